@@ -1,0 +1,116 @@
+/*
+ * kernels.h - the arithmetic, behind one table of function pointers
+ *
+ * sl_kernels_init fills the table with the plain C reference (ref.c, the
+ * meaning of each kernel) and lets each instruction set the CPU has overwrite
+ * what it does better. Kernels return nothing, allocate nothing and know no
+ * threads: kernels/matmul.c and the executor split the work, by blocks of
+ * output rows and by heads. Every result element is summed in an order that
+ * depends on neither the number of positions nor the split, so one table
+ * gives the same bits for any batch, thread count and cut of the weights.
+ *
+ * Arrays are row-major; shapes are written in order, then the type.
+ */
+#ifndef SL_KERNELS_KERNELS_H
+#define SL_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "quant/matrix.h"
+
+#define SL_Q8_GROUP 32u /* activations that share a scale */
+
+/* The inputs of a matrix product: n positions of cols values. Both forms lie
+ * at fixed strides, so that any part can be handed on. */
+enum sl_act {
+    SL_ACT_F32,  /* x as it is */
+    SL_ACT_INT8, /* x quantised in groups of 32; cols % 32 == 0 */
+    SL_ACT_COUNT,
+};
+
+struct sl_acts {
+    size_t n; /* positions */
+    uint32_t cols;
+    const float *x; /* (n, x_stride) f32; the first cols of each are used */
+    size_t x_stride;
+    /* SL_ACT_INT8, else NULL: x[c] ~ q[c] * q_scale[c / 32] */
+    const int8_t *q;      /* (n, cols) */
+    const float *q_scale; /* (n, cols / 32) */
+    const int32_t *q_sum; /* (n, cols / 32): sum of the group's q */
+};
+
+/* One call computes n_blocks consecutive blocks of one segment for all
+ * positions:   y[p * y_stride + 16 * b + r] = sum over c W[16b + r][c] x[p][c]
+ * for b < n_blocks, r < 16 (only n_rows rows in all are written). w and scale
+ * point to the first byte of the first block. Overwrites y; no bias. */
+typedef void sl_matmul_fn(float *y, size_t y_stride, const struct sl_matrix *m,
+                          const void *w, const uint16_t *scale, uint32_t n_rows,
+                          const struct sl_acts *acts);
+
+/* Attention of n_q query rows of one head over the head's keys and values,
+ * which lie in pages of page_len positions:
+ *   s_j = (q . k_j) * scale,  j < n_keys[i];  out = softmax(s) . v
+ * A query sees a prefix of the keys: in GLM the context is visible to all and
+ * the rest is causal, so row i sees max(i + 1, context) keys. */
+struct sl_attend_args {
+    float *out; /* (n_q, out_stride), d values used in each */
+    size_t out_stride;
+    const float *q; /* (n_q, q_stride), d values used in each */
+    size_t q_stride;
+    size_t n_q;
+    const uint32_t *n_keys;     /* (n_q), each > 0 */
+    const void *const *k_pages; /* each (page_len, d), f32 or f16 */
+    const void *const *v_pages;
+    uint32_t page_len;
+    uint32_t d; /* values a head */
+    bool kv_f16;
+    float scale;
+    float *scores; /* scratch, (largest n_keys) */
+};
+
+struct sl_kernels {
+    const char *isa; /* "ref", "avx2", "avx512": the best that was allowed */
+
+    /* [format][activations]; never NULL for SL_ACT_F32, NULL for float
+     * formats with SL_ACT_INT8. */
+    sl_matmul_fn *matmul[SL_FMT_COUNT][SL_ACT_COUNT];
+
+    /* y = (x - mean) / sqrt(var + eps) * w + b over h values; y may be x. */
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b,
+                       uint32_t h, float eps);
+    /* Groups of 32: scale = max|x| / 127 (0 for an all-zero group),
+     * q = round-half-even(x / scale), sum = sum of q. cols % 32 == 0. */
+    void (*quantize_q8)(int8_t *q, float *scale, int32_t *sum, const float *x,
+                        uint32_t cols);
+    /* Rotates pairs (i, i + half): x[i] = x[i] cos[i] - x[i+half] sin[i],
+     * x[i+half] = x[i+half] cos[i] + x[i] sin[i], i < half. In place. */
+    void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
+    void (*attend)(const struct sl_attend_args *args);
+    /* y[i] = a[i] * gelu_erf(b[i]); y may be a or b. (GLM-130B: the second
+     * half is activated; SAT model/official/glm130b_model.py) */
+    void (*geglu)(float *y, const float *a, const float *b, size_t n);
+    /* y[i] = gelu_tanh(x[i]); y may be x. (SAT --no-glu) */
+    void (*gelu_tanh)(float *y, const float *x, size_t n);
+    /* y[i] += b[i] */
+    void (*add)(float *y, const float *b, size_t n);
+    /* y[i] = alpha * x[i] + y[i] */
+    void (*scale_add)(float *y, float alpha, const float *x, size_t n);
+    /* Conversions, round to nearest even. */
+    void (*f16_to_f32)(float *y, const uint16_t *x, size_t n);
+    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);
+};
+
+/* What a CPU can do, as a caller may restrict it. */
+enum sl_isa {
+    SL_ISA_REF,
+    SL_ISA_AVX2,   /* AVX2, FMA, F16C */
+    SL_ISA_AVX512, /* AVX-512 F, BW, DQ, VL, VNNI */
+};
+
+enum sl_isa sl_cpu_best_isa(void);
+/* Fills the table with the best kernels up to `isa` that this CPU has. */
+void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa);
+
+#endif

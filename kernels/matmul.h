@@ -1,0 +1,40 @@
+/*
+ * matmul.h - matrix products over the thread pool
+ *
+ * The meeting point of weights (some blocks of a matrix, wherever they lie),
+ * activations and threads. Work is split by blocks of 16 output rows.
+ */
+#ifndef SL_KERNELS_MATMUL_H
+#define SL_KERNELS_MATMUL_H
+
+#include "kernels/kernels.h"
+#include "src/base/pool.h"
+
+enum sl_epilogue {
+    SL_EPI_NONE,  /* y = W x + bias */
+    SL_EPI_GEGLU, /* two segments: y = (A x + a) * gelu_erf(B x + b) */
+};
+
+/* Blocks [first_block, first_block + n_blocks) of every segment of m. */
+struct sl_matmul {
+    const struct sl_matrix *m;
+    uint32_t first_block, n_blocks;
+    const void *w[2];         /* by segment: first byte of first_block */
+    const uint16_t *scale[2]; /* the same for the scales; NULL for floats */
+    const float *bias;        /* (m->rows) or NULL */
+    enum sl_epilogue epilogue;
+};
+
+/* y: (acts->n, y_stride). Row r of segment s goes to column
+ * s * segment_rows + r of y; with SL_EPI_GEGLU to column r. Only the columns
+ * of the given blocks are written. act chooses the form of the inputs. */
+void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
+                   size_t y_stride, const struct sl_matmul *mm,
+                   const struct sl_acts *acts, enum sl_act act);
+
+/* True if m can be multiplied with INT8 activations by k: packed, cols and
+ * group_cols multiples of 32 (or one group a row). */
+bool sl_matmul_takes_int8(const struct sl_kernels *k,
+                          const struct sl_matrix *m);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * io.h - many large reads in flight, behind one table
+ *
+ * One file, one thread at a time. Reads are page-aligned in file offset,
+ * length and memory. io_uring with O_DIRECT is the first choice, a few
+ * threads of pread the second; a test's table injects faults.
+ */
+#ifndef SL_OFFLOAD_IO_H
+#define SL_OFFLOAD_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+#include "src/base/log.h"
+
+enum sl_io_kind {
+    SL_IO_AUTO, /* io_uring where the kernel has it, else pread threads */
+    SL_IO_URING,
+    SL_IO_PREAD,
+};
+
+struct sl_io_buffer {
+    void *base; /* page-aligned; registered with the kernel where it may be */
+    size_t bytes;
+};
+
+struct sl_io_config {
+    const char *path; /* for messages and opening; borrowed for the call */
+    enum sl_io_kind kind;
+    unsigned depth; /* reads in flight at most; 0: 16 */
+    bool direct;    /* O_DIRECT; where refused: buffered, page cache
+                     * dropped after each read, said once */
+    const struct sl_io_buffer *buffers; /* all reads land inside these */
+    size_t n_buffers;
+    const struct sl_log *log;
+};
+
+struct sl_io_read {
+    void *buf;
+    uint64_t off;
+    uint32_t bytes;
+    uint64_t tag; /* the caller's */
+};
+
+struct sl_io_done {
+    uint64_t tag;
+    int result; /* bytes read, or -errno */
+};
+
+struct sl_io {
+    const struct sl_io_ops *ops;
+};
+
+/* A table of functions; every implementation embeds struct sl_io first. */
+struct sl_io_ops {
+    const char *name; /* "io_uring" "pread" */
+    /* Starts a read. The caller keeps at most `depth` in flight.
+     * Errors: SL_ERR_IO. */
+    int (*submit)(struct sl_io *io, const struct sl_io_read *r,
+                  struct sl_error *err);
+    /* Waits until at least one read has ended (or until sl_io wake was
+     * called, then possibly none) and gives up to max of them. Returns how
+     * many, or -1. */
+    int (*wait)(struct sl_io *io, struct sl_io_done *done, unsigned max,
+                struct sl_error *err);
+    void (*close)(struct sl_io *io); /* waits for what is in flight */
+};
+
+/* Opens the reader of the kind asked for, or the best this system allows.
+ * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_UNSUPPORTED for SL_IO_URING where
+ * the kernel forbids it. */
+int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
+               struct sl_error *err);
+unsigned sl_io_default_depth(void);
+
+/* One synchronous read of any range of fd, through an aligned bounce buffer
+ * when fd is O_DIRECT. Short reads and EINTR are retried; end of file is an
+ * error. */
+int sl_io_read_full(int fd, const char *path, void *buf, uint64_t off,
+                    size_t bytes, struct sl_error *err);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * slab.h - a slab: the bytes one step of a pass needs, as extents of a file
+ *
+ * offload/ knows no tensors: a slab is a short list of byte ranges of the
+ * model file that are loaded together into one slot. Ranges may begin
+ * anywhere; they are read from the page below to the page above, so that
+ * every read is direct, and lie in the slot one after another, each at its
+ * own offset within a page. (The file's length is a multiple of a page.)
+ *
+ *   file:  ...|....aaaa|aaaa....|............|..bbbb..|...
+ *   slot:     |....aaaa|aaaa....|..bbbb..|
+ */
+#ifndef SL_OFFLOAD_SLAB_H
+#define SL_OFFLOAD_SLAB_H
+
+#include <stdint.h>
+
+#include "src/base/mem.h"
+
+#define SL_SLAB_EXTENTS 4u
+
+struct sl_extent {
+    uint64_t off;   /* in the file */
+    uint64_t bytes; /* > 0 */
+};
+
+struct sl_slab {
+    struct sl_extent extents[SL_SLAB_EXTENTS];
+    uint32_t n_extents;
+};
+
+/* The file pages that cover an extent. */
+static inline uint64_t sl_extent_load_off(const struct sl_extent *e)
+{
+    return sl_round_down(e->off, SL_PAGE_BYTES);
+}
+
+static inline uint64_t sl_extent_load_bytes(const struct sl_extent *e)
+{
+    return sl_round_up(e->off + e->bytes, SL_PAGE_BYTES) -
+           sl_extent_load_off(e);
+}
+
+/* Bytes a slab takes in a slot: a multiple of a page. */
+static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < s->n_extents; i++)
+        n += sl_extent_load_bytes(&s->extents[i]);
+    return n;
+}
+
+/* Where extent i's first byte lies, from the slot's first byte. */
+static inline uint64_t sl_slab_extent_at(const struct sl_slab *s, uint32_t i)
+{
+    uint64_t n = 0;
+
+    for (uint32_t j = 0; j < i; j++)
+        n += sl_extent_load_bytes(&s->extents[j]);
+    return n + s->extents[i].off % SL_PAGE_BYTES;
+}
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * trace.h - what happened when, as a Chrome / Perfetto trace
+ *
+ * Events go to a bounded buffer and are written as JSON ("traceEvents") by
+ * sl_trace_close; beyond the bound they are counted and dropped. Tracks
+ * appear by name in the viewer. Thread-safe.
+ */
+#ifndef SL_OFFLOAD_TRACE_H
+#define SL_OFFLOAD_TRACE_H
+
+#include <stdint.h>
+
+#include "src/base/error.h"
+
+enum sl_track {
+    SL_TRACK_READS,  /* disk reads: overlapping, so async events */
+    SL_TRACK_WAITS,  /* compute waiting for the disk */
+    SL_TRACK_STAGES, /* stages being computed */
+    SL_TRACK_COUNT,
+};
+
+struct sl_trace;
+
+/* Opens path for writing at once, so that a bad path is found before the
+ * run. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_trace_open(struct sl_trace **trace, const char *path,
+                  struct sl_error *err);
+/* A span [begin_ns, end_ns) of sl_clock_ns; bytes 0 when meaningless. name
+ * is copied. trace may be NULL. */
+void sl_trace_span(struct sl_trace *trace, enum sl_track track,
+                   const char *name, uint64_t begin_ns, uint64_t end_ns,
+                   uint64_t bytes);
+/* Writes the file and frees. Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
+int sl_trace_close(struct sl_trace *trace, struct sl_error *err);
+/* Memory a trace takes at most. */
+uint64_t sl_trace_bytes(void);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * pack.h - from floating-point rows to the bytes of the model file
+ *
+ * A packer is handed runs of whole blocks of rows, in order, and writes their
+ * weights and scales as quant/matrix.h draws them; it works in parallel and
+ * keeps the error it makes.
+ */
+#ifndef SL_QUANT_PACK_H
+#define SL_QUANT_PACK_H
+
+#include "quant/matrix.h"
+#include "src/base/pool.h"
+
+/* How scales are chosen. */
+enum sl_scale_rule {
+    /* GLM-130B's quantiser, bit for bit (THUDM/GLM-130B
+     * quantization/layers.py, tools/convert_tp.py): scale = fp16(max|w| /
+     * (2^(bits-1) - 1)); q = round-half-even(w / scale), where for an FP16
+     * source w / scale is rounded to FP16 first. All-zero group: scale 0,
+     * q 0. */
+    SL_SCALE_ABSMAX,
+    /* The FP16 scale that minimises the squared error of the group among
+     * candidates around the absmax one. */
+    SL_SCALE_MSE,
+};
+
+struct sl_pack_error {  /* summed over all that was packed */
+    double sum_squared; /* of (decoded - source) */
+    double sum_source_squared;
+    double worst; /* largest |decoded - source| */
+    uint64_t n;
+};
+
+struct sl_pack_source {
+    bool f16;         /* rows are FP16, else FP32 */
+    const void *rows; /* (n_rows, cols), row-major, dense */
+};
+
+/* Packs rows [16 * first_block, +n_rows) of one segment (n_rows may end a
+ * segment inside a block) into w and scale, which begin at first_block's
+ * first byte; the fill is written too. e may be NULL. Float formats convert
+ * and copy. Nothing can fail but a bad m (checked by sl_matrix_check). */
+void sl_pack_rows(void *w, uint16_t *scale, const struct sl_matrix *m,
+                  enum sl_scale_rule rule, const struct sl_pack_source *src,
+                  uint32_t n_rows, struct sl_pool *pool,
+                  struct sl_pack_error *e);
+
+/* The same from a source that is quantised already ("keep"): q (n_rows, cols)
+ * int8 and scales (n_rows, n_groups) FP16 row-major, both dense. q of INT4
+ * lie in -8 .. 7. */
+void sl_pack_quantized(void *w, uint16_t *scale, const struct sl_matrix *m,
+                       const int8_t *q, const uint16_t *q_scale,
+                       uint32_t n_rows, struct sl_pool *pool);
+
+#endif

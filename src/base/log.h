@@ -1,0 +1,30 @@
+/*
+ * log.h - where library code says what a person should know
+ *
+ * Library code never prints. It is handed a struct sl_log and calls it for
+ * warnings and notices (a fallback taken, a tensor ignored). The commands
+ * pass sl_log_stderr or one that is quiet. Callable from any thread.
+ */
+#ifndef SL_BASE_LOG_H
+#define SL_BASE_LOG_H
+
+enum sl_log_level {
+    SL_LOG_WARN, /* something is not as it should be */
+    SL_LOG_INFO, /* worth a line */
+};
+
+struct sl_log {
+    void (*write)(void *opaque, enum sl_log_level level, const char *line);
+    void *opaque;
+    enum sl_log_level max; /* lines above this level are dropped */
+};
+
+/* Formats and hands on one line (no newline at its end); log may be NULL. */
+void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
+            ...) __attribute__((format(printf, 3, 4)));
+
+/* A write function that prints "sluice: LINE" (or "sluice: warning: LINE")
+ * to standard error. */
+void sl_log_stderr(void *opaque, enum sl_log_level level, const char *line);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * pool.h - a fork-join thread pool
+ *
+ * One pool serves the whole program. Work is split by output rows or heads,
+ * never along a sum, so results do not depend on the number of threads.
+ * sl_pool_for may be called from one thread at a time and not from inside
+ * a job.
+ */
+#ifndef SL_BASE_POOL_H
+#define SL_BASE_POOL_H
+
+#include <stddef.h>
+
+#include "src/base/error.h"
+
+struct sl_pool;
+
+/* Does items [begin, end). worker is below sl_pool_threads(): an index for
+ * per-thread scratch memory. */
+typedef void sl_pool_fn(void *arg, size_t begin, size_t end, unsigned worker);
+
+/* n_threads counts the caller, which works too; 0 means one per CPU this
+ * process may run on. Errors: SL_ERR_NOMEM, SL_ERR_IO (no thread). */
+int sl_pool_create(struct sl_pool **pool, unsigned n_threads,
+                   struct sl_error *err);
+void sl_pool_destroy(struct sl_pool *pool);
+
+unsigned sl_pool_threads(const struct sl_pool *pool);
+
+/* Calls fn over [0, n) in chunks that begin at multiples of grain and hold at
+ * most grain items, handed out in order to whichever thread is free; returns
+ * when all are done. What the chunks wrote is visible to the caller. */
+void sl_pool_for(struct sl_pool *pool, size_t n, size_t grain, sl_pool_fn *fn,
+                 void *arg);
+
+#endif

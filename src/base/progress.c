@@ -1,0 +1,93 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/bytes.h"
+#include "src/base/clock.h"
+#include "src/base/progress.h"
+
+#define BAR_CELLS   28
+#define REDRAW_NS   100000000ull
+#define LINE_GAP_NS 30000000000ull
+
+void sl_progress_init(struct sl_progress *p, const char *what, uint64_t total,
+                      uint64_t skipped, bool quiet)
+{
+    memset(p, 0, sizeof *p);
+    p->what = what;
+    p->total = total;
+    p->done = p->skipped = skipped;
+    p->quiet = quiet;
+    p->terminal = isatty(STDERR_FILENO) == 1;
+    p->start_ns = p->last_ns = sl_clock_ns();
+    p->last_tenth =
+        total ? (unsigned)(10.0 * (double)skipped / (double)total) : 0;
+}
+
+static void format_eta(char *buf, size_t n, double s)
+{
+    if (s < 0 || s > 360000)
+        snprintf(buf, n, "--:--");
+    else if (s >= 3600)
+        snprintf(buf, n, "%d:%02d:%02d", (int)s / 3600, (int)s / 60 % 60,
+                 (int)s % 60);
+    else
+        snprintf(buf, n, "%d:%02d", (int)s / 60, (int)s % 60);
+}
+
+static void draw(struct sl_progress *p, uint64_t now)
+{
+    double frac = p->total ? (double)p->done / (double)p->total : 1;
+    double secs = (double)(now - p->start_ns) * 1e-9;
+    double rate = secs > 0 ? (double)(p->done - p->skipped) / secs : 0;
+    char done[SL_SIZE_TEXT], total[SL_SIZE_TEXT], per_s[SL_SIZE_TEXT], eta[16];
+    char bar[BAR_CELLS + 1];
+
+    sl_size_format(done, p->done);
+    sl_size_format(total, p->total);
+    sl_size_format(per_s, (uint64_t)rate);
+    format_eta(eta, sizeof eta,
+               rate > 0 ? (double)(p->total - p->done) / rate : -1);
+    if (!p->terminal) {
+        fprintf(stderr, "%s: %3.0f %%  %s of %s  %s/s  %s left\n", p->what,
+                100 * frac, done, total, per_s, eta);
+        return;
+    }
+    for (int i = 0; i < BAR_CELLS; i++)
+        bar[i] = i < (int)(frac * BAR_CELLS + 0.5) ? '#' : '.';
+    bar[BAR_CELLS] = '\0';
+    fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %s of %s  %s/s  %s left",
+            p->what, bar, 100 * frac, done, total, per_s, eta);
+    fflush(stderr);
+    p->drawn = true;
+}
+
+void sl_progress_update(struct sl_progress *p, uint64_t done)
+{
+    uint64_t now = sl_clock_ns();
+    unsigned tenth;
+
+    p->done = done < p->total ? done : p->total;
+    if (p->quiet)
+        return;
+    tenth =
+        p->total ? (unsigned)(10.0 * (double)p->done / (double)p->total) : 10;
+    if (p->terminal) {
+        if (now - p->last_ns < REDRAW_NS)
+            return;
+    } else if (tenth == p->last_tenth && now - p->last_ns < LINE_GAP_NS) {
+        return;
+    }
+    p->last_ns = now;
+    p->last_tenth = tenth;
+    draw(p, now);
+}
+
+void sl_progress_fini(struct sl_progress *p)
+{
+    if (p->drawn)
+        fputs("\r\033[K", stderr);
+    p->drawn = false;
+}

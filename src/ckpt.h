@@ -1,0 +1,98 @@
+/*
+ * ckpt.h - a published checkpoint, as lists of tensors
+ *
+ * One face for every container: a SAT checkpoint folder (`latest`,
+ * ITER/mp_rank_RR_model_states.pt), and the published split archive
+ * (glm-130b-sat.tar.part_*) read in place. Each shard's .pt is a torch.save
+ * file, zip or legacy, whose pickle is read by a restricted machine that
+ * executes nothing (ckpt_pickle.h).
+ */
+#ifndef SL_CKPT_H
+#define SL_CKPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+#include "src/base/log.h"
+#include "src/ckpt_src.h"
+
+enum sl_dtype {
+    SL_DT_F32,
+    SL_DT_F16,
+    SL_DT_BF16,
+    SL_DT_F64,
+    SL_DT_I8,
+    SL_DT_U8,
+    SL_DT_I16,
+    SL_DT_I32,
+    SL_DT_I64,
+    SL_DT_BOOL,
+    SL_DT_COUNT,
+};
+
+uint32_t sl_dtype_bytes(enum sl_dtype dt);
+const char *sl_dtype_name(enum sl_dtype dt);
+
+#define SL_CKPT_DIMS 8
+
+struct sl_ckpt_tensor {
+    char *name;
+    enum sl_dtype dtype;
+    uint32_t n_dims;
+    uint64_t shape[SL_CKPT_DIMS];
+    uint64_t stride[SL_CKPT_DIMS]; /* elements */
+    struct sl_src *src;            /* borrowed from the checkpoint */
+    uint64_t off;                  /* of the first element, in src */
+};
+
+/* Rows [first, first + n) of a 2-D tensor (or elements of a 1-D one) as
+ * dense little-endian elements of the tensor's own type, whatever its
+ * strides. Errors: SL_ERR_IO naming file and offset. */
+int sl_ckpt_read_rows(const struct sl_ckpt_tensor *t, void *out, uint64_t first,
+                      uint64_t n, struct sl_error *err);
+/* As above, columns [first_col, first_col + n_cols) only, dense. */
+int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
+                       uint64_t first, uint64_t n, uint64_t first_col,
+                       uint64_t n_cols, struct sl_error *err);
+
+struct sl_ckpt_shard {
+    const char *file;               /* for messages */
+    struct sl_ckpt_tensor *tensors; /* sorted by name */
+    size_t n_tensors;
+};
+
+struct sl_ckpt {
+    struct sl_ckpt_shard *shards; /* by rank; n_shards = TP degree */
+    size_t n_shards;
+    char iteration[64];
+    struct sl_ckpt_impl *impl;
+};
+
+/* path: the folder that holds `latest`; or the folder that holds
+ * *.tar.part_*; or one of those parts; or a .tar. Errors: SL_ERR_IO,
+ * SL_ERR_CORRUPT (truncated part, bad zip or pickle, missing shard, with
+ * names and numbers), SL_ERR_UNSUPPORTED. */
+int sl_ckpt_open(struct sl_ckpt *c, const char *path, const struct sl_log *log,
+                 struct sl_error *err);
+void sl_ckpt_close(struct sl_ckpt *c);
+
+/* NULL if the shard has no such tensor. */
+const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
+                                          const char *name);
+
+/* A small file beside the checkpoint (config.json, ice_text.model), in the
+ * folder or in the archive, at its root or beside the shards. *data is moved
+ * to the caller (free) and ends with a zero byte not counted in *n. Returns
+ * 1 when there is no such file. */
+int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,
+                      size_t *n, struct sl_error *err);
+
+/* One torch.save file on its own (tests, fuzzers): the tensors found under
+ * "module", or at the top level where there is no such key. src is moved. */
+int sl_torch_open(struct sl_ckpt_shard *shard, struct sl_src *src,
+                  const struct sl_log *log, struct sl_error *err);
+void sl_torch_close(struct sl_ckpt_shard *shard);
+
+#endif

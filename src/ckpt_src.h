@@ -1,0 +1,36 @@
+/*
+ * ckpt_src.h - a run of bytes: a file, several files end to end, or a part
+ *
+ * What lets a zip inside a tar inside sixty pieces be read in place. Reads
+ * leave no page cache behind (what was read is dropped). Thread-safe.
+ */
+#ifndef SL_CKPT_SRC_H
+#define SL_CKPT_SRC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+
+struct sl_src;
+
+/* Files end to end, in the order given. Errors: SL_ERR_IO. */
+int sl_src_open(struct sl_src **src, const char *const *paths, size_t n_paths,
+                struct sl_error *err);
+/* Memory, borrowed until close (tests, fuzzers). */
+int sl_src_open_memory(struct sl_src **src, const void *data, size_t n,
+                       const char *name, struct sl_error *err);
+/* Part of another source, which must outlive it. name is for messages. */
+int sl_src_slice(struct sl_src **src, struct sl_src *parent, uint64_t off,
+                 uint64_t bytes, const char *name, struct sl_error *err);
+void sl_src_close(struct sl_src *src);
+
+uint64_t sl_src_bytes(const struct sl_src *src);
+const char *sl_src_name(const struct sl_src *src);
+
+/* All n bytes or an error: SL_ERR_IO, or SL_ERR_CORRUPT when the source ends
+ * before off + n; both name file, offset and sizes. */
+int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
+                struct sl_error *err);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * lm.h - a language model as generation sees it
+ *
+ * Token ids go in, logits come out; sequences share what they have in common.
+ * The executor is one (src/exec.h); a test's scripted table is another. All
+ * sequences of one forward pass go through each stage of the weights
+ * together, which is what makes beams and batches cheap.
+ */
+#ifndef SL_LM_H
+#define SL_LM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+
+struct sl_lm_item {
+    uint32_t seq;             /* whose sequence the ids are appended to */
+    const int32_t *ids;       /* (n) */
+    const int32_t *positions; /* (n) rotary positions */
+    const int32_t *blocks;    /* (n) second positions of a 2-D model, else
+                               * NULL */
+    uint32_t n;               /* > 0 */
+    uint32_t n_context;       /* positions of the sequence that all its
+                               * positions see (the bidirectional context);
+                               * a first item must hold them all */
+    uint32_t n_logits;        /* logits wanted for the last n_logits ids */
+};
+
+struct sl_lm {
+    uint32_t vocab;
+    uint32_t max_tokens; /* most positions a sequence can hold */
+    const struct sl_lm_ops *ops;
+};
+
+struct sl_lm_ops {
+    /* A new empty sequence. Errors: SL_ERR_BUDGET when the KV cache that was
+     * planned has no room for another. */
+    int (*seq_create)(struct sl_lm *lm, uint32_t *seq, struct sl_error *err);
+    /* A sequence that continues `from`; both go their own way. */
+    int (*seq_fork)(struct sl_lm *lm, uint32_t *seq, uint32_t from,
+                    struct sl_error *err);
+    void (*seq_destroy)(struct sl_lm *lm, uint32_t seq);
+    /* One pass over the weights. logits: (sum of n_logits, vocab) f32, items
+     * in order. Errors: SL_ERR_IO, SL_ERR_BUDGET, SL_ERR_INTERRUPTED; the
+     * sequences must not be continued after one. */
+    int (*forward)(struct sl_lm *lm, const struct sl_lm_item *items,
+                   size_t n_items, float *logits, struct sl_error *err);
+};
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * modelfile.h - a model file: tensors, stages and checksums over GGUF
+ *
+ *   header (GGUF v3, alignment 4096)
+ *   vectors: norms and biases, F32            always resident
+ *   row-wise scales of packed matrices, F16   always resident
+ *   stages in order of use, each one contiguous run of pages:
+ *     layer 0 attention: qkv weight [, its group scales], dense weight ...
+ *     layer 0 mlp ...
+ *     head: the embedding, one tied matrix
+ *   tokenizer: the sentencepiece model, I8    (absent when there was none)
+ *
+ * Every tensor begins at a multiple of 4096 and the file ends at one. The
+ * file is a list of sections (vectors and scales one tensor each; a stage;
+ * the tokenizer), each reaching to the next one's beginning, with XXH3-64 of
+ * its bytes, padding included; the header has its own, computed with the
+ * eight bytes of that value zero.
+ */
+#ifndef SL_MODELFILE_H
+#define SL_MODELFILE_H
+
+#include "quant/matrix.h"
+#include "src/arch.h"
+#include "src/base/log.h"
+#include "src/gguf.h"
+#include "src/hparams.h"
+
+#define SL_MODEL_ALIGNMENT 4096u
+
+struct sl_model_matrix {
+    struct sl_tensor_spec spec;
+    struct sl_matrix geom;
+    uint64_t off, bytes;             /* in the file */
+    uint64_t scale_off, scale_bytes; /* 0 bytes for float formats */
+    bool scale_resident;             /* scale lies in the resident part */
+};
+
+struct sl_model_vector {
+    struct sl_tensor_spec spec;
+    uint64_t off, bytes; /* rows F32 */
+};
+
+struct sl_model_section {
+    const char *name; /* borrowed until close */
+    uint64_t off, bytes;
+    uint64_t xxh3;
+};
+
+struct sl_modelfile {
+    const struct sl_arch *arch;
+    struct sl_hparams hp;
+    char *path;
+    char *name;  /* general.name */
+    char *quant; /* what --quant was */
+    uint64_t file_bytes;
+    struct sl_gguf *gguf;
+    struct sl_model_matrix *matrices; /* in order of use, the head last */
+    size_t n_matrices;
+    struct sl_model_vector *vectors; /* in order of arch->tensor */
+    size_t n_vectors;
+    struct sl_model_section *sections;
+    size_t n_sections;
+    uint64_t tokenizer_off, tokenizer_bytes; /* 0 bytes: none */
+};
+
+/* Reads and checks the header (a few hundred KiB, direct where possible: no
+ * page cache is left behind). Errors: SL_ERR_IO, SL_ERR_CORRUPT with file,
+ * object and numbers, SL_ERR_UNSUPPORTED. */
+int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
+                      struct sl_error *err);
+void sl_modelfile_close(struct sl_modelfile *mf);
+
+/* Reads bytes at off of the file (synchronous, no page cache left). */
+int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
+                      size_t bytes, struct sl_error *err);
+
+/* Reads everything and compares every checksum, with a progress bar unless
+ * quiet. Errors: SL_ERR_CORRUPT naming the section and its place. */
+int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
+                        struct sl_error *err);
+
+#endif

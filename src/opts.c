@@ -1,0 +1,159 @@
+#include "config.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "src/base/bytes.h"
+#include "src/opts.h"
+
+enum {
+    OPT_RAM = 0x100,
+    OPT_THREADS,
+    OPT_ACTIVATIONS,
+    OPT_IO,
+    OPT_ISA,
+    OPT_VERIFY,
+    OPT_TRACE,
+};
+
+static const struct argp_option run_options[] = {
+    {"model", 'm', "FILE", 0, "Model file to run (required)", 0},
+    {"ram", OPT_RAM, "BYTES", 0,
+     "Hold everything within this much RAM: K/M/G are powers of 1024, KB/MB/GB "
+     "of 1000; 'least' takes the smallest budget that works (default: what is "
+     "free now, less a margin)",
+     0},
+    {"threads", OPT_THREADS, "N", 0,
+     "Compute with N threads (default: one per CPU)", 0},
+    {"activations", OPT_ACTIVATIONS, "KIND", 0,
+     "auto, f32 or int8: how inputs of matrix products are held; auto is f32 "
+     "for f16/f32 files and int8 in groups of 32 for packed ones",
+     0},
+    {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
+    {"isa", OPT_ISA, "NAME", 0,
+     "Use kernels up to ref, avx2 or avx512 (default: the best there is)", 0},
+    {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
+     0},
+    {"trace", OPT_TRACE, "FILE", 0,
+     "Record reads, waits and stages as Chrome/Perfetto JSON", 0},
+    {0},
+};
+
+static int pick(struct argp_state *state, const char *option, const char *arg,
+                const char *const *names)
+{
+    for (int i = 0; names[i] != NULL; i++) {
+        if (strcmp(arg, names[i]) == 0)
+            return i;
+    }
+    argp_error(state, "--%s does not know '%s'; see --help", option, arg);
+    return 0;
+}
+
+static uint64_t parse_ram(struct argp_state *state, const char *arg)
+{
+    struct sl_error err;
+    uint64_t bytes = 0;
+
+    if (strcmp(arg, "least") == 0)
+        return SL_RAM_LEAST;
+    if (strcmp(arg, "auto") == 0)
+        return SL_RAM_AUTO;
+    if (sl_size_parse(&bytes, arg, &err) != 0)
+        argp_error(state, "--ram: %s", err.msg);
+    if (bytes == 0)
+        argp_error(state, "--ram: a budget of 0 bytes cannot hold anything");
+    return bytes;
+}
+
+static error_t parse_run(int key, char *arg, struct argp_state *state)
+{
+    static const char *const acts[] = {"auto", "f32", "int8", NULL};
+    static const char *const ios[] = {"auto", "uring", "pread", NULL};
+    static const char *const isas[] = {"ref", "avx2", "avx512", NULL};
+    struct sl_runtime_config *c = state->input;
+
+    switch (key) {
+    case 'm':
+        c->model = arg;
+        return 0;
+    case OPT_RAM:
+        c->ram_bytes = parse_ram(state, arg);
+        return 0;
+    case OPT_THREADS:
+        c->threads = (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
+        return 0;
+    case OPT_ACTIVATIONS:
+        c->activations =
+            (enum sl_activations)pick(state, "activations", arg, acts);
+        return 0;
+    case OPT_IO:
+        c->io = (enum sl_io_kind)pick(state, "io", arg, ios);
+        return 0;
+    case OPT_ISA:
+        c->max_isa = pick(state, "isa", arg, isas);
+        c->max_isa_set = true;
+        return 0;
+    case OPT_VERIFY:
+        c->verify = true;
+        return 0;
+    case OPT_TRACE:
+        c->trace = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (c->model == NULL)
+            argp_error(state, "no model file; give one with -m FILE");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp sl_run_argp = {run_options, parse_run, 0, 0, 0, 0, 0};
+
+int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
+{
+    int rc;
+
+    argp_err_exit_status = SL_EXIT_USAGE;
+    rc = argp_parse(argp, argc, argv, 0, NULL, input);
+    return rc == 0 ? 0 : SL_EXIT_USAGE;
+}
+
+int sl_report(const struct sl_error *err)
+{
+    fprintf(stderr, "sluice: %s\n", err->msg);
+    return err->code == SL_ERR_USAGE ? SL_EXIT_USAGE : SL_EXIT_FAILED;
+}
+
+uint64_t sl_opt_u64(struct argp_state *state, const char *name,
+                    const char *text, uint64_t min, uint64_t max)
+{
+    char *end;
+    unsigned long long v;
+
+    errno = 0;
+    v = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || v < min ||
+        v > max)
+        argp_error(
+            state, "--%s takes a whole number from %llu to %llu, not '%s'",
+            name, (unsigned long long)min, (unsigned long long)max, text);
+    return v;
+}
+
+double sl_opt_f64(struct argp_state *state, const char *name, const char *text,
+                  double min, double max)
+{
+    char *end;
+    double v = strtod(text, &end);
+
+    if (*text == '\0' || *end != '\0' || !(v >= min && v <= max))
+        argp_error(state, "--%s takes a number from %g to %g, not '%s'", name,
+                   min, max, text);
+    return v;
+}

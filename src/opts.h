@@ -1,0 +1,54 @@
+/*
+ * opts.h - options that several commands share, and how commands look
+ *
+ * A command is one file ending in a const struct sl_command; main.c lists
+ * them. A command parses its own arguments with argp and returns an exit
+ * code: 0 done, 1 failed, 2 wrong usage.
+ */
+#ifndef SL_OPTS_H
+#define SL_OPTS_H
+
+#include <argp.h>
+#include <stdbool.h>
+
+#include "src/base/error.h"
+#include "src/base/log.h"
+#include "src/runtime.h"
+
+enum { SL_EXIT_OK = 0, SL_EXIT_FAILED = 1, SL_EXIT_USAGE = 2 };
+
+struct sl_command {
+    const char *name;
+    const char *summary;               /* one line for sluice --help */
+    int (*run)(int argc, char **argv); /* argv[0] is "sluice NAME" */
+    const struct argp *argp; /* for the test that compares man pages */
+};
+
+extern const struct sl_command sl_cmd_convert;
+extern const struct sl_command sl_cmd_inspect;
+extern const struct sl_command sl_cmd_verify;
+extern const struct sl_command sl_cmd_generate;
+extern const struct sl_command sl_cmd_logits;
+extern const struct sl_command sl_cmd_plan;
+
+/* Memory, thread and reader options of every command that runs a model:
+ * -m --ram --threads --activations --io --isa --verify --trace. As an argp
+ * child its input is a struct sl_runtime_config. */
+extern const struct argp sl_run_argp;
+
+/* Every command's argp_parse goes through here: sets exit code 2 for usage
+ * errors and the program name. Returns 0 or an exit code to return at once. */
+int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input);
+
+/* Prints "sluice: MESSAGE" on standard error; returns the exit code that
+ * belongs to the error (2 for SL_ERR_USAGE, else 1). */
+int sl_report(const struct sl_error *err);
+
+/* Number options: whole text, range checked; on a bad value prints a usage
+ * error through argp_error (exit 2). name is the option's. */
+uint64_t sl_opt_u64(struct argp_state *state, const char *name,
+                    const char *text, uint64_t min, uint64_t max);
+double sl_opt_f64(struct argp_state *state, const char *name, const char *text,
+                  double min, double max);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * runtime.h - puts a model file, a budget and a machine together
+ *
+ * The only module that knows all others: it opens the model file, cuts its
+ * stages into slabs, plans their homes within the RAM budget, starts the
+ * stream and hands out a language model (lm.h) to generate with.
+ */
+#ifndef SL_RUNTIME_H
+#define SL_RUNTIME_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "offload/io.h"
+#include "offload/plan.h"
+#include "offload/stream.h"
+#include "src/base/log.h"
+#include "src/lm.h"
+#include "src/modelfile.h"
+#include "src/tokenizer.h"
+
+enum sl_activations {
+    SL_ACTIVATIONS_AUTO, /* f32 for float files, int8 for packed ones */
+    SL_ACTIVATIONS_F32,  /* activations and KV cache FP32 */
+    SL_ACTIVATIONS_INT8, /* INT8 in groups of 32 where shapes allow, KV FP16 */
+};
+
+#define SL_RAM_AUTO  0          /* what is free now, less a margin */
+#define SL_RAM_LEAST UINT64_MAX /* the least budget that works */
+
+struct sl_runtime_config {
+    const char *model;  /* path */
+    uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
+    unsigned threads;   /* 0: one per CPU */
+    enum sl_activations activations;
+    enum sl_io_kind io;
+    bool verify; /* check every checksum first */
+    bool quiet;
+    const char *trace; /* file, or NULL */
+    bool max_isa_set;  /* restrict the kernels (tests, --isa) */
+    int max_isa;       /* enum sl_isa */
+    const struct sl_log *log;
+};
+
+/* What the longest run will need; the budget is planned for it. */
+struct sl_workload {
+    uint32_t n_sequences;    /* alive at the same time (beams) */
+    uint32_t max_tokens;     /* of one sequence: context, [sop], answer */
+    uint32_t shared_tokens;  /* leading tokens that all sequences share */
+    uint32_t pass_positions; /* most positions in one pass */
+    uint32_t pass_logits;    /* most rows of logits in one pass */
+};
+
+/* Memory by purpose, bytes. */
+struct sl_memory {
+    uint64_t program; /* code, libraries, tokenizer, heap: measured */
+    uint64_t vectors; /* norms, biases, row-wise scales */
+    uint64_t kv;
+    uint64_t activations;
+    uint64_t logits;
+    uint64_t ring;
+    uint64_t residents;
+    uint64_t other; /* stream bookkeeping, trace, margin */
+    uint64_t total;
+    uint64_t budget;
+    uint64_t least; /* the smallest budget that works */
+};
+
+struct sl_runtime;
+
+/* First step: the model file and its tokenizer, so that prompts can be
+ * tokenised and the workload be known. Errors: as sl_modelfile_open. */
+int sl_runtime_open(struct sl_runtime **rt,
+                    const struct sl_runtime_config *config,
+                    struct sl_error *err);
+/* Second step: plan for the workload, take the memory, start the stream.
+ * Errors: SL_ERR_BUDGET naming the least that works and what needs it, before
+ * any weight is read. */
+int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
+                     struct sl_error *err);
+/* Plans without starting (sluice plan). */
+int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
+                    struct sl_error *err);
+void sl_runtime_close(struct sl_runtime *rt); /* NULL is fine */
+
+const struct sl_modelfile *sl_runtime_modelfile(const struct sl_runtime *rt);
+struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt); /* or NULL */
+struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
+const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
+const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
+
+/* What the run did so far. */
+struct sl_run_stats {
+    uint64_t passes, prefill_passes;
+    uint64_t positions;             /* computed in all passes */
+    uint64_t prefill_ns, decode_ns; /* passes with > 1 position a sequence */
+    uint64_t decode_positions;
+    uint64_t first_pass_ns;
+    uint64_t peak_bytes; /* VmHWM + HugetlbPages */
+    struct sl_stream_stats stream;
+};
+void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
+
+/* The floor of one pass with n positions (n_heads rows of logits), from rates
+ * measured now on this machine and this file (takes about half a second the
+ * first time). Errors: SL_ERR_IO. */
+int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
+                     struct sl_floor *floor, struct sl_rates *rates,
+                     struct sl_error *err);
+
+/* Asks the run to stop at the next stage: safe in a signal handler. The pass
+ * in progress ends with SL_ERR_INTERRUPTED. */
+void sl_runtime_interrupt(struct sl_runtime *rt);
+
+#endif

@@ -1,0 +1,164 @@
+#include "config.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/base/half.h"
+#include "src/base/mem.h"
+#include "src/base/pool.h"
+#include "tests/support.h"
+
+static void sizes_are_read_as_people_write_them(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"4096", 4096},        {"16G", 17179869184},   {"16GiB", 17179869184},
+        {"8GB", 8000000000},   {"1.5m", 1572864},      {"512 K", 524288},
+        {"2 gib", 2147483648}, {"0.5T", 549755813888},
+    };
+    static const char *const bad[] = {"",    "G",   "-1",        "1,5G",
+                                      "12Q", "1e9", "99999999T", "0x10"};
+    struct sl_error err;
+    uint64_t v;
+
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_ok(sl_size_parse(&v, good[i].text, &err), &err);
+        assert_int_equal(v, good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        v = 7;
+        assert_int_equal(sl_size_parse(&v, bad[i], &err), -1);
+        assert_int_equal(err.code, SL_ERR_USAGE);
+        assert_int_equal(v, 7);
+    }
+}
+
+static void sizes_are_printed_short(void **state)
+{
+    char buf[SL_SIZE_TEXT];
+
+    assert_string_equal(sl_size_format(buf, 512), "512 B");
+    assert_string_equal(sl_size_format(buf, 1536), "1.5 KiB");
+    assert_string_equal(sl_size_format(buf, 67ull << 30), "67.0 GiB");
+    assert_string_equal(sl_size_format(buf, 1023 * 1024), "1023 KiB");
+}
+
+static void every_half_survives_the_way_through_float(void **state)
+{
+    for (uint32_t h = 0; h < 65536; h++) {
+        float f = sl_half_to_float((uint16_t)h);
+
+        if (isnan(f))
+            continue;
+        assert_int_equal(sl_float_to_half(f), h);
+    }
+}
+
+static void halves_round_to_nearest_even(void **state)
+{
+    /* Between each pair of neighbours: a bit below, at and above the middle. */
+    for (uint16_t h = 0; h < 0x7bff; h++) {
+        float lo = sl_half_to_float(h), hi = sl_half_to_float(h + 1);
+        float mid = (float)(((double)lo + (double)hi) / 2);
+
+        assert_int_equal(sl_float_to_half(nextafterf(mid, 0)), h);
+        assert_int_equal(sl_float_to_half(mid), h & 1 ? h + 1 : h);
+        assert_int_equal(sl_float_to_half(nextafterf(mid, hi)), h + 1);
+    }
+    assert_int_equal(sl_float_to_half(65520.0f), 0x7c00);
+    assert_int_equal(sl_float_to_half(65519.0f), 0x7bff);
+    assert_int_equal(sl_float_to_half(-1e-9f), 0x8000);
+}
+
+struct seen {
+    atomic_int times[1000];
+    atomic_int bad;
+};
+
+static void touch(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct seen *s = arg;
+
+    if (end - begin > 7 || begin % 7 != 0 || worker > 3)
+        atomic_fetch_add(&s->bad, 1);
+    for (size_t i = begin; i < end; i++)
+        atomic_fetch_add(&s->times[i], 1);
+}
+
+static void the_pool_does_every_item_once(void **state)
+{
+    static const size_t sizes[] = {0, 1, 6, 7, 8, 999, 1000};
+    struct sl_error err;
+    struct sl_pool *pool;
+
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        assert_ok(sl_pool_create(&pool, threads, &err), &err);
+        assert_int_equal(sl_pool_threads(pool), threads);
+        for (int turn = 0; turn < 200; turn++) {
+            size_t n = sizes[(size_t)turn % 7];
+            struct seen seen;
+
+            memset(&seen, 0, sizeof seen);
+            sl_pool_for(pool, n, 7, touch, &seen);
+            assert_int_equal(seen.bad, 0);
+            for (size_t i = 0; i < 1000; i++)
+                assert_int_equal(seen.times[i], i < n);
+        }
+        sl_pool_destroy(pool);
+    }
+}
+
+static void messages_keep_their_context_and_never_overflow(void **state)
+{
+    struct sl_error err;
+    char word[700];
+
+    memset(word, 'x', sizeof word - 1);
+    word[sizeof word - 1] = 0;
+    sl_fail_os(&err, ENOSPC, "write %s", "a.gguf");
+    assert_int_equal(err.code, SL_ERR_NOSPACE);
+    assert_string_equal(err.msg, "write a.gguf: No space left on device");
+    sl_error_prefix(&err, "layer %d: ", 3);
+    assert_string_equal(err.msg,
+                        "layer 3: write a.gguf: No space left on device");
+    sl_error_prefix(&err, "%s", word);
+    assert_true(strlen(err.msg) < sizeof err.msg);
+    sl_fail_os(&err, EIO, "%s", word);
+    assert_true(strlen(err.msg) < sizeof err.msg);
+}
+
+static void regions_are_aligned_and_zero(void **state)
+{
+    static const size_t sizes[] = {1, 4096, 5000000, 9 << 20};
+    struct sl_error err;
+
+    for (size_t i = 0; i < 4; i++) {
+        struct sl_region r;
+
+        assert_ok(sl_region_init(&r, sizes[i], "test", &err), &err);
+        assert_int_equal((uintptr_t)r.base % 4096, 0);
+        assert_int_equal(r.base[0] | r.base[sizes[i] - 1], 0);
+        r.base[sizes[i] - 1] = 1;
+        sl_region_fini(&r);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_read_as_people_write_them),
+        cmocka_unit_test(sizes_are_printed_short),
+        cmocka_unit_test(every_half_survives_the_way_through_float),
+        cmocka_unit_test(halves_round_to_nearest_even),
+        cmocka_unit_test(the_pool_does_every_item_once),
+        cmocka_unit_test(messages_keep_their_context_and_never_overflow),
+        cmocka_unit_test(regions_are_aligned_and_zero),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
