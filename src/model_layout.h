@@ -1,0 +1,72 @@
+/*
+ * model_layout.h - the writing side of the model file: where everything goes
+ *
+ * From an architecture, hyper-parameters and the geometry of each matrix
+ * follow the order, names, types, dimensions and offsets of all tensors, the
+ * sections and the file's length. Checksums have a fixed size, so the length
+ * of the header is known before a weight has been read: a converter makes the
+ * layout, writes the data where it says, fills in the sections' checksums and
+ * writes the header last. The reader makes the layout that the metadata
+ * implies and holds it against the file. modelfile.h draws the file.
+ */
+#ifndef SL_MODEL_LAYOUT_H
+#define SL_MODEL_LAYOUT_H
+
+#include "src/modelfile.h"
+
+#define SL_MODEL_VERSION 1u
+#define SL_TENSOR_NAME   64 /* with its zero byte: GGUF allows 64 bytes */
+
+struct sl_layout_matrix {
+    struct sl_matrix geom;
+    /* Packed formats: the scales lie in the resident part (row-wise ones, and
+     * the one-per-N-th-of-a-row ones of --quant-tp), not in the stage. */
+    bool scale_resident;
+};
+
+struct sl_layout_config { /* all borrowed for the call */
+    const struct sl_arch *arch;
+    const struct sl_hparams *hp;
+    const char *name;                        /* general.name */
+    const char *quant;                       /* what --quant was */
+    const struct sl_layout_matrix *matrices; /* in order of arch->tensor */
+    size_t n_matrices;
+    uint64_t tokenizer_bytes; /* 0: none */
+};
+
+struct sl_layout {
+    const struct sl_arch *arch;
+    struct sl_hparams hp;
+    char *name;
+    char *quant;
+    uint64_t header_bytes; /* multiple of a page; the first tensor's offset */
+    uint64_t file_bytes;
+    /* Offsets are those in the file. */
+    struct sl_model_vector *vectors; /* in order of arch->tensor */
+    size_t n_vectors;
+    struct sl_model_matrix *matrices; /* in order of arch->tensor */
+    size_t n_matrices;
+    /* In file order and without holes from header_bytes to file_bytes; bytes
+     * count the padding (zeros). Begin with xxh3 = 0. */
+    struct sl_model_section *sections;
+    size_t n_sections;
+    size_t first_stage; /* the section of stage 0; stages follow in order */
+    uint64_t tokenizer_off, tokenizer_bytes;
+};
+
+/* Errors: SL_ERR_CORRUPT naming the tensor (geometry that is not the
+ * architecture's shape, a name or size too long), SL_ERR_NOMEM. */
+int sl_layout_init(struct sl_layout *layout,
+                   const struct sl_layout_config *config, struct sl_error *err);
+void sl_layout_fini(struct sl_layout *layout); /* a zeroed one is fine */
+
+/* The index of the section that holds byte off of the file. */
+size_t sl_layout_section_at(const struct sl_layout *layout, uint64_t off);
+
+/* The header_bytes bytes the file begins with, with the checksums that stand
+ * in layout->sections and the header's own. *data is moved to the caller
+ * (free). Errors: SL_ERR_NOMEM. */
+int sl_layout_header(const struct sl_layout *layout, uint8_t **data,
+                     struct sl_error *err);
+
+#endif
