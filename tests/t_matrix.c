@@ -1,0 +1,230 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "quant/matrix.h"
+#include "src/base/half.h"
+#include "tests/support.h"
+
+static const struct sl_matrix glm130b_4h = {
+    SL_FMT_INT4, 65536, 12288, 2, 12288,
+};
+
+static void formats_have_names(void **state)
+{
+    assert_string_equal(sl_fmt_name(SL_FMT_F32), "f32");
+    assert_string_equal(sl_fmt_name(SL_FMT_F16), "f16");
+    assert_string_equal(sl_fmt_name(SL_FMT_INT8), "int8");
+    assert_string_equal(sl_fmt_name(SL_FMT_INT4), "int4");
+}
+
+static void sizes_follow_the_drawing(void **state)
+{
+    static const struct {
+        struct sl_matrix m;
+        uint32_t rows, blocks, groups; /* of a segment */
+        uint64_t bytes, scale_bytes;
+    } t[] = {
+        {{SL_FMT_F32, 40, 7, 1, 0}, 40, 3, 0, 1120, 0},
+        {{SL_FMT_F16, 40, 7, 2, 0}, 20, 2, 0, 560, 0},
+        {{SL_FMT_INT8, 40, 7, 1, 7}, 40, 3, 1, 384, 96},
+        {{SL_FMT_INT4, 40, 7, 2, 7}, 20, 2, 1, 256, 128},
+        {{SL_FMT_INT8, 16, 172, 1, 43}, 16, 1, 4, 2816, 128},
+        {{SL_FMT_INT4, 1, 100, 1, 64}, 1, 1, 2, 832, 64},
+        {{SL_FMT_INT4, 1, 20, 1, 64}, 1, 1, 1, 192, 32},
+    };
+
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        const struct sl_matrix *m = &t[i].m;
+        struct sl_error err;
+
+        assert_ok(sl_matrix_check(m, &err), &err);
+        assert_int_equal(sl_matrix_segment_rows(m), t[i].rows);
+        assert_int_equal(sl_matrix_segment_blocks(m), t[i].blocks);
+        assert_int_equal(sl_matrix_groups(m), t[i].groups);
+        assert_int_equal(sl_matrix_bytes(m), t[i].bytes);
+        assert_int_equal(sl_matrix_scale_bytes(m), t[i].scale_bytes);
+    }
+    assert_int_equal(sl_matrix_bytes(&glm130b_4h), 402653184);
+    assert_int_equal(sl_matrix_scale_bytes(&glm130b_4h), 131072);
+}
+
+static void sizes_beyond_32_bits_are_right(void **state)
+{
+    struct sl_matrix m = {SL_FMT_F32, 1u << 28, 1u << 28, 2, 0};
+    struct sl_error err;
+
+    assert_ok(sl_matrix_check(&m, &err), &err);
+    assert_true(sl_matrix_bytes(&m) == UINT64_C(1) << 58);
+    m.fmt = SL_FMT_INT8;
+    m.group_cols = 1;
+    assert_true(sl_matrix_bytes(&m) == UINT64_C(1) << 56);
+    assert_true(sl_matrix_scale_bytes(&m) == UINT64_C(1) << 57);
+    assert_true(sl_matrix_block_offset(&m, 1, 1) ==
+                (UINT64_C(1) << 55) + (UINT64_C(1) << 32));
+}
+
+static void blocks_tile_every_segment(void **state)
+{
+    static const uint32_t rows[] = {1, 15, 16, 17, 40, 64};
+
+    for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
+        for (size_t i = 0; i < 12; i++) {
+            uint32_t n_segments = 1 + (uint32_t)i / 6;
+            struct sl_matrix m = {
+                (enum sl_fmt)fmt,
+                rows[i % 6] * n_segments,
+                21,
+                n_segments,
+                sl_fmt_packed((enum sl_fmt)fmt) ? 8 : 0,
+            };
+            uint32_t n_blocks = sl_matrix_segment_blocks(&m);
+            uint64_t off = 0, scale_off = 0;
+
+            for (uint32_t s = 0; s < n_segments; s++) {
+                for (uint32_t b = 0; b < n_blocks; b++) {
+                    assert_int_equal(sl_matrix_block_offset(&m, s, b), off);
+                    assert_int_equal(sl_matrix_scale_offset(&m, s, b),
+                                     scale_off);
+                    off += sl_matrix_block_bytes(&m, b, 1);
+                    scale_off += sl_matrix_scale_block_bytes(&m, 1);
+                }
+                assert_int_equal(sl_matrix_block_bytes(&m, 0, n_blocks),
+                                 off / (s + 1));
+            }
+            assert_int_equal(sl_matrix_bytes(&m), off);
+            assert_int_equal(sl_matrix_scale_bytes(&m), scale_off);
+        }
+    }
+}
+
+static void impossible_matrices_are_refused(void **state)
+{
+    static const struct sl_matrix bad[] = {
+        {SL_FMT_COUNT, 4, 4, 1, 0},
+        {(enum sl_fmt)(-1), 4, 4, 1, 0},
+        {SL_FMT_F32, 0, 4, 1, 0},
+        {SL_FMT_F32, 4, 0, 1, 0},
+        {SL_FMT_F32, (1u << 28) + 1, 4, 1, 0},
+        {SL_FMT_F32, 4, UINT32_MAX, 1, 0},
+        {SL_FMT_F32, 4, 4, 0, 0},
+        {SL_FMT_F32, 6, 4, 3, 0},
+        {SL_FMT_F32, 5, 4, 2, 0},
+        {SL_FMT_F16, 4, 4, 1, 32},
+        {SL_FMT_INT8, 4, 4, 1, 0},
+        {SL_FMT_INT4, 4, 4, 1, UINT32_MAX},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct sl_error err = {.code = SL_OK};
+
+        assert_int_equal(sl_matrix_check(&bad[i], &err), -1);
+        assert_int_equal(err.code, SL_ERR_CORRUPT);
+    }
+}
+
+/* 16 rows x 5 columns in groups of 3: two units, two scales a row; the
+ * second unit holds column 4 and three columns of fill. */
+static void int8_bytes_are_where_the_drawing_says(void **state)
+{
+    static const struct sl_matrix m = {SL_FMT_INT8, 16, 5, 1, 3};
+    uint8_t w[128];
+    uint16_t scale[32];
+    float out[5];
+
+    memset(w, 128, sizeof w);
+    for (unsigned r = 0; r < 16; r++) {
+        scale[r] = sl_float_to_half(0.5f + (float)r);
+        scale[16 + r] = sl_float_to_half(0.0f);
+    }
+    /* row 2: -128 -1 0 | 7 127 */
+    memcpy(w + 8, (uint8_t[]){0, 127, 128, 135}, 4);
+    w[64 + 8] = 255;
+    scale[16 + 2] = 0x3400; /* 0.25 */
+    sl_matrix_decode_row(out, &m, w, scale, 2);
+    assert_memory_equal(out, ((float[]){-320.0f, -2.5f, 0.0f, 1.75f, 31.75f}),
+                        sizeof out);
+    sl_matrix_decode_row(out, &m, w, scale, 3);
+    assert_memory_equal(out, ((float[]){0, 0, 0, 0, 0}), sizeof out);
+}
+
+/* 16 rows x 10 columns in groups of 8: two units; low nibbles are columns
+ * 8u .. 8u+3, high nibbles 8u+4 .. 8u+7. */
+static void int4_bytes_are_where_the_drawing_says(void **state)
+{
+    static const struct sl_matrix m = {SL_FMT_INT4, 16, 10, 1, 8};
+    uint8_t w[128];
+    uint16_t scale[32] = {0};
+    float out[10];
+
+    memset(w, 0x88, sizeof w);
+    /* row 15: -8 -7 -6 -5  7 6 5 4 | 3 -1 */
+    memcpy(w + 60, (uint8_t[]){0xf0, 0xe1, 0xd2, 0xc3}, 4);
+    memcpy(w + 64 + 60, (uint8_t[]){0x8b, 0x87}, 2);
+    scale[15] = 0x3c00;      /* 1 */
+    scale[16 + 15] = 0x4000; /* 2 */
+    sl_matrix_decode_row(out, &m, w, scale, 15);
+    assert_memory_equal(
+        out, ((float[]){-8, -7, -6, -5, 7, 6, 5, 4, 6.0f, -2.0f}), sizeof out);
+}
+
+static void float_rows_are_dense(void **state)
+{
+    static const struct sl_matrix m32 = {SL_FMT_F32, 3, 3, 1, 0};
+    static const struct sl_matrix m16 = {SL_FMT_F16, 3, 3, 1, 0};
+    static const float w32[] = {1, 2, 3, 4, 5, 6, 1e-40f, -0.0f, 9e37f};
+    static const uint16_t w16[] = {0,      0,      0,      0x3c00, 0xbc00,
+                                   0x7bff, 0x0001, 0x8000, 0x3555};
+    float out[3];
+
+    sl_matrix_decode_row(out, &m32, w32, NULL, 2);
+    assert_memory_equal(out, w32 + 6, sizeof out);
+    sl_matrix_decode_row(out, &m16, w16, NULL, 1);
+    assert_memory_equal(out, ((float[]){1, -1, 65504}), sizeof out);
+    sl_matrix_decode_row(out, &m16, w16, NULL, 2);
+    assert_memory_equal(out, ((float[]){0x1p-24f, -0.0f, 0.333251953125f}),
+                        sizeof out);
+}
+
+/* Every scale and every weight value: the product is the exact one, rounded
+ * once to FP32. */
+static void decoding_is_exact(void **state)
+{
+    static const struct sl_matrix m = {SL_FMT_INT8, 1, 256, 1, 256};
+    uint8_t w[4096];
+    uint16_t scale[16] = {0};
+    float out[256];
+
+    memset(w, 128, sizeof w);
+    for (size_t c = 0; c < 256; c++)
+        w[c / 4 * 64 + c % 4] = (uint8_t)c;
+    for (uint32_t h = 0; h < 0x7c00; h += 7) {
+        scale[0] = (uint16_t)h;
+        sl_matrix_decode_row(out, &m, w, scale, 0);
+        for (int c = 0; c < 256; c++) {
+            double exact =
+                (double)(c - 128) * (double)sl_half_to_float((uint16_t)h);
+
+            if ((double)out[c] != exact)
+                fail_msg("%d x half %#x is %a, not %a", c - 128, h,
+                         (double)out[c], exact);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(formats_have_names),
+        cmocka_unit_test(sizes_follow_the_drawing),
+        cmocka_unit_test(sizes_beyond_32_bits_are_right),
+        cmocka_unit_test(blocks_tile_every_segment),
+        cmocka_unit_test(impossible_matrices_are_refused),
+        cmocka_unit_test(int8_bytes_are_where_the_drawing_says),
+        cmocka_unit_test(int4_bytes_are_where_the_drawing_says),
+        cmocka_unit_test(float_rows_are_dense),
+        cmocka_unit_test(decoding_is_exact),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
