@@ -1,0 +1,80 @@
+#!/bin/sh
+# The sources keep to the layers of docs/architecture.md and to their size:
+#
+#     src/base -> quant -> kernels -> src -> bench, tests
+#     src/base -> offload ----------> src
+#
+# An arrow reads "is included by".
+cd "${SLUICE_SOURCE:-.}" || exit 99
+
+n=0
+# verdict NAME WRONG: a test case; WRONG lists what breaks the rule.
+verdict()
+{
+    n=$((n + 1))
+    if [ -z "$2" ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        echo "$2" | sed 's/^/# /'
+    fi
+}
+
+sources()
+{
+    find "$@" \( -name '*.c' -o -name '*.h' -o -name '*.cc' \
+        -o -name '*.cu' -o -name '*.cuh' \) -type f | LC_ALL=C sort
+}
+
+# strays FOLDER PATTERN: project includes of FOLDER's files that do not match.
+strays()
+{
+    sources "$1" | xargs grep -nE '^#include "' /dev/null |
+        grep -vE "#include \"($2|config\.h)"
+}
+
+too_long()
+{
+    wc -l "$@" | awk '$2 != "total" && $1 > 600 {
+        print $2 ": " $1 " lines; split it by subject" }'
+}
+
+config_misplaced()
+{
+    awk 'FNR == 1 { n = 0 }
+        /^#include/ && FILENAME ~ /c$/ && !n++ && $2 != "\"config.h\"" {
+            print FILENAME ": " $2 " comes before config.h" }
+        /^#include "config.h"/ && FILENAME ~ /h$/ {
+            print FILENAME ": config.h in a header" }' "$@"
+}
+
+long_functions()
+{
+    awk '/^[{]/ { from = FNR }
+        /^[}]/ && from {
+            if (FNR - from > 81)
+                print FILENAME ":" from ": " FNR - from - 1 " lines"
+            from = 0 }' "$@"
+}
+
+loose_comments()
+{
+    grep -nE '(^|[^:"a-z])//|\<(TODO|FIXME|XXX)\>' "$@"
+}
+
+echo 1..9
+verdict base_includes_base_alone "$(strays src/base src/base/)"
+verdict quant_includes_base_and_quant "$(strays quant 'src/base/|quant/')"
+verdict kernels_include_base_and_quant \
+    "$(strays kernels 'src/base/|quant/|kernels/')"
+verdict offload_includes_base_alone "$(strays offload 'src/base/|offload/')"
+verdict the_program_includes_no_tests_and_no_bench \
+    "$(strays src 'src/|quant/|kernels/|offload/')"
+
+# shellcheck disable=SC2046 # no name in the tree has a blank
+set -- $(sources src quant kernels offload bench tests)
+verdict no_file_has_more_than_600_lines "$(too_long "$@")"
+verdict config_h_comes_first_in_sources_and_in_no_header \
+    "$(config_misplaced "$@")"
+verdict no_function_has_more_than_80_lines "$(long_functions "$@")"
+verdict comments_are_blocks_and_nothing_waits "$(loose_comments "$@")"
