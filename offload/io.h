@@ -75,9 +75,19 @@ int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
                struct sl_error *err);
 unsigned sl_io_default_depth(void);
 
-/* One synchronous read of any range of fd, through an aligned bounce buffer
- * when fd is O_DIRECT. Short reads and EINTR are retried; end of file is an
- * error. */
+/* Opens path for reading. *direct tells whether reads must be (and are)
+ * direct: want_direct, and the file system takes them, which one page read
+ * proves. Else reads go through the page cache, without read-ahead. Close fd
+ * with close(2). Errors: SL_ERR_IO. */
+int sl_io_open_file(int *fd, bool *direct, const char *path, bool want_direct,
+                    struct sl_error *err);
+
+/* One synchronous read of any range of fd into any memory, through an aligned
+ * bounce buffer where fd is O_DIRECT and the range is not made of pages (fd
+ * loses O_DIRECT when its file system refuses it after all). On other fds the
+ * pages read are dropped from the page cache. Short reads and EINTR are
+ * continued. Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_CORRUPT where the file
+ * ends early. */
 int sl_io_read_full(int fd, const char *path, void *buf, uint64_t off,
                     size_t bytes, struct sl_error *err);
 

@@ -1,0 +1,331 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/plan.h"
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+
+/* The ring grows beyond its least number of slots only while it stays within
+   this part of the memory: what it takes is missing for residents. */
+#define RING_SHARE 8u
+
+/* One way to lay the weights out: which slab sizes may be streamed at all. */
+struct candidate {
+    uint64_t slot_bytes; /* slabs above this are resident */
+    uint64_t n_slots;
+    uint64_t forced_bytes; /* of the slabs above slot_bytes */
+};
+
+struct planner {
+    const uint64_t *load; /* (n) bytes of each slab */
+    size_t n;
+    uint64_t total;
+    uint64_t room; /* for all residents */
+    const struct candidate *c;
+};
+
+static int descending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* Bytes that the candidate of slot_bytes needs at least; *forced gets those
+   of the slabs too large for a slot. */
+static uint64_t candidate_bytes(const struct sl_slab *slabs, size_t n,
+                                uint64_t slot_bytes, uint64_t *forced)
+{
+    *forced = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&slabs[i]);
+
+        if (bytes > slot_bytes)
+            *forced += bytes;
+    }
+    return *forced + SL_RING_MIN_SLOTS * slot_bytes;
+}
+
+uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs)
+{
+    uint64_t least = 0, forced;
+
+    for (size_t i = 0; i < n_slabs; i++)
+        least += sl_slab_load_bytes(&slabs[i]);
+    for (size_t i = 0; i < n_slabs; i++) {
+        uint64_t need = candidate_bytes(slabs, n_slabs,
+                                        sl_slab_load_bytes(&slabs[i]), &forced);
+
+        if (need < least)
+            least = need;
+    }
+    return least;
+}
+
+/* Walks the order once and makes a slab resident whenever the residents lag
+   behind their share of the bytes passed (Bresenham's line). Returns the
+   resident bytes. */
+static uint64_t spread(const struct planner *p, uint64_t target,
+                       enum sl_home *home)
+{
+    double share = (double)target / (double)p->total;
+    uint64_t passed = 0, resident = 0;
+    uint64_t room = p->room - p->c->forced_bytes;
+
+    for (size_t i = 0; i < p->n; i++) {
+        uint64_t bytes = p->load[i];
+        bool forced = bytes > p->c->slot_bytes;
+        double due;
+
+        passed += bytes;
+        due = (double)passed * share - (double)resident;
+        home[i] = SL_HOME_DISK;
+        /* half a byte: due is rounded */
+        if (!forced && (bytes > room || due + 0.5 < (double)bytes))
+            continue;
+        home[i] = SL_HOME_RAM;
+        resident += bytes;
+        if (!forced)
+            room -= bytes;
+    }
+    return resident;
+}
+
+/* The streamed slab to keep next: the largest that fits and, among equals,
+   the one farthest from any resident. p->n when none fits. */
+static size_t pick(const struct planner *p, const enum sl_home *home,
+                   uint64_t *ahead, uint64_t room)
+{
+    uint64_t run = 0, best_gap = 0;
+    size_t best = p->n;
+
+    for (size_t i = p->n; i-- > 0;) {
+        ahead[i] = run;
+        run = home[i] == SL_HOME_RAM ? 0 : run + p->load[i];
+    }
+    run = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        uint64_t gap = run < ahead[i] ? run : ahead[i];
+
+        run = home[i] == SL_HOME_RAM ? 0 : run + p->load[i];
+        if (home[i] == SL_HOME_RAM || p->load[i] > room)
+            continue;
+        if (best < p->n && (p->load[i] < p->load[best] ||
+                            (p->load[i] == p->load[best] && gap <= best_gap)))
+            continue;
+        best = i;
+        best_gap = gap;
+    }
+    return best;
+}
+
+/* Fills what the walk's rounding left over. Returns the resident bytes. */
+static uint64_t fill(const struct planner *p, uint64_t resident,
+                     enum sl_home *home, uint64_t *scratch)
+{
+    for (;;) {
+        size_t i = pick(p, home, scratch, p->room - resident);
+
+        if (i == p->n)
+            return resident;
+        home[i] = SL_HOME_RAM;
+        resident += p->load[i];
+    }
+}
+
+static uint64_t largest_streamed(const struct planner *p,
+                                 const enum sl_home *home)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < p->n; i++)
+        if (home[i] == SL_HOME_DISK && p->load[i] > largest)
+            largest = p->load[i];
+    return largest;
+}
+
+/* Chooses the homes for one candidate. Returns the resident bytes. */
+static uint64_t choose(struct planner *p, struct candidate *c,
+                       uint64_t weights_bytes, enum sl_home *home,
+                       uint64_t *scratch)
+{
+    uint64_t slot, resident;
+
+    p->room = weights_bytes - c->n_slots * c->slot_bytes;
+    resident = fill(p, spread(p, p->room, home), home, scratch);
+    /* A line drawn to what really fits has no uneven end. */
+    resident = fill(p, spread(p, resident, home), home, scratch);
+    /* Where all slabs as large as a slot were kept, slots can be smaller. */
+    while ((slot = largest_streamed(p, home)) < c->slot_bytes) {
+        c->slot_bytes = slot;
+        p->room = weights_bytes - c->n_slots * slot;
+        resident = fill(p, resident, home, scratch);
+    }
+    return resident;
+}
+
+static void candidate_slots(struct candidate *c, uint64_t weights_bytes,
+                            uint64_t read_ahead_bytes)
+{
+    uint64_t ring = weights_bytes / RING_SHARE;
+
+    if (ring > read_ahead_bytes)
+        ring = read_ahead_bytes;
+    if (ring > weights_bytes - c->forced_bytes)
+        ring = weights_bytes - c->forced_bytes;
+    c->n_slots = ring / c->slot_bytes;
+    if (c->n_slots < SL_RING_MIN_SLOTS)
+        c->n_slots = SL_RING_MIN_SLOTS;
+    if (c->n_slots > UINT32_MAX)
+        c->n_slots = UINT32_MAX;
+}
+
+/* Scratch arrays of one planning. */
+struct work {
+    uint64_t *load, *sizes, *ahead; /* (n) each */
+    enum sl_home *home;             /* (n) */
+};
+
+static void work_fini(struct work *w)
+{
+    free(w->load);
+    free(w->sizes);
+    free(w->ahead);
+    free(w->home);
+}
+
+static bool work_init(struct work *w, const struct sl_plan_input *in)
+{
+    *w = (struct work){
+        .load = sl_alloc_array(in->n_slabs, sizeof *w->load),
+        .sizes = sl_alloc_array(in->n_slabs, sizeof *w->sizes),
+        .ahead = sl_alloc_array(in->n_slabs, sizeof *w->ahead),
+        .home = sl_alloc_array(in->n_slabs, sizeof *w->home),
+    };
+    if (w->load == NULL || w->sizes == NULL || w->ahead == NULL ||
+        w->home == NULL) {
+        work_fini(w);
+        return false;
+    }
+    for (size_t i = 0; i < in->n_slabs; i++)
+        w->load[i] = w->sizes[i] = sl_slab_load_bytes(&in->slabs[i]);
+    qsort(w->sizes, in->n_slabs, sizeof *w->sizes, descending);
+    return true;
+}
+
+/* Tries every size of slab as the size of a slot and keeps the layout that
+   streams least. */
+static void search(struct sl_plan *plan, const struct sl_plan_input *in,
+                   uint64_t total, struct work *w)
+{
+    plan->streamed_bytes = UINT64_MAX;
+    for (size_t i = 0; i < in->n_slabs; i++) {
+        struct candidate c = {.slot_bytes = w->sizes[i]};
+        struct planner p = {w->load, in->n_slabs, total, 0, &c};
+        uint64_t resident;
+
+        if (i > 0 && w->sizes[i] == w->sizes[i - 1])
+            continue;
+        if (candidate_bytes(in->slabs, in->n_slabs, c.slot_bytes,
+                            &c.forced_bytes) > in->weights_bytes)
+            continue;
+        candidate_slots(&c, in->weights_bytes, in->read_ahead_bytes);
+        resident = choose(&p, &c, in->weights_bytes, w->home, w->ahead);
+        if (total - resident >= plan->streamed_bytes)
+            continue;
+        memcpy(plan->home, w->home, in->n_slabs * sizeof *w->home);
+        plan->n_slots = (uint32_t)c.n_slots;
+        plan->slot_bytes = c.slot_bytes;
+        plan->ring_bytes = c.n_slots * c.slot_bytes;
+        plan->resident_bytes = resident;
+        plan->streamed_bytes = total - resident;
+    }
+}
+
+static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
+{
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs);
+    char need[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
+
+    if (in->weights_bytes >= least)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "the weights need at least %llu bytes (%s) to pass through, "
+                   "%llu bytes (%s) are left for them",
+                   (unsigned long long)least, sl_size_format(need, least),
+                   (unsigned long long)in->weights_bytes,
+                   sl_size_format(have, in->weights_bytes));
+}
+
+int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
+                 struct sl_error *err)
+{
+    struct sl_plan made = {.n_slabs = in->n_slabs};
+    uint64_t total = 0;
+    struct work w;
+
+    if (check_budget(in, err) != 0)
+        return -1;
+    made.home = sl_alloc_array(in->n_slabs, sizeof *made.home);
+    if (made.home == NULL || !work_init(&w, in)) {
+        free(made.home);
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs",
+                       in->n_slabs);
+    }
+    for (size_t i = 0; i < in->n_slabs; i++)
+        total += w.load[i];
+    if (total <= in->weights_bytes) {
+        for (size_t i = 0; i < in->n_slabs; i++)
+            made.home[i] = SL_HOME_RAM;
+        made.resident_bytes = total;
+    } else {
+        search(&made, in, total, &w);
+    }
+    work_fini(&w);
+    *plan = made;
+    return 0;
+}
+
+void sl_plan_fini(struct sl_plan *plan)
+{
+    free(plan->home);
+    memset(plan, 0, sizeof *plan);
+}
+
+struct sl_floor sl_floor_make(const struct sl_rates *rates,
+                              uint64_t streamed_bytes, uint64_t resident_bytes,
+                              double operations)
+{
+    double dram = (double)resident_bytes + 2.0 * (double)streamed_bytes;
+    struct sl_floor f = {.limit = SL_LIMIT_DISK};
+
+    if (rates->disk_bps > 0)
+        f.disk_s = (double)streamed_bytes / rates->disk_bps;
+    if (rates->dram_bps > 0)
+        f.dram_s = dram / rates->dram_bps;
+    if (rates->ops_per_s > 0)
+        f.compute_s = operations / rates->ops_per_s;
+    f.seconds = f.disk_s;
+    if (f.dram_s > f.seconds) {
+        f.seconds = f.dram_s;
+        f.limit = SL_LIMIT_DRAM;
+    }
+    if (f.compute_s > f.seconds) {
+        f.seconds = f.compute_s;
+        f.limit = SL_LIMIT_COMPUTE;
+    }
+    return f;
+}
+
+const char *sl_limit_name(enum sl_limit limit)
+{
+    static const char *const names[] = {
+        [SL_LIMIT_DISK] = "disk",
+        [SL_LIMIT_DRAM] = "dram",
+        [SL_LIMIT_COMPUTE] = "compute",
+    };
+
+    return names[limit];
+}
