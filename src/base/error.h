@@ -12,6 +12,10 @@
 
 #include <stdarg.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum sl_code {
     SL_OK = 0,
     SL_ERR_USAGE,       /* the caller's mistake: option, value, query */
@@ -44,5 +48,9 @@ int sl_fail_os(struct sl_error *err, int os_errno, const char *fmt, ...)
 /* Puts context in front of the message on the way up: "layer 3: ...". */
 void sl_error_prefix(struct sl_error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
