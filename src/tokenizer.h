@@ -27,9 +27,11 @@ struct sl_ids { /* a growing list; zeroed to begin with, owned */
     size_t n, room;
 };
 
-/* Errors: SL_ERR_NOMEM. */
+/* Append one id or n of them. Errors: SL_ERR_NOMEM. */
 int sl_ids_add(struct sl_ids *ids, int32_t id, struct sl_error *err);
-void sl_ids_fini(struct sl_ids *ids);
+int sl_ids_append(struct sl_ids *ids, const int32_t *v, size_t n,
+                  struct sl_error *err);
+void sl_ids_fini(struct sl_ids *ids); /* leaves it zeroed */
 
 /* model: a serialised sentencepiece model, borrowed for the call. Errors:
  * SL_ERR_CORRUPT when it is none, or when hp's ids do not agree with it. */
@@ -38,7 +40,8 @@ int sl_tokenizer_create(struct sl_tokenizer **t, const void *model, size_t n,
 void sl_tokenizer_destroy(struct sl_tokenizer *t);
 
 /* What a sentencepiece model says of itself, for the converter: fills
- * n_tokens and special of hp from the pieces and n_image_tokens, max_blank. */
+ * n_tokens and special of hp from the pieces and n_image_tokens, max_blank,
+ * byte_fallback. */
 int sl_tokenizer_describe(struct sl_hparams *hp, const void *model, size_t n,
                           struct sl_error *err);
 
@@ -49,9 +52,24 @@ int sl_tokenizer_encode(struct sl_tokenizer *t, struct sl_ids *ids,
 
 /* SAT's detokenize: cut at special ids, which print as "[name]". *text is
  * moved to the caller (free), zero-terminated. Ids without meaning print
- * nothing. */
+ * nothing. A model can write a zero byte: where that matters use sl_detok. */
 int sl_tokenizer_decode(struct sl_tokenizer *t, const int32_t *ids, size_t n,
                         char **text, struct sl_error *err);
+
+/* The same for a list that grows: text comes out as soon as no later id can
+ * change it, never in the middle of a character. All pieces together are what
+ * sl_tokenizer_decode says of all ids. */
+struct sl_detok;
+
+int sl_detok_create(struct sl_detok **d, struct sl_tokenizer *t,
+                    struct sl_error *err);
+void sl_detok_destroy(struct sl_detok *d); /* NULL is fine */
+/* *text: (*n_text) bytes that are now final, borrowed until the next call. */
+int sl_detok_push(struct sl_detok *d, const int32_t *ids, size_t n,
+                  const char **text, size_t *n_text, struct sl_error *err);
+/* What is left; the next push begins a new list. */
+int sl_detok_end(struct sl_detok *d, const char **text, size_t *n_text,
+                 struct sl_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,147 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/tokenizer.h"
+#include "tests/support.h"
+#include "tests/tokens.h"
+
+/* demo/golden.json: ids and texts computed by reference.py beside it. */
+
+struct fixture {
+    json_t *golden;
+    struct sl_hparams hp;
+    struct sl_tokenizer *t;
+};
+
+static int open_fixture(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    char path[1024];
+
+    assert_non_null(f);
+    f->golden = test_json(test_source(path, "demo/golden.json"));
+    f->t = test_demo_tokenizer(&f->hp);
+    *state = f;
+    return 0;
+}
+
+static int close_fixture(void **state)
+{
+    struct fixture *f = *state;
+
+    json_decref(f->golden);
+    sl_tokenizer_destroy(f->t);
+    free(f);
+    return 0;
+}
+
+static int32_t mask_id(const struct sl_hparams *hp, const char *text, size_t *n)
+{
+    const struct {
+        const char *mark;
+        int32_t id;
+    } marks[] = {
+        {"[MASK]", hp->special.mask},
+        {"[gMASK]", hp->special.gmask},
+        {"[sMASK]", hp->special.smask},
+    };
+
+    for (size_t i = 0; i < 3; i++) {
+        *n = strlen(marks[i].mark);
+        if (strncmp(text, marks[i].mark, *n) == 0)
+            return marks[i].id;
+    }
+    return -1;
+}
+
+static void encode_prompt(struct fixture *f, struct sl_ids *ids,
+                          const char *text)
+{
+    struct sl_error err;
+    const char *begin = text, *p = text;
+    size_t n;
+
+    while (*p != '\0') {
+        int32_t id = *p == '[' ? mask_id(&f->hp, p, &n) : -1;
+
+        if (id < 0) {
+            p++;
+            continue;
+        }
+        assert_ok(
+            sl_tokenizer_encode(f->t, ids, begin, (size_t)(p - begin), &err),
+            &err);
+        assert_ok(sl_ids_add(ids, id, &err), &err);
+        begin = p += n;
+    }
+    assert_ok(sl_tokenizer_encode(f->t, ids, begin, (size_t)(p - begin), &err),
+              &err);
+}
+
+/* What follows the text itself (an appended mask, the end token) is not the
+ * tokenizer's business. */
+static void check_prompt(struct fixture *f, json_t *c)
+{
+    json_t *want = json_object_get(c, "prompt_ids");
+    struct sl_ids ids = {0};
+
+    encode_prompt(f, &ids, json_string_value(json_object_get(c, "text")));
+    assert_in_range(json_array_size(want), ids.n, ids.n + 1);
+    for (size_t i = 0; i < ids.n; i++)
+        assert_int_equal(json_integer_value(json_array_get(want, i)), ids.v[i]);
+    sl_ids_fini(&ids);
+}
+
+static void prompts_encode_to_the_reference_ids(void **state)
+{
+    struct fixture *f = *state;
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->golden, "greedy"), i, c)
+        check_prompt(f, c);
+    assert_int_equal(i, 28);
+    json_array_foreach(json_object_get(f->golden, "beam_search"), i, c)
+        check_prompt(f, c);
+    assert_int_equal(i, 7);
+}
+
+static void check_answer(struct fixture *f, json_t *ids_json, const char *want)
+{
+    struct sl_error err;
+    struct sl_ids ids = {0};
+    char *text;
+
+    test_json_ids(&ids, ids_json);
+    if (ids.n > 0 && ids.v[ids.n - 1] == f->hp.special.eos)
+        ids.n--;
+    assert_ok(sl_tokenizer_decode(f->t, ids.v, ids.n, &text, &err), &err);
+    assert_string_equal(text, want);
+    free(text);
+    test_stream_equals(f->t, ids.v, ids.n, want, strlen(want));
+    sl_ids_fini(&ids);
+}
+
+static void answers_decode_to_the_reference_texts(void **state)
+{
+    struct fixture *f = *state;
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->golden, "greedy"), i, c)
+        check_answer(f, json_object_get(c, "output_ids"),
+                     json_string_value(json_object_get(c, "answer")));
+    assert_int_equal(i, 28);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prompts_encode_to_the_reference_ids),
+        cmocka_unit_test(answers_decode_to_the_reference_texts),
+    };
+
+    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+}
