@@ -1,0 +1,48 @@
+/*
+ * cut.h - stages cut into slabs
+ *
+ * A slab is what is loaded and computed in one go. A stage that is no larger
+ * than the cap is one slab; a larger one is cut into its matrices, and these
+ * by blocks of rows (a GLU by matched blocks of its two halves), never along
+ * a sum, so any cut gives the same bits. Small slabs leave more room for
+ * residents, large ones take fewer hand-offs.
+ */
+#ifndef SL_CUT_H
+#define SL_CUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "offload/slab.h"
+#include "src/modelfile.h"
+
+/* No slab is larger, however much memory there is. */
+#define SL_SLAB_MAX_BYTES (640u * 1000 * 1000)
+
+/* Blocks [first_block, first_block + n_blocks) of each segment of a matrix,
+ * and where their bytes lie from the slab's first byte. */
+struct sl_part {
+    uint32_t matrix; /* index into modelfile.matrices */
+    uint32_t first_block, n_blocks;
+    uint64_t weight_at[2]; /* by segment */
+    uint64_t scale_at[2];  /* meaningless when scales are resident or none */
+};
+
+struct sl_cut {
+    struct sl_slab *slabs;
+    size_t n_slabs;
+    struct sl_part *parts; /* of all slabs, in order of use */
+    size_t n_parts;
+    uint32_t *first_part; /* (n_slabs + 1) */
+};
+
+/* Cuts so that slabs load at most cap bytes, or one block where a block is
+ * larger. Errors: SL_ERR_NOMEM. */
+int sl_cut_make(struct sl_cut *cut, const struct sl_modelfile *mf, uint64_t cap,
+                struct sl_error *err);
+void sl_cut_fini(struct sl_cut *cut);
+
+/* Heap bytes a cut takes. */
+uint64_t sl_cut_bytes(const struct sl_cut *cut);
+
+#endif

@@ -1,0 +1,294 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/exec_impl.h"
+
+/* What GLM-130B does between its matrices. Every job is split by positions or
+ * by heads, never along a sum. */
+
+/* Query positions that one attention job takes. */
+#define ATTEND_CHUNK 16u
+
+/* --- inputs of a matrix -------------------------------------------------- */
+
+static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct sl_exec *x = arg;
+    uint32_t cols = x->acts.cols, groups = cols / SL_Q8_GROUP;
+
+    for (size_t i = begin; i < end; i++)
+        x->c.kernels->quantize_q8(x->q + i * cols, x->q_scale + i * groups,
+                                  x->q_sum + i * groups,
+                                  x->acts.x + i * x->acts.x_stride, cols);
+}
+
+/* Hands n rows of `in` to the products with m. */
+static void set_input(struct sl_exec *x, const struct sl_model_matrix *m,
+                      const float *in, size_t stride, size_t n)
+{
+    x->acts = (struct sl_acts){
+        .n = n,
+        .cols = m->geom.cols,
+        .x = in,
+        .x_stride = stride,
+    };
+    x->act = SL_ACT_F32;
+    if (!x->c.int8_activations || !sl_matmul_takes_int8(x->c.kernels, &m->geom))
+        return;
+    x->act = SL_ACT_INT8;
+    x->acts.q = x->q;
+    x->acts.q_scale = x->q_scale;
+    x->acts.q_sum = x->q_sum;
+    sl_pool_for(x->c.pool, n, 1, quantize_rows, x);
+}
+
+struct norm_job {
+    struct sl_exec *x;
+    const float *w, *b;
+    float *to;
+    const uint32_t *rows; /* NULL: all */
+};
+
+static void norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct norm_job *job = arg;
+    struct sl_exec *x = job->x;
+
+    for (size_t i = begin; i < end; i++) {
+        size_t from = job->rows ? job->rows[i] : i;
+
+        x->c.kernels->layer_norm(job->to + i * x->hidden,
+                                 x->x + from * x->hidden, job->w, job->b,
+                                 x->hidden, x->c.mf->hp.norm_eps);
+    }
+}
+
+static void norm_all(struct sl_exec *x, const float *w, const float *b)
+{
+    struct norm_job job = {.x = x, .w = w, .b = b, .to = x->a};
+
+    sl_pool_for(x->c.pool, x->n, 1, norm_rows, &job);
+}
+
+/* The head sees only the rows whose logits are wanted: the last of each
+ * item. n_keys has served its purpose by then and holds their numbers. */
+static void norm_wanted(struct sl_exec *x)
+{
+    struct norm_job job = {
+        .x = x,
+        .w = x->final_w,
+        .b = x->final_b,
+        .to = x->a,
+        .rows = x->n_keys,
+    };
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < x->n_items; i++) {
+        const struct sl_exec_item *r = &x->run[i];
+
+        for (uint32_t j = r->n - r->n_logits; j < r->n; j++)
+            x->n_keys[n++] = r->row + j;
+    }
+    sl_pool_for(x->c.pool, n, 1, norm_rows, &job);
+}
+
+void sl_exec_before(struct sl_exec *x, const struct sl_model_matrix *m)
+{
+    const struct sl_layer_vectors *l = &x->layers[m->spec.layer];
+
+    switch (m->spec.op) {
+    case SL_OP_QKV:
+        norm_all(x, l->ln1_w, l->ln1_b);
+        set_input(x, m, x->a, x->hidden, x->n);
+        break;
+    case SL_OP_ATTN_OUT:
+        set_input(x, m, x->att, x->hidden, x->n);
+        break;
+    case SL_OP_MLP_IN:
+        norm_all(x, l->ln2_w, l->ln2_b);
+        set_input(x, m, x->a, x->hidden, x->n);
+        break;
+    case SL_OP_MLP_OUT:
+        set_input(x, m, x->big, x->wide, x->n);
+        break;
+    default: /* the head */
+        norm_wanted(x);
+        set_input(x, m, x->a, x->hidden, x->n_rows);
+        break;
+    }
+}
+
+float *sl_exec_output(struct sl_exec *x, const struct sl_model_matrix *m,
+                      size_t *stride)
+{
+    switch (m->spec.op) {
+    case SL_OP_QKV:
+    case SL_OP_MLP_IN:
+        *stride = x->wide;
+        return x->big;
+    case SL_OP_HEAD:
+        *stride = x->lm.vocab;
+        return x->logits;
+    default:
+        /* The residual is the normed input, so x itself is free. */
+        *stride = x->hidden;
+        return x->x;
+    }
+}
+
+/* --- attention ----------------------------------------------------------- */
+
+struct attend_job {
+    struct sl_exec *x;
+    uint32_t layer;
+    const struct sl_exec_item *item;
+};
+
+static void store(const struct sl_exec *x, void *to, const float *from,
+                  bool f16)
+{
+    if (f16)
+        x->c.kernels->f32_to_f16(to, from, x->head_dim);
+    else
+        memcpy(to, from, x->head_dim * sizeof *from);
+}
+
+static void rotate(const struct sl_exec *x, float *v, uint32_t row)
+{
+    uint32_t half = x->head_dim / 2;
+    const float *cos_row = x->cos + (size_t)row * half;
+    const float *sin_row = x->sin + (size_t)row * half;
+
+    if (!x->c.mf->hp.position_2d) {
+        x->c.kernels->rope(v, cos_row, sin_row, half);
+        return;
+    }
+    /* 2-D: each half of the head is rotated by a position of its own. */
+    x->c.kernels->rope(v, cos_row, sin_row, half / 2);
+    x->c.kernels->rope(v + half, cos_row + half / 2, sin_row + half / 2,
+                       half / 2);
+}
+
+/* Heads [begin, end) of one item: rotates q and k in place, puts k and v into
+ * the cache. A row of qkv is, per head, q then k then v. */
+static void rotate_and_store(void *arg, size_t begin, size_t end,
+                             unsigned worker)
+{
+    struct attend_job *job = arg;
+    const struct sl_exec *x = job->x;
+    const struct sl_exec_item *it = job->item;
+    uint32_t d = x->head_dim, n_pages;
+    const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
+    bool f16 = x->c.kv_f16;
+    size_t item_bytes = f16 ? 2 : 4;
+
+    for (size_t h = begin; h < end; h++) {
+        for (uint32_t j = 0; j < it->n; j++) {
+            uint32_t at = it->base + j;
+            uint32_t page = pages[at / SL_KV_PAGE_LEN];
+            size_t in_page = at % SL_KV_PAGE_LEN * d * item_bytes;
+            float *q = x->big + (size_t)(it->row + j) * x->wide + h * 3 * d;
+            uint8_t *k_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)h, 0);
+            uint8_t *v_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)h, 1);
+
+            rotate(x, q, it->row + j);
+            rotate(x, q + d, it->row + j);
+            store(x, k_at + in_page, q + d, f16);
+            store(x, v_at + in_page, q + 2 * d, f16);
+        }
+    }
+}
+
+/* One unit of work: a head and a chunk of queries. */
+static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct attend_job *job = arg;
+    const struct sl_exec *x = job->x;
+    const struct sl_exec_item *it = job->item;
+    uint32_t d = x->head_dim, n_pages;
+    const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
+    uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
+    const void **k_pages = x->k_pages + worker * room;
+    const void **v_pages = x->v_pages + worker * room;
+
+    for (size_t unit = begin; unit < end; unit++) {
+        uint32_t h = (uint32_t)(unit % x->n_heads);
+        uint32_t first = (uint32_t)(unit / x->n_heads) * ATTEND_CHUNK;
+        size_t row = it->row + first;
+        struct sl_attend_args args = {
+            .out = x->att + row * x->hidden + (size_t)h * d,
+            .out_stride = x->hidden,
+            .q = x->big + row * x->wide + (size_t)h * 3 * d,
+            .q_stride = x->wide,
+            .n_q = it->n - first < ATTEND_CHUNK ? it->n - first : ATTEND_CHUNK,
+            .n_keys = x->n_keys + row,
+            .k_pages = k_pages,
+            .v_pages = v_pages,
+            .page_len = SL_KV_PAGE_LEN,
+            .d = d,
+            .kv_f16 = x->c.kv_f16,
+            .scale = 1.0f / sqrtf((float)d),
+            .scores = x->scores + (size_t)worker * x->c.max_tokens,
+        };
+
+        for (uint32_t p = 0; p < n_pages; p++) {
+            k_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 0);
+            v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 1);
+        }
+        x->c.kernels->attend(&args);
+    }
+}
+
+static void attend(struct sl_exec *x, uint32_t layer)
+{
+    struct attend_job job = {.x = x, .layer = layer};
+
+    for (size_t i = 0; i < x->n_items; i++) {
+        job.item = &x->run[i];
+        sl_pool_for(x->c.pool, x->n_heads, 1, rotate_and_store, &job);
+        sl_pool_for(x->c.pool,
+                    sl_div_up(job.item->n, ATTEND_CHUNK) * x->n_heads, 1,
+                    attend_units, &job);
+    }
+}
+
+/* --- after a matrix ------------------------------------------------------ */
+
+static void residual_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct sl_exec *x = arg;
+
+    x->c.kernels->scale_add(x->x + begin * x->hidden, x->alpha,
+                            x->a + begin * x->hidden,
+                            (end - begin) * x->hidden);
+}
+
+static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct sl_exec *x = arg;
+
+    for (size_t i = begin; i < end; i++)
+        x->c.kernels->gelu_tanh(x->big + i * x->wide, x->big + i * x->wide,
+                                x->inner);
+}
+
+void sl_exec_after(struct sl_exec *x, const struct sl_model_matrix *m)
+{
+    switch (m->spec.op) {
+    case SL_OP_QKV:
+        attend(x, m->spec.layer);
+        break;
+    case SL_OP_MLP_IN:
+        if (!x->c.mf->hp.glu)
+            sl_pool_for(x->c.pool, x->n, 1, gelu_rows, x);
+        break;
+    case SL_OP_ATTN_OUT:
+    case SL_OP_MLP_OUT:
+        sl_pool_for(x->c.pool, x->n, 1, residual_rows, x);
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,246 @@
+#include "config.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/kvcache.h"
+
+struct sequence {
+    bool alive;
+    uint32_t len;
+    uint32_t n_pages;
+    uint32_t *pages; /* room for max_tokens */
+};
+
+struct sl_kv {
+    struct sl_kv_config config;
+    uint64_t head_bytes; /* of one head's keys in one page */
+    struct sl_region region;
+    uint32_t *counts; /* (n_pages) sequences that hold the page */
+    uint32_t *free_pages;
+    uint32_t n_free;
+    struct sequence *seqs;
+};
+
+static uint32_t pages_of(uint32_t tokens)
+{
+    return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);
+}
+
+uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
+{
+    return 2ull * c->n_layers * c->n_heads * c->head_dim * SL_KV_PAGE_LEN *
+           (c->f16 ? 2 : 4);
+}
+
+uint64_t sl_kv_bytes(const struct sl_kv_config *c)
+{
+    uint64_t lists = (uint64_t)c->n_sequences *
+                     (sizeof(struct sequence) + 4ull * pages_of(c->max_tokens));
+
+    return c->n_pages * (sl_kv_page_bytes(c) + 8) + lists;
+}
+
+uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
+                            uint32_t shared_tokens)
+{
+    /* Whole pages of the shared part are held once; the page in which the
+     * sequences part is copied for each. */
+    uint32_t shared = shared_tokens / SL_KV_PAGE_LEN;
+    uint32_t all = pages_of(max_tokens);
+
+    if (n_sequences <= 1)
+        return all;
+    if (shared > all)
+        shared = all;
+    /* One page more: while a beam's fork replaces its parent, the parent's
+     * last page may still be held. */
+    return shared + (uint64_t)(all - shared) * n_sequences + n_sequences;
+}
+
+static int create_lists(struct sl_kv *kv)
+{
+    const struct sl_kv_config *c = &kv->config;
+    uint32_t room = pages_of(c->max_tokens);
+
+    kv->counts = sl_zalloc_array(c->n_pages, sizeof *kv->counts);
+    kv->free_pages = sl_zalloc_array(c->n_pages, sizeof *kv->free_pages);
+    kv->seqs = sl_zalloc_array(c->n_sequences, sizeof *kv->seqs);
+    if (kv->counts == NULL || kv->free_pages == NULL || kv->seqs == NULL)
+        return -1;
+    for (uint32_t i = 0; i < c->n_sequences; i++) {
+        kv->seqs[i].pages = sl_zalloc_array(room, sizeof(uint32_t));
+        if (kv->seqs[i].pages == NULL)
+            return -1;
+    }
+    /* Handed out from the end: low pages first. */
+    for (uint32_t i = 0; i < c->n_pages; i++)
+        kv->free_pages[i] = c->n_pages - 1 - i;
+    kv->n_free = c->n_pages;
+    return 0;
+}
+
+int sl_kv_create(struct sl_kv **out, const struct sl_kv_config *config,
+                 struct sl_error *err)
+{
+    struct sl_kv *kv = calloc(1, sizeof *kv);
+
+    if (kv == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
+    kv->config = *config;
+    kv->head_bytes =
+        (uint64_t)SL_KV_PAGE_LEN * config->head_dim * (config->f16 ? 2 : 4);
+    if (create_lists(kv) != 0) {
+        sl_kv_destroy(kv);
+        return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
+    }
+    if (sl_region_init(&kv->region, config->n_pages * sl_kv_page_bytes(config),
+                       "KV cache", err) != 0) {
+        sl_kv_destroy(kv);
+        return -1;
+    }
+    *out = kv;
+    return 0;
+}
+
+void sl_kv_destroy(struct sl_kv *kv)
+{
+    if (kv == NULL)
+        return;
+    for (uint32_t i = 0; kv->seqs != NULL && i < kv->config.n_sequences; i++)
+        free(kv->seqs[i].pages);
+    sl_region_fini(&kv->region);
+    free(kv->seqs);
+    free(kv->free_pages);
+    free(kv->counts);
+    free(kv);
+}
+
+int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err)
+{
+    for (uint32_t i = 0; i < kv->config.n_sequences; i++) {
+        struct sequence *s = &kv->seqs[i];
+
+        if (s->alive)
+            continue;
+        s->alive = true;
+        s->len = 0;
+        s->n_pages = 0;
+        *seq = i;
+        return 0;
+    }
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "the KV cache was planned for %u sequences, and all are in "
+                   "use",
+                   kv->config.n_sequences);
+}
+
+int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
+                   struct sl_error *err)
+{
+    struct sequence *parent = &kv->seqs[from], *child;
+
+    if (sl_kv_seq_create(kv, seq, err) != 0)
+        return -1;
+    child = &kv->seqs[*seq];
+    child->len = parent->len;
+    child->n_pages = parent->n_pages;
+    for (uint32_t i = 0; i < parent->n_pages; i++) {
+        child->pages[i] = parent->pages[i];
+        kv->counts[parent->pages[i]]++;
+    }
+    return 0;
+}
+
+static void drop_page(struct sl_kv *kv, uint32_t page)
+{
+    assert(kv->counts[page] > 0);
+    if (--kv->counts[page] == 0)
+        kv->free_pages[kv->n_free++] = page;
+}
+
+void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq)
+{
+    struct sequence *s = &kv->seqs[seq];
+
+    assert(s->alive);
+    for (uint32_t i = 0; i < s->n_pages; i++)
+        drop_page(kv, s->pages[i]);
+    s->alive = false;
+    s->n_pages = 0;
+}
+
+uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq)
+{
+    return kv->seqs[seq].len;
+}
+
+static uint32_t take_page(struct sl_kv *kv)
+{
+    uint32_t page = kv->free_pages[--kv->n_free];
+
+    kv->counts[page] = 1;
+    return page;
+}
+
+static void copy_page(struct sl_kv *kv, uint32_t to, uint32_t from)
+{
+    uint64_t bytes = kv->head_bytes * kv->config.n_heads;
+
+    for (uint32_t l = 0; l < kv->config.n_layers; l++) {
+        for (unsigned value = 0; value < 2; value++)
+            memcpy(sl_kv_at(kv, l, to, 0, value),
+                   sl_kv_at(kv, l, from, 0, value), bytes);
+    }
+}
+
+int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
+                 struct sl_error *err)
+{
+    struct sequence *s = &kv->seqs[seq];
+    uint32_t new_pages, last;
+    bool copy;
+
+    if (n > kv->config.max_tokens - s->len)
+        return sl_fail(err, SL_ERR_BUDGET,
+                       "a sequence of %u tokens cannot take %u more: %u were "
+                       "planned for",
+                       s->len, n, kv->config.max_tokens);
+    new_pages = pages_of(s->len + n) - s->n_pages;
+    last = s->n_pages ? s->pages[s->n_pages - 1] : 0;
+    copy = s->len % SL_KV_PAGE_LEN != 0 && kv->counts[last] > 1;
+    if (new_pages + copy > kv->n_free)
+        return sl_fail(err, SL_ERR_BUDGET,
+                       "the KV cache is full: %u pages of %u tokens wanted, %u "
+                       "of %u free",
+                       new_pages + copy, SL_KV_PAGE_LEN, kv->n_free,
+                       kv->config.n_pages);
+    if (copy) {
+        uint32_t own = take_page(kv);
+
+        copy_page(kv, own, last);
+        drop_page(kv, last);
+        s->pages[s->n_pages - 1] = own;
+    }
+    while (new_pages-- > 0)
+        s->pages[s->n_pages++] = take_page(kv);
+    s->len += n;
+    return 0;
+}
+
+const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n)
+{
+    *n = kv->seqs[seq].n_pages;
+    return kv->seqs[seq].pages;
+}
+
+void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+               uint32_t head, unsigned value)
+{
+    uint64_t plane = 2ull * layer + value;
+    uint64_t at = (plane * kv->config.n_pages + page) * kv->config.n_heads;
+
+    return kv->region.base + (at + head) * kv->head_bytes;
+}

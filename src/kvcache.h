@@ -1,0 +1,70 @@
+/*
+ * kvcache.h - keys and values of all layers, in pages that sequences share
+ *
+ * A page holds 16 positions of every layer; its keys lie head by head:
+ *
+ *   layer, K or V:  [page][head][position in page][value]    f32 or f16
+ *
+ * A sequence is a list of pages. A fork shares all its parent's pages by
+ * count; whoever writes next into a shared page gets a copy first. So the
+ * context of a beam search is held once however many beams there are. The
+ * memory is mapped whole when the cache is made; nothing is allocated later.
+ * One thread at a time.
+ */
+#ifndef SL_KVCACHE_H
+#define SL_KVCACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+
+#define SL_KV_PAGE_LEN 16u
+
+struct sl_kv_config {
+    uint32_t n_layers;
+    uint32_t n_heads;
+    uint32_t head_dim;
+    uint32_t n_pages;     /* in all */
+    uint32_t n_sequences; /* alive at the same time */
+    uint32_t max_tokens;  /* of one sequence */
+    bool f16;             /* else f32 */
+};
+
+struct sl_kv;
+
+/* Bytes of one page over all layers, and of a whole cache with its lists. */
+uint64_t sl_kv_page_bytes(const struct sl_kv_config *config);
+uint64_t sl_kv_bytes(const struct sl_kv_config *config);
+/* Pages that n_sequences sequences of max_tokens need when they share their
+ * first shared_tokens. */
+uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
+                            uint32_t shared_tokens);
+
+/* Errors: SL_ERR_NOMEM. */
+int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
+                 struct sl_error *err);
+void sl_kv_destroy(struct sl_kv *kv);
+
+/* Errors: SL_ERR_BUDGET when n_sequences are alive already. */
+int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err);
+int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
+                   struct sl_error *err);
+void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq);
+
+/* Positions held by a sequence. */
+uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
+/* Makes room for n more positions that seq alone will write, and counts them
+ * in. Errors: SL_ERR_BUDGET with the numbers; the sequence is unchanged. */
+int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
+                 struct sl_error *err);
+
+/* Pages of a sequence, in order of position. */
+const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
+/* Keys (value = 0) or values (value = 1) of one head of one page:
+ * (SL_KV_PAGE_LEN, head_dim). */
+void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+               uint32_t head, unsigned value);
+
+#endif

@@ -1,0 +1,137 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/meminfo.h"
+
+/* The value of "KEY:   123 kB" in a file of /proc, in bytes; 0 if absent. */
+static uint64_t proc_field(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "re");
+    size_t len = strlen(key);
+    uint64_t kib = 0;
+    char line[256];
+
+    if (f == NULL)
+        return 0;
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, key, len) == 0 && line[len] == ':') {
+            kib = strtoull(line + len + 1, NULL, 10);
+            break;
+        }
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+uint64_t sl_meminfo_resident(void)
+{
+    return proc_field("/proc/self/status", "VmRSS") +
+           proc_field("/proc/self/status", "HugetlbPages");
+}
+
+uint64_t sl_meminfo_peak(void)
+{
+    return proc_field("/proc/self/status", "VmHWM") +
+           proc_field("/proc/self/status", "HugetlbPages");
+}
+
+/* A file that holds one number; 0 when absent or "max". */
+static uint64_t read_number(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    unsigned long long v = 0;
+
+    if (f == NULL)
+        return 0;
+    if (fscanf(f, "%llu", &v) != 1)
+        v = 0;
+    fclose(f);
+    return v;
+}
+
+/* Path of this process in a cgroup hierarchy: the line of /proc/self/cgroup
+ * whose controllers are `controllers` ("" in version 2). */
+static int cgroup_path(char *path, size_t n, const char *controllers)
+{
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    char line[1024];
+    int found = -1;
+
+    if (f == NULL)
+        return -1;
+    while (found != 0 && fgets(line, sizeof line, f) != NULL) {
+        char *list = strchr(line, ':');
+        char *where = list ? strchr(list + 1, ':') : NULL;
+
+        if (where == NULL)
+            continue;
+        *where = '\0';
+        where[1 + strcspn(where + 1, "\n")] = '\0';
+        if (strcmp(list + 1, controllers) != 0)
+            continue;
+        snprintf(path, n, "%s", where + 1);
+        found = 0;
+    }
+    fclose(f);
+    return found;
+}
+
+/* What one group still grants; UINT64_MAX when it sets no limit. */
+static uint64_t group_left(const char *dir, const char *limit,
+                           const char *usage)
+{
+    char path[1400];
+    uint64_t max, used;
+
+    snprintf(path, sizeof path, "%s/%s", dir, limit);
+    max = read_number(path);
+    if (max == 0)
+        return UINT64_MAX;
+    snprintf(path, sizeof path, "%s/%s", dir, usage);
+    used = read_number(path);
+    return max > used ? max - used : 0;
+}
+
+/* The least that any group from this process up to the root grants. */
+static uint64_t cgroup_left(void)
+{
+    static const struct {
+        const char *controllers, *root, *limit, *usage;
+    } kinds[] = {
+        {"", "/sys/fs/cgroup", "memory.max", "memory.current"},
+        {"memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+         "memory.usage_in_bytes"},
+    };
+    uint64_t least = UINT64_MAX;
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char path[1024], dir[1280];
+
+        if (cgroup_path(path, sizeof path, kinds[i].controllers) != 0)
+            continue;
+        for (;;) {
+            char *slash = strrchr(path, '/');
+            uint64_t left;
+
+            snprintf(dir, sizeof dir, "%s%s", kinds[i].root, path);
+            left = group_left(dir, kinds[i].limit, kinds[i].usage);
+            if (left < least)
+                least = left;
+            if (slash == NULL)
+                break;
+            *slash = '\0';
+        }
+    }
+    return least;
+}
+
+uint64_t sl_meminfo_available(void)
+{
+    uint64_t system = proc_field("/proc/meminfo", "MemAvailable");
+    uint64_t group = cgroup_left();
+
+    return group < system ? group : system;
+}

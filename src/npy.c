@@ -1,0 +1,117 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/bytes.h"
+#include "src/npy.h"
+
+#define HEADER_BYTES 128u
+
+/* A pipe or a device is written in place: renaming over /dev/stdout would
+ * replace it. */
+static int name_temp(struct sl_npy *npy)
+{
+    struct stat st;
+
+    if (stat(npy->path, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0;
+    if (asprintf(&npy->temp, "%s.partial", npy->path) >= 0)
+        return 0;
+    npy->temp = NULL;
+    return -1;
+}
+
+static const char *written_path(const struct sl_npy *npy)
+{
+    return npy->temp ? npy->temp : npy->path;
+}
+
+static int write_all(struct sl_npy *npy, const void *data, size_t n,
+                     struct sl_error *err)
+{
+    if (fwrite(data, 1, n, npy->file) != n)
+        return sl_fail_os(err, errno, "write %s", written_path(npy));
+    return 0;
+}
+
+static int write_header(struct sl_npy *npy, uint64_t rows, uint64_t cols,
+                        struct sl_error *err)
+{
+    char head[HEADER_BYTES];
+    int n;
+
+    memset(head, ' ', sizeof head);
+    memcpy(head, "\x93NUMPY\x01\x00", 8);
+    sl_store_u16(head + 8, HEADER_BYTES - 10);
+    n = snprintf(head + 10, sizeof head - 10,
+                 "{'descr': '<f4', 'fortran_order': False, 'shape': (%llu, "
+                 "%llu), }",
+                 (unsigned long long)rows, (unsigned long long)cols);
+    head[10 + n] = ' ';
+    head[HEADER_BYTES - 1] = '\n';
+    return write_all(npy, head, sizeof head, err);
+}
+
+int sl_npy_open(struct sl_npy *npy, const char *path, uint64_t rows,
+                uint64_t cols, struct sl_error *err)
+{
+    *npy = (struct sl_npy){.total_bytes = rows * cols * sizeof(float)};
+    npy->path = strdup(path);
+    if (npy->path == NULL || name_temp(npy) != 0) {
+        sl_npy_abort(npy);
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory", path);
+    }
+    npy->file = fopen(written_path(npy), "wbe");
+    if (npy->file == NULL) {
+        sl_fail_os(err, errno, "cannot write %s", written_path(npy));
+        sl_npy_abort(npy);
+        return -1;
+    }
+    return write_header(npy, rows, cols, err);
+}
+
+int sl_npy_write(struct sl_npy *npy, const float *values, size_t n,
+                 struct sl_error *err)
+{
+    if (write_all(npy, values, n * sizeof *values, err) != 0)
+        return -1;
+    npy->written_bytes += n * sizeof *values;
+    return 0;
+}
+
+int sl_npy_close(struct sl_npy *npy, struct sl_error *err)
+{
+    FILE *f = npy->file;
+
+    if (fflush(f) != 0 || (npy->temp != NULL && fsync(fileno(f)) != 0)) {
+        sl_fail_os(err, errno, "write %s", written_path(npy));
+        sl_npy_abort(npy);
+        return -1;
+    }
+    npy->file = NULL;
+    fclose(f);
+    if (npy->temp != NULL && rename(npy->temp, npy->path) != 0) {
+        sl_fail_os(err, errno, "rename %s to %s", npy->temp, npy->path);
+        sl_npy_abort(npy);
+        return -1;
+    }
+    free(npy->temp);
+    npy->temp = NULL;
+    sl_npy_abort(npy);
+    return 0;
+}
+
+void sl_npy_abort(struct sl_npy *npy)
+{
+    if (npy->file != NULL)
+        fclose(npy->file);
+    if (npy->temp != NULL)
+        unlink(npy->temp);
+    free(npy->temp);
+    free(npy->path);
+    *npy = (struct sl_npy){0};
+}

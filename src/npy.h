@@ -1,0 +1,33 @@
+/*
+ * npy.h - a NumPy .npy file of float32 rows, written as they come
+ *
+ * (numpy.lib.format, version 1.0.) The file appears under its name only when
+ * it is complete.
+ */
+#ifndef SL_NPY_H
+#define SL_NPY_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "src/base/error.h"
+
+struct sl_npy {
+    FILE *file;
+    char *path, *temp;
+    uint64_t total_bytes, written_bytes;
+};
+
+/* Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_npy_open(struct sl_npy *npy, const char *path, uint64_t rows,
+                uint64_t cols, struct sl_error *err);
+/* n values. Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
+int sl_npy_write(struct sl_npy *npy, const float *values, size_t n,
+                 struct sl_error *err);
+/* Completes and names the file. Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
+int sl_npy_close(struct sl_npy *npy, struct sl_error *err);
+/* Removes what was written. A zeroed or closed npy is fine. */
+void sl_npy_abort(struct sl_npy *npy);
+
+#endif

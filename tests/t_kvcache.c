@@ -1,0 +1,184 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/kvcache.h"
+#include "tests/support.h"
+
+static const struct sl_kv_config small = {
+    .n_layers = 2,
+    .n_heads = 3,
+    .head_dim = 4,
+    .n_pages = 6,
+    .n_sequences = 4,
+    .max_tokens = 40,
+};
+
+static struct sl_kv *make(const struct sl_kv_config *config)
+{
+    struct sl_error err;
+    struct sl_kv *kv;
+
+    assert_ok(sl_kv_create(&kv, config, &err), &err);
+    return kv;
+}
+
+static float *cell(struct sl_kv *kv, uint32_t layer, uint32_t seq, uint32_t at,
+                   uint32_t head, unsigned value)
+{
+    uint32_t n;
+    const uint32_t *pages = sl_kv_pages(kv, seq, &n);
+    float *page;
+
+    assert_true(at / SL_KV_PAGE_LEN < n);
+    page = sl_kv_at(kv, layer, pages[at / SL_KV_PAGE_LEN], head, value);
+    return page + at % SL_KV_PAGE_LEN * 4;
+}
+
+static void every_cell_is_its_own(void **state)
+{
+    struct sl_kv *kv = make(&small);
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_ok(sl_kv_seq_create(kv, &seq, &err), &err);
+    assert_ok(sl_kv_extend(kv, seq, 40, &err), &err);
+    for (int check = 0; check < 2; check++) {
+        float v = 0;
+
+        for (uint32_t l = 0; l < 2; l++)
+            for (uint32_t at = 0; at < 40; at++)
+                for (uint32_t h = 0; h < 3; h++)
+                    for (unsigned value = 0; value < 2; value++)
+                        for (int i = 0; i < 4; i++, v++) {
+                            float *c = cell(kv, l, seq, at, h, value) + i;
+
+                            if (check)
+                                assert_true(*c == v);
+                            else
+                                *c = v;
+                        }
+    }
+    sl_kv_destroy(kv);
+}
+
+static void forks_share_until_one_writes(void **state)
+{
+    struct sl_kv *kv = make(&small);
+    struct sl_error err;
+    uint32_t parent, child, n_p, n_c;
+    const uint32_t *p, *c;
+
+    assert_ok(sl_kv_seq_create(kv, &parent, &err), &err);
+    assert_ok(sl_kv_extend(kv, parent, 20, &err), &err);
+    *cell(kv, 1, parent, 19, 2, 1) = 7;
+    assert_ok(sl_kv_seq_fork(kv, &child, parent, &err), &err);
+    p = sl_kv_pages(kv, parent, &n_p);
+    c = sl_kv_pages(kv, child, &n_c);
+    assert_int_equal(n_p, n_c);
+    assert_int_equal(p[0], c[0]);
+    assert_int_equal(p[1], c[1]);
+    assert_ok(sl_kv_extend(kv, child, 1, &err), &err);
+    assert_int_equal(p[0], c[0]);
+    assert_true(p[1] != c[1]);
+    assert_true(*cell(kv, 1, child, 19, 2, 1) == 7);
+    *cell(kv, 1, child, 19, 2, 1) = 8;
+    assert_true(*cell(kv, 1, parent, 19, 2, 1) == 7);
+    /* the parent is alone with its page again: no copy */
+    assert_ok(sl_kv_extend(kv, parent, 1, &err), &err);
+    assert_int_equal(sl_kv_len(kv, parent), 21);
+    sl_kv_destroy(kv);
+}
+
+static void pages_come_back_when_sequences_end(void **state)
+{
+    struct sl_kv *kv = make(&small);
+    struct sl_error err;
+    uint32_t a, b;
+
+    for (int turn = 0; turn < 50; turn++) {
+        assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+        assert_ok(sl_kv_extend(kv, a, 17, &err), &err);
+        for (int step = 0; step < 20; step++) {
+            assert_ok(sl_kv_seq_fork(kv, &b, a, &err), &err);
+            sl_kv_seq_destroy(kv, a);
+            assert_ok(sl_kv_extend(kv, b, 1, &err), &err);
+            a = b;
+        }
+        sl_kv_seq_destroy(kv, a);
+    }
+    sl_kv_destroy(kv);
+}
+
+static void a_full_cache_says_so_and_changes_nothing(void **state)
+{
+    struct sl_kv *kv = make(&small);
+    struct sl_error err;
+    uint32_t a, b, c, n;
+
+    assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+    assert_int_equal(sl_kv_extend(kv, a, 41, &err), -1);
+    assert_int_equal(err.code, SL_ERR_BUDGET);
+    assert_ok(sl_kv_extend(kv, a, 40, &err), &err);
+    assert_ok(sl_kv_seq_create(kv, &b, &err), &err);
+    assert_ok(sl_kv_extend(kv, b, 33, &err), &err);
+    assert_ok(sl_kv_seq_create(kv, &c, &err), &err);
+    assert_int_equal(sl_kv_extend(kv, c, 1, &err), -1);
+    assert_int_equal(sl_kv_len(kv, c), 0);
+    sl_kv_pages(kv, c, &n);
+    assert_int_equal(n, 0);
+    assert_ok(sl_kv_seq_create(kv, &n, &err), &err);
+    assert_int_equal(sl_kv_seq_create(kv, &n, &err), -1);
+    sl_kv_destroy(kv);
+}
+
+/* Beams: a context, then every step each live beam continues a random one. */
+static void planned_pages_are_enough_for_any_beam_search(void **state)
+{
+    uint64_t random = 1;
+
+    for (uint32_t beams = 1; beams <= 5; beams++) {
+        for (uint32_t context = 1; context < 40; context += 6) {
+            struct sl_kv_config config = small;
+            uint32_t live[5], next[5], n = 1;
+            struct sl_error err;
+            struct sl_kv *kv;
+
+            config.n_sequences = 2 * beams;
+            config.max_tokens = 80;
+            config.n_pages = (uint32_t)sl_kv_pages_needed(beams, 80, context);
+            kv = make(&config);
+            assert_ok(sl_kv_seq_create(kv, &live[0], &err), &err);
+            assert_ok(sl_kv_extend(kv, live[0], context, &err), &err);
+            for (uint32_t at = context; at < 80; at++) {
+                for (uint32_t i = 0; i < beams; i++) {
+                    random =
+                        random * 6364136223846793005u + 1442695040888963407u;
+                    assert_ok(sl_kv_seq_fork(kv, &next[i],
+                                             live[(random >> 33) % n], &err),
+                              &err);
+                }
+                for (uint32_t i = 0; i < n; i++)
+                    sl_kv_seq_destroy(kv, live[i]);
+                n = beams;
+                memcpy(live, next, sizeof live);
+                for (uint32_t i = 0; i < n; i++)
+                    assert_ok(sl_kv_extend(kv, live[i], 1, &err), &err);
+            }
+            sl_kv_destroy(kv);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_cell_is_its_own),
+        cmocka_unit_test(forks_share_until_one_writes),
+        cmocka_unit_test(pages_come_back_when_sequences_end),
+        cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
+        cmocka_unit_test(planned_pages_are_enough_for_any_beam_search),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

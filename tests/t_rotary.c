@@ -1,0 +1,107 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "src/base/half.h"
+#include "src/rotary.h"
+#include "tests/support.h"
+
+/* The tables of SAT 0.2.12, by precision (F_rotary_and_layers). */
+static struct test_npz *tables;
+
+static float at(const struct test_array *a, size_t i)
+{
+    if (a->dtype[2] == '2')
+        return sl_half_to_float(((const uint16_t *)a->data)[i]);
+    if (a->dtype[2] == '8')
+        return (float)((const double *)a->data)[i];
+    return ((const float *)a->data)[i];
+}
+
+static int open_tables(void **state)
+{
+    char path[1024];
+
+    tables = test_npz_open(
+        test_shared(path, "golden/F_rotary_and_layers/rotary_tables.npz"));
+    return 0;
+}
+
+static int close_tables(void **state)
+{
+    test_npz_close(tables);
+    return 0;
+}
+
+/* Largest difference to "<dim>.cos<suffix>" and sin; row i of the array is
+ * position rows[i], or i. */
+static double worst(uint32_t dim, const char *suffix, enum sl_rotary precision)
+{
+    struct test_array c, s, rows;
+    float cos_row[64], sin_row[64];
+    char name[64];
+    double most = 0;
+
+    snprintf(name, sizeof name, "d%u.cos%s", dim, suffix);
+    test_npz_get(tables, name, &c);
+    snprintf(name, sizeof name, "d%u.sin%s", dim, suffix);
+    test_npz_get(tables, name, &s);
+    snprintf(name, sizeof name, "d%u.rows", dim);
+    test_npz_get(tables, name, &rows);
+    assert_int_equal(c.shape[1], dim / 2);
+    for (size_t i = 0; i < c.shape[0]; i++) {
+        int32_t position =
+            c.shape[0] == rows.n ? ((int32_t *)rows.data)[i] : (int32_t)i;
+
+        sl_rotary_row(cos_row, sin_row, precision, dim, position);
+        for (uint32_t j = 0; j < dim / 2; j++) {
+            most = fmax(most, fabs(cos_row[j] - at(&c, i * (dim / 2) + j)));
+            most = fmax(most, fabs(sin_row[j] - at(&s, i * (dim / 2) + j)));
+        }
+    }
+    test_array_fini(&c);
+    test_array_fini(&s);
+    test_array_fini(&rows);
+    return most;
+}
+
+static void exact_tables_are_exact(void **state)
+{
+    assert_true(worst(128, "_exact_rows", SL_ROTARY_EXACT) < 1e-7);
+    assert_true(worst(64, "_exact_rows", SL_ROTARY_EXACT) < 1e-7);
+}
+
+static void rounded_frequencies_match_an_fp32_run(void **state)
+{
+    assert_true(worst(128, "_f32_rows", SL_ROTARY_INV_FREQ_F16) < 1e-6);
+    assert_true(worst(64, "_f32_rows", SL_ROTARY_INV_FREQ_F16) < 1e-6);
+}
+
+/* cos and sin differ by at most the last FP16 digit of values near 1. */
+static void half_tables_match_a_half_run(void **state)
+{
+    assert_true(worst(128, "_f16", SL_ROTARY_F16) <= 0.00049);
+    assert_true(worst(64, "_f16", SL_ROTARY_F16) <= 0.00049);
+}
+
+static void the_precisions_are_not_the_same(void **state)
+{
+    assert_true(worst(128, "_exact_rows", SL_ROTARY_INV_FREQ_F16) > 0.1);
+    assert_true(worst(128, "_f16", SL_ROTARY_INV_FREQ_F16) > 0.1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_tables_are_exact),
+        cmocka_unit_test(rounded_frequencies_match_an_fp32_run),
+        cmocka_unit_test(half_tables_match_a_half_run),
+        cmocka_unit_test(the_precisions_are_not_the_same),
+    };
+    char path[1024];
+
+    if (test_shared(path, "golden") == NULL)
+        test_skip_all("no golden data in ../shared");
+    return cmocka_run_group_tests(tests, open_tables, close_tables);
+}
