@@ -29,6 +29,7 @@ struct sl_pack_error {  /* summed over all that was packed */
     double sum_source_squared;
     double worst; /* largest |decoded - source| */
     uint64_t n;
+    uint64_t n_not_finite; /* infinite or NaN, in the source or once FP16 */
 };
 
 struct sl_pack_source {

@@ -1,0 +1,486 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/pack.h"
+#include "quant/pack8.h"
+#include "src/base/bytes.h"
+#include "src/base/half.h"
+#include "src/base/mem.h"
+#include "tests/support.h"
+
+static double uniform(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(*state >> 33) / 2147483648.0 - 1;
+}
+
+/* Near normal, with an outlier now and then, a row of zeros, a zero group. */
+static void make_source(float *w, uint32_t rows, uint32_t cols, uint64_t seed)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t c = 0; c < cols; c++) {
+            double x = 0;
+
+            for (int i = 0; i < 4; i++)
+                x += uniform(&seed);
+            if ((r * 31 + c) % 97 == 0)
+                x *= 6;
+            if (r % 11 == 5 || (r % 7 == 3 && c < 64))
+                x = 0;
+            w[(size_t)r * cols + c] = (float)(x * 0.02);
+        }
+    }
+}
+
+struct sample {
+    struct sl_matrix m;
+    float *w;     /* (rows, cols) */
+    void *source; /* the same as FP16 or FP32 */
+    bool f16;
+    uint8_t *bytes;
+    uint16_t *scale;
+    float *decoded;
+    struct sl_pack_error error;
+};
+
+static void sample_init(struct sample *s, const struct sl_matrix *m, bool f16)
+{
+    size_t n = (size_t)m->rows * m->cols;
+    struct sl_error err;
+
+    assert_ok(sl_matrix_check(m, &err), &err);
+    *s = (struct sample){.m = *m, .f16 = f16};
+    s->w = calloc(n, 4);
+    s->source = calloc(n, 4);
+    s->decoded = calloc(n, 4);
+    s->bytes = malloc(sl_matrix_bytes(m));
+    s->scale = malloc(sl_matrix_scale_bytes(m) + 1);
+    memset(s->bytes, 0xa5, sl_matrix_bytes(m));
+    memset(s->scale, 0xa5, sl_matrix_scale_bytes(m));
+    make_source(s->w, m->rows, m->cols, n);
+    for (size_t i = 0; i < n; i++) {
+        if (f16) {
+            uint16_t h = sl_float_to_half(s->w[i]);
+
+            sl_store_u16((uint8_t *)s->source + 2 * i, h);
+            s->w[i] = sl_half_to_float(h);
+        } else {
+            memcpy((uint8_t *)s->source + 4 * i, &s->w[i], 4);
+        }
+    }
+}
+
+static void sample_fini(struct sample *s)
+{
+    free(s->w);
+    free(s->source);
+    free(s->decoded);
+    free(s->bytes);
+    free(s->scale);
+}
+
+/* Packs in runs of `blocks` blocks and decodes every row again. */
+static void pack(struct sample *s, enum sl_scale_rule rule, uint32_t blocks,
+                 unsigned threads)
+{
+    const struct sl_matrix *m = &s->m;
+    uint32_t seg_rows = sl_matrix_segment_rows(m);
+    struct sl_error err;
+    struct sl_pool *pool;
+
+    assert_ok(sl_pool_create(&pool, threads, &err), &err);
+    s->error = (struct sl_pack_error){0};
+    for (uint32_t row = 0; row < m->rows;) {
+        uint32_t seg = row / seg_rows, in = row % seg_rows;
+        uint32_t n = seg_rows - in;
+        struct sl_pack_source src = {
+            .f16 = s->f16,
+            .rows =
+                (uint8_t *)s->source + (size_t)row * m->cols * (s->f16 ? 2 : 4),
+        };
+
+        n = n < blocks * 16 ? n : blocks * 16;
+        sl_pack_rows(s->bytes + sl_matrix_block_offset(m, seg, in / 16),
+                     s->scale + sl_matrix_scale_offset(m, seg, in / 16) / 2, m,
+                     rule, &src, n, pool, &s->error);
+        row += n;
+    }
+    sl_pool_destroy(pool);
+    for (uint32_t row = 0; row < m->rows; row++) {
+        uint32_t seg = row / seg_rows, in = row % seg_rows;
+
+        sl_matrix_decode_row(
+            s->decoded + (size_t)row * m->cols, m,
+            s->bytes + sl_matrix_block_offset(m, seg, in / 16),
+            s->scale + sl_matrix_scale_offset(m, seg, in / 16) / 2, in % 16);
+    }
+}
+
+static const struct sl_matrix shapes[] = {
+    {SL_FMT_INT8, 1, 1, 1, 1},      {SL_FMT_INT4, 1, 1, 1, 32},
+    {SL_FMT_INT8, 16, 64, 1, 64},   {SL_FMT_INT4, 16, 64, 1, 32},
+    {SL_FMT_INT8, 33, 172, 1, 43},  {SL_FMT_INT4, 33, 172, 1, 43},
+    {SL_FMT_INT8, 50, 1001, 2, 64}, {SL_FMT_INT4, 50, 1001, 2, 128},
+    {SL_FMT_INT8, 22, 700, 2, 700}, {SL_FMT_INT4, 22, 700, 2, 700},
+    {SL_FMT_INT4, 17, 523, 1, 9},   {SL_FMT_INT8, 48, 264, 1, 132},
+};
+#define N_SHAPES (sizeof shapes / sizeof *shapes)
+
+/* GLM's quantiser in plain scalar steps, one group of one row. */
+static float glm_quantise(int *q, const float *w, uint32_t n, int bits,
+                          bool f16)
+{
+    float max = 0, scale, most = bits == 8 ? 127 : 7;
+
+    for (uint32_t i = 0; i < n; i++)
+        max = fabsf(w[i]) > max ? fabsf(w[i]) : max;
+    scale = sl_half_to_float(sl_float_to_half(max / most));
+    for (uint32_t i = 0; i < n; i++) {
+        float x = w[i] / scale;
+
+        if (f16)
+            x = sl_half_to_float(sl_float_to_half(x));
+        q[i] = scale > 0 ? (int)nearbyintf(x) : 0;
+    }
+    return scale;
+}
+
+static void absmax_is_glms_quantiser(void **state)
+{
+    for (size_t k = 0; k < 2 * N_SHAPES; k++) {
+        const struct sl_matrix *m = &shapes[k / 2];
+        int *q = malloc(m->cols * sizeof *q);
+        struct sample s;
+
+        sample_init(&s, m, k % 2);
+        pack(&s, SL_SCALE_ABSMAX, 1000, 2);
+        for (size_t r = 0; r < m->rows; r++) {
+            for (uint32_t c = 0; c < m->cols; c += m->group_cols) {
+                uint32_t left = m->cols - c;
+                uint32_t n = left < m->group_cols ? left : m->group_cols;
+                float scale =
+                    glm_quantise(q, s.w + r * m->cols + c, n,
+                                 m->fmt == SL_FMT_INT8 ? 8 : 4, k % 2);
+
+                for (uint32_t i = 0; i < n; i++)
+                    assert_true(s.decoded[r * m->cols + c + i] ==
+                                (float)q[i] * scale);
+            }
+        }
+        sample_fini(&s);
+        free(q);
+    }
+}
+
+static double squared_error(const struct sample *s)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < (size_t)s->m.rows * s->m.cols; i++)
+        sum += pow((double)s->decoded[i] - (double)s->w[i], 2);
+    return sum;
+}
+
+static void mse_is_never_worse_than_absmax(void **state)
+{
+    for (size_t k = 0; k < 2 * N_SHAPES; k++) {
+        struct sample s;
+        double absmax, mse;
+
+        sample_init(&s, &shapes[k / 2], k % 2);
+        pack(&s, SL_SCALE_ABSMAX, 1000, 1);
+        absmax = squared_error(&s);
+        pack(&s, SL_SCALE_MSE, 1000, 1);
+        mse = squared_error(&s);
+        assert_true(mse <= absmax * (1 + 1e-6));
+        if (s.m.fmt == SL_FMT_INT4 && s.m.cols > 32 && s.m.group_cols > 16)
+            assert_true(mse < absmax * 0.95);
+        sample_fini(&s);
+    }
+}
+
+/* The least error over every FP16 scale there is, of one group. */
+static double best_error(const float *w, uint32_t n)
+{
+    double best = INFINITY;
+
+    for (uint16_t h = 1; h < 0x7c00; h++) {
+        double scale = (double)sl_half_to_float(h), sum = 0;
+
+        for (uint32_t i = 0; i < n && sum < best; i++) {
+            double q = nearbyint((double)w[i] / scale);
+
+            q = q > 7 ? 7 : q < -8 ? -8 : q;
+            sum += pow(q * scale - (double)w[i], 2);
+        }
+        best = sum < best ? sum : best;
+    }
+    return best;
+}
+
+static void mse_comes_close_to_the_best_scale_there_is(void **state)
+{
+    static const struct sl_matrix m = {SL_FMT_INT4, 16, 64, 1, 64};
+    struct sample s;
+    double best = 0;
+
+    sample_init(&s, &m, true);
+    pack(&s, SL_SCALE_MSE, 1, 1);
+    for (uint32_t r = 0; r < m.rows; r++)
+        best += best_error(s.w + (size_t)r * m.cols, m.cols);
+    assert_true(squared_error(&s) < best * 1.03);
+    sample_fini(&s);
+}
+
+static void the_error_report_is_the_error(void **state)
+{
+    static const enum sl_scale_rule rules[] = {SL_SCALE_ABSMAX, SL_SCALE_MSE};
+
+    for (size_t k = 0; k < 4 * N_SHAPES; k++) {
+        struct sample s;
+        double sum = 0, worst = 0;
+        size_t n;
+
+        sample_init(&s, &shapes[k / 4], k & 1);
+        n = (size_t)s.m.rows * s.m.cols;
+        pack(&s, rules[k / 2 % 2], 2, 3);
+        for (size_t i = 0; i < n; i++) {
+            double d = fabs((double)s.decoded[i] - (double)s.w[i]);
+
+            sum += (double)s.w[i] * (double)s.w[i];
+            worst = d > worst ? d : worst;
+        }
+        assert_int_equal(s.error.n, n);
+        assert_int_equal(s.error.n_not_finite, 0);
+        assert_true(fabs(s.error.sum_squared - squared_error(&s)) <=
+                    1e-5 * s.error.sum_squared);
+        assert_true(fabs(s.error.sum_source_squared - sum) <= 1e-5 * sum);
+        assert_true(fabs(s.error.worst - worst) <= 1e-6 * worst);
+        sample_fini(&s);
+    }
+}
+
+static void threads_and_cuts_change_nothing(void **state)
+{
+    for (size_t k = 0; k < N_SHAPES; k++) {
+        struct sample a, b;
+
+        sample_init(&a, &shapes[k], true);
+        pack(&a, SL_SCALE_MSE, 1000, 1);
+        for (unsigned threads = 1; threads <= 3; threads++) {
+            sample_init(&b, &shapes[k], true);
+            pack(&b, SL_SCALE_MSE, threads == 2 ? 1000 : 1, threads);
+            assert_memory_equal(a.bytes, b.bytes, sl_matrix_bytes(&a.m));
+            assert_memory_equal(a.scale, b.scale, sl_matrix_scale_bytes(&a.m));
+            if (threads == 2)
+                assert_memory_equal(&a.error, &b.error, sizeof a.error);
+            sample_fini(&b);
+        }
+        sample_fini(&a);
+    }
+}
+
+/* Rows and columns beyond the matrix: weight 0 (stored as 128 or 8), scale 0.
+ * 11 rows of 3 columns leave most of the block to the fill. */
+static void the_fill_is_zero(void **state)
+{
+    static const struct sl_matrix m8 = {SL_FMT_INT8, 11, 3, 1, 2};
+    static const struct sl_matrix m4 = {SL_FMT_INT4, 11, 3, 1, 2};
+    struct sample s;
+
+    sample_init(&s, &m8, false);
+    pack(&s, SL_SCALE_MSE, 1, 1);
+    for (unsigned i = 0; i < 128; i++) {
+        if (i / 64 == 1 || i % 4 == 3 || i % 64 / 4 >= 11)
+            assert_int_equal(s.bytes[i], 128);
+    }
+    for (unsigned i = 0; i < 32; i++) {
+        if (i % 16 >= 11)
+            assert_int_equal(s.scale[i], 0);
+    }
+    sample_fini(&s);
+    sample_init(&s, &m4, false);
+    pack(&s, SL_SCALE_MSE, 1, 1);
+    for (unsigned i = 0; i < 64; i++) {
+        assert_int_equal(s.bytes[i] >> 4, 8);
+        if (i % 4 == 3 || i / 4 >= 11)
+            assert_int_equal(s.bytes[i], 0x88);
+    }
+    sample_fini(&s);
+}
+
+static void quantised_sources_keep_their_numbers(void **state)
+{
+    struct sl_error err;
+    struct sl_pool *pool;
+
+    assert_ok(sl_pool_create(&pool, 2, &err), &err);
+    for (size_t k = 0; k < N_SHAPES; k++) {
+        const struct sl_matrix *m = &shapes[k];
+        uint32_t groups = sl_matrix_groups(m);
+        uint32_t seg_rows = sl_matrix_segment_rows(m);
+        int8_t *q = malloc((size_t)m->rows * m->cols);
+        uint16_t *q_scale = malloc((size_t)m->rows * groups * 2);
+        float *row = malloc(m->cols * sizeof *row);
+        uint64_t seed = k;
+        struct sample s;
+
+        sample_init(&s, m, true);
+        for (size_t i = 0; i < (size_t)m->rows * m->cols; i++)
+            q[i] = (int8_t)(uniform(&seed) * (m->fmt == SL_FMT_INT8 ? 128 : 8));
+        for (size_t i = 0; i < (size_t)m->rows * groups; i++)
+            q_scale[i] = sl_float_to_half((float)fabs(uniform(&seed)));
+        for (uint32_t seg = 0; seg < m->n_segments; seg++)
+            sl_pack_quantized(s.bytes + sl_matrix_block_offset(m, seg, 0),
+                              s.scale + sl_matrix_scale_offset(m, seg, 0) / 2,
+                              m, q + (size_t)seg * seg_rows * m->cols,
+                              q_scale + (size_t)seg * seg_rows * groups,
+                              seg_rows, pool);
+        for (uint32_t r = 0; r < m->rows; r++) {
+            uint32_t seg = r / seg_rows, in = r % seg_rows;
+
+            sl_matrix_decode_row(
+                row, m, s.bytes + sl_matrix_block_offset(m, seg, in / 16),
+                s.scale + sl_matrix_scale_offset(m, seg, in / 16) / 2, in % 16);
+            for (size_t c = 0; c < m->cols; c++) {
+                uint16_t h = q_scale[r * groups + c / m->group_cols];
+
+                assert_true(row[c] ==
+                            (float)q[r * m->cols + c] * sl_half_to_float(h));
+            }
+        }
+        sample_fini(&s);
+        free(q);
+        free(q_scale);
+        free(row);
+    }
+    sl_pool_destroy(pool);
+}
+
+static void float_formats_round_once(void **state)
+{
+    for (unsigned k = 0; k < 8; k++) {
+        struct sl_matrix m = {k & 1 ? SL_FMT_F16 : SL_FMT_F32, 35, 301, 1, 0};
+        struct sample s;
+
+        if (k & 4)
+            m = (struct sl_matrix){m.fmt, 34, 7, 2, 0};
+        sample_init(&s, &m, k & 2);
+        pack(&s, SL_SCALE_MSE, 1, 2);
+        for (size_t i = 0; i < (size_t)m.rows * m.cols; i++) {
+            float want = s.w[i];
+
+            if (m.fmt == SL_FMT_F16)
+                want = sl_half_to_float(sl_float_to_half(want));
+            assert_true(s.decoded[i] == want);
+        }
+        assert_true(fabs(s.error.sum_squared - squared_error(&s)) <=
+                    1e-9 * s.error.sum_squared);
+        sample_fini(&s);
+    }
+}
+
+static void what_is_no_number_is_counted(void **state)
+{
+    static const struct sl_matrix packed = {SL_FMT_INT4, 4, 100, 1, 32};
+    static const struct sl_matrix floats = {SL_FMT_F16, 4, 100, 1, 0};
+    float bad[] = {NAN, INFINITY, -INFINITY, 1e30f};
+    struct sample s;
+
+    for (unsigned k = 0; k < 2; k++) {
+        sample_init(&s, k ? &floats : &packed, false);
+        for (size_t i = 0; i < 4; i++)
+            memcpy((float *)s.source + 100 * i + 50, &bad[i], 4);
+        pack(&s, k ? SL_SCALE_ABSMAX : SL_SCALE_MSE, 1, 1);
+        /* 1e30 is a number, but no FP16 one */
+        assert_int_equal(s.error.n_not_finite, k ? 4 : 3);
+        sample_fini(&s);
+    }
+}
+
+/* Every FP16 bit pattern, as a group of its own: the scale is the value. */
+static void every_half_is_read_right(void **state)
+{
+    struct sl_matrix m = {SL_FMT_INT8, 16, 2048, 1, 1};
+    struct sample s;
+
+    sample_init(&s, &m, true);
+    for (uint32_t bit = 0; bit < 2; bit++) {
+        for (uint32_t i = 0; i < 32768; i++)
+            sl_store_u16((uint8_t *)s.source + 2 * i,
+                         (uint16_t)(i | bit << 15));
+        pack(&s, SL_SCALE_ABSMAX, 1, 1);
+        assert_int_equal(s.error.n_not_finite, 1024);
+        for (uint32_t i = 0; i < 0x7c00; i++) {
+            float x = sl_half_to_float((uint16_t)(i | bit << 15)), y;
+            float scale = sl_half_to_float(sl_float_to_half(fabsf(x) / 127));
+
+            y = scale > 0 ? sl_half_to_float(sl_float_to_half(x / scale)) : 0;
+            y = fminf(fmaxf(nearbyintf(y), -127), 127);
+            assert_true(s.decoded[i] == y * scale);
+        }
+    }
+    sample_fini(&s);
+}
+
+static void every_instruction_set_gives_the_same_bits(void **state)
+{
+    sl_pack8_fn *best = sl_pack8_best();
+
+    for (size_t k = 0; k < 4 * N_SHAPES; k++) {
+        const struct sl_matrix *m = &shapes[k / 4];
+        size_t bytes = sl_matrix_block_bytes(m, 0, 1);
+        size_t scale_bytes = sl_matrix_scale_block_bytes(m, 1);
+        uint8_t *w = calloc(2, bytes);
+        uint16_t *scale = calloc(2, scale_bytes);
+        struct sl_pack8_error e[2];
+        struct sample s;
+
+        sample_init(&s, m, k & 1);
+        memset(e, 0, sizeof e);
+        for (unsigned i = 0; i < 2; i++) {
+            struct sl_pack8 p = {
+                .f16 = s.f16,
+                .int4 = m->fmt == SL_FMT_INT4,
+                .mse = k & 2,
+                .cols = m->cols,
+                .group_cols = m->group_cols,
+                .w = w + i * bytes,
+                .scale = scale + i * scale_bytes / 2,
+            };
+
+            for (unsigned r = 0; r < 8 && r < m->rows; r++)
+                p.rows[r] =
+                    (uint8_t *)s.source + (size_t)r * m->cols * (s.f16 ? 2 : 4);
+            (i ? best : sl_pack8_base)(&p, &e[i]);
+        }
+        assert_memory_equal(w, w + bytes, bytes);
+        assert_memory_equal(scale, scale + scale_bytes / 2, scale_bytes);
+        assert_memory_equal(&e[0], &e[1], sizeof e[0]);
+        sample_fini(&s);
+        free(w);
+        free(scale);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(absmax_is_glms_quantiser),
+        cmocka_unit_test(mse_is_never_worse_than_absmax),
+        cmocka_unit_test(mse_comes_close_to_the_best_scale_there_is),
+        cmocka_unit_test(the_error_report_is_the_error),
+        cmocka_unit_test(threads_and_cuts_change_nothing),
+        cmocka_unit_test(the_fill_is_zero),
+        cmocka_unit_test(quantised_sources_keep_their_numbers),
+        cmocka_unit_test(float_formats_round_once),
+        cmocka_unit_test(what_is_no_number_is_counted),
+        cmocka_unit_test(every_half_is_read_right),
+        cmocka_unit_test(every_instruction_set_gives_the_same_bits),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
