@@ -3,7 +3,8 @@
  *
  * Reader and writer of the part before the tensor data (ggml docs/gguf.md).
  * A reader trusts nothing: every count, length and offset is checked against
- * the bytes there are. A parsed header borrows nothing: strings are copied.
+ * the bytes there are, keys and names are unique and printable, strings hold
+ * no zero byte. A parsed header borrows nothing: strings are copied.
  */
 #ifndef SL_GGUF_H
 #define SL_GGUF_H
@@ -47,8 +48,14 @@ struct sl_gguf_tensor {
 
 struct sl_gguf; /* a parsed header, owned by its opener */
 
+/* No header is that long: what claims to be is refused. */
+#define SL_GGUF_HEADER_MAX (256u << 20)
+
 /* data: the first n bytes of a file of file_bytes bytes. Returns 0, -1, or 1
- * when n is too small and *need says how many bytes to come back with.
+ * when n is too small and *need says how many bytes to come back with (twice
+ * n at least, where the file has them, so that a reader that starts small
+ * parses a linear number of bytes in all). Tensors that reach beyond the
+ * file's end are an error; that the last one is padded is not asked for.
  * Errors: SL_ERR_CORRUPT, SL_ERR_UNSUPPORTED (version, big endian, tensor
  * type), SL_ERR_NOMEM. */
 int sl_gguf_parse(struct sl_gguf **g, const uint8_t *data, size_t n,
@@ -61,11 +68,17 @@ const struct sl_gguf_tensor *sl_gguf_tensor_at(const struct sl_gguf *g,
 const struct sl_gguf_tensor *sl_gguf_find(const struct sl_gguf *g,
                                           const char *name);
 uint64_t sl_gguf_data_off(const struct sl_gguf *g); /* first tensor byte */
+/* Where the padded tensor data ends: what the file should be long. */
+uint64_t sl_gguf_end(const struct sl_gguf *g);
+uint32_t sl_gguf_alignment(const struct sl_gguf *g);
 
 /* Metadata. Scalars of any integer width are accepted where they fit. Each
  * returns -1 with SL_ERR_CORRUPT naming the key when it is absent or of
  * another type. Arrays and strings are borrowed until destroy. */
 bool sl_gguf_has(const struct sl_gguf *g, const char *key);
+/* Where the value of a key of fixed size begins, from the file's beginning;
+ * 0 when the key is absent. */
+size_t sl_gguf_value_off(const struct sl_gguf *g, const char *key);
 int sl_gguf_get_u64(const struct sl_gguf *g, const char *key, uint64_t *v,
                     struct sl_error *err);
 int sl_gguf_get_i64(const struct sl_gguf *g, const char *key, int64_t *v,
@@ -83,7 +96,9 @@ int sl_gguf_get_string_array(const struct sl_gguf *g, const char *key,
                              struct sl_error *err);
 
 /* Writer: add metadata and tensors in file order, then take the bytes. A
- * failed addition is remembered and reported by sl_gguf_writer_finish. */
+ * failed addition is remembered and reported by sl_gguf_writer_finish; a
+ * writer that could not be created takes additions too. general.alignment is
+ * the first key, written by create. */
 struct sl_gguf_writer;
 struct sl_gguf_writer *sl_gguf_writer_create(uint32_t alignment); /* or NULL */
 void sl_gguf_add_u32(struct sl_gguf_writer *w, const char *key, uint32_t v);
@@ -102,7 +117,8 @@ void sl_gguf_add_tensor(struct sl_gguf_writer *w, const char *name,
                         enum sl_ggml_type type, uint32_t n_dims,
                         const uint64_t *ne);
 /* The header, padded to the alignment: *bytes is also the file offset of the
- * tensor data. *data is moved to the caller (free). Destroys the writer. */
+ * tensor data. *data is moved to the caller (free). Destroys the writer.
+ * Errors: SL_ERR_NOMEM, SL_ERR_CORRUPT naming the key or tensor. */
 int sl_gguf_writer_finish(struct sl_gguf_writer *w, uint8_t **data,
                           size_t *bytes, struct sl_error *err);
 

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "src/base/error.h"
+
 /* How the rotary table was rounded when the model was trained
  * (docs: SAT model/position_embedding/rotary_embeddings.py; a GLM-130B half
  * run rounds inv_freq, position, their product and cos/sin to FP16). */
@@ -51,5 +53,17 @@ struct sl_hparams {
     uint32_t n_tokens; /* ids below this mean something; 0: unknown */
     struct sl_special_ids special;
 };
+
+/* That the numbers can be a model and that no size made of them overflows.
+ * Errors: SL_ERR_CORRUPT naming the number. */
+int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err);
+
+/* The names the options take and the model file holds: "exact",
+ * "inv-freq-f16", "f16"; "tokens", "collapse". */
+const char *sl_rotary_name(enum sl_rotary rotary);
+const char *sl_whitespace_name(enum sl_whitespace whitespace);
+/* False when there is none of that name. */
+bool sl_rotary_find(enum sl_rotary *rotary, const char *name);
+bool sl_whitespace_find(enum sl_whitespace *whitespace, const char *name);
 
 #endif

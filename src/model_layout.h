@@ -32,6 +32,17 @@ struct sl_layout_config { /* all borrowed for the call */
     const struct sl_layout_matrix *matrices; /* in order of arch->tensor */
     size_t n_matrices;
     uint64_t tokenizer_bytes; /* 0: none */
+    /* 0: as long as it comes out. A reader gives the file's, which may hold
+     * metadata that this program would not write. */
+    uint64_t header_bytes;
+};
+
+struct sl_layout_tensor {
+    char name[SL_TENSOR_NAME];
+    enum sl_ggml_type type;
+    uint32_t n_dims;
+    uint64_t ne[2];
+    uint64_t off, bytes; /* in the file, without padding */
 };
 
 struct sl_layout {
@@ -42,6 +53,8 @@ struct sl_layout {
     uint64_t header_bytes; /* multiple of a page; the first tensor's offset */
     uint64_t file_bytes;
     /* Offsets are those in the file. */
+    struct sl_layout_tensor *tensors; /* in file order */
+    size_t n_tensors;
     struct sl_model_vector *vectors; /* in order of arch->tensor */
     size_t n_vectors;
     struct sl_model_matrix *matrices; /* in order of arch->tensor */
@@ -52,13 +65,18 @@ struct sl_layout {
     size_t n_sections;
     size_t first_stage; /* the section of stage 0; stages follow in order */
     uint64_t tokenizer_off, tokenizer_bytes;
+    char (*section_names)[SL_TENSOR_NAME]; /* what the sections borrow */
 };
 
-/* Errors: SL_ERR_CORRUPT naming the tensor (geometry that is not the
+/* Errors: SL_ERR_CORRUPT naming the number or tensor (hyper-parameters that
+ * sl_hparams_check refuses, geometry that is not the
  * architecture's shape, a name or size too long), SL_ERR_NOMEM. */
 int sl_layout_init(struct sl_layout *layout,
                    const struct sl_layout_config *config, struct sl_error *err);
 void sl_layout_fini(struct sl_layout *layout); /* a zeroed one is fine */
+
+/* The name of the scales of a weight: "x.weight" has "x.scale". */
+void sl_layout_scale_name(char *name, size_t n, const char *weight);
 
 /* The index of the section that holds byte off of the file. */
 size_t sl_layout_section_at(const struct sl_layout *layout, uint64_t off);

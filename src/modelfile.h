@@ -46,12 +46,14 @@ struct sl_model_section {
     uint64_t xxh3;
 };
 
+struct sl_layout; /* model_layout.h */
+
 struct sl_modelfile {
     const struct sl_arch *arch;
     struct sl_hparams hp;
     char *path;
-    char *name;  /* general.name */
-    char *quant; /* what --quant was */
+    const char *name;  /* general.name */
+    const char *quant; /* what --quant was */
     uint64_t file_bytes;
     struct sl_gguf *gguf;
     struct sl_model_matrix *matrices; /* in order of use, the head last */
@@ -60,12 +62,17 @@ struct sl_modelfile {
     size_t n_vectors;
     struct sl_model_section *sections;
     size_t n_sections;
+    size_t first_stage;                      /* the section of stage 0 */
     uint64_t tokenizer_off, tokenizer_bytes; /* 0 bytes: none */
+    struct sl_layout *layout; /* owns what the fields above point to */
+    int fd;                   /* direct where the file system allows */
 };
 
 /* Reads and checks the header (a few hundred KiB, direct where possible: no
- * page cache is left behind). Errors: SL_ERR_IO, SL_ERR_CORRUPT with file,
- * object and numbers, SL_ERR_UNSUPPORTED. */
+ * page cache is left behind): its checksum, that every tensor of the
+ * architecture is there with the right type, shape and place, that sections
+ * cover the file without a hole. Errors: SL_ERR_IO, SL_ERR_CORRUPT with file,
+ * object and numbers, SL_ERR_UNSUPPORTED, SL_ERR_NOMEM. */
 int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
                       struct sl_error *err);
 void sl_modelfile_close(struct sl_modelfile *mf);
@@ -75,7 +82,10 @@ int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
                       size_t bytes, struct sl_error *err);
 
 /* Reads everything and compares every checksum, with a progress bar unless
- * quiet. Errors: SL_ERR_CORRUPT naming the section and its place. */
+ * quiet; stops at the first that differs. Takes SL_MODEL_VERIFY_BYTES of
+ * memory beside the model's. Errors: SL_ERR_CORRUPT naming the section and its
+ * place, SL_ERR_IO, SL_ERR_NOMEM. */
+#define SL_MODEL_VERIFY_BYTES (4u << 20)
 int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
                         struct sl_error *err);
 

@@ -1,0 +1,321 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+#include "src/model_layout.h"
+#include "src/model_meta.h"
+
+#define TOKENIZER_TENSOR  "tokenizer.model"
+#define TOKENIZER_SECTION "tokenizer"
+
+static int count_tensors(struct sl_layout *l, struct sl_error *err)
+{
+    struct sl_tensor_spec spec;
+
+    for (uint32_t i = 0; l->arch->tensor(&spec, &l->hp, i); i++) {
+        if (spec.role != SL_ROLE_VECTOR)
+            l->n_matrices++;
+        else if (l->n_matrices == 0)
+            l->n_vectors++;
+        else
+            return sl_fail(err, SL_ERR_INTERNAL,
+                           "architecture %s lists vector %s after a matrix",
+                           l->arch->name, spec.name);
+    }
+    return 0;
+}
+
+/* The most there can be: every vector, every matrix with scales of its own,
+ * the tokenizer; a section for each. */
+static int allocate(struct sl_layout *l, struct sl_error *err)
+{
+    size_t most = l->n_vectors + 2 * l->n_matrices + 1;
+
+    l->vectors = sl_zalloc_array(l->n_vectors, sizeof *l->vectors);
+    l->matrices = sl_zalloc_array(l->n_matrices, sizeof *l->matrices);
+    l->tensors = sl_zalloc_array(most, sizeof *l->tensors);
+    l->sections = sl_zalloc_array(most, sizeof *l->sections);
+    l->section_names = sl_zalloc_array(most, sizeof *l->section_names);
+    if (l->vectors == NULL || l->matrices == NULL || l->tensors == NULL ||
+        l->sections == NULL || l->section_names == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to lay out %zu tensors",
+                       most);
+    return 0;
+}
+
+static int check_matrix(const struct sl_tensor_spec *spec,
+                        const struct sl_layout_matrix *in, struct sl_error *err)
+{
+    const struct sl_matrix *m = &in->geom;
+
+    if (m->rows != spec->rows || m->cols != spec->cols ||
+        m->n_segments != spec->n_segments)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s is %u x %u in %u segments; the model needs "
+                       "%u x %u in %u",
+                       spec->name, m->rows, m->cols, m->n_segments, spec->rows,
+                       spec->cols, spec->n_segments);
+    if (sl_matrix_check(m, err) != 0) {
+        sl_error_prefix(err, "tensor %s: ", spec->name);
+        return -1;
+    }
+    return 0;
+}
+
+static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
+                      struct sl_error *err)
+{
+    for (size_t i = 0; i < l->n_vectors; i++)
+        l->arch->tensor(&l->vectors[i].spec, &l->hp, (uint32_t)i);
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        struct sl_model_matrix *m = &l->matrices[i];
+
+        l->arch->tensor(&m->spec, &l->hp, (uint32_t)(l->n_vectors + i));
+        if (check_matrix(&m->spec, &c->matrices[i], err) != 0)
+            return -1;
+        m->geom = c->matrices[i].geom;
+        m->bytes = sl_matrix_bytes(&m->geom);
+        m->scale_bytes = sl_matrix_scale_bytes(&m->geom);
+        m->scale_resident = m->scale_bytes > 0 && c->matrices[i].scale_resident;
+    }
+    return 0;
+}
+
+static void begin_section(struct sl_layout *l, const char *name)
+{
+    size_t i = l->n_sections++;
+
+    /* A name that does not fit is refused with its tensor. */
+    memcpy(l->section_names[i], name, strnlen(name, SL_TENSOR_NAME - 1));
+    l->sections[i].name = l->section_names[i];
+    l->sections[i].off = l->file_bytes;
+}
+
+/* Places a tensor at the file's end so far; the section that was begun last
+ * grows with it. */
+static int add_tensor(struct sl_layout *l, const char *name,
+                      enum sl_ggml_type type, uint64_t ne0, uint64_t ne1,
+                      uint64_t *off, struct sl_error *err)
+{
+    struct sl_layout_tensor *t = &l->tensors[l->n_tensors++];
+    struct sl_model_section *s = &l->sections[l->n_sections - 1];
+    uint64_t bytes = type == SL_GGML_F32 ? 4 : type == SL_GGML_F16 ? 2 : 1;
+
+    if (strlen(name) >= SL_TENSOR_NAME)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor name %s is longer than %u bytes", name,
+                       SL_TENSOR_NAME - 1);
+    if (__builtin_mul_overflow(bytes, ne0, &bytes) ||
+        __builtin_mul_overflow(bytes, ne1, &bytes) || bytes > INT64_MAX ||
+        l->file_bytes > INT64_MAX - bytes - SL_MODEL_ALIGNMENT)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s ends beyond what a file can hold", name);
+    memcpy(t->name, name, strlen(name));
+    t->type = type;
+    t->n_dims = ne1 > 1 ? 2 : 1;
+    t->ne[0] = ne0;
+    t->ne[1] = ne1;
+    t->off = l->file_bytes;
+    t->bytes = bytes;
+    *off = t->off;
+    l->file_bytes += sl_round_up(bytes, SL_MODEL_ALIGNMENT);
+    s->bytes = l->file_bytes - s->off;
+    return 0;
+}
+
+static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
+                      struct sl_error *err)
+{
+    const struct sl_matrix *g = &m->geom;
+    enum sl_ggml_type type = g->fmt == SL_FMT_F32   ? SL_GGML_F32
+                             : g->fmt == SL_FMT_F16 ? SL_GGML_F16
+                                                    : SL_GGML_I8;
+    uint64_t block;
+
+    if (!sl_fmt_packed(g->fmt))
+        return add_tensor(l, m->spec.name, type, g->cols, g->rows, &m->off,
+                          err);
+    /* Our own bytes: a block of 16 rows, times the number of blocks. */
+    block = sl_matrix_block_bytes(g, 0, 1);
+    return add_tensor(l, m->spec.name, type, block, m->bytes / block, &m->off,
+                      err);
+}
+
+static int add_scale(struct sl_layout *l, struct sl_model_matrix *m,
+                     struct sl_error *err)
+{
+    char name[sizeof m->spec.name + 8];
+    uint64_t groups = sl_matrix_groups(&m->geom);
+
+    sl_layout_scale_name(name, sizeof name, m->spec.name);
+    if (m->scale_resident)
+        begin_section(l, name);
+    return add_tensor(l, name, SL_GGML_F16, groups, m->scale_bytes / 2 / groups,
+                      &m->scale_off, err);
+}
+
+void sl_layout_scale_name(char *name, size_t n, const char *weight)
+{
+    static const char tail[] = ".weight";
+    size_t length = strlen(weight);
+
+    if (length > strlen(tail) &&
+        strcmp(weight + length - strlen(tail), tail) == 0)
+        length -= strlen(tail);
+    snprintf(name, n, "%.*s.scale", (int)length, weight);
+}
+
+static int place_resident(struct sl_layout *l, struct sl_error *err)
+{
+    for (size_t i = 0; i < l->n_vectors; i++) {
+        struct sl_model_vector *v = &l->vectors[i];
+
+        begin_section(l, v->spec.name);
+        if (add_tensor(l, v->spec.name, SL_GGML_F32, v->spec.rows, 1, &v->off,
+                       err) != 0)
+            return -1;
+        v->bytes = (uint64_t)v->spec.rows * 4;
+    }
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        struct sl_model_matrix *m = &l->matrices[i];
+
+        if (m->scale_resident && add_scale(l, m, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int place_stages(struct sl_layout *l, struct sl_error *err)
+{
+    char name[SL_STAGE_NAME];
+    int stage = -1;
+
+    l->first_stage = l->n_sections;
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        struct sl_model_matrix *m = &l->matrices[i];
+
+        if (m->spec.stage != stage) {
+            if (m->spec.stage != stage + 1)
+                return sl_fail(err, SL_ERR_INTERNAL,
+                               "architecture %s: stage %d of %s follows %d",
+                               l->arch->name, m->spec.stage, m->spec.name,
+                               stage);
+            stage = m->spec.stage;
+            l->arch->stage_name(name, &l->hp, (uint32_t)stage);
+            begin_section(l, name);
+        }
+        if (add_weight(l, m, err) != 0)
+            return -1;
+        if (m->scale_bytes > 0 && !m->scale_resident &&
+            add_scale(l, m, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int place(struct sl_layout *l, struct sl_error *err)
+{
+    l->file_bytes = l->header_bytes;
+    l->n_tensors = l->n_sections = 0;
+    if (place_resident(l, err) != 0 || place_stages(l, err) != 0)
+        return -1;
+    if (l->tokenizer_bytes == 0)
+        return 0;
+    begin_section(l, TOKENIZER_SECTION);
+    return add_tensor(l, TOKENIZER_TENSOR, SL_GGML_I8, l->tokenizer_bytes, 1,
+                      &l->tokenizer_off, err);
+}
+
+static int fill(struct sl_layout *l, const struct sl_layout_config *c,
+                struct sl_error *err)
+{
+    uint8_t *data;
+    size_t bytes;
+
+    l->arch = c->arch;
+    l->hp = *c->hp;
+    l->tokenizer_bytes = c->tokenizer_bytes;
+    l->header_bytes = c->header_bytes;
+    l->name = strdup(c->name);
+    l->quant = strdup(c->quant);
+    if (l->name == NULL || l->quant == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the model's name");
+    if (sl_hparams_check(&l->hp, err) != 0 || count_tensors(l, err) != 0)
+        return -1;
+    if (c->n_matrices != l->n_matrices)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%zu matrices are described; %u layers of %s have %zu",
+                       c->n_matrices, l->hp.n_layers, l->arch->name,
+                       l->n_matrices);
+    if (allocate(l, err) != 0 || take_specs(l, c, err) != 0 ||
+        place(l, err) != 0)
+        return -1;
+    if (l->header_bytes != 0)
+        return 0;
+    /* Offsets and checksums have a fixed size: with them all zero the header
+       is as long as it will be. */
+    if (sl_model_meta_write(l, &data, &bytes, err) != 0)
+        return -1;
+    free(data);
+    l->header_bytes = bytes;
+    return place(l, err);
+}
+
+int sl_layout_init(struct sl_layout *layout,
+                   const struct sl_layout_config *config, struct sl_error *err)
+{
+    struct sl_layout l = {0};
+
+    if (fill(&l, config, err) != 0) {
+        sl_layout_fini(&l);
+        return -1;
+    }
+    *layout = l;
+    return 0;
+}
+
+void sl_layout_fini(struct sl_layout *layout)
+{
+    free(layout->name);
+    free(layout->quant);
+    free(layout->tensors);
+    free(layout->vectors);
+    free(layout->matrices);
+    free(layout->sections);
+    free(layout->section_names);
+    memset(layout, 0, sizeof *layout);
+}
+
+size_t sl_layout_section_at(const struct sl_layout *layout, uint64_t off)
+{
+    size_t lo = 0, hi = layout->n_sections;
+
+    while (hi - lo > 1) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (layout->sections[mid].off <= off)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+int sl_layout_header(const struct sl_layout *layout, uint8_t **data,
+                     struct sl_error *err)
+{
+    size_t bytes;
+
+    if (sl_model_meta_write(layout, data, &bytes, err) != 0)
+        return -1;
+    if (bytes == layout->header_bytes)
+        return 0;
+    free(*data);
+    return sl_fail(err, SL_ERR_INTERNAL,
+                   "the header came out %zu bytes long, not %llu", bytes,
+                   (unsigned long long)layout->header_bytes);
+}

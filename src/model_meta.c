@@ -1,0 +1,559 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+#include "src/model_meta.h"
+
+#define KEY_HEADER_SUM "sluice.header.xxh3"
+#define KEY_ROOM       96
+
+/* The control tokens, by key; -1 is written for one the model lacks. */
+static const struct {
+    const char *key;
+    size_t at;
+} specials[] = {
+    {"sluice.tokenizer.mask_id", offsetof(struct sl_special_ids, mask)},
+    {"sluice.tokenizer.gmask_id", offsetof(struct sl_special_ids, gmask)},
+    {"sluice.tokenizer.smask_id", offsetof(struct sl_special_ids, smask)},
+    {"sluice.tokenizer.eod_id", offsetof(struct sl_special_ids, eod)},
+    {"sluice.tokenizer.sop_id", offsetof(struct sl_special_ids, sop)},
+    {"sluice.tokenizer.eop_id", offsetof(struct sl_special_ids, eop)},
+    {"sluice.tokenizer.enc_id", offsetof(struct sl_special_ids, enc)},
+    {"sluice.tokenizer.dblock_id", offsetof(struct sl_special_ids, dblock)},
+    {"sluice.tokenizer.eos_id", offsetof(struct sl_special_ids, eos)},
+    {"sluice.tokenizer.unk_id", offsetof(struct sl_special_ids, unk)},
+};
+
+enum { N_SPECIALS = sizeof specials / sizeof *specials };
+
+/* Numbers of the architecture, under its own name ("glm130b.block_count"). */
+static const struct {
+    const char *key;
+    size_t at;
+} counts[] = {
+    {"block_count", offsetof(struct sl_hparams, n_layers)},
+    {"embedding_length", offsetof(struct sl_hparams, hidden)},
+    {"feed_forward_length", offsetof(struct sl_hparams, inner)},
+    {"attention.head_count", offsetof(struct sl_hparams, n_heads)},
+    {"vocab_size", offsetof(struct sl_hparams, vocab)},
+    {"context_length", offsetof(struct sl_hparams, max_positions)},
+};
+
+/* Numbers of the tokenizer, with their whole key. */
+static const struct {
+    const char *key;
+    size_t at;
+} tokenizer_counts[] = {
+    {"sluice.tokenizer.n_image_tokens",
+     offsetof(struct sl_hparams, n_image_tokens)},
+    {"sluice.tokenizer.max_blank", offsetof(struct sl_hparams, max_blank)},
+    {"sluice.tokenizer.n_tokens", offsetof(struct sl_hparams, n_tokens)},
+};
+
+static uint32_t *count_at(struct sl_hparams *hp, size_t at)
+{
+    return (uint32_t *)((char *)hp + at);
+}
+
+static int32_t *special_at(struct sl_hparams *hp, size_t at)
+{
+    return (int32_t *)((char *)&hp->special + at);
+}
+
+static const char *arch_key(char buf[KEY_ROOM], const struct sl_arch *arch,
+                            const char *key)
+{
+    snprintf(buf, KEY_ROOM, "%s.%s", arch->name, key);
+    return buf;
+}
+
+static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
+{
+    struct sl_hparams hp = l->hp;
+    char key[KEY_ROOM];
+
+    sl_gguf_add_string(w, "general.architecture", l->arch->name);
+    sl_gguf_add_string(w, "general.name", l->name);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        sl_gguf_add_u32(w, arch_key(key, l->arch, counts[i].key),
+                        *count_at(&hp, counts[i].at));
+    sl_gguf_add_f32(w, arch_key(key, l->arch, "attention.layer_norm_epsilon"),
+                    hp.norm_eps);
+    sl_gguf_add_string(w, arch_key(key, l->arch, "rope.precision"),
+                       sl_rotary_name(hp.rotary));
+    sl_gguf_add_bool(w, arch_key(key, l->arch, "rope.position_2d"),
+                     hp.position_2d);
+    sl_gguf_add_bool(w, arch_key(key, l->arch, "glu"), hp.glu);
+    sl_gguf_add_u32(w, "sluice.version", SL_MODEL_VERSION);
+    sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
+    sl_gguf_add_string(w, "sluice.quantization", l->quant);
+    sl_gguf_add_string(w, "sluice.tokenizer.whitespace",
+                       sl_whitespace_name(hp.whitespace));
+    sl_gguf_add_bool(w, "sluice.tokenizer.byte_fallback", hp.byte_fallback);
+    for (size_t i = 0; i < sizeof tokenizer_counts / sizeof *tokenizer_counts;
+         i++)
+        sl_gguf_add_u32(w, tokenizer_counts[i].key,
+                        *count_at(&hp, tokenizer_counts[i].at));
+    for (size_t i = 0; i < N_SPECIALS; i++)
+        sl_gguf_add_i32(w, specials[i].key, *special_at(&hp, specials[i].at));
+}
+
+/* The columns of a table, each an array of the metadata. */
+struct columns {
+    const char **name, **format;
+    uint64_t *v[5];
+};
+
+static bool columns_init(struct columns *c, size_t n)
+{
+    bool ok;
+
+    c->name = sl_alloc_array(n, sizeof *c->name);
+    c->format = sl_alloc_array(n, sizeof *c->format);
+    ok = c->name != NULL && c->format != NULL;
+    for (size_t i = 0; i < 5; i++) {
+        c->v[i] = sl_alloc_array(n, sizeof **c->v);
+        ok = ok && c->v[i] != NULL;
+    }
+    return ok;
+}
+
+static void columns_fini(struct columns *c)
+{
+    free(c->name);
+    free(c->format);
+    for (size_t i = 0; i < 5; i++)
+        free(c->v[i]);
+}
+
+static void write_matrices(struct sl_gguf_writer *w, const struct sl_layout *l,
+                           struct columns *c)
+{
+    size_t n = l->n_matrices;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct sl_model_matrix *m = &l->matrices[i];
+
+        c->name[i] = m->spec.name;
+        c->format[i] = sl_fmt_name(m->geom.fmt);
+        c->v[0][i] = m->geom.rows;
+        c->v[1][i] = m->geom.cols;
+        c->v[2][i] = m->geom.n_segments;
+        c->v[3][i] = m->geom.group_cols;
+        c->v[4][i] = m->scale_resident;
+    }
+    sl_gguf_add_string_array(w, "sluice.matrix.name", c->name, n);
+    sl_gguf_add_string_array(w, "sluice.matrix.format", c->format, n);
+    sl_gguf_add_u64_array(w, "sluice.matrix.rows", c->v[0], n);
+    sl_gguf_add_u64_array(w, "sluice.matrix.cols", c->v[1], n);
+    sl_gguf_add_u64_array(w, "sluice.matrix.segments", c->v[2], n);
+    sl_gguf_add_u64_array(w, "sluice.matrix.group_cols", c->v[3], n);
+    sl_gguf_add_u64_array(w, "sluice.matrix.scale_resident", c->v[4], n);
+}
+
+static void write_sections(struct sl_gguf_writer *w, const struct sl_layout *l,
+                           struct columns *c)
+{
+    size_t n = l->n_sections;
+
+    for (size_t i = 0; i < n; i++) {
+        c->name[i] = l->sections[i].name;
+        c->v[0][i] = l->sections[i].off;
+        c->v[1][i] = l->sections[i].bytes;
+        c->v[2][i] = l->sections[i].xxh3;
+    }
+    sl_gguf_add_string_array(w, "sluice.section.name", c->name, n);
+    sl_gguf_add_u64_array(w, "sluice.section.offset", c->v[0], n);
+    sl_gguf_add_u64_array(w, "sluice.section.bytes", c->v[1], n);
+    sl_gguf_add_u64_array(w, "sluice.section.xxh3", c->v[2], n);
+}
+
+/* data is what was just written, with a checksum of zero. */
+static int sign(uint8_t *data, size_t bytes, struct sl_error *err)
+{
+    struct sl_gguf *g;
+    size_t need, at;
+    int rc;
+
+    /* The tensors' data is not looked at: any length will do for it. */
+    rc = sl_gguf_parse(&g, data, bytes, INT64_MAX, &need, err);
+    if (rc != 0)
+        return rc > 0 ? sl_fail(err, SL_ERR_INTERNAL, "the header is cut short")
+                      : -1;
+    at = sl_gguf_value_off(g, KEY_HEADER_SUM);
+    sl_gguf_destroy(g);
+    sl_store_u64(data + at, XXH3_64bits(data, bytes));
+    return 0;
+}
+
+int sl_model_meta_write(const struct sl_layout *l, uint8_t **data,
+                        size_t *bytes, struct sl_error *err)
+{
+    size_t n = l->n_matrices > l->n_sections ? l->n_matrices : l->n_sections;
+    struct sl_gguf_writer *w = sl_gguf_writer_create(SL_MODEL_ALIGNMENT);
+    struct columns c;
+    bool room = columns_init(&c, n);
+    int rc;
+
+    if (room) {
+        write_model(w, l);
+        write_matrices(w, l, &c);
+        write_sections(w, l, &c);
+        sl_gguf_add_u64(w, KEY_HEADER_SUM, 0);
+        for (size_t i = 0; i < l->n_tensors; i++) {
+            const struct sl_layout_tensor *t = &l->tensors[i];
+
+            sl_gguf_add_tensor(w, t->name, t->type, t->n_dims, t->ne);
+        }
+    }
+    columns_fini(&c);
+    rc = sl_gguf_writer_finish(w, data, bytes, err);
+    if (rc == 0 && room)
+        rc = sign(*data, *bytes, err);
+    else if (rc == 0)
+        rc = sl_fail(err, SL_ERR_NOMEM, "no memory for a header of %zu tensors",
+                     l->n_tensors);
+    else
+        return rc;
+    if (rc != 0)
+        free(*data);
+    return rc;
+}
+
+int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
+                        struct sl_error *err)
+{
+    const char *name, *layout;
+    uint64_t version;
+
+    if (sl_gguf_get_string(g, "general.architecture", &name, err) != 0)
+        return -1;
+    *arch = sl_arch_find(name);
+    if (*arch == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "architecture '%.64s' is not one that sluice runs",
+                       name);
+    if (!sl_gguf_has(g, "sluice.version"))
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "it was not written by 'sluice convert', which alone "
+                       "makes files that can be streamed");
+    if (sl_gguf_get_u64(g, "sluice.version", &version, err) != 0 ||
+        sl_gguf_get_string(g, "sluice.layout", &layout, err) != 0)
+        return -1;
+    if (version != SL_MODEL_VERSION)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "it is a model file of version %llu; this sluice reads "
+                       "version %u: convert again, or use a newer sluice",
+                       (unsigned long long)version, SL_MODEL_VERSION);
+    if (strcmp(layout, SL_LAYOUT_NAME) != 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "its weights are laid out as '%.64s'; this sluice reads "
+                       "'%s': convert again, or use a newer sluice",
+                       layout, SL_LAYOUT_NAME);
+    if (sl_gguf_alignment(g) != SL_MODEL_ALIGNMENT)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "its alignment is %u; a model file has %u",
+                       sl_gguf_alignment(g), SL_MODEL_ALIGNMENT);
+    return 0;
+}
+
+int sl_model_meta_check_sum(const struct sl_gguf *g, const uint8_t *data,
+                            size_t bytes, struct sl_error *err)
+{
+    static const uint8_t zero[8];
+    size_t at = sl_gguf_value_off(g, KEY_HEADER_SUM);
+    uint64_t want, have;
+    XXH3_state_t *state;
+
+    if (sl_gguf_get_u64(g, KEY_HEADER_SUM, &want, err) != 0)
+        return -1;
+    if (at > bytes - sizeof zero)
+        return sl_fail(err, SL_ERR_CORRUPT, "metadata '%s' is damaged",
+                       KEY_HEADER_SUM);
+    state = XXH3_createState();
+    if (state == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a checksum");
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, data, at);
+    XXH3_64bits_update(state, zero, sizeof zero);
+    XXH3_64bits_update(state, data + at + 8, bytes - at - 8);
+    have = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    if (have == want)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "the header (bytes 0 to %zu) is damaged: its checksum is "
+                   "%016llx and should be %016llx; convert again or copy again",
+                   bytes, (unsigned long long)have, (unsigned long long)want);
+}
+
+static int read_u32(const struct sl_gguf *g, const char *key, uint32_t *v,
+                    struct sl_error *err)
+{
+    uint64_t x;
+
+    if (sl_gguf_get_u64(g, key, &x, err) != 0)
+        return -1;
+    if (x > UINT32_MAX)
+        return sl_fail(err, SL_ERR_CORRUPT, "metadata '%s' is %llu: too large",
+                       key, (unsigned long long)x);
+    *v = (uint32_t)x;
+    return 0;
+}
+
+static int read_rules(struct sl_hparams *hp, const struct sl_gguf *g,
+                      const struct sl_arch *arch, struct sl_error *err)
+{
+    const char *rotary, *whitespace;
+    char key[KEY_ROOM];
+
+    if (sl_gguf_get_string(g, arch_key(key, arch, "rope.precision"), &rotary,
+                           err) != 0 ||
+        sl_gguf_get_string(g, "sluice.tokenizer.whitespace", &whitespace,
+                           err) != 0)
+        return -1;
+    if (!sl_rotary_find(&hp->rotary, rotary))
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "rotary precision '%.64s' is not known", rotary);
+    if (!sl_whitespace_find(&hp->whitespace, whitespace))
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "whitespace rule '%.64s' is not known", whitespace);
+    return 0;
+}
+
+static int read_hparams(struct sl_hparams *hp, const struct sl_gguf *g,
+                        const struct sl_arch *arch, struct sl_error *err)
+{
+    char key[KEY_ROOM];
+    double eps;
+    int64_t id;
+
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        if (read_u32(g, arch_key(key, arch, counts[i].key),
+                     count_at(hp, counts[i].at), err) != 0)
+            return -1;
+    }
+    for (size_t i = 0; i < sizeof tokenizer_counts / sizeof *tokenizer_counts;
+         i++) {
+        if (read_u32(g, tokenizer_counts[i].key,
+                     count_at(hp, tokenizer_counts[i].at), err) != 0)
+            return -1;
+    }
+    for (size_t i = 0; i < N_SPECIALS; i++) {
+        if (sl_gguf_get_i64(g, specials[i].key, &id, err) != 0)
+            return -1;
+        /* A number that does not fit becomes one that is refused. */
+        *special_at(hp, specials[i].at) =
+            id < -1 || id > INT32_MAX ? INT32_MIN : (int32_t)id;
+    }
+    arch_key(key, arch, "attention.layer_norm_epsilon");
+    if (sl_gguf_get_f64(g, key, &eps, err) != 0)
+        return -1;
+    hp->norm_eps = (float)eps;
+    arch_key(key, arch, "rope.position_2d");
+    if (sl_gguf_get_bool(g, key, &hp->position_2d, err) != 0 ||
+        sl_gguf_get_bool(g, arch_key(key, arch, "glu"), &hp->glu, err) != 0 ||
+        sl_gguf_get_bool(g, "sluice.tokenizer.byte_fallback",
+                         &hp->byte_fallback, err) != 0)
+        return -1;
+    return read_rules(hp, g, arch, err);
+}
+
+/* Two arrays of a table must be equally long. */
+static int same_length(const char *key, size_t n, size_t want,
+                       struct sl_error *err)
+{
+    if (n == want)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "metadata '%s' has %zu items; %zu were to be expected", key,
+                   n, want);
+}
+
+static int read_column(const struct sl_gguf *g, const char *key, size_t want,
+                       uint64_t max, const uint64_t **v, struct sl_error *err)
+{
+    size_t n;
+
+    if (sl_gguf_get_u64_array(g, key, v, &n, err) != 0 ||
+        same_length(key, n, want, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if ((*v)[i] > max)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "metadata '%s': item %zu is %llu, more than %llu",
+                           key, i, (unsigned long long)(*v)[i],
+                           (unsigned long long)max);
+    }
+    return 0;
+}
+
+static int find_format(enum sl_fmt *fmt, const char *tensor, const char *name,
+                       struct sl_error *err)
+{
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        if (strcmp(sl_fmt_name((enum sl_fmt)f), name) == 0) {
+            *fmt = (enum sl_fmt)f;
+            return 0;
+        }
+    }
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "tensor %.64s has format '%.64s', which this sluice does "
+                   "not know: use a newer one",
+                   tensor, name);
+}
+
+/* *matrices is the caller's to free. */
+static int read_matrices(struct sl_layout_matrix **matrices, size_t *n,
+                         const struct sl_gguf *g, struct sl_error *err)
+{
+    const uint64_t *rows, *cols, *segments, *group, *resident;
+    const char *const *names, *const *formats;
+    struct sl_layout_matrix *m;
+    size_t n_formats;
+
+    if (sl_gguf_get_string_array(g, "sluice.matrix.name", &names, n, err) ||
+        sl_gguf_get_string_array(g, "sluice.matrix.format", &formats,
+                                 &n_formats, err) ||
+        same_length("sluice.matrix.format", n_formats, *n, err) ||
+        read_column(g, "sluice.matrix.rows", *n, UINT32_MAX, &rows, err) ||
+        read_column(g, "sluice.matrix.cols", *n, UINT32_MAX, &cols, err) ||
+        read_column(g, "sluice.matrix.segments", *n, 2, &segments, err) ||
+        read_column(g, "sluice.matrix.group_cols", *n, UINT32_MAX, &group,
+                    err) ||
+        read_column(g, "sluice.matrix.scale_resident", *n, 1, &resident, err))
+        return -1;
+    m = sl_zalloc_array(*n, sizeof *m);
+    if (m == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu matrices", *n);
+    *matrices = m;
+    for (size_t i = 0; i < *n; i++) {
+        if (find_format(&m[i].geom.fmt, names[i], formats[i], err) != 0)
+            return -1;
+        m[i].geom.rows = (uint32_t)rows[i];
+        m[i].geom.cols = (uint32_t)cols[i];
+        m[i].geom.n_segments = (uint32_t)segments[i];
+        m[i].geom.group_cols = (uint32_t)group[i];
+        m[i].scale_resident = resident[i] != 0;
+    }
+    return 0;
+}
+
+static int check_names(const struct sl_layout *l, const struct sl_gguf *g,
+                       struct sl_error *err)
+{
+    const char *const *names;
+    size_t n;
+
+    if (sl_gguf_get_string_array(g, "sluice.matrix.name", &names, &n, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(names[i], l->matrices[i].spec.name) != 0)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "matrix %zu is '%.80s'; %s has %s there", i,
+                           names[i], l->arch->name, l->matrices[i].spec.name);
+    }
+    return 0;
+}
+
+static int check_tensors(const struct sl_layout *l, const struct sl_gguf *g,
+                         struct sl_error *err)
+{
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        const struct sl_layout_tensor *want = &l->tensors[i];
+        const struct sl_gguf_tensor *have = sl_gguf_find(g, want->name);
+
+        if (have == NULL)
+            return sl_fail(err, SL_ERR_CORRUPT, "tensor %s is missing",
+                           want->name);
+        if (have->type != want->type || have->ne[0] != want->ne[0] ||
+            have->ne[1] != want->ne[1] || have->bytes != want->bytes)
+            return sl_fail(
+                err, SL_ERR_CORRUPT,
+                "tensor %s has type %u, %llu x %llu; the model needs type %u, "
+                "%llu x %llu",
+                want->name, have->type, (unsigned long long)have->ne[0],
+                (unsigned long long)have->ne[1], want->type,
+                (unsigned long long)want->ne[0],
+                (unsigned long long)want->ne[1]);
+        if (have->off != want->off)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "tensor %s lies at %llu; its place is %llu",
+                           want->name, (unsigned long long)have->off,
+                           (unsigned long long)want->off);
+    }
+    if (sl_gguf_n_tensors(g) != l->n_tensors)
+        return sl_fail(err, SL_ERR_CORRUPT, "it has %zu tensors, not %zu",
+                       sl_gguf_n_tensors(g), l->n_tensors);
+    return 0;
+}
+
+static int read_sections(struct sl_layout *l, const struct sl_gguf *g,
+                         struct sl_error *err)
+{
+    const uint64_t *off, *bytes, *xxh3;
+    const char *const *names;
+    size_t n;
+
+    if (sl_gguf_get_string_array(g, "sluice.section.name", &names, &n, err) ||
+        same_length("sluice.section.name", n, l->n_sections, err) ||
+        read_column(g, "sluice.section.offset", n, UINT64_MAX, &off, err) ||
+        read_column(g, "sluice.section.bytes", n, UINT64_MAX, &bytes, err) ||
+        read_column(g, "sluice.section.xxh3", n, UINT64_MAX, &xxh3, err))
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        struct sl_model_section *s = &l->sections[i];
+
+        if (strcmp(names[i], s->name) != 0 || off[i] != s->off ||
+            bytes[i] != s->bytes)
+            return sl_fail(
+                err, SL_ERR_CORRUPT,
+                "section %zu is '%.64s', %llu bytes at %llu; the model needs "
+                "'%s', %llu bytes at %llu",
+                i, names[i], (unsigned long long)bytes[i],
+                (unsigned long long)off[i], s->name,
+                (unsigned long long)s->bytes, (unsigned long long)s->off);
+        s->xxh3 = xxh3[i];
+    }
+    return 0;
+}
+
+int sl_model_meta_read(struct sl_layout *l, const struct sl_gguf *g,
+                       const struct sl_arch *arch, struct sl_error *err)
+{
+    const struct sl_gguf_tensor *tokenizer = sl_gguf_find(g, "tokenizer.model");
+    struct sl_layout_matrix *matrices = NULL;
+    struct sl_hparams hp = {0};
+    struct sl_layout_config config = {
+        .arch = arch,
+        .hp = &hp,
+        .tokenizer_bytes = tokenizer != NULL ? tokenizer->bytes : 0,
+        .header_bytes = sl_gguf_data_off(g),
+    };
+    struct sl_layout made = {0};
+    int rc = -1;
+
+    if (sl_gguf_get_string(g, "general.name", &config.name, err) == 0 &&
+        sl_gguf_get_string(g, "sluice.quantization", &config.quant, err) == 0 &&
+        read_hparams(&hp, g, arch, err) == 0 &&
+        read_matrices(&matrices, &config.n_matrices, g, err) == 0) {
+        config.matrices = matrices;
+        rc = sl_layout_init(&made, &config, err);
+    }
+    free(matrices);
+    if (rc == 0 &&
+        (check_names(&made, g, err) != 0 || check_tensors(&made, g, err) != 0 ||
+         read_sections(&made, g, err) != 0)) {
+        sl_layout_fini(&made);
+        rc = -1;
+    }
+    if (rc == 0)
+        *l = made;
+    return rc;
+}

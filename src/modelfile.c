@@ -1,0 +1,191 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "offload/io.h"
+#include "src/base/mem.h"
+#include "src/model_layout.h"
+#include "src/model_meta.h"
+#include "src/modelfile.h"
+
+/* The first read; GLM-130B's header needs a second one. */
+#define FIRST_READ_BYTES (64u << 10)
+
+static int open_file(struct sl_modelfile *mf, struct sl_error *err)
+{
+    struct stat st;
+
+    mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (mf->fd < 0 && errno == EINVAL)
+        mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC);
+    if (mf->fd < 0)
+        return sl_fail_os(err, errno, "%s: cannot open the model file",
+                          mf->path);
+    if (fstat(mf->fd, &st) != 0)
+        return sl_fail_os(err, errno, "%s: cannot tell the file's length",
+                          mf->path);
+    if (!S_ISREG(st.st_mode))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: a %s, not a model file as 'sluice convert' writes",
+                       mf->path, S_ISDIR(st.st_mode) ? "folder" : "device");
+    mf->file_bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+/* Reads as much of the file as its header turns out to need. *n bytes of
+ * *data (page-aligned, free) were read; on failure *data may be set too. */
+static int read_header(struct sl_modelfile *mf, uint8_t **data, size_t *n,
+                       struct sl_error *err)
+{
+    size_t need = FIRST_READ_BYTES;
+    void *p;
+    int rc;
+
+    do {
+        /* A parser that asks for less than it had would loop for ever. */
+        *n = mf->file_bytes < need ? (size_t)mf->file_bytes : need;
+        free(*data);
+        *data = NULL;
+        if (posix_memalign(&p, SL_PAGE_BYTES,
+                           sl_round_up(*n + 1, SL_PAGE_BYTES)) != 0)
+            return sl_fail(err, SL_ERR_NOMEM,
+                           "no memory for a header of %zu bytes", *n);
+        *data = p;
+        if (sl_io_read_full(mf->fd, mf->path, p, 0, *n, err) != 0)
+            return -1;
+        rc = sl_gguf_parse(&mf->gguf, p, *n, mf->file_bytes, &need, err);
+        if (rc < 0)
+            sl_error_prefix(err, "%s: ", mf->path);
+    } while (rc > 0 && need > *n);
+    return rc > 0 ? sl_fail(err, SL_ERR_INTERNAL, "%s: header never ends",
+                            mf->path)
+                  : rc;
+}
+
+/* data has n bytes; the checksum is over all of the header, padding
+ * included, which may be more. */
+static int check_sum(const struct sl_modelfile *mf, uint8_t **data, size_t n,
+                     struct sl_error *err)
+{
+    size_t bytes = (size_t)sl_gguf_data_off(mf->gguf);
+    void *p;
+
+    if (bytes > n) {
+        if (bytes > mf->file_bytes)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "the file ends at %llu inside the header: it was "
+                           "cut short; convert again or copy again",
+                           (unsigned long long)mf->file_bytes);
+        if (posix_memalign(&p, SL_PAGE_BYTES,
+                           sl_round_up(bytes, SL_PAGE_BYTES)) != 0)
+            return sl_fail(err, SL_ERR_NOMEM,
+                           "no memory for a header of %zu bytes", bytes);
+        free(*data);
+        *data = p;
+        if (sl_io_read_full(mf->fd, mf->path, p, 0, bytes, err) != 0)
+            return -1;
+    }
+    return sl_model_meta_check_sum(mf->gguf, *data, bytes, err);
+}
+
+static int check_length(const struct sl_modelfile *mf, struct sl_error *err)
+{
+    uint64_t need = mf->layout->file_bytes;
+
+    if (mf->file_bytes < need)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "the file ends at %llu and needs %llu: it was cut "
+                       "short; convert again or copy again",
+                       (unsigned long long)mf->file_bytes,
+                       (unsigned long long)need);
+    if (mf->file_bytes > need)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "the file goes on to %llu and the model ends at %llu: "
+                       "something was appended; convert again or copy again",
+                       (unsigned long long)mf->file_bytes,
+                       (unsigned long long)need);
+    return 0;
+}
+
+static void publish(struct sl_modelfile *mf)
+{
+    struct sl_layout *l = mf->layout;
+
+    mf->hp = l->hp;
+    mf->name = l->name;
+    mf->quant = l->quant;
+    mf->matrices = l->matrices;
+    mf->n_matrices = l->n_matrices;
+    mf->vectors = l->vectors;
+    mf->n_vectors = l->n_vectors;
+    mf->sections = l->sections;
+    mf->n_sections = l->n_sections;
+    mf->first_stage = l->first_stage;
+    mf->tokenizer_off = l->tokenizer_off;
+    mf->tokenizer_bytes = l->tokenizer_bytes;
+}
+
+/* Everything there is to check once the container has been understood. */
+static int check_model(struct sl_modelfile *mf, uint8_t **data, size_t n,
+                       struct sl_error *err)
+{
+    if (sl_model_meta_check(mf->gguf, &mf->arch, err) != 0 ||
+        check_sum(mf, data, n, err) != 0)
+        return -1;
+    mf->layout = calloc(1, sizeof *mf->layout);
+    if (mf->layout == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the model's layout");
+    if (sl_model_meta_read(mf->layout, mf->gguf, mf->arch, err) != 0 ||
+        check_length(mf, err) != 0)
+        return -1;
+    publish(mf);
+    return 0;
+}
+
+int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
+                      struct sl_error *err)
+{
+    struct sl_modelfile made = {.fd = -1};
+    uint8_t *data = NULL;
+    size_t n = 0;
+    int rc = -1;
+
+    made.path = strdup(path);
+    if (made.path == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to open it", path);
+    if (open_file(&made, err) == 0 && read_header(&made, &data, &n, err) == 0) {
+        rc = check_model(&made, &data, n, err);
+        if (rc != 0)
+            sl_error_prefix(err, "%s: ", path);
+    }
+    free(data);
+    if (rc == 0)
+        *mf = made;
+    else
+        sl_modelfile_close(&made);
+    return rc;
+}
+
+void sl_modelfile_close(struct sl_modelfile *mf)
+{
+    if (mf->layout != NULL)
+        sl_layout_fini(mf->layout);
+    free(mf->layout);
+    sl_gguf_destroy(mf->gguf);
+    /* A zeroed struct was never opened; its descriptor is nobody's. */
+    if (mf->path != NULL && mf->fd >= 0)
+        close(mf->fd);
+    free(mf->path);
+    *mf = (struct sl_modelfile){.fd = -1};
+}
+
+int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
+                      size_t bytes, struct sl_error *err)
+{
+    return sl_io_read_full(mf->fd, mf->path, buf, off, bytes, err);
+}
