@@ -7,6 +7,7 @@ trap 'rm -rf "$work"' EXIT
 bin=$work/bin
 mkdir "$bin"
 unset CI CC CXX NO_COLOR
+esc=$(printf '\033')
 
 # tool NAME: its standard input becomes a program of that name.
 tool()
@@ -52,6 +53,16 @@ install()
     rc=$?
 }
 
+# The same on a terminal on which somebody types $1; variables for env after.
+install_on_terminal()
+{
+    answer=$1
+    shift
+    out=$(echo "$answer" | script -qec "env $* TERM=xterm PATH='$bin' \
+        '$bin/sh' '$quickstart' --build '$work/build' install" /dev/null 2>&1)
+    rc=$?
+}
+
 n=0
 # check NAME: whether what was run before it succeeded.
 check()
@@ -85,7 +96,7 @@ silent()
     [ ! -s "$work/calls" ]
 }
 
-echo 1..13
+echo 1..18
 
 machine 0
 install
@@ -150,6 +161,29 @@ echo 'exit 1' | tool cc
 install
 [ $rc = 1 ] && says "still not found: build-essential"
 check what_apt_could_not_mend_is_named
+
+if command -v script >/dev/null; then
+    machine 1000
+    install_on_terminal n
+    [ $rc = 1 ] && silent && says 'sudo? [Y/n]'
+    check a_terminal_is_asked_and_no_means_no
+    says "${esc}[1m"
+    check a_terminal_gets_colours
+    install_on_terminal y NO_COLOR=1
+    [ $rc = 0 ] && called 'sudo -n env .*apt-get install -y'
+    check yes_means_yes
+    ! says "${esc}[1m" && ! says "${esc}[3"
+    check no_colours_where_they_are_not_wanted
+    machine 1000
+    install_on_terminal n CI=true
+    [ $rc = 0 ] && called 'apt-get install -y'
+    check ci_is_not_asked
+else
+    for name in no yes colours no_colours ci; do
+        n=$((n + 1))
+        echo "ok $n - ${name}_on_a_terminal # SKIP there is no script(1)"
+    done
+fi
 
 out=$("$quickstart" --nonsense 2>&1)
 rc=$?
