@@ -1,0 +1,19 @@
+#include "config.h"
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+
+void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
+{
+    enum sl_isa best = sl_cpu_best_isa();
+
+    if (isa < best)
+        best = isa;
+    sl_kernels_init_ref(k);
+#ifdef SL_X86_64
+    if (best >= SL_ISA_AVX2)
+        sl_kernels_init_avx2(k);
+    if (best >= SL_ISA_AVX512)
+        sl_kernels_init_avx512(k);
+#endif
+}

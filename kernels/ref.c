@@ -1,0 +1,262 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "src/base/bytes.h"
+#include "src/base/half.h"
+
+/* Weights are unpacked RUN columns at a time and used for POSITIONS inputs.
+ * RUN is also the group of the activations, so that one run has one scale. */
+#define RUN       SL_Q8_GROUP
+#define POSITIONS 16u
+
+/* q of columns [c, c + n) of row r of a block that begins at w. */
+static void unpack(int *q, const struct sl_matrix *m, const uint8_t *w,
+                   unsigned r, uint32_t c, uint32_t n)
+{
+    w += 4 * (size_t)r;
+    for (uint32_t i = 0; i < n; i++, c++) {
+        if (m->fmt == SL_FMT_INT8)
+            q[i] = w[(size_t)(c / 4) * 64 + c % 4] - 128;
+        else
+            q[i] = (w[(size_t)(c / 8) * 64 + c % 4] >> (c & 4) & 15) - 8;
+    }
+}
+
+static void load_weights(float *out, const struct sl_matrix *m,
+                         const uint8_t *w, unsigned r, uint32_t c, uint32_t n)
+{
+    size_t first = (size_t)r * m->cols + c;
+    int q[RUN];
+
+    if (m->fmt == SL_FMT_F32) {
+        memcpy(out, w + first * 4, (size_t)n * 4);
+    } else if (m->fmt == SL_FMT_F16) {
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = sl_half_to_float(sl_load_u16(w + (first + i) * 2));
+    } else {
+        unpack(q, m, w, r, c, n);
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = (float)q[i];
+    }
+}
+
+/* One row of a block for at most POSITIONS inputs. Sums are kept in double,
+ * by groups of weights. */
+static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
+                    const uint16_t *scale, unsigned r, const float *x,
+                    size_t x_stride, size_t n)
+{
+    uint32_t width = sl_fmt_packed(m->fmt) ? m->group_cols : m->cols;
+
+    for (uint32_t c = 0, g = 0; c < m->cols; g++) {
+        uint32_t end = m->cols - c < width ? m->cols : c + width;
+        double part[POSITIONS] = {0};
+        double s = 1;
+
+        if (sl_fmt_packed(m->fmt))
+            s = (double)sl_half_to_float(scale[(size_t)g * SL_BLOCK_ROWS + r]);
+        while (c < end) {
+            uint32_t run = end - c < RUN ? end - c : RUN;
+            float v[RUN];
+
+            load_weights(v, m, w, r, c, run);
+            for (size_t p = 0; p < n; p++)
+                for (uint32_t i = 0; i < run; i++)
+                    part[p] += (double)v[i] * (double)x[p * x_stride + c + i];
+            c += run;
+        }
+        for (size_t p = 0; p < n; p++)
+            sum[p] += part[p] * s;
+    }
+}
+
+static void row_q8(double *sum, const struct sl_matrix *m, const uint8_t *w,
+                   const uint16_t *scale, unsigned r, const int8_t *xq,
+                   const float *xs, size_t n)
+{
+    uint32_t n_runs = m->cols / RUN;
+
+    for (uint32_t run = 0; run < n_runs; run++) {
+        size_t g = (size_t)run * RUN / m->group_cols;
+        double s = (double)sl_half_to_float(scale[g * SL_BLOCK_ROWS + r]);
+        int v[RUN];
+
+        unpack(v, m, w, r, run * RUN, RUN);
+        for (size_t p = 0; p < n; p++) {
+            const int8_t *q = xq + p * m->cols + (size_t)run * RUN;
+            int dot = 0;
+
+            for (uint32_t i = 0; i < RUN; i++)
+                dot += v[i] * q[i];
+            sum[p] += s * (double)xs[p * n_runs + run] * dot;
+        }
+    }
+}
+
+static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
+                   const void *w, const uint16_t *scale, uint32_t n_rows,
+                   const struct sl_acts *a, enum sl_act act)
+{
+    for (uint32_t row = 0; row < n_rows; row++) {
+        uint32_t b = row / SL_BLOCK_ROWS, r = row % SL_BLOCK_ROWS;
+        const uint8_t *wb = (const uint8_t *)w + sl_matrix_block_bytes(m, 0, b);
+        const uint16_t *sb =
+            sl_fmt_packed(m->fmt)
+                ? scale + (size_t)b * sl_matrix_groups(m) * SL_BLOCK_ROWS
+                : NULL;
+
+        for (size_t p = 0; p < a->n; p += POSITIONS) {
+            size_t n = a->n - p < POSITIONS ? a->n - p : POSITIONS;
+            double sum[POSITIONS] = {0};
+
+            if (act == SL_ACT_F32)
+                row_f32(sum, m, wb, sb, r, a->x + p * a->x_stride, a->x_stride,
+                        n);
+            else
+                row_q8(sum, m, wb, sb, r, a->q + p * m->cols,
+                       a->q_scale + p * (m->cols / RUN), n);
+            for (size_t i = 0; i < n; i++)
+                y[(p + i) * y_stride + row] = (float)sum[i];
+        }
+    }
+}
+
+static void matmul_f32_ref(float *y, size_t y_stride, const struct sl_matrix *m,
+                           const void *w, const uint16_t *scale,
+                           uint32_t n_rows, const struct sl_acts *a)
+{
+    matmul(y, y_stride, m, w, scale, n_rows, a, SL_ACT_F32);
+}
+
+static void matmul_q8_ref(float *y, size_t y_stride, const struct sl_matrix *m,
+                          const void *w, const uint16_t *scale, uint32_t n_rows,
+                          const struct sl_acts *a)
+{
+    matmul(y, y_stride, m, w, scale, n_rows, a, SL_ACT_INT8);
+}
+
+static void layer_norm_ref(float *y, const float *x, const float *w,
+                           const float *b, uint32_t h, float eps)
+{
+    double mean = 0, var = 0, inv;
+
+    for (uint32_t i = 0; i < h; i++)
+        mean += (double)x[i];
+    mean /= h;
+    for (uint32_t i = 0; i < h; i++)
+        var += ((double)x[i] - mean) * ((double)x[i] - mean);
+    inv = 1 / sqrt(var / h + (double)eps);
+    for (uint32_t i = 0; i < h; i++)
+        y[i] = (float)(((double)x[i] - mean) * inv) * w[i] + b[i];
+}
+
+/* A scale that is subnormal is coarse: x / scale may leave -127 .. 127 and is
+ * brought back. The comparison also catches NaN. */
+static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
+                            const float *x, uint32_t cols)
+{
+    for (uint32_t g = 0; g < cols / SL_Q8_GROUP; g++, x += SL_Q8_GROUP) {
+        float max = 0;
+        int32_t total = 0;
+
+        for (uint32_t i = 0; i < SL_Q8_GROUP; i++)
+            if (fabsf(x[i]) > max)
+                max = fabsf(x[i]);
+        scale[g] = max / 127;
+        for (uint32_t i = 0; i < SL_Q8_GROUP; i++) {
+            float v = scale[g] > 0 ? x[i] / scale[g] : 0;
+
+            v = v > -127 ? v : -127;
+            v = v < 127 ? v : 127;
+            *q = (int8_t)lrintf(v);
+            total += *q++;
+        }
+        sum[g] = total;
+    }
+}
+
+static void rope_ref(float *x, const float *cos, const float *sin,
+                     uint32_t half)
+{
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+/* gelu(b) = b * Phi(b), Phi(b) = erfc(-b / sqrt 2) / 2: erfc keeps its
+ * precision where 1 + erf would cancel. */
+static void geglu_ref(float *y, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double phi = 0.5 * erfc(-(double)b[i] * M_SQRT1_2);
+
+        y[i] = (float)((double)a[i] * ((double)b[i] * phi));
+    }
+}
+
+/* x/2 * (1 + tanh u) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3);
+ * Hendrycks and Gimpel, Gaussian error linear units, section 2 */
+static void gelu_tanh_ref(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double v = (double)x[i];
+        double u = sqrt(M_2_PI) * (v + 0.044715 * v * v * v);
+
+        y[i] = (float)(v / (1 + exp(-2 * u)));
+    }
+}
+
+static void add_ref(float *y, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += b[i];
+}
+
+static void scale_add_ref(float *y, float alpha, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = alpha * x[i] + y[i];
+}
+
+static void f16_to_f32_ref(float *y, const uint16_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = sl_half_to_float(x[i]);
+}
+
+static void f32_to_f16_ref(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = sl_float_to_half(x[i]);
+}
+
+void sl_kernels_init_ref(struct sl_kernels *k)
+{
+    *k = (struct sl_kernels){
+        .isa = "ref",
+        .matmul =
+            {
+                [SL_FMT_F32] = {matmul_f32_ref, NULL},
+                [SL_FMT_F16] = {matmul_f32_ref, NULL},
+                [SL_FMT_INT8] = {matmul_f32_ref, matmul_q8_ref},
+                [SL_FMT_INT4] = {matmul_f32_ref, matmul_q8_ref},
+            },
+        .layer_norm = layer_norm_ref,
+        .quantize_q8 = quantize_q8_ref,
+        .rope = rope_ref,
+        .attend = sl_attend_ref,
+        .geglu = geglu_ref,
+        .gelu_tanh = gelu_tanh_ref,
+        .add = add_ref,
+        .scale_add = scale_add_ref,
+        .f16_to_f32 = f16_to_f32_ref,
+        .f32_to_f16 = f32_to_f16_ref,
+    };
+}

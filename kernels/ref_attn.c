@@ -1,0 +1,55 @@
+#include "config.h"
+
+#include <math.h>
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "src/base/half.h"
+
+/* Value i of the key (or value) of position j. */
+static double kv_at(const struct sl_attend_args *a, const void *const *pages,
+                    uint32_t j, uint32_t i)
+{
+    const void *page = pages[j / a->page_len];
+    size_t at = (size_t)(j % a->page_len) * a->d + i;
+
+    if (a->kv_f16)
+        return (double)sl_half_to_float(((const uint16_t *)page)[at]);
+    return (double)((const float *)page)[at];
+}
+
+static void attend_one(const struct sl_attend_args *a, size_t row)
+{
+    const float *q = a->q + row * a->q_stride;
+    float *out = a->out + row * a->out_stride;
+    uint32_t n = a->n_keys[row];
+    float max = -INFINITY;
+    double sum = 0;
+
+    for (uint32_t j = 0; j < n; j++) {
+        double dot = 0;
+
+        for (uint32_t i = 0; i < a->d; i++)
+            dot += (double)q[i] * kv_at(a, a->k_pages, j, i);
+        a->scores[j] = (float)(dot * (double)a->scale);
+        if (a->scores[j] > max)
+            max = a->scores[j];
+    }
+    for (uint32_t j = 0; j < n; j++) {
+        a->scores[j] = expf(a->scores[j] - max);
+        sum += (double)a->scores[j];
+    }
+    for (uint32_t i = 0; i < a->d; i++) {
+        double v = 0;
+
+        for (uint32_t j = 0; j < n; j++)
+            v += (double)a->scores[j] * kv_at(a, a->v_pages, j, i);
+        out[i] = (float)(v / sum);
+    }
+}
+
+void sl_attend_ref(const struct sl_attend_args *args)
+{
+    for (size_t row = 0; row < args->n_q; row++)
+        attend_one(args, row);
+}

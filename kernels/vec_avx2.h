@@ -1,0 +1,313 @@
+/*
+ * vec_avx2.h - what the vec_*.h kernels are written in, for AVX2 with FMA and
+ * F16C; see vec_avx512.h for the meaning of the names
+ */
+#ifndef SL_KERNELS_VEC_AVX2_H
+#define SL_KERNELS_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define W           8
+#define FLOAT_ROWS  2
+#define FLOAT_TILE  4
+#define PACKED_TILE 2
+#define Q8_TILE     4
+#define ISA(name)   name##_avx2
+#define ISA_NAME    "avx2"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256d vd;
+
+INLINE vi vec_mask(size_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE vf vf_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+INLINE vf vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+INLINE vf vf_load_n(const float *p, size_t n)
+{
+    return _mm256_maskload_ps(p, vec_mask(n));
+}
+
+INLINE void vf_store(float *p, vf x)
+{
+    _mm256_storeu_ps(p, x);
+}
+
+INLINE void vf_store_n(float *p, vf x, size_t n)
+{
+    _mm256_maskstore_ps(p, vec_mask(n), x);
+}
+
+INLINE vf vf_load_half(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
+INLINE vf vf_load_half_n(const void *p, size_t n)
+{
+    uint16_t h[W] = {0};
+
+    memcpy(h, p, n * sizeof *h);
+    return vf_load_half(h);
+}
+
+INLINE void vf_store_half(void *p, vf x)
+{
+    _mm_storeu_si128(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+INLINE void vf_store_half_n(void *p, vf x, size_t n)
+{
+    uint16_t h[W];
+
+    vf_store_half(h, x);
+    memcpy(p, h, n * sizeof *h);
+}
+
+INLINE vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+
+INLINE vf vf_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+
+INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+INLINE vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+
+INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+INLINE vf vf_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+INLINE vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+
+INLINE vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+INLINE vf vf_select_less(vf a, vf b, vf x, vf y)
+{
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+
+INLINE vi vf_to_int(vf a)
+{
+    return _mm256_cvtps_epi32(a);
+}
+
+INLINE vf vi_to_float(vi a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+
+INLINE vf vf_pow2(vi n)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
+INLINE float vf_sum(vf a)
+{
+    __m128 q =
+        _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+INLINE float vf_largest(vf a)
+{
+    __m128 q =
+        _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+INLINE vd vd_set(double x)
+{
+    return _mm256_set1_pd(x);
+}
+
+INLINE vd vd_low(vf a)
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+}
+
+INLINE vd vd_high(vf a)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+
+INLINE vd vd_add(vd a, vd b)
+{
+    return _mm256_add_pd(a, b);
+}
+
+INLINE vd vd_sub(vd a, vd b)
+{
+    return _mm256_sub_pd(a, b);
+}
+
+INLINE vd vd_mul(vd a, vd b)
+{
+    return _mm256_mul_pd(a, b);
+}
+
+INLINE double vd_sum(vd a)
+{
+    __m128d h =
+        _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+
+INLINE vf vf_join(vd low, vd high)
+{
+    return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low));
+}
+
+INLINE vi vi_set(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+
+INLINE vi vi_add(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+
+INLINE int32_t vi_sum(vi a)
+{
+    __m128i q = _mm_add_epi32(_mm256_castsi256_si128(a),
+                              _mm256_extracti128_si256(a, 1));
+
+    q = _mm_add_epi32(q, _mm_unpackhi_epi64(q, q));
+    return _mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 1)));
+}
+
+INLINE void vi_store_i8(int8_t *p, vi a)
+{
+    __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(a),
+                                _mm256_extracti128_si256(a, 1));
+
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(h, h));
+}
+
+INLINE vi vi_load_bytes(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+INLINE vi vi_set_bytes(const int8_t *p)
+{
+    int32_t x;
+
+    memcpy(&x, p, sizeof x);
+    return _mm256_set1_epi32(x);
+}
+
+INLINE vf vf_nibble(vi v, int shift)
+{
+    v = _mm256_and_si256(_mm256_srli_epi32(v, shift), _mm256_set1_epi32(15));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(v, _mm256_set1_epi32(8)));
+}
+
+INLINE vf vf_byte(vi v, int i)
+{
+    v = _mm256_xor_si256(v, _mm256_set1_epi32((int)0x80808080u));
+    v = _mm256_slli_epi32(v, 24 - 8 * i);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24));
+}
+
+/* A pair of products is at most 2 * 15 * 128 and eight of them are added, so
+ * 16 bits hold all 32 columns. */
+INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
+                       size_t q_stride, const int n)
+{
+    const vi nibble = _mm256_set1_epi8(15);
+    vi sum[Q8_TILE];
+
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+        sum[p] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) {
+        vi v = vi_load_bytes(w + 64 * u);
+        vi low = _mm256_and_si256(v, nibble);
+        vi high = _mm256_and_si256(_mm256_srli_epi32(v, 4), nibble);
+
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++) {
+            const int8_t *x = q + (size_t)p * q_stride + 8 * u;
+            vi a = _mm256_maddubs_epi16(low, vi_set_bytes(x));
+            vi b = _mm256_maddubs_epi16(high, vi_set_bytes(x + 4));
+
+            sum[p] = _mm256_add_epi16(sum[p], _mm256_add_epi16(a, b));
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+        acc[p] = _mm256_add_epi32(
+            acc[p], _mm256_madd_epi16(sum[p], _mm256_set1_epi16(1)));
+}
+
+/* maddubs would saturate at 255 * 127 * 2; so bytes are widened to 16 bits,
+ * the even and the odd ones of each lane apart. */
+INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
+                       size_t q_stride, const int n)
+{
+#pragma GCC unroll 8
+    for (int u = 0; u < 8; u++) {
+        vi v = vi_load_bytes(w + 64 * u);
+        vi even = _mm256_and_si256(v, _mm256_set1_epi16(255));
+        vi odd = _mm256_srli_epi16(v, 8);
+
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++) {
+            vi x = vi_set_bytes(q + (size_t)p * q_stride + 4 * u);
+            vi x_even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8);
+            vi x_odd = _mm256_srai_epi16(x, 8);
+
+            acc[p] = _mm256_add_epi32(acc[p], _mm256_madd_epi16(even, x_even));
+            acc[p] = _mm256_add_epi32(acc[p], _mm256_madd_epi16(odd, x_odd));
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,294 @@
+/*
+ * vec_avx512.h - what the vec_*.h kernels are written in, for AVX-512
+ *
+ * vf: W floats. vi: W 32-bit integers. vd: W / 2 doubles. Functions ending in
+ * _n touch the first n < W elements only (n may be 0) and read the others as
+ * zero. Included by one .c file of the instruction set's own library, never
+ * by the base library.
+ */
+#ifndef SL_KERNELS_VEC_AVX512_H
+#define SL_KERNELS_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define W           16
+#define FLOAT_ROWS  4 /* rows and positions of a register tile of floats */
+#define FLOAT_TILE  4
+#define PACKED_TILE 4 /* positions of a tile, inputs in FP32 */
+#define Q8_TILE     8 /* positions of a tile, inputs in INT8 */
+#define ISA(name)   name##_avx512
+#define ISA_NAME    "avx512"
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __m512d vd;
+
+INLINE __mmask16 vec_mask(size_t n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+INLINE vf vf_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+INLINE vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+INLINE vf vf_load_n(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(vec_mask(n), p);
+}
+
+INLINE void vf_store(float *p, vf x)
+{
+    _mm512_storeu_ps(p, x);
+}
+
+INLINE void vf_store_n(float *p, vf x, size_t n)
+{
+    _mm512_mask_storeu_ps(p, vec_mask(n), x);
+}
+
+INLINE vf vf_load_half(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+INLINE vf vf_load_half_n(const void *p, size_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), p));
+}
+
+INLINE void vf_store_half(void *p, vf x)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+INLINE void vf_store_half_n(void *p, vf x, size_t n)
+{
+    _mm256_mask_storeu_epi16(p, vec_mask(n),
+                             _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+INLINE vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+INLINE vf vf_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+INLINE vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+/* a * b + c, rounded once */
+INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+/* The second operand where one of them is NaN, as the instruction does. */
+INLINE vf vf_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+INLINE vf vf_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+INLINE vf vf_abs(vf a)
+{
+    return _mm512_abs_ps(a);
+}
+
+/* a < b ? x : y */
+INLINE vf vf_select_less(vf a, vf b, vf x, vf y)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+
+INLINE vi vf_to_int(vf a) /* nearest, ties to even */
+{
+    return _mm512_cvtps_epi32(a);
+}
+
+INLINE vf vi_to_float(vi a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+
+INLINE vf vf_pow2(vi n) /* -127 < n < 128 */
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+}
+
+INLINE float vf_sum(vf a)
+{
+    __m256 h =
+        _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 q =
+        _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+INLINE float vf_largest(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+
+INLINE vd vd_set(double x)
+{
+    return _mm512_set1_pd(x);
+}
+
+INLINE vd vd_low(vf a)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+}
+
+INLINE vd vd_high(vf a)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+
+INLINE vd vd_add(vd a, vd b)
+{
+    return _mm512_add_pd(a, b);
+}
+
+INLINE vd vd_sub(vd a, vd b)
+{
+    return _mm512_sub_pd(a, b);
+}
+
+INLINE vd vd_mul(vd a, vd b)
+{
+    return _mm512_mul_pd(a, b);
+}
+
+INLINE double vd_sum(vd a)
+{
+    return _mm512_reduce_add_pd(a);
+}
+
+INLINE vf vf_join(vd low, vd high)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)),
+                              _mm512_cvtpd_ps(high), 1);
+}
+
+INLINE vi vi_set(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+
+INLINE vi vi_add(vi a, vi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+INLINE int32_t vi_sum(vi a)
+{
+    return _mm512_reduce_add_epi32(a);
+}
+
+INLINE void vi_store_i8(int8_t *p, vi a) /* values within -128 .. 127 */
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
+}
+
+INLINE vi vi_load_bytes(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+/* Four bytes to every lane. */
+INLINE vi vi_set_bytes(const int8_t *p)
+{
+    int32_t x;
+
+    memcpy(&x, p, sizeof x);
+    return _mm512_set1_epi32(x);
+}
+
+/* The nibble at bit `shift` of each lane, less 8. The permutation looks at
+ * the four low bits of its index only, so nothing needs masking. */
+INLINE vf vf_nibble(vi v, int shift)
+{
+    const vf value =
+        _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)shift), value);
+}
+
+/* Byte i of each lane, less 128. */
+INLINE vf vf_byte(vi v, int i)
+{
+    v = _mm512_xor_si512(v, _mm512_set1_epi32((int)0x80808080u));
+    v = _mm512_slli_epi32(v, (unsigned)(24 - 8 * i));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
+}
+
+/* acc[p] += products of 32 columns, weights still offset: w holds one unit
+ * every 64 bytes, q 32 values every q_stride bytes, a line for each of n
+ * positions. */
+INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
+                       size_t q_stride, const int n)
+{
+    const vi nibble = _mm512_set1_epi8(15);
+
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) {
+        vi v = vi_load_bytes(w + 64 * u);
+        vi low = _mm512_and_si512(v, nibble);
+        vi high = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
+
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            acc[p] = _mm512_dpbusd_epi32(
+                acc[p], low, vi_set_bytes(q + (size_t)p * q_stride + 8 * u));
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            acc[p] = _mm512_dpbusd_epi32(
+                acc[p], high,
+                vi_set_bytes(q + (size_t)p * q_stride + 8 * u + 4));
+    }
+}
+
+INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
+                       size_t q_stride, const int n)
+{
+#pragma GCC unroll 8
+    for (int u = 0; u < 8; u++) {
+        vi v = vi_load_bytes(w + 64 * u);
+
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            acc[p] = _mm512_dpbusd_epi32(
+                acc[p], v, vi_set_bytes(q + (size_t)p * q_stride + 4 * u));
+    }
+}
+
+#endif

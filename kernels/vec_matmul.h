@@ -1,0 +1,382 @@
+/*
+ * vec_matmul.h - matrix products over any vec_<isa>.h
+ *
+ * A product of row and position is always summed the same way: in the lanes
+ * (floats: columns c, c + W, ...; packed: by group), in the order of the
+ * columns. Rows and positions are taken several at a time only to use what
+ * was loaded more than once.
+ */
+#ifndef SL_KERNELS_VEC_MATMUL_H
+#define SL_KERNELS_VEC_MATMUL_H
+
+#include "kernels/kernels.h"
+
+#define UNIT_BYTES 64
+/* Streams of weights are read this far ahead of their use. */
+#define AHEAD 1024
+
+INLINE vf float_load(const uint8_t *w, size_t c, const bool f16)
+{
+    if (f16)
+        return vf_load_half(w + c * 2);
+    return vf_load((const float *)(const void *)(w + c * 4));
+}
+
+INLINE vf float_load_n(const uint8_t *w, size_t c, size_t n, const bool f16)
+{
+    if (f16)
+        return vf_load_half_n(w + c * 2, n);
+    return vf_load_n((const float *)(const void *)(w + c * 4), n);
+}
+
+/* n_rows x n products of dense rows. */
+INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
+                       size_t row_bytes, const int n_rows, const float *x,
+                       size_t x_stride, const int n, size_t cols,
+                       const bool f16)
+{
+    size_t full = cols - cols % W, rest = cols % W;
+    vf acc[FLOAT_ROWS][FLOAT_TILE];
+
+#pragma GCC unroll 4
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            acc[r][p] = vf_set(0);
+    for (size_t c = 0; c < full; c += W) {
+        vf v[FLOAT_TILE];
+
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            v[p] = vf_load(x + (size_t)p * x_stride + c);
+#pragma GCC unroll 4
+        for (int r = 0; r < n_rows; r++) {
+            vf u = float_load(w + (size_t)r * row_bytes, c, f16);
+
+#pragma GCC unroll 4
+            for (int p = 0; p < n; p++)
+                acc[r][p] = vf_fma(u, v[p], acc[r][p]);
+        }
+    }
+    if (rest != 0) {
+#pragma GCC unroll 4
+        for (int r = 0; r < n_rows; r++) {
+            vf u = float_load_n(w + (size_t)r * row_bytes, full, rest, f16);
+
+#pragma GCC unroll 4
+            for (int p = 0; p < n; p++)
+                acc[r][p] =
+                    vf_fma(u, vf_load_n(x + (size_t)p * x_stride + full, rest),
+                           acc[r][p]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            y[(size_t)p * y_stride + r] = vf_sum(acc[r][p]);
+}
+
+INLINE void matmul_float(float *y, size_t y_stride, const struct sl_matrix *m,
+                         const uint8_t *w, uint32_t n_rows,
+                         const struct sl_acts *a, const bool f16)
+{
+    size_t row_bytes = (size_t)m->cols * (f16 ? 2 : 4);
+
+    /* A block of rows at a time, so that its weights stay near while the
+     * positions pass. */
+    for (uint32_t first = 0; first < n_rows; first += SL_BLOCK_ROWS) {
+        uint32_t end =
+            n_rows - first < SL_BLOCK_ROWS ? n_rows : first + SL_BLOCK_ROWS;
+
+        for (size_t p = 0; p < a->n;) {
+            bool tile = a->n - p >= FLOAT_TILE;
+            const float *x = a->x + p * a->x_stride;
+
+            for (uint32_t r = first; r < end;) {
+                bool rows = end - r >= FLOAT_ROWS;
+                const uint8_t *wr = w + r * row_bytes;
+                float *yr = y + p * y_stride + r;
+
+                if (rows && tile)
+                    float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
+                               a->x_stride, FLOAT_TILE, m->cols, f16);
+                else if (rows)
+                    float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
+                               a->x_stride, 1, m->cols, f16);
+                else if (tile)
+                    float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
+                               FLOAT_TILE, m->cols, f16);
+                else
+                    float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
+                               1, m->cols, f16);
+                r += rows ? FLOAT_ROWS : 1;
+            }
+            p += tile ? FLOAT_TILE : 1;
+        }
+    }
+}
+
+static void ISA(matmul_f32)(float *y, size_t y_stride,
+                            const struct sl_matrix *m, const void *w,
+                            const uint16_t *scale, uint32_t n_rows,
+                            const struct sl_acts *acts)
+{
+    matmul_float(y, y_stride, m, w, n_rows, acts, false);
+}
+
+static void ISA(matmul_f16)(float *y, size_t y_stride,
+                            const struct sl_matrix *m, const void *w,
+                            const uint16_t *scale, uint32_t n_rows,
+                            const struct sl_acts *acts)
+{
+    matmul_float(y, y_stride, m, w, n_rows, acts, true);
+}
+
+/* Where one call of a packed kernel works: W rows of a block. */
+struct packed {
+    const struct sl_matrix *m;
+    const uint8_t *w;      /* the first unit's bytes of these rows */
+    const uint16_t *scale; /* the first group's */
+    float *y;
+    size_t y_stride;
+    uint32_t n_rows; /* of the W, to be written */
+};
+
+INLINE void packed_store(const struct packed *k, size_t p, vf v)
+{
+    float *y = k->y + p * k->y_stride;
+
+    if (k->n_rows >= W)
+        vf_store(y, v);
+    else
+        vf_store_n(y, v, k->n_rows);
+}
+
+/* acc[p][i] += columns i and, in INT4, i + 4 of one unit. */
+INLINE void unit_f32(vf acc[][4], const uint8_t *w, const float *x,
+                     size_t x_stride, const int n, const bool int4)
+{
+    vi v = vi_load_bytes(w);
+
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        vf u = int4 ? vf_nibble(v, 8 * i) : vf_byte(v, i);
+
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            acc[p][i] =
+                vf_fma(u, vf_set(x[(size_t)p * x_stride + i]), acc[p][i]);
+    }
+    if (!int4)
+        return;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        vf u = vf_nibble(v, 8 * i + 4);
+
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            acc[p][i] =
+                vf_fma(u, vf_set(x[(size_t)p * x_stride + 4 + i]), acc[p][i]);
+    }
+}
+
+/* A unit of which only columns [from, to) belong to the group: the others
+ * count as zero and their inputs are not read. */
+INLINE void unit_f32_part(vf acc[][4], const uint8_t *w, const float *x,
+                          size_t x_stride, uint32_t from, uint32_t to,
+                          const int n, const bool int4)
+{
+    float part[PACKED_TILE * 8] = {0};
+
+    for (int p = 0; p < n; p++)
+        for (uint32_t i = from; i < to; i++)
+            part[p * 8 + (int)i] = x[(size_t)p * x_stride + i];
+    unit_f32(acc, w, part, 8, n, int4);
+}
+
+INLINE void packed_f32(const struct packed *k, const struct sl_acts *a,
+                       size_t p0, const int n, const bool int4)
+{
+    const uint32_t unit = int4 ? 8 : 4;
+    const float *x = a->x + p0 * a->x_stride;
+    const uint16_t *scale = k->scale;
+    uint32_t cols = k->m->cols, width = k->m->group_cols;
+    vf total[PACKED_TILE];
+
+#pragma GCC unroll 4
+    for (int p = 0; p < n; p++)
+        total[p] = vf_set(0);
+    for (uint32_t c = 0; c < cols; scale += SL_BLOCK_ROWS) {
+        uint32_t end = cols - c < width ? cols : c + width;
+        vf acc[PACKED_TILE][4], s = vf_load_half(scale);
+
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                acc[p][i] = vf_set(0);
+        while (c < end) {
+            uint32_t from = c % unit;
+            const uint8_t *w = k->w + (size_t)(c / unit) * UNIT_BYTES;
+            uint32_t to = end - c < unit - from ? from + end - c : unit;
+
+            if (to - from < unit) {
+                unit_f32_part(acc, w, x + (c - from), a->x_stride, from, to, n,
+                              int4);
+                c += to - from;
+                continue;
+            }
+            for (; end - c >= unit; c += unit, w += UNIT_BYTES) {
+                _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+                unit_f32(acc, w, x + c, a->x_stride, n, int4);
+            }
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            total[p] = vf_fma(vf_add(vf_add(acc[p][0], acc[p][1]),
+                                     vf_add(acc[p][2], acc[p][3])),
+                              s, total[p]);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < n; p++)
+        packed_store(k, p0 + (size_t)p, total[p]);
+}
+
+/* A group of 32 activations is summed exactly, in integers: unsigned weights
+ * w + offset by q, less offset * (sum of q). */
+INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
+                      size_t p0, const int n, const bool int4)
+{
+    const int bytes = (int4 ? 4 : 8) * UNIT_BYTES;
+    uint32_t runs = k->m->cols / SL_Q8_GROUP;
+    uint32_t width =
+        k->m->group_cols < k->m->cols ? k->m->group_cols : k->m->cols;
+    uint32_t run = 0;
+    const int8_t *q = a->q + p0 * a->cols;
+    const float *q_scale = a->q_scale + p0 * runs;
+    const int32_t *q_sum = a->q_sum + p0 * runs;
+    const uint8_t *w = k->w;
+    const uint16_t *scale = k->scale;
+    vf total[Q8_TILE];
+
+    width /= SL_Q8_GROUP;
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+        total[p] = vf_set(0);
+    for (; run < runs; scale += SL_BLOCK_ROWS) {
+        uint32_t end = runs - run < width ? runs : run + width;
+        vf part[Q8_TILE], s = vf_load_half(scale);
+
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            part[p] = vf_set(0);
+        for (; run < end; run++, w += bytes, q += SL_Q8_GROUP) {
+            vi acc[Q8_TILE];
+
+#pragma GCC unroll 8
+            for (int i = 0; i < bytes; i += UNIT_BYTES)
+                _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                acc[p] =
+                    vi_set((int4 ? -8 : -128) * q_sum[(size_t)p * runs + run]);
+            if (int4)
+                dot32_int4(acc, w, q, a->cols, n);
+            else
+                dot32_int8(acc, w, q, a->cols, n);
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                part[p] =
+                    vf_fma(vi_to_float(acc[p]),
+                           vf_set(q_scale[(size_t)p * runs + run]), part[p]);
+        }
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            total[p] = vf_fma(part[p], s, total[p]);
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+        packed_store(k, p0 + (size_t)p, total[p]);
+}
+
+/* Tiles of all positions for W rows. */
+INLINE void packed_rows(const struct packed *k, const struct sl_acts *a,
+                        const bool q8, const bool int4)
+{
+    size_t p = 0;
+
+    if (q8) {
+        for (; a->n - p >= Q8_TILE; p += Q8_TILE)
+            packed_q8(k, a, p, Q8_TILE, int4);
+        for (; a->n - p >= 4; p += 4)
+            packed_q8(k, a, p, 4, int4);
+        for (; a->n - p >= 2; p += 2)
+            packed_q8(k, a, p, 2, int4);
+        if (p < a->n)
+            packed_q8(k, a, p, 1, int4);
+        return;
+    }
+    for (; a->n - p >= PACKED_TILE; p += PACKED_TILE)
+        packed_f32(k, a, p, PACKED_TILE, int4);
+    for (; p < a->n; p++)
+        packed_f32(k, a, p, 1, int4);
+}
+
+INLINE void matmul_packed(float *y, size_t y_stride, const struct sl_matrix *m,
+                          const uint8_t *w, const uint16_t *scale,
+                          uint32_t n_rows, const struct sl_acts *a,
+                          const bool q8, const bool int4)
+{
+    size_t padded = ((size_t)m->cols + 7) / 8 * 8;
+    size_t block_bytes = padded * SL_BLOCK_ROWS / (int4 ? 2 : 1);
+    size_t groups = ((size_t)m->cols + m->group_cols - 1) / m->group_cols;
+
+    for (uint32_t row = 0; row < n_rows; row += W) {
+        size_t b = row / SL_BLOCK_ROWS, r = row % SL_BLOCK_ROWS;
+        struct packed k = {
+            .m = m,
+            .w = w + b * block_bytes + 4 * r,
+            .scale = scale + b * groups * SL_BLOCK_ROWS + r,
+            .y = y + row,
+            .y_stride = y_stride,
+            .n_rows = n_rows - row,
+        };
+
+        packed_rows(&k, a, q8, int4);
+    }
+}
+
+static void ISA(matmul_int8_f32)(float *y, size_t y_stride,
+                                 const struct sl_matrix *m, const void *w,
+                                 const uint16_t *scale, uint32_t n_rows,
+                                 const struct sl_acts *acts)
+{
+    matmul_packed(y, y_stride, m, w, scale, n_rows, acts, false, false);
+}
+
+static void ISA(matmul_int8_q8)(float *y, size_t y_stride,
+                                const struct sl_matrix *m, const void *w,
+                                const uint16_t *scale, uint32_t n_rows,
+                                const struct sl_acts *acts)
+{
+    matmul_packed(y, y_stride, m, w, scale, n_rows, acts, true, false);
+}
+
+static void ISA(matmul_int4_f32)(float *y, size_t y_stride,
+                                 const struct sl_matrix *m, const void *w,
+                                 const uint16_t *scale, uint32_t n_rows,
+                                 const struct sl_acts *acts)
+{
+    matmul_packed(y, y_stride, m, w, scale, n_rows, acts, false, true);
+}
+
+static void ISA(matmul_int4_q8)(float *y, size_t y_stride,
+                                const struct sl_matrix *m, const void *w,
+                                const uint16_t *scale, uint32_t n_rows,
+                                const struct sl_acts *acts)
+{
+    matmul_packed(y, y_stride, m, w, scale, n_rows, acts, true, true);
+}
+
+#endif
