@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/tokenizer.h"
+#include "src/ids.h"
 
 int sl_ids_append(struct sl_ids *ids, const int32_t *v, size_t n,
                   struct sl_error *err)

@@ -15,23 +15,13 @@
 
 #include "src/base/error.h"
 #include "src/hparams.h"
+#include "src/ids.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct sl_tokenizer;
-
-struct sl_ids { /* a growing list; zeroed to begin with, owned */
-    int32_t *v;
-    size_t n, room;
-};
-
-/* Append one id or n of them. Errors: SL_ERR_NOMEM. */
-int sl_ids_add(struct sl_ids *ids, int32_t id, struct sl_error *err);
-int sl_ids_append(struct sl_ids *ids, const int32_t *v, size_t n,
-                  struct sl_error *err);
-void sl_ids_fini(struct sl_ids *ids); /* leaves it zeroed */
 
 /* model: a serialised sentencepiece model, borrowed for the call. Errors:
  * SL_ERR_CORRUPT when it is none, or when hp's ids do not agree with it. */
