@@ -49,7 +49,11 @@ struct sl_ckpt_tensor {
 
 /* Rows [first, first + n) of a 2-D tensor (or elements of a 1-D one) as
  * dense little-endian elements of the tensor's own type, whatever its
- * strides. Errors: SL_ERR_IO naming file and offset. */
+ * strides; takes at most 1 MiB of memory. A tensor of more dimensions counts
+ * as a matrix of shape[0] rows, one of none as a single element. Errors:
+ * SL_ERR_IO or SL_ERR_CORRUPT naming file and offset, SL_ERR_NOMEM,
+ * SL_ERR_USAGE (rows the tensor has not), SL_ERR_UNSUPPORTED (more than two
+ * dimensions whose rows are no even series). */
 int sl_ckpt_read_rows(const struct sl_ckpt_tensor *t, void *out, uint64_t first,
                       uint64_t n, struct sl_error *err);
 /* As above, columns [first_col, first_col + n_cols) only, dense. */
@@ -61,6 +65,7 @@ struct sl_ckpt_shard {
     const char *file;               /* for messages */
     struct sl_ckpt_tensor *tensors; /* sorted by name */
     size_t n_tensors;
+    struct sl_src *src; /* owned: what the tensors' src points to */
 };
 
 struct sl_ckpt {
@@ -90,7 +95,11 @@ int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,
                       size_t *n, struct sl_error *err);
 
 /* One torch.save file on its own (tests, fuzzers): the tensors found under
- * "module", or at the top level where there is no such key. src is moved. */
+ * "module", or at the top level where there is no such key. src is moved,
+ * also when the call fails. Entries that are no tensors, or of an element
+ * type not listed above, are left out with a word to log. Errors:
+ * SL_ERR_CORRUPT, SL_ERR_UNSUPPORTED, SL_ERR_IO, SL_ERR_NOMEM, with file,
+ * tensor and numbers. */
 int sl_torch_open(struct sl_ckpt_shard *shard, struct sl_src *src,
                   const struct sl_log *log, struct sl_error *err);
 void sl_torch_close(struct sl_ckpt_shard *shard);

@@ -28,6 +28,15 @@ void sl_src_close(struct sl_src *src);
 uint64_t sl_src_bytes(const struct sl_src *src);
 const char *sl_src_name(const struct sl_src *src);
 
+/* The file that holds byte off and the place in it, for messages (a memory
+ * source names itself). off may be the source's end. */
+struct sl_src_place {
+    const char *file; /* borrowed from the source */
+    uint64_t off;     /* in that file */
+    uint64_t bytes;   /* of that file */
+};
+struct sl_src_place sl_src_where(const struct sl_src *src, uint64_t off);
+
 /* All n bytes or an error: SL_ERR_IO, or SL_ERR_CORRUPT when the source ends
  * before off + n; both name file, offset and sizes. */
 int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
