@@ -386,7 +386,7 @@ static int take_tensor(struct cursor *c, struct sl_gguf *g,
 static int take_head(struct cursor *c, struct sl_gguf *g, struct sl_error *err)
 {
     uint32_t version = 0;
-    uint64_t n_tensors = 0, n_values = 0, left;
+    uint64_t n_tensors = 0, n_values = 0;
     int rc = want(c, 4, err);
 
     if (rc != 0)
@@ -411,15 +411,12 @@ static int take_head(struct cursor *c, struct sl_gguf *g, struct sl_error *err)
         rc = take_u64(c, &n_values, err);
     if (rc != 0)
         return rc;
-    left = c->file_bytes - c->pos;
-    if (n_tensors > left / LEAST_TENSOR_BYTES ||
-        n_values > left / LEAST_KEY_BYTES)
+    if (n_tensors > UINT32_MAX || n_values > UINT32_MAX)
         return sl_fail(err, SL_ERR_CORRUPT,
-                       "it claims %llu tensors and %llu metadata keys, which "
-                       "%llu bytes cannot hold",
+                       "it claims %llu tensors and %llu metadata keys: it is "
+                       "damaged",
                        (unsigned long long)n_tensors,
-                       (unsigned long long)n_values,
-                       (unsigned long long)c->file_bytes);
+                       (unsigned long long)n_values);
     rc = want(c, n_tensors * LEAST_TENSOR_BYTES + n_values * LEAST_KEY_BYTES,
               err);
     if (rc != 0)
