@@ -1,9 +1,12 @@
 /*
  * io.h - many large reads in flight, behind one table
  *
- * One file, one thread at a time. Reads are page-aligned in file offset,
- * length and memory. io_uring with O_DIRECT is the first choice, a few
- * threads of pread the second; a test's table injects faults.
+ * One file; one thread submits, waits and closes, any thread may wake it.
+ * Reads are page-aligned in file offset, length and memory. io_uring with
+ * O_DIRECT is the first choice, a few threads of pread the second (where
+ * io_uring is forbidden, or the file system refuses direct reads: buffered
+ * io_uring can be slower than threads, axboe/liburing#472); a test's table
+ * injects faults.
  */
 #ifndef SL_OFFLOAD_IO_H
 #define SL_OFFLOAD_IO_H
@@ -16,7 +19,8 @@
 #include "src/base/log.h"
 
 enum sl_io_kind {
-    SL_IO_AUTO, /* io_uring where the kernel has it, else pread threads */
+    SL_IO_AUTO, /* io_uring where direct reads and the kernel allow it,
+                 * else pread threads */
     SL_IO_URING,
     SL_IO_PREAD,
 };
@@ -32,9 +36,10 @@ struct sl_io_config {
     unsigned depth; /* reads in flight at most; 0: 16 */
     bool direct;    /* O_DIRECT; where refused: buffered, page cache
                      * dropped after each read, said once */
-    const struct sl_io_buffer *buffers; /* all reads land inside these */
+    const struct sl_io_buffer *buffers; /* reads land inside these but for
+                                         * a few that happen once */
     size_t n_buffers;
-    const struct sl_log *log;
+    const struct sl_log *log; /* told of every fallback, once */
 };
 
 struct sl_io_read {
@@ -51,6 +56,8 @@ struct sl_io_done {
 
 struct sl_io {
     const struct sl_io_ops *ops;
+    bool direct;     /* reads pass the page cache by */
+    bool registered; /* the buffers are registered with the kernel */
 };
 
 /* A table of functions; every implementation embeds struct sl_io first. */
@@ -60,20 +67,32 @@ struct sl_io_ops {
      * Errors: SL_ERR_IO. */
     int (*submit)(struct sl_io *io, const struct sl_io_read *r,
                   struct sl_error *err);
-    /* Waits until at least one read has ended (or until sl_io wake was
-     * called, then possibly none) and gives up to max of them. Returns how
-     * many, or -1. */
+    /* Waits until a read has ended or wake was called, and gives up to max
+     * reads that have ended. Returns how many (0 after a mere wake), or -1.
+     * Errors: SL_ERR_IO. */
     int (*wait)(struct sl_io *io, struct sl_io_done *done, unsigned max,
                 struct sl_error *err);
+    /* Makes the wait in progress, else the next one, return. Any thread. */
+    void (*wake)(struct sl_io *io);
     void (*close)(struct sl_io *io); /* waits for what is in flight */
 };
+
+#define SL_IO_DEPTH 16u /* reads in flight where the caller does not say */
+
+/* Where reads are not direct, callers keep to these, so that no more than
+ * their product ever lies in the page cache. */
+#define SL_IO_CACHED_DEPTH 4u
+#define SL_IO_CACHED_BYTES (64u << 10)
+
+/* The most memory a reader takes beside its buffers: rings, the stacks of its
+ * threads as far as they are used, the page cache. */
+#define SL_IO_OVERHEAD_BYTES (512u << 10)
 
 /* Opens the reader of the kind asked for, or the best this system allows.
  * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_UNSUPPORTED for SL_IO_URING where
  * the kernel forbids it. */
 int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
                struct sl_error *err);
-unsigned sl_io_default_depth(void);
 
 /* Opens path for reading. *direct tells whether reads must be (and are)
  * direct: want_direct, and the file system takes them, which one page read
