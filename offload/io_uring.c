@@ -18,8 +18,10 @@
 #define PIECE_BYTES (1ull << 30)
 /* Older kernels take at most UIO_MAXIOV pieces. */
 #define MAX_PIECES 1024u
-/* user_data of the poll that wake ends; others are indices of reads. */
-#define WAKE UINT64_MAX
+/* user_data of the poll that wake ends, and of what the kernel would not
+   take; others are indices of reads. */
+#define WAKE    UINT64_MAX
+#define NOTHING (UINT64_MAX - 1)
 /* A busy kernel (EAGAIN, EBUSY) is asked again this often, 1 ms apart. */
 #define SUBMIT_TRIES 1000
 
@@ -101,8 +103,12 @@ static int uring_submit(struct sl_io *io, const struct sl_io_read *r,
     if (u->fixed_file)
         io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data64(sqe, i);
-    if (submit_all(u, err) != 0)
+    if (submit_all(u, err) != 0) {
+        /* It stays in the queue and goes with the next submit. */
+        io_uring_prep_nop(sqe);
+        io_uring_sqe_set_data64(sqe, NOTHING);
         return -1;
+    }
     u->n_free--;
     return 0;
 }
@@ -136,7 +142,7 @@ static int uring_wait(struct sl_io *io, struct sl_io_done *done, unsigned max,
     while (n < max && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
         if (cqe->user_data == WAKE)
             woken = true;
-        else
+        else if (cqe->user_data != NOTHING)
             reap(u, cqe, &done[n++]);
         io_uring_cqe_seen(&u->ring, cqe);
     }
@@ -184,7 +190,7 @@ static void uring_close(struct sl_io *io)
             continue;
         if (rc != 0)
             break;
-        if (cqe->user_data != WAKE)
+        if (cqe->user_data < NOTHING)
             reap(u, cqe, &done);
         io_uring_cqe_seen(&u->ring, cqe);
     }

@@ -3,7 +3,8 @@
  *
  * Events go to a bounded buffer and are written as JSON ("traceEvents") by
  * sl_trace_close; beyond the bound they are counted and dropped. Tracks
- * appear by name in the viewer. Thread-safe.
+ * appear by name in the viewer. Spans may come from any thread. The format:
+ * "Trace Event Format", the document of Chrome's about:tracing (catapult).
  */
 #ifndef SL_OFFLOAD_TRACE_H
 #define SL_OFFLOAD_TRACE_H
@@ -19,20 +20,23 @@ enum sl_track {
     SL_TRACK_COUNT,
 };
 
+#define SL_TRACE_NAME 28u
+
 struct sl_trace;
 
 /* Opens path for writing at once, so that a bad path is found before the
  * run. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
 int sl_trace_open(struct sl_trace **trace, const char *path,
                   struct sl_error *err);
-/* A span [begin_ns, end_ns) of sl_clock_ns; bytes 0 when meaningless. name
- * is copied. trace may be NULL. */
+/* A span [begin_ns, end_ns) of sl_clock_ns; bytes 0 when meaningless. Of name
+ * the first SL_TRACE_NAME - 1 bytes are copied. trace may be NULL. */
 void sl_trace_span(struct sl_trace *trace, enum sl_track track,
                    const char *name, uint64_t begin_ns, uint64_t end_ns,
                    uint64_t bytes);
-/* Writes the file and frees. Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
+/* Writes the file and frees, on failure too; NULL is fine.
+ * Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
 int sl_trace_close(struct sl_trace *trace, struct sl_error *err);
-/* Memory a trace takes at most. */
+/* Memory a trace takes at most, taken as events come. */
 uint64_t sl_trace_bytes(void);
 
 #endif

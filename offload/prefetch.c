@@ -1,0 +1,314 @@
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "offload/stream_impl.h"
+#include "src/base/clock.h"
+
+/* A read that brings nothing is tried again this often: a disk may recover
+   from one bad read, and a network file system may be slow to agree on a
+   file's length. */
+#define RETRIES 2u
+/* EINTR and EAGAIN are no failures, but not for ever. */
+#define AGAIN_RETRIES 1000u
+
+static const struct sl_slab *slab_of(const struct sl_stream *st,
+                                     const struct sl_place *p)
+{
+    return &st->config.slabs[p->slab];
+}
+
+/* Size of one read of an extent: equal parts, so that the last is not tiny. */
+static uint32_t chunk_bytes(const struct sl_stream *st, uint64_t extent_bytes)
+{
+    uint64_t n = sl_div_up(extent_bytes, st->config.read_bytes);
+
+    return (uint32_t)sl_round_up(sl_div_up(extent_bytes, n), SL_PAGE_BYTES);
+}
+
+static void begin_extent(struct sl_stream *st)
+{
+    struct sl_cursor *c = &st->cursor;
+    const struct sl_slab *s = slab_of(st, c->place);
+
+    c->extent_done = 0;
+    c->chunk = chunk_bytes(st, sl_extent_load_bytes(&s->extents[c->extent]));
+}
+
+/* Finds the next slab to read and takes its place. Returns false when there
+   is nothing to read now: no slot is empty, or all residents are there. */
+static bool begin_slab(struct sl_stream *st)
+{
+    const struct sl_plan *plan = st->config.plan;
+    struct sl_cursor *c = &st->cursor;
+    struct sl_place *p = NULL;
+
+    pthread_mutex_lock(&st->mutex);
+    for (size_t i = 0; i < plan->n_slabs && p == NULL; i++) {
+        size_t slab = c->next_slab;
+        bool streamed = plan->home[slab] == SL_HOME_DISK;
+
+        p = &st->places[streamed ? c->next_slot : st->place_of[slab]];
+        if (p->state == SL_PLACE_EMPTY) {
+            p->state = SL_PLACE_LOADING;
+            p->slab = slab;
+            p->missing_bytes = sl_slab_load_bytes(&st->config.slabs[slab]);
+            if (streamed)
+                c->next_slot = (c->next_slot + 1) % plan->n_slots;
+        } else {
+            p = NULL;
+            if (streamed) {
+                st->starved = true;
+                break;
+            }
+        }
+        c->next_slab = (slab + 1) % plan->n_slabs;
+    }
+    pthread_mutex_unlock(&st->mutex);
+    if (p == NULL)
+        return false;
+    c->place = p;
+    c->extent = 0;
+    c->at = p->base;
+    begin_extent(st);
+    return true;
+}
+
+static bool in_flight(const struct sl_stream *st)
+{
+    return st->n_idle < st->config.depth;
+}
+
+/* Hands the rest of a request to the reader. */
+static int submit(struct sl_stream *st, struct sl_request *q,
+                  struct sl_error *err)
+{
+    struct sl_io_read r = {
+        .buf = q->buf + q->done,
+        .off = q->off + q->done,
+        .bytes = q->bytes - q->done,
+        .tag = (uint64_t)(q - st->requests),
+    };
+
+    if (st->io->ops->submit(st->io, &r, err) == 0)
+        return 0;
+    sl_error_prefix(err, "%s: slab %zu, %u bytes at %llu: ", st->config.path,
+                    q->place->slab, r.bytes, (unsigned long long)r.off);
+    return -1;
+}
+
+/* Asks for the next part of the slab at the cursor. */
+static int issue_chunk(struct sl_stream *st, struct sl_error *err)
+{
+    struct sl_cursor *c = &st->cursor;
+    const struct sl_slab *s = slab_of(st, c->place);
+    const struct sl_extent *e = &s->extents[c->extent];
+    uint64_t left = sl_extent_load_bytes(e) - c->extent_done;
+    struct sl_request *q = &st->requests[st->idle[st->n_idle - 1]];
+
+    *q = (struct sl_request){
+        .place = c->place,
+        .buf = c->at,
+        .off = sl_extent_load_off(e) + c->extent_done,
+        .bytes = left < c->chunk ? (uint32_t)left : c->chunk,
+        .begin_ns = sl_clock_ns(),
+    };
+    if (submit(st, q, err) != 0)
+        return -1;
+    if (!in_flight(st)) {
+        pthread_mutex_lock(&st->mutex);
+        st->busy_since_ns = q->begin_ns;
+        pthread_mutex_unlock(&st->mutex);
+    }
+    st->n_idle--;
+    c->at += q->bytes;
+    c->extent_done += q->bytes;
+    if (q->bytes < left)
+        return 0;
+    if (++c->extent < s->n_extents)
+        begin_extent(st);
+    else
+        c->place = NULL;
+    return 0;
+}
+
+/* Keeps as many reads in flight as there may be. */
+static int issue(struct sl_stream *st, struct sl_error *err)
+{
+    while (st->n_idle > 0 && (st->cursor.place != NULL || begin_slab(st)))
+        if (issue_chunk(st, err) != 0)
+            return -1;
+    return 0;
+}
+
+static int fail_end(const struct sl_stream *st, const struct sl_request *q,
+                    uint64_t end, struct sl_error *err)
+{
+    const struct sl_slab *s = slab_of(st, q->place);
+    const struct sl_extent *last = &s->extents[s->n_extents - 1];
+    struct stat file;
+
+    /* A read all beyond the end does not tell where the end is. */
+    if (stat(st->config.path, &file) == 0 && (uint64_t)file.st_size < end)
+        end = (uint64_t)file.st_size;
+
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: the file ends at byte %llu, but slab %zu goes on to "
+                   "%llu: it is cut short",
+                   st->config.path, (unsigned long long)end, q->place->slab,
+                   (unsigned long long)(last->off + last->bytes));
+}
+
+/* Looks at how a read ended. Returns 1 when the request is complete, 0 when
+   its rest is to be read. Only whole pages count: a direct read cannot go on
+   from within one. */
+static int judge(const struct sl_stream *st, struct sl_request *q, int result,
+                 struct sl_error *err)
+{
+    static const struct timespec pause = {.tv_nsec = 1000000};
+    uint32_t left = q->bytes - q->done;
+    uint32_t got = result > 0 ? (uint32_t)result : 0;
+    bool again = result == -EINTR || result == -EAGAIN;
+
+    if (got >= left)
+        return 1;
+    if (got >= SL_PAGE_BYTES) {
+        q->done += (uint32_t)sl_round_down(got, SL_PAGE_BYTES);
+        q->tries = 0;
+        return 0;
+    }
+    if (q->tries++ < (again ? AGAIN_RETRIES : RETRIES)) {
+        if (again)
+            nanosleep(&pause, NULL);
+        return 0;
+    }
+    if (result >= 0)
+        return fail_end(st, q, q->off + q->done + got, err);
+    return sl_fail_os(
+        err, -result, "%s: reading %u bytes at %llu for slab %zu, %u times",
+        st->config.path, left, (unsigned long long)(q->off + q->done),
+        q->place->slab, q->tries);
+}
+
+/* The request's bytes are all there. */
+static void complete(struct sl_stream *st, struct sl_request *q)
+{
+    struct sl_place *p = q->place;
+    uint64_t now = sl_clock_ns();
+    char name[SL_TRACE_NAME];
+
+    if (st->config.trace != NULL) {
+        snprintf(name, sizeof name, "slab %zu", p->slab);
+        sl_trace_span(st->config.trace, SL_TRACK_READS, name, q->begin_ns, now,
+                      q->bytes);
+    }
+    pthread_mutex_lock(&st->mutex);
+    st->stats.bytes_read += q->bytes;
+    st->stats.reads++;
+    p->missing_bytes -= q->bytes;
+    if (p->missing_bytes == 0) {
+        p->state = SL_PLACE_READY;
+        pthread_cond_signal(&st->ready);
+    }
+    pthread_mutex_unlock(&st->mutex);
+}
+
+/* Gives a request back. */
+static void retire(struct sl_stream *st, struct sl_request *q)
+{
+    st->idle[st->n_idle++] = (unsigned)(q - st->requests);
+    if (in_flight(st))
+        return;
+    pthread_mutex_lock(&st->mutex);
+    st->stats.busy_ns += sl_clock_ns() - st->busy_since_ns;
+    st->busy_since_ns = 0;
+    pthread_mutex_unlock(&st->mutex);
+}
+
+/* Takes one ended read. With `last` set nothing is tried again. */
+static int take(struct sl_stream *st, const struct sl_io_done *done, bool last,
+                struct sl_error *err)
+{
+    struct sl_request *q = &st->requests[done->tag];
+    int rc = judge(st, q, done->result, err);
+
+    if (rc == 0 && !last) {
+        pthread_mutex_lock(&st->mutex);
+        st->stats.retries++;
+        pthread_mutex_unlock(&st->mutex);
+        rc = submit(st, q, err);
+        if (rc == 0)
+            return 0;
+    }
+    if (rc == 1)
+        complete(st, q);
+    retire(st, q);
+    return rc < 0 ? -1 : 0;
+}
+
+/* Waits for reads and takes them all, also after one has failed; that comes
+   out in *failed. Returns -1 when there is no more waiting. */
+static int collect(struct sl_stream *st, bool last, bool *failed,
+                   struct sl_error *err)
+{
+    struct sl_io_done done[SL_IO_DEPTH];
+    struct sl_error later;
+    int n = st->io->ops->wait(st->io, done, SL_IO_DEPTH, err);
+
+    *failed = n < 0;
+    if (n < 0) {
+        sl_error_prefix(err, "%s: ", st->config.path);
+        return -1;
+    }
+    for (int i = 0; i < n; i++)
+        if (take(st, &done[i], last || *failed, *failed ? &later : err) != 0)
+            *failed = true;
+    return 0;
+}
+
+static bool stopped(struct sl_stream *st)
+{
+    bool stop;
+
+    pthread_mutex_lock(&st->mutex);
+    stop = st->stop;
+    pthread_mutex_unlock(&st->mutex);
+    return stop;
+}
+
+/* Lets the reads in flight end, whose slabs can still be used, then tells
+   get. */
+static void report(struct sl_stream *st, const struct sl_error *failure)
+{
+    struct sl_error later;
+    bool failed;
+
+    while (in_flight(st) && !stopped(st))
+        if (collect(st, true, &failed, &later) != 0)
+            break;
+    pthread_mutex_lock(&st->mutex);
+    st->failed = true;
+    st->failure = *failure;
+    pthread_cond_signal(&st->ready);
+    pthread_mutex_unlock(&st->mutex);
+}
+
+void *sl_prefetch_main(void *arg)
+{
+    struct sl_stream *st = arg;
+    struct sl_error err;
+    bool failed = false;
+
+    while (!failed && !stopped(st)) {
+        failed = issue(st, &err) != 0;
+        if (!failed)
+            collect(st, false, &failed, &err);
+    }
+    if (failed)
+        report(st, &err);
+    return NULL;
+}

@@ -1,0 +1,91 @@
+/*
+ * stream_impl.h - what the two threads of a stream share
+ *
+ * stream.c is the compute thread's side (get and put), prefetch.c the reader
+ * thread. A place holds one slab: a slot of the ring, or a resident's home.
+ * Both threads walk the slabs in the same order and the slots in turn, so
+ * neither ever has to search.
+ */
+#ifndef SL_OFFLOAD_STREAM_IMPL_H
+#define SL_OFFLOAD_STREAM_IMPL_H
+
+#include <pthread.h>
+
+#include "offload/stream.h"
+#include "src/base/mem.h"
+
+/*
+ *   state      owner                  becomes
+ *   EMPTY      reader                 LOADING  the reader begins a slab
+ *   LOADING    reader and kernel      READY    its last read has ended
+ *   READY      nobody                 HELD     get
+ *   HELD       compute                EMPTY    put of a slot
+ *                                     READY    put of a resident
+ */
+enum sl_place_state {
+    SL_PLACE_EMPTY,
+    SL_PLACE_LOADING,
+    SL_PLACE_READY,
+    SL_PLACE_HELD,
+};
+
+struct sl_place {
+    uint8_t *base;
+    size_t slab;            /* from LOADING on */
+    uint64_t missing_bytes; /* while LOADING: reads that have not ended */
+    enum sl_place_state state;
+};
+
+/* A read in flight. */
+struct sl_request {
+    struct sl_place *place;
+    uint8_t *buf;
+    uint64_t off;
+    uint32_t bytes;
+    uint32_t done;     /* whole pages that are there already */
+    unsigned tries;    /* since the last page that came */
+    uint64_t begin_ns; /* of the first try */
+};
+
+/* Where the reader is. */
+struct sl_cursor {
+    size_t next_slab;       /* to begin */
+    uint32_t next_slot;     /* to begin it in, if it is streamed */
+    struct sl_place *place; /* being read; NULL: between slabs */
+    uint32_t extent;
+    uint64_t extent_done; /* bytes of the extent's pages asked for */
+    uint32_t chunk;       /* size of one read of this extent */
+    uint8_t *at;          /* where the next read goes */
+};
+
+struct sl_stream {
+    struct sl_stream_config config; /* depth and read_bytes settled */
+    struct sl_io *io;
+    pthread_t thread;
+    struct sl_region ring, residents;
+    struct sl_place *places; /* (n_slots) the ring, then the residents */
+    uint32_t *place_of;      /* (n_slabs) the places of residents */
+
+    /* the reader's */
+    struct sl_cursor cursor;
+    struct sl_request *requests; /* (depth) */
+    unsigned *idle;              /* (depth) stack of unused requests */
+    unsigned n_idle;
+
+    /* compute's */
+    size_t get_slab, put_slab;   /* next of each */
+    uint32_t get_slot, put_slot; /* likewise, if they are streamed */
+
+    pthread_mutex_t mutex; /* guards the places' states and what follows */
+    pthread_cond_t ready;  /* a place became READY, or failed */
+    bool starved;          /* the reader waits for an empty slot */
+    bool stop, failed;
+    struct sl_error failure; /* the first one, if failed */
+    struct sl_stream_stats stats;
+    uint64_t busy_since_ns; /* 0: nothing in flight */
+};
+
+/* The reader thread. arg: struct sl_stream. */
+void *sl_prefetch_main(void *arg);
+
+#endif

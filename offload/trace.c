@@ -1,0 +1,235 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "offload/trace.h"
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+
+/* GLM-130B at INT4 is 16,000 reads of 4 MiB a pass: seven passes. */
+#define MAX_EVENTS   131072u
+#define BUFFER_BYTES (64u << 10)
+/* Written between two visits to the disk: about a megabyte. */
+#define SETTLE_EVENTS 4096u
+
+struct event {
+    uint64_t begin_ns, end_ns, bytes;
+    uint32_t track;
+    char name[SL_TRACE_NAME];
+};
+
+struct sl_trace {
+    FILE *file;
+    char *path;
+    char *buffer;          /* of file */
+    uint64_t start_ns;     /* time 0 of the trace */
+    pthread_mutex_t mutex; /* guards what follows */
+    struct sl_region region;
+    struct event *events; /* (MAX_EVENTS) in region */
+    uint32_t n;
+    uint64_t dropped;
+};
+
+static const char *const track_names[SL_TRACK_COUNT] = {
+    [SL_TRACK_READS] = "disk reads",
+    [SL_TRACK_WAITS] = "waiting for disk",
+    [SL_TRACK_STAGES] = "stages",
+};
+
+uint64_t sl_trace_bytes(void)
+{
+    return sl_round_up(MAX_EVENTS * sizeof(struct event), SL_PAGE_BYTES) +
+           BUFFER_BYTES + (1u << 20);
+}
+
+static void trace_free(struct sl_trace *t)
+{
+    if (t->file != NULL)
+        fclose(t->file);
+    sl_region_fini(&t->region);
+    free(t->path);
+    free(t->buffer);
+    free(t);
+}
+
+int sl_trace_open(struct sl_trace **trace, const char *path,
+                  struct sl_error *err)
+{
+    struct sl_trace *t = calloc(1, sizeof *t);
+
+    if (t == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
+    t->path = strdup(path);
+    t->buffer = malloc(BUFFER_BYTES);
+    if (t->path == NULL || t->buffer == NULL) {
+        trace_free(t);
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
+    }
+    if (sl_region_init(&t->region, MAX_EVENTS * sizeof(struct event), "trace",
+                       err) != 0) {
+        trace_free(t);
+        return -1;
+    }
+    t->events = (struct event *)t->region.base;
+    t->file = fopen(path, "we");
+    if (t->file == NULL) {
+        int e = errno;
+
+        trace_free(t);
+        return sl_fail_os(err, e, "cannot write the trace %s", path);
+    }
+    setvbuf(t->file, t->buffer, _IOFBF, BUFFER_BYTES);
+    pthread_mutex_init(&t->mutex, NULL);
+    t->start_ns = sl_clock_ns();
+    *trace = t;
+    return 0;
+}
+
+void sl_trace_span(struct sl_trace *t, enum sl_track track, const char *name,
+                   uint64_t begin_ns, uint64_t end_ns, uint64_t bytes)
+{
+    struct event *e;
+
+    if (t == NULL)
+        return;
+    pthread_mutex_lock(&t->mutex);
+    if (t->n < MAX_EVENTS) {
+        e = &t->events[t->n++];
+        *e = (struct event){begin_ns, end_ns, bytes, (uint32_t)track, ""};
+        snprintf(e->name, sizeof e->name, "%s", name);
+    } else {
+        t->dropped++;
+    }
+    pthread_mutex_unlock(&t->mutex);
+}
+
+/* Prints a JSON string. What is not ASCII becomes '?': a name that was cut
+   need not be whole UTF-8. */
+static void write_string(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s != '\0'; s++) {
+        if (*s == '"' || *s == '\\')
+            fputc('\\', f);
+        fputc(*s >= ' ' && *s <= '~' ? *s : '?', f);
+    }
+    fputc('"', f);
+}
+
+/* Microseconds since the trace began, to the nanosecond. */
+static void write_time(FILE *f, const char *key, uint64_t ns)
+{
+    fprintf(f, ",\"%s\":%" PRIu64 ".%03u", key, ns / 1000,
+            (unsigned)(ns % 1000));
+}
+
+static void write_head(FILE *f, const struct event *e, const char *phase)
+{
+    fputs(",\n{\"name\":", f);
+    write_string(f, e->name);
+    fprintf(f, ",\"ph\":\"%s\",\"pid\":1,\"tid\":%u", phase,
+            (unsigned)e->track + 1);
+}
+
+static void write_args(FILE *f, const struct event *e)
+{
+    if (e->bytes != 0)
+        fprintf(f, ",\"args\":{\"bytes\":%" PRIu64 "}", e->bytes);
+    fputc('}', f);
+}
+
+/* Spans of one track nest in the viewer; reads overlap and so are pairs of
+   asynchronous events, told apart by id. */
+static void write_event(FILE *f, const struct sl_trace *t, uint32_t i)
+{
+    const struct event *e = &t->events[i];
+    uint64_t begin = e->begin_ns > t->start_ns ? e->begin_ns - t->start_ns : 0;
+    uint64_t end = e->end_ns > t->start_ns ? e->end_ns - t->start_ns : 0;
+
+    if (end < begin)
+        end = begin;
+    if (e->track != SL_TRACK_READS) {
+        write_head(f, e, "X");
+        write_time(f, "ts", begin);
+        write_time(f, "dur", end - begin);
+        write_args(f, e);
+        return;
+    }
+    write_head(f, e, "b");
+    fprintf(f, ",\"cat\":\"disk\",\"id\":%" PRIu32, i);
+    write_time(f, "ts", begin);
+    write_args(f, e);
+    write_head(f, e, "e");
+    fprintf(f, ",\"cat\":\"disk\",\"id\":%" PRIu32, i);
+    write_time(f, "ts", end);
+    fputc('}', f);
+}
+
+static void write_tracks(FILE *f)
+{
+    for (unsigned i = 0; i < SL_TRACK_COUNT; i++)
+        fprintf(f,
+                ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,"
+                "\"tid\":%u,\"args\":{\"name\":\"%s\"}}"
+                ",\n{\"name\":\"thread_sort_index\",\"ph\":\"M\",\"pid\":1,"
+                "\"tid\":%u,\"args\":{\"sort_index\":%u}}",
+                i + 1, track_names[i], i + 1, i);
+}
+
+/* Puts what was written on the disk and out of the page cache, which counts
+   as memory of ours. Returns 0 or an errno. */
+static int settle(FILE *f)
+{
+    errno = 0;
+    if (fflush(f) != 0 || ferror(f))
+        return errno ? errno : EIO;
+    /* EINVAL: a pipe or a device, which has no pages */
+    if (fdatasync(fileno(f)) != 0 && errno != EINVAL && errno != EROFS)
+        return errno;
+    posix_fadvise(fileno(f), 0, 0, POSIX_FADV_DONTNEED);
+    return 0;
+}
+
+static int write_all(FILE *f, const struct sl_trace *t)
+{
+    int rc;
+
+    fprintf(f,
+            "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%" PRIu64
+            "},\"traceEvents\":[\n"
+            "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,"
+            "\"args\":{\"name\":\"sluice\"}}",
+            t->dropped);
+    write_tracks(f);
+    for (uint32_t i = 0; i < t->n; i++) {
+        write_event(f, t, i);
+        if (i % SETTLE_EVENTS == SETTLE_EVENTS - 1 && (rc = settle(f)) != 0)
+            return rc;
+    }
+    fputs("\n]}\n", f);
+    return settle(f);
+}
+
+int sl_trace_close(struct sl_trace *t, struct sl_error *err)
+{
+    int rc = 0, e;
+
+    if (t == NULL)
+        return 0;
+    e = write_all(t->file, t);
+    if (fclose(t->file) != 0 && e == 0)
+        e = errno;
+    t->file = NULL;
+    if (e != 0)
+        rc = sl_fail_os(err, e, "writing the trace %s", t->path);
+    pthread_mutex_destroy(&t->mutex);
+    trace_free(t);
+    return rc;
+}
