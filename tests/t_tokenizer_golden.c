@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/prompt.h"
 #include "src/tokenizer.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
@@ -37,61 +38,22 @@ static int close_fixture(void **state)
     return 0;
 }
 
-static int32_t mask_id(const struct sl_hparams *hp, const char *text, size_t *n)
-{
-    const struct {
-        const char *mark;
-        int32_t id;
-    } marks[] = {
-        {"[MASK]", hp->special.mask},
-        {"[gMASK]", hp->special.gmask},
-        {"[sMASK]", hp->special.smask},
-    };
-
-    for (size_t i = 0; i < 3; i++) {
-        *n = strlen(marks[i].mark);
-        if (strncmp(text, marks[i].mark, *n) == 0)
-            return marks[i].id;
-    }
-    return -1;
-}
-
-static void encode_prompt(struct fixture *f, struct sl_ids *ids,
-                          const char *text)
-{
-    struct sl_error err;
-    const char *begin = text, *p = text;
-    size_t n;
-
-    while (*p != '\0') {
-        int32_t id = *p == '[' ? mask_id(&f->hp, p, &n) : -1;
-
-        if (id < 0) {
-            p++;
-            continue;
-        }
-        assert_ok(
-            sl_tokenizer_encode(f->t, ids, begin, (size_t)(p - begin), &err),
-            &err);
-        assert_ok(sl_ids_add(ids, id, &err), &err);
-        begin = p += n;
-    }
-    assert_ok(sl_tokenizer_encode(f->t, ids, begin, (size_t)(p - begin), &err),
-              &err);
-}
-
-/* What follows the text itself (an appended mask, the end token) is not the
- * tokenizer's business. */
 static void check_prompt(struct fixture *f, json_t *c)
 {
     json_t *want = json_object_get(c, "prompt_ids");
-    struct sl_ids ids = {0};
+    const char *text = json_string_value(json_object_get(c, "text"));
+    json_t *gmask = json_object_get(c, "use_gmask");
+    struct sl_prompt p;
+    struct sl_error err;
 
-    encode_prompt(f, &ids, json_string_value(json_object_get(c, "text")));
-    assert_in_range(json_array_size(want), ids.n, ids.n + 1);
-    for (size_t i = 0; i < ids.n; i++)
-        assert_int_equal(json_integer_value(json_array_get(want, i)), ids.v[i]);
-    sl_ids_fini(&ids);
+    assert_ok(sl_prompt_make(&p, f->t, &f->hp, text, strlen(text), &err), &err);
+    assert_int_equal(json_array_size(want), p.ids.n);
+    for (size_t i = 0; i < p.ids.n; i++)
+        assert_int_equal(json_integer_value(json_array_get(want, i)),
+                         p.ids.v[i]);
+    if (gmask != NULL)
+        assert_int_equal(p.gmask, json_is_true(gmask));
+    sl_prompt_fini(&p);
 }
 
 static void prompts_encode_to_the_reference_ids(void **state)

@@ -1,0 +1,140 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/prompt.h"
+
+enum { MARK, SMARK, GMARK, N_MARKS };
+
+static const char *const marks[N_MARKS] = {"[MASK]", "[sMASK]", "[gMASK]"};
+
+static int32_t mark_id(const struct sl_hparams *hp, int mark)
+{
+    const struct sl_special_ids *s = &hp->special;
+
+    return mark == MARK ? s->mask : mark == SMARK ? s->smask : s->gmask;
+}
+
+static bool contains(const char *text, size_t n, const char *what)
+{
+    return memmem(text, n, what, strlen(what)) != NULL;
+}
+
+static bool ends_with(const char *text, size_t n, const char *what)
+{
+    size_t n_what = strlen(what);
+
+    return n >= n_what && memcmp(text + n - n_what, what, n_what) == 0;
+}
+
+/* The mark that begins at text, or -1. */
+static int mark_here(const char *text, size_t left)
+{
+    for (int i = 0; i < N_MARKS; i++) {
+        size_t n = strlen(marks[i]);
+
+        if (left >= n && memcmp(text, marks[i], n) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static int add_ids(struct sl_prompt *p, struct sl_tokenizer *t,
+                   const struct sl_hparams *hp, const char *text, size_t n,
+                   struct sl_error *err)
+{
+    size_t begin = 0, i = 0;
+
+    while (i < n) {
+        int mark = mark_here(text + i, n - i);
+
+        if (mark < 0) {
+            i++;
+            continue;
+        }
+        if (sl_tokenizer_encode(t, &p->ids, text + begin, i - begin, err) !=
+                0 ||
+            sl_ids_add(&p->ids, mark_id(hp, mark), err) != 0)
+            return -1;
+        begin = i += strlen(marks[mark]);
+    }
+    return sl_tokenizer_encode(t, &p->ids, text + begin, n - begin, err);
+}
+
+/* Copies the text, with a mark behind it if it has none. */
+static int copy_text(struct sl_prompt *p, const char *text, size_t n,
+                     bool append, struct sl_error *err)
+{
+    size_t room;
+
+    if (!sl_add_size(&room, n, 1 + strlen(marks[GMARK]) + 1) ||
+        (p->text = malloc(room)) == NULL)
+        return sl_fail(err, SL_ERR_NOMEM,
+                       "out of memory for a text of %zu bytes", n);
+    if (n > 0)
+        memcpy(p->text, text, n);
+    p->n_text = n;
+    if (append) {
+        p->text[p->n_text++] = ' ';
+        memcpy(p->text + p->n_text, marks[GMARK], strlen(marks[GMARK]));
+        p->n_text += strlen(marks[GMARK]);
+    }
+    p->text[p->n_text] = '\0';
+    return 0;
+}
+
+static bool is_ascii(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)text[i] >= 0x80)
+            return false;
+    }
+    return true;
+}
+
+int sl_prompt_make(struct sl_prompt *out, struct sl_tokenizer *t,
+                   const struct sl_hparams *hp, const char *text, size_t n,
+                   struct sl_error *err)
+{
+    bool append = !contains(text, n, "MASK]");
+    struct sl_prompt p = {0};
+    int mark = GMARK;
+
+    if (contains(text, n, marks[MARK]))
+        mark = MARK;
+    else if (contains(text, n, marks[SMARK]))
+        mark = SMARK;
+    p.mask = mark_id(hp, mark);
+    p.gmask = mark == GMARK;
+    if (copy_text(&p, text, n, append, err) != 0 ||
+        add_ids(&p, t, hp, text, n, err) != 0 ||
+        (append && sl_ids_add(&p.ids, p.mask, err) != 0))
+        goto fail;
+    if (!ends_with(p.text, p.n_text, "MASK]") && hp->special.eos >= 0 &&
+        sl_ids_add(&p.ids, hp->special.eos, err) != 0)
+        goto fail;
+    p.english = is_ascii(p.text, p.n_text);
+    *out = p;
+    return 0;
+fail:
+    sl_prompt_fini(&p);
+    return -1;
+}
+
+void sl_prompt_fini(struct sl_prompt *p)
+{
+    free(p->text);
+    sl_ids_fini(&p->ids);
+    *p = (struct sl_prompt){0};
+}
+
+bool sl_prompt_has_blank(const struct sl_prompt *p)
+{
+    for (size_t i = 0; i < p->ids.n; i++) {
+        if (p->ids.v[i] == p->mask)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,35 @@
+/*
+ * prompt.h - from a query to the ids a model fills blanks in
+ *
+ * GLM-130B's generate.py: mask marks split the text, every piece between them
+ * is tokenised on its own; a text without a mark gets [gMASK] at its end, and
+ * </s> where it does not end with a mark (reference-behaviour 1.5).
+ */
+#ifndef SL_PROMPT_H
+#define SL_PROMPT_H
+
+#include <stdbool.h>
+
+#include "src/hparams.h"
+#include "src/ids.h"
+#include "src/tokenizer.h"
+
+struct sl_prompt {
+    char *text; /* as shown: with the mark that was appended; owned */
+    size_t n_text;
+    struct sl_ids ids; /* without [sop] */
+    int32_t mask;      /* the kind of mark that is filled */
+    bool gmask;        /* positions run on behind the text */
+    bool english;      /* text is ASCII */
+};
+
+/* Errors: SL_ERR_NOMEM; those of sl_tokenizer_encode. */
+int sl_prompt_make(struct sl_prompt *p, struct sl_tokenizer *t,
+                   const struct sl_hparams *hp, const char *text, size_t n,
+                   struct sl_error *err);
+void sl_prompt_fini(struct sl_prompt *p); /* a zeroed one is fine */
+
+/* Does any mark remain to be filled? */
+bool sl_prompt_has_blank(const struct sl_prompt *p);
+
+#endif

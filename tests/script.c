@@ -1,0 +1,113 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tests/script.h"
+
+static int failing(struct script *s, struct sl_error *err)
+{
+    if (s->calls++ != s->fail_at)
+        return 0;
+    return sl_fail(err, s->fail_code, "scripted");
+}
+
+static int seq_create(struct sl_lm *lm, uint32_t *seq, struct sl_error *err)
+{
+    struct script *s = (struct script *)lm;
+
+    for (uint32_t i = 0; i < MAX_SEQS; i++) {
+        if (s->seqs[i].alive)
+            continue;
+        s->seqs[i] = (struct seq){.alive = true};
+        s->n_alive++;
+        if (s->n_alive > s->most_alive)
+            s->most_alive = s->n_alive;
+        *seq = i;
+        return 0;
+    }
+    return sl_fail(err, SL_ERR_BUDGET, "no room");
+}
+
+static int seq_fork(struct sl_lm *lm, uint32_t *seq, uint32_t from,
+                    struct sl_error *err)
+{
+    struct script *s = (struct script *)lm;
+    struct seq *old = &s->seqs[from];
+
+    assert_true(old->alive);
+    if (failing(s, err) != 0 || seq_create(lm, seq, err) != 0)
+        return -1;
+    s->seqs[*seq] = *old;
+    return 0;
+}
+
+static void seq_destroy(struct sl_lm *lm, uint32_t seq)
+{
+    struct script *s = (struct script *)lm;
+
+    assert_true(s->seqs[seq].alive);
+    s->seqs[seq].alive = false;
+    s->n_alive--;
+}
+
+void test_script_speak(const struct script *s, const struct seq *q,
+                       float *logits)
+{
+    uint32_t x = (uint32_t)(q->ids[q->n - 1] * 7919 + q->positions[q->n - 1]);
+
+    x = x * 31 + (uint32_t)(q->n > 1 ? q->ids[q->n - 2] : 0);
+    for (uint32_t t = 0; t < V; t++) {
+        uint32_t h = (x ^ t * 2654435761u) * 2246822519u;
+
+        logits[t] = (float)(h >> 20) / 512.0f;
+    }
+    logits[EOP] = logits[EOS] = -20;
+    if (s->end_at >= 0 && q->n >= (size_t)s->end_at)
+        logits[EOP] = 30;
+    if (s->favourite >= 0)
+        logits[s->favourite] = 25;
+    if (s->nan)
+        logits[3] = NAN;
+}
+
+static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
+                   float *logits, struct sl_error *err)
+{
+    struct script *s = (struct script *)lm;
+    size_t total = 0;
+
+    if (failing(s, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        struct seq *q = &s->seqs[items[i].seq];
+
+        assert_true(q->alive && items[i].n > 0);
+        assert_int_equal(items[i].n_logits, 1);
+        assert_in_range(q->n + items[i].n, items[i].n_context + 1, MAX_LEN);
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(items[k].seq, items[i].seq);
+        for (uint32_t k = 0; k < items[i].n; k++, q->n++) {
+            q->ids[q->n] = items[i].ids[k];
+            q->positions[q->n] = items[i].positions[k];
+            q->blocks[q->n] = items[i].blocks ? items[i].blocks[k] : -1;
+        }
+        total += items[i].n;
+        test_script_speak(s, q, logits + i * V);
+    }
+    s->last = s->seqs[items[0].seq];
+    if (total > s->pass_positions)
+        s->pass_positions = total;
+    return 0;
+}
+
+static const struct sl_lm_ops script_ops = {seq_create, seq_fork, seq_destroy,
+                                            forward};
+
+void test_script_init(struct script *s)
+{
+    memset(s, 0, sizeof *s);
+    s->lm = (struct sl_lm){V, MAX_LEN, &script_ops};
+    s->fail_at = s->end_at = -1;
+    s->favourite = -1;
+}

@@ -1,0 +1,143 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/prompt.h"
+#include "tests/support.h"
+#include "tests/tokens.h"
+
+struct fixture {
+    struct sl_hparams hp;
+    struct sl_tokenizer *t;
+};
+
+static int open_fixture(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    assert_non_null(f);
+    f->t = test_demo_tokenizer(&f->hp);
+    *state = f;
+    return 0;
+}
+
+static int close_fixture(void **state)
+{
+    struct fixture *f = *state;
+
+    sl_tokenizer_destroy(f->t);
+    free(f);
+    return 0;
+}
+
+static struct sl_prompt make(struct fixture *f, const char *text)
+{
+    struct sl_prompt p;
+    struct sl_error err;
+
+    assert_ok(sl_prompt_make(&p, f->t, &f->hp, text, strlen(text), &err), &err);
+    return p;
+}
+
+static int32_t last(const struct sl_prompt *p)
+{
+    return p->ids.v[p->ids.n - 1];
+}
+
+static void a_text_without_a_mark_gets_gmask(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_prompt p = make(f, "In the");
+
+    assert_string_equal(p.text, "In the [gMASK]");
+    assert_int_equal(p.n_text, strlen(p.text));
+    assert_int_equal(last(&p), f->hp.special.gmask);
+    assert_int_equal(p.mask, f->hp.special.gmask);
+    assert_true(p.gmask && p.english && sl_prompt_has_blank(&p));
+    sl_prompt_fini(&p);
+    p = make(f, "");
+    assert_int_equal(p.ids.n, 1);
+    assert_string_equal(p.text, " [gMASK]");
+    sl_prompt_fini(&p);
+}
+
+static void the_kind_of_mark_is_mask_then_smask_then_gmask(void **state)
+{
+    struct fixture *f = *state;
+    const struct {
+        const char *text;
+        int32_t mark;
+        bool gmask;
+    } cases[] = {
+        {"a [gMASK] b [sMASK] c [MASK] d", f->hp.special.mask, false},
+        {"a [gMASK] b [sMASK] c", f->hp.special.smask, false},
+        {"a [gMASK] b", f->hp.special.gmask, true},
+    };
+
+    for (size_t i = 0; i < 3; i++) {
+        struct sl_prompt p = make(f, cases[i].text);
+
+        assert_int_equal(p.mask, cases[i].mark);
+        assert_int_equal(p.gmask, cases[i].gmask);
+        assert_string_equal(p.text, cases[i].text);
+        sl_prompt_fini(&p);
+    }
+}
+
+static void an_end_token_follows_unless_a_mark_ends_the_text(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_prompt p = make(f, "light [MASK]");
+
+    assert_int_equal(last(&p), f->hp.special.mask);
+    sl_prompt_fini(&p);
+    p = make(f, "light [MASK].");
+    assert_int_equal(last(&p), f->hp.special.eos);
+    sl_prompt_fini(&p);
+    p = make(f, "light [MASK] ");
+    assert_int_equal(last(&p), f->hp.special.eos);
+    sl_prompt_fini(&p);
+}
+
+static void a_mark_of_no_kind_is_plain_text(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_prompt p = make(f, "a [xMASK]"), q;
+
+    assert_false(sl_prompt_has_blank(&p));
+    assert_string_equal(p.text, "a [xMASK]");
+    assert_int_not_equal(last(&p), f->hp.special.eos);
+    q = make(f, "a [xMASK] b");
+    assert_int_equal(last(&q), f->hp.special.eos);
+    sl_prompt_fini(&p);
+    sl_prompt_fini(&q);
+}
+
+static void chinese_is_not_english(void **state)
+{
+    struct prompt_case {
+        const char *text;
+        bool english;
+    } cases[] = {{"abc", true}, {"\xe5\xba\x8a", false}};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct sl_prompt p = make(*state, cases[i].text);
+
+        assert_int_equal(p.english, cases[i].english);
+        sl_prompt_fini(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_text_without_a_mark_gets_gmask),
+        cmocka_unit_test(the_kind_of_mark_is_mask_then_smask_then_gmask),
+        cmocka_unit_test(an_end_token_follows_unless_a_mark_ends_the_text),
+        cmocka_unit_test(a_mark_of_no_kind_is_plain_text),
+        cmocka_unit_test(chinese_is_not_english),
+    };
+
+    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+}
