@@ -8,6 +8,8 @@
 #include "src/opts.h"
 
 static const struct sl_command *const commands[] = {
+    &sl_cmd_inspect,
+    &sl_cmd_verify,
     NULL,
 };
 

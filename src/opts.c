@@ -130,6 +130,15 @@ int sl_report(const struct sl_error *err)
     return err->code == SL_ERR_USAGE ? SL_EXIT_USAGE : SL_EXIT_FAILED;
 }
 
+int sl_finish_stdout(int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return rc;
+    fprintf(stderr, "sluice: cannot write to standard output: %s\n",
+            strerror(errno));
+    return SL_EXIT_FAILED;
+}
+
 uint64_t sl_opt_u64(struct argp_state *state, const char *name,
                     const char *text, uint64_t min, uint64_t max)
 {

@@ -44,6 +44,11 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input);
  * belongs to the error (2 for SL_ERR_USAGE, else 1). */
 int sl_report(const struct sl_error *err);
 
+/* Ends a command's output: flushes standard output, and where that or an
+ * earlier write failed (a full disk) says so. Returns the exit code, rc when
+ * all is well. */
+int sl_finish_stdout(int rc);
+
 /* Number options: whole text, range checked; on a bad value prints a usage
  * error through argp_error (exit 2). name is the option's. */
 uint64_t sl_opt_u64(struct argp_state *state, const char *name,

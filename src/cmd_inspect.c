@@ -1,0 +1,340 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/inspect.h"
+#include "src/model_layout.h"
+#include "src/opts.h"
+
+struct args {
+    const char *file;
+    bool tensors, json;
+};
+
+enum { OPT_TENSORS = 0x100, OPT_JSON };
+
+static const struct argp_option options[] = {
+    {"tensors", OPT_TENSORS, 0, 0, "List every tensor as well", 0},
+    {"json", OPT_JSON, 0, 0,
+     "Print one JSON object with all tensors, sections and checksums instead",
+     0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct args *a = state->input;
+
+    switch (key) {
+    case OPT_TENSORS:
+        a->tensors = true;
+        return 0;
+    case OPT_JSON:
+        a->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->file != NULL)
+            argp_error(state, "one file at a time; '%s' is the second", arg);
+        a->file = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (a->file == NULL)
+            argp_error(state, "no model file given");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp argp = {
+    options,
+    parse,
+    "FILE",
+    "Show what is in a model file: architecture, sizes, formats, parts.",
+    0,
+    0,
+    0,
+};
+
+char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
+                        const struct sl_model_matrix *m)
+{
+    const struct sl_matrix *g = &m->geom;
+    const char *name = sl_fmt_name(g->fmt);
+
+    if (!sl_fmt_packed(g->fmt) ||
+        (m->scale_resident && sl_matrix_groups(g) == 1))
+        snprintf(buf, SL_FORMAT_TEXT, "%s", name);
+    else if (m->scale_resident)
+        snprintf(buf, SL_FORMAT_TEXT, "%s-tp%u", name, sl_matrix_groups(g));
+    else
+        snprintf(buf, SL_FORMAT_TEXT, "%s-g%u", name, g->group_cols);
+    return buf;
+}
+
+const char *sl_inspect_type(enum sl_ggml_type type)
+{
+    return type == SL_GGML_F32 ? "F32" : type == SL_GGML_F16 ? "F16" : "I8";
+}
+
+static bool is_head(const struct sl_model_matrix *m)
+{
+    return m->spec.op == SL_OP_HEAD;
+}
+
+struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
+{
+    struct sl_inspect_parts p = {.header = mf->sections[0].off};
+    int head = mf->matrices[mf->n_matrices - 1].spec.stage;
+
+    for (size_t i = 0; i < mf->n_sections; i++) {
+        const struct sl_model_section *s = &mf->sections[i];
+
+        if (i < mf->n_vectors)
+            p.vectors += s->bytes;
+        else if (i < mf->first_stage)
+            p.scales += s->bytes;
+        else if (mf->tokenizer_bytes > 0 && s->off == mf->tokenizer_off)
+            p.tokenizer += s->bytes;
+        else if (i == mf->first_stage + (size_t)head)
+            p.head += s->bytes;
+        else
+            p.layers += s->bytes;
+    }
+    return p;
+}
+
+struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf, bool head)
+{
+    struct sl_inspect_bits b = {0};
+
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+
+        if (is_head(m) != head)
+            continue;
+        b.n_weights += (uint64_t)m->geom.rows * m->geom.cols;
+        b.bits += 8 * (m->bytes + m->scale_bytes);
+    }
+    return b;
+}
+
+/* A name from the file, without what would drive a terminal. */
+static void print_name(const char *s)
+{
+    for (; *s != '\0'; s++)
+        putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+}
+
+static void print_line(const char *what)
+{
+    printf("  %-14s ", what);
+}
+
+static void print_count(double n)
+{
+    const char *unit = n >= 1e9 ? " billion" : n >= 1e6 ? " million" : "";
+    double by = n >= 1e9 ? 1e9 : n >= 1e6 ? 1e6 : 1;
+
+    printf(n >= 1e6 ? "%.1f%s" : "%.0f%s", n / by, unit);
+}
+
+/* Formats a model mixes: a handful at most, further ones are not named. */
+enum { MOST_FORMATS = 6 };
+
+static void print_formats(const struct sl_modelfile *mf, bool head)
+{
+    char seen[MOST_FORMATS][SL_FORMAT_TEXT];
+    size_t n = 0, k;
+
+    for (size_t i = 0; i < mf->n_matrices && n < MOST_FORMATS; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+
+        if (is_head(m) != head)
+            continue;
+        sl_inspect_format(seen[n], m);
+        for (k = 0; strcmp(seen[k], seen[n]) != 0; k++)
+            ;
+        if (k < n)
+            continue;
+        printf("%s%s", n > 0 ? " and " : "", seen[n]);
+        n++;
+    }
+}
+
+static void print_weights(const struct sl_modelfile *mf, bool head)
+{
+    struct sl_inspect_bits b = sl_inspect_bits(mf, head);
+
+    print_line(head ? "head" : "layers");
+    print_count((double)b.n_weights);
+    fputs(" weights of ", stdout);
+    print_formats(mf, head);
+    printf(", %.2f bits each\n", (double)b.bits / (double)b.n_weights);
+}
+
+static void print_model(const struct sl_modelfile *mf)
+{
+    const struct sl_hparams *hp = &mf->hp;
+
+    print_line("architecture");
+    printf("%s: %u layers, hidden %u, %u heads of %u\n", mf->arch->name,
+           hp->n_layers, hp->hidden, hp->n_heads, hp->hidden / hp->n_heads);
+    print_line("mlp");
+    printf("%s, inner %u\n", hp->glu ? "GEGLU" : "GELU", hp->inner);
+    print_line("positions");
+    printf("%u, %s rotary, %s\n", hp->max_positions,
+           hp->position_2d ? "2-D" : "1-D", sl_rotary_name(hp->rotary));
+    print_line("layernorm");
+    printf("epsilon %g\n", (double)hp->norm_eps);
+    print_line("vocabulary");
+    printf("%u", hp->vocab);
+    if (hp->n_tokens > 0)
+        printf(", %u of them in use", hp->n_tokens);
+    putchar('\n');
+    print_line("tokenizer");
+    if (mf->tokenizer_bytes == 0)
+        puts("none: the file serves 'sluice logits' alone");
+    else
+        printf("inside; %u image tokens, whitespace %s%s\n", hp->n_image_tokens,
+               hp->whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
+                                                      : "collapsed",
+               hp->byte_fallback ? ", byte fallback" : "");
+    print_line("quant");
+    print_name(mf->quant);
+    putchar('\n');
+    print_weights(mf, false);
+    print_weights(mf, true);
+}
+
+static void print_part(const struct sl_modelfile *mf, const char *what,
+                       uint64_t bytes)
+{
+    char size[SL_SIZE_TEXT];
+
+    if (bytes == 0)
+        return;
+    print_line(what);
+    printf("%10s %5.1f %%\n", sl_size_format(size, bytes),
+           100 * (double)bytes / (double)mf->file_bytes);
+}
+
+static void print_parts(const struct sl_modelfile *mf)
+{
+    struct sl_inspect_parts p = sl_inspect_parts(mf);
+
+    print_part(mf, "header", p.header);
+    print_part(mf, "vectors", p.vectors);
+    print_part(mf, "row scales", p.scales);
+    print_part(mf, "layers", p.layers);
+    print_part(mf, "head", p.head);
+    print_part(mf, "tokenizer", p.tokenizer);
+}
+
+static void print_stages(const struct sl_modelfile *mf)
+{
+    uint32_t n = mf->arch->n_stages(&mf->hp);
+    const struct sl_model_section *largest = &mf->sections[mf->first_stage];
+    uint64_t kv = 4ull * mf->hp.n_layers * mf->hp.hidden;
+    char size[SL_SIZE_TEXT];
+
+    for (uint32_t i = 1; i < n; i++) {
+        const struct sl_model_section *s = &mf->sections[mf->first_stage + i];
+
+        if (s->bytes > largest->bytes)
+            largest = s;
+    }
+    print_line("stages");
+    printf("%u, the largest %s: %s\n", n, sl_size_format(size, largest->bytes),
+           largest->name);
+    print_line("KV cache");
+    printf("%s a position in FP16", sl_size_format(size, kv));
+    printf(", %s in FP32\n", sl_size_format(size, 2 * kv));
+}
+
+static void print_summary(const struct sl_modelfile *mf)
+{
+    char size[SL_SIZE_TEXT];
+
+    print_name(mf->name);
+    fputs(" (", stdout);
+    print_name(mf->path);
+    printf(", %s)\n\n", sl_size_format(size, mf->file_bytes));
+    print_model(mf);
+    putchar('\n');
+    print_parts(mf);
+    putchar('\n');
+    print_stages(mf);
+}
+
+static void print_tensors(const struct sl_layout *l)
+{
+    int width = 0;
+
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        int n = (int)strlen(l->tensors[i].name);
+
+        width = n > width ? n : width;
+    }
+    printf("\n%-*s  type %21s %13s %14s\n", width, "tensor", "ne", "bytes",
+           "offset");
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        const struct sl_layout_tensor *t = &l->tensors[i];
+        char shape[48];
+
+        if (t->n_dims > 1)
+            snprintf(shape, sizeof shape, "%" PRIu64 " x %" PRIu64, t->ne[0],
+                     t->ne[1]);
+        else
+            snprintf(shape, sizeof shape, "%" PRIu64, t->ne[0]);
+        printf("%-*s  %-4s %21s %13" PRIu64 " %14" PRIu64 "\n", width, t->name,
+               sl_inspect_type(t->type), shape, t->bytes, t->off);
+    }
+}
+
+static int print_json(const struct sl_modelfile *mf)
+{
+    json_t *o = sl_inspect_json(mf);
+    int rc;
+
+    if (o == NULL) {
+        fprintf(stderr, "sluice: %s: no memory to describe it\n", mf->path);
+        return SL_EXIT_FAILED;
+    }
+    rc = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    json_decref(o);
+    putchar('\n');
+    return rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_modelfile mf;
+    struct sl_error err;
+    struct args a = {0};
+    int rc = sl_parse_args(&argp, argc, argv, &a);
+
+    if (rc != 0)
+        return rc;
+    if (sl_modelfile_open(&mf, a.file, &err) != 0)
+        return sl_report(&err);
+    if (a.json) {
+        rc = print_json(&mf);
+    } else {
+        print_summary(&mf);
+        if (a.tensors)
+            print_tensors(mf.layout);
+    }
+    sl_modelfile_close(&mf);
+    return sl_finish_stdout(rc);
+}
+
+const struct sl_command sl_cmd_inspect = {
+    .name = "inspect",
+    .summary = "show what is in a model file",
+    .run = run,
+    .argp = &argp,
+};

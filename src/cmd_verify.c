@@ -1,0 +1,107 @@
+#include "config.h"
+
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "src/base/bytes.h"
+#include "src/modelfile.h"
+#include "src/opts.h"
+
+struct args {
+    const char *file;
+    bool quiet, json;
+};
+
+enum { OPT_JSON = 0x100 };
+
+static const struct argp_option options[] = {
+    {"quiet", 'q', 0, 0, "Show no progress; say nothing unless it is damaged",
+     0},
+    {"json", OPT_JSON, 0, 0, "Print the outcome as one JSON object", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct args *a = state->input;
+
+    switch (key) {
+    case 'q':
+        a->quiet = true;
+        return 0;
+    case OPT_JSON:
+        a->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->file != NULL)
+            argp_error(state, "one file at a time; '%s' is the second", arg);
+        a->file = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (a->file == NULL)
+            argp_error(state, "no model file given");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp argp = {
+    options, parse, "FILE", "Read a whole model file and check every checksum.",
+    0,       0,     0,
+};
+
+static int print_json(const struct args *a, uint64_t bytes, size_t n_sections,
+                      const struct sl_error *err)
+{
+    bool ok = err->code == SL_OK;
+    /* A path need not be UTF-8, JSON must be. */
+    json_t *file = json_string(a->file);
+    json_t *o = json_pack(
+        "{s:o, s:b, s:I, s:I}", "file", file != NULL ? file : json_null(), "ok",
+        ok, "bytes", (json_int_t)bytes, "sections", (json_int_t)n_sections);
+
+    if (o != NULL && !ok)
+        json_object_set_new(o, "message", json_string(err->msg));
+    if (o == NULL || json_dumpf(o, stdout, JSON_PRESERVE_ORDER) != 0)
+        return SL_EXIT_FAILED;
+    json_decref(o);
+    putchar('\n');
+    return SL_EXIT_OK;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_error err = {0};
+    struct sl_modelfile mf;
+    struct args a = {0};
+    char size[SL_SIZE_TEXT];
+    uint64_t bytes = 0;
+    size_t n_sections = 0;
+    int rc = sl_parse_args(&argp, argc, argv, &a);
+
+    if (rc != 0)
+        return rc;
+    if (sl_modelfile_open(&mf, a.file, &err) == 0) {
+        bytes = mf.file_bytes;
+        n_sections = mf.n_sections;
+        sl_modelfile_verify(&mf, a.quiet, &err);
+        sl_modelfile_close(&mf);
+    }
+    if (a.json && print_json(&a, bytes, n_sections, &err) != 0)
+        return sl_finish_stdout(SL_EXIT_FAILED);
+    if (err.code != SL_OK)
+        return sl_finish_stdout(sl_report(&err));
+    if (!a.quiet && !a.json)
+        printf("%s: %s in %zu sections, every checksum is right\n", a.file,
+               sl_size_format(size, bytes), n_sections);
+    return sl_finish_stdout(SL_EXIT_OK);
+}
+
+const struct sl_command sl_cmd_verify = {
+    .name = "verify",
+    .summary = "check every checksum of a model file",
+    .run = run,
+    .argp = &argp,
+};

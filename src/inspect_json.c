@@ -1,0 +1,149 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/inspect.h"
+#include "src/model_layout.h"
+
+/* Checksums are text: JSON readers keep numbers as doubles. */
+#define SUM_TEXT 17
+
+/* Strings of a model file may hold any bytes, JSON only UTF-8. */
+static json_t *string(const char *s)
+{
+    json_t *v = json_string(s);
+
+    return v != NULL ? v : json_null();
+}
+
+static json_t *special_ids(const struct sl_special_ids *s)
+{
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}",
+                     "mask", s->mask, "gmask", s->gmask, "smask", s->smask,
+                     "eod", s->eod, "sop", s->sop, "eop", s->eop, "enc", s->enc,
+                     "dblock", s->dblock, "eos", s->eos, "unk", s->unk);
+}
+
+/* The shortest decimal number that is this float: 1e-05, not
+ * 9.9999997473787516e-06. */
+static double shortest(float v)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.7g", (double)v);
+    return strtod(text, NULL);
+}
+
+static json_t *hparams(const struct sl_hparams *hp)
+{
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:s}",
+                     "n_layers", (int)hp->n_layers, "hidden", (int)hp->hidden,
+                     "inner", (int)hp->inner, "n_heads", (int)hp->n_heads,
+                     "vocab", (int)hp->vocab, "max_positions",
+                     (int)hp->max_positions, "norm_eps", shortest(hp->norm_eps),
+                     "position_2d", hp->position_2d, "glu", hp->glu,
+                     "rotary_precision", sl_rotary_name(hp->rotary));
+}
+
+static json_t *tokenizer(const struct sl_modelfile *mf)
+{
+    const struct sl_hparams *hp = &mf->hp;
+
+    return json_pack(
+        "{s:I, s:I, s:s, s:i, s:i, s:b, s:i, s:o}", "offset",
+        (json_int_t)mf->tokenizer_off, "bytes", (json_int_t)mf->tokenizer_bytes,
+        "whitespace", sl_whitespace_name(hp->whitespace), "n_image_tokens",
+        (int)hp->n_image_tokens, "max_blank", (int)hp->max_blank,
+        "byte_fallback", hp->byte_fallback, "n_tokens", (int)hp->n_tokens,
+        "special_ids", special_ids(&hp->special));
+}
+
+static json_t *parts(const struct sl_modelfile *mf)
+{
+    struct sl_inspect_parts p = sl_inspect_parts(mf);
+
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "header",
+                     (json_int_t)p.header, "vectors", (json_int_t)p.vectors,
+                     "scales", (json_int_t)p.scales, "layers",
+                     (json_int_t)p.layers, "head", (json_int_t)p.head,
+                     "tokenizer", (json_int_t)p.tokenizer);
+}
+
+static json_t *tensors(const struct sl_layout *l)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < l->n_tensors; i++) {
+        const struct sl_layout_tensor *t = &l->tensors[i];
+        json_t *shape = t->n_dims > 1
+                            ? json_pack("[I, I]", (json_int_t)t->ne[0],
+                                        (json_int_t)t->ne[1])
+                            : json_pack("[I]", (json_int_t)t->ne[0]);
+
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", t->name, "type",
+                      sl_inspect_type(t->type), "ne", shape, "offset",
+                      (json_int_t)t->off, "bytes", (json_int_t)t->bytes));
+    }
+    return list;
+}
+
+static json_t *matrices(const struct sl_modelfile *mf)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+        char text[SL_FORMAT_TEXT];
+
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:b, s:i}", "name",
+                      m->spec.name, "format", sl_inspect_format(text, m),
+                      "rows", (int)m->geom.rows, "cols", (int)m->geom.cols,
+                      "segments", (int)m->geom.n_segments, "group_cols",
+                      (int)m->geom.group_cols, "scale_resident",
+                      m->scale_resident, "stage", m->spec.stage));
+    }
+    return list;
+}
+
+static json_t *sections(const struct sl_modelfile *mf)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < mf->n_sections; i++) {
+        const struct sl_model_section *s = &mf->sections[i];
+        char sum[SUM_TEXT];
+
+        snprintf(sum, sizeof sum, "%016llx", (unsigned long long)s->xxh3);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:I, s:s}", "name", s->name,
+                                        "offset", (json_int_t)s->off, "bytes",
+                                        (json_int_t)s->bytes, "xxh3", sum));
+    }
+    return list;
+}
+
+json_t *sl_inspect_json(const struct sl_modelfile *mf)
+{
+    struct sl_inspect_bits bits = sl_inspect_bits(mf, false);
+    struct sl_inspect_bits head = sl_inspect_bits(mf, true);
+    double kv = 2.0 * mf->hp.n_layers * mf->hp.hidden;
+
+    return json_pack(
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, "
+        "s:i, s:o, s:o, s:o}",
+        "file", string(mf->path), "name", string(mf->name), "architecture",
+        mf->arch->name, "quantization", string(mf->quant), "layout",
+        SL_LAYOUT_NAME, "file_bytes", (json_int_t)mf->file_bytes, "n_weights",
+        (json_int_t)(bits.n_weights + head.n_weights), "bits_per_weight",
+        (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
+        (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
+        2 * kv, "hparams", hparams(&mf->hp), "tokenizer", tokenizer(mf),
+        "parts", parts(mf), "n_stages", (int)mf->arch->n_stages(&mf->hp),
+        "sections", sections(mf), "matrices", matrices(mf), "tensors",
+        tensors(mf->layout));
+}
