@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <locale.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 static const struct sl_command *const commands[] = {
     &sl_cmd_inspect,
     &sl_cmd_verify,
+    &sl_cmd_logits,
     NULL,
 };
 
@@ -30,6 +32,9 @@ int main(int argc, char **argv)
 {
     char name[64];
 
+    /* One heap for all threads: each of its own would hold on to memory that
+     * no plan knows of. */
+    mallopt(M_ARENA_MAX, 1);
     /* Character classes only: numbers are read and written with a point. */
     setlocale(LC_CTYPE, "");
     if (argc < 2) {
