@@ -367,7 +367,7 @@ static bool run_with(struct rig *r, enum faulty_kind fault, long n,
     sl_stream_close(st);
     if (!faulty_happened())
         return false;
-    if (!deadly)
+    if (!deadly && n == 0) /* later ones may befall what is read ahead */
         assert_true(stats.retries > 0);
     return true;
 }

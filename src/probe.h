@@ -1,0 +1,51 @@
+/*
+ * probe.h - what this machine's disk and memory can do
+ *
+ * Short measurements for the floor (offload/plan.h): how fast this very file
+ * can be read past the page cache, and how fast the threads in use read
+ * DRAM. Both keep to the time and memory they are given.
+ */
+#ifndef SL_PROBE_H
+#define SL_PROBE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "offload/io.h"
+#include "src/base/error.h"
+#include "src/base/pool.h"
+
+struct sl_probe_disk_config {
+    const char *path;
+    enum sl_io_kind io;
+    uint64_t buffer_bytes; /* 0: 16 MiB; shared by up to 16 reads of 64 KiB
+                            * to 4 MiB each, so 1 MiB is the least that keeps
+                            * them all in flight */
+    uint64_t time_ns;      /* 0: 300 ms */
+};
+
+/* Bytes/s of sequential runs at places spread over the file.
+ * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_CORRUPT for an empty file. */
+int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
+                  struct sl_error *err);
+
+struct sl_probe_dram_config {
+    struct sl_pool *pool;
+    void *buffer;     /* page-aligned, overwritten; NULL: taken and freed */
+    uint64_t bytes;   /* of buffer; 0: twice the last-level cache */
+    uint64_t time_ns; /* 0: 200 ms, after the buffer was written once */
+};
+
+struct sl_dram_rate {
+    double bps;        /* read by all threads of the pool together */
+    uint64_t bytes;    /* the buffer's */
+    bool beyond_cache; /* larger than the last-level cache, as far as that
+                        * is known: else bps tells more of the cache */
+};
+
+/* Errors: SL_ERR_NOMEM. */
+int sl_probe_dram(struct sl_dram_rate *rate,
+                  const struct sl_probe_dram_config *config,
+                  struct sl_error *err);
+
+#endif
