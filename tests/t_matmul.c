@@ -1,0 +1,220 @@
+/*
+ * Products over the thread pool must give the bits of the kernels they are
+ * made of, whatever the threads, the cut of the weights and the number of
+ * positions.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/matmul.h"
+#include "src/base/half.h"
+#include "tests/support.h"
+
+#define GUARD 1e30f
+
+struct setup {
+    struct sl_kernels k;
+    struct sl_matrix m;
+    uint8_t *w;
+    uint16_t *scale;
+    float *bias, *x, *q_scale;
+    int8_t *q;
+    int32_t *q_sum;
+    struct sl_acts acts;
+    uint64_t state;
+};
+
+static float uniform(struct setup *s)
+{
+    s->state = s->state * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(s->state >> 33) / (double)(1u << 30) - 1);
+}
+
+static void *get(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+
+    assert_non_null(p);
+    return p;
+}
+
+static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
+{
+    uint64_t bytes = sl_matrix_bytes(m), scales = sl_matrix_scale_bytes(m) / 2;
+    uint32_t groups = m->cols / 32;
+
+    memset(s, 0, sizeof *s);
+    sl_kernels_init(&s->k, SL_ISA_AVX512);
+    s->m = *m;
+    s->w = get(bytes, 1);
+    s->scale = get(scales + 1, 2);
+    s->bias = get(m->rows, 4);
+    s->x = get(n * m->cols, 4);
+    s->q = get(n * m->cols, 1);
+    s->q_scale = get(n * groups, 4);
+    s->q_sum = get(n * groups, 4);
+    for (uint64_t i = 0; i < bytes; i++)
+        s->w[i] = (uint8_t)(128 + 100 * (double)uniform(s));
+    for (uint64_t i = 0; i < bytes / 4 && m->fmt == SL_FMT_F32; i++)
+        ((float *)(void *)s->w)[i] = uniform(s);
+    for (uint64_t i = 0; i < scales; i++)
+        s->scale[i] = sl_float_to_half(0.01f * uniform(s));
+    for (uint32_t i = 0; i < m->rows; i++)
+        s->bias[i] = uniform(s);
+    for (size_t i = 0; i < n * m->cols; i++)
+        s->x[i] = uniform(s);
+    for (size_t i = 0; i < n; i++)
+        s->k.quantize_q8(s->q + i * m->cols, s->q_scale + i * groups,
+                         s->q_sum + i * groups, s->x + i * m->cols, m->cols);
+    s->acts =
+        (struct sl_acts){n, m->cols, s->x, m->cols, s->q, s->q_scale, s->q_sum};
+}
+
+static void setup_fini(struct setup *s)
+{
+    free(s->w);
+    free(s->scale);
+    free(s->bias);
+    free(s->x);
+    free(s->q);
+    free(s->q_scale);
+    free(s->q_sum);
+}
+
+/* y (n, rows of all segments): the kernels alone, and the bias. */
+static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
+{
+    uint32_t rows = sl_matrix_segment_rows(&s->m);
+
+    for (uint32_t i = 0; i < s->m.n_segments; i++)
+        s->k.matmul[s->m.fmt][act](
+            y + i * rows, s->m.rows, &s->m,
+            s->w + sl_matrix_block_offset(&s->m, i, 0),
+            s->scale + sl_matrix_scale_offset(&s->m, i, 0) / 2, rows, &s->acts);
+    for (size_t p = 0; p < s->acts.n && bias; p++)
+        for (uint32_t r = 0; r < s->m.rows; r++)
+            y[p * s->m.rows + r] += s->bias[r];
+}
+
+/* The same product in runs of `cut` blocks. */
+static void by_pool(float *y, size_t stride, const struct setup *s,
+                    enum sl_act act, bool bias, enum sl_epilogue epilogue,
+                    uint32_t cut, struct sl_pool *pool)
+{
+    uint32_t blocks = sl_matrix_segment_blocks(&s->m);
+
+    for (uint32_t b = 0; b < blocks; b += cut) {
+        struct sl_matmul mm = {
+            .m = &s->m,
+            .first_block = b,
+            .n_blocks = blocks - b < cut ? blocks - b : cut,
+            .bias = bias ? s->bias : NULL,
+            .epilogue = epilogue,
+        };
+
+        for (uint32_t i = 0; i < s->m.n_segments; i++) {
+            mm.w[i] = s->w + sl_matrix_block_offset(&s->m, i, b);
+            mm.scale[i] =
+                sl_fmt_packed(s->m.fmt)
+                    ? s->scale + sl_matrix_scale_offset(&s->m, i, b) / 2
+                    : NULL;
+        }
+        sl_matmul_run(&s->k, pool, y, stride, &mm, &s->acts, act);
+    }
+}
+
+static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
+                  enum sl_epilogue epilogue)
+{
+    static const uint32_t cuts[] = {1, 3, 1000};
+    uint32_t width = epilogue == SL_EPI_GEGLU ? m->rows / 2 : m->rows;
+    size_t stride = width + 2;
+    struct sl_error err;
+    struct setup s;
+    float *whole, *y;
+
+    setup_init(&s, m, n);
+    whole = get(n * m->rows, sizeof *whole);
+    y = get(n * stride, sizeof *y);
+    for (int bias = 0; bias < 2; bias++) {
+        plainly(whole, &s, act, bias);
+        if (epilogue == SL_EPI_GEGLU)
+            for (size_t p = 0; p < n; p++)
+                s.k.geglu(whole + p * m->rows, whole + p * m->rows,
+                          whole + p * m->rows + width, width);
+        for (unsigned i = 0; i < 6; i++) {
+            struct sl_pool *pool;
+
+            assert_ok(sl_pool_create(&pool, 1 + i % 3, &err), &err);
+            for (size_t j = 0; j < n * stride; j++)
+                y[j] = GUARD;
+            by_pool(y, stride, &s, act, bias, epilogue, cuts[i / 2], pool);
+            sl_pool_destroy(pool);
+            for (size_t p = 0; p < n; p++) {
+                assert_memory_equal(y + p * stride, whole + p * m->rows,
+                                    width * sizeof *y);
+                assert_true(y[p * stride + width] == GUARD &&
+                            y[p * stride + width + 1] == GUARD);
+            }
+        }
+    }
+    free(whole);
+    free(y);
+    setup_fini(&s);
+}
+
+static void cuts_and_threads_change_no_bit(void **state)
+{
+    static const struct sl_matrix m[] = {
+        {SL_FMT_F32, 70, 40, 1, 0},
+        {SL_FMT_F32, 70, 40, 2, 0},
+        {SL_FMT_INT8, 200, 64, 1, 32},
+        {SL_FMT_INT4, 200, 96, 2, 96},
+    };
+
+    for (size_t i = 0; i < sizeof m / sizeof *m; i++) {
+        check(&m[i], 1, SL_ACT_F32, SL_EPI_NONE);
+        check(&m[i], 5, SL_ACT_F32, SL_EPI_NONE);
+        if (!sl_fmt_packed(m[i].fmt))
+            continue;
+        check(&m[i], 1, SL_ACT_INT8, SL_EPI_NONE);
+        check(&m[i], 9, SL_ACT_INT8, SL_EPI_NONE);
+    }
+}
+
+static void both_halves_of_a_glu_meet(void **state)
+{
+    static const struct sl_matrix m[] = {
+        {SL_FMT_F32, 44, 40, 2, 0},
+        {SL_FMT_INT4, 344, 64, 2, 32},
+    };
+
+    for (size_t n = 1; n <= 131; n += 65) {
+        check(&m[0], n, SL_ACT_F32, SL_EPI_GEGLU);
+        check(&m[1], n, SL_ACT_F32, SL_EPI_GEGLU);
+        check(&m[1], n, SL_ACT_INT8, SL_EPI_GEGLU);
+    }
+}
+
+/* More positions than a cache holds are taken in several runs. */
+static void long_prompts_come_in_runs(void **state)
+{
+    static const struct sl_matrix wide = {SL_FMT_F32, 18, 8192, 1, 0};
+    static const struct sl_matrix narrow = {SL_FMT_INT8, 18, 32, 1, 32};
+
+    check(&wide, 37, SL_ACT_F32, SL_EPI_NONE);
+    check(&narrow, 1100, SL_ACT_INT8, SL_EPI_NONE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cuts_and_threads_change_no_bit),
+        cmocka_unit_test(both_halves_of_a_glu_meet),
+        cmocka_unit_test(long_prompts_come_in_runs),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
