@@ -188,7 +188,7 @@ static void both_halves_of_a_glu_meet(void **state)
 {
     static const struct sl_matrix m[] = {
         {SL_FMT_F32, 44, 40, 2, 0},
-        {SL_FMT_INT4, 344, 64, 2, 32},
+        {SL_FMT_INT4, 808, 64, 2, 32},
     };
 
     for (size_t n = 1; n <= 131; n += 65) {
