@@ -230,21 +230,25 @@ static double measure_dram(struct dram *d, struct sl_pool *pool,
     return (double)d->bytes * 1e9 / (double)(best ? best : 1);
 }
 
-static uint64_t default_dram_bytes(void)
+static uint64_t default_dram_bytes(uint64_t most)
 {
     uint64_t bytes = 2 * cache_bytes();
 
     if (bytes < DRAM_MIN_BYTES)
-        return DRAM_MIN_BYTES;
-    return bytes < DRAM_MAX_BYTES ? sl_round_down(bytes, SL_PAGE_BYTES)
-                                  : DRAM_MAX_BYTES;
+        bytes = DRAM_MIN_BYTES;
+    if (bytes > DRAM_MAX_BYTES)
+        bytes = DRAM_MAX_BYTES;
+    if (most != 0 && bytes > most)
+        bytes = most;
+    return sl_round_down(bytes, SL_PAGE_BYTES);
 }
 
 int sl_probe_dram(struct sl_dram_rate *rate,
                   const struct sl_probe_dram_config *config,
                   struct sl_error *err)
 {
-    uint64_t bytes = config->bytes ? config->bytes : default_dram_bytes();
+    uint64_t bytes =
+        config->bytes ? config->bytes : default_dram_bytes(config->most_bytes);
     struct dram d = {.bytes = (size_t)sl_round_down(bytes, 64)};
     unsigned threads = sl_pool_threads(config->pool);
     struct sl_region region = {0}, sums;

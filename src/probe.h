@@ -31,9 +31,10 @@ int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
 
 struct sl_probe_dram_config {
     struct sl_pool *pool;
-    void *buffer;     /* page-aligned, overwritten; NULL: taken and freed */
-    uint64_t bytes;   /* of buffer; 0: twice the last-level cache */
-    uint64_t time_ns; /* 0: 200 ms, after the buffer was written once */
+    void *buffer;        /* page-aligned, overwritten; NULL: taken and freed */
+    uint64_t bytes;      /* of buffer; 0: twice the last-level cache */
+    uint64_t most_bytes; /* with bytes 0: but no more than this; 0: no bound */
+    uint64_t time_ns;    /* 0: 200 ms, after the buffer was written once */
 };
 
 struct sl_dram_rate {

@@ -13,6 +13,7 @@
 #include "src/exec.h"
 #include "src/kvcache.h"
 #include "src/meminfo.h"
+#include "src/probe.h"
 #include "src/runtime.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
@@ -51,6 +52,8 @@ struct sl_runtime {
     struct sl_stream *stream;
     struct sl_exec *exec;
     atomic_bool stop;
+    bool ended; /* stats are those of a run that is over */
+    struct sl_run_stats stats;
     bool rates_known;
     struct sl_rates rates;
 };
@@ -384,15 +387,24 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
     return sl_exec_create(&rt->exec, &config, err);
 }
 
+/* Gives the memory of the weights and the cache back. */
+static void end_run(struct sl_runtime *rt)
+{
+    sl_exec_destroy(rt->exec);
+    sl_stream_close(rt->stream);
+    sl_kv_destroy(rt->kv);
+    rt->exec = NULL;
+    rt->stream = NULL;
+    rt->kv = NULL;
+}
+
 void sl_runtime_close(struct sl_runtime *rt)
 {
     struct sl_error err;
 
     if (rt == NULL)
         return;
-    sl_exec_destroy(rt->exec);
-    sl_stream_close(rt->stream);
-    sl_kv_destroy(rt->kv);
+    end_run(rt);
     sl_plan_fini(&rt->plan);
     sl_cut_fini(&rt->cut);
     sl_pool_destroy(rt->pool);
@@ -436,7 +448,7 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
 {
     struct sl_exec_stats x;
 
-    memset(s, 0, sizeof *s);
+    *s = rt->stats;
     s->peak_bytes = sl_meminfo_peak();
     if (rt->exec == NULL)
         return;
@@ -449,6 +461,63 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
     sl_stream_stats(rt->stream, &s->stream);
+}
+
+/* Buffers of the two measurements stay within what the plan gives to weights;
+ * reads need little to run at full rate, DRAM as much as there is. */
+#define PROBE_DISK_BYTES (16ull << 20)
+#define PROBE_LEAST      (256ull << 10)
+
+static int measure_rates(struct sl_runtime *rt, struct sl_error *err)
+{
+    uint64_t room = rt->plan.ring_bytes + rt->plan.resident_bytes;
+    struct sl_probe_disk_config disk = {
+        .path = rt->mf.path,
+        .io = rt->config.io,
+        .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
+    };
+    struct sl_probe_dram_config dram = {.pool = rt->pool};
+    struct sl_dram_rate rate;
+
+    if (disk.buffer_bytes < PROBE_LEAST)
+        disk.buffer_bytes = PROBE_LEAST;
+    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
+        return -1;
+    dram.most_bytes =
+        room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);
+    if (sl_probe_dram(&rate, &dram, err) != 0)
+        return -1;
+    rt->rates.dram_bps = rate.bps;
+    rt->rates_known = true;
+    return 0;
+}
+
+/* Multiply-adds of all matrices count as two operations. */
+static double operations(const struct sl_runtime *rt, uint32_t n_positions)
+{
+    double n = 0;
+
+    for (size_t i = 0; i < rt->mf.n_matrices; i++)
+        n += 2.0 * rt->mf.matrices[i].geom.rows * rt->mf.matrices[i].geom.cols;
+    return n * n_positions;
+}
+
+int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
+                     struct sl_floor *floor, struct sl_rates *rates,
+                     struct sl_error *err)
+{
+    if (!rt->ended) {
+        sl_runtime_stats(rt, &rt->stats);
+        end_run(rt);
+        rt->ended = true;
+    }
+    if (!rt->rates_known && measure_rates(rt, err) != 0)
+        return -1;
+    *rates = rt->rates;
+    *floor = sl_floor_make(&rt->rates, rt->plan.streamed_bytes,
+                           rt->plan.resident_bytes + rt->memory.vectors,
+                           operations(rt, n_positions));
+    return 0;
 }
 
 void sl_runtime_interrupt(struct sl_runtime *rt)

@@ -101,9 +101,10 @@ struct sl_run_stats {
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 
-/* The floor of one pass with n positions (n_heads rows of logits), from rates
- * measured now on this machine and this file (takes about half a second the
- * first time). Errors: SL_ERR_IO. */
+/* The floor of one pass with n_positions positions, from rates measured now on
+ * this machine and this file (half a second the first time). The measurement
+ * needs the memory that the weights had: a run that was started ends here
+ * (its statistics stay), and nothing more can be run. Errors: SL_ERR_IO. */
 int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);

@@ -1,0 +1,287 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "src/base/bytes.h"
+#include "src/opts.h"
+
+struct options {
+    struct sl_runtime_config run;
+    uint32_t out_seq_length;
+    uint32_t prompt_length;
+    uint32_t num_beams;
+    bool json;
+};
+
+struct report {
+    const struct options *o;
+    const struct sl_modelfile *mf;
+    const struct sl_memory *memory;
+    const struct sl_plan *plan;
+    struct sl_floor decode, prefill;
+    struct sl_rates rates;
+    size_t n_resident;
+};
+
+/* --- text ------------------------------------------------------------------
+ */
+
+static void line(const char *what, uint64_t bytes, const char *more)
+{
+    char size[SL_SIZE_TEXT];
+
+    printf("  %-28s %10s%s%s\n", what, sl_size_format(size, bytes),
+           more[0] ? "  " : "", more);
+}
+
+static void print_memory(const struct report *r)
+{
+    const struct sl_memory *m = r->memory;
+    char more[96], slot[SL_SIZE_TEXT];
+
+    puts("Memory");
+    line("program and tokenizer", m->program, "");
+    line("norms, biases, scales", m->vectors, "");
+    snprintf(more, sizeof more, "%u tokens, %u sequence%s",
+             r->o->out_seq_length, r->o->num_beams,
+             r->o->num_beams == 1 ? "" : "s");
+    line("KV cache", m->kv, more);
+    snprintf(more, sizeof more, "%u positions a pass", r->o->prompt_length);
+    line("activations", m->activations, more);
+    line("logits", m->logits, "");
+    snprintf(more, sizeof more, "%u slots of %s", r->plan->n_slots,
+             sl_size_format(slot, r->plan->slot_bytes));
+    line("ring", m->ring, r->plan->n_slots ? more : "nothing streams");
+    snprintf(more, sizeof more, "%zu of %zu slabs", r->n_resident,
+             r->plan->n_slabs);
+    line("resident weights", m->residents, more);
+    line("lists, stacks, margin", m->other, "");
+    line("in all", m->total, "");
+    line("budget", m->budget, "");
+    line("least that works", m->least, "");
+}
+
+static void print_floor(const char *what, const struct sl_floor *f,
+                        uint32_t positions)
+{
+    printf("  %-28s %9.3f s   %.3g tokens/s, limited by %s\n", what, f->seconds,
+           f->seconds > 0 ? positions / f->seconds : 0,
+           sl_limit_name(f->limit));
+}
+
+static void print_text(const struct report *r)
+{
+    const struct sl_hparams *hp = &r->mf->hp;
+    char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
+        dram[SL_SIZE_TEXT];
+    uint64_t all = r->plan->streamed_bytes + r->plan->resident_bytes;
+
+    printf("%s: %s, %u layers, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
+           sl_size_format(file, r->mf->file_bytes));
+    print_memory(r);
+    puts("\nEach pass over the weights");
+    printf("  %-28s %10s  %.1f %% of the weights\n", "read from disk",
+           sl_size_format(streamed, r->plan->streamed_bytes),
+           all ? 100.0 * (double)r->plan->streamed_bytes / (double)all : 0);
+    printf("  %-28s %10s/s measured now\n", "disk, direct reads",
+           sl_size_format(disk, (uint64_t)r->rates.disk_bps));
+    printf("  %-28s %10s/s measured now\n", "memory, all threads",
+           sl_size_format(dram, (uint64_t)r->rates.dram_bps));
+    puts("\nPredicted (the physical limit of this plan)");
+    print_floor("one token", &r->decode, 1);
+    if (r->o->num_beams > 1)
+        print_floor("one step of all beams", &r->decode, r->o->num_beams);
+    puts("\nHomes (R resident, . streamed), in order of use");
+    fputs("  ", stdout);
+    for (size_t i = 0; i < r->plan->n_slabs; i++) {
+        /* at most 20 lines: of a long plan every k-th slab is shown */
+        size_t step = r->plan->n_slabs / 1400 + 1;
+
+        if (i % step != 0)
+            continue;
+        putchar(r->plan->home[i] == SL_HOME_RAM ? 'R' : '.');
+        if (i / step % 70 == 69)
+            fputs("\n  ", stdout);
+    }
+    putchar('\n');
+}
+
+/* --- JSON ------------------------------------------------------------------
+ */
+
+static json_t *memory_json(const struct sl_memory *m)
+{
+    return json_pack(
+        "{sI sI sI sI sI sI sI sI sI sI sI}", "program", (json_int_t)m->program,
+        "vectors", (json_int_t)m->vectors, "kv", (json_int_t)m->kv,
+        "activations", (json_int_t)m->activations, "logits",
+        (json_int_t)m->logits, "ring", (json_int_t)m->ring, "residents",
+        (json_int_t)m->residents, "other", (json_int_t)m->other, "total",
+        (json_int_t)m->total, "budget", (json_int_t)m->budget, "least",
+        (json_int_t)m->least);
+}
+
+static json_t *floor_json(const struct sl_floor *f, uint32_t positions)
+{
+    return json_pack(
+        "{sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
+        f->seconds > 0 ? positions / f->seconds : 0.0, "disk_seconds",
+        f->disk_s, "dram_seconds", f->dram_s, "limit", sl_limit_name(f->limit));
+}
+
+static void print_json(const struct report *r)
+{
+    json_t *homes = json_array(), *root;
+
+    for (size_t i = 0; i < r->plan->n_slabs; i++)
+        json_array_append_new(
+            homes,
+            json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
+    root = json_pack(
+        "{ss sI so s{sI sI sI sI sI} s{sf sf} so so}", "model", r->mf->path,
+        "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
+        memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
+        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
+        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        (json_int_t)r->plan->streamed_bytes, "resident_bytes",
+        (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
+        r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps, "decode",
+        floor_json(&r->decode, r->o->num_beams), "homes", homes);
+    if (root == NULL)
+        return;
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+}
+
+/* --- command ---------------------------------------------------------------
+ */
+
+static int plan(const struct options *o, struct sl_error *err)
+{
+    struct sl_workload w = {
+        .n_sequences = o->num_beams,
+        .max_tokens = o->out_seq_length,
+        .shared_tokens = o->prompt_length,
+        .pass_positions =
+            o->prompt_length > o->num_beams ? o->prompt_length : o->num_beams,
+        .pass_logits = o->num_beams,
+    };
+    struct report r = {.o = o};
+    struct sl_runtime *rt;
+    int rc;
+
+    if (o->prompt_length > o->out_seq_length)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--prompt-length %u is more than --out-seq-length %u, "
+                       "which counts prompt and answer",
+                       o->prompt_length, o->out_seq_length);
+    if (sl_runtime_open(&rt, &o->run, err) != 0)
+        return -1;
+    rc = sl_runtime_plan(rt, &w, err);
+    if (rc == 0)
+        rc = sl_runtime_floor(rt, 1, &r.decode, &r.rates, err);
+    if (rc == 0) {
+        r.mf = sl_runtime_modelfile(rt);
+        r.memory = sl_runtime_memory(rt);
+        r.plan = sl_runtime_plan_made(rt);
+        for (size_t i = 0; i < r.plan->n_slabs; i++)
+            r.n_resident += r.plan->home[i] == SL_HOME_RAM;
+        if (o->json)
+            print_json(&r);
+        else
+            print_text(&r);
+        if (fflush(stdout) != 0)
+            rc = sl_fail(err, SL_ERR_IO, "cannot write to standard output");
+    }
+    sl_runtime_close(rt);
+    return rc;
+}
+
+enum { OPT_OUT = 0x200, OPT_PROMPT, OPT_BEAMS, OPT_JSON };
+
+static const struct argp_option options[] = {
+    {"out-seq-length", OPT_OUT, "N", 0,
+     "Tokens of prompt and answer together (default 256)", 0},
+    {"prompt-length", OPT_PROMPT, "N", 0,
+     "Tokens of the prompt (default: half of --out-seq-length)", 0},
+    {"num-beams", OPT_BEAMS, "N", 0, "Beams of a beam search (default 1)", 0},
+    {"json", OPT_JSON, 0, 0, "Print JSON", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->run;
+        return 0;
+    case OPT_OUT:
+        o->out_seq_length =
+            (uint32_t)sl_opt_u64(state, "out-seq-length", arg, 2, 1u << 20);
+        return 0;
+    case OPT_PROMPT:
+        o->prompt_length =
+            (uint32_t)sl_opt_u64(state, "prompt-length", arg, 1, 1u << 20);
+        return 0;
+    case OPT_BEAMS:
+        o->num_beams = (uint32_t)sl_opt_u64(state, "num-beams", arg, 1, 1024);
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument '%s'", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (o->prompt_length == 0)
+            o->prompt_length = o->out_seq_length / 2;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {
+    {&sl_run_argp, 0, "Memory and threads:", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    options,
+    parse,
+    0,
+    "Show where each part of a model would live under a memory budget, and "
+    "how fast this machine can run it at best. Loads nothing.",
+    children,
+    0,
+    0,
+};
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct options o = {
+        .run.log = &log,
+        .out_seq_length = 256,
+        .num_beams = 1,
+    };
+    struct sl_error err;
+    int rc = sl_parse_args(&argp, argc, argv, &o);
+
+    if (rc != 0)
+        return rc;
+    return plan(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
+}
+
+const struct sl_command sl_cmd_plan = {
+    .name = "plan",
+    .summary = "show what stays in memory, what streams, and how fast",
+    .run = run,
+    .argp = &argp,
+};
