@@ -56,8 +56,14 @@ int sl_fill_workload(struct sl_workload *load, const struct sl_prompt *prompt,
 
     for (size_t i = 0; prompt != NULL && i < prompt->ids.n; i++)
         n_marks += prompt->ids.v[i] == prompt->mask;
-    if (prompt != NULL && n_marks == 0)
-        return 0; /* nothing to generate */
+    if (prompt != NULL && n_marks == 0) {
+        /* nothing to generate: the least there can be */
+        load->n_sequences = largest(load->n_sequences, 1);
+        load->max_tokens = largest(load->max_tokens, 2);
+        load->pass_positions = largest(load->pass_positions, 1);
+        load->pass_logits = largest(load->pass_logits, 1);
+        return 0;
+    }
     /* The longest context: one token less than a pass may hold. With several
      * blanks the text grows from pass to pass, up to that at most; a blank
      * that stays empty makes it shorter by its mark. */
@@ -72,7 +78,7 @@ int sl_fill_workload(struct sl_workload *load, const struct sl_prompt *prompt,
         if (n_marks == 1)
             first = (uint32_t)prompt->ids.n + 1;
     }
-    if (load->n_sequences == 0 || shared < load->shared_tokens)
+    if (load->shared_tokens == 0 || shared < load->shared_tokens)
         load->shared_tokens = shared;
     load->n_sequences = largest(load->n_sequences, beams);
     load->max_tokens = largest(load->max_tokens, config->out_seq_length);
@@ -195,12 +201,10 @@ static int emit_until(struct state *s, size_t end, bool blank,
     const struct sl_fill_sink *sink = s->pass.sink;
     size_t begin = s->emitted;
 
-    if (end <= begin)
+    if (sink == NULL || end <= begin)
         return 0;
     s->emitted = end;
-    return sink == NULL ? 0
-                        : sink->ids(sink->opaque, s->text.v + begin,
-                                    end - begin, blank, err);
+    return sink->ids(sink->opaque, s->text.v + begin, end - begin, blank, err);
 }
 
 /* text with its mark replaced by an answer of the pass */
@@ -264,6 +268,9 @@ static int fill_one(struct state *s, struct sl_error *err)
 
     if (emit_until(s, p->mask_at, false, err) != 0 ||
         check_length(s->text.n, p->hp, p->config, err) != 0)
+        return -1;
+    if (p->sink != NULL &&
+        p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
         return -1;
     p->context = &s->text;
     p->max_new = (uint32_t)(p->config->out_seq_length - (s->text.n + 1));

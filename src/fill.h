@@ -36,7 +36,8 @@ struct sl_fill_config {
 
 /* Where the text comes out while it is made: the ids of the best answer, in
  * order, each once, as soon as they are final; blank tells what was generated
- * from what was given. With beams a blank comes when its pass is over. */
+ * from what was given. With beams a blank comes when its pass is over. Every
+ * blank begins with a call without ids, so an empty one is heard too. */
 struct sl_fill_sink {
     int (*ids)(void *opaque, const int32_t *ids, size_t n, bool blank,
                struct sl_error *err);

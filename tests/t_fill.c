@@ -33,6 +33,7 @@ static const struct sl_fill_config beams = {
 
 struct heard {
     struct sl_ids given, made, all;
+    size_t n_blanks;
 };
 
 static int listen(void *opaque, const int32_t *ids, size_t n, bool blank,
@@ -40,6 +41,7 @@ static int listen(void *opaque, const int32_t *ids, size_t n, bool blank,
 {
     struct heard *h = opaque;
 
+    h->n_blanks += n == 0 && blank;
     if (sl_ids_append(&h->all, ids, n, err) != 0)
         return -1;
     return sl_ids_append(blank ? &h->made : &h->given, ids, n, err);
@@ -151,6 +153,7 @@ static void what_is_heard_is_the_answer(void **state)
         assert_int_equal(r.answers[0].ids.n, h.all.n);
         assert_memory_equal(r.answers[0].ids.v, h.all.v,
                             h.all.n * sizeof *h.all.v);
+        assert_int_equal(h.n_blanks, 2);
         assert_int_equal(h.given.n, 3); /* 20 21 22: no end token */
         assert_int_equal(r.answers[0].n_blanks, 2);
         for (size_t i = 0; i < 2; i++)

@@ -1,0 +1,287 @@
+#include "config.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/generate.h"
+#include "src/opts.h"
+#include "src/outfile.h"
+
+enum {
+    OPT_INPUT_SOURCE = 0x200,
+    OPT_WITH_ID,
+    OPT_OUTPUT_PATH,
+    OPT_OUT_SEQ_LENGTH,
+    OPT_MIN_GEN_LENGTH,
+    OPT_SAMPLING_STRATEGY,
+    OPT_NUM_BEAMS,
+    OPT_LENGTH_PENALTY,
+    OPT_NO_REPEAT_NGRAM,
+    OPT_PRINT_ALL_BEAMS,
+    OPT_DETERMINISTIC,
+    OPT_TEMPERATURE,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_SEED,
+    OPT_STATS,
+    OPT_JSON,
+};
+
+/* Names and defaults are those of GLM-130B's generate.py and generate.sh. */
+static const struct argp_option options[] = {
+    {"prompt", 'p', "TEXT", 0,
+     "Continue TEXT, or fill its [MASK], [sMASK] or [gMASK]; standard output "
+     "is the text alone. '-' reads all of standard input",
+     1},
+    {"input-source", OPT_INPUT_SOURCE, "SOURCE", 0,
+     "'interactive' asks for queries (default), else a file with one query a "
+     "line",
+     1},
+    {"with-id", OPT_WITH_ID, 0, 0,
+     "Queries are ID<TAB>TEXT; answers go to ID.txt", 1},
+    {"output-path", OPT_OUTPUT_PATH, "DIR", 0,
+     "Keep answers as files there (default: ./samples, and nothing with -p)",
+     1},
+    {"out-seq-length", OPT_OUT_SEQ_LENGTH, "N", 0,
+     "Most tokens of text, [sop] and answer together (default: 256)", 2},
+    {"min-gen-length", OPT_MIN_GEN_LENGTH, "N", 0,
+     "Fewest tokens of an answer (default: 0)", 2},
+    {"sampling-strategy", OPT_SAMPLING_STRATEGY, "NAME", 0,
+     "BaseStrategy (default) or BeamSearchStrategy", 2},
+    {"temperature", OPT_TEMPERATURE, "X", 0,
+     "BaseStrategy: divides the logits (default: 1.0)", 3},
+    {"top-k", OPT_TOP_K, "N", 0,
+     "BaseStrategy: draw among the N likeliest tokens; 0 is off, 1 always "
+     "takes the likeliest (default: 0)",
+     3},
+    {"top_k", 0, 0, OPTION_ALIAS, 0, 3},
+    {"top-p", OPT_TOP_P, "X", 0,
+     "BaseStrategy: draw among the likeliest tokens that together have this "
+     "probability; 0 is off (default: 0.7)",
+     3},
+    {"top_p", 0, 0, OPTION_ALIAS, 0, 3},
+    {"num-beams", OPT_NUM_BEAMS, "N", 0, "BeamSearchStrategy (default: 4)", 4},
+    {"length-penalty", OPT_LENGTH_PENALTY, "X", 0,
+     "BeamSearchStrategy: exponent (default: 1.0)", 4},
+    {"no-repeat-ngram-size", OPT_NO_REPEAT_NGRAM, "N", 0,
+     "BeamSearchStrategy: no N tokens come twice in an answer; 0 is off "
+     "(default: 3)",
+     4},
+    {"print-all-beams", OPT_PRINT_ALL_BEAMS, 0, 0,
+     "BeamSearchStrategy: print every beam", 4},
+    {"deterministic", OPT_DETERMINISTIC, 0, 0,
+     "BeamSearchStrategy: follow the likeliest candidates, where GLM-130B "
+     "draws them",
+     4},
+    {"seed", OPT_SEED, "N", 0,
+     "Begin of the random numbers, 1 or more (default: 1234)", 5},
+    {"stats", OPT_STATS, 0, 0,
+     "Say at the end how fast it was, and how fast it could have been", 6},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object a query", 6},
+    {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 6},
+    {0},
+};
+
+static enum sl_strategy parse_strategy(struct argp_state *state,
+                                       const char *arg)
+{
+    if (strcmp(arg, "BaseStrategy") == 0)
+        return SL_STRATEGY_BASE;
+    if (strcmp(arg, "BeamSearchStrategy") != 0)
+        argp_error(state,
+                   "unknown strategy %s: BaseStrategy or BeamSearchStrategy",
+                   arg);
+    return SL_STRATEGY_BEAM;
+}
+
+static error_t parse_fill(int key, char *arg, struct argp_state *state,
+                          struct sl_fill_config *f)
+{
+    switch (key) {
+    case OPT_OUT_SEQ_LENGTH:
+        f->out_seq_length =
+            (uint32_t)sl_opt_u64(state, "out-seq-length", arg, 2, 1 << 24);
+        return 0;
+    case OPT_MIN_GEN_LENGTH:
+        f->min_gen_length =
+            (uint32_t)sl_opt_u64(state, "min-gen-length", arg, 0, 1 << 24);
+        return 0;
+    case OPT_SAMPLING_STRATEGY:
+        f->strategy = parse_strategy(state, arg);
+        return 0;
+    case OPT_TEMPERATURE:
+        f->sampler.temperature =
+            sl_opt_f64(state, "temperature", arg, 1e-4, 1e4);
+        return 0;
+    case OPT_TOP_K:
+        f->sampler.top_k =
+            (uint32_t)sl_opt_u64(state, "top-k", arg, 0, INT32_MAX);
+        return 0;
+    case OPT_TOP_P:
+        f->sampler.top_p = sl_opt_f64(state, "top-p", arg, 0, 1);
+        return 0;
+    case OPT_NUM_BEAMS:
+        f->n_beams = (uint32_t)sl_opt_u64(state, "num-beams", arg, 1, 256);
+        return 0;
+    case OPT_LENGTH_PENALTY:
+        f->length_penalty = sl_opt_f64(state, "length-penalty", arg, -100, 100);
+        return 0;
+    case OPT_NO_REPEAT_NGRAM:
+        f->no_repeat_ngram = (uint32_t)sl_opt_u64(state, "no-repeat-ngram-size",
+                                                  arg, 0, 1 << 24);
+        return 0;
+    case OPT_DETERMINISTIC:
+        f->deterministic = true;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct sl_generate_options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->run;
+        return 0;
+    case 'p':
+        o->prompt = arg;
+        return 0;
+    case OPT_INPUT_SOURCE:
+        o->input_source = arg;
+        return 0;
+    case OPT_WITH_ID:
+        o->with_id = true;
+        return 0;
+    case OPT_OUTPUT_PATH:
+        o->output_path = arg;
+        return 0;
+    case OPT_PRINT_ALL_BEAMS:
+        o->print_all_beams = true;
+        return 0;
+    case OPT_SEED:
+        o->seed = sl_opt_u64(state, "seed", arg, 1, UINT64_MAX);
+        return 0;
+    case OPT_STATS:
+        o->stats = true;
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case 'q':
+        o->run.quiet = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument '%s': a text goes behind -p",
+                   arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (o->prompt != NULL && (o->input_source != NULL || o->with_id))
+            argp_error(state, "-p is one text: it goes with neither "
+                              "--input-source nor --with-id");
+        return 0;
+    default:
+        return parse_fill(key, arg, state, &o->fill);
+    }
+}
+
+static const struct argp_child children[] = {
+    {&sl_run_argp, 0, "Memory, threads and reading:", 7},
+    {0},
+};
+
+static const struct argp argp = {
+    options,
+    parse,
+    0,
+    "Continue texts, or fill their blanks, with a model whose weights stream "
+    "from disk as far as they do not fit the budget.",
+    children,
+    0,
+    0,
+};
+
+static int run_mode(struct sl_generate *g)
+{
+    if (g->o->prompt != NULL)
+        return sl_generate_prompt(g);
+    if (strcmp(g->o->input_source, "interactive") == 0)
+        return sl_generate_interactive(g);
+    return sl_generate_file(g);
+}
+
+static int run_all(struct sl_generate *g)
+{
+    struct sl_error err = {0};
+    int code;
+
+    if ((g->o->output_path != NULL &&
+         sl_outfile_folder(g->o->output_path, &err) != 0) ||
+        sl_interrupt_create(&g->interrupt, &err) != 0 ||
+        sl_runtime_open(&g->rt, &g->o->run, &err) != 0)
+        return sl_report(&err);
+    g->hp = &sl_runtime_modelfile(g->rt)->hp;
+    g->tokenizer = sl_runtime_tokenizer(g->rt);
+    if (g->tokenizer == NULL) {
+        sl_fail(&err, SL_ERR_UNSUPPORTED,
+                "%s: holds no tokenizer, so it knows no text; convert the "
+                "checkpoint again with --tokenizer ice_text.model",
+                g->o->run.model);
+        return sl_report(&err);
+    }
+    sl_rng_seed(&g->rng, g->o->seed);
+    code = run_mode(g);
+    if (g->o->stats && g->started && sl_generate_print_stats(g, &err) != 0)
+        sl_report(&err);
+    return code;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct sl_generate_options o = {
+        .fill =
+            {
+                .strategy = SL_STRATEGY_BASE,
+                .sampler = {.temperature = 1.0, .top_k = 0, .top_p = 0.7},
+                .n_beams = 4,
+                .length_penalty = 1.0,
+                .no_repeat_ngram = 3,
+                .out_seq_length = 256,
+            },
+        .seed = 1234,
+    };
+    const char *no_color = getenv("NO_COLOR");
+    struct sl_generate g = {.o = &o};
+    int code = sl_parse_args(&argp, argc, argv, &o);
+
+    if (code != 0)
+        return code;
+    if (o.run.quiet)
+        log.max = SL_LOG_WARN;
+    o.run.log = &log;
+    if (o.prompt == NULL && o.input_source == NULL)
+        o.input_source = "interactive";
+    if (o.prompt == NULL && o.output_path == NULL)
+        o.output_path = "samples";
+    g.color = isatty(STDOUT_FILENO) && (no_color == NULL || *no_color == '\0');
+    /* A reader that goes away is noticed by write, so that the run can be
+     * closed in order. */
+    signal(SIGPIPE, SIG_IGN);
+    code = run_all(&g);
+    sl_runtime_close(g.rt);
+    sl_interrupt_destroy(g.interrupt);
+    return code;
+}
+
+const struct sl_command sl_cmd_generate = {
+    "generate",
+    "continue texts or fill their blanks",
+    run,
+    &argp,
+};

@@ -1,0 +1,131 @@
+#include "config.h"
+
+#include "src/base/bytes.h"
+#include "src/generate.h"
+
+static double seconds(uint64_t ns)
+{
+    return (double)ns / 1e9;
+}
+
+void sl_generate_print_plan(const struct sl_generate *g)
+{
+    const struct sl_memory *m = sl_runtime_memory(g->rt);
+    const struct sl_plan *p = sl_runtime_plan_made(g->rt);
+    const struct sl_modelfile *mf = sl_runtime_modelfile(g->rt);
+    char a[SL_SIZE_TEXT], b[SL_SIZE_TEXT], c[SL_SIZE_TEXT];
+
+    fprintf(stderr, "sluice: %s (%s, %s): ", mf->name, mf->quant,
+            sl_size_format(a, mf->file_bytes));
+    if (p->streamed_bytes == 0)
+        fprintf(stderr, "all %s of its weights stay in RAM\n",
+                sl_size_format(a, p->resident_bytes));
+    else
+        fprintf(stderr,
+                "%s of its weights stay in RAM, %s stream from disk in every "
+                "pass\n",
+                sl_size_format(a, p->resident_bytes),
+                sl_size_format(b, p->streamed_bytes));
+    fprintf(stderr, "sluice: %s of a budget of %s, %s of it KV cache",
+            sl_size_format(a, m->total), sl_size_format(b, m->budget),
+            sl_size_format(c, m->kv));
+    if (p->n_slots > 0)
+        fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
+                sl_size_format(a, p->slot_bytes));
+    fputc('\n', stderr);
+}
+
+static void print_speed(const struct sl_run_stats *s, uint64_t first_token_ns)
+{
+    uint64_t passes = s->passes - s->prefill_passes;
+
+    fprintf(stderr, "prompt       %llu positions in %llu pass%s, %.2f s\n",
+            (unsigned long long)(s->positions - s->decode_positions),
+            (unsigned long long)s->prefill_passes,
+            s->prefill_passes == 1 ? "" : "es", seconds(s->prefill_ns));
+    fprintf(stderr, "first token  after %.2f s\n", seconds(first_token_ns));
+    if (passes > 0)
+        fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
+                (unsigned long long)passes, seconds(s->decode_ns),
+                (double)passes / seconds(s->decode_ns));
+}
+
+static void print_disk(const struct sl_stream_stats *s)
+{
+    char size[SL_SIZE_TEXT];
+
+    fprintf(stderr, "disk         %s read",
+            sl_size_format(size, s->bytes_read));
+    if (s->busy_ns > 0)
+        fprintf(stderr, " at %.2f GB/s",
+                (double)s->bytes_read / (double)s->busy_ns);
+    fprintf(stderr, ", waited for %.2f s (%s%s%s)\n", seconds(s->wait_ns),
+            s->io_name ? s->io_name : "nothing read",
+            s->direct ? ", direct" : "",
+            s->registered ? ", registered buffers" : "");
+    if (s->retries > 0)
+        fprintf(stderr, "             %llu reads were repeated\n",
+                (unsigned long long)s->retries);
+}
+
+/* What one pass took against what it must take: of generation, or of the
+ * prompt where nothing else ran. */
+static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
+                            struct sl_error *err)
+{
+    uint64_t passes = s->passes - s->prefill_passes, positions, ns;
+    struct sl_floor floor;
+    struct sl_rates rates;
+    double measured;
+
+    positions = s->decode_positions;
+    ns = s->decode_ns;
+    if (passes == 0) {
+        passes = s->prefill_passes;
+        positions = s->positions;
+        ns = s->prefill_ns;
+    }
+    if (passes == 0 || ns == 0)
+        return 0;
+    measured = seconds(ns) / (double)passes;
+    if (sl_runtime_floor(g->rt, (uint32_t)(positions / passes), &floor, &rates,
+                         err) != 0)
+        return -1;
+    fprintf(stderr,
+            "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
+            "GB/s), measured %.4f s: efficiency %.2f\n",
+            floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
+            rates.dram_bps / 1e9, measured, floor.seconds / measured);
+    return 0;
+}
+
+int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
+{
+    const struct sl_memory *m = sl_runtime_memory(g->rt);
+    struct sl_run_stats s;
+    char peak[SL_SIZE_TEXT], budget[SL_SIZE_TEXT];
+
+    sl_runtime_stats(g->rt, &s);
+    print_speed(&s, g->first_token_ns);
+    print_disk(&s.stream);
+    fprintf(stderr, "memory       peak %s of a budget of %s\n",
+            sl_size_format(peak, s.peak_bytes),
+            sl_size_format(budget, m->budget));
+    return print_efficiency(g, &s, err);
+}
+
+json_t *sl_generate_stats_json(const struct sl_run_stats *before,
+                               const struct sl_run_stats *after)
+{
+    const struct sl_stream_stats *a = &before->stream, *b = &after->stream;
+
+    return json_pack(
+        "{s:I, s:I, s:f, s:f, s:I, s:f, s:I}", "passes",
+        (json_int_t)(after->passes - before->passes), "positions",
+        (json_int_t)(after->positions - before->positions), "prefill_seconds",
+        seconds(after->prefill_ns - before->prefill_ns), "decode_seconds",
+        seconds(after->decode_ns - before->decode_ns), "bytes_read",
+        (json_int_t)(b->bytes_read - a->bytes_read), "disk_wait_seconds",
+        seconds(b->wait_ns - a->wait_ns), "peak_bytes",
+        (json_int_t)after->peak_bytes);
+}

@@ -1,0 +1,341 @@
+#!/bin/sh
+# 'sluice generate' as people use it, on the demo model: texts against
+# demo/golden.json (computed by demo/reference.py), the modes of GLM-130B's
+# generate.py, files, bad input, Ctrl-C.
+source=${SLUICE_SOURCE:-.}
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-generate-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+model=$work/demo.gguf
+nl='
+'
+unset NO_COLOR
+if ! "$sluice" convert --help >/dev/null 2>&1; then
+    echo "1..0 # SKIP this sluice cannot convert the demo model"
+    exit 0
+fi
+if ! "$sluice" convert --quant f16 -o "$model" "$source/demo" \
+    >"$work/convert.log" 2>&1; then
+    cat "$work/convert.log"
+    echo "1..1"
+    echo "not ok 1 - the_demo_model_converts"
+    exit 1
+fi
+
+n=0
+# check NAME: passes if the last command did.
+check()
+{
+    rc=$?
+    n=$((n + 1))
+    if [ $rc -eq 0 ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        [ ! -e "$work/err" ] || sed 's/^/# /' "$work/err"
+    fi
+}
+
+generate()
+{
+    "$sluice" generate -m "$model" --ram 64M "$@" 2>"$work/err"
+}
+
+# The strings of golden.json that are indented by $1 blanks and called $2
+# (cases: 3), within the section that begins with "$3"; one a line, as JSON
+# has them.
+strings()
+{
+    awk -v section="$3" -v indent="$1" -v name="$2" '
+        /^ "/ { inside = index($0, "\"" section "\"") == 2 }
+        inside && index($0, sprintf("%*s\"%s\": \"", indent, "", name)) == 1 {
+            sub(/^[^:]*: "/, ""); sub(/",?$/, ""); print
+        }' "$source/demo/golden.json"
+}
+
+# Number of prompt_ids of each case.
+lengths()
+{
+    awk -v section="$1" '
+        /^ "/ { inside = index($0, "\"" section "\"") == 2 }
+        inside && /^   "prompt_ids": \[/ { counting = 1; n = 0; next }
+        counting && /\]/ { counting = 0; print n }
+        counting { n++ }' "$source/demo/golden.json"
+}
+
+# A JSON string as it is, with an x behind it (or the shell eats newlines).
+plain()
+{
+    printf '%b' "$(printf '%s' "$1" | sed 's/\\"/"/g')x"
+}
+
+golden_texts()
+{
+    strings 3 text greedy >"$work/texts"
+    strings 3 answer greedy >"$work/answers"
+    lengths greedy >"$work/lengths"
+    [ "$(wc -l <"$work/texts")" = 28 ] || return 1
+    cases=0
+    while IFS= read -r text <&3 && IFS= read -r want <&4 &&
+        read -r length <&5; do
+        text=$(plain "$text")
+        want=$(plain "$want")
+        got=$(
+            generate -q --top-k 1 --out-seq-length $((length + 33)) \
+                -p "${text%x}" </dev/null
+            echo "x$?"
+        )
+        if [ "$got" != "${want%x}${nl}x0" ]; then
+            echo "# '${text%x}' gave '$got'"
+            return 1
+        fi
+        cases=$((cases + 1))
+    done 3<"$work/texts" 4<"$work/answers" 5<"$work/lengths"
+    [ $cases = 28 ]
+}
+golden_texts
+check greedy_texts_are_those_of_the_reference
+
+# All but the case with arguments of its own and the one with two blanks,
+# whose second pass had a longer limit.
+golden_beams()
+{
+    strings 3 name beam_search >"$work/names"
+    strings 3 text beam_search >"$work/texts"
+    lengths beam_search >"$work/lengths"
+    cases=0
+    while IFS= read -r name <&3 && IFS= read -r text <&4 &&
+        read -r length <&5; do
+        case $name in zh_two_masks | zh_chunxiao) continue ;; esac
+        awk -v name="$name" '
+            /^ "beam_search"/ { inside = 1 }
+            inside && /^   "name"/ { this = index($0, "\"" name "\"") > 0 }
+            inside && this && /^   "answers": \[/ { reading = 1; next }
+            reading && /^   \]/ { exit }
+            reading { sub(/^ *"/, ""); sub(/",?$/, ""); print }
+            ' "$source/demo/golden.json" >"$work/beams"
+        want=
+        while IFS= read -r line; do
+            line=$(plain "$line")
+            want=$want${line%x}$nl
+        done <"$work/beams"
+        text=$(plain "$text")
+        got=$(
+            generate -q --sampling-strategy BeamSearchStrategy \
+                --deterministic --print-all-beams \
+                --out-seq-length $((length + 33)) -p "${text%x}" </dev/null
+            echo "x$?"
+        )
+        if [ "$got" != "${want}x0" ]; then
+            echo "# '${text%x}' gave '$got'"
+            return 1
+        fi
+        cases=$((cases + 1))
+    done 3<"$work/names" 4<"$work/texts" 5<"$work/lengths"
+    [ $cases = 5 ]
+}
+golden_beams
+check beams_are_those_of_the_reference
+
+out=$(generate -q --top_k 1 --top_p 0.5 --out-seq-length 30 -p 'In the')
+[ -n "$out" ] && [ "$out" = "$(generate -q --top-k 1 --top-p 0.5 \
+    --out-seq-length 30 -p 'In the')" ]
+check both_spellings_of_an_option_are_taken
+
+a=$(generate -q --out-seq-length 40 --seed 7 -p 'In the')
+b=$(generate -q --out-seq-length 40 --seed 7 --threads 1 -p 'In the')
+c=$(generate -q --out-seq-length 40 --seed 8 -p 'In the')
+[ "$a" = "$b" ] && [ "$a" != "$c" ]
+check the_same_seed_draws_the_same_text
+
+printf 'In the beginning God created the heaven and the\n' |
+    generate -q --top-k 1 --out-seq-length 20 -p - >"$work/out"
+[ "$(cat "$work/out")" = "$(generate -q --top-k 1 --out-seq-length 20 \
+    -p 'In the beginning God created the heaven and the')" ]
+check a_prompt_is_read_from_standard_input
+
+# Another locale's decimal comma must change nothing.
+comma=$(locale -a 2>/dev/null | grep -m 1 -E '^(de|fr|it)_')
+LC_ALL=${comma:-C} generate --stats --temperature 0.5 --top-k 1 \
+    --out-seq-length 20 -p 'In the' >/dev/null &&
+    grep -qE 'after [0-9]+\.[0-9]+ s' "$work/err"
+check numbers_have_a_point_in_every_locale
+
+generate --top-k 1 --out-seq-length 20 --stats -p 'In the' >"$work/out" &&
+    [ "$(wc -l <"$work/out")" = 1 ] &&
+    grep -q 'KV cache' "$work/err" && grep -q 'efficiency' "$work/err" &&
+    grep -q '^first token' "$work/err" && grep -q '^memory' "$work/err"
+check statistics_and_the_plan_are_told_on_standard_error
+
+generate -q --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
+    [ ! -s "$work/err" ]
+check quiet_is_quiet
+
+generate -q --json --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
+    [ "$(wc -l <"$work/out")" = 1 ] &&
+    grep -q '^{"prompt":"In the","text":"In the ' "$work/out" &&
+    grep -q '"answers":\[{"text":' "$work/out" &&
+    grep -q '"first_token_seconds":' "$work/out"
+check json_is_one_object_a_query
+
+mkdir "$work/kept"
+printf '  In the \n\nAnd God said, Let there be [MASK].\n 天下 \nstop\nnever\n' |
+    generate -q --top-k 1 --out-seq-length 20 --output-path "$work/kept" \
+        >"$work/out"
+[ $? = 0 ] && ! grep -q never "$work/out" &&
+    [ "$(grep -c '^Please Input Query (stop to exit) >>> ' "$work/out")" = 5 ] &&
+    grep -q '>>> Query should not be empty!$' "$work/out" &&
+    grep -q '^Input: In the \[gMASK\]$' "$work/out" &&
+    grep -q '^Input: And God said, Let there be \[MASK\].$' "$work/out" &&
+    grep -q '^Output: In the [a-z]' "$work/out" &&
+    [ "$(grep -c '^Taken time [0-9]*\.[0-9][0-9]$' "$work/out")" = 3 ] &&
+    ! grep -q "$(printf '\033')" "$work/out"
+check interactive_mode_speaks_as_the_reference
+ls "$work/kept" >"$work/names"
+[ "$(wc -l <"$work/names")" = 3 ] &&
+    grep -qE '^In the-[0-9]{2}(-[0-9]{2}){4}\.txt$' "$work/names" &&
+    grep -qE '^And God said, Let th-' "$work/names" &&
+    grep -q '^天下-' "$work/names"
+check answers_are_kept_under_the_query_s_name
+
+printf 'In the' | generate -q --top-k 1 --out-seq-length 12 \
+    --output-path "$work/kept" >"$work/out"
+check the_end_of_the_input_ends_it_well
+
+text=$(printf 'x%.0s' $(seq 400))
+printf '%s\nIn the\nstop\n' "$text" | generate -q --top-k 1 \
+    --out-seq-length 20 --output-path "$work/kept" >"$work/out"
+[ $? = 0 ] && grep -q '^sluice: text too long: [0-9]* tokens' "$work/err" &&
+    grep -q '^Output: In the' "$work/out"
+check a_bad_query_does_not_end_interactive_mode
+
+tab=$(printf '\t')
+cat >"$work/queries" <<END
+one${tab}In the
+
+../two${tab}In the
+no id
+ three${tab}春眠不觉晓，${tab}extra
+four${tab}红豆生[MASK]，春来发几枝。
+five${tab}$text
+END
+generate -q --top-k 1 --out-seq-length 20 --with-id \
+    --input-source "$work/queries" --output-path "$work/ids/deep" >"$work/out"
+[ $? = 1 ] &&
+    [ "$(ls "$work/ids/deep" | tr '\n' ' ')" = 'four.txt one.txt ' ] &&
+    [ "$(grep -c '^Working on No. [0-6] on model group 0\.\.\. $' \
+        "$work/out")" = 7 ] &&
+    [ "$(wc -l <"$work/err")" = 4 ] &&
+    grep -q "line 2: id '../two'" "$work/err" &&
+    grep -q 'line 3: no tab' "$work/err" &&
+    grep -q 'line 4: more than one tab' "$work/err" &&
+    grep -q 'line 6: text too long' "$work/err" &&
+    grep -q '^红豆生' "$work/ids/deep/four.txt"
+check file_mode_goes_on_after_bad_lines_and_fails_at_the_end
+
+umask 027
+generate -q --top-k 1 --out-seq-length 20 --output-path "$work/mode" \
+    -p 'a/b ../c' >"$work/out" &&
+    ls -l "$work/mode" | grep -q '^-rw-r-----.* ab \.\.c-[-0-9]*\.txt$'
+check files_have_safe_names_and_plain_modes
+umask 022
+
+cat >"$work/same" <<END
+In the
+In the
+In the
+END
+generate -q --top-k 1 --out-seq-length 8 --input-source "$work/same" \
+    --output-path "$work/many" >/dev/null &&
+    [ "$(ls "$work/many" | wc -l)" = 3 ] &&
+    ! ls "$work/many" | grep -v 'txt$'
+check files_of_one_second_do_not_replace_each_other
+
+generate -q --top-k 1 --out-seq-length 20 --input-source "$work/same" \
+    --output-path "$work/queries" >"$work/out"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ]
+check a_folder_that_cannot_be_is_one_line_and_exit_1
+
+generate -q --input-source "$work/none" --output-path "$work/kept" >"$work/out"
+[ $? = 1 ] && grep -q "$work/none: " "$work/err"
+check a_missing_file_of_queries_is_named
+
+generate --ram 3M -p 'In the' >"$work/out"
+[ $? = 1 ] && [ ! -s "$work/out" ] && grep -q 'the least that works' "$work/err"
+check a_budget_that_cannot_work_is_refused
+
+least=$("$sluice" generate -m "$model" --ram least --top-k 1 -q \
+    --out-seq-length 20 -p 'In the' 2>"$work/err")
+[ -n "$least" ] && [ "$least" = "$(generate -q --top-k 1 \
+    --out-seq-length 20 -p 'In the')" ]
+check the_least_budget_gives_the_same_text
+
+for args in '--num-beams 0' '--temperature 0' '--top-p 1,5' '--top-k -1' \
+    '--seed 0' '--sampling-strategy Other' '--out-seq-length x' 'extra' \
+    '--with-id' '--input-source interactive' '--no-such-option'; do
+    # shellcheck disable=SC2086
+    generate -p x $args >"$work/out"
+    [ $? = 2 ] && [ ! -s "$work/out" ] || break
+    args=
+done
+[ -z "$args" ]
+check wrong_usage_exits_with_2
+
+"$sluice" generate -p x >"$work/out" 2>"$work/err"
+[ $? = 2 ]
+check a_run_without_a_model_is_wrong_usage
+
+head -c 100000 "$model" >"$work/cut.gguf"
+"$sluice" generate -m "$work/cut.gguf" -p x >"$work/out" 2>"$work/err"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && [ ! -s "$work/out" ]
+check a_damaged_model_is_one_line_and_exit_1
+
+{
+    generate -q --out-seq-length 200 -p 'In the'
+    echo $? >"$work/rc"
+} | head -c 5 >"$work/out"
+[ "$(cat "$work/rc")" = 141 ] && [ ! -s "$work/err" ]
+check a_reader_that_leaves_ends_it_quietly
+
+if [ -c /dev/full ]; then
+    generate -q --top-k 1 --out-seq-length 20 -p 'In the' >/dev/full
+    [ $? = 1 ] && grep -q 'cannot write' "$work/err"
+    check a_full_disk_is_told
+fi
+
+# Ctrl-C in the midst of a long text. The shell ignores SIGINT for what it
+# runs in the background, so that must be undone first.
+if env --default-signal=INT true 2>/dev/null; then
+    env --default-signal=INT "$sluice" generate -m "$model" --ram 128M -q \
+        --min-gen-length 4000 --out-seq-length 4096 --threads 1 \
+        -p 'In the' >"$work/out" 2>"$work/err" &
+    pid=$!
+    i=0
+    until [ "$(wc -c <"$work/out")" -gt 20 ] || [ $i = 100 ]; do
+        sleep 0.1
+        i=$((i + 1))
+    done
+    kill -INT $pid
+    wait $pid
+    [ $? = 130 ] && [ ! -s "$work/err" ] && [ "$(wc -c <"$work/out")" -gt 20 ] &&
+        [ -z "$(tail -c 1 "$work/out")" ]
+    check ctrl_c_keeps_the_text_and_exits_with_130
+
+    mkfifo "$work/keyboard"
+    env --default-signal=INT "$sluice" generate -m "$model" --ram 64M -q \
+        --output-path "$work/kept" <"$work/keyboard" \
+        >"$work/out" 2>"$work/err" &
+    pid=$!
+    exec 6>"$work/keyboard"
+    i=0
+    until grep -q 'Please' "$work/out" || [ $i = 100 ]; do
+        sleep 0.1
+        i=$((i + 1))
+    done
+    kill -INT $pid
+    wait $pid
+    [ $? = 130 ] && [ ! -s "$work/err" ]
+    check ctrl_c_at_the_prompt_ends_it
+    exec 6>&-
+fi
+echo "1..$n"
