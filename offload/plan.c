@@ -48,15 +48,29 @@ static uint64_t candidate_bytes(const struct sl_slab *slabs, size_t n,
     return *forced + SL_RING_MIN_SLOTS * slot_bytes;
 }
 
+/* The largest slab below a size; 0 when there is none. */
+static uint64_t largest_below(const struct sl_slab *slabs, size_t n,
+                              uint64_t limit)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&slabs[i]);
+
+        if (bytes < limit && bytes > largest)
+            largest = bytes;
+    }
+    return largest;
+}
+
 uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs)
 {
-    uint64_t least = 0, forced;
+    uint64_t least = 0, slot = UINT64_MAX, forced;
 
     for (size_t i = 0; i < n_slabs; i++)
         least += sl_slab_load_bytes(&slabs[i]);
-    for (size_t i = 0; i < n_slabs; i++) {
-        uint64_t need = candidate_bytes(slabs, n_slabs,
-                                        sl_slab_load_bytes(&slabs[i]), &forced);
+    while ((slot = largest_below(slabs, n_slabs, slot)) > 0) {
+        uint64_t need = candidate_bytes(slabs, n_slabs, slot, &forced);
 
         if (need < least)
             least = need;

@@ -88,7 +88,8 @@ const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
                                           const char *name);
 
 /* A small file beside the checkpoint (config.json, ice_text.model), in the
- * folder or in the archive, at its root or beside the shards. *data is moved
+ * folder or in the archive, beside `latest` or the shards or at the archive's
+ * root, last in the folder that holds the archive. *data is moved
  * to the caller (free) and ends with a zero byte not counted in *n. Returns
  * 1 when there is no such file. */
 int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,

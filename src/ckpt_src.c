@@ -188,6 +188,18 @@ struct sl_src_place sl_src_where(const struct sl_src *src, uint64_t off)
     return (struct sl_src_place){p->path, off - p->begin, p->bytes};
 }
 
+size_t sl_src_n_parts(const struct sl_src *src)
+{
+    return src->n_parts;
+}
+
+struct sl_src_place sl_src_part(const struct sl_src *src, size_t i)
+{
+    const struct part *p = &src->parts[i];
+
+    return (struct sl_src_place){p->path, p->begin, p->bytes};
+}
+
 static int read_part(const struct part *p, uint8_t *buf, uint64_t off, size_t n,
                      struct sl_error *err)
 {

@@ -28,14 +28,20 @@ void sl_src_close(struct sl_src *src);
 uint64_t sl_src_bytes(const struct sl_src *src);
 const char *sl_src_name(const struct sl_src *src);
 
-/* The file that holds byte off and the place in it, for messages (a memory
- * source names itself). off may be the source's end. */
 struct sl_src_place {
     const char *file; /* borrowed from the source */
-    uint64_t off;     /* in that file */
-    uint64_t bytes;   /* of that file */
+    uint64_t off;
+    uint64_t bytes; /* of the file */
 };
+
+/* The file that holds byte off of the source and the place in that file, for
+ * messages; memory counts as one file. off may be the source's end. */
 struct sl_src_place sl_src_where(const struct sl_src *src, uint64_t off);
+
+/* The files a source is made of, in order, each with the offset in the source
+ * at which it begins. Memory and slices have none. */
+size_t sl_src_n_parts(const struct sl_src *src);
+struct sl_src_place sl_src_part(const struct sl_src *src, size_t i);
 
 /* All n bytes or an error: SL_ERR_IO, or SL_ERR_CORRUPT when the source ends
  * before off + n; both name file, offset and sizes. */

@@ -10,6 +10,7 @@
 #include "tests/support.h"
 
 #define VARIANTS "golden/E_pickle_variants"
+#define TINY     "models/glm-tiny"
 
 /* The paths of a folder's files that end in tail, at most max of them. */
 static size_t list_files(char path[][1024], size_t max, const char *folder,
@@ -134,11 +135,145 @@ static void malformed_files_are_refused_by_name(void **state)
     }
 }
 
+static void folders_open_with_all_shards_and_shapes(void **state)
+{
+    static const struct {
+        const char *folder, *iteration;
+        size_t n_shards, n_tensors;
+        enum sl_dtype dtype;
+        uint64_t rows, cols; /* of layer 0's query_key_value in a shard */
+    } want[] = {
+        {"golden/A_glm130b/g130_a/tp1", "100", 1, 42, SL_DT_F32, 192, 64},
+        {"golden/A_glm130b/g130_a/tp1_satsave", "100", 1, 40, SL_DT_F32, 192,
+         64},
+        {"golden/A_glm130b/g130_a/tp2", "100", 2, 42, SL_DT_F32, 96, 64},
+        {"golden/A_glm130b/g130_a/tp4", "100", 4, 42, SL_DT_F32, 48, 64},
+        {"golden/A_glm130b/g130_a/int8_tp1", "100", 1, 54, SL_DT_I8, 192, 64},
+        {"golden/A_glm130b/g130_a/int8_tp2", "100", 2, 54, SL_DT_I8, 96, 64},
+        {"golden/A_glm130b/g130_a/int8_tp4", "100", 4, 54, SL_DT_I8, 48, 64},
+        {"golden/A_glm130b/g130_a/int4_tp1", "100", 1, 54, SL_DT_I8, 192, 32},
+        {"golden/A_glm130b/g130_a/int4_tp2", "100", 2, 54, SL_DT_I8, 96, 32},
+        {TINY, "49300", 2, 107, SL_DT_F16, 384, 256},
+    };
+    struct sl_error err;
+    char path[1024];
+
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        struct sl_ckpt c;
+
+        assert_non_null(test_shared(path, want[i].folder));
+        assert_ok(sl_ckpt_open(&c, path, NULL, &err), &err);
+        assert_string_equal(c.iteration, want[i].iteration);
+        assert_int_equal(c.n_shards, want[i].n_shards);
+        for (size_t r = 0; r < c.n_shards; r++) {
+            const struct sl_ckpt_tensor *t = sl_ckpt_find(
+                &c, r, "transformer.layers.0.attention.query_key_value.weight");
+
+            assert_int_equal(c.shards[r].n_tensors, want[i].n_tensors);
+            assert_non_null(t);
+            assert_int_equal(t->dtype, want[i].dtype);
+            assert_int_equal(t->n_dims, 2);
+            assert_int_equal(t->shape[0], want[i].rows);
+            assert_int_equal(t->shape[1], want[i].cols);
+        }
+        sl_ckpt_close(&c);
+    }
+}
+
+static void add_shared(struct maker_buf *tar, const char *name)
+{
+    char path[1024], from[300], to[300];
+    uint8_t *data;
+    size_t n;
+
+    snprintf(from, sizeof from, TINY "/%s", name);
+    snprintf(to, sizeof to, "glm-tiny/%s", name);
+    assert_non_null(test_shared(path, from));
+    data = test_read_file(path, &n);
+    maker_tar_member(tar, to, data, n, false);
+    free(data);
+}
+
+static void check_same(const struct sl_ckpt *a, const struct sl_ckpt *b)
+{
+    struct sl_error err;
+
+    assert_int_equal(a->n_shards, b->n_shards);
+    for (size_t r = 0; r < a->n_shards; r++) {
+        assert_int_equal(a->shards[r].n_tensors, b->shards[r].n_tensors);
+        for (size_t i = 0; i < a->shards[r].n_tensors; i++) {
+            const struct sl_ckpt_tensor *t = &a->shards[r].tensors[i];
+            const struct sl_ckpt_tensor *u = &b->shards[r].tensors[i];
+            size_t n = sl_dtype_bytes(t->dtype) * t->shape[0] *
+                       (t->n_dims > 1 ? t->shape[1] : 1);
+            uint8_t *x = malloc(n), *y = malloc(n);
+
+            assert_string_equal(t->name, u->name);
+            assert_ok(sl_ckpt_read_rows(t, x, 0, t->shape[0], &err), &err);
+            assert_ok(sl_ckpt_read_rows(u, y, 0, u->shape[0], &err), &err);
+            assert_memory_equal(x, y, n);
+            free(x);
+            free(y);
+        }
+    }
+}
+
+static void write_parts(const char *dir, const struct maker_buf *tar,
+                        size_t part_bytes)
+{
+    char path[1200];
+
+    for (size_t i = 0; i * part_bytes < tar->n; i++) {
+        size_t left = tar->n - i * part_bytes;
+
+        snprintf(path, sizeof path, "%s/glm-tiny.tar.part_%03zu", dir, i);
+        maker_file(path, tar->at + i * part_bytes,
+                   left < part_bytes ? left : part_bytes);
+    }
+}
+
+static void the_split_archive_gives_the_folders_bytes(void **state)
+{
+    struct maker_buf tar = {0};
+    struct sl_ckpt folder, archive;
+    struct sl_error err;
+    size_t sizes[] = {40961, 5000000, 0, 0};
+    uint8_t *data;
+    char path[1024], dir[1024];
+    size_t n;
+
+    add_shared(&tar, "latest");
+    add_shared(&tar, "49300/mp_rank_00_model_states.pt");
+    sizes[2] = tar.n + 100; /* in the middle of a header */
+    sizes[3] = tar.n + 512; /* and just after it */
+    add_shared(&tar, "49300/mp_rank_01_model_states.pt");
+    add_shared(&tar, "config.json");
+    maker_tar_end(&tar);
+    assert_non_null(test_shared(path, TINY));
+    assert_ok(sl_ckpt_open(&folder, path, NULL, &err), &err);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        test_temp_dir(dir);
+        write_parts(dir, &tar, sizes[i]);
+        assert_ok(sl_ckpt_open(&archive, dir, NULL, &err), &err);
+        check_same(&folder, &archive);
+        assert_ok(sl_ckpt_read_file(&archive, "config.json", &data, &n, &err),
+                  &err);
+        assert_int_equal(n, 722);
+        free(data);
+        sl_ckpt_close(&archive);
+        test_remove_tree(dir);
+    }
+    sl_ckpt_close(&folder);
+    maker_fini(&tar);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_variant_gives_the_tensors_torch_gave),
         cmocka_unit_test(malformed_files_are_refused_by_name),
+        cmocka_unit_test(folders_open_with_all_shards_and_shapes),
+        cmocka_unit_test(the_split_archive_gives_the_folders_bytes),
     };
     char path[1024];
 
