@@ -12,7 +12,8 @@
 #include "kernels/kernels.h"
 
 #define UNIT_BYTES 64
-/* Streams of weights are read this far ahead of their use. */
+/* With one position the weights come from memory: they are asked for this
+ * far ahead of their use. */
 #define AHEAD 1024
 
 INLINE vf float_load(const uint8_t *w, size_t c, const bool f16)
@@ -228,7 +229,8 @@ INLINE void packed_f32(const struct packed *k, const struct sl_acts *a,
                 continue;
             }
             for (; end - c >= unit; c += unit, w += UNIT_BYTES) {
-                _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+                if (n == 1)
+                    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
                 unit_f32(acc, w, x + c, a->x_stride, n, int4);
             }
         }
@@ -275,7 +277,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
             vi acc[Q8_TILE];
 
 #pragma GCC unroll 8
-            for (int i = 0; i < bytes; i += UNIT_BYTES)
+            for (int i = 0; n == 1 && i < bytes; i += UNIT_BYTES)
                 _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 #pragma GCC unroll 8
             for (int p = 0; p < n; p++)

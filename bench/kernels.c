@@ -1,0 +1,217 @@
+/*
+ * bench_kernels: how fast are the matrix products, against plain reading?
+ *
+ * usage: bench_kernels [THREADS [ISA]]      ISA: ref avx2 avx512
+ *
+ * One position (a product that only reads weights) on a matrix that fits the
+ * caches and on one that does not; many positions (a product that only
+ * computes). Medians of REPEATS turns after one to warm up.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/matmul.h"
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+
+#define REPEATS   7
+#define BIG_BYTES (UINT64_C(384) << 20)
+#define BIG_COLS  12288u
+#define SIDE      4096u
+#define MANY      512u
+
+struct bench {
+    struct sl_kernels k;
+    struct sl_pool *pool;
+    struct sl_region w, scale; /* shared by all matrices; any bytes do */
+    float *x, *y, *q_scale;
+    int8_t *q;
+    int32_t *q_sum;
+    double read_gbps; /* of memory beyond the caches */
+};
+
+struct turn {
+    struct bench *b;
+    struct sl_matmul mm;
+    struct sl_acts acts;
+    enum sl_act act;
+};
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median_seconds(void (*fn)(void *arg), void *arg)
+{
+    double t[REPEATS];
+
+    fn(arg);
+    for (int i = 0; i < REPEATS; i++) {
+        uint64_t begin = sl_clock_ns();
+
+        fn(arg);
+        t[i] = (double)(sl_clock_ns() - begin) * 1e-9;
+    }
+    qsort(t, REPEATS, sizeof *t, compare);
+    return t[REPEATS / 2];
+}
+
+/* One word of each line of 1 MiB pieces; the sum keeps the loads. */
+static void read_piece(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    const struct bench *b = arg;
+    const volatile uint64_t *p =
+        (const volatile uint64_t *)(const void *)(b->w.base + (begin << 20));
+    size_t n = (end - begin) << 17;
+
+    for (size_t i = 0; i < n; i += 32) {
+        (void)p[i];
+        (void)p[i + 8];
+        (void)p[i + 16];
+        (void)p[i + 24];
+    }
+}
+
+static void read_all(void *arg)
+{
+    struct bench *b = arg;
+
+    sl_pool_for(b->pool, b->w.bytes >> 20, 1, read_piece, b);
+}
+
+static void multiply(void *arg)
+{
+    struct turn *t = arg;
+
+    sl_matmul_run(&t->b->k, t->b->pool, t->b->y, t->mm.m->rows, &t->mm,
+                  &t->acts, t->act);
+}
+
+static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
+                    size_t n)
+{
+    double bytes = (double)(sl_matrix_bytes(m) + sl_matrix_scale_bytes(m));
+    struct turn t = {
+        .b = b,
+        .mm = {.m = m,
+               .n_blocks = sl_matrix_segment_blocks(m),
+               .w = {b->w.base},
+               .scale = {(const uint16_t *)(const void *)b->scale.base}},
+        .acts = {n, m->cols, b->x, m->cols, b->q, b->q_scale, b->q_sum},
+        .act = act,
+    };
+    double s, gbps;
+    char group[16] = "";
+
+    if (act == SL_ACT_INT8 && !sl_matmul_takes_int8(&b->k, m))
+        return;
+    s = median_seconds(multiply, &t);
+    gbps = bytes / s * 1e-9;
+    if (m->group_cols == m->cols)
+        snprintf(group, sizeof group, "row");
+    else if (m->group_cols != 0)
+        snprintf(group, sizeof group, "%u", m->group_cols);
+    printf("%-7s %-5s %5s %-5s %6u x %-6u %5zu %10.3f %8.2f %6.0f%% %9.1f\n",
+           b->k.isa, sl_fmt_name(m->fmt), group,
+           act == SL_ACT_INT8 ? "int8" : "f32", m->rows, m->cols, n, s * 1e3,
+           gbps, 100 * gbps / b->read_gbps,
+           2.0 * m->rows * m->cols * (double)n / s * 1e-9);
+    fflush(stdout);
+}
+
+static void measure_all(struct bench *b, size_t n, bool big)
+{
+    static const struct {
+        enum sl_fmt fmt;
+        uint32_t group; /* 0: the row's */
+    } formats[] = {
+        {SL_FMT_INT4, 0}, {SL_FMT_INT4, 64}, {SL_FMT_INT4, 32},
+        {SL_FMT_INT8, 0}, {SL_FMT_INT8, 64}, {SL_FMT_F16, 0},
+        {SL_FMT_F32, 0},
+    };
+
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        enum sl_fmt fmt = formats[i].fmt;
+        struct sl_matrix m = {fmt, 16, big ? BIG_COLS : SIDE, 1, 0};
+
+        if (sl_fmt_packed(fmt))
+            m.group_cols = formats[i].group ? formats[i].group : m.cols;
+        m.rows = big ? 16 * (uint32_t)(BIG_BYTES / sl_matrix_bytes(&m)) : SIDE;
+        measure(b, &m, SL_ACT_F32, n);
+        if (sl_fmt_packed(fmt))
+            measure(b, &m, SL_ACT_INT8, n);
+    }
+}
+
+static int setup(struct bench *b, unsigned threads, struct sl_error *err)
+{
+    size_t values = (size_t)MANY * SIDE;
+
+    if (sl_pool_create(&b->pool, threads, err) != 0 ||
+        sl_region_init(&b->w, BIG_BYTES, "weights", err) != 0 ||
+        sl_region_init(&b->scale, BIG_BYTES / 8, "scales", err) != 0)
+        return -1;
+    b->x = sl_zalloc_array(values, sizeof *b->x);
+    b->y = sl_zalloc_array(values, sizeof *b->y);
+    b->q = sl_zalloc_array(values, sizeof *b->q);
+    b->q_scale = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_scale);
+    b->q_sum = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_sum);
+    if (!b->x || !b->y || !b->q || !b->q_scale || !b->q_sum)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the inputs");
+    /* Bytes that are small normal numbers in every format. */
+    memset(b->w.base, 0x2c, b->w.bytes);
+    memset(b->scale.base, 0x2c, b->scale.bytes);
+    for (size_t i = 0; i < values; i++)
+        b->x[i] = (float)(i % 61) - 30;
+    for (size_t i = 0; i < values; i += SIDE)
+        b->k.quantize_q8(b->q + i, b->q_scale + i / SL_Q8_GROUP,
+                         b->q_sum + i / SL_Q8_GROUP, b->x + i, SIDE);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned threads = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
+    struct bench b = {.pool = NULL};
+    struct sl_error err;
+
+    sl_kernels_init(&b.k, SL_ISA_AVX512);
+    for (int isa = SL_ISA_REF; argc > 2 && strcmp(b.k.isa, argv[2]) != 0;
+         isa++) {
+        if (isa > SL_ISA_AVX512) {
+            fprintf(stderr, "bench_kernels: this CPU has no %s\n", argv[2]);
+            return 1;
+        }
+        sl_kernels_init(&b.k, (enum sl_isa)isa);
+    }
+    if (setup(&b, threads, &err) != 0) {
+        fprintf(stderr, "bench_kernels: %s\n", err.msg);
+        return 1;
+    }
+    b.read_gbps = (double)b.w.bytes / median_seconds(read_all, &b) * 1e-9;
+    printf("%u threads; memory is read at %.2f GB/s\n", sl_pool_threads(b.pool),
+           b.read_gbps);
+    printf("%-7s %-5s %5s %-5s %15s %5s %10s %8s %7s %9s\n", "isa", "fmt",
+           "group", "act", "rows x cols", "n", "ms", "GB/s", "of read",
+           "GOP/s");
+    measure_all(&b, 1, true);
+    measure_all(&b, 1, false);
+    measure_all(&b, 4, false);
+    if (strcmp(b.k.isa, "ref") != 0)
+        measure_all(&b, MANY, false);
+    sl_region_fini(&b.w);
+    sl_region_fini(&b.scale);
+    sl_pool_destroy(b.pool);
+    free(b.x);
+    free(b.y);
+    free(b.q);
+    free(b.q_scale);
+    free(b.q_sum);
+    return 0;
+}
