@@ -1,0 +1,130 @@
+#!/bin/sh
+# The RAM budget is a promise: with every budget from the least to all weights
+# resident the text is the same, and the largest resident set plus the page
+# cache of the model file stays under the budget.
+source=${SLUICE_SOURCE:-.}
+build=${SLUICE%/*}
+peak=$build/tests/peak
+
+skip()
+{
+    echo "1..0 # SKIP $1"
+    exit 0
+}
+
+grep -q '^#define SL_SANITIZED' "$build/config.h" &&
+    skip "sanitizers take memory of their own"
+[ -x "$peak" ] || skip "built without cmocka"
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-budget-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+
+n=0
+# ok NAME COMMAND...: one case; it passes when the command does.
+ok()
+{
+    n=$((n + 1))
+    name=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then
+        echo "ok $n - $name"
+    else
+        echo "not ok $n - $name"
+        sed 's/^/# /' "$work/log"
+    fi
+}
+
+bail()
+{
+    echo "Bail out! $1"
+    sed 's/^/# /' "$work/log"
+    exit 1
+}
+
+generate="--top-k 1 --out-seq-length 48 --threads 2 --quiet"
+english="In the beginning God created the heaven and the"
+
+# run BUDGET TEXT EXTRA...: generates under the watch of peak.
+run()
+{
+    budget=$1
+    text=$2
+    shift 2
+    "$peak" "$work/report" "$model" "$SLUICE" generate -m "$model" \
+        --ram "$budget" -p "$text" $generate "$@" >"$work/out" 2>"$work/err" ||
+        { cat "$work/err"; return 1; }
+}
+
+# within BUDGET: the report's sum is under it.
+within()
+{
+    read -r resident cached sum <"$work/report"
+    [ "$sum" -le "$1" ] && return
+    echo "budget $1, but $resident resident + $cached cached = $sum"
+    return 1
+}
+
+# budget BYTES EXTRA...: same text, under the budget.
+budget()
+{
+    bytes=$1
+    shift
+    run "$bytes" "$english" "$@" && within "$bytes" &&
+        cmp "$work/out" "$work/want"
+}
+
+# The least that a budget of one page is refused with, in bytes.
+least()
+{
+    "$SLUICE" generate -m "$model" --ram 4096 -p "$english" $generate "$@" \
+        2>&1 | sed -n 's/.*(--ram \([0-9]*\)K).*/\1/p' | {
+        read -r k
+        echo $((k * 1024))
+    }
+}
+
+under_file_size()
+{
+    [ "$least" -lt "$(stat -c %s "$model")" ] && return
+    echo "least $least, file $(stat -c %s "$model")"
+    return 1
+}
+
+# refused BYTES: exit 1, one line that names the least, nothing on stdout.
+refused()
+{
+    "$SLUICE" generate -m "$model" --ram "$1" -p "$english" $generate \
+        >"$work/out" 2>"$work/err"
+    [ $? -eq 1 ] && [ ! -s "$work/out" ] &&
+        [ "$(grep -c . "$work/err")" -eq 1 ] &&
+        grep -q "the least that works here is" "$work/err"
+}
+
+for quant in f16 int8 int4-g64; do
+    model=$work/$quant.gguf
+    "$SLUICE" convert --quant $quant -o "$model" "$source/demo" \
+        >"$work/log" 2>&1 || bail "convert --quant $quant failed"
+    run 4G "$english" || { cp "$work/err" "$work/log"; bail "generate failed"; }
+    cp "$work/out" "$work/want"
+    least=$(least)
+    [ "${least:-0}" -gt 0 ] || bail "no least budget was named"
+    [ $quant = f16 ] &&
+        ok "the least budget is under the size of the f16 file" under_file_size
+    ok "$quant: the least budget holds and gives the same text" budget "$least"
+    for more in 512 1024 2048 4096 8192 16384; do
+        ok "$quant: the least and $more KiB hold and give the same text" \
+            budget $((least + more * 1024))
+    done
+    ok "$quant: pread within the least budget" budget "$least" --io pread
+    ok "$quant: less than the least is refused" refused $((least - 524288))
+done
+
+model=$work/f16.gguf
+beams="--sampling-strategy BeamSearchStrategy --deterministic --num-beams 4"
+run 4G "$english" $beams && cp "$work/out" "$work/want"
+least=$(least $beams)
+ok "four beams within their least budget" budget "$least" $beams
+ok "four beams with one thread and a trace" \
+    budget $((least + 4 * 1048576)) $beams --threads 1 \
+    --trace "$work/trace.json"
+
+echo "1..$n"
