@@ -304,7 +304,10 @@ static int print_json(const struct sl_modelfile *mf)
         fprintf(stderr, "sluice: %s: no memory to describe it\n", mf->path);
         return SL_EXIT_FAILED;
     }
-    rc = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    /* Seven digits are what a float holds. */
+    rc = json_dumpf(o, stdout,
+                    JSON_INDENT(1) | JSON_PRESERVE_ORDER |
+                        JSON_REAL_PRECISION(7));
     json_decref(o);
     putchar('\n');
     return rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;

@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "src/inspect.h"
 #include "src/model_layout.h"
@@ -25,23 +24,13 @@ static json_t *special_ids(const struct sl_special_ids *s)
                      "dblock", s->dblock, "eos", s->eos, "unk", s->unk);
 }
 
-/* The shortest decimal number that is this float: 1e-05, not
- * 9.9999997473787516e-06. */
-static double shortest(float v)
-{
-    char text[32];
-
-    snprintf(text, sizeof text, "%.7g", (double)v);
-    return strtod(text, NULL);
-}
-
 static json_t *hparams(const struct sl_hparams *hp)
 {
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:s}",
                      "n_layers", (int)hp->n_layers, "hidden", (int)hp->hidden,
                      "inner", (int)hp->inner, "n_heads", (int)hp->n_heads,
                      "vocab", (int)hp->vocab, "max_positions",
-                     (int)hp->max_positions, "norm_eps", shortest(hp->norm_eps),
+                     (int)hp->max_positions, "norm_eps", (double)hp->norm_eps,
                      "position_2d", hp->position_2d, "glu", hp->glu,
                      "rotary_precision", sl_rotary_name(hp->rotary));
 }
@@ -131,10 +120,10 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
 {
     struct sl_inspect_bits bits = sl_inspect_bits(mf, false);
     struct sl_inspect_bits head = sl_inspect_bits(mf, true);
-    double kv = 2.0 * mf->hp.n_layers * mf->hp.hidden;
+    json_int_t kv = 4 * (json_int_t)mf->hp.n_layers * mf->hp.hidden;
 
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o, "
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, "
         "s:i, s:o, s:o, s:o}",
         "file", string(mf->path), "name", string(mf->name), "architecture",
         mf->arch->name, "quantization", string(mf->quant), "layout",
@@ -142,8 +131,7 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
         (json_int_t)(bits.n_weights + head.n_weights), "bits_per_weight",
         (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
         (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
-        2 * kv, "hparams", hparams(&mf->hp), "tokenizer", tokenizer(mf),
-        "parts", parts(mf), "n_stages", (int)mf->arch->n_stages(&mf->hp),
-        "sections", sections(mf), "matrices", matrices(mf), "tensors",
-        tensors(mf->layout));
+        kv, "hparams", hparams(&mf->hp), "tokenizer", tokenizer(mf), "parts",
+        parts(mf), "n_stages", (int)mf->arch->n_stages(&mf->hp), "sections",
+        sections(mf), "matrices", matrices(mf), "tensors", tensors(mf->layout));
 }

@@ -11,6 +11,7 @@
 #include "src/base/bytes.h"
 #include "src/model_layout.h"
 #include "src/modelfile.h"
+#include "tests/fault.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 
@@ -447,6 +448,45 @@ static void layouts_that_cannot_be_are_refused(void **state)
     assert_int_equal(sl_layout_init(&l, &config, &err), -1);
 }
 
+static void no_memory_is_an_error_and_leaks_nothing(void **state)
+{
+    struct dirs *d = *state;
+    struct sl_modelfile mf;
+    struct test_model m;
+    struct sl_error err;
+    uint8_t *header;
+    bool fired = true;
+    int rc;
+
+    make_variant(&m, 5);
+    test_model_write(d->path, &m);
+    for (long n = 0; fired; n++) {
+        fault_arm(n);
+        rc = sl_modelfile_open(&mf, d->path, &err);
+        fired = fault_fired();
+        assert_int_equal(rc, fired ? -1 : 0);
+        assert_true(rc == 0 || err.code == SL_ERR_NOMEM);
+    }
+    fired = true;
+    for (long n = 0; fired; n++) {
+        fault_arm(n);
+        rc = sl_layout_header(mf.layout, &header, &err);
+        fired = fault_fired();
+        assert_int_equal(rc, fired ? -1 : 0);
+        if (rc == 0)
+            free(header);
+    }
+    fired = true;
+    for (long n = 0; fired; n++) {
+        fault_arm(n);
+        /* Readers may do without: with another kind, or unregistered. */
+        rc = sl_modelfile_verify(&mf, true, &err);
+        fired = fault_fired();
+        assert_true(rc == 0 || (fired && err.code != SL_ERR_CORRUPT));
+    }
+    sl_modelfile_close(&mf);
+}
+
 /* The numbers of GLM-130B (configs/model_glm_130b.sh). */
 static void the_full_model_has_its_known_size(void **state)
 {
@@ -487,6 +527,7 @@ int main(void)
         cmocka_unit_test(what_this_program_does_not_know_is_refused_by_name),
         cmocka_unit_test(what_is_no_model_file_is_refused),
         cmocka_unit_test(layouts_that_cannot_be_are_refused),
+        cmocka_unit_test(no_memory_is_an_error_and_leaks_nothing),
         cmocka_unit_test(the_full_model_has_its_known_size),
     };
 

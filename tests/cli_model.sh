@@ -1,0 +1,144 @@
+#!/bin/sh
+# `sluice inspect` and `sluice verify` as a person uses them: what they print
+# where, and their exit codes.
+make_model=${SLUICE%/*}/tests/make_model
+if [ ! -x "$make_model" ]; then
+    echo "1..0 # SKIP built without cmocka"
+    exit 0
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-model-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 99
+"$make_model" m.gguf int4-g32 || exit 99
+
+n=0
+# run EXIT ARGUMENT...: output in out and err; wrong lists what is not so.
+run()
+{
+    want=$1
+    shift
+    "$SLUICE" "$@" >out 2>err </dev/null
+    rc=$?
+    wrong=''
+    [ $rc = "$want" ] || wrong="exit code $rc, not $want"
+}
+
+# has FILE TEXT: FILE holds the line or part of a line.
+has()
+{
+    grep -qF -- "$2" "$1" || wrong="$wrong
+$1 lacks: $2"
+}
+
+# One clear line, without which nobody knows what to do.
+one_line()
+{
+    [ "$(wc -l <err)" = 1 ] || wrong="$wrong
+not one line on standard error"
+}
+
+verdict()
+{
+    n=$((n + 1))
+    if [ -z "$wrong" ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        { echo "$wrong"; cat err; } | sed 's/^/# /'
+    fi
+}
+
+# flip OFFSET: the byte there becomes another one.
+flip()
+{
+    byte=$(od -An -tu1 -j "$1" -N 1 bad.gguf)
+    # shellcheck disable=SC2059 # an octal escape
+    printf "\\$(printf %o $((byte ^ 16)))" |
+        dd of=bad.gguf bs=1 seek="$1" conv=notrunc 2>/dev/null
+}
+
+run 0 inspect m.gguf
+has out 'random (m.gguf, '
+has out 'glm130b: 2 layers, hidden 64, 4 heads of 16'
+has out 'int4-g32'
+has out 'int8-g64'
+has out 'KV cache'
+verdict 'inspect prints a summary'
+
+run 0 inspect --tensors m.gguf
+has out 'transformer.layers.1.mlp.dense_4h_to_h.scale'
+has out 'tokenizer.model'
+verdict 'inspect --tensors lists every tensor'
+
+run 0 inspect --json m.gguf
+has out '"architecture": "glm130b"'
+has out '"name": "layer 1 mlp"'
+has out '"format": "int4-g32"'
+has out '"norm_eps": '
+if command -v python3 >/dev/null; then
+    python3 -m json.tool out >/dev/null 2>err || wrong="$wrong
+not JSON"
+fi
+verdict 'inspect --json prints JSON'
+
+run 0 verify m.gguf
+has out 'every checksum is right'
+verdict 'verify says that a file is whole'
+
+run 0 verify --quiet m.gguf
+[ ! -s out ] && [ ! -s err ] || wrong="$wrong
+it said something"
+verdict 'verify --quiet says nothing'
+
+cp m.gguf bad.gguf
+size=$(wc -c <m.gguf)
+flip $((size - 5000))
+run 1 verify -q bad.gguf
+has err "bad.gguf: section 'head' ("
+one_line
+verdict 'verify names the section that is damaged'
+
+run 1 verify -q --json bad.gguf
+has out '"ok": false'
+verdict 'verify --json says so too'
+
+cp m.gguf bad.gguf
+flip 100
+run 1 inspect bad.gguf
+has err 'bad.gguf: '
+one_line
+verdict 'a damaged header is refused'
+
+head -c $((size - 1)) m.gguf >bad.gguf
+run 1 verify bad.gguf
+has err "bad.gguf: the file ends at $((size - 1)) and needs $size"
+one_line
+verdict 'a file that was cut short is refused with both lengths'
+
+run 1 inspect none.gguf
+has err 'none.gguf: cannot open the model file: No such file'
+one_line
+verdict 'a file that is not there is named'
+
+run 2 inspect
+has err 'no model file'
+verdict 'inspect without a file is wrong usage'
+
+run 2 verify m.gguf bad.gguf
+has err 'one file at a time'
+verdict 'two files are wrong usage'
+
+for command in inspect 'inspect --json' 'verify -q --json'; do
+    if [ ! -w /dev/full ]; then
+        break
+    fi
+    # shellcheck disable=SC2086 # words on purpose
+    "$SLUICE" $command m.gguf >/dev/full 2>err
+    rc=$?
+    wrong=''
+    [ $rc = 1 ] || wrong="exit code $rc, not 1"
+    has err 'No space left on device'
+    verdict "$command says that its output is full"
+done
+
+echo "1..$n"
