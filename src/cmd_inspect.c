@@ -186,7 +186,7 @@ static void print_model(const struct sl_modelfile *mf)
     print_line("mlp");
     printf("%s, inner %u\n", hp->glu ? "GEGLU" : "GELU", hp->inner);
     print_line("positions");
-    printf("%u, %s rotary, %s\n", hp->max_positions,
+    printf("%u, %s rotary, table %s\n", hp->max_positions,
            hp->position_2d ? "2-D" : "1-D", sl_rotary_name(hp->rotary));
     print_line("layernorm");
     printf("epsilon %g\n", (double)hp->norm_eps);

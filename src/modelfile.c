@@ -37,60 +37,47 @@ static int open_file(struct sl_modelfile *mf, struct sl_error *err)
     return 0;
 }
 
-/* Reads as much of the file as its header turns out to need. *n bytes of
- * *data (page-aligned, free) were read; on failure *data may be set too. */
+/* Reads as much of the file as its header turns out to need, in whole pages,
+ * so that the header's padding is read too. *n bytes of *data (page-aligned,
+ * free) were read; on failure *data may be set too. */
 static int read_header(struct sl_modelfile *mf, uint8_t **data, size_t *n,
                        struct sl_error *err)
 {
-    size_t need = FIRST_READ_BYTES;
+    size_t need = FIRST_READ_BYTES, room;
     void *p;
     int rc;
 
     do {
-        /* A parser that asks for less than it had would loop for ever. */
-        *n = mf->file_bytes < need ? (size_t)mf->file_bytes : need;
+        room = (size_t)sl_round_up(need, SL_PAGE_BYTES);
+        *n = mf->file_bytes < room ? (size_t)mf->file_bytes : room;
         free(*data);
         *data = NULL;
-        if (posix_memalign(&p, SL_PAGE_BYTES,
-                           sl_round_up(*n + 1, SL_PAGE_BYTES)) != 0)
+        if (posix_memalign(&p, SL_PAGE_BYTES, room) != 0)
             return sl_fail(err, SL_ERR_NOMEM,
                            "no memory for a header of %zu bytes", *n);
         *data = p;
         if (sl_io_read_full(mf->fd, mf->path, p, 0, *n, err) != 0)
             return -1;
         rc = sl_gguf_parse(&mf->gguf, p, *n, mf->file_bytes, &need, err);
-        if (rc < 0)
-            sl_error_prefix(err, "%s: ", mf->path);
-    } while (rc > 0 && need > *n);
-    return rc > 0 ? sl_fail(err, SL_ERR_INTERNAL, "%s: header never ends",
-                            mf->path)
-                  : rc;
+    } while (rc > 0);
+    if (rc < 0)
+        sl_error_prefix(err, "%s: ", mf->path);
+    return rc;
 }
 
-/* data has n bytes; the checksum is over all of the header, padding
- * included, which may be more. */
-static int check_sum(const struct sl_modelfile *mf, uint8_t **data, size_t n,
-                     struct sl_error *err)
+static int check_sum(const struct sl_modelfile *mf, const uint8_t *data,
+                     size_t n, struct sl_error *err)
 {
-    size_t bytes = (size_t)sl_gguf_data_off(mf->gguf);
-    void *p;
+    uint64_t bytes = sl_gguf_data_off(mf->gguf);
 
-    if (bytes > n) {
-        if (bytes > mf->file_bytes)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "the file ends at %llu inside the header: it was "
-                           "cut short; convert again or copy again",
-                           (unsigned long long)mf->file_bytes);
-        if (posix_memalign(&p, SL_PAGE_BYTES,
-                           sl_round_up(bytes, SL_PAGE_BYTES)) != 0)
-            return sl_fail(err, SL_ERR_NOMEM,
-                           "no memory for a header of %zu bytes", bytes);
-        free(*data);
-        *data = p;
-        if (sl_io_read_full(mf->fd, mf->path, p, 0, bytes, err) != 0)
-            return -1;
-    }
-    return sl_model_meta_check_sum(mf->gguf, *data, bytes, err);
+    /* Whole pages were read and the alignment is one: only the file's end can
+       be missing. */
+    if (bytes > n)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "the file ends at %llu inside the header: it was cut "
+                       "short; convert again or copy again",
+                       (unsigned long long)mf->file_bytes);
+    return sl_model_meta_check_sum(mf->gguf, data, (size_t)bytes, err);
 }
 
 static int check_length(const struct sl_modelfile *mf, struct sl_error *err)
@@ -131,7 +118,7 @@ static void publish(struct sl_modelfile *mf)
 }
 
 /* Everything there is to check once the container has been understood. */
-static int check_model(struct sl_modelfile *mf, uint8_t **data, size_t n,
+static int check_model(struct sl_modelfile *mf, const uint8_t *data, size_t n,
                        struct sl_error *err)
 {
     if (sl_model_meta_check(mf->gguf, &mf->arch, err) != 0 ||
@@ -159,7 +146,7 @@ int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
     if (made.path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to open it", path);
     if (open_file(&made, err) == 0 && read_header(&made, &data, &n, err) == 0) {
-        rc = check_model(&made, &data, n, err);
+        rc = check_model(&made, data, n, err);
         if (rc != 0)
             sl_error_prefix(err, "%s: ", path);
     }

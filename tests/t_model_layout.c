@@ -1,0 +1,172 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/model_layout.h"
+#include "src/modelfile.h"
+#include "tests/model_maker.h"
+#include "tests/support.h"
+
+static void layouts_that_cannot_be_are_refused(void **state)
+{
+    struct sl_layout l;
+    struct sl_error err;
+    struct sl_layout_matrix g[9] = {0};
+    struct test_model m;
+    struct sl_layout_config config = {
+        .arch = &sl_arch_glm130b,
+        .name = "x",
+        .quant = "f16",
+        .matrices = g,
+    };
+
+    test_model_init(&m);
+    config.hp = &m.hp;
+    config.n_matrices = 8;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "8 matrices"));
+    config.n_matrices = 9;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "query_key_value"));
+    m.hp.n_heads = 5;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "5 heads"));
+    test_model_init(&m);
+    m.hp.n_layers = 0;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "layers"));
+    m.hp.n_layers = 1u << 31;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+}
+
+/* The numbers of GLM-130B (configs/model_glm_130b.sh). */
+static void the_full_model_has_its_known_size(void **state)
+{
+    struct sl_layout l;
+    struct test_model m;
+
+    test_model_init(&m);
+    m.hp.n_layers = 70;
+    m.hp.hidden = 12288;
+    m.hp.inner = 32768;
+    m.hp.n_heads = 96;
+    m.hp.vocab = 150528;
+    m.hp.max_positions = 2048;
+    test_model_layout(&l, &m);
+    assert_int_equal(l.file_bytes / 1000000000, 257); /* FP16 */
+    assert_true(l.header_bytes < 400 << 10);
+    sl_layout_fini(&l);
+    m.fmt = SL_FMT_INT4;
+    test_model_layout(&l, &m);
+    assert_int_equal(l.n_sections, 70 * 8 + 2 + 70 * 4 + 141);
+    for (size_t i = 0; i < l.n_sections; i++)
+        assert_int_equal(sl_layout_section_at(&l, l.sections[i].off +
+                                                      l.sections[i].bytes - 1),
+                         i);
+    assert_true(l.file_bytes > 66000000000u && l.file_bytes < 69000000000u);
+    sl_layout_fini(&l);
+}
+
+/* Ways in which a header, rightly signed, can contradict itself. */
+static void swap_vectors(struct sl_layout *l)
+{
+    struct sl_layout_tensor t = l->tensors[0];
+
+    memcpy(l->tensors[0].name, l->tensors[1].name, SL_TENSOR_NAME);
+    memcpy(l->tensors[1].name, t.name, SL_TENSOR_NAME);
+}
+
+static void turn_matrix(struct sl_layout *l)
+{
+    struct sl_layout_tensor *t = &l->tensors[l->n_vectors];
+    uint64_t ne = t->ne[0];
+
+    t->ne[0] = t->ne[1];
+    t->ne[1] = ne;
+}
+
+static void add_extra(struct sl_layout *l)
+{
+    struct sl_layout_tensor *t = &l->tensors[l->n_tensors++];
+
+    *t = l->tensors[0];
+    memcpy(t->name, "extra", 6);
+}
+
+static void move_section(struct sl_layout *l)
+{
+    l->sections[3].bytes += 4096;
+    l->sections[4].off += 4096;
+}
+
+static void shrink_rows(struct sl_layout *l)
+{
+    l->matrices[2].geom.rows -= 16;
+}
+
+static void lose_section(struct sl_layout *l)
+{
+    l->n_sections--;
+}
+
+static void shift_alignment_of_groups(struct sl_layout *l)
+{
+    l->matrices[0].geom.group_cols = 7;
+}
+
+static void headers_that_contradict_themselves_are_refused(void **state)
+{
+    static const struct {
+        void (*spoil)(struct sl_layout *l);
+        const char *message;
+    } cases[] = {
+        {swap_vectors, "layernorm.weight lies at"},
+        {turn_matrix, "query_key_value.weight has type 1"},
+        {add_extra, "tensors, not"},
+        {move_section, "section 3 is"},
+        {shrink_rows, "dense_h_to_4h.weight is 160 x 64"},
+        {lose_section, "sluice.section.name"},
+        {shift_alignment_of_groups, "query_key_value.weight"},
+    };
+    char dir[1024], path[1100];
+    struct sl_modelfile mf;
+    struct test_model m;
+    struct sl_layout l;
+    struct sl_error err;
+    size_t bytes;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    test_model_init(&m);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t *image = test_model_image(&m, &bytes);
+
+        test_model_layout(&l, &m);
+        cases[i].spoil(&l);
+        test_model_seal(&l, image);
+        test_write_file(path, image, bytes);
+        /* Room for a tensor that is too many. */
+        assert_int_equal(truncate(path, (off_t)bytes + 4096), 0);
+        assert_int_equal(sl_modelfile_open(&mf, path, &err), -1);
+        assert_int_equal(err.code, SL_ERR_CORRUPT);
+        if (strstr(err.msg, cases[i].message) == NULL)
+            fail_msg("case %zu: %s", i, err.msg);
+        sl_layout_fini(&l);
+        free(image);
+    }
+    test_remove_tree(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(layouts_that_cannot_be_are_refused),
+        cmocka_unit_test(the_full_model_has_its_known_size),
+        cmocka_unit_test(headers_that_contradict_themselves_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
