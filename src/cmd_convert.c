@@ -1,0 +1,474 @@
+#include "config.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "src/base/bytes.h"
+#include "src/convert.h"
+#include "src/opts.h"
+
+enum {
+    OPT_QUANT_TP = 0x200,
+    OPT_HEAD,
+    OPT_REPORT,
+    OPT_JSON,
+    OPT_RAM,
+    OPT_THREADS,
+    OPT_RESUME,
+    OPT_FORCE,
+    OPT_PRESET,
+    OPT_TOKENIZER,
+    OPT_NAME,
+    OPT_LAYERS,
+    OPT_HIDDEN,
+    OPT_INNER,
+    OPT_HEADS,
+    OPT_VOCAB,
+    OPT_POSITIONS,
+    OPT_NORM_EPS,
+    OPT_POSITION_2D,
+    OPT_NO_GLU,
+    OPT_ROTARY,
+    OPT_WHITESPACE,
+    OPT_IMAGE_TOKENS,
+    OPT_MAX_BLANK,
+    OPT_BYTE_FALLBACK,
+};
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "The model file:", 1},
+    {"output", 'o', "FILE", 0,
+     "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
+    {"quant", 'q', "KIND", 0,
+     "keep, f32, f16, int8, int4 (GLM's row-wise scheme), or int8-gN, int4-gN "
+     "with N = 32, 64, 128 (a scale for every N columns, of least squared "
+     "error). Default: int4-g64; a checkpoint that is quantised already is "
+     "kept as it is",
+     0},
+    {"quant-tp", OPT_QUANT_TP, "N", 0,
+     "With int8 and int4: quantise as the ranks of an N-way checkpoint "
+     "would, one scale for a row and an N-th of its columns in "
+     "attention.dense and mlp.dense_4h_to_h",
+     0},
+    {"head", OPT_HEAD, "KIND", 0,
+     "f16 or int8-g64: the embedding, which is the output head too (default: "
+     "int8-g64 for int8-gN and int4-gN, else as --quant leaves it)",
+     0},
+    {"name", OPT_NAME, "NAME", 0,
+     "The model's name (default: the name of SOURCE)", 0},
+    {"tokenizer", OPT_TOKENIZER, "FILE", 0,
+     "The sentencepiece model to put in (default: ice_text.model beside the "
+     "checkpoint)",
+     0},
+    {0, 0, 0, 0, "The conversion:", 2},
+    {"ram", OPT_RAM, "BYTES", 0,
+     "Hold everything within this much RAM: K/M/G are powers of 1024, KB/MB/GB "
+     "of 1000 (default: 2G)",
+     0},
+    {"threads", OPT_THREADS, "N", 0,
+     "Compute with N threads (default: one per CPU)", 0},
+    {"resume", OPT_RESUME, 0, 0,
+     "Go on where a conversion of the same source with the same options "
+     "stopped",
+     0},
+    {"force", OPT_FORCE, 0, 0,
+     "Replace FILE; begin again where FILE.partial is there", 0},
+    {"report", OPT_REPORT, 0, 0,
+     "Print the error of every tensor (root mean square and worst)", 0},
+    {"json", OPT_JSON, 0, 0, "Print the summary and the report as JSON", 0},
+    {"quiet", 'Q', 0, 0, "Print no progress and no summary", 0},
+    {0, 0, 0, 0,
+     "The model (default: config.json or model_config.json beside the "
+     "checkpoint):",
+     3},
+    {"preset", OPT_PRESET, "NAME", 0, "glm-130b: the published model", 0},
+    {"num-layers", OPT_LAYERS, "N", 0, "Number of layers", 0},
+    {"hidden-size", OPT_HIDDEN, "N", 0, "Width of the model", 0},
+    {"inner-hidden-size", OPT_INNER, "N", 0,
+     "Width of the MLP (default: 4 times the hidden size)", 0},
+    {"num-attention-heads", OPT_HEADS, "N", 0, "Number of heads", 0},
+    {"vocab-size", OPT_VOCAB, "N", 0, "Rows of the embedding", 0},
+    {"max-sequence-length", OPT_POSITIONS, "N", 0,
+     "Longest sequence the model was trained for", 0},
+    {"layernorm-epsilon", OPT_NORM_EPS, "X", 0, "Default: 1e-5", 0},
+    {"position-encoding-2d", OPT_POSITION_2D, 0, 0,
+     "Positions have two dimensions", 0},
+    {"no-glu", OPT_NO_GLU, 0, 0, "The MLP has no gate", 0},
+    {"rotary-precision", OPT_ROTARY, "KIND", 0,
+     "exact, inv-freq-f16 or f16: how the rotary table was rounded when the "
+     "model was trained (default: exact; f16 for glm-130b)",
+     0},
+    {"whitespace", OPT_WHITESPACE, "KIND", 0,
+     "tokens or collapse: newlines, tabs and blanks are tokens, or all become "
+     "one blank (default: tokens where config.json has max_blank_length, else "
+     "collapse)",
+     0},
+    {"num-image-tokens", OPT_IMAGE_TOKENS, "N", 0,
+     "Ids before the tokenizer's first (default: 20000)", 0},
+    {"max-blank-length", OPT_MAX_BLANK, "N", 0,
+     "Longest run of blanks that is one token", 0},
+    {"byte-fallback", OPT_BYTE_FALLBACK, 0, 0,
+     "Bytes are tokens, for what the tokenizer does not know", 0},
+    {0},
+};
+
+struct convert_args {
+    struct sl_convert_options o;
+    bool json;
+    bool quiet;
+};
+
+static uint32_t number(struct argp_state *state, const char *name,
+                       const char *arg, enum sl_config_field field)
+{
+    struct convert_args *a = state->input;
+
+    sl_config_mark(&a->o.flags, field);
+    return (uint32_t)sl_opt_u64(state, name, arg, 0, INT32_MAX);
+}
+
+static void parse_ram(struct argp_state *state, uint64_t *bytes,
+                      const char *arg)
+{
+    struct sl_error err;
+
+    if (sl_size_parse(bytes, arg, &err) != 0)
+        argp_error(state, "--ram: %s", err.msg);
+}
+
+/* The options of the third group. */
+static error_t parse_model(int key, char *arg, struct argp_state *state)
+{
+    struct convert_args *a = state->input;
+    struct sl_hparams *hp = &a->o.flags.hp;
+
+    switch (key) {
+    case OPT_LAYERS:
+        hp->n_layers = number(state, "num-layers", arg, SL_CONFIG_LAYERS);
+        return 0;
+    case OPT_HIDDEN:
+        hp->hidden = number(state, "hidden-size", arg, SL_CONFIG_HIDDEN);
+        return 0;
+    case OPT_INNER:
+        hp->inner = number(state, "inner-hidden-size", arg, SL_CONFIG_INNER);
+        return 0;
+    case OPT_HEADS:
+        hp->n_heads =
+            number(state, "num-attention-heads", arg, SL_CONFIG_HEADS);
+        return 0;
+    case OPT_VOCAB:
+        hp->vocab = number(state, "vocab-size", arg, SL_CONFIG_VOCAB);
+        return 0;
+    case OPT_POSITIONS:
+        hp->max_positions =
+            number(state, "max-sequence-length", arg, SL_CONFIG_POSITIONS);
+        return 0;
+    case OPT_NORM_EPS:
+        hp->norm_eps = (float)sl_opt_f64(state, "layernorm-epsilon", arg, 0, 1);
+        sl_config_mark(&a->o.flags, SL_CONFIG_NORM_EPS);
+        return 0;
+    case OPT_POSITION_2D:
+        hp->position_2d = true;
+        sl_config_mark(&a->o.flags, SL_CONFIG_POSITION_2D);
+        return 0;
+    case OPT_NO_GLU:
+        hp->glu = false;
+        sl_config_mark(&a->o.flags, SL_CONFIG_GLU);
+        return 0;
+    case OPT_ROTARY:
+        if (!sl_rotary_find(&hp->rotary, arg))
+            argp_error(state,
+                       "--rotary-precision is exact, inv-freq-f16 or f16, not "
+                       "'%s'",
+                       arg);
+        sl_config_mark(&a->o.flags, SL_CONFIG_ROTARY);
+        return 0;
+    case OPT_WHITESPACE:
+        if (!sl_whitespace_find(&hp->whitespace, arg))
+            argp_error(state, "--whitespace is tokens or collapse, not '%s'",
+                       arg);
+        sl_config_mark(&a->o.flags, SL_CONFIG_WHITESPACE);
+        return 0;
+    case OPT_IMAGE_TOKENS:
+        hp->n_image_tokens =
+            number(state, "num-image-tokens", arg, SL_CONFIG_IMAGE_TOKENS);
+        return 0;
+    case OPT_MAX_BLANK:
+        hp->max_blank =
+            number(state, "max-blank-length", arg, SL_CONFIG_MAX_BLANK);
+        return 0;
+    case OPT_BYTE_FALLBACK:
+        hp->byte_fallback = true;
+        sl_config_mark(&a->o.flags, SL_CONFIG_BYTE_FALLBACK);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct convert_args *a = state->input;
+    struct sl_convert_options *o = &a->o;
+
+    switch (key) {
+    case 'o':
+        o->output = arg;
+        return 0;
+    case 'q':
+        o->quant = arg;
+        return 0;
+    case OPT_QUANT_TP:
+        o->quant_tp = (unsigned)sl_opt_u64(state, "quant-tp", arg, 1, 1024);
+        return 0;
+    case OPT_HEAD:
+        o->head = arg;
+        return 0;
+    case OPT_NAME:
+        o->name = arg;
+        return 0;
+    case OPT_TOKENIZER:
+        o->tokenizer = arg;
+        return 0;
+    case OPT_RAM:
+        parse_ram(state, &o->ram_bytes, arg);
+        return 0;
+    case OPT_THREADS:
+        o->threads = (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
+        return 0;
+    case OPT_RESUME:
+        o->resume = true;
+        return 0;
+    case OPT_FORCE:
+        o->force = true;
+        return 0;
+    case OPT_REPORT:
+        o->report = true;
+        return 0;
+    case OPT_JSON:
+        a->json = true;
+        return 0;
+    case 'Q':
+        a->quiet = o->quiet = true;
+        return 0;
+    case OPT_PRESET:
+        o->preset = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (o->source != NULL)
+            argp_error(state, "one SOURCE at a time, not also '%s'", arg);
+        o->source = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->source == NULL)
+            argp_error(state, "no SOURCE: the folder of a checkpoint, or of "
+                              "glm-130b-sat.tar.part_*");
+        return 0;
+    default:
+        return parse_model(key, arg, state);
+    }
+}
+
+static const struct argp argp = {
+    options,
+    parse,
+    "SOURCE",
+    "Convert a published GLM-130B checkpoint to a model file that sluice can "
+    "run.\v"
+    "SOURCE is a SAT checkpoint folder (with 'latest' in it), of any "
+    "tensor-parallel degree, or the folder of the published archive's parts, "
+    "or one of them; parts are read in place.",
+    0,
+    0,
+    0,
+};
+
+/* SIGINT and SIGTERM are blocked while converting and asked for here. After
+ * the first the second kills as usual. */
+static bool interrupted(void *opaque)
+{
+    sigset_t *set = opaque;
+    struct timespec none = {0, 0};
+
+    if (sigtimedwait(set, NULL, &none) < 0)
+        return false;
+    pthread_sigmask(SIG_UNBLOCK, set, NULL);
+    return true;
+}
+
+static double rmse(const struct sl_pack_error *e)
+{
+    return e->n > 0 ? sqrt(e->sum_squared / (double)e->n) : 0;
+}
+
+static double relative(const struct sl_pack_error *e)
+{
+    return e->sum_source_squared > 0
+               ? sqrt(e->sum_squared / e->sum_source_squared)
+               : 0;
+}
+
+static void sum_up(struct sl_pack_error *sum, const struct sl_convert_result *r)
+{
+    *sum = (struct sl_pack_error){0};
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct sl_pack_error *e = &r->tensors[i].error;
+
+        sum->sum_squared += e->sum_squared;
+        sum->sum_source_squared += e->sum_source_squared;
+        sum->worst = e->worst > sum->worst ? e->worst : sum->worst;
+        sum->n += e->n;
+    }
+}
+
+static void print_format(char text[24], const struct sl_matrix *g)
+{
+    if (!sl_fmt_packed(g->fmt) || g->group_cols == g->cols)
+        snprintf(text, 24, "%s", sl_fmt_name(g->fmt));
+    else
+        snprintf(text, 24, "%s-g%u", sl_fmt_name(g->fmt), g->group_cols);
+}
+
+static void print_error(const char *name, const char *format,
+                        const struct sl_pack_error *e)
+{
+    printf("%-56s %-10s %11.4g %8.3f%% %11.4g\n", name, format, rmse(e),
+           100 * relative(e), e->worst);
+}
+
+static void print_report(const struct sl_convert_result *r)
+{
+    struct sl_pack_error sum;
+    size_t skipped = 0;
+    char format[24];
+
+    printf("%-56s %-10s %11s %9s %11s\n", "tensor", "format", "rmse",
+           "relative", "worst");
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct sl_convert_tensor *t = &r->tensors[i];
+
+        skipped += !t->done;
+        if (!t->done || t->error.n == 0)
+            continue;
+        print_format(format, &t->geom);
+        print_error(t->name, format, &t->error);
+    }
+    sum_up(&sum, r);
+    print_error("all", r->quant, &sum);
+    if (skipped > 0)
+        printf("%zu tensors were finished before --resume and are not "
+               "counted\n",
+               skipped);
+}
+
+static void print_summary(const struct sl_convert_result *r)
+{
+    char size[SL_SIZE_TEXT], rate[SL_SIZE_TEXT];
+    double s = (double)r->ns * 1e-9;
+    uint64_t bytes = r->file_bytes - r->resumed_bytes;
+
+    printf("%s: %s, %s, in %.1f s (%s/s)\n", r->output, r->quant,
+           sl_size_format(size, r->file_bytes), s,
+           sl_size_format(rate, s > 0 ? (uint64_t)((double)bytes / s) : 0));
+    if (r->tokenizer)
+        printf("Next: sluice generate -m %s -p 'Once upon a time'\n",
+               r->output);
+    else
+        printf("It has no tokenizer; it serves 'sluice logits' and "
+               "benchmarks.\n");
+}
+
+static json_t *tensor_json(const struct sl_convert_tensor *t)
+{
+    char format[24];
+
+    print_format(format, &t->geom);
+    return json_pack("{s:s, s:s, s:f, s:f, s:f}", "name", t->name, "format",
+                     format, "rmse", rmse(&t->error), "relative",
+                     relative(&t->error), "worst", t->error.worst);
+}
+
+static int print_json(const struct sl_convert_result *r, bool report)
+{
+    json_t *root =
+        json_pack("{s:s, s:s, s:I, s:I, s:f, s:b}", "output", r->output,
+                  "quant", r->quant, "bytes", (json_int_t)r->file_bytes,
+                  "resumed_bytes", (json_int_t)r->resumed_bytes, "seconds",
+                  (double)r->ns * 1e-9, "tokenizer", r->tokenizer);
+    json_t *list = report ? json_array() : NULL;
+    int rc;
+
+    for (size_t i = 0; list != NULL && i < r->n_tensors; i++) {
+        if (r->tensors[i].done && r->tensors[i].error.n > 0)
+            json_array_append_new(list, tensor_json(&r->tensors[i]));
+    }
+    if (list != NULL)
+        json_object_set_new(root, "tensors", list);
+    rc = root == NULL ? -1 : json_dumpf(root, stdout, JSON_INDENT(1));
+    putchar('\n');
+    json_decref(root);
+    return rc;
+}
+
+static int finish(const struct convert_args *a,
+                  const struct sl_convert_result *r)
+{
+    int rc = 0;
+
+    if (a->json) {
+        rc = print_json(r, a->o.report);
+    } else {
+        if (a->o.report)
+            print_report(r);
+        if (!a->quiet)
+            print_summary(r);
+    }
+    if (rc != 0 || fflush(stdout) != 0) {
+        fprintf(stderr, "sluice: cannot write to standard output\n");
+        return SL_EXIT_FAILED;
+    }
+    return SL_EXIT_OK;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct convert_args args = {.json = false};
+    struct sl_convert_result result;
+    struct sl_error err;
+    sigset_t set;
+    int rc;
+
+    sl_convert_options_init(&args.o);
+    rc = sl_parse_args(&argp, argc, argv, &args);
+    if (rc != 0)
+        return rc;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    args.o.log = &log;
+    args.o.interrupted = interrupted;
+    args.o.opaque = &set;
+    rc = sl_convert(&result, &args.o, &err);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    if (rc != 0)
+        return sl_report(&err);
+    rc = finish(&args, &result);
+    sl_convert_result_fini(&result);
+    return rc;
+}
+
+const struct sl_command sl_cmd_convert = {
+    "convert",
+    "make a model file from a published checkpoint",
+    run,
+    &argp,
+};

@@ -1,0 +1,218 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/base/clock.h"
+#include "src/base/half.h"
+#include "src/convert_impl.h"
+
+void sl_convert_options_init(struct sl_convert_options *o)
+{
+    memset(o, 0, sizeof *o);
+    sl_config_init(&o->flags);
+    o->ram_bytes = SL_CONVERT_RAM;
+}
+
+static char *join(const char *a, const char *b, const char *c, const char *d)
+{
+    size_t n = strlen(a) + strlen(b) + strlen(c) + strlen(d) + 1;
+    char *s = sl_alloc_array(n, 1);
+
+    if (s != NULL)
+        snprintf(s, n, "%s%s%s%s", a, b, c, d);
+    return s;
+}
+
+static int name_output(struct sl_convert *cv, struct sl_error *err)
+{
+    cv->output = cv->o->output != NULL
+                     ? strdup(cv->o->output)
+                     : join(cv->name, "-", cv->quant, ".gguf");
+    if (cv->output != NULL)
+        cv->partial = join(cv->output, ".partial", "", "");
+    if (cv->partial != NULL)
+        cv->journal = join(cv->partial, ".journal", "", "");
+    if (cv->journal != NULL)
+        return 0;
+    return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+}
+
+static int init_result(struct sl_convert *cv, struct sl_error *err)
+{
+    struct sl_convert_result *r = cv->result;
+
+    r->n_tensors = cv->n_matrices;
+    r->tensors = sl_zalloc_array(r->n_tensors, sizeof *r->tensors);
+    cv->section_done =
+        sl_zalloc_array(cv->layout.n_sections, sizeof *cv->section_done);
+    if (r->tensors == NULL || cv->section_done == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu matrices",
+                       r->n_tensors);
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct sl_model_matrix *m = &cv->layout.matrices[i];
+
+        memcpy(r->tensors[i].name, m->spec.name, sizeof m->spec.name);
+        r->tensors[i].geom = m->geom;
+    }
+    snprintf(r->quant, sizeof r->quant, "%s", cv->quant);
+    r->file_bytes = cv->layout.file_bytes;
+    r->tokenizer = cv->tokenizer_bytes > 0;
+    return 0;
+}
+
+static int write_section(struct sl_convert *cv, struct sl_out *out,
+                         uint64_t off, const void *data, size_t n,
+                         struct sl_error *err)
+{
+    struct sl_model_section *s =
+        &cv->layout.sections[sl_layout_section_at(&cv->layout, off)];
+
+    sl_out_begin(out, off);
+    if (sl_out_append(out, data, n, err) != 0)
+        return -1;
+    return sl_out_end(out, s->off + s->bytes, &s->xxh3, err);
+}
+
+static void widen(float *v, size_t n)
+{
+    const uint8_t *half = (const uint8_t *)v;
+
+    /* From the back, where nothing is overwritten that is still needed. */
+    for (size_t i = n; i-- > 0;)
+        v[i] = sl_half_to_float(sl_load_u16(half + 2 * i));
+}
+
+/* Norms and biases: FP32, a section each. */
+static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
+                        struct sl_error *err)
+{
+    const struct sl_merge *m = &cv->vectors[i];
+    uint32_t n = m->spec.rows;
+    float *v = sl_alloc_array(n, sizeof *v);
+    void *scratch = sl_alloc_array(sl_merge_scratch_bytes(m, n), 1);
+    int rc = -1;
+
+    if (v == NULL || scratch == NULL) {
+        sl_fail(err, SL_ERR_NOMEM, "no memory for the %u values of %s", n,
+                m->spec.name);
+    } else if (sl_merge_read(m, v, NULL, 0, n, scratch, err) == 0) {
+        if (m->kind == SL_MERGE_F16)
+            widen(v, n);
+        rc = write_section(cv, out, cv->layout.vectors[i].off, v, n * sizeof *v,
+                           err);
+    }
+    free(v);
+    free(scratch);
+    return rc;
+}
+
+static int write_small(struct sl_convert *cv, struct sl_out *out,
+                       struct sl_error *err)
+{
+    for (size_t i = 0; i < cv->n_vectors; i++) {
+        if (write_vector(cv, out, i, err) != 0)
+            return -1;
+    }
+    if (cv->tokenizer_bytes == 0)
+        return 0;
+    return write_section(cv, out, cv->layout.tokenizer_off, cv->tokenizer,
+                         cv->tokenizer_bytes, err);
+}
+
+static void warn_of_numbers(const struct sl_convert *cv)
+{
+    for (size_t i = 0; i < cv->result->n_tensors; i++) {
+        const struct sl_convert_tensor *t = &cv->result->tensors[i];
+
+        if (t->error.n_not_finite > 0)
+            sl_log(cv->o->log, SL_LOG_WARN,
+                   "tensor %s: %llu of %llu values are infinite, no numbers, "
+                   "or too large for FP16",
+                   t->name, (unsigned long long)t->error.n_not_finite,
+                   (unsigned long long)t->error.n);
+    }
+}
+
+static int write_file(struct sl_convert *cv, struct sl_error *err)
+{
+    struct sl_partial partial;
+    struct sl_out *out = NULL;
+    struct sl_error why;
+    int rc = -1;
+
+    if (sl_partial_open(&partial, cv, err) == 0 &&
+        sl_out_open(&out, cv->partial, err) == 0 &&
+        sl_convert_plan_chunks(cv, err) == 0 &&
+        write_small(cv, out, err) == 0 &&
+        sl_convert_run(cv, &partial, out, err) == 0 &&
+        sl_partial_commit(&partial, out, err) == 0)
+        rc = 0;
+    sl_out_close(out);
+    cv->result->resumed_bytes = partial.done_bytes;
+    sl_partial_close(&partial, rc != 0,
+                     rc != 0 && err->code == SL_ERR_INTERRUPTED);
+    if (rc == 0)
+        return 0;
+    why = *err;
+    if (why.code == SL_ERR_INTERRUPTED)
+        sl_fail(err, why.code,
+                "stopped; %s holds what is done: the same command with "
+                "--resume goes on",
+                cv->partial);
+    else if (partial.worthwhile && partial.lock_fd >= 0)
+        sl_log(cv->o->log, SL_LOG_INFO,
+               "%s is kept: the same command with --resume goes on with it",
+               cv->partial);
+    return -1;
+}
+
+static void fini(struct sl_convert *cv)
+{
+    sl_pool_destroy(cv->pool);
+    sl_layout_fini(&cv->layout);
+    free(cv->vectors);
+    free(cv->matrices);
+    free(cv->tokenizer);
+    free(cv->name);
+    free(cv->output);
+    free(cv->partial);
+    free(cv->journal);
+    free(cv->section_done);
+    free(cv->chunks);
+    sl_ckpt_close(&cv->ckpt);
+}
+
+int sl_convert(struct sl_convert_result *r, const struct sl_convert_options *o,
+               struct sl_error *err)
+{
+    struct sl_convert cv = {.o = o, .result = r};
+    uint64_t began = sl_clock_ns();
+    int rc = -1;
+
+    memset(r, 0, sizeof *r);
+    if (sl_convert_source_open(&cv, err) == 0 &&
+        sl_convert_plan_layout(&cv, err) == 0 && name_output(&cv, err) == 0 &&
+        init_result(&cv, err) == 0 &&
+        sl_pool_create(&cv.pool, o->threads, err) == 0 &&
+        sl_convert_plan_memory(&cv, err) == 0)
+        rc = write_file(&cv, err);
+    if (rc == 0) {
+        warn_of_numbers(&cv);
+        r->output = cv.output;
+        cv.output = NULL;
+        r->ns = sl_clock_ns() - began;
+    } else {
+        sl_convert_result_fini(r);
+    }
+    fini(&cv);
+    return rc;
+}
+
+void sl_convert_result_fini(struct sl_convert_result *r)
+{
+    free(r->output);
+    free(r->tensors);
+    memset(r, 0, sizeof *r);
+}

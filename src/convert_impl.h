@@ -1,0 +1,124 @@
+/*
+ * convert_impl.h - what the parts of the converter share
+ *
+ *   convert.c         the whole, in order: open, plan, run, finish
+ *   convert_source.c  checkpoint, hyper-parameters and tokenizer
+ *   convert_plan.c    formats, chunks, memory
+ *   convert_pipe.c    reading, packing and writing at the same time
+ *   convert_out.c     bytes of a section to the disk, with their checksum
+ *   convert_resume.c  OUT.partial, its journal and what becomes of them
+ */
+#ifndef SL_CONVERT_IMPL_H
+#define SL_CONVERT_IMPL_H
+
+#include <stdio.h>
+
+#include "src/base/mem.h"
+#include "src/base/pool.h"
+#include "src/base/progress.h"
+#include "src/ckpt.h"
+#include "src/convert.h"
+#include "src/merge.h"
+#include "src/model_layout.h"
+
+/* A run of whole blocks of one segment of one matrix: the unit of work. */
+struct sl_chunk {
+    uint32_t matrix; /* index into layout->matrices */
+    uint32_t segment;
+    uint32_t first_block;
+    uint32_t n_rows;
+};
+
+/* What a chunk takes in memory, one area after another. */
+struct sl_chunk_room {
+    size_t rows, scratch, q_scale; /* of the source */
+    size_t w, scale;               /* packed */
+    size_t total;
+};
+
+struct sl_convert_matrix {
+    struct sl_merge merge;
+    enum sl_scale_rule rule;
+    uint32_t blocks_a_chunk;
+};
+
+struct sl_convert {
+    const struct sl_convert_options *o;
+    struct sl_convert_result *result;
+    const struct sl_arch *arch;
+    struct sl_ckpt ckpt;
+    struct sl_hparams hp;
+    struct sl_layout layout;
+    struct sl_merge *vectors; /* as layout.vectors */
+    size_t n_vectors;
+    struct sl_convert_matrix *matrices; /* as layout.matrices */
+    size_t n_matrices;
+    uint8_t *tokenizer;
+    size_t tokenizer_bytes;
+    char *name;
+    char quant[32];
+    char *output, *partial, *journal;
+    bool *section_done; /* by an earlier run */
+    struct sl_chunk *chunks;
+    size_t n_chunks;
+    size_t n_slots;
+    size_t slot_bytes;
+    size_t scale_bytes; /* the most scales of one stage */
+    struct sl_pool *pool;
+};
+
+/* convert_source.c */
+int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err);
+
+/* convert_plan.c */
+/* Formats of all matrices, then the layout of the file. */
+int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err);
+/* How large a chunk may be. Errors: SL_ERR_BUDGET. */
+int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err);
+/* Chunks of what is not done yet. */
+int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err);
+void sl_convert_chunk_room(struct sl_chunk_room *room,
+                           const struct sl_convert *cv, uint32_t matrix,
+                           uint64_t n_rows);
+
+/* convert_out.c: one section at a time, front to back. */
+struct sl_out;
+/* Borrows path. Errors: SL_ERR_IO. */
+int sl_out_open(struct sl_out **out, const char *path, struct sl_error *err);
+void sl_out_close(struct sl_out *out); /* NULL is fine */
+uint64_t sl_out_memory(void);          /* what one takes, page cache included */
+void sl_out_begin(struct sl_out *out, uint64_t off);
+int sl_out_append(struct sl_out *out, const void *data, size_t n,
+                  struct sl_error *err);
+/* Zeros up to file offset off. */
+int sl_out_pad(struct sl_out *out, uint64_t off, struct sl_error *err);
+/* Pads to end, a multiple of a page; *xxh3 is the sum from begin to end. */
+int sl_out_end(struct sl_out *out, uint64_t end, uint64_t *xxh3,
+               struct sl_error *err);
+int sl_out_sync(struct sl_out *out, struct sl_error *err);
+
+/* convert_resume.c */
+struct sl_partial {
+    struct sl_convert *cv;
+    int lock_fd; /* OUT.partial, locked against a second converter */
+    FILE *journal;
+    bool worthwhile; /* a stage is finished: keep it when something fails */
+    uint64_t done_bytes;
+};
+/* Finds out what there is and what may be done with it; checks the disk;
+ * fills section_done and the layout's checksums when resuming. */
+int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
+                    struct sl_error *err);
+/* Section i is on the disk (synced). */
+int sl_partial_note(struct sl_partial *p, size_t section, struct sl_error *err);
+/* Everything is there but the header: writes it, renames, syncs the folder. */
+int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
+                      struct sl_error *err);
+/* Closes; after a failure (failed set) removes what is not worth resuming. */
+void sl_partial_close(struct sl_partial *p, bool failed, bool interrupted);
+
+/* convert_pipe.c */
+int sl_convert_run(struct sl_convert *cv, struct sl_partial *partial,
+                   struct sl_out *out, struct sl_error *err);
+
+#endif

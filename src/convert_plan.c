@@ -1,0 +1,386 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/convert_impl.h"
+#include "src/meminfo.h"
+
+/* What --quant says. */
+struct quant {
+    bool keep;
+    enum sl_fmt fmt;
+    uint32_t group; /* 0: rows as GLM quantises them */
+};
+
+static const struct {
+    const char *name;
+    struct quant quant;
+} kinds[] = {
+    {"keep", {true, SL_FMT_F16, 0}},
+    {"f32", {false, SL_FMT_F32, 0}},
+    {"f16", {false, SL_FMT_F16, 0}},
+    {"int8", {false, SL_FMT_INT8, 0}},
+    {"int4", {false, SL_FMT_INT4, 0}},
+    {"int8-g32", {false, SL_FMT_INT8, 32}},
+    {"int8-g64", {false, SL_FMT_INT8, 64}},
+    {"int8-g128", {false, SL_FMT_INT8, 128}},
+    {"int4-g32", {false, SL_FMT_INT4, 32}},
+    {"int4-g64", {false, SL_FMT_INT4, 64}},
+    {"int4-g128", {false, SL_FMT_INT4, 128}},
+};
+
+#define HEAD_GROUP 64u
+
+/* Slots: one is read into, one packed, one written, one spare. */
+#define SLOTS      4u
+#define SLOT_BYTES (32ull << 20)
+/* Thread stacks, allocator slack, what libraries touch on the way. */
+#define MARGIN_BYTES (12ull << 20)
+
+static int find_kind(struct quant *q, const char *name, struct sl_error *err)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, name) == 0) {
+            *q = kinds[i].quant;
+            return 0;
+        }
+    }
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--quant %s is none of keep, f32, f16, int8, int4, "
+                   "int8-gN, int4-gN with N = 32, 64 or 128",
+                   name);
+}
+
+/* The first matrix that comes quantised; NULL: none does. */
+static const struct sl_merge *quantised(const struct sl_convert *cv)
+{
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        if (cv->matrices[i].merge.kind >= SL_MERGE_INT8)
+            return &cv->matrices[i].merge;
+    }
+    return NULL;
+}
+
+static const char *precision(const struct sl_merge *m)
+{
+    return m->kind == SL_MERGE_INT8 ? "int8" : "int4";
+}
+
+/* A checkpoint that is quantised already is taken as it is. */
+static int check_quantised(struct quant *q, const struct sl_convert *cv,
+                           const struct sl_merge *m, struct sl_error *err)
+{
+    const char *asked = cv->o->quant;
+    unsigned tp = cv->o->quant_tp;
+
+    if (asked != NULL && !q->keep && strcmp(asked, precision(m)) != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s: the checkpoint is quantised already (tensor %s is "
+                       "%s); it can only be kept as it is, not made %s: give "
+                       "--quant keep, or the FP16 checkpoint",
+                       cv->o->source, m->spec.name, precision(m), asked);
+    if (tp != 0 && tp != cv->ckpt.n_shards)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s: the checkpoint was quantised in %zu parts, which "
+                       "--quant-tp %u cannot change",
+                       cv->o->source, cv->ckpt.n_shards, tp);
+    *q = kinds[0].quant;
+    return 0;
+}
+
+/* GLM's row-wise scales: one for a full row, or one for the N-th of a row
+ * that a rank of an N-way checkpoint would have had. */
+static int row_group(uint32_t *group, const struct sl_convert *cv,
+                     const struct sl_tensor_spec *s, struct sl_error *err)
+{
+    unsigned tp = cv->o->quant_tp > 0 ? cv->o->quant_tp : 1;
+
+    *group = s->cols;
+    if (s->split != SL_SPLIT_COLS)
+        return 0;
+    if (s->cols % tp != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-tp %u does not divide the %u columns of %s", tp,
+                       s->cols, s->name);
+    *group = s->cols / tp;
+    return 0;
+}
+
+static void head_format(struct sl_layout_matrix *l, const struct quant *q,
+                        const struct sl_merge *m, const char *head)
+{
+    enum sl_fmt own = m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16;
+    bool packed;
+
+    if (head != NULL)
+        packed = strcmp(head, "f16") != 0;
+    else
+        packed = !q->keep && q->group > 0;
+    if (packed) {
+        l->geom.fmt = SL_FMT_INT8;
+        l->geom.group_cols = HEAD_GROUP;
+    } else if (head != NULL) {
+        l->geom.fmt = SL_FMT_F16;
+    } else if (q->keep) {
+        l->geom.fmt = own;
+    } else {
+        l->geom.fmt = q->fmt == SL_FMT_F32 ? SL_FMT_F32 : SL_FMT_F16;
+    }
+}
+
+static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
+                         const struct quant *q, size_t i, struct sl_error *err)
+{
+    struct sl_convert_matrix *cm = &cv->matrices[i];
+    const struct sl_merge *m = &cm->merge;
+    struct sl_matrix *g = &l->geom;
+
+    g->rows = m->spec.rows;
+    g->cols = m->spec.cols;
+    g->n_segments = m->spec.n_segments;
+    cm->rule = SL_SCALE_MSE;
+    if (m->spec.role == SL_ROLE_EMBED) {
+        head_format(l, q, m, cv->o->head);
+        return 0;
+    }
+    if (m->kind >= SL_MERGE_INT8) {
+        g->fmt = m->kind == SL_MERGE_INT8 ? SL_FMT_INT8 : SL_FMT_INT4;
+        g->group_cols = g->cols / m->n_groups;
+        l->scale_resident = true;
+        return 0;
+    }
+    if (q->keep) {
+        g->fmt = m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16;
+        return 0;
+    }
+    g->fmt = q->fmt;
+    if (!sl_fmt_packed(q->fmt))
+        return 0;
+    g->group_cols = q->group;
+    if (q->group > 0)
+        return 0;
+    cm->rule = SL_SCALE_ABSMAX;
+    l->scale_resident = true;
+    return row_group(&g->group_cols, cv, &m->spec, err);
+}
+
+static int choose_quant(struct quant *q, struct sl_convert *cv,
+                        struct sl_error *err)
+{
+    const struct sl_convert_options *o = cv->o;
+    const struct sl_merge *already = quantised(cv);
+    const char *name = o->quant != NULL ? o->quant : "int4-g64";
+
+    if (find_kind(q, name, err) != 0)
+        return -1;
+    if (o->head != NULL && strcmp(o->head, "f16") != 0 &&
+        strcmp(o->head, "int8-g64") != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--head %s is neither f16 nor int8-g64", o->head);
+    if (already != NULL) {
+        if (check_quantised(q, cv, already, err) != 0)
+            return -1;
+        name = precision(already);
+    } else if (o->quant_tp > 1 &&
+               (q->keep || !sl_fmt_packed(q->fmt) || q->group > 0)) {
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-tp belongs to --quant int8 and int4; %s has "
+                       "its own scales",
+                       name);
+    }
+    snprintf(cv->quant, sizeof cv->quant, "%s", name);
+    if (already != NULL ? cv->ckpt.n_shards > 1 : o->quant_tp > 1)
+        snprintf(cv->quant, sizeof cv->quant, "%s-tp%zu", name,
+                 already != NULL ? cv->ckpt.n_shards : (size_t)o->quant_tp);
+    return 0;
+}
+
+int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
+{
+    struct sl_layout_config config = {
+        .arch = cv->arch,
+        .hp = &cv->hp,
+        .name = cv->name,
+        .quant = cv->quant,
+        .n_matrices = cv->n_matrices,
+        .tokenizer_bytes = cv->tokenizer_bytes,
+    };
+    struct sl_layout_matrix *matrices;
+    struct quant q = {0};
+    int rc = -1;
+
+    if (choose_quant(&q, cv, err) != 0)
+        return -1;
+    matrices = sl_zalloc_array(cv->n_matrices, sizeof *matrices);
+    if (matrices == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
+                       cv->n_matrices);
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        if (matrix_format(&matrices[i], cv, &q, i, err) != 0)
+            goto out;
+    }
+    config.matrices = matrices;
+    rc = sl_layout_init(&cv->layout, &config, err);
+out:
+    free(matrices);
+    return rc;
+}
+
+void sl_convert_chunk_room(struct sl_chunk_room *room,
+                           const struct sl_convert *cv, uint32_t matrix,
+                           uint64_t n_rows)
+{
+    const struct sl_merge *m = &cv->matrices[matrix].merge;
+    const struct sl_matrix *g = &cv->layout.matrices[matrix].geom;
+    uint32_t n_blocks = (uint32_t)sl_div_up(n_rows, SL_BLOCK_ROWS);
+    uint64_t w = sl_fmt_packed(g->fmt)
+                     ? sl_matrix_block_bytes(g, 0, 1) * n_blocks
+                     : n_rows * g->cols * (g->fmt == SL_FMT_F16 ? 2u : 4u);
+
+    /* Areas begin at multiples of 64. Nothing here comes near 2^63: sides of
+     * matrices are checked, rows a chunk are few. */
+    room->rows = (size_t)sl_round_up(n_rows * sl_merge_row_bytes(m), 64);
+    room->scratch = (size_t)sl_round_up(sl_merge_scratch_bytes(m, n_rows), 64);
+    room->q_scale = (size_t)sl_round_up(n_rows * m->n_groups * 2, 64);
+    room->w = (size_t)sl_round_up(w, 64);
+    room->scale =
+        (size_t)sl_round_up(sl_matrix_scale_block_bytes(g, n_blocks), 64);
+    room->total =
+        room->rows + room->scratch + room->q_scale + room->w + room->scale;
+}
+
+static size_t most_scales(const struct sl_convert *cv)
+{
+    size_t sum = 0, most = 0;
+
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        const struct sl_model_matrix *m = &cv->layout.matrices[i];
+
+        if (i == 0 || m->spec.stage != m[-1].spec.stage)
+            sum = 0;
+        sum += (size_t)m->scale_bytes;
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+/* Memory: what is resident now, the slots, as much page cache as one slot's
+ * reading causes, and what the writer holds. The slots get what is left. */
+int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
+{
+    uint64_t fixed = sl_meminfo_resident() + sl_out_memory() + MARGIN_BYTES;
+    uint64_t least = 0, slot;
+    char text[2][SL_SIZE_TEXT];
+
+    cv->scale_bytes = most_scales(cv);
+    fixed += cv->scale_bytes;
+    for (uint32_t i = 0; i < cv->n_matrices; i++) {
+        struct sl_chunk_room room;
+
+        sl_convert_chunk_room(&room, cv, i, SL_BLOCK_ROWS);
+        least = room.total > least ? room.total : least;
+    }
+    least = sl_round_up(least, SL_PAGE_BYTES);
+    cv->n_slots = SLOTS;
+    if (cv->o->ram_bytes < fixed ||
+        (cv->o->ram_bytes - fixed) / (SLOTS + 2) < least)
+        return sl_fail(
+            err, SL_ERR_BUDGET,
+            "--ram %s is too little: this conversion needs at least "
+            "%s (%u runs of 16 rows of the widest matrix, the "
+            "writer's buffers, the program itself)",
+            sl_size_format(text[0], cv->o->ram_bytes),
+            sl_size_format(text[1], fixed + (SLOTS + 2) * least + (1u << 20)),
+            SLOTS);
+    slot = (cv->o->ram_bytes - fixed) / (SLOTS + 2);
+    slot = slot > SLOT_BYTES ? SLOT_BYTES : slot;
+    slot = slot < least ? least : slot;
+    cv->slot_bytes = (size_t)sl_round_down(slot, SL_PAGE_BYTES);
+    return 0;
+}
+
+static uint32_t blocks_a_chunk(const struct sl_convert *cv, uint32_t matrix)
+{
+    uint32_t blocks =
+        sl_matrix_segment_blocks(&cv->layout.matrices[matrix].geom);
+    struct sl_chunk_room room;
+    uint64_t n;
+
+    sl_convert_chunk_room(&room, cv, matrix, SL_BLOCK_ROWS);
+    n = cv->slot_bytes / room.total;
+    return n < blocks ? (uint32_t)n : blocks;
+}
+
+/* Appends a matrix's chunks; only counts them where chunks is NULL. */
+static void add_chunks(struct sl_chunk *chunks, size_t *n,
+                       const struct sl_convert *cv, uint32_t matrix)
+{
+    const struct sl_matrix *g = &cv->layout.matrices[matrix].geom;
+    uint32_t blocks = sl_matrix_segment_blocks(g);
+    uint32_t rows = sl_matrix_segment_rows(g);
+    uint32_t step = cv->matrices[matrix].blocks_a_chunk;
+
+    for (uint32_t segment = 0; segment < g->n_segments; segment++) {
+        for (uint32_t first = 0; first < blocks; first += step) {
+            uint32_t left = rows - first * SL_BLOCK_ROWS;
+
+            if (chunks != NULL)
+                chunks[*n] = (struct sl_chunk){
+                    .matrix = matrix,
+                    .segment = segment,
+                    .first_block = first,
+                    .n_rows = left / SL_BLOCK_ROWS < step
+                                  ? left
+                                  : step * SL_BLOCK_ROWS,
+                };
+            ++*n;
+        }
+    }
+}
+
+/* A stage counts as done with the sections of its resident scales. */
+static bool stage_done(const struct sl_convert *cv, int stage)
+{
+    const struct sl_layout *l = &cv->layout;
+
+    if (!cv->section_done[l->first_stage + (size_t)stage])
+        return false;
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        const struct sl_model_matrix *m = &l->matrices[i];
+
+        if (m->spec.stage == stage && m->scale_resident &&
+            !cv->section_done[sl_layout_section_at(l, m->scale_off)])
+            return false;
+    }
+    return true;
+}
+
+int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err)
+{
+    bool *done;
+    size_t n = 0;
+
+    done = sl_zalloc_array(cv->n_matrices, sizeof *done);
+    if (done == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
+                       cv->n_matrices);
+    for (uint32_t i = 0; i < cv->n_matrices; i++) {
+        cv->matrices[i].blocks_a_chunk = blocks_a_chunk(cv, i);
+        done[i] = stage_done(cv, cv->layout.matrices[i].spec.stage);
+        cv->result->tensors[i].done = !done[i];
+        if (!done[i])
+            add_chunks(NULL, &n, cv, i);
+    }
+    cv->chunks = sl_alloc_array(n + 1, sizeof *cv->chunks);
+    for (uint32_t i = 0; i < cv->n_matrices && cv->chunks != NULL; i++) {
+        if (!done[i])
+            add_chunks(cv->chunks, &cv->n_chunks, cv, i);
+    }
+    free(done);
+    if (cv->chunks == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu chunks", n);
+    return 0;
+}

@@ -1,0 +1,409 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "src/base/bytes.h"
+#include "src/convert_impl.h"
+
+/* The journal, one line each:
+ *     sluice-convert 1 FINGERPRINT
+ *     done SECTION XXH3 NAME
+ * A line counts when its end of line is there. */
+#define JOURNAL_HEAD "sluice-convert 1 "
+
+struct print {
+    XXH3_state_t *state;
+};
+
+static void add(struct print *p, const void *data, size_t n)
+{
+    XXH3_64bits_update(p->state, data, n);
+}
+
+static void add_u64(struct print *p, uint64_t v)
+{
+    uint8_t bytes[8];
+
+    sl_store_u64(bytes, v);
+    add(p, bytes, sizeof bytes);
+}
+
+static void add_string(struct print *p, const char *s)
+{
+    add(p, s, strlen(s) + 1);
+}
+
+/* A source is known by its files' names, sizes and times, and by what lies
+ * where in them. */
+static void add_tensor(struct print *p, const struct sl_ckpt_tensor *t)
+{
+    struct sl_src_place at = sl_src_where(t->src, t->off);
+    struct stat st;
+
+    add_string(p, t->name);
+    add_string(p, at.file);
+    add_u64(p, (uint64_t)t->dtype);
+    add_u64(p, at.off);
+    add_u64(p, at.bytes);
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        add_u64(p, t->shape[i]);
+    if (stat(at.file, &st) != 0)
+        return;
+    add_u64(p, (uint64_t)st.st_mtim.tv_sec);
+    add_u64(p, (uint64_t)st.st_mtim.tv_nsec);
+}
+
+static void add_hparams(struct print *p, const struct sl_hparams *hp)
+{
+    const struct sl_special_ids *s = &hp->special;
+    const uint32_t numbers[] = {
+        hp->n_layers,
+        hp->hidden,
+        hp->inner,
+        hp->n_heads,
+        hp->vocab,
+        hp->max_positions,
+        hp->position_2d,
+        hp->glu,
+        (uint32_t)hp->rotary,
+        (uint32_t)hp->whitespace,
+        hp->n_image_tokens,
+        hp->max_blank,
+        hp->byte_fallback,
+        hp->n_tokens,
+    };
+    const int32_t ids[] = {s->mask, s->gmask, s->smask,  s->eod, s->sop,
+                           s->eop,  s->enc,   s->dblock, s->eos, s->unk};
+
+    add(p, numbers, sizeof numbers);
+    add(p, ids, sizeof ids);
+    add(p, &hp->norm_eps, sizeof hp->norm_eps);
+}
+
+/* Everything that the bytes of the model file follow from. */
+static int fingerprint(uint64_t *sum, const struct sl_convert *cv,
+                       struct sl_error *err)
+{
+    struct print p = {XXH3_createState()};
+
+    if (p.state == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a checksum");
+    XXH3_64bits_reset(p.state);
+    add_string(&p, PACKAGE_VERSION);
+    add_string(&p, cv->name);
+    add_string(&p, cv->quant);
+    add_hparams(&p, &cv->hp);
+    add_u64(&p, cv->tokenizer_bytes);
+    add(&p, cv->tokenizer, cv->tokenizer_bytes);
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        const struct sl_model_matrix *m = &cv->layout.matrices[i];
+
+        add_u64(&p, (uint64_t)m->geom.fmt);
+        add_u64(&p, m->geom.group_cols);
+        add_u64(&p, m->off);
+        add_u64(&p, (uint64_t)cv->matrices[i].rule);
+    }
+    for (size_t shard = 0; shard < cv->ckpt.n_shards; shard++) {
+        for (size_t i = 0; i < cv->ckpt.shards[shard].n_tensors; i++)
+            add_tensor(&p, &cv->ckpt.shards[shard].tensors[i]);
+    }
+    *sum = XXH3_64bits_digest(p.state);
+    XXH3_freeState(p.state);
+    return 0;
+}
+
+static bool exists(const char *path, uint64_t *bytes)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0)
+        return false;
+    if (bytes != NULL)
+        *bytes = (uint64_t)st.st_size;
+    return true;
+}
+
+/* One "done" line; false when it does not fit this file. */
+static bool take_line(struct sl_convert *cv, const char *line)
+{
+    char name[128];
+    size_t section;
+    uint64_t xxh3;
+
+    if (sscanf(line, "done %zu %" SCNx64 " %127[^\n]", &section, &xxh3, name) !=
+            3 ||
+        section >= cv->layout.n_sections ||
+        strcmp(name, cv->layout.sections[section].name) != 0)
+        return false;
+    cv->section_done[section] = true;
+    cv->layout.sections[section].xxh3 = xxh3;
+    return true;
+}
+
+/* Reads the journal up to its last whole line; *end is where that ends. */
+static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
+                        struct sl_error *err)
+{
+    FILE *f = fopen(cv->journal, "re");
+    char line[256];
+    uint64_t found;
+    int rc = 0;
+
+    if (f == NULL)
+        return sl_fail_os(err, errno,
+                          "%s: cannot open; without it %s cannot be resumed, "
+                          "begin again with --force",
+                          cv->journal, cv->partial);
+    if (fgets(line, sizeof line, f) == NULL ||
+        sscanf(line, JOURNAL_HEAD "%" SCNx64 "\n", &found) != 1 ||
+        found != print) {
+        rc = sl_fail(err, SL_ERR_USAGE,
+                     "%s was begun from another source, with other options or "
+                     "by another version: it cannot be resumed; begin again "
+                     "with --force",
+                     cv->partial);
+        goto out;
+    }
+    *end = ftell(f);
+    while (fgets(line, sizeof line, f) != NULL && strchr(line, '\n') != NULL) {
+        if (!take_line(cv, line)) {
+            rc = sl_fail(err, SL_ERR_CORRUPT,
+                         "%s: the line at byte %ld is none of a journal; begin "
+                         "again with --force",
+                         cv->journal, *end);
+            break;
+        }
+        *end = ftell(f);
+    }
+out:
+    fclose(f);
+    return rc;
+}
+
+static int open_journal(struct sl_partial *p, uint64_t print, bool resume,
+                        struct sl_error *err)
+{
+    const char *path = p->cv->journal;
+    long end = 0;
+
+    if (resume) {
+        if (read_journal(p->cv, print, &end, err) != 0)
+            return -1;
+        if (truncate(path, end) != 0)
+            return sl_fail_os(err, errno, "%s: cannot cut to %ld bytes", path,
+                              end);
+    }
+    p->journal = fopen(path, resume ? "ae" : "we");
+    if (p->journal == NULL)
+        return sl_fail_os(err, errno, "%s: cannot open for writing", path);
+    if (resume)
+        return 0;
+    fprintf(p->journal, JOURNAL_HEAD "%016" PRIx64 "\n", print);
+    if (fflush(p->journal) != 0 || fsync(fileno(p->journal)) != 0)
+        return sl_fail_os(err, errno, "%s: cannot write", path);
+    return 0;
+}
+
+int sl_partial_note(struct sl_partial *p, size_t section, struct sl_error *err)
+{
+    const struct sl_layout *l = &p->cv->layout;
+    const struct sl_model_section *s = &l->sections[section];
+
+    fprintf(p->journal, "done %zu %016" PRIx64 " %s\n", section, s->xxh3,
+            s->name);
+    if (fflush(p->journal) != 0 || fdatasync(fileno(p->journal)) != 0)
+        return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
+    p->worthwhile = true;
+    return 0;
+}
+
+/* The folder that path lies in; free it. */
+static char *folder_of(const char *path)
+{
+    char *copy = strdup(path), *dir = NULL;
+
+    if (copy != NULL)
+        dir = strdup(dirname(copy));
+    free(copy);
+    return dir;
+}
+
+/* What the disk must still grant: blocks that the partial file has already
+ * taken are not needed again. */
+static int check_space(const struct sl_convert *cv, struct sl_error *err)
+{
+    char text[2][SL_SIZE_TEXT], *dir = folder_of(cv->partial);
+    uint64_t need = cv->layout.file_bytes, have, taken = 0;
+    struct statvfs fs;
+    struct stat st;
+    int rc;
+
+    if (dir == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    rc = statvfs(dir, &fs);
+    if (rc != 0)
+        rc = sl_fail_os(err, errno, "%s: cannot ask for free space", dir);
+    if (rc == 0) {
+        if (stat(cv->partial, &st) == 0)
+            taken = (uint64_t)st.st_blocks * 512;
+        need -= taken < need ? taken : need;
+        have = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (have < need)
+            rc = sl_fail(err, SL_ERR_NOSPACE,
+                         "%s: %s will take %s more, but only %s are free on "
+                         "that disk",
+                         dir, cv->output, sl_size_format(text[0], need),
+                         sl_size_format(text[1], have));
+    }
+    free(dir);
+    return rc;
+}
+
+static int reserve(struct sl_partial *p, struct sl_error *err)
+{
+    uint64_t bytes = p->cv->layout.file_bytes;
+
+    if (fallocate(p->lock_fd, 0, 0, (off_t)bytes) == 0)
+        return 0;
+    /* Not every file system can; then the file just grows. */
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return sl_fail_os(err, errno, "%s: cannot reserve %" PRIu64 " bytes",
+                          p->cv->partial, bytes);
+    if (ftruncate(p->lock_fd, (off_t)bytes) != 0)
+        return sl_fail_os(err, errno, "%s: cannot make it %" PRIu64 " bytes",
+                          p->cv->partial, bytes);
+    return 0;
+}
+
+static int open_locked(struct sl_partial *p, bool resume, struct sl_error *err)
+{
+    const char *path = p->cv->partial;
+
+    p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (p->lock_fd < 0)
+        return sl_fail_os(err, errno, "%s: cannot create", path);
+    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        close(p->lock_fd);
+        p->lock_fd = -1;
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s: another sluice convert is writing it", path);
+    }
+    if (!resume && ftruncate(p->lock_fd, 0) != 0)
+        return sl_fail_os(err, errno, "%s: cannot empty it", path);
+    return 0;
+}
+
+/* What may be done with the files that are there. */
+static int check_files(const struct sl_convert *cv, bool *resume,
+                       struct sl_error *err)
+{
+    const struct sl_convert_options *o = cv->o;
+    uint64_t bytes;
+
+    *resume = false;
+    if (exists(cv->output, NULL) && !o->force)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s exists; give --force to replace it, or another -o",
+                       cv->output);
+    if (!exists(cv->partial, &bytes) || (o->force && !o->resume))
+        return 0;
+    if (!o->resume)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s is there from a conversion that did not finish: "
+                       "give --resume to go on with it, or --force to begin "
+                       "again",
+                       cv->partial);
+    *resume = exists(cv->journal, NULL);
+    if (*resume && bytes != cv->layout.file_bytes)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s has %" PRIu64 " bytes, this conversion makes "
+                       "%" PRIu64 ": it was begun with other options; begin "
+                       "again with --force",
+                       cv->partial, bytes, cv->layout.file_bytes);
+    return 0;
+}
+
+int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
+                    struct sl_error *err)
+{
+    uint64_t print = 0;
+    bool resume;
+
+    *p = (struct sl_partial){.cv = cv, .lock_fd = -1};
+    if (check_files(cv, &resume, err) != 0 || check_space(cv, err) != 0 ||
+        fingerprint(&print, cv, err) != 0 || open_locked(p, resume, err) != 0)
+        return -1;
+    p->worthwhile = resume;
+    if (open_journal(p, print, resume, err) != 0 || reserve(p, err) != 0)
+        return -1;
+    for (size_t i = 0; i < cv->layout.n_sections; i++) {
+        if (cv->section_done[i])
+            p->done_bytes += cv->layout.sections[i].bytes;
+    }
+    return 0;
+}
+
+static int sync_folder(const char *path, struct sl_error *err)
+{
+    char *dir = folder_of(path);
+    int fd, rc = 0;
+
+    if (dir == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0)
+        rc = sl_fail_os(err, errno, "%s: cannot sync the folder", dir);
+    if (fd >= 0)
+        close(fd);
+    free(dir);
+    return rc;
+}
+
+int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
+                      struct sl_error *err)
+{
+    struct sl_convert *cv = p->cv;
+    uint8_t *header;
+    uint64_t sum;
+    int rc;
+
+    if (sl_layout_header(&cv->layout, &header, err) != 0)
+        return -1;
+    sl_out_begin(out, 0);
+    rc = sl_out_append(out, header, (size_t)cv->layout.header_bytes, err);
+    free(header);
+    if (rc != 0 || sl_out_end(out, cv->layout.header_bytes, &sum, err) != 0 ||
+        sl_out_sync(out, err) != 0)
+        return -1;
+    if (fsync(p->lock_fd) != 0)
+        return sl_fail_os(err, errno, "%s: cannot sync to the disk",
+                          cv->partial);
+    if (rename(cv->partial, cv->output) != 0)
+        return sl_fail_os(err, errno, "%s: cannot rename to %s", cv->partial,
+                          cv->output);
+    unlink(cv->journal);
+    return sync_folder(cv->output, err);
+}
+
+void sl_partial_close(struct sl_partial *p, bool failed, bool interrupted)
+{
+    if (p->journal != NULL)
+        fclose(p->journal);
+    if (failed && p->lock_fd >= 0 && !p->worthwhile && !interrupted) {
+        unlink(p->cv->partial);
+        unlink(p->cv->journal);
+    }
+    if (p->lock_fd >= 0)
+        close(p->lock_fd);
+}

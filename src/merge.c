@@ -1,0 +1,367 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/base/half.h"
+#include "src/merge.h"
+
+#define NAME_ROOM 96
+
+static bool is_float(enum sl_dtype dt)
+{
+    return dt == SL_DT_F16 || dt == SL_DT_F32 || dt == SL_DT_BF16 ||
+           dt == SL_DT_F64;
+}
+
+/* "…weight" -> "…weight_scale" */
+static void scale_name(char name[NAME_ROOM], const struct sl_tensor_spec *s)
+{
+    snprintf(name, NAME_ROOM, "%s_scale", s->name);
+}
+
+/* How much of the tensor's rows and columns each of n shards holds. */
+static int share(uint64_t *rows, uint64_t *cols, const struct sl_merge *m,
+                 struct sl_error *err)
+{
+    const struct sl_tensor_spec *s = &m->spec;
+    uint64_t n = m->ckpt->n_shards;
+    uint64_t cut = s->split == SL_SPLIT_COLS  ? s->cols
+                   : s->split == SL_SPLIT_GLU ? s->rows / 2
+                                              : s->rows;
+
+    *rows = s->rows;
+    *cols = s->cols;
+    if (s->split == SL_SPLIT_NONE)
+        return 0;
+    if (cut % n != 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s: %" PRIu64 " %s cannot be held in equal "
+                       "parts by %" PRIu64 " shards",
+                       s->name, cut,
+                       s->split == SL_SPLIT_COLS ? "columns" : "rows", n);
+    if (s->split == SL_SPLIT_COLS)
+        *cols /= n;
+    else
+        *rows /= n;
+    return 0;
+}
+
+static void print_shape(char text[128], const struct sl_ckpt_tensor *t)
+{
+    size_t n = 0;
+
+    text[0] = '\0';
+    for (uint32_t i = 0; i < t->n_dims && n < 100; i++)
+        n += (size_t)snprintf(text + n, 128 - n, "%s%" PRIu64, i ? " x " : "",
+                              t->shape[i]);
+}
+
+static int wrong_shape(const struct sl_merge *m, size_t shard,
+                       const struct sl_ckpt_tensor *t, uint64_t rows,
+                       uint64_t cols, struct sl_error *err)
+{
+    char shape[128], want[64];
+
+    print_shape(shape, t);
+    if (cols > 0)
+        snprintf(want, sizeof want, "%" PRIu64 " x %" PRIu64, rows, cols);
+    else
+        snprintf(want, sizeof want, "%" PRIu64, rows);
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: tensor %s is %s; a shard of %zu must have %s. Are the "
+                   "model's sizes right?",
+                   m->ckpt->shards[shard].file, t->name, shape,
+                   m->ckpt->n_shards, want);
+}
+
+/* cols 0: a tensor of one dimension. */
+static bool has_shape(const struct sl_ckpt_tensor *t, uint64_t rows,
+                      uint64_t cols)
+{
+    if (cols == 0)
+        return t->n_dims == 1 && t->shape[0] == rows;
+    return t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols;
+}
+
+static int find(const struct sl_ckpt_tensor **t, const struct sl_merge *m,
+                size_t shard, const char *name, struct sl_error *err)
+{
+    *t = sl_ckpt_find(m->ckpt, shard, name);
+    if (*t != NULL)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: tensor %s is missing (the file has %zu tensors). Is "
+                   "the number of layers right?",
+                   m->ckpt->shards[shard].file, name,
+                   m->ckpt->shards[shard].n_tensors);
+}
+
+static int check_scale(const struct sl_merge *m, size_t shard, uint64_t rows,
+                       struct sl_error *err)
+{
+    const struct sl_ckpt_tensor *t;
+    char name[NAME_ROOM];
+
+    scale_name(name, &m->spec);
+    if (find(&t, m, shard, name, err) != 0)
+        return -1;
+    if (!has_shape(t, rows, 0))
+        return wrong_shape(m, shard, t, rows, 0, err);
+    if (t->dtype != SL_DT_F16)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: tensor %s is %s; scales of a quantised checkpoint "
+                       "are f16",
+                       m->ckpt->shards[shard].file, name,
+                       sl_dtype_name(t->dtype));
+    return 0;
+}
+
+/* One shard's part: shape and type; *kind is what it is on its own. */
+static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
+                      size_t shard, uint64_t rows, uint64_t cols,
+                      struct sl_error *err)
+{
+    bool vector = m->spec.role == SL_ROLE_VECTOR;
+    const struct sl_ckpt_tensor *t;
+    uint64_t wire;
+
+    if (find(&t, m, shard, m->spec.name, err) != 0)
+        return -1;
+    wire = cols * sl_dtype_bytes(t->dtype);
+    m->wire_bytes = wire > m->wire_bytes ? wire : m->wire_bytes;
+    if (is_float(t->dtype)) {
+        *kind = t->dtype == SL_DT_F16 ? SL_MERGE_F16 : SL_MERGE_F32;
+        if (!has_shape(t, rows, vector ? 0 : cols))
+            return wrong_shape(m, shard, t, rows, vector ? 0 : cols, err);
+        return 0;
+    }
+    if (t->dtype != SL_DT_I8 || m->spec.role != SL_ROLE_LINEAR)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: tensor %s is of type %s; %s are needed",
+                       m->ckpt->shards[shard].file, t->name,
+                       sl_dtype_name(t->dtype),
+                       m->spec.role == SL_ROLE_LINEAR
+                           ? "f16, f32, bf16, f64, or i8 with scales"
+                           : "f16, f32, bf16 or f64");
+    *kind = SL_MERGE_INT8;
+    if (cols % 2 == 0 && has_shape(t, rows, cols / 2))
+        *kind = SL_MERGE_INT4;
+    else if (!has_shape(t, rows, cols))
+        return wrong_shape(m, shard, t, rows, cols, err);
+    return check_scale(m, shard, rows, err);
+}
+
+int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
+                  const struct sl_tensor_spec *spec, struct sl_error *err)
+{
+    struct sl_merge made = {.ckpt = c, .spec = *spec};
+    size_t n = spec->split == SL_SPLIT_NONE ? 1 : c->n_shards;
+    uint64_t rows, cols;
+
+    if (share(&rows, &cols, &made, err) != 0)
+        return -1;
+    for (size_t shard = 0; shard < n; shard++) {
+        enum sl_merge_kind kind = SL_MERGE_F32;
+
+        if (check_part(&kind, &made, shard, rows, cols, err) != 0)
+            return -1;
+        if (shard == 0)
+            made.kind = kind;
+        else if (kind <= SL_MERGE_F32 && made.kind <= SL_MERGE_F32)
+            made.kind = kind > made.kind ? kind : made.kind;
+        else if (kind != made.kind)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s: tensor %s is quantised otherwise than in %s",
+                           c->shards[shard].file, spec->name,
+                           c->shards[0].file);
+    }
+    if (made.kind >= SL_MERGE_INT8)
+        made.n_groups =
+            spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
+    *m = made;
+    return 0;
+}
+
+static uint32_t element_bytes(const struct sl_merge *m)
+{
+    return m->kind == SL_MERGE_F32 ? 4 : m->kind == SL_MERGE_F16 ? 2 : 1;
+}
+
+uint64_t sl_merge_row_bytes(const struct sl_merge *m)
+{
+    return (uint64_t)m->spec.cols * element_bytes(m);
+}
+
+uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n)
+{
+    return n * (m->wire_bytes > 2 ? m->wire_bytes : 2); /* 2: of a scale */
+}
+
+static float load_as_float(const uint8_t *p, enum sl_dtype dt)
+{
+    uint32_t bits;
+    uint64_t wide;
+    double d;
+    float f;
+
+    switch (dt) {
+    case SL_DT_F16:
+        return sl_half_to_float(sl_load_u16(p));
+    case SL_DT_BF16:
+        bits = (uint32_t)sl_load_u16(p) << 16;
+        break;
+    case SL_DT_F64:
+        wide = sl_load_u64(p);
+        memcpy(&d, &wide, sizeof d);
+        return (float)d;
+    default:
+        bits = sl_load_u32(p);
+        break;
+    }
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* n elements as stored to n elements as handed out. in and out may be the
+ * same where neither side is wider. */
+static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
+                    enum sl_dtype dt, enum sl_merge_kind kind)
+{
+    if (kind == SL_MERGE_INT4) {
+        for (uint64_t i = 0; i < n; i++) {
+            uint8_t four = in[i / 2] >> (i % 2 ? 0 : 4) & 15;
+
+            out[i] = (uint8_t)((four ^ 8) - 8); /* the sign, to all bits */
+        }
+        return;
+    }
+    if (kind != SL_MERGE_F32 || dt == SL_DT_F32) {
+        memcpy(out, in,
+               n * (kind == SL_MERGE_F32   ? 4
+                    : kind == SL_MERGE_F16 ? 2
+                                           : 1));
+        return;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        float f = load_as_float(in + i * sl_dtype_bytes(dt), dt);
+
+        memcpy(out + i * 4, &f, sizeof f);
+    }
+}
+
+/* Rows [first, first + n) of one shard's part, to columns from col on. */
+static int read_part(const struct sl_merge *m, uint8_t *out, uint64_t col,
+                     size_t shard, uint64_t first, uint64_t n, uint8_t *scratch,
+                     struct sl_error *err)
+{
+    const struct sl_ckpt_tensor *t = sl_ckpt_find(m->ckpt, shard, m->spec.name);
+    uint64_t cols = t->n_dims == 2 ? t->shape[1] : 1;
+    uint64_t wire = cols * sl_dtype_bytes(t->dtype);
+    uint64_t row = sl_merge_row_bytes(m), part;
+    bool same = m->kind != SL_MERGE_INT4 &&
+                sl_dtype_bytes(t->dtype) == element_bytes(m);
+
+    if (m->kind == SL_MERGE_INT4)
+        cols *= 2;
+    part = cols * element_bytes(m);
+    if (same && part == row)
+        return sl_ckpt_read_rows(t, out, first, n, err);
+    if (sl_ckpt_read_rows(t, scratch, first, n, err) != 0)
+        return -1;
+    out += col * element_bytes(m);
+    for (uint64_t r = 0; r < n; r++)
+        convert(out + r * row, scratch + r * wire, cols, t->dtype, m->kind);
+    return 0;
+}
+
+/* The scales of the same rows, as group `group` of n_groups. */
+static int read_scales(const struct sl_merge *m, uint16_t *out, uint32_t group,
+                       size_t shard, uint64_t first, uint64_t n,
+                       uint8_t *scratch, struct sl_error *err)
+{
+    const struct sl_ckpt_tensor *t;
+    char name[NAME_ROOM];
+
+    scale_name(name, &m->spec);
+    t = sl_ckpt_find(m->ckpt, shard, name);
+    if (m->n_groups == 1)
+        return sl_ckpt_read_rows(t, out, first, n, err);
+    if (sl_ckpt_read_rows(t, scratch, first, n, err) != 0)
+        return -1;
+    for (uint64_t r = 0; r < n; r++)
+        memcpy(&out[r * m->n_groups + group], scratch + r * 2, 2);
+    return 0;
+}
+
+static int read_columns(const struct sl_merge *m, uint8_t *out, uint16_t *scale,
+                        uint64_t first, uint64_t n, uint8_t *scratch,
+                        struct sl_error *err)
+{
+    uint64_t cols = m->spec.cols / m->ckpt->n_shards;
+
+    for (size_t shard = 0; shard < m->ckpt->n_shards; shard++) {
+        if (read_part(m, out, shard * cols, shard, first, n, scratch, err) != 0)
+            return -1;
+        if (scale != NULL && read_scales(m, scale, (uint32_t)shard, shard,
+                                         first, n, scratch, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Which shard holds row `row`, as which of its own, and how many follow it
+ * there. */
+static void locate(const struct sl_merge *m, uint64_t row, size_t *shard,
+                   uint64_t *local, uint64_t *run)
+{
+    uint64_t n = m->spec.split == SL_SPLIT_NONE ? 1 : m->ckpt->n_shards;
+    uint64_t halves = m->spec.split == SL_SPLIT_GLU ? 2 : 1;
+    uint64_t half_rows = m->spec.rows / halves, part = half_rows / n;
+    uint64_t half = row / half_rows, within = row % half_rows;
+
+    *shard = (size_t)(within / part);
+    *local = half * part + within % part;
+    *run = part - within % part;
+}
+
+static int read_rows(const struct sl_merge *m, uint8_t *out, uint16_t *scale,
+                     uint64_t first, uint64_t n, uint8_t *scratch,
+                     struct sl_error *err)
+{
+    while (n > 0) {
+        uint64_t local, run;
+        size_t shard;
+
+        locate(m, first, &shard, &local, &run);
+        run = run < n ? run : n;
+        if (read_part(m, out, 0, shard, local, run, scratch, err) != 0)
+            return -1;
+        out += run * sl_merge_row_bytes(m);
+        if (scale != NULL) {
+            if (read_scales(m, scale, 0, shard, local, run, scratch, err) != 0)
+                return -1;
+            scale += run * m->n_groups;
+        }
+        first += run;
+        n -= run;
+    }
+    return 0;
+}
+
+int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
+                  uint64_t first, uint64_t n, void *scratch,
+                  struct sl_error *err)
+{
+    int rc;
+
+    if (m->spec.split == SL_SPLIT_COLS)
+        rc = read_columns(m, out, scale, first, n, scratch, err);
+    else
+        rc = read_rows(m, out, scale, first, n, scratch, err);
+    if (rc != 0)
+        sl_error_prefix(err, "tensor %s: ", m->spec.name);
+    return rc;
+}

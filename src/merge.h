@@ -1,0 +1,63 @@
+/*
+ * merge.h - one tensor of the model, put together from the shards of a
+ * tensor-parallel checkpoint
+ *
+ *   SL_SPLIT_NONE  every shard has all of it: the first one's is taken
+ *   SL_SPLIT_ROWS  shard after shard along the rows
+ *   SL_SPLIT_COLS  side by side along the columns
+ *   SL_SPLIT_GLU   shard r holds the r-th part of each half: all first
+ *                  halves, then all second halves
+ *
+ * A matrix may come quantised (THUDM/GLM-130B quantization/layers.py): int8
+ * "X.weight" of [out, in], or of [out, in / 2] bytes with the even column in
+ * the high four bits, and FP16 "X.weight_scale" of [out], for each shard on
+ * its own; so a matrix split by columns has a scale for each row and shard.
+ *
+ * Reads are thread-safe: the same struct may serve several threads that have
+ * scratch memory of their own.
+ */
+#ifndef SL_MERGE_H
+#define SL_MERGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/arch.h"
+#include "src/ckpt.h"
+
+enum sl_merge_kind {
+    SL_MERGE_F16,  /* every shard's part is FP16 */
+    SL_MERGE_F32,  /* FP32, BF16, FP64 or a mixture: handed out as FP32 */
+    SL_MERGE_INT8, /* quantised already */
+    SL_MERGE_INT4,
+};
+
+struct sl_merge {
+    const struct sl_ckpt *ckpt;
+    struct sl_tensor_spec spec;
+    enum sl_merge_kind kind;
+    uint32_t n_groups;   /* quantised: scales a row */
+    uint64_t wire_bytes; /* of the widest row of a shard as it is stored */
+};
+
+/* Finds the tensor in all shards and checks types and shapes. Borrows the
+ * checkpoint. Errors: SL_ERR_CORRUPT (missing, wrong shape),
+ * SL_ERR_UNSUPPORTED (type); each names file, tensor and numbers. */
+int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
+                  const struct sl_tensor_spec *spec, struct sl_error *err);
+
+/* Bytes of a merged row as sl_merge_read hands it out. */
+uint64_t sl_merge_row_bytes(const struct sl_merge *m);
+/* Bytes of scratch that reading n rows takes. */
+uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n);
+
+/* Rows [first, first + n) of the merged tensor.
+ * out: (n, cols) FP16 or FP32 by kind; quantised: (n, cols) int8, one byte a
+ * weight, for INT4 too.
+ * scale: (n, n_groups) FP16; quantised only, else NULL.
+ * Errors: SL_ERR_IO, SL_ERR_CORRUPT, with the tensor's name in front. */
+int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
+                  uint64_t first, uint64_t n, void *scratch,
+                  struct sl_error *err);
+
+#endif
