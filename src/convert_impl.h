@@ -109,8 +109,10 @@ struct sl_partial {
  * fills section_done and the layout's checksums when resuming. */
 int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
                     struct sl_error *err);
-/* Section i is on the disk (synced). */
-int sl_partial_note(struct sl_partial *p, size_t section, struct sl_error *err);
+/* Notes that a section is on the disk (synced); the notes count after
+ * sl_partial_sync. */
+void sl_partial_note(struct sl_partial *p, size_t section);
+int sl_partial_sync(struct sl_partial *p, struct sl_error *err);
 /* Everything is there but the header: writes it, renames, syncs the folder. */
 int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
                       struct sl_error *err);

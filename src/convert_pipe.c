@@ -231,18 +231,16 @@ static int end_stage(struct pipe *p, int stage, struct sl_error *err)
             end_section(p, sl_layout_section_at(l, m->scale_off), err) != 0)
             return -1;
     }
-    if (sl_out_sync(p->out, err) != 0 ||
-        sl_partial_note(p->partial, section, err) != 0)
+    if (sl_out_sync(p->out, err) != 0)
         return -1;
+    sl_partial_note(p->partial, section);
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
-        if (m->spec.stage == stage && m->scale_resident &&
-            sl_partial_note(p->partial, sl_layout_section_at(l, m->scale_off),
-                            err) != 0)
-            return -1;
+        if (m->spec.stage == stage && m->scale_resident)
+            sl_partial_note(p->partial, sl_layout_section_at(l, m->scale_off));
     }
-    return 0;
+    return sl_partial_sync(p->partial, err);
 }
 
 static int write_in_order(struct pipe *p, size_t seq, struct slot *s,

@@ -215,13 +215,16 @@ static int open_journal(struct sl_partial *p, uint64_t print, bool resume,
     return 0;
 }
 
-int sl_partial_note(struct sl_partial *p, size_t section, struct sl_error *err)
+void sl_partial_note(struct sl_partial *p, size_t section)
 {
-    const struct sl_layout *l = &p->cv->layout;
-    const struct sl_model_section *s = &l->sections[section];
+    const struct sl_model_section *s = &p->cv->layout.sections[section];
 
     fprintf(p->journal, "done %zu %016" PRIx64 " %s\n", section, s->xxh3,
             s->name);
+}
+
+int sl_partial_sync(struct sl_partial *p, struct sl_error *err)
+{
     if (fflush(p->journal) != 0 || fdatasync(fileno(p->journal)) != 0)
         return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
     p->worthwhile = true;

@@ -144,7 +144,7 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
                        m->ckpt->shards[shard].file, t->name,
                        sl_dtype_name(t->dtype),
                        m->spec.role == SL_ROLE_LINEAR
-                           ? "f16, f32, bf16, f64, or i8 with scales"
+                           ? "f16, f32, bf16, f64, or int8 with scales"
                            : "f16, f32, bf16 or f64");
     *kind = SL_MERGE_INT8;
     if (cols % 2 == 0 && has_shape(t, rows, cols / 2))
