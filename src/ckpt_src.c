@@ -216,7 +216,7 @@ static int read_part(const struct part *p, uint8_t *buf, uint64_t off, size_t n,
                               "%s: cannot read %zu bytes at offset %" PRIu64,
                               p->path, n - done, off + done);
         if (got == 0)
-            return sl_fail(err, SL_ERR_CORRUPT,
+            return sl_fail(err, SL_ERR_IO,
                            "%s: ends at offset %" PRIu64 ", but had %" PRIu64
                            " bytes when it was opened",
                            p->path, off + done, p->bytes);

@@ -43,8 +43,9 @@ struct sl_src_place sl_src_where(const struct sl_src *src, uint64_t off);
 size_t sl_src_n_parts(const struct sl_src *src);
 struct sl_src_place sl_src_part(const struct sl_src *src, size_t i);
 
-/* All n bytes or an error: SL_ERR_IO, or SL_ERR_CORRUPT when the source ends
- * before off + n; both name file, offset and sizes. */
+/* All n bytes or an error: SL_ERR_IO (also for a file that has become shorter
+ * since it was opened), or SL_ERR_CORRUPT when the source ends before
+ * off + n; both name file, offset and sizes. */
 int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
                 struct sl_error *err);
 
