@@ -234,6 +234,11 @@ static int run_all(struct sl_generate *g)
                 g->o->run.model);
         return sl_report(&err);
     }
+    if (g->o->fill.out_seq_length > g->hp->max_positions)
+        sl_log(g->o->run.log, SL_LOG_INFO,
+               "--out-seq-length %u goes beyond the %u positions the model "
+               "was trained for",
+               g->o->fill.out_seq_length, g->hp->max_positions);
     sl_rng_seed(&g->rng, g->o->seed);
     code = run_mode(g);
     if (g->o->stats && g->started && sl_generate_print_stats(g, &err) != 0)

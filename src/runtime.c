@@ -15,6 +15,7 @@
 #include "src/meminfo.h"
 #include "src/probe.h"
 #include "src/runtime.h"
+#include "src/sampler.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
  * so hand-offs cost nothing, and leaves nearly all memory to residents. */
@@ -156,7 +157,8 @@ static void count_fixed(struct sl_runtime *rt)
         .vectors = need.vectors,
         .kv = sl_kv_bytes(&rt->kv_config),
         .activations = need.activations,
-        .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float),
+        .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
+                  sl_sampler_scratch_bytes(hp->vocab),
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),
     };
 }
