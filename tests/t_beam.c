@@ -162,13 +162,13 @@ static void ngrams_of_the_context_may_repeat(void **state)
     sl_beam_destroy(b);
 }
 
-/* Sampling without replacement: over many first steps token t of mass p(t)
- * comes first with p(t), and no two live beams are the same. */
+/* Sampling without replacement: over many first steps a token is among the
+ * candidates as often as its mass says, and no two live beams are the same. */
 static void drawn_beams_differ_and_follow_the_mass(void **state)
 {
     struct sl_beam_config c = config(2);
     static float logits[2 * V];
-    unsigned seen = 0, top = 0;
+    unsigned seen = 0;
     uint32_t parents[2];
     struct sl_rng rng;
 
@@ -187,11 +187,8 @@ static void drawn_beams_differ_and_follow_the_mass(void **state)
         seen += last(b, 0) == 500;
         for (size_t k = 0; k < 2; k++)
             logits[k * V + 300] = 3;
-        top += step(b, logits, parents, &rng);
-        for (size_t k = 0; k < 2; k++)
-            for (size_t m = k + 1; m < 2; m++)
-                assert_false(parents[k] == parents[m] &&
-                             last(b, k) == last(b, m));
+        step(b, logits, parents, &rng);
+        assert_false(parents[0] == parents[1] && last(b, 0) == last(b, 1));
         sl_beam_destroy(b);
     }
     /* 1 - product over 6 draws of (1 - 300 / (897 - drawn)) = 0.914 */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/fill.h"
+#include "tests/fault.h"
 #include "tests/script.h"
 #include "tests/support.h"
 
@@ -426,6 +427,38 @@ static void a_failing_model_is_an_error_and_leaves_nothing(void **state)
     }
 }
 
+static void no_allocation_can_fail_unnoticed(void **state)
+{
+    const struct sl_fill_config *configs[] = {&greedy, &beams};
+    struct sl_prompt p = {.mask = MASK};
+    struct sl_fill_result r;
+    struct script s;
+    struct sl_rng rng;
+    struct sl_error err;
+
+    sl_rng_seed(&rng, 1);
+    assert_ok(sl_ids_append(&p.ids, two_masks, 6, &err), &err);
+    for (size_t c = 0; c < 2; c++) {
+        bool fired = true;
+
+        for (int n = 0; fired; n++) {
+            int rc;
+
+            test_script_init(&s);
+            s.end_at = 10;
+            fault_arm(n);
+            rc = sl_fill(&r, &s.lm, &p, &hparams, configs[c], &rng, NULL, &err);
+            fired = fault_fired();
+            assert_int_equal(rc, fired ? -1 : 0);
+            assert_int_equal(s.n_alive, 0);
+            if (fired)
+                assert_int_equal(err.code, SL_ERR_NOMEM);
+        }
+        sl_fill_result_fini(&r);
+    }
+    sl_prompt_fini(&p);
+}
+
 static void logits_that_are_no_numbers_are_an_error(void **state)
 {
     struct sl_fill_result r;
@@ -490,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_text_without_blanks_is_its_own_answer),
         cmocka_unit_test(an_interrupted_run_keeps_its_text),
         cmocka_unit_test(a_failing_model_is_an_error_and_leaves_nothing),
+        cmocka_unit_test(no_allocation_can_fail_unnoticed),
         cmocka_unit_test(logits_that_are_no_numbers_are_an_error),
         cmocka_unit_test(the_workload_covers_every_pass),
     };
