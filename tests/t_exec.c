@@ -14,7 +14,7 @@
 #define N_IDS     23u
 #define N_CONTEXT 14u
 
-static char dir[512];
+static char dir[1024];
 
 struct shape {
     const char *what;
@@ -58,7 +58,7 @@ static const struct shape streamed_shapes[] = {
 
 #define N_STREAMED (sizeof streamed_shapes / sizeof *streamed_shapes)
 
-/* A model file of a shape; path[1024]. */
+/* A model file of a shape; path[1100]. */
 static const char *make(char *path, const struct shape *s)
 {
     struct test_model m;
@@ -78,7 +78,7 @@ static const char *make(char *path, const struct shape *s)
     m.head_fmt = s->head_fmt;
     m.head_group = s->head_group;
     m.seed = s->hidden + s->fmt;
-    snprintf(path, 1024, "%s/model.gguf", dir);
+    snprintf(path, 1100, "%s/model.gguf", dir);
     test_model_write(path, &m);
     return path;
 }
@@ -207,7 +207,7 @@ static void logits_match_a_plain_implementation(void **state)
 {
     for (size_t i = 0; i < N_SHAPES; i++) {
         for (int isa = 0; isa <= (int)sl_cpu_best_isa(); isa++) {
-            char path[1024];
+            char path[1100];
             struct sl_runtime_config config = {
                 .model = make(path, &shapes[i]),
                 .threads = 2,
@@ -243,7 +243,7 @@ static void logits_match_a_plain_implementation(void **state)
 static void int8_activations_stay_near(void **state)
 {
     for (size_t i = 0; i < N_SHAPES; i++) {
-        char path[1024];
+        char path[1100];
         struct sl_runtime_config config = {
             .model = make(path, &shapes[i]),
             .threads = 1,
@@ -286,7 +286,7 @@ static void budget_threads_and_reader_change_no_bit(void **state)
 {
     for (size_t p = 0; p < N_STREAMED; p++) {
         const struct shape *s = &streamed_shapes[p];
-        char path[1024];
+        char path[1100];
         struct sl_runtime_config config = {
             .model = make(path, s),
             .threads = 1,
@@ -331,7 +331,7 @@ static void sequences_do_not_see_each_other(void **state)
         .pass_positions = 4 * N_IDS,
         .pass_logits = 4,
     };
-    char path[1024];
+    char path[1100];
     struct sl_runtime_config config = {
         .model = make(path, s),
         .threads = 2,
@@ -379,7 +379,7 @@ static void what_was_not_planned_for_is_refused(void **state)
 {
     const struct shape *s = &shapes[0];
     struct text t = text_of(s, 0);
-    char path[1024];
+    char path[1100];
     struct sl_runtime_config config = {
         .model = make(path, s),
         .threads = 1,
@@ -409,7 +409,7 @@ static void what_was_not_planned_for_is_refused(void **state)
 static void a_budget_that_is_too_small_is_refused_with_the_least(void **state)
 {
     const struct shape *s = &shapes[0];
-    char path[1024], text[64];
+    char path[1100], text[64];
     struct sl_runtime_config config = {
         .model = make(path, s),
         .threads = 1,
@@ -431,7 +431,7 @@ static void an_interrupt_ends_the_pass(void **state)
 {
     const struct shape *s = &shapes[0];
     struct text t = text_of(s, 0);
-    char path[1024];
+    char path[1100];
     struct sl_runtime_config config = {
         .model = make(path, s),
         .threads = 1,

@@ -1,0 +1,370 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/support.h"
+
+/* Logits of converted checkpoints against the reference implementations:
+ * golden/A_glm130b (SwissArmyTransformer 0.2.12) and glm-tiny's golden.json
+ * (reference.py). Everything goes through the commands, as a user would. */
+
+#define SIZES_A                                                                \
+    "--num-layers 3 --hidden-size 64 --num-attention-heads 4 "                 \
+    "--inner-hidden-size 172 --vocab-size 512 --max-sequence-length 64"
+
+static char dir[1024];
+
+static void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void run(const char *fmt, ...)
+{
+    const char *sluice = getenv("SLUICE");
+    char command[8192], args[6000];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(args, sizeof args, fmt, ap);
+    va_end(ap);
+    snprintf(command, sizeof command, "'%s' %s >'%s/log' 2>&1",
+             sluice ? sluice : "./sluice", args, dir);
+    if (system(command) != 0) {
+        size_t n;
+        char log[1100];
+
+        snprintf(log, sizeof log, "%s/log", dir);
+        print_error("failed: %s\n%s", command, (char *)test_read_file(log, &n));
+        fail();
+    }
+}
+
+static json_t *int_list(const int32_t *v, size_t n)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_integer(v[i]));
+    return list;
+}
+
+/* (rows, vocab) f32 that `sluice logits` gives for dir/input.json. */
+static void logits(struct test_array *a, const char *flags)
+{
+    char path[1100];
+    uint8_t *data;
+    size_t n;
+
+    run("logits -q -m '%s/model.gguf' -i '%s/input.json' -o '%s/out.npy' %s",
+        dir, dir, dir, flags);
+    snprintf(path, sizeof path, "%s/out.npy", dir);
+    data = test_read_file(path, &n);
+    test_npy_parse(data, n, a);
+    free(data);
+    assert_string_equal(a->dtype, "<f4");
+}
+
+static void write_input(json_t *list)
+{
+    char path[1100];
+
+    snprintf(path, sizeof path, "%s/input.json", dir);
+    assert_int_equal(json_dump_file(list, path, JSON_COMPACT), 0);
+}
+
+/* --- golden/A_glm130b/g130_a ------------------------------------------- */
+
+static struct test_npz *arrays;
+static json_t *cases;
+
+/* All cases as one input. The fully causal case has no context: all its ids
+ * are "answer". */
+static void write_cases(void)
+{
+    json_t *list = json_array(), *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(cases, "cases"), i, c)
+    {
+        const char *name = json_string_value(json_object_get(c, "name"));
+        size_t context =
+            (size_t)json_integer_value(json_object_get(c, "context_length"));
+        struct test_array ids, pos;
+        char key[64];
+
+        context = strcmp(name, "unidirectional") == 0 ? 0 : context - 1;
+        snprintf(key, sizeof key, "%s.ids", name);
+        test_npz_get(arrays, key, &ids);
+        snprintf(key, sizeof key, "%s.pos", name);
+        test_npz_get(arrays, key, &pos);
+        json_array_append_new(
+            list,
+            json_pack("{so so so}", "context", int_list(ids.data, context),
+                      "answer",
+                      int_list((int32_t *)ids.data + context, ids.n - context),
+                      "positions", int_list(pos.data, pos.n)));
+        test_array_fini(&ids);
+        test_array_fini(&pos);
+    }
+    write_input(list);
+    json_decref(list);
+}
+
+/* Largest difference to `array` of all cases. The arrays hold the rows from
+ * [sop] on, or all rows: the last rows are compared. */
+static double worst(const struct test_array *got, const char *array)
+{
+    double most = 0;
+    size_t i, row = 0;
+    json_t *c;
+
+    json_array_foreach(json_object_get(cases, "cases"), i, c)
+    {
+        const char *name = json_string_value(json_object_get(c, "name"));
+        struct test_array want, ids;
+        char key[96];
+        size_t context =
+            (size_t)json_integer_value(json_object_get(c, "context_length"));
+        size_t rows, vocab;
+        const float *a, *b;
+
+        snprintf(key, sizeof key, "%s.ids", name);
+        test_npz_get(arrays, key, &ids);
+        snprintf(key, sizeof key, "%s.%s", name, array);
+        test_npz_get(arrays, key, &want);
+        vocab = want.shape[1];
+        rows = ids.n - (context - 1);
+        if (want.shape[0] < rows)
+            rows = want.shape[0];
+        /* our rows of this case end at `row` */
+        row +=
+            strcmp(name, "unidirectional") == 0 ? ids.n : ids.n - (context - 1);
+        a = (const float *)got->data + (row - rows) * vocab;
+        b = (const float *)want.data + (want.shape[0] - rows) * vocab;
+        for (size_t j = 0; j < rows * vocab; j++)
+            most = fmax(most, fabs((double)a[j] - b[j]));
+        test_array_fini(&ids);
+        test_array_fini(&want);
+    }
+    assert_int_equal(row, got->shape[0]);
+    return most;
+}
+
+static void check_variant(const char *variant, const char *quant,
+                          const char *rotary, const char *array, double limit)
+{
+    static const char *const modes[] = {"", "--step-by-step"};
+    char path[1024], name[128];
+
+    snprintf(name, sizeof name, "golden/A_glm130b/g130_a/%s", variant);
+    run("convert --force --quant %s --rotary-precision %s %s -o "
+        "'%s/model.gguf' '%s'",
+        quant, rotary, SIZES_A, dir, test_shared(path, name));
+    for (int i = 0; i < 2; i++) {
+        struct test_array got;
+        char flags[64];
+        double off;
+
+        snprintf(flags, sizeof flags, "--activations f32 %s", modes[i]);
+        logits(&got, flags);
+        off = worst(&got, array);
+        if (!(off <= limit))
+            print_error("%s %s %s %s: off by %g\n", variant, quant, rotary,
+                        modes[i], off);
+        assert_true(off <= limit);
+        test_array_fini(&got);
+    }
+}
+
+static void float_checkpoints_give_the_reference_logits(void **state)
+{
+    static const char *const variants[] = {"tp1", "tp2", "tp4"};
+
+    write_cases();
+    for (int i = 0; i < 3; i++) {
+        check_variant(variants[i], "keep", "inv-freq-f16", "logits_f32", 1e-4);
+        check_variant(variants[i], "keep", "exact", "logitsB_f32_exactrope",
+                      1e-4);
+        check_variant(variants[i], "keep", "f16", "logitsB_f32_f16rope", 1e-4);
+    }
+}
+
+static void quantised_checkpoints_give_the_reference_logits(void **state)
+{
+    static const char *const variants[] = {"int8_tp1", "int8_tp2", "int8_tp4",
+                                           "int4_tp1", "int4_tp2"};
+
+    write_cases();
+    for (int i = 0; i < 5; i++) {
+        char array[64];
+
+        snprintf(array, sizeof array, "logitsB_%s", variants[i]);
+        check_variant(variants[i], "keep", "inv-freq-f16", array, 1e-4);
+    }
+}
+
+/* The way we quantise is the way the authors do: from the float checkpoint to
+ * the logits of the quantised one, but for the head, which is FP16 (a wrong
+ * scale or split is off by 0.2 and more). */
+static void our_quantisation_gives_the_reference_logits(void **state)
+{
+    write_cases();
+    check_variant("tp1", "int8", "inv-freq-f16", "logitsB_int8_tp1", 2e-2);
+    check_variant("tp4", "int8 --quant-tp 2", "inv-freq-f16",
+                  "logitsB_int8_tp2", 2e-2);
+    check_variant("tp2", "int4", "inv-freq-f16", "logitsB_int4_tp1", 2e-2);
+    check_variant("tp1", "int4 --quant-tp 2", "inv-freq-f16",
+                  "logitsB_int4_tp2", 2e-2);
+}
+
+static void an_fp16_file_is_near(void **state)
+{
+    write_cases();
+    check_variant("tp2", "f16", "inv-freq-f16", "logits_f32", 5e-2);
+}
+
+static int open_a(void **state)
+{
+    char path[1024];
+
+    cases = test_json(test_shared(path, "golden/A_glm130b/g130_a/cases.json"));
+    arrays =
+        test_npz_open(test_shared(path, "golden/A_glm130b/g130_a/cases.npz"));
+    test_temp_dir(dir);
+    return 0;
+}
+
+static int close_a(void **state)
+{
+    json_decref(cases);
+    test_npz_close(arrays);
+    test_remove_tree(dir);
+    return 0;
+}
+
+/* --- glm-tiny --------------------------------------------------------------
+ */
+
+struct blank {
+    const json_t *ids, *margins, *top10;
+};
+
+/* One object per blank of every greedy case: the ids that greedy search
+ * chose, teacher-forced. */
+static size_t write_greedy(const json_t *golden, int sop, struct blank *blanks)
+{
+    json_t *list = json_array(), *c, *b;
+    size_t i, j, n = 0;
+
+    json_array_foreach(json_object_get(golden, "greedy"), i, c)
+    {
+        bool gmask = json_is_true(json_object_get(c, "use_gmask"));
+
+        json_array_foreach(json_object_get(c, "blanks"), j, b)
+        {
+            json_t *ids = json_object_get(b, "greedy_ids");
+            json_t *answer = json_pack("[i]", sop), *o;
+
+            for (size_t k = 0; k + 1 < json_array_size(ids); k++)
+                json_array_append(answer, json_array_get(ids, k));
+            o = json_pack("{sO so}", "context",
+                          json_object_get(b, "context_ids"), "answer", answer);
+            if (gmask)
+                json_object_set_new(o, "mask_position", json_null());
+            else
+                json_object_set(o, "mask_position",
+                                json_object_get(b, "mask_position"));
+            json_array_append_new(list, o);
+            blanks[n++] = (struct blank){
+                .ids = ids,
+                .margins = json_object_get(b, "step_margins"),
+                .top10 = json_object_get(b, "first_top10"),
+            };
+        }
+    }
+    write_input(list);
+    json_decref(list);
+    return n;
+}
+
+static double largest(const float *row, size_t vocab, size_t *at)
+{
+    *at = 0;
+    for (size_t v = 1; v < vocab; v++) {
+        if (row[v] > row[*at])
+            *at = v;
+    }
+    return row[*at];
+}
+
+/* rel: allowed error of a logit, relative to the row's largest. */
+static void compare_greedy(const struct test_array *got,
+                           const struct blank *blanks, size_t n, double rel)
+{
+    size_t vocab = got->shape[1], row = 0, at;
+
+    for (size_t i = 0; i < n; i++) {
+        const float *first = (const float *)got->data + row * vocab;
+        double scale = fabs(largest(first, vocab, &at));
+
+        for (size_t k = 0; k < json_array_size(blanks[i].top10); k++) {
+            json_t *pair = json_array_get(blanks[i].top10, k);
+            size_t id = (size_t)json_integer_value(json_array_get(pair, 0));
+            double want = json_number_value(json_array_get(pair, 1));
+
+            assert_true(fabs(first[id] - want) <= rel * scale);
+        }
+        for (size_t k = 0; k < json_array_size(blanks[i].ids); k++, row++) {
+            const float *r = (const float *)got->data + row * vocab;
+            double margin =
+                json_number_value(json_array_get(blanks[i].margins, k));
+
+            scale = fabs(largest(r, vocab, &at));
+            if (margin > 2 * rel * scale)
+                assert_int_equal(
+                    at, json_integer_value(json_array_get(blanks[i].ids, k)));
+        }
+    }
+    assert_int_equal(row, got->shape[0]);
+}
+
+static void the_demo_model_gives_the_golden_logits(void **state)
+{
+    char path[1024];
+    json_t *golden = test_json(test_source(path, "demo/golden.json"));
+    json_t *config = test_json(test_source(path, "demo/config.json"));
+    int sop = (int)json_integer_value(
+        json_object_get(json_object_get(config, "special_tokens"), "<sop>"));
+    struct blank blanks[128];
+    struct test_array got;
+    size_t n;
+
+    run("convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
+        test_source(path, "demo"));
+    n = write_greedy(golden, sop, blanks);
+    logits(&got, "--ram least");
+    compare_greedy(&got, blanks, n, 1e-3);
+    test_array_fini(&got);
+    logits(&got, "--step-by-step");
+    compare_greedy(&got, blanks, n, 1e-3);
+    test_array_fini(&got);
+    json_decref(golden);
+    json_decref(config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(float_checkpoints_give_the_reference_logits),
+        cmocka_unit_test(quantised_checkpoints_give_the_reference_logits),
+        cmocka_unit_test(our_quantisation_gives_the_reference_logits),
+        cmocka_unit_test(an_fp16_file_is_near),
+        cmocka_unit_test(the_demo_model_gives_the_golden_logits),
+    };
+    char path[1024];
+
+    if (test_shared(path, "golden") == NULL)
+        test_skip_all("no golden data in ../shared");
+    return cmocka_run_group_tests(tests, open_a, close_a);
+}
