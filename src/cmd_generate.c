@@ -279,6 +279,8 @@ static int run(int argc, char **argv)
      * closed in order. */
     signal(SIGPIPE, SIG_IGN);
     code = run_all(&g);
+    if (g.interrupt != NULL)
+        sl_interrupt_watch(g.interrupt, NULL);
     sl_runtime_close(g.rt);
     sl_interrupt_destroy(g.interrupt);
     return code;

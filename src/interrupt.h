@@ -21,7 +21,8 @@ struct sl_interrupt;
 int sl_interrupt_create(struct sl_interrupt **i, struct sl_error *err);
 void sl_interrupt_destroy(struct sl_interrupt *i); /* NULL is fine */
 
-/* From now on the first signal stops rt, borrowed until destroy. */
+/* From now on the first signal stops rt, borrowed until this is called with
+ * another; with NULL, signals kill again. */
 void sl_interrupt_watch(struct sl_interrupt *i, struct sl_runtime *rt);
 bool sl_interrupt_came(const struct sl_interrupt *i);
 /* Becomes readable with the first signal, for poll; -1 if none can come. */
