@@ -54,9 +54,10 @@ static void seq_destroy(struct sl_lm *lm, uint32_t seq)
 void test_script_speak(const struct script *s, const struct seq *q,
                        float *logits)
 {
-    uint32_t x = (uint32_t)(q->ids[q->n - 1] * 7919 + q->positions[q->n - 1]);
+    uint32_t x = (uint32_t)q->positions[q->n - 1];
 
-    x = x * 31 + (uint32_t)(q->n > 1 ? q->ids[q->n - 2] : 0);
+    for (size_t i = 0; i < q->n; i++)
+        x = (x ^ (uint32_t)q->ids[i]) * 16777619u;
     for (uint32_t t = 0; t < V; t++) {
         uint32_t h = (x ^ t * 2654435761u) * 2246822519u;
 

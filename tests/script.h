@@ -1,8 +1,8 @@
 /*
  * script.h - a scripted language model
  *
- * What comes next depends on the last two ids and their places, so a beam
- * that continues the wrong sequence says something else.
+ * What comes next depends on all ids before it and on the last one's place,
+ * so a beam that continues the wrong sequence says something else.
  */
 #ifndef SL_TESTS_SCRIPT_H
 #define SL_TESTS_SCRIPT_H

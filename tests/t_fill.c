@@ -258,10 +258,10 @@ static void never_more_sequences_than_beams(void **state)
 }
 
 /* The same search with every beam computed from its whole text. */
-static void beams_continue_their_own_sequences(void **state)
+static void check_beams(int32_t first)
 {
     const int32_t ends[] = {EOP, EOS};
-    int32_t context[] = {20, 21, 22, GMASK, SOP}, banned[V];
+    int32_t context[] = {first, 21, 22, GMASK, SOP}, banned[V];
     struct sl_beam_config bc = {
         .n_beams = 3,
         .length_penalty = 1,
@@ -303,7 +303,7 @@ static void beams_continue_their_own_sequences(void **state)
         assert_ok(sl_beam_step(b, logits, parents, NULL, &done, &err), &err);
     }
     assert_ok(sl_beam_finish(b, &err), &err);
-    assert_ok(fill(&s, &r, &hparams, &beams, tail_mask, 4, true, NULL, &err),
+    assert_ok(fill(&s, &r, &hparams, &beams, context, 4, true, NULL, &err),
               &err);
     assert_int_equal(r.n_answers, sl_beam_n_finished(b));
     for (size_t i = 0; i < r.n_answers; i++) {
@@ -317,6 +317,12 @@ static void beams_continue_their_own_sequences(void **state)
     }
     sl_beam_destroy(b);
     sl_fill_result_fini(&r);
+}
+
+static void beams_continue_their_own_sequences(void **state)
+{
+    for (int32_t first = 20; first < 40; first++)
+        check_beams(first);
 }
 
 static void a_text_that_is_too_long_is_refused_with_both_numbers(void **state)
