@@ -1,0 +1,179 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/convert.h"
+#include "src/fill.h"
+#include "src/runtime.h"
+#include "tests/support.h"
+#include "tests/tokens.h"
+
+/* demo/golden.json, by id: what reference.py generates for the last blank of
+ * each text, at most 32 tokens; beams with their scores. */
+
+enum { MAX_NEW = 32, MAX_TOKENS = 512, MAX_BEAMS = 4 };
+
+struct fixture {
+    char dir[1024], model[1100];
+    json_t *golden;
+    struct sl_runtime *rt;
+    const struct sl_hparams *hp;
+};
+
+static int open_fixture(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct sl_workload load = {MAX_BEAMS, MAX_TOKENS, 2, MAX_TOKENS, MAX_BEAMS};
+    struct sl_runtime_config config = {.threads = 2};
+    struct sl_convert_result result;
+    struct sl_convert_options o;
+    struct sl_error err;
+    char path[1024], demo[1024];
+
+    assert_non_null(f);
+    test_temp_dir(f->dir);
+    snprintf(f->model, sizeof f->model, "%s/demo.gguf", f->dir);
+    assert_non_null(test_source(demo, "demo"));
+    f->golden = test_json(test_source(path, "demo/golden.json"));
+    sl_convert_options_init(&o);
+    o.source = demo;
+    o.output = f->model;
+    o.quant = "f16";
+    o.quiet = true;
+    assert_ok(sl_convert(&result, &o, &err), &err);
+    sl_convert_result_fini(&result);
+    config.model = f->model;
+    assert_ok(sl_runtime_open(&f->rt, &config, &err), &err);
+    assert_ok(sl_runtime_start(f->rt, &load, &err), &err);
+    f->hp = &sl_runtime_modelfile(f->rt)->hp;
+    *state = f;
+    return 0;
+}
+
+static int close_fixture(void **state)
+{
+    struct fixture *f = *state;
+
+    sl_runtime_close(f->rt);
+    json_decref(f->golden);
+    test_remove_tree(f->dir);
+    free(f);
+    return 0;
+}
+
+static json_t *last_blank(json_t *c)
+{
+    json_t *blanks = json_object_get(c, "blanks");
+
+    return json_array_get(blanks, json_array_size(blanks) - 1);
+}
+
+static struct sl_fill_result fill(struct fixture *f, json_t *blank,
+                                  struct sl_fill_config *config)
+{
+    size_t at =
+        (size_t)json_integer_value(json_object_get(blank, "mask_position"));
+    struct sl_fill_result r;
+    struct sl_prompt p = {0};
+    struct sl_error err;
+    struct sl_rng rng;
+
+    sl_rng_seed(&rng, 1);
+    test_json_ids(&p.ids, json_object_get(blank, "context_ids"));
+    p.mask = p.ids.v[at];
+    p.gmask = p.mask == f->hp->special.gmask;
+    config->out_seq_length = (uint32_t)p.ids.n + 1 + MAX_NEW;
+    assert_ok(
+        sl_fill(&r, sl_runtime_lm(f->rt), &p, f->hp, config, &rng, NULL, &err),
+        &err);
+    assert_int_equal(r.answers[0].n_blanks, 1);
+    assert_int_equal(r.answers[0].blanks[0].begin, at);
+    sl_prompt_fini(&p);
+    return r;
+}
+
+/* want may end with the token that ended it. */
+static void assert_blank(const struct fixture *f,
+                         const struct sl_fill_answer *a, json_t *want)
+{
+    const struct sl_fill_span *b = &a->blanks[0];
+    size_t n = json_array_size(want);
+    json_int_t last = json_integer_value(json_array_get(want, n - 1));
+
+    n -= last == f->hp->special.eop || last == f->hp->special.eos;
+    assert_int_equal(b->end - b->begin, n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(a->ids.v[b->begin + i],
+                         json_integer_value(json_array_get(want, i)));
+}
+
+static void greedy_ids_are_the_reference_s(void **state)
+{
+    struct sl_fill_config config = {.sampler = {1, 1, 0}};
+    struct fixture *f = *state;
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->golden, "greedy"), i, c)
+    {
+        json_t *blank = last_blank(c);
+        struct sl_fill_result r = fill(f, blank, &config);
+
+        assert_blank(f, &r.answers[0], json_object_get(blank, "greedy_ids"));
+        sl_fill_result_fini(&r);
+    }
+    assert_int_equal(i, 28);
+}
+
+static uint32_t arg(json_t *c, const char *name)
+{
+    json_t *args = json_object_get(c, "args");
+
+    return (uint32_t)json_integer_value(json_object_get(args, name));
+}
+
+static void beams_and_their_scores_are_the_reference_s(void **state)
+{
+    struct fixture *f = *state;
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->golden, "beam_search"), i, c)
+    {
+        json_t *blank = last_blank(c);
+        json_t *beams = json_object_get(blank, "beams");
+        json_t *scores = json_object_get(blank, "scores");
+        struct sl_fill_config config = {
+            .strategy = SL_STRATEGY_BEAM,
+            .n_beams = arg(c, "num_beams"),
+            .length_penalty = json_number_value(
+                json_object_get(json_object_get(c, "args"), "length_penalty")),
+            .no_repeat_ngram = arg(c, "no_repeat_ngram_size"),
+            .min_gen_length = arg(c, "min_gen_length"),
+            .deterministic = true,
+        };
+        struct sl_fill_result r = fill(f, blank, &config);
+
+        assert_int_equal(r.n_answers, json_array_size(beams));
+        for (size_t k = 0; k < r.n_answers; k++) {
+            double want = json_number_value(json_array_get(scores, k));
+
+            assert_blank(f, &r.answers[k], json_array_get(beams, k));
+            assert_true(fabs(r.answers[k].score - want) < 1e-3);
+        }
+        sl_fill_result_fini(&r);
+    }
+    assert_int_equal(i, 7);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_ids_are_the_reference_s),
+        cmocka_unit_test(beams_and_their_scores_are_the_reference_s),
+    };
+
+    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+}
