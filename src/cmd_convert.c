@@ -15,7 +15,8 @@
 #include "src/opts.h"
 
 enum {
-    OPT_QUANT_TP = 0x200,
+    OPT_QUANT = 0x200,
+    OPT_QUANT_TP,
     OPT_HEAD,
     OPT_REPORT,
     OPT_JSON,
@@ -46,7 +47,7 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "The model file:", 1},
     {"output", 'o', "FILE", 0,
      "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
-    {"quant", 'q', "KIND", 0,
+    {"quant", OPT_QUANT, "KIND", 0,
      "keep, f32, f16, int8, int4 (GLM's row-wise scheme), or int8-gN, int4-gN "
      "with N = 32, 64, 128 (a scale for every N columns, of least squared "
      "error). Default: int4-g64; a checkpoint that is quantised already is "
@@ -83,7 +84,7 @@ static const struct argp_option options[] = {
     {"report", OPT_REPORT, 0, 0,
      "Print the error of every tensor (root mean square and worst)", 0},
     {"json", OPT_JSON, 0, 0, "Print the summary and the report as JSON", 0},
-    {"quiet", 'Q', 0, 0, "Print no progress and no summary", 0},
+    {"quiet", 'q', 0, 0, "Print no progress and no summary", 0},
     {0, 0, 0, 0,
      "The model (default: config.json or model_config.json beside the "
      "checkpoint):",
@@ -222,7 +223,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'o':
         o->output = arg;
         return 0;
-    case 'q':
+    case OPT_QUANT:
         o->quant = arg;
         return 0;
     case OPT_QUANT_TP:
@@ -255,7 +256,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_JSON:
         a->json = true;
         return 0;
-    case 'Q':
+    case 'q':
         a->quiet = o->quiet = true;
         return 0;
     case OPT_PRESET:
