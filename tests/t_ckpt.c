@@ -444,7 +444,8 @@ static void foreign_objects_are_passed_over_and_dangerous_ones_named(void **s)
         {PICKLE("ccollections\nOrderedDict\n](](NI01\nee\x85R"), NULL},
         {PICKLE("(lp1\nF1.5\naL12L\na(dp2\nS'a\\'\\x41'\nV\\u00e9\xe9\nsa"),
          NULL},
-        {PICKLE("cx\ny\n)}\x92"), "x.y"},
+        {PICKLE("cx\nencode\n)}\x92"), "x.encode"},
+        {PICKLE("c_codecs\nopen\n)R"), "_codecs.open"},
         {PICKLE("\x8f(K\1K\2\x90"), NULL},
         {PICKLE("(K\1K\2\x91"), NULL},
         {PICKLE("Pwhatever\n"), NULL},
@@ -515,6 +516,61 @@ static void a_tensor_beyond_its_storage_is_refused_by_name(void **state)
     }
 }
 
+static void a_storage_of_another_size_is_refused(void **state)
+{
+    /* BININT2 300, as t[0]'s storage has it, becomes 299. */
+    static const uint8_t count[] = {'M', 300 & 255, 300 >> 8};
+
+    for (unsigned legacy = 0; legacy < 2; legacy++) {
+        struct maker_options o = {.legacy = legacy};
+        struct maker_tensor t[16];
+        struct maker_buf b = {0};
+        struct sl_ckpt_shard shard;
+        struct sl_error err;
+        uint16_t data[N_DATA];
+        size_t changed = 0;
+
+        fill(data);
+        make_tensors(t, data);
+        maker_torch(&b, t, 1, &o);
+        for (size_t i = 0; i + sizeof count <= b.n; i++)
+            if (memcmp(b.at + i, count, sizeof count) == 0) {
+                b.at[i + 1]--;
+                changed++;
+            }
+        assert_int_equal(changed, 1);
+        assert_int_equal(open_bytes(&shard, b.at, b.n, NULL, &err), -1);
+        assert_int_equal(err.code, SL_ERR_CORRUPT);
+        assert_non_null(strstr(err.msg, "299"));
+        assert_non_null(strstr(err.msg, legacy ? "300" : "600"));
+        maker_fini(&b);
+    }
+}
+
+static void uneven_rows_are_refused_not_misread(void **state)
+{
+    struct maker_tensor t = {.name = "uneven",
+                             .dtype = SL_DT_F16,
+                             .n_dims = 3,
+                             .shape = {2, 3, 4},
+                             .stride = {50, 10, 1},
+                             .n_elements = 100};
+    struct maker_buf b = {0};
+    struct sl_ckpt_shard shard;
+    struct sl_error err;
+    uint16_t data[N_DATA], out[24];
+
+    fill(data);
+    t.data = data;
+    maker_torch(&b, &t, 1, NULL);
+    assert_ok(open_bytes(&shard, b.at, b.n, NULL, &err), &err);
+    assert_int_equal(sl_ckpt_read_rows(&shard.tensors[0], out, 0, 2, &err), -1);
+    assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "uneven"));
+    sl_torch_close(&shard);
+    maker_fini(&b);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -527,6 +583,8 @@ int main(void)
         cmocka_unit_test(
             foreign_objects_are_passed_over_and_dangerous_ones_named),
         cmocka_unit_test(a_tensor_beyond_its_storage_is_refused_by_name),
+        cmocka_unit_test(a_storage_of_another_size_is_refused),
+        cmocka_unit_test(uneven_rows_are_refused_not_misread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

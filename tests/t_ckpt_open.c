@@ -149,6 +149,43 @@ static void open_fails(const char *path, enum sl_code code, const char *says,
     assert_int_equal(err.code, code);
 }
 
+static void files_end_to_end_read_as_one(void **state)
+{
+    static const char text[] = "abcdefghijklmno";
+    static const size_t sizes[] = {5, 0, 1, 0, 0, 9, 0};
+    char dir[1024], path[7][1200], got[16];
+    const char *paths[7];
+    struct sl_src *src, *part;
+    struct sl_error err;
+    size_t at = 0;
+
+    test_temp_dir(dir);
+    for (size_t i = 0; i < 7; at += sizes[i++]) {
+        snprintf(path[i], sizeof path[i], "%s/%zu", dir, i);
+        maker_file(path[i], text + at, sizes[i]);
+        paths[i] = path[i];
+    }
+    assert_ok(sl_src_open(&src, paths, 7, &err), &err);
+    assert_ok(sl_src_slice(&part, src, 3, 10, "part", &err), &err);
+    assert_int_equal(sl_src_bytes(src), 15);
+    for (size_t i = 0; i <= 15; i++)
+        for (size_t n = 0; n <= 15 - i; n++) {
+            assert_ok(sl_src_read(src, got, i, n, &err), &err);
+            assert_memory_equal(got, text + i, n);
+            assert_int_equal(sl_src_read(part, got, i, n, &err),
+                             i + n <= 10 ? 0 : -1);
+            if (i + n <= 10)
+                assert_memory_equal(got, text + 3 + i, n);
+        }
+    assert_int_equal(sl_src_read(src, got, 14, 2, &err), -1);
+    assert_int_equal(err.code, SL_ERR_CORRUPT);
+    assert_string_equal(sl_src_where(part, 4).file, path[5]);
+    assert_int_equal(sl_src_where(part, 4).off, 1);
+    sl_src_close(part);
+    sl_src_close(src);
+    test_remove_tree(dir);
+}
+
 static void a_folder_opens_as_latest_says(void **state)
 {
     char dir[1024], path[1200];
@@ -407,6 +444,10 @@ static void tar_headers_of_all_kinds_are_read(void **state)
     assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "sparse"));
     sl_src_close(src);
+    memset(b.at, 0, 512);
+    assert_int_equal(open_tar(&t, &src, &b, &err), -1);
+    assert_non_null(strstr(err.msg, "not a tar archive"));
+    sl_src_close(src);
     b.at[100] ^= 1;
     assert_int_equal(open_tar(&t, &src, &b, &err), -1);
     assert_non_null(strstr(err.msg, "no tar header at offset 0"));
@@ -466,6 +507,7 @@ static void a_pax_size_counts_and_a_broken_one_is_refused(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(files_end_to_end_read_as_one),
         cmocka_unit_test(a_folder_opens_as_latest_says),
         cmocka_unit_test(a_bad_latest_is_refused),
         cmocka_unit_test(a_missing_shard_is_named),
