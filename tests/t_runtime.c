@@ -1,0 +1,140 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/runtime.h"
+#include "tests/fault.h"
+#include "tests/model_maker.h"
+#include "tests/support.h"
+
+static char dir[1024], path[1100];
+static uint32_t vocab;
+
+/* A whole run: open, plan, start, a pass over a prompt and one step more.
+ * Returns 0, or -1 with the first failure. */
+static int whole_run(float *logits, struct sl_error *err)
+{
+    static const struct sl_workload load = {
+        .n_sequences = 2,
+        .max_tokens = 20,
+        .pass_positions = 8,
+        .pass_logits = 2,
+    };
+    static const int32_t ids[8] = {3, 1, 4, 1, 5, 9, 2, 6};
+    static const int32_t positions[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct sl_runtime_config config = {
+        .model = path,
+        .threads = 2,
+        .ram_bytes = SL_RAM_LEAST,
+        .quiet = true,
+    };
+    struct sl_lm_item prompt = {
+        .ids = ids,
+        .positions = positions,
+        .n = 7,
+        .n_context = 6,
+        .n_logits = 1,
+    };
+    struct sl_lm_item step[2] = {{
+        .ids = ids + 7,
+        .positions = positions + 7,
+        .n = 1,
+        .n_context = 6,
+        .n_logits = 1,
+    }};
+    struct sl_runtime *rt = NULL;
+    struct sl_lm *lm;
+    int rc = sl_runtime_open(&rt, &config, err);
+
+    if (rc == 0)
+        rc = sl_runtime_start(rt, &load, err);
+    if (rc == 0) {
+        lm = sl_runtime_lm(rt);
+        rc = lm->ops->seq_create(lm, &prompt.seq, err);
+        if (rc == 0)
+            rc = lm->ops->forward(lm, &prompt, 1, logits, err);
+        step[1] = step[0];
+        step[0].seq = prompt.seq;
+        if (rc == 0)
+            rc = lm->ops->seq_fork(lm, &step[1].seq, prompt.seq, err);
+        if (rc == 0)
+            rc = lm->ops->forward(lm, step, 2, logits, err);
+    }
+    sl_runtime_close(rt);
+    return rc;
+}
+
+static void any_allocation_may_fail(void **state)
+{
+    float *want = malloc(8ull * vocab), *got = malloc(8ull * vocab);
+    struct sl_error err;
+    bool fired = true;
+    long n;
+
+    assert_ok(whole_run(want, &err), &err);
+    for (n = 0; fired; n++) {
+        int rc;
+
+        err.msg[0] = '\0';
+        fault_arm(n);
+        rc = whole_run(got, &err);
+        fired = fault_fired();
+        /* A failure says what it was; where the program can do without what
+         * it asked for, the result is the same. */
+        if (rc != 0)
+            assert_true(fired && err.msg[0] != '\0');
+        else
+            assert_memory_equal(got, want, 8ull * vocab);
+    }
+    assert_true(n > 20);
+    free(want);
+    free(got);
+}
+
+static void a_file_that_is_cut_short_later_is_reported(void **state)
+{
+    float *logits = malloc(8ull * vocab);
+    struct sl_error err;
+    size_t bytes;
+    uint8_t *image = test_read_file(path, &bytes);
+
+    for (size_t cut = 1; cut < bytes / 4096; cut += 7) {
+        test_write_file(path, image, bytes - cut * 4096);
+        assert_int_equal(whole_run(logits, &err), -1);
+        assert_int_equal(err.code, SL_ERR_CORRUPT);
+    }
+    test_write_file(path, image, bytes);
+    free(image);
+    free(logits);
+}
+
+static int set_up(void **state)
+{
+    struct test_model m;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    test_model_init(&m);
+    m.fmt = SL_FMT_INT4;
+    m.group_cols = 32;
+    vocab = m.hp.vocab;
+    test_model_write(path, &m);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(a_file_that_is_cut_short_later_is_reported),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
