@@ -115,7 +115,7 @@ for quant in f16 int8 int4-g64; do
             budget $((least + more * 1024))
     done
     ok "$quant: pread within the least budget" budget "$least" --io pread
-    ok "$quant: less than the least is refused" refused $((least - 524288))
+    ok "$quant: less than the least is refused" refused $((least - 1048576))
 done
 
 model=$work/f16.gguf
