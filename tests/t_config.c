@@ -217,8 +217,8 @@ static void sizes_that_cannot_be_are_refused(void **state)
         "{" SIZES ", \"layernorm_epsilon\": 0}",
         "{" SIZES ", \"num_image_tokens\": 600}",
         "{" SIZES ", \"special_tokens\": {\"[MASK]\": 512}}",
-        "{\"num_layers\": 3, \"hidden_size\": 64, \"num_attention_heads\": 5, "
-        "\"vocab_size\": 512, \"max_sequence_length\": 64}",
+        ("{\"num_layers\": 3, \"hidden_size\": 64, \"num_attention_heads\": 5, "
+         "\"vocab_size\": 512, \"max_sequence_length\": 64}"),
     };
     struct sl_hparams hp;
     struct sl_error err;
