@@ -5,7 +5,6 @@
  *   convert_source.c  checkpoint, hyper-parameters and tokenizer
  *   convert_plan.c    formats, chunks, memory
  *   convert_pipe.c    reading, packing and writing at the same time
- *   convert_out.c     bytes of a section to the disk, with their checksum
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
  */
 #ifndef SL_CONVERT_IMPL_H
@@ -20,6 +19,7 @@
 #include "src/convert.h"
 #include "src/merge.h"
 #include "src/model_layout.h"
+#include "src/section_out.h"
 
 /* A run of whole blocks of one segment of one matrix: the unit of work. */
 struct sl_chunk {
@@ -80,22 +80,6 @@ int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err);
 void sl_convert_chunk_room(struct sl_chunk_room *room,
                            const struct sl_convert *cv, uint32_t matrix,
                            uint64_t n_rows);
-
-/* convert_out.c: one section at a time, front to back. */
-struct sl_out;
-/* Borrows path. Errors: SL_ERR_IO. */
-int sl_out_open(struct sl_out **out, const char *path, struct sl_error *err);
-void sl_out_close(struct sl_out *out); /* NULL is fine */
-uint64_t sl_out_memory(void);          /* what one takes, page cache included */
-void sl_out_begin(struct sl_out *out, uint64_t off);
-int sl_out_append(struct sl_out *out, const void *data, size_t n,
-                  struct sl_error *err);
-/* Zeros up to file offset off. */
-int sl_out_pad(struct sl_out *out, uint64_t off, struct sl_error *err);
-/* Pads to end, a multiple of a page; *xxh3 is the sum from begin to end. */
-int sl_out_end(struct sl_out *out, uint64_t end, uint64_t *xxh3,
-               struct sl_error *err);
-int sl_out_sync(struct sl_out *out, struct sl_error *err);
 
 /* convert_resume.c */
 struct sl_partial {

@@ -7,52 +7,13 @@
 #include "src/base/bytes.h"
 #include "src/convert_impl.h"
 #include "src/meminfo.h"
-
-/* What --quant says. */
-struct quant {
-    bool keep;
-    enum sl_fmt fmt;
-    uint32_t group; /* 0: rows as GLM quantises them */
-};
-
-static const struct {
-    const char *name;
-    struct quant quant;
-} kinds[] = {
-    {"keep", {true, SL_FMT_F16, 0}},
-    {"f32", {false, SL_FMT_F32, 0}},
-    {"f16", {false, SL_FMT_F16, 0}},
-    {"int8", {false, SL_FMT_INT8, 0}},
-    {"int4", {false, SL_FMT_INT4, 0}},
-    {"int8-g32", {false, SL_FMT_INT8, 32}},
-    {"int8-g64", {false, SL_FMT_INT8, 64}},
-    {"int8-g128", {false, SL_FMT_INT8, 128}},
-    {"int4-g32", {false, SL_FMT_INT4, 32}},
-    {"int4-g64", {false, SL_FMT_INT4, 64}},
-    {"int4-g128", {false, SL_FMT_INT4, 128}},
-};
-
-#define HEAD_GROUP 64u
+#include "src/quant_kind.h"
 
 /* Slots: one is read into, one packed, one written, one spare. */
 #define SLOTS      4u
 #define SLOT_BYTES (32ull << 20)
 /* Thread stacks, allocator slack, what libraries touch on the way. */
 #define MARGIN_BYTES (12ull << 20)
-
-static int find_kind(struct quant *q, const char *name, struct sl_error *err)
-{
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (strcmp(kinds[i].name, name) == 0) {
-            *q = kinds[i].quant;
-            return 0;
-        }
-    }
-    return sl_fail(err, SL_ERR_USAGE,
-                   "--quant %s is none of keep, f32, f16, int8, int4, "
-                   "int8-gN, int4-gN with N = 32, 64 or 128",
-                   name);
-}
 
 /* The first matrix that comes quantised; NULL: none does. */
 static const struct sl_merge *quantised(const struct sl_convert *cv)
@@ -70,7 +31,7 @@ static const char *precision(const struct sl_merge *m)
 }
 
 /* A checkpoint that is quantised already is taken as it is. */
-static int check_quantised(struct quant *q, const struct sl_convert *cv,
+static int check_quantised(struct sl_quant *q, const struct sl_convert *cv,
                            const struct sl_merge *m, struct sl_error *err)
 {
     const char *asked = cv->o->quant;
@@ -87,52 +48,12 @@ static int check_quantised(struct quant *q, const struct sl_convert *cv,
                        "%s: the checkpoint was quantised in %zu parts, which "
                        "--quant-tp %u cannot change",
                        cv->o->source, cv->ckpt.n_shards, tp);
-    *q = kinds[0].quant;
-    return 0;
-}
-
-/* GLM's row-wise scales: one for a full row, or one for the N-th of a row
- * that a rank of an N-way checkpoint would have had. */
-static int row_group(uint32_t *group, const struct sl_convert *cv,
-                     const struct sl_tensor_spec *s, struct sl_error *err)
-{
-    unsigned tp = cv->o->quant_tp > 0 ? cv->o->quant_tp : 1;
-
-    *group = s->cols;
-    if (s->split != SL_SPLIT_COLS)
-        return 0;
-    if (s->cols % tp != 0)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--quant-tp %u does not divide the %u columns of %s", tp,
-                       s->cols, s->name);
-    *group = s->cols / tp;
-    return 0;
-}
-
-static void head_format(struct sl_layout_matrix *l, const struct quant *q,
-                        const struct sl_merge *m, const char *head)
-{
-    enum sl_fmt own = m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16;
-    bool packed;
-
-    if (head != NULL)
-        packed = strcmp(head, "f16") != 0;
-    else
-        packed = !q->keep && q->group > 0;
-    if (packed) {
-        l->geom.fmt = SL_FMT_INT8;
-        l->geom.group_cols = HEAD_GROUP;
-    } else if (head != NULL) {
-        l->geom.fmt = SL_FMT_F16;
-    } else if (q->keep) {
-        l->geom.fmt = own;
-    } else {
-        l->geom.fmt = q->fmt == SL_FMT_F32 ? SL_FMT_F32 : SL_FMT_F16;
-    }
+    return sl_quant_find(q, "keep", err);
 }
 
 static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
-                         const struct quant *q, size_t i, struct sl_error *err)
+                         const struct sl_quant *q, size_t i,
+                         struct sl_error *err)
 {
     struct sl_convert_matrix *cm = &cv->matrices[i];
     const struct sl_merge *m = &cm->merge;
@@ -143,7 +64,8 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
     if (m->spec.role == SL_ROLE_EMBED) {
-        head_format(l, q, m, cv->o->head);
+        sl_quant_head(l, q, m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16,
+                      cv->o->head);
         return 0;
     }
     if (m->kind >= SL_MERGE_INT8) {
@@ -156,40 +78,27 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
         g->fmt = m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16;
         return 0;
     }
-    g->fmt = q->fmt;
-    if (!sl_fmt_packed(q->fmt))
-        return 0;
-    g->group_cols = q->group;
-    if (q->group > 0)
-        return 0;
-    cm->rule = SL_SCALE_ABSMAX;
-    l->scale_resident = true;
-    return row_group(&g->group_cols, cv, &m->spec, err);
+    if (sl_fmt_packed(q->fmt) && q->group == 0)
+        cm->rule = SL_SCALE_ABSMAX;
+    return sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err);
 }
 
-static int choose_quant(struct quant *q, struct sl_convert *cv,
+static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
                         struct sl_error *err)
 {
     const struct sl_convert_options *o = cv->o;
     const struct sl_merge *already = quantised(cv);
     const char *name = o->quant != NULL ? o->quant : "int4-g64";
 
-    if (find_kind(q, name, err) != 0)
+    if (sl_quant_find(q, name, err) != 0 ||
+        sl_quant_check_head(o->head, err) != 0)
         return -1;
-    if (o->head != NULL && strcmp(o->head, "f16") != 0 &&
-        strcmp(o->head, "int8-g64") != 0)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--head %s is neither f16 nor int8-g64", o->head);
     if (already != NULL) {
         if (check_quantised(q, cv, already, err) != 0)
             return -1;
         name = precision(already);
-    } else if (o->quant_tp > 1 &&
-               (q->keep || !sl_fmt_packed(q->fmt) || q->group > 0)) {
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--quant-tp belongs to --quant int8 and int4; %s has "
-                       "its own scales",
-                       name);
+    } else if (sl_quant_check_tp(q, name, o->quant_tp, err) != 0) {
+        return -1;
     }
     snprintf(cv->quant, sizeof cv->quant, "%s", name);
     if (already != NULL ? cv->ckpt.n_shards > 1 : o->quant_tp > 1)
@@ -209,7 +118,7 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
         .tokenizer_bytes = cv->tokenizer_bytes,
     };
     struct sl_layout_matrix *matrices;
-    struct quant q = {0};
+    struct sl_quant q = {0};
     int rc = -1;
 
     if (choose_quant(&q, cv, err) != 0)

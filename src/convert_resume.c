@@ -3,18 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <xxhash.h>
 
 #include "src/base/bytes.h"
 #include "src/convert_impl.h"
+#include "src/newfile.h"
 
 /* The journal, one line each:
  *     sluice-convert 1 FINGERPRINT
@@ -231,64 +230,6 @@ int sl_partial_sync(struct sl_partial *p, struct sl_error *err)
     return 0;
 }
 
-/* The folder that path lies in; free it. */
-static char *folder_of(const char *path)
-{
-    char *copy = strdup(path), *dir = NULL;
-
-    if (copy != NULL)
-        dir = strdup(dirname(copy));
-    free(copy);
-    return dir;
-}
-
-/* What the disk must still grant: blocks that the partial file has already
- * taken are not needed again. */
-static int check_space(const struct sl_convert *cv, struct sl_error *err)
-{
-    char text[2][SL_SIZE_TEXT], *dir = folder_of(cv->partial);
-    uint64_t need = cv->layout.file_bytes, have, taken = 0;
-    struct statvfs fs;
-    struct stat st;
-    int rc;
-
-    if (dir == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
-    rc = statvfs(dir, &fs);
-    if (rc != 0)
-        rc = sl_fail_os(err, errno, "%s: cannot ask for free space", dir);
-    if (rc == 0) {
-        if (stat(cv->partial, &st) == 0)
-            taken = (uint64_t)st.st_blocks * 512;
-        need -= taken < need ? taken : need;
-        have = (uint64_t)fs.f_bavail * fs.f_frsize;
-        if (have < need)
-            rc = sl_fail(err, SL_ERR_NOSPACE,
-                         "%s: %s will take %s more, but only %s are free on "
-                         "that disk",
-                         dir, cv->output, sl_size_format(text[0], need),
-                         sl_size_format(text[1], have));
-    }
-    free(dir);
-    return rc;
-}
-
-static int reserve(struct sl_partial *p, struct sl_error *err)
-{
-    uint64_t bytes = p->cv->layout.file_bytes;
-
-    if (fallocate(p->lock_fd, 0, 0, (off_t)bytes) == 0)
-        return 0;
-    /* Not every file system can; then the file just grows. */
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
-        return sl_fail_os(err, errno, "%s: cannot reserve %" PRIu64 " bytes",
-                          p->cv->partial, bytes);
-    if (ftruncate(p->lock_fd, (off_t)bytes) != 0)
-        return sl_fail_os(err, errno, "%s: cannot make it %" PRIu64 " bytes",
-                          p->cv->partial, bytes);
-    return 0;
-}
-
 static int open_locked(struct sl_partial *p, bool resume, struct sl_error *err)
 {
     const char *path = p->cv->partial;
@@ -344,33 +285,21 @@ int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
     bool resume;
 
     *p = (struct sl_partial){.cv = cv, .lock_fd = -1};
-    if (check_files(cv, &resume, err) != 0 || check_space(cv, err) != 0 ||
+    if (check_files(cv, &resume, err) != 0 ||
+        sl_newfile_check_space(cv->partial, cv->output, cv->layout.file_bytes,
+                               err) != 0 ||
         fingerprint(&print, cv, err) != 0 || open_locked(p, resume, err) != 0)
         return -1;
     p->worthwhile = resume;
-    if (open_journal(p, print, resume, err) != 0 || reserve(p, err) != 0)
+    if (open_journal(p, print, resume, err) != 0 ||
+        sl_newfile_reserve(p->lock_fd, cv->partial, cv->layout.file_bytes,
+                           err) != 0)
         return -1;
     for (size_t i = 0; i < cv->layout.n_sections; i++) {
         if (cv->section_done[i])
             p->done_bytes += cv->layout.sections[i].bytes;
     }
     return 0;
-}
-
-static int sync_folder(const char *path, struct sl_error *err)
-{
-    char *dir = folder_of(path);
-    int fd, rc = 0;
-
-    if (dir == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
-    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0)
-        rc = sl_fail_os(err, errno, "%s: cannot sync the folder", dir);
-    if (fd >= 0)
-        close(fd);
-    free(dir);
-    return rc;
 }
 
 int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
@@ -389,14 +318,10 @@ int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
     if (rc != 0 || sl_out_end(out, cv->layout.header_bytes, &sum, err) != 0 ||
         sl_out_sync(out, err) != 0)
         return -1;
-    if (fsync(p->lock_fd) != 0)
-        return sl_fail_os(err, errno, "%s: cannot sync to the disk",
-                          cv->partial);
-    if (rename(cv->partial, cv->output) != 0)
-        return sl_fail_os(err, errno, "%s: cannot rename to %s", cv->partial,
-                          cv->output);
+    if (sl_newfile_commit(p->lock_fd, cv->partial, cv->output, err) != 0)
+        return -1;
     unlink(cv->journal);
-    return sync_folder(cv->output, err);
+    return 0;
 }
 
 void sl_partial_close(struct sl_partial *p, bool failed, bool interrupted)

@@ -9,7 +9,8 @@
 
 #include <xxhash.h>
 
-#include "src/convert_impl.h"
+#include "src/base/mem.h"
+#include "src/section_out.h"
 
 /* Written in pieces of this size, each a multiple of a page at a multiple of
  * a page, as direct writes want it. */

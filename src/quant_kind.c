@@ -1,0 +1,109 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/quant_kind.h"
+
+#define HEAD_GROUP 64u
+
+static const struct {
+    const char *name;
+    struct sl_quant quant;
+} kinds[] = {
+    {"keep", {true, SL_FMT_F16, 0}},
+    {"f32", {false, SL_FMT_F32, 0}},
+    {"f16", {false, SL_FMT_F16, 0}},
+    {"int8", {false, SL_FMT_INT8, 0}},
+    {"int4", {false, SL_FMT_INT4, 0}},
+    {"int8-g32", {false, SL_FMT_INT8, 32}},
+    {"int8-g64", {false, SL_FMT_INT8, 64}},
+    {"int8-g128", {false, SL_FMT_INT8, 128}},
+    {"int4-g32", {false, SL_FMT_INT4, 32}},
+    {"int4-g64", {false, SL_FMT_INT4, 64}},
+    {"int4-g128", {false, SL_FMT_INT4, 128}},
+};
+
+int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, name) == 0) {
+            *q = kinds[i].quant;
+            return 0;
+        }
+    }
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--quant %s is none of keep, f32, f16, int8, int4, "
+                   "int8-gN, int4-gN with N = 32, 64 or 128",
+                   name);
+}
+
+int sl_quant_check_head(const char *head, struct sl_error *err)
+{
+    if (head != NULL && strcmp(head, "f16") != 0 &&
+        strcmp(head, "int8-g64") != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--head %s is neither f16 nor int8-g64", head);
+    return 0;
+}
+
+int sl_quant_check_tp(const struct sl_quant *q, const char *name, unsigned tp,
+                      struct sl_error *err)
+{
+    if (tp > 1 && (q->keep || !sl_fmt_packed(q->fmt) || q->group > 0))
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-tp belongs to --quant int8 and int4; %s has "
+                       "its own scales",
+                       name);
+    return 0;
+}
+
+/* GLM's row-wise scales: one for a full row, or one for the N-th of a row
+ * that a rank of an N-way checkpoint would have had. */
+static int row_group(uint32_t *group, const struct sl_tensor_spec *s,
+                     unsigned tp, struct sl_error *err)
+{
+    tp = tp > 0 ? tp : 1;
+    *group = s->cols;
+    if (s->split != SL_SPLIT_COLS)
+        return 0;
+    if (s->cols % tp != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-tp %u does not divide the %u columns of %s", tp,
+                       s->cols, s->name);
+    *group = s->cols / tp;
+    return 0;
+}
+
+int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
+                    const struct sl_tensor_spec *s, unsigned tp,
+                    struct sl_error *err)
+{
+    struct sl_matrix *g = &l->geom;
+
+    g->fmt = q->fmt;
+    if (!sl_fmt_packed(q->fmt))
+        return 0;
+    g->group_cols = q->group;
+    if (q->group > 0)
+        return 0;
+    l->scale_resident = true;
+    return row_group(&g->group_cols, s, tp, err);
+}
+
+void sl_quant_head(struct sl_layout_matrix *l, const struct sl_quant *q,
+                   enum sl_fmt own, const char *head)
+{
+    bool packed =
+        head != NULL ? strcmp(head, "f16") != 0 : !q->keep && q->group > 0;
+
+    if (packed) {
+        l->geom.fmt = SL_FMT_INT8;
+        l->geom.group_cols = HEAD_GROUP;
+    } else if (head != NULL) {
+        l->geom.fmt = SL_FMT_F16;
+    } else if (q->keep) {
+        l->geom.fmt = own;
+    } else {
+        l->geom.fmt = q->fmt == SL_FMT_F32 ? SL_FMT_F32 : SL_FMT_F16;
+    }
+}
