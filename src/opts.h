@@ -36,6 +36,10 @@ extern const struct sl_command sl_cmd_plan;
  * child its input is a struct sl_runtime_config. */
 extern const struct argp sl_run_argp;
 
+/* The shape of a model, under SAT's names (--num-layers and so on). As an argp
+ * child its input is a struct sl_config, in which it marks what was said. */
+extern const struct argp sl_model_argp;
+
 /* Every command's argp_parse goes through here: sets exit code 2 for usage
  * errors and the program name. Returns 0 or an exit code to return at once. */
 int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input);
