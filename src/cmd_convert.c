@@ -1,12 +1,10 @@
 #include "config.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <jansson.h>
 
@@ -179,19 +177,6 @@ static const struct argp argp = {
     0,
 };
 
-/* SIGINT and SIGTERM are blocked while converting and asked for here. After
- * the first the second kills as usual. */
-static bool interrupted(void *opaque)
-{
-    sigset_t *set = opaque;
-    struct timespec none = {0, 0};
-
-    if (sigtimedwait(set, NULL, &none) < 0)
-        return false;
-    pthread_sigmask(SIG_UNBLOCK, set, NULL);
-    return true;
-}
-
 static double rmse(const struct sl_pack_error *e)
 {
     return e->n > 0 ? sqrt(e->sum_squared / (double)e->n) : 0;
@@ -339,15 +324,12 @@ static int run(int argc, char **argv)
     rc = sl_parse_args(&argp, argc, argv, &args);
     if (rc != 0)
         return rc;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sl_stop_block(&set);
     args.o.log = &log;
-    args.o.interrupted = interrupted;
+    args.o.interrupted = sl_stop_came;
     args.o.opaque = &set;
     rc = sl_convert(&result, &args.o, &err);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    sl_stop_unblock(&set);
     if (rc != 0)
         return sl_report(&err);
     rc = finish(&args, &result);

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernels/kernels.h"
 #include "src/base/bytes.h"
@@ -137,6 +139,29 @@ int sl_finish_stdout(int rc)
     fprintf(stderr, "sluice: cannot write to standard output: %s\n",
             strerror(errno));
     return SL_EXIT_FAILED;
+}
+
+void sl_stop_block(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+bool sl_stop_came(void *set)
+{
+    struct timespec none = {0, 0};
+
+    if (sigtimedwait(set, NULL, &none) < 0)
+        return false;
+    sl_stop_unblock(set);
+    return true;
+}
+
+void sl_stop_unblock(const sigset_t *set)
+{
+    pthread_sigmask(SIG_UNBLOCK, set, NULL);
 }
 
 uint64_t sl_opt_u64(struct argp_state *state, const char *name,

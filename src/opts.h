@@ -9,6 +9,7 @@
 #define SL_OPTS_H
 
 #include <argp.h>
+#include <signal.h>
 #include <stdbool.h>
 
 #include "src/base/error.h"
@@ -30,6 +31,7 @@ extern const struct sl_command sl_cmd_verify;
 extern const struct sl_command sl_cmd_generate;
 extern const struct sl_command sl_cmd_logits;
 extern const struct sl_command sl_cmd_plan;
+extern const struct sl_command sl_cmd_synth;
 
 /* Memory, thread and reader options of every command that runs a model:
  * -m --ram --threads --activations --io --isa --verify --trace. As an argp
@@ -52,6 +54,13 @@ int sl_report(const struct sl_error *err);
  * earlier write failed (a full disk) says so. Returns the exit code, rc when
  * all is well. */
 int sl_finish_stdout(int rc);
+
+/* For work that ends in order when it is stopped: SIGINT and SIGTERM are
+ * blocked from now on, in threads to come too, and asked for with
+ * sl_stop_came(set). After the first the second kills as usual. */
+void sl_stop_block(sigset_t *set);
+bool sl_stop_came(void *set);
+void sl_stop_unblock(const sigset_t *set);
 
 /* Number options: whole text, range checked; on a bad value prints a usage
  * error through argp_error (exit 2). name is the option's. */

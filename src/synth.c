@@ -1,0 +1,455 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+#include "src/base/pool.h"
+#include "src/base/progress.h"
+#include "src/newfile.h"
+#include "src/quant_kind.h"
+#include "src/section_out.h"
+#include "src/synth.h"
+#include "src/synth_fill.h"
+
+/* Made and handed to the writer in runs that stay in a core's cache. */
+#define RUN_BYTES (256u << 10)
+
+/* A worker's own. */
+struct worker {
+    struct sl_out *out;
+    struct sl_synth_source source;
+    uint8_t *run; /* (RUN_BYTES) */
+};
+
+struct synth {
+    const struct sl_synth_options *o;
+    struct sl_layout layout;
+    char quant[32];
+    char *output, *partial;
+    int fd; /* of the partial file, locked */
+    struct sl_pool *pool;
+    struct worker *workers;
+    unsigned n_workers;
+    atomic_bool stop; /* a hint to the others: the error says why */
+    pthread_mutex_t mutex;
+    struct sl_progress progress; /* with mutex held, as all below */
+    uint64_t done_bytes;
+    struct sl_error err;
+};
+
+/* GLM-10B: THUDM/GLM config_tasks/model_blocklm_10B.sh, in GLM-130B's
+ * architecture. 7b: the shape that LLaMA made common, to compare with others.
+ * tiny: the demo's. */
+static const struct {
+    const char *name;
+    struct sl_hparams hp;
+} shapes[] = {
+    {"glm-10b",
+     {.n_layers = 48,
+      .hidden = 4096,
+      .inner = 16384,
+      .n_heads = 64,
+      .vocab = 50304,
+      .max_positions = 1024,
+      .norm_eps = 1e-5f}},
+    {"7b",
+     {.n_layers = 32,
+      .hidden = 4096,
+      .inner = 11008,
+      .n_heads = 32,
+      .vocab = 32000,
+      .max_positions = 2048,
+      .norm_eps = 1e-5f,
+      .glu = true}},
+    {"tiny",
+     {.n_layers = 8,
+      .hidden = 256,
+      .inner = 704,
+      .n_heads = 8,
+      .vocab = 8192,
+      .max_positions = 512,
+      .norm_eps = 1e-5f,
+      .glu = true}},
+};
+
+int sl_synth_preset(struct sl_config *c, const char *name, struct sl_error *err)
+{
+    struct sl_config made;
+
+    /* Says something about every field, and how GLM-130B rounds. */
+    if (sl_config_preset(&made, "glm-130b", err) != 0)
+        return -1;
+    if (strcmp(name, "glm-130b") != 0) {
+        size_t i = 0, n = sizeof shapes / sizeof *shapes;
+
+        while (i < n && strcmp(shapes[i].name, name) != 0)
+            i++;
+        if (i == n)
+            return sl_fail(err, SL_ERR_USAGE,
+                           "there is no preset '%s'; there are glm-130b, "
+                           "glm-10b, 7b and tiny",
+                           name);
+        made.hp = shapes[i].hp;
+    }
+    /* No tokenizer, hence no ids that mean anything. */
+    made.hp.n_image_tokens = made.hp.n_tokens = 0;
+    made.hp.special =
+        (struct sl_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    *c = made;
+    return 0;
+}
+
+/* --- what goes where ------------------------------------------------------ */
+
+static int describe(struct sl_layout_matrix *matrices, size_t *n,
+                    const struct sl_synth_options *o, const struct sl_quant *q,
+                    struct sl_error *err)
+{
+    struct sl_tensor_spec spec;
+
+    *n = 0;
+    for (uint32_t i = 0; sl_arch_glm130b.tensor(&spec, &o->hp, i); i++) {
+        struct sl_layout_matrix l = {
+            .geom = {.rows = spec.rows,
+                     .cols = spec.cols,
+                     .n_segments = spec.n_segments},
+        };
+
+        if (spec.role == SL_ROLE_VECTOR)
+            continue;
+        if (spec.role == SL_ROLE_EMBED)
+            sl_quant_head(&l, q, SL_FMT_F16, o->head);
+        else if (sl_quant_linear(&l, q, &spec, o->quant_tp, err) != 0)
+            return -1;
+        if (matrices != NULL)
+            matrices[*n] = l;
+        ++*n;
+    }
+    return 0;
+}
+
+static int lay_out(struct synth *s, struct sl_error *err)
+{
+    const struct sl_synth_options *o = s->o;
+    const char *quant = o->quant != NULL ? o->quant : "int4-g64";
+    struct sl_layout_config config = {
+        .arch = &sl_arch_glm130b,
+        .hp = &o->hp,
+        .name = o->name,
+        .quant = s->quant,
+    };
+    struct sl_layout_matrix *matrices;
+    struct sl_quant q = {0};
+    int rc;
+
+    if (sl_quant_find(&q, quant, err) != 0 ||
+        sl_quant_check_head(o->head, err) != 0 ||
+        sl_quant_check_tp(&q, quant, o->quant_tp, err) != 0)
+        return -1;
+    if (q.keep)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant keep belongs to a checkpoint; random weights "
+                       "have no precision to keep");
+    snprintf(s->quant, sizeof s->quant, "%s", quant);
+    if (o->quant_tp > 1)
+        snprintf(s->quant, sizeof s->quant, "%s-tp%u", quant, o->quant_tp);
+    if (describe(NULL, &config.n_matrices, o, &q, err) != 0)
+        return -1;
+    matrices = sl_zalloc_array(config.n_matrices, sizeof *matrices);
+    if (matrices == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
+                       config.n_matrices);
+    rc = describe(matrices, &config.n_matrices, o, &q, err);
+    config.matrices = matrices;
+    if (rc == 0)
+        rc = sl_layout_init(&s->layout, &config, err);
+    free(matrices);
+    return rc;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+/* Counts what was written; true: go on. */
+static bool report(struct synth *s, uint64_t bytes)
+{
+    bool stop;
+
+    pthread_mutex_lock(&s->mutex);
+    s->done_bytes += bytes;
+    sl_progress_update(&s->progress, s->done_bytes);
+    if (!atomic_load(&s->stop) && s->o->interrupted != NULL &&
+        s->o->interrupted(s->o->opaque)) {
+        sl_fail(&s->err, SL_ERR_INTERRUPTED, "stopped; nothing is left of %s",
+                s->output);
+        atomic_store(&s->stop, true);
+    }
+    stop = atomic_load(&s->stop);
+    pthread_mutex_unlock(&s->mutex);
+    return !stop;
+}
+
+static void fail(struct synth *s, const struct sl_error *err)
+{
+    pthread_mutex_lock(&s->mutex);
+    if (!atomic_load(&s->stop))
+        s->err = *err;
+    atomic_store(&s->stop, true);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* The tensor at off, made of w->source; -1 without an error when others have
+ * failed. */
+static int write_tensor(struct synth *s, struct worker *w, uint64_t off,
+                        uint64_t bytes, struct sl_error *err)
+{
+    if (sl_out_pad(w->out, off, err) != 0)
+        return -1;
+    /* A tensor is told from others by where it lies. */
+    w->source.key = (s->o->seed + 1) * UINT64_C(0xd1342543de82ef95) ^ off;
+    sl_synth_source_init(&w->source);
+    for (uint64_t at = 0; at < bytes; at += RUN_BYTES) {
+        size_t n = bytes - at < RUN_BYTES ? (size_t)(bytes - at) : RUN_BYTES;
+
+        sl_synth_fill(&w->source, w->run, at, n);
+        if (sl_out_append(w->out, w->run, n, err) != 0)
+            return -1;
+        if (!report(s, n))
+            return sl_fail(err, SL_ERR_INTERRUPTED, "stopped");
+    }
+    return 0;
+}
+
+static int write_scale(struct synth *s, struct worker *w,
+                       const struct sl_model_matrix *m, struct sl_error *err)
+{
+    w->source.kind = SL_SYNTH_SCALE;
+    w->source.m = m->geom;
+    sl_synth_spread(&w->source);
+    return write_tensor(s, w, m->scale_off, m->scale_bytes, err);
+}
+
+static int write_matrix(struct synth *s, struct worker *w,
+                        const struct sl_model_matrix *m, struct sl_error *err)
+{
+    w->source.kind = sl_fmt_packed(m->geom.fmt)  ? SL_SYNTH_PACKED
+                     : m->geom.fmt == SL_FMT_F16 ? SL_SYNTH_F16
+                                                 : SL_SYNTH_F32;
+    w->source.m = m->geom;
+    sl_synth_spread(&w->source);
+    if (write_tensor(s, w, m->off, m->bytes, err) != 0)
+        return -1;
+    if (m->scale_bytes == 0 || m->scale_resident)
+        return 0;
+    return write_scale(s, w, m, err);
+}
+
+/* Norms are near one, biases small. */
+static int write_vector(struct synth *s, struct worker *w,
+                        const struct sl_model_vector *v, struct sl_error *err)
+{
+    bool weight = strstr(v->spec.name, "layernorm.weight") != NULL;
+
+    w->source.kind = SL_SYNTH_F32;
+    w->source.centre = weight ? 1 : 0;
+    w->source.spread = weight ? 0.1f : 0.02f;
+    return write_tensor(s, w, v->off, v->bytes, err);
+}
+
+static int write_section(struct synth *s, struct worker *w, size_t i,
+                         struct sl_error *err)
+{
+    struct sl_layout *l = &s->layout;
+    struct sl_model_section *section = &l->sections[i];
+
+    sl_out_begin(w->out, section->off);
+    if (i < l->n_vectors && write_vector(s, w, &l->vectors[i], err) != 0)
+        return -1;
+    for (size_t k = 0; i >= l->n_vectors && k < l->n_matrices; k++) {
+        const struct sl_model_matrix *m = &l->matrices[k];
+
+        if (i < l->first_stage) {
+            if (m->scale_resident && m->scale_off == section->off &&
+                write_scale(s, w, m, err) != 0)
+                return -1;
+        } else if ((size_t)m->spec.stage == i - l->first_stage &&
+                   write_matrix(s, w, m, err) != 0) {
+            return -1;
+        }
+    }
+    return sl_out_end(w->out, section->off + section->bytes, &section->xxh3,
+                      err);
+}
+
+static void write_sections(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct synth *s = arg;
+    struct sl_error err;
+
+    for (size_t i = begin; i < end && !atomic_load(&s->stop); i++) {
+        if (write_section(s, &s->workers[worker], i, &err) != 0)
+            fail(s, &err);
+    }
+}
+
+static int write_header(struct synth *s, struct sl_error *err)
+{
+    struct sl_out *out = s->workers[0].out;
+    uint8_t *header;
+    uint64_t sum;
+    int rc;
+
+    if (sl_layout_header(&s->layout, &header, err) != 0)
+        return -1;
+    sl_out_begin(out, 0);
+    rc = sl_out_append(out, header, (size_t)s->layout.header_bytes, err);
+    free(header);
+    return rc == 0 ? sl_out_end(out, s->layout.header_bytes, &sum, err) : -1;
+}
+
+static int start_workers(struct synth *s, struct sl_error *err)
+{
+    unsigned n = s->o->threads > 0 ? s->o->threads : SL_SYNTH_THREADS;
+
+    if (sl_pool_create(&s->pool, n, err) != 0)
+        return -1;
+    s->workers = sl_zalloc_array(n, sizeof *s->workers);
+    if (s->workers == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %u threads", n);
+    for (s->n_workers = 0; s->n_workers < n; s->n_workers++) {
+        struct worker *w = &s->workers[s->n_workers];
+
+        w->run = malloc(RUN_BYTES);
+        if (w->run == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory for %u threads", n);
+        if (sl_out_open(&w->out, s->partial, err) != 0) {
+            free(w->run);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int write_file(struct synth *s, struct sl_error *err)
+{
+    uint64_t total = s->layout.file_bytes - s->layout.header_bytes;
+
+    if (start_workers(s, err) != 0)
+        return -1;
+    sl_progress_init(&s->progress, "writing", total, 0, s->o->quiet);
+    sl_pool_for(s->pool, s->layout.n_sections, 1, write_sections, s);
+    sl_progress_fini(&s->progress);
+    if (atomic_load(&s->stop)) {
+        *err = s->err;
+        return -1;
+    }
+    if (write_header(s, err) != 0)
+        return -1;
+    return sl_newfile_commit(s->fd, s->partial, s->output, err);
+}
+
+/* --- the file ------------------------------------------------------------- */
+
+static int name_files(struct synth *s, struct sl_error *err)
+{
+    int n = s->o->output != NULL
+                ? asprintf(&s->output, "%s", s->o->output)
+                : asprintf(&s->output, "%s-%s.gguf", s->o->name, s->quant);
+
+    if (n < 0)
+        s->output = NULL;
+    if (n < 0 || asprintf(&s->partial, "%s.partial", s->output) < 0) {
+        s->partial = NULL;
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    }
+    return 0;
+}
+
+static int open_partial(struct synth *s, struct sl_error *err)
+{
+    struct stat st;
+
+    if (!s->o->force && lstat(s->output, &st) == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s exists; give --force to replace it, or another -o",
+                       s->output);
+    if (!s->o->force && lstat(s->partial, &st) == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s is there from a run that did not finish; give "
+                       "--force to replace it",
+                       s->partial);
+    if (sl_newfile_check_space(s->partial, s->output, s->layout.file_bytes,
+                               err) != 0)
+        return -1;
+    s->fd = open(s->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (s->fd < 0)
+        return sl_fail_os(err, errno, "%s: cannot create", s->partial);
+    if (flock(s->fd, LOCK_EX | LOCK_NB) != 0) {
+        close(s->fd);
+        s->fd = -1;
+        return sl_fail(err, SL_ERR_USAGE, "%s: another sluice is writing it",
+                       s->partial);
+    }
+    if (ftruncate(s->fd, 0) != 0)
+        return sl_fail_os(err, errno, "%s: cannot empty it", s->partial);
+    return sl_newfile_reserve(s->fd, s->partial, s->layout.file_bytes, err);
+}
+
+static void fini(struct synth *s, bool failed)
+{
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        sl_out_close(s->workers[i].out);
+        free(s->workers[i].run);
+    }
+    free(s->workers);
+    sl_pool_destroy(s->pool);
+    if (s->fd >= 0) {
+        if (failed)
+            unlink(s->partial);
+        close(s->fd);
+    }
+    sl_layout_fini(&s->layout);
+    free(s->output);
+    free(s->partial);
+    pthread_mutex_destroy(&s->mutex);
+}
+
+int sl_synth(struct sl_synth_result *r, const struct sl_synth_options *o,
+             struct sl_error *err)
+{
+    struct synth s = {.o = o, .fd = -1};
+    uint64_t began = sl_clock_ns();
+    int rc = -1;
+
+    pthread_mutex_init(&s.mutex, NULL);
+    atomic_init(&s.stop, false);
+    if (lay_out(&s, err) == 0 && name_files(&s, err) == 0 &&
+        open_partial(&s, err) == 0)
+        rc = write_file(&s, err);
+    if (rc == 0) {
+        *r = (struct sl_synth_result){
+            .output = s.output,
+            .file_bytes = s.layout.file_bytes,
+            .ns = sl_clock_ns() - began,
+        };
+        memcpy(r->quant, s.quant, sizeof r->quant);
+        s.output = NULL;
+    }
+    fini(&s, rc != 0);
+    return rc;
+}
+
+void sl_synth_result_fini(struct sl_synth_result *r)
+{
+    free(r->output);
+    memset(r, 0, sizeof *r);
+}

@@ -1,0 +1,58 @@
+/*
+ * synth.h - model files of any shape with pseudo-random weights
+ *
+ * For benchmarks without the real weights: every byte lies where a converted
+ * model would have it, integers are uniform, and the scales give each matrix
+ * outputs as large as its inputs, so that activations stay finite and
+ * kernels meet values of every size. What is written follows from shape,
+ * format and seed alone.
+ */
+#ifndef SL_SYNTH_H
+#define SL_SYNTH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/base/log.h"
+#include "src/config_json.h"
+
+struct sl_synth_options { /* all pointers borrowed */
+    struct sl_hparams hp;
+    const char *name;   /* general.name */
+    const char *output; /* NULL: ./NAME-QUANT.gguf */
+    const char *quant;  /* as convert has it, but keep; NULL: int4-g64 */
+    unsigned quant_tp;  /* 0: not said */
+    const char *head;   /* NULL: as quant has it */
+    uint64_t seed;
+    unsigned threads; /* 0: SL_SYNTH_THREADS */
+    bool force;       /* replace a file that is there */
+    bool quiet;       /* no progress */
+    /* Asked a few times a second; true stops with SL_ERR_INTERRUPTED. May be
+     * NULL. */
+    bool (*interrupted)(void *opaque);
+    void *opaque;
+};
+
+/* Some fill buffers while others wait for the disk. */
+#define SL_SYNTH_THREADS 4u
+
+struct sl_synth_result {
+    char *output; /* owned */
+    char quant[32];
+    uint64_t file_bytes;
+    uint64_t ns;
+};
+
+/* "glm-130b", "glm-10b", "7b", "tiny": a shape without a tokenizer. Errors:
+ * SL_ERR_USAGE naming the presets there are. */
+int sl_synth_preset(struct sl_config *c, const char *name,
+                    struct sl_error *err);
+
+/* The file is written as OUT.partial, which is removed when that fails.
+ * Errors: SL_ERR_USAGE, SL_ERR_NOSPACE (before anything is written), SL_ERR_IO,
+ * SL_ERR_NOMEM, SL_ERR_INTERRUPTED. */
+int sl_synth(struct sl_synth_result *r, const struct sl_synth_options *o,
+             struct sl_error *err);
+void sl_synth_result_fini(struct sl_synth_result *r);
+
+#endif
