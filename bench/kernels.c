@@ -103,7 +103,8 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
                .n_blocks = sl_matrix_segment_blocks(m),
                .w = {b->w.base},
                .scale = {(const uint16_t *)(const void *)b->scale.base}},
-        .acts = {n, m->cols, b->x, m->cols, b->q, b->q_scale, b->q_sum},
+        .acts = {n, m->cols, b->x, m->cols, b->q, sl_q8_stride(m->cols),
+                 b->q_scale, b->q_sum, n},
         .act = act,
     };
     double s, gbps;
@@ -159,7 +160,7 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
         return -1;
     b->x = sl_zalloc_array(values, sizeof *b->x);
     b->y = sl_zalloc_array(values, sizeof *b->y);
-    b->q = sl_zalloc_array(values, sizeof *b->q);
+    b->q = sl_zalloc_array(values + MANY * 64, sizeof *b->q);
     b->q_scale = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_scale);
     b->q_sum = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_sum);
     if (!b->x || !b->y || !b->q || !b->q_scale || !b->q_sum)
@@ -169,9 +170,9 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
     memset(b->scale.base, 0x2c, b->scale.bytes);
     for (size_t i = 0; i < values; i++)
         b->x[i] = (float)(i % 61) - 30;
-    for (size_t i = 0; i < values; i += SIDE)
-        b->k.quantize_q8(b->q + i, b->q_scale + i / SL_Q8_GROUP,
-                         b->q_sum + i / SL_Q8_GROUP, b->x + i, SIDE);
+    for (size_t i = 0; i < MANY; i++)
+        b->k.quantize_q8(b->q + i * sl_q8_stride(SIDE), b->q_scale + i,
+                         b->q_sum + i, MANY, b->x + i * SIDE, SIDE);
     return 0;
 }
 

@@ -30,15 +30,24 @@ enum sl_act {
     SL_ACT_COUNT,
 };
 
+/* The stride at which q's rows should lie: an odd number of cache lines, so
+ * that the rows of a tile do not meet in one set of the cache. */
+static inline size_t sl_q8_stride(uint32_t cols)
+{
+    return (((size_t)cols + 63) / 64 | 1) * 64;
+}
+
 struct sl_acts {
     size_t n; /* positions */
     uint32_t cols;
     const float *x; /* (n, x_stride) f32; the first cols of each are used */
     size_t x_stride;
     /* SL_ACT_INT8, else NULL: x[c] ~ q[c] * q_scale[c / 32] */
-    const int8_t *q;      /* (n, cols) */
-    const float *q_scale; /* (n, cols / 32) */
-    const int32_t *q_sum; /* (n, cols / 32): sum of the group's q */
+    const int8_t *q; /* (n, q_stride) */
+    size_t q_stride;
+    const float *q_scale; /* (cols / 32, group_stride): group, position */
+    const int32_t *q_sum; /* the same: sum of the group's q */
+    size_t group_stride;
 };
 
 /* One call computes n_blocks consecutive blocks of one segment for all
@@ -81,9 +90,10 @@ struct sl_kernels {
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b,
                        uint32_t h, float eps);
     /* Groups of 32: scale = max|x| / 127 (0 for an all-zero group),
-     * q = round-half-even(x / scale), sum = sum of q. cols % 32 == 0. */
-    void (*quantize_q8)(int8_t *q, float *scale, int32_t *sum, const float *x,
-                        uint32_t cols);
+     * q = round-half-even(x / scale), sum = sum of q. cols % 32 == 0. Group g
+     * has scale[g * stride] and sum[g * stride]. */
+    void (*quantize_q8)(int8_t *q, float *scale, int32_t *sum, size_t stride,
+                        const float *x, uint32_t cols);
     /* Rotates pairs (i, i + half): x[i] = x[i] cos[i] - x[i+half] sin[i],
      * x[i+half] = x[i+half] cos[i] + x[i] sin[i], i < half. In place. */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);

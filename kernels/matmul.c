@@ -4,14 +4,15 @@
 
 /* A chunk of work is some blocks of rows for all positions. The positions are
  * taken in runs whose activations stay in the L2 cache while the blocks of
- * the chunk pass over them; runs are multiples of TILE, the most positions a
- * kernel keeps in registers. */
-#define CACHE_BYTES  (512u << 10)
-#define TILE         8u
+ * the chunk pass over them; runs are multiples of TILE, which all numbers of
+ * positions that a kernel keeps in registers divide. Kernels that take many
+ * positions take blocks in pairs. */
+#define CACHE_BYTES  (1u << 20)
+#define TILE         48u
 #define MAX_RUN      512u
 #define MAX_BLOCKS   8u
 #define GEGLU_BLOCKS 4u
-#define GEGLU_RUN    64u
+#define GEGLU_RUN    96u
 /* Chunks a thread, so that one that was held up does not keep all waiting. */
 #define TURNS 4u
 
@@ -28,15 +29,14 @@ struct job {
 static struct sl_acts slice(const struct sl_acts *a, size_t first, size_t n)
 {
     struct sl_acts s = *a;
-    size_t groups = a->cols / SL_Q8_GROUP;
 
     s.n = n;
     if (a->x != NULL)
         s.x += first * a->x_stride;
     if (a->q != NULL) {
-        s.q += first * a->cols;
-        s.q_scale += first * groups;
-        s.q_sum += first * groups;
+        s.q += first * a->q_stride;
+        s.q_scale += first;
+        s.q_sum += first;
     }
     return s;
 }
@@ -129,6 +129,8 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
     j.run = geglu ? GEGLU_RUN : MAX_RUN;
     if (run < j.run)
         j.run = run < TILE ? TILE : run;
+    if (acts->n > 1)
+        grain += grain & 1;
     grain = grain < 1 ? 1 : grain > most ? most : grain;
     sl_pool_for(pool, mm->n_blocks, grain, geglu ? geglu_chunk : plain_chunk,
                 &j);

@@ -75,8 +75,8 @@ static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
 }
 
 static void row_q8(double *sum, const struct sl_matrix *m, const uint8_t *w,
-                   const uint16_t *scale, unsigned r, const int8_t *xq,
-                   const float *xs, size_t n)
+                   const uint16_t *scale, unsigned r, const struct sl_acts *a,
+                   size_t p0, size_t n)
 {
     uint32_t n_runs = m->cols / RUN;
 
@@ -87,12 +87,13 @@ static void row_q8(double *sum, const struct sl_matrix *m, const uint8_t *w,
 
         unpack(v, m, w, r, run * RUN, RUN);
         for (size_t p = 0; p < n; p++) {
-            const int8_t *q = xq + p * m->cols + (size_t)run * RUN;
+            const int8_t *q = a->q + (p0 + p) * a->q_stride + (size_t)run * RUN;
+            double x_scale = (double)a->q_scale[run * a->group_stride + p0 + p];
             int dot = 0;
 
             for (uint32_t i = 0; i < RUN; i++)
                 dot += v[i] * q[i];
-            sum[p] += s * (double)xs[p * n_runs + run] * dot;
+            sum[p] += s * x_scale * dot;
         }
     }
 }
@@ -117,8 +118,7 @@ static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
                 row_f32(sum, m, wb, sb, r, a->x + p * a->x_stride, a->x_stride,
                         n);
             else
-                row_q8(sum, m, wb, sb, r, a->q + p * m->cols,
-                       a->q_scale + p * (m->cols / RUN), n);
+                row_q8(sum, m, wb, sb, r, a, p, n);
             for (size_t i = 0; i < n; i++)
                 y[(p + i) * y_stride + row] = (float)sum[i];
         }
@@ -157,7 +157,7 @@ static void layer_norm_ref(float *y, const float *x, const float *w,
 /* A scale that is subnormal is coarse: x / scale may leave -127 .. 127 and is
  * brought back. The comparison also catches NaN. */
 static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
-                            const float *x, uint32_t cols)
+                            size_t stride, const float *x, uint32_t cols)
 {
     for (uint32_t g = 0; g < cols / SL_Q8_GROUP; g++, x += SL_Q8_GROUP) {
         float max = 0;
@@ -166,16 +166,20 @@ static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
         for (uint32_t i = 0; i < SL_Q8_GROUP; i++)
             if (fabsf(x[i]) > max)
                 max = fabsf(x[i]);
-        scale[g] = max / 127;
+        float s = max / 127;
+
+        *scale = s;
+        scale += stride;
         for (uint32_t i = 0; i < SL_Q8_GROUP; i++) {
-            float v = scale[g] > 0 ? x[i] / scale[g] : 0;
+            float v = s > 0 ? x[i] / s : 0;
 
             v = v > -127 ? v : -127;
             v = v < 127 ? v : 127;
             *q = (int8_t)lrintf(v);
             total += *q++;
         }
-        sum[g] = total;
+        *sum = total;
+        sum += stride;
     }
 }
 

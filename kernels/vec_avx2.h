@@ -6,16 +6,22 @@
 #define SL_KERNELS_VEC_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-#define W           8
-#define FLOAT_ROWS  2
-#define FLOAT_TILE  4
-#define PACKED_TILE 2
-#define Q8_TILE     4
-#define ISA(name)   name##_avx2
-#define ISA_NAME    "avx2"
+#define W             8
+#define FLOAT_ROWS    2
+#define FLOAT_TILE    4
+#define PACKED_TILE   2
+#define Q8_TILE       4
+#define PANEL_BLOCKS  1u
+#define PANEL_PLANES  2u
+#define PANEL_TILE    4
+#define PANEL_LEAST   4
+#define PANEL_TILES_H "kernels/panel_avx2.h"
+#define ISA(name)     name##_avx2
+#define ISA_NAME      "avx2"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -210,6 +216,28 @@ INLINE vi vi_set(int32_t x)
 INLINE vi vi_add(vi a, vi b)
 {
     return _mm256_add_epi32(a, b);
+}
+
+INLINE vi vi_mul(vi a, vi b)
+{
+    return _mm256_mullo_epi32(a, b);
+}
+
+INLINE vi vi_load(const int32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+INLINE void vi_store(int32_t *p, vi a)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, a);
+}
+
+/* Makes the compiler compute a now: it would turn a chain of additions into a
+ * tree of more values than there are registers (gcc -ftree-reassoc). */
+INLINE void vi_fix(vi *a)
+{
+    __asm__("" : "+x"(*a));
 }
 
 INLINE int32_t vi_sum(vi a)

@@ -10,6 +10,7 @@
 #define SL_KERNELS_VEC_AVX512_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -18,8 +19,14 @@
 #define FLOAT_TILE  4
 #define PACKED_TILE 4 /* positions of a tile, inputs in FP32 */
 #define Q8_TILE     8 /* positions of a tile, inputs in INT8 */
-#define ISA(name)   name##_avx512
-#define ISA_NAME    "avx512"
+/* vec_panel.h */
+#define PANEL_BLOCKS  2u
+#define PANEL_PLANES  1u
+#define PANEL_TILE    6
+#define PANEL_LEAST   6 /* positions from which it is faster */
+#define PANEL_TILES_H "kernels/panel_avx512.h"
+#define ISA(name)     name##_avx512
+#define ISA_NAME      "avx512"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -207,6 +214,21 @@ INLINE vi vi_set(int32_t x)
 INLINE vi vi_add(vi a, vi b)
 {
     return _mm512_add_epi32(a, b);
+}
+
+INLINE vi vi_mul(vi a, vi b)
+{
+    return _mm512_mullo_epi32(a, b);
+}
+
+INLINE vi vi_load(const int32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+INLINE void vi_store(int32_t *p, vi a)
+{
+    _mm512_storeu_si512(p, a);
 }
 
 INLINE int32_t vi_sum(vi a)

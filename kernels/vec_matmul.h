@@ -10,6 +10,7 @@
 #define SL_KERNELS_VEC_MATMUL_H
 
 #include "kernels/kernels.h"
+#include "kernels/vec_panel.h"
 
 #define UNIT_BYTES 64
 /* With one position the weights come from memory: they are asked for this
@@ -255,9 +256,9 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
     uint32_t width =
         k->m->group_cols < k->m->cols ? k->m->group_cols : k->m->cols;
     uint32_t run = 0;
-    const int8_t *q = a->q + p0 * a->cols;
-    const float *q_scale = a->q_scale + p0 * runs;
-    const int32_t *q_sum = a->q_sum + p0 * runs;
+    const int8_t *q = a->q + p0 * a->q_stride;
+    const float *q_scale = a->q_scale + p0;
+    const int32_t *q_sum = a->q_sum + p0;
     const uint8_t *w = k->w;
     const uint16_t *scale = k->scale;
     vf total[Q8_TILE];
@@ -281,17 +282,17 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
                 _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 #pragma GCC unroll 8
             for (int p = 0; p < n; p++)
-                acc[p] =
-                    vi_set((int4 ? -8 : -128) * q_sum[(size_t)p * runs + run]);
+                acc[p] = vi_set((int4 ? -8 : -128) * q_sum[p]);
             if (int4)
-                dot32_int4(acc, w, q, a->cols, n);
+                dot32_int4(acc, w, q, a->q_stride, n);
             else
-                dot32_int8(acc, w, q, a->cols, n);
+                dot32_int8(acc, w, q, a->q_stride, n);
 #pragma GCC unroll 8
             for (int p = 0; p < n; p++)
                 part[p] =
-                    vf_fma(vi_to_float(acc[p]),
-                           vf_set(q_scale[(size_t)p * runs + run]), part[p]);
+                    vf_fma(vi_to_float(acc[p]), vf_set(q_scale[p]), part[p]);
+            q_scale += a->group_stride;
+            q_sum += a->group_stride;
         }
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
@@ -333,6 +334,11 @@ INLINE void matmul_packed(float *y, size_t y_stride, const struct sl_matrix *m,
     size_t padded = ((size_t)m->cols + 7) / 8 * 8;
     size_t block_bytes = padded * SL_BLOCK_ROWS / (int4 ? 2 : 1);
     size_t groups = ((size_t)m->cols + m->group_cols - 1) / m->group_cols;
+
+    if (q8 && a->n >= PANEL_LEAST) {
+        matmul_panel(y, y_stride, m, w, scale, n_rows, a, int4);
+        return;
+    }
 
     for (uint32_t row = 0; row < n_rows; row += W) {
         size_t b = row / SL_BLOCK_ROWS, r = row % SL_BLOCK_ROWS;

@@ -114,31 +114,35 @@ static void ISA(layer_norm)(float *y, const float *x, const float *w,
 
 /* Divides as the reference does, so all instruction sets give its bits. */
 static void ISA(quantize_q8)(int8_t *q, float *scale, int32_t *sum,
-                             const float *x, uint32_t cols)
+                             size_t stride, const float *x, uint32_t cols)
 {
     enum { N = SL_Q8_GROUP / W };
 
     for (uint32_t g = 0; g < cols / SL_Q8_GROUP; g++) {
         vf v[N], max = vf_set(0);
         vi total = vi_set(0);
+        float s;
 
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) {
             v[i] = vf_load(x + i * W);
             max = vf_max(vf_abs(v[i]), max);
         }
-        scale[g] = vf_largest(max) / 127;
+        s = vf_largest(max) / 127;
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) {
-            vf r = vf_div(v[i], vf_set(scale[g] > 0 ? scale[g] : 1));
+            vf r = vf_div(v[i], vf_set(s > 0 ? s : 1));
             vi n;
 
             r = vf_min(vf_max(r, vf_set(-127)), vf_set(127));
-            n = scale[g] > 0 ? vf_to_int(r) : vi_set(0);
+            n = s > 0 ? vf_to_int(r) : vi_set(0);
             vi_store_i8(q + i * W, n);
             total = vi_add(total, n);
         }
-        sum[g] = vi_sum(total);
+        *scale = s;
+        *sum = vi_sum(total);
+        scale += stride;
+        sum += stride;
         q += SL_Q8_GROUP;
         x += SL_Q8_GROUP;
     }

@@ -63,7 +63,7 @@ static void carve_all(struct sl_exec *x, struct carver *c,
     if (s->int8) {
         uint64_t groups = sl_div_up(s->widest_in, SL_Q8_GROUP);
 
-        x->q = carve(c, s->n * s->widest_in, 1);
+        x->q = carve(c, s->n * sl_q8_stride((uint32_t)s->widest_in), 1);
         x->q_scale = carve(c, s->n * groups, sizeof(float));
         x->q_sum = carve(c, s->n * groups, sizeof(int32_t));
     }

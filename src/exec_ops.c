@@ -8,6 +8,8 @@
 /* What GLM-130B does between its matrices. Every job is split by positions or
  * by heads, never along a sum. */
 
+/* Positions that one job quantises: their scales share cache lines. */
+#define QUANTIZE_CHUNK 16u
 /* Query positions that one attention job takes. */
 #define ATTEND_CHUNK 16u
 
@@ -16,12 +18,12 @@
 static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct sl_exec *x = arg;
-    uint32_t cols = x->acts.cols, groups = cols / SL_Q8_GROUP;
+    const struct sl_acts *a = &x->acts;
 
     for (size_t i = begin; i < end; i++)
-        x->c.kernels->quantize_q8(x->q + i * cols, x->q_scale + i * groups,
-                                  x->q_sum + i * groups,
-                                  x->acts.x + i * x->acts.x_stride, cols);
+        x->c.kernels->quantize_q8(x->q + i * a->q_stride, x->q_scale + i,
+                                  x->q_sum + i, a->group_stride,
+                                  a->x + i * a->x_stride, a->cols);
 }
 
 /* Hands n rows of `in` to the products with m. */
@@ -39,9 +41,11 @@ static void set_input(struct sl_exec *x, const struct sl_model_matrix *m,
         return;
     x->act = SL_ACT_INT8;
     x->acts.q = x->q;
+    x->acts.q_stride = sl_q8_stride(m->geom.cols);
     x->acts.q_scale = x->q_scale;
     x->acts.q_sum = x->q_sum;
-    sl_pool_for(x->c.pool, n, 1, quantize_rows, x);
+    x->acts.group_stride = n;
+    sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, quantize_rows, x);
 }
 
 struct norm_job {

@@ -145,19 +145,22 @@ static void fill_acts(struct problem *p, const struct sl_kernels *k,
             i % stride / 32 == 2
                 ? 0
                 : uniform(rnd) * (next(rnd) % 40 == 0 ? 25.0f : 1.0f);
-    p->acts = (struct sl_acts){MAX_N, cols, p->x.at, stride, NULL, NULL, NULL};
+    p->acts = (struct sl_acts){
+        .n = MAX_N, .cols = cols, .x = p->x.at, .x_stride = stride};
     if (cols % SL_Q8_GROUP != 0)
         return;
-    p->q = array_make((size_t)MAX_N * cols, 1, 1);
+    p->q = array_make((size_t)(MAX_N - 1) * (cols + 5) + cols, 1, 1);
     p->q_scale = array_make((size_t)MAX_N * groups, sizeof(float), 4);
     p->q_sum = array_make((size_t)MAX_N * groups, sizeof(int32_t), 4);
     for (size_t i = 0; i < MAX_N; i++)
-        k->quantize_q8(
-            (int8_t *)p->q.at + i * cols, (float *)p->q_scale.at + i * groups,
-            (int32_t *)p->q_sum.at + i * groups, p->acts.x + i * stride, cols);
+        k->quantize_q8((int8_t *)p->q.at + i * (cols + 5),
+                       (float *)p->q_scale.at + i, (int32_t *)p->q_sum.at + i,
+                       MAX_N, p->acts.x + i * stride, cols);
     p->acts.q = p->q.at;
     p->acts.q_scale = p->q_scale.at;
     p->acts.q_sum = p->q_sum.at;
+    p->acts.q_stride = cols + 5;
+    p->acts.group_stride = MAX_N;
 }
 
 static void problem_init(struct problem *p, const struct sl_matrix *m,
@@ -199,8 +202,8 @@ static double input(const struct problem *p, enum sl_act act, size_t pos,
 
     if (act == SL_ACT_F32)
         return (double)a->x[pos * a->x_stride + c];
-    return (double)a->q[pos * a->cols + c] *
-           (double)a->q_scale[pos * (a->cols / SL_Q8_GROUP) + c / SL_Q8_GROUP];
+    return (double)a->q[pos * a->q_stride + c] *
+           (double)a->q_scale[c / SL_Q8_GROUP * a->group_stride + pos];
 }
 
 static void check_sums(const struct problem *p, enum sl_act act, const float *y,
@@ -238,14 +241,13 @@ static void call(const struct sl_kernels *k, const struct problem *p,
 {
     const struct sl_matrix *m = &p->m;
     struct sl_acts a = p->acts;
-    size_t groups = a.cols / SL_Q8_GROUP;
 
     a.n = n;
     a.x += first * a.x_stride;
     if (act == SL_ACT_INT8) {
-        a.q += first * a.cols;
-        a.q_scale += first * groups;
-        a.q_sum += first * groups;
+        a.q += first * a.q_stride;
+        a.q_scale += first;
+        a.q_sum += first;
         a.x = NULL;
     }
     k->matmul[m->fmt][act](
@@ -366,7 +368,7 @@ static void integer_sums_do_not_overflow(void **state)
 
             sl_kernels_init(&k, (enum sl_isa)isa);
             problem_init(&p, &m, &k);
-            memset(p.q.at, x, (size_t)MAX_N * m.cols);
+            memset(p.q.at, x, (MAX_N - 1) * p.acts.q_stride + m.cols);
             for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 32); g++) {
                 ((int32_t *)p.q_sum.at)[g] = 32 * x;
                 ((float *)p.q_scale.at)[g] = 0.5f;

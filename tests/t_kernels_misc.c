@@ -102,7 +102,8 @@ static void q8(const struct sl_kernels *k, uint32_t n, uint64_t *state)
     float *x = floats(cols, 1, n % 3 ? 4 : 1e-43f, state);
     float *scale = floats(groups + 1, 0, 0, state), ref_scale[32];
     int8_t *q = malloc(cols + 1), ref_q[1024];
-    int32_t sum[33], ref_sum[32];
+    int32_t sum[33], ref_sum[32], sum_apart[96];
+    float apart[96];
     struct sl_kernels ref;
 
     x[n / 2] *= 50;
@@ -114,12 +115,16 @@ static void q8(const struct sl_kernels *k, uint32_t n, uint64_t *state)
     scale[groups] = GUARD;
     sum[groups] = 99;
     sl_kernels_init(&ref, SL_ISA_REF);
-    k->quantize_q8(q, scale, sum, x, cols);
-    ref.quantize_q8(ref_q, ref_scale, ref_sum, x, cols);
+    k->quantize_q8(q, scale, sum, 1, x, cols);
+    ref.quantize_q8(ref_q, ref_scale, ref_sum, 1, x, cols);
     assert_memory_equal(q, ref_q, cols);
     assert_memory_equal(scale, ref_scale, groups * sizeof *scale);
     assert_memory_equal(sum, ref_sum, groups * sizeof *sum);
     assert_true(q[cols] == 99 && sum[groups] == 99 && scale[groups] == GUARD);
+    k->quantize_q8(q, apart, sum_apart, 3, x, cols);
+    for (uint32_t g = 0; g < groups; g++)
+        assert_true(memcmp(&apart[3 * g], &scale[g], 4) == 0 &&
+                    sum_apart[3 * g] == sum[g]);
     for (uint32_t g = 0; g < groups && n % 7 != 0; g++) {
         float max = 0;
         int32_t total = 0;

@@ -52,7 +52,7 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     s->scale = get(scales + 1, 2);
     s->bias = get(m->rows, 4);
     s->x = get(n * m->cols, 4);
-    s->q = get(n * m->cols, 1);
+    s->q = get(n * sl_q8_stride(m->cols), 1);
     s->q_scale = get(n * groups, 4);
     s->q_sum = get(n * groups, 4);
     for (uint64_t i = 0; i < bytes; i++)
@@ -66,10 +66,12 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     for (size_t i = 0; i < n * m->cols; i++)
         s->x[i] = uniform(s);
     for (size_t i = 0; i < n; i++)
-        s->k.quantize_q8(s->q + i * m->cols, s->q_scale + i * groups,
-                         s->q_sum + i * groups, s->x + i * m->cols, m->cols);
-    s->acts =
-        (struct sl_acts){n, m->cols, s->x, m->cols, s->q, s->q_scale, s->q_sum};
+        s->k.quantize_q8(s->q + i * sl_q8_stride(m->cols), s->q_scale + i,
+                         s->q_sum + i, n, s->x + i * m->cols, m->cols);
+    s->acts = (struct sl_acts){
+        n,          m->cols,  s->x, m->cols, s->q, sl_q8_stride(m->cols),
+        s->q_scale, s->q_sum, n,
+    };
 }
 
 static void setup_fini(struct setup *s)
@@ -83,16 +85,26 @@ static void setup_fini(struct setup *s)
     free(s->q_sum);
 }
 
-/* y (n, rows of all segments): the kernels alone, and the bias. */
+/* y (n, rows of all segments): the kernels alone, a position at a time, and
+ * the bias. */
 static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
 {
     uint32_t rows = sl_matrix_segment_rows(&s->m);
 
-    for (uint32_t i = 0; i < s->m.n_segments; i++)
-        s->k.matmul[s->m.fmt][act](
-            y + i * rows, s->m.rows, &s->m,
-            s->w + sl_matrix_block_offset(&s->m, i, 0),
-            s->scale + sl_matrix_scale_offset(&s->m, i, 0) / 2, rows, &s->acts);
+    for (size_t p = 0; p < s->acts.n; p++) {
+        struct sl_acts one = s->acts;
+
+        one.n = 1;
+        one.x += p * one.x_stride;
+        one.q += p * one.q_stride;
+        one.q_scale += p;
+        one.q_sum += p;
+        for (uint32_t i = 0; i < s->m.n_segments; i++)
+            s->k.matmul[s->m.fmt][act](
+                y + p * s->m.rows + i * rows, s->m.rows, &s->m,
+                s->w + sl_matrix_block_offset(&s->m, i, 0),
+                s->scale + sl_matrix_scale_offset(&s->m, i, 0) / 2, rows, &one);
+    }
     for (size_t p = 0; p < s->acts.n && bias; p++)
         for (uint32_t r = 0; r < s->m.rows; r++)
             y[p * s->m.rows + r] += s->bias[r];
@@ -208,12 +220,28 @@ static void long_prompts_come_in_runs(void **state)
     check(&narrow, 1100, SL_ACT_INT8, SL_EPI_NONE);
 }
 
+/* More columns than are unpacked together, and groups of weights that lie
+ * across where they are parted. */
+static void wide_groups_are_parted(void **state)
+{
+    static const struct sl_matrix m[] = {
+        {SL_FMT_INT4, 72, 1088, 1, 96},
+        {SL_FMT_INT8, 40, 1088, 1, 1088},
+        {SL_FMT_INT8, 72, 1056, 2, 608},
+    };
+
+    for (size_t i = 0; i < sizeof m / sizeof *m; i++)
+        for (size_t n = 31; n <= 131; n += 50)
+            check(&m[i], n, SL_ACT_INT8, SL_EPI_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cuts_and_threads_change_no_bit),
         cmocka_unit_test(both_halves_of_a_glu_meet),
         cmocka_unit_test(long_prompts_come_in_runs),
+        cmocka_unit_test(wide_groups_are_parted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

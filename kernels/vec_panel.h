@@ -1,0 +1,135 @@
+/*
+ * vec_panel.h - packed weights by INT8 inputs, many positions at a time
+ *
+ * PANEL_BLOCKS blocks of rows and PANEL_COLS columns are unpacked to bytes
+ * once and stay in the L1 cache while PANEL_RUN positions pass over them, a
+ * tile of positions after the other (panel_tiles of the instruction set). What
+ * a row and position have summed up waits in part and total for the next
+ * columns: the sums are made in the order of packed_q8 and have its bits.
+ */
+#ifndef SL_KERNELS_VEC_PANEL_H
+#define SL_KERNELS_VEC_PANEL_H
+
+#include "kernels/kernels.h"
+
+#define PANEL_COLS   512u
+#define PANEL_RUN    96u /* a multiple of every tile */
+#define PANEL_GROUPS (PANEL_COLS / SL_Q8_GROUP)
+#define PANEL_ROWS   (PANEL_BLOCKS * SL_BLOCK_ROWS)
+/* Bytes of a block's unpacked columns, and of 32 of them. */
+#define PANEL_BYTES (PANEL_COLS * SL_BLOCK_ROWS)
+#define GROUP_BYTES (SL_Q8_GROUP * SL_BLOCK_ROWS)
+
+struct panel {
+    /* (PANEL_BLOCKS, PANEL_PLANES, PANEL_COLS / 4, 16, 4): as in INT8 */
+    _Alignas(64) uint8_t w[PANEL_BLOCKS * PANEL_PLANES * PANEL_BYTES];
+    /* Of the group being summed, of all those before: (PANEL_RUN, rows). */
+    _Alignas(64) float part[PANEL_RUN * PANEL_ROWS];
+    _Alignas(64) float total[PANEL_RUN * PANEL_ROWS];
+    /* Of the inputs: (PANEL_GROUPS, PANEL_RUN). */
+    _Alignas(64) float scale[PANEL_GROUPS * PANEL_RUN];
+    _Alignas(64) int32_t bias[PANEL_GROUPS * PANEL_RUN];
+    const int8_t *q; /* (n, q_stride), from the panel's first column on */
+    size_t q_stride;
+    size_t n;        /* positions */
+    uint32_t groups; /* of inputs, in the panel */
+    uint32_t width;  /* groups of inputs that share a weight's scale, */
+    uint32_t left;   /* those left of the first such */
+    bool last;       /* the row ends with the panel */
+    const uint16_t *w_scale[PANEL_BLOCKS]; /* the first such's */
+};
+
+#include PANEL_TILES_H
+
+/* Where the rows of a call lie. */
+struct panel_rows {
+    const struct sl_matrix *m;
+    const uint8_t *w[PANEL_BLOCKS];
+    const uint16_t *scale[PANEL_BLOCKS];
+};
+
+/* The unsigned weights are too large by offset, hence the sums by offset *
+ * (sum of q). */
+INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
+                         uint32_t c, const int offset)
+{
+    k->q = a->q + p0 * a->q_stride + c;
+    for (uint32_t g = 0; g < k->groups; g++) {
+        size_t at = (c / SL_Q8_GROUP + g) * a->group_stride + p0;
+        int32_t *bias = k->bias + (size_t)g * PANEL_RUN;
+        size_t p = 0;
+
+        memcpy(k->scale + (size_t)g * PANEL_RUN, a->q_scale + at,
+               k->n * sizeof *k->scale);
+        for (; p + W <= k->n; p += W)
+            vi_store(bias + p,
+                     vi_mul(vi_load(a->q_sum + at + p), vi_set(-offset)));
+        for (; p < k->n; p++)
+            bias[p] = -offset * a->q_sum[at + p];
+    }
+}
+
+/* All columns of some blocks for k->n positions from p0 on. */
+INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
+                          const struct sl_acts *a, size_t p0, const bool int4)
+{
+    const uint32_t cols = rows->m->cols;
+    uint32_t done; /* groups of inputs */
+
+    memset(k->part, 0, k->n * PANEL_ROWS * sizeof *k->part);
+    memset(k->total, 0, k->n * PANEL_ROWS * sizeof *k->total);
+    for (uint32_t c = 0; c < cols; c += PANEL_COLS) {
+        uint32_t n = cols - c < PANEL_COLS ? cols - c : PANEL_COLS;
+
+        done = c / SL_Q8_GROUP;
+        k->groups = n / SL_Q8_GROUP;
+        k->left = k->width - done % k->width;
+        k->last = c + n == cols;
+        for (size_t b = 0; b < PANEL_BLOCKS; b++) {
+            k->w_scale[b] =
+                rows->scale[b] + (size_t)(done / k->width) * SL_BLOCK_ROWS;
+            panel_unpack(k->w + b * PANEL_PLANES * PANEL_BYTES,
+                         rows->w[b] + (size_t)c * (int4 ? 8 : 16), n, int4);
+        }
+        panel_inputs(k, a, p0, c, int4 ? 8 : 128);
+        panel_tiles(k, int4);
+    }
+}
+
+INLINE void matmul_panel(float *y, size_t y_stride, const struct sl_matrix *m,
+                         const uint8_t *w, const uint16_t *scale,
+                         uint32_t n_rows, const struct sl_acts *a,
+                         const bool int4)
+{
+    size_t block_bytes = (size_t)m->cols * (int4 ? 8 : 16);
+    uint32_t width = m->group_cols < m->cols ? m->group_cols : m->cols;
+    size_t scales =
+        ((size_t)m->cols + width - 1) / width * SL_BLOCK_ROWS; /* a block */
+    uint32_t n_blocks = (n_rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS;
+    struct panel k;
+
+    k.q_stride = a->q_stride;
+    k.width = width / SL_Q8_GROUP;
+    for (size_t p = 0; p < a->n; p += k.n) {
+        k.n = a->n - p < PANEL_RUN ? a->n - p : PANEL_RUN;
+        for (uint32_t block = 0; block < n_blocks; block += PANEL_BLOCKS) {
+            uint32_t row = block * SL_BLOCK_ROWS;
+            uint32_t n = n_rows - row < PANEL_ROWS ? n_rows - row : PANEL_ROWS;
+            struct panel_rows rows = {.m = m};
+
+            /* A block that is not there is the last one once more. */
+            for (uint32_t b = 0; b < PANEL_BLOCKS; b++) {
+                size_t at = block + b < n_blocks ? block + b : n_blocks - 1;
+
+                rows.w[b] = w + at * block_bytes;
+                rows.scale[b] = scale + at * scales;
+            }
+            panel_columns(&k, &rows, a, p, int4);
+            for (size_t i = 0; i < k.n; i++)
+                memcpy(y + (p + i) * y_stride + row, k.total + i * PANEL_ROWS,
+                       n * sizeof *y);
+        }
+    }
+}
+
+#endif
