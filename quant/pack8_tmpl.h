@@ -22,8 +22,8 @@ typedef uint16_t v8h __attribute__((vector_size(16)));
 
 /* Columns that are worked on at once. */
 #define RUN 256u
-/* Candidate scales of the MSE rule beside the absmax one. */
-#define TRIES 5u
+/* Scales that the MSE rule tries first; a multiple of three. */
+#define TRIES 6u
 /* Added to a float of magnitude below 2^22 it leaves the nearest integer
  * (ties to even) in the low bits of the mantissa. */
 #define MAGIC 12582912.0f
@@ -34,6 +34,11 @@ typedef uint16_t v8h __attribute__((vector_size(16)));
     }
 #define PICK(mask, yes, no)                                                    \
     ((v8f)(((v8i)(yes) & (mask)) | ((v8i)(no) & ~(mask))))
+/* An instruction set may have better; a NaN gives b. */
+#ifndef LESSER
+#define LESSER(a, b)  PICK((a) < (b), a, b)
+#define GREATER(a, b) PICK((a) > (b), a, b)
+#endif
 #define MAGNITUDE(x) ((v8f)((v8u)(x)&0x7fffffffu))
 
 /* One column of eight rows. */
@@ -85,7 +90,7 @@ INLINE void round_scale(v8f *s)
     const v8f most = SPLAT(65504.0f), least = SPLAT(0x1p-14f);
     const v8f half =
         SPLAT(0.5f); /* has FP16's subnormal step as its last bit */
-    v8f x = PICK(*s < most, *s, most);
+    v8f x = LESSER(*s, most);
     v8f small = (x + half) - half;
     v8f normal = x;
 
@@ -118,8 +123,8 @@ INLINE void nearest(v8f *x, const v8f *lo, const v8f *hi)
     const v8f magic = SPLAT(MAGIC);
     v8f y = *x;
 
-    y = PICK(y < *hi, y, *hi);
-    y = PICK(y > *lo, y, *lo);
+    y = LESSER(y, *hi);
+    y = GREATER(y, *lo);
     *x = (y + magic) - magic;
 }
 
@@ -213,34 +218,49 @@ static void largest(v8f *out, struct work *w, const struct group *g)
         for (uint32_t i = 0; i < n; i++) {
             v8f x = MAGNITUDE(run[i]);
 
-            most = PICK(x > most, x, most);
+            most = GREATER(x, most);
         }
     }
     *out = most;
 }
 
-/* err: the squared error by row with scale s. */
-INLINE void add_squares(double err[8], const struct work *w, const v8f *run,
-                        uint32_t n, const v8f *s)
+INLINE void add_square(v8f *sum, const v8f *x, const v8f *inverse, const v8f *s,
+                       const v8f *lo, const v8f *hi)
+{
+    v8f q = *x * *inverse;
+
+    nearest(&q, lo, hi);
+    q = *x - q * *s;
+    *sum += q * q;
+}
+
+/* err[k]: the squared error by row with scale s[k]. Three side by side keep
+ * the arithmetic units busy and fit the registers. */
+static void add_squares(double err[3][8], const struct work *w, const v8f *run,
+                        uint32_t n, const v8f s[3])
 {
     const v8f lo = SPLAT(w->lo), hi = SPLAT(w->hi);
-    v8f inverse, sum = SPLAT(0);
+    const v8f s0 = s[0], s1 = s[1], s2 = s[2];
+    v8f sum0 = SPLAT(0), sum1 = sum0, sum2 = sum0, inv0, inv1, inv2;
 
-    inverse_of(&inverse, s);
+    inverse_of(&inv0, &s0);
+    inverse_of(&inv1, &s1);
+    inverse_of(&inv2, &s2);
     for (uint32_t i = 0; i < n; i++) {
-        v8f q = run[i] * inverse;
+        v8f x = run[i];
 
-        nearest(&q, &lo, &hi);
-        q = run[i] - q * *s;
-        sum += q * q;
+        add_square(&sum0, &x, &inv0, &s0, &lo, &hi);
+        add_square(&sum1, &x, &inv1, &s1, &lo, &hi);
+        add_square(&sum2, &x, &inv2, &s2, &lo, &hi);
     }
-    add_lanes(err, &sum);
+    add_lanes(err[0], &sum0);
+    add_lanes(err[1], &sum1);
+    add_lanes(err[2], &sum2);
 }
 
 struct sums {
-    double err[8]; /* sum (w - q s)^2 */
-    double wq[8];  /* sum w q */
-    double qq[8];  /* sum q q: wq / qq is the best scale for these q */
+    double wq[8]; /* sum w q */
+    double qq[8]; /* sum q q: wq / qq is the best scale for these q */
 };
 
 static void add_sums(struct sums *t, struct work *w, const struct group *g,
@@ -254,69 +274,74 @@ static void add_sums(struct sums *t, struct work *w, const struct group *g,
     memset(t, 0, sizeof *t);
     for (uint32_t done = 0; done < g->n; done += n) {
         const v8f *run = next_run(w, g, done, &n);
-        v8f err = SPLAT(0), wq = SPLAT(0), qq = SPLAT(0);
+        v8f wq = SPLAT(0), qq = SPLAT(0);
 
         for (uint32_t i = 0; i < n; i++) {
-            v8f x = run[i], q = x * inverse, d;
+            v8f x = run[i], q = x * inverse;
 
             nearest(&q, &lo, &hi);
-            d = x - q * *s;
-            err += d * d;
             wq += x * q;
             qq += q * q;
         }
-        add_lanes(t->err, &err);
         add_lanes(t->wq, &wq);
         add_lanes(t->qq, &qq);
     }
 }
 
-/* Tries scales below the absmax one, down to four fifths of it, then the
- * least-squares scale for the integers that the best of them gives. */
-static void mse_scale(v8f *best, struct work *w, const struct group *g)
+/* The squared error of every try; its best goes to best where it is less than
+ * least. */
+static void try_scales(v8f *best, double least[8], struct work *w,
+                       const struct group *g, const v8f *tries,
+                       unsigned n_tries)
 {
-    static const float part[TRIES] = {0.955f, 0.915f, 0.88f, 0.84f, 0.8f};
-    double err[TRIES + 1][8] = {{0}}, least[8];
-    v8f tries[TRIES + 1];
-    struct sums t;
+    double err[TRIES][8] = {{0}};
     uint32_t n;
 
-    tries[0] = *best;
-    for (unsigned k = 0; k < TRIES; k++) {
-        tries[k + 1] = *best * part[k];
-        round_scale(&tries[k + 1]);
-    }
     for (uint32_t done = 0; done < g->n; done += n) {
         const v8f *run = next_run(w, g, done, &n);
 
-        for (unsigned k = 0; k <= TRIES; k++)
-            add_squares(err[k], w, run, n, &tries[k]);
+        for (unsigned k = 0; k < n_tries; k += 3)
+            add_squares(err + k, w, run, n, tries + k);
     }
-    for (int r = 0; r < 8; r++) {
-        /* Errors are sums of floats: what is not clearly better is not. */
-        least[r] = err[0][r] * (1 - 1e-5);
-        for (unsigned k = 1; k <= TRIES; k++) {
+    for (unsigned k = 0; k < n_tries; k++) {
+        for (int r = 0; r < 8; r++) {
             if (err[k][r] >= least[r])
                 continue;
-            least[r] = err[k][r];
+            /* Errors are sums of floats, and among equals the absmax scale
+             * wins: what is not clearly better is not. */
+            least[r] = err[k][r] * (1 - 1e-5);
             (*best)[r] = tries[k][r];
         }
     }
-    add_sums(&t, w, g, best);
-    tries[0] = *best;
-    for (int r = 0; r < 8; r++) {
-        if (t.qq[r] > 0 && t.wq[r] > 0)
-            tries[0][r] = (float)(t.wq[r] / t.qq[r]);
-    }
-    round_scale(&tries[0]);
-    memset(err, 0, sizeof err);
-    for (uint32_t done = 0; done < g->n; done += n) {
-        const v8f *run = next_run(w, g, done, &n);
+}
 
-        add_squares(err[0], w, run, n, &tries[0]);
+/* Tries the absmax scale and some below, down to four fifths of it, then the
+ * least-squares scale for the integers that the best of them gives, and one
+ * on either side of that. */
+static void mse_scale(v8f *best, struct work *w, const struct group *g)
+{
+    static const float part[TRIES] = {1, 0.955f, 0.915f, 0.88f, 0.84f, 0.8f};
+    double least[8];
+    v8f tries[TRIES], squares = *best;
+    struct sums t;
+
+    for (unsigned k = 0; k < TRIES; k++) {
+        tries[k] = *best * part[k];
+        round_scale(&tries[k]);
     }
     for (int r = 0; r < 8; r++)
-        (*best)[r] = err[0][r] < least[r] ? tries[0][r] : (*best)[r];
+        least[r] = INFINITY;
+    try_scales(best, least, w, g, tries, TRIES);
+    add_sums(&t, w, g, best);
+    for (int r = 0; r < 8; r++)
+        squares[r] = t.qq[r] > 0 && t.wq[r] > 0 ? (float)(t.wq[r] / t.qq[r])
+                                                : (*best)[r];
+    tries[0] = squares;
+    tries[1] = squares * 0.99f;
+    tries[2] = squares * 1.01f;
+    for (unsigned k = 0; k < 3; k++)
+        round_scale(&tries[k]);
+    try_scales(best, least, w, g, tries, 3);
 }
 
 static void choose_scales(struct work *w, const struct group *g)
@@ -342,7 +367,7 @@ INLINE void add_error(struct work *w, v8f sums[2], const v8f *x,
     sums[0] += d * d;
     sums[1] += *x * *x;
     d = MAGNITUDE(d);
-    w->worst = PICK(d > w->worst, d, w->worst);
+    w->worst = GREATER(d, w->worst);
     w->n_not_finite -= ~(v8i)(MAGNITUDE(*x) < infinite); /* true is -1 */
 }
 
