@@ -181,7 +181,7 @@ static size_t most_scales(const struct sl_convert *cv)
 int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
 {
     uint64_t fixed = sl_meminfo_resident() + sl_out_memory() + MARGIN_BYTES;
-    uint64_t least = 0, slot;
+    uint64_t least = 0, slot, need;
     char text[2][SL_SIZE_TEXT];
 
     cv->scale_bytes = most_scales(cv);
@@ -194,16 +194,15 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     }
     least = sl_round_up(least, SL_PAGE_BYTES);
     cv->n_slots = SLOTS;
-    if (cv->o->ram_bytes < fixed ||
-        (cv->o->ram_bytes - fixed) / (SLOTS + 2) < least)
-        return sl_fail(
-            err, SL_ERR_BUDGET,
-            "--ram %s is too little: this conversion needs at least "
-            "%s (%u runs of 16 rows of the widest matrix, the "
-            "writer's buffers, the program itself)",
-            sl_size_format(text[0], cv->o->ram_bytes),
-            sl_size_format(text[1], fixed + (SLOTS + 2) * least + (1u << 20)),
-            SLOTS);
+    need = sl_round_up(fixed + (SLOTS + 2) * least, 1024);
+    if (cv->o->ram_bytes < need)
+        return sl_fail(err, SL_ERR_BUDGET,
+                       "--ram %s is too little: this conversion needs at least "
+                       "%s (--ram %lluK): %u runs of 16 rows of the widest "
+                       "matrix, the writer's buffers, the program itself",
+                       sl_size_format(text[0], cv->o->ram_bytes),
+                       sl_size_format(text[1], need),
+                       (unsigned long long)need / 1024, SLOTS);
     slot = (cv->o->ram_bytes - fixed) / (SLOTS + 2);
     slot = slot > SLOT_BYTES ? SLOT_BYTES : slot;
     slot = slot < least ? least : slot;
