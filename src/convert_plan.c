@@ -194,8 +194,11 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     }
     least = sl_round_up(least, SL_PAGE_BYTES);
     cv->n_slots = SLOTS;
-    need = sl_round_up(fixed + (SLOTS + 2) * least, 1024);
-    if (cv->o->ram_bytes < need)
+    need = fixed + (SLOTS + 2) * least;
+    if (cv->o->ram_bytes < need) {
+        /* What is resident differs a little from run to run; what is named
+         * must work in the next one. */
+        need = sl_round_up(need + (1u << 19), 1u << 20);
         return sl_fail(err, SL_ERR_BUDGET,
                        "--ram %s is too little: this conversion needs at least "
                        "%s (--ram %lluK): %u runs of 16 rows of the widest "
@@ -203,6 +206,7 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
                        sl_size_format(text[0], cv->o->ram_bytes),
                        sl_size_format(text[1], need),
                        (unsigned long long)need / 1024, SLOTS);
+    }
     slot = (cv->o->ram_bytes - fixed) / (SLOTS + 2);
     slot = slot > SLOT_BYTES ? SLOT_BYTES : slot;
     slot = slot < least ? least : slot;

@@ -123,7 +123,7 @@ static void kept_integers_are_those_of_the_file(void **state)
                 int v = q[bits == 8 ? k : k / 2];
 
                 if (bits == 4) /* the even column is in the high four bits */
-                    v = k % 2 ? (int8_t)(v << 4) >> 4 : v >> 4;
+                    v = k % 2 ? ((v & 15) ^ 8) - 8 : v >> 4;
                 assert_true(w[k] ==
                             (float)v * sl_half_to_float(scale[k / s->cols]));
             }
