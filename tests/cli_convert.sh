@@ -53,7 +53,7 @@ verdict()
     rm -f model*
 }
 
-run 0 -q f16 -o model.gguf demo
+run 0 --quant f16 -o model.gguf demo
 grep -q 'model.gguf: f16, 16.9 MiB' out || wrong="$wrong; summary"
 grep -q 'sluice generate -m model.gguf' out || wrong="$wrong; what next"
 leaves model.gguf
@@ -67,20 +67,20 @@ run 0 demo
 [ -f demo-int4-g64.gguf ] || wrong="$wrong; no demo-int4-g64.gguf"
 verdict the_default_is_int4_g64_under_the_sources_name
 
-run 0 -q int4-g32 --report -o model.gguf demo
+run 0 --quant int4-g32 --report -o model.gguf demo
 [ "$(grep -c 'transformer\..*int4-g32' out)" -eq 32 ] || wrong="$wrong; lines"
 grep -q 'word_embeddings.*int8-g64' out || wrong="$wrong; head"
 grep -q '^all ' out || wrong="$wrong; sum"
 verdict the_report_has_a_line_for_every_matrix
 
-run 0 -q int8 --report --json -o model.gguf demo
+run 0 --quant int8 --report --json -o model.gguf demo
 grep -q '"rmse":' out && grep -q '"bytes":' out || wrong="$wrong; JSON"
 if command -v python3 >/dev/null; then
     python3 -m json.tool <out >json 2>err || wrong="$wrong; no JSON"
 fi
 verdict json_is_json
 
-run 0 --quiet -q f16 -o model.gguf demo
+run 0 --quiet --quant f16 -o model.gguf demo
 [ ! -s out ] && [ ! -s err ] || wrong="$wrong; not quiet"
 verdict quiet_says_nothing
 
@@ -147,17 +147,17 @@ verdict a_budget_that_cannot_work_is_refused
 # A signal that waits since before the start comes at the first chance.
 if env --block-signal=TERM true 2>/dev/null; then
     env --block-signal=TERM sh -c 'kill -TERM $$; exec "$@"' sh \
-        "$SLUICE" convert -q f16 -o model.gguf demo >out 2>err
+        "$SLUICE" convert --quant f16 -o model.gguf demo >out 2>err
     [ $? -eq 1 ] && wrong= || wrong="exit $?"
     says stopped model.gguf.partial --resume
     leaves model.gguf.partial model.gguf.partial.journal
     verdict a_signal_leaves_what_can_be_resumed
 
     env --block-signal=TERM sh -c 'kill -TERM $$; exec "$@"' sh \
-        "$SLUICE" convert -q f16 -o model.gguf demo >out 2>err
-    run 2 -q f16 -o model.gguf demo
+        "$SLUICE" convert --quant f16 -o model.gguf demo >out 2>err
+    run 2 --quant f16 -o model.gguf demo
     says model.gguf.partial --resume --force
-    run 0 -q f16 --resume -o model.gguf demo
+    run 0 --quant f16 --resume -o model.gguf demo
     cmp model.gguf f16.gguf || wrong="$wrong; differs"
     leaves model.gguf
     verdict the_resumed_file_is_the_same
@@ -173,7 +173,7 @@ elif [ -x "$build/tests/peak" ]; then
         for quant in int4-g64 int8 f16; do
             "$build/tests/peak" report \
                 demo/49300/mp_rank_00_model_states.pt \
-                "$SLUICE" convert --quiet --threads 2 --force -q $quant \
+                "$SLUICE" convert --quiet --threads 2 --force --quant $quant \
                 --ram ${budget}K -o model.gguf demo >out 2>err
             [ $? -eq 0 ] && wrong= || wrong="exit $?"
             read -r resident cached sum <report
@@ -188,7 +188,7 @@ fi
 mkdir small
 if mount -t tmpfs -o size=12M none small 2>/dev/null; then
     mounted=yes
-    run 1 -q f16 -o small/model.gguf demo
+    run 1 --quant f16 -o small/model.gguf demo
     says small 16.9 free
     [ -z "$(ls small)" ] || wrong="$wrong; leaves $(ls small)"
     verdict a_disk_that_is_too_small_is_refused_first
