@@ -1,14 +1,18 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <pty.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
 #include "src/base/pool.h"
+#include "src/base/progress.h"
 #include "tests/support.h"
 
 static void sizes_are_read_as_people_write_them(void **state)
@@ -148,9 +152,50 @@ static void regions_are_aligned_and_zero(void **state)
     }
 }
 
+/* What a progress line looks like on a terminal of that many columns. */
+static size_t draw_on_terminal(char *text, size_t room, unsigned short columns)
+{
+    struct winsize size = {.ws_row = 24, .ws_col = columns};
+    int master, slave, saved = dup(STDERR_FILENO);
+    struct sl_progress p;
+    ssize_t n;
+
+    assert_int_equal(openpty(&master, &slave, NULL, NULL, &size), 0);
+    dup2(slave, STDERR_FILENO);
+    sl_progress_init(&p, "converting", 300ull << 30, 0, false);
+    p.start_ns -= 3000000000;
+    p.last_ns = 0;
+    sl_progress_update(&p, 123ull << 30);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(slave);
+    n = read(master, text, room - 1);
+    close(master);
+    assert_true(n > 0);
+    text[n] = '\0';
+    return (size_t)n;
+}
+
+static void a_progress_line_fits_the_terminal(void **state)
+{
+    static const unsigned short columns[] = {200, 100, 80, 60, 40, 20};
+    static const char clear[] = "\r\033[K";
+
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        char text[512];
+        size_t n = draw_on_terminal(text, sizeof text, columns[i]);
+
+        assert_memory_equal(text, clear, strlen(clear));
+        assert_true(n - strlen(clear) < columns[i]);
+        assert_non_null(strstr(text, "41 %"));
+        assert_int_equal(strchr(text, '#') != NULL, columns[i] >= 80);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_progress_line_fits_the_terminal),
         cmocka_unit_test(sizes_are_read_as_people_write_them),
         cmocka_unit_test(sizes_are_printed_short),
         cmocka_unit_test(every_half_survives_the_way_through_float),

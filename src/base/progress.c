@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
@@ -9,6 +10,7 @@
 #include "src/base/progress.h"
 
 #define BAR_CELLS   28
+#define LINE_CELLS  160
 #define REDRAW_NS   100000000ull
 #define LINE_GAP_NS 30000000000ull
 
@@ -37,13 +39,41 @@ static void format_eta(char *buf, size_t n, double s)
         snprintf(buf, n, "%d:%02d", (int)s / 60, (int)s % 60);
 }
 
+/* Columns of the terminal; it may be resized at any time. */
+static int columns(void)
+{
+    struct winsize size;
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+        return 80;
+    return size.ws_col;
+}
+
+/* One line that the next one replaces: a longer one than the terminal is wide
+ * would stay. The bar has the room that the numbers leave. */
+static void draw_line(const char *what, const char *numbers, double frac)
+{
+    int room = columns() - 1;
+    int cells = room - (int)strlen(what) - (int)strlen(numbers) - 4;
+    char bar[BAR_CELLS + 1];
+
+    if (cells > BAR_CELLS)
+        cells = BAR_CELLS;
+    for (int i = 0; i < cells; i++)
+        bar[i] = i < (int)(frac * cells + 0.5) ? '#' : '.';
+    if (cells >= 4)
+        fprintf(stderr, "\r\033[K%s [%.*s] %s", what, cells, bar, numbers);
+    else
+        fprintf(stderr, "\r\033[K%.*s", room, numbers);
+}
+
 static void draw(struct sl_progress *p, uint64_t now)
 {
     double frac = p->total ? (double)p->done / (double)p->total : 1;
     double secs = (double)(now - p->start_ns) * 1e-9;
     double rate = secs > 0 ? (double)(p->done - p->skipped) / secs : 0;
     char done[SL_SIZE_TEXT], total[SL_SIZE_TEXT], per_s[SL_SIZE_TEXT], eta[16];
-    char bar[BAR_CELLS + 1];
+    char line[LINE_CELLS];
 
     sl_size_format(done, p->done);
     sl_size_format(total, p->total);
@@ -55,11 +85,9 @@ static void draw(struct sl_progress *p, uint64_t now)
                 100 * frac, done, total, per_s, eta);
         return;
     }
-    for (int i = 0; i < BAR_CELLS; i++)
-        bar[i] = i < (int)(frac * BAR_CELLS + 0.5) ? '#' : '.';
-    bar[BAR_CELLS] = '\0';
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f %%  %s of %s  %s/s  %s left",
-            p->what, bar, 100 * frac, done, total, per_s, eta);
+    snprintf(line, sizeof line, "%3.0f %%  %s of %s  %s/s  %s left", 100 * frac,
+             done, total, per_s, eta);
+    draw_line(p->what, line, frac);
     fflush(stderr);
     p->drawn = true;
 }
