@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,9 +68,40 @@ static void print_memory(const struct report *r)
 static void print_floor(const char *what, const struct sl_floor *f,
                         uint32_t positions)
 {
-    printf("  %-28s %9.3f s   %.3g tokens/s, limited by %s\n", what, f->seconds,
-           f->seconds > 0 ? positions / f->seconds : 0,
-           sl_limit_name(f->limit));
+    double rate = f->seconds > 0 ? positions / f->seconds : 0;
+
+    /* three digits that mean something, for a toy and for GLM-130B alike */
+    if (f->seconds < 1)
+        printf("  %-28s %9.3g ms", what, f->seconds * 1e3);
+    else
+        printf("  %-28s %9.1f s ", what, f->seconds);
+    printf("  %.*f tokens/s, limited by %s\n",
+           rate >= 100 ? 0
+           : rate >= 1 ? 1
+                       : 4,
+           rate, sl_limit_name(f->limit));
+}
+
+/* The slabs in order of use; so many of them to a character that there are
+ * at most 20 lines. */
+static void print_homes(const struct sl_plan *p)
+{
+    size_t step = p->n_slabs / 1400 + 1;
+
+    fputs("\nHomes (R resident, . streamed", stdout);
+    if (step > 1)
+        printf(", r some of %zu resident", step);
+    fputs("), in order of use", stdout);
+    for (size_t i = 0; i < p->n_slabs; i += step) {
+        size_t n = p->n_slabs - i < step ? p->n_slabs - i : step, resident = 0;
+
+        for (size_t j = i; j < i + n; j++)
+            resident += p->home[j] == SL_HOME_RAM;
+        if (i / step % 70 == 0)
+            fputs("\n  ", stdout);
+        putchar(resident == n ? 'R' : resident > 0 ? 'r' : '.');
+    }
+    putchar('\n');
 }
 
 static void print_text(const struct report *r)
@@ -94,19 +126,7 @@ static void print_text(const struct report *r)
     print_floor("one token", &r->decode, 1);
     if (r->o->num_beams > 1)
         print_floor("one step of all beams", &r->decode, r->o->num_beams);
-    puts("\nHomes (R resident, . streamed), in order of use");
-    fputs("  ", stdout);
-    for (size_t i = 0; i < r->plan->n_slabs; i++) {
-        /* at most 20 lines: of a long plan every k-th slab is shown */
-        size_t step = r->plan->n_slabs / 1400 + 1;
-
-        if (i % step != 0)
-            continue;
-        putchar(r->plan->home[i] == SL_HOME_RAM ? 'R' : '.');
-        if (i / step % 70 == 69)
-            fputs("\n  ", stdout);
-    }
-    putchar('\n');
+    print_homes(r->plan);
 }
 
 /* --- JSON ------------------------------------------------------------------
@@ -194,8 +214,8 @@ static int plan(const struct options *o, struct sl_error *err)
             print_json(&r);
         else
             print_text(&r);
-        if (fflush(stdout) != 0)
-            rc = sl_fail(err, SL_ERR_IO, "cannot write to standard output");
+        if (fflush(stdout) != 0 || ferror(stdout))
+            rc = sl_fail_os(err, errno, "cannot write to standard output");
     }
     sl_runtime_close(rt);
     return rc;

@@ -1,8 +1,9 @@
 #include "config.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,9 +27,26 @@ static void usage(FILE *out)
           out);
 }
 
+/* A stream that the caller closed must not be the number of the next file
+ * that is opened: what is printed would end up in a model file, or a model
+ * file be read as queries. Writing to what is put there fails. */
+static int hold_standard_streams(void)
+{
+    for (int i = 0; i <= 2; i++) {
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != i)
+            return -1;
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     char name[64];
+
+    if (hold_standard_streams() != 0) {
+        fprintf(stderr, "sluice: cannot open /dev/null: %s\n", strerror(errno));
+        return SL_EXIT_FAILED;
+    }
 
     /* One heap for all threads: each of its own would hold on to memory that
      * no plan knows of. */
@@ -42,11 +60,11 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
         strcmp(argv[1], "help") == 0) {
         usage(stdout);
-        return fflush(stdout) == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
+        return sl_finish_stdout(SL_EXIT_OK);
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         puts("sluice " PACKAGE_VERSION);
-        return fflush(stdout) == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
+        return sl_finish_stdout(SL_EXIT_OK);
     }
     for (size_t i = 0; commands[i] != NULL; i++) {
         if (strcmp(argv[1], commands[i]->name) != 0)

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Standard streams that are closed or full: nothing hangs, nothing is printed
+# into a file that was opened for something else, and nothing is lost silently.
+source=${SLUICE_SOURCE:-.}
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-streams-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+model=$work/demo.gguf
+if ! "$sluice" convert "$source/demo" --quiet --quant f16 -o "$model" \
+    2>"$work/err"; then
+    cat "$work/err"
+    echo "1..1"
+    echo "not ok 1 - the_demo_model_converts"
+    exit 1
+fi
+
+n=0
+# check NAME: passes if the last command did.
+check()
+{
+    rc=$?
+    n=$((n + 1))
+    if [ $rc -eq 0 ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        [ ! -e "$work/err" ] || sed 's/^/# /' "$work/err"
+    fi
+}
+
+# A minute is far more than any of them takes; a hang is exit code 124.
+patient()
+{
+    timeout 60 "$sluice" "$@"
+}
+
+patient generate -m "$model" --ram 64M -q --output-path "$work/kept" <&- \
+    >"$work/out" 2>"$work/err"
+[ $? = 0 ] && [ "$(grep -c Please "$work/out")" = 1 ]
+check no_standard_input_is_the_end_of_the_queries
+
+patient generate -m "$model" --ram 64M -q --out-seq-length 20 -p 'In the' \
+    2>"$work/err" >&-
+[ $? = 1 ] && grep -q 'cannot write to standard output' "$work/err"
+check no_standard_output_is_told
+
+for streams in '>&-' '2>&-' '<&- >&- 2>&-'; do
+    eval "patient convert '$source/demo' --quant f16 --report \
+        -o '$work/again.gguf' --force $streams" >"$work/out" 2>"$work/err"
+    cmp "$model" "$work/again.gguf" || break
+    streams=
+done
+[ -z "$streams" ]
+check what_is_printed_to_a_closed_stream_is_not_in_the_model_file
+
+patient generate -m "$model" --ram 64M --out-seq-length 20 -p 'In the' \
+    --stats --trace "$work/trace.json" >"$work/out" 2>&-
+[ $? = 0 ] && [ "$(head -c 1 "$work/trace.json")" = '{' ] &&
+    ! grep -q KV "$work/trace.json"
+check nor_in_a_trace
+
+if [ -c /dev/full ]; then
+    for command in --help --version "inspect $model" "verify $model --json" \
+        "plan -m $model --ram 64M" "plan -m $model --ram 64M --json"; do
+        # shellcheck disable=SC2086 # words on purpose
+        patient $command >/dev/full 2>"$work/err"
+        [ $? = 1 ] && grep -q 'cannot write to standard output: No space' \
+            "$work/err" || break
+        command=
+    done
+    [ -z "$command" ]
+    check a_full_disk_behind_standard_output_is_told_with_its_reason
+fi
+echo "1..$n"
