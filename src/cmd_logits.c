@@ -40,7 +40,7 @@ struct input {
 static int bad(struct sl_error *err, const char *path, size_t i,
                const char *what)
 {
-    return sl_fail(err, SL_ERR_USAGE, "%s: object %zu: %s", path, i, what);
+    return sl_fail(err, SL_ERR_CORRUPT, "%s: object %zu: %s", path, i, what);
 }
 
 static int copy_ints(int32_t *to, const json_t *list)
@@ -52,7 +52,7 @@ static int copy_ints(int32_t *to, const json_t *list)
     {
         json_int_t n = json_integer_value(v);
 
-        if (!json_is_integer(v) || n < -1 || n > INT32_MAX)
+        if (!json_is_integer(v) || n < 0 || n > INT32_MAX)
             return -1;
         to[i] = (int32_t)n;
     }
@@ -126,6 +126,10 @@ static int read_sample(struct sample *s, const json_t *o, size_t i,
         copy_ints(s->ids + s->n_context, answer) != 0)
         return bad(err, path, i, "a token id is not a whole number");
     if (positions != NULL) {
+        if (json_object_get(o, "mask_position") != NULL)
+            return bad(err, path, i,
+                       "has \"positions\" and \"mask_position\", which "
+                       "replaces them: give one of the two");
         if (read_positions(s, positions) != 0)
             return bad(err, path, i,
                        "\"positions\" must hold one whole number for each id "
@@ -149,23 +153,43 @@ static void free_input(struct input *in)
     free(in->samples);
 }
 
+/* NULL with err set when there is none. */
+static json_t *load_json(const char *path, struct sl_error *err)
+{
+    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    json_error_t je;
+    json_t *root;
+
+    if (f == NULL) {
+        sl_fail_os(err, errno, "%s: cannot open the input", path);
+        return NULL;
+    }
+    errno = 0;
+    root = json_loadf(f, 0, &je);
+    if (root == NULL && ferror(f))
+        sl_fail_os(err, errno, "%s: cannot read the input", path);
+    else if (root == NULL)
+        sl_fail(err, SL_ERR_CORRUPT, "%s: line %d: not JSON: %s", path, je.line,
+                je.text);
+    if (f != stdin)
+        fclose(f);
+    return root;
+}
+
 static int read_input(struct input *in, const char *path, struct sl_error *err)
 {
-    json_error_t je;
-    json_t *root = strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &je)
-                                          : json_load_file(path, 0, &je);
+    json_t *root = load_json(path, err);
     int rc = 0;
 
     if (root == NULL)
-        return sl_fail(err, SL_ERR_USAGE, "%s: line %d: %s", path, je.line,
-                       je.text);
+        return -1;
     in->n = json_is_array(root) ? json_array_size(root) : 1;
     in->samples = sl_zalloc_array(in->n, sizeof *in->samples);
     if (in->samples == NULL) {
         in->n = 0;
         rc = sl_fail(err, SL_ERR_NOMEM, "%s: no memory", path);
     } else if (in->n == 0) {
-        rc = sl_fail(err, SL_ERR_USAGE, "%s: an empty list", path);
+        rc = sl_fail(err, SL_ERR_CORRUPT, "%s: an empty list", path);
     }
     for (size_t i = 0; rc == 0 && i < in->n; i++) {
         const json_t *o = json_is_array(root) ? json_array_get(root, i) : root;
@@ -174,6 +198,31 @@ static int read_input(struct input *in, const char *path, struct sl_error *err)
     }
     json_decref(root);
     return rc;
+}
+
+/* That the model knows these ids, and positions of that kind. */
+static int check_input(const struct input *in, const struct sl_hparams *hp,
+                       const char *path, struct sl_error *err)
+{
+    for (size_t i = 0; i < in->n; i++) {
+        const struct sample *s = &in->samples[i];
+
+        if ((s->blocks != NULL) != hp->position_2d)
+            return bad(err, path, i,
+                       hp->position_2d
+                           ? "has 1-D positions, but the model's have two "
+                             "dimensions: \"positions\": [[...], [...]]"
+                           : "has 2-D positions, but the model's have one "
+                             "dimension");
+        for (uint32_t j = 0; j < s->n; j++) {
+            if ((uint32_t)s->ids[j] >= hp->vocab)
+                return sl_fail(err, SL_ERR_CORRUPT,
+                               "%s: object %zu: id %d at place %u is outside "
+                               "the vocabulary of %u",
+                               path, i, (int)s->ids[j], j, hp->vocab);
+        }
+    }
+    return 0;
 }
 
 /* --- running ---------------------------------------------------------------
@@ -359,6 +408,8 @@ static int logits(struct options *o, struct sl_error *err)
 
     if (rc == 0)
         rc = sl_runtime_open(&rt, &o->run, err);
+    if (rc == 0)
+        rc = check_input(&in, &sl_runtime_modelfile(rt)->hp, o->input, err);
     if (rc == 0) {
         w = workload(&in);
         rc = sl_runtime_start(rt, &w, err);

@@ -34,7 +34,7 @@ static int write_all(struct sl_npy *npy, const void *data, size_t n,
                      struct sl_error *err)
 {
     if (fwrite(data, 1, n, npy->file) != n)
-        return sl_fail_os(err, errno, "write %s", written_path(npy));
+        return sl_fail_os(err, errno, "cannot write %s", written_path(npy));
     return 0;
 }
 
@@ -88,14 +88,14 @@ int sl_npy_close(struct sl_npy *npy, struct sl_error *err)
     FILE *f = npy->file;
 
     if (fflush(f) != 0 || (npy->temp != NULL && fsync(fileno(f)) != 0)) {
-        sl_fail_os(err, errno, "write %s", written_path(npy));
+        sl_fail_os(err, errno, "cannot write %s", written_path(npy));
         sl_npy_abort(npy);
         return -1;
     }
     npy->file = NULL;
     fclose(f);
     if (npy->temp != NULL && rename(npy->temp, npy->path) != 0) {
-        sl_fail_os(err, errno, "rename %s to %s", npy->temp, npy->path);
+        sl_fail_os(err, errno, "cannot rename %s to %s", npy->temp, npy->path);
         sl_npy_abort(npy);
         return -1;
     }
