@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,17 @@ static void nothing_is_overwritten_unasked(void **state)
     assert_weights(f, 0.2);
 }
 
+static void a_folder_is_refused_before_anything_is_written(void **state)
+{
+    struct fixture *f = *state;
+
+    glm_maker_write(&f->g, f->source);
+    assert_int_equal(mkdir(f->out, 0777), 0);
+    REFUSE(f, SL_ERR_USAGE, "model.gguf: a folder", "-o FILE");
+    assert_false(file_exists(f->out, ".partial"));
+    assert_int_equal(rmdir(f->out), 0);
+}
+
 int main(void)
 {
 #define CASE(f)                                                                \
@@ -184,6 +196,7 @@ int main(void)
         CASE(only_the_same_conversion_is_resumed),
         CASE(a_changed_source_is_not_resumed),
         CASE(nothing_is_overwritten_unasked),
+        CASE(a_folder_is_refused_before_anything_is_written),
     };
 #undef CASE
 
