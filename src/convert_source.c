@@ -276,7 +276,8 @@ static int find_name(struct sl_convert *cv, struct sl_error *err)
     char *path = realpath(cv->o->source, NULL), *base;
 
     if (path == NULL)
-        return sl_fail_os(err, errno, "%s: cannot open the checkpoint", cv->o->source);
+        return sl_fail_os(err, errno, "%s: cannot open the checkpoint",
+                          cv->o->source);
     base = strrchr(path, '/');
     base = base != NULL ? base + 1 : path;
     /* of an archive the part before ".tar" */

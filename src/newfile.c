@@ -38,7 +38,8 @@ int sl_newfile_check_space(const char *temp, const char *name, uint64_t bytes,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
     rc = statvfs(dir, &fs);
     if (rc != 0)
-        rc = sl_fail_os(err, errno, "%s: cannot make files in that folder", dir);
+        rc =
+            sl_fail_os(err, errno, "%s: cannot make files in that folder", dir);
     if (rc == 0) {
         if (stat(temp, &st) == 0)
             taken = (uint64_t)st.st_blocks * 512;
