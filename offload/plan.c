@@ -11,6 +11,11 @@
    this part of the memory: what it takes is missing for residents. */
 #define RING_SHARE 8u
 
+/* Keeping all slabs above a size resident makes slots smaller but puts those
+   residents in one place. It must stream at least this part less to be worth
+   the unevenness. */
+#define UNEVEN_SHARE 50u
+
 /* One way to lay the weights out: which slab sizes may be streamed at all. */
 struct candidate {
     uint64_t slot_bytes; /* slabs above this are resident */
@@ -229,8 +234,8 @@ static bool work_init(struct work *w, const struct sl_plan_input *in)
     return true;
 }
 
-/* Tries every size of slab as the size of a slot and keeps the layout that
-   streams least. */
+/* Tries every size of slab as the size of a slot, from the largest down, and
+   keeps the layout that streams least, or nearly so and evenly. */
 static void search(struct sl_plan *plan, const struct sl_plan_input *in,
                    uint64_t total, struct work *w)
 {
@@ -247,7 +252,9 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
             continue;
         candidate_slots(&c, in->weights_bytes, in->read_ahead_bytes);
         resident = choose(&p, &c, in->weights_bytes, w->home, w->ahead);
-        if (total - resident >= plan->streamed_bytes)
+        if (plan->streamed_bytes != UINT64_MAX &&
+            total - resident + plan->streamed_bytes / UNEVEN_SHARE >=
+                plan->streamed_bytes)
             continue;
         memcpy(plan->home, w->home, in->n_slabs * sizeof *w->home);
         plan->n_slots = (uint32_t)c.n_slots;
