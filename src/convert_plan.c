@@ -195,6 +195,8 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     least = sl_round_up(least, SL_PAGE_BYTES);
     cv->n_slots = SLOTS;
     need = fixed + (SLOTS + 2) * least;
+    if (need < sl_meminfo_peak()) /* loading the tokenizer may take more */
+        need = sl_meminfo_peak();
     if (cv->o->ram_bytes < need) {
         /* What is resident differs a little from run to run; what is named
          * must work in the next one. */

@@ -229,28 +229,45 @@ static bool ends_with(const char *s, const char *tail)
 
 /* The rotary frequencies are computed; the original ignores stored ones too
  * (SAT, THUDM/GLM-130B initialize.py). */
+static bool is_known(const char *name, const char **names, size_t n)
+{
+    return ends_with(name, ".inv_freq") ||
+           bsearch(&name, names, n, sizeof *names, compare_names) != NULL;
+}
+
+static bool in_earlier_shard(const struct sl_convert *cv, size_t shard,
+                             const char *name)
+{
+    while (shard-- > 0) {
+        if (sl_ckpt_find(&cv->ckpt, shard, name) != NULL)
+            return true;
+    }
+    return false;
+}
+
 static void warn_of_unknown(const struct sl_convert *cv, const char **names,
                             size_t n_names)
 {
-    const struct sl_ckpt_shard *shard = &cv->ckpt.shards[0];
     size_t n = 0;
 
-    for (size_t i = 0; i < shard->n_tensors; i++) {
-        const char *name = shard->tensors[i].name;
+    for (size_t k = 0; k < cv->ckpt.n_shards; k++) {
+        const struct sl_ckpt_shard *shard = &cv->ckpt.shards[k];
 
-        if (ends_with(name, ".inv_freq") ||
-            bsearch(&name, names, n_names, sizeof *names, compare_names) !=
-                NULL)
-            continue;
-        if (n++ < NAMES_LISTED)
+        for (size_t i = 0; i < shard->n_tensors; i++) {
+            const char *name = shard->tensors[i].name;
+
+            if (is_known(name, names, n_names) ||
+                in_earlier_shard(cv, k, name) || n++ >= NAMES_LISTED)
+                continue;
             sl_log(cv->o->log, SL_LOG_WARN,
                    "%s: tensor %s is no part of the model and left out",
                    shard->file, name);
+        }
     }
     if (n > NAMES_LISTED)
         sl_log(cv->o->log, SL_LOG_WARN,
-               "%s: %zu more tensors are no part of the model and left out",
-               shard->file, n - NAMES_LISTED);
+               "%zu more tensors are no part of the model and left out",
+               n - NAMES_LISTED);
 }
 
 static int check_names(const struct sl_convert *cv, struct sl_error *err)
