@@ -20,7 +20,8 @@
 
 #include "quant/matrix.h"
 
-#define SL_Q8_GROUP 32u /* activations that share a scale */
+#define SL_Q8_GROUP       32u /* activations that share a scale */
+#define SL_ATTEND_QUERIES 4u  /* most that a kernel takes together */
 
 /* The inputs of a matrix product: n positions of cols values. Both forms lie
  * at fixed strides, so that any part can be handed on. */
@@ -76,7 +77,7 @@ struct sl_attend_args {
     uint32_t d; /* values a head */
     bool kv_f16;
     float scale;
-    float *scores; /* scratch, (largest n_keys) */
+    float *scores; /* scratch, (SL_ATTEND_QUERIES, largest n_keys) */
 };
 
 struct sl_kernels {

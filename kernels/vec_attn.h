@@ -2,7 +2,9 @@
  * vec_attn.h - attention over any vec_<isa>.h
  *
  * A score is summed W lanes at a time along d, an output along the keys in
- * their order: both the same whatever else is computed beside them.
+ * their order: both the same whatever else is computed beside them. Queries
+ * are taken ATTN_QUERIES at a time only to use a key or value more than once;
+ * keys that not all of them see are added for each alone.
  */
 #ifndef SL_KERNELS_VEC_ATTN_H
 #define SL_KERNELS_VEC_ATTN_H
@@ -11,8 +13,9 @@
 
 #include "kernels/vec_misc.h"
 
-#define KEYS   4 /* scored together */
-#define PIECES 8 /* vectors of an output kept in registers */
+#define KEYS   4 /* scored together: vf_sum4 */
+#define PIECES 8 /* vectors of an output kept in registers for one query, */
+#define SHARED 4 /* for each of several */
 
 INLINE vf attn_load(const void *row, uint32_t i, const bool f16)
 {
@@ -26,44 +29,90 @@ INLINE vf attn_load_n(const void *row, uint32_t i, uint32_t n, const bool f16)
                : vf_load_n((const float *)row + i, n);
 }
 
-/* Key (value) j of a page, or of the list of pages. */
-INLINE const void *attn_row(const struct sl_attend_args *a,
-                            const void *const *pages, uint32_t j)
-{
-    size_t at = (size_t)(j % a->page_len) * a->d;
+/* Queries that are taken together. */
+struct attn_tile {
+    const struct sl_attend_args *a;
+    const float *q;
+    float *out;
+    float *scores; /* (ATTN_QUERIES, score_stride) */
+    size_t score_stride;
+    const uint32_t *n_keys;
+    uint32_t least; /* of n_keys */
+    float sum[ATTN_QUERIES];
+};
 
-    return (const uint8_t *)pages[j / a->page_len] + at * (a->kv_f16 ? 2 : 4);
-}
-
-INLINE void attn_score(const struct sl_attend_args *a, const float *q,
-                       uint32_t j, const int n, const bool f16)
+/* Scores of n_q queries and the n keys from `k` on, the j-th of all. */
+INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
+                       const uint8_t *k, const int n_q, const int n,
+                       const bool f16)
 {
+    const struct sl_attend_args *a = t->a;
     uint32_t full = a->d - a->d % W, rest = a->d % W;
-    const void *k[KEYS];
-    vf dot[KEYS];
+    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
+    vf dot[ATTN_QUERIES][KEYS], v[KEYS];
 
 #pragma GCC unroll 4
-    for (int i = 0; i < n; i++) {
-        k[i] = attn_row(a, a->k_pages, j + (uint32_t)i);
-        dot[i] = vf_set(0);
-    }
+    for (int i = 0; i < n_q; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < KEYS; j++)
+            dot[i][j] = vf_set(0);
     for (uint32_t c = 0; c < full; c += W) {
-        vf x = vf_load(q + c);
+#pragma GCC unroll 4
+        for (int j = 0; j < n; j++)
+            v[j] = attn_load(k + (size_t)j * row_bytes, c, f16);
+#pragma GCC unroll 4
+        for (int i = 0; i < n_q; i++) {
+            vf x = vf_load(q + (size_t)i * a->q_stride + c);
 
 #pragma GCC unroll 4
-        for (int i = 0; i < n; i++)
-            dot[i] = vf_fma(x, attn_load(k[i], c, f16), dot[i]);
+            for (int j = 0; j < n; j++)
+                dot[i][j] = vf_fma(x, v[j], dot[i][j]);
+        }
     }
     if (rest != 0) {
-        vf x = vf_load_n(q + full, rest);
+#pragma GCC unroll 4
+        for (int j = 0; j < n; j++)
+            v[j] = attn_load_n(k + (size_t)j * row_bytes, full, rest, f16);
+#pragma GCC unroll 4
+        for (int i = 0; i < n_q; i++) {
+            vf x = vf_load_n(q + (size_t)i * a->q_stride + full, rest);
 
 #pragma GCC unroll 4
-        for (int i = 0; i < n; i++)
-            dot[i] = vf_fma(x, attn_load_n(k[i], full, rest, f16), dot[i]);
+            for (int j = 0; j < n; j++)
+                dot[i][j] = vf_fma(x, v[j], dot[i][j]);
+        }
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < n; i++)
-        a->scores[j + (uint32_t)i] = vf_sum(dot[i]) * a->scale;
+    for (int i = 0; i < n_q; i++) {
+        float *to = scores + (size_t)i * t->score_stride, four[KEYS];
+
+        vf_sum4(four, dot[i][0], dot[i][1], dot[i][2], dot[i][3]);
+#pragma GCC unroll 4
+        for (int j = 0; j < n; j++)
+            to[j] = four[j] * a->scale;
+    }
+}
+
+/* Scores of queries [first, first + n_q) of the tile and keys [from, to). */
+INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
+                        uint32_t from, uint32_t to, const bool f16)
+{
+    const struct sl_attend_args *a = t->a;
+    const float *q = t->q + (size_t)first * a->q_stride;
+    float *scores = t->scores + (size_t)first * t->score_stride;
+    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
+    uint32_t page = from / a->page_len, in = from % a->page_len;
+
+    for (uint32_t j = from; j < to; page++, in = 0) {
+        uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
+        const uint8_t *k = a->k_pages[page];
+
+        k += in * row_bytes;
+        for (; end - j >= KEYS; j += KEYS, k += KEYS * row_bytes)
+            attn_score(t, q, scores + j, k, n_q, KEYS, f16);
+        for (; j < end; j++, k += row_bytes)
+            attn_score(t, q, scores + j, k, n_q, 1, f16);
+    }
 }
 
 /* scores <- exp(scores - largest); returns their sum. */
@@ -92,59 +141,114 @@ INLINE float attn_softmax(float *scores, uint32_t n)
     return vf_sum(sum);
 }
 
-/* Values [c, c + n * W) of the output; with rest != 0 the rest < W at c. */
-INLINE void attn_output(const struct sl_attend_args *a, float *out,
-                        uint32_t n_keys, float sum, uint32_t c, const int n,
-                        uint32_t rest, const bool f16)
+/* acc += the values of keys [from, to), columns from c on: n vectors, or the
+ * first rest < W of one. */
+INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
+                     const int n_q, uint32_t from, uint32_t to, uint32_t c,
+                     const int n, uint32_t rest, const bool f16)
 {
-    vf acc[PIECES];
+    const struct sl_attend_args *a = t->a;
+    const float *scores = t->scores + (size_t)first * t->score_stride;
+    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
+    uint32_t page = from / a->page_len, in = from % a->page_len;
 
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++)
-        acc[i] = vf_set(0);
-    for (uint32_t j = 0; j < n_keys; j++) {
-        const void *v = attn_row(a, a->v_pages, j);
-        vf p = vf_set(a->scores[j]);
+    for (uint32_t j = from; j < to; page++, in = 0) {
+        uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
+        const uint8_t *at = a->v_pages[page];
 
-        if (rest != 0)
-            acc[0] = vf_fma(p, attn_load_n(v, c, rest, f16), acc[0]);
-        else
+        at += in * row_bytes;
+        for (; j < end; j++, at += row_bytes) {
+            vf v[PIECES];
+
 #pragma GCC unroll 8
             for (int i = 0; i < n; i++)
-                acc[i] =
-                    vf_fma(p, attn_load(v, c + (uint32_t)i * W, f16), acc[i]);
-    }
-    if (rest != 0) {
-        vf_store_n(out + c, vf_div(acc[0], vf_set(sum)), rest);
-        return;
-    }
+                v[i] = rest != 0 ? attn_load_n(at, c, rest, f16)
+                                 : attn_load(at, c + (uint32_t)i * W, f16);
+#pragma GCC unroll 4
+            for (int q = 0; q < n_q; q++) {
+                vf p = vf_set(scores[(size_t)q * t->score_stride + j]);
+
 #pragma GCC unroll 8
-    for (int i = 0; i < n; i++)
-        vf_store(out + c + i * W, vf_div(acc[i], vf_set(sum)));
+                for (int i = 0; i < n; i++)
+                    acc[q][i] = vf_fma(p, v[i], acc[q][i]);
+            }
+        }
+    }
+}
+
+/* Columns [c, c + n * W) of the outputs, or [c, c + rest). */
+INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
+                        const int n, uint32_t rest, const bool f16)
+{
+    vf acc[ATTN_QUERIES][PIECES];
+
+#pragma GCC unroll 4
+    for (int q = 0; q < n_q; q++)
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++)
+            acc[q][i] = vf_set(0);
+    attn_add(acc, t, 0, n_q, 0, t->least, c, n, rest, f16);
+#pragma GCC unroll 4
+    for (int q = 0; q < n_q; q++) {
+        float *out = t->out + (size_t)q * t->a->out_stride + c;
+        vf sum = vf_set(t->sum[q]);
+
+        attn_add(acc + q, t, q, 1, t->least, t->n_keys[q], c, n, rest, f16);
+        if (rest != 0) {
+            vf_store_n(out, vf_div(acc[q][0], sum), rest);
+            continue;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++)
+            vf_store(out + i * W, vf_div(acc[q][i], sum));
+    }
+}
+
+INLINE void attend_tile(const struct sl_attend_args *a, size_t row,
+                        size_t score_stride, const int n_q, const bool f16)
+{
+    struct attn_tile t = {
+        .a = a,
+        .q = a->q + row * a->q_stride,
+        .out = a->out + row * a->out_stride,
+        .scores = a->scores,
+        .score_stride = score_stride,
+        .n_keys = a->n_keys + row,
+        .least = a->n_keys[row],
+    };
+    uint32_t c = 0;
+
+    for (int q = 1; q < n_q; q++)
+        if (t.n_keys[q] < t.least)
+            t.least = t.n_keys[q];
+    attn_scores(&t, 0, n_q, 0, t.least, f16);
+    for (int q = 0; q < n_q; q++) {
+        if (t.n_keys[q] > t.least)
+            attn_scores(&t, q, 1, t.least, t.n_keys[q], f16);
+        t.sum[q] =
+            attn_softmax(t.scores + (size_t)q * score_stride, t.n_keys[q]);
+    }
+    for (; n_q == 1 && c + PIECES * W <= a->d; c += PIECES * W)
+        attn_output(&t, c, n_q, PIECES, 0, f16);
+    for (; c + SHARED * W <= a->d; c += SHARED * W)
+        attn_output(&t, c, n_q, SHARED, 0, f16);
+    for (; c + W <= a->d; c += W)
+        attn_output(&t, c, n_q, 1, 0, f16);
+    if (c < a->d)
+        attn_output(&t, c, n_q, 1, a->d - c, f16);
 }
 
 INLINE void attend_any(const struct sl_attend_args *a, const bool f16)
 {
-    for (size_t row = 0; row < a->n_q; row++) {
-        const float *q = a->q + row * a->q_stride;
-        float *out = a->out + row * a->out_stride;
-        uint32_t n = a->n_keys[row], j = 0, c = 0;
-        float sum;
+    uint32_t most = 0;
+    size_t row = 0;
 
-        for (; j + KEYS <= n; j += KEYS)
-            attn_score(a, q, j, KEYS, f16);
-        for (; j < n; j++)
-            attn_score(a, q, j, 1, f16);
-        sum = attn_softmax(a->scores, n);
-        for (; c + PIECES * W <= a->d; c += PIECES * W)
-            attn_output(a, out, n, sum, c, PIECES, 0, f16);
-        for (; c + 4 * W <= a->d; c += 4 * W)
-            attn_output(a, out, n, sum, c, 4, 0, f16);
-        for (; c + W <= a->d; c += W)
-            attn_output(a, out, n, sum, c, 1, 0, f16);
-        if (c < a->d)
-            attn_output(a, out, n, sum, c, 1, a->d - c, f16);
-    }
+    for (size_t i = 0; i < a->n_q; i++)
+        most = a->n_keys[i] > most ? a->n_keys[i] : most;
+    for (; a->n_q - row >= ATTN_QUERIES; row += ATTN_QUERIES)
+        attend_tile(a, row, most, ATTN_QUERIES, f16);
+    for (; row < a->n_q; row++)
+        attend_tile(a, row, most, 1, f16);
 }
 
 static void ISA(attend)(const struct sl_attend_args *args)
@@ -157,5 +261,6 @@ static void ISA(attend)(const struct sl_attend_args *args)
 
 #undef KEYS
 #undef PIECES
+#undef SHARED
 
 #endif

@@ -15,6 +15,7 @@
 #define FLOAT_TILE    4
 #define PACKED_TILE   2
 #define Q8_TILE       4
+#define ATTN_QUERIES  2
 #define PANEL_BLOCKS  1u
 #define PANEL_PLANES  2u
 #define PANEL_TILE    4
@@ -154,6 +155,21 @@ INLINE float vf_sum(vf a)
 
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+{
+    vf ab = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20),
+                          _mm256_permute2f128_ps(a, b, 0x31));
+    vf cd = _mm256_add_ps(_mm256_permute2f128_ps(c, d, 0x20),
+                          _mm256_permute2f128_ps(c, d, 0x31));
+    vf all = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44),
+                           _mm256_shuffle_ps(ab, cd, 0xee));
+
+    all = _mm256_add_ps(all, _mm256_movehdup_ps(all));
+    /* a and c are in the low half, b and d in the high. */
+    _mm_storeu_ps(sum, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(
+                           all, _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0))));
 }
 
 INLINE float vf_largest(vf a)

@@ -14,11 +14,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#define W           16
-#define FLOAT_ROWS  4 /* rows and positions of a register tile of floats */
-#define FLOAT_TILE  4
-#define PACKED_TILE 4 /* positions of a tile, inputs in FP32 */
-#define Q8_TILE     8 /* positions of a tile, inputs in INT8 */
+#define W            16
+#define FLOAT_ROWS   4 /* rows and positions of a register tile of floats */
+#define FLOAT_TILE   4
+#define PACKED_TILE  4 /* positions of a tile, inputs in FP32 */
+#define Q8_TILE      8 /* positions of a tile, inputs in INT8 */
+#define ATTN_QUERIES 4 /* at most SL_ATTEND_QUERIES */
 /* vec_panel.h */
 #define PANEL_BLOCKS  2u
 #define PANEL_PLANES  1u
@@ -158,6 +159,25 @@ INLINE float vf_sum(vf a)
 
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* vf_sum of each of four, in its order. */
+INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+{
+    /* Halves side by side, of a and b, of c and d; then quarters of all. */
+    vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44),
+                          _mm512_shuffle_f32x4(a, b, 0xee));
+    vf cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44),
+                          _mm512_shuffle_f32x4(c, d, 0xee));
+    vf all = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88),
+                           _mm512_shuffle_f32x4(ab, cd, 0xdd));
+
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xee));
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xf5));
+    _mm_storeu_ps(sum, _mm512_castps512_ps128(_mm512_permutexvar_ps(
+                           _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0,
+                                             0, 0, 0, 0, 0),
+                           all)));
 }
 
 INLINE float vf_largest(vf a)

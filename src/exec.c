@@ -72,7 +72,8 @@ static void carve_all(struct sl_exec *x, struct carver *c,
     x->n_keys = carve(c, s->n, sizeof(uint32_t));
     x->run = carve(c, s->n, sizeof *x->run);
     x->lookup = carve(c, s->threads, s->lookup);
-    x->scores = carve(c, s->threads * s->max_tokens, sizeof(float));
+    x->scores =
+        carve(c, s->threads * s->max_tokens * SL_ATTEND_QUERIES, sizeof(float));
     x->k_pages = carve(c, s->threads * pages, sizeof(void *));
     x->v_pages = carve(c, s->threads * pages, sizeof(void *));
 }

@@ -49,7 +49,7 @@ struct sl_exec {
     float *q_scale;
     int32_t *q_sum;
     float *cos, *sin;     /* (n, head_dim / 2) */
-    float *scores;        /* (threads, max_tokens) */
+    float *scores;        /* (threads, SL_ATTEND_QUERIES, max_tokens) */
     uint32_t *n_keys;     /* (n) keys each position sees */
     const void **k_pages; /* (threads, pages of max_tokens) */
     const void **v_pages;

@@ -234,7 +234,8 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
             .d = d,
             .kv_f16 = x->c.kv_f16,
             .scale = 1.0f / sqrtf((float)d),
-            .scores = x->scores + (size_t)worker * x->c.max_tokens,
+            .scores = x->scores +
+                      (size_t)worker * x->c.max_tokens * SL_ATTEND_QUERIES,
         };
 
         for (uint32_t p = 0; p < n_pages; p++) {

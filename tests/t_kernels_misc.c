@@ -390,7 +390,8 @@ static void attend(const struct sl_kernels *kernels, uint32_t d,
     float *v = floats((size_t)KEYS * d, 0, 0, state);
     float *q = floats((size_t)(N - 1) * (d + 5) + d, 1, 2, state);
     float *out = floats((size_t)N * (d + 1), 1, 0, state);
-    float *one = floats(d, 0, 0, state), *scores = floats(KEYS, 0, 0, state);
+    float *one = floats(d, 0, 0, state),
+          *scores = floats(SL_ATTEND_QUERIES * KEYS, 0, 0, state);
     struct kv keys, values;
     struct sl_attend_args a = {
         .out = out,
