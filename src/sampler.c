@@ -26,7 +26,7 @@ void sl_rng_seed(struct sl_rng *rng, uint64_t seed)
     }
 }
 
-double sl_rng_uniform(struct sl_rng *rng)
+static uint64_t next(struct sl_rng *rng)
 {
     uint64_t *s = rng->s, t = s[1] << 17;
     uint64_t result = rotl(s[1] * 5, 7) * 9; /* xoshiro256** */
@@ -37,7 +37,26 @@ double sl_rng_uniform(struct sl_rng *rng)
     s[0] ^= s[3];
     s[2] ^= t;
     s[3] = rotl(s[3], 45);
-    return (double)(result >> 11) * 0x1p-53;
+    return result;
+}
+
+double sl_rng_uniform(struct sl_rng *rng)
+{
+    return (double)(next(rng) >> 11) * 0x1p-53;
+}
+
+void sl_rng_jump(struct sl_rng *rng)
+{
+    static const uint64_t jump[] = {0x180ec6d33cfd0aba, 0xd5a61266f0c9392c,
+                                    0xa9582618e03fc9aa, 0x39abdc4529b1661c};
+    struct sl_rng to = {{0}};
+
+    for (int i = 0; i < 256; i++) {
+        for (int k = 0; k < 4 && jump[i / 64] >> i % 64 & 1; k++)
+            to.s[k] ^= rng->s[k];
+        next(rng);
+    }
+    *rng = to;
 }
 
 size_t sl_sampler_scratch_bytes(uint32_t vocab)

@@ -17,13 +17,16 @@
 #define SL_BANNED (-65504.0f) /* the logit of a token that must not come */
 
 /* xoshiro256** seeded through splitmix64 (Blackman, Vigna 2018): the same
- * stream everywhere, one per query where the caller reseeds. */
+ * stream everywhere. */
 struct sl_rng {
     uint64_t s[4];
 };
 
 void sl_rng_seed(struct sl_rng *rng, uint64_t seed);
 double sl_rng_uniform(struct sl_rng *rng); /* [0, 1) with 53 bits */
+/* Goes 2^128 numbers on: to a stream that does not meet the one before
+ * (jump of prng.di.unimi.it/xoshiro256starstar.c). */
+void sl_rng_jump(struct sl_rng *rng);
 
 struct sl_sampler_config {
     double temperature; /* > 0 */

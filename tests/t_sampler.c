@@ -52,6 +52,18 @@ static void the_generator_is_xoshiro(void **state)
     assert_true(fabs(squares / 100000 - 1.0 / 3) < 0.005);
 }
 
+static void a_jump_leads_far_ahead(void **state)
+{
+    /* 2^128 steps from the state 1, 2, 3, 4: the matrix of a step over GF(2),
+     * squared 128 times. */
+    static const uint64_t want[] = {0x8c7a153956b5f3d1, 0x701f1a713401d85e,
+                                    0x6527f66a65469085, 0x8386b786c4408050};
+    struct sl_rng rng = {{1, 2, 3, 4}};
+
+    sl_rng_jump(&rng);
+    assert_memory_equal(rng.s, want, sizeof want);
+}
+
 static void the_first_of_equals_is_the_largest(void **state)
 {
     const float a[] = {1, 7, 3, 7}, b[] = {-1}, c[] = {-INFINITY, -2, -3};
@@ -147,6 +159,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_generator_is_xoshiro),
+        cmocka_unit_test(a_jump_leads_far_ahead),
         cmocka_unit_test(the_first_of_equals_is_the_largest),
         cmocka_unit_test(top_k_keeps_ties),
         cmocka_unit_test(top_p_keeps_the_token_that_crosses),
