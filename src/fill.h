@@ -1,11 +1,18 @@
 /*
- * fill.h - fills the blanks of a text, one pass of generation for each
+ * fill.h - fills the blanks of texts, one pass of generation for each blank
  *
  * The first remaining mark of the kind that is filled is the blank; the text
  * with [sop] behind it is the context, all of it visible to all of it; what
  * is generated replaces the mark, and the grown text is the context of the
  * next blank (THUDM/GLM-130B generate.py, evaluation/model.py;
  * reference-behaviour 1.6, 1.7). Works on ids over any struct sl_lm.
+ *
+ *   fill.c        texts filled together: one forward pass takes all of them
+ *   fill_text.c   one text, from blank to blank
+ *   fill_pass.c   one blank: what the model is fed next, what came of it
+ *   fill_base.c   ... by sampling
+ *   fill_beam.c   ... by beam search
+ *   fill_plan.c   what memory that takes
  */
 #ifndef SL_FILL_H
 #define SL_FILL_H
@@ -69,11 +76,53 @@ struct sl_fill_result {
 int sl_fill_workload(struct sl_workload *load, const struct sl_prompt *prompt,
                      const struct sl_hparams *hp,
                      const struct sl_fill_config *config, struct sl_error *err);
+/* The same for one text more that is filled together with those that load
+ * has. */
+int sl_fill_workload_beside(struct sl_workload *load,
+                            const struct sl_prompt *prompt,
+                            const struct sl_hparams *hp,
+                            const struct sl_fill_config *config,
+                            struct sl_error *err);
+/* Makes a load do for another one too. */
+void sl_fill_workload_cover(struct sl_workload *load,
+                            const struct sl_workload *other);
 
-/* sink may be NULL. A run that was interrupted succeeds with what it has.
- * After several blanks all answers share those before the last, so that each
- * reads as one text. Errors: as sl_fill_workload; those of the model;
- * SL_ERR_CORRUPT for logits that are not numbers. */
+/* A text of a batch. */
+struct sl_fill_text {
+    /* borrowed */
+    const struct sl_prompt *prompt;
+    struct sl_rng *rng;              /* no other text's */
+    const struct sl_fill_sink *sink; /* or NULL */
+    /* what came of it, once ended: the result, or where something was wrong
+     * with this text alone why it has none */
+    bool ended, failed;
+    struct sl_fill_result result; /* owned by the caller when ended */
+    struct sl_error err;
+};
+
+/* All of a batch: filled with one model under the same rules. */
+struct sl_fill_batch {
+    struct sl_lm *lm;
+    const struct sl_hparams *hp;
+    const struct sl_fill_config *config;
+    struct sl_fill_text *texts;
+    size_t n_texts;
+    /* Called when a text has ended; NULL: nobody wants to know. */
+    int (*ended)(void *opaque, size_t text, struct sl_error *err);
+    void *opaque;
+};
+
+/* Fills all texts, each at its own pace: every forward pass takes what each of
+ * them wants to feed next, whole prompts beside single tokens, so that all
+ * share its pass over the weights. What comes out of a text does not depend on
+ * the others. A run that was interrupted succeeds with what it has. After
+ * several blanks all answers of a text share those before the last, so that
+ * each reads as one text. A text's own error: as sl_fill_workload. Errors:
+ * those of the model, the sinks and `ended`; SL_ERR_CORRUPT for logits that
+ * are not numbers. What has ended by then stays. */
+int sl_fill_all(const struct sl_fill_batch *batch, struct sl_error *err);
+
+/* Fills one text; its own error is the function's. sink may be NULL. */
 int sl_fill(struct sl_fill_result *result, struct sl_lm *lm,
             const struct sl_prompt *prompt, const struct sl_hparams *hp,
             const struct sl_fill_config *config, struct sl_rng *rng,

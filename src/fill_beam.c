@@ -1,52 +1,77 @@
 #include "config.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/base/mem.h"
 #include "src/fill_pass.h"
 
 #define NO_SEQ UINT32_MAX
 
-/* The sequences of the live beams, beside struct sl_beam's own list. */
-struct seqs {
+/* A search and the sequences of its live beams. */
+struct sl_beams {
+    struct sl_beam *search;
     uint32_t *live, *next, *parents; /* (n_beams) */
-    struct sl_lm_item *items;        /* (n_beams) */
     int32_t *places;                 /* (n_beams, 2) position, block */
     size_t n_live;
+    uint32_t n_generated;
 };
 
-static int seqs_init(struct seqs *s, size_t n, struct sl_error *err)
+static struct sl_beams *create(size_t n)
 {
+    struct sl_beams *s = sl_zalloc_array(1, sizeof *s);
+
+    if (s == NULL)
+        return NULL;
     s->live = sl_alloc_array(n, sizeof *s->live);
     s->next = sl_alloc_array(n, sizeof *s->next);
     s->parents = sl_alloc_array(n, sizeof *s->parents);
-    s->items = sl_alloc_array(n, sizeof *s->items);
     s->places = sl_alloc_array(n, 2 * sizeof *s->places);
-    s->n_live = 0;
-    if (!s->live || !s->next || !s->parents || !s->items || !s->places)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu beams", n);
-    return 0;
+    return s;
 }
 
-static void seqs_fini(struct seqs *s, struct sl_lm *lm)
+static int create_search(struct sl_beam **b, const struct sl_pass *p,
+                         struct sl_error *err)
 {
-    for (size_t i = 0; i < s->n_live; i++) {
-        if (s->live[i] != NO_SEQ)
-            lm->ops->seq_destroy(lm, s->live[i]);
-    }
-    free(s->live);
-    free(s->next);
-    free(s->parents);
-    free(s->items);
-    free(s->places);
+    const struct sl_fill_config *c = p->c->config;
+    struct sl_beam_config config = {
+        .n_beams = c->n_beams,
+        .length_penalty = c->length_penalty,
+        .no_repeat_ngram = c->no_repeat_ngram,
+        .min_gen_length = c->min_gen_length,
+        .deterministic = c->deterministic,
+        .consider_end = true,
+        .end_ids = p->c->ends,
+        .n_end_ids = p->c->n_ends,
+        .banned = p->c->banned,
+        .n_banned = p->c->n_banned,
+    };
+
+    /* The context with [sop] is what is about to be fed. */
+    return sl_beam_create(b, &config, p->prefill, p->context->n + 1,
+                          p->c->lm->vocab, err);
+}
+
+int sl_beams_begin(struct sl_pass *p, struct sl_error *err)
+{
+    size_t n = p->c->config->n_beams;
+    struct sl_lm *lm = p->c->lm;
+    struct sl_beams *s = p->beams = create(n);
+
+    if (!s || !s->live || !s->next || !s->parents || !s->places)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu beams", n);
+    if (create_search(&s->search, p, err) != 0 ||
+        lm->ops->seq_create(lm, &s->live[0], err) != 0)
+        return -1;
+    s->n_live = 1;
+    p->first_seq = s->live[0];
+    return 0;
 }
 
 /* Gives each new beam a sequence: its parent's own where it is the first
  * child, else a fork of it. Parents without children go first, so that there
  * are never more sequences than beams. */
-static int seqs_follow(struct seqs *s, struct sl_lm *lm, size_t n_next,
-                       struct sl_error *err)
+static int follow(struct sl_beams *s, struct sl_lm *lm, size_t n_next,
+                  struct sl_error *err)
 {
     uint32_t *old = s->live;
     size_t n_old = s->n_live, k;
@@ -75,59 +100,56 @@ static int seqs_follow(struct seqs *s, struct sl_lm *lm, size_t n_next,
     return rc;
 }
 
-static int forward_all(struct sl_pass *p, struct seqs *s,
-                       const struct sl_beam *b, size_t n_generated,
-                       struct sl_error *err)
+size_t sl_beams_want(struct sl_pass *p, struct sl_lm_item *items)
 {
+    struct sl_beams *s = p->beams;
+
     for (size_t i = 0; i < s->n_live; i++) {
         int32_t *place = s->places + 2 * i;
         size_t n;
-        const int32_t *ids = sl_beam_live(b, i, &n, NULL);
+        const int32_t *ids = sl_beam_live(s->search, i, &n, NULL);
 
-        place[0] = sl_pass_position(p, n_generated, &place[1]);
-        s->items[i] = (struct sl_lm_item){
+        place[0] = sl_pass_position(p, s->n_generated - 1, &place[1]);
+        items[i] = (struct sl_lm_item){
             .seq = s->live[i],
             .ids = ids + n - 1,
             .positions = place,
-            .blocks = p->hp->position_2d ? place + 1 : NULL,
+            .blocks = p->c->hp->position_2d ? place + 1 : NULL,
             .n = 1,
             .n_context = (uint32_t)p->context->n,
             .n_logits = 1,
         };
     }
-    return p->lm->ops->forward(p->lm, s->items, s->n_live, p->logits, err);
+    return s->n_live;
 }
 
-static int search(struct sl_pass *p, struct seqs *s, struct sl_beam *b,
-                  struct sl_error *err)
+int sl_beams_feed(struct sl_pass *p, float *logits, struct sl_error *err)
 {
-    bool done = false;
+    struct sl_beams *s = p->beams;
 
-    for (size_t n = 0; n < p->max_new && !done; n++) {
-        if (n > 0 && forward_all(p, s, b, n - 1, err) != 0)
-            return sl_pass_stopped(p, err) ? 0 : -1;
-        if (sl_pass_check(p, s->n_live, err) != 0 ||
-            sl_beam_step(b, p->logits, s->parents, p->rng, &done, err) != 0 ||
-            seqs_follow(s, p->lm, sl_beam_n_live(b), err) != 0)
-            return -1;
-    }
-    return 0;
+    if (sl_beam_step(s->search, logits, s->parents, p->rng, &p->done, err) != 0)
+        return -1;
+    if (++s->n_generated == p->max_new)
+        p->done = true;
+    return follow(s, p->c->lm, sl_beam_n_live(s->search), err);
 }
 
-/* Takes the finished beams as answers: what is behind [sop], without the end
+/* Answers are the finished beams: what is behind [sop], without the end
  * token. */
-static int take_answers(struct sl_pass *p, const struct sl_beam *b,
-                        struct sl_error *err)
+int sl_beams_end(struct sl_pass *p, struct sl_error *err)
 {
+    struct sl_beam *b = p->beams->search;
     size_t begin = p->context->n + 1, n;
 
+    if (sl_beam_finish(b, err) != 0)
+        return -1;
     p->n_answers = sl_beam_n_finished(b);
     for (size_t i = 0; i < p->n_answers; i++) {
         struct sl_pass_answer *a = &p->answers[i];
         const int32_t *ids = sl_beam_finished(b, i, &n, &a->score);
 
-        for (size_t k = 0; k < p->n_ends && n > begin; k++) {
-            if (ids[n - 1] == p->ends[k]) {
+        for (size_t k = 0; k < p->c->n_ends && n > begin; k++) {
+            if (ids[n - 1] == p->c->ends[k]) {
                 n--;
                 break;
             }
@@ -138,53 +160,22 @@ static int take_answers(struct sl_pass *p, const struct sl_beam *b,
     return 0;
 }
 
-static int create_beam(struct sl_beam **b, const struct sl_pass *p,
-                       struct sl_error *err)
+void sl_beams_close(struct sl_pass *p)
 {
-    const struct sl_fill_config *c = p->config;
-    struct sl_beam_config config = {
-        .n_beams = c->n_beams,
-        .length_penalty = c->length_penalty,
-        .no_repeat_ngram = c->no_repeat_ngram,
-        .min_gen_length = c->min_gen_length,
-        .deterministic = c->deterministic,
-        .consider_end = true,
-        .end_ids = p->ends,
-        .n_end_ids = p->n_ends,
-        .banned = p->banned,
-        .n_banned = p->n_banned,
-    };
-    struct sl_ids all = {0};
-    int rc = -1;
+    struct sl_lm *lm = p->c->lm;
+    struct sl_beams *s = p->beams;
 
-    if (sl_ids_append(&all, p->context->v, p->context->n, err) == 0 &&
-        sl_ids_add(&all, p->hp->special.sop, err) == 0)
-        rc = sl_beam_create(b, &config, all.v, all.n, p->lm->vocab, err);
-    sl_ids_fini(&all);
-    return rc;
-}
-
-int sl_pass_run_beam(struct sl_pass *p, struct sl_error *err)
-{
-    struct sl_beam *b = NULL;
-    struct seqs s = {0};
-    int rc = -1;
-
-    if (seqs_init(&s, p->config->n_beams, err) != 0 ||
-        create_beam(&b, p, err) != 0 ||
-        p->lm->ops->seq_create(p->lm, &s.live[0], err) != 0)
-        goto out;
-    s.n_live = 1;
-    if (sl_pass_prefill(p, s.live[0], err) == 0)
-        rc = search(p, &s, b, err);
-    else if (sl_pass_stopped(p, err))
-        rc = 0;
-    if (rc == 0)
-        rc = sl_beam_finish(b, err);
-    if (rc == 0)
-        rc = take_answers(p, b, err);
-out:
-    seqs_fini(&s, p->lm);
-    sl_beam_destroy(b);
-    return rc;
+    p->beams = NULL;
+    if (s == NULL)
+        return;
+    for (size_t i = 0; i < s->n_live; i++) {
+        if (s->live[i] != NO_SEQ)
+            lm->ops->seq_destroy(lm, s->live[i]);
+    }
+    sl_beam_destroy(s->search);
+    free(s->live);
+    free(s->next);
+    free(s->parents);
+    free(s->places);
+    free(s);
 }

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,6 +133,17 @@ fail:
 
 /* --- second step: memory -------------------------------------------------- */
 
+/* Pages of the whole cache. More than a cache can number are more than any
+ * memory holds, and refused for that. */
+static uint32_t kv_pages(const struct sl_workload *w)
+{
+    uint64_t each =
+        sl_kv_pages_needed(w->n_sequences, w->max_tokens, w->shared_tokens);
+
+    return each > UINT32_MAX / w->n_texts ? UINT32_MAX
+                                          : (uint32_t)each * w->n_texts;
+}
+
 static void count_fixed(struct sl_runtime *rt)
 {
     const struct sl_hparams *hp = &rt->mf.hp;
@@ -145,10 +157,9 @@ static void count_fixed(struct sl_runtime *rt)
         .n_layers = hp->n_layers,
         .n_heads = hp->n_heads,
         .head_dim = hp->hidden / hp->n_heads,
-        .n_pages = (uint32_t)sl_kv_pages_needed(w->n_sequences, w->max_tokens,
-                                                w->shared_tokens),
+        .n_pages = kv_pages(w),
         /* One more than is alive: a fork exists before its parent ends. */
-        .n_sequences = 2 * w->n_sequences,
+        .n_sequences = 2 * w->n_sequences * w->n_texts,
         .max_tokens = w->max_tokens,
         .f16 = rt->int8,
     };
@@ -215,21 +226,25 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_memory *m = &rt->memory;
     char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], kv[SL_SIZE_TEXT],
-        act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT];
+        act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT], texts[32];
+    bool batch = rt->load.n_texts > 1;
 
+    snprintf(texts, sizeof texts, "%u texts of ", rt->load.n_texts);
     return sl_fail(
         err, SL_ERR_BUDGET,
         "--ram %s is too small: the least that works here is %s (--ram %lluK): "
-        "program and tokenizer %s, KV cache for %u tokens%s %s, activations "
+        "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
         "and logits of %u positions %s, norms, ring and the rest %s; a "
-        "smaller --out-seq-length or fewer beams need less",
+        "smaller %s--out-seq-length or fewer beams need less",
         sl_size_format(budget, m->budget), sl_size_format(least, m->least),
         (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
-        rt->load.max_tokens, rt->load.n_sequences > 1 ? " a sequence" : "",
+        batch ? texts : "", rt->load.max_tokens,
+        rt->load.n_sequences > 1 ? " a sequence" : "",
         sl_size_format(kv, m->kv), rt->load.pass_positions,
         sl_size_format(act, m->activations + m->logits),
         sl_size_format(rest, m->least - m->program - m->kv - m->activations -
-                                 m->logits));
+                                 m->logits),
+        batch ? "--batch, a smaller " : "");
 }
 
 static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
@@ -333,7 +348,9 @@ int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
     if (rt->plan.home != NULL)
         return sl_fail(err, SL_ERR_INTERNAL, "a plan was made already");
     rt->load = *load;
-    if (load->max_tokens < load->pass_positions)
+    if (load->n_texts == 0)
+        rt->load.n_texts = 1;
+    if (load->n_texts <= 1 && load->max_tokens < load->pass_positions)
         rt->load.max_tokens = load->pass_positions;
     count_fixed(rt);
     if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0 ||

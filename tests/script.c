@@ -80,6 +80,7 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
 
     if (failing(s, err) != 0)
         return -1;
+    s->forwards++;
     for (size_t i = 0; i < n; i++) {
         struct seq *q = &s->seqs[items[i].seq];
 

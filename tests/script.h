@@ -26,6 +26,7 @@ struct script {
     struct seq last; /* the sequence of the last forward's first item */
     size_t n_alive, most_alive;
     int calls, fail_at; /* forward and fork count; -1: never */
+    int forwards;
     enum sl_code fail_code;
     int32_t favourite; /* an id the model likes best, or -1 */
     int end_at;        /* position at which it wants to end, or -1 */

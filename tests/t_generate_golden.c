@@ -25,7 +25,8 @@ struct fixture {
 static int open_fixture(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    struct sl_workload load = {MAX_BEAMS, MAX_TOKENS, 2, MAX_TOKENS, MAX_BEAMS};
+    struct sl_workload load = {MAX_BEAMS,  MAX_TOKENS, 2,
+                               MAX_TOKENS, MAX_BEAMS,  1};
     struct sl_runtime_config config = {.threads = 2};
     struct sl_convert_result result;
     struct sl_convert_options o;

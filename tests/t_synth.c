@@ -292,7 +292,7 @@ static void logits_are_finite(void **state)
                               .n = 4,
                               .n_context = 3,
                               .n_logits = 4};
-    struct sl_workload load = {1, 8, 0, 4, 4};
+    struct sl_workload load = {1, 8, 0, 4, 4, 1};
     float *logits = malloc(4 * odd.vocab * sizeof *logits);
 
     for (size_t i = 0; i < sizeof quants / sizeof *quants; i++) {

@@ -1,0 +1,140 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+#include "src/fill_pass.h"
+
+static bool by_beams(const struct sl_pass *p)
+{
+    return p->c->config->strategy == SL_STRATEGY_BEAM;
+}
+
+int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block)
+{
+    bool two = p->c->hp->position_2d;
+
+    *block = 0;
+    /* 2-D: the mask's place for all that is generated, and for [gMASK] too;
+     * the second position counts from 1 at [sop]. */
+    if (two)
+        *block = (int32_t)(n + 2);
+    if (two || !p->gmask)
+        return (int32_t)p->mask_at;
+    return (int32_t)(p->context->n + 1 + n);
+}
+
+/* Lays out the first thing to be fed: context and [sop]. */
+static int make_prefill(struct sl_pass *p, struct sl_error *err)
+{
+    const struct sl_hparams *hp = p->c->hp;
+    size_t n = p->context->n;
+    int32_t *ids = sl_alloc_array(n + 1, 3 * sizeof *ids), *positions, *blocks;
+
+    if (ids == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu positions",
+                       n + 1);
+    positions = ids + n + 1;
+    blocks = positions + n + 1;
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = p->context->v[i];
+        positions[i] = (int32_t)i;
+        blocks[i] = 0;
+    }
+    ids[n] = hp->special.sop;
+    positions[n] = (int32_t)(p->gmask && !hp->position_2d ? n : p->mask_at);
+    blocks[n] = 1;
+    p->prefill = ids;
+    return 0;
+}
+
+int sl_pass_begin(struct sl_pass *p, struct sl_error *err)
+{
+    p->running = true;
+    p->done = false;
+    p->n_answers = 0;
+    for (size_t i = 0; i < sl_fill_room(p->c->config); i++)
+        p->answers[i].ids.n = 0;
+    if (make_prefill(p, err) != 0)
+        return -1;
+    return by_beams(p) ? sl_beams_begin(p, err) : sl_base_begin(p, err);
+}
+
+static size_t want_prefill(const struct sl_pass *p, struct sl_lm_item *item)
+{
+    size_t n = p->context->n + 1;
+
+    *item = (struct sl_lm_item){
+        .seq = p->first_seq,
+        .ids = p->prefill,
+        .positions = p->prefill + n,
+        .blocks = p->c->hp->position_2d ? p->prefill + 2 * n : NULL,
+        .n = (uint32_t)n,
+        .n_context = (uint32_t)(n - 1),
+        .n_logits = 1,
+    };
+    return 1;
+}
+
+size_t sl_pass_want(struct sl_pass *p, struct sl_lm_item *items)
+{
+    if (p->prefill != NULL)
+        p->n_rows = want_prefill(p, items);
+    else if (by_beams(p))
+        p->n_rows = sl_beams_want(p, items);
+    else
+        p->n_rows = sl_base_want(p, items);
+    return p->n_rows;
+}
+
+/* Before tokens are chosen: notes the time of the first. */
+static int check(struct sl_pass *p, const float *logits, struct sl_error *err)
+{
+    size_t n = p->n_rows * p->c->lm->vocab;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(logits[i]))
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "the model's output is not a number (logit %zu of "
+                           "%zu): damaged weights? 'sluice verify' tells",
+                           i, n);
+    }
+    p->n_generated++;
+    if (p->first_token_ns == 0)
+        p->first_token_ns = sl_clock_ns() - p->c->start_ns;
+    return 0;
+}
+
+int sl_pass_feed(struct sl_pass *p, float *logits, struct sl_error *err)
+{
+    free(p->prefill);
+    p->prefill = NULL;
+    if (check(p, logits, err) != 0)
+        return -1;
+    return by_beams(p) ? sl_beams_feed(p, logits, err)
+                       : sl_base_feed(p, logits, err);
+}
+
+int sl_pass_end(struct sl_pass *p, struct sl_error *err)
+{
+    if (by_beams(p))
+        return sl_beams_end(p, err);
+    p->n_answers = 1;
+    p->answers[0].score = 0;
+    return 0;
+}
+
+void sl_pass_close(struct sl_pass *p)
+{
+    if (!p->running)
+        return;
+    p->running = false;
+    free(p->prefill);
+    p->prefill = NULL;
+    if (by_beams(p))
+        sl_beams_close(p);
+    else
+        sl_base_close(p);
+}

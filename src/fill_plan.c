@@ -1,0 +1,124 @@
+#include "config.h"
+
+#include "src/fill_pass.h"
+
+size_t sl_fill_room(const struct sl_fill_config *c)
+{
+    return c->strategy == SL_STRATEGY_BEAM ? c->n_beams : 1;
+}
+
+int sl_fill_check_length(size_t n, const struct sl_hparams *hp,
+                         const struct sl_fill_config *config,
+                         struct sl_error *err)
+{
+    if (n > hp->max_positions)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "text too long: %zu tokens, the model's longest "
+                       "sequence is %u",
+                       n, hp->max_positions);
+    if (config->out_seq_length <= n + 1)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "text too long: %zu tokens with [sop] leave no room "
+                       "for an answer within --out-seq-length %u; shorten "
+                       "the text or raise it to at least %zu",
+                       n + 1, config->out_seq_length, n + 2);
+    return 0;
+}
+
+static uint32_t largest(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* A batch beyond this is beyond every memory too, and refused for that. */
+static uint32_t sum(uint32_t a, uint32_t b)
+{
+    return a > UINT32_MAX - b ? UINT32_MAX : a + b;
+}
+
+/* What one text needs. */
+static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
+                   const struct sl_hparams *hp,
+                   const struct sl_fill_config *config, struct sl_error *err)
+{
+    uint32_t beams = (uint32_t)sl_fill_room(config), first, shared = 2;
+    size_t n_marks = 0;
+
+    for (size_t i = 0; prompt != NULL && i < prompt->ids.n; i++)
+        n_marks += prompt->ids.v[i] == prompt->mask;
+    if (prompt != NULL && n_marks == 0) {
+        /* nothing to generate: the least there can be */
+        *one = (struct sl_workload){1, 2, 0, 1, 1, 1};
+        return 0;
+    }
+    /* The longest context: one token less than a pass may hold. With several
+     * blanks the text grows from pass to pass, up to that at most; a blank
+     * that stays empty makes it shorter by its mark. */
+    first = largest(config->out_seq_length, 2) - 1;
+    if (first > hp->max_positions)
+        first = hp->max_positions + 1;
+    if (prompt != NULL) {
+        if (sl_fill_check_length(prompt->ids.n, hp, config, err) != 0)
+            return -1;
+        shared = (uint32_t)(prompt->ids.n + 1 - (n_marks - 1));
+        if (n_marks == 1)
+            first = (uint32_t)prompt->ids.n + 1;
+    }
+    *one = (struct sl_workload){
+        .n_sequences = beams,
+        .max_tokens = config->out_seq_length,
+        .shared_tokens = shared,
+        .pass_positions = largest(first, beams),
+        .pass_logits = beams,
+        .n_texts = 1,
+    };
+    return 0;
+}
+
+/* What holds for each text; 0 shared tokens: none is filled. */
+static void cover_text(struct sl_workload *load, const struct sl_workload *w)
+{
+    load->n_sequences = largest(load->n_sequences, w->n_sequences);
+    load->max_tokens = largest(load->max_tokens, w->max_tokens);
+    if (load->shared_tokens == 0 ||
+        (w->shared_tokens != 0 && w->shared_tokens < load->shared_tokens))
+        load->shared_tokens = w->shared_tokens;
+}
+
+void sl_fill_workload_cover(struct sl_workload *load,
+                            const struct sl_workload *w)
+{
+    cover_text(load, w);
+    load->pass_positions = largest(load->pass_positions, w->pass_positions);
+    load->pass_logits = largest(load->pass_logits, w->pass_logits);
+    load->n_texts = largest(load->n_texts, w->n_texts);
+}
+
+int sl_fill_workload(struct sl_workload *load, const struct sl_prompt *prompt,
+                     const struct sl_hparams *hp,
+                     const struct sl_fill_config *config, struct sl_error *err)
+{
+    struct sl_workload one;
+
+    if (measure(&one, prompt, hp, config, err) != 0)
+        return -1;
+    sl_fill_workload_cover(load, &one);
+    return 0;
+}
+
+int sl_fill_workload_beside(struct sl_workload *load,
+                            const struct sl_prompt *prompt,
+                            const struct sl_hparams *hp,
+                            const struct sl_fill_config *config,
+                            struct sl_error *err)
+{
+    struct sl_workload one;
+
+    if (measure(&one, prompt, hp, config, err) != 0)
+        return -1;
+    cover_text(load, &one);
+    load->pass_positions = sum(load->pass_positions, one.pass_positions);
+    load->pass_logits = sum(load->pass_logits, one.pass_logits);
+    load->n_texts = sum(load->n_texts, one.n_texts);
+    return 0;
+}

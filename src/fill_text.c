@@ -1,0 +1,214 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/fill_pass.h"
+
+/* Index of the first mark of the kind, n if there is none. */
+static size_t find_mark(const struct sl_ids *ids, int32_t mark)
+{
+    size_t i = 0;
+
+    while (i < ids->n && ids->v[i] != mark)
+        i++;
+    return i;
+}
+
+static int emit_until(struct sl_text *t, size_t end, bool blank,
+                      struct sl_error *err)
+{
+    const struct sl_fill_sink *sink = t->pass.sink;
+    size_t begin = t->emitted;
+
+    if (sink == NULL || end <= begin)
+        return 0;
+    t->emitted = end;
+    return sink->ids(sink->opaque, t->ids.v + begin, end - begin, blank, err);
+}
+
+/* text with its mark replaced by an answer of the pass */
+static int make_answer(struct sl_fill_answer *a, const struct sl_text *t,
+                       const struct sl_pass_answer *from, struct sl_error *err)
+{
+    size_t at = t->pass.mask_at;
+
+    a->blanks = sl_alloc_array(t->n_blanks + 1, sizeof *a->blanks);
+    if (a->blanks == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an answer");
+    if (t->n_blanks > 0)
+        memcpy(a->blanks, t->blanks, t->n_blanks * sizeof *a->blanks);
+    a->blanks[t->n_blanks] = (struct sl_fill_span){at, at + from->ids.n};
+    a->n_blanks = t->n_blanks + 1;
+    a->score = from->score;
+    if (sl_ids_append(&a->ids, t->ids.v, at, err) != 0 ||
+        sl_ids_append(&a->ids, from->ids.v, from->ids.n, err) != 0)
+        return -1;
+    return sl_ids_append(&a->ids, t->ids.v + at + 1, t->ids.n - at - 1, err);
+}
+
+static void drop_answers(struct sl_fill_result *r)
+{
+    for (size_t i = 0; i < r->n_answers; i++) {
+        sl_ids_fini(&r->answers[i].ids);
+        free(r->answers[i].blanks);
+    }
+    r->n_answers = 0;
+}
+
+void sl_fill_result_fini(struct sl_fill_result *r)
+{
+    drop_answers(r);
+    free(r->answers);
+    *r = (struct sl_fill_result){0};
+}
+
+/* Makes the first answer the text that goes on. */
+static int adopt_best(struct sl_text *t, struct sl_error *err)
+{
+    const struct sl_fill_answer *best = &t->result.answers[0];
+    struct sl_fill_span *blanks =
+        sl_alloc_array(best->n_blanks, sizeof *blanks);
+
+    if (blanks == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an answer");
+    memcpy(blanks, best->blanks, best->n_blanks * sizeof *blanks);
+    free(t->blanks);
+    t->blanks = blanks;
+    t->n_blanks = best->n_blanks;
+    t->ids.n = 0;
+    return sl_ids_append(&t->ids, best->ids.v, best->ids.n, err);
+}
+
+int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
+                 struct sl_fill_text *io, struct sl_error *err)
+{
+    struct sl_pass *p = &t->pass;
+    size_t n = sl_fill_room(c->config);
+
+    t->io = io;
+    t->mask = io->prompt->mask;
+    p->c = c;
+    p->rng = io->rng;
+    p->sink = io->sink;
+    p->gmask = io->prompt->gmask;
+    p->context = &t->ids;
+    t->result.answers = sl_zalloc_array(n, sizeof *t->result.answers);
+    p->answers = sl_zalloc_array(n, sizeof *p->answers);
+    if (t->result.answers == NULL || p->answers == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu answers", n);
+    return sl_ids_append(&t->ids, io->prompt->ids.v, io->prompt->ids.n, err);
+}
+
+static int begin_blank(struct sl_text *t, struct sl_error *err)
+{
+    const struct sl_fill_config *config = t->pass.c->config;
+    struct sl_pass *p = &t->pass;
+
+    if (emit_until(t, p->mask_at, false, err) != 0 ||
+        sl_fill_check_length(t->ids.n, p->c->hp, config, err) != 0)
+        return -1;
+    if (p->sink != NULL &&
+        p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
+        return -1;
+    p->max_new = (uint32_t)(config->out_seq_length - (t->ids.n + 1));
+    return sl_pass_begin(p, err);
+}
+
+/* The text goes on with the best of the pass's answers. */
+static int end_blank(struct sl_text *t, struct sl_error *err)
+{
+    struct sl_fill_result *r = &t->result;
+    struct sl_pass *p = &t->pass;
+
+    if (sl_pass_end(p, err) != 0)
+        return -1;
+    sl_pass_close(p);
+    drop_answers(r);
+    for (size_t i = 0; i < p->n_answers; i++) {
+        r->n_answers++;
+        if (make_answer(&r->answers[i], t, &p->answers[i], err) != 0)
+            return -1;
+    }
+    if (adopt_best(t, err) != 0)
+        return -1;
+    /* BaseStrategy has handed its tokens out one by one. */
+    if (p->c->config->strategy == SL_STRATEGY_BASE)
+        t->emitted += p->answers[0].ids.n;
+    return emit_until(t, t->blanks[t->n_blanks - 1].end, true, err);
+}
+
+static void drop_last_eos(struct sl_ids *ids, const struct sl_hparams *hp)
+{
+    if (ids->n > 0 && ids->v[ids->n - 1] == hp->special.eos)
+        ids->n--;
+}
+
+static int end_text(struct sl_text *t, struct sl_error *err)
+{
+    const struct sl_hparams *hp = t->pass.c->hp;
+    struct sl_fill_result *r = &t->result;
+
+    drop_last_eos(&t->ids, hp);
+    if (emit_until(t, t->ids.n, false, err) != 0)
+        return -1;
+    if (r->n_answers == 0) { /* no mark at all: the text is the answer */
+        r->n_answers = 1;
+        if (sl_ids_append(&r->answers[0].ids, t->ids.v, t->ids.n, err) != 0)
+            return -1;
+    }
+    for (size_t i = 0; i < r->n_answers; i++)
+        drop_last_eos(&r->answers[i].ids, hp);
+    r->n_generated = t->pass.n_generated;
+    r->first_token_ns = t->pass.first_token_ns;
+    t->io->result = *r;
+    t->io->ended = true;
+    *r = (struct sl_fill_result){0};
+    t->over = true;
+    return 0;
+}
+
+int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
+                 struct sl_error *err)
+{
+    t->n_wanted = 0;
+    if (!t->pass.running) {
+        t->pass.mask_at = find_mark(&t->ids, t->mask);
+        if (t->pass.mask_at == t->ids.n)
+            return end_text(t, err);
+        if (begin_blank(t, err) != 0)
+            return -1;
+    }
+    t->n_wanted = sl_pass_want(&t->pass, items);
+    return 0;
+}
+
+int sl_text_feed(struct sl_text *t, float *logits, struct sl_error *err)
+{
+    if (sl_pass_feed(&t->pass, logits, err) != 0)
+        return -1;
+    return t->pass.done ? end_blank(t, err) : 0;
+}
+
+int sl_text_interrupt(struct sl_text *t, struct sl_error *err)
+{
+    t->result.interrupted = true;
+    if (end_blank(t, err) != 0)
+        return -1;
+    return end_text(t, err);
+}
+
+void sl_text_close(struct sl_text *t)
+{
+    sl_pass_close(&t->pass);
+    for (size_t i = 0; t->pass.answers && i < sl_fill_room(t->pass.c->config);
+         i++)
+        sl_ids_fini(&t->pass.answers[i].ids);
+    free(t->pass.answers);
+    free(t->blanks);
+    sl_ids_fini(&t->ids);
+    sl_fill_result_fini(&t->result);
+    t->pass.answers = NULL;
+    t->blanks = NULL;
+}
