@@ -13,6 +13,7 @@
 enum {
     OPT_INPUT_SOURCE = 0x200,
     OPT_WITH_ID,
+    OPT_BATCH,
     OPT_OUTPUT_PATH,
     OPT_OUT_SEQ_LENGTH,
     OPT_MIN_GEN_LENGTH,
@@ -42,6 +43,10 @@ static const struct argp_option options[] = {
      1},
     {"with-id", OPT_WITH_ID, 0, 0,
      "Queries are ID<TAB>TEXT; answers go to ID.txt", 1},
+    {"batch", OPT_BATCH, "N", 0,
+     "Take N lines of the file through each pass over the weights together "
+     "(default: 1)",
+     1},
     {"output-path", OPT_OUTPUT_PATH, "DIR", 0,
      "Keep answers as files there (default: ./samples, and nothing with -p)",
      1},
@@ -158,6 +163,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_WITH_ID:
         o->with_id = true;
         return 0;
+    case OPT_BATCH:
+        o->batch = (uint32_t)sl_opt_u64(state, "batch", arg, 1, 1024);
+        return 0;
     case OPT_OUTPUT_PATH:
         o->output_path = arg;
         return 0;
@@ -184,6 +192,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (o->prompt != NULL && (o->input_source != NULL || o->with_id))
             argp_error(state, "-p is one text: it goes with neither "
                               "--input-source nor --with-id");
+        if (o->batch > 1 && (o->input_source == NULL ||
+                             strcmp(o->input_source, "interactive") == 0))
+            argp_error(state, "--batch takes lines of a file together: name "
+                              "one with --input-source");
         return 0;
     default:
         return parse_fill(key, arg, state, &o->fill);
@@ -260,6 +272,7 @@ static int run(int argc, char **argv)
                 .out_seq_length = 256,
             },
         .seed = 1234,
+        .batch = 1,
     };
     const char *no_color = getenv("NO_COLOR");
     struct sl_generate g = {.o = &o};

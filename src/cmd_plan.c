@@ -14,6 +14,7 @@ struct options {
     uint32_t out_seq_length;
     uint32_t prompt_length;
     uint32_t num_beams;
+    uint32_t batch;
     bool json;
 };
 
@@ -26,6 +27,27 @@ struct report {
     struct sl_rates rates;
     size_t n_resident;
 };
+
+/* All that a step feeds. */
+static uint32_t sequences(const struct options *o)
+{
+    return o->batch * o->num_beams;
+}
+
+static struct sl_workload workload(const struct options *o)
+{
+    uint32_t positions =
+        o->prompt_length > o->num_beams ? o->prompt_length : o->num_beams;
+
+    return (struct sl_workload){
+        .n_sequences = o->num_beams,
+        .max_tokens = o->out_seq_length,
+        .shared_tokens = o->prompt_length,
+        .pass_positions = o->batch * positions,
+        .pass_logits = sequences(o),
+        .n_texts = o->batch,
+    };
+}
 
 /* --- text ------------------------------------------------------------------
  */
@@ -47,10 +69,11 @@ static void print_memory(const struct report *r)
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
     snprintf(more, sizeof more, "%u tokens, %u sequence%s",
-             r->o->out_seq_length, r->o->num_beams,
-             r->o->num_beams == 1 ? "" : "s");
+             r->o->out_seq_length, sequences(r->o),
+             sequences(r->o) == 1 ? "" : "s");
     line("KV cache", m->kv, more);
-    snprintf(more, sizeof more, "%u positions a pass", r->o->prompt_length);
+    snprintf(more, sizeof more, "%u positions a pass",
+             workload(r->o).pass_positions);
     line("activations", m->activations, more);
     line("logits", m->logits, "");
     snprintf(more, sizeof more, "%u slots of %s", r->plan->n_slots,
@@ -124,8 +147,8 @@ static void print_text(const struct report *r)
            sl_size_format(dram, (uint64_t)r->rates.dram_bps));
     puts("\nPredicted (the physical limit of this plan)");
     print_floor("one token", &r->decode, 1);
-    if (r->o->num_beams > 1)
-        print_floor("one step of all beams", &r->decode, r->o->num_beams);
+    if (sequences(r->o) > 1)
+        print_floor("one step of all sequences", &r->decode, sequences(r->o));
     print_homes(r->plan);
 }
 
@@ -169,7 +192,7 @@ static void print_json(const struct report *r)
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps, "decode",
-        floor_json(&r->decode, r->o->num_beams), "homes", homes);
+        floor_json(&r->decode, sequences(r->o)), "homes", homes);
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -182,14 +205,7 @@ static void print_json(const struct report *r)
 
 static int plan(const struct options *o, struct sl_error *err)
 {
-    struct sl_workload w = {
-        .n_sequences = o->num_beams,
-        .max_tokens = o->out_seq_length,
-        .shared_tokens = o->prompt_length,
-        .pass_positions =
-            o->prompt_length > o->num_beams ? o->prompt_length : o->num_beams,
-        .pass_logits = o->num_beams,
-    };
+    struct sl_workload w = workload(o);
     struct report r = {.o = o};
     struct sl_runtime *rt;
     int rc;
@@ -221,7 +237,7 @@ static int plan(const struct options *o, struct sl_error *err)
     return rc;
 }
 
-enum { OPT_OUT = 0x200, OPT_PROMPT, OPT_BEAMS, OPT_JSON };
+enum { OPT_OUT = 0x200, OPT_PROMPT, OPT_BEAMS, OPT_BATCH, OPT_JSON };
 
 static const struct argp_option options[] = {
     {"out-seq-length", OPT_OUT, "N", 0,
@@ -229,6 +245,8 @@ static const struct argp_option options[] = {
     {"prompt-length", OPT_PROMPT, "N", 0,
      "Tokens of the prompt (default: half of --out-seq-length)", 0},
     {"num-beams", OPT_BEAMS, "N", 0, "Beams of a beam search (default 1)", 0},
+    {"batch", OPT_BATCH, "N", 0,
+     "Texts that go through each pass together (default 1)", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
     {0},
 };
@@ -251,6 +269,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_BEAMS:
         o->num_beams = (uint32_t)sl_opt_u64(state, "num-beams", arg, 1, 1024);
+        return 0;
+    case OPT_BATCH:
+        o->batch = (uint32_t)sl_opt_u64(state, "batch", arg, 1, 1024);
         return 0;
     case OPT_JSON:
         o->json = true;
@@ -290,6 +311,7 @@ static int run(int argc, char **argv)
         .run.log = &log,
         .out_seq_length = 256,
         .num_beams = 1,
+        .batch = 1,
     };
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);

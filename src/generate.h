@@ -3,7 +3,9 @@
  *
  *   cmd_generate.c      options, start and end
  *   generate_modes.c    -p, interactive, file
- *   generate_query.c    one query: fill its blanks, print and keep answers
+ *   generate_file.c     the lines of a file, in groups
+ *   generate_query.c    queries: fill their blanks, print and keep answers
+ *   generate_json.c     ... as JSON
  *   generate_show.c     ids to the text on the terminal
  *   generate_stats.c    what the plan is, what the run did
  */
@@ -21,10 +23,11 @@
 struct sl_generate_options {
     struct sl_runtime_config run;
     struct sl_fill_config fill;
-    const char *prompt;       /* -p; NULL: interactive or file */
+    char *prompt;             /* -p; NULL: interactive or file */
     const char *input_source; /* "interactive" or a file */
     const char *output_path;  /* NULL: keep no files */
     uint64_t seed;
+    uint32_t batch; /* lines of a file filled together */
     bool with_id, print_all_beams, json, stats;
 };
 
@@ -34,7 +37,7 @@ struct sl_generate {
     struct sl_tokenizer *tokenizer;
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
-    struct sl_rng rng;
+    struct sl_rng rng;       /* of the next query */
     bool color;              /* standard output is a terminal that wants it */
     bool started;            /* the runtime is */
     uint64_t first_token_ns; /* of the first query, from its beginning */
@@ -43,7 +46,7 @@ struct sl_generate {
 /* A query as a mode found it. */
 struct sl_query {
     const char *id; /* NULL: none */
-    const char *text;
+    char *text;
     size_t n_text;
     int64_t line; /* of the input file, from 0; -1: not from a file */
 };
@@ -53,21 +56,68 @@ int sl_generate_prompt(struct sl_generate *g);
 int sl_generate_interactive(struct sl_generate *g);
 int sl_generate_file(struct sl_generate *g);
 
+/* Plans, takes the memory, starts to read. */
+int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
+                      struct sl_error *err);
+/* Reports what is wrong with one query. */
+void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
+                        struct sl_error *err);
+
+/* -- generate_file.c -- */
+
+/* All lines of a file. *n_bad counts those that were wrong. */
+int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
+                      size_t *n_bad, bool *interrupted, struct sl_error *err);
+
 /* -- generate_query.c -- */
 
-/* How the answers of a query are printed. */
-enum sl_show { SL_SHOW_TEXT, SL_SHOW_STYLED, SL_SHOW_JSON };
+/* A query on its way. */
+struct sl_work {
+    const struct sl_query *q;
+    struct sl_prompt prompt;
+    struct sl_rng rng;
+    struct sl_run_stats before, after;
+    uint64_t start_ns, end_ns;
+};
 
-/* Does a query from tokens to files. Errors: SL_ERR_USAGE for what is wrong
- * with this query alone; after others nothing more can be generated.
- * *interrupted: on request, with what there was. */
-int sl_generate_query(struct sl_generate *g, const struct sl_query *q,
-                      enum sl_show show, bool *interrupted,
-                      struct sl_error *err);
-/* Adds the query to what the runtime will be planned for. Errors: as
- * sl_generate_query. */
+/* Queries that are filled together. */
+struct sl_group {
+    struct sl_generate *g;
+    struct sl_work *works;      /* (room), owned */
+    struct sl_fill_text *texts; /* (room), owned; text i belongs to work i */
+    size_t n, room;
+    /* Called when a work's text has ended. */
+    int (*ended)(void *opaque, struct sl_error *err);
+    void *opaque;
+};
+
+int sl_group_init(struct sl_group *group, struct sl_generate *g, size_t room,
+                  struct sl_error *err);
+/* Adds a query (borrowed) that draws from rng. Errors: SL_ERR_USAGE for what
+ * is wrong with this query alone; after others nothing more can be done. */
+int sl_group_add(struct sl_group *group, const struct sl_query *q,
+                 const struct sl_rng *rng, struct sl_error *err);
+/* Fills all of them, printing nothing. Errors: as sl_fill_all. */
+int sl_group_fill(struct sl_group *group, struct sl_error *err);
+/* Prints and keeps the answers of a work; one that is alone and not yet
+ * filled is filled now, and its text shown on the way. *interrupted: what
+ * there was on request. Errors: SL_ERR_USAGE for what was wrong with this
+ * query alone. */
+int sl_group_show(struct sl_group *group, size_t i, bool *interrupted,
+                  struct sl_error *err);
+void sl_group_clear(struct sl_group *group); /* makes it empty */
+void sl_group_fini(struct sl_group *group);  /* a zeroed one is fine */
+
+/* Adds the query to what the runtime will be planned for, beside those that
+ * load has. Errors: as sl_group_add. */
 int sl_generate_measure(struct sl_generate *g, const struct sl_query *q,
                         struct sl_workload *load, struct sl_error *err);
+
+/* -- generate_json.c -- */
+
+int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
+                           const struct sl_fill_result *result,
+                           struct sl_error *err);
 
 /* -- generate_show.c -- */
 

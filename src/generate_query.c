@@ -2,80 +2,196 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/base/clock.h"
+#include "src/base/mem.h"
 #include "src/generate.h"
 #include "src/lines.h"
 #include "src/outfile.h"
 
-/* A query on its way. */
-struct work {
-    struct sl_generate *g;
-    const struct sl_query *q;
-    struct sl_prompt prompt;
-    struct sl_fill_result result;
-    struct sl_run_stats before, after;
-    uint64_t start_ns;
-};
+/* How the answers of a query are printed. */
+enum show { SHOW_TEXT, SHOW_STYLED, SHOW_JSON };
+
+static enum show show_of(const struct sl_generate *g)
+{
+    if (g->o->json)
+        return SHOW_JSON;
+    return g->o->prompt != NULL ? SHOW_TEXT : SHOW_STYLED;
+}
+
+/* --- before ----------------------------------------------------------------
+ */
+
+/* Finds what is wrong with a query before anything is made of it. */
+static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
+                   const struct sl_query *q, struct sl_workload *load,
+                   struct sl_error *err)
+{
+    struct sl_query unsplit = *q;
+    char *id;
+
+    if (g->o->with_id && q->id == NULL)
+        return sl_query_split(q->text, q->n_text, &id, &unsplit.text,
+                              &unsplit.n_text, err);
+    if (q->id != NULL && sl_outfile_check_id(q->id, err) != 0)
+        return -1;
+    if (sl_prompt_make(prompt, g->tokenizer, g->hp, q->text, q->n_text, err) !=
+        0)
+        return -1;
+    if (sl_fill_workload_beside(load, prompt, g->hp, &g->o->fill, err) == 0)
+        return 0;
+    sl_prompt_fini(prompt);
+    return -1;
+}
 
 int sl_generate_measure(struct sl_generate *g, const struct sl_query *q,
                         struct sl_workload *load, struct sl_error *err)
 {
-    struct sl_prompt p;
-    int rc;
+    struct sl_prompt prompt;
 
-    if (sl_prompt_make(&p, g->tokenizer, g->hp, q->text, q->n_text, err) != 0)
+    if (prepare(g, &prompt, q, load, err) != 0)
         return -1;
-    rc = sl_fill_workload(load, &p, g->hp, &g->o->fill, err);
-    sl_prompt_fini(&p);
-    return rc;
+    sl_prompt_fini(&prompt);
+    return 0;
 }
 
-/* Fills the blanks, showing the text on the way where it can be. */
-static int fill(struct work *w, enum sl_show show, bool stream,
-                struct sl_error *err)
+int sl_group_init(struct sl_group *group, struct sl_generate *g, size_t room,
+                  struct sl_error *err)
 {
-    struct sl_generate *g = w->g;
+    *group = (struct sl_group){.g = g, .room = room};
+    group->works = sl_zalloc_array(room, sizeof *group->works);
+    group->texts = sl_zalloc_array(room, sizeof *group->texts);
+    if (group->works != NULL && group->texts != NULL)
+        return 0;
+    sl_group_fini(group);
+    return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu queries", room);
+}
+
+int sl_group_add(struct sl_group *group, const struct sl_query *q,
+                 const struct sl_rng *rng, struct sl_error *err)
+{
+    struct sl_work *w = &group->works[group->n];
+    struct sl_workload load = {0};
+    struct sl_prompt prompt;
+
+    if (prepare(group->g, &prompt, q, &load, err) != 0)
+        return -1;
+    *w = (struct sl_work){
+        .q = q,
+        .prompt = prompt,
+        .rng = *rng,
+        .start_ns = sl_clock_ns(),
+    };
+    group->texts[group->n++] = (struct sl_fill_text){
+        .prompt = &w->prompt,
+        .rng = &w->rng,
+    };
+    return 0;
+}
+
+void sl_group_clear(struct sl_group *group)
+{
+    for (size_t i = 0; i < group->n; i++) {
+        sl_fill_result_fini(&group->texts[i].result);
+        sl_prompt_fini(&group->works[i].prompt);
+    }
+    group->n = 0;
+}
+
+void sl_group_fini(struct sl_group *group)
+{
+    sl_group_clear(group);
+    free(group->works);
+    free(group->texts);
+    *group = (struct sl_group){0};
+}
+
+/* --- filling ---------------------------------------------------------------
+ */
+
+static int text_ended(void *opaque, size_t i, struct sl_error *err)
+{
+    struct sl_group *group = opaque;
+    struct sl_generate *g = group->g;
+    struct sl_work *w = &group->works[i];
+
+    sl_runtime_stats(g->rt, &w->after);
+    w->end_ns = sl_clock_ns();
+    if (g->first_token_ns == 0)
+        g->first_token_ns = group->texts[i].result.first_token_ns;
+    return group->ended != NULL ? group->ended(group->opaque, err) : 0;
+}
+
+int sl_group_fill(struct sl_group *group, struct sl_error *err)
+{
+    struct sl_generate *g = group->g;
+    struct sl_fill_batch batch = {
+        .lm = sl_runtime_lm(g->rt),
+        .hp = g->hp,
+        .config = &g->o->fill,
+        .texts = group->texts,
+        .n_texts = group->n,
+        .ended = text_ended,
+        .opaque = group,
+    };
+    struct sl_run_stats before;
+
+    sl_runtime_stats(g->rt, &before);
+    for (size_t i = 0; i < group->n; i++) {
+        group->works[i].before = before;
+        group->works[i].start_ns = sl_clock_ns();
+    }
+    return sl_fill_all(&batch, err);
+}
+
+/* Fills the only text, showing it on the way. */
+static int fill_streaming(struct sl_group *group, bool styled,
+                          struct sl_error *err)
+{
     struct sl_shower shower = {0};
     struct sl_fill_sink sink = {sl_shower_ids, &shower};
-    bool styled = show == SL_SHOW_STYLED;
     int rc;
 
-    if (stream &&
-        sl_shower_init(&shower, stdout, g, &w->prompt, styled, err) != 0)
+    if (sl_shower_init(&shower, stdout, group->g, &group->works[0].prompt,
+                       styled, err) != 0)
         return -1;
-    if (stream && styled)
+    if (styled)
         fputs("Output: ", stdout);
-    rc = sl_fill(&w->result, sl_runtime_lm(g->rt), &w->prompt, g->hp,
-                 &g->o->fill, &g->rng, stream ? &sink : NULL, err);
-    if (rc == 0 && stream)
+    group->texts[0].sink = &sink;
+    rc = sl_group_fill(group, err);
+    group->texts[0].sink = NULL;
+    if (rc == 0 && !group->texts[0].failed)
         rc = sl_shower_end(&shower, err);
-    if (stream && !(rc != 0 && err->os_errno == EPIPE))
+    if (!(rc != 0 && err->os_errno == EPIPE))
         putchar('\n');
     sl_shower_fini(&shower);
-    if (rc == 0)
-        rc = sl_show_flush(stdout, err);
-    return rc;
+    return rc != 0 ? rc : sl_show_flush(stdout, err);
 }
 
-/* All beams, one after another. */
-static int print_beams(struct work *w, bool styled, struct sl_error *err)
+/* --- after -----------------------------------------------------------------
+ */
+
+/* The best answer, or all beams one after another. */
+static int print_answers(struct sl_generate *g, const struct sl_work *w,
+                         const struct sl_fill_result *r, bool styled,
+                         struct sl_error *err)
 {
-    for (size_t i = 0; i < w->result.n_answers; i++) {
+    size_t n_shown = g->o->print_all_beams ? r->n_answers : 1;
+
+    for (size_t i = 0; i < n_shown; i++) {
         char *text;
         size_t n;
 
-        if (sl_show_answer(&text, &n, w->g, &w->prompt, &w->result.answers[i],
-                           styled, err) != 0)
+        if (sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i], styled,
+                           err) != 0)
             return -1;
-        if (styled && w->result.n_answers > 1)
+        if (styled && n_shown > 1)
             printf("Output beam %zu: ", i);
         else if (styled)
             fputs("Output: ", stdout);
         fwrite(text, 1, n, stdout);
         putchar('\n');
-        if (styled && w->result.n_answers > 1 && sl_utf8_count(text, n) > 120)
+        if (styled && n_shown > 1 && sl_utf8_count(text, n) > 120)
             putchar('\n');
         free(text);
     }
@@ -83,10 +199,11 @@ static int print_beams(struct work *w, bool styled, struct sl_error *err)
 }
 
 /* One line for each beam asked for, empty where there is no answer. */
-static int write_answers(struct work *w, struct sl_error *err)
+static int write_answers(struct sl_generate *g, const struct sl_work *w,
+                         const struct sl_fill_result *r, struct sl_error *err)
 {
-    const struct sl_generate_options *o = w->g->o;
-    size_t n_lines = w->result.n_answers, n_all = 0, n;
+    const struct sl_generate_options *o = g->o;
+    size_t n_lines = r->n_answers, n_all = 0, n;
     char *all = NULL, *text;
     FILE *out = open_memstream(&all, &n_all);
     int rc = 0;
@@ -96,9 +213,9 @@ static int write_answers(struct work *w, struct sl_error *err)
     if (o->fill.strategy == SL_STRATEGY_BEAM)
         n_lines = o->fill.n_beams;
     for (size_t i = 0; i < n_lines && rc == 0; i++) {
-        if (i < w->result.n_answers) {
-            rc = sl_show_answer(&text, &n, w->g, &w->prompt,
-                                &w->result.answers[i], false, err);
+        if (i < r->n_answers) {
+            rc = sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i], false,
+                                err);
             if (rc == 0) {
                 fwrite(text, 1, n, out);
                 free(text);
@@ -115,142 +232,46 @@ static int write_answers(struct work *w, struct sl_error *err)
     return rc;
 }
 
-/* A JSON string needs whole characters. */
-static json_t *json_text(const char *text, size_t n)
+static int announce(const struct sl_work *w, struct sl_error *err)
 {
-    json_t *s = json_stringn(text, n);
-
-    return s != NULL ? s : json_null();
+    fputs("\nInput: ", stdout);
+    fwrite(w->prompt.text, 1, w->prompt.n_text, stdout);
+    fputs("\n\n", stdout);
+    return sl_show_flush(stdout, err);
 }
 
-static json_t *answer_json(struct work *w, size_t i, struct sl_error *err)
+int sl_group_show(struct sl_group *group, size_t i, bool *interrupted,
+                  struct sl_error *err)
 {
-    const struct sl_fill_answer *a = &w->result.answers[i];
-    json_t *blanks = json_array(), *o;
-    char *text;
-    size_t n;
-
-    for (size_t b = 0; b < a->n_blanks; b++) {
-        const struct sl_fill_span *span = &a->blanks[b];
-
-        if (sl_tokenizer_decode(w->g->tokenizer, a->ids.v + span->begin,
-                                span->end - span->begin, &text, err) != 0)
-            goto fail;
-        json_array_append_new(blanks, json_string(text));
-        free(text);
-    }
-    if (sl_show_answer(&text, &n, w->g, &w->prompt, a, false, err) != 0)
-        goto fail;
-    o = json_pack("{s:o, s:o, s:I}", "text", json_text(text, n), "blanks",
-                  blanks, "tokens", (json_int_t)a->ids.n);
-    free(text);
-    if (w->g->o->fill.strategy == SL_STRATEGY_BEAM)
-        json_object_set_new(o, "score", json_real(a->score));
-    return o;
-fail:
-    json_decref(blanks);
-    return NULL;
-}
-
-static json_t *timing_json(const struct work *w)
-{
-    double seconds = (double)(sl_clock_ns() - w->start_ns) / 1e9;
-    double decode = (double)(w->after.decode_ns - w->before.decode_ns) / 1e9;
-    uint64_t passes = (w->after.passes - w->after.prefill_passes) -
-                      (w->before.passes - w->before.prefill_passes);
-
-    return json_pack(
-        "{s:f, s:f, s:f}", "seconds", seconds, "first_token_seconds",
-        (double)w->result.first_token_ns / 1e9, "decode_tokens_per_second",
-        decode > 0 ? (double)passes / decode : 0.0);
-}
-
-static int print_json(struct work *w, struct sl_error *err)
-{
-    json_t *answers = json_array(), *o, *first;
-    int rc = 0;
-
-    for (size_t i = 0; i < w->result.n_answers; i++) {
-        json_t *a = answer_json(w, i, err);
-
-        if (a == NULL) {
-            json_decref(answers);
-            return -1;
-        }
-        json_array_append_new(answers, a);
-    }
-    o = json_object();
-    if (w->q->line >= 0)
-        json_object_set_new(o, "line", json_integer(w->q->line));
-    if (w->q->id != NULL)
-        json_object_set_new(o, "id", json_text(w->q->id, strlen(w->q->id)));
-    json_object_set_new(o, "prompt", json_text(w->q->text, w->q->n_text));
-    first = json_object_get(json_array_get(answers, 0), "text");
-    json_object_set(o, "text", first);
-    json_object_set_new(o, "answers", answers);
-    json_object_set_new(o, "tokens",
-                        json_pack("{s:I, s:I}", "prompt",
-                                  (json_int_t)w->prompt.ids.n, "generated",
-                                  (json_int_t)w->result.n_generated));
-    json_object_set_new(o, "interrupted", json_boolean(w->result.interrupted));
-    json_object_set_new(o, "timing", timing_json(w));
-    json_object_set_new(o, "stats",
-                        sl_generate_stats_json(&w->before, &w->after));
-    if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
-        rc = sl_fail_os(err, errno, "cannot write to standard output");
-    json_decref(o);
-    putchar('\n');
-    return rc != 0 ? rc : sl_show_flush(stdout, err);
-}
-
-static int show_result(struct work *w, enum sl_show show, bool streamed,
-                       struct sl_error *err)
-{
-    if (show == SL_SHOW_JSON)
-        return print_json(w, err);
-    if (!streamed)
-        return print_beams(w, show == SL_SHOW_STYLED, err);
-    return 0;
-}
-
-int sl_generate_query(struct sl_generate *g, const struct sl_query *q,
-                      enum sl_show show, bool *interrupted,
-                      struct sl_error *err)
-{
+    struct sl_generate *g = group->g;
     const struct sl_generate_options *o = g->o;
-    struct work w = {.g = g, .q = q, .start_ns = sl_clock_ns()};
-    struct sl_workload load = {0};
-    bool stream;
-    int rc;
+    struct sl_work *w = &group->works[i];
+    struct sl_fill_text *t = &group->texts[i];
+    bool styled = show_of(g) == SHOW_STYLED;
+    bool stream = !t->ended && !o->json &&
+                  !(o->print_all_beams && o->fill.strategy == SL_STRATEGY_BEAM);
+    int rc = styled ? announce(w, err) : 0;
 
-    if ((q->id != NULL && sl_outfile_check_id(q->id, err) != 0) ||
-        sl_prompt_make(&w.prompt, g->tokenizer, g->hp, q->text, q->n_text,
-                       err) != 0)
+    if (rc == 0 && !t->ended)
+        rc = stream ? fill_streaming(group, styled, err)
+                    : sl_group_fill(group, err);
+    if (rc != 0)
         return -1;
-    if (show == SL_SHOW_STYLED) {
-        fputs("\nInput: ", stdout);
-        fwrite(w.prompt.text, 1, w.prompt.n_text, stdout);
-        fputs("\n\n", stdout);
+    if (t->failed) {
+        *err = t->err;
+        return -1;
     }
-    stream = show != SL_SHOW_JSON &&
-             !(o->print_all_beams && o->fill.strategy == SL_STRATEGY_BEAM);
-    rc = sl_show_flush(stdout, err);
-    if (rc == 0)
-        rc = sl_fill_workload(&load, &w.prompt, g->hp, &o->fill, err);
-    if (rc == 0) {
-        sl_runtime_stats(g->rt, &w.before);
-        rc = fill(&w, show, stream, err);
-    }
-    if (rc == 0) {
-        sl_runtime_stats(g->rt, &w.after);
-        if (g->first_token_ns == 0)
-            g->first_token_ns = w.result.first_token_ns;
-        *interrupted = w.result.interrupted;
-        rc = show_result(&w, show, stream, err);
-    }
+    *interrupted |= t->result.interrupted;
+    if (o->json)
+        rc = sl_generate_print_json(g, w, &t->result, err);
+    else if (!stream)
+        rc = print_answers(g, w, &t->result, styled, err);
     if (rc == 0 && o->output_path != NULL)
-        rc = write_answers(&w, err);
-    sl_fill_result_fini(&w.result);
-    sl_prompt_fini(&w.prompt);
+        rc = write_answers(g, w, &t->result, err);
+    if (rc == 0 && styled) {
+        printf("\nTaken time %.2f\n\n",
+               (double)(w->end_ns - w->start_ns) / 1e9);
+        rc = sl_show_flush(stdout, err);
+    }
     return rc;
 }

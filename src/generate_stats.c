@@ -35,19 +35,23 @@ void sl_generate_print_plan(const struct sl_generate *g)
     fputc('\n', stderr);
 }
 
-static void print_speed(const struct sl_run_stats *s, uint64_t first_token_ns)
+/* A step of a text feeds one position for each of its beams. */
+static void print_speed(const struct sl_generate *g,
+                        const struct sl_run_stats *s)
 {
+    const struct sl_fill_config *fill = &g->o->fill;
+    uint32_t beams = fill->strategy == SL_STRATEGY_BEAM ? fill->n_beams : 1;
     uint64_t passes = s->passes - s->prefill_passes;
 
     fprintf(stderr, "prompt       %llu positions in %llu pass%s, %.2f s\n",
             (unsigned long long)(s->positions - s->decode_positions),
             (unsigned long long)s->prefill_passes,
             s->prefill_passes == 1 ? "" : "es", seconds(s->prefill_ns));
-    fprintf(stderr, "first token  after %.2f s\n", seconds(first_token_ns));
+    fprintf(stderr, "first token  after %.2f s\n", seconds(g->first_token_ns));
     if (passes > 0)
         fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
                 (unsigned long long)passes, seconds(s->decode_ns),
-                (double)passes / seconds(s->decode_ns));
+                (double)s->decode_positions / beams / seconds(s->decode_ns));
 }
 
 static void print_disk(const struct sl_stream_stats *s)
@@ -106,7 +110,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     char peak[SL_SIZE_TEXT], budget[SL_SIZE_TEXT];
 
     sl_runtime_stats(g->rt, &s);
-    print_speed(&s, g->first_token_ns);
+    print_speed(g, &s);
     print_disk(&s.stream);
     fprintf(stderr, "memory       peak %s of a budget of %s\n",
             sl_size_format(peak, s.peak_bytes),

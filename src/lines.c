@@ -182,11 +182,11 @@ int sl_query_split(char *query, size_t n, char **id, char **text,
         return sl_fail(err, SL_ERR_USAGE,
                        "more than one tab in the query: --with-id wants "
                        "ID<TAB>text");
+    if (memchr(query, '\0', (size_t)(tab - query)) != NULL)
+        return sl_fail(err, SL_ERR_USAGE, "a zero byte in the query's id");
     *tab = '\0';
     *id = query;
     *text = tab + 1;
     *n_text = (size_t)(query + n - tab - 1);
-    if (memchr(query, '\0', (size_t)(tab - query)) != NULL)
-        return sl_fail(err, SL_ERR_USAGE, "a zero byte in the query's id");
     return 0;
 }

@@ -37,7 +37,7 @@ size_t sl_utf8_count(const char *text, size_t n);
 size_t sl_utf8_prefix(const char *text, size_t n, size_t count);
 
 /* Splits "ID<TAB>text" at its only tab, in place. Errors: SL_ERR_USAGE when
- * there is none or more than one. */
+ * there is none or more than one; the query is unchanged then. */
 int sl_query_split(char *query, size_t n, char **id, char **text,
                    size_t *n_text, struct sl_error *err);
 

@@ -1,0 +1,237 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/generate.h"
+#include "src/lines.h"
+
+/* The lines of a file, and how far the answers have come. Lines are filled in
+ * groups of --batch; what is printed comes line by line, in order. */
+struct file {
+    struct sl_generate *g;
+    struct sl_query *queries; /* (n) one a line, empty ones too */
+    size_t n;
+    struct sl_group group;
+    size_t at, end;   /* lines of the group that are not printed yet */
+    size_t next_work; /* the first of the group that is not printed yet */
+    bool write_failed;
+    size_t *n_bad;
+    bool *interrupted;
+};
+
+static size_t count_lines(const char *text, size_t n)
+{
+    size_t lines = n > 0 && text[n - 1] != '\n';
+
+    for (size_t i = 0; i < n; i++)
+        lines += text[i] == '\n';
+    return lines;
+}
+
+static bool is_empty(const struct sl_query *q)
+{
+    return q->id == NULL && q->n_text == 0;
+}
+
+/* Takes the text apart, in place. */
+static int read_queries(struct file *f, char *text, size_t n,
+                        struct sl_error *err)
+{
+    size_t n_lines = count_lines(text, n);
+    struct sl_error unsplit;
+    char *id;
+
+    f->queries = sl_zalloc_array(n_lines + 1, sizeof *f->queries);
+    if (f->queries == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu queries",
+                       n_lines);
+    for (size_t i = 0; i < n; f->n++) {
+        struct sl_query *q = &f->queries[f->n];
+        char *line = text + i, *end = memchr(line, '\n', n - i);
+
+        q->line = (int64_t)f->n;
+        q->text = line;
+        q->n_text = end != NULL ? (size_t)(end - line) : n - i;
+        i += q->n_text + 1;
+        line[q->n_text] = '\0';
+        sl_query_strip(&q->text, &q->n_text);
+        /* One that cannot be split is reported when its turn comes. */
+        if (f->g->o->with_id &&
+            sl_query_split(q->text, q->n_text, &id, &q->text, &q->n_text,
+                           &unsplit) == 0)
+            q->id = id;
+    }
+    return 0;
+}
+
+/* What the hungriest group will need. A group is the next lines with nothing
+ * wrong, as many as a batch has. */
+static int measure(struct file *f, struct sl_workload *load,
+                   struct sl_error *err)
+{
+    struct sl_workload group = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->n; i++) {
+        const struct sl_query *q = &f->queries[i];
+
+        if (is_empty(q))
+            continue;
+        if (sl_generate_measure(f->g, q, &group, err) != 0) {
+            if (err->code != SL_ERR_USAGE)
+                return -1;
+            continue;
+        }
+        if (++n < f->g->o->batch)
+            continue;
+        sl_fill_workload_cover(load, &group);
+        group = (struct sl_workload){0};
+        n = 0;
+    }
+    sl_fill_workload_cover(load, &group);
+    return 0;
+}
+
+/* Takes the next lines until a batch is full. Every line, right or wrong, has
+ * a stream of random numbers of its own, so that what is drawn for it depends
+ * neither on the others nor on the batch. */
+static int gather(struct file *f, struct sl_error *err)
+{
+    sl_group_clear(&f->group);
+    f->next_work = 0;
+    while (f->end < f->n && f->group.n < f->group.room) {
+        const struct sl_query *q = &f->queries[f->end++];
+        struct sl_rng rng = f->g->rng;
+
+        sl_rng_jump(&f->g->rng);
+        if (!is_empty(q) && sl_group_add(&f->group, q, &rng, err) != 0 &&
+            err->code != SL_ERR_USAGE)
+            return -1;
+    }
+    return 0;
+}
+
+/* Prints all there is to a line that is not empty. */
+static int print_query(struct file *f, bool has_work, struct sl_error *err)
+{
+    const struct sl_query *q = &f->queries[f->at];
+    struct sl_workload load = {0};
+    int rc;
+
+    if (has_work)
+        rc = sl_group_show(&f->group, f->next_work, f->interrupted, err);
+    else /* wrong: says again why */
+        rc = sl_generate_measure(f->g, q, &load, err);
+    if (rc == 0 || err->code != SL_ERR_USAGE)
+        return rc;
+    sl_generate_report(f->g, q, err);
+    ++*f->n_bad;
+    return 0;
+}
+
+static int print_line(struct file *f, bool has_work, struct sl_error *err)
+{
+    const struct sl_query *q = &f->queries[f->at];
+    int rc = 0;
+
+    if (!f->g->o->json) {
+        printf("Working on No. %lld on model group 0... \n",
+               (long long)q->line);
+        rc = sl_show_flush(stdout, err);
+    }
+    if (rc == 0 && !is_empty(q))
+        rc = print_query(f, has_work, err);
+    f->next_work += has_work;
+    f->at++;
+    f->write_failed = rc != 0;
+    return rc;
+}
+
+/* Prints the lines of the group up to the first that has not ended, or all
+ * that have. */
+static int print_ended(struct file *f, bool all, struct sl_error *err)
+{
+    while (f->at < f->end) {
+        const struct sl_group *group = &f->group;
+        bool has_work = f->next_work < group->n &&
+                        group->works[f->next_work].q == &f->queries[f->at];
+
+        if (has_work && !group->texts[f->next_work].ended) {
+            if (!all)
+                return 0;
+            f->next_work++;
+            f->at++;
+            continue;
+        }
+        if (print_line(f, has_work, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int text_ended(void *opaque, struct sl_error *err)
+{
+    return print_ended(opaque, false, err);
+}
+
+/* The group has one line to fill: its text is shown as it comes. */
+static int run_alone(struct file *f, struct sl_error *err)
+{
+    while (f->at < f->end) {
+        bool has_work =
+            f->group.n > 0 && f->group.works[0].q == &f->queries[f->at];
+
+        if (print_line(f, has_work, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int run_together(struct file *f, struct sl_error *err)
+{
+    struct sl_error later;
+
+    f->group.ended = text_ended;
+    f->group.opaque = f;
+    if (sl_group_fill(&f->group, err) == 0)
+        return print_ended(f, false, err);
+    /* What is finished is not lost with the rest. */
+    if (!f->write_failed)
+        print_ended(f, true, &later);
+    return -1;
+}
+
+static int run_all(struct file *f, struct sl_error *err)
+{
+    if (sl_group_init(&f->group, f->g, f->g->o->batch, err) != 0)
+        return -1;
+    while (f->at < f->n && !*f->interrupted) {
+        if (sl_interrupt_came(f->g->interrupt))
+            return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
+        if (gather(f, err) != 0 ||
+            (f->group.room == 1 ? run_alone(f, err) : run_together(f, err)) !=
+                0)
+            return -1;
+    }
+    return sl_show_flush(stdout, err);
+}
+
+int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
+                      size_t *n_bad, bool *interrupted, struct sl_error *err)
+{
+    struct file f = {.g = g, .n_bad = n_bad, .interrupted = interrupted};
+    struct sl_workload load = {0};
+    int rc = read_queries(&f, text, n, err);
+
+    if (rc == 0)
+        rc = measure(&f, &load, err);
+    if (rc == 0 && load.n_sequences > 0)
+        rc = sl_generate_start(g, &load, err);
+    if (rc == 0)
+        rc = run_all(&f, err);
+    sl_group_fini(&f.group);
+    free(f.queries);
+    return rc;
+}

@@ -1,0 +1,97 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/generate.h"
+
+/* A JSON string needs whole characters. */
+static json_t *json_text(const char *text, size_t n)
+{
+    json_t *s = json_stringn(text, n);
+
+    return s != NULL ? s : json_null();
+}
+
+static json_t *answer_json(struct sl_generate *g, const struct sl_work *w,
+                           const struct sl_fill_answer *a, struct sl_error *err)
+{
+    json_t *blanks = json_array(), *o;
+    char *text;
+    size_t n;
+
+    for (size_t b = 0; b < a->n_blanks; b++) {
+        const struct sl_fill_span *span = &a->blanks[b];
+
+        if (sl_tokenizer_decode(g->tokenizer, a->ids.v + span->begin,
+                                span->end - span->begin, &text, err) != 0)
+            goto fail;
+        json_array_append_new(blanks, json_string(text));
+        free(text);
+    }
+    if (sl_show_answer(&text, &n, g, &w->prompt, a, false, err) != 0)
+        goto fail;
+    o = json_pack("{s:o, s:o, s:I}", "text", json_text(text, n), "blanks",
+                  blanks, "tokens", (json_int_t)a->ids.n);
+    free(text);
+    if (g->o->fill.strategy == SL_STRATEGY_BEAM)
+        json_object_set_new(o, "score", json_real(a->score));
+    return o;
+fail:
+    json_decref(blanks);
+    return NULL;
+}
+
+static json_t *timing_json(const struct sl_work *w,
+                           const struct sl_fill_result *r)
+{
+    double seconds = (double)(w->end_ns - w->start_ns) / 1e9;
+    double decode = (double)(w->after.decode_ns - w->before.decode_ns) / 1e9;
+    uint64_t passes = (w->after.passes - w->after.prefill_passes) -
+                      (w->before.passes - w->before.prefill_passes);
+
+    return json_pack("{s:f, s:f, s:f}", "seconds", seconds,
+                     "first_token_seconds", (double)r->first_token_ns / 1e9,
+                     "decode_tokens_per_second",
+                     decode > 0 ? (double)passes / decode : 0.0);
+}
+
+int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
+                           const struct sl_fill_result *r, struct sl_error *err)
+{
+    json_t *answers = json_array(), *o, *first;
+    int rc = 0;
+
+    for (size_t i = 0; i < r->n_answers; i++) {
+        json_t *a = answer_json(g, w, &r->answers[i], err);
+
+        if (a == NULL) {
+            json_decref(answers);
+            return -1;
+        }
+        json_array_append_new(answers, a);
+    }
+    o = json_object();
+    if (w->q->line >= 0)
+        json_object_set_new(o, "line", json_integer(w->q->line));
+    if (w->q->id != NULL)
+        json_object_set_new(o, "id", json_text(w->q->id, strlen(w->q->id)));
+    json_object_set_new(o, "prompt", json_text(w->q->text, w->q->n_text));
+    first = json_object_get(json_array_get(answers, 0), "text");
+    json_object_set(o, "text", first);
+    json_object_set_new(o, "answers", answers);
+    json_object_set_new(o, "tokens",
+                        json_pack("{s:I, s:I}", "prompt",
+                                  (json_int_t)w->prompt.ids.n, "generated",
+                                  (json_int_t)r->n_generated));
+    json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
+    json_object_set_new(o, "timing", timing_json(w, r));
+    json_object_set_new(o, "stats",
+                        sl_generate_stats_json(&w->before, &w->after));
+    if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
+        rc = sl_fail_os(err, errno, "cannot write to standard output");
+    json_decref(o);
+    putchar('\n');
+    return rc != 0 ? rc : sl_show_flush(stdout, err);
+}
