@@ -132,6 +132,7 @@ static void print_text(const struct report *r)
     const struct sl_hparams *hp = &r->mf->hp;
     char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
         dram[SL_SIZE_TEXT];
+    char prompt[48];
     uint64_t all = r->plan->streamed_bytes + r->plan->resident_bytes;
 
     printf("%s: %s, %u layers, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
@@ -145,10 +146,14 @@ static void print_text(const struct report *r)
            sl_size_format(disk, (uint64_t)r->rates.disk_bps));
     printf("  %-28s %10s/s measured now\n", "memory, all threads",
            sl_size_format(dram, (uint64_t)r->rates.dram_bps));
+    printf("  %-28s %8.1f GOP/s measured now\n", "matrix products, cached",
+           r->rates.ops_per_s * 1e-9);
     puts("\nPredicted (the physical limit of this plan)");
-    print_floor("one token", &r->decode, 1);
-    if (sequences(r->o) > 1)
-        print_floor("one step of all sequences", &r->decode, sequences(r->o));
+    snprintf(prompt, sizeof prompt, "the prompt%s, %u tokens",
+             r->o->batch > 1 ? "s" : "", r->o->batch * r->o->prompt_length);
+    print_floor(prompt, &r->prefill, r->o->batch * r->o->prompt_length);
+    print_floor(sequences(r->o) > 1 ? "one step of all sequences" : "one token",
+                &r->decode, sequences(r->o));
     print_homes(r->plan);
 }
 
@@ -170,9 +175,10 @@ static json_t *memory_json(const struct sl_memory *m)
 static json_t *floor_json(const struct sl_floor *f, uint32_t positions)
 {
     return json_pack(
-        "{sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
+        "{sf sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
         f->seconds > 0 ? positions / f->seconds : 0.0, "disk_seconds",
-        f->disk_s, "dram_seconds", f->dram_s, "limit", sl_limit_name(f->limit));
+        f->disk_s, "dram_seconds", f->dram_s, "compute_seconds", f->compute_s,
+        "limit", sl_limit_name(f->limit));
 }
 
 static void print_json(const struct report *r)
@@ -184,14 +190,16 @@ static void print_json(const struct report *r)
             homes,
             json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
     root = json_pack(
-        "{ss sI so s{sI sI sI sI sI} s{sf sf} so so}", "model", r->mf->path,
-        "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
+        "{ss sI so s{sI sI sI sI sI} s{sf sf sf} so so so}", "model",
+        r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
         memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
         "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
         (json_int_t)r->plan->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
-        r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps, "decode",
+        r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
+        "operations_per_s", r->rates.ops_per_s, "prefill",
+        floor_json(&r->prefill, r->o->batch * r->o->prompt_length), "decode",
         floor_json(&r->decode, sequences(r->o)), "homes", homes);
     if (root == NULL)
         return;
@@ -219,7 +227,10 @@ static int plan(const struct options *o, struct sl_error *err)
         return -1;
     rc = sl_runtime_plan(rt, &w, err);
     if (rc == 0)
-        rc = sl_runtime_floor(rt, 1, &r.decode, &r.rates, err);
+        rc = sl_runtime_floor(rt, sequences(o), &r.decode, &r.rates, err);
+    if (rc == 0)
+        rc = sl_runtime_floor(rt, o->batch * o->prompt_length, &r.prefill,
+                              &r.rates, err);
     if (rc == 0) {
         r.mf = sl_runtime_modelfile(rt);
         r.memory = sl_runtime_memory(rt);

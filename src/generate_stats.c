@@ -97,9 +97,10 @@ static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
         return -1;
     fprintf(stderr,
             "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
-            "GB/s), measured %.4f s: efficiency %.2f\n",
+            "GB/s, %.0f GOP/s), measured %.4f s: efficiency %.2f\n",
             floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
-            rates.dram_bps / 1e9, measured, floor.seconds / measured);
+            rates.dram_bps / 1e9, rates.ops_per_s / 1e9, measured,
+            floor.seconds / measured);
     return 0;
 }
 

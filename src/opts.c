@@ -56,7 +56,7 @@ static int pick(struct argp_state *state, const char *option, const char *arg,
     return 0;
 }
 
-static uint64_t parse_ram(struct argp_state *state, const char *arg)
+uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
 {
     struct sl_error err;
     uint64_t bytes = 0;
@@ -72,11 +72,30 @@ static uint64_t parse_ram(struct argp_state *state, const char *arg)
     return bytes;
 }
 
+enum sl_activations sl_opt_activations(struct argp_state *state,
+                                       const char *arg)
+{
+    static const char *const names[] = {"auto", "f32", "int8", NULL};
+
+    return (enum sl_activations)pick(state, "activations", arg, names);
+}
+
+enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg)
+{
+    static const char *const names[] = {"auto", "uring", "pread", NULL};
+
+    return (enum sl_io_kind)pick(state, "io", arg, names);
+}
+
+int sl_opt_isa(struct argp_state *state, const char *arg)
+{
+    static const char *const names[] = {"ref", "avx2", "avx512", NULL};
+
+    return pick(state, "isa", arg, names);
+}
+
 static error_t parse_run(int key, char *arg, struct argp_state *state)
 {
-    static const char *const acts[] = {"auto", "f32", "int8", NULL};
-    static const char *const ios[] = {"auto", "uring", "pread", NULL};
-    static const char *const isas[] = {"ref", "avx2", "avx512", NULL};
     struct sl_runtime_config *c = state->input;
 
     switch (key) {
@@ -84,20 +103,19 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
         c->model = arg;
         return 0;
     case OPT_RAM:
-        c->ram_bytes = parse_ram(state, arg);
+        c->ram_bytes = sl_opt_ram(state, arg);
         return 0;
     case OPT_THREADS:
         c->threads = (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
         return 0;
     case OPT_ACTIVATIONS:
-        c->activations =
-            (enum sl_activations)pick(state, "activations", arg, acts);
+        c->activations = sl_opt_activations(state, arg);
         return 0;
     case OPT_IO:
-        c->io = (enum sl_io_kind)pick(state, "io", arg, ios);
+        c->io = sl_opt_io(state, arg);
         return 0;
     case OPT_ISA:
-        c->max_isa = pick(state, "isa", arg, isas);
+        c->max_isa = sl_opt_isa(state, arg);
         c->max_isa_set = true;
         return 0;
     case OPT_VERIFY:

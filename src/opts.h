@@ -25,6 +25,7 @@ struct sl_command {
     const struct argp *argp; /* for the test that compares man pages */
 };
 
+extern const struct sl_command sl_cmd_bench;
 extern const struct sl_command sl_cmd_convert;
 extern const struct sl_command sl_cmd_inspect;
 extern const struct sl_command sl_cmd_verify;
@@ -37,6 +38,14 @@ extern const struct sl_command sl_cmd_synth;
  * -m --ram --threads --activations --io --isa --verify --trace. As an argp
  * child its input is a struct sl_runtime_config. */
 extern const struct argp sl_run_argp;
+
+/* The values of --ram (bytes, SL_RAM_LEAST or SL_RAM_AUTO), --activations,
+ * --io and --isa; a bad one is a usage error (exit 2). */
+uint64_t sl_opt_ram(struct argp_state *state, const char *arg);
+enum sl_activations sl_opt_activations(struct argp_state *state,
+                                       const char *arg);
+enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg);
+int sl_opt_isa(struct argp_state *state, const char *arg);
 
 /* The shape of a model, under SAT's names (--num-layers and so on). As an argp
  * child its input is a struct sl_config, in which it marks what was said. */

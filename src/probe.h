@@ -1,9 +1,9 @@
 /*
- * probe.h - what this machine's disk and memory can do
+ * probe.h - what this machine's disk, memory and arithmetic can do
  *
  * Short measurements for the floor (offload/plan.h): how fast this very file
- * can be read past the page cache, and how fast the threads in use read
- * DRAM. Both keep to the time and memory they are given.
+ * can be read past the page cache, how fast the threads in use read DRAM and
+ * how fast they multiply. All keep to the time and memory they are given.
  */
 #ifndef SL_PROBE_H
 #define SL_PROBE_H
@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/kernels.h"
 #include "offload/io.h"
 #include "src/base/error.h"
 #include "src/base/pool.h"
@@ -48,5 +49,20 @@ struct sl_dram_rate {
 int sl_probe_dram(struct sl_dram_rate *rate,
                   const struct sl_probe_dram_config *config,
                   struct sl_error *err);
+
+struct sl_probe_ops_config {
+    const struct sl_kernels *kernels;
+    struct sl_pool *pool;
+    enum sl_fmt fmt;
+    uint32_t group_cols; /* packed formats; 0: a scale a row */
+    enum sl_act act;
+    uint64_t most_bytes; /* to work in; 0: no bound */
+    uint64_t time_ns;    /* 0: 100 ms */
+};
+
+/* Operations/s of matrix products over data that stays in caches, a
+ * multiply-add being two. Errors: SL_ERR_NOMEM. */
+int sl_probe_ops(double *ops_per_s, const struct sl_probe_ops_config *config,
+                 struct sl_error *err);
 
 #endif

@@ -6,16 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
 #include "src/base/bytes.h"
-#include "src/base/clock.h"
-#include "src/base/pool.h"
-#include "src/cut.h"
-#include "src/exec.h"
-#include "src/kvcache.h"
 #include "src/meminfo.h"
-#include "src/probe.h"
-#include "src/runtime.h"
+#include "src/runtime_impl.h"
 #include "src/sampler.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
@@ -35,30 +28,6 @@
  * fits although a few pages more or less are resident each time. */
 #define LEAST_STEP  (256ull << 10)
 #define LEAST_SLACK (256ull << 10)
-
-struct sl_runtime {
-    struct sl_runtime_config config;
-    struct sl_modelfile mf;
-    bool mf_open;
-    struct sl_tokenizer *tokenizer;
-    struct sl_kernels kernels;
-    struct sl_pool *pool;
-    struct sl_trace *trace;
-    bool int8;
-    struct sl_workload load;
-    struct sl_cut cut;
-    struct sl_plan plan;
-    struct sl_memory memory;
-    struct sl_kv_config kv_config;
-    struct sl_kv *kv;
-    struct sl_stream *stream;
-    struct sl_exec *exec;
-    atomic_bool stop;
-    bool ended; /* stats are those of a run that is over */
-    struct sl_run_stats stats;
-    bool rates_known;
-    struct sl_rates rates;
-};
 
 /* --- first step: file and tokenizer -------------------------------------- */
 
@@ -406,24 +375,13 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
     return sl_exec_create(&rt->exec, &config, err);
 }
 
-/* Gives the memory of the weights and the cache back. */
-static void end_run(struct sl_runtime *rt)
-{
-    sl_exec_destroy(rt->exec);
-    sl_stream_close(rt->stream);
-    sl_kv_destroy(rt->kv);
-    rt->exec = NULL;
-    rt->stream = NULL;
-    rt->kv = NULL;
-}
-
 void sl_runtime_close(struct sl_runtime *rt)
 {
     struct sl_error err;
 
     if (rt == NULL)
         return;
-    end_run(rt);
+    sl_runtime_end(rt);
     sl_plan_fini(&rt->plan);
     sl_cut_fini(&rt->cut);
     sl_pool_destroy(rt->pool);
@@ -463,80 +421,19 @@ const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt)
     return &rt->plan;
 }
 
-void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
+struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt)
 {
-    struct sl_exec_stats x;
-
-    *s = rt->stats;
-    s->peak_bytes = sl_meminfo_peak();
-    if (rt->exec == NULL)
-        return;
-    sl_exec_stats(rt->exec, &x);
-    s->passes = x.passes;
-    s->prefill_passes = x.prefill_passes;
-    s->positions = x.positions;
-    s->decode_positions = x.decode_positions;
-    s->prefill_ns = x.prefill_ns;
-    s->decode_ns = x.decode_ns;
-    s->first_pass_ns = x.first_pass_ns;
-    sl_stream_stats(rt->stream, &s->stream);
+    return rt->pool;
 }
 
-/* Buffers of the two measurements stay within what the plan gives to weights;
- * reads need little to run at full rate, DRAM as much as there is. */
-#define PROBE_DISK_BYTES (16ull << 20)
-#define PROBE_LEAST      (256ull << 10)
-
-static int measure_rates(struct sl_runtime *rt, struct sl_error *err)
+const char *sl_runtime_isa(const struct sl_runtime *rt)
 {
-    uint64_t room = rt->plan.ring_bytes + rt->plan.resident_bytes;
-    struct sl_probe_disk_config disk = {
-        .path = rt->mf.path,
-        .io = rt->config.io,
-        .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
-    };
-    struct sl_probe_dram_config dram = {.pool = rt->pool};
-    struct sl_dram_rate rate;
-
-    if (disk.buffer_bytes < PROBE_LEAST)
-        disk.buffer_bytes = PROBE_LEAST;
-    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
-        return -1;
-    dram.most_bytes =
-        room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);
-    if (sl_probe_dram(&rate, &dram, err) != 0)
-        return -1;
-    rt->rates.dram_bps = rate.bps;
-    rt->rates_known = true;
-    return 0;
+    return rt->kernels.isa;
 }
 
-/* Multiply-adds of all matrices count as two operations. */
-static double operations(const struct sl_runtime *rt, uint32_t n_positions)
+bool sl_runtime_int8(const struct sl_runtime *rt)
 {
-    double n = 0;
-
-    for (size_t i = 0; i < rt->mf.n_matrices; i++)
-        n += 2.0 * rt->mf.matrices[i].geom.rows * rt->mf.matrices[i].geom.cols;
-    return n * n_positions;
-}
-
-int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
-                     struct sl_floor *floor, struct sl_rates *rates,
-                     struct sl_error *err)
-{
-    if (!rt->ended) {
-        sl_runtime_stats(rt, &rt->stats);
-        end_run(rt);
-        rt->ended = true;
-    }
-    if (!rt->rates_known && measure_rates(rt, err) != 0)
-        return -1;
-    *rates = rt->rates;
-    *floor = sl_floor_make(&rt->rates, rt->plan.streamed_bytes,
-                           rt->plan.resident_bytes + rt->memory.vectors,
-                           operations(rt, n_positions));
-    return 0;
+    return rt->int8;
 }
 
 void sl_runtime_interrupt(struct sl_runtime *rt)

@@ -15,6 +15,7 @@
 #include "offload/plan.h"
 #include "offload/stream.h"
 #include "src/base/log.h"
+#include "src/base/pool.h"
 #include "src/lm.h"
 #include "src/modelfile.h"
 #include "src/tokenizer.h"
@@ -90,6 +91,10 @@ struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
+struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
+const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
+bool sl_runtime_int8(const struct sl_runtime *rt);       /* activations */
+
 /* What the run did so far. */
 struct sl_run_stats {
     uint64_t passes, prefill_passes;
@@ -103,12 +108,24 @@ struct sl_run_stats {
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 
 /* The floor of one pass with n_positions positions, from rates measured now on
- * this machine and this file (half a second the first time). The measurement
+ * this machine and this file (half a second the first time): disk, DRAM and
+ * arithmetic. The measurement
  * needs the memory that the weights had: a run that was started ends here
  * (its statistics stay), and nothing more can be run. Errors: SL_ERR_IO. */
 int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
+
+/* The same from rates that were measured otherwise, for a pass with n_logits
+ * rows of logits; needs a plan, ends nothing. */
+struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
+                                    const struct sl_rates *rates,
+                                    uint32_t n_positions, uint32_t n_logits);
+/* The arithmetic rate of this file's formats, kernels and threads, between
+ * passes; time_ns 0: 100 ms. Takes a few MiB meanwhile. Errors: SL_ERR_NOMEM.
+ */
+int sl_runtime_measure_ops(struct sl_runtime *rt, double *ops_per_s,
+                           uint64_t time_ns, struct sl_error *err);
 
 /* Asks the run to stop at the next stage: safe in a signal handler. The pass
  * in progress ends with SL_ERR_INTERRUPTED. */

@@ -121,9 +121,37 @@ static void memory_is_measured_with_what_there_is(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void arithmetic_is_measured_for_every_format(void **state)
+{
+    static const uint32_t groups[] = {0, 0, 32, 64};
+    struct sl_kernels k;
+    struct sl_pool *pool;
+    struct sl_error err;
+
+    sl_kernels_init(&k, sl_cpu_best_isa());
+    assert_ok(sl_pool_create(&pool, 2, &err), &err);
+    for (int i = 0; i < SL_FMT_COUNT; i++) {
+        struct sl_probe_ops_config config = {
+            .kernels = &k,
+            .pool = pool,
+            .fmt = (enum sl_fmt)i,
+            .group_cols = groups[i],
+            .act = sl_fmt_packed((enum sl_fmt)i) ? SL_ACT_INT8 : SL_ACT_F32,
+            .most_bytes = i % 2 ? 1 : 0, /* the least there is */
+            .time_ns = 1,
+        };
+        double rate = 0;
+
+        assert_ok(sl_probe_ops(&rate, &config, &err), &err);
+        assert_true(rate > 1e6);
+    }
+    sl_pool_destroy(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(arithmetic_is_measured_for_every_format),
         T(any_file_and_buffer_gives_a_rate),
         T(a_file_that_cannot_be_measured_is_named),
         T(memory_is_measured_with_what_there_is),

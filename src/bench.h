@@ -1,0 +1,95 @@
+/*
+ * bench.h - how fast a model runs here, beside how fast it could
+ *
+ * One run is a budget, a prompt, a batch and a number of threads. It is taken
+ * in turns: the machine's rates are measured, then the prompt goes through the
+ * model, then tokens are decoded; so a floor and what is held against it are
+ * seconds apart, on a machine whose rates drift. While a rate is measured, some
+ * memory is taken beside the budget (twice the last-level cache, at most
+ * 512 MiB).
+ */
+#ifndef SL_BENCH_H
+#define SL_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "src/machine.h"
+#include "src/runtime.h"
+
+struct sl_bench_run {
+    uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
+    uint32_t prompt;    /* positions of each sequence */
+    uint32_t gen;       /* tokens decoded in a turn */
+    uint32_t batch;     /* sequences in a pass */
+    unsigned threads;   /* 0: one per CPU */
+    uint32_t repeat;    /* turns, after one to warm up */
+};
+
+enum sl_bench_phase { SL_BENCH_PREFILL, SL_BENCH_DECODE, SL_BENCH_PHASES };
+
+const char *sl_bench_phase_name(enum sl_bench_phase phase);
+
+struct sl_bench_spread {
+    double median, least, most;
+};
+
+/* Of one phase, over the turns; passes are those of a turn, averaged. */
+struct sl_bench_phase_result {
+    struct sl_bench_spread seconds; /* of a pass */
+    struct sl_bench_spread efficiency;
+    struct sl_floor floor; /* of a pass, medians of the turns' */
+    double positions;      /* of a pass, all sequences */
+    double disk_bytes;     /* read in a pass */
+    double dram_bytes;     /* that cross memory in a pass, at least */
+    double wait_s;         /* of a pass, waiting for the disk */
+};
+
+struct sl_bench_result {
+    struct sl_bench_run run; /* threads and repeat as they were */
+    struct sl_memory memory; /* budget and what became of it */
+    uint64_t streamed_bytes, resident_bytes;
+    double first_token_s;       /* from opening the file, nothing in memory */
+    double first_token_floor_s; /* all weights read once, and the pass */
+    struct sl_rates rates;      /* medians of the turns' */
+    const char *isa, *io;
+    bool int8; /* activations */
+    struct sl_bench_phase_result phase[SL_BENCH_PHASES];
+};
+
+struct sl_bench;
+
+/* config is copied; its ram_bytes and threads are those of the runs. Errors:
+ * SL_ERR_NOMEM. */
+int sl_bench_create(struct sl_bench **b, const struct sl_runtime_config *config,
+                    struct sl_error *err);
+void sl_bench_destroy(struct sl_bench *b); /* NULL is fine */
+
+/* Errors: those of sl_runtime_open and sl_runtime_start; SL_ERR_USAGE for a
+ * prompt that is too long. */
+int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
+                 const struct sl_bench_run *run, struct sl_error *err);
+
+/* What a page of results says of where they come from. */
+struct sl_bench_origin {
+    const char *model, *name, *quant; /* path, general.name, --quant */
+    uint64_t file_bytes;
+    struct sl_machine machine;
+    const char *command; /* the line that was typed */
+};
+
+/* bench_print.c: a line of the table, or of JSON, for each phase. */
+void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin);
+void sl_bench_print(FILE *f, const struct sl_bench_result *r);
+int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
+                        const struct sl_bench_origin *origin,
+                        struct sl_error *err);
+
+/* bench_plot.c: speed and efficiency against the budget, an SVG file. Errors:
+ * SL_ERR_IO, SL_ERR_NOSPACE. */
+int sl_bench_plot(const char *path, const struct sl_bench_result *results,
+                  size_t n, const struct sl_bench_origin *origin,
+                  struct sl_error *err);
+
+#endif

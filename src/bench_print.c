@@ -1,0 +1,187 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "src/base/bytes.h"
+#include "src/bench.h"
+
+static double per_second(double positions, double seconds)
+{
+    return seconds > 0 ? positions / seconds : 0;
+}
+
+void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin)
+{
+    const struct sl_machine *m = &origin->machine;
+    char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT];
+
+    fprintf(f, "%s: %s, %s, %s\n", origin->model, origin->name, origin->quant,
+            sl_size_format(file, origin->file_bytes));
+    fprintf(f, "%s, %u CPU%s, %s, %s; sluice %s, commit %s\n\n", m->cpu,
+            m->n_cpus, m->n_cpus == 1 ? "" : "s",
+            sl_size_format(ram, m->ram_bytes), m->kernel, PACKAGE_VERSION,
+            sl_machine_commit());
+    fprintf(f, "%-7s %6s %5s %3s %10s %9s %17s %9s %7s %7s %7s %9s %-7s %10s\n",
+            "", "", "", "", "", "tokens/s", "", "", "disk", "memory", "stall",
+            "floor", "", "efficiency");
+    fprintf(f, "%-7s %6s %5s %3s %10s %9s %17s %9s %7s %7s %7s %9s %-7s %10s\n",
+            "phase", "prompt", "batch", "thr", "RAM", "median", "least .. most",
+            "s/pass", "GB/s", "GB/s", "s/pass", "s/pass", "limit", "median");
+}
+
+static void print_phase(FILE *f, const struct sl_bench_result *r,
+                        enum sl_bench_phase phase)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+    double s = p->seconds.median;
+    char ram[SL_SIZE_TEXT], range[40];
+
+    snprintf(range, sizeof range, "%.4g .. %.4g",
+             per_second(p->positions, p->seconds.most),
+             per_second(p->positions, p->seconds.least));
+    fprintf(f,
+            "%-7s %6u %5u %3u %10s %9.4g %17s %9.4f %7.2f %7.1f %7.3f %9.4f "
+            "%-7s %10.3f\n",
+            sl_bench_phase_name(phase), r->run.prompt, r->run.batch,
+            r->run.threads, sl_size_format(ram, r->memory.budget),
+            per_second(p->positions, s), range, s, p->disk_bytes / s * 1e-9,
+            p->dram_bytes / s * 1e-9, p->wait_s, p->floor.seconds,
+            sl_limit_name(p->floor.limit), p->efficiency.median);
+}
+
+void sl_bench_print(FILE *f, const struct sl_bench_result *r)
+{
+    char resident[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
+
+    for (int p = 0; p < SL_BENCH_PHASES; p++)
+        print_phase(f, r, (enum sl_bench_phase)p);
+    fprintf(f,
+            "        %s stay, %s stream; disk %.2f GB/s, memory %.1f "
+            "GB/s, %.0f GOP/s; first token after %.2f s (floor %.2f s)\n",
+            sl_size_format(resident, r->resident_bytes),
+            sl_size_format(streamed, r->streamed_bytes),
+            r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
+            r->rates.ops_per_s * 1e-9, r->first_token_s,
+            r->first_token_floor_s);
+}
+
+static int add(json_t *to, json_t *part)
+{
+    int rc = part != NULL ? json_object_update(to, part) : -1;
+
+    json_decref(part);
+    return rc;
+}
+
+static json_t *spread_json(const char *name, const struct sl_bench_spread *s)
+{
+    char least[64], most[64];
+
+    snprintf(least, sizeof least, "%s_least", name);
+    snprintf(most, sizeof most, "%s_most", name);
+    return json_pack("{s:f, s:f, s:f}", name, s->median, least, s->least, most,
+                     s->most);
+}
+
+static json_t *run_json(const struct sl_bench_result *r,
+                        enum sl_bench_phase phase)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+    uint32_t passes = phase == SL_BENCH_PREFILL ? 1 : r->run.gen;
+
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, "
+        "s:s}",
+        "phase", sl_bench_phase_name(phase), "prompt",
+        (json_int_t)r->run.prompt, "batch", (json_int_t)r->run.batch, "threads",
+        (json_int_t)r->run.threads, "ram_bytes", (json_int_t)r->memory.budget,
+        "repeats", (json_int_t)r->run.repeat, "passes", (json_int_t)passes,
+        "positions_per_pass", (json_int_t)p->positions, "resident_bytes",
+        (json_int_t)r->resident_bytes, "streamed_bytes",
+        (json_int_t)r->streamed_bytes, "isa", r->isa, "activations",
+        r->int8 ? "int8" : "f32", "io", r->io != NULL ? r->io : "none");
+}
+
+static json_t *figures_json(const struct sl_bench_result *r,
+                            enum sl_bench_phase phase)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+    double s = p->seconds.median;
+
+    return json_pack(
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, "
+        "s:f, s:f, s:f}",
+        "tokens_per_s", per_second(p->positions, s), "tokens_per_s_least",
+        per_second(p->positions, p->seconds.most), "tokens_per_s_most",
+        per_second(p->positions, p->seconds.least), "disk_bytes_per_pass",
+        p->disk_bytes, "disk_bytes_per_s", p->disk_bytes / s,
+        "dram_bytes_per_pass", p->dram_bytes, "dram_bytes_per_s",
+        p->dram_bytes / s, "stall_seconds_per_pass", p->wait_s, "floor_seconds",
+        p->floor.seconds, "floor_disk_seconds", p->floor.disk_s,
+        "floor_dram_seconds", p->floor.dram_s, "floor_compute_seconds",
+        p->floor.compute_s, "limit", sl_limit_name(p->floor.limit),
+        "measured_disk_bytes_per_s", r->rates.disk_bps,
+        "measured_dram_bytes_per_s", r->rates.dram_bps,
+        "measured_operations_per_s", r->rates.ops_per_s);
+}
+
+static json_t *origin_json(const struct sl_bench_origin *o)
+{
+    const struct sl_machine *m = &o->machine;
+    char date[32];
+    time_t now = time(NULL);
+    struct tm tm;
+
+    gmtime_r(&now, &tm);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return json_pack("{s:s, s:s, s:s, s:I, s:{s:s, s:I, s:I, s:I, s:s}, s:s, "
+                     "s:s, s:s, s:s}",
+                     "model", o->model, "name", o->name, "quant", o->quant,
+                     "file_bytes", (json_int_t)o->file_bytes, "machine", "cpu",
+                     m->cpu, "cpus", (json_int_t)m->n_cpus, "numa_nodes",
+                     (json_int_t)m->n_numa, "ram_bytes",
+                     (json_int_t)m->ram_bytes, "kernel", m->kernel, "version",
+                     PACKAGE_VERSION, "commit", sl_machine_commit(), "date",
+                     date, "command", o->command);
+}
+
+static int print_line(FILE *f, const struct sl_bench_result *r,
+                      enum sl_bench_phase phase,
+                      const struct sl_bench_origin *origin)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+    json_t *line = json_object();
+    int rc = 0;
+
+    if (line == NULL)
+        return -1;
+    if (add(line, run_json(r, phase)) != 0 ||
+        add(line, figures_json(r, phase)) != 0 ||
+        add(line, spread_json("seconds_per_pass", &p->seconds)) != 0 ||
+        add(line, spread_json("efficiency", &p->efficiency)) != 0 ||
+        (phase == SL_BENCH_PREFILL &&
+         add(line, json_pack("{s:f, s:f}", "first_token_seconds",
+                             r->first_token_s, "first_token_floor_seconds",
+                             r->first_token_floor_s)) != 0) ||
+        add(line, origin_json(origin)) != 0 ||
+        json_dumpf(line, f, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 ||
+        fputc('\n', f) == EOF)
+        rc = -1;
+    json_decref(line);
+    return rc;
+}
+
+int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
+                        const struct sl_bench_origin *origin,
+                        struct sl_error *err)
+{
+    for (int p = 0; p < SL_BENCH_PHASES; p++) {
+        if (print_line(f, r, (enum sl_bench_phase)p, origin) != 0)
+            return sl_fail(err, SL_ERR_IO, "cannot print a result as JSON");
+    }
+    return 0;
+}

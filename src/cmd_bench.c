@@ -1,0 +1,310 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/mem.h"
+#include "src/bench.h"
+#include "src/opts.h"
+
+/* The values of an option that takes a list. */
+#define MOST_VALUES 64u
+struct list {
+    uint64_t v[MOST_VALUES];
+    bool percent[MOST_VALUES]; /* --ram: of the file's size */
+    unsigned n;
+};
+
+struct options {
+    struct sl_runtime_config run;
+    struct list ram, prompt, batch, threads;
+    uint32_t gen, repeat;
+    bool json;
+    const char *plot;
+};
+
+enum {
+    OPT_RAM = 0x100,
+    OPT_PROMPT,
+    OPT_GEN,
+    OPT_BATCH,
+    OPT_THREADS,
+    OPT_REPEAT,
+    OPT_ACTIVATIONS,
+    OPT_IO,
+    OPT_ISA,
+    OPT_JSON,
+    OPT_PLOT,
+};
+
+static const struct argp_option options[] = {
+    {0, 0, 0, 0, "What is run; every LIST has commas between its values:", 1},
+    {"model", 'm', "FILE", 0, "Model file to run (required)", 0},
+    {"ram", OPT_RAM, "LIST", 0,
+     "Budgets: bytes as in generate, N% of the file, 'least', 'auto' (default: "
+     "auto)",
+     0},
+    {"prompt", OPT_PROMPT, "LIST", 0, "Positions of a prompt (default: 128)",
+     0},
+    {"gen", OPT_GEN, "N", 0,
+     "Tokens decoded after it in each turn (default: 16)", 0},
+    {"batch", OPT_BATCH, "LIST", 0,
+     "Sequences that go through each pass together (default: 1)", 0},
+    {"threads", OPT_THREADS, "LIST", 0,
+     "Threads that compute (default: one per CPU)", 0},
+    {"repeat", OPT_REPEAT, "N", 0,
+     "Turns that are counted, after one to warm up (default: 5)", 0},
+    {0, 0, 0, 0, "How:", 2},
+    {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32 or int8", 0},
+    {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
+    {"isa", OPT_ISA, "NAME", 0,
+     "Use kernels up to ref, avx2 or avx512 (default: the best there is)", 0},
+    {0, 0, 0, 0, "What comes out:", 3},
+    {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
+    {"plot", OPT_PLOT, "FILE", 0,
+     "Draw speed and efficiency against the budget (SVG)", 0},
+    {0},
+};
+
+static void parse_ram(struct argp_state *state, struct list *l,
+                      const char *text)
+{
+    size_t n = strlen(text);
+    char number[32];
+
+    if (n == 0 || text[n - 1] != '%' || n > sizeof number) {
+        l->v[l->n] = sl_opt_ram(state, text);
+        return;
+    }
+    memcpy(number, text, n - 1);
+    number[n - 1] = '\0';
+    l->percent[l->n] = true;
+    l->v[l->n] = sl_opt_u64(state, "ram", number, 1, 1000);
+}
+
+/* Values between commas; max 0: sizes of RAM. */
+static void parse_list(struct argp_state *state, struct list *l,
+                       const char *name, const char *arg, uint64_t max)
+{
+    char *copy = strdup(arg), *rest = copy, *text;
+
+    l->n = 0;
+    while (copy != NULL && (text = strsep(&rest, ",")) != NULL) {
+        if (l->n == MOST_VALUES)
+            argp_error(state, "--%s takes at most %u values", name,
+                       MOST_VALUES);
+        l->percent[l->n] = false;
+        if (max == 0)
+            parse_ram(state, l, text);
+        else
+            l->v[l->n] = sl_opt_u64(state, name, text, 1, max);
+        l->n++;
+    }
+    free(copy);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    switch (key) {
+    case 'm':
+        o->run.model = arg;
+        return 0;
+    case OPT_RAM:
+        parse_list(state, &o->ram, "ram", arg, 0);
+        return 0;
+    case OPT_PROMPT:
+        parse_list(state, &o->prompt, "prompt", arg, 1u << 20);
+        return 0;
+    case OPT_GEN:
+        o->gen = (uint32_t)sl_opt_u64(state, "gen", arg, 1, 1u << 20);
+        return 0;
+    case OPT_BATCH:
+        parse_list(state, &o->batch, "batch", arg, 1024);
+        return 0;
+    case OPT_THREADS:
+        parse_list(state, &o->threads, "threads", arg, 1024);
+        return 0;
+    case OPT_REPEAT:
+        o->repeat = (uint32_t)sl_opt_u64(state, "repeat", arg, 1, 1000);
+        return 0;
+    case OPT_ACTIVATIONS:
+        o->run.activations = sl_opt_activations(state, arg);
+        return 0;
+    case OPT_IO:
+        o->run.io = sl_opt_io(state, arg);
+        return 0;
+    case OPT_ISA:
+        o->run.max_isa = sl_opt_isa(state, arg);
+        o->run.max_isa_set = true;
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case OPT_PLOT:
+        o->plot = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument '%s'", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (o->run.model == NULL)
+            argp_error(state, "no model file; give one with -m FILE");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp argp = {
+    options,
+    parse,
+    0,
+    "Measure how fast a model runs here, beside how fast this machine could "
+    "run it at best.",
+    0,
+    0,
+    0,
+};
+
+/* --- runs ----------------------------------------------------------------- */
+
+static uint64_t budget(const struct options *o, unsigned i, uint64_t file_bytes)
+{
+    return o->ram.percent[i]
+               ? (uint64_t)((double)file_bytes / 100 * (double)o->ram.v[i])
+               : o->ram.v[i];
+}
+
+/* The i-th run: budgets change last, so that neighbours in the table differ in
+ * what was asked to be compared. */
+static struct sl_bench_run run_at(const struct options *o, size_t i,
+                                  uint64_t file_bytes)
+{
+    struct sl_bench_run run = {.gen = o->gen, .repeat = o->repeat};
+
+    run.threads = (unsigned)o->threads.v[i % o->threads.n];
+    i /= o->threads.n;
+    run.batch = (uint32_t)o->batch.v[i % o->batch.n];
+    i /= o->batch.n;
+    run.prompt = (uint32_t)o->prompt.v[i % o->prompt.n];
+    i /= o->prompt.n;
+    run.ram_bytes = budget(o, (unsigned)i, file_bytes);
+    return run;
+}
+
+static int show(const struct options *o, const struct sl_bench_result *r,
+                const struct sl_bench_origin *origin, struct sl_error *err)
+{
+    if (o->json)
+        return sl_bench_print_json(stdout, r, origin, err);
+    sl_bench_print(stdout, r);
+    fflush(stdout);
+    return 0;
+}
+
+static int measure(const struct options *o, struct sl_bench *b,
+                   const struct sl_bench_origin *origin, struct sl_error *err)
+{
+    size_t n = (size_t)o->ram.n * o->prompt.n * o->batch.n * o->threads.n;
+    struct sl_bench_result *results = sl_zalloc_array(n, sizeof *results);
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    int rc = 0;
+
+    if (results == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu results", n);
+    if (!o->json)
+        sl_bench_print_head(stdout, origin);
+    fflush(stdout);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        struct sl_bench_run run = run_at(o, i, origin->file_bytes);
+
+        if (terminal)
+            fprintf(stderr, "\rrun %zu of %zu ...", i + 1, n);
+        rc = sl_bench_run(b, &results[i], &run, err);
+        if (terminal)
+            fputs("\r\33[K", stderr);
+        if (rc == 0)
+            rc = show(o, &results[i], origin, err);
+    }
+    if (rc == 0 && o->plot != NULL)
+        rc = sl_bench_plot(o->plot, results, n, origin, err);
+    free(results);
+    return rc;
+}
+
+static int bench(const struct options *o, const char *command,
+                 struct sl_error *err)
+{
+    struct sl_bench_origin origin = {.model = o->run.model, .command = command};
+    struct sl_modelfile mf;
+    struct sl_bench *b;
+    int rc;
+
+    if (sl_modelfile_open(&mf, o->run.model, err) != 0)
+        return -1;
+    origin.name = mf.name;
+    origin.quant = mf.quant;
+    origin.file_bytes = mf.file_bytes;
+    sl_machine_get(&origin.machine);
+    rc = sl_bench_create(&b, &o->run, err);
+    if (rc == 0) {
+        rc = measure(o, b, &origin, err);
+        sl_bench_destroy(b);
+    }
+    sl_modelfile_close(&mf);
+    return rc;
+}
+
+/* The words of a command line with blanks between them; free it. */
+static char *join(int argc, char **argv)
+{
+    size_t n = 1;
+    char *line, *at;
+
+    for (int i = 0; i < argc; i++)
+        n += strlen(argv[i]) + 1;
+    line = at = malloc(n);
+    for (int i = 0; line != NULL && i < argc; i++)
+        at += sprintf(at, "%s%s", i > 0 ? " " : "", argv[i]);
+    return line;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct options o = {
+        .run = {.log = &log, .quiet = true},
+        .ram = {.v = {SL_RAM_AUTO}, .n = 1},
+        .prompt = {.v = {128}, .n = 1},
+        .batch = {.v = {1}, .n = 1},
+        .threads = {.v = {0}, .n = 1},
+        .gen = 16,
+        .repeat = 5,
+    };
+    struct sl_error err;
+    char *command = join(argc, argv); /* argp moves the words about */
+    int rc = sl_parse_args(&argp, argc, argv, &o);
+
+    if (rc == 0 && command == NULL)
+        rc = sl_fail(&err, SL_ERR_NOMEM, "no memory for the command line");
+    else if (rc == 0)
+        rc = bench(&o, command, &err);
+    else
+        rc = SL_EXIT_USAGE;
+    free(command);
+    if (rc < 0)
+        return sl_report(&err);
+    return rc == 0 ? sl_finish_stdout(SL_EXIT_OK) : rc;
+}
+
+const struct sl_command sl_cmd_bench = {
+    .name = "bench",
+    .summary = "measure how fast a model runs, beside how fast it could",
+    .run = run,
+    .argp = &argp,
+};

@@ -1,0 +1,136 @@
+#include "config.h"
+
+#include "kernels/matmul.h"
+#include "src/base/mem.h"
+#include "src/meminfo.h"
+#include "src/probe.h"
+#include "src/runtime_impl.h"
+
+void sl_runtime_end(struct sl_runtime *rt)
+{
+    sl_exec_destroy(rt->exec);
+    sl_stream_close(rt->stream);
+    sl_kv_destroy(rt->kv);
+    rt->exec = NULL;
+    rt->stream = NULL;
+    rt->kv = NULL;
+}
+
+void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
+{
+    struct sl_exec_stats x;
+
+    *s = rt->stats;
+    s->peak_bytes = sl_meminfo_peak();
+    if (rt->exec == NULL)
+        return;
+    sl_exec_stats(rt->exec, &x);
+    s->passes = x.passes;
+    s->prefill_passes = x.prefill_passes;
+    s->positions = x.positions;
+    s->decode_positions = x.decode_positions;
+    s->prefill_ns = x.prefill_ns;
+    s->decode_ns = x.decode_ns;
+    s->first_pass_ns = x.first_pass_ns;
+    sl_stream_stats(rt->stream, &s->stream);
+}
+
+/* Buffers of the measurements stay within what the plan gives to weights;
+ * reads need little to run at full rate, DRAM as much as there is. */
+#define PROBE_DISK_BYTES (16ull << 20)
+#define PROBE_LEAST      (256ull << 10)
+
+/* The arithmetic of the layers, which is nearly all there is. */
+static int measure_ops(const struct sl_runtime *rt, double *ops_per_s,
+                       uint64_t time_ns, uint64_t most_bytes,
+                       struct sl_error *err)
+{
+    const struct sl_matrix *m = &rt->mf.matrices[0].geom;
+    struct sl_probe_ops_config config = {
+        .kernels = &rt->kernels,
+        .pool = rt->pool,
+        .fmt = m->fmt,
+        .group_cols = m->group_cols < m->cols ? m->group_cols : 0,
+        .act = rt->int8 && sl_matmul_takes_int8(&rt->kernels, m) ? SL_ACT_INT8
+                                                                 : SL_ACT_F32,
+        .most_bytes = most_bytes,
+        .time_ns = time_ns,
+    };
+
+    return sl_probe_ops(ops_per_s, &config, err);
+}
+
+int sl_runtime_measure_ops(struct sl_runtime *rt, double *ops_per_s,
+                           uint64_t time_ns, struct sl_error *err)
+{
+    return measure_ops(rt, ops_per_s, time_ns, 0, err);
+}
+
+static int measure_rates(struct sl_runtime *rt, struct sl_error *err)
+{
+    uint64_t room = rt->plan.ring_bytes + rt->plan.resident_bytes;
+    struct sl_probe_disk_config disk = {
+        .path = rt->mf.path,
+        .io = rt->config.io,
+        .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
+    };
+    struct sl_probe_dram_config dram = {.pool = rt->pool};
+    struct sl_dram_rate rate;
+
+    if (disk.buffer_bytes < PROBE_LEAST)
+        disk.buffer_bytes = PROBE_LEAST;
+    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
+        return -1;
+    dram.most_bytes =
+        room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);
+    if (sl_probe_dram(&rate, &dram, err) != 0)
+        return -1;
+    rt->rates.dram_bps = rate.bps;
+    if (measure_ops(rt, &rt->rates.ops_per_s, 0, dram.most_bytes, err) != 0)
+        return -1;
+    rt->rates_known = true;
+    return 0;
+}
+
+/* Multiply-adds count as two operations; the head runs for few positions. */
+static double operations(const struct sl_runtime *rt, uint32_t n_positions,
+                         uint32_t n_logits)
+{
+    double n = 0;
+
+    for (size_t i = 0; i < rt->mf.n_matrices; i++) {
+        const struct sl_model_matrix *m = &rt->mf.matrices[i];
+
+        n += 2.0 * m->geom.rows * m->geom.cols *
+             (m->spec.op == SL_OP_HEAD ? n_logits : n_positions);
+    }
+    return n;
+}
+
+struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
+                                    const struct sl_rates *rates,
+                                    uint32_t n_positions, uint32_t n_logits)
+{
+    return sl_floor_make(rates, rt->plan.streamed_bytes,
+                         rt->plan.resident_bytes + rt->memory.vectors,
+                         operations(rt, n_positions, n_logits));
+}
+
+int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
+                     struct sl_floor *floor, struct sl_rates *rates,
+                     struct sl_error *err)
+{
+    if (!rt->ended) {
+        sl_runtime_stats(rt, &rt->stats);
+        sl_runtime_end(rt);
+        rt->ended = true;
+    }
+    if (!rt->rates_known && measure_rates(rt, err) != 0)
+        return -1;
+    *rates = rt->rates;
+    *floor = sl_runtime_floor_at(rt, rates, n_positions,
+                                 n_positions < rt->load.pass_logits
+                                     ? n_positions
+                                     : rt->load.pass_logits);
+    return 0;
+}

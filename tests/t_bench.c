@@ -1,0 +1,230 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/bench.h"
+#include "tests/model_maker.h"
+#include "tests/support.h"
+
+static char dir[1024];
+static char path[1100];
+
+static int set_up(void **state)
+{
+    struct test_model m;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    test_model_init(&m);
+    m.hp.n_layers = 6;
+    m.hp.hidden = 128;
+    m.fmt = SL_FMT_INT8;
+    m.group_cols = 32;
+    test_model_write(path, &m);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+static const struct sl_bench_run small = {
+    .ram_bytes = SL_RAM_LEAST,
+    .prompt = 12,
+    .gen = 8,
+    .batch = 3,
+    .threads = 2,
+    .repeat = 2,
+};
+
+static void measure(struct sl_bench_result *r, const struct sl_bench_run *run)
+{
+    struct sl_runtime_config config = {.model = path, .quiet = true};
+    struct sl_bench *b;
+    struct sl_error err;
+
+    assert_ok(sl_bench_create(&b, &config, &err), &err);
+    assert_ok(sl_bench_run(b, r, run, &err), &err);
+    sl_bench_destroy(b);
+}
+
+static void check_spread(const struct sl_bench_spread *s)
+{
+    assert_true(s->least > 0);
+    assert_true(s->least <= s->median && s->median <= s->most);
+}
+
+static void a_run_from_disk_reads_what_does_not_fit(void **state)
+{
+    struct sl_bench_result r;
+    double per_pass;
+
+    measure(&r, &small);
+    assert_true(r.streamed_bytes > 0);
+    for (int p = 0; p < SL_BENCH_PHASES; p++) {
+        check_spread(&r.phase[p].seconds);
+        check_spread(&r.phase[p].efficiency);
+        assert_true(r.phase[p].floor.disk_s > 0);
+        assert_true(r.phase[p].floor.seconds > 0);
+        assert_true(r.phase[p].dram_bytes >= 2 * (double)r.streamed_bytes);
+    }
+    /* The ring is read ahead: not every pass reads the same. */
+    per_pass = r.phase[SL_BENCH_DECODE].disk_bytes / (double)r.streamed_bytes;
+    assert_true(per_pass > 0.7 && per_pass < 1.3);
+    assert_true(r.rates.disk_bps > 0 && r.rates.dram_bps > 0 &&
+                r.rates.ops_per_s > 0);
+    assert_true(r.first_token_s > 0 && r.first_token_floor_s > 0);
+    assert_int_equal(r.run.threads, 2);
+}
+
+static void positions_of_a_pass_count_the_batch(void **state)
+{
+    struct sl_bench_result r;
+
+    measure(&r, &small);
+    assert_true(r.phase[SL_BENCH_PREFILL].positions == 36);
+    assert_true(r.phase[SL_BENCH_DECODE].positions == 3);
+}
+
+static void a_run_in_memory_reads_nothing(void **state)
+{
+    struct sl_bench_run run = small;
+    struct sl_bench_result r;
+
+    run.ram_bytes = 1ull << 30;
+    measure(&r, &run);
+    assert_true(r.streamed_bytes == 0);
+    assert_true(r.phase[SL_BENCH_DECODE].disk_bytes == 0);
+    assert_true(r.phase[SL_BENCH_DECODE].floor.disk_s == 0);
+    assert_true(r.phase[SL_BENCH_DECODE].wait_s == 0);
+}
+
+static void a_prompt_beyond_the_positions_is_refused(void **state)
+{
+    struct sl_runtime_config config = {.model = path, .quiet = true};
+    struct sl_bench_run run = small;
+    struct sl_bench_result r;
+    struct sl_bench *b;
+    struct sl_error err;
+
+    run.prompt = 100000;
+    assert_ok(sl_bench_create(&b, &config, &err), &err);
+    assert_int_equal(sl_bench_run(b, &r, &run, &err), -1);
+    assert_int_equal(err.code, SL_ERR_USAGE);
+    assert_non_null(strstr(err.msg, "100000"));
+    sl_bench_destroy(b);
+}
+
+static const struct sl_bench_origin origin = {
+    .model = "m.gguf",
+    .name = "a <b> & c",
+    .quant = "int8-g32",
+    .file_bytes = 123456,
+    .machine = {.cpu = "A CPU", .n_cpus = 2},
+    .command = "sluice bench",
+};
+
+static void each_phase_is_a_line_of_json(void **state)
+{
+    static const char *const numbers[] = {
+        "prompt",
+        "batch",
+        "threads",
+        "ram_bytes",
+        "tokens_per_s",
+        "seconds_per_pass",
+        "floor_seconds",
+        "efficiency",
+        "disk_bytes_per_s",
+        "dram_bytes_per_s",
+        "stall_seconds_per_pass",
+    };
+    struct sl_bench_result r;
+    struct sl_error err;
+    char out[1100], *line, *rest;
+    uint8_t *text;
+    size_t n, lines = 0;
+    FILE *f;
+
+    measure(&r, &small);
+    snprintf(out, sizeof out, "%s/out", dir);
+    f = fopen(out, "w");
+    assert_ok(sl_bench_print_json(f, &r, &origin, &err), &err);
+    fclose(f);
+    rest = (char *)(text = test_read_file(out, &n));
+    while ((line = strsep(&rest, "\n")) != NULL && *line != '\0') {
+        json_t *root = json_loads(line, 0, NULL);
+
+        assert_non_null(root);
+        assert_string_equal(json_string_value(json_object_get(root, "phase")),
+                            lines == 0 ? "prefill" : "decode");
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            assert_true(json_is_number(json_object_get(root, numbers[i])));
+        assert_true(json_is_string(json_object_get(root, "limit")));
+        assert_true(json_is_string(json_object_get(root, "commit")));
+        assert_true(json_is_object(json_object_get(root, "machine")));
+        json_decref(root);
+        lines++;
+    }
+    assert_int_equal(lines, 2);
+    free(text);
+}
+
+static size_t count(const char *text, const char *what)
+{
+    size_t n = 0;
+
+    for (; (text = strstr(text, what)) != NULL; text++)
+        n++;
+    return n;
+}
+
+static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
+{
+    struct sl_bench_result r[3];
+    struct sl_error err;
+    char out[1100], *text;
+    size_t n;
+
+    measure(&r[0], &small);
+    r[2] = r[1] = r[0];
+    r[1].memory.budget *= 2;
+    r[2].run.prompt++;
+    snprintf(out, sizeof out, "%s/plot.svg", dir);
+    assert_ok(sl_bench_plot(out, r, 3, &origin, &err), &err);
+    text = (char *)test_read_file(out, &n);
+    assert_int_equal(count(text, "<svg "), 1);
+    assert_int_equal(count(text, "</svg>\n"), 1);
+    assert_int_equal(count(text, "RAM budget [GiB]"), 2);
+    assert_int_equal(count(text, ">tokens/s<"), 2);
+    assert_int_equal(count(text, "floor / measured"), 2);
+    /* Four panels, and the legend of two lines. */
+    assert_int_equal(count(text, "<circle"), 4 * 3 + 2);
+    /* Two lines in four panels, and the floors of two. */
+    assert_int_equal(count(text, "<polyline"), 2 * (4 + 2));
+    assert_int_equal(count(text, "a &lt;b&gt; &amp; c"), 1);
+    assert_int_equal(count(text, "nan") + count(text, "inf"), 0);
+    free(text);
+    assert_int_equal(sl_bench_plot("/none/x.svg", r, 3, &origin, &err), -1);
+    assert_non_null(strstr(err.msg, "/none/x.svg"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+        CASE(a_run_from_disk_reads_what_does_not_fit),
+        CASE(positions_of_a_pass_count_the_batch),
+        CASE(a_run_in_memory_reads_nothing),
+        CASE(a_prompt_beyond_the_positions_is_refused),
+        CASE(each_phase_is_a_line_of_json),
+        CASE(the_plot_has_axes_units_and_a_dot_for_each_result),
+#undef CASE
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
