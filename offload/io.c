@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -62,3 +63,10 @@ int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
         *err = e;
     return -1;
 }
+
+#ifndef HAVE_LIBURING
+int sl_io_uring_features(uint32_t *features)
+{
+    return -ENOSYS;
+}
+#endif

@@ -110,4 +110,8 @@ int sl_io_open_file(int *fd, bool *direct, const char *path, bool want_direct,
 int sl_io_read_full(int fd, const char *path, void *buf, uint64_t off,
                     size_t bytes, struct sl_error *err);
 
+/* The feature bits of io_uring_setup(2). Returns 0, or -errno where io_uring
+ * cannot be used (-ENOSYS also where this program was built without). */
+int sl_io_uring_features(uint32_t *features);
+
 #endif

@@ -327,3 +327,16 @@ int sl_io_uring_open(struct sl_io **io, const struct sl_io_config *config,
     *io = &u->io;
     return 0;
 }
+
+int sl_io_uring_features(uint32_t *features)
+{
+    struct io_uring_params params = {0};
+    struct io_uring ring;
+    int rc = io_uring_queue_init_params(4, &ring, &params);
+
+    if (rc != 0)
+        return rc;
+    *features = params.features;
+    io_uring_queue_exit(&ring);
+    return 0;
+}

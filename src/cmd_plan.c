@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "src/base/bytes.h"
 #include "src/opts.h"
+#include "src/survey.h"
 
 struct options {
     struct sl_runtime_config run;
@@ -15,6 +17,7 @@ struct options {
     uint32_t prompt_length;
     uint32_t num_beams;
     uint32_t batch;
+    bool measure;
     bool json;
 };
 
@@ -25,6 +28,7 @@ struct report {
     const struct sl_plan *plan;
     struct sl_floor decode, prefill;
     struct sl_rates rates;
+    double age_s; /* of the rates; 0: measured now */
     size_t n_resident;
 };
 
@@ -132,22 +136,25 @@ static void print_text(const struct report *r)
     const struct sl_hparams *hp = &r->mf->hp;
     char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
         dram[SL_SIZE_TEXT];
-    char prompt[48];
+    char prompt[48], when[64] = "  measured now";
     uint64_t all = r->plan->streamed_bytes + r->plan->resident_bytes;
 
     printf("%s: %s, %u layers, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
            sl_size_format(file, r->mf->file_bytes));
     print_memory(r);
+    if (r->age_s > 0)
+        snprintf(when, sizeof when, "  measured %.1f hours ago",
+                 r->age_s / 3600);
     puts("\nEach pass over the weights");
     printf("  %-28s %10s  %.1f %% of the weights\n", "read from disk",
            sl_size_format(streamed, r->plan->streamed_bytes),
            all ? 100.0 * (double)r->plan->streamed_bytes / (double)all : 0);
-    printf("  %-28s %10s/s measured now\n", "disk, direct reads",
-           sl_size_format(disk, (uint64_t)r->rates.disk_bps));
-    printf("  %-28s %10s/s measured now\n", "memory, all threads",
-           sl_size_format(dram, (uint64_t)r->rates.dram_bps));
-    printf("  %-28s %8.1f GOP/s measured now\n", "matrix products, cached",
-           r->rates.ops_per_s * 1e-9);
+    printf("  %-28s %10s/s%s\n", "disk, direct reads",
+           sl_size_format(disk, (uint64_t)r->rates.disk_bps), when);
+    printf("  %-28s %10s/s%s\n", "memory, all threads",
+           sl_size_format(dram, (uint64_t)r->rates.dram_bps), when);
+    printf("  %-28s %8.1f GOP/s%s\n", "matrix products, cached",
+           r->rates.ops_per_s * 1e-9, when);
     puts("\nPredicted (the physical limit of this plan)");
     snprintf(prompt, sizeof prompt, "the prompt%s, %u tokens",
              r->o->batch > 1 ? "s" : "", r->o->batch * r->o->prompt_length);
@@ -190,7 +197,7 @@ static void print_json(const struct report *r)
             homes,
             json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
     root = json_pack(
-        "{ss sI so s{sI sI sI sI sI} s{sf sf sf} so so so}", "model",
+        "{ss sI so s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
         r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
         memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
         "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
@@ -198,9 +205,9 @@ static void print_json(const struct report *r)
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
-        "operations_per_s", r->rates.ops_per_s, "prefill",
-        floor_json(&r->prefill, r->o->batch * r->o->prompt_length), "decode",
-        floor_json(&r->decode, sequences(r->o)), "homes", homes);
+        "operations_per_s", r->rates.ops_per_s, "age_seconds", r->age_s,
+        "prefill", floor_json(&r->prefill, r->o->batch * r->o->prompt_length),
+        "decode", floor_json(&r->decode, sequences(r->o)), "homes", homes);
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -210,6 +217,47 @@ static void print_json(const struct report *r)
 
 /* --- command ---------------------------------------------------------------
  */
+
+/* Rates that `sluice probe` keeps for this machine, disk and arithmetic. */
+static bool find_rates(struct report *r, const struct sl_runtime *rt)
+{
+    struct sl_survey_query q = {
+        .path = r->o->run.model,
+        .threads = sl_pool_threads(sl_runtime_pool(rt)),
+        .isa = sl_runtime_isa(rt),
+    };
+    char *folder = sl_cache_folder();
+    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
+    json_t *survey = NULL;
+    struct sl_machine m;
+    bool found;
+
+    sl_machine_get(&m);
+    sl_runtime_arithmetic(rt, &q.fmt, &q.group_cols, &q.act);
+    if (file != NULL)
+        sl_survey_load(&survey, file, &m);
+    found = sl_survey_rates(&r->rates, &r->age_s, survey, &q);
+    json_decref(survey);
+    free(file);
+    free(folder);
+    return found;
+}
+
+static int predict(struct report *r, struct sl_runtime *rt,
+                   struct sl_error *err)
+{
+    const struct options *o = r->o;
+
+    if (o->measure || !find_rates(r, rt)) {
+        r->age_s = 0;
+        if (sl_runtime_floor(rt, 1, &r->decode, &r->rates, err) != 0)
+            return -1;
+    }
+    r->decode = sl_runtime_floor_at(rt, &r->rates, sequences(o), sequences(o));
+    r->prefill = sl_runtime_floor_at(rt, &r->rates, o->batch * o->prompt_length,
+                                     o->batch);
+    return 0;
+}
 
 static int plan(const struct options *o, struct sl_error *err)
 {
@@ -227,10 +275,7 @@ static int plan(const struct options *o, struct sl_error *err)
         return -1;
     rc = sl_runtime_plan(rt, &w, err);
     if (rc == 0)
-        rc = sl_runtime_floor(rt, sequences(o), &r.decode, &r.rates, err);
-    if (rc == 0)
-        rc = sl_runtime_floor(rt, o->batch * o->prompt_length, &r.prefill,
-                              &r.rates, err);
+        rc = predict(&r, rt, err);
     if (rc == 0) {
         r.mf = sl_runtime_modelfile(rt);
         r.memory = sl_runtime_memory(rt);
@@ -248,7 +293,14 @@ static int plan(const struct options *o, struct sl_error *err)
     return rc;
 }
 
-enum { OPT_OUT = 0x200, OPT_PROMPT, OPT_BEAMS, OPT_BATCH, OPT_JSON };
+enum {
+    OPT_OUT = 0x200,
+    OPT_PROMPT,
+    OPT_BEAMS,
+    OPT_BATCH,
+    OPT_MEASURE,
+    OPT_JSON,
+};
 
 static const struct argp_option options[] = {
     {"out-seq-length", OPT_OUT, "N", 0,
@@ -258,6 +310,8 @@ static const struct argp_option options[] = {
     {"num-beams", OPT_BEAMS, "N", 0, "Beams of a beam search (default 1)", 0},
     {"batch", OPT_BATCH, "N", 0,
      "Texts that go through each pass together (default 1)", 0},
+    {"measure", OPT_MEASURE, 0, 0,
+     "Measure this machine now, whatever 'sluice probe' has kept", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
     {0},
 };
@@ -283,6 +337,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_BATCH:
         o->batch = (uint32_t)sl_opt_u64(state, "batch", arg, 1, 1024);
+        return 0;
+    case OPT_MEASURE:
+        o->measure = true;
         return 0;
     case OPT_JSON:
         o->json = true;

@@ -159,6 +159,20 @@ int sl_finish_stdout(int rc)
     return SL_EXIT_FAILED;
 }
 
+/* XDG Base Directory Specification: a relative path does not count. */
+char *sl_cache_folder(void)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char *folder = NULL;
+
+    if (cache != NULL && cache[0] == '/')
+        return strdup(cache);
+    if (home == NULL || home[0] != '/' ||
+        asprintf(&folder, "%s/.cache", home) < 0)
+        return NULL;
+    return folder;
+}
+
 void sl_stop_block(sigset_t *set)
 {
     sigemptyset(set);

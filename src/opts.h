@@ -32,6 +32,7 @@ extern const struct sl_command sl_cmd_verify;
 extern const struct sl_command sl_cmd_generate;
 extern const struct sl_command sl_cmd_logits;
 extern const struct sl_command sl_cmd_plan;
+extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_synth;
 
 /* Memory, thread and reader options of every command that runs a model:
@@ -63,6 +64,10 @@ int sl_report(const struct sl_error *err);
  * earlier write failed (a full disk) says so. Returns the exit code, rc when
  * all is well. */
 int sl_finish_stdout(int rc);
+
+/* Where this user's caches lie: $XDG_CACHE_HOME, else ~/.cache; moved to the
+ * caller. NULL where neither is known. */
+char *sl_cache_folder(void);
 
 /* For work that ends in order when it is stopped: SIGINT and SIGTERM are
  * blocked from now on, in threads to come too, and asked for with

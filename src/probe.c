@@ -29,6 +29,7 @@ struct disk {
     struct sl_region buffer;
     const char *path;
     uint64_t file_bytes;
+    uint32_t asked_bytes; /* by the caller, or 0 */
     uint32_t read_bytes;
     unsigned n_reads, in_flight;
     uint64_t issued; /* bytes asked for */
@@ -117,6 +118,10 @@ static void size_reads(struct disk *d)
         bytes = MIN_READ_BYTES;
     if (bytes > most)
         bytes = most;
+    if (d->asked_bytes > 0) {
+        bytes = d->asked_bytes;
+        depth = SL_IO_DEPTH;
+    }
     if (bytes > d->buffer.bytes)
         bytes = d->buffer.bytes;
     d->read_bytes = (uint32_t)bytes;
@@ -128,7 +133,7 @@ static void size_reads(struct disk *d)
 int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
                   struct sl_error *err)
 {
-    struct disk d = {.path = config->path};
+    struct disk d = {.path = config->path, .asked_bytes = config->read_bytes};
     uint64_t bytes =
         config->buffer_bytes ? config->buffer_bytes : DISK_BUFFER_BYTES;
     struct sl_io_buffer buffer;

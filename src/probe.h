@@ -22,6 +22,8 @@ struct sl_probe_disk_config {
     uint64_t buffer_bytes; /* 0: 16 MiB; shared by up to 16 reads of 64 KiB
                             * to 4 MiB each, so 1 MiB is the least that keeps
                             * them all in flight */
+    uint32_t read_bytes;   /* of one read; 0: as the stream would be read;
+                            * else as many are in flight as the buffer holds */
     uint64_t time_ns;      /* 0: 300 ms */
 };
 

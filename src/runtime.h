@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/kernels.h"
 #include "offload/io.h"
 #include "offload/plan.h"
 #include "offload/stream.h"
@@ -94,6 +95,11 @@ const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
 const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
 bool sl_runtime_int8(const struct sl_runtime *rt);       /* activations */
+
+/* What nearly all arithmetic is: format, columns a scale (0: a row) and inputs
+ * of the layers' products. */
+void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
+                           uint32_t *group_cols, enum sl_act *act);
 
 /* What the run did so far. */
 struct sl_run_stats {

@@ -40,23 +40,29 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
 #define PROBE_DISK_BYTES (16ull << 20)
 #define PROBE_LEAST      (256ull << 10)
 
-/* The arithmetic of the layers, which is nearly all there is. */
+void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
+                           uint32_t *group_cols, enum sl_act *act)
+{
+    const struct sl_matrix *m = &rt->mf.matrices[0].geom;
+
+    *fmt = m->fmt;
+    *group_cols = m->group_cols < m->cols ? m->group_cols : 0;
+    *act = rt->int8 && sl_matmul_takes_int8(&rt->kernels, m) ? SL_ACT_INT8
+                                                             : SL_ACT_F32;
+}
+
 static int measure_ops(const struct sl_runtime *rt, double *ops_per_s,
                        uint64_t time_ns, uint64_t most_bytes,
                        struct sl_error *err)
 {
-    const struct sl_matrix *m = &rt->mf.matrices[0].geom;
     struct sl_probe_ops_config config = {
         .kernels = &rt->kernels,
         .pool = rt->pool,
-        .fmt = m->fmt,
-        .group_cols = m->group_cols < m->cols ? m->group_cols : 0,
-        .act = rt->int8 && sl_matmul_takes_int8(&rt->kernels, m) ? SL_ACT_INT8
-                                                                 : SL_ACT_F32,
         .most_bytes = most_bytes,
         .time_ns = time_ns,
     };
 
+    sl_runtime_arithmetic(rt, &config.fmt, &config.group_cols, &config.act);
     return sl_probe_ops(ops_per_s, &config, err);
 }
 

@@ -1,0 +1,273 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/bytes.h"
+#include "src/opts.h"
+#include "src/survey.h"
+
+struct options {
+    const char *path;
+    bool force, json;
+};
+
+enum { OPT_FORCE = 0x100, OPT_JSON };
+
+static const struct argp_option options[] = {
+    {"force", OPT_FORCE, 0, 0, "Measure again what was measured before", 0},
+    {"json", OPT_JSON, 0, 0, "Print JSON", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    switch (key) {
+    case OPT_FORCE:
+        o->force = true;
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 0)
+            argp_error(state, "one PATH at a time, not also '%s'", arg);
+        o->path = arg;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* Enough to be sure of. */
+static const struct sl_survey_effort effort = {0};
+
+static const struct argp argp = {
+    options,
+    parse,
+    "[PATH]",
+    "Measure once what this machine's memory, arithmetic and disk can do, and "
+    "keep it for predictions.\v"
+    "PATH is a model file, or a folder on the disk that matters (default: the "
+    "present one).",
+    0,
+    0,
+    0,
+};
+
+/* --- table ---------------------------------------------------------------- */
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+    const char *s = json_string_value(json_object_get(object, key));
+
+    return s != NULL ? s : "unknown";
+}
+
+static void print_dram(const json_t *survey)
+{
+    const json_t *list = json_object_get(survey, "dram");
+
+    puts("\nMemory, read in order");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+
+        printf("  %3.0f thread%-2s %9.2f GB/s%s\n", number(v, "threads"),
+               number(v, "threads") == 1 ? "" : "s",
+               number(v, "bytes_per_s") * 1e-9,
+               json_is_true(json_object_get(v, "beyond_cache"))
+                   ? ""
+                   : "  (no more than the cache holds)");
+    }
+}
+
+static void print_operations(const json_t *survey)
+{
+    const json_t *list = json_object_get(survey, "operations");
+
+    puts("\nMatrix products of data in caches");
+    printf("  %-7s %5s %-11s %-7s %7s %10s\n", "format", "group", "activations",
+           "isa", "threads", "GOP/s");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        char group[16] = "row";
+
+        if (number(v, "group") > 0)
+            snprintf(group, sizeof group, "%.0f", number(v, "group"));
+        else if (text(v, "format")[0] == 'f')
+            group[0] = '\0';
+        printf("  %-7s %5s %-11s %-7s %7.0f %10.1f\n", text(v, "format"), group,
+               text(v, "activations"), text(v, "isa"), number(v, "threads"),
+               number(v, "operations_per_s") * 1e-9);
+    }
+}
+
+static void print_disk(const json_t *disk)
+{
+    const json_t *list = json_object_get(disk, "reads");
+
+    printf("\nDisk of %s (%s), direct reads: %.2f GB/s at best\n",
+           text(disk, "path"), text(disk, "file_system"),
+           number(disk, "bytes_per_s") * 1e-9);
+    printf("  %-10s %9s %10s\n", "block", "in flight", "GB/s");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        char size[SL_SIZE_TEXT];
+
+        printf("  %-10s %9.0f %10.2f\n",
+               sl_size_format(size, (uint64_t)number(v, "block_bytes")),
+               number(v, "depth"), number(v, "bytes_per_s") * 1e-9);
+    }
+}
+
+static void print_bytes(const char *what, double bytes)
+{
+    char size[SL_SIZE_TEXT];
+
+    printf("  %-28s %s\n", what,
+           bytes < 0 ? "no limit" : sl_size_format(size, (uint64_t)bytes));
+}
+
+static void print_settings(const json_t *survey)
+{
+    const json_t *memory = json_object_get(survey, "memory");
+    const json_t *uring = json_object_get(survey, "io_uring");
+    const json_t *features = json_object_get(uring, "features");
+
+    puts("\nSettings");
+    printf("  %-28s %.0f\n", "NUMA nodes", number(memory, "numa_nodes"));
+    printf("  %-28s %s\n", "transparent huge pages",
+           text(memory, "transparent_huge_pages"));
+    if (number(memory, "huge_pages_2m") >= 0)
+        printf("  %-28s %.0f, %.0f free\n", "huge pages of 2 MiB",
+               number(memory, "huge_pages_2m"),
+               number(memory, "huge_pages_2m_free"));
+    print_bytes("memory that may be locked", number(memory, "memlock_bytes"));
+    if (!json_is_true(json_object_get(uring, "usable"))) {
+        printf("  %-28s no: %s\n", "io_uring", text(uring, "refusal"));
+        return;
+    }
+    printf("  %-28s yes:", "io_uring");
+    for (size_t i = 0; i < json_array_size(features); i++)
+        printf(" %s", json_string_value(json_array_get(features, i)));
+    putchar('\n');
+}
+
+static void print_table(const json_t *survey, const struct sl_machine *m,
+                        const char *path)
+{
+    char ram[SL_SIZE_TEXT];
+
+    printf("%s, %u CPU%s, %s, %s\n", m->cpu, m->n_cpus,
+           m->n_cpus == 1 ? "" : "s", sl_size_format(ram, m->ram_bytes),
+           m->kernel);
+    print_dram(survey);
+    print_operations(survey);
+    print_disk(sl_survey_find_disk(survey, path));
+    print_settings(survey);
+}
+
+/* --- command -------------------------------------------------------------- */
+
+/* Measures what is not known; *changed: some of it. */
+static int complete(json_t **survey, const struct options *o,
+                    const struct sl_machine *m, bool *changed,
+                    struct sl_error *err)
+{
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    int rc = 0;
+
+    if (*survey != NULL && !o->force &&
+        sl_survey_find_disk(*survey, o->path) != NULL)
+        return 0;
+    *changed = true;
+    if (terminal)
+        fputs("measuring ...", stderr);
+    if (*survey == NULL)
+        rc = sl_survey_machine(survey, m, &effort, err);
+    if (rc == 0)
+        rc = sl_survey_disk(*survey, o->path, &effort, err);
+    if (terminal)
+        fputs("\r\33[K", stderr);
+    return rc;
+}
+
+/* What is measured anew with --force keeps the other disks. */
+static int begin_again(json_t **survey, const struct sl_machine *m,
+                       struct sl_error *err)
+{
+    json_t *old = *survey;
+
+    *survey = NULL;
+    if (sl_survey_machine(survey, m, &effort, err) != 0) {
+        json_decref(old);
+        return -1;
+    }
+    if (old != NULL)
+        json_object_set(*survey, "disks", json_object_get(old, "disks"));
+    json_decref(old);
+    return 0;
+}
+
+static int probe(const struct options *o, const struct sl_log *log,
+                 struct sl_error *err)
+{
+    char *folder = sl_cache_folder();
+    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
+    json_t *survey = NULL;
+    struct sl_machine m;
+    struct sl_error why;
+    bool changed = false;
+    int rc = 0;
+
+    sl_machine_get(&m);
+    if (file != NULL)
+        sl_survey_load(&survey, file, &m);
+    if (o->force)
+        rc = begin_again(&survey, &m, err);
+    if (rc == 0)
+        rc = complete(&survey, o, &m, &changed, err);
+    if (rc == 0 && changed && file != NULL &&
+        sl_survey_store(survey, file, &why) != 0)
+        sl_log(log, SL_LOG_WARN, "nothing is kept: %s", why.msg);
+    if (rc == 0 && o->json)
+        json_dumpf(survey, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    else if (rc == 0)
+        print_table(survey, &m, o->path);
+    if (rc == 0 && o->json)
+        putchar('\n');
+    json_decref(survey);
+    free(file);
+    free(folder);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct options o = {.path = "."};
+    struct sl_error err;
+    int rc = sl_parse_args(&argp, argc, argv, &o);
+
+    if (rc != 0)
+        return rc;
+    if (probe(&o, &log, &err) != 0)
+        return sl_report(&err);
+    return sl_finish_stdout(SL_EXIT_OK);
+}
+
+const struct sl_command sl_cmd_probe = {
+    .name = "probe",
+    .summary = "measure what memory, arithmetic and disk can do here",
+    .run = run,
+    .argp = &argp,
+};

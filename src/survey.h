@@ -1,0 +1,82 @@
+/*
+ * survey.h - what this machine can do, measured once and kept
+ *
+ * A survey is a JSON object: of the machine (DRAM by threads, arithmetic by
+ * format, huge pages, locked memory, io_uring), and of each file system that
+ * was looked at (direct reads by block size and depth). It lies in one file
+ * of the user's cache, and counts while the machine is the same, has not been
+ * booted since, and a week has not gone by.
+ *
+ *   {"version": 1, "machine": {...}, "measured": unix seconds,
+ *    "dram": [{"threads", "bytes_per_s"}],
+ *    "operations": [{"format", "group", "activations", "isa", "threads",
+ *                    "operations_per_s"}],
+ *    "memory": {...}, "io_uring": {...},
+ *    "disks": {"8:1": {"measured", "path", "file_system", "bytes_per_s",
+ *                      "reads": [{"block_bytes", "depth", "bytes_per_s"}]}}}
+ */
+#ifndef SL_SURVEY_H
+#define SL_SURVEY_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#include "kernels/kernels.h"
+#include "offload/plan.h"
+#include "src/base/error.h"
+#include "src/machine.h"
+
+#define SL_SURVEY_MAX_AGE_S (7 * 24 * 3600)
+
+/* The file in a cache folder ($XDG_CACHE_HOME, or ~/.cache): moved to the
+ * caller, NULL without memory. */
+char *sl_survey_path(const char *cache_folder);
+
+/* What is kept and still counts; *survey is moved to the caller, and NULL
+ * where there is none (no file, not one of ours, too old, another machine). */
+void sl_survey_load(json_t **survey, const char *path,
+                    const struct sl_machine *m);
+/* Makes the folders above; the file appears whole. Errors: SL_ERR_IO,
+ * SL_ERR_NOSPACE, SL_ERR_NOMEM. */
+int sl_survey_store(const json_t *survey, const char *path,
+                    struct sl_error *err);
+
+/* How much is measured; zeros: enough to be sure of, some seconds. */
+struct sl_survey_effort {
+    uint64_t time_ns;    /* of one measurement */
+    unsigned tries;      /* of each; the best counts */
+    uint64_t file_bytes; /* of the file that is made */
+};
+
+/* Everything but disks; moved to the caller. Errors: SL_ERR_NOMEM,
+ * SL_ERR_IO. */
+int sl_survey_machine(json_t **survey, const struct sl_machine *m,
+                      const struct sl_survey_effort *effort,
+                      struct sl_error *err);
+/* Adds the disk that path lies on, a model file or a folder. Where path is no
+ * file of some size, one is made in its folder, of 256 MiB, that has no name
+ * and goes when the measurement ends. Errors: SL_ERR_IO,
+ * SL_ERR_NOSPACE, SL_ERR_NOMEM. */
+int sl_survey_disk(json_t *survey, const char *path,
+                   const struct sl_survey_effort *effort, struct sl_error *err);
+
+/* The disk of path in a survey, borrowed; NULL if it is not there or too old.
+ */
+const json_t *sl_survey_find_disk(const json_t *survey, const char *path);
+
+/* What of it bears on a run. */
+struct sl_survey_query {
+    const char *path; /* the model file */
+    unsigned threads;
+    const char *isa;
+    enum sl_fmt fmt;
+    uint32_t group_cols; /* 0: a scale a row */
+    enum sl_act act;
+};
+
+/* False where something is not known; age_s: of the oldest of the rates. */
+bool sl_survey_rates(struct sl_rates *rates, double *age_s,
+                     const json_t *survey, const struct sl_survey_query *q);
+
+#endif

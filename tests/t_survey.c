@@ -1,0 +1,225 @@
+#include "config.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/survey.h"
+#include "tests/model_maker.h"
+#include "tests/support.h"
+
+static char dir[1024];
+static char path[1100];
+static json_t *survey;
+
+static const struct sl_machine machine = {
+    .cpu = "A CPU",
+    .kernel = "Linux 1",
+    .boot_id = "abc",
+    .n_cpus = 2,
+    .n_numa = 1,
+};
+
+/* Not to be sure of. */
+static const struct sl_survey_effort little = {1, 1, 1u << 20};
+
+static int set_up(void **state)
+{
+    struct sl_error err;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/a/b/sluice/probe.json", dir);
+    assert_ok(sl_survey_machine(&survey, &machine, &little, &err), &err);
+    assert_ok(sl_survey_disk(survey, dir, &little, &err), &err);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    json_decref(survey);
+    test_remove_tree(dir);
+    return 0;
+}
+
+static size_t count_files(const char *folder)
+{
+    DIR *d = opendir(folder);
+    size_t n = 0;
+
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n - 2;
+}
+
+static void a_survey_holds_every_thread_count_and_format(void **state)
+{
+    const json_t *dram = json_object_get(survey, "dram");
+    const json_t *operations = json_object_get(survey, "operations");
+    const json_t *disk = sl_survey_find_disk(survey, dir);
+    json_t *v;
+    size_t i;
+
+    assert_int_equal(json_array_size(dram), 2);
+    assert_int_equal(json_array_size(operations), 24);
+    json_array_foreach(operations, i, v) assert_true(
+        json_real_value(json_object_get(v, "operations_per_s")) > 0);
+    assert_non_null(disk);
+    assert_int_equal(json_array_size(json_object_get(disk, "reads")), 12);
+    assert_true(json_real_value(json_object_get(disk, "bytes_per_s")) > 0);
+}
+
+static void measuring_a_folder_leaves_nothing_in_it(void **state)
+{
+    assert_int_equal(count_files(dir), 0);
+}
+
+static void a_model_file_is_measured_itself(void **state)
+{
+    struct sl_survey_effort effort = {1, 1, 4096};
+    struct test_model m;
+    struct sl_error err;
+    char model[1100];
+
+    snprintf(model, sizeof model, "%s/m.gguf", dir);
+    test_model_init(&m);
+    test_model_write(model, &m);
+    assert_ok(sl_survey_disk(survey, model, &effort, &err), &err);
+    assert_string_equal(json_string_value(json_object_get(
+                            sl_survey_find_disk(survey, dir), "path")),
+                        model);
+    snprintf(model, sizeof model, "%s/none.gguf", dir);
+    assert_int_equal(sl_survey_disk(survey, model, &effort, &err), -1);
+    assert_non_null(strstr(err.msg, "none.gguf"));
+}
+
+static bool counts(const struct sl_machine *m)
+{
+    json_t *loaded;
+    bool there;
+
+    sl_survey_load(&loaded, path, m);
+    there = loaded != NULL;
+    assert_true(!there || json_equal(json_object_get(loaded, "machine"),
+                                     json_object_get(survey, "machine")));
+    json_decref(loaded);
+    return there;
+}
+
+static void what_was_stored_counts_on_the_same_machine_alone(void **state)
+{
+    struct sl_machine other[4] = {machine, machine, machine, machine};
+    struct sl_error err;
+
+    assert_false(counts(&machine));
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_true(counts(&machine));
+    other[0].n_cpus = 3;
+    memcpy(other[1].boot_id, "abd", 4);
+    memcpy(other[2].cpu, "B CPU", 6);
+    memcpy(other[3].kernel, "Linux 2", 8);
+    for (int i = 0; i < 4; i++)
+        assert_false(counts(&other[i]));
+}
+
+static void set_age(json_t *object, json_int_t seconds)
+{
+    json_object_set_new(object, "measured",
+                        json_integer((json_int_t)time(NULL) - seconds));
+}
+
+static void what_is_older_than_a_week_does_not_count(void **state)
+{
+    struct sl_error err;
+
+    set_age(survey, SL_SURVEY_MAX_AGE_S - 100);
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_true(counts(&machine));
+    set_age(survey, SL_SURVEY_MAX_AGE_S + 100);
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_false(counts(&machine));
+    set_age(survey, -1000); /* of a clock that was set back */
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_false(counts(&machine));
+}
+
+static void a_file_of_something_else_does_not_count(void **state)
+{
+    static const char *const texts[] = {
+        "", "{", "[]", "{}", "{\"version\": 1}", "{\"version\": 2}", "null"};
+    struct sl_error err;
+
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        test_write_file(path, texts[i], strlen(texts[i]));
+        assert_false(counts(&machine));
+    }
+}
+
+static void a_cache_that_cannot_be_written_is_named(void **state)
+{
+    struct sl_error err;
+
+    assert_int_equal(sl_survey_store(survey, "/proc/none/probe.json", &err),
+                     -1);
+    assert_non_null(strstr(err.msg, "/proc/none"));
+}
+
+static void rates_are_found_for_what_was_measured_alone(void **state)
+{
+    const char *isa = json_string_value(json_object_get(
+        json_array_get(json_object_get(survey, "operations"), 0), "isa"));
+    struct sl_survey_query good = {
+        .path = dir,
+        .threads = 2,
+        .isa = isa,
+        .fmt = SL_FMT_INT4,
+        .group_cols = 64,
+        .act = SL_ACT_INT8,
+    };
+    struct sl_survey_query q = good;
+    struct sl_rates rates;
+    double age;
+
+    assert_true(sl_survey_rates(&rates, &age, survey, &q));
+    assert_true(rates.disk_bps > 0 && rates.dram_bps > 0 &&
+                rates.ops_per_s > 0);
+    assert_true(age >= 0 && age < 600);
+    q.threads = 5;
+    assert_false(sl_survey_rates(&rates, &age, survey, &q));
+    q = good;
+    q.isa = "mmx";
+    assert_false(sl_survey_rates(&rates, &age, survey, &q));
+    q = good;
+    q.group_cols = 48;
+    assert_false(sl_survey_rates(&rates, &age, survey, &q));
+    q.act = SL_ACT_F32; /* where groups do not matter */
+    assert_true(sl_survey_rates(&rates, &age, survey, &q));
+    q = good;
+    q.path = "/proc/self/stat"; /* a file system that was not looked at */
+    assert_false(sl_survey_rates(&rates, &age, survey, &q));
+    assert_false(sl_survey_rates(&rates, &age, NULL, &good));
+    set_age(survey, 1000);
+    assert_true(sl_survey_rates(&rates, &age, survey, &good));
+    assert_true(age >= 1000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+        CASE(a_survey_holds_every_thread_count_and_format),
+        CASE(measuring_a_folder_leaves_nothing_in_it),
+        CASE(a_model_file_is_measured_itself),
+        CASE(what_was_stored_counts_on_the_same_machine_alone),
+        CASE(what_is_older_than_a_week_does_not_count),
+        CASE(a_file_of_something_else_does_not_count),
+        CASE(a_cache_that_cannot_be_written_is_named),
+        CASE(rates_are_found_for_what_was_measured_alone),
+#undef CASE
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
