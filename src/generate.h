@@ -80,6 +80,10 @@ struct sl_work {
     uint64_t start_ns, end_ns;
 };
 
+/* Bytes beyond which a text is refused unread: no text has so many a token.
+ * Tokenizing takes some hundred times its text, which no budget counts. */
+size_t sl_generate_most_bytes(const struct sl_generate *g);
+
 /* Queries that are filled together. */
 struct sl_group {
     struct sl_generate *g;

@@ -13,6 +13,7 @@
 enum {
     EXIT_INTERRUPTED = 130, /* 128 + SIGINT, as shells have it */
     EXIT_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
+    MAX_ID_BYTES = 4096,    /* of ID<TAB>, before a text; far too many */
 };
 
 /* Reports err and says with which code to leave. A reader that has seen
@@ -45,8 +46,10 @@ static int read_prompt(struct sl_lines *in, struct sl_query *q,
 {
     char *text;
 
-    if (sl_lines_rest(in, &text, &q->n_text, err) != 0)
+    if (sl_lines_rest(in, &text, &q->n_text, err) != 0) {
+        sl_error_prefix(err, "standard input: ");
         return -1;
+    }
     if (q->n_text > 0 && text[q->n_text - 1] == '\n')
         q->n_text--;
     if (q->n_text > 0 && text[q->n_text - 1] == '\r')
@@ -66,7 +69,10 @@ static struct sl_rng next_rng(struct sl_generate *g)
 
 int sl_generate_prompt(struct sl_generate *g)
 {
-    struct sl_lines in = {.fd = STDIN_FILENO, .stop_fd = -1};
+    /* and the line end */
+    struct sl_lines in = {.fd = STDIN_FILENO,
+                          .stop_fd = -1,
+                          .most = sl_generate_most_bytes(g) + 2};
     struct sl_query q = {.text = g->o->prompt, .line = -1};
     struct sl_rng rng = next_rng(g);
     struct sl_workload load = {0};
@@ -104,11 +110,14 @@ void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
                         (long long)q->line);
     sl_report(err);
     if (g->o->json) {
-        printf("{\"line\":%lld,\"error\":", (long long)q->line);
-        json_t *text = json_string(err->msg);
-        json_dumpf(text, stdout, JSON_ENCODE_ANY);
-        json_decref(text);
-        puts("}");
+        json_t *o = json_object();
+
+        if (q->line >= 0)
+            json_object_set_new(o, "line", json_integer(q->line));
+        json_object_set_new(o, "error", json_string(err->msg));
+        json_dumpf(o, stdout, JSON_COMPACT);
+        json_decref(o);
+        putchar('\n');
     }
 }
 
@@ -124,7 +133,7 @@ static int ask(struct sl_generate *g, struct sl_lines *in, char **text,
         if (sl_show_flush(stdout, err) != 0)
             return -1;
         rc = sl_lines_next(in, text, n, err);
-        if (rc <= 0)
+        if (rc <= 0 || *n > in->most) /* too long: not all of it is there */
             return rc;
         sl_query_strip(text, n);
         if (*n > 0)
@@ -180,7 +189,8 @@ static int talk(struct sl_group *group, struct sl_lines *in, bool *interrupted,
 int sl_generate_interactive(struct sl_generate *g)
 {
     struct sl_lines in = {.fd = STDIN_FILENO,
-                          .stop_fd = sl_interrupt_fd(g->interrupt)};
+                          .stop_fd = sl_interrupt_fd(g->interrupt),
+                          .most = MAX_ID_BYTES + sl_generate_most_bytes(g)};
     struct sl_workload load = {0};
     struct sl_group group = {0};
     struct sl_error err = {0};
@@ -216,6 +226,8 @@ int sl_generate_file(struct sl_generate *g)
         return leave(&err);
     }
     rc = sl_lines_rest(&in, &text, &n, &err);
+    if (rc != 0)
+        sl_error_prefix(&err, "%s: ", path);
     close(in.fd);
     if (rc == 0)
         rc = sl_generate_lines(g, text, n, &n_bad, &interrupted, &err);

@@ -22,6 +22,24 @@ static enum show show_of(const struct sl_generate *g)
 /* --- before ----------------------------------------------------------------
  */
 
+size_t sl_generate_most_bytes(const struct sl_generate *g)
+{
+    return 4096 + 32 * (size_t)g->o->fill.out_seq_length;
+}
+
+static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
+                       const struct sl_query *q, struct sl_error *err)
+{
+    size_t most = sl_generate_most_bytes(g);
+
+    if (q->n_text > most)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "text too long: more than %zu bytes do not fit "
+                       "--out-seq-length %u; shorten the text or raise it",
+                       most, g->o->fill.out_seq_length);
+    return sl_prompt_make(p, g->tokenizer, g->hp, q->text, q->n_text, err);
+}
+
 /* Finds what is wrong with a query before anything is made of it. */
 static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
                    const struct sl_query *q, struct sl_workload *load,
@@ -35,8 +53,7 @@ static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
                               &unsplit.n_text, err);
     if (q->id != NULL && sl_outfile_check_id(q->id, err) != 0)
         return -1;
-    if (sl_prompt_make(prompt, g->tokenizer, g->hp, q->text, q->n_text, err) !=
-        0)
+    if (make_prompt(prompt, g, q, err) != 0)
         return -1;
     if (sl_fill_workload_beside(load, prompt, g->hp, &g->o->fill, err) == 0)
         return 0;

@@ -39,7 +39,7 @@ static int read_more(struct sl_lines *l, struct sl_error *err)
         got = read(l->fd, l->buf + l->n, READ_BYTES);
     } while (got < 0 && (errno == EINTR || errno == EAGAIN));
     if (got < 0)
-        return sl_fail_os(err, errno, "cannot read the queries");
+        return sl_fail_os(err, errno, "cannot read");
     l->eof = got == 0;
     l->n += (size_t)got;
     return 0;
@@ -67,6 +67,10 @@ int sl_lines_next(struct sl_lines *l, char **line, size_t *n,
         }
         if (l->eof)
             return 0;
+        if (l->most > 0 && left > l->most) {
+            left = l->most + 1;
+            l->n = l->begin + left;
+        }
         seen = left;
         if (read_more(l, err) != 0)
             return -1;
@@ -79,6 +83,8 @@ int sl_lines_rest(struct sl_lines *l, char **text, size_t *n,
     while (l->buf == NULL || !l->eof) {
         if (read_more(l, err) != 0)
             return -1;
+        if (l->most > 0 && l->n - l->begin > l->most)
+            break;
     }
     *text = l->buf + l->begin;
     *n = l->n - l->begin;

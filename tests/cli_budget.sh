@@ -127,4 +127,27 @@ least=$(least $beams --trace "$work/trace.json")
 ok "four beams with one thread and a trace" \
     budget "$least" $beams --threads 1 --trace "$work/trace.json"
 
+# Nine million blanks or letters: held or tokenized they take many times that.
+# `refusals` lines are refused, the others answered, all within 24 MiB.
+{
+    printf 'In the %*s end\n' 9000000 ''
+    head -c 9000000 /dev/zero | tr '\0' x
+    printf '\nIn the'
+} >"$work/endless"
+endless()
+{
+    refusals=$1 answers=$2
+    shift 2
+    "$peak" "$work/peak" "$model" "$SLUICE" generate -m "$model" --ram 24M \
+        $generate --output-path "$work/kept" "$@" \
+        <"$work/endless" >"$work/out" 2>"$work/err"
+    cat "$work/err" "$work/peak"
+    [ "$(grep -c '^sluice: text too long: more than' "$work/err")" \
+        -eq "$refusals" ] &&
+        [ "$(grep -c '^Output: In the' "$work/out")" -eq "$answers" ] &&
+        read -r _ _ most <"$work/peak" && [ "$most" -le $((24 << 20)) ]
+}
+ok "endless queries are refused within the budget" endless 2 1
+ok "an endless prompt is refused within the budget" endless 1 0 -p -
+
 echo "1..$n"

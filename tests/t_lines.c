@@ -81,6 +81,36 @@ static void lines_may_be_longer_than_a_read(void **state)
     sl_lines_fini(&l);
 }
 
+static void a_line_without_end_takes_no_more_memory_than_is_of_use(void **state)
+{
+    struct sl_lines l = {.stop_fd = -1, .most = 1000};
+    pthread_t writer;
+    struct sl_error err;
+    char *line;
+    int fds[2];
+    size_t n;
+
+    assert_int_equal(pipe(fds), 0);
+    l.fd = fds[0];
+    assert_int_equal(pthread_create(&writer, NULL, write_long, &fds[1]), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(sl_lines_next(&l, &line, &n, &err), 1);
+        assert_true(n > 1000 && l.room < 300000);
+        for (size_t j = 0; j < 1001; j++)
+            assert_int_equal(line[j], 'x');
+    }
+    assert_int_equal(sl_lines_next(&l, &line, &n, &err), 0);
+    pthread_join(writer, NULL);
+    close(l.fd);
+    sl_lines_fini(&l);
+    l = (struct sl_lines){.stop_fd = -1, .most = 1000};
+    l.fd = open("/dev/zero", O_RDONLY);
+    assert_ok(sl_lines_rest(&l, &line, &n, &err), &err);
+    assert_true(n > 1000);
+    close(l.fd);
+    sl_lines_fini(&l);
+}
+
 static void waiting_can_be_stopped(void **state)
 {
     struct sl_lines l = {.stop_fd = eventfd(1, 0)};
@@ -224,6 +254,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_come_one_by_one),
         cmocka_unit_test(lines_may_be_longer_than_a_read),
+        cmocka_unit_test(
+            a_line_without_end_takes_no_more_memory_than_is_of_use),
         cmocka_unit_test(waiting_can_be_stopped),
         cmocka_unit_test(the_rest_is_one_text),
         cmocka_unit_test(queries_lose_all_whitespace_at_their_ends),
