@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "offload/trace.h"
@@ -28,6 +29,7 @@ struct event {
 struct sl_trace {
     FILE *file;
     char *path;
+    char *temp;            /* written, then renamed; NULL: path itself */
     char *buffer;          /* of file */
     uint64_t start_ns;     /* time 0 of the trace */
     pthread_mutex_t mutex; /* guards what follows */
@@ -53,10 +55,27 @@ static void trace_free(struct sl_trace *t)
 {
     if (t->file != NULL)
         fclose(t->file);
+    if (t->temp != NULL)
+        unlink(t->temp);
+    free(t->temp);
     sl_region_fini(&t->region);
     free(t->path);
     free(t->buffer);
     free(t);
+}
+
+/* A trace that is there stays until the new one is whole. A pipe or a device
+ * is written in place. */
+static int name_temp(struct sl_trace *t)
+{
+    struct stat st;
+
+    if (stat(t->path, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0;
+    if (asprintf(&t->temp, "%s.partial", t->path) >= 0)
+        return 0;
+    t->temp = NULL;
+    return -1;
 }
 
 int sl_trace_open(struct sl_trace **trace, const char *path,
@@ -68,7 +87,7 @@ int sl_trace_open(struct sl_trace **trace, const char *path,
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
     t->path = strdup(path);
     t->buffer = malloc(BUFFER_BYTES);
-    if (t->path == NULL || t->buffer == NULL) {
+    if (t->path == NULL || t->buffer == NULL || name_temp(t) != 0) {
         trace_free(t);
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
     }
@@ -78,7 +97,7 @@ int sl_trace_open(struct sl_trace **trace, const char *path,
         return -1;
     }
     t->events = (struct event *)t->region.base;
-    t->file = fopen(path, "we");
+    t->file = fopen(t->temp ? t->temp : path, "we");
     if (t->file == NULL) {
         int e = errno;
 
@@ -227,8 +246,16 @@ int sl_trace_close(struct sl_trace *t, struct sl_error *err)
     if (fclose(t->file) != 0 && e == 0)
         e = errno;
     t->file = NULL;
+    if (e == 0 && t->temp != NULL) {
+        if (rename(t->temp, t->path) != 0) {
+            e = errno;
+        } else {
+            free(t->temp);
+            t->temp = NULL;
+        }
+    }
     if (e != 0)
-        rc = sl_fail_os(err, e, "writing the trace %s", t->path);
+        rc = sl_fail_os(err, e, "cannot write the trace %s", t->path);
     pthread_mutex_destroy(&t->mutex);
     trace_free(t);
     return rc;

@@ -111,6 +111,28 @@ static void an_empty_trace_is_whole_json(void **state)
     assert_ok(sl_trace_close(NULL, &err), &err);
 }
 
+static void the_trace_of_before_stays_until_the_new_one_is_whole(void **state)
+{
+    struct temp *t = *state;
+    char temp[1200];
+    FILE *f;
+    struct sl_trace *trace;
+    struct sl_error err;
+    struct stat st;
+
+    f = fopen(t->path, "w");
+    assert_non_null(f);
+    fputs("before", f);
+    assert_int_equal(fclose(f), 0);
+    assert_ok(sl_trace_open(&trace, t->path, &err), &err);
+    assert_int_equal(stat(t->path, &st), 0);
+    assert_int_equal(st.st_size, 6);
+    assert_ok(sl_trace_close(trace, &err), &err);
+    json_decref(test_json(t->path));
+    snprintf(temp, sizeof temp, "%s.partial", t->path);
+    assert_int_equal(stat(temp, &st), -1);
+}
+
 static void span_many(void *arg, size_t begin, size_t end, unsigned worker)
 {
     for (size_t i = begin; i < end; i++)
@@ -179,6 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(spans_become_events_on_named_tracks),
         T(an_empty_trace_is_whole_json),
+        T(the_trace_of_before_stays_until_the_new_one_is_whole),
         T(spans_beyond_the_bound_are_counted),
         T(a_path_that_cannot_be_written_is_refused_at_once),
         T(a_full_disk_is_reported),
