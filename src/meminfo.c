@@ -79,19 +79,51 @@ static int cgroup_path(char *path, size_t n, const char *controllers)
     return found;
 }
 
-/* What one group still grants; UINT64_MAX when it sets no limit. */
-static uint64_t group_left(const char *dir, const char *limit,
-                           const char *usage)
+/* The value of "key 123" in memory.stat; 0 if absent. */
+static uint64_t group_stat(const char *dir, const char *key)
+{
+    char path[1400], name[64];
+    unsigned long long v;
+    uint64_t found = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    f = fopen(path, "re");
+    if (f == NULL)
+        return 0;
+    while (fscanf(f, "%63s %llu", name, &v) == 2) {
+        if (strcmp(name, key) == 0)
+            found = v;
+    }
+    fclose(f);
+    return found;
+}
+
+static uint64_t group_number(const char *dir, const char *name)
 {
     char path[1400];
-    uint64_t max, used;
 
-    snprintf(path, sizeof path, "%s/%s", dir, limit);
-    max = read_number(path);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return read_number(path);
+}
+
+uint64_t sl_meminfo_group_left(const char *dir)
+{
+    uint64_t max = group_number(dir, "memory.max"), used, files;
+
+    if (max != 0) {
+        used = group_number(dir, "memory.current");
+        files =
+            group_stat(dir, "inactive_file") + group_stat(dir, "active_file");
+    } else {
+        max = group_number(dir, "memory.limit_in_bytes");
+        used = group_number(dir, "memory.usage_in_bytes");
+        files = group_stat(dir, "total_inactive_file") +
+                group_stat(dir, "total_active_file");
+    }
     if (max == 0)
         return UINT64_MAX;
-    snprintf(path, sizeof path, "%s/%s", dir, usage);
-    used = read_number(path);
+    used -= files < used ? files : used;
     return max > used ? max - used : 0;
 }
 
@@ -99,11 +131,10 @@ static uint64_t group_left(const char *dir, const char *limit,
 static uint64_t cgroup_left(void)
 {
     static const struct {
-        const char *controllers, *root, *limit, *usage;
+        const char *controllers, *root;
     } kinds[] = {
-        {"", "/sys/fs/cgroup", "memory.max", "memory.current"},
-        {"memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-         "memory.usage_in_bytes"},
+        {"", "/sys/fs/cgroup"},
+        {"memory", "/sys/fs/cgroup/memory"},
     };
     uint64_t least = UINT64_MAX;
 
@@ -117,7 +148,7 @@ static uint64_t cgroup_left(void)
             uint64_t left;
 
             snprintf(dir, sizeof dir, "%s%s", kinds[i].root, path);
-            left = group_left(dir, kinds[i].limit, kinds[i].usage);
+            left = sl_meminfo_group_left(dir);
             if (left < least)
                 least = left;
             if (slash == NULL)

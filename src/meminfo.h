@@ -16,5 +16,10 @@ uint64_t sl_meminfo_peak(void);
 /* What could be taken now without pushing anything out: MemAvailable, or what
  * the control group still grants if that is less. */
 uint64_t sl_meminfo_available(void);
+/* What the control group with this folder still grants: its limit less what
+ * is used, of which pages of files do not count, as they are given up when
+ * memory is short. UINT64_MAX when it sets no limit. Version 2 and version 1
+ * of control groups. */
+uint64_t sl_meminfo_group_left(const char *dir);
 
 #endif
