@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -245,6 +246,27 @@ static bool in_earlier_shard(const struct sl_convert *cv, size_t shard,
     return false;
 }
 
+/* A layer behind the model's last, left out, would give a model that runs and
+ * talks nonsense. All ranks have all layers. */
+static int check_layers(const struct sl_convert *cv, struct sl_error *err)
+{
+    const struct sl_ckpt_shard *shard = &cv->ckpt.shards[0];
+    uint32_t n_layers = cv->hp.n_layers;
+
+    for (size_t i = 0; i < shard->n_tensors; i++) {
+        const char *name = shard->tensors[i].name;
+        unsigned layer;
+
+        if (sscanf(name, "transformer.layers.%u.", &layer) == 1 &&
+            layer >= n_layers)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s: tensor %s: the model is said to have %u layers "
+                           "(0 to %u); is --num-layers right?",
+                           shard->file, name, n_layers, n_layers - 1);
+    }
+    return 0;
+}
+
 static void warn_of_unknown(const struct sl_convert *cv, const char **names,
                             size_t n_names)
 {
@@ -320,7 +342,7 @@ int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err)
     if (sl_ckpt_open(&cv->ckpt, cv->o->source, cv->o->log, err) != 0)
         return -1;
     if (find_hparams(cv, err) != 0 || find_tensors(cv, err) != 0 ||
-        check_names(cv, err) != 0)
+        check_layers(cv, err) != 0 || check_names(cv, err) != 0)
         return -1;
     return find_tokenizer(cv, err);
 }

@@ -211,6 +211,9 @@ static void what_is_missing_is_named(void **state)
     sl_config_mark(&f->o.flags, SL_CONFIG_LAYERS);
     REFUSE(f, SL_ERR_CORRUPT, "transformer.layers.2.", "mp_rank_00",
            "number of layers");
+    f->o.flags.hp.n_layers = 1;
+    REFUSE(f, SL_ERR_CORRUPT, "transformer.layers.1.", "mp_rank_00",
+           "1 layers (0 to 0)", "--num-layers");
 }
 
 static void wrong_shapes_are_named(void **state)
