@@ -22,11 +22,12 @@ struct sl_lines { /* set fd and stop_fd, zero the rest */
 
 /* *line: without its line end, zero-terminated in place, borrowed until the
  * next call. Of a line of more than `most` bytes more than `most`, but not
- * all need be there: memory does not grow with it. Returns 1, or 0 at the end of the input. Errors: SL_ERR_IO,
- * SL_ERR_NOMEM, SL_ERR_INTERRUPTED. */
+ * all need be there: memory does not grow with it. Returns 1, or 0 at the end
+ * of the input. Errors: SL_ERR_IO, SL_ERR_NOMEM, SL_ERR_INTERRUPTED. */
 int sl_lines_next(struct sl_lines *l, char **line, size_t *n,
                   struct sl_error *err);
-/* Everything that is left, as one text; reading ends behind `most`. Errors: as sl_lines_next. */
+/* Everything that is left, as one text; reading ends behind `most`. Errors: as
+ * sl_lines_next. */
 int sl_lines_rest(struct sl_lines *l, char **text, size_t *n,
                   struct sl_error *err);
 void sl_lines_fini(struct sl_lines *l); /* does not close fd */
