@@ -10,6 +10,7 @@
 
 #include "src/base/mem.h"
 #include "src/base/progress.h"
+#include "src/interrupt.h"
 #include "src/npy.h"
 #include "src/opts.h"
 
@@ -400,12 +401,15 @@ static int run_all(struct sl_lm *lm, const struct input *in,
 static int logits(struct options *o, struct sl_error *err)
 {
     struct input in = {0};
+    struct sl_interrupt *interrupt = NULL;
     struct sl_runtime *rt = NULL;
     struct sl_npy out = {0};
     struct sl_workload w;
     uint64_t rows = 0;
     int rc = read_input(&in, o->input, err);
 
+    if (rc == 0)
+        rc = sl_interrupt_create(&interrupt, err);
     if (rc == 0)
         rc = sl_runtime_open(&rt, &o->run, err);
     if (rc == 0)
@@ -419,12 +423,17 @@ static int logits(struct options *o, struct sl_error *err)
     if (rc == 0)
         rc = sl_npy_open(&out, o->output, rows, sl_runtime_lm(rt)->vocab, err);
     if (rc == 0)
+        sl_interrupt_watch(interrupt, rt);
+    if (rc == 0)
         rc = run_all(sl_runtime_lm(rt), &in, &w, o, &out, err);
     if (rc == 0)
         rc = sl_npy_close(&out, err);
     else
         sl_npy_abort(&out);
+    if (interrupt != NULL)
+        sl_interrupt_watch(interrupt, NULL);
     sl_runtime_close(rt);
+    sl_interrupt_destroy(interrupt);
     free_input(&in);
     return rc;
 }
@@ -506,7 +515,10 @@ static int run(int argc, char **argv)
         return rc;
     if (o.quiet)
         o.run.log = NULL;
-    return logits(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
+    if (logits(&o, &err) == 0)
+        return SL_EXIT_OK;
+    rc = sl_report(&err);
+    return err.code == SL_ERR_INTERRUPTED ? SL_EXIT_INTERRUPTED : rc;
 }
 
 const struct sl_command sl_cmd_logits = {

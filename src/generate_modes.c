@@ -11,7 +11,6 @@
 #include "src/opts.h"
 
 enum {
-    EXIT_INTERRUPTED = 130, /* 128 + SIGINT, as shells have it */
     EXIT_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
     MAX_ID_BYTES = 4096,    /* of ID<TAB>, before a text; far too many */
 };
@@ -23,7 +22,7 @@ static int leave(const struct sl_error *err)
     if (err->os_errno == EPIPE)
         return EXIT_PIPE_CLOSED;
     if (err->code == SL_ERR_INTERRUPTED)
-        return EXIT_INTERRUPTED;
+        return SL_EXIT_INTERRUPTED;
     sl_report(err);
     return SL_EXIT_FAILED;
 }
@@ -99,7 +98,7 @@ int sl_generate_prompt(struct sl_generate *g)
     sl_lines_fini(&in);
     if (rc != 0)
         return leave(&err);
-    return interrupted ? EXIT_INTERRUPTED : SL_EXIT_OK;
+    return interrupted ? SL_EXIT_INTERRUPTED : SL_EXIT_OK;
 }
 
 void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
@@ -206,7 +205,7 @@ int sl_generate_interactive(struct sl_generate *g)
     sl_group_fini(&group);
     sl_lines_fini(&in);
     if (interrupted)
-        return EXIT_INTERRUPTED;
+        return SL_EXIT_INTERRUPTED;
     return rc < 0 ? leave(&err) : SL_EXIT_OK;
 }
 
@@ -235,6 +234,6 @@ int sl_generate_file(struct sl_generate *g)
     if (rc != 0)
         return leave(&err);
     if (interrupted)
-        return EXIT_INTERRUPTED;
+        return SL_EXIT_INTERRUPTED;
     return n_bad == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
 }

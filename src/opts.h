@@ -3,7 +3,7 @@
  *
  * A command is one file ending in a const struct sl_command; main.c lists
  * them. A command parses its own arguments with argp and returns an exit
- * code: 0 done, 1 failed, 2 wrong usage.
+ * code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
  */
 #ifndef SL_OPTS_H
 #define SL_OPTS_H
@@ -16,7 +16,12 @@
 #include "src/base/log.h"
 #include "src/runtime.h"
 
-enum { SL_EXIT_OK = 0, SL_EXIT_FAILED = 1, SL_EXIT_USAGE = 2 };
+enum {
+    SL_EXIT_OK = 0,
+    SL_EXIT_FAILED = 1,
+    SL_EXIT_USAGE = 2,
+    SL_EXIT_INTERRUPTED = 130, /* 128 + SIGINT, as shells have it */
+};
 
 struct sl_command {
     const char *name;

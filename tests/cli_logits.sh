@@ -71,4 +71,17 @@ echo '{"context":[1],"answer":[2],"mask_position":null}' >in.json
 "$SLUICE" logits -q -m m.gguf -i in.json -o out.npy 2>err &&
     [ "$(wc -c <out.npy)" = $((128 + 4 * 8192)) ] || wrong='right input'
 verdict files_are_named
+
+# Thousands of steps, so that the signal finds it at work.
+wrong=
+rm -f out*
+awk 'BEGIN {
+    printf "{\"context\":[1],\"mask_position\":null,\"answer\":[2"
+    for (i = 0; i < 3000; i++) printf ",3"
+    print "]}"
+}' >long.json
+timeout --preserve-status -s INT 1 "$SLUICE" logits -q -m m.gguf -i long.json \
+    -o out.npy --step-by-step --io pread 2>err
+[ $? = 130 ] && [ "$(echo out*)" = 'out*' ] || wrong="left: $(echo out*)"
+verdict an_interrupt_leaves_nothing_behind
 echo "1..$n"
