@@ -338,4 +338,19 @@ if env --default-signal=INT true 2>/dev/null; then
     check ctrl_c_at_the_prompt_ends_it
     exec 6>&-
 fi
+
+# A flipped bit is found before a word is said, and only when asked for: the
+# file is not read twice otherwise.
+cp "$model" "$work/flipped.gguf"
+printf 'X' | dd of="$work/flipped.gguf" bs=1 seek=9000000 conv=notrunc \
+    2>/dev/null
+"$sluice" generate -m "$work/flipped.gguf" -p And --verify -q \
+    >"$work/out" 2>"$work/err"
+[ $? = 1 ] && [ ! -s "$work/out" ] && [ "$(wc -l <"$work/err")" = 1 ] &&
+    grep -q "section 'layer 5 mlp'.* is damaged" "$work/err"
+check verify_finds_a_flipped_bit_before_it_generates
+[ "$(generate -p 春眠不觉晓， --top-k 1 --verify -q)" = \
+    "$(generate -p 春眠不觉晓， --top-k 1 -q)" ]
+check verify_lets_a_whole_file_through
+
 echo "1..$n"
