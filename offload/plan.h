@@ -20,6 +20,13 @@ enum sl_home {
     SL_HOME_RAM,  /* read once, kept */
 };
 
+/* What computes a slab. */
+enum sl_engine {
+    SL_ENGINE_CPU,
+    SL_ENGINE_GPU,
+    SL_ENGINE_COUNT,
+};
+
 #define SL_RING_MIN_SLOTS 3u
 
 struct sl_plan_input {

@@ -2,9 +2,10 @@
  * exec.h - one pass of a GLM-130B over its slabs, for a list of sequences
  *
  * The executor is a language model (lm.h). A pass takes all new positions of
- * all its sequences through a slab while the slab is there: get, run its
- * parts, put. Between matrices it does what the architecture says (norms,
- * rotation, attention, GEGLU, DeepNorm residuals):
+ * all its sequences through a slab while the slab is there: the engine that
+ * the plan names (engine.h) gets it, runs its parts and puts it back. Between
+ * matrices engines do what the architecture says (norms, rotation, attention,
+ * GEGLU, DeepNorm residuals):
  *
  *   x = E[ids]
  *   per layer:  a = LN1(x); x = alpha * a + attention(a)
@@ -20,11 +21,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "kernels/kernels.h"
-#include "offload/stream.h"
-#include "offload/trace.h"
-#include "src/base/pool.h"
+#include "offload/plan.h"
 #include "src/cut.h"
+#include "src/engine.h"
 #include "src/kvcache.h"
 #include "src/lm.h"
 #include "src/modelfile.h"
@@ -34,14 +33,10 @@ struct sl_exec_config {
     const struct sl_modelfile *mf;
     const struct sl_cut *cut;
     const struct sl_plan *plan;
-    const struct sl_kernels *kernels;
-    struct sl_pool *pool;
-    struct sl_stream *stream;
     struct sl_kv *kv;
-    struct sl_trace *trace;  /* or NULL */
     const atomic_bool *stop; /* set from outside: end the pass */
-    bool int8_activations;
-    bool kv_f16;             /* as the cache was made */
+    /* by enum sl_engine; NULL where there is none */
+    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t pass_logits;    /* most rows of logits in one pass */
     uint32_t max_tokens;     /* of one sequence */
@@ -58,21 +53,11 @@ struct sl_exec_stats {
 
 struct sl_exec;
 
-/* Bytes the executor will take beside the KV cache, by purpose. */
-struct sl_exec_need {
-    uint64_t vectors;     /* norms, biases, row-wise scales */
-    uint64_t activations; /* everything per position, scores, tables */
-};
-struct sl_exec_need sl_exec_need(const struct sl_modelfile *mf,
-                                 uint32_t pass_positions, uint32_t pass_logits,
-                                 uint32_t max_tokens, bool int8_activations,
-                                 unsigned n_threads);
+/* Bytes the executor itself takes: the tables of a pass, and x. */
+uint64_t sl_exec_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
+                       uint32_t pass_logits);
 
-/* True if some matrix of the file can take INT8 activations. */
-bool sl_exec_takes_int8(const struct sl_modelfile *mf,
-                        const struct sl_kernels *k);
-
-/* Loads the vectors. Errors: SL_ERR_NOMEM, SL_ERR_IO. */
+/* Errors: SL_ERR_NOMEM. */
 int sl_exec_create(struct sl_exec **x, const struct sl_exec_config *config,
                    struct sl_error *err);
 void sl_exec_destroy(struct sl_exec *x);

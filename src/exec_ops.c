@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "src/exec_impl.h"
+#include "src/exec_cpu_impl.h"
 
 /* What GLM-130B does between its matrices. Every job is split by positions or
  * by heads, never along a sum. */
@@ -17,7 +17,7 @@
 
 static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-    struct sl_exec *x = arg;
+    struct sl_cpu *x = arg;
     const struct sl_acts *a = &x->acts;
 
     for (size_t i = begin; i < end; i++)
@@ -27,7 +27,7 @@ static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
 }
 
 /* Hands n rows of `in` to the products with m. */
-static void set_input(struct sl_exec *x, const struct sl_model_matrix *m,
+static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
                       const float *in, size_t stride, size_t n)
 {
     x->acts = (struct sl_acts){
@@ -49,7 +49,7 @@ static void set_input(struct sl_exec *x, const struct sl_model_matrix *m,
 }
 
 struct norm_job {
-    struct sl_exec *x;
+    struct sl_cpu *x;
     const float *w, *b;
     float *to;
     const uint32_t *rows; /* NULL: all */
@@ -58,74 +58,66 @@ struct norm_job {
 static void norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct norm_job *job = arg;
-    struct sl_exec *x = job->x;
+    struct sl_cpu *x = job->x;
 
     for (size_t i = begin; i < end; i++) {
         size_t from = job->rows ? job->rows[i] : i;
 
         x->c.kernels->layer_norm(job->to + i * x->hidden,
-                                 x->x + from * x->hidden, job->w, job->b,
+                                 x->pass->x + from * x->hidden, job->w, job->b,
                                  x->hidden, x->c.mf->hp.norm_eps);
     }
 }
 
-static void norm_all(struct sl_exec *x, const float *w, const float *b)
+static void norm_all(struct sl_cpu *x, const float *w, const float *b)
 {
     struct norm_job job = {.x = x, .w = w, .b = b, .to = x->a};
 
-    sl_pool_for(x->c.pool, x->n, 1, norm_rows, &job);
+    sl_pool_for(x->c.pool, x->pass->n, 1, norm_rows, &job);
 }
 
-/* The head sees only the rows whose logits are wanted: the last of each
- * item. n_keys has served its purpose by then and holds their numbers. */
-static void norm_wanted(struct sl_exec *x)
+/* The head sees only the rows whose logits are wanted. */
+static void norm_wanted(struct sl_cpu *x)
 {
     struct norm_job job = {
         .x = x,
-        .w = x->final_w,
-        .b = x->final_b,
+        .w = x->c.vectors->final_w,
+        .b = x->c.vectors->final_b,
         .to = x->a,
-        .rows = x->n_keys,
+        .rows = x->pass->rows,
     };
-    uint32_t n = 0;
 
-    for (size_t i = 0; i < x->n_items; i++) {
-        const struct sl_exec_item *r = &x->run[i];
-
-        for (uint32_t j = r->n - r->n_logits; j < r->n; j++)
-            x->n_keys[n++] = r->row + j;
-    }
-    sl_pool_for(x->c.pool, n, 1, norm_rows, &job);
+    sl_pool_for(x->c.pool, x->pass->n_rows, 1, norm_rows, &job);
 }
 
-void sl_exec_before(struct sl_exec *x, const struct sl_model_matrix *m)
+void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m)
 {
-    const struct sl_layer_vectors *l = &x->layers[m->spec.layer];
+    const struct sl_layer_vectors *l = &x->c.vectors->layers[m->spec.layer];
 
     switch (m->spec.op) {
     case SL_OP_QKV:
         norm_all(x, l->ln1_w, l->ln1_b);
-        set_input(x, m, x->a, x->hidden, x->n);
+        set_input(x, m, x->a, x->hidden, x->pass->n);
         break;
     case SL_OP_ATTN_OUT:
-        set_input(x, m, x->att, x->hidden, x->n);
+        set_input(x, m, x->att, x->hidden, x->pass->n);
         break;
     case SL_OP_MLP_IN:
         norm_all(x, l->ln2_w, l->ln2_b);
-        set_input(x, m, x->a, x->hidden, x->n);
+        set_input(x, m, x->a, x->hidden, x->pass->n);
         break;
     case SL_OP_MLP_OUT:
-        set_input(x, m, x->big, x->wide, x->n);
+        set_input(x, m, x->big, x->wide, x->pass->n);
         break;
     default: /* the head */
         norm_wanted(x);
-        set_input(x, m, x->a, x->hidden, x->n_rows);
+        set_input(x, m, x->a, x->hidden, x->pass->n_rows);
         break;
     }
 }
 
-float *sl_exec_output(struct sl_exec *x, const struct sl_model_matrix *m,
-                      size_t *stride)
+float *sl_cpu_output(struct sl_cpu *x, const struct sl_model_matrix *m,
+                     size_t *stride)
 {
     switch (m->spec.op) {
     case SL_OP_QKV:
@@ -133,25 +125,24 @@ float *sl_exec_output(struct sl_exec *x, const struct sl_model_matrix *m,
         *stride = x->wide;
         return x->big;
     case SL_OP_HEAD:
-        *stride = x->lm.vocab;
-        return x->logits;
+        *stride = x->c.mf->hp.vocab;
+        return x->pass->logits;
     default:
         /* The residual is the normed input, so x itself is free. */
         *stride = x->hidden;
-        return x->x;
+        return x->pass->x;
     }
 }
 
 /* --- attention ----------------------------------------------------------- */
 
 struct attend_job {
-    struct sl_exec *x;
+    struct sl_cpu *x;
     uint32_t layer;
-    const struct sl_exec_item *item;
+    const struct sl_pass_item *item;
 };
 
-static void store(const struct sl_exec *x, void *to, const float *from,
-                  bool f16)
+static void store(const struct sl_cpu *x, void *to, const float *from, bool f16)
 {
     if (f16)
         x->c.kernels->f32_to_f16(to, from, x->head_dim);
@@ -159,11 +150,11 @@ static void store(const struct sl_exec *x, void *to, const float *from,
         memcpy(to, from, x->head_dim * sizeof *from);
 }
 
-static void rotate(const struct sl_exec *x, float *v, uint32_t row)
+static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
 {
     uint32_t half = x->head_dim / 2;
-    const float *cos_row = x->cos + (size_t)row * half;
-    const float *sin_row = x->sin + (size_t)row * half;
+    const float *cos_row = x->pass->cos + (size_t)row * half;
+    const float *sin_row = x->pass->sin + (size_t)row * half;
 
     if (!x->c.mf->hp.position_2d) {
         x->c.kernels->rope(v, cos_row, sin_row, half);
@@ -181,8 +172,8 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
                              unsigned worker)
 {
     struct attend_job *job = arg;
-    const struct sl_exec *x = job->x;
-    const struct sl_exec_item *it = job->item;
+    const struct sl_cpu *x = job->x;
+    const struct sl_pass_item *it = job->item;
     uint32_t d = x->head_dim, n_pages;
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
     bool f16 = x->c.kv_f16;
@@ -209,8 +200,8 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
 static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct attend_job *job = arg;
-    const struct sl_exec *x = job->x;
-    const struct sl_exec_item *it = job->item;
+    const struct sl_cpu *x = job->x;
+    const struct sl_pass_item *it = job->item;
     uint32_t d = x->head_dim, n_pages;
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
     uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
@@ -227,7 +218,7 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
             .q = x->big + row * x->wide + (size_t)h * 3 * d,
             .q_stride = x->wide,
             .n_q = it->n - first < ATTEND_CHUNK ? it->n - first : ATTEND_CHUNK,
-            .n_keys = x->n_keys + row,
+            .n_keys = x->pass->n_keys + row,
             .k_pages = k_pages,
             .v_pages = v_pages,
             .page_len = SL_KV_PAGE_LEN,
@@ -246,12 +237,12 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
     }
 }
 
-static void attend(struct sl_exec *x, uint32_t layer)
+static void attend(struct sl_cpu *x, uint32_t layer)
 {
     struct attend_job job = {.x = x, .layer = layer};
 
-    for (size_t i = 0; i < x->n_items; i++) {
-        job.item = &x->run[i];
+    for (size_t i = 0; i < x->pass->n_items; i++) {
+        job.item = &x->pass->run[i];
         sl_pool_for(x->c.pool, x->n_heads, 1, rotate_and_store, &job);
         sl_pool_for(x->c.pool,
                     sl_div_up(job.item->n, ATTEND_CHUNK) * x->n_heads, 1,
@@ -263,23 +254,23 @@ static void attend(struct sl_exec *x, uint32_t layer)
 
 static void residual_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-    struct sl_exec *x = arg;
+    struct sl_cpu *x = arg;
 
-    x->c.kernels->scale_add(x->x + begin * x->hidden, x->alpha,
+    x->c.kernels->scale_add(x->pass->x + begin * x->hidden, x->alpha,
                             x->a + begin * x->hidden,
                             (end - begin) * x->hidden);
 }
 
 static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-    struct sl_exec *x = arg;
+    struct sl_cpu *x = arg;
 
     for (size_t i = begin; i < end; i++)
         x->c.kernels->gelu_tanh(x->big + i * x->wide, x->big + i * x->wide,
                                 x->inner);
 }
 
-void sl_exec_after(struct sl_exec *x, const struct sl_model_matrix *m)
+void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m)
 {
     switch (m->spec.op) {
     case SL_OP_QKV:
@@ -287,11 +278,11 @@ void sl_exec_after(struct sl_exec *x, const struct sl_model_matrix *m)
         break;
     case SL_OP_MLP_IN:
         if (!x->c.mf->hp.glu)
-            sl_pool_for(x->c.pool, x->n, 1, gelu_rows, x);
+            sl_pool_for(x->c.pool, x->pass->n, 1, gelu_rows, x);
         break;
     case SL_OP_ATTN_OUT:
     case SL_OP_MLP_OUT:
-        sl_pool_for(x->c.pool, x->n, 1, residual_rows, x);
+        sl_pool_for(x->c.pool, x->pass->n, 1, residual_rows, x);
         break;
     default:
         break;

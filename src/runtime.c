@@ -62,7 +62,7 @@ static void pick_kernels(struct sl_runtime *rt)
         isa = (enum sl_isa)c->max_isa;
     sl_kernels_init(&rt->kernels, isa);
     rt->int8 = c->activations != SL_ACTIVATIONS_F32 &&
-               sl_exec_takes_int8(&rt->mf, &rt->kernels);
+               sl_cpu_takes_int8(&rt->mf, &rt->kernels);
     if (c->activations == SL_ACTIVATIONS_INT8 && !rt->int8)
         sl_log(c->log, SL_LOG_WARN,
                "--activations int8: no matrix of this file takes INT8 inputs "
@@ -118,9 +118,6 @@ static void count_fixed(struct sl_runtime *rt)
     const struct sl_hparams *hp = &rt->mf.hp;
     const struct sl_workload *w = &rt->load;
     struct sl_memory *m = &rt->memory;
-    struct sl_exec_need need =
-        sl_exec_need(&rt->mf, w->pass_positions, w->pass_logits, w->max_tokens,
-                     rt->int8, sl_pool_threads(rt->pool));
 
     rt->kv_config = (struct sl_kv_config){
         .n_layers = hp->n_layers,
@@ -134,9 +131,12 @@ static void count_fixed(struct sl_runtime *rt)
     };
     *m = (struct sl_memory){
         .program = sl_meminfo_resident(),
-        .vectors = need.vectors,
+        .vectors = sl_vectors_bytes(&rt->mf),
         .kv = sl_kv_bytes(&rt->kv_config),
-        .activations = need.activations,
+        .activations =
+            sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits) +
+            sl_cpu_bytes(&rt->mf, w->pass_positions, w->max_tokens, rt->int8,
+                         sl_pool_threads(rt->pool)),
         .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),
@@ -347,17 +347,11 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
     return sl_stream_open(&rt->stream, &config, err);
 }
 
-int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
-                     struct sl_error *err)
+static int create_engines(struct sl_runtime *rt, struct sl_error *err)
 {
-    struct sl_exec_config config;
-
-    if (sl_runtime_plan(rt, load, err) != 0 ||
-        sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
-        start_stream(rt, err) != 0)
-        return -1;
-    config = (struct sl_exec_config){
+    struct sl_cpu_config cpu = {
         .mf = &rt->mf,
+        .vectors = &rt->vectors,
         .cut = &rt->cut,
         .plan = &rt->plan,
         .kernels = &rt->kernels,
@@ -365,9 +359,33 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         .stream = rt->stream,
         .kv = rt->kv,
         .trace = rt->trace,
-        .stop = &rt->stop,
         .int8_activations = rt->int8,
         .kv_f16 = rt->kv_config.f16,
+        .pass_positions = rt->load.pass_positions,
+        .max_tokens = rt->load.max_tokens,
+    };
+
+    return sl_cpu_create(&rt->engines[SL_ENGINE_CPU], &cpu, err);
+}
+
+int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
+                     struct sl_error *err)
+{
+    struct sl_exec_config config;
+
+    if (sl_runtime_plan(rt, load, err) != 0 ||
+        sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
+        start_stream(rt, err) != 0 ||
+        sl_vectors_init(&rt->vectors, &rt->mf, err) != 0 ||
+        create_engines(rt, err) != 0)
+        return -1;
+    config = (struct sl_exec_config){
+        .mf = &rt->mf,
+        .cut = &rt->cut,
+        .plan = &rt->plan,
+        .kv = rt->kv,
+        .stop = &rt->stop,
+        .engines = {[SL_ENGINE_CPU] = rt->engines[SL_ENGINE_CPU]},
         .pass_positions = rt->load.pass_positions,
         .pass_logits = rt->load.pass_logits,
         .max_tokens = rt->load.max_tokens,

@@ -9,6 +9,12 @@
 void sl_runtime_end(struct sl_runtime *rt)
 {
     sl_exec_destroy(rt->exec);
+    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+        if (rt->engines[i] != NULL)
+            rt->engines[i]->ops->destroy(rt->engines[i]);
+        rt->engines[i] = NULL;
+    }
+    sl_vectors_fini(&rt->vectors);
     sl_stream_close(rt->stream);
     sl_kv_destroy(rt->kv);
     rt->exec = NULL;

@@ -13,6 +13,7 @@
 #include "src/base/pool.h"
 #include "src/cut.h"
 #include "src/exec.h"
+#include "src/exec_cpu.h"
 #include "src/kvcache.h"
 #include "src/runtime.h"
 
@@ -32,6 +33,8 @@ struct sl_runtime {
     struct sl_kv_config kv_config;
     struct sl_kv *kv;
     struct sl_stream *stream;
+    struct sl_vectors vectors;
+    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     struct sl_exec *exec;
     atomic_bool stop;
     bool ended; /* stats are those of a run that is over */

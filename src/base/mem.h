@@ -72,4 +72,19 @@ int sl_region_init(struct sl_region *r, size_t bytes, const char *what,
                    struct sl_error *err);
 void sl_region_fini(struct sl_region *r); /* a zeroed region is fine */
 
+/* Cuts arrays out of one piece of memory; with base NULL it only counts. */
+struct sl_carver {
+    uint8_t *base;
+    uint64_t used; /* begins as 0 */
+};
+
+/* Room for n items, at a cache line's beginning; NULL while counting. */
+static inline void *sl_carve(struct sl_carver *c, uint64_t n, uint64_t item)
+{
+    uint64_t at = c->used;
+
+    c->used = sl_round_up(at + n * item, 64);
+    return c->base ? c->base + at : NULL;
+}
+
 #endif

@@ -1,86 +1,22 @@
 #include "config.h"
 
-#include <assert.h>
 #include <stdatomic.h>
-#include <string.h>
 
-#include "src/exec_impl.h"
+#include "src/exec_cpu_impl.h"
 
-/* --- vectors and row-wise scales ---------------------------------------- */
+/* Embedding rows out of the head's matrix. */
 
 static uint64_t padded(uint64_t bytes)
 {
     return sl_round_up(bytes, 64);
 }
 
-uint64_t sl_exec_vector_bytes(const struct sl_modelfile *mf)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < mf->n_vectors; i++)
-        n += padded(mf->vectors[i].bytes);
-    for (size_t i = 0; i < mf->n_matrices; i++) {
-        if (mf->matrices[i].scale_resident)
-            n += padded(mf->matrices[i].scale_bytes);
-    }
-    return n;
-}
-
-static void place_vector(struct sl_exec *x, const struct sl_tensor_spec *spec,
-                         const float *v)
-{
-    struct sl_layer_vectors *l = &x->layers[spec->layer];
-    size_t len = strlen(spec->name);
-    bool bias = len > 5 && strcmp(spec->name + len - 5, ".bias") == 0;
-
-    if (spec->op == SL_OP_HEAD)
-        *(bias ? &x->final_b : &x->final_w) = v;
-    else if (spec->op < SL_OP_HEAD)
-        l->bias[spec->op] = v;
-    else if (strstr(spec->name, ".post_attention_layernorm.") != NULL)
-        *(bias ? &l->ln2_b : &l->ln2_w) = v;
-    else
-        *(bias ? &l->ln1_b : &l->ln1_w) = v;
-}
-
-int sl_exec_load_vectors(struct sl_exec *x, struct sl_error *err)
-{
-    const struct sl_modelfile *mf = x->c.mf;
-    uint8_t *at;
-
-    if (sl_region_init(&x->vectors, sl_exec_vector_bytes(mf),
-                       "norms, biases and scales", err) != 0)
-        return -1;
-    at = x->vectors.base;
-    for (size_t i = 0; i < mf->n_vectors; i++) {
-        const struct sl_model_vector *v = &mf->vectors[i];
-
-        if (sl_modelfile_read(mf, at, v->off, v->bytes, err) != 0)
-            return -1;
-        place_vector(x, &v->spec, (const float *)at);
-        at += padded(v->bytes);
-    }
-    for (size_t i = 0; i < mf->n_matrices; i++) {
-        const struct sl_model_matrix *m = &mf->matrices[i];
-
-        if (!m->scale_resident)
-            continue;
-        if (sl_modelfile_read(mf, at, m->scale_off, m->scale_bytes, err) != 0)
-            return -1;
-        x->scales[i] = (const uint16_t *)at;
-        at += padded(m->scale_bytes);
-    }
-    return 0;
-}
-
-/* --- embeddings --------------------------------------------------------- */
-
 static const struct sl_model_matrix *embedding(const struct sl_modelfile *mf)
 {
     return &mf->matrices[mf->n_matrices - 1];
 }
 
-uint64_t sl_exec_lookup_bytes(const struct sl_modelfile *mf)
+uint64_t sl_cpu_lookup_bytes(const struct sl_modelfile *mf)
 {
     const struct sl_matrix *g = &embedding(mf)->geom;
 
@@ -89,7 +25,7 @@ uint64_t sl_exec_lookup_bytes(const struct sl_modelfile *mf)
 }
 
 struct embed_job {
-    struct sl_exec *x;
+    struct sl_cpu *x;
     const int32_t *ids; /* of one item */
     uint32_t row;
     atomic_bool failed;
@@ -97,7 +33,7 @@ struct embed_job {
 };
 
 /* Bytes of the block that holds an id, if they are in RAM. */
-static const uint8_t *resident_block(const struct sl_exec *x, uint32_t block,
+static const uint8_t *resident_block(const struct sl_cpu *x, uint32_t block,
                                      const uint16_t **scale)
 {
     const struct sl_model_matrix *m = embedding(x->c.mf);
@@ -131,7 +67,7 @@ static const uint8_t *resident_block(const struct sl_exec *x, uint32_t block,
 
 /* The same from disk, into the thread's scratch memory. Of a float matrix
  * only the row itself is read. */
-static const uint8_t *read_block(const struct sl_exec *x, uint32_t id,
+static const uint8_t *read_block(const struct sl_cpu *x, uint32_t id,
                                  unsigned worker, const uint16_t **scale,
                                  struct sl_error *err)
 {
@@ -165,7 +101,7 @@ static const uint8_t *read_block(const struct sl_exec *x, uint32_t id,
 static void embed_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct embed_job *job = arg;
-    struct sl_exec *x = job->x;
+    struct sl_cpu *x = job->x;
     const struct sl_model_matrix *m = embedding(x->c.mf);
     struct sl_error err;
 
@@ -183,23 +119,23 @@ static void embed_rows(void *arg, size_t begin, size_t end, unsigned worker)
             return;
         }
         if (m->scale_resident)
-            scale = x->scales[x->c.mf->n_matrices - 1] +
+            scale = x->c.vectors->scales[x->c.mf->n_matrices - 1] +
                     sl_matrix_scale_offset(&m->geom, 0, block) / 2;
-        sl_matrix_decode_row(x->x + (job->row + i) * x->hidden, &m->geom, w,
-                             scale, id % SL_BLOCK_ROWS);
+        sl_matrix_decode_row(x->pass->x + (job->row + i) * x->hidden, &m->geom,
+                             w, scale, id % SL_BLOCK_ROWS);
     }
 }
 
-int sl_exec_embed(struct sl_exec *x, struct sl_error *err)
+int sl_cpu_embed(struct sl_cpu *x, struct sl_error *err)
 {
     struct sl_error ignored;
     struct embed_job job = {.x = x, .err = err ? err : &ignored};
 
     atomic_init(&job.failed, false);
-    for (size_t i = 0; i < x->n_items; i++) {
-        job.ids = x->items[i].ids;
-        job.row = x->run[i].row;
-        sl_pool_for(x->c.pool, x->items[i].n, 1, embed_rows, &job);
+    for (size_t i = 0; i < x->pass->n_items; i++) {
+        job.ids = x->pass->items[i].ids;
+        job.row = x->pass->run[i].row;
+        sl_pool_for(x->c.pool, x->pass->items[i].n, 1, embed_rows, &job);
         if (atomic_load(&job.failed)) {
             sl_error_prefix(err, "embedding: ");
             return -1;

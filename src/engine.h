@@ -1,0 +1,74 @@
+/*
+ * engine.h - what the executor asks of an engine
+ *
+ * An engine computes stages: the CPU with its threads (exec_cpu.h), a GPU.
+ * The executor walks the slabs of a pass and hands each to the engine that
+ * the plan names; a stage (a layer's attention, a layer's MLP, the head) is
+ * whole in one engine. Between stages nothing lives but x, the residual
+ * stream; it crosses between engines through the pass's host memory:
+ *
+ *   begin (all engines) - embed (the first) - run, run, ...
+ *       .. store (old) - load (new) where the engine changes ..
+ *   - run - end (all engines, the last one last)
+ *
+ * An engine may return from anything but store and end before the work is
+ * done; these two wait. One thread calls.
+ */
+#ifndef SL_ENGINE_H
+#define SL_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+#include "src/lm.h"
+
+/* One sequence's share of a pass: rows [row, row + n) of the activations. */
+struct sl_pass_item {
+    uint32_t seq;
+    uint32_t row, n;
+    uint32_t base; /* positions the sequence held before */
+    uint32_t n_context;
+    uint32_t n_logits;
+};
+
+/* A pass as engines see it; borrowed until it ends. */
+struct sl_pass {
+    const struct sl_lm_item *items;
+    const struct sl_pass_item *run; /* (n_items) */
+    size_t n_items;
+    uint32_t n;             /* positions */
+    uint32_t n_rows;        /* of logits */
+    const float *cos, *sin; /* (n, head_dim / 2) f32 */
+    const uint32_t *n_keys; /* (n) keys each position sees */
+    const uint32_t *rows;   /* (n_rows) positions whose logits are wanted */
+    float *x;               /* (n, hidden) f32: x where it crosses */
+    float *logits;          /* (n_rows, vocab) f32 */
+};
+
+struct sl_exec_engine {
+    const struct sl_engine_ops *ops;
+};
+
+/* Every engine embeds struct sl_exec_engine first. Errors: SL_ERR_IO, others as
+ * engines have them; a pass is over after one. */
+struct sl_engine_ops {
+    const char *name; /* "cpu" */
+    /* A pass begins; its positions have their places in the KV cache. */
+    int (*begin)(struct sl_exec_engine *e, const struct sl_pass *pass,
+                 struct sl_error *err);
+    /* x = embedding rows of all ids. */
+    int (*embed)(struct sl_exec_engine *e, struct sl_error *err);
+    /* Takes x out of pass->x; puts it there, and has when it returns. An
+     * engine that computes in pass->x has neither (NULL). */
+    int (*load)(struct sl_exec_engine *e, struct sl_error *err);
+    int (*store)(struct sl_exec_engine *e, struct sl_error *err);
+    /* Gets the slab's bytes, runs its parts, gives them back. */
+    int (*run)(struct sl_exec_engine *e, size_t slab, struct sl_error *err);
+    /* pass->logits are there when it returns (if the head ran here). NULL:
+     * nothing to do. */
+    int (*end)(struct sl_exec_engine *e, struct sl_error *err);
+    void (*destroy)(struct sl_exec_engine *e);
+};
+
+#endif

@@ -1,0 +1,243 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "offload/trace.h"
+#include "src/base/clock.h"
+#include "src/exec_cpu_impl.h"
+
+struct shape {
+    uint64_t n, hidden, wide, widest_in, max_tokens, threads;
+    uint64_t lookup;
+    bool int8;
+};
+
+static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
+                             uint32_t max_tokens, bool int8_activations,
+                             unsigned n_threads)
+{
+    const struct sl_hparams *hp = &mf->hp;
+    uint64_t qkv = 3ull * hp->hidden;
+
+    return (struct shape){
+        .n = n,
+        .hidden = hp->hidden,
+        .wide = qkv > hp->inner ? qkv : hp->inner,
+        .widest_in = hp->hidden > hp->inner ? hp->hidden : hp->inner,
+        .max_tokens = max_tokens,
+        .threads = n_threads,
+        .lookup = sl_cpu_lookup_bytes(mf),
+        .int8 = int8_activations,
+    };
+}
+
+static void carve_all(struct sl_cpu *x, struct sl_carver *c,
+                      const struct shape *s)
+{
+    uint64_t pages = sl_div_up(s->max_tokens, SL_KV_PAGE_LEN);
+
+    x->a = sl_carve(c, s->n * s->hidden, sizeof(float));
+    x->att = sl_carve(c, s->n * s->hidden, sizeof(float));
+    x->big = sl_carve(c, s->n * s->wide, sizeof(float));
+    if (s->int8) {
+        uint64_t groups = sl_div_up(s->widest_in, SL_Q8_GROUP);
+
+        x->q = sl_carve(c, s->n * sl_q8_stride((uint32_t)s->widest_in), 1);
+        x->q_scale = sl_carve(c, s->n * groups, sizeof(float));
+        x->q_sum = sl_carve(c, s->n * groups, sizeof(int32_t));
+    }
+    x->lookup = sl_carve(c, s->threads, s->lookup);
+    x->scores = sl_carve(c, s->threads * s->max_tokens * SL_ATTEND_QUERIES,
+                         sizeof(float));
+    x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
+    x->v_pages = sl_carve(c, s->threads * pages, sizeof(void *));
+}
+
+uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
+                      uint32_t max_tokens, bool int8_activations,
+                      unsigned n_threads)
+{
+    struct shape s =
+        shape_of(mf, pass_positions, max_tokens, int8_activations, n_threads);
+    struct sl_carver c = {NULL, 0};
+    struct sl_cpu counted;
+
+    carve_all(&counted, &c, &s);
+    return c.used;
+}
+
+bool sl_cpu_takes_int8(const struct sl_modelfile *mf,
+                       const struct sl_kernels *k)
+{
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        if (sl_matmul_takes_int8(k, &mf->matrices[i].geom))
+            return true;
+    }
+    return false;
+}
+
+/* --- the pass ---------------------------------------------------------- */
+
+static int cpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
+                     struct sl_error *err)
+{
+    ((struct sl_cpu *)e)->pass = pass;
+    return 0;
+}
+
+static int cpu_embed(struct sl_exec_engine *e, struct sl_error *err)
+{
+    return sl_cpu_embed((struct sl_cpu *)e, err);
+}
+
+static void run_part(struct sl_cpu *x, const struct sl_part *part,
+                     const uint8_t *base)
+{
+    const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
+    const struct sl_matrix *g = &m->geom;
+    bool glu = m->spec.op == SL_OP_MLP_IN && x->c.mf->hp.glu;
+    struct sl_matmul mm = {
+        .m = g,
+        .first_block = part->first_block,
+        .n_blocks = part->n_blocks,
+        .epilogue = glu ? SL_EPI_GEGLU : SL_EPI_NONE,
+    };
+    size_t stride;
+    float *y;
+
+    if (part->first_block == 0)
+        sl_cpu_before(x, m);
+    for (uint32_t s = 0; s < g->n_segments; s++) {
+        mm.w[s] = base + part->weight_at[s];
+        if (!sl_fmt_packed(g->fmt))
+            continue;
+        if (m->scale_resident)
+            mm.scale[s] = x->c.vectors->scales[part->matrix] +
+                          sl_matrix_scale_offset(g, s, part->first_block) / 2;
+        else
+            mm.scale[s] = (const void *)(base + part->scale_at[s]);
+    }
+    if (m->spec.op != SL_OP_HEAD)
+        mm.bias = x->c.vectors->layers[m->spec.layer].bias[m->spec.op];
+    y = sl_cpu_output(x, m, &stride);
+    if (x->acts.n > 0)
+        sl_matmul_run(x->c.kernels, x->c.pool, y, stride, &mm, &x->acts,
+                      x->act);
+    if (part->first_block + part->n_blocks == sl_matrix_segment_blocks(g))
+        sl_cpu_after(x, m);
+}
+
+static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
+{
+    const struct sl_modelfile *mf = x->c.mf;
+    const struct sl_cut *cut = x->c.cut;
+    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    char name[SL_STAGE_NAME];
+
+    mf->arch->stage_name(name, &mf->hp,
+                         (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_trace_span(x->c.trace, SL_TRACK_STAGES, name, begin, sl_clock_ns(),
+                  sl_slab_load_bytes(&cut->slabs[slab]));
+}
+
+static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
+{
+    struct sl_cpu *x = (struct sl_cpu *)e;
+    const struct sl_cut *cut = x->c.cut;
+    const uint8_t *base;
+    uint64_t begin;
+
+    if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
+        return -1;
+    if (slab >= x->first_head_slab && x->c.plan->home[slab] == SL_HOME_RAM)
+        x->head_base[slab - x->first_head_slab] = base;
+    begin = x->c.trace ? sl_clock_ns() : 0;
+    for (uint32_t p = cut->first_part[slab]; p < cut->first_part[slab + 1]; p++)
+        run_part(x, &cut->parts[p], base);
+    sl_stream_put(x->c.stream, slab);
+    if (x->c.trace != NULL)
+        trace_slab(x, slab, begin);
+    return 0;
+}
+
+/* --- life -------------------------------------------------------------- */
+
+static void cpu_destroy(struct sl_exec_engine *e)
+{
+    struct sl_cpu *x = (struct sl_cpu *)e;
+
+    if (x == NULL)
+        return;
+    sl_region_fini(&x->buffers);
+    free(x->head_base);
+    free(x);
+}
+
+static const struct sl_engine_ops cpu_ops = {
+    .name = "cpu",
+    .begin = cpu_begin,
+    .embed = cpu_embed,
+    .run = cpu_run,
+    .destroy = cpu_destroy,
+};
+
+/* The head's stage has one matrix, so each of its slabs has one part. */
+static size_t first_head_slab(const struct sl_cpu_config *c)
+{
+    size_t slab = c->cut->n_slabs;
+
+    while (slab > 0) {
+        uint32_t part = c->cut->first_part[slab - 1];
+
+        if (c->mf->matrices[c->cut->parts[part].matrix].spec.op != SL_OP_HEAD)
+            break;
+        slab--;
+    }
+    return slab;
+}
+
+static int allocate(struct sl_cpu *x, struct sl_error *err)
+{
+    const struct sl_cpu_config *c = &x->c;
+    struct shape s = shape_of(c->mf, c->pass_positions, c->max_tokens,
+                              c->int8_activations, sl_pool_threads(c->pool));
+    struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
+
+    carve_all(x, &counter, &s);
+    if (sl_region_init(&x->buffers, counter.used, "activations", err) != 0)
+        return -1;
+    carver.base = x->buffers.base;
+    carve_all(x, &carver, &s);
+    x->wide = (uint32_t)s.wide;
+    x->lookup_bytes = s.lookup;
+    x->first_head_slab = first_head_slab(c);
+    x->head_base = sl_zalloc_array(c->cut->n_slabs - x->first_head_slab,
+                                   sizeof *x->head_base);
+    if (x->head_base == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "executor: no memory");
+    return 0;
+}
+
+int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,
+                  struct sl_error *err)
+{
+    const struct sl_hparams *hp = &config->mf->hp;
+    struct sl_cpu *x = calloc(1, sizeof *x);
+
+    if (x == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "executor: no memory");
+    x->engine.ops = &cpu_ops;
+    x->c = *config;
+    x->hidden = hp->hidden;
+    x->inner = hp->inner;
+    x->n_heads = hp->n_heads;
+    x->head_dim = hp->hidden / hp->n_heads;
+    x->alpha = sqrtf(2.0f * (float)hp->n_layers);
+    if (allocate(x, err) != 0) {
+        cpu_destroy(&x->engine);
+        return -1;
+    }
+    *e = &x->engine;
+    return 0;
+}

@@ -1,0 +1,45 @@
+/*
+ * exec_cpu.h - the engine that computes with this machine's cores
+ */
+#ifndef SL_EXEC_CPU_H
+#define SL_EXEC_CPU_H
+
+#include "kernels/kernels.h"
+#include "offload/stream.h"
+#include "src/base/pool.h"
+#include "src/cut.h"
+#include "src/engine.h"
+#include "src/kvcache.h"
+#include "src/vectors.h"
+
+struct sl_cpu_config {
+    /* all borrowed for the engine's life */
+    const struct sl_modelfile *mf;
+    const struct sl_vectors *vectors;
+    const struct sl_cut *cut;
+    const struct sl_plan *plan;
+    const struct sl_kernels *kernels;
+    struct sl_pool *pool;
+    struct sl_stream *stream;
+    struct sl_kv *kv;
+    struct sl_trace *trace; /* or NULL */
+    bool int8_activations;
+    bool kv_f16;             /* as the cache was made */
+    uint32_t pass_positions; /* most positions in one pass, all sequences */
+    uint32_t max_tokens;     /* of one sequence */
+};
+
+/* True if some matrix of the file can take INT8 activations. */
+bool sl_cpu_takes_int8(const struct sl_modelfile *mf,
+                       const struct sl_kernels *k);
+
+/* Bytes of memory the engine will take: everything per position, scores. */
+uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
+                      uint32_t max_tokens, bool int8_activations,
+                      unsigned n_threads);
+
+/* Errors: SL_ERR_NOMEM. */
+int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,
+                  struct sl_error *err);
+
+#endif

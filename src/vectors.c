@@ -1,0 +1,96 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/vectors.h"
+
+/* Every vector begins a cache line. */
+static uint64_t padded(uint64_t bytes)
+{
+    return sl_round_up(bytes, 64);
+}
+
+uint64_t sl_vectors_bytes(const struct sl_modelfile *mf)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < mf->n_vectors; i++)
+        n += padded(mf->vectors[i].bytes);
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        if (mf->matrices[i].scale_resident)
+            n += padded(mf->matrices[i].scale_bytes);
+    }
+    return n;
+}
+
+static void place(struct sl_vectors *vs, const struct sl_tensor_spec *spec,
+                  const float *v)
+{
+    struct sl_layer_vectors *l = &vs->layers[spec->layer];
+    size_t len = strlen(spec->name);
+    bool bias = len > 5 && strcmp(spec->name + len - 5, ".bias") == 0;
+
+    if (spec->op == SL_OP_HEAD)
+        *(bias ? &vs->final_b : &vs->final_w) = v;
+    else if (spec->op < SL_OP_HEAD)
+        l->bias[spec->op] = v;
+    else if (strstr(spec->name, ".post_attention_layernorm.") != NULL)
+        *(bias ? &l->ln2_b : &l->ln2_w) = v;
+    else
+        *(bias ? &l->ln1_b : &l->ln1_w) = v;
+}
+
+static int load(struct sl_vectors *vs, const struct sl_modelfile *mf,
+                struct sl_error *err)
+{
+    uint8_t *at = vs->region.base;
+
+    for (size_t i = 0; i < mf->n_vectors; i++) {
+        const struct sl_model_vector *v = &mf->vectors[i];
+
+        if (sl_modelfile_read(mf, at, v->off, v->bytes, err) != 0)
+            return -1;
+        place(vs, &v->spec, (const float *)at);
+        at += padded(v->bytes);
+    }
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+
+        if (!m->scale_resident)
+            continue;
+        if (sl_modelfile_read(mf, at, m->scale_off, m->scale_bytes, err) != 0)
+            return -1;
+        vs->scales[i] = (const uint16_t *)at;
+        at += padded(m->scale_bytes);
+    }
+    return 0;
+}
+
+int sl_vectors_init(struct sl_vectors *v, const struct sl_modelfile *mf,
+                    struct sl_error *err)
+{
+    memset(v, 0, sizeof *v);
+    v->layers = sl_zalloc_array(mf->hp.n_layers, sizeof *v->layers);
+    v->scales = sl_zalloc_array(mf->n_matrices, sizeof *v->scales);
+    if (v->layers == NULL || v->scales == NULL) {
+        sl_vectors_fini(v);
+        return sl_fail(err, SL_ERR_NOMEM,
+                       "norms, biases and scales: no memory");
+    }
+    if (sl_region_init(&v->region, sl_vectors_bytes(mf),
+                       "norms, biases and scales", err) != 0 ||
+        load(v, mf, err) != 0) {
+        sl_vectors_fini(v);
+        return -1;
+    }
+    return 0;
+}
+
+void sl_vectors_fini(struct sl_vectors *v)
+{
+    sl_region_fini(&v->region);
+    free(v->layers);
+    free(v->scales);
+    memset(v, 0, sizeof *v);
+}

@@ -1,0 +1,33 @@
+/*
+ * vectors.h - what of a model is always in RAM: norms, biases, scales of rows
+ *
+ * Read once, into one region, so that a device can take a copy as a whole: a
+ * pointer's distance from region.base is its distance there.
+ */
+#ifndef SL_VECTORS_H
+#define SL_VECTORS_H
+
+#include "src/base/mem.h"
+#include "src/modelfile.h"
+
+/* Vectors of a layer, by use. */
+struct sl_layer_vectors {
+    const float *ln1_w, *ln1_b, *ln2_w, *ln2_b;
+    const float *bias[SL_OP_COUNT]; /* of the matrix; NULL for the head */
+};
+
+struct sl_vectors {
+    struct sl_region region;
+    struct sl_layer_vectors *layers; /* (n_layers) */
+    const float *final_w, *final_b;
+    const uint16_t **scales; /* (n_matrices), NULL where streamed or none */
+};
+
+/* Bytes of the region. */
+uint64_t sl_vectors_bytes(const struct sl_modelfile *mf);
+/* Errors: SL_ERR_NOMEM, SL_ERR_IO. */
+int sl_vectors_init(struct sl_vectors *v, const struct sl_modelfile *mf,
+                    struct sl_error *err);
+void sl_vectors_fini(struct sl_vectors *v); /* a zeroed one is fine */
+
+#endif
