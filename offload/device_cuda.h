@@ -1,0 +1,32 @@
+/*
+ * device_cuda.h - what the parts of the CUDA device share
+ *
+ * For offload/device*.c and those who call the CUDA runtime on this device's
+ * queues themselves. Include it only where HAVE_CUDA.
+ */
+#ifndef SL_OFFLOAD_DEVICE_CUDA_H
+#define SL_OFFLOAD_DEVICE_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#include "offload/device.h"
+
+/* Fills err with what a failed call of the runtime means, in one line that
+ * names the device and what to do; `what` tells what was being done. Returns
+ * -1. */
+int sl_cuda_fail(const struct sl_device_info *info, cudaError_t rc,
+                 struct sl_error *err, const char *what, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Finds the devices, as sl_device_list does. */
+int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
+                 struct sl_error *err);
+/* Makes device `ordinal` the present one of this thread with a context, and
+ * tells about it. Returns -1 where it cannot be used (err and info->why_not
+ * say why). */
+int sl_cuda_look(struct sl_device_info *info, int ordinal,
+                 struct sl_error *err);
+/* How many devices there are. Errors: SL_ERR_UNSUPPORTED why there is none. */
+int sl_cuda_count(int *n, struct sl_error *err);
+
+#endif
