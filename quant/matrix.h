@@ -39,6 +39,10 @@
 
 #include "src/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define SL_LAYOUT_NAME "rows16"
 #define SL_BLOCK_ROWS  16u
 
@@ -93,5 +97,9 @@ uint64_t sl_matrix_scale_bytes(const struct sl_matrix *m); /* 0 for floats */
  * out: (cols) f32. */
 void sl_matrix_decode_row(float *out, const struct sl_matrix *m, const void *w,
                           const uint16_t *scale, unsigned row_in_block);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

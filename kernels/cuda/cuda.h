@@ -1,0 +1,190 @@
+/*
+ * cuda.h - the arithmetic on a CUDA device: the C face of all launchers
+ *
+ * A launcher puts kernels on the context's stream and returns; it allocates
+ * nothing and waits for nothing. Pointers are to device memory unless a
+ * comment says "host". A launch that is refused is an error at once
+ * (SL_ERR_IO); what goes wrong while a kernel runs is reported by the next
+ * call that waits for the stream. The device that the stream belongs to must
+ * be current on the calling thread; one thread at a time uses a context.
+ *
+ * Types. Weights are the model file's bytes (quant/matrix.h). The inputs of
+ * products, q, k and v are FP16; the residual stream is FP32, because the
+ * outliers of GLM-130B's hidden states and alpha = sqrt(2 * n_layers) leave
+ * FP16's range. All sums, LayerNorm, softmax and GELU are FP32. A value that
+ * is stored as FP16 is clamped to +-65504, so that no outlier becomes an
+ * infinity and then a NaN. (NaN stays NaN.)
+ *
+ * Alignment. FP16 inputs begin at multiples of 16 bytes and their strides are
+ * multiples of 8 values; weights begin at multiples of 16 bytes, scales of 8,
+ * everything else at multiples of its own size.
+ */
+#ifndef SL_KERNELS_CUDA_CUDA_H
+#define SL_KERNELS_CUDA_CUDA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "quant/matrix.h"
+#include "src/base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SL_CUDA_PAGE_LEN   16u  /* positions in a page of the KV cache */
+#define SL_CUDA_MAX_HEAD   256u /* values a head, at most */
+#define SL_CUDA_MAX_TOP    1024u
+#define SL_CUDA_FEW        4u            /* positions: products on CUDA cores */
+#define SL_CUDA_SOME       64u           /* positions: products by mma.sync */
+#define SL_CUDA_BLAS_BYTES (32ull << 20) /* of the workspace, for cuBLAS */
+
+struct sl_cublas;
+
+/* What launchers need to know. Filled by sl_cuda_init; read only. */
+struct sl_cuda {
+    void *stream; /* cudaStream_t, borrowed */
+    int arch;     /* 10 * major + minor compute capability */
+    uint32_t n_sms;
+    void *workspace; /* borrowed; shared by all launchers, in stream order */
+    uint64_t workspace_bytes;
+    struct sl_cublas *blas; /* owned; NULL: see note */
+    char note[200];         /* why cuBLAS is not used; "" if it is */
+};
+
+/* For the current device. Loads cuBLAS; a machine without it computes long
+ * products in runs of SL_CUDA_SOME positions, which is slower, and `note`
+ * says so. Errors: SL_ERR_IO. */
+int sl_cuda_init(struct sl_cuda *c, void *stream, struct sl_error *err);
+void sl_cuda_fini(struct sl_cuda *c);
+/* Memory that launchers may write to from now on. at: a multiple of 256
+ * bytes. What each launcher wants is told by its _workspace function; the
+ * largest of them is enough for all. */
+int sl_cuda_set_workspace(struct sl_cuda *c, void *at, uint64_t bytes,
+                          struct sl_error *err);
+
+/* --- products ------------------------------------------------------------ */
+
+enum sl_cuda_type { SL_CUDA_F32, SL_CUDA_F16 };
+
+/* What is done with a sum before it is stored. */
+enum sl_cuda_epilogue {
+    SL_CUDA_EPI_NONE,      /* y = W x + bias */
+    SL_CUDA_EPI_GEGLU,     /* two segments: y = (A x + a) * gelu_erf(B x + b) */
+    SL_CUDA_EPI_GELU_TANH, /* y = gelu_tanh(W x + bias) */
+    SL_CUDA_EPI_RESIDUAL,  /* y = alpha * residual + W x + bias */
+};
+
+/* Blocks [first_block, first_block + n_blocks) of every segment of m. */
+struct sl_cuda_matmul {
+    const struct sl_matrix *m; /* host */
+    uint32_t first_block, n_blocks;
+    const void *w[2];         /* by segment: first byte of first_block */
+    const uint16_t *scale[2]; /* the same for the scales; NULL for floats */
+    const float *bias;        /* (m->rows) or NULL */
+    enum sl_cuda_epilogue epilogue;
+    float alpha;           /* SL_CUDA_EPI_RESIDUAL */
+    const float *residual; /* (n, residual_stride); may be y */
+    size_t residual_stride;
+};
+
+/* y: (n, y_stride) of y_type; row r of segment s goes to column
+ * s * segment_rows + r, with SL_CUDA_EPI_GEGLU to column r; only the columns
+ * of the given blocks are written. x: (n, x_stride) f16, m->cols used.
+ *
+ * Up to SL_CUDA_FEW positions are done on CUDA cores in one pass over the
+ * weights, up to SL_CUDA_SOME by mma.sync on the packed weights; more by
+ * cuBLAS, with as many rows at a time decoded to f16 as the workspace holds.
+ * Sums are FP32. For up to SL_CUDA_FEW positions a position's result does
+ * not depend on the others. */
+int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
+                       enum sl_cuda_type y_type,
+                       const struct sl_cuda_matmul *mm, const uint16_t *x,
+                       size_t x_stride, uint32_t n, struct sl_error *err);
+/* Bytes of workspace with which the product of m with up to n positions runs
+ * at its best. It works with less, down to none, more slowly. */
+uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n);
+
+/* --- between products ---------------------------------------------------- */
+
+/* y = (x - mean) / sqrt(var + eps) * w + b for n rows of h values:
+ * x (., h) f32, row rows[i] or, with rows NULL, row i; y_f16 (n, y_stride)
+ * (may be NULL), y_f32 (n, h) (may be NULL, may be x if rows is NULL). */
+int sl_cuda_layer_norm(const struct sl_cuda *c, uint16_t *y_f16,
+                       size_t y_stride, float *y_f32, const float *x,
+                       const float *w, const float *b, const uint32_t *rows,
+                       uint32_t n, uint32_t h, float eps, struct sl_error *err);
+
+/* Consecutive rows of a pass that belong to one sequence. Host. */
+struct sl_cuda_item {
+    uint32_t row, n;
+    uint32_t most_keys; /* largest n_keys among its rows */
+};
+
+/* Where the rows of a pass stand, for attention. */
+struct sl_cuda_rows {
+    uint32_t n;               /* rows */
+    const uint32_t *position; /* (n) place in the row's own sequence */
+    const uint32_t *n_keys;   /* (n) keys that the row sees, > 0 */
+    const uint32_t *table;    /* (n) where its sequence's list begins in: */
+    const uint32_t *pages;    /* page numbers, sequence after sequence */
+    const float *cos, *sin;   /* (n, head_dim / 2) f32 */
+    const struct sl_cuda_item *items; /* (n_items) host; cover all rows */
+    size_t n_items;
+};
+
+/* Keys and values of one layer: [page][head][position in page][d] f16, each
+ * page_stride values (at least n_heads * SL_CUDA_PAGE_LEN * d) from the one
+ * before, as in src/kvcache.h. */
+struct sl_cuda_kv {
+    uint16_t *k, *v;
+    size_t page_stride;
+    uint32_t n_heads, head_dim;
+};
+
+/* qkv (n, qkv_stride) of qkv_type holds per head q, k, v (head_dim each).
+ * Rotates q and k (halves apart; with position_2d each half of a head by its
+ * own half of the tables) and stores q to q (n, q_stride) f16 and k, v at
+ * their position in the pages. head_dim must be even (2-D: a multiple of 4). */
+int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                       const struct sl_cuda_kv *kv, const void *qkv,
+                       size_t qkv_stride, enum sl_cuda_type qkv_type,
+                       const struct sl_cuda_rows *rows, bool position_2d,
+                       struct sl_error *err);
+
+/* out (n, out_stride) f16: per row and head softmax(q . k / sqrt(d)) . v over
+ * the row's first n_keys keys. Online softmax in FP32 (Milakov and
+ * Gimelshein, arXiv 1805.02867); rows of short items are split over keys
+ * (Flash-Decoding), those of longer ones are taken in tiles by mma.sync.
+ * Strides are multiples of 8. Errors: SL_ERR_UNSUPPORTED for heads wider
+ * than SL_CUDA_MAX_HEAD, SL_ERR_BUDGET for too small a workspace. */
+int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
+                   const uint16_t *q, size_t q_stride,
+                   const struct sl_cuda_kv *kv, const struct sl_cuda_rows *rows,
+                   struct sl_error *err);
+/* Bytes that a pass of n rows with up to most_keys keys needs. */
+uint64_t sl_cuda_attend_workspace(uint32_t n, uint32_t n_heads,
+                                  uint32_t head_dim, uint32_t most_keys);
+
+/* --- ends ---------------------------------------------------------------- */
+
+/* x[i] = row ids[i] of m, for each ids[i] that lies in the given blocks of
+ * its first segment; other rows of x are left as they are. ids (n) i32,
+ * x (n, m->cols) f32. Of mm: m, first_block, n_blocks, w[0], scale[0]. */
+int sl_cuda_embed(const struct sl_cuda *c, float *x,
+                  const struct sl_cuda_matmul *mm, const int32_t *ids,
+                  uint32_t n, struct sl_error *err);
+
+/* The k largest of each row of x (n, stride), cols values each: best first,
+ * of equals the lower column first; NaN counts as the least. index and value
+ * (may be NULL) are (n, k). 1 <= k <= cols, k <= SL_CUDA_MAX_TOP. */
+int sl_cuda_top_k(const struct sl_cuda *c, uint32_t *index, float *value,
+                  const float *x, size_t stride, uint32_t cols, uint32_t n,
+                  uint32_t k, struct sl_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
