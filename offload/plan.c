@@ -280,18 +280,31 @@ static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
                    sl_size_format(have, in->weights_bytes));
 }
 
+static int allocate(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
+{
+    *plan = (struct sl_plan){
+        .home = sl_zalloc_array(n_slabs, sizeof *plan->home),
+        .engine = {sl_zalloc_array(n_slabs, 1), sl_zalloc_array(n_slabs, 1)},
+        .n_slabs = n_slabs,
+    };
+    if (plan->home != NULL && plan->engine[SL_PHASE_DECODE] != NULL &&
+        plan->engine[SL_PHASE_PREFILL] != NULL)
+        return 0;
+    sl_plan_fini(plan);
+    return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs", n_slabs);
+}
+
 int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
                  struct sl_error *err)
 {
-    struct sl_plan made = {.n_slabs = in->n_slabs};
+    struct sl_plan made;
     uint64_t total = 0;
     struct work w;
 
-    if (check_budget(in, err) != 0)
+    if (check_budget(in, err) != 0 || allocate(&made, in->n_slabs, err) != 0)
         return -1;
-    made.home = sl_alloc_array(in->n_slabs, sizeof *made.home);
-    if (made.home == NULL || !work_init(&w, in)) {
-        free(made.home);
+    if (!work_init(&w, in)) {
+        sl_plan_fini(&made);
         return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs",
                        in->n_slabs);
     }
@@ -312,41 +325,7 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
 void sl_plan_fini(struct sl_plan *plan)
 {
     free(plan->home);
+    for (int p = 0; p < SL_PHASE_COUNT; p++)
+        free(plan->engine[p]);
     memset(plan, 0, sizeof *plan);
-}
-
-struct sl_floor sl_floor_make(const struct sl_rates *rates,
-                              uint64_t streamed_bytes, uint64_t resident_bytes,
-                              double operations)
-{
-    double dram = (double)resident_bytes + 2.0 * (double)streamed_bytes;
-    struct sl_floor f = {.limit = SL_LIMIT_DISK};
-
-    if (rates->disk_bps > 0)
-        f.disk_s = (double)streamed_bytes / rates->disk_bps;
-    if (rates->dram_bps > 0)
-        f.dram_s = dram / rates->dram_bps;
-    if (rates->ops_per_s > 0)
-        f.compute_s = operations / rates->ops_per_s;
-    f.seconds = f.disk_s;
-    if (f.dram_s > f.seconds) {
-        f.seconds = f.dram_s;
-        f.limit = SL_LIMIT_DRAM;
-    }
-    if (f.compute_s > f.seconds) {
-        f.seconds = f.compute_s;
-        f.limit = SL_LIMIT_COMPUTE;
-    }
-    return f;
-}
-
-const char *sl_limit_name(enum sl_limit limit)
-{
-    static const char *const names[] = {
-        [SL_LIMIT_DISK] = "disk",
-        [SL_LIMIT_DRAM] = "dram",
-        [SL_LIMIT_COMPUTE] = "compute",
-    };
-
-    return names[limit];
 }

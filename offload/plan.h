@@ -1,9 +1,19 @@
 /*
- * plan.h - which slabs stay in RAM, and how fast a pass can then be
+ * plan.h - where each slab stays, who computes it, and how fast a pass can be
  *
- * A pure function of sizes, the budget and rates. Residents are spread evenly
- * among the streamed slabs, so that between two reads there is always about
- * the same amount of work and the disk never idles.
+ * A pure function of sizes, budgets and rates. Residents of every kind are
+ * spread evenly among the other slabs, so that between two reads there is
+ * always about the same amount of work, and disk, PCIe, CPU and GPU are all
+ * busy at the same time.
+ *
+ *              decode by CPU   decode by GPU
+ *   home RAM        yes         copied to the device ring in every pass
+ *   home DISK     no GPU only   read, then copied, in every pass
+ *   home VRAM       never       copied once
+ *
+ * What the GPU decodes it also prefills; what the CPU decodes either may.
+ * All slabs of a stage have one engine in a phase. The KV cache of a layer
+ * lies with the engine that decodes its attention.
  */
 #ifndef SL_OFFLOAD_PLAN_H
 #define SL_OFFLOAD_PLAN_H
@@ -12,41 +22,97 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "offload/cost.h"
 #include "offload/slab.h"
 #include "src/base/error.h"
 
 enum sl_home {
     SL_HOME_DISK, /* read anew in every pass, through the ring */
     SL_HOME_RAM,  /* read once, kept */
+    SL_HOME_VRAM, /* read once through the ring, copied to the device, kept */
 };
 
-/* What computes a slab. */
 enum sl_engine {
     SL_ENGINE_CPU,
     SL_ENGINE_GPU,
     SL_ENGINE_COUNT,
 };
 
+enum sl_phase {
+    SL_PHASE_DECODE,
+    SL_PHASE_PREFILL, /* passes of at least plan->prefill_from positions */
+    SL_PHASE_COUNT,
+};
+
 #define SL_RING_MIN_SLOTS 3u
+
+/* Slabs [first_slab, first_slab + n_slabs) that have one engine: their only
+ * input and output is the residual stream. */
+struct sl_plan_stage {
+    size_t first_slab, n_slabs;
+    /* Multiply-adds times two of one position; a head computes but for the
+     * positions whose logits are wanted. */
+    double ops;
+    bool head;
+    /* The cache of an attention's layer when full, where the CPU or the GPU
+     * holds it; 0: the stage has none. */
+    uint64_t kv_host_bytes, kv_device_bytes;
+};
+
+/* The passes that a plan is made for. */
+struct sl_plan_pass {
+    uint32_t positions; /* in one pass, of all sequences */
+    uint32_t logits;    /* rows of logits */
+};
+
+enum sl_engine_rule {
+    SL_ENGINE_RULE_AUTO, /* whatever takes least time */
+    SL_ENGINE_RULE_CPU,  /* as if there were no GPU */
+    SL_ENGINE_RULE_GPU,  /* the GPU computes everything */
+};
 
 struct sl_plan_input {
     const struct sl_slab *slabs;
     size_t n_slabs;
-    uint64_t weights_bytes;    /* what the ring and the residents may take */
+    /* What the ring, the residents and the kv_host_bytes of stages that the
+     * CPU decodes may take. */
+    uint64_t weights_bytes;
     uint64_t read_ahead_bytes; /* ring size wanted where there is room */
+
+    /* What follows counts only with vram_bytes > 0 and a rule that allows a
+     * GPU: without, a plan needs neither stages nor rates. */
+    uint64_t vram_bytes; /* for weights, device ring and kv_device_bytes */
+    const struct sl_plan_stage *stages; /* cover all slabs in order */
+    size_t n_stages;
+    struct sl_plan_pass pass[SL_PHASE_COUNT];
+    uint64_t x_bytes; /* of one position's residual stream */
+    struct sl_rates rates;
+    enum sl_engine_rule engine;
 };
 
 struct sl_plan {
-    enum sl_home *home; /* (n_slabs), owned */
+    enum sl_home *home;              /* (n_slabs), owned */
+    uint8_t *engine[SL_PHASE_COUNT]; /* (n_slabs) enum sl_engine, owned */
     size_t n_slabs;
-    uint32_t n_slots;        /* 0 when everything is resident */
-    uint64_t slot_bytes;     /* of the largest streamed slab */
+    uint32_t n_slots;        /* 0 when nothing passes through the ring */
+    uint64_t slot_bytes;     /* of the largest slab that does */
     uint64_t ring_bytes;     /* n_slots * slot_bytes */
-    uint64_t resident_bytes; /* load bytes of the residents */
+    uint64_t resident_bytes; /* load bytes of the residents in RAM */
     uint64_t streamed_bytes; /* load bytes read in every pass */
+
+    bool gpu; /* some slab is the GPU's; else all that follows is 0 */
+    uint32_t n_device_slots;
+    uint64_t device_slot_bytes; /* of the largest slab copied in a pass */
+    uint64_t device_ring_bytes; /* n_device_slots * device_slot_bytes */
+    uint64_t vram_bytes;        /* load bytes of the residents in VRAM */
+    uint64_t kv_host_bytes, kv_device_bytes; /* by the decoding engine */
+    /* A pass whose items all begin at an empty sequence and that has so many
+     * positions takes the engines of SL_PHASE_PREFILL, any other those of
+     * SL_PHASE_DECODE. */
+    uint32_t prefill_from;
 };
 
-/* Least weights_bytes with which sl_plan_make succeeds. */
+/* Least weights_bytes with which sl_plan_make succeeds (without a GPU). */
 uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs);
 
 /* Errors: SL_ERR_BUDGET with both numbers, SL_ERR_NOMEM. */
@@ -54,26 +120,10 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
                  struct sl_error *err);
 void sl_plan_fini(struct sl_plan *plan);
 
-/* Seconds of one pass at the physical limit (peers-and-physics 3.1 without a
- * GPU): transfers overlap, so the slowest resource decides. */
-struct sl_rates {
-    double disk_bps;  /* direct reads of this file, bytes/s */
-    double dram_bps;  /* read by the threads in use, bytes/s */
-    double ops_per_s; /* multiply-adds count as two; 0: unknown */
-};
-
-enum sl_limit { SL_LIMIT_DISK, SL_LIMIT_DRAM, SL_LIMIT_COMPUTE };
-
-struct sl_floor {
-    double disk_s, dram_s, compute_s;
-    double seconds; /* the largest of them */
-    enum sl_limit limit;
-};
-
-/* streamed bytes come from disk and cross DRAM twice (written, then read). */
-struct sl_floor sl_floor_make(const struct sl_rates *rates,
-                              uint64_t streamed_bytes, uint64_t resident_bytes,
-                              double operations);
-const char *sl_limit_name(enum sl_limit limit); /* "disk" "dram" "compute" */
+/* What a pass of a phase moves and computes. in: as the plan was made from;
+ * its stages must be there. */
+struct sl_demand sl_plan_demand(const struct sl_plan *plan,
+                                const struct sl_plan_input *in,
+                                enum sl_phase phase, struct sl_plan_pass pass);
 
 #endif

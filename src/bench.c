@@ -203,8 +203,11 @@ static int time_phase(struct state *s, struct turn *t,
         (double)(after.stream.bytes_read - before.stream.bytes_read) / passes;
     f[WAIT_S] =
         (double)(after.stream.wait_ns - before.stream.wait_ns) * 1e-9 / passes;
-    rates = (struct sl_rates){t->figure[DISK_BPS], t->figure[DRAM_BPS],
-                              t->figure[OPS_PER_S]};
+    rates = (struct sl_rates){
+        .disk_bps = t->figure[DISK_BPS],
+        .dram_bps = t->figure[DRAM_BPS],
+        .ops_per_s = t->figure[OPS_PER_S],
+    };
     floor =
         sl_runtime_floor_at(s->rt, &rates, n * s->run->batch, s->run->batch);
     f[EFFICIENCY] = floor.seconds / f[SECONDS];
