@@ -40,6 +40,7 @@ struct sl_io_config {
                                          * a few that happen once */
     size_t n_buffers;
     const struct sl_log *log; /* told of every fallback, once */
+    void *arg; /* of implementations that sl_io_open does not know */
 };
 
 struct sl_io_read {

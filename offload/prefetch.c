@@ -7,7 +7,6 @@
 #include <time.h>
 
 #include "offload/stream_impl.h"
-#include "src/base/clock.h"
 
 /* A read that brings nothing is tried again this often: a disk may recover
    from one bad read, and a network file system may be slow to agree on a
@@ -115,7 +114,7 @@ static int issue_chunk(struct sl_stream *st, struct sl_error *err)
         .buf = c->at,
         .off = sl_extent_load_off(e) + c->extent_done,
         .bytes = left < c->chunk ? (uint32_t)left : c->chunk,
-        .begin_ns = sl_clock_ns(),
+        .begin_ns = sl_clock_now(st->config.clock),
     };
     if (submit(st, q, err) != 0)
         return -1;
@@ -198,7 +197,7 @@ static int judge(const struct sl_stream *st, struct sl_request *q, int result,
 static void complete(struct sl_stream *st, struct sl_request *q)
 {
     struct sl_place *p = q->place;
-    uint64_t now = sl_clock_ns();
+    uint64_t now = sl_clock_now(st->config.clock);
     char name[SL_TRACE_NAME];
 
     if (st->config.trace != NULL) {
@@ -212,7 +211,7 @@ static void complete(struct sl_stream *st, struct sl_request *q)
     p->missing_bytes -= q->bytes;
     if (p->missing_bytes == 0) {
         p->state = SL_PLACE_READY;
-        pthread_cond_signal(&st->ready);
+        sl_clock_signal(st->config.clock, &st->ready);
     }
     pthread_mutex_unlock(&st->mutex);
 }
@@ -224,7 +223,7 @@ static void retire(struct sl_stream *st, struct sl_request *q)
     if (in_flight(st))
         return;
     pthread_mutex_lock(&st->mutex);
-    st->stats.busy_ns += sl_clock_ns() - st->busy_since_ns;
+    st->stats.busy_ns += sl_clock_now(st->config.clock) - st->busy_since_ns;
     st->busy_since_ns = 0;
     pthread_mutex_unlock(&st->mutex);
 }
@@ -293,7 +292,7 @@ static void report(struct sl_stream *st, const struct sl_error *failure)
     pthread_mutex_lock(&st->mutex);
     st->failed = true;
     st->failure = *failure;
-    pthread_cond_signal(&st->ready);
+    sl_clock_signal(st->config.clock, &st->ready);
     pthread_mutex_unlock(&st->mutex);
 }
 

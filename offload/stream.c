@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "offload/stream_impl.h"
-#include "src/base/clock.h"
 
 #define STACK_BYTES (256u << 10)
 /* Of the stack, what the reader really touches (counted generously), and
@@ -85,6 +84,7 @@ static int open_reader(struct sl_stream *st, struct sl_error *err)
         .buffers = &ring,
         .n_buffers = ring.bytes > 0,
         .log = c->log,
+        .arg = c->io_arg,
     };
 
     if ((c->io_open ? c->io_open : sl_io_open)(&st->io, &config, err) != 0)
@@ -122,7 +122,8 @@ static int start_thread(struct sl_stream *st, struct sl_error *err)
 
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    rc = pthread_create(&st->thread, &attr, sl_prefetch_main, st);
+    rc = sl_clock_thread(st->config.clock, &st->thread, &attr, sl_prefetch_main,
+                         st);
     pthread_attr_destroy(&attr);
     if (rc != 0)
         return sl_fail_os(err, rc, "cannot start the reader thread");
@@ -170,7 +171,7 @@ void sl_stream_close(struct sl_stream *st)
     st->stop = true;
     pthread_mutex_unlock(&st->mutex);
     st->io->ops->wake(st->io);
-    pthread_join(st->thread, NULL);
+    sl_clock_join(st->config.clock, st->thread);
     stream_free(st);
 }
 
@@ -201,10 +202,10 @@ static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
     char name[SL_TRACE_NAME];
 
     if (p->state != SL_PLACE_READY && !st->failed) {
-        begin = sl_clock_ns();
+        begin = sl_clock_now(st->config.clock);
         while (p->state != SL_PLACE_READY && !st->failed)
-            pthread_cond_wait(&st->ready, &st->mutex);
-        end = sl_clock_ns();
+            sl_clock_wait(st->config.clock, &st->ready, &st->mutex);
+        end = sl_clock_now(st->config.clock);
         st->stats.wait_ns += end - begin;
         if (st->config.trace != NULL) {
             snprintf(name, sizeof name, "slab %zu", slab);
@@ -273,6 +274,6 @@ void sl_stream_stats(const struct sl_stream *st, struct sl_stream_stats *stats)
     pthread_mutex_lock(mutex);
     *stats = st->stats;
     if (st->busy_since_ns != 0)
-        stats->busy_ns += sl_clock_ns() - st->busy_since_ns;
+        stats->busy_ns += sl_clock_now(st->config.clock) - st->busy_since_ns;
     pthread_mutex_unlock(mutex);
 }

@@ -18,6 +18,7 @@
 #include "offload/plan.h"
 #include "offload/slab.h"
 #include "offload/trace.h"
+#include "src/base/clock.h"
 #include "src/base/log.h"
 
 struct sl_stream;
@@ -32,7 +33,10 @@ struct sl_stream_config {
     uint32_t read_bytes; /* size of one read; 0: default (1-8 MiB) */
     const struct sl_log *log;
     struct sl_trace *trace; /* NULL: none */
-    /* NULL: sl_io_open. A test's double opens something else. */
+    struct sl_clock *clock; /* NULL: the real one */
+    void *io_arg;           /* for io_open, as config->arg */
+    /* NULL: sl_io_open. A test's double and the model of a machine open
+     * something else. */
     int (*io_open)(struct sl_io **io, const struct sl_io_config *config,
                    struct sl_error *err);
 };
