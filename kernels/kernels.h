@@ -59,6 +59,17 @@ typedef void sl_matmul_fn(float *y, size_t y_stride, const struct sl_matrix *m,
                           const void *w, const uint16_t *scale, uint32_t n_rows,
                           const struct sl_acts *acts);
 
+/* How keys and values are kept: a row of d values for each position of a
+ * page. INT8 has behind all rows of a page a scale and an offset for each:
+ *   [q: page_len * d][scale, offset: page_len * 2 f32]
+ *   value = q * scale + offset
+ * The offset pays: few of a head's values are as far below 0 as above it. */
+enum sl_kv_kind { SL_KV_F32, SL_KV_F16, SL_KV_INT8 };
+
+struct sl_kv_scale {
+    float scale, offset;
+};
+
 /* Attention of n_q query rows of one head over the head's keys and values,
  * which lie in pages of page_len positions:
  *   s_j = (q . k_j) * scale,  j < n_keys[i];  out = softmax(s) . v
@@ -71,11 +82,11 @@ struct sl_attend_args {
     size_t q_stride;
     size_t n_q;
     const uint32_t *n_keys;     /* (n_q), each > 0 */
-    const void *const *k_pages; /* each (page_len, d), f32 or f16 */
+    const void *const *k_pages; /* each (page_len, d) as kv_kind says */
     const void *const *v_pages;
     uint32_t page_len;
     uint32_t d; /* values a head */
-    bool kv_f16;
+    enum sl_kv_kind kv_kind;
     float scale;
     float *scores; /* scratch, (SL_ATTEND_QUERIES, largest n_keys) */
 };
@@ -95,6 +106,11 @@ struct sl_kernels {
      * has scale[g * stride] and sum[g * stride]. */
     void (*quantize_q8)(int8_t *q, float *scale, int32_t *sum, size_t stride,
                         const float *x, uint32_t cols);
+    /* A row of n > 0 values from its least (q = -128) to its largest (127):
+     * scale = (max - min) / 255, offset = min + 128 * scale,
+     * q = round-half-even((x - offset) / scale), 0 where all are equal. */
+    void (*quantize_row)(int8_t *q, struct sl_kv_scale *scale, const float *x,
+                         size_t n);
     /* Rotates pairs (i, i + half): x[i] = x[i] cos[i] - x[i+half] sin[i],
      * x[i+half] = x[i+half] cos[i] + x[i] sin[i], i < half. In place. */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);

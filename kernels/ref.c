@@ -183,6 +183,28 @@ static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
     }
 }
 
+static void quantize_row_ref(int8_t *q, struct sl_kv_scale *scale,
+                             const float *x, size_t n)
+{
+    float min = x[0], max = x[0];
+
+    for (size_t i = 1; i < n; i++) {
+        if (x[i] < min)
+            min = x[i];
+        if (x[i] > max)
+            max = x[i];
+    }
+    scale->scale = (max - min) / 255;
+    scale->offset = min + 128 * scale->scale;
+    for (size_t i = 0; i < n; i++) {
+        float v = (x[i] - scale->offset) / scale->scale;
+
+        v = v > -128 ? v : -128;
+        v = v < 127 ? v : 127;
+        q[i] = scale->scale > 0 ? (int8_t)lrintf(v) : 0;
+    }
+}
+
 static void rope_ref(float *x, const float *cos, const float *sin,
                      uint32_t half)
 {
@@ -254,6 +276,7 @@ void sl_kernels_init_ref(struct sl_kernels *k)
             },
         .layer_norm = layer_norm_ref,
         .quantize_q8 = quantize_q8_ref,
+        .quantize_row = quantize_row_ref,
         .rope = rope_ref,
         .attend = sl_attend_ref,
         .geglu = geglu_ref,

@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
@@ -12,10 +13,18 @@ static double kv_at(const struct sl_attend_args *a, const void *const *pages,
 {
     const void *page = pages[j / a->page_len];
     size_t at = (size_t)(j % a->page_len) * a->d + i;
+    struct sl_kv_scale scale; /* may lie anywhere */
 
-    if (a->kv_f16)
+    if (a->kv_kind == SL_KV_F32)
+        return (double)((const float *)page)[at];
+    if (a->kv_kind == SL_KV_F16)
         return (double)sl_half_to_float(((const uint16_t *)page)[at]);
-    return (double)((const float *)page)[at];
+    memcpy(&scale,
+           (const int8_t *)page + (size_t)a->page_len * a->d +
+               j % a->page_len * sizeof scale,
+           sizeof scale);
+    return (double)((const int8_t *)page)[at] * (double)scale.scale +
+           (double)scale.offset;
 }
 
 static void attend_one(const struct sl_attend_args *a, size_t row)

@@ -17,16 +17,51 @@
 #define PIECES 8 /* vectors of an output kept in registers for one query, */
 #define SHARED 4 /* for each of several */
 
-INLINE vf attn_load(const void *row, uint32_t i, const bool f16)
+INLINE size_t attn_row_bytes(const struct sl_attend_args *a, const int kind)
 {
-    return f16 ? vf_load_half((const uint16_t *)row + i)
-               : vf_load((const float *)row + i);
+    return (size_t)a->d * (kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1);
 }
 
-INLINE vf attn_load_n(const void *row, uint32_t i, uint32_t n, const bool f16)
+/* A key or value. */
+struct attn_row {
+    const uint8_t *at;
+    vf scale, offset; /* of INT8 */
+};
+
+INLINE struct attn_row attn_row(const struct sl_attend_args *a,
+                                const uint8_t *page, uint32_t i, const int kind)
 {
-    return f16 ? vf_load_half_n((const uint16_t *)row + i, n)
-               : vf_load_n((const float *)row + i, n);
+    struct attn_row row = {.at = page + i * attn_row_bytes(a, kind)};
+    struct sl_kv_scale s; /* may lie anywhere */
+
+    if (kind != SL_KV_INT8)
+        return row;
+    memcpy(&s, page + (size_t)a->page_len * a->d + i * sizeof s, sizeof s);
+    row.scale = vf_set(s.scale);
+    row.offset = vf_set(s.offset);
+    return row;
+}
+
+INLINE vf attn_load(const struct attn_row *row, uint32_t i, const int kind)
+{
+    if (kind == SL_KV_F32)
+        return vf_load((const float *)row->at + i);
+    if (kind == SL_KV_F16)
+        return vf_load_half((const uint16_t *)row->at + i);
+    return vf_fma(vf_load_i8((const int8_t *)row->at + i), row->scale,
+                  row->offset);
+}
+
+/* What lies beyond n is of no account. */
+INLINE vf attn_load_n(const struct attn_row *row, uint32_t i, uint32_t n,
+                      const int kind)
+{
+    if (kind == SL_KV_F32)
+        return vf_load_n((const float *)row->at + i, n);
+    if (kind == SL_KV_F16)
+        return vf_load_half_n((const uint16_t *)row->at + i, n);
+    return vf_fma(vf_load_i8_n((const int8_t *)row->at + i, n), row->scale,
+                  row->offset);
 }
 
 /* Queries that are taken together. */
@@ -41,16 +76,19 @@ struct attn_tile {
     float sum[ATTN_QUERIES];
 };
 
-/* Scores of n_q queries and the n keys from `k` on, the j-th of all. */
+/* Scores of n_q queries and the n keys of a page from the in-th on. */
 INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
-                       const uint8_t *k, const int n_q, const int n,
-                       const bool f16)
+                       const uint8_t *page, uint32_t in, const int n_q,
+                       const int n, const int kind)
 {
     const struct sl_attend_args *a = t->a;
     uint32_t full = a->d - a->d % W, rest = a->d % W;
-    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
     vf dot[ATTN_QUERIES][KEYS], v[KEYS];
+    struct attn_row k[KEYS];
 
+#pragma GCC unroll 4
+    for (int j = 0; j < n; j++)
+        k[j] = attn_row(a, page, in + (uint32_t)j, kind);
 #pragma GCC unroll 4
     for (int i = 0; i < n_q; i++)
 #pragma GCC unroll 4
@@ -59,7 +97,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
     for (uint32_t c = 0; c < full; c += W) {
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++)
-            v[j] = attn_load(k + (size_t)j * row_bytes, c, f16);
+            v[j] = attn_load(&k[j], c, kind);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
             vf x = vf_load(q + (size_t)i * a->q_stride + c);
@@ -72,7 +110,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
     if (rest != 0) {
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++)
-            v[j] = attn_load_n(k + (size_t)j * row_bytes, full, rest, f16);
+            v[j] = attn_load_n(&k[j], full, rest, kind);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
             vf x = vf_load_n(q + (size_t)i * a->q_stride + full, rest);
@@ -95,23 +133,21 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
 
 /* Scores of queries [first, first + n_q) of the tile and keys [from, to). */
 INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
-                        uint32_t from, uint32_t to, const bool f16)
+                        uint32_t from, uint32_t to, const int kind)
 {
     const struct sl_attend_args *a = t->a;
     const float *q = t->q + (size_t)first * a->q_stride;
     float *scores = t->scores + (size_t)first * t->score_stride;
-    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
     uint32_t page = from / a->page_len, in = from % a->page_len;
 
     for (uint32_t j = from; j < to; page++, in = 0) {
         uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
         const uint8_t *k = a->k_pages[page];
 
-        k += in * row_bytes;
-        for (; end - j >= KEYS; j += KEYS, k += KEYS * row_bytes)
-            attn_score(t, q, scores + j, k, n_q, KEYS, f16);
-        for (; j < end; j++, k += row_bytes)
-            attn_score(t, q, scores + j, k, n_q, 1, f16);
+        for (; end - j >= KEYS; j += KEYS, in += KEYS)
+            attn_score(t, q, scores + j, k, in, n_q, KEYS, kind);
+        for (; j < end; j++, in++)
+            attn_score(t, q, scores + j, k, in, n_q, 1, kind);
     }
 }
 
@@ -145,25 +181,24 @@ INLINE float attn_softmax(float *scores, uint32_t n)
  * first rest < W of one. */
 INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
                      const int n_q, uint32_t from, uint32_t to, uint32_t c,
-                     const int n, uint32_t rest, const bool f16)
+                     const int n, uint32_t rest, const int kind)
 {
     const struct sl_attend_args *a = t->a;
     const float *scores = t->scores + (size_t)first * t->score_stride;
-    size_t row_bytes = (size_t)a->d * (f16 ? 2 : 4);
     uint32_t page = from / a->page_len, in = from % a->page_len;
 
     for (uint32_t j = from; j < to; page++, in = 0) {
         uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
-        const uint8_t *at = a->v_pages[page];
+        const uint8_t *values = a->v_pages[page];
 
-        at += in * row_bytes;
-        for (; j < end; j++, at += row_bytes) {
+        for (; j < end; j++, in++) {
+            struct attn_row row = attn_row(a, values, in, kind);
             vf v[PIECES];
 
 #pragma GCC unroll 8
             for (int i = 0; i < n; i++)
-                v[i] = rest != 0 ? attn_load_n(at, c, rest, f16)
-                                 : attn_load(at, c + (uint32_t)i * W, f16);
+                v[i] = rest != 0 ? attn_load_n(&row, c, rest, kind)
+                                 : attn_load(&row, c + (uint32_t)i * W, kind);
 #pragma GCC unroll 4
             for (int q = 0; q < n_q; q++) {
                 vf p = vf_set(scores[(size_t)q * t->score_stride + j]);
@@ -178,7 +213,7 @@ INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
 
 /* Columns [c, c + n * W) of the outputs, or [c, c + rest). */
 INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
-                        const int n, uint32_t rest, const bool f16)
+                        const int n, uint32_t rest, const int kind)
 {
     vf acc[ATTN_QUERIES][PIECES];
 
@@ -187,13 +222,13 @@ INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
 #pragma GCC unroll 8
         for (int i = 0; i < n; i++)
             acc[q][i] = vf_set(0);
-    attn_add(acc, t, 0, n_q, 0, t->least, c, n, rest, f16);
+    attn_add(acc, t, 0, n_q, 0, t->least, c, n, rest, kind);
 #pragma GCC unroll 4
     for (int q = 0; q < n_q; q++) {
         float *out = t->out + (size_t)q * t->a->out_stride + c;
         vf sum = vf_set(t->sum[q]);
 
-        attn_add(acc + q, t, q, 1, t->least, t->n_keys[q], c, n, rest, f16);
+        attn_add(acc + q, t, q, 1, t->least, t->n_keys[q], c, n, rest, kind);
         if (rest != 0) {
             vf_store_n(out, vf_div(acc[q][0], sum), rest);
             continue;
@@ -205,7 +240,7 @@ INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
 }
 
 INLINE void attend_tile(const struct sl_attend_args *a, size_t row,
-                        size_t score_stride, const int n_q, const bool f16)
+                        size_t score_stride, const int n_q, const int kind)
 {
     struct attn_tile t = {
         .a = a,
@@ -221,24 +256,24 @@ INLINE void attend_tile(const struct sl_attend_args *a, size_t row,
     for (int q = 1; q < n_q; q++)
         if (t.n_keys[q] < t.least)
             t.least = t.n_keys[q];
-    attn_scores(&t, 0, n_q, 0, t.least, f16);
+    attn_scores(&t, 0, n_q, 0, t.least, kind);
     for (int q = 0; q < n_q; q++) {
         if (t.n_keys[q] > t.least)
-            attn_scores(&t, q, 1, t.least, t.n_keys[q], f16);
+            attn_scores(&t, q, 1, t.least, t.n_keys[q], kind);
         t.sum[q] =
             attn_softmax(t.scores + (size_t)q * score_stride, t.n_keys[q]);
     }
     for (; n_q == 1 && c + PIECES * W <= a->d; c += PIECES * W)
-        attn_output(&t, c, n_q, PIECES, 0, f16);
+        attn_output(&t, c, n_q, PIECES, 0, kind);
     for (; c + SHARED * W <= a->d; c += SHARED * W)
-        attn_output(&t, c, n_q, SHARED, 0, f16);
+        attn_output(&t, c, n_q, SHARED, 0, kind);
     for (; c + W <= a->d; c += W)
-        attn_output(&t, c, n_q, 1, 0, f16);
+        attn_output(&t, c, n_q, 1, 0, kind);
     if (c < a->d)
-        attn_output(&t, c, n_q, 1, a->d - c, f16);
+        attn_output(&t, c, n_q, 1, a->d - c, kind);
 }
 
-INLINE void attend_any(const struct sl_attend_args *a, const bool f16)
+INLINE void attend_any(const struct sl_attend_args *a, const int kind)
 {
     uint32_t most = 0;
     size_t row = 0;
@@ -246,17 +281,19 @@ INLINE void attend_any(const struct sl_attend_args *a, const bool f16)
     for (size_t i = 0; i < a->n_q; i++)
         most = a->n_keys[i] > most ? a->n_keys[i] : most;
     for (; a->n_q - row >= ATTN_QUERIES; row += ATTN_QUERIES)
-        attend_tile(a, row, most, ATTN_QUERIES, f16);
+        attend_tile(a, row, most, ATTN_QUERIES, kind);
     for (; row < a->n_q; row++)
-        attend_tile(a, row, most, 1, f16);
+        attend_tile(a, row, most, 1, kind);
 }
 
 static void ISA(attend)(const struct sl_attend_args *args)
 {
-    if (args->kv_f16)
-        attend_any(args, true);
+    if (args->kv_kind == SL_KV_F32)
+        attend_any(args, SL_KV_F32);
+    else if (args->kv_kind == SL_KV_F16)
+        attend_any(args, SL_KV_F16);
     else
-        attend_any(args, false);
+        attend_any(args, SL_KV_INT8);
 }
 
 #undef KEYS

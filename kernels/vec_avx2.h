@@ -74,6 +74,20 @@ INLINE vf vf_load_half_n(const void *p, size_t n)
     return vf_load_half(h);
 }
 
+INLINE vf vf_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
+INLINE vf vf_load_i8_n(const int8_t *p, size_t n)
+{
+    int8_t b[W] = {0};
+
+    memcpy(b, p, n);
+    return vf_load_i8(b);
+}
+
 INLINE void vf_store_half(void *p, vf x)
 {
     _mm_storeu_si128(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));

@@ -75,6 +75,18 @@ INLINE vf vf_load_half_n(const void *p, size_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), p));
 }
 
+INLINE vf vf_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+INLINE vf vf_load_i8_n(const int8_t *p, size_t n)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vec_mask(n), p)));
+}
+
 INLINE void vf_store_half(void *p, vf x)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));

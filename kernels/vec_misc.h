@@ -148,6 +148,43 @@ static void ISA(quantize_q8)(int8_t *q, float *scale, int32_t *sum,
     }
 }
 
+INLINE vi quantize(vf v, const struct sl_kv_scale *s)
+{
+    vf r = vf_div(vf_sub(v, vf_set(s->offset)), vf_set(s->scale));
+
+    r = vf_min(vf_max(r, vf_set(-128)), vf_set(127));
+    return s->scale > 0 ? vf_to_int(r) : vi_set(0);
+}
+
+/* As the reference, which divides too. */
+static void ISA(quantize_row)(int8_t *q, struct sl_kv_scale *scale,
+                              const float *x, size_t n)
+{
+    vf min = vf_set(x[0]), max = min;
+    size_t i = 0, rest = n % W;
+    int8_t last[W];
+    float least;
+
+    for (; i + W <= n; i += W) {
+        min = vf_min(vf_load(x + i), min);
+        max = vf_max(vf_load(x + i), max);
+    }
+    least = -vf_largest(vf_sub(vf_set(0), min));
+    scale->scale = vf_largest(max);
+    for (; i < n; i++) {
+        least = x[i] < least ? x[i] : least;
+        scale->scale = x[i] > scale->scale ? x[i] : scale->scale;
+    }
+    scale->scale = (scale->scale - least) / 255;
+    scale->offset = least + 128 * scale->scale;
+    for (i = 0; i + W <= n; i += W)
+        vi_store_i8(q + i, quantize(vf_load(x + i), scale));
+    if (rest == 0)
+        return;
+    vi_store_i8(last, quantize(vf_load_n(x + i, rest), scale));
+    memcpy(q + i, last, rest);
+}
+
 static void ISA(rope)(float *x, const float *cos, const float *sin,
                       uint32_t half)
 {

@@ -17,6 +17,7 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->matmul[SL_FMT_INT4][SL_ACT_INT8] = ISA(matmul_int4_q8);
     k->layer_norm = ISA(layer_norm);
     k->quantize_q8 = ISA(quantize_q8);
+    k->quantize_row = ISA(quantize_row);
     k->rope = ISA(rope);
     k->attend = ISA(attend);
     k->geglu = ISA(geglu);

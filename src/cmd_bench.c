@@ -34,6 +34,7 @@ enum {
     OPT_THREADS,
     OPT_REPEAT,
     OPT_ACTIVATIONS,
+    OPT_KV,
     OPT_IO,
     OPT_ISA,
     OPT_JSON,
@@ -59,6 +60,10 @@ static const struct argp_option options[] = {
      "Turns that are counted, after one to warm up (default: 5)", 0},
     {0, 0, 0, 0, "How:", 2},
     {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32 or int8", 0},
+    {"kv", OPT_KV, "KIND", 0,
+     "Keys and values as f32, f16 or int8 (default: f16; f32 with "
+     "--activations f32)",
+     0},
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
      "Use kernels up to ref, avx2 or avx512 (default: the best there is)", 0},
@@ -134,6 +139,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_ACTIVATIONS:
         o->run.activations = sl_opt_activations(state, arg);
+        return 0;
+    case OPT_KV:
+        o->run.kv = sl_opt_kv(state, arg);
+        o->run.kv_set = true;
         return 0;
     case OPT_IO:
         o->run.io = sl_opt_io(state, arg);

@@ -26,6 +26,7 @@ struct report {
     const struct sl_modelfile *mf;
     const struct sl_memory *memory;
     const struct sl_plan *plan;
+    const char *kv; /* how keys and values are kept */
     struct sl_floor decode, prefill;
     struct sl_rates rates;
     double age_s; /* of the rates; 0: measured now */
@@ -72,9 +73,9 @@ static void print_memory(const struct report *r)
     puts("Memory");
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
-    snprintf(more, sizeof more, "%u tokens, %u sequence%s",
+    snprintf(more, sizeof more, "%u tokens, %u sequence%s, %s",
              r->o->out_seq_length, sequences(r->o),
-             sequences(r->o) == 1 ? "" : "s");
+             sequences(r->o) == 1 ? "" : "s", r->kv);
     line("KV cache", m->kv, more);
     snprintf(more, sizeof more, "%u positions a pass",
              workload(r->o).pass_positions);
@@ -197,11 +198,11 @@ static void print_json(const struct report *r)
             homes,
             json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
     root = json_pack(
-        "{ss sI so s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
+        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
         r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
-        memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
-        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
-        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
+        (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
+        "slot_bytes", (json_int_t)r->plan->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
@@ -279,6 +280,7 @@ static int plan(const struct options *o, struct sl_error *err)
     if (rc == 0) {
         r.mf = sl_runtime_modelfile(rt);
         r.memory = sl_runtime_memory(rt);
+        r.kv = sl_runtime_kv_name(rt);
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->home[i] == SL_HOME_RAM;

@@ -24,7 +24,7 @@ struct sl_cpu_config {
     struct sl_kv *kv;
     struct sl_trace *trace; /* or NULL */
     bool int8_activations;
-    bool kv_f16;             /* as the cache was made */
+    enum sl_kv_kind kv_kind; /* as the cache was made */
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t max_tokens;     /* of one sequence */
 };

@@ -142,12 +142,28 @@ struct attend_job {
     const struct sl_pass_item *item;
 };
 
-static void store(const struct sl_cpu *x, void *to, const float *from, bool f16)
+/* Puts a row into place `at` of a page. */
+static void store(const struct sl_cpu *x, uint8_t *page, uint32_t at,
+                  const float *from)
 {
-    if (f16)
-        x->c.kernels->f32_to_f16(to, from, x->head_dim);
-    else
-        memcpy(to, from, x->head_dim * sizeof *from);
+    uint32_t d = x->head_dim;
+    struct sl_kv_scale scale;
+
+    switch (x->c.kv_kind) {
+    case SL_KV_F32:
+        memcpy(page + (size_t)at * d * sizeof *from, from, d * sizeof *from);
+        break;
+    case SL_KV_F16:
+        x->c.kernels->f32_to_f16((uint16_t *)(void *)page + (size_t)at * d,
+                                 from, d);
+        break;
+    case SL_KV_INT8:
+        x->c.kernels->quantize_row((int8_t *)page + (size_t)at * d, &scale,
+                                   from, d);
+        memcpy(page + (size_t)SL_KV_PAGE_LEN * d + at * sizeof scale, &scale,
+               sizeof scale);
+        break;
+    }
 }
 
 static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
@@ -176,22 +192,20 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     const struct sl_pass_item *it = job->item;
     uint32_t d = x->head_dim, n_pages;
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
-    bool f16 = x->c.kv_f16;
-    size_t item_bytes = f16 ? 2 : 4;
 
     for (size_t h = begin; h < end; h++) {
         for (uint32_t j = 0; j < it->n; j++) {
             uint32_t at = it->base + j;
             uint32_t page = pages[at / SL_KV_PAGE_LEN];
-            size_t in_page = at % SL_KV_PAGE_LEN * d * item_bytes;
+            uint32_t in_page = at % SL_KV_PAGE_LEN;
             float *q = x->big + (size_t)(it->row + j) * x->wide + h * 3 * d;
             uint8_t *k_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)h, 0);
             uint8_t *v_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)h, 1);
 
             rotate(x, q, it->row + j);
             rotate(x, q + d, it->row + j);
-            store(x, k_at + in_page, q + d, f16);
-            store(x, v_at + in_page, q + 2 * d, f16);
+            store(x, k_at, in_page, q + d);
+            store(x, v_at, in_page, q + 2 * d);
         }
     }
 }
@@ -223,7 +237,7 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
             .v_pages = v_pages,
             .page_len = SL_KV_PAGE_LEN,
             .d = d,
-            .kv_f16 = x->c.kv_f16,
+            .kv_kind = x->c.kv_kind,
             .scale = 1.0f / sqrtf((float)d),
             .scores = x->scores +
                       (size_t)worker * x->c.max_tokens * SL_ATTEND_QUERIES,

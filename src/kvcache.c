@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +30,24 @@ static uint32_t pages_of(uint32_t tokens)
     return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);
 }
 
+/* Of one head's keys in one page. */
+static uint64_t head_bytes(const struct sl_kv_config *c)
+{
+    static const uint8_t value_bytes[] = {
+        [SL_KV_F32] = 4,
+        [SL_KV_F16] = 2,
+        [SL_KV_INT8] = 1,
+    };
+    uint64_t row = (uint64_t)c->head_dim * value_bytes[c->kind];
+
+    if (c->kind == SL_KV_INT8)
+        row += sizeof(struct sl_kv_scale);
+    return SL_KV_PAGE_LEN * row;
+}
+
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 {
-    return 2ull * c->n_layers * c->n_heads * c->head_dim * SL_KV_PAGE_LEN *
-           (c->f16 ? 2 : 4);
+    return 2ull * c->n_layers * c->n_heads * head_bytes(c);
 }
 
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
@@ -90,8 +105,7 @@ int sl_kv_create(struct sl_kv **out, const struct sl_kv_config *config,
     if (kv == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
     kv->config = *config;
-    kv->head_bytes =
-        (uint64_t)SL_KV_PAGE_LEN * config->head_dim * (config->f16 ? 2 : 4);
+    kv->head_bytes = head_bytes(config);
     if (create_lists(kv) != 0) {
         sl_kv_destroy(kv);
         return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");

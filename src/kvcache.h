@@ -3,7 +3,9 @@
  *
  * A page holds 16 positions of every layer; its keys lie head by head:
  *
- *   layer, K or V:  [page][head][position in page][value]    f32 or f16
+ *   layer, K or V:  [page][head][position in page][value]    f32, f16 or int8
+ *
+ * and each head's 16 scales and offsets behind its int8 (enum sl_kv_kind).
  *
  * A sequence is a list of pages. A fork shares all its parent's pages by
  * count; whoever writes next into a shared page gets a copy first. So the
@@ -14,10 +16,10 @@
 #ifndef SL_KVCACHE_H
 #define SL_KVCACHE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/kernels.h"
 #include "src/base/error.h"
 
 #define SL_KV_PAGE_LEN 16u
@@ -29,7 +31,7 @@ struct sl_kv_config {
     uint32_t n_pages;     /* in all */
     uint32_t n_sequences; /* alive at the same time */
     uint32_t max_tokens;  /* of one sequence */
-    bool f16;             /* else f32 */
+    enum sl_kv_kind kind;
 };
 
 struct sl_kv;
@@ -63,7 +65,8 @@ int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
 /* Pages of a sequence, in order of position. */
 const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
 /* Keys (value = 0) or values (value = 1) of one head of one page:
- * (SL_KV_PAGE_LEN, head_dim). */
+ * (SL_KV_PAGE_LEN, head_dim) and the scales there are.
+ */
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value);
 

@@ -16,6 +16,7 @@ enum {
     OPT_RAM = 0x100,
     OPT_THREADS,
     OPT_ACTIVATIONS,
+    OPT_KV,
     OPT_IO,
     OPT_ISA,
     OPT_VERIFY,
@@ -34,6 +35,10 @@ static const struct argp_option run_options[] = {
     {"activations", OPT_ACTIVATIONS, "KIND", 0,
      "auto, f32 or int8: how inputs of matrix products are held; auto is f32 "
      "for f16/f32 files and int8 in groups of 32 for packed ones",
+     0},
+    {"kv", OPT_KV, "KIND", 0,
+     "f32, f16 or int8 (a scale for each head and position): how keys and "
+     "values are kept (default: f16; f32 with --activations f32)",
      0},
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
@@ -80,6 +85,13 @@ enum sl_activations sl_opt_activations(struct argp_state *state,
     return (enum sl_activations)pick(state, "activations", arg, names);
 }
 
+enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg)
+{
+    static const char *const names[] = {"f32", "f16", "int8", NULL};
+
+    return (enum sl_kv_kind)pick(state, "kv", arg, names);
+}
+
 enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg)
 {
     static const char *const names[] = {"auto", "uring", "pread", NULL};
@@ -110,6 +122,10 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_ACTIVATIONS:
         c->activations = sl_opt_activations(state, arg);
+        return 0;
+    case OPT_KV:
+        c->kv = sl_opt_kv(state, arg);
+        c->kv_set = true;
         return 0;
     case OPT_IO:
         c->io = sl_opt_io(state, arg);

@@ -42,7 +42,7 @@ extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_synth;
 
 /* Memory, thread and reader options of every command that runs a model:
- * -m --ram --threads --activations --io --isa --verify --trace. As an argp
+ * -m --ram --threads --activations --kv --io --isa --verify --trace. As an argp
  * child its input is a struct sl_runtime_config. */
 extern const struct argp sl_run_argp;
 
@@ -51,6 +51,7 @@ extern const struct argp sl_run_argp;
 uint64_t sl_opt_ram(struct argp_state *state, const char *arg);
 enum sl_activations sl_opt_activations(struct argp_state *state,
                                        const char *arg);
+enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg);
 enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg);
 int sl_opt_isa(struct argp_state *state, const char *arg);
 

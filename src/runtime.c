@@ -113,6 +113,15 @@ static uint32_t kv_pages(const struct sl_workload *w)
                                           : (uint32_t)each * w->n_texts;
 }
 
+static enum sl_kv_kind kv_kind(const struct sl_runtime *rt)
+{
+    const struct sl_runtime_config *c = &rt->config;
+
+    if (c->kv_set)
+        return c->kv;
+    return c->activations == SL_ACTIVATIONS_F32 ? SL_KV_F32 : SL_KV_F16;
+}
+
 static void count_fixed(struct sl_runtime *rt)
 {
     const struct sl_hparams *hp = &rt->mf.hp;
@@ -127,7 +136,7 @@ static void count_fixed(struct sl_runtime *rt)
         /* One more than is alive: a fork exists before its parent ends. */
         .n_sequences = 2 * w->n_sequences * w->n_texts,
         .max_tokens = w->max_tokens,
-        .f16 = rt->int8,
+        .kind = kv_kind(rt),
     };
     *m = (struct sl_memory){
         .program = sl_meminfo_resident(),
@@ -360,7 +369,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .kv = rt->kv,
         .trace = rt->trace,
         .int8_activations = rt->int8,
-        .kv_f16 = rt->kv_config.f16,
+        .kv_kind = rt->kv_config.kind,
         .pass_positions = rt->load.pass_positions,
         .max_tokens = rt->load.max_tokens,
     };
@@ -432,6 +441,17 @@ struct sl_lm *sl_runtime_lm(struct sl_runtime *rt)
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt)
 {
     return &rt->memory;
+}
+
+const char *sl_runtime_kv_name(const struct sl_runtime *rt)
+{
+    static const char *const names[] = {
+        [SL_KV_F32] = "f32",
+        [SL_KV_F16] = "f16",
+        [SL_KV_INT8] = "int8",
+    };
+
+    return names[kv_kind(rt)];
 }
 
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt)

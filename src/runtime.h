@@ -23,8 +23,8 @@
 
 enum sl_activations {
     SL_ACTIVATIONS_AUTO, /* f32 for float files, int8 for packed ones */
-    SL_ACTIVATIONS_F32,  /* activations and KV cache FP32 */
-    SL_ACTIVATIONS_INT8, /* INT8 in groups of 32 where shapes allow, KV FP16 */
+    SL_ACTIVATIONS_F32,  /* and the KV cache FP32, if nothing else was said */
+    SL_ACTIVATIONS_INT8, /* INT8 in groups of 32 where shapes allow */
 };
 
 #define SL_RAM_AUTO  0          /* what is free now, less a margin */
@@ -35,6 +35,8 @@ struct sl_runtime_config {
     uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
     unsigned threads;   /* 0: one per CPU */
     enum sl_activations activations;
+    bool kv_set; /* else FP16, or FP32 with SL_ACTIVATIONS_F32 */
+    enum sl_kv_kind kv;
     enum sl_io_kind io;
     bool verify; /* check every checksum first */
     bool quiet;
@@ -90,6 +92,7 @@ const struct sl_modelfile *sl_runtime_modelfile(const struct sl_runtime *rt);
 struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt); /* or NULL */
 struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
+const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);

@@ -82,7 +82,7 @@ golden_texts()
         want=$(plain "$want")
         got=$(
             generate -q --top-k 1 --out-seq-length $((length + 33)) \
-                -p "${text%x}" </dev/null
+                --kv f32 -p "${text%x}" </dev/null
             echo "x$?"
         )
         if [ "$got" != "${want%x}${nl}x0" ]; then
@@ -270,9 +270,30 @@ least=$("$sluice" generate -m "$model" --ram least --top-k 1 -q \
     --out-seq-length 20 -p 'In the')" ]
 check the_least_budget_gives_the_same_text
 
+# kv_of KIND: what the plan counts for keys and values.
+kv_of()
+{
+    "$sluice" plan -m "$model" --ram 64M --json --kv "$1" 2>"$work/err" |
+        sed -n 's/^  "kv": \([0-9]*\),*$/\1/p'
+}
+f32=$(kv_of f32) f16=$(kv_of f16) int8=$(kv_of int8)
+[ "$f32" -gt $((f16 * 19 / 10)) ] && [ "$f16" -gt $((int8 * 15 / 10)) ] &&
+    [ "$int8" -gt 1000000 ]
+check the_plan_counts_keys_and_values_as_they_are_kept
+
+for kind in f32 f16 int8; do
+    a=$("$sluice" generate -m "$model" --ram least --kv $kind --top-k 1 -q \
+        --threads 1 -p 'In the beginning God created' 2>"$work/err")
+    b=$(generate -q --kv $kind --top-k 1 -p 'In the beginning God created')
+    [ -n "$a" ] && [ "$a" = "$b" ] || break
+    kind=all
+done
+[ $kind = all ]
+check each_kind_of_keys_and_values_runs_in_any_budget
+
 for args in '--num-beams 0' '--temperature 0' '--top-p 1,5' '--top-k -1' \
     '--seed 0' '--sampling-strategy Other' '--out-seq-length x' 'extra' \
-    '--with-id' '--input-source interactive' '--no-such-option'; do
+    '--kv f64' '--with-id' '--input-source interactive' '--no-such-option'; do
     # shellcheck disable=SC2086
     generate -p x $args >"$work/out"
     [ $? = 2 ] && [ ! -s "$work/out" ] || break

@@ -144,6 +144,50 @@ static void q8(const struct sl_kernels *k, uint32_t n, uint64_t *state)
     free(q);
 }
 
+static void quantize_row(const struct sl_kernels *k, uint32_t n,
+                         uint64_t *state)
+{
+    float *x = floats(n, 1, n % 3 ? 4 : 1e-30f, state), min, max;
+    int8_t *q = malloc(n + 1), *ref_q = malloc(n);
+    struct sl_kv_scale scale, ref_scale;
+    struct sl_kernels ref;
+
+    x[n / 2] *= 50;
+    if (n % 5 == 0)
+        memset(x, 0, n * sizeof *x);
+    else if (n % 4 == 0)
+        x[0] += 1000;
+    min = max = x[0];
+    for (uint32_t i = 1; i < n; i++) {
+        min = fminf(min, x[i]);
+        max = fmaxf(max, x[i]);
+    }
+    q[n] = 99;
+    sl_kernels_init(&ref, SL_ISA_REF);
+    k->quantize_row(q, &scale, x, n);
+    ref.quantize_row(ref_q, &ref_scale, x, n);
+    assert_memory_equal(q, ref_q, n);
+    assert_memory_equal(&scale, &ref_scale, sizeof scale);
+    assert_int_equal(q[n], 99);
+    assert_true(scale.scale == (max - min) / 255);
+    for (uint32_t i = 0; i < n; i++) {
+        double v = (double)q[i] * (double)scale.scale + (double)scale.offset;
+
+        near_to(v, (double)x[i], 0.501 * (double)scale.scale, k->isa, i);
+        assert_true(scale.scale > 0 || v == (double)x[i]);
+        assert_true(x[i] != min || scale.scale == 0 || q[i] == -128);
+        assert_true(x[i] != max || scale.scale == 0 || q[i] == 127);
+    }
+    free(x - 1);
+    free(q);
+    free(ref_q);
+}
+
+static void rows_are_quantised_alike_everywhere(void **state)
+{
+    each_size(quantize_row);
+}
+
 static void activations_are_quantised_alike_everywhere(void **state)
 {
     each_size(q8);
@@ -324,27 +368,41 @@ struct kv {
 
 /* Pages that end with their allocation; values also into flat (n, d). */
 static void kv_init(struct kv *kv, float *flat, uint32_t n, uint32_t d,
-                    uint32_t page_len, bool f16, uint64_t *state)
+                    uint32_t page_len, enum sl_kv_kind kind, uint64_t *state)
 {
-    size_t size = f16 ? 2 : 4;
+    size_t row_bytes = d * (size_t)(kind == SL_KV_F16 ? 2 : 4);
+
+    if (kind == SL_KV_INT8)
+        row_bytes = d + sizeof(struct sl_kv_scale);
 
     kv->n_pages = (n + page_len - 1) / page_len;
     for (uint32_t i = 0; i < kv->n_pages; i++) {
-        kv->pages[i] = calloc((size_t)page_len * d, size);
+        kv->pages[i] = calloc(page_len, row_bytes);
         assert_non_null(kv->pages[i]);
     }
     for (uint32_t j = 0; j < n; j++) {
+        uint8_t *page = kv->pages[j / page_len];
+        struct sl_kv_scale scale = {(1 + uniform(state)) / 64, uniform(state)};
+
+        if (kind == SL_KV_INT8)
+            memcpy(page + (size_t)page_len * d + j % page_len * sizeof scale,
+                   &scale, sizeof scale);
         for (uint32_t i = 0; i < d; i++) {
             size_t at = (size_t)(j % page_len) * d + i;
             float v = 2 * uniform(state);
 
-            if (f16) {
+            if (kind == SL_KV_INT8) {
+                int8_t q = (int8_t)(next(state) % 255 - 127);
+
+                memcpy(page + at, &q, 1);
+                v = (float)q * scale.scale + scale.offset;
+            } else if (kind == SL_KV_F16) {
                 uint16_t h = sl_float_to_half(v);
 
-                ((uint16_t *)kv->pages[j / page_len])[at] = h;
+                ((uint16_t *)(void *)page)[at] = h;
                 v = sl_half_to_float(h);
             } else {
-                ((float *)kv->pages[j / page_len])[at] = v;
+                ((float *)(void *)page)[at] = v;
             }
             flat[(size_t)j * d + i] = v;
         }
@@ -382,7 +440,7 @@ static void check_row(const struct sl_attend_args *a, size_t row,
 }
 
 static void attend(const struct sl_kernels *kernels, uint32_t d,
-                   uint32_t page_len, bool f16, uint64_t *state)
+                   uint32_t page_len, enum sl_kv_kind kind, uint64_t *state)
 {
     static const uint32_t n_keys[] = {1, 2, 5, 16, 33, 50, 100};
     enum { N = sizeof n_keys / sizeof *n_keys, KEYS = 100 };
@@ -402,13 +460,13 @@ static void attend(const struct sl_kernels *kernels, uint32_t d,
         .n_keys = n_keys,
         .page_len = page_len,
         .d = d,
-        .kv_f16 = f16,
+        .kv_kind = kind,
         .scale = 1 / sqrtf((float)d),
         .scores = scores,
     };
 
-    kv_init(&keys, k, KEYS, d, page_len, f16, state);
-    kv_init(&values, v, KEYS, d, page_len, f16, state);
+    kv_init(&keys, k, KEYS, d, page_len, kind, state);
+    kv_init(&values, v, KEYS, d, page_len, kind, state);
     a.k_pages = (const void *const *)keys.pages;
     a.v_pages = (const void *const *)values.pages;
     for (size_t i = 0; i < (size_t)N * (d + 1); i++)
@@ -447,8 +505,9 @@ static void attention_is_right(void **state)
 
         sl_kernels_init(&k, (enum sl_isa)isa);
         for (size_t i = 0; i < sizeof ds / sizeof *ds; i++)
-            for (size_t j = 0; j < 8; j++)
-                attend(&k, ds[i], pages[j / 2], j & 1, &random);
+            for (int j = 0; j < 12; j++)
+                attend(&k, ds[i], pages[j / 3], (enum sl_kv_kind)(j % 3),
+                       &random);
     }
 }
 
@@ -457,6 +516,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layer_norm_is_right),
         cmocka_unit_test(activations_are_quantised_alike_everywhere),
+        cmocka_unit_test(rows_are_quantised_alike_everywhere),
         cmocka_unit_test(pairs_are_rotated),
         cmocka_unit_test(activation_functions_are_right),
         cmocka_unit_test(activation_functions_hold_everywhere),

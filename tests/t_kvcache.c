@@ -170,10 +170,50 @@ static void planned_pages_are_enough_for_any_beam_search(void **state)
     }
 }
 
+static void every_kind_takes_its_bytes(void **state)
+{
+    static const uint64_t row_bytes[] = {
+        [SL_KV_F32] = 4 * 128,
+        [SL_KV_F16] = 2 * 128,
+        [SL_KV_INT8] = 128 + 2 * 4,
+    };
+    struct sl_kv_config config = small;
+    uint32_t n;
+
+    config.head_dim = 128;
+    for (int kind = SL_KV_F32; kind <= SL_KV_INT8; kind++) {
+        struct sl_error err;
+        struct sl_kv *kv;
+        uint32_t seq;
+
+        config.kind = (enum sl_kv_kind)kind;
+        assert_int_equal(sl_kv_page_bytes(&config),
+                         2 * 2 * 3 * SL_KV_PAGE_LEN * row_bytes[kind]);
+        assert_in_range(sl_kv_bytes(&config),
+                        config.n_pages * sl_kv_page_bytes(&config),
+                        config.n_pages * sl_kv_page_bytes(&config) + 1000);
+        kv = make(&config);
+        assert_ok(sl_kv_seq_create(kv, &seq, &err), &err);
+        assert_ok(sl_kv_extend(kv, seq, 40, &err), &err);
+        /* the next head's page begins where this one ends */
+        n = *sl_kv_pages(kv, seq, &n);
+        assert_int_equal((uint8_t *)sl_kv_at(kv, 1, n, 2, 1) -
+                             (uint8_t *)sl_kv_at(kv, 1, n, 1, 1),
+                         SL_KV_PAGE_LEN * row_bytes[kind]);
+        sl_kv_destroy(kv);
+    }
+    /* GLM-130B: 70 layers of 96 heads, 3.44 MB a position at FP16 */
+    config.n_layers = 70;
+    config.n_heads = 96;
+    config.kind = SL_KV_F16;
+    assert_int_equal(sl_kv_page_bytes(&config) / SL_KV_PAGE_LEN, 3440640);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cell_is_its_own),
+        cmocka_unit_test(every_kind_takes_its_bytes),
         cmocka_unit_test(forks_share_until_one_writes),
         cmocka_unit_test(pages_come_back_when_sequences_end),
         cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
