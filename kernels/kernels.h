@@ -70,8 +70,9 @@ struct sl_kv_scale {
     float scale, offset;
 };
 
-/* Attention of n_q query rows of one head over the head's keys and values,
- * which lie in pages of page_len positions:
+/* Attention of n_q query rows of one head over the head's keys and values. The
+ * first n_paged lie in pages of page_len positions, the others, new in this
+ * pass, are rows as they were computed:
  *   s_j = (q . k_j) * scale,  j < n_keys[i];  out = softmax(s) . v
  * A query sees a prefix of the keys: in GLM the context is visible to all and
  * the rest is causal, so row i sees max(i + 1, context) keys. */
@@ -87,6 +88,9 @@ struct sl_attend_args {
     uint32_t page_len;
     uint32_t d; /* values a head */
     enum sl_kv_kind kv_kind;
+    uint32_t n_paged;
+    const float *k_new, *v_new; /* (keys less n_paged, new_stride) */
+    size_t new_stride;
     float scale;
     float *scores; /* scratch, (SL_ATTEND_QUERIES, largest n_keys) */
 };

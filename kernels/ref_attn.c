@@ -9,12 +9,15 @@
 
 /* Value i of the key (or value) of position j. */
 static double kv_at(const struct sl_attend_args *a, const void *const *pages,
-                    uint32_t j, uint32_t i)
+                    const float *rows, uint32_t j, uint32_t i)
 {
-    const void *page = pages[j / a->page_len];
     size_t at = (size_t)(j % a->page_len) * a->d + i;
     struct sl_kv_scale scale; /* may lie anywhere */
+    const void *page;
 
+    if (j >= a->n_paged)
+        return (double)rows[(j - a->n_paged) * a->new_stride + i];
+    page = pages[j / a->page_len];
     if (a->kv_kind == SL_KV_F32)
         return (double)((const float *)page)[at];
     if (a->kv_kind == SL_KV_F16)
@@ -39,7 +42,7 @@ static void attend_one(const struct sl_attend_args *a, size_t row)
         double dot = 0;
 
         for (uint32_t i = 0; i < a->d; i++)
-            dot += (double)q[i] * kv_at(a, a->k_pages, j, i);
+            dot += (double)q[i] * kv_at(a, a->k_pages, a->k_new, j, i);
         a->scores[j] = (float)(dot * (double)a->scale);
         if (a->scores[j] > max)
             max = a->scores[j];
@@ -52,7 +55,7 @@ static void attend_one(const struct sl_attend_args *a, size_t row)
         double v = 0;
 
         for (uint32_t j = 0; j < n; j++)
-            v += (double)a->scores[j] * kv_at(a, a->v_pages, j, i);
+            v += (double)a->scores[j] * kv_at(a, a->v_pages, a->v_new, j, i);
         out[i] = (float)(v / sum);
     }
 }

@@ -17,9 +17,31 @@
 #define PIECES 8 /* vectors of an output kept in registers for one query, */
 #define SHARED 4 /* for each of several */
 
-INLINE size_t attn_row_bytes(const struct sl_attend_args *a, const int kind)
+/* Rows of keys or values: those of a page, or those that are in no page. */
+struct attn_rows {
+    const uint8_t *at;
+    size_t stride;         /* bytes from row to row */
+    const uint8_t *scales; /* of INT8 */
+};
+
+INLINE struct attn_rows attn_page(const struct sl_attend_args *a,
+                                  const void *page, const int kind)
 {
-    return (size_t)a->d * (kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1);
+    size_t value = kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1;
+    struct attn_rows rows = {.at = page, .stride = a->d * value};
+
+    if (kind == SL_KV_INT8)
+        rows.scales = rows.at + (size_t)a->page_len * a->d;
+    return rows;
+}
+
+INLINE struct attn_rows attn_new(const struct sl_attend_args *a,
+                                 const float *from)
+{
+    return (struct attn_rows){
+        .at = (const uint8_t *)from,
+        .stride = a->new_stride * sizeof *from,
+    };
 }
 
 /* A key or value. */
@@ -28,15 +50,15 @@ struct attn_row {
     vf scale, offset; /* of INT8 */
 };
 
-INLINE struct attn_row attn_row(const struct sl_attend_args *a,
-                                const uint8_t *page, uint32_t i, const int kind)
+INLINE struct attn_row attn_row(const struct attn_rows *rows, uint32_t i,
+                                const int kind)
 {
-    struct attn_row row = {.at = page + i * attn_row_bytes(a, kind)};
+    struct attn_row row = {.at = rows->at + i * rows->stride};
     struct sl_kv_scale s; /* may lie anywhere */
 
     if (kind != SL_KV_INT8)
         return row;
-    memcpy(&s, page + (size_t)a->page_len * a->d + i * sizeof s, sizeof s);
+    memcpy(&s, rows->scales + i * sizeof s, sizeof s);
     row.scale = vf_set(s.scale);
     row.offset = vf_set(s.offset);
     return row;
@@ -76,9 +98,9 @@ struct attn_tile {
     float sum[ATTN_QUERIES];
 };
 
-/* Scores of n_q queries and the n keys of a page from the in-th on. */
+/* Scores of n_q queries and n keys, the in-th of the rows and on. */
 INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
-                       const uint8_t *page, uint32_t in, const int n_q,
+                       const struct attn_rows *rows, uint32_t in, const int n_q,
                        const int n, const int kind)
 {
     const struct sl_attend_args *a = t->a;
@@ -88,7 +110,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
 
 #pragma GCC unroll 4
     for (int j = 0; j < n; j++)
-        k[j] = attn_row(a, page, in + (uint32_t)j, kind);
+        k[j] = attn_row(rows, in + (uint32_t)j, kind);
 #pragma GCC unroll 4
     for (int i = 0; i < n_q; i++)
 #pragma GCC unroll 4
@@ -131,6 +153,20 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
     }
 }
 
+/* Scores of n_q queries and rows [in, in + n). */
+INLINE void attn_score_rows(const struct attn_tile *t, const float *q,
+                            float *scores, const struct attn_rows *rows,
+                            uint32_t in, uint32_t n, const int n_q,
+                            const int kind)
+{
+    uint32_t j = 0;
+
+    for (; n - j >= KEYS; j += KEYS)
+        attn_score(t, q, scores + j, rows, in + j, n_q, KEYS, kind);
+    for (; j < n; j++)
+        attn_score(t, q, scores + j, rows, in + j, n_q, 1, kind);
+}
+
 /* Scores of queries [first, first + n_q) of the tile and keys [from, to). */
 INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
                         uint32_t from, uint32_t to, const int kind)
@@ -138,17 +174,21 @@ INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
     const struct sl_attend_args *a = t->a;
     const float *q = t->q + (size_t)first * a->q_stride;
     float *scores = t->scores + (size_t)first * t->score_stride;
-    uint32_t page = from / a->page_len, in = from % a->page_len;
+    uint32_t paged = to < a->n_paged ? to : a->n_paged, n;
+    struct attn_rows rows;
 
-    for (uint32_t j = from; j < to; page++, in = 0) {
-        uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
-        const uint8_t *k = a->k_pages[page];
+    for (; from < paged; from += n) {
+        uint32_t in = from % a->page_len;
 
-        for (; end - j >= KEYS; j += KEYS, in += KEYS)
-            attn_score(t, q, scores + j, k, in, n_q, KEYS, kind);
-        for (; j < end; j++, in++)
-            attn_score(t, q, scores + j, k, in, n_q, 1, kind);
+        n = a->page_len - in < paged - from ? a->page_len - in : paged - from;
+        rows = attn_page(a, a->k_pages[from / a->page_len], kind);
+        attn_score_rows(t, q, scores + from, &rows, in, n, n_q, kind);
     }
+    if (from == to)
+        return;
+    rows = attn_new(a, a->k_new);
+    attn_score_rows(t, q, scores + from, &rows, from - a->n_paged, to - from,
+                    n_q, SL_KV_F32);
 }
 
 /* scores <- exp(scores - largest); returns their sum. */
@@ -177,38 +217,56 @@ INLINE float attn_softmax(float *scores, uint32_t n)
     return vf_sum(sum);
 }
 
-/* acc += the values of keys [from, to), columns from c on: n vectors, or the
- * first rest < W of one. */
+/* acc += the values of rows [in, in + n_rows), columns from c on: n vectors,
+ * or the first rest < W of one. scores: of the first query and row in. */
+INLINE void attn_add_rows(vf acc[][PIECES], const struct attn_tile *t,
+                          const float *scores, const struct attn_rows *rows,
+                          uint32_t in, uint32_t n_rows, const int n_q,
+                          uint32_t c, const int n, uint32_t rest,
+                          const int kind)
+{
+    for (uint32_t j = 0; j < n_rows; j++) {
+        struct attn_row row = attn_row(rows, in + j, kind);
+        vf v[PIECES];
+
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++)
+            v[i] = rest != 0 ? attn_load_n(&row, c, rest, kind)
+                             : attn_load(&row, c + (uint32_t)i * W, kind);
+#pragma GCC unroll 4
+        for (int q = 0; q < n_q; q++) {
+            vf p = vf_set(scores[(size_t)q * t->score_stride + j]);
+
+#pragma GCC unroll 8
+            for (int i = 0; i < n; i++)
+                acc[q][i] = vf_fma(p, v[i], acc[q][i]);
+        }
+    }
+}
+
+/* The same for keys [from, to). */
 INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
                      const int n_q, uint32_t from, uint32_t to, uint32_t c,
                      const int n, uint32_t rest, const int kind)
 {
     const struct sl_attend_args *a = t->a;
     const float *scores = t->scores + (size_t)first * t->score_stride;
-    uint32_t page = from / a->page_len, in = from % a->page_len;
+    uint32_t paged = to < a->n_paged ? to : a->n_paged, run;
+    struct attn_rows rows;
 
-    for (uint32_t j = from; j < to; page++, in = 0) {
-        uint32_t end = to - j < a->page_len - in ? to : j + a->page_len - in;
-        const uint8_t *values = a->v_pages[page];
+    for (; from < paged; from += run) {
+        uint32_t in = from % a->page_len;
 
-        for (; j < end; j++, in++) {
-            struct attn_row row = attn_row(a, values, in, kind);
-            vf v[PIECES];
-
-#pragma GCC unroll 8
-            for (int i = 0; i < n; i++)
-                v[i] = rest != 0 ? attn_load_n(&row, c, rest, kind)
-                                 : attn_load(&row, c + (uint32_t)i * W, kind);
-#pragma GCC unroll 4
-            for (int q = 0; q < n_q; q++) {
-                vf p = vf_set(scores[(size_t)q * t->score_stride + j]);
-
-#pragma GCC unroll 8
-                for (int i = 0; i < n; i++)
-                    acc[q][i] = vf_fma(p, v[i], acc[q][i]);
-            }
-        }
+        run = a->page_len - in < paged - from ? a->page_len - in : paged - from;
+        rows = attn_page(a, a->v_pages[from / a->page_len], kind);
+        attn_add_rows(acc, t, scores + from, &rows, in, run, n_q, c, n, rest,
+                      kind);
     }
+    if (from == to)
+        return;
+    rows = attn_new(a, a->v_new);
+    attn_add_rows(acc, t, scores + from, &rows, from - a->n_paged, to - from,
+                  n_q, c, n, rest, SL_KV_F32);
 }
 
 /* Columns [c, c + n * W) of the outputs, or [c, c + rest). */

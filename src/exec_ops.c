@@ -210,7 +210,9 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     }
 }
 
-/* One unit of work: a head and a chunk of queries. */
+/* One unit of work: a head and a chunk of queries. What this pass adds is
+ * seen as it was computed; rounded it is for the passes to come, so a context
+ * costs no precision in its own pass. */
 static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct attend_job *job = arg;
@@ -226,6 +228,7 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
         uint32_t h = (uint32_t)(unit % x->n_heads);
         uint32_t first = (uint32_t)(unit / x->n_heads) * ATTEND_CHUNK;
         size_t row = it->row + first;
+        const float *new = x->big + it->row * x->wide + (size_t)h * 3 * d;
         struct sl_attend_args args = {
             .out = x->att + row * x->hidden + (size_t)h * d,
             .out_stride = x->hidden,
@@ -238,9 +241,13 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
             .page_len = SL_KV_PAGE_LEN,
             .d = d,
             .kv_kind = x->c.kv_kind,
+            .n_paged = it->base,
+            .k_new = new + d,
+            .v_new = new + 2 * d,
+            .new_stride = x->wide,
             .scale = 1.0f / sqrtf((float)d),
-            .scores = x->scores +
-                      (size_t)worker * x->c.max_tokens * SL_ATTEND_QUERIES,
+            .scores =
+                x->scores + (size_t)worker * x->c.max_tokens *SL_ATTEND_QUERIES,
         };
 
         for (uint32_t p = 0; p < n_pages; p++) {

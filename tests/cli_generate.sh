@@ -82,7 +82,7 @@ golden_texts()
         want=$(plain "$want")
         got=$(
             generate -q --top-k 1 --out-seq-length $((length + 33)) \
-                --kv f32 -p "${text%x}" </dev/null
+                -p "${text%x}" </dev/null
             echo "x$?"
         )
         if [ "$got" != "${want%x}${nl}x0" ]; then

@@ -439,17 +439,32 @@ static void check_row(const struct sl_attend_args *a, size_t row,
     }
 }
 
+/* The rows of the (n, d) that are in no page, with a gap between. */
+static float *new_rows(const float *flat, uint32_t n_paged, uint32_t n,
+                       uint32_t d)
+{
+    float *rows = calloc((size_t)(n - n_paged) * (d + 3) + 1, sizeof *rows);
+
+    assert_non_null(rows);
+    for (uint32_t j = n_paged; j < n; j++)
+        memcpy(rows + (size_t)(j - n_paged) * (d + 3), flat + (size_t)j * d,
+               d * sizeof *rows);
+    return rows;
+}
+
 static void attend(const struct sl_kernels *kernels, uint32_t d,
-                   uint32_t page_len, enum sl_kv_kind kind, uint64_t *state)
+                   uint32_t page_len, uint32_t n_paged, enum sl_kv_kind kind,
+                   uint64_t *state)
 {
     static const uint32_t n_keys[] = {1, 2, 5, 16, 33, 50, 100};
     enum { N = sizeof n_keys / sizeof *n_keys, KEYS = 100 };
-    float *k = floats((size_t)KEYS * d, 0, 0, state);
-    float *v = floats((size_t)KEYS * d, 0, 0, state);
+    float *k = floats((size_t)KEYS * d, 0, 2, state);
+    float *v = floats((size_t)KEYS * d, 0, 2, state);
     float *q = floats((size_t)(N - 1) * (d + 5) + d, 1, 2, state);
     float *out = floats((size_t)N * (d + 1), 1, 0, state);
     float *one = floats(d, 0, 0, state),
           *scores = floats(SL_ATTEND_QUERIES * KEYS, 0, 0, state);
+    float *k_new, *v_new;
     struct kv keys, values;
     struct sl_attend_args a = {
         .out = out,
@@ -461,12 +476,16 @@ static void attend(const struct sl_kernels *kernels, uint32_t d,
         .page_len = page_len,
         .d = d,
         .kv_kind = kind,
+        .n_paged = n_paged,
+        .new_stride = d + 3,
         .scale = 1 / sqrtf((float)d),
         .scores = scores,
     };
 
-    kv_init(&keys, k, KEYS, d, page_len, kind, state);
-    kv_init(&values, v, KEYS, d, page_len, kind, state);
+    kv_init(&keys, k, n_paged, d, page_len, kind, state);
+    kv_init(&values, v, n_paged, d, page_len, kind, state);
+    a.k_new = k_new = new_rows(k, n_paged, KEYS, d);
+    a.v_new = v_new = new_rows(v, n_paged, KEYS, d);
     a.k_pages = (const void *const *)keys.pages;
     a.v_pages = (const void *const *)values.pages;
     for (size_t i = 0; i < (size_t)N * (d + 1); i++)
@@ -486,6 +505,8 @@ static void attend(const struct sl_kernels *kernels, uint32_t d,
     }
     kv_fini(&keys);
     kv_fini(&values);
+    free(k_new);
+    free(v_new);
     free(k);
     free(v);
     free(q - 1);
@@ -498,6 +519,7 @@ static void attention_is_right(void **state)
 {
     static const uint32_t ds[] = {1, 7, 8, 16, 24, 64, 80, 128, 200};
     static const uint32_t pages[] = {1, 3, 16, 128};
+    static const uint32_t paged[] = {0, 1, 16, 37, 99, 100};
     uint64_t random = 9;
 
     for (int isa = SL_ISA_REF; isa <= (int)sl_cpu_best_isa(); isa++) {
@@ -505,9 +527,9 @@ static void attention_is_right(void **state)
 
         sl_kernels_init(&k, (enum sl_isa)isa);
         for (size_t i = 0; i < sizeof ds / sizeof *ds; i++)
-            for (int j = 0; j < 12; j++)
-                attend(&k, ds[i], pages[j / 3], (enum sl_kv_kind)(j % 3),
-                       &random);
+            for (int j = 0; j < 72; j++)
+                attend(&k, ds[i], pages[j / 18], paged[j / 3 % 6],
+                       (enum sl_kv_kind)(j % 3), &random);
     }
 }
 
