@@ -21,34 +21,43 @@ static double over(double n, double rate)
 }
 
 /* The GPU's own seconds, hand-overs between the engines included. */
-static double gpu_seconds(const struct sl_rates *r, const struct sl_demand *w)
+static double gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
 {
-    return most(over(w->gpu_bytes, r->vram_bps),
-                over(w->gpu_ops, r->gpu_ops_per_s)) +
-           w->gpu_stages * r->gpu_stage_s + w->crossings * r->pcie_latency_s +
-           over(w->crossing_bytes, r->pcie_bps);
+    return most(over(d->gpu_bytes, r->vram_bps),
+                over(d->gpu_ops, r->gpu_ops_per_s)) +
+           over(d->gpu_kv_bytes, r->vram_bps) + d->gpu_stages * r->gpu_stage_s +
+           d->crossings * r->pcie_latency_s +
+           over(d->crossing_bytes, r->pcie_bps);
 }
 
-struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *w)
+/* The cores' own seconds, if they can read so fast. */
+static double cpu_seconds(const struct sl_rates *r, const struct sl_demand *d,
+                          double dram_bps)
 {
-    double bytes = w->cpu_bytes + w->copy_bytes + w->disk_bytes;
+    return most(over(d->cpu_ops, r->ops_per_s), over(d->cpu_bytes, dram_bps)) +
+           over(d->cpu_kv_bytes, dram_bps);
+}
+
+struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *d)
+{
+    double bytes =
+        d->cpu_bytes + d->cpu_kv_bytes + d->copy_bytes + d->disk_bytes;
     double beside = r->pcie_bps + r->disk_bps; /* while the GPU computes */
     struct sl_floor f = {
-        .disk_s = over(w->disk_bytes, r->disk_bps),
-        .pcie_s = over(w->copy_bytes, r->pcie_bps),
-        .compute_s = most(over(w->cpu_ops, r->ops_per_s),
-                          over(w->cpu_bytes, r->cpu_dram_bps)),
-        .gpu_s = gpu_seconds(r, w),
+        .disk_s = over(d->disk_bytes, r->disk_bps),
+        .pcie_s = over(d->copy_bytes, r->pcie_bps),
+        .compute_s = cpu_seconds(r, d, r->cpu_dram_bps),
+        .gpu_s = gpu_seconds(r, d),
         .limit = SL_LIMIT_DISK,
     };
     double engines = f.gpu_s + f.compute_s;
 
     if (r->dram_bps > 0) {
         double moved = least(f.gpu_s * least(beside, r->dram_bps),
-                             w->copy_bytes + w->disk_bytes);
+                             d->copy_bytes + d->disk_bytes);
 
         f.dram_s = bytes / r->dram_bps;
-        if (f.gpu_s > 0)
+        if (bytes > moved)
             f.dram_s = most(f.dram_s, f.gpu_s + (bytes - moved) / r->dram_bps);
     }
     f.seconds = f.disk_s;
@@ -126,22 +135,21 @@ static void share(double got[USERS], const double want[USERS], double all)
     }
 }
 
-double sl_cost_seconds(const struct sl_rates *r, const struct sl_demand *w)
+double sl_cost_seconds(const struct sl_rates *r, const struct sl_demand *d)
 {
-    double gpu = gpu_seconds(r, w), both, late, cores_slow, moving_slow;
-    double cores = most(over(w->cpu_ops, r->ops_per_s),
-                        over(w->cpu_bytes, r->cpu_dram_bps > 0 ? r->cpu_dram_bps
-                                                               : r->dram_bps));
-    double moving = most(over(w->disk_bytes, r->disk_bps),
-                         over(w->copy_bytes, r->pcie_bps));
+    double gpu = gpu_seconds(r, d), both, late, cores_slow, moving_slow;
+    double cores =
+        cpu_seconds(r, d, r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps);
+    double moving = most(over(d->disk_bytes, r->disk_bps),
+                         over(d->copy_bytes, r->pcie_bps));
     double want[USERS], got[USERS];
 
-    moving = most(moving, over(w->disk_bytes + w->copy_bytes, r->dram_bps));
+    moving = most(moving, over(d->disk_bytes + d->copy_bytes, r->dram_bps));
     if (r->dram_bps <= 0 || cores <= 0 || moving <= gpu)
         return most(gpu + cores, moving);
-    want[DISK] = w->disk_bytes / moving;
-    want[COPY] = w->copy_bytes / moving;
-    want[CORES] = w->cpu_bytes / cores;
+    want[DISK] = d->disk_bytes / moving;
+    want[COPY] = d->copy_bytes / moving;
+    want[CORES] = (d->cpu_bytes + d->cpu_kv_bytes) / cores;
     share(got, want, r->dram_bps);
     /* How much longer each takes while both go on. */
     cores_slow = want[CORES] > 0 ? want[CORES] / got[CORES] : 1;

@@ -38,8 +38,9 @@ struct sl_demand {
     double cpu_bytes;  /* read from DRAM by the cores */
     double gpu_bytes;  /* read from VRAM by kernels */
     double cpu_ops, gpu_ops;
-    double gpu_stages; /* stages that the GPU computes */
-    double crossings;  /* times that a pass changes its engine */
+    double cpu_kv_bytes, gpu_kv_bytes; /* of the KV cache, read beside */
+    double gpu_stages;                 /* stages that the GPU computes */
+    double crossings; /* times that a pass changes its engine */
     double crossing_bytes;
 };
 

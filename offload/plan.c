@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/plan.h"
+#include "offload/plan_impl.h"
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 
@@ -280,7 +280,7 @@ static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
                    sl_size_format(have, in->weights_bytes));
 }
 
-static int allocate(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
+int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
 {
     *plan = (struct sl_plan){
         .home = sl_zalloc_array(n_slabs, sizeof *plan->home),
@@ -294,14 +294,15 @@ static int allocate(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
     return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs", n_slabs);
 }
 
-int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
-                 struct sl_error *err)
+/* Without a GPU: disk and RAM. */
+static int make_plain(struct sl_plan *plan, const struct sl_plan_input *in,
+                      struct sl_error *err)
 {
     struct sl_plan made;
     uint64_t total = 0;
     struct work w;
 
-    if (check_budget(in, err) != 0 || allocate(&made, in->n_slabs, err) != 0)
+    if (check_budget(in, err) != 0 || sl_plan_init(&made, in->n_slabs, err))
         return -1;
     if (!work_init(&w, in)) {
         sl_plan_fini(&made);
@@ -320,6 +321,85 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
     work_fini(&w);
     *plan = made;
     return 0;
+}
+
+/* --- with a GPU ----------------------------------------------------------- */
+
+/* The CPU holds all caches. */
+static struct sl_plan_input without_gpu(const struct sl_plan_input *in)
+{
+    struct sl_plan_input plain = *in;
+
+    for (size_t i = 0; i < in->n_stages; i++) {
+        uint64_t kv = in->stages[i].kv_bytes[SL_ENGINE_CPU];
+
+        plain.weights_bytes -=
+            kv < plain.weights_bytes ? kv : plain.weights_bytes;
+    }
+    return plain;
+}
+
+static int refuse_gpu(const struct sl_plan_input *in, struct sl_error *err)
+{
+    uint64_t slot = 0, kv = 0;
+    char least[SL_SIZE_TEXT], have[SL_SIZE_TEXT], ring[SL_SIZE_TEXT];
+
+    for (size_t i = 0; i < in->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&in->slabs[i]);
+
+        slot = bytes > slot ? bytes : slot;
+    }
+    for (size_t i = 0; i < in->n_stages; i++)
+        kv += in->stages[i].kv_bytes[SL_ENGINE_GPU];
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "the GPU alone needs %s of VRAM (%s for three slots, the "
+                   "KV cache) and the ring in RAM as much; there are %s of "
+                   "VRAM for them",
+                   sl_size_format(least, SL_RING_MIN_SLOTS * slot + kv),
+                   sl_size_format(ring, SL_RING_MIN_SLOTS * slot),
+                   sl_size_format(have, in->vram_bytes));
+}
+
+/* The faster of a plan with the GPU and the best one without. */
+static int make_either(struct sl_plan *plan, const struct sl_plan_input *in,
+                       struct sl_error *err)
+{
+    struct sl_plan_input plain = without_gpu(in);
+    struct sl_error refused;
+    struct sl_plan other;
+    bool found;
+
+    if (sl_plan_hybrid(plan, &found, in, err) != 0)
+        return -1;
+    if (!found && in->engine == SL_ENGINE_RULE_GPU)
+        return refuse_gpu(in, err);
+    if (!found)
+        return make_plain(plan, &plain, err);
+    if (in->engine == SL_ENGINE_RULE_GPU ||
+        make_plain(&other, &plain, &refused) != 0)
+        return 0;
+    if (sl_plan_seconds(&other, in, SL_PHASE_DECODE) <
+        sl_plan_seconds(plan, in, SL_PHASE_DECODE)) {
+        struct sl_plan worse = *plan;
+
+        *plan = other;
+        other = worse;
+    }
+    sl_plan_fini(&other);
+    return 0;
+}
+
+int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
+                 struct sl_error *err)
+{
+    struct sl_plan_input plain;
+
+    if (in->vram_bytes == 0 || in->rates.pcie_bps <= 0 ||
+        in->engine == SL_ENGINE_RULE_CPU || in->n_slabs == 0) {
+        plain = without_gpu(in);
+        return make_plain(plan, &plain, err);
+    }
+    return make_either(plan, in, err);
 }
 
 void sl_plan_fini(struct sl_plan *plan)

@@ -50,19 +50,23 @@ enum sl_phase {
  * input and output is the residual stream. */
 struct sl_plan_stage {
     size_t first_slab, n_slabs;
-    /* Multiply-adds times two of one position; a head computes but for the
+    /* Multiply-adds times two of one position; a head computes but the
      * positions whose logits are wanted. */
     double ops;
     bool head;
-    /* The cache of an attention's layer when full, where the CPU or the GPU
-     * holds it; 0: the stage has none. */
-    uint64_t kv_host_bytes, kv_device_bytes;
+    /* Of an attention, else 0. The layer's cache when full, by the engine
+     * that holds it; what one cached position takes there; operations for
+     * each position and cached position. */
+    uint64_t kv_bytes[SL_ENGINE_COUNT];
+    double key_bytes[SL_ENGINE_COUNT];
+    double key_ops;
 };
 
-/* The passes that a plan is made for. */
+/* A pass. */
 struct sl_plan_pass {
-    uint32_t positions; /* in one pass, of all sequences */
-    uint32_t logits;    /* rows of logits */
+    uint32_t positions; /* of all sequences */
+    uint32_t logits;    /* rows of logits: one for each sequence */
+    uint32_t keys;      /* cached positions that each position attends to */
 };
 
 enum sl_engine_rule {
@@ -74,14 +78,14 @@ enum sl_engine_rule {
 struct sl_plan_input {
     const struct sl_slab *slabs;
     size_t n_slabs;
-    /* What the ring, the residents and the kv_host_bytes of stages that the
-     * CPU decodes may take. */
+    /* What the ring, the residents and the caches of layers that the CPU
+     * decodes may take. */
     uint64_t weights_bytes;
     uint64_t read_ahead_bytes; /* ring size wanted where there is room */
 
     /* What follows counts only with vram_bytes > 0 and a rule that allows a
      * GPU: without, a plan needs neither stages nor rates. */
-    uint64_t vram_bytes; /* for weights, device ring and kv_device_bytes */
+    uint64_t vram_bytes; /* for weights, device ring, the GPU's caches */
     const struct sl_plan_stage *stages; /* cover all slabs in order */
     size_t n_stages;
     struct sl_plan_pass pass[SL_PHASE_COUNT];
@@ -105,7 +109,7 @@ struct sl_plan {
     uint64_t device_slot_bytes; /* of the largest slab copied in a pass */
     uint64_t device_ring_bytes; /* n_device_slots * device_slot_bytes */
     uint64_t vram_bytes;        /* load bytes of the residents in VRAM */
-    uint64_t kv_host_bytes, kv_device_bytes; /* by the decoding engine */
+    uint64_t kv_bytes[SL_ENGINE_COUNT]; /* of the caches they hold */
     /* A pass whose items all begin at an empty sequence and that has so many
      * positions takes the engines of SL_PHASE_PREFILL, any other those of
      * SL_PHASE_DECODE. */

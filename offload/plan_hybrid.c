@@ -1,0 +1,356 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/plan_impl.h"
+#include "src/base/mem.h"
+
+/* Which stages the CPU decodes is tried in these ways, each with every number
+   of stages: a cache that is large beside the weights may belong all in one
+   memory. */
+enum way {
+    WAY_ANY,                  /* of all stages so many, evenly */
+    WAY_ATTENTION,            /* of those with a cache */
+    WAY_OTHERS,               /* of those without */
+    WAY_ATTENTION_AND_OTHERS, /* all of those with, so many without */
+    WAY_OTHERS_AND_ATTENTION,
+    WAYS,
+};
+
+static bool has_cache(const struct sl_plan_stage *s)
+{
+    return s->kv_bytes[SL_ENGINE_CPU] + s->kv_bytes[SL_ENGINE_GPU] > 0;
+}
+
+/* Marks k of the n stages of a kind, evenly. kind < 0: all are of it. */
+static void mark(const struct sl_plan_input *in, uint8_t *marks, int kind,
+                 size_t k)
+{
+    size_t n = 0, at = 0;
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        n += kind < 0 || has_cache(&in->stages[i]) == kind;
+    for (size_t i = 0; i < in->n_stages; i++) {
+        if (kind >= 0 && has_cache(&in->stages[i]) != kind)
+            continue;
+        /* Bresenham's line, begun half a step in */
+        marks[i] =
+            (2 * at * k + n) / (2 * n) != (2 * (at + 1) * k + n) / (2 * n);
+        at++;
+    }
+}
+
+static void mark_all(const struct sl_plan_input *in, uint8_t *marks, int kind)
+{
+    for (size_t i = 0; i < in->n_stages; i++) {
+        if (has_cache(&in->stages[i]) == kind)
+            marks[i] = 1;
+    }
+}
+
+static size_t count(const struct sl_plan_input *in, enum way way)
+{
+    bool attention = way == WAY_ATTENTION || way == WAY_OTHERS_AND_ATTENTION;
+    size_t n = 0;
+
+    if (way == WAY_ANY)
+        return in->n_stages;
+    for (size_t i = 0; i < in->n_stages; i++)
+        n += has_cache(&in->stages[i]) == attention;
+    return n;
+}
+
+static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
+                   size_t k)
+{
+    memset(cpu, 0, in->n_stages);
+    switch (way) {
+    case WAY_ANY:
+        mark(in, cpu, -1, k);
+        break;
+    case WAY_ATTENTION_AND_OTHERS:
+        mark_all(in, cpu, 1);
+        mark(in, cpu, 0, k);
+        break;
+    case WAY_OTHERS_AND_ATTENTION:
+        mark_all(in, cpu, 0);
+        mark(in, cpu, 1, k);
+        break;
+    default:
+        mark(in, cpu, way == WAY_ATTENTION, k);
+        break;
+    }
+}
+
+/* --- the best division ---------------------------------------------------- */
+
+/* Seconds within this part are the same: then the prefill decides. */
+#define SAME 0.0005
+
+struct score {
+    double decode_s, prefill_s;
+};
+
+static bool better(struct score a, struct score b)
+{
+    if (a.decode_s < b.decode_s * (1 - SAME))
+        return true;
+    return a.decode_s < b.decode_s * (1 + SAME) && a.prefill_s < b.prefill_s;
+}
+
+static struct score score_of(const struct sl_plan *plan,
+                             const struct sl_plan_input *in)
+{
+    return (struct score){
+        sl_plan_seconds(plan, in, SL_PHASE_DECODE),
+        sl_plan_seconds(plan, in, SL_PHASE_PREFILL),
+    };
+}
+
+/* In the division the GPU prefills everything, which is near enough. */
+static struct score estimate(const struct sl_division *d, uint8_t *none)
+{
+    const struct sl_plan_input *in = d->in;
+    struct sl_division all = *d;
+    struct sl_demand decode =
+        sl_demand_of_division(d, in->pass[SL_PHASE_DECODE]);
+    struct sl_demand prefill;
+
+    all.cpu = none;
+    all.copied_bytes += d->cpu_bytes;
+    prefill = sl_demand_of_division(&all, in->pass[SL_PHASE_PREFILL]);
+    return (struct score){
+        sl_cost_seconds(&in->rates, &decode),
+        sl_cost_seconds(&in->rates, &prefill),
+    };
+}
+
+struct scratch {
+    uint64_t *stage_bytes;      /* (n_stages) */
+    uint8_t *cpu, *best, *none; /* (n_stages) */
+};
+
+/* The best set of stages for the CPU, in s->best; false: none fits. */
+static bool search(const struct sl_plan_input *in, uint64_t slot_bytes,
+                   struct scratch *s)
+{
+    struct score best = {0};
+    bool found = false;
+
+    for (int way = 0; way < WAYS; way++) {
+        size_t most =
+            in->engine == SL_ENGINE_RULE_GPU ? 0 : count(in, (enum way)way);
+
+        for (size_t k = 0; k <= most; k++) {
+            struct sl_division d = {
+                .in = in,
+                .stage_bytes = s->stage_bytes,
+                .cpu = s->cpu,
+                .slot_bytes = slot_bytes,
+            };
+            struct score score;
+
+            choose(in, s->cpu, (enum way)way, k);
+            if (!sl_plan_divide(&d))
+                continue;
+            score = estimate(&d, s->none);
+            if (found && !better(score, best))
+                continue;
+            memcpy(s->best, s->cpu, in->n_stages);
+            best = score;
+            found = true;
+        }
+        if (in->engine == SL_ENGINE_RULE_GPU)
+            break;
+    }
+    return found;
+}
+
+/* --- prefill -------------------------------------------------------------- */
+
+static void set_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
+                        const uint8_t *cpu)
+{
+    for (size_t i = 0; i < in->n_stages; i++) {
+        const struct sl_plan_stage *s = &in->stages[i];
+
+        memset(plan->engine[SL_PHASE_PREFILL] + s->first_slab,
+               cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU, s->n_slabs);
+    }
+}
+
+/* Of the stages that the CPU decodes, so many evenly. */
+static void choose_some(const struct sl_plan_input *in, uint8_t *some,
+                        const uint8_t *cpu, size_t k, size_t n)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < in->n_stages; i++) {
+        some[i] = cpu[i] && (2 * at * k + n) / (2 * n) !=
+                                (2 * (at + 1) * k + n) / (2 * n);
+        at += cpu[i];
+    }
+}
+
+/* Which of the CPU's stages the CPU prefills too. */
+static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
+                           struct scratch *s)
+{
+    double best = -1;
+    size_t n = 0, best_k = 0;
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        n += s->best[i];
+    for (size_t k = 0; k <= n && n > 0; k++) {
+        double seconds;
+
+        choose_some(in, s->cpu, s->best, k, n);
+        set_prefill(plan, in, s->cpu);
+        seconds = sl_plan_seconds(plan, in, SL_PHASE_PREFILL);
+        if (best >= 0 && seconds >= best)
+            continue;
+        best = seconds;
+        best_k = k;
+    }
+    if (n == 0)
+        return;
+    choose_some(in, s->cpu, s->best, best_k, n);
+    set_prefill(plan, in, s->cpu);
+}
+
+static bool prefill_pays(const struct sl_plan *plan,
+                         const struct sl_plan_input *in, uint32_t positions)
+{
+    struct sl_plan_pass pass = in->pass[SL_PHASE_PREFILL];
+    struct sl_demand decode, prefill;
+
+    pass.positions = positions;
+    decode = sl_plan_demand(plan, in, SL_PHASE_DECODE, pass);
+    prefill = sl_plan_demand(plan, in, SL_PHASE_PREFILL, pass);
+    return sl_cost_seconds(&in->rates, &prefill) <
+           sl_cost_seconds(&in->rates, &decode);
+}
+
+#define MOST_POSITIONS (1u << 20)
+
+/* The fewest positions with which the engines of prefill are the faster. */
+static uint32_t find_prefill_from(const struct sl_plan *plan,
+                                  const struct sl_plan_input *in)
+{
+    uint32_t no = 0, yes = 1;
+
+    if (memcmp(plan->engine[SL_PHASE_DECODE], plan->engine[SL_PHASE_PREFILL],
+               plan->n_slabs) == 0)
+        return 1;
+    while (yes < MOST_POSITIONS && !prefill_pays(plan, in, yes)) {
+        no = yes;
+        yes *= 2;
+    }
+    while (yes - no > 1) {
+        uint32_t middle = no + (yes - no) / 2;
+
+        if (prefill_pays(plan, in, middle))
+            yes = middle;
+        else
+            no = middle;
+    }
+    return yes;
+}
+
+/* --- the plan ------------------------------------------------------------- */
+
+static uint64_t largest(const struct sl_plan_input *in)
+{
+    uint64_t most = 1;
+
+    for (size_t i = 0; i < in->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&in->slabs[i]);
+
+        if (bytes > most)
+            most = bytes;
+    }
+    return most;
+}
+
+/* The plan of s->best. */
+static int build(struct sl_plan *plan, const struct sl_plan_input *in,
+                 uint64_t slot_bytes, struct scratch *s, struct sl_error *err)
+{
+    struct sl_division d = {
+        .in = in,
+        .stage_bytes = s->stage_bytes,
+        .cpu = s->best,
+        .slot_bytes = slot_bytes,
+    };
+
+    if (sl_plan_init(plan, in->n_slabs, err) != 0)
+        return -1;
+    sl_plan_divide(&d);
+    sl_plan_place(plan, &d);
+    choose_prefill(plan, in, s);
+    plan->prefill_from = find_prefill_from(plan, in);
+    return 0;
+}
+
+/* Places round: what streams everything is tried as well, as it came out. */
+static int build_better(struct sl_plan *plan, const struct sl_plan_input *in,
+                        uint64_t slot_bytes, struct scratch *s,
+                        struct sl_error *err)
+{
+    struct sl_division d = {
+        .in = in,
+        .stage_bytes = s->stage_bytes,
+        .cpu = s->none,
+        .slot_bytes = slot_bytes,
+    };
+    struct sl_plan other;
+
+    if (build(plan, in, slot_bytes, s, err) != 0)
+        return -1;
+    if (memcmp(s->best, s->none, in->n_stages) == 0 || !sl_plan_divide(&d))
+        return 0;
+    memset(s->best, 0, in->n_stages);
+    if (build(&other, in, slot_bytes, s, err) != 0) {
+        sl_plan_fini(plan);
+        return -1;
+    }
+    if (better(score_of(&other, in), score_of(plan, in))) {
+        struct sl_plan worse = *plan;
+
+        *plan = other;
+        other = worse;
+    }
+    sl_plan_fini(&other);
+    return 0;
+}
+
+int sl_plan_hybrid(struct sl_plan *plan, bool *found,
+                   const struct sl_plan_input *in, struct sl_error *err)
+{
+    uint64_t slot_bytes = largest(in);
+    struct scratch s = {
+        .stage_bytes = sl_alloc_array(in->n_stages, sizeof *s.stage_bytes),
+        .cpu = sl_zalloc_array(in->n_stages, 1),
+        .best = sl_zalloc_array(in->n_stages, 1),
+        .none = sl_zalloc_array(in->n_stages, 1),
+    };
+    int rc = 0;
+
+    if (s.stage_bytes == NULL || s.cpu == NULL || s.best == NULL ||
+        s.none == NULL) {
+        rc = sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu stages",
+                     in->n_stages);
+    } else {
+        for (size_t i = 0; i < in->n_stages; i++)
+            s.stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
+        *found = search(in, slot_bytes, &s);
+        if (*found)
+            rc = build_better(plan, in, slot_bytes, &s, err);
+    }
+    free(s.stage_bytes);
+    free(s.cpu);
+    free(s.best);
+    free(s.none);
+    return rc;
+}

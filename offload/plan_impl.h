@@ -1,0 +1,57 @@
+/*
+ * plan_impl.h - what the parts of planning share
+ *
+ *   plan.c         RAM and disk alone
+ *   plan_hybrid.c  which stages each engine computes
+ *   plan_place.c   where the slabs lie, given that
+ *   plan_demand.c  what a pass of a plan asks
+ */
+#ifndef SL_OFFLOAD_PLAN_IMPL_H
+#define SL_OFFLOAD_PLAN_IMPL_H
+
+#include "offload/plan.h"
+
+/* Room for the arrays of a plan, all zero. Errors: SL_ERR_NOMEM. */
+int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err);
+
+/* Load bytes of a stage. */
+uint64_t sl_plan_stage_bytes(const struct sl_plan_input *in,
+                             const struct sl_plan_stage *s);
+
+/* One way to divide the weights: which stages the CPU decodes. */
+struct sl_division {
+    const struct sl_plan_input *in;
+    uint64_t *stage_bytes; /* (n_stages) */
+    uint8_t *cpu;          /* (n_stages) the CPU decodes it */
+
+    /* what follows from it: sl_plan_divide */
+    uint64_t slot_bytes; /* of both rings: the largest slab's */
+    uint32_t n_slots, n_device_slots;
+    uint64_t cpu_bytes;           /* of the CPU's stages */
+    uint64_t vram_bytes;          /* of the rest: kept in VRAM at most */
+    uint64_t copied_bytes;        /* ... kept in RAM at most */
+    uint64_t disk_bytes;          /* ... and what is left */
+    uint64_t vram_room, ram_room; /* for either, at most */
+    uint64_t kv_bytes[SL_ENGINE_COUNT];
+};
+
+/* Fills in what follows from d->cpu. False when it does not fit. */
+bool sl_plan_divide(struct sl_division *d);
+/* Gives every slab its home and engines (those of decode, for both phases).
+ * plan: from sl_plan_init. */
+void sl_plan_place(struct sl_plan *plan, const struct sl_division *d);
+
+/* The best plan that uses the GPU; *found says whether there is one that
+ * fits. Errors: SL_ERR_NOMEM. */
+int sl_plan_hybrid(struct sl_plan *plan, bool *found,
+                   const struct sl_plan_input *in, struct sl_error *err);
+
+/* What a pass of a division asks, before slabs have places. */
+struct sl_demand sl_demand_of_division(const struct sl_division *d,
+                                       struct sl_plan_pass pass);
+
+/* Seconds of in->pass[phase]. */
+double sl_plan_seconds(const struct sl_plan *plan,
+                       const struct sl_plan_input *in, enum sl_phase phase);
+
+#endif

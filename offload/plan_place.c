@@ -1,0 +1,181 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "offload/plan_impl.h"
+
+/* Slabs that wait on the device for their turn. While the CPU computes a
+   stage, the copies for the GPU's next stages go on: so many bytes at most. */
+#define DEVICE_AHEAD (512ull << 20)
+/* No ring takes more than this part of its memory. */
+#define RING_SHARE 8u
+
+static uint32_t slots(uint64_t wanted, uint64_t room, uint64_t slot_bytes)
+{
+    uint64_t n =
+        (wanted < room / RING_SHARE ? wanted : room / RING_SHARE) / slot_bytes;
+
+    if (n < SL_RING_MIN_SLOTS)
+        return SL_RING_MIN_SLOTS;
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+static uint64_t lesser(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Divides the GPU's stages among the memories; false: too little. */
+static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
+                        uint64_t ram)
+{
+    uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
+
+    d->n_slots = SL_RING_MIN_SLOTS;
+    d->n_device_slots = slots(DEVICE_AHEAD, vram, d->slot_bytes);
+    /* Its slots are needed only where something is copied in a pass. */
+    if (rest <= vram && d->cpu_bytes == 0)
+        d->n_device_slots = 0;
+    ring = d->n_device_slots * d->slot_bytes;
+    if (vram < ring || ram < rings)
+        return false;
+    d->vram_room = vram - ring;
+    d->vram_bytes = lesser(d->vram_room, rest);
+    rest -= d->vram_bytes;
+    if (rest > ram - rings) {
+        /* Something streams from disk: read farther ahead. */
+        d->n_slots = slots(d->in->read_ahead_bytes, ram, d->slot_bytes);
+        rings = d->n_slots * d->slot_bytes;
+        if (ram < rings)
+            return false;
+    }
+    d->ram_room = ram - rings;
+    d->copied_bytes = lesser(d->ram_room, rest);
+    d->disk_bytes = rest - d->copied_bytes;
+    return true;
+}
+
+bool sl_plan_divide(struct sl_division *d)
+{
+    const struct sl_plan_input *in = d->in;
+    uint64_t rest = 0;
+
+    d->cpu_bytes = 0;
+    memset(d->kv_bytes, 0, sizeof d->kv_bytes);
+    for (size_t i = 0; i < in->n_stages; i++) {
+        const struct sl_plan_stage *s = &in->stages[i];
+        enum sl_engine e = d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+
+        d->kv_bytes[e] += s->kv_bytes[e];
+        *(d->cpu[i] ? &d->cpu_bytes : &rest) += d->stage_bytes[i];
+    }
+    if (d->kv_bytes[SL_ENGINE_GPU] > in->vram_bytes ||
+        d->kv_bytes[SL_ENGINE_CPU] > in->weights_bytes ||
+        d->cpu_bytes > in->weights_bytes - d->kv_bytes[SL_ENGINE_CPU])
+        return false;
+    return divide_rest(d, rest, in->vram_bytes - d->kv_bytes[SL_ENGINE_GPU],
+                       in->weights_bytes - d->kv_bytes[SL_ENGINE_CPU] -
+                           d->cpu_bytes);
+}
+
+/* --- slabs ---------------------------------------------------------------- */
+
+#define HOMES 3
+
+/* Hands slabs to homes so that each has its share of any stretch: the home
+   that lags most takes the next slab, if it has room (error diffusion). */
+struct dealer {
+    double share[HOMES], due[HOMES];
+    uint64_t room[HOMES];
+};
+
+static enum sl_home deal(struct dealer *d, uint64_t bytes)
+{
+    int best = SL_HOME_DISK;
+
+    for (int h = 0; h < HOMES; h++)
+        d->due[h] += d->share[h] * (double)bytes;
+    for (int h = 0; h < HOMES; h++) {
+        if (d->room[h] >= bytes &&
+            (d->room[best] < bytes || d->due[h] > d->due[best]))
+            best = h;
+    }
+    d->due[best] -= (double)bytes;
+    d->room[best] -= lesser(bytes, d->room[best]);
+    return (enum sl_home)best;
+}
+
+/* What rounding left over: slabs that fit move to faster memory. */
+static void move_up(struct sl_plan *plan, const struct sl_division *d,
+                    struct dealer *deal, enum sl_home from, enum sl_home to)
+{
+    for (size_t i = 0; i < plan->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
+
+        if (plan->home[i] != from || bytes > deal->room[to] ||
+            plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU)
+            continue;
+        plan->home[i] = to;
+        deal->room[to] -= bytes;
+        deal->room[from] += bytes;
+    }
+}
+
+static void place_stage(struct sl_plan *plan, const struct sl_division *d,
+                        const struct sl_plan_stage *s, bool cpu,
+                        struct dealer *dealer)
+{
+    for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
+        for (int p = 0; p < SL_PHASE_COUNT; p++)
+            plan->engine[p][i] = cpu ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+        plan->home[i] =
+            cpu ? SL_HOME_RAM
+                : deal(dealer, sl_slab_load_bytes(&d->in->slabs[i]));
+    }
+}
+
+static void sum_up(struct sl_plan *plan, const struct sl_division *d)
+{
+    for (size_t i = 0; i < plan->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
+
+        *(plan->home[i] == SL_HOME_RAM    ? &plan->resident_bytes
+          : plan->home[i] == SL_HOME_VRAM ? &plan->vram_bytes
+                                          : &plan->streamed_bytes) += bytes;
+        plan->gpu |= plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_GPU;
+    }
+    memcpy(plan->kv_bytes, d->kv_bytes, sizeof plan->kv_bytes);
+    if (plan->streamed_bytes + plan->vram_bytes > 0) {
+        plan->n_slots = d->n_slots;
+        plan->slot_bytes = d->slot_bytes;
+        plan->ring_bytes = d->n_slots * d->slot_bytes;
+    }
+    if (d->n_device_slots > 0) {
+        plan->n_device_slots = d->n_device_slots;
+        plan->device_slot_bytes = d->slot_bytes;
+        plan->device_ring_bytes = d->n_device_slots * d->slot_bytes;
+    }
+}
+
+void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
+{
+    double rest =
+        (double)d->vram_bytes + (double)d->copied_bytes + (double)d->disk_bytes;
+    struct dealer dealer = {
+        .share = {[SL_HOME_DISK] = (double)d->disk_bytes,
+                  [SL_HOME_RAM] = (double)d->copied_bytes,
+                  [SL_HOME_VRAM] = (double)d->vram_bytes},
+        .room = {[SL_HOME_DISK] = UINT64_MAX / 2,
+                 [SL_HOME_RAM] = d->ram_room,
+                 [SL_HOME_VRAM] = d->vram_room},
+    };
+
+    for (int h = 0; h < HOMES && rest > 0; h++)
+        dealer.share[h] /= rest;
+    for (size_t i = 0; i < d->in->n_stages; i++)
+        place_stage(plan, d, &d->in->stages[i], d->cpu[i], &dealer);
+    move_up(plan, d, &dealer, SL_HOME_RAM, SL_HOME_VRAM);
+    move_up(plan, d, &dealer, SL_HOME_DISK, SL_HOME_VRAM);
+    move_up(plan, d, &dealer, SL_HOME_DISK, SL_HOME_RAM);
+    sum_up(plan, d);
+}

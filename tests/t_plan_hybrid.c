@@ -1,0 +1,422 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/plan.h"
+#include "tests/support.h"
+
+/* GLM-130B with four bits a weight: 70 layers of 312 and 623 MB, a head. */
+#define LAYERS      70u
+#define ATT_SLABS   5u
+#define MLP_SLABS   10u
+#define HEAD_SLABS  16u
+#define SLABS       (LAYERS * (ATT_SLABS + MLP_SLABS) + HEAD_SLABS)
+#define STAGES      (2 * LAYERS + 1)
+#define SLAB_PAGES  15300u
+#define KEY_BYTES   (4.0 * 12288)
+#define HIDDEN      12288.0
+#define A_GB        1000000000ull
+#define WHOLE_BYTES ((uint64_t)SLABS * SLAB_PAGES * SL_PAGE_BYTES)
+
+/* peers-and-physics 3.2: B, A with DDR4, D. */
+static const struct sl_rates machines[] = {
+    {6.6e9, 80e9, 2.5e12, 25e9, 1e-5, 800e9, 60e12, 43e-6, 74e9, 8e-5},
+    {6.6e9, 43e9, 0.8e12, 25e9, 1e-5, 800e9, 60e12, 43e-6, 40e9, 8e-5},
+    {6.6e9, 43e9, 0.6e12, 25e9, 1e-5, 300e9, 20e12, 43e-6, 40e9, 8e-5},
+};
+
+struct model {
+    struct sl_slab slabs[SLABS];
+    struct sl_plan_stage stages[STAGES];
+    uint64_t at;
+    size_t n_slabs, n_stages;
+};
+
+static void add_stage(struct model *m, size_t slabs, double ops, uint32_t keys)
+{
+    struct sl_plan_stage *s = &m->stages[m->n_stages++];
+
+    *s = (struct sl_plan_stage){
+        .first_slab = m->n_slabs,
+        .n_slabs = slabs,
+        .ops = ops,
+    };
+    for (int e = 0; e < SL_ENGINE_COUNT && keys > 0; e++) {
+        s->key_bytes[e] = KEY_BYTES;
+        s->kv_bytes[e] = (uint64_t)(keys * KEY_BYTES);
+        s->key_ops = 4 * HIDDEN;
+    }
+    for (size_t i = 0; i < slabs; i++) {
+        struct sl_slab *slab = &m->slabs[m->n_slabs++];
+
+        *slab = (struct sl_slab){.n_extents = 1};
+        slab->extents[0].off = m->at;
+        slab->extents[0].bytes = (uint64_t)SLAB_PAGES * SL_PAGE_BYTES;
+        m->at += slab->extents[0].bytes;
+    }
+}
+
+/* keys: positions that the cache holds. */
+static struct model *model_make(uint32_t keys)
+{
+    struct model *m = calloc(1, sizeof *m);
+
+    assert_non_null(m);
+    for (unsigned i = 0; i < LAYERS; i++) {
+        add_stage(m, ATT_SLABS, 8 * HIDDEN * HIDDEN, keys);
+        add_stage(m, MLP_SLABS, 16 * HIDDEN * HIDDEN, 0);
+    }
+    add_stage(m, HEAD_SLABS, 2 * HIDDEN * 150528, 0);
+    m->stages[m->n_stages - 1].head = true;
+    return m;
+}
+
+static struct sl_plan_input input(const struct model *m, unsigned machine,
+                                  uint64_t vram, uint64_t ram, uint32_t keys)
+{
+    return (struct sl_plan_input){
+        .slabs = m->slabs,
+        .n_slabs = m->n_slabs,
+        .weights_bytes = ram,
+        .read_ahead_bytes = 256u << 20,
+        .vram_bytes = vram,
+        .stages = m->stages,
+        .n_stages = m->n_stages,
+        .pass = {{1, 1, keys}, {1024, 1, 1024}},
+        .x_bytes = 4 * 12288,
+        .rates = machines[machine],
+    };
+}
+
+static double decode_s(const struct sl_plan *p, const struct sl_plan_input *in)
+{
+    struct sl_demand d =
+        sl_plan_demand(p, in, SL_PHASE_DECODE, in->pass[SL_PHASE_DECODE]);
+
+    return sl_cost_seconds(&in->rates, &d);
+}
+
+/* --- what every plan must be ---------------------------------------------- */
+
+static void check_slab(const struct sl_plan *p, size_t i, size_t first)
+{
+    uint8_t decode = p->engine[SL_PHASE_DECODE][i];
+    uint8_t prefill = p->engine[SL_PHASE_PREFILL][i];
+
+    assert_int_equal(decode, p->engine[SL_PHASE_DECODE][first]);
+    assert_int_equal(prefill, p->engine[SL_PHASE_PREFILL][first]);
+    if (!p->gpu) {
+        assert_int_equal(decode + prefill, 2 * SL_ENGINE_CPU);
+        assert_true(p->home[i] != SL_HOME_VRAM);
+        return;
+    }
+    if (p->home[i] != SL_HOME_RAM)
+        assert_int_equal(decode, SL_ENGINE_GPU);
+    if (decode == SL_ENGINE_GPU)
+        assert_int_equal(prefill, SL_ENGINE_GPU);
+}
+
+static void check(const struct sl_plan *p, const struct sl_plan_input *in)
+{
+    uint64_t bytes[3] = {0}, kv[SL_ENGINE_COUNT] = {0};
+
+    for (size_t s = 0; s < in->n_stages; s++) {
+        const struct sl_plan_stage *stage = &in->stages[s];
+        uint8_t e = p->engine[SL_PHASE_DECODE][stage->first_slab];
+
+        kv[e] += stage->kv_bytes[e];
+        for (size_t i = 0; i < stage->n_slabs; i++) {
+            size_t slab = stage->first_slab + i;
+
+            check_slab(p, slab, stage->first_slab);
+            bytes[p->home[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
+        }
+    }
+    assert_int_equal(p->streamed_bytes, bytes[SL_HOME_DISK]);
+    assert_int_equal(p->resident_bytes, bytes[SL_HOME_RAM]);
+    assert_int_equal(p->vram_bytes, bytes[SL_HOME_VRAM]);
+    assert_true(p->resident_bytes + p->ring_bytes + kv[SL_ENGINE_CPU] <=
+                in->weights_bytes);
+    assert_true(p->vram_bytes + p->device_ring_bytes + kv[SL_ENGINE_GPU] <=
+                in->vram_bytes);
+    assert_int_equal(p->ring_bytes, p->n_slots * p->slot_bytes);
+    assert_int_equal(p->device_ring_bytes,
+                     p->n_device_slots * p->device_slot_bytes);
+    if (p->streamed_bytes + p->vram_bytes > 0)
+        assert_true(p->n_slots >= SL_RING_MIN_SLOTS);
+    if (p->gpu)
+        assert_memory_equal(p->kv_bytes, kv, sizeof kv);
+    if (p->gpu && p->streamed_bytes + p->resident_bytes > 0)
+        assert_true(p->n_device_slots >= SL_RING_MIN_SLOTS);
+}
+
+static void every_plan_keeps_both_budgets_and_its_rules(void **state)
+{
+    static const uint32_t keys[] = {256, 2048, 32 * 256};
+
+    for (unsigned k = 0; k < 3; k++) {
+        struct model *m = model_make(keys[k]);
+
+        for (unsigned i = 0; i < 3 * 8 * 8; i++) {
+            struct sl_plan_input in =
+                input(m, i % 3, (i / 3 % 8) * 4 * A_GB + 1,
+                      (1 + i / 24 * 11) * A_GB, keys[k]);
+            struct sl_plan p;
+            struct sl_error err;
+
+            if (sl_plan_make(&p, &in, &err) != 0) {
+                assert_int_equal(err.code, SL_ERR_BUDGET);
+                continue;
+            }
+            check(&p, &in);
+            sl_plan_fini(&p);
+        }
+        free(m);
+    }
+}
+
+static void no_plan_is_slower_than_the_gpu_or_the_cpu_alone(void **state)
+{
+    struct model *m = model_make(1024);
+
+    for (unsigned i = 0; i < 3 * 5 * 6; i++) {
+        struct sl_plan_input in = input(m, i % 3, (2 + i / 3 % 5 * 5) * A_GB,
+                                        (5 + i / 15 * 13) * A_GB, 1024);
+        struct sl_plan p, alone;
+        struct sl_error err;
+        double s;
+
+        assert_ok(sl_plan_make(&p, &in, &err), &err);
+        s = decode_s(&p, &in);
+        for (int rule = SL_ENGINE_RULE_CPU; rule <= SL_ENGINE_RULE_GPU;
+             rule++) {
+            in.engine = (enum sl_engine_rule)rule;
+            if (sl_plan_make(&alone, &in, &err) != 0)
+                continue;
+            assert_true(s <= decode_s(&alone, &in) * 1.001);
+            sl_plan_fini(&alone);
+        }
+        sl_plan_fini(&p);
+    }
+    free(m);
+}
+
+/* Slabs are 63 MB, so a little more may be of no use, or round badly. */
+static void more_memory_never_makes_a_plan_slower(void **state)
+{
+    struct model *m = model_make(512);
+
+    for (unsigned machine = 0; machine < 3; machine++) {
+        for (unsigned which = 0; which < 2; which++) {
+            double best = 1e9;
+
+            for (uint64_t i = 2; i < 60; i++) {
+                uint64_t vram = (which ? 12 : i) * A_GB;
+                uint64_t ram = (which ? i : 30) * A_GB;
+                struct sl_plan_input in = input(m, machine, vram, ram, 512);
+                struct sl_plan p;
+                struct sl_error err;
+
+                assert_ok(sl_plan_make(&p, &in, &err), &err);
+                assert_true(decode_s(&p, &in) <= best * 1.01);
+                if (decode_s(&p, &in) < best)
+                    best = decode_s(&p, &in);
+                sl_plan_fini(&p);
+            }
+        }
+    }
+    free(m);
+}
+
+/* In any tenth of the pass each kind has about a tenth of its bytes. */
+static void every_kind_is_spread_evenly(void **state)
+{
+    static const uint64_t sizes[][3] = {
+        {0, 21 * A_GB, 50 * A_GB},
+        {1, 21 * A_GB, 50 * A_GB},
+        {2, 10 * A_GB, 26 * A_GB},
+    };
+    struct model *m = model_make(256);
+
+    for (size_t c = 0; c < 3; c++) {
+        struct sl_plan_input in =
+            input(m, (unsigned)sizes[c][0], sizes[c][1], sizes[c][2], 256);
+        double all[4] = {0}, part[10][4] = {{0}};
+        struct sl_plan p;
+        struct sl_error err;
+
+        assert_ok(sl_plan_make(&p, &in, &err), &err);
+        for (size_t i = 0; i < p.n_slabs; i++) {
+            int kind = p.engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU
+                           ? 3
+                           : (int)p.home[i];
+
+            all[kind]++;
+            part[i * 10 / p.n_slabs][kind]++;
+        }
+        for (int kind = 0; kind < 4; kind++) {
+            for (int t = 0; t < 10; t++)
+                assert_true(fabs(part[t][kind] - all[kind] / 10) <= 10);
+        }
+        sl_plan_fini(&p);
+    }
+    free(m);
+}
+
+/* --- what is chosen ------------------------------------------------------- */
+
+/* peers-and-physics 3.3, row B: about 0.6 s, of which the CPU has more than
+   half; DRAM decides. */
+static void decode_is_shared_and_prefill_is_the_gpus(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in = input(m, 0, 21 * A_GB, 52 * A_GB, 256);
+    struct sl_demand d;
+    struct sl_floor f;
+    struct sl_plan p;
+    struct sl_error err;
+
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    assert_true(p.gpu);
+    assert_int_equal(p.streamed_bytes, 0);
+    d = sl_plan_demand(&p, &in, SL_PHASE_DECODE, in.pass[SL_PHASE_DECODE]);
+    assert_true(d.cpu_bytes > 25e9 && d.cpu_bytes < 38e9);
+    f = sl_floor_of(&in.rates, &d);
+    assert_true(f.seconds > 0.55 && f.seconds < 0.66);
+    assert_true(decode_s(&p, &in) < f.seconds * 1.03);
+    d = sl_plan_demand(&p, &in, SL_PHASE_PREFILL, in.pass[SL_PHASE_PREFILL]);
+    assert_float_equal(d.cpu_bytes, 0, 0);
+    f = sl_floor_of(&in.rates, &d);
+    assert_true(f.seconds > 4.2 && f.seconds < 4.7);
+    assert_string_equal(sl_limit_name(f.limit), "gpu");
+    /* 3.1: the break-even is some 8 to 35 positions. */
+    assert_in_range(p.prefill_from, 5, 50);
+    sl_plan_fini(&p);
+    free(m);
+}
+
+static void what_does_not_fit_streams_and_the_disk_decides(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in = input(m, 2, 10 * A_GB, 26 * A_GB, 256);
+    struct sl_demand d;
+    struct sl_plan p;
+    struct sl_error err;
+
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    assert_true(p.streamed_bytes > 30 * A_GB && p.streamed_bytes < 34 * A_GB);
+    d = sl_plan_demand(&p, &in, SL_PHASE_DECODE, in.pass[SL_PHASE_DECODE]);
+    assert_int_equal(sl_floor_of(&in.rates, &d).limit, SL_LIMIT_DISK);
+    assert_true(decode_s(&p, &in) < 5.1);
+    sl_plan_fini(&p);
+    free(m);
+}
+
+/* A cache as large as the weights does not push them all out of VRAM. */
+static void a_large_cache_finds_a_place(void **state)
+{
+    struct model *m = model_make(32 * 256);
+    struct sl_plan_input in = input(m, 0, 21 * A_GB, 58 * A_GB, 256);
+    struct sl_plan p;
+    struct sl_error err;
+
+    in.pass[SL_PHASE_DECODE] = (struct sl_plan_pass){32, 32, 256};
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    check(&p, &in);
+    assert_true(decode_s(&p, &in) < 5);
+    sl_plan_fini(&p);
+    free(m);
+}
+
+static void what_fits_in_vram_is_kept_there_whole(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in = input(m, 0, WHOLE_BYTES + A_GB, 10 * A_GB, 256);
+    struct sl_plan p;
+    struct sl_error err;
+
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    assert_int_equal(p.vram_bytes, WHOLE_BYTES);
+    assert_int_equal(p.n_device_slots, 0);
+    assert_int_equal(p.prefill_from, 1);
+    assert_true(decode_s(&p, &in) < 0.1);
+    sl_plan_fini(&p);
+    free(m);
+}
+
+/* --- without a GPU, or with a bad one ------------------------------------- */
+
+static void without_a_gpu_the_plan_is_that_of_ram_alone(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input plain = input(m, 0, 0, 30 * A_GB, 256);
+    struct sl_plan expected;
+    struct sl_error err;
+    uint64_t kv = 0;
+
+    for (size_t i = 0; i < m->n_stages; i++)
+        kv += m->stages[i].kv_bytes[SL_ENGINE_CPU];
+    plain.stages = NULL;
+    plain.n_stages = 0;
+    plain.weights_bytes -= kv;
+    assert_ok(sl_plan_make(&expected, &plain, &err), &err);
+    for (int i = 0; i < 4; i++) {
+        struct sl_plan_input in = input(m, 0, 12 * A_GB, 30 * A_GB, 256);
+        struct sl_plan p;
+
+        if (i == 0)
+            in.vram_bytes = 0;
+        if (i == 1)
+            in.engine = SL_ENGINE_RULE_CPU;
+        if (i == 2)
+            in.rates.pcie_bps = 0;
+        if (i == 3) /* a GPU that is not worth it */
+            in.rates.vram_bps = in.rates.pcie_bps = 1e9;
+        assert_ok(sl_plan_make(&p, &in, &err), &err);
+        assert_false(p.gpu);
+        assert_int_equal(p.ring_bytes, expected.ring_bytes);
+        assert_int_equal(p.resident_bytes, expected.resident_bytes);
+        assert_memory_equal(p.home, expected.home, p.n_slabs * sizeof *p.home);
+        sl_plan_fini(&p);
+    }
+    sl_plan_fini(&expected);
+    free(m);
+}
+
+static void too_little_vram_is_refused_if_the_gpu_must(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in = input(m, 0, A_GB / 10, 30 * A_GB, 256);
+    struct sl_plan p;
+    struct sl_error err;
+
+    in.engine = SL_ENGINE_RULE_GPU;
+    assert_int_equal(sl_plan_make(&p, &in, &err), -1);
+    assert_int_equal(err.code, SL_ERR_BUDGET);
+    assert_non_null(strstr(err.msg, "for three slots, the KV cache"));
+    in.engine = SL_ENGINE_RULE_AUTO;
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    assert_false(p.gpu);
+    sl_plan_fini(&p);
+    free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_plan_keeps_both_budgets_and_its_rules),
+        cmocka_unit_test(no_plan_is_slower_than_the_gpu_or_the_cpu_alone),
+        cmocka_unit_test(more_memory_never_makes_a_plan_slower),
+        cmocka_unit_test(every_kind_is_spread_evenly),
+        cmocka_unit_test(decode_is_shared_and_prefill_is_the_gpus),
+        cmocka_unit_test(what_does_not_fit_streams_and_the_disk_decides),
+        cmocka_unit_test(a_large_cache_finds_a_place),
+        cmocka_unit_test(what_fits_in_vram_is_kept_there_whole),
+        cmocka_unit_test(without_a_gpu_the_plan_is_that_of_ram_alone),
+        cmocka_unit_test(too_little_vram_is_refused_if_the_gpu_must),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
