@@ -27,6 +27,7 @@ enum {
     OPT_TOP_K,
     OPT_TOP_P,
     OPT_SEED,
+    OPT_PROMPT_CACHE,
     OPT_STATS,
     OPT_JSON,
 };
@@ -83,6 +84,10 @@ static const struct argp_option options[] = {
      4},
     {"seed", OPT_SEED, "N", 0,
      "Begin of the random numbers, 1 or more (default: 1234)", 5},
+    {"prompt-cache", OPT_PROMPT_CACHE, "FILE", 0,
+     "Keep what the first text's context leaves in the KV cache in FILE, and "
+     "take it from there when the same is asked again",
+     6},
     {"stats", OPT_STATS, 0, 0,
      "Say at the end how fast it was, and how fast it could have been", 6},
     {"json", OPT_JSON, 0, 0, "Print one JSON object a query", 6},
@@ -174,6 +179,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_SEED:
         o->seed = sl_opt_u64(state, "seed", arg, 1, UINT64_MAX);
+        return 0;
+    case OPT_PROMPT_CACHE:
+        o->run.prompt_cache = arg;
         return 0;
     case OPT_STATS:
         o->stats = true;

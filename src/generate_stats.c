@@ -42,11 +42,23 @@ static void print_speed(const struct sl_generate *g,
     const struct sl_fill_config *fill = &g->o->fill;
     uint32_t beams = fill->strategy == SL_STRATEGY_BEAM ? fill->n_beams : 1;
     uint64_t passes = s->passes - s->prefill_passes;
+    char size[SL_SIZE_TEXT];
 
     fprintf(stderr, "prompt       %llu positions in %llu pass%s, %.2f s\n",
             (unsigned long long)(s->positions - s->decode_positions),
             (unsigned long long)s->prefill_passes,
             s->prefill_passes == 1 ? "" : "es", seconds(s->prefill_ns));
+    if (s->prompt_cache.restored > 0)
+        fprintf(stderr,
+                "             %llu positions from the prompt cache, %s read "
+                "in %.2f s\n",
+                (unsigned long long)s->prompt_cache.restored,
+                sl_size_format(size, s->prompt_cache.read_bytes),
+                seconds(s->prompt_cache.restored_ns));
+    if (s->prompt_cache.saved_bytes > 0)
+        fprintf(stderr, "             kept in the prompt cache: %s in %.2f s\n",
+                sl_size_format(size, s->prompt_cache.saved_bytes),
+                seconds(s->prompt_cache.saved_ns));
     fprintf(stderr, "first token  after %.2f s\n", seconds(g->first_token_ns));
     if (passes > 0)
         fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
@@ -125,12 +137,15 @@ json_t *sl_generate_stats_json(const struct sl_run_stats *before,
     const struct sl_stream_stats *a = &before->stream, *b = &after->stream;
 
     return json_pack(
-        "{s:I, s:I, s:f, s:f, s:I, s:f, s:I}", "passes",
+        "{s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:I}", "passes",
         (json_int_t)(after->passes - before->passes), "positions",
-        (json_int_t)(after->positions - before->positions), "prefill_seconds",
-        seconds(after->prefill_ns - before->prefill_ns), "decode_seconds",
-        seconds(after->decode_ns - before->decode_ns), "bytes_read",
-        (json_int_t)(b->bytes_read - a->bytes_read), "disk_wait_seconds",
-        seconds(b->wait_ns - a->wait_ns), "peak_bytes",
+        (json_int_t)(after->positions - before->positions),
+        "restored_positions",
+        (json_int_t)(after->prompt_cache.restored -
+                     before->prompt_cache.restored),
+        "prefill_seconds", seconds(after->prefill_ns - before->prefill_ns),
+        "decode_seconds", seconds(after->decode_ns - before->decode_ns),
+        "bytes_read", (json_int_t)(b->bytes_read - a->bytes_read),
+        "disk_wait_seconds", seconds(b->wait_ns - a->wait_ns), "peak_bytes",
         (json_int_t)after->peak_bytes);
 }

@@ -30,24 +30,37 @@ static uint32_t pages_of(uint32_t tokens)
     return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);
 }
 
-/* Of one head's keys in one page. */
-static uint64_t head_bytes(const struct sl_kv_config *c)
+/* Of one position's values of a head, without their scale. */
+static uint64_t row_bytes(const struct sl_kv_config *c)
 {
     static const uint8_t value_bytes[] = {
         [SL_KV_F32] = 4,
         [SL_KV_F16] = 2,
         [SL_KV_INT8] = 1,
     };
-    uint64_t row = (uint64_t)c->head_dim * value_bytes[c->kind];
 
-    if (c->kind == SL_KV_INT8)
-        row += sizeof(struct sl_kv_scale);
-    return SL_KV_PAGE_LEN * row;
+    return (uint64_t)c->head_dim * value_bytes[c->kind];
+}
+
+static uint64_t scale_bytes(const struct sl_kv_config *c)
+{
+    return c->kind == SL_KV_INT8 ? sizeof(struct sl_kv_scale) : 0;
+}
+
+/* Of one head's keys in one page. */
+static uint64_t head_bytes(const struct sl_kv_config *c)
+{
+    return SL_KV_PAGE_LEN * (row_bytes(c) + scale_bytes(c));
+}
+
+uint64_t sl_kv_plane_bytes(const struct sl_kv_config *c)
+{
+    return c->n_heads * head_bytes(c);
 }
 
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 {
-    return 2ull * c->n_layers * c->n_heads * head_bytes(c);
+    return 2ull * c->n_layers * sl_kv_plane_bytes(c);
 }
 
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
@@ -175,15 +188,21 @@ static void drop_page(struct sl_kv *kv, uint32_t page)
         kv->free_pages[kv->n_free++] = page;
 }
 
-void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq)
+void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq)
 {
     struct sequence *s = &kv->seqs[seq];
 
     assert(s->alive);
     for (uint32_t i = 0; i < s->n_pages; i++)
         drop_page(kv, s->pages[i]);
-    s->alive = false;
     s->n_pages = 0;
+    s->len = 0;
+}
+
+void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq)
+{
+    sl_kv_seq_clear(kv, seq);
+    kv->seqs[seq].alive = false;
 }
 
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq)
@@ -257,4 +276,22 @@ void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
     uint64_t at = (plane * kv->config.n_pages + page) * kv->config.n_heads;
 
     return kv->region.base + (at + head) * kv->head_bytes;
+}
+
+void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+                     unsigned value, uint32_t n_used, void *to)
+{
+    const struct sl_kv_config *c = &kv->config;
+    size_t rows = (size_t)row_bytes(c), scales = (size_t)scale_bytes(c);
+    uint32_t n = n_used < SL_KV_PAGE_LEN ? n_used : SL_KV_PAGE_LEN;
+
+    memset(to, 0, (size_t)sl_kv_plane_bytes(c));
+    for (uint32_t h = 0; h < c->n_heads; h++) {
+        const uint8_t *from = sl_kv_at(kv, layer, page, h, value);
+        uint8_t *at = (uint8_t *)to + h * kv->head_bytes;
+        size_t behind = SL_KV_PAGE_LEN * rows;
+
+        memcpy(at, from, n * rows);
+        memcpy(at + behind, from + behind, n * scales);
+    }
 }

@@ -39,6 +39,9 @@ struct sl_kv;
 /* Bytes of one page over all layers, and of a whole cache with its lists. */
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *config);
 uint64_t sl_kv_bytes(const struct sl_kv_config *config);
+/* Bytes of a plane: the keys, or the values, of all heads of one page and
+ * layer, which lie one after another. */
+uint64_t sl_kv_plane_bytes(const struct sl_kv_config *config);
 /* Pages that n_sequences sequences of max_tokens need when they share their
  * first shared_tokens. */
 uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
@@ -55,6 +58,9 @@ int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
                    struct sl_error *err);
 void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq);
 
+/* Makes a sequence empty. */
+void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq);
+
 /* Positions held by a sequence. */
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
 /* Makes room for n more positions that seq alone will write, and counts them
@@ -69,5 +75,9 @@ const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
  */
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value);
+/* Copies a plane whose first n_used positions (or all) hold something, with
+ * zeros for the others. */
+void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+                     unsigned value, uint32_t n_used, void *to);
 
 #endif

@@ -263,6 +263,12 @@ int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
     return 0;
 }
 
+int sl_model_meta_sum(const struct sl_gguf *g, uint64_t *sum,
+                      struct sl_error *err)
+{
+    return sl_gguf_get_u64(g, KEY_HEADER_SUM, sum, err);
+}
+
 int sl_model_meta_check_sum(const struct sl_gguf *g, const uint8_t *data,
                             size_t bytes, struct sl_error *err)
 {
@@ -271,7 +277,7 @@ int sl_model_meta_check_sum(const struct sl_gguf *g, const uint8_t *data,
     uint64_t want, have;
     XXH3_state_t *state;
 
-    if (sl_gguf_get_u64(g, KEY_HEADER_SUM, &want, err) != 0)
+    if (sl_model_meta_sum(g, &want, err) != 0)
         return -1;
     if (at > bytes - sizeof zero)
         return sl_fail(err, SL_ERR_CORRUPT, "metadata '%s' is damaged",

@@ -18,6 +18,10 @@ int sl_model_meta_write(const struct sl_layout *l, uint8_t **data,
 int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
                         struct sl_error *err);
 
+/* The checksum that the header says it has: with those of all sections under
+ * it, it stands for the whole file. */
+int sl_model_meta_sum(const struct sl_gguf *g, uint64_t *sum,
+                      struct sl_error *err);
 /* The header's own checksum, over its bytes with those eight zero. */
 int sl_model_meta_check_sum(const struct sl_gguf *g, const uint8_t *data,
                             size_t bytes, struct sl_error *err);

@@ -8,6 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/meminfo.h"
+#include "src/model_meta.h"
 #include "src/runtime_impl.h"
 #include "src/sampler.h"
 
@@ -150,6 +151,8 @@ static void count_fixed(struct sl_runtime *rt)
                   sl_sampler_scratch_bytes(hp->vocab),
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),
     };
+    if (rt->config.prompt_cache != NULL)
+        m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab);
 }
 
 static uint64_t fixed_bytes(const struct sl_memory *m)
@@ -377,6 +380,26 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
     return sl_cpu_create(&rt->engines[SL_ENGINE_CPU], &cpu, err);
 }
 
+static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_prompt_file_config config = {
+        .path = rt->config.prompt_cache,
+        .kv = rt->kv,
+        .kv_config = &rt->kv_config,
+        .model_bytes = rt->mf.file_bytes,
+        .isa = rt->kernels.isa,
+        .vocab = rt->mf.hp.vocab,
+        .int8_activations = rt->int8,
+    };
+
+    if (config.path == NULL)
+        return 0;
+    if (sl_model_meta_sum(rt->mf.gguf, &config.model_sum, err) != 0)
+        return -1;
+    return sl_prompt_cache_create(&rt->prompt_cache, sl_exec_lm(rt->exec),
+                                  &config, rt->config.log, err);
+}
+
 int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
                      struct sl_error *err)
 {
@@ -399,7 +422,9 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         .pass_logits = rt->load.pass_logits,
         .max_tokens = rt->load.max_tokens,
     };
-    return sl_exec_create(&rt->exec, &config, err);
+    if (sl_exec_create(&rt->exec, &config, err) != 0)
+        return -1;
+    return open_prompt_cache(rt, err);
 }
 
 void sl_runtime_close(struct sl_runtime *rt)
@@ -435,7 +460,8 @@ struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt)
 
 struct sl_lm *sl_runtime_lm(struct sl_runtime *rt)
 {
-    return sl_exec_lm(rt->exec);
+    return rt->prompt_cache != NULL ? sl_prompt_cache_lm(rt->prompt_cache)
+                                    : sl_exec_lm(rt->exec);
 }
 
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt)

@@ -19,6 +19,7 @@
 #include "src/base/pool.h"
 #include "src/lm.h"
 #include "src/modelfile.h"
+#include "src/prompt_cache.h"
 #include "src/tokenizer.h"
 
 enum sl_activations {
@@ -40,9 +41,10 @@ struct sl_runtime_config {
     enum sl_io_kind io;
     bool verify; /* check every checksum first */
     bool quiet;
-    const char *trace; /* file, or NULL */
-    bool max_isa_set;  /* restrict the kernels (tests, --isa) */
-    int max_isa;       /* enum sl_isa */
+    const char *prompt_cache; /* file (prompt_cache.h), or NULL */
+    const char *trace;        /* file, or NULL */
+    bool max_isa_set;         /* restrict the kernels (tests, --isa) */
+    int max_isa;              /* enum sl_isa */
     const struct sl_log *log;
 };
 
@@ -113,6 +115,7 @@ struct sl_run_stats {
     uint64_t first_pass_ns;
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
+    struct sl_prompt_cache_stats prompt_cache;
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

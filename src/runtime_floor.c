@@ -8,6 +8,7 @@
 
 void sl_runtime_end(struct sl_runtime *rt)
 {
+    sl_prompt_cache_destroy(rt->prompt_cache);
     sl_exec_destroy(rt->exec);
     for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
         if (rt->engines[i] != NULL)
@@ -17,6 +18,7 @@ void sl_runtime_end(struct sl_runtime *rt)
     sl_vectors_fini(&rt->vectors);
     sl_stream_close(rt->stream);
     sl_kv_destroy(rt->kv);
+    rt->prompt_cache = NULL;
     rt->exec = NULL;
     rt->stream = NULL;
     rt->kv = NULL;
@@ -39,6 +41,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
     sl_stream_stats(rt->stream, &s->stream);
+    if (rt->prompt_cache != NULL)
+        sl_prompt_cache_stats(rt->prompt_cache, &s->prompt_cache);
 }
 
 /* Buffers of the measurements stay within what the plan gives to weights;

@@ -36,6 +36,7 @@ struct sl_runtime {
     struct sl_vectors vectors;
     struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     struct sl_exec *exec;
+    struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
     atomic_bool stop;
     bool ended; /* stats are those of a run that is over */
     struct sl_run_stats stats;

@@ -1,0 +1,39 @@
+/*
+ * prompt_cache.h - a model that remembers a context from run to run
+ *
+ * A language model (lm.h) over another one. The first context that a run
+ * feeds is looked for in the file: if it is there its keys, values and logits
+ * come from it and it takes no part in the pass, else it is computed and kept
+ * there. Later contexts that are the same as that one are not computed again
+ * either; others are computed and kept nowhere. Whatever is wrong with the
+ * file costs a line in the log and the pass that it would have saved.
+ */
+#ifndef SL_PROMPT_CACHE_H
+#define SL_PROMPT_CACHE_H
+
+#include "src/base/log.h"
+#include "src/prompt_file.h"
+
+struct sl_prompt_cache_stats {
+    uint64_t restored;    /* positions that were not computed */
+    uint64_t restored_ns; /* what that took instead */
+    uint64_t read_bytes;  /* of the file */
+    uint64_t saved_bytes, saved_ns;
+};
+
+struct sl_prompt_cache;
+
+/* Bytes that one takes over a cache and a model with such a vocabulary. */
+uint64_t sl_prompt_cache_bytes(const struct sl_kv_config *kv, uint32_t vocab);
+
+/* lm: the model that computes, which fills the cache of config; borrowed, as
+ * is what config points to. Errors: SL_ERR_NOMEM. */
+int sl_prompt_cache_create(struct sl_prompt_cache **pc, struct sl_lm *lm,
+                           const struct sl_prompt_file_config *config,
+                           const struct sl_log *log, struct sl_error *err);
+void sl_prompt_cache_destroy(struct sl_prompt_cache *pc); /* NULL is fine */
+struct sl_lm *sl_prompt_cache_lm(struct sl_prompt_cache *pc);
+void sl_prompt_cache_stats(const struct sl_prompt_cache *pc,
+                           struct sl_prompt_cache_stats *stats);
+
+#endif

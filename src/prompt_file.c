@@ -1,0 +1,420 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "src/base/bytes.h"
+#include "src/base/lz.h"
+#include "src/base/mem.h"
+#include "src/newfile.h"
+#include "src/prompt_file.h"
+
+#define MAGIC "SLPROMPT"
+
+/* The key's fixed part; ids, positions, blocks and its checksum follow.
+ *    0  magic                     8  u32 version    12  u32 kind of cache
+ *   16  u64 model's checksum     24  u64 its bytes
+ *   32  u32 layers, heads, values a head, vocabulary
+ *   48  u32 ids, context, rows of logits, flags
+ *   64  program's version, 16    80  kernels, 16 */
+enum {
+    FILE_VERSION = 1,
+    FIXED_BYTES = 96,
+    FLAG_INT8 = 1,   /* activations */
+    FLAG_BLOCKS = 2, /* second positions */
+};
+
+/* Before each block: u32 bytes, u32 bytes kept, u64 XXH3-64 of the bytes. */
+enum { BLOCK_HEADER = 16 };
+
+struct sl_prompt_file {
+    struct sl_prompt_file_config c;
+    size_t block_bytes; /* the most of one */
+    unsigned planes;    /* of the cache */
+    struct sl_region buffers;
+    uint8_t *key, *found;           /* (key room) */
+    uint8_t *raw, *packed, *planed; /* one block: as it is, kept, by planes */
+    size_t key_bytes;
+};
+
+static uint64_t key_room(uint32_t max_tokens)
+{
+    return FIXED_BYTES + 12ull * max_tokens + 8;
+}
+
+static void carve_all(struct sl_prompt_file *f, struct sl_carver *c,
+                      const struct sl_kv_config *kv)
+{
+    size_t block = (size_t)sl_kv_plane_bytes(kv);
+
+    f->key = sl_carve(c, 1, key_room(kv->max_tokens));
+    f->found = sl_carve(c, 1, key_room(kv->max_tokens));
+    f->raw = sl_carve(c, 1, block);
+    f->packed = sl_carve(c, 1, sl_lz_bound(block));
+    f->planed = sl_carve(c, 1, block);
+    f->block_bytes = block;
+}
+
+uint64_t sl_prompt_file_bytes(const struct sl_kv_config *kv)
+{
+    struct sl_carver counter = {NULL, 0};
+    struct sl_prompt_file f;
+
+    carve_all(&f, &counter, kv);
+    /* LZ4's tables and the buffer of a stream are on stack and heap. */
+    return counter.used + sizeof f + (64u << 10);
+}
+
+int sl_prompt_file_create(struct sl_prompt_file **out,
+                          const struct sl_prompt_file_config *config,
+                          struct sl_error *err)
+{
+    struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
+    struct sl_prompt_file *f = calloc(1, sizeof *f);
+
+    if (f == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
+    f->c = *config;
+    f->planes = config->kv_config->kind == SL_KV_F32   ? 4
+                : config->kv_config->kind == SL_KV_F16 ? 2
+                                                       : 1;
+    carve_all(f, &counter, config->kv_config);
+    if (sl_region_init(&f->buffers, counter.used, "the prompt cache", err) !=
+        0) {
+        sl_prompt_file_destroy(f);
+        return -1;
+    }
+    carver.base = f->buffers.base;
+    carve_all(f, &carver, config->kv_config);
+    *out = f;
+    return 0;
+}
+
+void sl_prompt_file_destroy(struct sl_prompt_file *f)
+{
+    if (f == NULL)
+        return;
+    sl_region_fini(&f->buffers);
+    free(f);
+}
+
+/* --- the key ---------------------------------------------------------------
+ */
+
+static uint8_t *put_ids(uint8_t *to, const int32_t *ids, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++, to += 4)
+        sl_store_u32(to, (uint32_t)ids[i]);
+    return to;
+}
+
+static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
+{
+    const struct sl_kv_config *kv = f->c.kv_config;
+    const uint32_t numbers[] = {
+        kv->n_layers,
+        kv->n_heads,
+        kv->head_dim,
+        f->c.vocab,
+        item->n,
+        item->n_context,
+        item->n_logits,
+        (f->c.int8_activations ? FLAG_INT8 : 0u) |
+            (item->blocks != NULL ? FLAG_BLOCKS : 0u),
+    };
+    uint8_t *k = f->key, *end;
+
+    memset(k, 0, FIXED_BYTES);
+    memcpy(k, MAGIC, 8);
+    sl_store_u32(k + 8, FILE_VERSION);
+    sl_store_u32(k + 12, (uint32_t)kv->kind);
+    sl_store_u64(k + 16, f->c.model_sum);
+    sl_store_u64(k + 24, f->c.model_bytes);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        sl_store_u32(k + 32 + 4 * i, numbers[i]);
+    snprintf((char *)k + 64, 16, "%s", PACKAGE_VERSION);
+    snprintf((char *)k + 80, 16, "%s", f->c.isa);
+    end = put_ids(k + FIXED_BYTES, item->ids, item->n);
+    end = put_ids(end, item->positions, item->n);
+    if (item->blocks != NULL)
+        end = put_ids(end, item->blocks, item->n);
+    sl_store_u64(end, XXH3_64bits(k, (size_t)(end - k)));
+    f->key_bytes = (size_t)(end - k) + 8;
+}
+
+enum sl_prompt_found sl_prompt_file_find(struct sl_prompt_file *f,
+                                         const struct sl_lm_item *item)
+{
+    int fd = open(f->c.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0)
+        return errno == ENOENT ? SL_PROMPT_NONE : SL_PROMPT_FOREIGN;
+    make_key(f, item);
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return SL_PROMPT_FOREIGN;
+    }
+    n = pread(fd, f->found, f->key_bytes, 0);
+    close(fd);
+    if (n == 0)
+        return SL_PROMPT_OTHER; /* as mktemp leaves it: nobody's */
+    if (n < 8 || memcmp(f->found, MAGIC, 8) != 0)
+        return SL_PROMPT_FOREIGN;
+    return (size_t)n == f->key_bytes && memcmp(f->found, f->key, (size_t)n) == 0
+               ? SL_PROMPT_SAME
+               : SL_PROMPT_OTHER;
+}
+
+/* --- blocks ----------------------------------------------------------------
+ */
+
+/* A file being read or written, for messages too. */
+struct stream {
+    struct sl_prompt_file *f;
+    FILE *file;
+    const char *path;
+    uint64_t at;
+};
+
+static int write_bytes(struct stream *s, const void *data, size_t n,
+                       struct sl_error *err)
+{
+    errno = 0;
+    if (fwrite(data, 1, n, s->file) != n)
+        return sl_fail_os(err, errno ? errno : EIO,
+                          "%s: cannot write %zu bytes at %llu", s->path, n,
+                          (unsigned long long)s->at);
+    s->at += n;
+    return 0;
+}
+
+static int write_block(struct stream *s, const void *data, size_t n,
+                       unsigned planes, struct sl_error *err)
+{
+    struct sl_prompt_file *f = s->f;
+    size_t kept = sl_lz_encode(f->packed, data, n, planes, f->planed);
+    uint8_t head[BLOCK_HEADER];
+
+    sl_store_u32(head, (uint32_t)n);
+    sl_store_u32(head + 4, (uint32_t)(kept ? kept : n));
+    sl_store_u64(head + 8, XXH3_64bits(data, n));
+    if (write_bytes(s, head, sizeof head, err) != 0)
+        return -1;
+    return write_bytes(s, kept ? f->packed : data, kept ? kept : n, err);
+}
+
+static int read_bytes(struct stream *s, void *data, size_t n,
+                      struct sl_error *err)
+{
+    errno = 0;
+    if (fread(data, 1, n, s->file) == n) {
+        s->at += n;
+        return 0;
+    }
+    if (ferror(s->file))
+        return sl_fail_os(err, errno ? errno : EIO,
+                          "%s: cannot read %zu bytes at %llu", s->path, n,
+                          (unsigned long long)s->at);
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: ends within the %zu bytes at %llu: cut short", s->path,
+                   n, (unsigned long long)s->at);
+}
+
+/* n bytes to f->raw. */
+static int read_block(struct stream *s, size_t n, unsigned planes,
+                      struct sl_error *err)
+{
+    struct sl_prompt_file *f = s->f;
+    uint64_t at = s->at;
+    uint8_t head[BLOCK_HEADER];
+    uint32_t bytes, kept;
+    bool good;
+
+    if (read_bytes(s, head, sizeof head, err) != 0)
+        return -1;
+    bytes = sl_load_u32(head);
+    kept = sl_load_u32(head + 4);
+    if (bytes != n || kept == 0 || kept > n)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: the block at %llu has %u bytes kept as %u, not %zu",
+                       s->path, (unsigned long long)at, bytes, kept, n);
+    if (read_bytes(s, kept < n ? f->packed : f->raw, kept, err) != 0)
+        return -1;
+    good = kept == n ||
+           sl_lz_decode(f->raw, n, f->packed, kept, planes, f->planed);
+    if (!good || XXH3_64bits(f->raw, n) != sl_load_u64(head + 8))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: the block of %zu bytes at %llu is damaged", s->path,
+                       n, (unsigned long long)at);
+    return 0;
+}
+
+/* --- load ------------------------------------------------------------------
+ */
+
+/* In blocks as long as those of the cache, which the buffers are made for. */
+static int load_logits(struct stream *s, const struct sl_lm_item *item,
+                       float *logits, struct sl_error *err)
+{
+    uint64_t left = (uint64_t)item->n_logits * s->f->c.vocab * sizeof *logits;
+    uint8_t *to = (uint8_t *)logits;
+
+    while (left > 0) {
+        size_t n = left < s->f->block_bytes ? (size_t)left : s->f->block_bytes;
+
+        if (read_block(s, n, sizeof *logits, err) != 0)
+            return -1;
+        memcpy(to, s->f->raw, n);
+        to += n;
+        left -= n;
+    }
+    return 0;
+}
+
+static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
+{
+    struct sl_prompt_file *f = s->f;
+    uint32_t n_pages;
+    const uint32_t *pages = sl_kv_pages(f->c.kv, seq, &n_pages);
+
+    for (uint32_t p = 0; p < n_pages; p++) {
+        for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
+            for (unsigned value = 0; value < 2; value++) {
+                if (read_block(s, f->block_bytes, f->planes, err) != 0)
+                    return -1;
+                memcpy(sl_kv_at(f->c.kv, l, pages[p], 0, value), f->raw,
+                       f->block_bytes);
+            }
+        }
+    }
+    return 0;
+}
+
+int sl_prompt_file_load(struct sl_prompt_file *f, const struct sl_lm_item *item,
+                        float *logits, uint64_t *bytes, struct sl_error *err)
+{
+    struct stream s = {.f = f, .path = f->c.path};
+    int rc;
+
+    make_key(f, item);
+    if (sl_kv_extend(f->c.kv, item->seq, item->n, err) != 0)
+        return -1;
+    s.file = fopen(f->c.path, "rbe");
+    if (s.file == NULL) {
+        rc = sl_fail_os(err, errno, "%s: cannot open", f->c.path);
+        goto out;
+    }
+    rc = read_bytes(&s, f->found, f->key_bytes, err);
+    if (rc == 0 && memcmp(f->found, f->key, f->key_bytes) != 0)
+        rc = sl_fail(err, SL_ERR_CORRUPT, "%s: has changed meanwhile", s.path);
+    if (rc == 0)
+        rc = load_logits(&s, item, logits, err);
+    if (rc == 0)
+        rc = load_pages(&s, item->seq, err);
+    if (rc == 0 && getc(s.file) != EOF)
+        rc = sl_fail(err, SL_ERR_CORRUPT, "%s: goes on behind its end at %llu",
+                     s.path, (unsigned long long)s.at);
+    fclose(s.file);
+out:
+    if (rc != 0)
+        sl_kv_seq_clear(f->c.kv, item->seq);
+    *bytes = s.at;
+    return rc;
+}
+
+/* --- save ------------------------------------------------------------------
+ */
+
+static int save_logits(struct stream *s, const struct sl_lm_item *item,
+                       const float *logits, struct sl_error *err)
+{
+    uint64_t left = (uint64_t)item->n_logits * s->f->c.vocab * sizeof *logits;
+    const uint8_t *from = (const uint8_t *)logits;
+
+    while (left > 0) {
+        size_t n = left < s->f->block_bytes ? (size_t)left : s->f->block_bytes;
+
+        if (write_block(s, from, n, sizeof *logits, err) != 0)
+            return -1;
+        from += n;
+        left -= n;
+    }
+    return 0;
+}
+
+static int save_pages(struct stream *s, const struct sl_lm_item *item,
+                      struct sl_error *err)
+{
+    struct sl_prompt_file *f = s->f;
+    uint32_t n_pages;
+    const uint32_t *pages = sl_kv_pages(f->c.kv, item->seq, &n_pages);
+
+    for (uint32_t p = 0; p < n_pages; p++) {
+        uint32_t used = item->n - p * SL_KV_PAGE_LEN;
+
+        for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
+            for (unsigned value = 0; value < 2; value++) {
+                sl_kv_plane_get(f->c.kv, l, pages[p], value, used, f->raw);
+                if (write_block(s, f->raw, f->block_bytes, f->planes, err) != 0)
+                    return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+static int save_all(struct stream *s, const struct sl_lm_item *item,
+                    const float *logits, struct sl_error *err)
+{
+    if (write_bytes(s, s->f->key, s->f->key_bytes, err) != 0 ||
+        save_logits(s, item, logits, err) != 0 || save_pages(s, item, err) != 0)
+        return -1;
+    if (fflush(s->file) != 0)
+        return sl_fail_os(err, errno, "%s: cannot write to its end at %llu",
+                          s->path, (unsigned long long)s->at);
+    return sl_newfile_commit(fileno(s->file), s->path, s->f->c.path, err);
+}
+
+int sl_prompt_file_save(struct sl_prompt_file *f, const struct sl_lm_item *item,
+                        const float *logits, uint64_t *bytes,
+                        struct sl_error *err)
+{
+    struct stream s = {.f = f};
+    char *temp = NULL;
+    int fd, rc;
+
+    /* Only its owner may read what was asked: mkstemp's mode. */
+    if (asprintf(&temp, "%s.XXXXXX", f->c.path) < 0)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to write it",
+                       f->c.path);
+    fd = mkostemp(temp, O_CLOEXEC);
+    if (fd < 0) {
+        rc = sl_fail_os(err, errno, "%s: cannot be made", temp);
+        free(temp);
+        return rc;
+    }
+    s.path = temp;
+    s.file = fdopen(fd, "wb");
+    if (s.file == NULL) {
+        rc = sl_fail_os(err, errno, "%s: cannot write", temp);
+        close(fd);
+    } else {
+        make_key(f, item);
+        rc = save_all(&s, item, logits, err);
+        fclose(s.file);
+    }
+    if (rc != 0)
+        unlink(temp);
+    free(temp);
+    *bytes = s.at;
+    return rc;
+}

@@ -1,0 +1,63 @@
+/*
+ * prompt_file.h - the file of a prompt cache: one context's keys and values
+ *
+ *   key     what the values depend on: program, model, kernels, the kind of
+ *           cache, ids, positions; XXH3-64 of it
+ *   blocks  the logits of the context's last id, then for each page and layer
+ *           its keys, then its values: each block with its lengths and the
+ *           XXH3-64 of its bytes, LZ4 where that makes it smaller
+ *
+ * A reader makes the key it would write and compares: nothing that a file says
+ * is believed but the length of a block, which has a limit. The file appears
+ * whole under its name or not at all.
+ */
+#ifndef SL_PROMPT_FILE_H
+#define SL_PROMPT_FILE_H
+
+#include "src/kvcache.h"
+#include "src/lm.h"
+
+struct sl_prompt_file_config { /* all borrowed */
+    const char *path;
+    struct sl_kv *kv;
+    const struct sl_kv_config *kv_config;
+    uint64_t model_sum;   /* of the model file's header, which has all others */
+    uint64_t model_bytes; /* its length */
+    const char *isa;      /* of the kernels */
+    uint32_t vocab;
+    bool int8_activations;
+};
+
+struct sl_prompt_file;
+
+/* Bytes that one takes. */
+uint64_t sl_prompt_file_bytes(const struct sl_kv_config *kv);
+/* Errors: SL_ERR_NOMEM. */
+int sl_prompt_file_create(struct sl_prompt_file **f,
+                          const struct sl_prompt_file_config *config,
+                          struct sl_error *err);
+void sl_prompt_file_destroy(struct sl_prompt_file *f); /* NULL is fine */
+
+enum sl_prompt_found {
+    SL_PROMPT_NONE,    /* there is no file */
+    SL_PROMPT_SAME,    /* it holds this item's context */
+    SL_PROMPT_OTHER,   /* another one's, or another model's */
+    SL_PROMPT_FOREIGN, /* it is something else, not to be touched */
+};
+
+/* Looks at what the path holds for an item that begins a sequence. */
+enum sl_prompt_found sl_prompt_file_find(struct sl_prompt_file *f,
+                                         const struct sl_lm_item *item);
+/* Fills the item's empty sequence and its rows of logits from the file that
+ * was found to be the same; *bytes is the file's length. After an error the
+ * sequence is empty again. Errors: SL_ERR_CORRUPT naming the place,
+ * SL_ERR_IO, SL_ERR_BUDGET. */
+int sl_prompt_file_load(struct sl_prompt_file *f, const struct sl_lm_item *item,
+                        float *logits, uint64_t *bytes, struct sl_error *err);
+/* Writes the item's sequence, which holds it and nothing else, and its logits.
+ * Errors: SL_ERR_IO, SL_ERR_NOSPACE; what was there stays then. */
+int sl_prompt_file_save(struct sl_prompt_file *f, const struct sl_lm_item *item,
+                        const float *logits, uint64_t *bytes,
+                        struct sl_error *err);
+
+#endif
