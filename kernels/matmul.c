@@ -10,11 +10,13 @@
 #define CACHE_BYTES  (1u << 20)
 #define TILE         48u
 #define MAX_RUN      512u
-#define MAX_BLOCKS   8u
+#define MAX_BLOCKS   4u
 #define GEGLU_BLOCKS 4u
 #define GEGLU_RUN    96u
 /* Chunks a thread, so that one that was held up does not keep all waiting. */
-#define TURNS 4u
+#define TURNS 8u
+/* Of one position: enough to get memory going, little enough to wait for. */
+#define CHUNK_BYTES (128u << 10)
 
 struct job {
     const struct sl_kernels *k;
@@ -131,7 +133,10 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
         j.run = run < TILE ? TILE : run;
     if (acts->n > 1)
         grain += grain & 1;
-    grain = grain < 1 ? 1 : grain > most ? most : grain;
+    else if (most > CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1))
+        most = CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1);
+    grain = grain > most ? most : grain;
+    grain = grain < 1 ? 1 : grain;
     sl_pool_for(pool, mm->n_blocks, grain, geglu ? geglu_chunk : plain_chunk,
                 &j);
 }

@@ -14,8 +14,9 @@
 
 #define UNIT_BYTES 64
 /* With one position the weights come from memory: they are asked for this
- * far ahead of their use. */
-#define AHEAD 1024
+ * far ahead of their use, which the processor's own prefetcher does not do
+ * across the end of a page. */
+#define AHEAD 4096
 
 INLINE vf float_load(const uint8_t *w, size_t c, const bool f16)
 {

@@ -21,6 +21,8 @@
 #define DRAM_MIN_BYTES (64u << 20)
 #define DRAM_MAX_BYTES (512u << 20)
 #define DRAM_CHUNK     (1u << 20)
+/* Asked for this far ahead, as by the kernels: the fastest way counts. */
+#define DRAM_AHEAD 4096
 
 /* A disk measurement: n_reads reads of read_bytes each, side by side in the
    buffer; a read's tag is its place there. */
@@ -198,6 +200,7 @@ static void read_chunks(void *arg, size_t begin, size_t end, unsigned worker)
     if (to > d->bytes)
         to = d->bytes;
     for (size_t n = (to - from) / 64; n > 0; n--, p += 8) {
+        __builtin_prefetch((const uint8_t *)p + DRAM_AHEAD);
         s0 += p[0] ^ p[4];
         s1 += p[1] ^ p[5];
         s2 += p[2] ^ p[6];

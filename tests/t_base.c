@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pty.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
@@ -117,6 +119,105 @@ static void the_pool_does_every_item_once(void **state)
     }
 }
 
+struct owners {
+    atomic_int worker[64]; /* that did the item, 1 and up */
+    atomic_uint waiting;
+};
+
+/* Nobody goes on before everybody has begun: no share is taken over. */
+static void note_owner(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct owners *o = arg;
+
+    atomic_fetch_sub(&o->waiting, 1);
+    while (atomic_load(&o->waiting) != 0)
+        sched_yield();
+    for (size_t i = begin; i < end; i++)
+        atomic_store(&o->worker[i], (int)worker + 1);
+}
+
+static void each_worker_begins_with_its_share(void **state)
+{
+    struct sl_error err;
+    struct sl_pool *pool;
+
+    assert_ok(sl_pool_create(&pool, 4, &err), &err);
+    for (int turn = 0; turn < 50; turn++) {
+        struct owners o;
+
+        memset(&o, 0, sizeof o);
+        atomic_store(&o.waiting, 4);
+        sl_pool_for(pool, 63, 16, note_owner, &o);
+        for (unsigned w = 0; w < 4; w++) {
+            size_t begin, end;
+
+            sl_pool_share(&begin, &end, 63, 16, w, 4);
+            assert_int_equal(begin, w * 16);
+            assert_int_equal(end, w == 3 ? 63 : begin + 16);
+            for (size_t i = begin; i < end; i++)
+                assert_int_equal(o.worker[i], w + 1);
+        }
+    }
+    sl_pool_destroy(pool);
+}
+
+static void shares_cover_all_and_differ_by_a_chunk(void **state)
+{
+    for (size_t n = 0; n < 200; n++) {
+        for (unsigned threads = 1; threads <= 7; threads++) {
+            size_t at = 0, least = SIZE_MAX, most = 0;
+
+            for (unsigned w = 0; w < threads; w++) {
+                size_t begin, end, chunks;
+
+                sl_pool_share(&begin, &end, n, 3, w, threads);
+                assert_int_equal(begin, at);
+                assert_true(begin % 3 == 0 || begin == n);
+                chunks = (end - begin + 2) / 3;
+                least = chunks < least ? chunks : least;
+                most = chunks > most ? chunks : most;
+                at = end;
+            }
+            assert_int_equal(at, n);
+            assert_true(most - least <= 1);
+        }
+    }
+}
+
+struct lagging {
+    struct sl_pool *pool;
+    atomic_uint done;
+};
+
+/* Long enough for the others to fall asleep. */
+static void lag(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct lagging *l = arg;
+    struct timespec pause = {0, 2000000};
+
+    if (begin == 0)
+        nanosleep(&pause, NULL);
+    atomic_fetch_add(&l->done, 1);
+}
+
+static void sleepers_wake_up(void **state)
+{
+    struct timespec pause = {0, 2000000};
+    struct sl_error err;
+    struct lagging l = {NULL, 0};
+
+    for (unsigned threads = 2; threads <= 5; threads++) {
+        assert_ok(sl_pool_create(&l.pool, threads, &err), &err);
+        for (int turn = 0; turn < 20; turn++) {
+            atomic_store(&l.done, 0);
+            sl_pool_for(l.pool, 16, 1, lag, &l);
+            assert_int_equal(atomic_load(&l.done), 16);
+            nanosleep(&pause, NULL);
+        }
+        sl_pool_destroy(l.pool);
+    }
+}
+
 static void messages_keep_their_context_and_never_overflow(void **state)
 {
     struct sl_error err;
@@ -201,6 +302,9 @@ int main(void)
         cmocka_unit_test(every_half_survives_the_way_through_float),
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(the_pool_does_every_item_once),
+        cmocka_unit_test(each_worker_begins_with_its_share),
+        cmocka_unit_test(shares_cover_all_and_differ_by_a_chunk),
+        cmocka_unit_test(sleepers_wake_up),
         cmocka_unit_test(messages_keep_their_context_and_never_overflow),
         cmocka_unit_test(regions_are_aligned_and_zero),
     };

@@ -3,6 +3,8 @@
  *
  * One pool serves the whole program. Work is split by output rows or heads,
  * never along a sum, so results do not depend on the number of threads.
+ * Threads without work spin for a tenth of a millisecond (not if there are
+ * more threads than CPUs) and then sleep.
  * sl_pool_for may be called from one thread at a time and not from inside
  * a job.
  */
@@ -28,9 +30,16 @@ void sl_pool_destroy(struct sl_pool *pool);
 unsigned sl_pool_threads(const struct sl_pool *pool);
 
 /* Calls fn over [0, n) in chunks that begin at multiples of grain and hold at
- * most grain items, handed out in order to whichever thread is free; returns
- * when all are done. What the chunks wrote is visible to the caller. */
+ * most grain items; returns when all are done. What the chunks wrote is
+ * visible to the caller. Each worker begins with the chunks of its share
+ * (sl_pool_share), in order, and then helps the others: the same n is split
+ * the same way each time, so that a thread comes back to the same memory. */
 void sl_pool_for(struct sl_pool *pool, size_t n, size_t grain, sl_pool_fn *fn,
                  void *arg);
+
+/* The items [*begin, *end) that a worker begins with: as many chunks as the
+ * others have, or one more; whole chunks but for the end of n. */
+void sl_pool_share(size_t *begin, size_t *end, size_t n, size_t grain,
+                   unsigned worker, unsigned n_threads);
 
 #endif
