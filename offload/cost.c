@@ -20,22 +20,29 @@ static double over(double n, double rate)
     return rate > 0 ? n / rate : 0;
 }
 
-/* The GPU's own seconds, hand-overs between the engines included. */
-static double gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
+double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
 {
     return most(over(d->gpu_bytes, r->vram_bps),
                 over(d->gpu_ops, r->gpu_ops_per_s)) +
-           over(d->gpu_kv_bytes, r->vram_bps) + d->gpu_stages * r->gpu_stage_s +
-           d->crossings * r->pcie_latency_s +
+           most(over(d->gpu_kv_bytes, r->vram_bps),
+                over(d->gpu_kv_ops, r->gpu_ops_per_s)) +
+           d->gpu_stages * r->gpu_stage_s + d->crossings * r->pcie_latency_s +
            over(d->crossing_bytes, r->pcie_bps);
 }
 
-/* The cores' own seconds, if they can read so fast. */
+/* With a rate of the cores of 0, memory is free. */
 static double cpu_seconds(const struct sl_rates *r, const struct sl_demand *d,
                           double dram_bps)
 {
     return most(over(d->cpu_ops, r->ops_per_s), over(d->cpu_bytes, dram_bps)) +
-           over(d->cpu_kv_bytes, dram_bps);
+           most(over(d->cpu_kv_ops, r->ops_per_s),
+                over(d->cpu_kv_bytes, dram_bps));
+}
+
+double sl_cost_cpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
+{
+    return cpu_seconds(r, d,
+                       r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps);
 }
 
 struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *d)
@@ -47,7 +54,7 @@ struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *d)
         .disk_s = over(d->disk_bytes, r->disk_bps),
         .pcie_s = over(d->copy_bytes, r->pcie_bps),
         .compute_s = cpu_seconds(r, d, r->cpu_dram_bps),
-        .gpu_s = gpu_seconds(r, d),
+        .gpu_s = sl_cost_gpu_seconds(r, d),
         .limit = SL_LIMIT_DISK,
     };
     double engines = f.gpu_s + f.compute_s;
@@ -100,62 +107,63 @@ const char *sl_limit_name(enum sl_limit limit)
     return names[limit];
 }
 
-/* --- sharing DRAM --------------------------------------------------------- */
+/* --- one step after another ----------------------------------------------- */
 
-enum { DISK, COPY, CORES, USERS };
-
-/* Max-min fair shares: whoever wants less than an equal part of what is left
-   gets all it wants. */
-static void share(double got[USERS], const double want[USERS], double all)
+/* How fast each of two goes beside the other, as parts of what it could alone,
+   when they want more of DRAM than it has: fair shares, but who wants less
+   than half gets that. */
+static void slow_down(double *a, double want_a, double *b, double want_b,
+                      double all)
 {
-    unsigned left = USERS;
+    double half = all / 2;
 
-    for (int i = 0; i < USERS; i++)
-        got[i] = -1;
-    while (left > 0) {
-        double part = all / left;
-        bool served = false;
-
-        for (int i = 0; i < USERS; i++) {
-            if (got[i] >= 0 || want[i] > part)
-                continue;
-            got[i] = want[i];
-            all -= want[i];
-            left--;
-            served = true;
-            break;
-        }
-        if (served)
-            continue;
-        for (int i = 0; i < USERS; i++) {
-            if (got[i] < 0)
-                got[i] = part;
-        }
+    *a = *b = 1;
+    if (all <= 0 || want_a + want_b <= all)
         return;
+    if (want_a < half)
+        *b = (all - want_a) / want_b;
+    else if (want_b < half)
+        *a = (all - want_b) / want_a;
+    else {
+        *a = half / want_a;
+        *b = half / want_b;
     }
 }
 
-double sl_cost_seconds(const struct sl_rates *r, const struct sl_demand *d)
+/* Moves for so long at part of the rate, but no farther ahead than there is
+   room; what the step needs is gone then. Returns how long what was needed is
+   still missing. */
+static double move_on(struct sl_walk *w, double seconds, double part,
+                      double need)
 {
-    double gpu = gpu_seconds(r, d), both, late, cores_slow, moving_slow;
-    double cores =
-        cpu_seconds(r, d, r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps);
-    double moving = most(over(d->disk_bytes, r->disk_bps),
-                         over(d->copy_bytes, r->pcie_bps));
-    double want[USERS], got[USERS];
+    double late;
 
-    moving = most(moving, over(d->disk_bytes + d->copy_bytes, r->dram_bps));
-    if (r->dram_bps <= 0 || cores <= 0 || moving <= gpu)
-        return most(gpu + cores, moving);
-    want[DISK] = d->disk_bytes / moving;
-    want[COPY] = d->copy_bytes / moving;
-    want[CORES] = (d->cpu_bytes + d->cpu_kv_bytes) / cores;
-    share(got, want, r->dram_bps);
-    /* How much longer each takes while both go on. */
-    cores_slow = want[CORES] > 0 ? want[CORES] / got[CORES] : 1;
-    moving_slow = (want[DISK] + want[COPY]) / (got[DISK] + got[COPY]);
-    late = (moving - gpu) * moving_slow; /* its end, if cores never end */
-    both = least(cores * cores_slow, late);
-    return gpu + both + (cores - both / cores_slow) +
-           (moving - gpu - both / moving_slow);
+    w->ahead =
+        least(w->ahead + w->moving_bps * part * seconds - need, w->most_ahead);
+    if (w->ahead >= 0)
+        return 0;
+    late = -w->ahead / w->moving_bps;
+    w->ahead = 0;
+    return late;
+}
+
+double sl_walk_step(struct sl_walk *w, const struct sl_step *s)
+{
+    double cores, moving, full;
+
+    if (w->moving_bps <= 0)
+        return s->seconds;
+    if (s->gpu || s->seconds <= 0)
+        return s->seconds + move_on(w, s->seconds, 1, s->moved_bytes);
+    slow_down(&cores, s->dram_bytes / s->seconds, &moving,
+              w->moving_bps * w->moving_dram, w->dram_bps);
+    /* Once there is no more room, the cores have DRAM for themselves. */
+    full =
+        (w->most_ahead - w->ahead + s->moved_bytes) / (w->moving_bps * moving);
+    if (full * cores < s->seconds) {
+        w->ahead = w->most_ahead;
+        return full + (s->seconds - full * cores);
+    }
+    return s->seconds / cores +
+           move_on(w, s->seconds / cores, moving, s->moved_bytes);
 }

@@ -12,6 +12,7 @@
 #ifndef SL_OFFLOAD_COST_H
 #define SL_OFFLOAD_COST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Rates of a machine, for the model file and threads in use. 0: unknown, or
@@ -38,7 +39,8 @@ struct sl_demand {
     double cpu_bytes;  /* read from DRAM by the cores */
     double gpu_bytes;  /* read from VRAM by kernels */
     double cpu_ops, gpu_ops;
-    double cpu_kv_bytes, gpu_kv_bytes; /* of the KV cache, read beside */
+    double cpu_kv_bytes, gpu_kv_bytes; /* attention's, of the KV cache */
+    double cpu_kv_ops, gpu_kv_ops;     /* and its own operations */
     double gpu_stages;                 /* stages that the GPU computes */
     double crossings; /* times that a pass changes its engine */
     double crossing_bytes;
@@ -75,9 +77,30 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
 /* "disk" "dram" "compute" "pcie" "gpu" */
 const char *sl_limit_name(enum sl_limit limit);
 
-/* Seconds that the pass is expected to take: the floor, and what it costs
- * that the cores share DRAM with copies and reads while these go on. */
-double sl_cost_seconds(const struct sl_rates *rates,
-                       const struct sl_demand *demand);
+/* What one engine's part of it takes, alone. */
+double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d);
+double sl_cost_cpu_seconds(const struct sl_rates *r, const struct sl_demand *d);
+
+/* A stage in its turn. */
+struct sl_step {
+    bool gpu;
+    double seconds;     /* of its engine, alone */
+    double dram_bytes;  /* that the cores read meanwhile */
+    double moved_bytes; /* that must be moved near the engine before */
+};
+
+/* A walk through the steps of a pass, one after another, while bytes are moved
+ * ahead of them: over PCIe into the device's ring, or without a GPU from disk
+ * into the ring in RAM. Cores and moving share DRAM fairly. */
+struct sl_walk {
+    double dram_bps;
+    double moving_bps;  /* alone; 0: nothing is moved */
+    double moving_dram; /* bytes that cross DRAM for each one moved */
+    double most_ahead;  /* bytes that there is room for ahead of their use */
+    double ahead;       /* bytes that are there already */
+};
+
+/* Seconds until the step has ended. */
+double sl_walk_step(struct sl_walk *walk, const struct sl_step *step);
 
 #endif

@@ -129,5 +129,10 @@ void sl_plan_fini(struct sl_plan *plan);
 struct sl_demand sl_plan_demand(const struct sl_plan *plan,
                                 const struct sl_plan_input *in,
                                 enum sl_phase phase, struct sl_plan_pass pass);
+/* Seconds that it is expected to take, one of many alike: the floor, and what
+ * rings that are full or empty and a shared DRAM cost. */
+double sl_plan_seconds(const struct sl_plan *plan,
+                       const struct sl_plan_input *in, enum sl_phase phase,
+                       struct sl_plan_pass pass);
 
 #endif

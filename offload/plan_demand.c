@@ -17,19 +17,21 @@ static void add_stage(struct sl_demand *d, const struct sl_plan_stage *s,
                       double bytes, bool gpu, struct sl_plan_pass pass)
 {
     double rows = s->head ? pass.logits : pass.positions;
-    double ops = rows * (s->ops + s->key_ops * pass.keys);
+    double key_ops = rows * s->key_ops * pass.keys;
     /* A sequence's cache is read once for all its positions. */
     double keys = (double)pass.keys * pass.logits;
 
     if (gpu) {
         d->gpu_bytes += bytes;
+        d->gpu_ops += rows * s->ops;
         d->gpu_kv_bytes += keys * s->key_bytes[SL_ENGINE_GPU];
-        d->gpu_ops += ops;
+        d->gpu_kv_ops += key_ops;
         d->gpu_stages++;
     } else {
         d->cpu_bytes += bytes;
+        d->cpu_ops += rows * s->ops;
         d->cpu_kv_bytes += keys * s->key_bytes[SL_ENGINE_CPU];
-        d->cpu_ops += ops;
+        d->cpu_kv_ops += key_ops;
     }
 }
 
@@ -38,24 +40,6 @@ static void add_crossing(struct sl_demand *d, const struct sl_plan_input *in,
 {
     d->crossings++;
     d->crossing_bytes += pass.positions * (double)in->x_bytes;
-}
-
-struct sl_demand sl_demand_of_division(const struct sl_division *v,
-                                       struct sl_plan_pass pass)
-{
-    const struct sl_plan_input *in = v->in;
-    struct sl_demand d = {
-        .disk_bytes = (double)v->disk_bytes,
-        .copy_bytes = (double)v->disk_bytes + (double)v->copied_bytes,
-    };
-
-    for (size_t i = 0; i < in->n_stages; i++) {
-        add_stage(&d, &in->stages[i], (double)v->stage_bytes[i], !v->cpu[i],
-                  pass);
-        if (i > 0 && v->cpu[i] != v->cpu[i - 1])
-            add_crossing(&d, in, pass);
-    }
-    return d;
 }
 
 /* What must come from beside VRAM, by home. */
@@ -92,10 +76,110 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
     return d;
 }
 
-double sl_plan_seconds(const struct sl_plan *plan,
-                       const struct sl_plan_input *in, enum sl_phase phase)
-{
-    struct sl_demand d = sl_plan_demand(plan, in, phase, in->pass[phase]);
+/* --- in their turn -------------------------------------------------------- */
 
-    return sl_cost_seconds(&in->rates, &d);
+/* Rings of so many bytes; of the bytes that are copied, some are read from
+   disk first. */
+static struct sl_walk walk_gpu(const struct sl_plan_input *in, double copied,
+                               double from_disk, double device_ring,
+                               double ring)
+{
+    const struct sl_rates *r = &in->rates;
+    struct sl_walk w = {
+        .dram_bps = r->dram_bps,
+        .moving_bps = copied > 0 ? r->pcie_bps : 0,
+        .moving_dram = 1,
+        .most_ahead = device_ring,
+    };
+
+    if (from_disk <= 0)
+        return w;
+    w.moving_dram += from_disk / copied;
+    if (r->disk_bps > 0 && r->disk_bps < r->pcie_bps * from_disk / copied) {
+        w.moving_bps = r->disk_bps * copied / from_disk;
+        w.most_ahead += ring * copied / from_disk;
+    }
+    return w;
+}
+
+struct sl_step sl_plan_step(const struct sl_plan_input *in,
+                            const struct sl_plan_stage *s, double bytes,
+                            bool gpu, struct sl_plan_pass pass)
+{
+    struct sl_demand d = {0};
+
+    add_stage(&d, s, bytes, gpu, pass);
+    return (struct sl_step){
+        .gpu = gpu,
+        .seconds = sl_cost_gpu_seconds(&in->rates, &d) +
+                   sl_cost_cpu_seconds(&in->rates, &d),
+        .dram_bytes = d.cpu_bytes + d.cpu_kv_bytes,
+    };
+}
+
+double sl_plan_crossing_s(const struct sl_plan_input *in,
+                          struct sl_plan_pass pass)
+{
+    struct sl_demand d = {0};
+
+    add_crossing(&d, in, pass);
+    return sl_cost_gpu_seconds(&in->rates, &d);
+}
+
+struct sl_walk sl_division_walk(const struct sl_division *v)
+{
+    return walk_gpu(v->in, (double)v->copied_bytes + (double)v->disk_bytes,
+                    (double)v->disk_bytes,
+                    ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
+                    ((double)v->n_slots - 1) * (double)v->slot_bytes);
+}
+
+static struct sl_walk walk_plan(const struct sl_plan *plan,
+                                const struct sl_plan_input *in,
+                                enum sl_phase phase, struct sl_plan_pass pass)
+{
+    struct sl_demand d = sl_plan_demand(plan, in, phase, pass);
+    double ring = plan->n_slots > 0
+                      ? (plan->n_slots - 1.0) * (double)plan->slot_bytes
+                      : 0;
+
+    if (plan->gpu)
+        return walk_gpu(in, d.copy_bytes, d.disk_bytes,
+                        ((double)plan->n_device_slots - 1) *
+                            (double)plan->device_slot_bytes,
+                        ring);
+    return (struct sl_walk){
+        .dram_bps = in->rates.dram_bps,
+        .moving_bps = d.disk_bytes > 0 ? in->rates.disk_bps : 0,
+        .moving_dram = 1,
+        .most_ahead = ring,
+    };
+}
+
+double sl_plan_seconds(const struct sl_plan *plan,
+                       const struct sl_plan_input *in, enum sl_phase phase,
+                       struct sl_plan_pass pass)
+{
+    struct sl_walk w = walk_plan(plan, in, phase, pass);
+    const uint8_t *engine = plan->engine[phase];
+    double seconds = 0;
+
+    for (int p = 0; p < 2; p++) {
+        seconds = 0;
+        for (size_t i = 0; i < in->n_stages; i++) {
+            const struct sl_plan_stage *s = &in->stages[i];
+            size_t at = s->first_slab;
+            bool gpu = engine[at] == SL_ENGINE_GPU;
+            struct sl_step step = sl_plan_step(
+                in, s, (double)sl_plan_stage_bytes(in, s), gpu, pass);
+            struct sl_demand moves = {0};
+
+            if (i > 0 && engine[at] != engine[at - 1])
+                step.seconds += sl_plan_crossing_s(in, pass);
+            add_moves(&moves, plan, in, s, gpu);
+            step.moved_bytes = gpu ? moves.copy_bytes : moves.disk_bytes;
+            seconds += sl_walk_step(&w, &step);
+        }
+    }
+    return seconds;
 }

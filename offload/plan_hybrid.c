@@ -85,6 +85,12 @@ static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
 
 /* --- the best division ---------------------------------------------------- */
 
+/* Slabs that wait on the device for their turn: while the CPU computes a stage,
+   the copies for the GPU's next ones go on. More room lets them go on for
+   longer, and is missing for weights. */
+#define LEAST_AHEAD (256ull << 20)
+#define MOST_AHEAD  (2048ull << 20)
+
 /* Seconds within this part are the same: then the prefill decides. */
 #define SAME 0.0005
 
@@ -103,68 +109,105 @@ static struct score score_of(const struct sl_plan *plan,
                              const struct sl_plan_input *in)
 {
     return (struct score){
-        sl_plan_seconds(plan, in, SL_PHASE_DECODE),
-        sl_plan_seconds(plan, in, SL_PHASE_PREFILL),
+        sl_plan_seconds(plan, in, SL_PHASE_DECODE, in->pass[SL_PHASE_DECODE]),
+        sl_plan_seconds(plan, in, SL_PHASE_PREFILL, in->pass[SL_PHASE_PREFILL]),
     };
 }
 
-/* In the division the GPU prefills everything, which is near enough. */
-static struct score estimate(const struct sl_division *d, uint8_t *none)
-{
-    const struct sl_plan_input *in = d->in;
-    struct sl_division all = *d;
-    struct sl_demand decode =
-        sl_demand_of_division(d, in->pass[SL_PHASE_DECODE]);
-    struct sl_demand prefill;
-
-    all.cpu = none;
-    all.copied_bytes += d->cpu_bytes;
-    prefill = sl_demand_of_division(&all, in->pass[SL_PHASE_PREFILL]);
-    return (struct score){
-        sl_cost_seconds(&in->rates, &decode),
-        sl_cost_seconds(&in->rates, &prefill),
-    };
-}
+/* What the stages of a pass take, by engine. */
+struct costs {
+    struct sl_step *step[SL_ENGINE_COUNT]; /* (n_stages) each */
+    double crossing_s;
+};
 
 struct scratch {
     uint64_t *stage_bytes;      /* (n_stages) */
     uint8_t *cpu, *best, *none; /* (n_stages) */
+    struct costs costs[SL_PHASE_COUNT];
+    bool found;
+    struct score score;   /* of the best */
+    uint64_t ahead_bytes; /* likewise */
 };
 
-/* The best set of stages for the CPU, in s->best; false: none fits. */
-static bool search(const struct sl_plan_input *in, uint64_t slot_bytes,
+/* Seconds of a pass, before slabs have places. */
+static double seconds_of(const struct sl_division *d, const struct costs *c)
+{
+    double copied = (double)d->copied_bytes + (double)d->disk_bytes;
+    double share = copied > 0 ? copied / (copied + (double)d->vram_bytes) : 0;
+    struct sl_walk w = sl_division_walk(d);
+    double seconds = 0;
+
+    /* The first pass only shows how far ahead the second begins. */
+    for (int p = 0; p < 2; p++) {
+        seconds = 0;
+        for (size_t i = 0; i < d->in->n_stages; i++) {
+            struct sl_step s =
+                c->step[d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU][i];
+
+            if (s.gpu)
+                s.moved_bytes = (double)d->stage_bytes[i] * share;
+            if (i > 0 && d->cpu[i] != d->cpu[i - 1])
+                s.seconds += c->crossing_s;
+            seconds += sl_walk_step(&w, &s);
+        }
+    }
+    return seconds;
+}
+
+/* With everything prefilled by the GPU, which is near enough. */
+static double prefill_seconds(const struct sl_division *d,
+                              const struct scratch *s)
+{
+    struct sl_division all = *d;
+
+    all.cpu = s->none;
+    all.copied_bytes += d->cpu_bytes;
+    return seconds_of(&all, &s->costs[SL_PHASE_PREFILL]);
+}
+
+/* Keeps s->cpu in s->best if it is the best so far. */
+static void try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
+                    uint64_t ahead_bytes, struct scratch *s)
+{
+    struct sl_division d = {
+        .in = in,
+        .stage_bytes = s->stage_bytes,
+        .cpu = s->cpu,
+        .slot_bytes = slot_bytes,
+        .ahead_bytes = ahead_bytes,
+    };
+    struct score score;
+
+    if (!sl_plan_divide(&d))
+        return;
+    score.decode_s = seconds_of(&d, &s->costs[SL_PHASE_DECODE]);
+    if (s->found && score.decode_s >= s->score.decode_s * (1 + SAME))
+        return;
+    score.prefill_s = prefill_seconds(&d, s);
+    if (s->found && !better(score, s->score))
+        return;
+    memcpy(s->best, s->cpu, in->n_stages);
+    s->score = score;
+    s->ahead_bytes = ahead_bytes;
+    s->found = true;
+}
+
+/* The best set of stages for the CPU, and the best ring on the device. */
+static void search(const struct sl_plan_input *in, uint64_t slot_bytes,
                    struct scratch *s)
 {
-    struct score best = {0};
-    bool found = false;
+    bool gpu_alone = in->engine == SL_ENGINE_RULE_GPU;
 
-    for (int way = 0; way < WAYS; way++) {
-        size_t most =
-            in->engine == SL_ENGINE_RULE_GPU ? 0 : count(in, (enum way)way);
+    for (uint64_t ahead = LEAST_AHEAD; ahead <= MOST_AHEAD; ahead *= 2) {
+        for (int way = 0; way < (gpu_alone ? 1 : WAYS); way++) {
+            size_t most = gpu_alone ? 0 : count(in, (enum way)way);
 
-        for (size_t k = 0; k <= most; k++) {
-            struct sl_division d = {
-                .in = in,
-                .stage_bytes = s->stage_bytes,
-                .cpu = s->cpu,
-                .slot_bytes = slot_bytes,
-            };
-            struct score score;
-
-            choose(in, s->cpu, (enum way)way, k);
-            if (!sl_plan_divide(&d))
-                continue;
-            score = estimate(&d, s->none);
-            if (found && !better(score, best))
-                continue;
-            memcpy(s->best, s->cpu, in->n_stages);
-            best = score;
-            found = true;
+            for (size_t k = 0; k <= most; k++) {
+                choose(in, s->cpu, (enum way)way, k);
+                try_set(in, slot_bytes, ahead, s);
+            }
         }
-        if (in->engine == SL_ENGINE_RULE_GPU)
-            break;
     }
-    return found;
 }
 
 /* --- prefill -------------------------------------------------------------- */
@@ -207,7 +250,8 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
 
         choose_some(in, s->cpu, s->best, k, n);
         set_prefill(plan, in, s->cpu);
-        seconds = sl_plan_seconds(plan, in, SL_PHASE_PREFILL);
+        seconds = sl_plan_seconds(plan, in, SL_PHASE_PREFILL,
+                                  in->pass[SL_PHASE_PREFILL]);
         if (best >= 0 && seconds >= best)
             continue;
         best = seconds;
@@ -223,13 +267,10 @@ static bool prefill_pays(const struct sl_plan *plan,
                          const struct sl_plan_input *in, uint32_t positions)
 {
     struct sl_plan_pass pass = in->pass[SL_PHASE_PREFILL];
-    struct sl_demand decode, prefill;
 
     pass.positions = positions;
-    decode = sl_plan_demand(plan, in, SL_PHASE_DECODE, pass);
-    prefill = sl_plan_demand(plan, in, SL_PHASE_PREFILL, pass);
-    return sl_cost_seconds(&in->rates, &prefill) <
-           sl_cost_seconds(&in->rates, &decode);
+    return sl_plan_seconds(plan, in, SL_PHASE_PREFILL, pass) <
+           sl_plan_seconds(plan, in, SL_PHASE_DECODE, pass);
 }
 
 #define MOST_POSITIONS (1u << 20)
@@ -282,6 +323,7 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
         .stage_bytes = s->stage_bytes,
         .cpu = s->best,
         .slot_bytes = slot_bytes,
+        .ahead_bytes = s->ahead_bytes,
     };
 
     if (sl_plan_init(plan, in->n_slabs, err) != 0)
@@ -303,6 +345,7 @@ static int build_better(struct sl_plan *plan, const struct sl_plan_input *in,
         .stage_bytes = s->stage_bytes,
         .cpu = s->none,
         .slot_bytes = slot_bytes,
+        .ahead_bytes = s->ahead_bytes,
     };
     struct sl_plan other;
 
@@ -325,32 +368,70 @@ static int build_better(struct sl_plan *plan, const struct sl_plan_input *in,
     return 0;
 }
 
-int sl_plan_hybrid(struct sl_plan *plan, bool *found,
-                   const struct sl_plan_input *in, struct sl_error *err)
+static void scratch_fini(struct scratch *s)
 {
-    uint64_t slot_bytes = largest(in);
-    struct scratch s = {
-        .stage_bytes = sl_alloc_array(in->n_stages, sizeof *s.stage_bytes),
+    free(s->stage_bytes);
+    free(s->cpu);
+    free(s->best);
+    free(s->none);
+    for (int p = 0; p < SL_PHASE_COUNT; p++) {
+        for (int e = 0; e < SL_ENGINE_COUNT; e++)
+            free(s->costs[p].step[e]);
+    }
+}
+
+/* What a pass takes of each stage. False: no memory. */
+static bool cost_stages(struct scratch *s, const struct sl_plan_input *in,
+                        int phase)
+{
+    struct costs *c = &s->costs[phase];
+
+    c->crossing_s = sl_plan_crossing_s(in, in->pass[phase]);
+    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
+        c->step[e] = sl_alloc_array(in->n_stages, sizeof **c->step);
+        if (c->step[e] == NULL)
+            return false;
+        for (size_t i = 0; i < in->n_stages; i++)
+            c->step[e][i] =
+                sl_plan_step(in, &in->stages[i], (double)s->stage_bytes[i],
+                             e == SL_ENGINE_GPU, in->pass[phase]);
+    }
+    return true;
+}
+
+static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
+{
+    *s = (struct scratch){
+        .stage_bytes = sl_alloc_array(in->n_stages, sizeof *s->stage_bytes),
         .cpu = sl_zalloc_array(in->n_stages, 1),
         .best = sl_zalloc_array(in->n_stages, 1),
         .none = sl_zalloc_array(in->n_stages, 1),
     };
+    if (s->stage_bytes == NULL || s->cpu == NULL || s->best == NULL ||
+        s->none == NULL)
+        return false;
+    for (size_t i = 0; i < in->n_stages; i++)
+        s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
+    return cost_stages(s, in, SL_PHASE_DECODE) &&
+           cost_stages(s, in, SL_PHASE_PREFILL);
+}
+
+int sl_plan_hybrid(struct sl_plan *plan, bool *found,
+                   const struct sl_plan_input *in, struct sl_error *err)
+{
+    uint64_t slot_bytes = largest(in);
+    struct scratch s;
     int rc = 0;
 
-    if (s.stage_bytes == NULL || s.cpu == NULL || s.best == NULL ||
-        s.none == NULL) {
+    if (!scratch_init(&s, in)) {
         rc = sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu stages",
                      in->n_stages);
     } else {
-        for (size_t i = 0; i < in->n_stages; i++)
-            s.stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
-        *found = search(in, slot_bytes, &s);
-        if (*found)
+        search(in, slot_bytes, &s);
+        *found = s.found;
+        if (s.found)
             rc = build_better(plan, in, slot_bytes, &s, err);
     }
-    free(s.stage_bytes);
-    free(s.cpu);
-    free(s.best);
-    free(s.none);
+    scratch_fini(&s);
     return rc;
 }

@@ -23,9 +23,10 @@ struct sl_division {
     const struct sl_plan_input *in;
     uint64_t *stage_bytes; /* (n_stages) */
     uint8_t *cpu;          /* (n_stages) the CPU decodes it */
+    uint64_t slot_bytes;   /* of both rings: the largest slab's */
+    uint64_t ahead_bytes;  /* wanted of the device's ring */
 
     /* what follows from it: sl_plan_divide */
-    uint64_t slot_bytes; /* of both rings: the largest slab's */
     uint32_t n_slots, n_device_slots;
     uint64_t cpu_bytes;           /* of the CPU's stages */
     uint64_t vram_bytes;          /* of the rest: kept in VRAM at most */
@@ -46,12 +47,13 @@ void sl_plan_place(struct sl_plan *plan, const struct sl_division *d);
 int sl_plan_hybrid(struct sl_plan *plan, bool *found,
                    const struct sl_plan_input *in, struct sl_error *err);
 
-/* What a pass of a division asks, before slabs have places. */
-struct sl_demand sl_demand_of_division(const struct sl_division *d,
-                                       struct sl_plan_pass pass);
-
-/* Seconds of in->pass[phase]. */
-double sl_plan_seconds(const struct sl_plan *plan,
-                       const struct sl_plan_input *in, enum sl_phase phase);
+/* A stage of a pass, with nothing moved for it yet; what it costs that the
+ * engine changes before it; a walk over the stages of a division. */
+struct sl_step sl_plan_step(const struct sl_plan_input *in,
+                            const struct sl_plan_stage *s, double bytes,
+                            bool gpu, struct sl_plan_pass pass);
+double sl_plan_crossing_s(const struct sl_plan_input *in,
+                          struct sl_plan_pass pass);
+struct sl_walk sl_division_walk(const struct sl_division *d);
 
 #endif

@@ -4,9 +4,6 @@
 
 #include "offload/plan_impl.h"
 
-/* Slabs that wait on the device for their turn. While the CPU computes a
-   stage, the copies for the GPU's next stages go on: so many bytes at most. */
-#define DEVICE_AHEAD (512ull << 20)
 /* No ring takes more than this part of its memory. */
 #define RING_SHARE 8u
 
@@ -32,7 +29,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
 
     d->n_slots = SL_RING_MIN_SLOTS;
-    d->n_device_slots = slots(DEVICE_AHEAD, vram, d->slot_bytes);
+    d->n_device_slots = slots(d->ahead_bytes, d->in->vram_bytes, d->slot_bytes);
     /* Its slots are needed only where something is copied in a pass. */
     if (rest <= vram && d->cpu_bytes == 0)
         d->n_device_slots = 0;
@@ -44,7 +41,8 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     rest -= d->vram_bytes;
     if (rest > ram - rings) {
         /* Something streams from disk: read farther ahead. */
-        d->n_slots = slots(d->in->read_ahead_bytes, ram, d->slot_bytes);
+        d->n_slots =
+            slots(d->in->read_ahead_bytes, d->in->weights_bytes, d->slot_bytes);
         rings = d->n_slots * d->slot_bytes;
         if (ram < rings)
             return false;

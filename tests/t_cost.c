@@ -44,44 +44,114 @@ static void the_floor_is_that_of_the_published_table(void **state)
     assert_string_equal(sl_limit_name(f.limit), "dram");
 }
 
-static void a_mix_beats_streaming_and_the_cpu_alone(void **state)
+/* Attention comes after its products, so neither hides behind the other. */
+static void attention_adds_to_the_products(void **state)
 {
-    struct sl_demand all = split(47.6e9), none = split(0), some = split(13e9);
-    double mixed = sl_cost_seconds(&b, &some);
+    struct sl_demand d = {
+        .gpu_ops = 60e12,
+        .gpu_kv_ops = 30e12,
+        .cpu_bytes = 74e9,
+        .cpu_kv_bytes = 37e9,
+        .cpu_kv_ops = 5e12,
+    };
 
-    assert_true(mixed < sl_cost_seconds(&b, &none) * 0.96);
-    assert_true(mixed < sl_cost_seconds(&b, &all) * 0.4);
+    assert_float_equal(sl_cost_gpu_seconds(&b, &d), 1.5, 1e-9);
+    assert_float_equal(sl_cost_cpu_seconds(&b, &d), 3, 1e-9);
 }
 
-/* Whatever is asked, nothing is expected to be faster than its floor. */
-static void no_cost_is_below_its_floor(void **state)
+/* --- walks ---------------------------------------------------------------- */
+
+static double walk(struct sl_walk w, const struct sl_step *steps, size_t n)
+{
+    double s = 0;
+
+    for (int pass = 0; pass < 3; pass++) {
+        s = 0;
+        for (size_t i = 0; i < n; i++)
+            s += sl_walk_step(&w, &steps[i]);
+    }
+    return s;
+}
+
+/* A second of the cores, then half a second of the GPU that needs 20 GB. */
+static void moving_hides_behind_the_cores_if_there_is_room(void **state)
+{
+    static const struct sl_step steps[] = {
+        {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
+        {.gpu = true, .seconds = 0.5, .moved_bytes = 20e9},
+    };
+    struct sl_walk w = {.dram_bps = 100e9,
+                        .moving_bps = 25e9,
+                        .moving_dram = 1,
+                        .most_ahead = 30e9};
+
+    assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
+    /* 10 GB wait; 12.5 come during half a second: nothing is late. */
+    w.most_ahead = 10e9;
+    assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
+    /* Without room the GPU waits for 20 GB. */
+    w.most_ahead = 0;
+    assert_float_equal(walk(w, steps, 2), 1.8, 1e-9);
+    w.moving_bps = 0;
+    assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
+}
+
+/* The cores want 50 GB/s, the copies 25 of the 60 that there are: these go on
+   until the ring is full, the cores with 35 meanwhile. */
+static void cores_and_copies_share_dram(void **state)
+{
+    static const struct sl_step steps[] = {
+        {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
+        {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
+    };
+    struct sl_walk w = {.dram_bps = 60e9,
+                        .moving_bps = 25e9,
+                        .moving_dram = 1,
+                        .most_ahead = 10e9};
+    double copying = 10e9 / 25e9;
+
+    assert_float_equal(walk(w, steps, 2),
+                       copying + (50e9 - 35e9 * copying) / 50e9, 1e-6);
+    /* An infinite ring: both for ever, and DRAM is full. */
+    w.most_ahead = 1e15;
+    w.moving_bps = 10e9;
+    assert_float_equal(walk(w, steps, 2), 1, 1e-6);
+}
+
+/* Whatever the steps, nothing is faster than its floor. */
+static void no_walk_is_below_its_floor(void **state)
 {
     uint64_t seed = 7;
 
-    for (int i = 0; i < 100000; i++) {
-        double v[8];
-        struct sl_demand d;
-        double floor, cost;
+    for (int i = 0; i < 3000; i++) {
+        struct sl_walk w = {
+            .dram_bps = 80e9, .moving_bps = 25e9, .moving_dram = 1};
+        double moved = 0, alone = 0, dram = 0;
+        struct sl_step steps[20];
 
-        for (int j = 0; j < 8; j++) {
-            seed = seed * 6364136223846793005u + 1442695040888963407u;
-            v[j] = (double)(seed >> 40) * 4e3;
-            if (seed >> 32 & 1)
-                v[j] = 0;
+        for (int j = 0; j < 20; j++) {
+            double v[3];
+
+            for (int k = 0; k < 3; k++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                v[k] = (double)(seed >> 40) / 16777216.0;
+            }
+            steps[j] = (struct sl_step){.gpu = v[0] < 0.5};
+            if (steps[j].gpu) {
+                steps[j].seconds = v[1] * 1e-3;
+                steps[j].moved_bytes = v[2] * 1e9;
+            } else {
+                steps[j].dram_bytes = v[1] * 2e9;
+                steps[j].seconds = steps[j].dram_bytes / 74e9;
+            }
+            moved += steps[j].moved_bytes;
+            dram += steps[j].moved_bytes + steps[j].dram_bytes;
+            alone += steps[j].seconds;
         }
-        d = (struct sl_demand){
-            .disk_bytes = v[0],
-            .copy_bytes = v[1] > 0 ? v[0] + v[1] : 0,
-            .cpu_bytes = v[1] > 0 ? v[2] : v[0] + v[2],
-            .gpu_bytes = v[1] > 0 ? v[0] + v[1] + v[3] : 0,
-            .cpu_ops = v[4] * 30,
-            .gpu_ops = v[5] * 500,
-            .gpu_stages = v[1] > 0,
-        };
-        floor = sl_floor_of(&b, &d).seconds;
-        cost = sl_cost_seconds(&b, &d);
-        assert_true(cost >= floor * (1 - 1e-9));
-        assert_true(cost <= floor * 2);
+        w.most_ahead = (double)(seed >> 40) * 200;
+        assert_true(walk(w, steps, 20) >= alone * (1 - 1e-9));
+        assert_true(walk(w, steps, 20) >= moved / 25e9 * (1 - 1e-9));
+        assert_true(walk(w, steps, 20) >= dram / 80e9 * (1 - 1e-9));
     }
 }
 
@@ -104,8 +174,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_floor_is_that_of_the_published_table),
-        cmocka_unit_test(a_mix_beats_streaming_and_the_cpu_alone),
-        cmocka_unit_test(no_cost_is_below_its_floor),
+        cmocka_unit_test(attention_adds_to_the_products),
+        cmocka_unit_test(moving_hides_behind_the_cores_if_there_is_room),
+        cmocka_unit_test(cores_and_copies_share_dram),
+        cmocka_unit_test(no_walk_is_below_its_floor),
         cmocka_unit_test(without_a_gpu_only_disk_memory_and_cores_count),
     };
 
