@@ -158,6 +158,29 @@ int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
     return rc;
 }
 
+int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
+                         struct sl_layout *layout, struct sl_error *err)
+{
+    struct sl_modelfile made = {
+        .arch = layout->arch,
+        .file_bytes = layout->file_bytes,
+        .path = strdup(path),
+        .layout = calloc(1, sizeof *layout),
+        .fd = -1,
+    };
+
+    if (made.path == NULL || made.layout == NULL) {
+        free(made.path);
+        free(made.layout);
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a model", path);
+    }
+    *made.layout = *layout;
+    *layout = (struct sl_layout){0};
+    publish(&made);
+    *mf = made;
+    return 0;
+}
+
 void sl_modelfile_close(struct sl_modelfile *mf)
 {
     if (mf->layout != NULL)

@@ -75,6 +75,11 @@ struct sl_modelfile {
  * object and numbers, SL_ERR_UNSUPPORTED, SL_ERR_NOMEM. */
 int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
                       struct sl_error *err);
+/* The model file of a layout that need not exist anywhere: all but reading
+ * works. path is for messages; *layout is moved (and zeroed).
+ * Errors: SL_ERR_NOMEM. */
+int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
+                         struct sl_layout *layout, struct sl_error *err);
 void sl_modelfile_close(struct sl_modelfile *mf);
 
 /* Reads bytes at off of the file (synchronous, no page cache left). */

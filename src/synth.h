@@ -15,6 +15,7 @@
 
 #include "src/base/log.h"
 #include "src/config_json.h"
+#include "src/model_layout.h"
 
 struct sl_synth_options { /* all pointers borrowed */
     struct sl_hparams hp;
@@ -36,9 +37,11 @@ struct sl_synth_options { /* all pointers borrowed */
 /* Some fill buffers while others wait for the disk. */
 #define SL_SYNTH_THREADS 4u
 
+#define SL_SYNTH_QUANT 32u
+
 struct sl_synth_result {
     char *output; /* owned */
-    char quant[32];
+    char quant[SL_SYNTH_QUANT];
     uint64_t file_bytes;
     uint64_t ns;
 };
@@ -47,6 +50,11 @@ struct sl_synth_result {
  * SL_ERR_USAGE naming the presets there are. */
 int sl_synth_preset(struct sl_config *c, const char *name,
                     struct sl_error *err);
+
+/* Where everything would lie in the file. quant: what the format is called.
+ * Errors: SL_ERR_USAGE, SL_ERR_NOMEM. */
+int sl_synth_layout(struct sl_layout *layout, char quant[SL_SYNTH_QUANT],
+                    const struct sl_synth_options *o, struct sl_error *err);
 
 /* The file is written as OUT.partial, which is removed when that fails.
  * Errors: SL_ERR_USAGE, SL_ERR_NOSPACE (before anything is written), SL_ERR_IO,

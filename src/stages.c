@@ -1,0 +1,68 @@
+#include "config.h"
+
+#include "src/base/mem.h"
+#include "src/stages.h"
+
+static const struct sl_tensor_spec *
+spec_of(const struct sl_modelfile *mf, const struct sl_cut *cut, size_t slab)
+{
+    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+
+    return &mf->matrices[first->matrix].spec;
+}
+
+/* Scores and their sums of values: a dot product and a scaled addition of
+   head_dim values for each head. */
+static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
+                      const struct sl_kv_config *kv)
+{
+    uint64_t tokens = (uint64_t)kv->n_pages * SL_KV_PAGE_LEN;
+    uint64_t gpu = 2ull * 2 * mf->hp.hidden; /* K and V, FP16 */
+    double host = (double)sl_kv_page_bytes(kv) / kv->n_layers / SL_KV_PAGE_LEN;
+
+    s->key_ops = 4.0 * mf->hp.hidden;
+    s->key_bytes[SL_ENGINE_CPU] = host;
+    s->key_bytes[SL_ENGINE_GPU] = (double)gpu;
+    /* with its share of the lists */
+    s->kv_bytes[SL_ENGINE_CPU] =
+        sl_div_up(sl_kv_bytes(kv), (uint64_t)kv->n_layers);
+    s->kv_bytes[SL_ENGINE_GPU] = tokens * gpu;
+}
+
+static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
+                 const struct sl_kv_config *kv, int stage)
+{
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+
+        if (m->spec.stage != stage)
+            continue;
+        s->ops += 2.0 * m->geom.rows * m->geom.cols;
+        s->head |= m->spec.op == SL_OP_HEAD;
+        if (m->spec.op == SL_OP_QKV)
+            add_cache(s, mf, kv);
+    }
+}
+
+int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
+                   const struct sl_modelfile *mf, const struct sl_cut *cut,
+                   const struct sl_kv_config *kv, struct sl_error *err)
+{
+    size_t n = mf->arch->n_stages(&mf->hp);
+    struct sl_plan_stage *made = sl_zalloc_array(n, sizeof *made);
+
+    if (made == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to describe %zu stages",
+                       n);
+    for (size_t i = 0; i < cut->n_slabs; i++) {
+        struct sl_plan_stage *s = &made[spec_of(mf, cut, i)->stage];
+
+        if (s->n_slabs++ == 0)
+            s->first_slab = i;
+    }
+    for (size_t i = 0; i < n; i++)
+        fill(&made[i], mf, kv, (int)i);
+    *stages = made;
+    *n_stages = n;
+    return 0;
+}

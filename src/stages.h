@@ -1,0 +1,19 @@
+/*
+ * stages.h - what the planner must know of a model's stages
+ */
+#ifndef SL_STAGES_H
+#define SL_STAGES_H
+
+#include "offload/plan.h"
+#include "src/cut.h"
+#include "src/kvcache.h"
+#include "src/modelfile.h"
+
+/* The stages of a cut, for plan_input.stages. kv: the whole cache as the CPU
+ * would hold it; a GPU holds the same pages in FP16. *stages is moved to the
+ * caller (free). Errors: SL_ERR_NOMEM. */
+int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
+                   const struct sl_modelfile *mf, const struct sl_cut *cut,
+                   const struct sl_kv_config *kv, struct sl_error *err);
+
+#endif

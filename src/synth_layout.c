@@ -1,0 +1,137 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/quant_kind.h"
+#include "src/synth.h"
+
+/* GLM-10B: THUDM/GLM config_tasks/model_blocklm_10B.sh, in GLM-130B's
+ * architecture. 7b: the shape that LLaMA made common, to compare with others.
+ * tiny: the demo's. */
+static const struct {
+    const char *name;
+    struct sl_hparams hp;
+} shapes[] = {
+    {"glm-10b",
+     {.n_layers = 48,
+      .hidden = 4096,
+      .inner = 16384,
+      .n_heads = 64,
+      .vocab = 50304,
+      .max_positions = 1024,
+      .norm_eps = 1e-5f}},
+    {"7b",
+     {.n_layers = 32,
+      .hidden = 4096,
+      .inner = 11008,
+      .n_heads = 32,
+      .vocab = 32000,
+      .max_positions = 2048,
+      .norm_eps = 1e-5f,
+      .glu = true}},
+    {"tiny",
+     {.n_layers = 8,
+      .hidden = 256,
+      .inner = 704,
+      .n_heads = 8,
+      .vocab = 8192,
+      .max_positions = 512,
+      .norm_eps = 1e-5f,
+      .glu = true}},
+};
+
+int sl_synth_preset(struct sl_config *c, const char *name, struct sl_error *err)
+{
+    struct sl_config made;
+
+    /* Says something about every field, and how GLM-130B rounds. */
+    if (sl_config_preset(&made, "glm-130b", err) != 0)
+        return -1;
+    if (strcmp(name, "glm-130b") != 0) {
+        size_t i = 0, n = sizeof shapes / sizeof *shapes;
+
+        while (i < n && strcmp(shapes[i].name, name) != 0)
+            i++;
+        if (i == n)
+            return sl_fail(err, SL_ERR_USAGE,
+                           "there is no preset '%s'; there are glm-130b, "
+                           "glm-10b, 7b and tiny",
+                           name);
+        made.hp = shapes[i].hp;
+    }
+    /* No tokenizer, hence no ids that mean anything. */
+    made.hp.n_image_tokens = made.hp.n_tokens = 0;
+    made.hp.special =
+        (struct sl_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    *c = made;
+    return 0;
+}
+
+static int describe(struct sl_layout_matrix *matrices, size_t *n,
+                    const struct sl_synth_options *o, const struct sl_quant *q,
+                    struct sl_error *err)
+{
+    struct sl_tensor_spec spec;
+
+    *n = 0;
+    for (uint32_t i = 0; sl_arch_glm130b.tensor(&spec, &o->hp, i); i++) {
+        struct sl_layout_matrix l = {
+            .geom = {.rows = spec.rows,
+                     .cols = spec.cols,
+                     .n_segments = spec.n_segments},
+        };
+
+        if (spec.role == SL_ROLE_VECTOR)
+            continue;
+        if (spec.role == SL_ROLE_EMBED)
+            sl_quant_head(&l, q, SL_FMT_F16, o->head);
+        else if (sl_quant_linear(&l, q, &spec, o->quant_tp, err) != 0)
+            return -1;
+        if (matrices != NULL)
+            matrices[*n] = l;
+        ++*n;
+    }
+    return 0;
+}
+
+int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
+                    const struct sl_synth_options *o, struct sl_error *err)
+{
+    const char *quant = o->quant != NULL ? o->quant : "int4-g64";
+    struct sl_layout_config config = {
+        .arch = &sl_arch_glm130b,
+        .hp = &o->hp,
+        .name = o->name,
+        .quant = name,
+    };
+    struct sl_layout_matrix *matrices;
+    struct sl_quant q = {0};
+    int rc;
+
+    if (sl_quant_find(&q, quant, err) != 0 ||
+        sl_quant_check_head(o->head, err) != 0 ||
+        sl_quant_check_tp(&q, quant, o->quant_tp, err) != 0)
+        return -1;
+    if (q.keep)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant keep belongs to a checkpoint; random weights "
+                       "have no precision to keep");
+    snprintf(name, SL_SYNTH_QUANT, "%s", quant);
+    if (o->quant_tp > 1)
+        snprintf(name, SL_SYNTH_QUANT, "%s-tp%u", quant, o->quant_tp);
+    if (describe(NULL, &config.n_matrices, o, &q, err) != 0)
+        return -1;
+    matrices = sl_zalloc_array(config.n_matrices, sizeof *matrices);
+    if (matrices == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
+                       config.n_matrices);
+    rc = describe(matrices, &config.n_matrices, o, &q, err);
+    config.matrices = matrices;
+    if (rc == 0)
+        rc = sl_layout_init(layout, &config, err);
+    free(matrices);
+    return rc;
+}
