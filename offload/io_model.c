@@ -1,0 +1,164 @@
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "offload/machine_model.h"
+#include "src/base/mem.h"
+
+struct model_read {
+    struct sl_flow flow;
+    struct model_io *io;
+    struct model_read *next; /* of the list it is in */
+    uint64_t ready_ns;       /* it can be served from then on */
+    uint64_t tag;
+    uint32_t bytes;
+};
+
+/* The disk serves one read after another, at its full rate; the latency of
+   those that wait passes meanwhile. Fields belong to whoever has the clock's
+   turn. */
+struct model_io {
+    struct sl_io io;
+    struct sl_machine_model *machine;
+    struct model_read *reads; /* (depth) */
+    struct model_read *idle;
+    struct model_read *asked, **last_asked; /* the first is being served */
+    struct model_read *ended, **last_ended;
+    bool woken;
+    pthread_mutex_t mutex;
+    pthread_cond_t news; /* a read has ended, or wake */
+};
+
+static void serve(struct model_io *m)
+{
+    struct model_read *r = m->asked;
+    uint64_t now = sl_clock_now(m->machine->clock);
+
+    if (r == NULL)
+        return;
+    r->flow.delay_ns = r->ready_ns > now ? r->ready_ns - now : 0;
+    sl_fluid_start(&m->machine->fluid, &r->flow);
+}
+
+static void read_ended(struct sl_flow *flow)
+{
+    struct model_read *r = (struct model_read *)flow;
+    struct model_io *m = r->io;
+
+    m->asked = r->next;
+    if (m->asked == NULL)
+        m->last_asked = &m->asked;
+    r->next = NULL;
+    *m->last_ended = r;
+    m->last_ended = &r->next;
+    sl_clock_broadcast(m->machine->clock, &m->news);
+    serve(m);
+}
+
+static int model_submit(struct sl_io *io, const struct sl_io_read *read,
+                        struct sl_error *err)
+{
+    struct model_io *m = (struct model_io *)io;
+    struct model_read *r = m->idle;
+    double latency_s = m->machine->spec.rates.disk_latency_s;
+
+    if (r == NULL)
+        return sl_fail(err, SL_ERR_INTERNAL, "more reads than there may be");
+    m->idle = r->next;
+    r->next = NULL;
+    r->tag = read->tag;
+    r->bytes = read->bytes;
+    r->ready_ns = sl_clock_now(m->machine->clock) + (uint64_t)(latency_s * 1e9);
+    r->flow = (struct sl_flow){
+        .bytes = read->bytes,
+        .pipes = 1u << SL_PIPE_DISK | 1u << SL_PIPE_DRAM,
+        .done = read_ended,
+    };
+    *m->last_asked = r;
+    m->last_asked = &r->next;
+    if (m->asked == r)
+        serve(m);
+    return 0;
+}
+
+static int model_wait(struct sl_io *io, struct sl_io_done *done, unsigned max,
+                      struct sl_error *err)
+{
+    struct model_io *m = (struct model_io *)io;
+    unsigned n = 0;
+
+    (void)err;
+    pthread_mutex_lock(&m->mutex);
+    while (m->ended == NULL && !m->woken)
+        sl_clock_wait(m->machine->clock, &m->news, &m->mutex);
+    m->woken = false;
+    while (m->ended != NULL && n < max) {
+        struct model_read *r = m->ended;
+
+        m->ended = r->next;
+        if (m->ended == NULL)
+            m->last_ended = &m->ended;
+        done[n++] = (struct sl_io_done){r->tag, (int)r->bytes};
+        r->next = m->idle;
+        m->idle = r;
+    }
+    pthread_mutex_unlock(&m->mutex);
+    return (int)n;
+}
+
+static void model_wake(struct sl_io *io)
+{
+    struct model_io *m = (struct model_io *)io;
+
+    m->woken = true;
+    sl_clock_broadcast(m->machine->clock, &m->news);
+}
+
+static void model_close(struct sl_io *io)
+{
+    struct model_io *m = (struct model_io *)io;
+
+    pthread_mutex_lock(&m->mutex);
+    while (m->asked != NULL)
+        sl_clock_wait(m->machine->clock, &m->news, &m->mutex);
+    pthread_mutex_unlock(&m->mutex);
+    pthread_cond_destroy(&m->news);
+    pthread_mutex_destroy(&m->mutex);
+    free(m->reads);
+    free(m);
+}
+
+static const struct sl_io_ops model_ops = {
+    .name = "model",
+    .submit = model_submit,
+    .wait = model_wait,
+    .wake = model_wake,
+    .close = model_close,
+};
+
+int sl_io_open_model(struct sl_io **io, const struct sl_io_config *config,
+                     struct sl_error *err)
+{
+    unsigned depth = config->depth > 0 ? config->depth : SL_IO_DEPTH;
+    struct model_io *m = calloc(1, sizeof *m);
+
+    if (m != NULL)
+        m->reads = sl_zalloc_array(depth, sizeof *m->reads);
+    if (m == NULL || m->reads == NULL) {
+        free(m);
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a disk");
+    }
+    m->io = (struct sl_io){&model_ops, true, true};
+    m->machine = config->arg;
+    m->last_ended = &m->ended;
+    m->last_asked = &m->asked;
+    for (unsigned i = 0; i < depth; i++) {
+        m->reads[i].io = m;
+        m->reads[i].next = m->idle;
+        m->idle = &m->reads[i];
+    }
+    pthread_mutex_init(&m->mutex, NULL);
+    pthread_cond_init(&m->news, NULL);
+    *io = &m->io;
+    return 0;
+}

@@ -1,0 +1,183 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "offload/machine_model.h"
+
+#define GB 1e9
+
+/* docs of the rates: sustained, not nominal. A 3090 and a 4090 with their
+   24 GB of which a driver leaves 23.1, a 3060 with 12; 8 cores with AVX2
+   beside two channels of DDR4-3200, 16 with VNNI beside DDR5-6000, 6 with AVX2
+   in the small machine; PCIe 4.0 x16; NVMe of 7 GB/s nominal. */
+static const struct sl_machine_spec specs[] = {
+    {
+        .name = "rtx3090-ddr4",
+        .rates = {.disk_bps = 6.6 * GB,
+                  .disk_latency_s = 80e-6,
+                  .dram_bps = 43 * GB,
+                  .cpu_dram_bps = 40 * GB,
+                  .ops_per_s = 0.8e12,
+                  .pcie_bps = 25 * GB,
+                  .pcie_latency_s = 10e-6,
+                  .vram_bps = 800 * GB,
+                  .gpu_ops_per_s = 60e12,
+                  .gpu_stage_s = 43e-6},
+        .vram_bytes = 23100000000,
+        .ram_bytes = 64000000000,
+    },
+    {
+        .name = "rtx3090-ddr5",
+        .rates = {.disk_bps = 6.6 * GB,
+                  .disk_latency_s = 80e-6,
+                  .dram_bps = 80 * GB,
+                  .cpu_dram_bps = 74 * GB,
+                  .ops_per_s = 2.5e12,
+                  .pcie_bps = 25 * GB,
+                  .pcie_latency_s = 10e-6,
+                  .vram_bps = 800 * GB,
+                  .gpu_ops_per_s = 60e12,
+                  .gpu_stage_s = 43e-6},
+        .vram_bytes = 23100000000,
+        .ram_bytes = 64000000000,
+    },
+    {
+        .name = "rtx4090-ddr5",
+        .rates = {.disk_bps = 6.6 * GB,
+                  .disk_latency_s = 80e-6,
+                  .dram_bps = 80 * GB,
+                  .cpu_dram_bps = 74 * GB,
+                  .ops_per_s = 2.5e12,
+                  .pcie_bps = 25 * GB,
+                  .pcie_latency_s = 10e-6,
+                  .vram_bps = 860 * GB,
+                  .gpu_ops_per_s = 130e12,
+                  .gpu_stage_s = 43e-6},
+        .vram_bytes = 23100000000,
+        .ram_bytes = 64000000000,
+    },
+    {
+        .name = "rtx3060-ddr4-nvme",
+        .rates = {.disk_bps = 6.6 * GB,
+                  .disk_latency_s = 80e-6,
+                  .dram_bps = 43 * GB,
+                  .cpu_dram_bps = 40 * GB,
+                  .ops_per_s = 0.6e12,
+                  .pcie_bps = 25 * GB,
+                  .pcie_latency_s = 10e-6,
+                  .vram_bps = 300 * GB,
+                  .gpu_ops_per_s = 20e12,
+                  .gpu_stage_s = 43e-6},
+        .vram_bytes = 11400000000,
+        .ram_bytes = 32000000000,
+    },
+};
+
+const struct sl_machine_spec *sl_machine_spec_at(size_t n)
+{
+    return n < sizeof specs / sizeof *specs ? &specs[n] : NULL;
+}
+
+const struct sl_machine_spec *sl_machine_spec_find(const char *name)
+{
+    const struct sl_machine_spec *s;
+
+    for (size_t i = 0; (s = sl_machine_spec_at(i)) != NULL; i++) {
+        if (strcmp(s->name, name) == 0)
+            return s;
+    }
+    return NULL;
+}
+
+int sl_machine_spec_check(const struct sl_machine_spec *spec,
+                          struct sl_error *err)
+{
+    const struct sl_rates *r = &spec->rates;
+
+    if (r->disk_bps <= 0 || r->dram_bps <= 0 || r->ops_per_s <= 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "machine %s: disk, memory and arithmetic of the CPU "
+                       "need rates above 0",
+                       spec->name);
+    if (r->pcie_bps > 0 &&
+        (r->vram_bps <= 0 || r->gpu_ops_per_s <= 0 || spec->vram_bytes == 0))
+        return sl_fail(err, SL_ERR_USAGE,
+                       "machine %s: PCIe needs a GPU behind it, with VRAM, its "
+                       "rate and arithmetic",
+                       spec->name);
+    if (r->cpu_dram_bps > r->dram_bps)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "machine %s: the cores cannot read %.3g bytes/s of "
+                       "memory that gives %.3g",
+                       spec->name, r->cpu_dram_bps, r->dram_bps);
+    return 0;
+}
+
+/* --- a machine at work ---------------------------------------------------- */
+
+int sl_machine_model_init(struct sl_machine_model *m,
+                          const struct sl_machine_spec *spec,
+                          struct sl_error *err)
+{
+    const double bps[SL_PIPE_COUNT] = {
+        [SL_PIPE_DISK] = spec->rates.disk_bps,
+        [SL_PIPE_DRAM] = spec->rates.dram_bps,
+        [SL_PIPE_UP] = spec->rates.pcie_bps,
+        [SL_PIPE_DOWN] = spec->rates.pcie_bps,
+    };
+
+    *m = (struct sl_machine_model){.spec = *spec};
+    if (sl_vclock_create(&m->vclock, err) != 0)
+        return -1;
+    m->clock = sl_vclock_clock(m->vclock);
+    sl_fluid_init(&m->fluid, m->vclock, bps);
+    pthread_mutex_init(&m->mutex, NULL);
+    pthread_cond_init(&m->computed, NULL);
+    return 0;
+}
+
+void sl_machine_model_fini(struct sl_machine_model *m)
+{
+    sl_fluid_fini(&m->fluid);
+    sl_vclock_destroy(m->vclock);
+    pthread_cond_destroy(&m->computed);
+    pthread_mutex_destroy(&m->mutex);
+}
+
+struct computation {
+    struct sl_flow flow;
+    struct sl_machine_model *machine;
+    bool done;
+};
+
+static void computed(struct sl_flow *flow)
+{
+    struct computation *c = (struct computation *)flow;
+
+    c->done = true;
+    sl_clock_broadcast(c->machine->clock, &c->machine->computed);
+}
+
+void sl_machine_compute(struct sl_machine_model *m, double bytes, double ops)
+{
+    const struct sl_rates *r = &m->spec.rates;
+    double bps = r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;
+    double s =
+        bytes / bps > ops / r->ops_per_s ? bytes / bps : ops / r->ops_per_s;
+    struct computation c = {.machine = m};
+
+    if (s <= 0)
+        return;
+    /* A flow of no bytes has no rate: then it counts nanoseconds. */
+    c.flow = (struct sl_flow){
+        .bytes = bytes > 0 ? bytes : s * 1e9,
+        .most_bps = bytes > 0 ? bytes / s : 1e9,
+        .pipes = bytes > 0 ? 1u << SL_PIPE_DRAM : 0,
+        .done = computed,
+    };
+    pthread_mutex_lock(&m->mutex);
+    sl_fluid_start(&m->fluid, &c.flow);
+    while (!c.done)
+        sl_clock_wait(m->clock, &m->computed, &m->mutex);
+    pthread_mutex_unlock(&m->mutex);
+}
