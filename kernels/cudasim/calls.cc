@@ -218,6 +218,7 @@ static const struct error_text error_texts[] = {
     ERROR(cudaErrorInvalidConfiguration, "invalid configuration argument"),
     ERROR(cudaErrorInvalidDevicePointer, "invalid device pointer"),
     ERROR(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
+    ERROR(cudaErrorStubLibrary, "CUDA driver is a stub library"),
     ERROR(cudaErrorInsufficientDriver,
           "CUDA driver version is insufficient for CUDA runtime version"),
     ERROR(cudaErrorDevicesUnavailable,
@@ -237,6 +238,10 @@ static const struct error_text error_texts[] = {
     ERROR(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
     ERROR(cudaErrorLaunchOutOfResources,
           "too many resources requested for launch"),
+    ERROR(cudaErrorLaunchTimeout, "the launch timed out and was terminated"),
+    ERROR(cudaErrorAssert, "device-side assert triggered"),
+    ERROR(cudaErrorHardwareStackError, "hardware stack error"),
+    ERROR(cudaErrorMisalignedAddress, "misaligned address"),
     ERROR(cudaErrorHostMemoryAlreadyRegistered,
           "part or all of the requested memory range is already mapped"),
     ERROR(cudaErrorHostMemoryNotRegistered,
@@ -245,6 +250,8 @@ static const struct error_text error_texts[] = {
     ERROR(cudaErrorNotPermitted, "operation not permitted"),
     ERROR(cudaErrorNotSupported, "operation not supported"),
     ERROR(cudaErrorSystemNotReady, "system not yet initialized"),
+    ERROR(cudaErrorSystemDriverMismatch,
+          "system has unsupported display driver / cuda driver combination"),
     ERROR(cudaErrorUnknown, "unknown error"),
 };
 
