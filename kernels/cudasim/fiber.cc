@@ -126,7 +126,7 @@ static void rewind_stack(struct sim_fiber *f)
     makecontext(&f->context, fiber_main, 0);
 #else
     /* At fiber_main the stack must look as after a call: 16n + 8. */
-    void **top = reinterpret_cast<void **>(f->map + f->map_bytes) - 2;
+    void **top = reinterpret_cast<void **>(f->map + f->map_bytes) - 3;
 
     *top = nullptr; /* where it would return to */
     *--top = reinterpret_cast<void *>(fiber_main);
