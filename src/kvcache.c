@@ -23,11 +23,23 @@ struct sl_kv {
     uint32_t *free_pages;
     uint32_t n_free;
     struct sequence *seqs;
+    uint32_t *place; /* (n_layers) of those that lie here: how many before */
+    sl_kv_copy_fn *copy;
+    void *copy_arg;
 };
 
 static uint32_t pages_of(uint32_t tokens)
 {
     return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);
+}
+
+static uint32_t layers_here(const struct sl_kv_config *c)
+{
+    uint32_t n = 0;
+
+    for (uint32_t l = 0; l < c->n_layers; l++)
+        n += c->elsewhere == NULL || !c->elsewhere[l];
+    return n;
 }
 
 /* Of one position's values of a head, without their scale. */
@@ -60,13 +72,15 @@ uint64_t sl_kv_plane_bytes(const struct sl_kv_config *c)
 
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 {
-    return 2ull * c->n_layers * sl_kv_plane_bytes(c);
+    return 2ull * layers_here(c) * sl_kv_plane_bytes(c);
 }
 
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
 {
-    uint64_t lists = (uint64_t)c->n_sequences *
-                     (sizeof(struct sequence) + 4ull * pages_of(c->max_tokens));
+    uint64_t lists =
+        (uint64_t)c->n_sequences *
+            (sizeof(struct sequence) + 4ull * pages_of(c->max_tokens)) +
+        4ull * c->n_layers;
 
     return c->n_pages * (sl_kv_page_bytes(c) + 8) + lists;
 }
@@ -96,8 +110,14 @@ static int create_lists(struct sl_kv *kv)
     kv->counts = sl_zalloc_array(c->n_pages, sizeof *kv->counts);
     kv->free_pages = sl_zalloc_array(c->n_pages, sizeof *kv->free_pages);
     kv->seqs = sl_zalloc_array(c->n_sequences, sizeof *kv->seqs);
-    if (kv->counts == NULL || kv->free_pages == NULL || kv->seqs == NULL)
+    kv->place = sl_zalloc_array(c->n_layers, sizeof *kv->place);
+    if (kv->counts == NULL || kv->free_pages == NULL || kv->seqs == NULL ||
+        kv->place == NULL)
         return -1;
+    for (uint32_t l = 0, n = 0; l < c->n_layers; l++) {
+        kv->place[l] = n;
+        n += c->elsewhere == NULL || !c->elsewhere[l];
+    }
     for (uint32_t i = 0; i < c->n_sequences; i++) {
         kv->seqs[i].pages = sl_zalloc_array(room, sizeof(uint32_t));
         if (kv->seqs[i].pages == NULL)
@@ -139,6 +159,7 @@ void sl_kv_destroy(struct sl_kv *kv)
     for (uint32_t i = 0; kv->seqs != NULL && i < kv->config.n_sequences; i++)
         free(kv->seqs[i].pages);
     sl_region_fini(&kv->region);
+    free(kv->place);
     free(kv->seqs);
     free(kv->free_pages);
     free(kv->counts);
@@ -218,15 +239,26 @@ static uint32_t take_page(struct sl_kv *kv)
     return page;
 }
 
-static void copy_page(struct sl_kv *kv, uint32_t to, uint32_t from)
+void sl_kv_on_copy(struct sl_kv *kv, sl_kv_copy_fn *copy, void *arg)
 {
+    kv->copy = copy;
+    kv->copy_arg = arg;
+}
+
+static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
+                     struct sl_error *err)
+{
+    const bool *elsewhere = kv->config.elsewhere;
     uint64_t bytes = kv->head_bytes * kv->config.n_heads;
 
     for (uint32_t l = 0; l < kv->config.n_layers; l++) {
+        if (elsewhere != NULL && elsewhere[l])
+            continue;
         for (unsigned value = 0; value < 2; value++)
             memcpy(sl_kv_at(kv, l, to, 0, value),
                    sl_kv_at(kv, l, from, 0, value), bytes);
     }
+    return kv->copy != NULL ? kv->copy(kv->copy_arg, to, from, err) : 0;
 }
 
 int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
@@ -253,7 +285,10 @@ int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
     if (copy) {
         uint32_t own = take_page(kv);
 
-        copy_page(kv, own, last);
+        if (copy_page(kv, own, last, err) != 0) {
+            drop_page(kv, own);
+            return -1;
+        }
         drop_page(kv, last);
         s->pages[s->n_pages - 1] = own;
     }
@@ -272,7 +307,7 @@ const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n)
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value)
 {
-    uint64_t plane = 2ull * layer + value;
+    uint64_t plane = 2ull * kv->place[layer] + value;
     uint64_t at = (plane * kv->config.n_pages + page) * kv->config.n_heads;
 
     return kv->region.base + (at + head) * kv->head_bytes;

@@ -11,7 +11,8 @@
  * count; whoever writes next into a shared page gets a copy first. So the
  * context of a beam search is held once however many beams there are. The
  * memory is mapped whole when the cache is made; nothing is allocated later.
- * One thread at a time.
+ * Layers whose pages lie elsewhere have the same page numbers there; whoever
+ * keeps them is told of copies. One thread at a time.
  */
 #ifndef SL_KVCACHE_H
 #define SL_KVCACHE_H
@@ -32,11 +33,15 @@ struct sl_kv_config {
     uint32_t n_sequences; /* alive at the same time */
     uint32_t max_tokens;  /* of one sequence */
     enum sl_kv_kind kind;
+    /* (n_layers) true where a layer's keys and values lie elsewhere, on a
+     * device; borrowed for the cache's life. NULL: all lie here. */
+    const bool *elsewhere;
 };
 
 struct sl_kv;
 
-/* Bytes of one page over all layers, and of a whole cache with its lists. */
+/* Bytes of one page over all layers that lie here, and of a whole cache with
+ * its lists. */
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *config);
 uint64_t sl_kv_bytes(const struct sl_kv_config *config);
 /* Bytes of a plane: the keys, or the values, of all heads of one page and
@@ -52,6 +57,12 @@ int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
                  struct sl_error *err);
 void sl_kv_destroy(struct sl_kv *kv);
 
+/* Page `to` becomes what page `from` is, in all layers that lie elsewhere. */
+typedef int sl_kv_copy_fn(void *arg, uint32_t to, uint32_t from,
+                          struct sl_error *err);
+/* Whom to tell; arg is borrowed until the cache ends or another is set. */
+void sl_kv_on_copy(struct sl_kv *kv, sl_kv_copy_fn *copy, void *arg);
+
 /* Errors: SL_ERR_BUDGET when n_sequences are alive already. */
 int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err);
 int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
@@ -64,15 +75,15 @@ void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq);
 /* Positions held by a sequence. */
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
 /* Makes room for n more positions that seq alone will write, and counts them
- * in. Errors: SL_ERR_BUDGET with the numbers; the sequence is unchanged. */
+ * in. Errors: SL_ERR_BUDGET with the numbers, and those of copying a page; the
+ * sequence is unchanged. */
 int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
                  struct sl_error *err);
 
 /* Pages of a sequence, in order of position. */
 const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
-/* Keys (value = 0) or values (value = 1) of one head of one page:
- * (SL_KV_PAGE_LEN, head_dim) and the scales there are.
- */
+/* Keys (value = 0) or values (value = 1) of one head of one page of a layer
+ * that lies here: (SL_KV_PAGE_LEN, head_dim) and the scales there are. */
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value);
 /* Copies a plane whose first n_used positions (or all) hold something, with

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "src/kvcache.h"
@@ -170,6 +171,67 @@ static void planned_pages_are_enough_for_any_beam_search(void **state)
     }
 }
 
+struct copies {
+    unsigned n;
+    uint32_t to, from;
+    bool fail;
+};
+
+static int note_copy(void *arg, uint32_t to, uint32_t from,
+                     struct sl_error *err)
+{
+    struct copies *c = arg;
+
+    if (c->fail)
+        return sl_fail(err, SL_ERR_IO, "device lost");
+    c->n++;
+    c->to = to;
+    c->from = from;
+    return 0;
+}
+
+/* Layer 1 of 3 lies on a device: no memory for it here, and its pages are
+ * copied by whoever keeps them. */
+static void layers_may_lie_elsewhere(void **state)
+{
+    static const bool elsewhere[] = {false, true, false};
+    struct sl_kv_config config = small;
+    uint64_t bytes;
+    struct copies copies = {0};
+    struct sl_error err;
+    struct sl_kv *kv;
+    uint32_t a, b, n;
+
+    config.n_layers = 3;
+    bytes = sl_kv_page_bytes(&config);
+    config.elsewhere = elsewhere;
+    assert_true(sl_kv_page_bytes(&config) == bytes / 3 * 2);
+    kv = make(&config);
+    sl_kv_on_copy(kv, note_copy, &copies);
+    assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+    assert_ok(sl_kv_extend(kv, a, 5, &err), &err);
+    *cell(kv, 0, a, 4, 2, 1) = 1;
+    *cell(kv, 2, a, 4, 2, 1) = 2;
+    assert_ok(sl_kv_seq_fork(kv, &b, a, &err), &err);
+    assert_int_equal(copies.n, 0);
+    copies.fail = true;
+    assert_int_equal(sl_kv_extend(kv, b, 1, &err), -1);
+    assert_int_equal(err.code, SL_ERR_IO);
+    assert_int_equal(sl_kv_len(kv, b), 5);
+    assert_int_equal(sl_kv_pages(kv, b, &n)[0], sl_kv_pages(kv, a, &n)[0]);
+    copies.fail = false;
+    assert_ok(sl_kv_extend(kv, b, 1, &err), &err);
+    assert_int_equal(copies.n, 1);
+    assert_int_equal(copies.from, sl_kv_pages(kv, a, &n)[0]);
+    assert_int_equal(copies.to, sl_kv_pages(kv, b, &n)[0]);
+    assert_true(*cell(kv, 0, b, 4, 2, 1) == 1);
+    assert_true(*cell(kv, 2, b, 4, 2, 1) == 2);
+    /* The page that the failed copy had taken came back. */
+    assert_ok(sl_kv_extend(kv, b, 34, &err), &err);
+    assert_ok(sl_kv_extend(kv, a, 35, &err), &err);
+    sl_kv_destroy(kv);
+}
+
 static void every_kind_takes_its_bytes(void **state)
 {
     static const uint64_t row_bytes[] = {
@@ -218,6 +280,7 @@ int main(void)
         cmocka_unit_test(pages_come_back_when_sequences_end),
         cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
         cmocka_unit_test(planned_pages_are_enough_for_any_beam_search),
+        cmocka_unit_test(layers_may_lie_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
