@@ -7,7 +7,7 @@
  * whole in one engine. Between stages nothing lives but x, the residual
  * stream; it crosses between engines through the pass's host memory:
  *
- *   begin (all engines) - embed (the first) - run, run, ...
+ *   begin (all engines) - embed - run, run, ...
  *       .. store (old) - load (new) where the engine changes ..
  *   - run - end (all engines, the last one last)
  *
@@ -17,9 +17,11 @@
 #ifndef SL_ENGINE_H
 #define SL_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "offload/plan.h"
 #include "src/base/error.h"
 #include "src/lm.h"
 
@@ -37,6 +39,7 @@ struct sl_pass {
     const struct sl_lm_item *items;
     const struct sl_pass_item *run; /* (n_items) */
     size_t n_items;
+    enum sl_phase phase;    /* which engines run it */
     uint32_t n;             /* positions */
     uint32_t n_rows;        /* of logits */
     const float *cos, *sin; /* (n, head_dim / 2) f32 */
@@ -57,8 +60,9 @@ struct sl_engine_ops {
     /* A pass begins; its positions have their places in the KV cache. */
     int (*begin)(struct sl_exec_engine *e, const struct sl_pass *pass,
                  struct sl_error *err);
-    /* x = embedding rows of all ids. */
-    int (*embed)(struct sl_exec_engine *e, struct sl_error *err);
+    /* x = embedding rows of all ids, if the engine has the matrix; *done tells.
+     * The CPU can always do it. */
+    int (*embed)(struct sl_exec_engine *e, bool *done, struct sl_error *err);
     /* Takes x out of pass->x; puts it there, and has when it returns. An
      * engine that computes in pass->x has neither (NULL). */
     int (*load)(struct sl_exec_engine *e, struct sl_error *err);
@@ -68,6 +72,10 @@ struct sl_engine_ops {
     /* pass->logits are there when it returns (if the head ran here). NULL:
      * nothing to do. */
     int (*end)(struct sl_exec_engine *e, struct sl_error *err);
+    /* Page `to` of the KV cache becomes what page `from` is, in the layers
+     * whose cache lies with the engine. NULL: none does. */
+    int (*copy_page)(struct sl_exec_engine *e, uint32_t to, uint32_t from,
+                     struct sl_error *err);
     void (*destroy)(struct sl_exec_engine *e);
 };
 

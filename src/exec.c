@@ -113,6 +113,19 @@ static void fill_row(struct sl_exec *x, const struct sl_lm_item *it,
                 it->blocks ? it->blocks[j] : 0);
 }
 
+/* A prefill is long and begins its sequences: no layer's cache need be where
+ * the engine that computes it keeps one. */
+static enum sl_phase phase_of(const struct sl_exec *x)
+{
+    for (size_t i = 0; i < x->pass.n_items; i++) {
+        if (x->run[i].base != 0)
+            return SL_PHASE_DECODE;
+    }
+    return x->c.plan->gpu && x->pass.n >= x->c.plan->prefill_from
+               ? SL_PHASE_PREFILL
+               : SL_PHASE_DECODE;
+}
+
 /* Lays the items out over the rows of the pass and makes room in the cache. */
 static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
                    size_t n_items, float *logits, struct sl_error *err)
@@ -149,13 +162,13 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
             x->rows[pass->n_rows++] = r->row + j;
         pass->n += it->n;
     }
+    pass->phase = phase_of(x);
     return 0;
 }
 
 static struct sl_exec_engine *engine_of(const struct sl_exec *x, size_t slab)
 {
-    (void)slab;
-    return x->c.engines[SL_ENGINE_CPU];
+    return x->c.engines[x->c.plan->engine[x->pass.phase][slab]];
 }
 
 /* x is where the engine `to` can use it. */
@@ -205,11 +218,25 @@ static int end_engines(struct sl_exec *x, struct sl_error *err)
     return 0;
 }
 
+/* By the GPU if it has the matrix, else by the CPU. *now: who did it. */
+static int embed(struct sl_exec *x, struct sl_exec_engine **now,
+                 struct sl_error *err)
+{
+    bool done = false;
+
+    for (unsigned i = SL_ENGINE_COUNT; i-- > 0 && !done;) {
+        *now = x->c.engines[i];
+        if (*now != NULL && (*now)->ops->embed(*now, &done, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int run_pass(struct sl_exec *x, struct sl_error *err)
 {
-    struct sl_exec_engine *now = engine_of(x, 0);
+    struct sl_exec_engine *now;
 
-    if (begin_engines(x, err) != 0 || now->ops->embed(now, err) != 0)
+    if (begin_engines(x, err) != 0 || embed(x, &now, err) != 0)
         return -1;
     for (size_t slab = 0; slab < x->c.cut->n_slabs; slab++) {
         struct sl_exec_engine *next = engine_of(x, slab);
@@ -287,6 +314,21 @@ static const struct sl_lm_ops exec_ops = {
 
 /* --- life -------------------------------------------------------------- */
 
+static int copy_page(void *arg, uint32_t to, uint32_t from,
+                     struct sl_error *err)
+{
+    struct sl_exec *x = arg;
+
+    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+        struct sl_exec_engine *e = x->c.engines[i];
+
+        if (e != NULL && e->ops->copy_page != NULL &&
+            e->ops->copy_page(e, to, from, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
                    struct sl_error *err)
 {
@@ -312,6 +354,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     }
     carver.base = x->buffers.base;
     carve_all(x, &carver, mf, config->pass_positions, config->pass_logits);
+    sl_kv_on_copy(config->kv, copy_page, x);
     *out = x;
     return 0;
 }
@@ -320,6 +363,7 @@ void sl_exec_destroy(struct sl_exec *x)
 {
     if (x == NULL)
         return;
+    sl_kv_on_copy(x->c.kv, NULL, NULL);
     sl_region_fini(&x->buffers);
     free(x);
 }

@@ -86,8 +86,9 @@ static int cpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
     return 0;
 }
 
-static int cpu_embed(struct sl_exec_engine *e, struct sl_error *err)
+static int cpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
 {
+    *done = true;
     return sl_cpu_embed((struct sl_cpu *)e, err);
 }
 
