@@ -9,7 +9,7 @@
 
 /* The ring grows beyond its least number of slots only while it stays within
    this part of the memory: what it takes is missing for residents. */
-#define RING_SHARE 8u
+#define RING_SHARE 2u
 
 /* Keeping all slabs above a size resident makes slots smaller but puts those
    residents in one place. It must stream at least this part less to be worth

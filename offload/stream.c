@@ -12,7 +12,9 @@
    what malloc keeps around small objects. */
 #define SLACK_BYTES (64u << 10)
 
-#define DEFAULT_READ_BYTES (4u << 20)
+/* Most devices split larger reads anyway, and smaller ones let a slab be ready
+   sooner. */
+#define DEFAULT_READ_BYTES (1u << 20)
 #define MAX_READ_BYTES     (256u << 20)
 
 uint64_t sl_stream_overhead_bytes(size_t n_slabs)

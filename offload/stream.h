@@ -30,7 +30,7 @@ struct sl_stream_config {
     enum sl_io_kind io;
     bool direct;
     unsigned depth;      /* reads in flight; 0: default */
-    uint32_t read_bytes; /* size of one read; 0: default (1-8 MiB) */
+    uint32_t read_bytes; /* size of one read; 0: 1 MiB */
     const struct sl_log *log;
     struct sl_trace *trace; /* NULL: none */
     struct sl_clock *clock; /* NULL: the real one */

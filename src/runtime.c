@@ -13,15 +13,23 @@
 #include "src/sampler.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
- * so hand-offs cost nothing, and leaves nearly all memory to residents. */
+ * so hand-offs cost nothing. */
 #define CAP_LARGEST (64ull << 20)
 #define CAP_LEAST   (256ull << 10)
 /* A file this large is not cut as finely: its list of slabs would grow to
  * tens of megabytes. */
 #define BIG_FILE      (1ull << 30)
 #define CAP_LEAST_BIG (1ull << 20)
-/* Reads ahead of use, where there is room for it. */
-#define READ_AHEAD (256ull << 20)
+/* The ring is memory that no resident has: it takes a small part of what must
+ * stream anyway. Where that is not enough for all reads in flight and a slab's
+ * work, it may take a part of the memory; no disk needs more than the most. */
+#define RING_PART  64u
+#define RING_SHARE 8u
+#define RING_LEAST (24ull << 20)
+#define RING_MOST  (256ull << 20)
+/* One slot is computed from, some are being read into; with fewer than these
+ * the reader was seen to wait for a slot in every round. */
+#define SLOTS_WANTED 8u
 /* Set aside for what grows after the plan is made: stacks, code pages not
  * touched yet, buffers of standard input and output. */
 #define MARGIN (1536ull << 10)
@@ -256,6 +264,22 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
+static uint64_t ring_wanted(const struct sl_cut *cut, uint64_t weights_bytes)
+{
+    uint64_t least = weights_bytes / RING_SHARE, total = 0, wanted;
+
+    for (size_t i = 0; i < cut->n_slabs; i++)
+        total += sl_slab_load_bytes(&cut->slabs[i]);
+    if (total <= weights_bytes)
+        return 0;
+    if (least > RING_LEAST)
+        least = RING_LEAST;
+    wanted = (total - weights_bytes) / RING_PART;
+    if (wanted < least)
+        return least;
+    return wanted < RING_MOST ? wanted : RING_MOST;
+}
+
 /* The plan with slabs cut at `cap`; 1 when it does not fit. */
 static int plan_with_cap(struct sl_runtime *rt, uint64_t cap,
                          struct sl_cut *cut, struct sl_plan *plan,
@@ -274,9 +298,7 @@ static int plan_with_cap(struct sl_runtime *rt, uint64_t cap,
         .weights_bytes =
             rt->memory.budget > fixed ? rt->memory.budget - fixed : 0,
     };
-    in.read_ahead_bytes = in.weights_bytes / 16;
-    if (in.read_ahead_bytes > READ_AHEAD)
-        in.read_ahead_bytes = READ_AHEAD;
+    in.read_ahead_bytes = ring_wanted(cut, in.weights_bytes);
     if (in.weights_bytes < sl_plan_least_bytes(cut->slabs, cut->n_slabs)) {
         sl_cut_fini(cut);
         return 1;
@@ -287,8 +309,18 @@ static int plan_with_cap(struct sl_runtime *rt, uint64_t cap,
     return rc;
 }
 
-/* Of all cuts, the one that streams least; of equals, the coarsest. A cut
- * that saves less than one part in 200 is not worth twice the slabs. */
+/* Whether the finer of two plans is worth twice the slabs: it makes the ring
+ * flow, or streams less by more than one part in 200. */
+static bool finer_is_better(const struct sl_plan *coarse,
+                            const struct sl_plan *fine)
+{
+    if (coarse->n_slots < SLOTS_WANTED && fine->n_slots > coarse->n_slots)
+        return true;
+    return fine->streamed_bytes + coarse->streamed_bytes / 200 <
+           coarse->streamed_bytes;
+}
+
+/* Of all cuts, the coarsest that streams well. */
 static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
 {
     bool found = false;
@@ -302,8 +334,7 @@ static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
             return -1;
         if (rc > 0)
             continue;
-        if (found && plan.streamed_bytes + rt->plan.streamed_bytes / 200 >=
-                         rt->plan.streamed_bytes) {
+        if (found && !finer_is_better(&rt->plan, &plan)) {
             sl_plan_fini(&plan);
             sl_cut_fini(&cut);
             continue;
