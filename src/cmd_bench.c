@@ -39,6 +39,7 @@ enum {
     OPT_ISA,
     OPT_JSON,
     OPT_PLOT,
+    OPT_TRACE,
 };
 
 static const struct argp_option options[] = {
@@ -71,6 +72,8 @@ static const struct argp_option options[] = {
     {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
     {"plot", OPT_PLOT, "FILE", 0,
      "Draw speed and efficiency against the budget (SVG)", 0},
+    {"trace", OPT_TRACE, "FILE", 0,
+     "Write what happened when (Chrome/Perfetto JSON) of the only run", 0},
     {0},
 };
 
@@ -109,6 +112,11 @@ static void parse_list(struct argp_state *state, struct list *l,
         l->n++;
     }
     free(copy);
+}
+
+static size_t n_runs(const struct options *o)
+{
+    return (size_t)o->ram.n * o->prompt.n * o->batch.n * o->threads.n;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -157,12 +165,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_PLOT:
         o->plot = arg;
         return 0;
+    case OPT_TRACE:
+        o->run.trace = arg;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument '%s'", arg);
         return 0;
     case ARGP_KEY_END:
         if (o->run.model == NULL)
             argp_error(state, "no model file; give one with -m FILE");
+        if (o->run.trace != NULL && n_runs(o) > 1)
+            argp_error(state, "--trace is for one run, not %zu", n_runs(o));
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -219,7 +232,7 @@ static int show(const struct options *o, const struct sl_bench_result *r,
 static int measure(const struct options *o, struct sl_bench *b,
                    const struct sl_bench_origin *origin, struct sl_error *err)
 {
-    size_t n = (size_t)o->ram.n * o->prompt.n * o->batch.n * o->threads.n;
+    size_t n = n_runs(o);
     struct sl_bench_result *results = sl_zalloc_array(n, sizeof *results);
     bool terminal = isatty(STDERR_FILENO) != 0;
     int rc = 0;
