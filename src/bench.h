@@ -2,11 +2,12 @@
  * bench.h - how fast a model runs here, beside how fast it could
  *
  * One run is a budget, a prompt, a batch and a number of threads. It is taken
- * in turns: the machine's rates are measured, then the prompt goes through the
- * model, then tokens are decoded; so a floor and what is held against it are
- * seconds apart, on a machine whose rates drift. While a rate is measured, some
- * memory is taken beside the budget (twice the last-level cache, at most
- * 512 MiB).
+ * in turns: the machine's rates are measured, the prompt goes through the
+ * model, they are measured again, tokens are decoded, and they are measured
+ * once more; so a floor comes from what was seen right before and right after
+ * what is held against it, on a machine whose rates drift. While a rate is
+ * measured, some memory is taken beside the budget (twice the last-level cache,
+ * at most 512 MiB).
  */
 #ifndef SL_BENCH_H
 #define SL_BENCH_H

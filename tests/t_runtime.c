@@ -109,6 +109,46 @@ static void a_file_that_is_cut_short_later_is_reported(void **state)
     free(logits);
 }
 
+/* With few slots the reader waits for one in every round. */
+static void the_ring_is_a_small_part_in_many_slots(void **state)
+{
+    static const struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = 20,
+        .pass_positions = 8,
+        .pass_logits = 1,
+    };
+    struct sl_runtime_config config = {.threads = 2, .quiet = true};
+    char large[1100];
+    struct test_model m;
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    snprintf(large, sizeof large, "%s/large.gguf", dir);
+    test_model_init(&m);
+    m.hp.n_layers = 6;
+    m.hp.hidden = 512;
+    m.hp.inner = 1408;
+    m.hp.n_heads = 8;
+    m.fmt = SL_FMT_F32;
+    test_model_write(large, &m);
+    config.model = large;
+    for (uint64_t mib = 30; mib <= 60; mib += 10) {
+        const struct sl_plan *p;
+        uint64_t room;
+
+        config.ram_bytes = mib << 20;
+        assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+        assert_ok(sl_runtime_plan(rt, &load, &err), &err);
+        p = sl_runtime_plan_made(rt);
+        room = p->ring_bytes + p->resident_bytes;
+        assert_true(p->streamed_bytes > 0);
+        assert_true(p->n_slots >= 8);
+        assert_true(p->ring_bytes <= room / 8 + p->slot_bytes);
+        sl_runtime_close(rt);
+    }
+}
+
 static int set_up(void **state)
 {
     struct test_model m;
@@ -134,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(a_file_that_is_cut_short_later_is_reported),
+        cmocka_unit_test(the_ring_is_a_small_part_in_many_slots),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,0 +1,298 @@
+#!/usr/bin/env python3
+"""Runs sluice and llama.cpp in turns on this machine, on random weights of
+the same shapes, all in memory and within the same memory limit, and prints
+both with their ratios. Called by the script `compare` beside it."""
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import random_gguf
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SHAPES = {  # layers, hidden, inner, heads, vocabulary: presets of sluice synth
+    "7b": (32, 4096, 11008, 32, 32000),
+    "tiny": (8, 256, 704, 8, 8192),
+}
+MIB = 1 << 20
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- memory limits ----------------------------------------------------------
+
+
+class Group:
+    """A control group with a memory limit, where one can be made."""
+
+    def __init__(self, limit):
+        self.path = self.why = None
+        makers = {
+            "v1": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            "v2": (self.own_v2(), "memory.max"),
+        }
+        for parent, knob in makers.values():
+            if parent is None or not os.path.exists(parent + "/cgroup.procs"):
+                continue
+            path = f"{parent}/sluice-compare-{os.getpid()}"
+            try:
+                os.mkdir(path)
+                self.path = path
+                with open(f"{path}/{knob}", "w") as f:
+                    f.write(str(limit))
+                self.no_swap()
+                return
+            except OSError as e:
+                self.why = f"{path}: {e.strerror}"
+                self.close()
+        self.why = self.why or "no memory controller of control groups here"
+
+    @staticmethod
+    def own_v2():
+        """This process's own group, where groups are of the second kind."""
+        if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+            return None
+        with open("/proc/self/cgroup") as f:
+            for line in f:
+                if line.startswith("0::"):
+                    return "/sys/fs/cgroup" + line[3:].strip().rstrip("/")
+        return None
+
+    def no_swap(self):
+        try:
+            with open(self.path + "/memory.swap.max", "w") as f:
+                f.write("0")
+        except OSError:
+            pass  # kernels without swap accounting have no such file
+
+    def enter(self):
+        """For the child, between fork and exec."""
+        with open(self.path + "/cgroup.procs", "w") as f:
+            f.write(str(os.getpid()))
+
+    def close(self):
+        if self.path is not None:
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                pass
+        self.path = None
+
+
+def forget(path):
+    """Drops a file's pages from the page cache: a limited run must not find
+    what an unlimited one left there."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def beside_budget():
+    """What sluice bench takes beside --ram to measure memory with."""
+    got = subprocess.run(["getconf", "LEVEL3_CACHE_SIZE"],
+                         stdout=subprocess.PIPE).stdout.strip()
+    cache = int(got) if got.isdigit() else 0
+    return min(max(2 * cache, 64 * MIB), 512 * MIB) + 16 * MIB
+
+
+# --- runs -------------------------------------------------------------------
+
+
+def run(command, group=None):
+    enter = group.enter if group else None
+    done = subprocess.run(command, preexec_fn=enter, stdout=subprocess.PIPE)
+    if done.returncode != 0:
+        raise SystemExit(f"compare: status {done.returncode} from "
+                         f"{' '.join(command)}")
+    return done.stdout.decode()
+
+
+def run_sluice(o, prompts, gen, ram, group=None):
+    """Figures of one turn, as run_llama has them."""
+    command = [o.sluice, "bench", "-m", o.model, "--json", "--repeat", "1",
+               "--threads", str(o.threads), "--ram", ram, "--gen", str(gen),
+               "--prompt", ",".join(str(n) for n in prompts)]
+    r = {"prefill": {}}
+    for line in run(command, group).splitlines():
+        v = json.loads(line)
+        if v["phase"] == "prefill":
+            r["prefill"][str(v["prompt"])] = v["tokens_per_s"]
+        elif v["prompt"] == min(prompts):
+            r["decode"] = v["tokens_per_s"]
+            r["disk_bytes_per_token"] = v["disk_bytes_per_pass"]
+            r["efficiency"] = v["efficiency"]
+    return r
+
+
+def run_llama(o, prompts, gen, mode, group=None):
+    command = [sys.executable, HERE + "/compare_llama.py", o.gguf,
+               str(o.threads), ",".join(str(n) for n in prompts), str(gen),
+               mode]
+    return json.loads(run(command, group))
+
+
+def in_memory(o):
+    rows = []
+    for i in range(o.rounds):
+        say(f"all in memory: round {i + 1} of {o.rounds}")
+        ours = run_sluice(o, o.prompts, o.gen, "auto")
+        theirs = run_llama(o, o.prompts, o.gen, "repack")
+        rows += [(f"prefill {n}", ours["prefill"][str(n)],
+                  theirs["prefill"][str(n)], {}) for n in o.prompts]
+        rows.append(("decode", ours["decode"], theirs["decode"], {
+            "sluice_bytes_per_s": ours["decode"] * o.model_bytes,
+            "llama_bytes_per_s": theirs["decode"] * o.gguf_bytes,
+        }))
+    return rows
+
+
+def limited(o):
+    limit = int(o.model_bytes * o.limit / 100)
+    ram = limit - beside_budget()
+    rows, gen, prompt = [], max(2, o.gen // 4), [min(o.prompts)]
+    if ram < 32 * MIB:
+        say(f"skipped: a limit of {limit >> 20} MiB leaves no budget beside "
+            f"the {beside_budget() >> 20} MiB that measuring takes")
+        return rows
+    for i in range(o.rounds):
+        say(f"limit of {limit >> 20} MiB: round {i + 1} of {o.rounds}")
+        group = Group(limit)
+        if group.path is None:
+            say(f"skipped: no group with a memory limit ({group.why})")
+            return rows
+        forget(o.model)
+        forget(o.gguf)
+        try:
+            ours = run_sluice(o, prompt, gen, str(ram), group)
+            theirs = run_llama(o, prompt, gen, "mmap", group)
+        finally:
+            group.close()
+        rows.append((f"decode, {o.limit:g} % of memory", ours["decode"],
+                     theirs["decode"], {
+            "sluice_disk_bytes_per_token": ours["disk_bytes_per_token"],
+            "llama_disk_bytes_per_token": theirs["disk_bytes_per_token"],
+            "sluice_efficiency": ours["efficiency"],
+        }))
+    forget(o.gguf)
+    return rows
+
+
+# --- results ----------------------------------------------------------------
+
+
+def summarise(rows):
+    """What belongs to one name becomes one line, medians over the rounds."""
+    lines = []
+    for name in dict.fromkeys(row[0] for row in rows):
+        mine = [row for row in rows if row[0] == name]
+        ours, theirs = [r[1] for r in mine], [r[2] for r in mine]
+        ratios = [a / b for a, b in zip(ours, theirs)]
+        line = {"what": name, "rounds": len(mine)}
+        for key, v in (("sluice", ours), ("llama", theirs), ("ratio", ratios)):
+            line[key] = statistics.median(v)
+            line[key + "_least"], line[key + "_most"] = min(v), max(v)
+        for key in mine[0][3]:
+            line[key] = statistics.median(row[3][key] for row in mine)
+        lines.append(line)
+    return lines
+
+
+def print_table(o, lines):
+    print(f"\n{o.preset}, {o.threads} threads: sluice {o.quant}, head {o.head} "
+          f"({o.model_bytes / 1e9:.2f} GB a token) and llama.cpp {o.type} "
+          f"({o.gguf_bytes / 1e9:.2f} GB); tokens/s, medians of {o.rounds} "
+          "rounds\n")
+    print(f"{'':24} {'sluice':>8} {'least .. most':>17} {'llama.cpp':>9} "
+          f"{'least .. most':>17} {'ratio':>6} {'least .. most':>15}")
+    for v in lines:
+        spread = {k: f"{v[k + '_least']:.4g} .. {v[k + '_most']:.4g}"
+                  for k in ("sluice", "llama", "ratio")}
+        print(f"{v['what']:24} {v['sluice']:8.4g} {spread['sluice']:>17} "
+              f"{v['llama']:9.4g} {spread['llama']:>17} {v['ratio']:6.2f} "
+              f"{spread['ratio']:>15}")
+        for unit in ("bytes_per_s", "disk_bytes_per_token"):
+            if "sluice_" + unit in v:
+                what = {"bytes_per_s": "GB/s of weights",
+                        "disk_bytes_per_token": "GB from disk a token"}[unit]
+                a, b = v["sluice_" + unit], v["llama_" + unit]
+                ratio = f"{a / b:6.2f}" if b else f"{'':6}"
+                print(f"  {what:22} {a * 1e-9:8.3g} {'':17} {b * 1e-9:9.3g} "
+                      f"{'':17} {ratio}")
+
+
+def print_json(o, lines):
+    for v in lines:
+        v.update(preset=o.preset, threads=o.threads, quant=o.quant,
+                 head=o.head, llama_type=o.type, sluice_bytes=o.model_bytes,
+                 llama_bytes=o.gguf_bytes, command=" ".join(sys.argv))
+        print(json.dumps(v))
+
+
+# --- command ----------------------------------------------------------------
+
+
+def parse():
+    p = argparse.ArgumentParser(prog="bench/compare", description=__doc__)
+    p.add_argument("--sluice", default="./sluice", help="the program to run")
+    p.add_argument("--dir", help="folder for the two model files, which are "
+                   "kept and used again (default: a temporary one here)")
+    p.add_argument("--preset", choices=SHAPES, default="7b")
+    p.add_argument("--quant", default="int4", help="int4, int4-g64, int8 ...")
+    p.add_argument("--head", default="int8-g64", help="f16 or int8-g64")
+    p.add_argument("--type", choices=random_gguf.FILE_TYPE,
+                   help="llama.cpp's (default: q4_0 for int4, else q8_0)")
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    p.add_argument("--prompts", default="128,512", help="positions of prompts")
+    p.add_argument("--gen", type=int, default=16, help="tokens decoded")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--limit", type=float, default=40, metavar="PERCENT",
+                   help="memory limit, of sluice's file; 0: leave that part "
+                   "out (default: 40)")
+    p.add_argument("--only-limit", action="store_true",
+                   help="leave out the part that is all in memory")
+    p.add_argument("--json", action="store_true",
+                   help="a line of JSON for each result")
+    o = p.parse_args()
+    o.prompts = [int(n) for n in o.prompts.split(",")]
+    o.type = o.type or ("q4_0" if o.quant.startswith("int4") else "q8_0")
+    if shutil.which(o.sluice) is None:
+        p.error(f"no program {o.sluice}; give one with --sluice")
+    return o
+
+
+def make_files(o, folder):
+    o.model = f"{folder}/{o.preset}-{o.quant}-{o.head}.gguf"
+    o.gguf = f"{folder}/{o.preset}-llama-{o.type}.gguf"
+    if not os.path.exists(o.model):
+        say(f"writing {o.model}")
+        run([o.sluice, "synth", o.preset, "--quant", o.quant, "--head", o.head,
+             "-o", o.model, "--quiet"])
+    if not os.path.exists(o.gguf):
+        say(f"writing {o.gguf}")
+        random_gguf.write(o.gguf + ".partial", o.type, *SHAPES[o.preset])
+        os.rename(o.gguf + ".partial", o.gguf)
+    o.model_bytes = os.path.getsize(o.model)
+    o.gguf_bytes = random_gguf.token_bytes(o.type, *SHAPES[o.preset])
+
+
+def main():
+    o = parse()
+    with tempfile.TemporaryDirectory(dir=".", prefix="compare-") as made:
+        if o.dir is not None:
+            os.makedirs(o.dir, exist_ok=True)
+        make_files(o, o.dir or made)
+        rows = [] if o.only_limit else in_memory(o)
+        if 0 < o.limit < 100:
+            rows += limited(o)
+        lines = summarise(rows)
+        print_json(o, lines) if o.json else print_table(o, lines)
+
+
+if __name__ == "__main__":
+    main()
