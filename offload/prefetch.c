@@ -302,6 +302,8 @@ void *sl_prefetch_main(void *arg)
     struct sl_error err;
     bool failed = false;
 
+    if (st->config.places != NULL)
+        st->config.places->reader(st->config.places->arg);
     while (!failed && !stopped(st)) {
         failed = issue(st, &err) != 0;
         if (!failed)

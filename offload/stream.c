@@ -41,6 +41,21 @@ static void stream_free(struct sl_stream *st)
     free(st);
 }
 
+static void place_memory(struct sl_stream *st)
+{
+    const struct sl_stream_places *to = st->config.places;
+    const struct sl_plan *plan = st->config.plan;
+
+    if (to == NULL)
+        return;
+    if (plan->ring_bytes > 0)
+        to->ring(to->arg, st->ring.base, st->ring.bytes);
+    for (size_t i = 0; i < plan->n_slabs; i++) {
+        if (plan->home[i] == SL_HOME_RAM)
+            to->resident(to->arg, i, st->places[st->place_of[i]].base);
+    }
+}
+
 /* Gives every slot and every resident its memory. */
 static int place_slabs(struct sl_stream *st, struct sl_error *err)
 {
@@ -71,6 +86,7 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
         st->place_of[i] = n++;
     }
     assert(at == plan->resident_bytes);
+    place_memory(st);
     return 0;
 }
 

@@ -23,6 +23,14 @@
 
 struct sl_stream;
 
+/* Told before anything is read, to say where memory and threads should be. */
+struct sl_stream_places {
+    void (*ring)(void *arg, uint8_t *base, uint64_t bytes);
+    void (*resident)(void *arg, size_t slab, uint8_t *base); /* of each */
+    void (*reader)(void *arg); /* called in the reader thread */
+    void *arg;
+};
+
 struct sl_stream_config {
     const char *path;            /* borrowed for the stream's life */
     const struct sl_slab *slabs; /* borrowed for the stream's life */
@@ -32,9 +40,10 @@ struct sl_stream_config {
     unsigned depth;      /* reads in flight; 0: default */
     uint32_t read_bytes; /* size of one read; 0: 1 MiB */
     const struct sl_log *log;
-    struct sl_trace *trace; /* NULL: none */
-    struct sl_clock *clock; /* NULL: the real one */
-    void *io_arg;           /* for io_open, as config->arg */
+    struct sl_trace *trace;                /* NULL: none */
+    struct sl_clock *clock;                /* NULL: the real one */
+    const struct sl_stream_places *places; /* NULL: anywhere */
+    void *io_arg;                          /* for io_open, as config->arg */
     /* NULL: sl_io_open. A test's double and the model of a machine open
      * something else. */
     int (*io_open)(struct sl_io **io, const struct sl_io_config *config,

@@ -32,6 +32,7 @@ enum {
     OPT_GEN,
     OPT_BATCH,
     OPT_THREADS,
+    OPT_NUMA,
     OPT_REPEAT,
     OPT_ACTIVATIONS,
     OPT_KV,
@@ -56,10 +57,12 @@ static const struct argp_option options[] = {
     {"batch", OPT_BATCH, "LIST", 0,
      "Sequences that go through each pass together (default: 1)", 0},
     {"threads", OPT_THREADS, "LIST", 0,
-     "Threads that compute (default: one per CPU)", 0},
+     "Threads that compute; auto, the default, is one per CPU", 0},
     {"repeat", OPT_REPEAT, "N", 0,
      "Turns that are counted, after one to warm up (default: 5)", 0},
     {0, 0, 0, 0, "How:", 2},
+    {"numa", OPT_NUMA, "KIND", 0,
+     "auto or off: whether threads and weights keep to their nodes", 0},
     {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32 or int8", 0},
     {"kv", OPT_KV, "KIND", 0,
      "Keys and values as f32, f16 or int8 (default: f16; f32 with "
@@ -107,6 +110,8 @@ static void parse_list(struct argp_state *state, struct list *l,
         l->percent[l->n] = false;
         if (max == 0)
             parse_ram(state, l, text);
+        else if (strcmp(name, "threads") == 0)
+            l->v[l->n] = sl_opt_threads(state, text);
         else
             l->v[l->n] = sl_opt_u64(state, name, text, 1, max);
         l->n++;
@@ -144,6 +149,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_REPEAT:
         o->repeat = (uint32_t)sl_opt_u64(state, "repeat", arg, 1, 1000);
+        return 0;
+    case OPT_NUMA:
+        o->run.numa_off = sl_opt_numa_off(state, arg);
         return 0;
     case OPT_ACTIVATIONS:
         o->run.activations = sl_opt_activations(state, arg);

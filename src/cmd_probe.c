@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "offload/numa.h"
 #include "src/base/bytes.h"
 #include "src/opts.h"
 #include "src/survey.h"
@@ -137,14 +138,38 @@ static void print_bytes(const char *what, double bytes)
            bytes < 0 ? "no limit" : sl_size_format(size, (uint64_t)bytes));
 }
 
-static void print_settings(const json_t *survey)
+/* What a run on this machine would do about its nodes. */
+static void print_numa(const json_t *survey, const struct sl_machine *m,
+                       const char *path)
+{
+    double n_nodes = number(json_object_get(survey, "memory"), "numa_nodes");
+    struct sl_numa *numa = NULL;
+    struct sl_error err;
+    char text[SL_NUMA_TEXT];
+    unsigned disk;
+
+    printf("  %-28s %.0f", "NUMA nodes", n_nodes);
+    if (n_nodes > 1 && sl_numa_system() == NULL)
+        printf(" (not made use of: built without libnuma)");
+    else if (sl_numa_open(&numa, NULL, NULL, m->n_cpus, &err) == 0 &&
+             numa != NULL)
+        printf(": %s", sl_numa_text(text, numa));
+    disk = sl_numa_file_node(numa, path);
+    if (disk != SL_NUMA_UNKNOWN)
+        printf(", the disk on node %u", disk);
+    putchar('\n');
+    sl_numa_close(numa);
+}
+
+static void print_settings(const json_t *survey, const struct sl_machine *m,
+                           const char *path)
 {
     const json_t *memory = json_object_get(survey, "memory");
     const json_t *uring = json_object_get(survey, "io_uring");
     const json_t *features = json_object_get(uring, "features");
 
     puts("\nSettings");
-    printf("  %-28s %.0f\n", "NUMA nodes", number(memory, "numa_nodes"));
+    print_numa(survey, m, path);
     printf("  %-28s %s\n", "transparent huge pages",
            text(memory, "transparent_huge_pages"));
     if (number(memory, "huge_pages_2m") >= 0)
@@ -173,7 +198,7 @@ static void print_table(const json_t *survey, const struct sl_machine *m,
     print_dram(survey);
     print_operations(survey);
     print_disk(sl_survey_find_disk(survey, path));
-    print_settings(survey);
+    print_settings(survey, m, path);
 }
 
 /* --- command -------------------------------------------------------------- */

@@ -66,6 +66,19 @@ static void print_speed(const struct sl_generate *g,
                 (double)s->decode_positions / beams / seconds(s->decode_ns));
 }
 
+static void print_threads(struct sl_generate *g)
+{
+    unsigned n = sl_pool_threads(sl_runtime_pool(g->rt));
+    unsigned ring = sl_runtime_ring_node(g->rt);
+    char text[SL_NUMA_TEXT];
+
+    fprintf(stderr, "threads      %u on %s", n,
+            sl_numa_text(text, sl_runtime_numa(g->rt)));
+    if (ring != SL_NUMA_UNKNOWN)
+        fprintf(stderr, ", the ring on node %u", ring);
+    fputc('\n', stderr);
+}
+
 static void print_disk(const struct sl_stream_stats *s)
 {
     char size[SL_SIZE_TEXT];
@@ -124,6 +137,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
 
     sl_runtime_stats(g->rt, &s);
     print_speed(g, &s);
+    print_threads(g);
     print_disk(&s.stream);
     fprintf(stderr, "memory       peak %s of a budget of %s\n",
             sl_size_format(peak, s.peak_bytes),

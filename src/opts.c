@@ -15,6 +15,7 @@
 enum {
     OPT_RAM = 0x100,
     OPT_THREADS,
+    OPT_NUMA,
     OPT_ACTIVATIONS,
     OPT_KV,
     OPT_IO,
@@ -31,7 +32,11 @@ static const struct argp_option run_options[] = {
      "free now, less a margin)",
      0},
     {"threads", OPT_THREADS, "N", 0,
-     "Compute with N threads (default: one per CPU)", 0},
+     "Compute with N threads; auto, the default, is one per CPU", 0},
+    {"numa", OPT_NUMA, "KIND", 0,
+     "auto or off: whether, on a machine of several nodes, threads stay on one "
+     "and weights lie with their readers",
+     0},
     {"activations", OPT_ACTIVATIONS, "KIND", 0,
      "auto, f32 or int8: how inputs of matrix products are held; auto is f32 "
      "for f16/f32 files and int8 in groups of 32 for packed ones",
@@ -85,6 +90,20 @@ enum sl_activations sl_opt_activations(struct argp_state *state,
     return (enum sl_activations)pick(state, "activations", arg, names);
 }
 
+unsigned sl_opt_threads(struct argp_state *state, const char *arg)
+{
+    if (strcmp(arg, "auto") == 0)
+        return 0;
+    return (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
+}
+
+bool sl_opt_numa_off(struct argp_state *state, const char *arg)
+{
+    static const char *const names[] = {"auto", "off", NULL};
+
+    return pick(state, "numa", arg, names) == 1;
+}
+
 enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg)
 {
     static const char *const names[] = {"f32", "f16", "int8", NULL};
@@ -118,7 +137,10 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
         c->ram_bytes = sl_opt_ram(state, arg);
         return 0;
     case OPT_THREADS:
-        c->threads = (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
+        c->threads = sl_opt_threads(state, arg);
+        return 0;
+    case OPT_NUMA:
+        c->numa_off = sl_opt_numa_off(state, arg);
         return 0;
     case OPT_ACTIVATIONS:
         c->activations = sl_opt_activations(state, arg);

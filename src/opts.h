@@ -42,13 +42,16 @@ extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_synth;
 
 /* Memory, thread and reader options of every command that runs a model:
- * -m --ram --threads --activations --kv --io --isa --verify --trace. As an argp
- * child its input is a struct sl_runtime_config. */
+ * -m --ram --threads --numa --activations --kv --io --isa --verify --trace. As
+ * an argp child its input is a struct sl_runtime_config. */
 extern const struct argp sl_run_argp;
 
-/* The values of --ram (bytes, SL_RAM_LEAST or SL_RAM_AUTO), --activations,
- * --io and --isa; a bad one is a usage error (exit 2). */
+/* The values of --ram (bytes, SL_RAM_LEAST or SL_RAM_AUTO), --threads (0:
+ * auto), --numa, --activations, --kv, --io and --isa; a bad one is a usage
+ * error (exit 2). */
 uint64_t sl_opt_ram(struct argp_state *state, const char *arg);
+unsigned sl_opt_threads(struct argp_state *state, const char *arg);
+bool sl_opt_numa_off(struct argp_state *state, const char *arg);
 enum sl_activations sl_opt_activations(struct argp_state *state,
                                        const char *arg);
 enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg);

@@ -97,8 +97,7 @@ int sl_runtime_open(struct sl_runtime **out,
     if (config->trace != NULL &&
         sl_trace_open(&rt->trace, config->trace, err) != 0)
         goto fail;
-    if (sl_pool_create(&rt->pool, config->threads, err) != 0 ||
-        open_tokenizer(rt, err) != 0)
+    if (sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
         goto fail;
     pick_kernels(rt);
     *out = rt;
@@ -385,6 +384,7 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
         .direct = true,
         .log = rt->config.log,
         .trace = rt->trace,
+        .places = sl_runtime_places(rt),
     };
 
     return sl_stream_open(&rt->stream, &config, err);
@@ -468,6 +468,7 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_plan_fini(&rt->plan);
     sl_cut_fini(&rt->cut);
     sl_pool_destroy(rt->pool);
+    sl_numa_close(rt->numa);
     sl_tokenizer_destroy(rt->tokenizer);
     if (rt->trace != NULL && sl_trace_close(rt->trace, &err) != 0)
         sl_log(rt->config.log, SL_LOG_WARN, "%s", err.msg);

@@ -13,6 +13,7 @@
 
 #include "kernels/kernels.h"
 #include "offload/io.h"
+#include "offload/numa.h"
 #include "offload/plan.h"
 #include "offload/stream.h"
 #include "src/base/log.h"
@@ -35,6 +36,9 @@ struct sl_runtime_config {
     const char *model;  /* path */
     uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
     unsigned threads;   /* 0: one per CPU */
+    bool numa_off;      /* threads and memory lie where the system puts them */
+    const struct sl_numa_ops *numa; /* NULL: this machine's */
+    void *numa_arg;
     enum sl_activations activations;
     bool kv_set; /* else FP16, or FP32 with SL_ACTIVATIONS_F32 */
     enum sl_kv_kind kv;
@@ -97,6 +101,9 @@ const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
+const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
+/* Where the ring is; SL_NUMA_UNKNOWN: nowhere in particular. */
+unsigned sl_runtime_ring_node(const struct sl_runtime *rt);
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
 const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
 bool sl_runtime_int8(const struct sl_runtime *rt);       /* activations */

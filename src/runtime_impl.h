@@ -2,6 +2,7 @@
  * runtime_impl.h - what the parts of the runtime share
  *
  *   runtime.c        opening, planning, starting
+ *   runtime_numa.c   where its memory and threads are
  *   runtime_floor.c  what it did, and how fast it could
  */
 #ifndef SL_RUNTIME_IMPL_H
@@ -23,6 +24,10 @@ struct sl_runtime {
     bool mf_open;
     struct sl_tokenizer *tokenizer;
     struct sl_kernels kernels;
+    struct sl_numa *numa; /* NULL: one node */
+    unsigned ring_node;
+    bool numa_refused; /* the system does not place memory */
+    struct sl_stream_places places;
     struct sl_pool *pool;
     struct sl_trace *trace;
     bool int8;
@@ -43,6 +48,11 @@ struct sl_runtime {
     bool rates_known;
     struct sl_rates rates;
 };
+
+/* Threads on their nodes, and the pool of them. */
+int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err);
+/* NULL where there is one node. */
+const struct sl_stream_places *sl_runtime_places(struct sl_runtime *rt);
 
 /* Gives the memory of the weights and the cache back. */
 void sl_runtime_end(struct sl_runtime *rt);

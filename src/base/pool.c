@@ -57,6 +57,8 @@ struct sl_pool {
 struct start {
     struct sl_pool *pool;
     unsigned worker;
+    void (*begin)(void *arg, unsigned worker); /* or NULL */
+    void *arg;
 };
 
 static void work(struct sl_pool *p, unsigned worker)
@@ -159,6 +161,8 @@ static void *worker_main(void *arg)
     unsigned long seen = 0;
 
     free(arg);
+    if (start.begin != NULL)
+        start.begin(start.arg, start.worker);
     while (wait_for_job(p, &seen)) {
         work(p, start.worker);
         if (atomic_fetch_sub(&p->running, 1) == 1 && atomic_load(&p->joining)) {
@@ -173,7 +177,7 @@ static void *worker_main(void *arg)
 /* --- life ------------------------------------------------------------------
  */
 
-static unsigned cpus_allowed(void)
+unsigned sl_pool_cpus(void)
 {
     cpu_set_t set;
 
@@ -182,7 +186,7 @@ static unsigned cpus_allowed(void)
     return (unsigned)CPU_COUNT(&set);
 }
 
-static int start_worker(struct sl_pool *p, unsigned worker,
+static int start_worker(struct sl_pool *p, const struct start *with,
                         struct sl_error *err)
 {
     struct start *start = malloc(sizeof *start);
@@ -191,15 +195,16 @@ static int start_worker(struct sl_pool *p, unsigned worker,
 
     if (start == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "thread pool: no memory");
-    *start = (struct start){p, worker};
+    *start = *with;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    rc = pthread_create(&p->threads[worker - 1], &attr, worker_main, start);
+    rc = pthread_create(&p->threads[with->worker - 1], &attr, worker_main,
+                        start);
     pthread_attr_destroy(&attr);
     if (rc != 0) {
         free(start);
-        return sl_fail_os(err, rc, "cannot start thread %u of %u", worker + 1,
-                          p->n_threads);
+        return sl_fail_os(err, rc, "cannot start thread %u of %u",
+                          with->worker + 1, p->n_threads);
     }
     return 0;
 }
@@ -230,7 +235,14 @@ static struct sl_pool *pool_alloc(unsigned wanted)
 int sl_pool_create(struct sl_pool **pool, unsigned n_threads,
                    struct sl_error *err)
 {
-    unsigned cpus = cpus_allowed(), wanted = n_threads ? n_threads : cpus;
+    return sl_pool_create_with(pool, n_threads, NULL, NULL, err);
+}
+
+int sl_pool_create_with(struct sl_pool **pool, unsigned n_threads,
+                        void (*begin)(void *arg, unsigned worker), void *arg,
+                        struct sl_error *err)
+{
+    unsigned cpus = sl_pool_cpus(), wanted = n_threads ? n_threads : cpus;
     struct sl_pool *p = pool_alloc(wanted);
 
     if (p == NULL)
@@ -239,7 +251,9 @@ int sl_pool_create(struct sl_pool **pool, unsigned n_threads,
     p->spin = wanted <= cpus;
     p->n_threads = 1;
     for (unsigned i = 1; i < wanted; i++) {
-        if (start_worker(p, i, err) != 0) {
+        struct start start = {p, i, begin, arg};
+
+        if (start_worker(p, &start, err) != 0) {
             sl_pool_destroy(p);
             return -1;
         }

@@ -21,10 +21,17 @@ struct sl_pool;
  * per-thread scratch memory. */
 typedef void sl_pool_fn(void *arg, size_t begin, size_t end, unsigned worker);
 
+/* CPUs this process may run on. */
+unsigned sl_pool_cpus(void);
+
 /* n_threads counts the caller, which works too; 0 means one per CPU this
  * process may run on. Errors: SL_ERR_NOMEM, SL_ERR_IO (no thread). */
 int sl_pool_create(struct sl_pool **pool, unsigned n_threads,
                    struct sl_error *err);
+/* The same; each worker but the caller's (0) calls begin first of all. */
+int sl_pool_create_with(struct sl_pool **pool, unsigned n_threads,
+                        void (*begin)(void *arg, unsigned worker), void *arg,
+                        struct sl_error *err);
 void sl_pool_destroy(struct sl_pool *pool);
 
 unsigned sl_pool_threads(const struct sl_pool *pool);
