@@ -50,6 +50,7 @@ struct sl_cuda {
     void *workspace; /* borrowed; shared by all launchers, in stream order */
     uint64_t workspace_bytes;
     struct sl_cublas *blas; /* owned; NULL: see note */
+    bool blas_ready;        /* it has its part of the workspace */
     char note[200];         /* why cuBLAS is not used; "" if it is */
 };
 

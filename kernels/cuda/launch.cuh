@@ -8,6 +8,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/cuda.h"
 #include "src/base/error.h"
 
 /* SL_SHARED(float, tile, [8][32]): an array of shared memory.
@@ -49,6 +50,17 @@ static inline int sl_cuda_launch(const char *what, void (*kernel)(P...),
                        what, grid.x, grid.y, grid.z,
                        block.x * block.y * block.z, cudaGetErrorString(e));
     return 0;
+}
+
+/* A kernel of one argument, on the context's stream. The argument has no
+ * padding: cudasim looks for host pointers among all of its bytes. */
+template <class P>
+static inline int sl_launch(const struct sl_cuda *c, const char *what,
+                            void (*kernel)(P), dim3 grid, uint32_t threads,
+                            const P *args, struct sl_error *err)
+{
+    return sl_cuda_launch(what, kernel, grid, dim3(threads), 0,
+                          (cudaStream_t)c->stream, err, *args);
 }
 
 #endif

@@ -1,54 +1,62 @@
+/*
+ * norm.cu - LayerNorm of rows of the residual stream
+ *
+ * A row a thread block. The variance is summed over differences to the mean,
+ * not from squares: GLM-130B's outliers are hundreds of times its typical
+ * values. The second and third pass over the row read the L1 cache.
+ */
 #include "config.h"
 
-#include <cuda_fp16.h>
-
-#include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/values.cuh"
 
-#define NORM_THREADS 256
+#define MOST_THREADS 1024u
 
-/* The sum over the block, in every thread. */
-static __device__ float block_sum(float v)
+struct norm_args {
+    uint16_t *y_f16;
+    size_t y_stride;
+    float *y_f32;
+    const float *x, *w, *b;
+    const uint32_t *rows;
+    uint32_t h;
+    float eps;
+};
+
+/* The sum over the thread block, in every thread. */
+__device__ __forceinline__ float block_sum(float *box, float v)
 {
-    SL_SHARED(float, part, [NORM_THREADS / 32]);
-    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t lane = threadIdx.x % SL_WARP, n_warps = blockDim.x / SL_WARP;
 
-    for (int i = 16; i > 0; i /= 2)
-        v += __shfl_xor_sync(0xffffffffu, v, i);
-    __syncthreads();
+    v = sl_warp_sum(v);
     if (lane == 0)
-        part[warp] = v;
+        box[threadIdx.x / SL_WARP] = v;
     __syncthreads();
-    v = 0;
-    for (unsigned i = 0; i < NORM_THREADS / 32; i++)
-        v += part[i];
+    v = sl_warp_sum(lane < n_warps ? box[lane] : 0.0f);
+    __syncthreads();
     return v;
 }
 
-static __global__ void __launch_bounds__(NORM_THREADS)
-    layer_norm(__half *y_f16, size_t y_stride, float *y_f32, const float *x,
-               const float *w, const float *b, const uint32_t *rows, uint32_t h,
-               float eps)
+__global__ void __launch_bounds__(MOST_THREADS) layer_norm(struct norm_args a)
 {
-    size_t row = rows ? rows[blockIdx.x] : blockIdx.x;
-    float sum = 0, mean, scale;
+    SL_SHARED(float, box, [SL_WARP]);
+    size_t from = a.rows != NULL ? a.rows[blockIdx.x] : blockIdx.x;
+    const float *x = a.x + from * a.h;
+    float sum = 0, mean, by;
 
-    x += row * h;
-    for (uint32_t i = threadIdx.x; i < h; i += NORM_THREADS)
+    for (uint32_t i = threadIdx.x; i < a.h; i += blockDim.x)
         sum += x[i];
-    mean = block_sum(sum) / (float)h;
+    mean = block_sum(box, sum) / (float)a.h;
     sum = 0;
-    for (uint32_t i = threadIdx.x; i < h; i += NORM_THREADS)
+    for (uint32_t i = threadIdx.x; i < a.h; i += blockDim.x)
         sum += (x[i] - mean) * (x[i] - mean);
-    scale = rsqrtf(block_sum(sum) / (float)h + eps);
-    for (uint32_t i = threadIdx.x; i < h; i += NORM_THREADS) {
-        float y = (x[i] - mean) * scale * w[i] + b[i];
+    by = 1.0f / sqrtf(block_sum(box, sum) / (float)a.h + a.eps);
+    for (uint32_t i = threadIdx.x; i < a.h; i += blockDim.x) {
+        float y = (x[i] - mean) * by * a.w[i] + a.b[i];
 
-        if (y_f16)
-            y_f16[blockIdx.x * y_stride + i] =
-                __float2half(fminf(fmaxf(y, -65504.f), 65504.f));
-        if (y_f32)
-            y_f32[(size_t)blockIdx.x * h + i] = y;
+        if (a.y_f16 != NULL)
+            a.y_f16[blockIdx.x * a.y_stride + i] = sl_to_half(y);
+        if (a.y_f32 != NULL)
+            a.y_f32[(size_t)blockIdx.x * a.h + i] = y;
     }
 }
 
@@ -57,7 +65,12 @@ int sl_cuda_layer_norm(const struct sl_cuda *c, uint16_t *y_f16,
                        const float *w, const float *b, const uint32_t *rows,
                        uint32_t n, uint32_t h, float eps, struct sl_error *err)
 {
-    return sl_cuda_launch("layer norm", layer_norm, dim3(n), dim3(NORM_THREADS),
-                          0, (cudaStream_t)c->stream, err, (__half *)y_f16,
-                          y_stride, y_f32, x, w, b, rows, h, eps);
+    struct norm_args a = {y_f16, y_stride, y_f32, x, w, b, rows, h, eps};
+    uint32_t threads = (h + SL_WARP - 1) / SL_WARP * SL_WARP;
+
+    if (n == 0)
+        return 0;
+    if (threads > MOST_THREADS)
+        threads = MOST_THREADS;
+    return sl_launch(c, "layer norm", layer_norm, dim3(n), threads, &a, err);
 }

@@ -1,0 +1,102 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cuda/attend.h"
+#include "src/base/mem.h"
+
+static uint64_t part_bytes(uint64_t n, uint32_t n_heads, uint32_t head_dim,
+                           uint32_t most_keys)
+{
+    uint64_t splits = sl_div_up(most_keys, SL_SPLIT_KEYS);
+
+    if (splits <= 1)
+        return 0;
+    return n * n_heads * splits * (head_dim + 2) * sizeof(float);
+}
+
+uint64_t sl_cuda_attend_workspace(uint32_t n, uint32_t n_heads,
+                                  uint32_t head_dim, uint32_t most_keys)
+{
+    return sl_round_up(part_bytes(n, n_heads, head_dim, most_keys), 256);
+}
+
+/* Rows [first, first + n) of short items, as many at a time as the workspace
+ * holds the parts of. */
+static int attend_rows(const struct sl_cuda *c, struct sl_attention *a,
+                       uint32_t first, uint32_t n, uint32_t most_keys,
+                       struct sl_error *err)
+{
+    uint64_t one = part_bytes(1, a->kv.n_heads, a->kv.head_dim, most_keys);
+    uint64_t room = one ? c->workspace_bytes / one : n;
+
+    if (room == 0)
+        return sl_fail(err, SL_ERR_BUDGET,
+                       "attention over %u keys needs a workspace of %llu "
+                       "bytes, %llu were granted",
+                       most_keys, (unsigned long long)one,
+                       (unsigned long long)c->workspace_bytes);
+    a->n_splits = (uint32_t)sl_div_up(most_keys, SL_SPLIT_KEYS);
+    a->part = c->workspace;
+    if (room > 65535) /* the third dimension of a grid */
+        room = 65535;
+    for (uint32_t i = 0; i < n; i += (uint32_t)room) {
+        a->first = first + i;
+        a->n = n - i < room ? n - i : (uint32_t)room;
+        if (sl_attend_rows_launch(c, a, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
+                   const uint16_t *q, size_t q_stride,
+                   const struct sl_cuda_kv *kv, const struct sl_cuda_rows *rows,
+                   struct sl_error *err)
+{
+    uint32_t d = kv->head_dim;
+    bool tiles = d <= SL_TILE_HEAD;
+    struct sl_attention a;
+
+    memset(&a, 0, sizeof a);
+    a.out = out;
+    a.out_stride = out_stride;
+    a.q = q;
+    a.q_stride = q_stride;
+    a.kv = *kv;
+    a.n_keys = rows->n_keys;
+    a.table = rows->table;
+    a.pages = rows->pages;
+    a.scale = (float)(M_LOG2E / sqrt((double)d));
+    if (d > SL_CUDA_MAX_HEAD)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "heads of %u values (at most %u on a GPU)", d,
+                       SL_CUDA_MAX_HEAD);
+    for (size_t i = 0; i < rows->n_items;) {
+        const struct sl_cuda_item *it = &rows->items[i];
+        uint32_t n = 0, most = 0;
+
+        if (tiles && it->n >= SL_TILE_FROM) {
+            a.first = it->row;
+            a.n = it->n;
+            if (sl_attend_tiles_launch(c, &a, err) != 0)
+                return -1;
+            i++;
+            continue;
+        }
+        /* All short items that follow one another together. */
+        for (; i < rows->n_items; i++) {
+            const struct sl_cuda_item *next = &rows->items[i];
+
+            if (next->row != it->row + n || (tiles && next->n >= SL_TILE_FROM))
+                break;
+            n += next->n;
+            if (next->most_keys > most)
+                most = next->most_keys;
+        }
+        if (attend_rows(c, &a, it->row, n, most, err) != 0)
+            return -1;
+    }
+    return 0;
+}
