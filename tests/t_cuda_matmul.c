@@ -1,0 +1,456 @@
+/*
+ * Matrix products on a CUDA device against kernels/ref: every format, width
+ * of groups, number of positions and epilogue, over odd sizes. Inputs are
+ * followed by NaNs, outputs surrounded by marks.
+ *
+ * Bounds. Products of integers (or FP16) and FP16 are exact in FP32, and a sum
+ * of `cols` of them is off by at most cols * 2^-24 times the sum of their
+ * magnitudes. Weights that go through FP16 (more than 64 positions) add 2^-11
+ * of that, and a result stored as FP16 2^-11 of itself.
+ */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/half.h"
+#include "tests/cuda_support.h"
+
+#define MOST_N 70u
+#define MARK   -12345.0f
+#define MARK16 0x5a5au
+
+struct problem {
+    struct sl_matrix m;
+    uint8_t *w;
+    uint16_t *scale, *x16;
+    float *x, *bias, *residual;
+    size_t x_stride, stride; /* of x; of y and the residual */
+    float *y;                /* (MOST_N, stride) the products alone */
+    double *size;            /* the same: sums of magnitudes */
+    void *dev_w, *dev_scale, *dev_x, *dev_bias, *dev_residual;
+};
+
+/* Any byte is a weight; padding must be zeros (quant/matrix.h). */
+static void fill_packed(struct problem *p, struct test_random *rnd)
+{
+    const struct sl_matrix *m = &p->m;
+    uint32_t rows = sl_matrix_segment_rows(m), groups = sl_matrix_groups(m);
+    uint32_t blocks = sl_matrix_segment_blocks(m);
+    unsigned per = m->fmt == SL_FMT_INT4 ? 8 : 4;
+    uint32_t units = (m->cols + 7) / 8 * 8 / per;
+
+    for (size_t i = 0; i < sl_matrix_bytes(m); i++) {
+        uint32_t u = (uint32_t)(i / 64 % units), r = i % 64 / 4, k = i % 4;
+        uint32_t row = (uint32_t)(i / 64 / units) % blocks * 16 + r;
+        uint32_t c = u * per + k;
+        uint8_t b = (uint8_t)test_random_next(rnd);
+
+        if (per == 8 && (row >= rows || c >= m->cols))
+            b = (uint8_t)((b & 0xf0) | 8);
+        if (per == 8 && (row >= rows || c + 4 >= m->cols))
+            b = (uint8_t)((b & 0x0f) | 0x80);
+        if (per == 4 && (row >= rows || c >= m->cols))
+            b = 128;
+        p->w[i] = b;
+    }
+    for (size_t i = 0; i < sl_matrix_scale_bytes(m) / 2; i++) {
+        uint32_t row = (uint32_t)(i / 16 / groups) % blocks * 16 + i % 16;
+        float s = 0.002f * (1.5f + test_random_float(rnd));
+
+        p->scale[i] = sl_float_to_half(row < rows ? s : 0);
+    }
+}
+
+static void fill_floats(struct problem *p, struct test_random *rnd)
+{
+    for (size_t i = 0; i < (size_t)p->m.rows * p->m.cols; i++) {
+        float v = 0.05f * test_random_float(rnd);
+
+        if (p->m.fmt == SL_FMT_F16)
+            ((uint16_t *)p->w)[i] = sl_float_to_half(v);
+        else
+            ((float *)p->w)[i] = v;
+    }
+}
+
+static void *make(size_t n, size_t size)
+{
+    void *p = calloc(n ? n : 1, size);
+
+    assert_non_null(p);
+    return p;
+}
+
+/* y by kernels/ref, the sums of magnitudes from decoded rows. */
+static void solve(struct problem *p, const struct sl_kernels *ref)
+{
+    const struct sl_matrix *m = &p->m;
+    struct sl_acts acts = {
+        .n = MOST_N, .cols = m->cols, .x = p->x, .x_stride = p->x_stride};
+    uint32_t rows = sl_matrix_segment_rows(m);
+    float *row = make(m->cols, sizeof *row);
+
+    for (uint32_t s = 0; s < m->n_segments; s++) {
+        const uint8_t *w = p->w + sl_matrix_block_offset(m, s, 0);
+        const uint16_t *scale = p->scale + sl_matrix_scale_offset(m, s, 0) / 2;
+
+        ref->matmul[m->fmt][SL_ACT_F32](p->y + s * rows, p->stride, m, w, scale,
+                                        rows, &acts);
+        for (uint32_t r = 0; r < rows; r++) {
+            sl_matrix_decode_row(
+                row, m, w + sl_matrix_block_bytes(m, 0, r / 16),
+                scale + sl_matrix_scale_block_bytes(m, r / 16) / 2, r % 16);
+            for (size_t i = 0; i < MOST_N; i++) {
+                double sum = 0;
+
+                for (uint32_t c = 0; c < m->cols; c++)
+                    sum += fabs((double)row[c] *
+                                (double)p->x[i * p->x_stride + c]);
+                p->size[i * p->stride + s * rows + r] = sum;
+            }
+        }
+    }
+    free(row);
+}
+
+static void problem_init(struct problem *p, const struct sl_matrix *m,
+                         const struct sl_kernels *ref)
+{
+    struct test_random rnd = {m->rows * 977 + m->cols + m->group_cols};
+    struct sl_error err;
+
+    memset(p, 0, sizeof *p);
+    p->m = *m;
+    assert_ok(sl_matrix_check(m, &err), &err);
+    p->x_stride = (m->cols + 7) / 8 * 8 + 8;
+    p->stride = m->rows + 5;
+    p->w = make(sl_matrix_bytes(m), 1);
+    p->scale = make(sl_matrix_scale_bytes(m), 1);
+    p->x16 = make(MOST_N * p->x_stride, 2);
+    p->x = make(MOST_N * p->x_stride, sizeof *p->x);
+    p->bias = make(m->rows, sizeof *p->bias);
+    p->residual = make(MOST_N * p->stride, sizeof *p->residual);
+    p->y = make(MOST_N * p->stride, sizeof *p->y);
+    p->size = make(MOST_N * p->stride, sizeof *p->size);
+    if (sl_fmt_packed(m->fmt))
+        fill_packed(p, &rnd);
+    else
+        fill_floats(p, &rnd);
+    for (size_t i = 0; i < MOST_N; i++) {
+        size_t at = i * p->x_stride;
+
+        test_random_halves(&rnd, p->x16 + at, p->x + at, m->cols);
+        for (size_t c = m->cols; c < p->x_stride; c++)
+            p->x16[at + c] = 0x7e00; /* NaN */
+    }
+    for (uint32_t r = 0; r < m->rows; r++)
+        p->bias[r] = test_random_float(&rnd);
+    for (size_t i = 0; i < MOST_N * p->stride; i++)
+        p->residual[i] = test_random_float(&rnd);
+    solve(p, ref);
+    p->dev_w = test_cuda_up(p->w, sl_matrix_bytes(m));
+    p->dev_scale = test_cuda_up(p->scale, sl_matrix_scale_bytes(m));
+    p->dev_x = test_cuda_up(p->x16, MOST_N * p->x_stride * 2);
+    p->dev_bias = test_cuda_up(p->bias, m->rows * sizeof *p->bias);
+    p->dev_residual =
+        test_cuda_up(p->residual, MOST_N * p->stride * sizeof *p->residual);
+}
+
+static void problem_fini(struct problem *p)
+{
+    void *host[] = {p->w,    p->scale,    p->x16, p->x,
+                    p->bias, p->residual, p->y,   p->size};
+    void *dev[] = {p->dev_w, p->dev_scale, p->dev_x, p->dev_bias,
+                   p->dev_residual};
+
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        free(host[i]);
+    for (size_t i = 0; i < sizeof dev / sizeof *dev; i++)
+        test_cuda_free(dev[i]);
+}
+
+struct way {
+    uint32_t n, first, n_blocks;
+    enum sl_cuda_epilogue epilogue;
+    enum sl_cuda_type type;
+};
+
+/* The largest error that column `col` of position i may have before it is
+ * stored, and its value. */
+static double expect(const struct problem *p, const struct way *way, size_t i,
+                     uint32_t col, double *bound)
+{
+    double unit = ldexp(p->m.cols + 16.0, -24) +
+                  (way->n > SL_CUDA_SOME ? ldexp(1, -11) : 0);
+    size_t at = i * p->stride + col, second = at + p->m.rows / 2;
+    double a = (double)p->y[at] + (double)p->bias[col];
+    double ea = unit * p->size[at] + ldexp(fabs(a), -22), b, eb, phi;
+
+    *bound = ea;
+    switch (way->epilogue) {
+    case SL_CUDA_EPI_GEGLU:
+        b = (double)p->y[second] + (double)p->bias[col + p->m.rows / 2];
+        eb = unit * p->size[second] + ldexp(fabs(b), -20);
+        phi = b * 0.5 * erfc(-b / sqrt(2));
+        /* no slope of GELU is above 1.13 */
+        *bound = fabs(phi) * ea + 1.13 * eb * (fabs(a) + ea);
+        return a * phi;
+    case SL_CUDA_EPI_GELU_TANH:
+        *bound = 1.13 * ea + ldexp(fabs(a), -20);
+        b = sqrt(M_2_PI) * (a + 0.044715 * a * a * a);
+        return a / (1 + exp(-2 * b));
+    case SL_CUDA_EPI_RESIDUAL:
+        *bound += ldexp(1, -20);
+        return a + 1.5 * (double)p->residual[at];
+    default:
+        return a;
+    }
+}
+
+static void check(const struct problem *p, const struct way *way, const void *y,
+                  uint32_t rows_of_y)
+{
+    uint32_t rows = sl_matrix_segment_rows(&p->m);
+
+    for (size_t i = 0; i < way->n; i++) {
+        for (uint32_t c = 0; c < p->stride; c++) {
+            uint32_t block = c % rows / 16;
+            size_t at = i * p->stride + c;
+            double bound, v, is;
+
+            if (c >= rows_of_y || block < way->first ||
+                block >= way->first + way->n_blocks) {
+                if (way->type == SL_CUDA_F16)
+                    assert_int_equal(((const uint16_t *)y)[at], MARK16);
+                else
+                    assert_true(((const float *)y)[at] == MARK);
+                continue;
+            }
+            v = expect(p, way, i, c, &bound);
+            is = way->type == SL_CUDA_F16
+                     ? (double)sl_half_to_float(((const uint16_t *)y)[at])
+                     : (double)((const float *)y)[at];
+            if (way->type == SL_CUDA_F16)
+                bound += ldexp(fabs(v) + bound, -11) + ldexp(1, -25);
+            if (!(fabs(is - v) <= bound))
+                fail_msg("%s %u x %u, groups of %u, %u positions, epilogue %d, "
+                         "type %d: y[%zu][%u] = %g, should be %g +- %g",
+                         sl_fmt_name(p->m.fmt), p->m.rows, p->m.cols,
+                         p->m.group_cols, way->n, (int)way->epilogue,
+                         (int)way->type, i, c, is, v, bound);
+        }
+    }
+}
+
+static void run(struct test_cuda *t, const struct problem *p,
+                const struct way *way)
+{
+    const struct sl_matrix *m = &p->m;
+    size_t item = way->type == SL_CUDA_F16 ? 2 : 4, n = way->n * p->stride;
+    struct sl_cuda_matmul mm = {
+        .m = m,
+        .first_block = way->first,
+        .n_blocks = way->n_blocks,
+        .bias = p->dev_bias,
+        .epilogue = way->epilogue,
+        .alpha = 1.5f,
+        .residual = p->dev_residual,
+        .residual_stride = p->stride,
+    };
+    void *y = make(n, 4), *dev;
+    struct sl_error err;
+
+    for (uint32_t s = 0; s < m->n_segments; s++) {
+        mm.w[s] =
+            (uint8_t *)p->dev_w + sl_matrix_block_offset(m, s, way->first);
+        if (sl_fmt_packed(m->fmt))
+            mm.scale[s] = (uint16_t *)p->dev_scale +
+                          sl_matrix_scale_offset(m, s, way->first) / 2;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (item == 2)
+            ((uint16_t *)y)[i] = MARK16;
+        else
+            ((float *)y)[i] = MARK;
+    }
+    dev = test_cuda_up(y, n * item);
+    assert_ok(sl_cuda_matmul_run(&t->c, dev, p->stride, way->type, &mm,
+                                 p->dev_x, p->x_stride, way->n, &err),
+              &err);
+    test_cuda_down(t, y, dev, n * item);
+    check(p, way, y,
+          way->epilogue == SL_CUDA_EPI_GEGLU ? m->rows / 2 : m->rows);
+    free(y);
+    test_cuda_free(dev);
+}
+
+static const uint32_t counts[] = {1, 2, 3, 4, 5, 9, 20, 40, 70};
+
+/* All numbers of positions and epilogues, all blocks and the last alone. */
+static void run_all(struct test_cuda *t, const struct sl_matrix *m)
+{
+    uint32_t blocks = sl_matrix_segment_blocks(m);
+    struct problem p;
+
+    problem_init(&p, m, &t->ref);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        enum sl_cuda_epilogue by_turns[] = {
+            SL_CUDA_EPI_NONE, SL_CUDA_EPI_GELU_TANH, SL_CUDA_EPI_RESIDUAL};
+        struct way way = {
+            .n = counts[i],
+            .n_blocks = blocks,
+            .epilogue =
+                m->n_segments == 2 ? SL_CUDA_EPI_GEGLU : by_turns[i % 3],
+            .type = i % 2 ? SL_CUDA_F16 : SL_CUDA_F32,
+        };
+
+        run(t, &p, &way);
+        if (i % 3 != 1)
+            continue;
+        way.first = blocks - 1;
+        way.n_blocks = 1;
+        way.epilogue = SL_CUDA_EPI_NONE;
+        run(t, &p, &way);
+    }
+    problem_fini(&p);
+}
+
+#define WITH_BLAS (SL_CUDA_BLAS_BYTES + (8ull << 20))
+
+static void products_of_packed_matrices_are_those_of_the_reference(void **state)
+{
+    static const struct {
+        uint32_t rows, cols, n_segments, group_cols;
+    } sizes[] = {
+        {40, 264, 1, 64},  {32, 200, 1, 200}, {19, 100, 1, 32},
+        {76, 136, 2, 128}, {16, 72, 1, 24},   {21, 45, 1, 7},
+        {300, 24, 1, 24},  {96, 96, 2, 32},
+    };
+    struct test_cuda t;
+
+    test_cuda_open(&t, WITH_BLAS);
+    for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+        struct sl_matrix m = {
+            .fmt = i % 2 ? SL_FMT_INT8 : SL_FMT_INT4,
+            .rows = sizes[i / 2].rows,
+            .cols = sizes[i / 2].cols,
+            .n_segments = sizes[i / 2].n_segments,
+            .group_cols = sizes[i / 2].group_cols,
+        };
+
+        run_all(&t, &m);
+    }
+    test_cuda_close(&t);
+}
+
+static void products_of_float_matrices_are_those_of_the_reference(void **state)
+{
+    static const struct {
+        uint32_t rows, cols, n_segments;
+    } sizes[] = {{40, 264, 1}, {38, 104, 2}, {35, 45, 1}, {18, 12, 2}};
+    struct test_cuda t;
+
+    test_cuda_open(&t, WITH_BLAS);
+    for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+        struct sl_matrix m = {
+            .fmt = i % 2 ? SL_FMT_F16 : SL_FMT_F32,
+            .rows = sizes[i / 2].rows,
+            .cols = sizes[i / 2].cols,
+            .n_segments = sizes[i / 2].n_segments,
+        };
+
+        run_all(&t, &m);
+    }
+    test_cuda_close(&t);
+}
+
+static void long_rows_may_be_split_between_thread_blocks(void **state)
+{
+    static const uint32_t few[] = {6, 30, 64};
+    struct sl_matrix m = {SL_FMT_INT4, 48, 2080, 2, 64};
+    struct test_cuda t;
+    struct problem p;
+
+    test_cuda_open(&t, 1 << 20);
+    for (int fmt = SL_FMT_F16; fmt <= SL_FMT_INT4; fmt++) {
+        m.fmt = (enum sl_fmt)fmt;
+        m.group_cols = sl_fmt_packed(m.fmt) ? 64 : 0;
+        problem_init(&p, &m, &t.ref);
+        for (size_t i = 0; i < 3; i++) {
+            struct way way = {few[i], 0, 2, SL_CUDA_EPI_GEGLU, SL_CUDA_F32};
+
+            run(&t, &p, &way);
+            way.epilogue = SL_CUDA_EPI_RESIDUAL;
+            run(&t, &p, &way);
+        }
+        problem_fini(&p);
+    }
+    test_cuda_close(&t);
+}
+
+static void a_small_workspace_slows_and_changes_nothing_else(void **state)
+{
+    struct sl_matrix m = {SL_FMT_INT4, 150, 96, 1, 32};
+    struct way way = {MOST_N, 0, 10, SL_CUDA_EPI_NONE, SL_CUDA_F32};
+    struct test_cuda t;
+    struct problem p;
+
+    test_cuda_open(&t, 0);
+    problem_init(&p, &m, &t.ref);
+    run(&t, &p, &way);
+    assert_true(sl_cuda_matmul_workspace(&m, MOST_N) > SL_CUDA_BLAS_BYTES);
+    /* 128 rows at a time, of 150 */
+    test_cuda_set_workspace(&t, SL_CUDA_BLAS_BYTES + (4ull << 20));
+    t.c.workspace_bytes = 128 * (2 * 96 + 4 * MOST_N) + 512;
+    run(&t, &p, &way);
+    problem_fini(&p);
+    test_cuda_close(&t);
+}
+
+/* What overflows FP16 is clamped, and stays finite in FP32. */
+static void large_results_are_clamped_when_stored_as_f16(void **state)
+{
+    struct sl_matrix m = {SL_FMT_F32, 16, 8, 1, 0};
+    struct test_cuda t;
+    float w[16 * 8] = {0}, y[16];
+    uint16_t x[8], half[16];
+    struct sl_error err;
+    struct sl_cuda_matmul mm = {.m = &m, .n_blocks = 1};
+    void *dev_w, *dev_x, *dev_y;
+
+    test_cuda_open(&t, 0);
+    for (size_t i = 0; i < 8; i++)
+        x[i] = sl_float_to_half(60000);
+    for (size_t r = 0; r < 16; r++)
+        w[r * 8 + r % 8] = r % 2 ? -3.0f : 3.0f;
+    dev_w = test_cuda_up(w, sizeof w);
+    dev_x = test_cuda_up(x, sizeof x);
+    dev_y = test_cuda_up(y, sizeof y);
+    mm.w[0] = dev_w;
+    assert_ok(sl_cuda_matmul_run(&t.c, dev_y, 16, SL_CUDA_F16, &mm, dev_x, 8, 1,
+                                 &err),
+              &err);
+    test_cuda_down(&t, half, dev_y, sizeof half);
+    for (size_t r = 0; r < 16; r++)
+        assert_int_equal(half[r], r % 2 ? 0xfbff : 0x7bff);
+    test_cuda_free(dev_w);
+    test_cuda_free(dev_x);
+    test_cuda_free(dev_y);
+    test_cuda_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            products_of_packed_matrices_are_those_of_the_reference),
+        cmocka_unit_test(products_of_float_matrices_are_those_of_the_reference),
+        cmocka_unit_test(long_rows_may_be_split_between_thread_blocks),
+        cmocka_unit_test(a_small_workspace_slows_and_changes_nothing_else),
+        cmocka_unit_test(large_results_are_clamped_when_stored_as_f16),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,333 @@
+/*
+ * LayerNorm, embedding and the largest values on a CUDA device, and launches
+ * that the device refuses.
+ */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef CUDA_SIM
+#include "kernels/cudasim/cudasim.h"
+#endif
+#include "src/base/half.h"
+#include "tests/cuda_support.h"
+
+static void *make(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+
+    assert_non_null(p);
+    return p;
+}
+
+/* --- LayerNorm ----------------------------------------------------------- */
+
+/* Sums of h values are off by h * 2^-24 of their magnitudes; what is left is
+ * the rounding of the result. */
+static void norm_case(struct test_cuda *t, uint32_t h, bool rows)
+{
+    static const uint32_t picked[] = {4, 1, 1};
+    uint32_t n_x = 5, n = rows ? 3 : 5;
+    size_t stride = (h + 7) / 8 * 8;
+    struct test_random rnd = {h};
+    float *x = make((size_t)n_x * h, 4), *w = make(h, 4), *b = make(h, 4);
+    float *y = make((size_t)n * h, 4), *ref = make(h, 4);
+    uint16_t *y16 = make(n * stride, 2);
+    void *dev_x, *dev_w, *dev_b, *dev_y, *dev_y16, *dev_rows;
+    struct sl_error err;
+
+    for (size_t i = 0; i < (size_t)n_x * h; i++)
+        x[i] = 30 * test_random_float(&rnd) *
+               (test_random_next(&rnd) % 64 ? 1 : 100);
+    for (uint32_t i = 0; i < h; i++) {
+        w[i] = test_random_float(&rnd);
+        b[i] = test_random_float(&rnd);
+    }
+    dev_x = test_cuda_up(x, (size_t)n_x * h * 4);
+    dev_w = test_cuda_up(w, h * sizeof *w);
+    dev_b = test_cuda_up(b, h * sizeof *b);
+    dev_y = test_cuda_up(y, (size_t)n * h * 4);
+    dev_y16 = test_cuda_up(y16, n * stride * 2);
+    dev_rows = test_cuda_up(picked, sizeof picked);
+    assert_ok(sl_cuda_layer_norm(&t->c, dev_y16, stride, dev_y, dev_x, dev_w,
+                                 dev_b, rows ? dev_rows : NULL, n, h, 1e-5f,
+                                 &err),
+              &err);
+    test_cuda_down(t, y, dev_y, (size_t)n * h * 4);
+    test_cuda_down(t, y16, dev_y16, n * stride * 2);
+    for (uint32_t i = 0; i < n; i++) {
+        t->ref.layer_norm(ref, x + (size_t)(rows ? picked[i] : i) * h, w, b, h,
+                          1e-5f);
+        for (uint32_t c = 0; c < h; c++) {
+            double v = (double)ref[c], is = (double)y[(size_t)i * h + c];
+            double is16 = (double)sl_half_to_float(y16[i * stride + c]);
+            double bound = ldexp(8 + fabs(v), -20);
+
+            assert_true(fabs(is - v) <= bound);
+            assert_true(fabs(is16 - v) <= bound + ldexp(fabs(v), -11));
+        }
+    }
+    test_cuda_free(dev_x);
+    test_cuda_free(dev_w);
+    test_cuda_free(dev_b);
+    test_cuda_free(dev_y);
+    test_cuda_free(dev_y16);
+    test_cuda_free(dev_rows);
+    free(x);
+    free(w);
+    free(b);
+    free(y);
+    free(ref);
+    free(y16);
+}
+
+static void rows_are_normed(void **state)
+{
+    struct test_cuda t;
+
+    test_cuda_open(&t, 0);
+    norm_case(&t, 256, false);
+    norm_case(&t, 2501, true);
+    norm_case(&t, 24, true);
+    test_cuda_close(&t);
+}
+
+/* --- embedding ----------------------------------------------------------- */
+
+static void embedding_case(struct test_cuda *t, enum sl_fmt fmt)
+{
+    struct sl_matrix m = {fmt, 50, 44, 1, sl_fmt_packed(fmt) ? 16 : 0};
+    const int32_t ids[] = {49, 0, 17, 15, 32, 16};
+    struct test_random rnd = {fmt};
+    size_t w_bytes = sl_matrix_bytes(&m), n_scale = sl_matrix_scale_bytes(&m);
+    uint8_t *w = make(w_bytes, 1);
+    uint16_t *scale = make(n_scale + 2, 1);
+    float x[6][44], row[44];
+    struct sl_cuda_matmul mm = {.m = &m, .first_block = 1, .n_blocks = 3};
+    void *dev_w, *dev_scale, *dev_x, *dev_ids;
+    struct sl_error err;
+
+    for (size_t i = 0; i < w_bytes; i++) /* finite as floats, too */
+        w[i] = (uint8_t)(test_random_next(&rnd) & 0x3b);
+    for (size_t i = 0; i < n_scale / 2; i++)
+        scale[i] = sl_float_to_half(test_random_float(&rnd));
+    for (size_t i = 0; i < 6; i++)
+        for (size_t c = 0; c < 44; c++)
+            x[i][c] = -1;
+    dev_w = test_cuda_up(w, w_bytes);
+    dev_scale = test_cuda_up(scale, n_scale);
+    dev_x = test_cuda_up(x, sizeof x);
+    dev_ids = test_cuda_up(ids, sizeof ids);
+    mm.w[0] = (uint8_t *)dev_w + sl_matrix_block_offset(&m, 0, 1);
+    if (dev_scale != NULL)
+        mm.scale[0] =
+            (uint16_t *)dev_scale + sl_matrix_scale_offset(&m, 0, 1) / 2;
+    assert_ok(sl_cuda_embed(&t->c, dev_x, &mm, dev_ids, 6, &err), &err);
+    test_cuda_down(t, x, dev_x, sizeof x);
+    for (size_t i = 0; i < 6; i++) {
+        uint32_t id = (uint32_t)ids[i];
+
+        sl_matrix_decode_row(
+            row, &m, w + sl_matrix_block_offset(&m, 0, id / 16),
+            scale + sl_matrix_scale_offset(&m, 0, id / 16) / 2, id % 16);
+        for (size_t c = 0; c < 44; c++)
+            assert_true(x[i][c] == (id < 16 ? -1 : row[c]));
+    }
+    test_cuda_free(dev_w);
+    test_cuda_free(dev_scale);
+    test_cuda_free(dev_x);
+    test_cuda_free(dev_ids);
+    free(w);
+    free(scale);
+}
+
+static void rows_are_looked_up_where_a_part_has_them(void **state)
+{
+    struct test_cuda t;
+
+    test_cuda_open(&t, 0);
+    for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++)
+        embedding_case(&t, (enum sl_fmt)fmt);
+    test_cuda_close(&t);
+}
+
+/* --- the largest --------------------------------------------------------- */
+
+static bool before(const float *x, uint32_t a, uint32_t b)
+{
+    if (isnan(x[a]) || isnan(x[b]))
+        return isnan(x[a]) == isnan(x[b]) ? a < b : isnan(x[b]);
+    return x[a] == x[b] ? a < b : x[a] > x[b];
+}
+
+static void top_case(struct test_cuda *t, uint32_t cols, uint32_t k)
+{
+    struct test_random rnd = {cols + k};
+    uint32_t n = 3;
+    float *x = make((size_t)n * (cols + 1), 4), *value = make((size_t)n * k, 4);
+    uint32_t *index = make((size_t)n * k, 4);
+    void *dev_x, *dev_value, *dev_index;
+    struct sl_error err;
+
+    for (size_t i = 0; i < (size_t)n * (cols + 1); i++) {
+        uint32_t kind = test_random_next(&rnd) % 20;
+
+        x[i] = test_random_float(&rnd) * 10;
+        if (kind < 6) /* many equal ones, zeros of both signs among them */
+            x[i] = kind < 3 ? floorf(x[i]) : -0.0f * x[i];
+        else if (kind == 6)
+            x[i] = NAN;
+        else if (kind == 7)
+            x[i] = -INFINITY;
+    }
+    dev_x = test_cuda_up(x, (size_t)n * (cols + 1) * 4);
+    dev_value = test_cuda_up(value, (size_t)n * k * 4);
+    dev_index = test_cuda_up(index, (size_t)n * k * 4);
+    assert_ok(sl_cuda_top_k(&t->c, dev_index, dev_value, dev_x, cols + 1, cols,
+                            n, k, &err),
+              &err);
+    test_cuda_down(t, value, dev_value, (size_t)n * k * 4);
+    test_cuda_down(t, index, dev_index, (size_t)n * k * 4);
+    for (uint32_t i = 0; i < n; i++) {
+        const float *row = x + (size_t)i * (cols + 1);
+
+        for (uint32_t j = 0; j < k; j++) {
+            uint32_t at = index[i * k + j], rank = 0;
+
+            assert_true(at < cols);
+            for (uint32_t c = 0; c < cols; c++)
+                rank += before(row, c, at);
+            assert_int_equal(rank, j);
+            assert_memory_equal(&value[i * k + j], &row[at], sizeof(float));
+        }
+    }
+    test_cuda_free(dev_x);
+    test_cuda_free(dev_value);
+    test_cuda_free(dev_index);
+    free(x);
+    free(value);
+    free(index);
+}
+
+static void the_largest_values_come_in_order(void **state)
+{
+    struct test_cuda t;
+    struct sl_error err;
+
+    test_cuda_open(&t, 0);
+    top_case(&t, 5000, 1);
+    top_case(&t, 5000, 40);
+    top_case(&t, 1500, 1024);
+    top_case(&t, 33, 33);
+    top_case(&t, 1, 1);
+    assert_int_equal(sl_cuda_top_k(&t.c, NULL, NULL, NULL, 5, 5, 1, 6, &err),
+                     -1);
+    test_cuda_close(&t);
+}
+
+/* --- refused launches ---------------------------------------------------- */
+
+#ifdef CUDA_SIM
+/* Weights, inputs and outputs are zeros: only what is called counts. */
+struct everything {
+    struct test_cuda t;
+    void *zeros; /* 1 MiB */
+};
+
+static int run_everything(struct everything *e, struct sl_error *err)
+{
+    static const struct sl_cuda_item items[] = {{0, 1, 600}, {1, 16, 30}};
+    const struct sl_cuda *c = &e->t.c;
+    struct sl_matrix m = {SL_FMT_INT4, 16, 32, 1, 32};
+    struct sl_cuda_matmul mm = {.m = &m, .n_blocks = 1};
+    uint16_t *z = e->zeros;
+    float *y = (float *)(z + (1 << 18));
+    struct sl_cuda_kv kv = {z, z, 512, 1, 32};
+    struct sl_cuda_rows rows = {.n = 17, .items = items, .n_items = 2};
+
+    rows.position = rows.n_keys = rows.table = rows.pages = e->zeros;
+    rows.cos = rows.sin = e->zeros;
+    mm.w[0] = z;
+    mm.scale[0] = z;
+    for (uint32_t n = 2; n < 80; n *= 6) {
+        if (sl_cuda_matmul_run(c, y, 16, SL_CUDA_F32, &mm, z, 32, n, err) != 0)
+            return -1;
+    }
+    m.cols = 4096;
+    if (sl_cuda_matmul_run(c, y, 16, SL_CUDA_F32, &mm, z, 4096, 12, err) != 0)
+        return -1;
+    m.cols = m.group_cols = 6;
+    if (sl_cuda_layer_norm(c, z, 32, NULL, (float *)z, (float *)z, (float *)z,
+                           NULL, 2, 32, 1e-5f, err) != 0 ||
+        sl_cuda_rope_store(c, (uint16_t *)y, 32, &kv, z, 96, SL_CUDA_F32, &rows,
+                           false, err) != 0 ||
+        sl_cuda_attend(c, (uint16_t *)y, 32, z, 32, &kv, &rows, err) != 0 ||
+        sl_cuda_embed(c, y, &mm, (const int32_t *)z, 2, err) != 0 ||
+        sl_cuda_top_k(c, (uint32_t *)y, NULL, (float *)z, 64, 64, 2, 1, err) !=
+            0)
+        return -1;
+    return sl_cuda_top_k(c, (uint32_t *)y, NULL, (float *)z, 64, 64, 2, 3, err);
+}
+
+static void a_refused_call_is_an_error_and_nothing_hangs(void **state)
+{
+    static const char *const calls[] = {"cudaLaunchKernel", "cublasGemmEx"};
+    struct everything e;
+    struct sl_error err;
+    void *zeros = make(1, 1 << 20);
+
+    test_cuda_open(&e.t, SL_CUDA_BLAS_BYTES + (8 << 20));
+    e.zeros = test_cuda_up(zeros, 1 << 20);
+    free(zeros);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t n = 1;
+
+        for (;; n++) {
+            cudasim_fail(calls[i], n, cudaErrorLaunchOutOfResources);
+            err.msg[0] = '\0';
+            if (run_everything(&e, &err) == 0)
+                break;
+            assert_int_equal(err.code, SL_ERR_IO);
+            assert_true(err.msg[0] != '\0');
+        }
+        cudasim_fail(calls[i], 0, cudaSuccess);
+        assert_true(n > (i == 0 ? 12 : 1));
+    }
+    test_cuda_free(e.zeros);
+    test_cuda_close(&e.t);
+}
+
+static void without_cublas_products_go_on_and_a_note_says_so(void **state)
+{
+    struct everything e;
+    struct sl_error err;
+    void *zeros = make(1, 1 << 20);
+
+    cudasim_fail("cublasCreate", 1, cudaErrorMemoryAllocation);
+    test_cuda_open(&e.t, 8 << 20);
+    assert_null(e.t.c.blas);
+    assert_non_null(strstr(e.t.c.note, "cuBLAS"));
+    e.zeros = test_cuda_up(zeros, 1 << 20);
+    free(zeros);
+    assert_ok(run_everything(&e, &err), &err);
+    test_cuda_free(e.zeros);
+    test_cuda_close(&e.t);
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_normed),
+        cmocka_unit_test(rows_are_looked_up_where_a_part_has_them),
+        cmocka_unit_test(the_largest_values_come_in_order),
+#ifdef CUDA_SIM
+        cmocka_unit_test(a_refused_call_is_an_error_and_nothing_hangs),
+        cmocka_unit_test(without_cublas_products_go_on_and_a_note_says_so),
+#endif
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
