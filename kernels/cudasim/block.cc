@@ -102,6 +102,7 @@ void cudasim_stop(const char *format, ...)
     snprintf(text, sizeof text, "%s %s", thread_name(name, sizeof name, t),
              said);
     fail_block(t->block, text);
+    sim_release(&t->block->end);
     for (;;)
         sim_fiber_switch(t->fiber, t->block->scheduler);
 }
@@ -111,6 +112,7 @@ void cudasim_stop(const char *format, ...)
 static void park(struct sim_thread *t, enum sim_state state)
 {
     t->state = state;
+    sim_release(&t->block->end); /* in case it is never continued */
     sim_fiber_switch(t->fiber, t->block->scheduler);
 }
 

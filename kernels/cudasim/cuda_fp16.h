@@ -13,7 +13,6 @@ struct __half {
     unsigned short x;
 };
 typedef struct __half __half;
-typedef struct __half half;
 
 #else
 
@@ -74,12 +73,10 @@ struct __attribute__((aligned(2))) __half {
         return cudasim_to_float(x);
     }
 };
-typedef __half half;
 
 struct __attribute__((aligned(4))) __half2 {
     __half x, y;
 };
-typedef __half2 half2;
 
 struct __half_raw {
     unsigned short x;

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <cuda_runtime_api.h>
@@ -22,8 +23,9 @@ struct cudasim_kernel {
     virtual void run() const = 0; /* as one thread */
 
     const void *function;
-    const void *arguments;
-    size_t argument_bytes;
+    /* Pointers among the arguments, and what else may be some. */
+    const void *pointers[64];
+    size_t n_pointers = 0;
 };
 
 template <class... A> struct cudasim_kernel_of final : cudasim_kernel {
@@ -35,13 +37,37 @@ template <class... A> struct cudasim_kernel_of final : cudasim_kernel {
         : kernel(k), values(*static_cast<A *>(args[I])...)
     {
         function = reinterpret_cast<const void *>(k);
-        arguments = &values;
-        argument_bytes = sizeof...(A) ? sizeof values : 0;
+        (note(std::get<I>(values)), ...);
     }
 
     void run() const override
     {
         std::apply(kernel, values);
+    }
+
+    void add(const void *p)
+    {
+        if (n_pointers < sizeof pointers / sizeof *pointers)
+            pointers[n_pointers++] = p;
+    }
+
+    /* Of structures with padding nothing is known: it may look like one. */
+    template <class T> void note(const T &value)
+    {
+        if constexpr (std::is_pointer_v<T>) {
+            add(reinterpret_cast<const void *>(value));
+        } else if constexpr (std::is_class_v<T> &&
+                             std::has_unique_object_representations_v<T>) {
+            const void *word;
+
+            for (size_t i = 0; i + sizeof word <= sizeof value;
+                 i += sizeof word) {
+                __builtin_memcpy(&word,
+                                 reinterpret_cast<const char *>(&value) + i,
+                                 sizeof word);
+                add(word);
+            }
+        }
     }
 };
 

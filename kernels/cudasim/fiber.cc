@@ -196,6 +196,10 @@ void sim_fiber_start(struct sim_fiber *fiber, void *arg,
 
 void sim_fiber_abandon(struct sim_fiber *f)
 {
+#ifdef CUDASIM_TSAN /* which has a stack of its own for each */
+    __tsan_destroy_fiber(f->tsan);
+    f->tsan = __tsan_create_fiber(0);
+#endif
     ASAN_UNPOISON_MEMORY_REGION(f->bottom, f->bytes);
     rewind_stack(f);
 }

@@ -132,30 +132,26 @@ cudaError_t sim_check_range(const char *what, const void *p, size_t bytes,
     return cudaSuccess;
 }
 
-/* A word that is the address of mapped host memory can hardly be anything
- * else. Not with sanitizers, whose shadows cover much of what numbers say. */
+/* An address that is mapped is hardly anything else. Not with sanitizers,
+ * whose shadows cover much of what numbers may look like. */
 cudaError_t sim_check_arguments(const cudasim_kernel *kernel)
 {
 #if !defined(CUDASIM_ASAN) && !defined(CUDASIM_TSAN)
-    const char *bytes = static_cast<const char *>(kernel->arguments);
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 
-    for (size_t i = 0; i + sizeof(uintptr_t) <= kernel->argument_bytes;
-         i += sizeof(uintptr_t)) {
-        uintptr_t word;
+    for (size_t i = 0; i < kernel->n_pointers; i++) {
+        uintptr_t at = reinterpret_cast<uintptr_t>(kernel->pointers[i]);
         unsigned char there;
         size_t room;
 
-        memcpy(&word, bytes + i, sizeof word);
-        if (word < (uintptr_t)1 << 44 || word >> 47 ||
-            sim_place_of(reinterpret_cast<void *>(word), &room) != SIM_HOST)
+        if (at < page || at >> 47 ||
+            sim_place_of(kernel->pointers[i], &room) != SIM_HOST)
             continue;
-        if (mincore(reinterpret_cast<void *>(word / page * page), 1, &there) ==
-            0)
+        if (mincore(reinterpret_cast<void *>(at / page * page), 1, &there) == 0)
             return sim_refuse(cudaErrorInvalidValue,
                               "cudaLaunchKernel: %p among the arguments is "
                               "host memory that is not pinned",
-                              reinterpret_cast<void *>(word));
+                              kernel->pointers[i]);
     }
 #else
     (void)kernel;

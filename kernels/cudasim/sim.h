@@ -205,10 +205,9 @@ bool sim_is_shared(const void *p, size_t bytes);
 
 /* A cp.async that has not been waited for. */
 struct sim_async {
-    void *dst;
-    const void *src;
-    size_t bytes;
-    unsigned group;
+    void *shared;
+    const void *from;
+    unsigned bytes, group;
 };
 /* Of the running thread; *group is the one that is being filled. */
 std::vector<sim_async> *sim_async_copies(unsigned **group);
