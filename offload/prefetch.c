@@ -49,23 +49,28 @@ static bool begin_slab(struct sl_stream *st)
     pthread_mutex_lock(&st->mutex);
     for (size_t i = 0; i < plan->n_slabs && p == NULL; i++) {
         size_t slab = c->next_slab;
-        bool streamed = plan->home[slab] == SL_HOME_DISK;
+        bool ring = sl_stream_in_ring(plan, slab, c->cycle);
 
-        p = &st->places[streamed ? c->next_slot : st->place_of[slab]];
-        if (p->state == SL_PLACE_EMPTY) {
-            p->state = SL_PLACE_LOADING;
-            p->slab = slab;
-            p->missing_bytes = sl_slab_load_bytes(&st->config.slabs[slab]);
-            if (streamed)
-                c->next_slot = (c->next_slot + 1) % plan->n_slots;
-        } else {
+        if (ring)
+            p = &st->places[c->next_slot];
+        else if (plan->home[slab] == SL_HOME_RAM)
+            p = &st->places[st->place_of[slab]];
+        if (p != NULL && p->state != SL_PLACE_EMPTY) {
             p = NULL;
-            if (streamed) {
+            if (ring) {
                 st->starved = true;
                 break;
             }
         }
+        if (p != NULL) {
+            p->state = SL_PLACE_LOADING;
+            p->slab = slab;
+            p->missing_bytes = sl_slab_load_bytes(&st->config.slabs[slab]);
+            if (ring)
+                c->next_slot = (c->next_slot + 1) % plan->n_slots;
+        }
         c->next_slab = (slab + 1) % plan->n_slabs;
+        c->cycle += c->next_slab == 0;
     }
     pthread_mutex_unlock(&st->mutex);
     if (p == NULL)
@@ -211,7 +216,8 @@ static void complete(struct sl_stream *st, struct sl_request *q)
     p->missing_bytes -= q->bytes;
     if (p->missing_bytes == 0) {
         p->state = SL_PLACE_READY;
-        sl_clock_signal(st->config.clock, &st->ready);
+        st->news++;
+        sl_clock_broadcast(st->config.clock, &st->ready);
     }
     pthread_mutex_unlock(&st->mutex);
 }
@@ -289,11 +295,7 @@ static void report(struct sl_stream *st, const struct sl_error *failure)
     while (in_flight(st) && !stopped(st))
         if (collect(st, true, &failed, &later) != 0)
             break;
-    pthread_mutex_lock(&st->mutex);
-    st->failed = true;
-    st->failure = *failure;
-    sl_clock_signal(st->config.clock, &st->ready);
-    pthread_mutex_unlock(&st->mutex);
+    sl_stream_fail(st, failure);
 }
 
 void *sl_prefetch_main(void *arg)

@@ -5,12 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "offload/device.h"
 #include "offload/stream_impl.h"
+#include "src/base/bytes.h"
 
 #define STACK_BYTES (256u << 10)
 /* Of the stack, what the reader really touches (counted generously), and
    what malloc keeps around small objects. */
 #define SLACK_BYTES (64u << 10)
+
+/* Where not all residents can be pinned, half of them are tried, and so on. */
+#define PIN_HALVINGS 4u
 
 /* Most devices split larger reads anyway, and smaller ones let a slab be ready
    sooner. */
@@ -30,6 +35,10 @@ static void stream_free(struct sl_stream *st)
 {
     if (st->io != NULL)
         st->io->ops->close(st->io);
+    if (st->stats.pinned_ring_bytes > 0)
+        st->config.device->ops->unpin(st->config.device, st->ring.base);
+    if (st->stats.pinned_resident_bytes > 0)
+        st->config.device->ops->unpin(st->config.device, st->residents.base);
     sl_region_fini(&st->ring);
     sl_region_fini(&st->residents);
     pthread_mutex_destroy(&st->mutex);
@@ -54,6 +63,32 @@ static void place_memory(struct sl_stream *st)
         if (plan->home[i] == SL_HOME_RAM)
             to->resident(to->arg, i, st->places[st->place_of[i]].base);
     }
+}
+
+/* The next slab of the ring's order; slots go round likewise. */
+static void advance(const struct sl_stream *st, struct sl_ring_at *at)
+{
+    const struct sl_plan *plan = st->config.plan;
+
+    if (at->found)
+        at->slot = (at->slot + 1) % plan->n_slots;
+    at->found = false;
+    for (size_t i = 0; i < plan->n_slabs && !at->found; i++) {
+        if (++at->slab >= plan->n_slabs) {
+            at->slab = 0;
+            at->cycle++;
+        }
+        at->found = sl_stream_in_ring(plan, at->slab, at->cycle);
+    }
+}
+
+/* The first slab that goes through the ring. */
+static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at)
+{
+    *at = (struct sl_ring_at){.slab = 0};
+    at->found = sl_stream_in_ring(st->config.plan, 0, 0);
+    if (!at->found)
+        advance(st, at);
 }
 
 /* Gives every slot and every resident its memory. */
@@ -87,7 +122,60 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     }
     assert(at == plan->resident_bytes);
     place_memory(st);
+    begin_ring(st, &st->get);
+    begin_ring(st, &st->put);
     return 0;
+}
+
+/* The most bytes of whole residents, from the first on, within a limit: a
+ * copy may not begin in pinned memory and end beyond it. */
+static uint64_t whole_residents(const struct sl_stream *st, uint64_t limit)
+{
+    const struct sl_plan *plan = st->config.plan;
+    uint64_t at = 0;
+
+    for (size_t i = 0; i < plan->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&st->config.slabs[i]);
+
+        if (plan->home[i] != SL_HOME_RAM)
+            continue;
+        if (bytes > limit - at)
+            break;
+        at += bytes;
+    }
+    return at;
+}
+
+/* Pins the ring, and as many of the residents as may be: drivers and
+ * containers limit it. What is not pinned is copied all the same. */
+static void pin(struct sl_stream *st)
+{
+    struct sl_device *dev = st->config.device;
+    struct sl_stream_stats *stats = &st->stats;
+    uint64_t ring = st->ring.bytes, residents = st->residents.bytes;
+    struct sl_error err = {.code = SL_OK};
+    char have[SL_SIZE_TEXT], want[SL_SIZE_TEXT];
+
+    if (ring > 0 && dev->ops->pin(dev, st->ring.base, ring, &err) == 0)
+        stats->pinned_ring_bytes = ring;
+    for (unsigned i = 0; i <= PIN_HALVINGS; i++) {
+        uint64_t bytes = whole_residents(st, residents >> i);
+
+        if (bytes == 0 ||
+            dev->ops->pin(dev, st->residents.base, bytes, &err) != 0)
+            continue;
+        stats->pinned_resident_bytes = bytes;
+        break;
+    }
+    if (stats->pinned_ring_bytes + stats->pinned_resident_bytes <
+        ring + residents)
+        sl_log(st->config.log, SL_LOG_WARN,
+               "%s: %s of %s are pinned, copies of the rest to the GPU are "
+               "slower",
+               err.msg,
+               sl_size_format(have, stats->pinned_ring_bytes +
+                                        stats->pinned_resident_bytes),
+               sl_size_format(want, ring + residents));
 }
 
 static int open_reader(struct sl_stream *st, struct sl_error *err)
@@ -171,7 +259,15 @@ int sl_stream_open(struct sl_stream **stream,
     pthread_cond_init(&st->ready, NULL);
     st->config = *config;
     settle(&st->config);
-    if (place_slabs(st, err) != 0 || open_reader(st, err) != 0 ||
+    if (place_slabs(st, err) != 0) {
+        stream_free(st);
+        return -1;
+    }
+    /* Before the reader registers the ring with the kernel: memory that is
+       pinned first can be registered, the reverse fails on some. */
+    if (config->device != NULL)
+        pin(st);
+    if (open_reader(st, err) != 0 ||
         make_requests(st, st->config.depth, err) != 0 ||
         start_thread(st, err) != 0) {
         stream_free(st);
@@ -191,25 +287,6 @@ void sl_stream_close(struct sl_stream *st)
     st->io->ops->wake(st->io);
     sl_clock_join(st->config.clock, st->thread);
     stream_free(st);
-}
-
-static bool streamed(const struct sl_stream *st, size_t slab)
-{
-    return st->config.plan->home[slab] == SL_HOME_DISK;
-}
-
-static struct sl_place *place_for(struct sl_stream *st, size_t slab,
-                                  uint32_t slot)
-{
-    return &st->places[streamed(st, slab) ? slot : st->place_of[slab]];
-}
-
-/* The slab after this one in the cycle; slots go round likewise. */
-static void advance(const struct sl_stream *st, size_t *slab, uint32_t *slot)
-{
-    if (streamed(st, *slab))
-        *slot = (*slot + 1) % st->config.plan->n_slots;
-    *slab = (*slab + 1) % st->config.plan->n_slabs;
 }
 
 /* Waits for the place to be filled; called and returns with the mutex. */
@@ -238,19 +315,38 @@ static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
     return -1;
 }
 
-int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
-                  struct sl_error *err)
+/* The place of a slab that is asked for; NULL when it is not its turn. */
+static struct sl_place *find_place(struct sl_stream *st, size_t slab,
+                                   struct sl_error *err)
 {
-    struct sl_place *p;
+    const struct sl_plan *plan = st->config.plan;
+
+    if (slab < plan->n_slabs && plan->home[slab] == SL_HOME_RAM)
+        return &st->places[st->place_of[slab]];
+    if (st->get.found && slab == st->get.slab)
+        return &st->places[st->get.slot];
+    sl_fail(err, SL_ERR_INTERNAL, "slab %zu asked for, but slab %zu is next",
+            slab, st->get.slab);
+    return NULL;
+}
+
+/* Takes a slab, once it is there if `wait`. Returns 1 when it was taken. */
+static int take(struct sl_stream *st, size_t slab, bool wait,
+                const uint8_t **base, struct sl_error *err)
+{
+    struct sl_place *p = find_place(st, slab, err);
+    bool ring;
     int rc;
 
-    if (slab >= st->config.plan->n_slabs || slab != st->get_slab)
-        return sl_fail(err, SL_ERR_INTERNAL,
-                       "slab %zu asked for, but slab %zu is next", slab,
-                       st->get_slab);
-    p = place_for(st, slab, st->get_slot);
+    if (p == NULL)
+        return -1;
+    ring = st->config.plan->home[slab] != SL_HOME_RAM;
     pthread_mutex_lock(&st->mutex);
-    if (p->state == SL_PLACE_HELD) {
+    if (!wait && p->state != SL_PLACE_READY && !st->failed) {
+        pthread_mutex_unlock(&st->mutex);
+        return 0;
+    }
+    if (p->state == SL_PLACE_HELD && !st->failed) {
         pthread_mutex_unlock(&st->mutex);
         return sl_fail(err, SL_ERR_INTERNAL,
                        "slab %zu asked for while slab %zu holds its place",
@@ -258,31 +354,87 @@ int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
     }
     rc = wait_ready(st, p, slab, err);
     if (rc == 0) {
-        p->state = SL_PLACE_HELD;
         *base = p->base;
+        if (ring)
+            p->state = SL_PLACE_HELD;
     }
     pthread_mutex_unlock(&st->mutex);
-    if (rc == 0)
-        advance(st, &st->get_slab, &st->get_slot);
-    return rc;
+    if (rc != 0)
+        return -1;
+    if (ring)
+        advance(st, &st->get);
+    return 1;
+}
+
+int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
+                  struct sl_error *err)
+{
+    return take(st, slab, true, base, err) == 1 ? 0 : -1;
+}
+
+int sl_stream_try(struct sl_stream *st, size_t slab, const uint8_t **base,
+                  struct sl_error *err)
+{
+    return take(st, slab, false, base, err);
 }
 
 void sl_stream_put(struct sl_stream *st, size_t slab)
 {
-    struct sl_place *p = place_for(st, slab, st->put_slot);
+    struct sl_place *p;
     bool wake;
 
-    assert(slab == st->put_slab);
+    if (st->config.plan->home[slab] == SL_HOME_RAM)
+        return;
+    assert(st->put.found && slab == st->put.slab);
+    p = &st->places[st->put.slot];
     pthread_mutex_lock(&st->mutex);
     assert(p->state == SL_PLACE_HELD && p->slab == slab);
-    p->state = streamed(st, slab) ? SL_PLACE_EMPTY : SL_PLACE_READY;
-    wake = st->starved && p->state == SL_PLACE_EMPTY;
-    if (wake)
-        st->starved = false;
+    p->state = SL_PLACE_EMPTY;
+    wake = st->starved;
+    st->starved = false;
     pthread_mutex_unlock(&st->mutex);
     if (wake)
         st->io->ops->wake(st->io);
-    advance(st, &st->put_slab, &st->put_slot);
+    advance(st, &st->put);
+}
+
+/* --- for those who wait for more than one thing --------------------------- */
+
+uint64_t sl_stream_news(struct sl_stream *st)
+{
+    uint64_t news;
+
+    pthread_mutex_lock(&st->mutex);
+    news = st->news;
+    pthread_mutex_unlock(&st->mutex);
+    return news;
+}
+
+void sl_stream_await_news(struct sl_stream *st, uint64_t seen)
+{
+    pthread_mutex_lock(&st->mutex);
+    while (st->news == seen)
+        sl_clock_wait(st->config.clock, &st->ready, &st->mutex);
+    pthread_mutex_unlock(&st->mutex);
+}
+
+void sl_stream_poke(struct sl_stream *st)
+{
+    pthread_mutex_lock(&st->mutex);
+    st->news++;
+    sl_clock_broadcast(st->config.clock, &st->ready);
+    pthread_mutex_unlock(&st->mutex);
+}
+
+void sl_stream_fail(struct sl_stream *st, const struct sl_error *failure)
+{
+    pthread_mutex_lock(&st->mutex);
+    if (!st->failed)
+        st->failure = *failure;
+    st->failed = true;
+    st->news++;
+    sl_clock_broadcast(st->config.clock, &st->ready);
+    pthread_mutex_unlock(&st->mutex);
 }
 
 void sl_stream_stats(const struct sl_stream *st, struct sl_stream_stats *stats)

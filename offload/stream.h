@@ -7,9 +7,11 @@
  * of its own reads ahead of use, as far as there are free slots, across the
  * end of a pass into the next. Resident slabs are read the first time the
  * order reaches them and stay. get waits until the slab's bytes are there;
- * put gives the slot back, and the next read starts at once.
+ * put gives the slot back, and the next read starts at once. Slabs whose home
+ * is VRAM go through the ring in the first cycle only.
  *
- * get and put are called by one thread, strictly in order.
+ * What goes through the ring is had and put by one thread, strictly in that
+ * order; residents by any thread at any time, as often as it likes.
  */
 #ifndef SL_OFFLOAD_STREAM_H
 #define SL_OFFLOAD_STREAM_H
@@ -21,6 +23,7 @@
 #include "src/base/clock.h"
 #include "src/base/log.h"
 
+struct sl_device;
 struct sl_stream;
 
 /* Told before anything is read, to say where memory and threads should be. */
@@ -43,7 +46,10 @@ struct sl_stream_config {
     struct sl_trace *trace;                /* NULL: none */
     struct sl_clock *clock;                /* NULL: the real one */
     const struct sl_stream_places *places; /* NULL: anywhere */
-    void *io_arg;                          /* for io_open, as config->arg */
+    /* Copies the slabs on: ring and residents are pinned for it as far as may
+     * be. Borrowed for the stream's life; NULL: none. */
+    struct sl_device *device;
+    void *io_arg; /* for io_open, as config->arg */
     /* NULL: sl_io_open. A test's double and the model of a machine open
      * something else. */
     int (*io_open)(struct sl_io **io, const struct sl_io_config *config,
@@ -59,6 +65,7 @@ struct sl_stream_stats {
     const char *io_name;
     bool direct;
     bool registered; /* buffers registered with the kernel */
+    uint64_t pinned_ring_bytes, pinned_resident_bytes; /* for the device */
 };
 
 /* Maps ring and residents (plan->ring_bytes + plan->resident_bytes), starts
@@ -66,11 +73,26 @@ struct sl_stream_stats {
 int sl_stream_open(struct sl_stream **st, const struct sl_stream_config *config,
                    struct sl_error *err);
 /* The slab's bytes, extent i at base + sl_slab_extent_at(slab, i); borrowed
- * until put. slab must be the next of the cycle. Errors: SL_ERR_IO naming
- * file, offset and slab; SL_ERR_CORRUPT for a file that ends early. */
+ * until put, those of a resident until close. What is not resident must be
+ * the next of the ring. Errors: SL_ERR_IO naming file, offset and slab;
+ * SL_ERR_CORRUPT for a file that ends early; what sl_stream_fail said. */
 int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
                   struct sl_error *err);
+/* The same without waiting: 1 when it was had, 0 when it is not there yet. */
+int sl_stream_try(struct sl_stream *st, size_t slab, const uint8_t **base,
+                  struct sl_error *err);
 void sl_stream_put(struct sl_stream *st, size_t slab);
+
+/* For a thread that waits for slabs and for other things at the same time:
+ * news counts slabs that have come and pokes; await_news sleeps until it is no
+ * longer what it was. Any thread. */
+uint64_t sl_stream_news(struct sl_stream *st);
+void sl_stream_await_news(struct sl_stream *st, uint64_t seen);
+void sl_stream_poke(struct sl_stream *st);
+/* Whoever waits for a slab that is not there gets this error, now and later,
+ * unless an earlier one. Any thread. */
+void sl_stream_fail(struct sl_stream *st, const struct sl_error *failure);
+
 void sl_stream_stats(const struct sl_stream *st, struct sl_stream_stats *stats);
 /* Stops reading ahead, waits for reads in flight. NULL is fine. */
 void sl_stream_close(struct sl_stream *st);

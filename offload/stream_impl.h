@@ -18,9 +18,9 @@
  *   state      owner                  becomes
  *   EMPTY      reader                 LOADING  the reader begins a slab
  *   LOADING    reader and kernel      READY    its last read has ended
- *   READY      nobody                 HELD     get
- *   HELD       compute                EMPTY    put of a slot
- *                                     READY    put of a resident
+ *   READY      nobody                 HELD     get of a slot
+ *              everybody              (READY)  residents stay so
+ *   HELD       who got it             EMPTY    put of a slot
  */
 enum sl_place_state {
     SL_PLACE_EMPTY,
@@ -50,6 +50,7 @@ struct sl_request {
 /* Where the reader is. */
 struct sl_cursor {
     size_t next_slab;       /* to begin */
+    uint64_t cycle;         /* of next_slab */
     uint32_t next_slot;     /* to begin it in, if it is streamed */
     struct sl_place *place; /* being read; NULL: between slabs */
     uint32_t extent;
@@ -57,6 +58,23 @@ struct sl_cursor {
     uint32_t chunk;       /* size of one read of this extent */
     uint8_t *at;          /* where the next read goes */
 };
+
+/* Where somebody is in the order of the ring: slab after slab, those that are
+ * resident left out. */
+struct sl_ring_at {
+    size_t slab;
+    uint32_t slot;
+    uint64_t cycle;
+    bool found; /* false: nothing goes through the ring any more */
+};
+
+/* Whether a slab goes through the ring in a cycle, the first of which is 0. */
+static inline bool sl_stream_in_ring(const struct sl_plan *plan, size_t slab,
+                                     uint64_t cycle)
+{
+    return plan->home[slab] == SL_HOME_DISK ||
+           (plan->home[slab] == SL_HOME_VRAM && cycle == 0);
+}
 
 struct sl_stream {
     struct sl_stream_config config; /* depth and read_bytes settled */
@@ -72,12 +90,12 @@ struct sl_stream {
     unsigned *idle;              /* (depth) stack of unused requests */
     unsigned n_idle;
 
-    /* compute's */
-    size_t get_slab, put_slab;   /* next of each */
-    uint32_t get_slot, put_slot; /* likewise, if they are streamed */
+    /* of the thread that takes slabs from the ring */
+    struct sl_ring_at get, put; /* next of each */
 
     pthread_mutex_t mutex; /* guards the places' states and what follows */
-    pthread_cond_t ready;  /* a place became READY, or failed */
+    pthread_cond_t ready;  /* news: a place became READY, or failed, or poke */
+    uint64_t news;         /* how often */
     bool starved;          /* the reader waits for an empty slot */
     bool stop, failed;
     struct sl_error failure; /* the first one, if failed */

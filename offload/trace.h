@@ -14,9 +14,11 @@
 #include "src/base/error.h"
 
 enum sl_track {
-    SL_TRACK_READS,  /* disk reads: overlapping, so async events */
-    SL_TRACK_WAITS,  /* compute waiting for the disk */
-    SL_TRACK_STAGES, /* stages being computed */
+    SL_TRACK_READS,   /* disk reads: overlapping, so async events */
+    SL_TRACK_WAITS,   /* compute waiting for the disk */
+    SL_TRACK_STAGES,  /* stages being computed */
+    SL_TRACK_COPIES,  /* copies to the GPU */
+    SL_TRACK_KERNELS, /* stages being computed by the GPU */
     SL_TRACK_COUNT,
 };
 
