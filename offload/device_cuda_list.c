@@ -123,26 +123,27 @@ int sl_cuda_fail(const struct sl_device_info *info, cudaError_t rc,
 /* --- one device ----------------------------------------------------------- */
 
 /* Whether machine code for one of the architectures that were compiled runs
- * on a device: it does within a major version, from its own minor version up
- * (CUDA C++ Programming Guide, "Binary Compatibility"). */
+ * on a device: it does within a major version, from its own minor version up.
+ * The last one is there as PTX too, which runs on all that is newer (CUDA C++
+ * Programming Guide, "Binary Compatibility" and "PTX Compatibility"). */
 static bool has_kernels(int cc)
 {
 #ifdef SL_CUDA_ARCH
-    const char *s = SL_CUDA_ARCH;
+    const char *s = SL_CUDA_ARCH; /* "75 80 86" */
+    long last = 0;
 
     while (*s != '\0') {
         char *end;
         long arch = strtol(s, &end, 10);
 
-        if (end == s) {
-            s++;
-            continue;
-        }
+        if (end == s)
+            break;
         if (arch / 10 == cc / 10 && arch <= cc)
             return true;
+        last = arch;
         s = end;
     }
-    return false;
+    return last > 0 && cc > last;
 #else
     return cc >= LEAST_CC;
 #endif

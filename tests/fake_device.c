@@ -63,7 +63,7 @@ static void sleep_us(unsigned us)
 /* Memory that never fails, not even where a test lets malloc do so. */
 static void *take(size_t bytes)
 {
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
 
     assert_non_null(p);
     memset(p, 0xee, bytes);

@@ -1,0 +1,329 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef CUDA_SIM
+#include <cudasim.h>
+#endif
+
+#include "src/base/clock.h"
+#include "tests/fake_device.h"
+#include "tests/feed_rig.h"
+
+#define BYTES ((size_t)3 << 20)
+
+/* Turn 0 is a fake device, 1 the real or simulated one where there is one. */
+static bool open_device(struct sl_device **dev, int turn)
+{
+    struct fake_device_config plain = {0};
+    struct sl_error err;
+
+    if (turn == 0)
+        *dev = fake_device_open(&plain);
+    else if (turn > 1 || sl_device_open_cuda(dev, SL_DEVICE_BEST, &err) != 0)
+        return false;
+    assert_ok((*dev)->ops->attach(*dev, &err), &err);
+    return true;
+}
+
+static void what_is_copied_up_comes_down_again(void **state)
+{
+    uint8_t *host = aligned_alloc(4096, BYTES), *back = malloc(BYTES);
+    struct sl_device *dev;
+    struct sl_error err;
+
+    assert_non_null(host);
+    assert_non_null(back);
+    for (int turn = 0; open_device(&dev, turn); turn++) {
+        const struct sl_device_ops *ops = dev->ops;
+        struct sl_event *up, *within, *down;
+        uint64_t begin, length, start = sl_clock_ns();
+        void *a, *b;
+
+        for (size_t i = 0; i < BYTES; i++)
+            host[i] = (uint8_t)(i * 2654435761u >> 13);
+        memset(back, 0, BYTES);
+        assert_ok(ops->pin(dev, host, BYTES, &err), &err);
+        assert_ok(ops->alloc(dev, &a, BYTES, &err), &err);
+        assert_ok(ops->alloc(dev, &b, BYTES, &err), &err);
+        assert_int_equal((uintptr_t)a % 256, 0);
+        assert_ok(ops->event_create(dev, &up, true, &err), &err);
+        assert_ok(ops->event_create(dev, &within, false, &err), &err);
+        assert_ok(ops->event_create(dev, &down, true, &err), &err);
+        /* what was never recorded is done */
+        assert_int_equal(ops->done(dev, down, &err), 1);
+        assert_ok(ops->sync(dev, down, &err), &err);
+        /* three queues, ordered by events alone */
+        assert_ok(ops->copy_up(dev, SL_QUEUE_UP, a, host, BYTES, &err), &err);
+        assert_ok(ops->record(dev, SL_QUEUE_UP, up, &err), &err);
+        assert_ok(ops->queue_wait(dev, SL_QUEUE_COMPUTE, up, &err), &err);
+        assert_ok(ops->copy_within(dev, SL_QUEUE_COMPUTE, b, a, BYTES, &err),
+                  &err);
+        assert_ok(ops->record(dev, SL_QUEUE_COMPUTE, within, &err), &err);
+        assert_ok(ops->queue_wait(dev, SL_QUEUE_DOWN, within, &err), &err);
+        assert_ok(ops->copy_down(dev, SL_QUEUE_DOWN, back, b, BYTES, &err),
+                  &err);
+        assert_ok(ops->record(dev, SL_QUEUE_DOWN, down, &err), &err);
+        assert_ok(ops->sync(dev, down, &err), &err);
+        assert_int_equal(ops->done(dev, down, &err), 1);
+        assert_memory_equal(host, back, BYTES);
+        assert_ok(ops->span(dev, up, down, &begin, &length, &err), &err);
+        assert_true(begin + length <= sl_clock_ns() + 1000000);
+        assert_true(begin + 1000000 >= start);
+        ops->event_destroy(dev, up);
+        ops->event_destroy(dev, within);
+        ops->event_destroy(dev, down);
+        ops->event_destroy(dev, NULL);
+        ops->free(dev, a);
+        ops->free(dev, b);
+        ops->free(dev, NULL);
+        ops->unpin(dev, host);
+        sl_device_close(dev);
+    }
+    sl_device_close(NULL);
+    free(host);
+    free(back);
+}
+
+static void what_cannot_be_had_is_said_in_one_line(void **state)
+{
+    struct sl_device_info infos[4];
+    struct sl_device *dev = NULL;
+    struct sl_error err = {.code = SL_OK};
+    size_t n = 77;
+
+    if (sl_device_list(infos, 4, &n, &err) == 0) {
+        assert_true(n > 0);
+        return;
+    }
+    assert_int_equal(n, 0);
+    assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+    assert_null(strchr(err.msg, '\n'));
+    assert_true(strlen(err.msg) > 20);
+    for (int ordinal = SL_DEVICE_BEST; ordinal < 2; ordinal++) {
+        assert_int_equal(sl_device_open_cuda(&dev, ordinal, &err), -1);
+        assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+        assert_null(dev);
+    }
+}
+
+static void versions_read_as_people_write_them(void **state)
+{
+    char text[SL_VERSION_TEXT];
+
+    assert_string_equal(sl_device_version(text, 12040), "12.4");
+    assert_string_equal(sl_device_version(text, 13000), "13.0");
+    assert_string_equal(sl_device_version(text, 11080), "11.8");
+}
+
+#ifdef CUDA_SIM
+static struct cudasim_config defaults(void)
+{
+    struct cudasim_config c;
+
+    cudasim_reset();
+    cudasim_get_config(&c);
+    return c;
+}
+
+/* Neither can be listed or opened as it is; the line holds the words. */
+static void check_refusal(const struct cudasim_config *c, const char *words,
+                          bool listed)
+{
+    struct sl_device_info infos[4];
+    struct sl_device *dev = NULL;
+    struct sl_error err;
+    size_t n;
+
+    cudasim_set_config(c);
+    if (listed) {
+        assert_ok(sl_device_list(infos, 4, &n, &err), &err);
+        assert_int_equal(infos[0].why_not.code, SL_ERR_UNSUPPORTED);
+        assert_non_null(strstr(infos[0].why_not.msg, words));
+    } else {
+        assert_int_equal(sl_device_list(infos, 4, &n, &err), -1);
+        assert_non_null(strstr(err.msg, words));
+    }
+    for (int ordinal = SL_DEVICE_BEST; ordinal < 1; ordinal++) {
+        assert_int_equal(sl_device_open_cuda(&dev, ordinal, &err), -1);
+        assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.msg, words));
+        assert_null(strchr(err.msg, '\n'));
+    }
+    assert_int_equal(cudasim_reset(), 0);
+}
+
+static void every_reason_for_no_device_has_its_line(void **state)
+{
+    struct cudasim_config c = defaults();
+
+    c.driver = 0;
+    check_refusal(&c, "no NVIDIA driver is installed", false);
+    c = defaults();
+    c.driver = 11040;
+    check_refusal(&c, "too old: it knows CUDA 11.4", false);
+    c = defaults();
+    c.n_devices = 0;
+    check_refusal(&c, "no GPU that it may use", false);
+    c = defaults();
+    c.cc_major = 6;
+    c.cc_minor = 1;
+    check_refusal(&c, "compute capability 6.1", true);
+    defaults();
+}
+
+static void devices_are_listed_with_what_they_have(void **state)
+{
+    struct cudasim_config c = defaults();
+    struct sl_device_info infos[2];
+    struct sl_device *dev = NULL;
+    struct sl_error err;
+    size_t n;
+
+    c.n_devices = 3;
+    cudasim_set_config(&c);
+    assert_ok(sl_device_list(infos, 2, &n, &err), &err);
+    assert_int_equal(n, 3);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(infos[i].ordinal, i);
+        assert_int_equal(infos[i].why_not.code, SL_OK);
+        assert_true(infos[i].name[0] != '\0');
+        assert_int_equal(infos[i].cc_major, 8);
+        assert_int_equal(infos[i].cc_minor, 6);
+        assert_int_equal(infos[i].vram_bytes, c.memory_bytes);
+        assert_in_range(infos[i].vram_free, c.memory_bytes / 2,
+                        c.memory_bytes - infos[i].context_bytes);
+        assert_int_equal(infos[i].driver, c.driver);
+    }
+    assert_int_equal(sl_device_open_cuda(&dev, 3, &err), -1);
+    assert_int_equal(err.code, SL_ERR_USAGE);
+    assert_ok(sl_device_open_cuda(&dev, 2, &err), &err);
+    assert_int_equal(dev->info.ordinal, 2);
+    sl_device_close(dev);
+    defaults();
+}
+
+static void memory_that_is_not_there_is_told_with_its_size(void **state)
+{
+    struct sl_device *dev;
+    struct sl_error err;
+    void *p;
+
+    defaults();
+    assert_ok(sl_device_open_cuda(&dev, 0, &err), &err);
+    assert_int_equal(dev->ops->alloc(dev, &p, dev->info.vram_bytes + 1, &err),
+                     -1);
+    assert_int_equal(err.code, SL_ERR_NOMEM);
+    assert_non_null(strstr(err.msg, "GPU 0"));
+    assert_non_null(strstr(err.msg, "1.0 GiB"));
+    assert_non_null(strstr(err.msg, "--vram"));
+    /* and what is there still can be had */
+    assert_ok(dev->ops->alloc(dev, &p, dev->info.vram_bytes / 2, &err), &err);
+    dev->ops->free(dev, p);
+    sl_device_close(dev);
+    assert_int_equal(cudasim_reset(), 0);
+}
+
+static void whatever_call_fails_while_opening_is_reported(void **state)
+{
+    struct sl_device *dev;
+    struct sl_error err;
+    int rc = -1;
+
+    for (uint64_t n = 1; rc != 0; n++) {
+        defaults();
+        cudasim_fail(NULL, n, cudaErrorUnknown);
+        rc = sl_device_open_cuda(&dev, 0, &err);
+        cudasim_fail(NULL, 0, cudaSuccess);
+        if (rc == 0)
+            sl_device_close(dev);
+        else
+            assert_true(strlen(err.msg) > 20);
+        assert_int_equal(cudasim_reset(), 0);
+        assert_true(n < 100);
+        /* some it can do without: the link, the clocks */
+        if (rc == 0 && n < 15)
+            rc = -1;
+    }
+}
+
+static void whatever_call_fails_a_run_ends_with_its_line(void **state)
+{
+    static const cudaError_t errors[] = {cudaErrorLaunchFailure,
+                                         cudaErrorMemoryAllocation};
+    struct feed_rig *r = *state;
+    struct sl_error err;
+
+    feed_slabs(r, 10, 9000);
+    feed_plan(r, "DPVCPDGVDP", 3);
+    for (int e = 0; e < 2; e++) {
+        for (uint64_t n = 1; n < 200; n += n < 40 ? 1 : 9) {
+            bool ok = true;
+
+            defaults();
+            assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+            cudasim_fail(NULL, n, errors[e]);
+            if (feed_open(r, &err) != 0) {
+                ok = false;
+            } else {
+                for (int pass = 0; ok && pass < 3; pass++)
+                    ok = feed_pass(r, pass != 1, SIZE_MAX, false, &err) == r->n;
+                feed_close(r);
+            }
+            if (!ok)
+                assert_non_null(strstr(err.msg, "GPU 0"));
+            if (!ok && e == 0)
+                assert_non_null(strstr(err.msg, "lost"));
+            cudasim_fail(NULL, 0, cudaSuccess);
+            sl_device_close(r->dev);
+        }
+    }
+    defaults();
+}
+
+static void pages_beyond_the_limit_stay_unpinned(void **state)
+{
+    struct feed_rig *r = *state;
+    struct cudasim_config c = defaults();
+    struct sl_stream_stats stats;
+    struct sl_error err;
+
+    feed_slabs(r, 10, 20000);
+    feed_plan(r, "DPPCPDGPDP", 3);
+    c.pin_bytes = r->plan.ring_bytes + r->plan.resident_bytes / 3;
+    cudasim_set_config(&c);
+    assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+    assert_ok(feed_open(r, &err), &err);
+    for (int pass = 0; pass < 3; pass++)
+        assert_int_equal(feed_pass(r, pass != 1, SIZE_MAX, false, &err), 10);
+    sl_stream_stats(r->stream, &stats);
+    assert_int_equal(stats.pinned_ring_bytes, r->plan.ring_bytes);
+    assert_in_range(stats.pinned_resident_bytes, 1, r->plan.resident_bytes / 3);
+    feed_close(r);
+    sl_device_close(r->dev);
+    assert_int_equal(cudasim_reset(), 0);
+}
+#endif
+
+#define T(name) cmocka_unit_test_setup_teardown(name, feed_setup, feed_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_copied_up_comes_down_again),
+        cmocka_unit_test(what_cannot_be_had_is_said_in_one_line),
+        cmocka_unit_test(versions_read_as_people_write_them),
+#ifdef CUDA_SIM
+        cmocka_unit_test(every_reason_for_no_device_has_its_line),
+        cmocka_unit_test(devices_are_listed_with_what_they_have),
+        cmocka_unit_test(memory_that_is_not_there_is_told_with_its_size),
+        cmocka_unit_test(whatever_call_fails_while_opening_is_reported),
+        T(whatever_call_fails_a_run_ends_with_its_line),
+        T(pages_beyond_the_limit_stay_unpinned),
+#endif
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
