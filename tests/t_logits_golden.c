@@ -400,6 +400,66 @@ static void the_demo_model_gives_the_golden_logits(void **state)
     json_decref(config);
 }
 
+/* exp of the mean of -log p over the ids that greedy search chose. */
+static double perplexity(const struct test_array *got,
+                         const struct blank *blanks, size_t n)
+{
+    size_t vocab = got->shape[1], row = 0, at;
+    double sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < json_array_size(blanks[i].ids); k++, row++) {
+            const float *r = (const float *)got->data + row * vocab;
+            double most = largest(r, vocab, &at), all = 0;
+            size_t id =
+                (size_t)json_integer_value(json_array_get(blanks[i].ids, k));
+
+            for (size_t v = 0; v < vocab; v++)
+                all += exp((double)r[v] - most);
+            sum += log(all) - ((double)r[id] - most);
+        }
+    }
+    assert_int_equal(row, got->shape[0]);
+    return exp(sum / (double)row);
+}
+
+/* Inputs rounded to 8 bits in groups of 32 leave the perplexity where it was,
+ * whatever the weights are packed to. */
+static void int8_activations_keep_the_perplexity(void **state)
+{
+    static const char *const quants[] = {"int8", "int8-g64", "int4", "int4-g64",
+                                         "int4-g32"};
+    char path[1024];
+    json_t *golden = test_json(test_source(path, "demo/golden.json"));
+    json_t *config = test_json(test_source(path, "demo/config.json"));
+    int sop = (int)json_integer_value(
+        json_object_get(json_object_get(config, "special_tokens"), "<sop>"));
+    struct blank blanks[128];
+    size_t n = write_greedy(golden, sop, blanks);
+
+    for (size_t i = 0; i < sizeof quants / sizeof *quants; i++) {
+        struct test_array f32, int8;
+        double want, got;
+
+        run("convert --force --quant %s -o '%s/model.gguf' '%s'", quants[i],
+            dir, test_source(path, "demo"));
+        logits(&f32, "--activations f32 --kv f32");
+        logits(&int8, "--activations int8 --kv f32");
+        want = perplexity(&f32, blanks, n);
+        got = perplexity(&int8, blanks, n);
+        print_message("# %s: perplexity %.4f, with INT8 activations %+.3f %%, "
+                      "logits off by %.2g\n",
+                      quants[i], want, 100 * (got / want - 1),
+                      apart(&int8, &f32));
+        assert_true(fabs(got / want - 1) <= 5e-3);
+        assert_true(apart(&int8, &f32) > 0);
+        test_array_fini(&f32);
+        test_array_fini(&int8);
+    }
+    json_decref(golden);
+    json_decref(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +468,7 @@ int main(void)
         cmocka_unit_test(our_quantisation_gives_the_reference_logits),
         cmocka_unit_test(an_fp16_file_is_near),
         cmocka_unit_test(the_demo_model_gives_the_golden_logits),
+        cmocka_unit_test(int8_activations_keep_the_perplexity),
     };
     char path[1024];
 
