@@ -1,7 +1,7 @@
 /*
  * bench_kernels: how fast are the matrix products, against plain reading?
  *
- * usage: bench_kernels [THREADS [ISA]]      ISA: ref avx2 avx512
+ * usage: bench_kernels [THREADS [ISA]]      ISA: ref avx2 avx512 amx
  *
  * One position (a product that only reads weights) on a matrix that fits the
  * caches and on one that does not; many positions (a product that only
@@ -182,10 +182,10 @@ int main(int argc, char **argv)
     struct bench b = {.pool = NULL};
     struct sl_error err;
 
-    sl_kernels_init(&b.k, SL_ISA_AVX512);
+    sl_kernels_init(&b.k, SL_ISA_AMX);
     for (int isa = SL_ISA_REF; argc > 2 && strcmp(b.k.isa, argv[2]) != 0;
          isa++) {
-        if (isa > SL_ISA_AVX512) {
+        if (isa > SL_ISA_AMX) {
             fprintf(stderr, "bench_kernels: this CPU has no %s\n", argv[2]);
             return 1;
         }

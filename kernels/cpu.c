@@ -2,6 +2,8 @@
 
 #ifdef SL_X86_64
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "kernels/kernels.h"
@@ -15,6 +17,21 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
 }
 #endif
+
+#define ARCH_REQ_XCOMP_PERM 0x1023 /* asm/prctl.h, Linux 5.16 */
+#define XFEATURE_XTILEDATA  18
+
+/* CPUID leaf 7: AMX-TILE and AMX-INT8. The system saves tiles only for those
+ * who have asked (Documentation/arch/x86/xstate.rst); an older one refuses. */
+static bool has_amx(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 24) &&
+           (d & 1u << 25) &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) ==
+               0;
+}
 
 /* The builtin asks cpuid for the instructions and xgetbv whether the system
  * saves the registers (gcc: common/config/i386/cpuinfo.h). */
@@ -30,7 +47,7 @@ enum sl_isa sl_cpu_best_isa(void)
         !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512vnni"))
         return SL_ISA_AVX2;
-    return SL_ISA_AVX512;
+    return has_amx() ? SL_ISA_AMX : SL_ISA_AVX512;
 #else
     return SL_ISA_REF;
 #endif

@@ -13,6 +13,7 @@
 void sl_kernels_init_ref(struct sl_kernels *k);
 void sl_kernels_init_avx2(struct sl_kernels *k);
 void sl_kernels_init_avx512(struct sl_kernels *k);
+void sl_kernels_init_amx(struct sl_kernels *k); /* over AVX-512 */
 
 /* ref_attn.c; the meaning of struct sl_kernels' attend. */
 void sl_attend_ref(const struct sl_attend_args *args);

@@ -15,5 +15,7 @@ void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
         sl_kernels_init_avx2(k);
     if (best >= SL_ISA_AVX512)
         sl_kernels_init_avx512(k);
+    if (best >= SL_ISA_AMX)
+        sl_kernels_init_amx(k);
 #endif
 }

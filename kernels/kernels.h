@@ -96,7 +96,8 @@ struct sl_attend_args {
 };
 
 struct sl_kernels {
-    const char *isa; /* "ref", "avx2", "avx512": the best that was allowed */
+    const char
+        *isa; /* "ref", "avx2", "avx512", "amx": the best that was allowed */
 
     /* [format][activations]; never NULL for SL_ACT_F32, NULL for float
      * formats with SL_ACT_INT8. */
@@ -138,8 +139,10 @@ enum sl_isa {
     SL_ISA_REF,
     SL_ISA_AVX2,   /* AVX2, FMA, F16C */
     SL_ISA_AVX512, /* AVX-512 F, BW, DQ, VL, VNNI */
+    SL_ISA_AMX,    /* these, and AMX INT8 for many positions */
 };
 
+/* Asks the system for the tile registers of AMX, for the whole process. */
 enum sl_isa sl_cpu_best_isa(void);
 /* Fills the table with the best kernels up to `isa` that this CPU has. */
 void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa);

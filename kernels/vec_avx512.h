@@ -26,6 +26,8 @@
 #define PANEL_TILE    6
 #define PANEL_LEAST   6 /* positions from which it is faster */
 #define PANEL_TILES_H "kernels/panel_avx512.h"
+#define PANEL_AMX_H   "kernels/panel_amx.h"
+#define AMX_TILE      16 /* positions */
 #define ISA(name)     name##_avx512
 #define ISA_NAME      "avx512"
 

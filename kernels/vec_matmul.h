@@ -337,7 +337,7 @@ INLINE void matmul_packed(float *y, size_t y_stride, const struct sl_matrix *m,
     size_t groups = ((size_t)m->cols + m->group_cols - 1) / m->group_cols;
 
     if (q8 && a->n >= PANEL_LEAST) {
-        matmul_panel(y, y_stride, m, w, scale, n_rows, a, int4);
+        matmul_panel(y, y_stride, m, w, scale, n_rows, a, int4, false);
         return;
     }
 

@@ -36,10 +36,20 @@ struct panel {
     uint32_t width;  /* groups of inputs that share a weight's scale, */
     uint32_t left;   /* those left of the first such */
     bool last;       /* the row ends with the panel */
+#ifdef PANEL_AMX_H
+    /* Products of a tile on their way from tile to vector registers. */
+    _Alignas(64) int32_t tile[2][AMX_TILE * SL_BLOCK_ROWS];
+#endif
     const uint16_t *w_scale[PANEL_BLOCKS]; /* the first such's */
 };
 
 #include PANEL_TILES_H
+#ifdef PANEL_AMX_H
+#include PANEL_AMX_H
+#else
+#define amx_unpack panel_unpack
+#define amx_tiles  panel_tiles
+#endif
 
 /* Where the rows of a call lie. */
 struct panel_rows {
@@ -71,7 +81,8 @@ INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
 
 /* All columns of some blocks for k->n positions from p0 on. */
 INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
-                          const struct sl_acts *a, size_t p0, const bool int4)
+                          const struct sl_acts *a, size_t p0, const bool int4,
+                          const bool amx)
 {
     const uint32_t cols = rows->m->cols;
     uint32_t done; /* groups of inputs */
@@ -88,18 +99,19 @@ INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
         for (size_t b = 0; b < PANEL_BLOCKS; b++) {
             k->w_scale[b] =
                 rows->scale[b] + (size_t)(done / k->width) * SL_BLOCK_ROWS;
-            panel_unpack(k->w + b * PANEL_PLANES * PANEL_BYTES,
-                         rows->w[b] + (size_t)c * (int4 ? 8 : 16), n, int4);
+            (amx ? amx_unpack : panel_unpack)(
+                k->w + b * PANEL_PLANES * PANEL_BYTES,
+                rows->w[b] + (size_t)c * (int4 ? 8 : 16), n, int4);
         }
         panel_inputs(k, a, p0, c, int4 ? 8 : 128);
-        panel_tiles(k, int4);
+        (amx ? amx_tiles : panel_tiles)(k, int4);
     }
 }
 
 INLINE void matmul_panel(float *y, size_t y_stride, const struct sl_matrix *m,
                          const uint8_t *w, const uint16_t *scale,
                          uint32_t n_rows, const struct sl_acts *a,
-                         const bool int4)
+                         const bool int4, const bool amx)
 {
     size_t block_bytes = (size_t)m->cols * (int4 ? 8 : 16);
     uint32_t width = m->group_cols < m->cols ? m->group_cols : m->cols;
@@ -124,7 +136,7 @@ INLINE void matmul_panel(float *y, size_t y_stride, const struct sl_matrix *m,
                 rows.w[b] = w + at * block_bytes;
                 rows.scale[b] = scale + at * scales;
             }
-            panel_columns(&k, &rows, a, p, int4);
+            panel_columns(&k, &rows, a, p, int4, amx);
             for (size_t i = 0; i < k.n; i++)
                 memcpy(y + (p + i) * y_stride + row, k.total + i * PANEL_ROWS,
                        n * sizeof *y);

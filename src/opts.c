@@ -47,7 +47,8 @@ static const struct argp_option run_options[] = {
      0},
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
-     "Use kernels up to ref, avx2 or avx512 (default: the best there is)", 0},
+     "Use kernels up to ref, avx2, avx512 or amx (default: the best there is)",
+     0},
     {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
      0},
     {"trace", OPT_TRACE, "FILE", 0,
@@ -120,7 +121,7 @@ enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg)
 
 int sl_opt_isa(struct argp_state *state, const char *arg)
 {
-    static const char *const names[] = {"ref", "avx2", "avx512", NULL};
+    static const char *const names[] = {"ref", "avx2", "avx512", "amx", NULL};
 
     return pick(state, "isa", arg, names);
 }

@@ -31,7 +31,7 @@ check() {
     fi
 }
 
-echo 1..4
+echo 1..5
 check 'libsluice.a has no 256 or 512 bit register' \
     "$(count libsluice.a '%[yz]mm')" -eq 0
 check 'libk_avx2.a has no 512 bit register and no mask' \
@@ -39,3 +39,5 @@ check 'libk_avx2.a has no 512 bit register and no mask' \
 check 'libk_avx2.a uses 256 bits' "$(count libk_avx2.a '%ymm')" -gt 100
 check 'libk_avx512.a multiplies with vpdpbusd' \
     "$(count libk_avx512.a 'vpdpbusd.*%zmm')" -gt 10
+check 'libk_avx512.a multiplies tiles' \
+    "$(count libk_avx512.a 'tdpbssd')" -gt 1

@@ -412,12 +412,12 @@ static void int8_inputs_stay_close_to_floats(void **state)
 
 static void the_ladder_stops_where_it_is_told(void **state)
 {
-    static const char *const names[] = {"ref", "avx2", "avx512"};
+    static const char *const names[] = {"ref", "avx2", "avx512", "amx"};
     struct sl_kernels k, ref;
 
     sl_kernels_init(&ref, SL_ISA_REF);
     assert_string_equal(ref.isa, "ref");
-    for (int isa = SL_ISA_REF; isa <= SL_ISA_AVX512; isa++) {
+    for (int isa = SL_ISA_REF; isa <= SL_ISA_AMX; isa++) {
         int best = isa < (int)sl_cpu_best_isa() ? isa : (int)sl_cpu_best_isa();
 
         sl_kernels_init(&k, (enum sl_isa)isa);
