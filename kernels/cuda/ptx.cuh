@@ -15,6 +15,10 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#ifdef CUDA_SIM
+#include "kernels/cudasim/device_ptx.h"
+#endif
+
 #define SL_ALL_LANES 0xffffffffu
 
 /* --- loads --------------------------------------------------------------- */
@@ -35,7 +39,7 @@ __device__ __forceinline__ uint4 sl_load_once(const void *p)
 #endif
 }
 
-#if !defined(CUDA_SIM) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#if defined(CUDA_SIM) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
 #define SL_CP_ASYNC 1
 #else
 #define SL_CP_ASYNC 0
@@ -59,7 +63,9 @@ struct sl_copy {
 __device__ __forceinline__ void sl_copy_begin(struct sl_copy *copy, void *to,
                                               const void *from, int bytes)
 {
-#if SL_CP_ASYNC
+#ifdef CUDA_SIM
+    cudasim_copy_async(to, from, (unsigned)bytes);
+#elif SL_CP_ASYNC
     uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
 
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at),
@@ -91,7 +97,9 @@ __device__ __forceinline__ void sl_copy_end(struct sl_copy *copy)
 /* Ends a group of this thread's copies. */
 __device__ __forceinline__ void sl_copy_commit(void)
 {
-#if SL_CP_ASYNC
+#ifdef CUDA_SIM
+    cudasim_copy_commit();
+#elif SL_CP_ASYNC
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -99,7 +107,9 @@ __device__ __forceinline__ void sl_copy_commit(void)
 /* Returns when all but the last N groups of this thread are done. */
 template <int N> __device__ __forceinline__ void sl_copy_wait(void)
 {
-#if SL_CP_ASYNC
+#ifdef CUDA_SIM
+    cudasim_copy_wait(N);
+#elif SL_CP_ASYNC
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
@@ -199,47 +209,6 @@ __device__ __forceinline__ uint32_t sl_high_halves(uint32_t a, uint32_t b)
 
 /* --- mma ----------------------------------------------------------------- */
 
-#ifdef CUDA_SIM
-static inline float sl_twin_half(uint32_t pair, int which)
-{
-    unsigned short bits = (unsigned short)(pair >> 16 * which);
-
-    return __half2float(__ushort_as_half(bits));
-}
-
-/* What a lane brings to an mma. */
-struct sl_twin_mma {
-    float *c;
-    const uint32_t *a, *b;
-};
-
-/* All of it at once, when the last lane has come. Inner column k lies in pair
- * k / 8, lane k % 8 / 2 of a row's (or column's) four, half k % 2. */
-static inline void sl_twin_mma_run(void *const records[32])
-{
-    struct sl_twin_mma *const *lanes = (struct sl_twin_mma *const *)records;
-    float a[16][16], b[8][16];
-
-    for (int k = 0; k < 16; k++) {
-        for (int g = 0; g < 8; g++) {
-            const struct sl_twin_mma *l = lanes[4 * g + k % 8 / 2];
-
-            a[g][k] = sl_twin_half(l->a[k / 8 * 2], k % 2);
-            a[g + 8][k] = sl_twin_half(l->a[k / 8 * 2 + 1], k % 2);
-            b[g][k] = sl_twin_half(l->b[k / 8], k % 2);
-        }
-    }
-    for (int i = 0; i < 128; i++) { /* of lane i % 32, c[i / 32] */
-        int row = i % 32 / 4 + i / 64 * 8, col = i % 4 * 2 + i / 32 % 2;
-        float sum = 0;
-
-        for (int k = 0; k < 16; k++)
-            sum += a[row][k] * b[col][k];
-        lanes[i % 32]->c[i / 32] += sum;
-    }
-}
-#endif
-
 /* c (16, 8) f32 += a (16, 16) f16 . b (16, 8) f16, over a warp. With
  * g = lane / 4 and t = lane % 4 a thread holds
  *   a[0] = A[g][2t, 2t+1]     a[1] = A[g+8][2t, 2t+1]
@@ -251,10 +220,7 @@ __device__ __forceinline__ void sl_mma(float c[4], const uint32_t a[4],
                                        const uint32_t b[2])
 {
 #ifdef CUDA_SIM
-    struct sl_twin_mma record = {c, a, b};
-
-    cudasim_meet("mma.sync", SL_ALL_LANES, sl_twin_mma_run, &record,
-                 cudasim_site{__FILE__, __LINE__});
+    cudasim_mma(c, a, b, cudasim_site{__FILE__, __LINE__});
 #elif __CUDA_ARCH__ >= 800
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -272,27 +238,6 @@ __device__ __forceinline__ void sl_mma(float c[4], const uint32_t a[4],
 #endif
 }
 
-#ifdef CUDA_SIM
-struct sl_twin_rows {
-    uint32_t *out;
-    const uint16_t *row;
-};
-
-static inline void sl_twin_load_transposed(void *const records[32])
-{
-    struct sl_twin_rows *const *lanes = (struct sl_twin_rows *const *)records;
-
-    for (int lane = 0; lane < 32; lane++) {
-        int g = lane / 4, t = lane % 4;
-
-        for (int i = 0; i < 2; i++)
-            lanes[lane]->out[i] = (uint32_t)lanes[8 * i + 2 * t]->row[g] |
-                                  (uint32_t)lanes[8 * i + 2 * t + 1]->row[g]
-                                      << 16;
-    }
-}
-#endif
-
 /* Two 8 x 8 tiles of FP16 from shared memory, transposed: lanes 0 to 7 point
  * to the rows (16 bytes each, aligned) of the first, 8 to 15 to those of the
  * second; out[i] = tile i [rows 2t, 2t+1][column g]. */
@@ -300,10 +245,7 @@ __device__ __forceinline__ void sl_load_transposed(uint32_t out[2],
                                                    const void *row)
 {
 #ifdef CUDA_SIM
-    struct sl_twin_rows record = {out, (const uint16_t *)row};
-
-    cudasim_meet("ldmatrix", SL_ALL_LANES, sl_twin_load_transposed, &record,
-                 cudasim_site{__FILE__, __LINE__});
+    cudasim_load_matrix<2>(out, row, true);
 #else
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
 
