@@ -324,9 +324,10 @@ static void products_of_packed_matrices_are_those_of_the_reference(void **state)
     static const struct {
         uint32_t rows, cols, n_segments, group_cols;
     } sizes[] = {
-        {40, 264, 1, 64},  {32, 200, 1, 200}, {19, 100, 1, 32},
-        {76, 136, 2, 128}, {16, 72, 1, 24},   {21, 45, 1, 7},
-        {300, 24, 1, 24},  {96, 96, 2, 32},
+        {40, 264, 1, 64},   {32, 200, 1, 200}, {19, 100, 1, 32},
+        {76, 136, 2, 128},  {16, 72, 1, 24},   {21, 45, 1, 7},
+        {300, 24, 1, 24},   {96, 96, 2, 32},   {20, 1100, 1, 64},
+        {17, 1400, 1, 640},
     };
     struct test_cuda t;
 
