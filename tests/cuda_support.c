@@ -14,15 +14,20 @@ static void check(cudaError_t e, const char *what)
         fail_msg("%s: %s", what, cudaGetErrorString(e));
 }
 
+void test_cuda_need(void)
+{
+    int n = 0;
+
+    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0)
+        test_skip_all("no CUDA device");
+}
+
 void test_cuda_open(struct test_cuda *t, uint64_t workspace_bytes)
 {
     cudaStream_t stream;
     struct sl_error err;
-    int n = 0;
 
     memset(t, 0, sizeof *t);
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0)
-        test_skip_all("no CUDA device");
     check(cudaSetDevice(0), "device 0");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     assert_ok(sl_cuda_init(&t->c, stream, &err), &err);

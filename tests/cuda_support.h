@@ -18,7 +18,8 @@ struct test_cuda {
     struct sl_kernels ref;
 };
 
-/* Prints why and skips the program where there is no device. */
+/* First in main: prints why and skips the program where there is no device. */
+void test_cuda_need(void);
 void test_cuda_open(struct test_cuda *t, uint64_t workspace_bytes);
 void test_cuda_close(struct test_cuda *t);
 void test_cuda_set_workspace(struct test_cuda *t, uint64_t bytes);

@@ -399,5 +399,6 @@ int main(void)
         cmocka_unit_test(q_and_k_are_rotated_and_k_and_v_stored),
     };
 
+    test_cuda_need();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -453,5 +453,6 @@ int main(void)
         cmocka_unit_test(large_results_are_clamped_when_stored_as_f16),
     };
 
+    test_cuda_need();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

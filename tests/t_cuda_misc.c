@@ -329,5 +329,6 @@ int main(void)
 #endif
     };
 
+    test_cuda_need();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
