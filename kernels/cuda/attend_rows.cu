@@ -164,6 +164,8 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
         for (int e = 0; e < 8; e++)
             if (i + e < d)
                 sh->v[warp][i + e] = s.v[e];
+    }
+    if (lane == 0) {
         sh->max[warp] = s.max;
         sh->sum[warp] = s.sum;
     }

@@ -469,6 +469,7 @@ void sim_block_run(struct sim_block *b, const cudasim_kernel *kernel, dim3 grid,
 
     b->n = dim.x * dim.y * dim.z;
     b->threads.resize(b->n);
+    b->ready.reserve(b->n); /* fibers must not move it: see fiber.h */
     b->warps.assign((b->n + 31) / 32, sim_warp());
     b->kernel = kernel;
     b->shared_dynamic = shared_bytes;
