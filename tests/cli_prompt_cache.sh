@@ -160,6 +160,7 @@ for batch in 1 3; do
         out=$(generate -q --json --top-k 1 --input-source "$work/lines" \
             --batch $batch --output-path "$work/texts" \
             --prompt-cache "$work/file.$batch")
+        # shellcheck disable=SC2034 # used by eval
         restored=$(number restored_positions | paste -sd' ')
         printf '%s\n' "$out" | sed 's/"stats".*//; s/"seconds".*//' \
             >"$work/out.$batch.$run"
