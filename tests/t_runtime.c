@@ -123,6 +123,7 @@ static void the_ring_is_a_small_part_in_many_slots(void **state)
     struct test_model m;
     struct sl_runtime *rt;
     struct sl_error err;
+    uint64_t least;
 
     snprintf(large, sizeof large, "%s/large.gguf", dir);
     test_model_init(&m);
@@ -133,11 +134,16 @@ static void the_ring_is_a_small_part_in_many_slots(void **state)
     m.fmt = SL_FMT_F32;
     test_model_write(large, &m);
     config.model = large;
-    for (uint64_t mib = 30; mib <= 60; mib += 10) {
+    config.ram_bytes = SL_RAM_LEAST;
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &load, &err), &err);
+    least = sl_runtime_memory(rt)->least;
+    sl_runtime_close(rt);
+    for (uint64_t mib = 20; mib <= 50; mib += 10) {
         const struct sl_plan *p;
         uint64_t room;
 
-        config.ram_bytes = mib << 20;
+        config.ram_bytes = least + (mib << 20);
         assert_ok(sl_runtime_open(&rt, &config, &err), &err);
         assert_ok(sl_runtime_plan(rt, &load, &err), &err);
         p = sl_runtime_plan_made(rt);
