@@ -80,8 +80,10 @@ awk 'BEGIN {
     for (i = 0; i < 3000; i++) printf ",3"
     print "]}"
 }' >long.json
-timeout --preserve-status -s INT 1 "$SLUICE" logits -q -m m.gguf -i long.json \
-    -o out.npy --step-by-step --io pread 2>err
+# (In the foreground: else timeout signals its group as well, and a second
+# signal ends the program at once, as it should.)
+timeout --foreground --preserve-status -s INT 1 "$SLUICE" logits -q -m m.gguf \
+    -i long.json -o out.npy --step-by-step --io pread 2>err
 [ $? = 130 ] && [ "$(echo out*)" = 'out*' ] || wrong="left: $(echo out*)"
 verdict an_interrupt_leaves_nothing_behind
 echo "1..$n"
