@@ -28,6 +28,13 @@ struct sl_kv {
     void *copy_arg;
 };
 
+const char *const sl_kv_kind_names[] = {
+    [SL_KV_F32] = "f32",
+    [SL_KV_F16] = "f16",
+    [SL_KV_INT8] = "int8",
+    NULL,
+};
+
 static uint32_t pages_of(uint32_t tokens)
 {
     return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);

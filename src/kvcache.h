@@ -40,6 +40,9 @@ struct sl_kv_config {
 
 struct sl_kv;
 
+/* By kind, as options and reports have them; ends in NULL. */
+extern const char *const sl_kv_kind_names[];
+
 /* Bytes of one page over all layers that lie here, and of a whole cache with
  * its lists. */
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *config);

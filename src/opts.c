@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 #include "src/base/bytes.h"
+#include "src/kvcache.h"
 #include "src/opts.h"
 
 enum {
@@ -107,9 +108,7 @@ bool sl_opt_numa_off(struct argp_state *state, const char *arg)
 
 enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg)
 {
-    static const char *const names[] = {"f32", "f16", "int8", NULL};
-
-    return (enum sl_kv_kind)pick(state, "kv", arg, names);
+    return (enum sl_kv_kind)pick(state, "kv", arg, sl_kv_kind_names);
 }
 
 enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg)

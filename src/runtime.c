@@ -503,13 +503,7 @@ const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt)
 
 const char *sl_runtime_kv_name(const struct sl_runtime *rt)
 {
-    static const char *const names[] = {
-        [SL_KV_F32] = "f32",
-        [SL_KV_F16] = "f16",
-        [SL_KV_INT8] = "int8",
-    };
-
-    return names[kv_kind(rt)];
+    return sl_kv_kind_names[kv_kind(rt)];
 }
 
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt)

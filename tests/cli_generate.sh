@@ -6,7 +6,6 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-generate-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
-model=$work/demo.gguf
 nl='
 '
 unset NO_COLOR
@@ -14,27 +13,8 @@ if ! "$sluice" convert --help >/dev/null 2>&1; then
     echo "1..0 # SKIP this sluice cannot convert the demo model"
     exit 0
 fi
-if ! "$sluice" convert --quant f16 -o "$model" "$source/demo" \
-    >"$work/convert.log" 2>&1; then
-    cat "$work/convert.log"
-    echo "1..1"
-    echo "not ok 1 - the_demo_model_converts"
-    exit 1
-fi
-
-n=0
-# check NAME: passes if the last command did.
-check()
-{
-    rc=$?
-    n=$((n + 1))
-    if [ $rc -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        [ ! -e "$work/err" ] || sed 's/^/# /' "$work/err"
-    fi
-}
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
 
 generate()
 {

@@ -5,29 +5,9 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-prompt-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
-model=$work/demo.gguf
 cache=$work/kept
-if ! "$sluice" convert --quant f16 -o "$model" "$source/demo" \
-    >"$work/convert.log" 2>&1; then
-    cat "$work/convert.log"
-    echo "1..1"
-    echo "not ok 1 - the_demo_model_converts"
-    exit 1
-fi
-
-n=0
-# check NAME: passes if the last command did.
-check()
-{
-    rc=$?
-    n=$((n + 1))
-    if [ $rc -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        sed 's/^/# /' "$work/err"
-    fi
-}
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
 
 generate()
 {

@@ -5,28 +5,8 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-streams-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
-model=$work/demo.gguf
-if ! "$sluice" convert "$source/demo" --quiet --quant f16 -o "$model" \
-    2>"$work/err"; then
-    cat "$work/err"
-    echo "1..1"
-    echo "not ok 1 - the_demo_model_converts"
-    exit 1
-fi
-
-n=0
-# check NAME: passes if the last command did.
-check()
-{
-    rc=$?
-    n=$((n + 1))
-    if [ $rc -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        [ ! -e "$work/err" ] || sed 's/^/# /' "$work/err"
-    fi
-}
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
 
 # A minute is far more than any of them takes; a hang is exit code 124.
 patient()
