@@ -20,14 +20,27 @@ static double over(double n, double rate)
     return rate > 0 ? n / rate : 0;
 }
 
+double sl_cost_gpu_kv_seconds(const struct sl_rates *r,
+                              const struct sl_demand *d)
+{
+    return most(over(d->gpu_kv_bytes, r->vram_bps),
+                over(d->gpu_kv_ops, r->gpu_ops_per_s));
+}
+
 double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
 {
     return most(over(d->gpu_bytes, r->vram_bps),
                 over(d->gpu_ops, r->gpu_ops_per_s)) +
-           most(over(d->gpu_kv_bytes, r->vram_bps),
-                over(d->gpu_kv_ops, r->gpu_ops_per_s)) +
-           d->gpu_stages * r->gpu_stage_s + d->crossings * r->pcie_latency_s +
+           sl_cost_gpu_kv_seconds(r, d) + d->gpu_stages * r->gpu_stage_s +
+           d->crossings * r->pcie_latency_s +
            over(d->crossing_bytes, r->pcie_bps);
+}
+
+static double cpu_kv_seconds(const struct sl_rates *r,
+                             const struct sl_demand *d, double dram_bps)
+{
+    return most(over(d->cpu_kv_ops, r->ops_per_s),
+                over(d->cpu_kv_bytes, dram_bps));
 }
 
 /* With a rate of the cores of 0, memory is free. */
@@ -35,14 +48,23 @@ static double cpu_seconds(const struct sl_rates *r, const struct sl_demand *d,
                           double dram_bps)
 {
     return most(over(d->cpu_ops, r->ops_per_s), over(d->cpu_bytes, dram_bps)) +
-           most(over(d->cpu_kv_ops, r->ops_per_s),
-                over(d->cpu_kv_bytes, dram_bps));
+           cpu_kv_seconds(r, d, dram_bps);
+}
+
+static double cores_bps(const struct sl_rates *r)
+{
+    return r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;
 }
 
 double sl_cost_cpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
 {
-    return cpu_seconds(r, d,
-                       r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps);
+    return cpu_seconds(r, d, cores_bps(r));
+}
+
+double sl_cost_cpu_kv_seconds(const struct sl_rates *r,
+                              const struct sl_demand *d)
+{
+    return cpu_kv_seconds(r, d, cores_bps(r));
 }
 
 struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *d)
@@ -109,61 +131,124 @@ const char *sl_limit_name(enum sl_limit limit)
 
 /* --- one step after another ----------------------------------------------- */
 
-/* How fast each of two goes beside the other, as parts of what it could alone,
-   when they want more of DRAM than it has: fair shares, but who wants less
-   than half gets that. */
-static void slow_down(double *a, double want_a, double *b, double want_b,
-                      double all)
-{
-    double half = all / 2;
+enum { READ, COPY, CORES, USERS };
 
-    *a = *b = 1;
-    if (all <= 0 || want_a + want_b <= all)
+/* Max-min fair shares: whoever wants less than an equal part of what is left
+   gets what it wants. */
+static void share(double rate[USERS], double all)
+{
+    bool served[USERS] = {false};
+    int left = USERS;
+
+    if (all <= 0 || rate[READ] + rate[COPY] + rate[CORES] <= all)
         return;
-    if (want_a < half)
-        *b = (all - want_a) / want_b;
-    else if (want_b < half)
-        *a = (all - want_b) / want_a;
-    else {
-        *a = half / want_a;
-        *b = half / want_b;
+    while (left > 0) {
+        int least_user = -1;
+
+        for (int i = 0; i < USERS; i++) {
+            if (!served[i] && (least_user < 0 || rate[i] < rate[least_user]))
+                least_user = i;
+        }
+        rate[least_user] = least(rate[least_user], all / left);
+        all -= rate[least_user];
+        served[least_user] = true;
+        left--;
     }
 }
 
-/* Moves for so long at part of the rate, but no farther ahead than there is
-   room; what the step needs is gone then. Returns how long what was needed is
-   still missing. */
-static double move_on(struct sl_walk *w, double seconds, double part,
-                      double need)
+/* Rates at this moment. room: for bytes that are copied. */
+static void set_rates(const struct sl_walk *w, double rate[USERS], double room)
 {
-    double late;
+    double take = w->from_disk; /* of each byte copied */
 
-    w->ahead =
-        least(w->ahead + w->moving_bps * part * seconds - need, w->most_ahead);
-    if (w->ahead >= 0)
+    rate[COPY] = w->copied < room ? w->copy_bps : 0;
+    rate[READ] = take > 0 ? w->disk_bps : 0;
+    share(rate, w->dram_bps);
+    /* An empty ring gives no more than comes in, a full one takes no more than
+       goes out. */
+    if (take > 0 && w->read <= 0)
+        rate[COPY] = least(rate[COPY], rate[READ] / take);
+    if (w->read >= w->most_read)
+        rate[READ] = least(rate[READ], rate[COPY] * take);
+}
+
+/* Seconds for which these rates hold. */
+static double until_change(const struct sl_walk *w, const double rate[USERS],
+                           double room)
+{
+    double net = rate[READ] - rate[COPY] * w->from_disk, s = 1e9;
+
+    if (rate[COPY] > 0)
+        s = least(s, (room - w->copied) / rate[COPY]);
+    /* less than a byte a second is rounding */
+    if (net > 1)
+        s = least(s, (w->most_read - w->read) / net);
+    if (net < -1)
+        s = least(s, w->read / -net);
+    return s;
+}
+
+/* More changes than any step sees. */
+#define MOST_CHANGES 1000
+
+/* Within 0 and most, and one of them where less than a byte is missing. */
+static double snap(double bytes, double most_bytes)
+{
+    if (bytes < 1)
         return 0;
-    late = -w->ahead / w->moving_bps;
-    w->ahead = 0;
-    return late;
+    return bytes > most_bytes - 1 ? most_bytes : bytes;
+}
+
+/* Without a GPU the ring in RAM plays the device's part, filled from disk. */
+static void one_ring(struct sl_walk *w)
+{
+    w->copy_bps = w->disk_bps;
+    w->most_copied = w->most_read;
+    w->from_disk = 0;
+}
+
+/* One kind of work, of so many seconds alone, that reads so many bytes of
+   DRAM, with so many moved near before it ends. */
+static double run(struct sl_walk *w, double seconds, double dram_bytes,
+                  double moved_bytes)
+{
+    double left = 1, total = 0, room = w->most_copied + moved_bytes;
+
+    if (w->copy_bps <= 0 || seconds <= 0)
+        return seconds;
+    for (int i = 0; i < MOST_CHANGES; i++) {
+        double wants = left > 0 ? dram_bytes / seconds : 0;
+        double rate[USERS] = {[CORES] = wants}, slow, t;
+
+        set_rates(w, rate, room);
+        slow = wants > 0 ? rate[CORES] / wants : 1;
+        if (left > 0)
+            t = left * seconds / slow;
+        else if (w->copied < moved_bytes && rate[COPY] > 0)
+            t = (moved_bytes - w->copied) / rate[COPY];
+        else
+            break;
+        t = least(t, until_change(w, rate, room));
+        left -= t * slow / seconds;
+        if (left < 1e-9)
+            left = 0;
+        w->copied = snap(w->copied + t * rate[COPY], room);
+        w->read = snap(w->read + t * (rate[READ] - rate[COPY] * w->from_disk),
+                       w->most_read);
+        if (w->copied > moved_bytes - 1)
+            w->copied = most(w->copied, moved_bytes);
+        total += t;
+    }
+    w->copied = most(0, w->copied - moved_bytes);
+    return total + left * seconds;
 }
 
 double sl_walk_step(struct sl_walk *w, const struct sl_step *s)
 {
-    double cores, moving, full;
+    double kv;
 
-    if (w->moving_bps <= 0)
-        return s->seconds;
-    if (s->gpu || s->seconds <= 0)
-        return s->seconds + move_on(w, s->seconds, 1, s->moved_bytes);
-    slow_down(&cores, s->dram_bytes / s->seconds, &moving,
-              w->moving_bps * w->moving_dram, w->dram_bps);
-    /* Once there is no more room, the cores have DRAM for themselves. */
-    full =
-        (w->most_ahead - w->ahead + s->moved_bytes) / (w->moving_bps * moving);
-    if (full * cores < s->seconds) {
-        w->ahead = w->most_ahead;
-        return full + (s->seconds - full * cores);
-    }
-    return s->seconds / cores +
-           move_on(w, s->seconds / cores, moving, s->moved_bytes);
+    if (w->from_disk > 0 && w->copy_bps <= 0)
+        one_ring(w);
+    kv = run(w, s->kv_seconds, s->gpu ? 0 : s->kv_bytes, 0);
+    return kv + run(w, s->seconds, s->gpu ? 0 : s->dram_bytes, s->moved_bytes);
 }

@@ -77,27 +77,36 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
 /* "disk" "dram" "compute" "pcie" "gpu" */
 const char *sl_limit_name(enum sl_limit limit);
 
-/* What one engine's part of it takes, alone. */
+/* What one engine's part of it takes, alone; of that, attention. */
 double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d);
 double sl_cost_cpu_seconds(const struct sl_rates *r, const struct sl_demand *d);
+double sl_cost_gpu_kv_seconds(const struct sl_rates *r,
+                              const struct sl_demand *d);
+double sl_cost_cpu_kv_seconds(const struct sl_rates *r,
+                              const struct sl_demand *d);
 
 /* A stage in its turn. */
 struct sl_step {
     bool gpu;
-    double seconds;     /* of its engine, alone */
+    double seconds;     /* of its engine, alone, for the products */
     double dram_bytes;  /* that the cores read meanwhile */
+    double kv_seconds;  /* for attention, which comes before */
+    double kv_bytes;    /* likewise */
     double moved_bytes; /* that must be moved near the engine before */
 };
 
 /* A walk through the steps of a pass, one after another, while bytes are moved
- * ahead of them: over PCIe into the device's ring, or without a GPU from disk
- * into the ring in RAM. Cores and moving share DRAM fairly. */
+ * ahead of them, each store of them as far as it has room:
+ *
+ *   disk --disk_bps--> ring in RAM --copy_bps--> ring on the device --> steps
+ *
+ * Without a GPU copy_bps is 0, and the steps take from the ring in RAM. Cores,
+ * copies and reads share DRAM fairly. */
 struct sl_walk {
-    double dram_bps;
-    double moving_bps;  /* alone; 0: nothing is moved */
-    double moving_dram; /* bytes that cross DRAM for each one moved */
-    double most_ahead;  /* bytes that there is room for ahead of their use */
-    double ahead;       /* bytes that are there already */
+    double dram_bps, disk_bps, copy_bps; /* alone */
+    double from_disk; /* part of the moved bytes that come from there */
+    double most_read, most_copied; /* room for bytes ahead of their use */
+    double read, copied;           /* bytes that are there already */
 };
 
 /* Seconds until the step has ended. */

@@ -84,22 +84,14 @@ static struct sl_walk walk_gpu(const struct sl_plan_input *in, double copied,
                                double from_disk, double device_ring,
                                double ring)
 {
-    const struct sl_rates *r = &in->rates;
-    struct sl_walk w = {
-        .dram_bps = r->dram_bps,
-        .moving_bps = copied > 0 ? r->pcie_bps : 0,
-        .moving_dram = 1,
-        .most_ahead = device_ring,
+    return (struct sl_walk){
+        .dram_bps = in->rates.dram_bps,
+        .disk_bps = in->rates.disk_bps,
+        .copy_bps = copied > 0 ? in->rates.pcie_bps : 0,
+        .from_disk = copied > 0 ? from_disk / copied : 0,
+        .most_read = ring,
+        .most_copied = device_ring,
     };
-
-    if (from_disk <= 0)
-        return w;
-    w.moving_dram += from_disk / copied;
-    if (r->disk_bps > 0 && r->disk_bps < r->pcie_bps * from_disk / copied) {
-        w.moving_bps = r->disk_bps * copied / from_disk;
-        w.most_ahead += ring * copied / from_disk;
-    }
-    return w;
 }
 
 struct sl_step sl_plan_step(const struct sl_plan_input *in,
@@ -107,13 +99,18 @@ struct sl_step sl_plan_step(const struct sl_plan_input *in,
                             bool gpu, struct sl_plan_pass pass)
 {
     struct sl_demand d = {0};
+    double kv_s;
 
     add_stage(&d, s, bytes, gpu, pass);
+    kv_s = sl_cost_gpu_kv_seconds(&in->rates, &d) +
+           sl_cost_cpu_kv_seconds(&in->rates, &d);
     return (struct sl_step){
         .gpu = gpu,
         .seconds = sl_cost_gpu_seconds(&in->rates, &d) +
-                   sl_cost_cpu_seconds(&in->rates, &d),
-        .dram_bytes = d.cpu_bytes + d.cpu_kv_bytes,
+                   sl_cost_cpu_seconds(&in->rates, &d) - kv_s,
+        .dram_bytes = d.cpu_bytes,
+        .kv_seconds = kv_s,
+        .kv_bytes = d.cpu_kv_bytes,
     };
 }
 
@@ -150,9 +147,9 @@ static struct sl_walk walk_plan(const struct sl_plan *plan,
                         ring);
     return (struct sl_walk){
         .dram_bps = in->rates.dram_bps,
-        .moving_bps = d.disk_bytes > 0 ? in->rates.disk_bps : 0,
-        .moving_dram = 1,
-        .most_ahead = ring,
+        .disk_bps = in->rates.disk_bps,
+        .from_disk = d.disk_bytes > 0 ? 1 : 0,
+        .most_read = ring,
     };
 }
 

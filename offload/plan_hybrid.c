@@ -10,6 +10,7 @@
    of stages: a cache that is large beside the weights may belong all in one
    memory. */
 enum way {
+    WAY_NONE,                 /* the GPU decodes everything */
     WAY_ANY,                  /* of all stages so many, evenly */
     WAY_ATTENTION,            /* of those with a cache */
     WAY_OTHERS,               /* of those without */
@@ -77,8 +78,11 @@ static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
         mark_all(in, cpu, 0);
         mark(in, cpu, 1, k);
         break;
-    default:
+    case WAY_ATTENTION:
+    case WAY_OTHERS:
         mark(in, cpu, way == WAY_ATTENTION, k);
+        break;
+    default:
         break;
     }
 }
@@ -123,8 +127,9 @@ struct costs {
 struct scratch {
     uint64_t *stage_bytes;      /* (n_stages) */
     uint8_t *cpu, *best, *none; /* (n_stages) */
+    uint8_t *chosen;            /* (n_stages) of the plan so far */
     struct costs costs[SL_PHASE_COUNT];
-    bool found;
+    bool found;           /* in this way: */
     struct score score;   /* of the best */
     uint64_t ahead_bytes; /* likewise */
 };
@@ -192,20 +197,18 @@ static void try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
     s->found = true;
 }
 
-/* The best set of stages for the CPU, and the best ring on the device. */
+/* The best set of a way, and the best ring on the device for it. */
 static void search(const struct sl_plan_input *in, uint64_t slot_bytes,
-                   struct scratch *s)
+                   enum way way, struct scratch *s)
 {
-    bool gpu_alone = in->engine == SL_ENGINE_RULE_GPU;
+    size_t least = way == WAY_NONE ? 0 : 1;
+    size_t most = way == WAY_NONE ? 0 : count(in, way);
 
+    s->found = false;
     for (uint64_t ahead = LEAST_AHEAD; ahead <= MOST_AHEAD; ahead *= 2) {
-        for (int way = 0; way < (gpu_alone ? 1 : WAYS); way++) {
-            size_t most = gpu_alone ? 0 : count(in, (enum way)way);
-
-            for (size_t k = 0; k <= most; k++) {
-                choose(in, s->cpu, (enum way)way, k);
-                try_set(in, slot_bytes, ahead, s);
-            }
+        for (size_t k = least; k <= most; k++) {
+            choose(in, s->cpu, way, k);
+            try_set(in, slot_bytes, ahead, s);
         }
     }
 }
@@ -244,11 +247,11 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
     size_t n = 0, best_k = 0;
 
     for (size_t i = 0; i < in->n_stages; i++)
-        n += s->best[i];
+        n += s->chosen[i];
     for (size_t k = 0; k <= n && n > 0; k++) {
         double seconds;
 
-        choose_some(in, s->cpu, s->best, k, n);
+        choose_some(in, s->cpu, s->chosen, k, n);
         set_prefill(plan, in, s->cpu);
         seconds = sl_plan_seconds(plan, in, SL_PHASE_PREFILL,
                                   in->pass[SL_PHASE_PREFILL]);
@@ -259,7 +262,7 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
     }
     if (n == 0)
         return;
-    choose_some(in, s->cpu, s->best, best_k, n);
+    choose_some(in, s->cpu, s->chosen, best_k, n);
     set_prefill(plan, in, s->cpu);
 }
 
@@ -314,7 +317,7 @@ static uint64_t largest(const struct sl_plan_input *in)
     return most;
 }
 
-/* The plan of s->best. */
+/* The plan of s->best, with everything prefilled by the GPU. */
 static int build(struct sl_plan *plan, const struct sl_plan_input *in,
                  uint64_t slot_bytes, struct scratch *s, struct sl_error *err)
 {
@@ -330,41 +333,42 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
         return -1;
     sl_plan_divide(&d);
     sl_plan_place(plan, &d);
-    choose_prefill(plan, in, s);
-    plan->prefill_from = find_prefill_from(plan, in);
+    set_prefill(plan, in, s->none);
     return 0;
 }
 
-/* Places round: what streams everything is tried as well, as it came out. */
-static int build_better(struct sl_plan *plan, const struct sl_plan_input *in,
-                        uint64_t slot_bytes, struct scratch *s,
-                        struct sl_error *err)
+/* The best of all ways, as slabs fell into their places. */
+static int build_best(struct sl_plan *plan, bool *found,
+                      const struct sl_plan_input *in, struct scratch *s,
+                      struct sl_error *err)
 {
-    struct sl_division d = {
-        .in = in,
-        .stage_bytes = s->stage_bytes,
-        .cpu = s->none,
-        .slot_bytes = slot_bytes,
-        .ahead_bytes = s->ahead_bytes,
-    };
-    struct sl_plan other;
+    int ways = in->engine == SL_ENGINE_RULE_GPU ? 1 : WAYS;
+    uint64_t slot_bytes = largest(in);
+    struct sl_plan best = {.n_slabs = 0}, made;
 
-    if (build(plan, in, slot_bytes, s, err) != 0)
-        return -1;
-    if (memcmp(s->best, s->none, in->n_stages) == 0 || !sl_plan_divide(&d))
-        return 0;
-    memset(s->best, 0, in->n_stages);
-    if (build(&other, in, slot_bytes, s, err) != 0) {
-        sl_plan_fini(plan);
-        return -1;
+    *found = false;
+    for (int way = 0; way < ways; way++) {
+        search(in, slot_bytes, (enum way)way, s);
+        if (!s->found)
+            continue;
+        if (build(&made, in, slot_bytes, s, err) != 0) {
+            sl_plan_fini(&best);
+            return -1;
+        }
+        if (*found && !better(score_of(&made, in), score_of(&best, in))) {
+            sl_plan_fini(&made);
+            continue;
+        }
+        sl_plan_fini(&best);
+        best = made;
+        memcpy(s->chosen, s->best, in->n_stages);
+        *found = true;
     }
-    if (better(score_of(&other, in), score_of(plan, in))) {
-        struct sl_plan worse = *plan;
-
-        *plan = other;
-        other = worse;
+    if (*found) {
+        choose_prefill(&best, in, s);
+        best.prefill_from = find_prefill_from(&best, in);
+        *plan = best;
     }
-    sl_plan_fini(&other);
     return 0;
 }
 
@@ -374,6 +378,7 @@ static void scratch_fini(struct scratch *s)
     free(s->cpu);
     free(s->best);
     free(s->none);
+    free(s->chosen);
     for (int p = 0; p < SL_PHASE_COUNT; p++) {
         for (int e = 0; e < SL_ENGINE_COUNT; e++)
             free(s->costs[p].step[e]);
@@ -406,9 +411,10 @@ static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
         .cpu = sl_zalloc_array(in->n_stages, 1),
         .best = sl_zalloc_array(in->n_stages, 1),
         .none = sl_zalloc_array(in->n_stages, 1),
+        .chosen = sl_zalloc_array(in->n_stages, 1),
     };
     if (s->stage_bytes == NULL || s->cpu == NULL || s->best == NULL ||
-        s->none == NULL)
+        s->none == NULL || s->chosen == NULL)
         return false;
     for (size_t i = 0; i < in->n_stages; i++)
         s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
@@ -419,7 +425,6 @@ static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
 int sl_plan_hybrid(struct sl_plan *plan, bool *found,
                    const struct sl_plan_input *in, struct sl_error *err)
 {
-    uint64_t slot_bytes = largest(in);
     struct scratch s;
     int rc = 0;
 
@@ -427,10 +432,7 @@ int sl_plan_hybrid(struct sl_plan *plan, bool *found,
         rc = sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu stages",
                      in->n_stages);
     } else {
-        search(in, slot_bytes, &s);
-        *found = s.found;
-        if (s.found)
-            rc = build_better(plan, in, slot_bytes, &s, err);
+        rc = build_best(plan, found, in, &s, err);
     }
     scratch_fini(&s);
     return rc;

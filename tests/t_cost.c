@@ -80,19 +80,17 @@ static void moving_hides_behind_the_cores_if_there_is_room(void **state)
         {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
         {.gpu = true, .seconds = 0.5, .moved_bytes = 20e9},
     };
-    struct sl_walk w = {.dram_bps = 100e9,
-                        .moving_bps = 25e9,
-                        .moving_dram = 1,
-                        .most_ahead = 30e9};
+    struct sl_walk w = {
+        .dram_bps = 100e9, .copy_bps = 25e9, .most_copied = 30e9};
 
     assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
     /* 10 GB wait; 12.5 come during half a second: nothing is late. */
-    w.most_ahead = 10e9;
+    w.most_copied = 10e9;
     assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
     /* Without room the GPU waits for 20 GB. */
-    w.most_ahead = 0;
+    w.most_copied = 0;
     assert_float_equal(walk(w, steps, 2), 1.8, 1e-9);
-    w.moving_bps = 0;
+    w.copy_bps = 0;
     assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
 }
 
@@ -104,18 +102,46 @@ static void cores_and_copies_share_dram(void **state)
         {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
         {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
     };
-    struct sl_walk w = {.dram_bps = 60e9,
-                        .moving_bps = 25e9,
-                        .moving_dram = 1,
-                        .most_ahead = 10e9};
+    struct sl_walk w = {
+        .dram_bps = 60e9, .copy_bps = 25e9, .most_copied = 10e9};
     double copying = 10e9 / 25e9;
 
     assert_float_equal(walk(w, steps, 2),
                        copying + (50e9 - 35e9 * copying) / 50e9, 1e-6);
     /* An infinite ring: both for ever, and DRAM is full. */
-    w.most_ahead = 1e15;
-    w.moving_bps = 10e9;
+    w.most_copied = 1e15;
+    w.copy_bps = 10e9;
     assert_float_equal(walk(w, steps, 2), 1, 1e-6);
+}
+
+/* While the cores compute for a second the disk goes on until its ring is full:
+   5 of 10 GB; the rest comes while the GPU waits. */
+static void a_full_ring_stops_the_disk(void **state)
+{
+    static const struct sl_step steps[] = {
+        {.gpu = false, .seconds = 1, .dram_bytes = 1e9},
+        {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
+    };
+    struct sl_walk w = {.dram_bps = 1e12,
+                        .disk_bps = 5e9,
+                        .copy_bps = 25e9,
+                        .from_disk = 1,
+                        .most_read = 20e9};
+
+    assert_float_equal(walk(w, steps, 2), 2, 1e-6);
+    w.most_read = 2e9;
+    assert_float_equal(walk(w, steps, 2), 1 + 8.0 / 5, 0.11);
+    w.most_copied = 3e9;
+    assert_float_equal(walk(w, steps, 2), 1 + 5.0 / 5, 0.11);
+    /* Without a GPU the same ring feeds the cores. */
+    w = (struct sl_walk){
+        .dram_bps = 1e12, .disk_bps = 5e9, .from_disk = 1, .most_read = 2e9};
+    assert_float_equal(walk(w,
+                            &(struct sl_step){.seconds = 1,
+                                              .dram_bytes = 10e9,
+                                              .moved_bytes = 10e9},
+                            1),
+                       2, 1e-6);
 }
 
 /* Whatever the steps, nothing is faster than its floor. */
@@ -124,8 +150,7 @@ static void no_walk_is_below_its_floor(void **state)
     uint64_t seed = 7;
 
     for (int i = 0; i < 3000; i++) {
-        struct sl_walk w = {
-            .dram_bps = 80e9, .moving_bps = 25e9, .moving_dram = 1};
+        struct sl_walk w = {.dram_bps = 80e9, .copy_bps = 25e9};
         double moved = 0, alone = 0, dram = 0;
         struct sl_step steps[20];
 
@@ -148,7 +173,7 @@ static void no_walk_is_below_its_floor(void **state)
             dram += steps[j].moved_bytes + steps[j].dram_bytes;
             alone += steps[j].seconds;
         }
-        w.most_ahead = (double)(seed >> 40) * 200;
+        w.most_copied = (double)(seed >> 40) * 200;
         assert_true(walk(w, steps, 20) >= alone * (1 - 1e-9));
         assert_true(walk(w, steps, 20) >= moved / 25e9 * (1 - 1e-9));
         assert_true(walk(w, steps, 20) >= dram / 80e9 * (1 - 1e-9));
@@ -177,6 +202,7 @@ int main(void)
         cmocka_unit_test(attention_adds_to_the_products),
         cmocka_unit_test(moving_hides_behind_the_cores_if_there_is_room),
         cmocka_unit_test(cores_and_copies_share_dram),
+        cmocka_unit_test(a_full_ring_stops_the_disk),
         cmocka_unit_test(no_walk_is_below_its_floor),
         cmocka_unit_test(without_a_gpu_only_disk_memory_and_cores_count),
     };
