@@ -9,6 +9,7 @@
 
 #include "src/base/bytes.h"
 #include "src/opts.h"
+#include "src/plan_machine.h"
 #include "src/survey.h"
 
 struct options {
@@ -19,6 +20,7 @@ struct options {
     uint32_t batch;
     bool measure;
     bool json;
+    struct sl_machine_question machine; /* .machine NULL: this one */
 };
 
 struct report {
@@ -26,7 +28,6 @@ struct report {
     const struct sl_modelfile *mf;
     const struct sl_memory *memory;
     const struct sl_plan *plan;
-    const char *kv; /* how keys and values are kept */
     struct sl_floor decode, prefill;
     struct sl_rates rates;
     double age_s; /* of the rates; 0: measured now */
@@ -73,9 +74,9 @@ static void print_memory(const struct report *r)
     puts("Memory");
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
-    snprintf(more, sizeof more, "%u tokens, %u sequence%s, %s",
+    snprintf(more, sizeof more, "%u tokens, %u sequence%s",
              r->o->out_seq_length, sequences(r->o),
-             sequences(r->o) == 1 ? "" : "s", r->kv);
+             sequences(r->o) == 1 ? "" : "s");
     line("KV cache", m->kv, more);
     snprintf(more, sizeof more, "%u positions a pass",
              workload(r->o).pass_positions);
@@ -198,11 +199,11 @@ static void print_json(const struct report *r)
             homes,
             json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
     root = json_pack(
-        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
+        "{ss sI so s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
         r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
-        memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
-        (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
-        "slot_bytes", (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
+        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
+        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
@@ -280,7 +281,6 @@ static int plan(const struct options *o, struct sl_error *err)
     if (rc == 0) {
         r.mf = sl_runtime_modelfile(rt);
         r.memory = sl_runtime_memory(rt);
-        r.kv = sl_runtime_kv_name(rt);
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->home[i] == SL_HOME_RAM;
@@ -302,6 +302,11 @@ enum {
     OPT_BATCH,
     OPT_MEASURE,
     OPT_JSON,
+    OPT_MACHINE,
+    OPT_VRAM,
+    OPT_ENGINE,
+    OPT_PRESET,
+    OPT_QUANT,
 };
 
 static const struct argp_option options[] = {
@@ -315,8 +320,93 @@ static const struct argp_option options[] = {
     {"measure", OPT_MEASURE, 0, 0,
      "Measure this machine now, whatever 'sluice probe' has kept", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
+    {0, 0, 0, 0, "A machine that is not there:", 1},
+    {"machine", OPT_MACHINE, "NAME|FILE", 0,
+     "Rehearse on rtx3090-ddr4, rtx3090-ddr5, rtx4090-ddr5, rtx3060-ddr4-nvme "
+     "or what a JSON file describes",
+     1},
+    {"vram", OPT_VRAM, "BYTES", 0,
+     "Of its GPU, 0 for none (default: what a driver leaves)", 1},
+    {"engine", OPT_ENGINE, "KIND", 0,
+     "auto, cpu or gpu: what computes (default auto)", 1},
+    {"preset", OPT_PRESET, "NAME", 0,
+     "Instead of -m the shape of glm-130b, glm-10b, 7b or tiny", 1},
+    {"quant", OPT_QUANT, "KIND", 0,
+     "Its format, as convert has it (default int4-g128)", 1},
     {0},
 };
+
+static enum sl_engine_rule engine_rule(struct argp_state *state,
+                                       const char *arg)
+{
+    if (strcmp(arg, "auto") == 0)
+        return SL_ENGINE_RULE_AUTO;
+    if (strcmp(arg, "cpu") == 0)
+        return SL_ENGINE_RULE_CPU;
+    if (strcmp(arg, "gpu") != 0)
+        argp_error(state, "--engine is auto, cpu or gpu, not '%s'", arg);
+    return SL_ENGINE_RULE_GPU;
+}
+
+static uint64_t vram_bytes(struct argp_state *state, const char *arg)
+{
+    uint64_t bytes = 0;
+    struct sl_error err;
+
+    if (strcmp(arg, "auto") == 0)
+        return SL_VRAM_AUTO;
+    if (sl_size_parse(&bytes, arg, &err) != 0)
+        argp_error(state, "--vram: %s", err.msg);
+    return bytes;
+}
+
+/* Options that need --machine; what they set and nothing else. */
+static error_t parse_machine(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+    struct sl_machine_question *m = &o->machine;
+
+    switch (key) {
+    case OPT_MACHINE:
+        m->machine = arg;
+        return 0;
+    case OPT_VRAM:
+        m->vram_bytes = vram_bytes(state, arg);
+        return 0;
+    case OPT_ENGINE:
+        m->engine = engine_rule(state, arg);
+        return 0;
+    case OPT_PRESET:
+        if (o->run.model != NULL)
+            argp_error(state, "-m or --preset, not both");
+        o->run.model = m->preset = arg;
+        return 0;
+    case OPT_QUANT:
+        m->quant = arg;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void check_machine(struct options *o, struct argp_state *state)
+{
+    struct sl_machine_question *m = &o->machine;
+
+    if (m->machine == NULL &&
+        (m->preset != NULL || m->quant != NULL ||
+         m->vram_bytes != SL_VRAM_AUTO || m->engine != SL_ENGINE_RULE_AUTO))
+        argp_error(state, "--preset, --quant, --vram and --engine go with "
+                          "--machine");
+    if (m->quant != NULL && m->preset == NULL)
+        argp_error(state, "--quant goes with --preset: a model file has its "
+                          "own");
+    if (m->preset != NULL && o->run.model != m->preset)
+        argp_error(state, "-m or --preset, not both");
+    if (m->machine != NULL && (o->num_beams > 1 || o->batch > 1))
+        argp_error(state, "--machine rehearses one text and a batch of 32; "
+                          "--num-beams and --batch do not go with it");
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -352,9 +442,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (o->prompt_length == 0)
             o->prompt_length = o->out_seq_length / 2;
+        check_machine(o, state);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_machine(key, arg, state);
     }
 }
 
@@ -374,6 +465,18 @@ static const struct argp argp = {
     0,
 };
 
+static int plan_machine(struct options *o, struct sl_error *err)
+{
+    struct sl_machine_question *m = &o->machine;
+
+    m->model = o->run.model;
+    m->ram_bytes = o->run.ram_bytes;
+    m->trace = o->run.trace;
+    m->tokens = o->out_seq_length;
+    m->json = o->json;
+    return sl_plan_machine(m, err);
+}
+
 static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
@@ -382,13 +485,15 @@ static int run(int argc, char **argv)
         .out_seq_length = 256,
         .num_beams = 1,
         .batch = 1,
+        .machine.vram_bytes = SL_VRAM_AUTO,
     };
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);
 
     if (rc != 0)
         return rc;
-    return plan(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
+    rc = o.machine.machine != NULL ? plan_machine(&o, &err) : plan(&o, &err);
+    return rc == 0 ? SL_EXIT_OK : sl_report(&err);
 }
 
 const struct sl_command sl_cmd_plan = {

@@ -1,0 +1,313 @@
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "src/base/mem.h"
+#include "src/exec_model.h"
+
+/* What a slab asks of its engine. */
+struct slab_cost {
+    double bytes;
+    double ops; /* of a row */
+    const struct sl_plan_stage *stage;
+    bool attends; /* attention comes before its first product */
+    bool begins;  /* it is the first of its stage */
+};
+
+struct model_engine {
+    struct sl_exec_engine engine;
+    struct sl_model_config c;
+    struct slab_cost *costs; /* (n_slabs) */
+    size_t head_slab;        /* the first of the head */
+    const struct sl_pass *pass;
+    double keys, key_pairs; /* cached positions; of all positions, together */
+    struct sl_event *done;  /* the GPU's */
+};
+
+/* --- what both know ------------------------------------------------------- */
+
+static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
+                      const struct sl_cut *cut, size_t slab)
+{
+    cost->bytes = (double)sl_slab_load_bytes(&cut->slabs[slab]);
+    for (uint32_t i = cut->first_part[slab]; i < cut->first_part[slab + 1];
+         i++) {
+        const struct sl_part *p = &cut->parts[i];
+        const struct sl_model_matrix *m = &mf->matrices[p->matrix];
+        const struct sl_matrix *g = &m->geom;
+        double share =
+            (double)p->n_blocks / (double)sl_matrix_segment_blocks(g);
+
+        cost->ops += 2.0 * g->rows * g->cols * share;
+        cost->attends |= m->spec.op == SL_OP_ATTN_OUT && p->first_block == 0;
+    }
+}
+
+static int create(struct model_engine **out, const struct sl_model_config *c,
+                  const struct sl_engine_ops *ops, struct sl_error *err)
+{
+    struct model_engine *e = calloc(1, sizeof *e);
+
+    if (e != NULL)
+        e->costs = sl_zalloc_array(c->cut->n_slabs, sizeof *e->costs);
+    if (e == NULL || e->costs == NULL) {
+        free(e);
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a run");
+    }
+    e->engine.ops = ops;
+    e->c = *c;
+    for (size_t i = 0; i < c->n_stages; i++) {
+        const struct sl_plan_stage *s = &c->stages[i];
+
+        for (size_t j = 0; j < s->n_slabs; j++) {
+            struct slab_cost *cost = &e->costs[s->first_slab + j];
+
+            cost_slab(cost, c->mf, c->cut, s->first_slab + j);
+            cost->stage = s;
+            cost->begins = j == 0;
+        }
+    }
+    *out = e;
+    return 0;
+}
+
+static void model_destroy(struct sl_exec_engine *engine)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+
+    if (e == NULL)
+        return;
+    if (e->done != NULL)
+        e->c.dev->ops->event_destroy(e->c.dev, e->done);
+    free(e->costs);
+    free(e);
+}
+
+static void take_pass(struct model_engine *e, const struct sl_pass *pass)
+{
+    e->pass = pass;
+    e->keys = e->key_pairs = 0;
+    for (size_t i = 0; i < pass->n_items; i++) {
+        const struct sl_pass_item *r = &pass->run[i];
+
+        e->keys += r->base + r->n;
+        for (uint32_t j = 0; j < r->n; j++)
+            e->key_pairs += pass->n_keys[r->row + j];
+    }
+}
+
+static double rows(const struct model_engine *e, const struct slab_cost *cost)
+{
+    return cost->stage->head ? e->pass->n_rows : e->pass->n;
+}
+
+static void trace(const struct model_engine *e, enum sl_track track,
+                  size_t slab, uint64_t begin, uint64_t end)
+{
+    const struct sl_cut *cut = e->c.cut;
+    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    const struct sl_modelfile *mf = e->c.mf;
+    char name[SL_STAGE_NAME];
+
+    mf->arch->stage_name(name, &mf->hp,
+                         (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_trace_span(e->c.trace, track, name, begin, end,
+                  sl_slab_load_bytes(&cut->slabs[slab]));
+}
+
+/* --- the cores ------------------------------------------------------------ */
+
+static int cpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
+                     struct sl_error *err)
+{
+    (void)err;
+    take_pass((struct model_engine *)engine, pass);
+    return 0;
+}
+
+static int cpu_embed(struct sl_exec_engine *engine, bool *done,
+                     struct sl_error *err)
+{
+    (void)engine, (void)err;
+    *done = true;
+    return 0;
+}
+
+static int cpu_run(struct sl_exec_engine *engine, size_t slab,
+                   struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+    const struct slab_cost *cost = &e->costs[slab];
+    const struct sl_plan_stage *s = cost->stage;
+    struct sl_machine_model *m = e->c.machine;
+    const uint8_t *base;
+    uint64_t begin;
+
+    if (sl_stream_get(e->c.stream, slab, &base, err) != 0)
+        return -1;
+    begin = sl_clock_now(m->clock);
+    if (cost->attends)
+        sl_machine_compute(m, e->keys * s->key_bytes[SL_ENGINE_CPU],
+                           e->key_pairs * s->key_ops);
+    sl_machine_compute(m, cost->bytes, cost->ops * rows(e, cost));
+    sl_stream_put(e->c.stream, slab);
+    trace(e, SL_TRACK_STAGES, slab, begin, sl_clock_now(m->clock));
+    return 0;
+}
+
+static const struct sl_engine_ops cpu_ops = {
+    .name = "model cpu",
+    .begin = cpu_begin,
+    .embed = cpu_embed,
+    .run = cpu_run,
+    .destroy = model_destroy,
+};
+
+int sl_model_cpu_create(struct sl_exec_engine **engine,
+                        const struct sl_model_config *config,
+                        struct sl_error *err)
+{
+    struct model_engine *e;
+
+    if (create(&e, config, &cpu_ops, err) != 0)
+        return -1;
+    *engine = &e->engine;
+    return 0;
+}
+
+/* --- the GPU -------------------------------------------------------------- */
+
+static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
+                     struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+
+    (void)err;
+    take_pass(e, pass);
+    sl_feed_begin(e->c.feed, pass->phase);
+    return 0;
+}
+
+/* The head is the GPU's, and its rows are taken where they are. */
+static int gpu_embed(struct sl_exec_engine *engine, bool *done,
+                     struct sl_error *err)
+{
+    (void)engine, (void)err;
+    *done = false;
+    return 0;
+}
+
+static uint64_t x_bytes(const struct model_engine *e)
+{
+    return (uint64_t)e->pass->n * e->c.mf->hp.hidden * sizeof(float);
+}
+
+/* Waits for all that was put on a queue. */
+static int settle(struct model_engine *e, enum sl_queue queue,
+                  struct sl_error *err)
+{
+    const struct sl_device_ops *ops = e->c.dev->ops;
+
+    if (ops->record(e->c.dev, queue, e->done, err) != 0)
+        return -1;
+    return ops->sync(e->c.dev, e->done, err);
+}
+
+static int gpu_load(struct sl_exec_engine *engine, struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+
+    return e->c.dev->ops->copy_up(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
+                                  x_bytes(e), err);
+}
+
+static int gpu_store(struct sl_exec_engine *engine, struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+
+    if (e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
+                                 x_bytes(e), err) != 0)
+        return -1;
+    return settle(e, SL_QUEUE_COMPUTE, err);
+}
+
+/* Attention reads the cache where it lies; what was computed for a layer whose
+   cache is the CPU's goes there. */
+static int attend(struct model_engine *e, size_t slab,
+                  const struct slab_cost *cost, struct sl_error *err)
+{
+    const struct sl_plan_stage *s = cost->stage;
+    double key_bytes = s->key_bytes[SL_ENGINE_GPU];
+    struct sl_device *dev = e->c.dev;
+
+    if (e->c.plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_CPU &&
+        dev->ops->copy_down(dev, SL_QUEUE_DOWN, NULL, NULL,
+                            (uint64_t)(e->pass->n * key_bytes), err) != 0)
+        return -1;
+    return sl_device_model_launch(dev, e->keys * key_bytes,
+                                  e->key_pairs * s->key_ops, 0, err);
+}
+
+static int gpu_run(struct sl_exec_engine *engine, size_t slab,
+                   struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+    const struct slab_cost *cost = &e->costs[slab];
+    const struct sl_rates *r = &e->c.machine->spec.rates;
+    const void *base;
+
+    if (sl_feed_get(e->c.feed, slab, &base, err) != 0)
+        return -1;
+    if (cost->attends && attend(e, slab, cost, err) != 0)
+        return -1;
+    if (sl_device_model_launch(e->c.dev, cost->bytes, cost->ops * rows(e, cost),
+                               cost->begins ? r->gpu_stage_s : 0, err) != 0)
+        return -1;
+    return sl_feed_put(e->c.feed, slab, err);
+}
+
+/* The logits come down, if they are here; so do keys and values. */
+static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
+{
+    struct model_engine *e = (struct model_engine *)engine;
+    const uint8_t *engines = e->c.plan->engine[e->pass->phase];
+    size_t last = e->c.cut->n_slabs - 1;
+
+    if (engines[last] == SL_ENGINE_GPU &&
+        e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
+                                 (uint64_t)e->pass->n_rows * e->c.mf->hp.vocab *
+                                     sizeof(float),
+                                 err) != 0)
+        return -1;
+    if (settle(e, SL_QUEUE_COMPUTE, err) != 0)
+        return -1;
+    return settle(e, SL_QUEUE_DOWN, err);
+}
+
+static const struct sl_engine_ops gpu_ops = {
+    .name = "model gpu",
+    .begin = gpu_begin,
+    .embed = gpu_embed,
+    .load = gpu_load,
+    .store = gpu_store,
+    .run = gpu_run,
+    .end = gpu_end,
+    .destroy = model_destroy,
+};
+
+int sl_model_gpu_create(struct sl_exec_engine **engine,
+                        const struct sl_model_config *config,
+                        struct sl_error *err)
+{
+    struct model_engine *e;
+
+    if (create(&e, config, &gpu_ops, err) != 0)
+        return -1;
+    if (config->dev->ops->event_create(config->dev, &e->done, false, err) !=
+        0) {
+        model_destroy(&e->engine);
+        return -1;
+    }
+    *engine = &e->engine;
+    return 0;
+}

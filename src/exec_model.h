@@ -1,0 +1,39 @@
+/*
+ * exec_model.h - engines that take a modelled machine's time
+ *
+ * They ask stream and feed for every slab, as the real ones do, and wait for
+ * what its products and its attention would take; they compute nothing.
+ */
+#ifndef SL_EXEC_MODEL_H
+#define SL_EXEC_MODEL_H
+
+#include "offload/feed.h"
+#include "offload/machine_model.h"
+#include "offload/trace.h"
+#include "src/cut.h"
+#include "src/engine.h"
+#include "src/modelfile.h"
+
+struct sl_model_config {
+    /* all borrowed for the engine's life */
+    struct sl_machine_model *machine;
+    const struct sl_modelfile *mf;
+    const struct sl_cut *cut;
+    const struct sl_plan_stage *stages; /* of the plan */
+    size_t n_stages;
+    const struct sl_plan *plan;
+    struct sl_stream *stream; /* the CPU's */
+    struct sl_device *dev;    /* the GPU's, with its feed */
+    struct sl_feed *feed;
+    struct sl_trace *trace; /* or NULL */
+};
+
+/* Errors: SL_ERR_NOMEM. */
+int sl_model_cpu_create(struct sl_exec_engine **e,
+                        const struct sl_model_config *config,
+                        struct sl_error *err);
+int sl_model_gpu_create(struct sl_exec_engine **e,
+                        const struct sl_model_config *config,
+                        struct sl_error *err);
+
+#endif

@@ -1,0 +1,23 @@
+/*
+ * machine_file.h - machines described in a file
+ *
+ * A JSON object of numbers, rates in units a second:
+ *
+ *   disk_bytes_per_s  disk_latency_s  ram_bytes  dram_bytes_per_s
+ *   cpu_dram_bytes_per_s  cpu_operations_per_s
+ *   pcie_bytes_per_s  pcie_latency_s  vram_bytes  vram_bytes_per_s
+ *   gpu_operations_per_s  gpu_stage_s
+ *
+ * and "name". Without a GPU the last six are left out.
+ */
+#ifndef SL_MACHINE_FILE_H
+#define SL_MACHINE_FILE_H
+
+#include "offload/machine_model.h"
+
+/* A machine by its name, else by a file's. Errors: SL_ERR_USAGE naming the
+ * machines there are, or the key that is wrong or missing; SL_ERR_IO. */
+int sl_machine_load(struct sl_machine_spec *spec, const char *name_or_path,
+                    struct sl_error *err);
+
+#endif

@@ -1,0 +1,260 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "src/base/bytes.h"
+#include "src/machine_file.h"
+#include "src/plan_machine.h"
+#include "src/rehearse.h"
+#include "src/runtime.h"
+#include "src/synth.h"
+
+#define PROMPT       1024u
+#define BATCH        32u
+#define LEAST_TOKENS 16u
+
+/* What the system and other programs keep of RAM (peers-and-physics 3.2). */
+#define OTHERS_BYTES 5500000000u
+
+enum row { DECODE, PREFILL, BATCHED, ROWS };
+
+struct answer {
+    const struct sl_machine_question *q;
+    struct sl_machine_spec spec;
+    struct sl_modelfile mf;
+    uint64_t ram_bytes, vram_bytes;
+    struct sl_rehearsal alone, batched;
+    uint32_t batch_tokens; /* of a text: what the memory holds of so many */
+};
+
+static const struct sl_rehearsed *row_of(const struct answer *a, int row)
+{
+    return row == BATCHED  ? &a->batched.phase[SL_PHASE_DECODE]
+           : row == DECODE ? &a->alone.phase[SL_PHASE_DECODE]
+                           : &a->alone.phase[SL_PHASE_PREFILL];
+}
+
+/* --- asking --------------------------------------------------------------- */
+
+static int imagine(struct answer *a, struct sl_error *err)
+{
+    struct sl_synth_options o = {
+        .name = a->q->preset,
+        .quant = a->q->quant != NULL ? a->q->quant : "int4-g128",
+    };
+    char quant[SL_SYNTH_QUANT];
+    struct sl_layout layout;
+    struct sl_config c;
+    int rc;
+
+    if (sl_synth_preset(&c, a->q->preset, err) != 0 ||
+        sl_config_finish(&o.hp, &c, err) != 0 ||
+        sl_synth_layout(&layout, quant, &o, err) != 0)
+        return -1;
+    rc = sl_modelfile_imagine(&a->mf, a->q->preset, &layout, err);
+    sl_layout_fini(&layout);
+    return rc;
+}
+
+static int choose_memory(struct answer *a, struct sl_error *err)
+{
+    const struct sl_machine_question *q = a->q;
+
+    a->ram_bytes = q->ram_bytes;
+    if (q->ram_bytes == SL_RAM_LEAST)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--ram least is measured on this machine; give bytes "
+                       "with --machine");
+    if (q->ram_bytes == SL_RAM_AUTO)
+        a->ram_bytes = a->spec.ram_bytes > 2ull * OTHERS_BYTES
+                           ? a->spec.ram_bytes - OTHERS_BYTES
+                           : a->spec.ram_bytes / 2;
+    a->vram_bytes =
+        q->vram_bytes == SL_VRAM_AUTO ? a->spec.vram_bytes : q->vram_bytes;
+    if (a->ram_bytes > a->spec.ram_bytes)
+        return sl_fail(err, SL_ERR_USAGE, "--ram %llu: %s has %llu bytes",
+                       (unsigned long long)a->ram_bytes, a->spec.name,
+                       (unsigned long long)a->spec.ram_bytes);
+    if (a->vram_bytes > a->spec.vram_bytes)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--vram %llu: a driver leaves %llu bytes on %s",
+                       (unsigned long long)a->vram_bytes,
+                       (unsigned long long)a->spec.vram_bytes, a->spec.name);
+    return 0;
+}
+
+static int ask(struct answer *a, struct sl_error *err)
+{
+    const struct sl_machine_question *q = a->q;
+    struct sl_rehearsal_config c = {
+        .mf = &a->mf,
+        .machine = &a->spec,
+        .ram_bytes = a->ram_bytes,
+        .vram_bytes = a->vram_bytes,
+        .engine = q->engine,
+        .n_texts = 1,
+        .context = q->tokens,
+        .prompt = PROMPT,
+        .trace = q->trace,
+    };
+
+    if (sl_rehearse(&a->alone, &c, err) != 0)
+        return -1;
+    c.n_texts = BATCH;
+    c.decode_only = true;
+    c.trace = NULL;
+    /* Where the cache of so many texts does not fit, half of it may. */
+    for (;;) {
+        c.context = c.prompt = a->batch_tokens;
+        if (sl_rehearse(&a->batched, &c, err) == 0)
+            return 0;
+        if (err->code != SL_ERR_BUDGET || a->batch_tokens < LEAST_TOKENS)
+            break;
+        a->batch_tokens /= 2;
+    }
+    sl_error_prefix(err, "%u texts of %u tokens: ", BATCH, a->batch_tokens);
+    return -1;
+}
+
+/* --- text ----------------------------------------------------------------- */
+
+static void print_memory(const char *what, uint64_t weights, uint64_t ring,
+                         uint64_t kv, uint64_t rest)
+{
+    char w[SL_SIZE_TEXT], r[SL_SIZE_TEXT], k[SL_SIZE_TEXT], o[SL_SIZE_TEXT];
+
+    printf("  %-6s %10s  %10s  %10s  %10s\n", what, sl_size_format(w, weights),
+           sl_size_format(r, ring), sl_size_format(k, kv),
+           sl_size_format(o, rest));
+}
+
+static void print_plan(const struct answer *a)
+{
+    const struct sl_plan *p = &a->alone.plan;
+    char disk[SL_SIZE_TEXT], cpu[SL_SIZE_TEXT];
+
+    puts("Plan             weights        ring    KV cache    the rest");
+    if (p->gpu)
+        print_memory("VRAM", p->vram_bytes, p->device_ring_bytes,
+                     a->alone.kv_bytes[SL_ENGINE_GPU], a->alone.device_bytes);
+    print_memory("RAM", p->resident_bytes, p->ring_bytes,
+                 a->alone.kv_bytes[SL_ENGINE_CPU], a->alone.host_bytes);
+    printf("  %-6s %10s\n", "disk", sl_size_format(disk, p->streamed_bytes));
+    if (p->gpu)
+        printf(
+            "A decode leaves %s of it to the CPU; passes of %u positions "
+            "and more take the\nengines of prefill.\n",
+            sl_size_format(cpu, (uint64_t)row_of(a, DECODE)->demand.cpu_bytes),
+            p->prefill_from);
+}
+
+static void print_row(const char *what, const struct sl_rehearsed *r)
+{
+    double rate = r->tokens / r->seconds;
+
+    printf("  %-26s %9.3f s  %8.*f  %9.3f s  %9.3f s  %5.1f %%  %s\n", what,
+           r->seconds, rate >= 100 ? 0 : 2, rate, r->floor.seconds,
+           r->expected_s, 100 * r->efficiency, sl_limit_name(r->floor.limit));
+}
+
+static void print_text(const struct answer *a)
+{
+    char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], what[48];
+
+    printf("%s, %s, %s on %s with %s of RAM and %s of VRAM\n\n", a->mf.name,
+           a->mf.quant, sl_size_format(file, a->mf.file_bytes), a->spec.name,
+           sl_size_format(ram, a->ram_bytes),
+           sl_size_format(vram, a->vram_bytes));
+    print_plan(a);
+    puts("\nPasses                          takes    tokens/s        floor  "
+         "     planned  efficiency, limit");
+    print_row("one token", row_of(a, DECODE));
+    snprintf(what, sizeof what, "a prompt of %u", PROMPT);
+    print_row(what, row_of(a, PREFILL));
+    snprintf(what, sizeof what, "%u texts of %u", BATCH, a->batch_tokens);
+    print_row(what, row_of(a, BATCHED));
+}
+
+/* --- JSON ----------------------------------------------------------------- */
+
+static json_t *row_json(const struct sl_rehearsed *r)
+{
+    return json_pack("{sf sf sf sf ss sf sf sf sf sf sf}", "seconds_per_pass",
+                     r->seconds, "tokens_per_s", r->tokens / r->seconds,
+                     "floor_seconds", r->floor.seconds, "expected_seconds",
+                     r->expected_s, "limit", sl_limit_name(r->floor.limit),
+                     "efficiency", r->efficiency, "disk_seconds",
+                     r->floor.disk_s, "pcie_seconds", r->floor.pcie_s,
+                     "dram_seconds", r->floor.dram_s, "gpu_seconds",
+                     r->floor.gpu_s, "cpu_seconds", r->floor.compute_s);
+}
+
+static json_t *plan_json(const struct sl_rehearsal *r)
+{
+    const struct sl_plan *p = &r->plan;
+
+    return json_pack(
+        "{sI sI sI sI sI sI sI sI sI sI sI}", "vram_bytes",
+        (json_int_t)p->vram_bytes, "resident_bytes",
+        (json_int_t)p->resident_bytes, "streamed_bytes",
+        (json_int_t)p->streamed_bytes, "ring_bytes", (json_int_t)p->ring_bytes,
+        "device_ring_bytes", (json_int_t)p->device_ring_bytes, "kv_host_bytes",
+        (json_int_t)r->kv_bytes[SL_ENGINE_CPU], "kv_device_bytes",
+        (json_int_t)r->kv_bytes[SL_ENGINE_GPU], "decode_cpu_bytes",
+        (json_int_t)r->phase[SL_PHASE_DECODE].demand.cpu_bytes,
+        "decode_copied_bytes",
+        (json_int_t)r->phase[SL_PHASE_DECODE].demand.copy_bytes, "prefill_from",
+        (json_int_t)p->prefill_from, "slabs", (json_int_t)p->n_slabs);
+}
+
+static void print_json(const struct answer *a)
+{
+    json_t *root = json_pack(
+        "{ss ss sI sI sI so so so so so sI}", "machine", a->spec.name, "model",
+        a->mf.name, "file_bytes", (json_int_t)a->mf.file_bytes, "ram_bytes",
+        (json_int_t)a->ram_bytes, "vram_bytes", (json_int_t)a->vram_bytes,
+        "decode", row_json(row_of(a, DECODE)), "prefill_1024",
+        row_json(row_of(a, PREFILL)), "batch_32", row_json(row_of(a, BATCHED)),
+        "plan", plan_json(&a->alone), "batch_plan", plan_json(&a->batched),
+        "batch_tokens", (json_int_t)a->batch_tokens);
+
+    if (root == NULL)
+        return;
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+}
+
+/* --- command -------------------------------------------------------------- */
+
+int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
+{
+    struct answer a = {
+        .q = q,
+        .mf = {.fd = -1},
+        .batch_tokens = q->tokens,
+    };
+    int rc = -1;
+
+    if (sl_machine_load(&a.spec, q->machine, err) == 0 &&
+        choose_memory(&a, err) == 0 &&
+        (q->preset != NULL ? imagine(&a, err)
+                           : sl_modelfile_open(&a.mf, q->model, err)) == 0)
+        rc = ask(&a, err);
+    if (rc == 0) {
+        if (q->json)
+            print_json(&a);
+        else
+            print_text(&a);
+        if (fflush(stdout) != 0 || ferror(stdout))
+            rc = sl_fail_os(err, errno, "cannot write to standard output");
+    }
+    sl_rehearsal_fini(&a.alone);
+    sl_rehearsal_fini(&a.batched);
+    sl_modelfile_close(&a.mf);
+    return rc;
+}

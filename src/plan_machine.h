@@ -1,0 +1,34 @@
+/*
+ * plan_machine.h - sluice plan for a machine that is not there
+ */
+#ifndef SL_PLAN_MACHINE_H
+#define SL_PLAN_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "offload/plan.h"
+#include "src/base/error.h"
+
+#define SL_VRAM_AUTO UINT64_MAX /* what a driver leaves of it */
+
+struct sl_machine_question {
+    /* borrowed */
+    const char *machine; /* a name or a file */
+    const char *model;   /* a model file; NULL: the preset's shape */
+    const char *preset;
+    const char *quant;   /* of the preset; NULL: int4-g128 */
+    const char *trace;   /* file, or NULL */
+    uint64_t ram_bytes;  /* SL_RAM_AUTO: the machine's, less what others need */
+    uint64_t vram_bytes; /* or SL_VRAM_AUTO */
+    enum sl_engine_rule engine;
+    uint32_t tokens; /* of a text, prompt and answer */
+    bool json;
+};
+
+/* Rehearses a decode, a prefill of 1024 positions and a batch of 32, and
+ * prints what came out. Errors: SL_ERR_USAGE, SL_ERR_BUDGET, SL_ERR_NOMEM,
+ * SL_ERR_IO, those of the model file. */
+int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err);
+
+#endif

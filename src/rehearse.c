@@ -1,0 +1,386 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/cut.h"
+#include "src/exec.h"
+#include "src/exec_cpu.h"
+#include "src/exec_model.h"
+#include "src/rehearse.h"
+#include "src/stages.h"
+#include "src/vectors.h"
+
+/* As the runtime has them on a machine that is there. */
+#define SLAB_BYTES    (64ull << 20)
+#define READ_AHEAD    (256ull << 20)
+#define PROGRAM_BYTES (48ull << 20)
+/* On the device, beside what a pass needs for each position: a matrix's tile
+   expanded, and the libraries' own. */
+#define DEVICE_BYTES (320ull << 20)
+/* Threads whose scratch memory is counted. */
+#define THREADS 16u
+
+/* Passes that fill memory and settle the rings, and those that count. */
+#define WARM_PASSES 2u
+#define PASSES      3u
+
+struct rehearsal {
+    const struct sl_rehearsal_config *c;
+    struct sl_machine_model machine;
+    struct sl_trace *trace;
+    struct sl_cut cut;
+    struct sl_plan_stage *stages;
+    struct sl_plan_input in;
+    struct sl_plan *plan; /* the result's */
+    struct sl_kv_config kv_config;
+    struct sl_kv *kv;
+    struct sl_device *dev;
+    struct sl_stream *stream;
+    struct sl_feed *feed;
+    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
+    struct sl_exec *exec;
+    atomic_bool stop;
+    int32_t *ids;
+    struct sl_lm_item *items; /* (n_texts) */
+};
+
+/* --- the plan ------------------------------------------------------------- */
+
+static uint32_t pass_positions(const struct sl_rehearsal_config *c)
+{
+    return c->n_texts * (c->decode_only ? 1 : c->prompt);
+}
+
+static uint32_t max_tokens(const struct sl_rehearsal_config *c)
+{
+    return c->context > c->prompt ? c->context : c->prompt;
+}
+
+static uint64_t host_bytes(const struct rehearsal *r)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint32_t n = pass_positions(c);
+
+    return PROGRAM_BYTES + sl_vectors_bytes(c->mf) +
+           sl_cpu_bytes(c->mf, n, max_tokens(c), true, THREADS) +
+           sl_exec_bytes(c->mf, n, c->n_texts) +
+           2ull * c->n_texts * c->mf->hp.vocab * sizeof(float) +
+           sl_cut_bytes(&r->cut) + sl_stream_overhead_bytes(r->cut.n_slabs);
+}
+
+/* Norms and biases, and for each position x in FP32, its norm, q, k, v, what
+   attention gives and the MLP's inner values in FP16; the logits. */
+static uint64_t device_bytes(const struct rehearsal *r)
+{
+    const struct sl_hparams *hp = &r->c->mf->hp;
+    uint64_t position =
+        4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
+
+    return DEVICE_BYTES + sl_vectors_bytes(r->c->mf) +
+           pass_positions(r->c) * position + 4ull * r->c->n_texts * hp->vocab;
+}
+
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
+                     struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    const struct sl_hparams *hp = &c->mf->hp;
+    size_t n_stages;
+
+    r->kv_config = (struct sl_kv_config){
+        .n_layers = hp->n_layers,
+        .n_heads = hp->n_heads,
+        .head_dim = hp->hidden / hp->n_heads,
+        .n_pages = c->n_texts *
+                   (uint32_t)sl_div_up(max_tokens(c) + 1u, SL_KV_PAGE_LEN),
+        .n_sequences = 2 * c->n_texts,
+        .max_tokens = max_tokens(c) + 1,
+        .kind = SL_KV_F16,
+    };
+    if (sl_cut_make(&r->cut, c->mf, SLAB_BYTES, err) != 0 ||
+        sl_stages_make(&r->stages, &n_stages, c->mf, &r->cut, &r->kv_config,
+                       err) != 0)
+        return -1;
+    out->host_bytes = host_bytes(r);
+    out->device_bytes = c->vram_bytes > 0 ? device_bytes(r) : 0;
+    r->in = (struct sl_plan_input){
+        .slabs = r->cut.slabs,
+        .n_slabs = r->cut.n_slabs,
+        .weights_bytes = minus(c->ram_bytes, out->host_bytes),
+        .read_ahead_bytes = READ_AHEAD,
+        .vram_bytes = minus(c->vram_bytes, out->device_bytes),
+        .stages = r->stages,
+        .n_stages = n_stages,
+        .pass = {{c->n_texts, c->n_texts, c->context},
+                 {c->n_texts * c->prompt, c->n_texts, c->prompt}},
+        .x_bytes = 4ull * hp->hidden,
+        .rates = c->machine->rates,
+        .engine = c->engine,
+    };
+    if (sl_plan_make(r->plan, &r->in, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n_stages; i++) {
+        enum sl_engine e =
+            r->plan->engine[SL_PHASE_DECODE][r->stages[i].first_slab];
+
+        out->kv_bytes[e] += r->stages[i].kv_bytes[e];
+    }
+    return 0;
+}
+
+/* --- the run -------------------------------------------------------------- */
+
+static int start_device(struct rehearsal *r, struct sl_error *err)
+{
+    struct sl_feed_config config = {
+        .stream = r->stream,
+        .slabs = r->cut.slabs,
+        .plan = r->plan,
+        .trace = r->trace,
+        .clock = r->machine.clock,
+        .dev = r->dev,
+    };
+
+    if (r->plan->device_ring_bytes > 0 &&
+        r->dev->ops->alloc(r->dev, &config.ring, r->plan->device_ring_bytes,
+                           err) != 0)
+        return -1;
+    if (r->plan->vram_bytes > 0 &&
+        r->dev->ops->alloc(r->dev, &config.residents, r->plan->vram_bytes,
+                           err) != 0)
+        return -1;
+    return sl_feed_open(&r->feed, &config, err);
+}
+
+static int start_transport(struct rehearsal *r, struct sl_error *err)
+{
+    struct sl_stream_config config = {
+        .path = r->c->mf->path,
+        .slabs = r->cut.slabs,
+        .plan = r->plan,
+        .direct = true,
+        .trace = r->trace,
+        .clock = r->machine.clock,
+        .io_arg = &r->machine,
+        .io_open = sl_io_open_model,
+    };
+
+    if (r->plan->gpu && sl_device_open_model(&r->dev, &r->machine, err) != 0)
+        return -1;
+    config.device = r->dev;
+    if (sl_stream_open(&r->stream, &config, err) != 0)
+        return -1;
+    return r->plan->gpu ? start_device(r, err) : 0;
+}
+
+static int start_engines(struct rehearsal *r, struct sl_error *err)
+{
+    struct sl_model_config config = {
+        .machine = &r->machine,
+        .mf = r->c->mf,
+        .cut = &r->cut,
+        .stages = r->stages,
+        .n_stages = r->in.n_stages,
+        .plan = r->plan,
+        .stream = r->stream,
+        .dev = r->dev,
+        .feed = r->feed,
+        .trace = r->trace,
+    };
+
+    if (sl_model_cpu_create(&r->engines[SL_ENGINE_CPU], &config, err) != 0)
+        return -1;
+    return r->plan->gpu
+               ? sl_model_gpu_create(&r->engines[SL_ENGINE_GPU], &config, err)
+               : 0;
+}
+
+static int start(struct rehearsal *r, struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    struct sl_exec_config config = {
+        .mf = c->mf,
+        .cut = &r->cut,
+        .plan = r->plan,
+        .stop = &r->stop,
+        .pass_positions = pass_positions(c),
+        .pass_logits = c->n_texts,
+        .max_tokens = max_tokens(c) + 1,
+    };
+
+    r->ids = sl_zalloc_array(max_tokens(c), sizeof *r->ids);
+    r->items = sl_zalloc_array(c->n_texts, sizeof *r->items);
+    if (r->ids == NULL || r->items == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %u texts", c->n_texts);
+    if (sl_kv_create(&r->kv, &r->kv_config, err) != 0 ||
+        start_transport(r, err) != 0 || start_engines(r, err) != 0)
+        return -1;
+    config.kv = r->kv;
+    memcpy(config.engines, r->engines, sizeof config.engines);
+    return sl_exec_create(&r->exec, &config, err);
+}
+
+static void finish(struct rehearsal *r)
+{
+    sl_exec_destroy(r->exec);
+    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
+        if (r->engines[e] != NULL)
+            r->engines[e]->ops->destroy(r->engines[e]);
+    }
+    sl_feed_close(r->feed);
+    sl_stream_close(r->stream);
+    sl_device_close(r->dev);
+    sl_kv_destroy(r->kv);
+    free(r->stages);
+    free(r->ids);
+    free(r->items);
+    sl_cut_fini(&r->cut);
+}
+
+/* --- passes --------------------------------------------------------------- */
+
+static double now_s(const struct rehearsal *r)
+{
+    return (double)sl_clock_now(r->machine.clock) * 1e-9;
+}
+
+/* New sequences, of which each holds some positions. */
+static int begin_texts(struct rehearsal *r, uint32_t held, uint32_t n,
+                       struct sl_error *err)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+
+    for (uint32_t i = 0; i < r->c->n_texts; i++) {
+        r->items[i] = (struct sl_lm_item){
+            .ids = r->ids,
+            .positions = r->ids,
+            .blocks = r->ids,
+            .n = n,
+            .n_context = held == 0 ? n : 0, /* all see the whole prompt */
+            .n_logits = 1,
+        };
+        if (lm->ops->seq_create(lm, &r->items[i].seq, err) != 0 ||
+            (held > 0 && sl_kv_extend(r->kv, r->items[i].seq, held, err) != 0))
+            return -1;
+    }
+    return 0;
+}
+
+static void end_texts(struct rehearsal *r)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+
+    for (uint32_t i = 0; i < r->c->n_texts; i++)
+        lm->ops->seq_destroy(lm, r->items[i].seq);
+}
+
+/* No logits come. */
+static int forward(struct rehearsal *r, struct sl_error *err)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+
+    return lm->ops->forward(lm, r->items, r->c->n_texts, NULL, err);
+}
+
+static int decode(struct rehearsal *r, double *seconds, struct sl_error *err)
+{
+    uint32_t passes = WARM_PASSES + PASSES;
+    double begin = 0;
+
+    if (begin_texts(r, minus(r->c->context, passes), 1, err) != 0)
+        return -1;
+    for (uint32_t i = 0; i < passes; i++) {
+        if (i == WARM_PASSES)
+            begin = now_s(r);
+        if (forward(r, err) != 0)
+            return -1;
+    }
+    *seconds = (now_s(r) - begin) / PASSES;
+    end_texts(r);
+    return 0;
+}
+
+static int prefill(struct rehearsal *r, double *seconds, struct sl_error *err)
+{
+    double begin = 0;
+
+    for (uint32_t i = 0; i < 1 + PASSES; i++) {
+        if (i == 1)
+            begin = now_s(r);
+        if (begin_texts(r, 0, r->c->prompt, err) != 0 || forward(r, err) != 0)
+            return -1;
+        end_texts(r);
+    }
+    *seconds = (now_s(r) - begin) / PASSES;
+    return 0;
+}
+
+static struct sl_rehearsed judge(const struct rehearsal *r, enum sl_phase phase,
+                                 double seconds)
+{
+    struct sl_plan_pass pass = r->in.pass[phase];
+    struct sl_demand d = sl_plan_demand(r->plan, &r->in, phase, pass);
+    struct sl_rehearsed j = {
+        .seconds = seconds,
+        .tokens = pass.positions,
+        .demand = d,
+        .floor = sl_floor_of(&r->in.rates, &d),
+        .expected_s = sl_plan_seconds(r->plan, &r->in, phase, pass),
+    };
+
+    j.efficiency = j.floor.seconds / seconds;
+    return j;
+}
+
+static int run(struct rehearsal *r, struct sl_rehearsal *out,
+               struct sl_error *err)
+{
+    double seconds;
+
+    if (make_plan(r, out, err) != 0 || start(r, err) != 0 ||
+        decode(r, &seconds, err) != 0)
+        return -1;
+    out->phase[SL_PHASE_DECODE] = judge(r, SL_PHASE_DECODE, seconds);
+    if (r->c->decode_only)
+        return 0;
+    if (prefill(r, &seconds, err) != 0)
+        return -1;
+    out->phase[SL_PHASE_PREFILL] = judge(r, SL_PHASE_PREFILL, seconds);
+    return 0;
+}
+
+int sl_rehearse(struct sl_rehearsal *out, const struct sl_rehearsal_config *c,
+                struct sl_error *err)
+{
+    struct sl_rehearsal made = {.host_bytes = 0};
+    struct rehearsal r = {.c = c, .plan = &made.plan};
+    struct sl_error late;
+    int rc = -1;
+
+    atomic_init(&r.stop, false);
+    if (sl_machine_model_init(&r.machine, c->machine, err) != 0)
+        return -1;
+    if (c->trace == NULL || sl_trace_open(&r.trace, c->trace, err) == 0)
+        rc = run(&r, &made, err);
+    finish(&r);
+    sl_machine_model_fini(&r.machine);
+    if (r.trace != NULL && sl_trace_close(r.trace, rc == 0 ? err : &late) != 0)
+        rc = -1;
+    if (rc == 0)
+        *out = made;
+    else
+        sl_rehearsal_fini(&made);
+    return rc;
+}
+
+void sl_rehearsal_fini(struct sl_rehearsal *r)
+{
+    sl_plan_fini(&r->plan);
+}

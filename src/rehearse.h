@@ -1,0 +1,53 @@
+/*
+ * rehearse.h - a run on a machine that is not there
+ *
+ * The planner makes its plan for the machine's rates; stream, feed and
+ * executor then run passes on its model (offload/machine_model.h) under
+ * virtual time, with engines that only take time. What comes out is what the
+ * machine could do, waits, hand-overs and full rings included, beside what
+ * the plan promised.
+ */
+#ifndef SL_REHEARSE_H
+#define SL_REHEARSE_H
+
+#include "offload/machine_model.h"
+#include "offload/plan.h"
+#include "src/modelfile.h"
+
+struct sl_rehearsal_config {
+    /* borrowed for the call */
+    const struct sl_modelfile *mf; /* sl_modelfile_imagine's will do */
+    const struct sl_machine_spec *machine;
+    uint64_t ram_bytes;  /* of the whole process */
+    uint64_t vram_bytes; /* 0: the machine has no GPU to use */
+    enum sl_engine_rule engine;
+    uint32_t n_texts;  /* at the same time */
+    uint32_t context;  /* positions that each holds when it is continued */
+    uint32_t prompt;   /* positions of each that a prefill takes */
+    bool decode_only;  /* the prefill is planned for, but not run */
+    const char *trace; /* file, or NULL */
+};
+
+/* Passes of one kind, one after another, the first left out. */
+struct sl_rehearsed {
+    double seconds; /* of a pass */
+    double tokens;  /* of a pass */
+    struct sl_demand demand;
+    struct sl_floor floor;
+    double expected_s; /* by the plan */
+    double efficiency; /* floor / seconds */
+};
+
+struct sl_rehearsal {
+    struct sl_plan plan;               /* owned */
+    uint64_t host_bytes, device_bytes; /* beside weights, rings and caches */
+    uint64_t kv_bytes[SL_ENGINE_COUNT];
+    struct sl_rehearsed phase[SL_PHASE_COUNT];
+};
+
+/* Errors: SL_ERR_BUDGET, SL_ERR_NOMEM, SL_ERR_IO (the trace). */
+int sl_rehearse(struct sl_rehearsal *r, const struct sl_rehearsal_config *c,
+                struct sl_error *err);
+void sl_rehearsal_fini(struct sl_rehearsal *r);
+
+#endif

@@ -1,0 +1,108 @@
+#!/bin/sh
+# sluice plan --machine: what GLM-130B does on machines that are not there.
+# Virtual time is exact, so it can be asserted.
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-machine-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+n=0
+
+# check NAME: whether what was run before it succeeded; else shows $work/log.
+check()
+{
+    rc=$?
+    n=$((n + 1))
+    if [ $rc = 0 ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        sed 's/^/# /' "$work/log"
+    fi
+}
+
+# number FILE ROW KEY: a number of one row of the JSON.
+number()
+{
+    awk -v row="\"$2\":" -v key="\"$3\":" '
+        $1 == row { inside = 1 }
+        inside && $1 == key { sub(/,$/, "", $2); print $2; exit }' "$1"
+}
+
+# holds NUMBER OP LIMIT
+holds()
+{
+    echo "$1 $2 $3" >>"$work/log"
+    awk -v a="$1" -v b="$3" -v op="$2" 'BEGIN {
+        exit !(a != "" && (op == ">=" ? a >= b : a <= b)) }'
+}
+
+# The plan promises what the run then takes, within a tenth.
+promised()
+{
+    for row in decode prefill_1024 batch_32; do
+        s=$(number "$1" $row seconds_per_pass)
+        e=$(number "$1" $row expected_seconds)
+        holds "$e" '>=' "$(awk -v s="$s" 'BEGIN { print s * 0.9 }')" &&
+            holds "$e" '<=' "$(awk -v s="$s" 'BEGIN { print s * 1.1 }')" ||
+            return 1
+    done
+}
+
+echo 1..11
+: >"$work/log"
+"$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
+    --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
+check glm_130b_is_rehearsed_on_a_3090
+holds "$(number "$work/b.json" decode efficiency)" '>=' 0.97 &&
+    holds "$(number "$work/b.json" decode efficiency)" '<=' 1
+check a_steady_decode_is_within_3_percent_of_the_floor
+holds "$(number "$work/b.json" decode tokens_per_s)" '>=' 1.3
+check it_decodes_1_3_tokens_a_second
+holds "$(number "$work/b.json" prefill_1024 efficiency)" '>=' 0.97 &&
+    holds "$(number "$work/b.json" prefill_1024 efficiency)" '<=' 1 &&
+    holds "$(number "$work/b.json" prefill_1024 seconds_per_pass)" '<=' 6
+check a_prompt_of_1024_takes_less_than_6_seconds
+holds "$(number "$work/b.json" batch_32 tokens_per_s)" '>=' 15
+check a_batch_of_32_gives_15_tokens_a_second
+promised "$work/b.json"
+check the_plan_promises_what_the_run_takes
+
+"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b --json \
+    >"$work/d.json" 2>"$work/log"
+holds "$(number "$work/d.json" decode tokens_per_s)" '>=' 0.2 &&
+    holds "$(number "$work/d.json" decode efficiency)" '>=' 0.97 &&
+    promised "$work/d.json"
+check a_3060_with_32_gb_decodes_a_token_in_5_seconds
+
+# The mix beats what either engine does alone.
+"$sluice" plan --machine rtx3090-ddr4 --preset glm-130b --json \
+    >"$work/a.json" 2>"$work/log" &&
+    "$sluice" plan --machine rtx3090-ddr4 --preset glm-130b --json \
+        --engine cpu >"$work/cpu.json" 2>"$work/log"
+holds "$(number "$work/a.json" decode tokens_per_s)" '>=' \
+    "$(number "$work/cpu.json" decode tokens_per_s)" &&
+    promised "$work/a.json"
+check both_engines_are_faster_than_the_cpu_alone
+
+cat >"$work/box.json" <<'END'
+{"name": "box", "disk_bytes_per_s": 2e9, "disk_latency_s": 1e-4,
+ "dram_bytes_per_s": 20e9, "cpu_operations_per_s": 2e11,
+ "ram_bytes": 16e9}
+END
+"$sluice" plan --machine "$work/box.json" --preset 7b --ram 3G \
+    --trace "$work/trace.json" >"$work/out" 2>"$work/log" &&
+    grep -q "on box with 3.0 GiB" "$work/out" &&
+    grep -q traceEvents "$work/trace.json"
+check a_machine_without_a_gpu_comes_from_a_file
+
+echo '{"ram_bytes": 1e9, "disk_speed": 3}' >"$work/bad.json"
+"$sluice" plan --machine "$work/bad.json" --preset 7b >"$work/log" 2>&1
+[ $? = 2 ] && grep -q 'disk_speed' "$work/log" &&
+    { "$sluice" plan --machine nowhere --preset 7b >"$work/log" 2>&1
+      [ $? = 2 ]; } && grep -q 'rtx3090-ddr5' "$work/log"
+check a_machine_that_nobody_knows_is_wrong_usage
+
+"$sluice" plan --preset 7b >"$work/log" 2>&1
+[ $? = 2 ] &&
+    { "$sluice" plan --machine rtx3090-ddr4 --preset 7b --ram 100G \
+        >"$work/log" 2>&1; [ $? = 2 ]; }
+check what_does_not_go_together_is_wrong_usage
