@@ -8,69 +8,45 @@
 #define GIB          (1ull << 30)
 #define DRIVER_BYTES 900000000u
 
-/* peers-and-physics 3.2: sustained, not nominal. A 3090 and a 4090 have 24 GiB
-   of which a driver keeps 0.9 GB, a 3060 has 12; 8 cores with AVX2 beside two
-   channels of DDR4-3200, 16 with VNNI beside DDR5-6000, 6 with AVX2 in the
-   small machine; PCIe 4.0 x16; NVMe of 7 GB/s nominal. 6 ms of a pass are
+/* peers-and-physics 3.2: sustained, not nominal. Two channels of DDR4-3200 or
+   of DDR5-6000; PCIe 4.0 x16; NVMe of 7 GB/s nominal. A 3090 and a 4090 have 24
+   GiB of which a driver keeps 0.9 GB, a 3060 has 12. 6 ms of a pass are
    launches: 43 us for each of the 141 stages of GLM-130B. */
+#define DDR4    .dram_bps = 43 * GB, .cpu_dram_bps = 40 * GB
+#define DDR5    .dram_bps = 80 * GB, .cpu_dram_bps = 74 * GB
+#define PCIE    .pcie_bps = 25 * GB, .pcie_latency_s = 10e-6
+#define NVME    .disk_bps = 6.6 * GB, .disk_latency_s = 80e-6
+#define RTX3060 .vram_bps = 300 * GB, .gpu_ops_per_s = 20e12
+#define RTX3090 .vram_bps = 800 * GB, .gpu_ops_per_s = 60e12
+#define RTX4090 .vram_bps = 860 * GB, .gpu_ops_per_s = 130e12
+#define LAUNCH  .gpu_stage_s = 43e-6
+
+#define CORES_6_AVX2  .ops_per_s = 0.6e12
+#define CORES_8_AVX2  .ops_per_s = 0.8e12
+#define CORES_16_VNNI .ops_per_s = 2.5e12
+
 static const struct sl_machine_spec specs[] = {
     {
         .name = "rtx3090-ddr4",
-        .rates = {.disk_bps = 6.6 * GB,
-                  .disk_latency_s = 80e-6,
-                  .dram_bps = 43 * GB,
-                  .cpu_dram_bps = 40 * GB,
-                  .ops_per_s = 0.8e12,
-                  .pcie_bps = 25 * GB,
-                  .pcie_latency_s = 10e-6,
-                  .vram_bps = 800 * GB,
-                  .gpu_ops_per_s = 60e12,
-                  .gpu_stage_s = 43e-6},
+        .rates = {NVME, DDR4, PCIE, RTX3090, LAUNCH, CORES_8_AVX2},
         .vram_bytes = 24 * GIB - DRIVER_BYTES,
         .ram_bytes = 64 * GIB,
     },
     {
         .name = "rtx3090-ddr5",
-        .rates = {.disk_bps = 6.6 * GB,
-                  .disk_latency_s = 80e-6,
-                  .dram_bps = 80 * GB,
-                  .cpu_dram_bps = 74 * GB,
-                  .ops_per_s = 2.5e12,
-                  .pcie_bps = 25 * GB,
-                  .pcie_latency_s = 10e-6,
-                  .vram_bps = 800 * GB,
-                  .gpu_ops_per_s = 60e12,
-                  .gpu_stage_s = 43e-6},
+        .rates = {NVME, DDR5, PCIE, RTX3090, LAUNCH, CORES_16_VNNI},
         .vram_bytes = 24 * GIB - DRIVER_BYTES,
         .ram_bytes = 64 * GIB,
     },
     {
         .name = "rtx4090-ddr5",
-        .rates = {.disk_bps = 6.6 * GB,
-                  .disk_latency_s = 80e-6,
-                  .dram_bps = 80 * GB,
-                  .cpu_dram_bps = 74 * GB,
-                  .ops_per_s = 2.5e12,
-                  .pcie_bps = 25 * GB,
-                  .pcie_latency_s = 10e-6,
-                  .vram_bps = 860 * GB,
-                  .gpu_ops_per_s = 130e12,
-                  .gpu_stage_s = 43e-6},
+        .rates = {NVME, DDR5, PCIE, RTX4090, LAUNCH, CORES_16_VNNI},
         .vram_bytes = 24 * GIB - DRIVER_BYTES,
         .ram_bytes = 64 * GIB,
     },
     {
         .name = "rtx3060-ddr4-nvme",
-        .rates = {.disk_bps = 6.6 * GB,
-                  .disk_latency_s = 80e-6,
-                  .dram_bps = 43 * GB,
-                  .cpu_dram_bps = 40 * GB,
-                  .ops_per_s = 0.6e12,
-                  .pcie_bps = 25 * GB,
-                  .pcie_latency_s = 10e-6,
-                  .vram_bps = 300 * GB,
-                  .gpu_ops_per_s = 20e12,
-                  .gpu_stage_s = 43e-6},
+        .rates = {NVME, DDR4, PCIE, RTX3060, LAUNCH, CORES_6_AVX2},
         .vram_bytes = 12 * GIB - DRIVER_BYTES,
         .ram_bytes = 32 * GIB,
     },
