@@ -31,8 +31,9 @@ struct sl_trace {
     char *path;
     char *temp;            /* written, then renamed; NULL: path itself */
     char *buffer;          /* of file */
-    uint64_t start_ns;     /* time 0 of the trace */
     pthread_mutex_t mutex; /* guards what follows */
+    uint64_t start_ns;     /* time 0 of the trace */
+    uint64_t least_ns;     /* no span begins before */
     struct sl_region region;
     struct event *events; /* (MAX_EVENTS) in region */
     uint32_t n;
@@ -111,6 +112,17 @@ int sl_trace_open(struct sl_trace **trace, const char *path,
     return 0;
 }
 
+void sl_trace_start_at(struct sl_trace *t, uint64_t start_ns)
+{
+    if (t == NULL)
+        return;
+    pthread_mutex_lock(&t->mutex);
+    t->start_ns = t->least_ns = start_ns;
+    t->n = 0;
+    t->dropped = 0;
+    pthread_mutex_unlock(&t->mutex);
+}
+
 void sl_trace_span(struct sl_trace *t, enum sl_track track, const char *name,
                    uint64_t begin_ns, uint64_t end_ns, uint64_t bytes)
 {
@@ -119,11 +131,11 @@ void sl_trace_span(struct sl_trace *t, enum sl_track track, const char *name,
     if (t == NULL)
         return;
     pthread_mutex_lock(&t->mutex);
-    if (t->n < MAX_EVENTS) {
+    if (t->n < MAX_EVENTS && begin_ns >= t->least_ns) {
         e = &t->events[t->n++];
         *e = (struct event){begin_ns, end_ns, bytes, (uint32_t)track, ""};
         snprintf(e->name, sizeof e->name, "%s", name);
-    } else {
+    } else if (begin_ns >= t->least_ns) {
         t->dropped++;
     }
     pthread_mutex_unlock(&t->mutex);

@@ -30,6 +30,10 @@ struct sl_trace;
  * run. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
 int sl_trace_open(struct sl_trace **trace, const char *path,
                   struct sl_error *err);
+/* Begins the trace anew at a time, which may be another clock's than
+ * sl_clock_ns: what has been noted is forgotten, and spans that begin before it
+ * are left out. trace may be NULL. */
+void sl_trace_start_at(struct sl_trace *trace, uint64_t start_ns);
 /* A span [begin_ns, end_ns) of sl_clock_ns; bytes 0 when meaningless. Of name
  * the first SL_TRACE_NAME - 1 bytes are copied. trace may be NULL. */
 void sl_trace_span(struct sl_trace *trace, enum sl_track track,

@@ -21,7 +21,10 @@ struct model_engine {
     size_t head_slab;        /* the first of the head */
     const struct sl_pass *pass;
     double keys, key_pairs; /* cached positions; of all positions, together */
-    struct sl_event *done;  /* the GPU's */
+    /* The GPU's: */
+    struct sl_event *done;
+    struct sl_event **marks; /* (2 * n_slabs) around each one's kernels; NULL
+                                without a trace */
 };
 
 /* --- what both know ------------------------------------------------------- */
@@ -79,6 +82,9 @@ static void model_destroy(struct sl_exec_engine *engine)
         return;
     if (e->done != NULL)
         e->c.dev->ops->event_destroy(e->c.dev, e->done);
+    for (size_t i = 0; e->marks != NULL && i < 2 * e->c.cut->n_slabs; i++)
+        e->c.dev->ops->event_destroy(e->c.dev, e->marks[i]);
+    free(e->marks);
     free(e->costs);
     free(e);
 }
@@ -248,6 +254,13 @@ static int attend(struct model_engine *e, size_t slab,
                                   e->key_pairs * s->key_ops, 0, err);
 }
 
+static int mark(struct model_engine *e, size_t i, struct sl_error *err)
+{
+    if (e->marks == NULL)
+        return 0;
+    return e->c.dev->ops->record(e->c.dev, SL_QUEUE_COMPUTE, e->marks[i], err);
+}
+
 static int gpu_run(struct sl_exec_engine *engine, size_t slab,
                    struct sl_error *err)
 {
@@ -256,14 +269,35 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
     const struct sl_rates *r = &e->c.machine->spec.rates;
     const void *base;
 
-    if (sl_feed_get(e->c.feed, slab, &base, err) != 0)
+    if (sl_feed_get(e->c.feed, slab, &base, err) != 0 ||
+        mark(e, 2 * slab, err) != 0)
         return -1;
     if (cost->attends && attend(e, slab, cost, err) != 0)
         return -1;
     if (sl_device_model_launch(e->c.dev, cost->bytes, cost->ops * rows(e, cost),
-                               cost->begins ? r->gpu_stage_s : 0, err) != 0)
+                               cost->begins ? r->gpu_stage_s : 0, err) != 0 ||
+        mark(e, 2 * slab + 1, err) != 0)
         return -1;
     return sl_feed_put(e->c.feed, slab, err);
+}
+
+/* What the queue did, now that it is done. */
+static int trace_pass(struct model_engine *e, struct sl_error *err)
+{
+    const uint8_t *engines = e->c.plan->engine[e->pass->phase];
+    uint64_t begin, length;
+
+    for (size_t slab = 0; slab < e->c.cut->n_slabs && e->marks != NULL;
+         slab++) {
+        if (engines[slab] != SL_ENGINE_GPU)
+            continue;
+        if (e->c.dev->ops->span(e->c.dev, e->marks[2 * slab],
+                                e->marks[2 * slab + 1], &begin, &length,
+                                err) != 0)
+            return -1;
+        trace(e, SL_TRACK_KERNELS, slab, begin, begin + length);
+    }
+    return 0;
 }
 
 /* The logits come down, if they are here; so do keys and values. */
@@ -279,9 +313,10 @@ static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
                                      sizeof(float),
                                  err) != 0)
         return -1;
-    if (settle(e, SL_QUEUE_COMPUTE, err) != 0)
+    if (settle(e, SL_QUEUE_COMPUTE, err) != 0 ||
+        settle(e, SL_QUEUE_DOWN, err) != 0)
         return -1;
-    return settle(e, SL_QUEUE_DOWN, err);
+    return trace_pass(e, err);
 }
 
 static const struct sl_engine_ops gpu_ops = {
@@ -295,6 +330,25 @@ static const struct sl_engine_ops gpu_ops = {
     .destroy = model_destroy,
 };
 
+static int create_events(struct model_engine *e, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = e->c.dev->ops;
+    size_t n = 2 * e->c.cut->n_slabs;
+
+    if (ops->event_create(e->c.dev, &e->done, false, err) != 0)
+        return -1;
+    if (e->c.trace == NULL)
+        return 0;
+    e->marks = sl_zalloc_array(n, sizeof *e->marks);
+    if (e->marks == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to trace a pass");
+    for (size_t i = 0; i < n; i++) {
+        if (ops->event_create(e->c.dev, &e->marks[i], true, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 int sl_model_gpu_create(struct sl_exec_engine **engine,
                         const struct sl_model_config *config,
                         struct sl_error *err)
@@ -303,8 +357,7 @@ int sl_model_gpu_create(struct sl_exec_engine **engine,
 
     if (create(&e, config, &gpu_ops, err) != 0)
         return -1;
-    if (config->dev->ops->event_create(config->dev, &e->done, false, err) !=
-        0) {
+    if (create_events(e, err) != 0) {
         model_destroy(&e->engine);
         return -1;
     }

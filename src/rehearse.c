@@ -297,8 +297,10 @@ static int decode(struct rehearsal *r, double *seconds, struct sl_error *err)
     if (begin_texts(r, minus(r->c->context, passes), 1, err) != 0)
         return -1;
     for (uint32_t i = 0; i < passes; i++) {
-        if (i == WARM_PASSES)
+        if (i == WARM_PASSES) {
             begin = now_s(r);
+            sl_trace_start_at(r->trace, sl_clock_now(r->machine.clock));
+        }
         if (forward(r, err) != 0)
             return -1;
     }

@@ -95,6 +95,29 @@ static void spans_become_events_on_named_tracks(void **state)
     json_decref(j);
 }
 
+static void a_trace_can_begin_anew_by_another_clock(void **state)
+{
+    struct temp *t = *state;
+    struct sl_trace *trace;
+    struct sl_error err;
+    json_t *j;
+
+    assert_ok(sl_trace_open(&trace, t->path, &err), &err);
+    sl_trace_span(trace, SL_TRACK_STAGES, "noted", 5000, 6000, 0);
+    sl_trace_start_at(trace, 5000);
+    sl_trace_span(trace, SL_TRACK_STAGES, "too early", 4999, 6000, 0);
+    sl_trace_span(trace, SL_TRACK_STAGES, "in time", 7000, 9000, 0);
+    assert_ok(sl_trace_close(trace, &err), &err);
+    j = test_json(t->path);
+    assert_null(event(j, "X", "noted"));
+    assert_null(event(j, "X", "too early"));
+    assert_float_equal(number(event(j, "X", "in time"), "ts"), 2, 1e-9);
+    assert_float_equal(number(event(j, "X", "in time"), "dur"), 2, 1e-9);
+    assert_int_equal(number(json_object_get(j, "otherData"), "dropped"), 0);
+    json_decref(j);
+    sl_trace_start_at(NULL, 0);
+}
+
 static void an_empty_trace_is_whole_json(void **state)
 {
     struct temp *t = *state;
@@ -200,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(spans_become_events_on_named_tracks),
+        T(a_trace_can_begin_anew_by_another_clock),
         T(an_empty_trace_is_whole_json),
         T(the_trace_of_before_stays_until_the_new_one_is_whole),
         T(spans_beyond_the_bound_are_counted),
