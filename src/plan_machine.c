@@ -40,24 +40,14 @@ static const struct sl_rehearsed *row_of(const struct answer *a, int row)
 
 /* --- asking --------------------------------------------------------------- */
 
-static int imagine(struct answer *a, struct sl_error *err)
+static int open_model(struct answer *a, struct sl_error *err)
 {
-    struct sl_synth_options o = {
-        .name = a->q->preset,
-        .quant = a->q->quant != NULL ? a->q->quant : "int4-g128",
-    };
-    char quant[SL_SYNTH_QUANT];
-    struct sl_layout layout;
-    struct sl_config c;
-    int rc;
+    const struct sl_machine_question *q = a->q;
 
-    if (sl_synth_preset(&c, a->q->preset, err) != 0 ||
-        sl_config_finish(&o.hp, &c, err) != 0 ||
-        sl_synth_layout(&layout, quant, &o, err) != 0)
-        return -1;
-    rc = sl_modelfile_imagine(&a->mf, a->q->preset, &layout, err);
-    sl_layout_fini(&layout);
-    return rc;
+    if (q->preset == NULL)
+        return sl_modelfile_open(&a->mf, q->model, err);
+    return sl_synth_imagine(&a->mf, q->preset,
+                            q->quant != NULL ? q->quant : "int4-g128", err);
 }
 
 static int choose_memory(struct answer *a, struct sl_error *err)
@@ -241,9 +231,7 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
     int rc = -1;
 
     if (sl_machine_load(&a.spec, q->machine, err) == 0 &&
-        choose_memory(&a, err) == 0 &&
-        (q->preset != NULL ? imagine(&a, err)
-                           : sl_modelfile_open(&a.mf, q->model, err)) == 0)
+        choose_memory(&a, err) == 0 && open_model(&a, err) == 0)
         rc = ask(&a, err);
     if (rc == 0) {
         if (q->json)

@@ -16,6 +16,7 @@
 #include "src/base/log.h"
 #include "src/config_json.h"
 #include "src/model_layout.h"
+#include "src/modelfile.h"
 
 struct sl_synth_options { /* all pointers borrowed */
     struct sl_hparams hp;
@@ -55,6 +56,11 @@ int sl_synth_preset(struct sl_config *c, const char *name,
  * Errors: SL_ERR_USAGE, SL_ERR_NOMEM. */
 int sl_synth_layout(struct sl_layout *layout, char quant[SL_SYNTH_QUANT],
                     const struct sl_synth_options *o, struct sl_error *err);
+
+/* A model file that is nowhere, of a preset's shape. quant as in the options.
+ * Errors: those of the two above. */
+int sl_synth_imagine(struct sl_modelfile *mf, const char *preset,
+                     const char *quant, struct sl_error *err);
 
 /* The file is written as OUT.partial, which is removed when that fails.
  * Errors: SL_ERR_USAGE, SL_ERR_NOSPACE (before anything is written), SL_ERR_IO,

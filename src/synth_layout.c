@@ -135,3 +135,21 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
     free(matrices);
     return rc;
 }
+
+int sl_synth_imagine(struct sl_modelfile *mf, const char *preset,
+                     const char *quant, struct sl_error *err)
+{
+    struct sl_synth_options o = {.name = preset, .quant = quant};
+    char name[SL_SYNTH_QUANT];
+    struct sl_layout layout;
+    struct sl_config c;
+    int rc;
+
+    if (sl_synth_preset(&c, preset, err) != 0 ||
+        sl_config_finish(&o.hp, &c, err) != 0 ||
+        sl_synth_layout(&layout, name, &o, err) != 0)
+        return -1;
+    rc = sl_modelfile_imagine(mf, preset, &layout, err);
+    sl_layout_fini(&layout);
+    return rc;
+}

@@ -35,6 +35,13 @@ holds()
         exit !(a != "" && (op == ">=" ? a >= b : a <= b)) }'
 }
 
+has_tracks()
+{
+    for track in 'disk reads' stages 'copies to GPU' GPU; do
+        grep -q "\"name\":\"$track\"" "$1" || return
+    done
+}
+
 # The plan promises what the run then takes, within a tenth.
 promised()
 {
@@ -47,7 +54,7 @@ promised()
     done
 }
 
-echo 1..11
+echo 1..13
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -66,21 +73,29 @@ check a_batch_of_32_gives_15_tokens_a_second
 promised "$work/b.json"
 check the_plan_promises_what_the_run_takes
 
-"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b --json \
-    >"$work/d.json" 2>"$work/log"
-holds "$(number "$work/d.json" decode tokens_per_s)" '>=' 0.2 &&
-    holds "$(number "$work/d.json" decode efficiency)" '>=' 0.97 &&
-    promised "$work/d.json"
+# Prompts and steady decoding on the other machines. What limits a prefill on a
+# 4090 is the GPU, behind the embedding, the last copies and its own launches.
+n_met=0
+for machine in rtx3090-ddr4 rtx3090-ddr5 rtx4090-ddr5 rtx3060-ddr4-nvme; do
+    "$sluice" plan --machine $machine --preset glm-130b --json \
+        >"$work/$machine.json" 2>"$work/log" &&
+        holds "$(number "$work/$machine.json" decode efficiency)" '>=' 0.97 &&
+        holds "$(number "$work/$machine.json" prefill_1024 efficiency)" \
+            '>=' 0.97 &&
+        promised "$work/$machine.json" || break
+    n_met=$((n_met + 1))
+done
+[ $n_met = 4 ]
+check all_four_machines_are_within_3_percent_of_the_floor
+holds "$(number "$work/rtx3060-ddr4-nvme.json" decode tokens_per_s)" '>=' 0.2
 check a_3060_with_32_gb_decodes_a_token_in_5_seconds
 
 # The mix beats what either engine does alone.
 "$sluice" plan --machine rtx3090-ddr4 --preset glm-130b --json \
-    >"$work/a.json" 2>"$work/log" &&
-    "$sluice" plan --machine rtx3090-ddr4 --preset glm-130b --json \
-        --engine cpu >"$work/cpu.json" 2>"$work/log"
-holds "$(number "$work/a.json" decode tokens_per_s)" '>=' \
+    --engine cpu >"$work/cpu.json" 2>"$work/log"
+holds "$(number "$work/rtx3090-ddr4.json" decode tokens_per_s)" '>=' \
     "$(number "$work/cpu.json" decode tokens_per_s)" &&
-    promised "$work/a.json"
+    promised "$work/cpu.json"
 check both_engines_are_faster_than_the_cpu_alone
 
 cat >"$work/box.json" <<'END'
@@ -93,6 +108,19 @@ END
     grep -q "on box with 3.0 GiB" "$work/out" &&
     grep -q traceEvents "$work/trace.json"
 check a_machine_without_a_gpu_comes_from_a_file
+
+cat >"$work/gpu.json" <<'END'
+{"name": "gpu box", "disk_bytes_per_s": 3.3e9, "disk_latency_s": 1e-4,
+ "dram_bytes_per_s": 43e9, "cpu_dram_bytes_per_s": 40e9,
+ "cpu_operations_per_s": 6e11, "ram_bytes": 32e9, "pcie_bytes_per_s": 12.5e9,
+ "pcie_latency_s": 1e-5, "vram_bytes": 8e9, "vram_bytes_per_s": 224e9,
+ "gpu_operations_per_s": 15e12, "gpu_stage_s": 43e-6}
+END
+"$sluice" plan --machine "$work/gpu.json" --preset glm-10b --quant int8 --json \
+    --trace "$work/trace.json" >"$work/gpu.out" 2>"$work/log"
+promised "$work/gpu.out" &&
+    has_tracks "$work/trace.json"
+check a_machine_with_a_gpu_comes_from_a_file
 
 echo '{"ram_bytes": 1e9, "disk_speed": 3}' >"$work/bad.json"
 "$sluice" plan --machine "$work/bad.json" --preset 7b >"$work/log" 2>&1

@@ -1,0 +1,375 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/trace.h"
+#include "src/rehearse.h"
+#include "src/synth.h"
+#include "tests/support.h"
+
+#define GB 1000000000ull
+
+static void imagine(struct sl_modelfile *mf, const char *preset,
+                    const char *quant)
+{
+    struct sl_error err;
+
+    *mf = (struct sl_modelfile){.fd = -1};
+    assert_ok(sl_synth_imagine(mf, preset, quant, &err), &err);
+}
+
+/* --- the end of a pass ---------------------------------------------------- */
+
+/* What a trace tells of one track, in order of time. */
+struct span {
+    double begin_s, end_s;
+    unsigned slab; /* of reads and copies */
+    bool head;     /* of computing */
+};
+
+struct track {
+    struct span *spans;
+    size_t n;
+    bool named;
+};
+
+static int by_begin(const void *a, const void *b)
+{
+    double x = ((const struct span *)a)->begin_s;
+    double y = ((const struct span *)b)->begin_s;
+
+    return x < y ? -1 : x > y;
+}
+
+static struct span *add_span(struct track *t, json_t *event)
+{
+    const char *name = json_string_value(json_object_get(event, "name"));
+    struct span *s;
+
+    if (t->n % 4096 == 0) {
+        t->spans = realloc(t->spans, (t->n + 4096) * sizeof *t->spans);
+        assert_non_null(t->spans);
+    }
+    s = &t->spans[t->n++];
+    *s = (struct span){
+        .begin_s = json_number_value(json_object_get(event, "ts")) * 1e-6,
+        .head = strcmp(name, "head") == 0,
+    };
+    sscanf(name, "slab %u", &s->slab);
+    return s;
+}
+
+/* Reads are pairs of events told apart by their id, others have a length. */
+static void take_event(struct track tracks[SL_TRACK_COUNT], json_t *event)
+{
+    const char *phase = json_string_value(json_object_get(event, "ph"));
+    json_int_t id = json_integer_value(json_object_get(event, "tid"));
+    struct span *s;
+
+    if (*phase == 'M') {
+        if (json_object_get(event, "tid") != NULL)
+            tracks[id - 1].named = true;
+        return;
+    }
+    assert_in_range(id, 1, SL_TRACK_COUNT);
+    if (*phase == 'X' || *phase == 'b') {
+        s = add_span(&tracks[id - 1], event);
+        s->end_s = s->begin_s;
+        if (*phase == 'X')
+            s->end_s += json_number_value(json_object_get(event, "dur")) * 1e-6;
+        return;
+    }
+    /* An end comes right behind its beginning. */
+    s = &tracks[id - 1].spans[tracks[id - 1].n - 1];
+    s->end_s = json_number_value(json_object_get(event, "ts")) * 1e-6;
+}
+
+static void load_trace(struct track tracks[SL_TRACK_COUNT], const char *path)
+{
+    json_t *root = test_json(path), *event;
+    size_t i;
+
+    assert_int_equal(json_integer_value(json_object_get(
+                         json_object_get(root, "otherData"), "dropped")),
+                     0);
+    json_array_foreach(json_object_get(root, "traceEvents"), i, event)
+        take_event(tracks, event);
+    for (int t = 0; t < SL_TRACK_COUNT; t++) {
+        if (tracks[t].n > 0)
+            qsort(tracks[t].spans, tracks[t].n, sizeof *tracks[t].spans,
+                  by_begin);
+    }
+    json_decref(root);
+}
+
+/* Seconds of [from, to) in which nothing of the track was under way. */
+static double idle_s(const struct track *t, double from, double to)
+{
+    double idle = 0, busy_to = from;
+
+    for (size_t i = 0; i < t->n && t->spans[i].begin_s < to; i++) {
+        if (t->spans[i].begin_s > busy_to)
+            idle += t->spans[i].begin_s - busy_to;
+        if (t->spans[i].end_s > busy_to)
+            busy_to = t->spans[i].end_s;
+    }
+    return busy_to < to ? idle + to - busy_to : idle;
+}
+
+/* Ends of passes, that is of their last part of the head. */
+static size_t find_ends(double *ends, size_t most,
+                        const struct track tracks[SL_TRACK_COUNT])
+{
+    struct track all = {.n = 0};
+    size_t n = 0;
+
+    for (int t = SL_TRACK_STAGES; t <= SL_TRACK_KERNELS; t++) {
+        if (t == SL_TRACK_COPIES || tracks[t].n == 0)
+            continue;
+        all.spans =
+            realloc(all.spans, (all.n + tracks[t].n) * sizeof *all.spans);
+        assert_non_null(all.spans);
+        memcpy(all.spans + all.n, tracks[t].spans,
+               tracks[t].n * sizeof *all.spans);
+        all.n += tracks[t].n;
+    }
+    qsort(all.spans, all.n, sizeof *all.spans, by_begin);
+    for (size_t i = 0; i < all.n; i++) {
+        if (all.spans[i].head && (i + 1 == all.n || !all.spans[i + 1].head)) {
+            assert_true(n < most);
+            ends[n++] = all.spans[i].end_s;
+        }
+    }
+    free(all.spans);
+    return n;
+}
+
+/* Whether the last bytes that were moved before an end were for the pass
+   behind it: slabs come in ascending order. */
+static bool goes_on_across(const struct track *t, double end, size_t n_slabs)
+{
+    size_t i = 0;
+
+    while (i < t->n && t->spans[i].begin_s < end)
+        i++;
+    return i > 0 && t->spans[i - 1].slab < n_slabs / 2;
+}
+
+#define MOST_ENDS 16
+
+struct run {
+    struct track tracks[SL_TRACK_COUNT];
+    double ends[MOST_ENDS];
+    size_t n_ends;
+    struct sl_rehearsal result;
+};
+
+/* Decodes GLM-130B, and looks at the trace. */
+static void rehearse(struct run *run, struct sl_rehearsal_config config)
+{
+    struct sl_modelfile mf;
+    struct sl_error err;
+    char dir[1024], path[1100];
+
+    memset(run, 0, sizeof *run);
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/trace.json", dir);
+    imagine(&mf, "glm-130b", "int4-g128");
+    config.mf = &mf;
+    config.n_texts = 1;
+    config.context = config.prompt = 256;
+    config.decode_only = true;
+    config.trace = path;
+    assert_ok(sl_rehearse(&run->result, &config, &err), &err);
+    load_trace(run->tracks, path);
+    run->n_ends = find_ends(run->ends, MOST_ENDS, run->tracks);
+    assert_in_range(run->n_ends, 3, MOST_ENDS);
+    sl_modelfile_close(&mf);
+    test_remove_tree(dir);
+}
+
+static void run_fini(struct run *run)
+{
+    for (int t = 0; t < SL_TRACK_COUNT; t++)
+        free(run->tracks[t].spans);
+    sl_rehearsal_fini(&run->result);
+}
+
+/* Each token takes what one takes on the average. */
+static void assert_steady(const struct run *run)
+{
+    double pass_s = run->result.phase[SL_PHASE_DECODE].seconds;
+
+    for (size_t i = 1; i < run->n_ends; i++) {
+        double s = run->ends[i] - run->ends[i - 1];
+
+        if (fabs(s - pass_s) > 0.002 * pass_s)
+            print_error("token %zu takes %g s, others %g\n", i, s, pass_s);
+        assert_true(fabs(s - pass_s) <= 0.002 * pass_s);
+    }
+}
+
+/* Copies and cores limit: while the head is computed and the next token
+   begins, the GPU's next slabs come. */
+static void copies_go_on_from_token_to_token(void **state)
+{
+    struct run run;
+
+    rehearse(&run, (struct sl_rehearsal_config){
+                       .machine = sl_machine_spec_find("rtx3090-ddr5"),
+                       .ram_bytes = 58ull << 30,
+                       .vram_bytes = 22ull << 30,
+                   });
+    assert_steady(&run);
+    for (int t = SL_TRACK_STAGES; t <= SL_TRACK_KERNELS; t++)
+        assert_true(run.tracks[t].named && run.tracks[t].n > 100);
+    for (size_t i = 0; i + 1 < run.n_ends; i++)
+        assert_true(goes_on_across(&run.tracks[SL_TRACK_COPIES], run.ends[i],
+                                   run.result.plan.n_slabs));
+    assert_true(run.result.phase[SL_PHASE_DECODE].efficiency >= 0.97);
+    run_fini(&run);
+}
+
+/* The disk limits: it never stops. */
+static void the_disk_never_stops_between_tokens(void **state)
+{
+    struct run run;
+    double from, to, idle;
+
+    rehearse(&run, (struct sl_rehearsal_config){
+                       .machine = sl_machine_spec_find("rtx3060-ddr4-nvme"),
+                       .ram_bytes = 27 * GB,
+                       .vram_bytes = 12 * GB,
+                   });
+    assert_steady(&run);
+    from = run.ends[0];
+    to = run.ends[run.n_ends - 1];
+    idle = idle_s(&run.tracks[SL_TRACK_READS], from, to);
+    if (!(idle < 1e-4 * (to - from)))
+        print_error("%g of %g s without a read\n", idle, to - from);
+    assert_true(idle < 1e-4 * (to - from));
+    run_fini(&run);
+}
+
+/* --- promises ------------------------------------------------------------- */
+
+#define DDR4      .dram_bps = 43e9, .cpu_dram_bps = 40e9
+#define DDR5      .dram_bps = 80e9, .cpu_dram_bps = 74e9
+#define PCIE3     .pcie_bps = 12.5e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
+#define PCIE4     .pcie_bps = 25e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
+#define PCIE5     .pcie_bps = 53e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
+#define SMALL_GPU .vram_bps = 190e9, .gpu_ops_per_s = 10e12
+#define LARGE_GPU .vram_bps = 860e9, .gpu_ops_per_s = 130e12
+#define SATA      .disk_bps = 0.5e9, .disk_latency_s = 200e-6
+#define NVME3     .disk_bps = 3.3e9, .disk_latency_s = 100e-6
+#define NVME4     .disk_bps = 6.6e9, .disk_latency_s = 80e-6
+#define NVMES     .disk_bps = 13e9, .disk_latency_s = 80e-6
+
+/* Small, large and odd machines. */
+static const struct sl_rates small = {NVME3, DDR4, PCIE3, SMALL_GPU,
+                                      .ops_per_s = 0.4e12};
+static const struct sl_rates large = {NVME4, DDR5, PCIE4, LARGE_GPU,
+                                      .ops_per_s = 1.6e12};
+static const struct sl_rates uneven = {NVME4, DDR4, PCIE4, LARGE_GPU,
+                                       .ops_per_s = 0.8e12};
+static const struct sl_rates fast = {NVMES, DDR5, PCIE5, LARGE_GPU,
+                                     .ops_per_s = 2.5e12};
+static const struct sl_rates slow_disk = {SATA, DDR4, PCIE4, SMALL_GPU,
+                                          .ops_per_s = 0.8e12};
+static const struct sl_rates weak_cores = {NVME4, DDR4, PCIE4, LARGE_GPU,
+                                           .ops_per_s = 0.1e12};
+static const struct sl_rates no_gpu = {NVME3, DDR4, .ops_per_s = 0.8e12};
+
+/* Budgets in GB. */
+static const struct box {
+    const char *name;
+    const struct sl_rates *rates;
+    double ram, vram;
+    const char *preset, *quant;
+} boxes[] = {
+    {"6 GB and 16 GB", &small, 11, 5, "glm-130b", "int4-g128"},
+    {"24 GB and 64 GB", &large, 58, 23, "glm-130b", "int4"},
+    {"no RAM to spare", &uneven, 2, 23, "glm-130b", "int4-g128"},
+    {"no VRAM to spare", &uneven, 58, 2, "glm-130b", "int4-g128"},
+    {"all is fast", &fast, 16, 30, "glm-130b", "int8"},
+    {"a slow disk", &slow_disk, 24, 11, "glm-130b", "int4-g128"},
+    {"weak cores", &weak_cores, 58, 23, "glm-130b", "int4-g128"},
+    {"all in VRAM", &large, 20, 23, "glm-10b", "int8"},
+    {"all in RAM", &small, 60, 5, "glm-10b", "f16"},
+    {"no GPU", &no_gpu, 20, 0, "glm-130b", "int4-g128"},
+    {"no GPU, all in RAM", &no_gpu, 60, 0, "7b", "f16"},
+    {"no GPU, little RAM", &no_gpu, 3, 0, "7b", "int4-g64"},
+};
+
+/* Whatever the machine, a pass takes what the plan says, within a tenth, and
+   nothing is faster than its floor. */
+static void keep_promise(const struct sl_rehearsal_config *c, double *worst)
+{
+    struct sl_rehearsal r;
+    struct sl_error err;
+    bool kept = true;
+
+    assert_ok(sl_rehearse(&r, c, &err), &err);
+    for (int p = 0; p < (c->decode_only ? 1 : SL_PHASE_COUNT); p++) {
+        const struct sl_rehearsed *j = &r.phase[p];
+        double off = j->expected_s / j->seconds - 1;
+
+        if (fabs(off) > *worst)
+            *worst = fabs(off);
+        if (!(fabs(off) <= 0.1) || !(j->efficiency <= 1.0001)) {
+            print_error("%s, RAM %.1f GB, VRAM %.1f GB, %u texts, %s: "
+                        "%.4g s, %.4g planned, floor %.4g\n",
+                        c->machine->name, (double)c->ram_bytes / 1e9,
+                        (double)c->vram_bytes / 1e9, c->n_texts,
+                        p == SL_PHASE_DECODE ? "decode" : "prefill", j->seconds,
+                        j->expected_s, j->floor.seconds);
+            kept = false;
+        }
+    }
+    sl_rehearsal_fini(&r);
+    assert_true(kept);
+}
+
+static void plans_keep_their_promises(void **state)
+{
+    double worst = 0;
+
+    for (size_t i = 0; i < sizeof boxes / sizeof *boxes; i++) {
+        struct sl_modelfile mf;
+        const struct box *b = &boxes[i];
+        struct sl_machine_spec spec = {
+            .rates = *b->rates,
+            .vram_bytes = (uint64_t)(b->vram * 1e9),
+            .ram_bytes = (uint64_t)(b->ram * 1e9),
+        };
+        struct sl_rehearsal_config c = {
+            .mf = &mf,
+            .machine = &spec,
+            .ram_bytes = spec.ram_bytes,
+            .vram_bytes = spec.vram_bytes,
+            .n_texts = 1,
+            .context = 256,
+            .prompt = 1024,
+        };
+
+        snprintf(spec.name, sizeof spec.name, "%s", b->name);
+        imagine(&mf, b->preset, b->quant);
+        keep_promise(&c, &worst);
+        sl_modelfile_close(&mf);
+    }
+    print_message("# at most %.1f %% off\n", 100 * worst);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(copies_go_on_from_token_to_token),
+        cmocka_unit_test(the_disk_never_stops_between_tokens),
+        cmocka_unit_test(plans_keep_their_promises),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
