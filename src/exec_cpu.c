@@ -8,7 +8,7 @@
 #include "src/exec_cpu_impl.h"
 
 struct shape {
-    uint64_t n, hidden, wide, widest_in, max_tokens, threads;
+    uint64_t n, hidden, wide, widest_in, head_dim, max_tokens, threads;
     uint64_t lookup;
     bool int8;
 };
@@ -25,6 +25,7 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .hidden = hp->hidden,
         .wide = qkv > hp->inner ? qkv : hp->inner,
         .widest_in = hp->hidden > hp->inner ? hp->hidden : hp->inner,
+        .head_dim = hp->hidden / hp->n_heads,
         .max_tokens = max_tokens,
         .threads = n_threads,
         .lookup = sl_cpu_lookup_bytes(mf),
@@ -50,6 +51,8 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
     x->lookup = sl_carve(c, s->threads, s->lookup);
     x->scores = sl_carve(c, s->threads * s->max_tokens * SL_ATTEND_QUERIES,
                          sizeof(float));
+    x->gathered =
+        sl_carve(c, s->threads * 2 * s->n * s->head_dim, sizeof(float));
     x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
     x->v_pages = sl_carve(c, s->threads * pages, sizeof(void *));
 }

@@ -26,6 +26,7 @@ struct sl_cpu {
     float *q_scale;
     int32_t *q_sum;
     float *scores;        /* (threads, SL_ATTEND_QUERIES, max_tokens) */
+    float *gathered;      /* (threads, 2, n, head_dim) one head's k and v */
     const void **k_pages; /* (threads, pages of max_tokens) */
     const void **v_pages;
     uint8_t *lookup; /* (threads, lookup_bytes) a block of embeddings */

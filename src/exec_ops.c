@@ -10,8 +10,12 @@
 
 /* Positions that one job quantises: their scales share cache lines. */
 #define QUANTIZE_CHUNK 16u
-/* Query positions that one attention job takes. */
-#define ATTEND_CHUNK 16u
+/* An attention job takes a multiple of as many query positions ... */
+#define ATTEND_QUERIES 16u
+/* ... so that each thread has as many jobs. */
+#define ATTEND_JOBS 4u
+/* So many new keys and values and more are gathered for the kernel. */
+#define GATHER_ROWS 32u
 
 /* --- inputs of a matrix -------------------------------------------------- */
 
@@ -140,6 +144,7 @@ struct attend_job {
     struct sl_cpu *x;
     uint32_t layer;
     const struct sl_pass_item *item;
+    uint32_t queries; /* of a unit */
 };
 
 /* Puts a row into place `at` of a page. */
@@ -210,52 +215,98 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     }
 }
 
-/* One unit of work: a head and a chunk of queries. What this pass adds is
- * seen as it was computed; rounded it is for the passes to come, so a context
- * costs no precision in its own pass. */
-static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
+/* Copies the keys and values of one head that this pass adds, rows [0, n),
+ * to the worker's own place: as parts of qkv they lie so far apart that all
+ * fall into the same few sets of the caches. */
+static void gather_new(const struct sl_cpu *x, struct sl_attend_args *args,
+                       uint32_t n, unsigned worker)
 {
-    struct attend_job *job = arg;
+    size_t values = (size_t)x->c.pass_positions * args->d;
+    float *k = x->gathered + worker * 2 * values, *v = k + values;
+
+    for (size_t j = 0; j < n; j++) {
+        memcpy(k + j * args->d, args->k_new + j * args->new_stride,
+               args->d * sizeof *k);
+        memcpy(v + j * args->d, args->v_new + j * args->new_stride,
+               args->d * sizeof *v);
+    }
+    args->k_new = k;
+    args->v_new = v;
+    args->new_stride = args->d;
+}
+
+static uint32_t most_keys(const struct sl_attend_args *args)
+{
+    uint32_t most = 0;
+
+    for (size_t i = 0; i < args->n_q; i++)
+        most = args->n_keys[i] > most ? args->n_keys[i] : most;
+    return most;
+}
+
+/* Queries [first, first + queries) of head h. What this pass adds is seen as
+ * it was computed; rounded it is for the passes to come, so a context costs no
+ * precision in its own pass. */
+static void attend_unit(const struct attend_job *job, uint32_t h,
+                        uint32_t first, unsigned worker)
+{
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
-    uint32_t d = x->head_dim, n_pages;
+    uint32_t d = x->head_dim, n_pages, most;
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
     uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
     const void **k_pages = x->k_pages + worker * room;
     const void **v_pages = x->v_pages + worker * room;
+    size_t row = it->row + first;
+    const float *new = x->big + it->row * x->wide + (size_t)h * 3 * d;
+    struct sl_attend_args args = {
+        .out = x->att + row * x->hidden + (size_t)h * d,
+        .out_stride = x->hidden,
+        .q = x->big + row * x->wide + (size_t)h * 3 * d,
+        .q_stride = x->wide,
+        .n_q = it->n - first < job->queries ? it->n - first : job->queries,
+        .n_keys = x->pass->n_keys + row,
+        .k_pages = k_pages,
+        .v_pages = v_pages,
+        .page_len = SL_KV_PAGE_LEN,
+        .d = d,
+        .kv_kind = x->c.kv_kind,
+        .n_paged = it->base,
+        .k_new = new + d,
+        .v_new = new + 2 * d,
+        .new_stride = x->wide,
+        .scale = 1.0f / sqrtf((float)d),
+        .scores =
+            x->scores + (size_t)worker * x->c.max_tokens *SL_ATTEND_QUERIES,
+    };
 
-    for (size_t unit = begin; unit < end; unit++) {
-        uint32_t h = (uint32_t)(unit % x->n_heads);
-        uint32_t first = (uint32_t)(unit / x->n_heads) * ATTEND_CHUNK;
-        size_t row = it->row + first;
-        const float *new = x->big + it->row * x->wide + (size_t)h * 3 * d;
-        struct sl_attend_args args = {
-            .out = x->att + row * x->hidden + (size_t)h * d,
-            .out_stride = x->hidden,
-            .q = x->big + row * x->wide + (size_t)h * 3 * d,
-            .q_stride = x->wide,
-            .n_q = it->n - first < ATTEND_CHUNK ? it->n - first : ATTEND_CHUNK,
-            .n_keys = x->pass->n_keys + row,
-            .k_pages = k_pages,
-            .v_pages = v_pages,
-            .page_len = SL_KV_PAGE_LEN,
-            .d = d,
-            .kv_kind = x->c.kv_kind,
-            .n_paged = it->base,
-            .k_new = new + d,
-            .v_new = new + 2 * d,
-            .new_stride = x->wide,
-            .scale = 1.0f / sqrtf((float)d),
-            .scores =
-                x->scores + (size_t)worker * x->c.max_tokens *SL_ATTEND_QUERIES,
-        };
-
-        for (uint32_t p = 0; p < n_pages; p++) {
-            k_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 0);
-            v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 1);
-        }
-        x->c.kernels->attend(&args);
+    for (uint32_t p = 0; p < n_pages; p++) {
+        k_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 0);
+        v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], h, 1);
     }
+    most = most_keys(&args);
+    if (most - it->base >= GATHER_ROWS)
+        gather_new(x, &args, most - it->base, worker);
+    x->c.kernels->attend(&args);
+}
+
+static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct attend_job *job = arg;
+
+    for (size_t unit = begin; unit < end; unit++)
+        attend_unit(job, (uint32_t)(unit % job->x->n_heads),
+                    (uint32_t)(unit / job->x->n_heads) * job->queries, worker);
+}
+
+/* Few heads for many threads are shared out by their queries too. */
+static uint32_t unit_queries(const struct sl_cpu *x, uint32_t n)
+{
+    uint32_t jobs = ATTEND_JOBS * sl_pool_threads(x->c.pool);
+    uint32_t a_head = (uint32_t)sl_div_up(jobs, x->n_heads);
+
+    return (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
+           ATTEND_QUERIES;
 }
 
 static void attend(struct sl_cpu *x, uint32_t layer)
@@ -264,10 +315,10 @@ static void attend(struct sl_cpu *x, uint32_t layer)
 
     for (size_t i = 0; i < x->pass->n_items; i++) {
         job.item = &x->pass->run[i];
+        job.queries = unit_queries(x, job.item->n);
         sl_pool_for(x->c.pool, x->n_heads, 1, rotate_and_store, &job);
-        sl_pool_for(x->c.pool,
-                    sl_div_up(job.item->n, ATTEND_CHUNK) * x->n_heads, 1,
-                    attend_units, &job);
+        sl_pool_for(x->c.pool, sl_div_up(job.item->n, job.queries) * x->n_heads,
+                    1, attend_units, &job);
     }
 }
 
