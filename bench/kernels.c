@@ -5,7 +5,7 @@
  *
  * One position (a product that only reads weights) on a matrix that fits the
  * caches and on one that does not; many positions (a product that only
- * computes). Medians of REPEATS turns after one to warm up.
+ * computes). Attention and the rest: bench_ops.
  */
 #include "config.h"
 
@@ -13,11 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/median.h"
 #include "kernels/matmul.h"
-#include "src/base/clock.h"
 #include "src/base/mem.h"
 
-#define REPEATS   7
 #define BIG_BYTES (UINT64_C(384) << 20)
 #define BIG_COLS  12288u
 #define SIDE      4096u
@@ -39,28 +38,6 @@ struct turn {
     struct sl_acts acts;
     enum sl_act act;
 };
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median_seconds(void (*fn)(void *arg), void *arg)
-{
-    double t[REPEATS];
-
-    fn(arg);
-    for (int i = 0; i < REPEATS; i++) {
-        uint64_t begin = sl_clock_ns();
-
-        fn(arg);
-        t[i] = (double)(sl_clock_ns() - begin) * 1e-9;
-    }
-    qsort(t, REPEATS, sizeof *t, compare);
-    return t[REPEATS / 2];
-}
 
 /* One word of each line of 1 MiB pieces; the sum keeps the loads. */
 static void read_piece(void *arg, size_t begin, size_t end, unsigned worker)
@@ -112,7 +89,7 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
 
     if (act == SL_ACT_INT8 && !sl_matmul_takes_int8(&b->k, m))
         return;
-    s = median_seconds(multiply, &t);
+    s = bench_median_seconds(multiply, &t);
     gbps = bytes / s * 1e-9;
     if (m->group_cols == m->cols)
         snprintf(group, sizeof group, "row");
@@ -195,7 +172,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_kernels: %s\n", err.msg);
         return 1;
     }
-    b.read_gbps = (double)b.w.bytes / median_seconds(read_all, &b) * 1e-9;
+    b.read_gbps = (double)b.w.bytes / bench_median_seconds(read_all, &b) * 1e-9;
     printf("%u threads; memory is read at %.2f GB/s\n", sl_pool_threads(b.pool),
            b.read_gbps);
     printf("%-7s %-5s %5s %-5s %15s %5s %10s %8s %7s %9s\n", "isa", "fmt",
