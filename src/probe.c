@@ -159,12 +159,16 @@ int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
     if (sl_region_init(&d.buffer, bytes, "measuring the disk", err) != 0)
         return -1;
     buffer = (struct sl_io_buffer){d.buffer.base, d.buffer.bytes};
+    if (config->issued != NULL)
+        d.issued = *config->issued;
     if (sl_io_open(&d.io, &io, err) == 0) {
         size_reads(&d);
         rc = measure_disk(
             bps, &d, config->time_ns ? config->time_ns : DISK_TIME_NS, err);
         d.io->ops->close(d.io);
     }
+    if (config->issued != NULL)
+        *config->issued = sl_round_up(d.issued, RUN_BYTES);
     sl_region_fini(&d.buffer);
     return rc;
 }

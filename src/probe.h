@@ -25,6 +25,9 @@ struct sl_probe_disk_config {
     uint32_t read_bytes;   /* of one read; 0: as the stream would be read;
                             * else as many are in flight as the buffer holds */
     uint64_t time_ns;      /* 0: 300 ms */
+    uint64_t *issued;      /* NULL: 0. Bytes that earlier measurements asked
+                            * for, and this one: it reads places they did not,
+                            * which a cache below the file system has not */
 };
 
 /* Bytes/s of sequential runs at places spread over the file.
