@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/gpu_show.h"
 #include "src/opts.h"
 #include "src/plan_machine.h"
 #include "src/survey.h"
@@ -25,9 +27,11 @@ struct options {
 
 struct report {
     const struct options *o;
+    const struct sl_runtime *rt;
     const struct sl_modelfile *mf;
     const struct sl_memory *memory;
     const struct sl_plan *plan;
+    const char *kv; /* how keys and values are kept */
     struct sl_floor decode, prefill;
     struct sl_rates rates;
     double age_s; /* of the rates; 0: measured now */
@@ -74,9 +78,9 @@ static void print_memory(const struct report *r)
     puts("Memory");
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
-    snprintf(more, sizeof more, "%u tokens, %u sequence%s",
+    snprintf(more, sizeof more, "%u tokens, %u sequence%s, %s",
              r->o->out_seq_length, sequences(r->o),
-             sequences(r->o) == 1 ? "" : "s");
+             sequences(r->o) == 1 ? "" : "s", r->kv);
     line("KV cache", m->kv, more);
     snprintf(more, sizeof more, "%u positions a pass",
              workload(r->o).pass_positions);
@@ -88,6 +92,8 @@ static void print_memory(const struct report *r)
     snprintf(more, sizeof more, "%zu of %zu slabs", r->n_resident,
              r->plan->n_slabs);
     line("resident weights", m->residents, more);
+    if (m->staging > 0)
+        line("to and from the GPU", m->staging, "");
     line("lists, stacks, margin", m->other, "");
     line("in all", m->total, "");
     line("budget", m->budget, "");
@@ -113,22 +119,37 @@ static void print_floor(const char *what, const struct sl_floor *f,
 
 /* The slabs in order of use; so many of them to a character that there are
  * at most 20 lines. */
+/* One letter a slab, or for several: small when they have not all the same
+ * home, of which the nearest is shown. */
+static char letter_of(const struct sl_plan *p, size_t from, size_t to)
+{
+    enum sl_home nearest = p->home[from];
+    bool same = true;
+
+    for (size_t i = from; i < to; i++) {
+        same &= p->home[i] == p->home[from];
+        if (p->home[i] > nearest)
+            nearest = p->home[i];
+    }
+    return (char)(same ? sl_home_letter(nearest)
+                       : tolower((unsigned char)sl_home_letter(nearest)));
+}
+
 static void print_homes(const struct sl_plan *p)
 {
     size_t step = p->n_slabs / 1400 + 1;
 
-    fputs("\nHomes (R resident, . streamed", stdout);
+    printf("\nHomes (%sR resident, . streamed",
+           p->vram_bytes > 0 ? "V in VRAM, " : "");
     if (step > 1)
-        printf(", r some of %zu resident", step);
+        printf(", %s some of %zu", p->vram_bytes > 0 ? "v r" : "r", step);
     fputs("), in order of use", stdout);
     for (size_t i = 0; i < p->n_slabs; i += step) {
-        size_t n = p->n_slabs - i < step ? p->n_slabs - i : step, resident = 0;
+        size_t n = p->n_slabs - i < step ? p->n_slabs - i : step;
 
-        for (size_t j = i; j < i + n; j++)
-            resident += p->home[j] == SL_HOME_RAM;
         if (i / step % 70 == 0)
             fputs("\n  ", stdout);
-        putchar(resident == n ? 'R' : resident > 0 ? 'r' : '.');
+        putchar(letter_of(p, i, i + n));
     }
     putchar('\n');
 }
@@ -139,11 +160,13 @@ static void print_text(const struct report *r)
     char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
         dram[SL_SIZE_TEXT];
     char prompt[48], when[64] = "  measured now";
-    uint64_t all = r->plan->streamed_bytes + r->plan->resident_bytes;
+    uint64_t all =
+        r->plan->streamed_bytes + r->plan->resident_bytes + r->plan->vram_bytes;
 
     printf("%s: %s, %u layers, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
            sl_size_format(file, r->mf->file_bytes));
     print_memory(r);
+    sl_gpu_print(stdout, r->rt);
     if (r->age_s > 0)
         snprintf(when, sizeof when, "  measured %.1f hours ago",
                  r->age_s / 3600);
@@ -172,13 +195,13 @@ static void print_text(const struct report *r)
 static json_t *memory_json(const struct sl_memory *m)
 {
     return json_pack(
-        "{sI sI sI sI sI sI sI sI sI sI sI}", "program", (json_int_t)m->program,
-        "vectors", (json_int_t)m->vectors, "kv", (json_int_t)m->kv,
-        "activations", (json_int_t)m->activations, "logits",
+        "{sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
+        (json_int_t)m->program, "vectors", (json_int_t)m->vectors, "kv",
+        (json_int_t)m->kv, "activations", (json_int_t)m->activations, "logits",
         (json_int_t)m->logits, "ring", (json_int_t)m->ring, "residents",
-        (json_int_t)m->residents, "other", (json_int_t)m->other, "total",
-        (json_int_t)m->total, "budget", (json_int_t)m->budget, "least",
-        (json_int_t)m->least);
+        (json_int_t)m->residents, "staging", (json_int_t)m->staging, "other",
+        (json_int_t)m->other, "total", (json_int_t)m->total, "budget",
+        (json_int_t)m->budget, "least", (json_int_t)m->least);
 }
 
 static json_t *floor_json(const struct sl_floor *f, uint32_t positions)
@@ -195,21 +218,22 @@ static void print_json(const struct report *r)
     json_t *homes = json_array(), *root;
 
     for (size_t i = 0; i < r->plan->n_slabs; i++)
-        json_array_append_new(
-            homes,
-            json_string(r->plan->home[i] == SL_HOME_RAM ? "ram" : "disk"));
+        json_array_append_new(homes,
+                              json_string(sl_home_name(r->plan->home[i])));
     root = json_pack(
-        "{ss sI so s{sI sI sI sI sI} s{sf sf sf sf} so so so}", "model",
-        r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes, "memory",
-        memory_json(r->memory), "stream", "slabs", (json_int_t)r->plan->n_slabs,
-        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
-        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf} so so so so}",
+        "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
+        "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
+        (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
+        "slot_bytes", (json_int_t)r->plan->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
-        "operations_per_s", r->rates.ops_per_s, "age_seconds", r->age_s,
-        "prefill", floor_json(&r->prefill, r->o->batch * r->o->prompt_length),
-        "decode", floor_json(&r->decode, sequences(r->o)), "homes", homes);
+        "operations_per_s", r->rates.ops_per_s, "pcie_bytes_per_s",
+        r->rates.pcie_bps, "age_seconds", r->age_s, "prefill",
+        floor_json(&r->prefill, r->o->batch * r->o->prompt_length), "decode",
+        floor_json(&r->decode, sequences(r->o)), "homes", homes, "gpu",
+        sl_gpu_json(r->rt));
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -250,7 +274,9 @@ static int predict(struct report *r, struct sl_runtime *rt,
 {
     const struct options *o = r->o;
 
-    if (o->measure || !find_rates(r, rt)) {
+    /* With a GPU the plan was made from rates, which count. */
+    if (o->measure || sl_runtime_device(rt, NULL) != NULL ||
+        !find_rates(r, rt)) {
         r->age_s = 0;
         if (sl_runtime_floor(rt, 1, &r->decode, &r->rates, err) != 0)
             return -1;
@@ -279,8 +305,10 @@ static int plan(const struct options *o, struct sl_error *err)
     if (rc == 0)
         rc = predict(&r, rt, err);
     if (rc == 0) {
+        r.rt = rt;
         r.mf = sl_runtime_modelfile(rt);
         r.memory = sl_runtime_memory(rt);
+        r.kv = sl_runtime_kv_name(rt);
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->home[i] == SL_HOME_RAM;
@@ -303,8 +331,6 @@ enum {
     OPT_MEASURE,
     OPT_JSON,
     OPT_MACHINE,
-    OPT_VRAM,
-    OPT_ENGINE,
     OPT_PRESET,
     OPT_QUANT,
 };
@@ -325,40 +351,12 @@ static const struct argp_option options[] = {
      "Rehearse on rtx3090-ddr4, rtx3090-ddr5, rtx4090-ddr5, rtx3060-ddr4-nvme "
      "or what a JSON file describes",
      1},
-    {"vram", OPT_VRAM, "BYTES", 0,
-     "Of its GPU, 0 for none (default: what a driver leaves)", 1},
-    {"engine", OPT_ENGINE, "KIND", 0,
-     "auto, cpu or gpu: what computes (default auto)", 1},
     {"preset", OPT_PRESET, "NAME", 0,
      "Instead of -m the shape of glm-130b, glm-10b, 7b or tiny", 1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, as convert has it (default int4-g128)", 1},
     {0},
 };
-
-static enum sl_engine_rule engine_rule(struct argp_state *state,
-                                       const char *arg)
-{
-    if (strcmp(arg, "auto") == 0)
-        return SL_ENGINE_RULE_AUTO;
-    if (strcmp(arg, "cpu") == 0)
-        return SL_ENGINE_RULE_CPU;
-    if (strcmp(arg, "gpu") != 0)
-        argp_error(state, "--engine is auto, cpu or gpu, not '%s'", arg);
-    return SL_ENGINE_RULE_GPU;
-}
-
-static uint64_t vram_bytes(struct argp_state *state, const char *arg)
-{
-    uint64_t bytes = 0;
-    struct sl_error err;
-
-    if (strcmp(arg, "auto") == 0)
-        return SL_VRAM_AUTO;
-    if (sl_size_parse(&bytes, arg, &err) != 0)
-        argp_error(state, "--vram: %s", err.msg);
-    return bytes;
-}
 
 /* Options that need --machine; what they set and nothing else. */
 static error_t parse_machine(int key, char *arg, struct argp_state *state)
@@ -369,12 +367,6 @@ static error_t parse_machine(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_MACHINE:
         m->machine = arg;
-        return 0;
-    case OPT_VRAM:
-        m->vram_bytes = vram_bytes(state, arg);
-        return 0;
-    case OPT_ENGINE:
-        m->engine = engine_rule(state, arg);
         return 0;
     case OPT_PRESET:
         if (o->run.model != NULL)
@@ -393,11 +385,8 @@ static void check_machine(struct options *o, struct argp_state *state)
 {
     struct sl_machine_question *m = &o->machine;
 
-    if (m->machine == NULL &&
-        (m->preset != NULL || m->quant != NULL ||
-         m->vram_bytes != SL_VRAM_AUTO || m->engine != SL_ENGINE_RULE_AUTO))
-        argp_error(state, "--preset, --quant, --vram and --engine go with "
-                          "--machine");
+    if (m->machine == NULL && (m->preset != NULL || m->quant != NULL))
+        argp_error(state, "--preset and --quant go with --machine");
     if (m->quant != NULL && m->preset == NULL)
         argp_error(state, "--quant goes with --preset: a model file has its "
                           "own");
@@ -471,6 +460,12 @@ static int plan_machine(struct options *o, struct sl_error *err)
 
     m->model = o->run.model;
     m->ram_bytes = o->run.ram_bytes;
+    m->vram_bytes = o->run.vram_bytes;
+    if (o->run.device == SL_DEVICE_CPU)
+        m->vram_bytes = 0;
+    else if (o->run.vram_bytes == SL_VRAM_AUTO)
+        m->vram_bytes = SL_MACHINE_VRAM;
+    m->engine = o->run.engine;
     m->trace = o->run.trace;
     m->tokens = o->out_seq_length;
     m->json = o->json;
@@ -485,7 +480,6 @@ static int run(int argc, char **argv)
         .out_seq_length = 256,
         .num_beams = 1,
         .batch = 1,
-        .machine.vram_bytes = SL_VRAM_AUTO,
     };
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);

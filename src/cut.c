@@ -235,3 +235,16 @@ uint64_t sl_cut_bytes(const struct sl_cut *cut)
     return cut->n_slabs * (sizeof *cut->slabs + sizeof *cut->first_part) +
            cut->n_parts * sizeof *cut->parts;
 }
+
+uint64_t sl_cut_largest(const struct sl_cut *cut)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < cut->n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&cut->slabs[i]);
+
+        if (bytes > largest)
+            largest = bytes;
+    }
+    return largest;
+}

@@ -42,6 +42,8 @@ int sl_cut_make(struct sl_cut *cut, const struct sl_modelfile *mf, uint64_t cap,
                 struct sl_error *err);
 void sl_cut_fini(struct sl_cut *cut);
 
+/* Load bytes of the largest slab. */
+uint64_t sl_cut_largest(const struct sl_cut *cut);
 /* Heap bytes a cut takes. */
 uint64_t sl_cut_bytes(const struct sl_cut *cut);
 

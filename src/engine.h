@@ -56,7 +56,10 @@ struct sl_exec_engine {
 /* Every engine embeds struct sl_exec_engine first. Errors: SL_ERR_IO, others as
  * engines have them; a pass is over after one. */
 struct sl_engine_ops {
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu" "cuda" */
+    /* Memory for pass->x out of which the engine can copy well, for as many
+     * positions as it was made for. NULL: any will do. */
+    float *(*host_x)(struct sl_exec_engine *e);
     /* A pass begins; its positions have their places in the KV cache. */
     int (*begin)(struct sl_exec_engine *e, const struct sl_pass *pass,
                  struct sl_error *err);

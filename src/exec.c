@@ -25,12 +25,15 @@ struct sl_exec {
     bool broken; /* a pass failed half way: nothing can follow */
 };
 
+/* x->x is set where an engine has memory for it. */
 static void carve_all(struct sl_exec *x, struct sl_carver *c,
-                      const struct sl_modelfile *mf, uint64_t n, uint64_t rows)
+                      const struct sl_modelfile *mf, uint64_t n, uint64_t rows,
+                      bool own_x)
 {
     uint64_t half = mf->hp.hidden / mf->hp.n_heads / 2;
 
-    x->x = sl_carve(c, n * mf->hp.hidden, sizeof(float));
+    if (own_x)
+        x->x = sl_carve(c, n * mf->hp.hidden, sizeof(float));
     x->cos = sl_carve(c, n * half, sizeof(float));
     x->sin = sl_carve(c, n * half, sizeof(float));
     x->n_keys = sl_carve(c, n, sizeof(uint32_t));
@@ -39,12 +42,12 @@ static void carve_all(struct sl_exec *x, struct sl_carver *c,
 }
 
 uint64_t sl_exec_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                       uint32_t pass_logits)
+                       uint32_t pass_logits, bool own_x)
 {
     struct sl_carver c = {NULL, 0};
     struct sl_exec counted;
 
-    carve_all(&counted, &c, mf, pass_positions, pass_logits);
+    carve_all(&counted, &c, mf, pass_positions, pass_logits, own_x);
     return c.used;
 }
 
@@ -335,6 +338,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     const struct sl_modelfile *mf = config->mf;
     struct sl_exec *x = calloc(1, sizeof *x);
     struct sl_carver carver = {NULL, 0};
+    bool own_x;
 
     if (x == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "executor: no memory");
@@ -345,15 +349,23 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
         .ops = &exec_ops,
     };
     x->head_dim = mf->hp.hidden / mf->hp.n_heads;
-    if (sl_region_init(
-            &x->buffers,
-            sl_exec_bytes(mf, config->pass_positions, config->pass_logits),
-            "activations", err) != 0) {
+    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+        struct sl_exec_engine *e = config->engines[i];
+
+        if (e != NULL && e->ops->host_x != NULL)
+            x->x = e->ops->host_x(e);
+    }
+    own_x = x->x == NULL;
+    if (sl_region_init(&x->buffers,
+                       sl_exec_bytes(mf, config->pass_positions,
+                                     config->pass_logits, own_x),
+                       "activations", err) != 0) {
         sl_exec_destroy(x);
         return -1;
     }
     carver.base = x->buffers.base;
-    carve_all(x, &carver, mf, config->pass_positions, config->pass_logits);
+    carve_all(x, &carver, mf, config->pass_positions, config->pass_logits,
+              own_x);
     sl_kv_on_copy(config->kv, copy_page, x);
     *out = x;
     return 0;

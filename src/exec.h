@@ -53,9 +53,10 @@ struct sl_exec_stats {
 
 struct sl_exec;
 
-/* Bytes the executor itself takes: the tables of a pass, and x. */
+/* Bytes the executor itself takes: the tables of a pass, and x unless an
+ * engine has memory for it. */
 uint64_t sl_exec_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                       uint32_t pass_logits);
+                       uint32_t pass_logits, bool own_x);
 
 /* Errors: SL_ERR_NOMEM. */
 int sl_exec_create(struct sl_exec **x, const struct sl_exec_config *config,

@@ -147,30 +147,6 @@ struct attend_job {
     uint32_t queries; /* of a unit */
 };
 
-/* Puts a row into place `at` of a page. */
-static void store(const struct sl_cpu *x, uint8_t *page, uint32_t at,
-                  const float *from)
-{
-    uint32_t d = x->head_dim;
-    struct sl_kv_scale scale;
-
-    switch (x->c.kv_kind) {
-    case SL_KV_F32:
-        memcpy(page + (size_t)at * d * sizeof *from, from, d * sizeof *from);
-        break;
-    case SL_KV_F16:
-        x->c.kernels->f32_to_f16((uint16_t *)(void *)page + (size_t)at * d,
-                                 from, d);
-        break;
-    case SL_KV_INT8:
-        x->c.kernels->quantize_row((int8_t *)page + (size_t)at * d, &scale,
-                                   from, d);
-        memcpy(page + (size_t)SL_KV_PAGE_LEN * d + at * sizeof scale, &scale,
-               sizeof scale);
-        break;
-    }
-}
-
 static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
 {
     uint32_t half = x->head_dim / 2;
@@ -209,8 +185,8 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
 
             rotate(x, q, it->row + j);
             rotate(x, q + d, it->row + j);
-            store(x, k_at, in_page, q + d);
-            store(x, v_at, in_page, q + 2 * d);
+            sl_kv_store(x->c.kv, x->c.kernels, k_at, in_page, q + d);
+            sl_kv_store(x->c.kv, x->c.kernels, v_at, in_page, q + 2 * d);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #include "src/base/bytes.h"
 #include "src/generate.h"
+#include "src/gpu_show.h"
 
 static double seconds(uint64_t ns)
 {
@@ -17,9 +18,14 @@ void sl_generate_print_plan(const struct sl_generate *g)
 
     fprintf(stderr, "sluice: %s (%s, %s): ", mf->name, mf->quant,
             sl_size_format(a, mf->file_bytes));
+    if (p->vram_bytes > 0)
+        fprintf(stderr, "%s of its weights stay in VRAM, ",
+                sl_size_format(c, p->vram_bytes));
     if (p->streamed_bytes == 0)
-        fprintf(stderr, "all %s of its weights stay in RAM\n",
-                sl_size_format(a, p->resident_bytes));
+        fprintf(stderr, "%s%s %s stay in RAM\n",
+                p->vram_bytes > 0 ? "" : "all ",
+                sl_size_format(a, p->resident_bytes),
+                p->vram_bytes > 0 ? "more" : "of its weights");
     else
         fprintf(stderr,
                 "%s of its weights stay in RAM, %s stream from disk in every "
@@ -33,6 +39,10 @@ void sl_generate_print_plan(const struct sl_generate *g)
         fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
                 sl_size_format(a, p->slot_bytes));
     fputc('\n', stderr);
+    if (sl_runtime_device(g->rt, NULL) == NULL)
+        return;
+    fputs("sluice: ", stderr);
+    sl_gpu_print_line(stderr, g->rt);
 }
 
 /* A step of a text feeds one position for each of its beams. */
@@ -97,6 +107,23 @@ static void print_disk(const struct sl_stream_stats *s)
                 (unsigned long long)s->retries);
 }
 
+static void print_gpu(const struct sl_generate *g,
+                      const struct sl_feed_stats *s)
+{
+    char size[SL_SIZE_TEXT];
+
+    if (sl_runtime_device(g->rt, NULL) == NULL)
+        return;
+    fputs("GPU          ", stderr);
+    sl_gpu_print_line(stderr, g->rt);
+    fprintf(stderr, "copies       %s to the GPU",
+            sl_size_format(size, s->bytes_up));
+    if (s->copy_ns > 0)
+        fprintf(stderr, " at %.2f GB/s",
+                (double)s->bytes_up / (double)s->copy_ns);
+    fprintf(stderr, ", waited for %.2f s\n", seconds(s->get_wait_ns));
+}
+
 /* What one pass took against what it must take: of generation, or of the
  * prompt where nothing else ran. */
 static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
@@ -142,6 +169,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     fprintf(stderr, "memory       peak %s of a budget of %s\n",
             sl_size_format(peak, s.peak_bytes),
             sl_size_format(budget, m->budget));
+    print_gpu(g, &s.feed);
     return print_efficiency(g, &s, err);
 }
 
@@ -151,7 +179,7 @@ json_t *sl_generate_stats_json(const struct sl_run_stats *before,
     const struct sl_stream_stats *a = &before->stream, *b = &after->stream;
 
     return json_pack(
-        "{s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:I}", "passes",
+        "{s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:I, s:I}", "passes",
         (json_int_t)(after->passes - before->passes), "positions",
         (json_int_t)(after->positions - before->positions),
         "restored_positions",
@@ -160,6 +188,7 @@ json_t *sl_generate_stats_json(const struct sl_run_stats *before,
         "prefill_seconds", seconds(after->prefill_ns - before->prefill_ns),
         "decode_seconds", seconds(after->decode_ns - before->decode_ns),
         "bytes_read", (json_int_t)(b->bytes_read - a->bytes_read),
-        "disk_wait_seconds", seconds(b->wait_ns - a->wait_ns), "peak_bytes",
-        (json_int_t)after->peak_bytes);
+        "disk_wait_seconds", seconds(b->wait_ns - a->wait_ns), "bytes_copied",
+        (json_int_t)(after->feed.bytes_up - before->feed.bytes_up),
+        "peak_bytes", (json_int_t)after->peak_bytes);
 }

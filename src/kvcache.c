@@ -337,3 +337,25 @@ void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
         memcpy(at + behind, from + behind, n * scales);
     }
 }
+
+void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,
+                 uint32_t at, const float *row)
+{
+    uint32_t d = kv->config.head_dim;
+    struct sl_kv_scale scale;
+    uint8_t *scales;
+
+    switch (kv->config.kind) {
+    case SL_KV_F32:
+        memcpy((float *)keys + (size_t)at * d, row, d * sizeof *row);
+        break;
+    case SL_KV_F16:
+        k->f32_to_f16((uint16_t *)keys + (size_t)at * d, row, d);
+        break;
+    case SL_KV_INT8:
+        k->quantize_row((int8_t *)keys + (size_t)at * d, &scale, row, d);
+        scales = (uint8_t *)keys + (size_t)SL_KV_PAGE_LEN * d;
+        memcpy(scales + at * sizeof scale, &scale, sizeof scale);
+        break;
+    }
+}

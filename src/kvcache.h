@@ -93,5 +93,9 @@ void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
  * zeros for the others. */
 void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                      unsigned value, uint32_t n_used, void *to);
+/* Puts a row (head_dim) into position `at` of such keys or values. Threads may
+ * store different rows at the same time. */
+void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,
+                 uint32_t at, const float *row);
 
 #endif

@@ -23,6 +23,10 @@ enum {
     OPT_ISA,
     OPT_VERIFY,
     OPT_TRACE,
+    OPT_DEVICE,
+    OPT_VRAM,
+    OPT_BMINF,
+    OPT_ENGINE,
 };
 
 static const struct argp_option run_options[] = {
@@ -49,6 +53,21 @@ static const struct argp_option run_options[] = {
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
      "Use kernels up to ref, avx2, avx512 or amx (default: the best there is)",
+     0},
+    {"device", OPT_DEVICE, "NAME", 0,
+     "auto, cpu, cuda or cuda:N: use a GPU where there is one and it helps, "
+     "none, or this one ('sluice devices' numbers them)",
+     0},
+    {"vram", OPT_VRAM, "BYTES", 0,
+     "Take no more than this much of the GPU's memory, the driver's part "
+     "included, with suffixes as for --ram, or auto (default: what is free "
+     "now, less a margin)",
+     0},
+    {"bminf-memory-limit", OPT_BMINF, "GIB", 0,
+     "The same in whole GiB, as BMInf has it", 0},
+    {"engine", OPT_ENGINE, "NAME", 0,
+     "auto, gpu or cpu: let the plan divide the work, or compute everything "
+     "on one",
      0},
     {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
      0},
@@ -125,11 +144,80 @@ int sl_opt_isa(struct argp_state *state, const char *arg)
     return pick(state, "isa", arg, names);
 }
 
+static void parse_device(struct sl_runtime_config *c, struct argp_state *state,
+                         const char *arg)
+{
+    static const char *const names[] = {"cpu", "auto", "cuda", NULL};
+
+    c->device_ordinal = SL_DEVICE_BEST;
+    if (strncmp(arg, "cuda:", 5) == 0) {
+        c->device = SL_DEVICE_CUDA;
+        c->device_ordinal =
+            (int)sl_opt_u64(state, "device cuda:N", arg + 5, 0, 1023);
+        return;
+    }
+    c->device = (enum sl_device_kind)pick(state, "device", arg, names);
+}
+
+static uint64_t parse_vram(struct argp_state *state, const char *arg)
+{
+    struct sl_error err;
+    uint64_t bytes = 0;
+
+    if (strcmp(arg, "auto") == 0)
+        return SL_VRAM_AUTO;
+    if (sl_size_parse(&bytes, arg, &err) != 0)
+        argp_error(state, "--vram: %s", err.msg);
+    if (bytes == 0)
+        argp_error(state, "--vram: a GPU needs memory; to use none say "
+                          "--device cpu");
+    return bytes;
+}
+
+static enum sl_engine_rule parse_engine(struct argp_state *state,
+                                        const char *arg)
+{
+    static const char *const names[] = {
+        [SL_ENGINE_RULE_AUTO] = "auto",
+        [SL_ENGINE_RULE_CPU] = "cpu",
+        [SL_ENGINE_RULE_GPU] = "gpu",
+        NULL,
+    };
+
+    return (enum sl_engine_rule)pick(state, "engine", arg, names);
+}
+
+static bool parse_gpu(int key, char *arg, struct argp_state *state)
+{
+    struct sl_runtime_config *c = state->input;
+
+    switch (key) {
+    case OPT_DEVICE:
+        parse_device(c, state, arg);
+        return true;
+    case OPT_VRAM:
+        c->vram_bytes = parse_vram(state, arg);
+        return true;
+    case OPT_BMINF:
+        c->vram_bytes =
+            sl_opt_u64(state, "bminf-memory-limit", arg, 1, 1u << 20) << 30;
+        return true;
+    case OPT_ENGINE:
+        c->engine = parse_engine(state, arg);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static error_t parse_run(int key, char *arg, struct argp_state *state)
 {
     struct sl_runtime_config *c = state->input;
 
     switch (key) {
+    case ARGP_KEY_INIT:
+        c->device = SL_DEVICE_AUTO;
+        return 0;
     case 'm':
         c->model = arg;
         return 0;
@@ -167,7 +255,7 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
             argp_error(state, "no model file; give one with -m FILE");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_gpu(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 

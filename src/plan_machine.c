@@ -64,7 +64,7 @@ static int choose_memory(struct answer *a, struct sl_error *err)
                            ? a->spec.ram_bytes - OTHERS_BYTES
                            : a->spec.ram_bytes / 2;
     a->vram_bytes =
-        q->vram_bytes == SL_VRAM_AUTO ? a->spec.vram_bytes : q->vram_bytes;
+        q->vram_bytes == SL_MACHINE_VRAM ? a->spec.vram_bytes : q->vram_bytes;
     if (a->ram_bytes > a->spec.ram_bytes)
         return sl_fail(err, SL_ERR_USAGE, "--ram %llu: %s has %llu bytes",
                        (unsigned long long)a->ram_bytes, a->spec.name,

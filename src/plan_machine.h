@@ -10,7 +10,7 @@
 #include "offload/plan.h"
 #include "src/base/error.h"
 
-#define SL_VRAM_AUTO UINT64_MAX /* what a driver leaves of it */
+#define SL_MACHINE_VRAM UINT64_MAX /* what a driver leaves of it */
 
 struct sl_machine_question {
     /* borrowed */
@@ -20,7 +20,7 @@ struct sl_machine_question {
     const char *quant;   /* of the preset; NULL: int4-g128 */
     const char *trace;   /* file, or NULL */
     uint64_t ram_bytes;  /* SL_RAM_AUTO: the machine's, less what others need */
-    uint64_t vram_bytes; /* or SL_VRAM_AUTO */
+    uint64_t vram_bytes; /* or SL_MACHINE_VRAM */
     enum sl_engine_rule engine;
     uint32_t tokens; /* of a text, prompt and answer */
     bool json;

@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "kernels/kernels.h"
+#include "offload/device.h"
+#include "offload/feed.h"
 #include "offload/io.h"
 #include "offload/numa.h"
 #include "offload/plan.h"
@@ -29,6 +31,15 @@ enum sl_activations {
     SL_ACTIVATIONS_INT8, /* INT8 in groups of 32 where shapes allow */
 };
 
+/* Where to compute. */
+enum sl_device_kind {
+    SL_DEVICE_CPU,
+    SL_DEVICE_AUTO, /* on a GPU too, where there is one and it helps */
+    SL_DEVICE_CUDA, /* on this one, else not at all */
+};
+
+#define SL_VRAM_AUTO 0 /* what is free on the device, less a margin */
+
 #define SL_RAM_AUTO  0          /* what is free now, less a margin */
 #define SL_RAM_LEAST UINT64_MAX /* the least budget that works */
 
@@ -43,7 +54,13 @@ struct sl_runtime_config {
     bool kv_set; /* else FP16, or FP32 with SL_ACTIVATIONS_F32 */
     enum sl_kv_kind kv;
     enum sl_io_kind io;
-    bool verify; /* check every checksum first */
+    enum sl_device_kind device;
+    int device_ordinal;           /* SL_DEVICE_CUDA; or SL_DEVICE_BEST */
+    uint64_t vram_bytes;          /* all use of the device; or SL_VRAM_AUTO */
+    enum sl_engine_rule engine;   /* what computes, where there is a GPU */
+    const struct sl_rates *rates; /* of the machine; NULL: measured where a
+                                   * GPU makes them matter */
+    bool verify;                  /* check every checksum first */
     bool quiet;
     const char *prompt_cache; /* file (prompt_cache.h), or NULL */
     const char *trace;        /* file, or NULL */
@@ -71,10 +88,25 @@ struct sl_memory {
     uint64_t logits;
     uint64_t ring;
     uint64_t residents;
-    uint64_t other; /* stream bookkeeping, trace, margin */
+    uint64_t staging; /* what goes to and from a GPU, beside weights */
+    uint64_t other;   /* stream bookkeeping, trace, margin */
     uint64_t total;
     uint64_t budget;
     uint64_t least; /* the smallest budget that works */
+};
+
+/* Device memory by purpose, bytes. */
+struct sl_vram {
+    uint64_t context; /* the driver's, measured; a part for what it adds */
+    uint64_t vectors;
+    uint64_t activations; /* and logits, tables */
+    uint64_t workspace;
+    uint64_t kv; /* of the layers that the GPU decodes */
+    uint64_t ring;
+    uint64_t residents;
+    uint64_t total;
+    uint64_t budget;
+    uint64_t least; /* with which the GPU can compute everything */
 };
 
 struct sl_runtime;
@@ -99,6 +131,11 @@ struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt); /* or NULL */
 struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
+/* The GPU in use and its memory, after planning; NULL where none is, and *why
+ * (may be NULL) says why: "" where nobody wants one. */
+const struct sl_device_info *sl_runtime_device(const struct sl_runtime *rt,
+                                               const char **why);
+const struct sl_vram *sl_runtime_vram(const struct sl_runtime *rt);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
 const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
@@ -123,6 +160,7 @@ struct sl_run_stats {
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
     struct sl_prompt_cache_stats prompt_cache;
+    struct sl_feed_stats feed; /* zeros without a GPU */
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

@@ -10,6 +10,7 @@ void sl_runtime_end(struct sl_runtime *rt)
 {
     sl_prompt_cache_destroy(rt->prompt_cache);
     sl_exec_destroy(rt->exec);
+    sl_feed_close(rt->feed);
     for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
         if (rt->engines[i] != NULL)
             rt->engines[i]->ops->destroy(rt->engines[i]);
@@ -17,9 +18,11 @@ void sl_runtime_end(struct sl_runtime *rt)
     }
     sl_vectors_fini(&rt->vectors);
     sl_stream_close(rt->stream);
+    sl_runtime_end_gpu(rt);
     sl_kv_destroy(rt->kv);
     rt->prompt_cache = NULL;
     rt->exec = NULL;
+    rt->feed = NULL;
     rt->stream = NULL;
     rt->kv = NULL;
 }
@@ -43,6 +46,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     sl_stream_stats(rt->stream, &s->stream);
     if (rt->prompt_cache != NULL)
         sl_prompt_cache_stats(rt->prompt_cache, &s->prompt_cache);
+    if (rt->feed != NULL)
+        sl_feed_stats(rt->feed, &s->feed);
 }
 
 /* Buffers of the measurements stay within what the plan gives to weights;
@@ -82,9 +87,9 @@ int sl_runtime_measure_ops(struct sl_runtime *rt, double *ops_per_s,
     return measure_ops(rt, ops_per_s, time_ns, 0, err);
 }
 
-static int measure_rates(struct sl_runtime *rt, struct sl_error *err)
+int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
+                             struct sl_error *err)
 {
-    uint64_t room = rt->plan.ring_bytes + rt->plan.resident_bytes;
     struct sl_probe_disk_config disk = {
         .path = rt->mf.path,
         .io = rt->config.io,
@@ -127,6 +132,11 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
                                     uint32_t n_positions, uint32_t n_logits)
 {
+    struct sl_floor floor;
+
+    if (rt->has_gpu &&
+        sl_runtime_floor_gpu(&floor, rt, rates, n_positions, n_logits))
+        return floor;
     return sl_floor_make(rates, rt->plan.streamed_bytes,
                          rt->plan.resident_bytes + rt->memory.vectors,
                          operations(rt, n_positions, n_logits));
@@ -141,7 +151,9 @@ int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
         sl_runtime_end(rt);
         rt->ended = true;
     }
-    if (!rt->rates_known && measure_rates(rt, err) != 0)
+    if (!rt->rates_known &&
+        sl_runtime_measure_rates(
+            rt, rt->plan.ring_bytes + rt->plan.resident_bytes, err) != 0)
         return -1;
     *rates = rt->rates;
     *floor = sl_runtime_floor_at(rt, rates, n_positions,

@@ -1,7 +1,9 @@
 /*
  * runtime_impl.h - what the parts of the runtime share
  *
- *   runtime.c        opening, planning, starting
+ *   runtime.c        opening, starting
+ *   runtime_plan.c   budgets: what lies where in RAM
+ *   runtime_gpu.c    the same of a device, and its part of a run
  *   runtime_numa.c   where its memory and threads are
  *   runtime_floor.c  what it did, and how fast it could
  */
@@ -15,6 +17,7 @@
 #include "src/cut.h"
 #include "src/exec.h"
 #include "src/exec_cpu.h"
+#include "src/exec_gpu.h"
 #include "src/kvcache.h"
 #include "src/runtime.h"
 
@@ -42,6 +45,15 @@ struct sl_runtime {
     struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     struct sl_exec *exec;
     struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
+    struct sl_device *device;             /* NULL: none in use */
+    struct sl_error no_device;            /* why; SL_OK where nobody asked */
+    bool has_gpu; /* a GPU is part of the run, even a past one */
+    struct sl_device_info gpu;
+    struct sl_gpu_shape shape;
+    struct sl_vram vram;
+    bool *elsewhere; /* (n_layers) the cache lies on the device */
+    void *arena;     /* all of the device's memory that a run uses */
+    struct sl_feed *feed;
     atomic_bool stop;
     bool ended; /* stats are those of a run that is over */
     struct sl_run_stats stats;
@@ -49,7 +61,42 @@ struct sl_runtime {
     struct sl_rates rates;
 };
 
-/* Threads on their nodes, and the pool of them. */
+/* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */
+int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err);
+enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt);
+/* The size of slabs of the finest cut. */
+uint64_t sl_runtime_least_cap(const struct sl_runtime *rt);
+
+/* runtime_gpu.c. Opens the device that is wanted, if any, and learns the
+ * machine's rates. */
+int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err);
+/* What of the budget goes to other things than weights and caches. */
+int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err);
+/* What a plan with the GPU must know; *stages (owned by the caller, free) is
+ * borrowed by in. Nothing without a GPU. */
+int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
+                       const struct sl_cut *cut, struct sl_plan_stage **stages,
+                       struct sl_error *err);
+/* After planning: where caches lie. *dropped: the GPU has nothing to do and
+ * is closed; the plan is to be made anew. */
+int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
+                         struct sl_error *err);
+int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err);
+/* Takes the device's memory; plans with less where there is less. */
+int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err);
+/* As sl_runtime_floor_at, for a plan with a GPU; false without memory. */
+bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
+                          const struct sl_rates *rates, uint32_t n_positions,
+                          uint32_t n_logits);
+int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err);
+void sl_runtime_end_gpu(struct sl_runtime *rt);
+
+/* runtime_floor.c: disk, DRAM and arithmetic of this machine, measured with
+ * buffers of no more than room bytes. */
+int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
+                             struct sl_error *err);
+
+/* runtime_numa.c. Threads on their nodes, and the pool of them. */
 int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err);
 /* NULL where there is one node. */
 const struct sl_stream_places *sl_runtime_places(struct sl_runtime *rt);

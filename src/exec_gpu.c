@@ -1,0 +1,292 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "offload/feed.h"
+#include "offload/trace.h"
+#include "src/exec_gpu_impl.h"
+
+int sl_gpu_wait(struct sl_gpu *g, enum sl_queue queue, struct sl_event *event,
+                struct sl_error *err)
+{
+    struct sl_device *dev = g->c.device;
+
+    if (dev->ops->record(dev, queue, event, err) != 0)
+        return -1;
+    return dev->ops->sync(dev, event, err);
+}
+
+/* --- the tables of a pass ------------------------------------------------ */
+
+/* Pages of all sequences, and scratch pages, that a pass looks at. */
+static void count_pages(const struct sl_gpu *g, uint64_t *pages,
+                        uint64_t *back_pages)
+{
+    *pages = *back_pages = 0;
+    for (size_t i = 0; i < g->pass->n_items; i++) {
+        uint32_t n;
+
+        sl_kv_pages(g->c.kv, g->pass->run[i].seq, &n);
+        *pages += n;
+        if (g->pass->phase == SL_PHASE_PREFILL)
+            *back_pages += sl_div_up(g->pass->run[i].n, SL_KV_PAGE_LEN);
+    }
+}
+
+/* Item i's rows and lists; *page and *back_page are where its lists begin. */
+static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
+                      uint32_t *page, uint32_t *back_page)
+{
+    const struct sl_pass_item *r = &g->pass->run[i];
+    uint32_t n_pages;
+    const uint32_t *pages = sl_kv_pages(g->c.kv, r->seq, &n_pages);
+
+    g->items[i] = (struct sl_cuda_item){.row = r->row, .n = r->n};
+    for (uint32_t j = 0; j < r->n; j++) {
+        uint32_t row = r->row + j, n_keys = g->pass->n_keys[row];
+
+        t->ids[row] = g->pass->items[i].ids[j];
+        t->position[row] = r->base + j;
+        t->table[row] = *page;
+        t->back_table[row] = *back_page;
+        if (n_keys > g->items[i].most_keys)
+            g->items[i].most_keys = n_keys;
+    }
+    memcpy(t->pages + *page, pages, n_pages * sizeof *pages);
+    *page += n_pages;
+    if (g->pass->phase != SL_PHASE_PREFILL)
+        return;
+    n_pages = (uint32_t)sl_div_up(r->n, SL_KV_PAGE_LEN);
+    for (uint32_t p = *back_page; p < *back_page + n_pages; p++)
+        t->back_pages[p] = p;
+    *back_page += n_pages;
+}
+
+static void fill_tables(struct sl_gpu *g, const struct sl_gpu_tables *t)
+{
+    const struct sl_pass *pass = g->pass;
+    size_t half = g->head_dim / 2;
+    uint32_t page = 0, back_page = 0;
+
+    for (size_t i = 0; i < pass->n_items; i++)
+        fill_item(g, t, i, &page, &back_page);
+    memcpy(t->cos, pass->cos, pass->n * half * sizeof *t->cos);
+    memcpy(t->sin, pass->sin, pass->n * half * sizeof *t->sin);
+    memcpy(t->n_keys, pass->n_keys, pass->n * sizeof *t->n_keys);
+    memcpy(t->rows, pass->rows, pass->n_rows * sizeof *t->rows);
+}
+
+/* Makes the tables and sends them up in one copy. */
+static int send_tables(struct sl_gpu *g, struct sl_error *err)
+{
+    const struct sl_pass *pass = g->pass;
+    struct sl_device *dev = g->c.device;
+    struct sl_carver host = {g->host_tables, 0}, device = {g->tables, 0};
+    struct sl_gpu_tables t;
+    uint64_t pages, back_pages;
+
+    count_pages(g, &pages, &back_pages);
+    sl_gpu_carve_tables(&t, &host, pass->n, pass->n_rows, pages, back_pages,
+                        g->head_dim / 2);
+    sl_gpu_carve_tables(&g->t, &device, pass->n, pass->n_rows, pages,
+                        back_pages, g->head_dim / 2);
+    fill_tables(g, &t);
+    g->rows = (struct sl_cuda_rows){
+        .n = pass->n,
+        .position = g->t.position,
+        .n_keys = g->t.n_keys,
+        .table = g->t.table,
+        .pages = g->t.pages,
+        .cos = g->t.cos,
+        .sin = g->t.sin,
+        .items = g->items,
+        .n_items = pass->n_items,
+    };
+    g->back_rows = g->rows;
+    g->back_rows.table = g->t.back_table;
+    g->back_rows.pages = g->t.back_pages;
+    return dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->tables, g->host_tables,
+                             host.used, err);
+}
+
+/* --- the pass ------------------------------------------------------------ */
+
+static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
+                     struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+
+    g->pass = pass;
+    g->has_logits = false;
+    sl_feed_begin(g->c.feed, pass->phase);
+    return send_tables(g, err);
+}
+
+static int gpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+
+    for (size_t i = 0; i < g->c.cut->n_slabs - g->first_head_slab; i++) {
+        if (g->head_base[i] == NULL)
+            return 0;
+    }
+    *done = true;
+    return sl_gpu_embed(g, err);
+}
+
+static float *gpu_host_x(struct sl_exec_engine *e)
+{
+    return ((struct sl_gpu *)e)->host_x;
+}
+
+static uint64_t x_bytes(const struct sl_gpu *g)
+{
+    return (uint64_t)g->pass->n * g->hidden * sizeof *g->x;
+}
+
+static int gpu_load(struct sl_exec_engine *e, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+
+    return dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->x, g->pass->x,
+                             x_bytes(g), err);
+}
+
+static int gpu_store(struct sl_exec_engine *e, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+
+    if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->pass->x, g->x, x_bytes(g),
+                            err) != 0)
+        return -1;
+    return sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
+}
+
+static int mark(struct sl_gpu *g, size_t slab, unsigned end,
+                struct sl_error *err)
+{
+    struct sl_device *dev = g->c.device;
+
+    if (g->marks == NULL)
+        return 0;
+    g->ran[slab] = true;
+    return dev->ops->record(dev, SL_QUEUE_COMPUTE, g->marks[2 * slab + end],
+                            err);
+}
+
+static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    const struct sl_cut *cut = g->c.cut;
+    const void *base;
+
+    if (sl_feed_get(g->c.feed, slab, &base, err) != 0 ||
+        mark(g, slab, 0, err) != 0)
+        return -1;
+    if (slab >= g->first_head_slab) {
+        g->has_logits = true;
+        if (g->c.plan->home[slab] == SL_HOME_VRAM)
+            g->head_base[slab - g->first_head_slab] = base;
+    }
+    for (uint32_t p = cut->first_part[slab]; p < cut->first_part[slab + 1];
+         p++) {
+        if (sl_gpu_run_part(g, &cut->parts[p], base, err) != 0)
+            return -1;
+    }
+    if (mark(g, slab, 1, err) != 0)
+        return -1;
+    return sl_feed_put(g->c.feed, slab, err);
+}
+
+/* A few rows at a time, so that little memory need be pinned for them. */
+static int fetch_logits(struct sl_gpu *g, struct sl_error *err)
+{
+    struct sl_device *dev = g->c.device;
+    size_t vocab = g->c.shape.mf->hp.vocab;
+
+    for (uint32_t row = 0; row < g->pass->n_rows; row += g->bounce_rows) {
+        uint32_t left = g->pass->n_rows - row;
+        size_t n = (left < g->bounce_rows ? left : g->bounce_rows) * vocab;
+
+        if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->bounce,
+                                g->logits + row * vocab, n * sizeof *g->bounce,
+                                err) != 0 ||
+            sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err) != 0)
+            return -1;
+        memcpy(g->pass->logits + row * vocab, g->bounce, n * sizeof *g->bounce);
+    }
+    return 0;
+}
+
+/* What the queue did, now that it is done. */
+static int trace_pass(struct sl_gpu *g, struct sl_error *err)
+{
+    const struct sl_modelfile *mf = g->c.shape.mf;
+    const struct sl_cut *cut = g->c.cut;
+    struct sl_device *dev = g->c.device;
+
+    for (size_t slab = 0; slab < cut->n_slabs; slab++) {
+        const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+        char name[SL_STAGE_NAME];
+        uint64_t begin, length;
+
+        if (!g->ran[slab])
+            continue;
+        g->ran[slab] = false;
+        if (dev->ops->span(dev, g->marks[2 * slab], g->marks[2 * slab + 1],
+                           &begin, &length, err) != 0)
+            return -1;
+        mf->arch->stage_name(name, &mf->hp,
+                             (uint32_t)mf->matrices[first->matrix].spec.stage);
+        sl_trace_span(g->c.trace, SL_TRACK_KERNELS, name, begin, begin + length,
+                      sl_slab_load_bytes(&cut->slabs[slab]));
+    }
+    return 0;
+}
+
+static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+
+    if (g->has_logits && fetch_logits(g, err) != 0)
+        return -1;
+    /* Tables and x may be written again only when the queue is done. */
+    if (sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err) != 0 ||
+        sl_gpu_back_drain(g, err) != 0)
+        return -1;
+    return g->marks != NULL ? trace_pass(g, err) : 0;
+}
+
+static int gpu_copy_page(struct sl_exec_engine *e, uint32_t to, uint32_t from,
+                         struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+    size_t n_planes = 2 * (size_t)g->c.shape.n_layers_here;
+
+    for (size_t plane = 0; plane < n_planes; plane++) {
+        uint16_t *first = g->kv + plane * g->c.shape.n_pages * g->page_values;
+
+        if (dev->ops->copy_within(dev, SL_QUEUE_COMPUTE,
+                                  first + to * g->page_values,
+                                  first + from * g->page_values,
+                                  g->page_values * sizeof *g->kv, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+const struct sl_engine_ops sl_gpu_ops = {
+    .name = "cuda",
+    .host_x = gpu_host_x,
+    .begin = gpu_begin,
+    .embed = gpu_embed,
+    .load = gpu_load,
+    .store = gpu_store,
+    .run = gpu_run,
+    .end = gpu_end,
+    .copy_page = gpu_copy_page,
+    .destroy = sl_gpu_destroy,
+};

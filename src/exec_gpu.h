@@ -1,0 +1,78 @@
+/*
+ * exec_gpu.h - the engine that computes on a CUDA device
+ *
+ * Everything of a pass is put on the device's compute queue and runs there
+ * while the host goes on: the tables of the pass go up in one copy, slabs
+ * arrive through the feed, x stays on the device from stage to stage. The
+ * host waits where x crosses to the CPU, for the logits, and, in a prefill of
+ * layers that the CPU will decode, for the keys and values of the layer
+ * before.
+ *
+ * Types are those of kernels/cuda/cuda.h: x is FP32, inputs of products, keys
+ * and values are FP16, sums FP32.
+ */
+#ifndef SL_EXEC_GPU_H
+#define SL_EXEC_GPU_H
+
+#include "kernels/kernels.h"
+#include "offload/device.h"
+#include "src/base/pool.h"
+#include "src/cut.h"
+#include "src/engine.h"
+#include "src/kvcache.h"
+#include "src/vectors.h"
+
+struct sl_feed;
+struct sl_log;
+struct sl_trace;
+
+/* What decides how much memory the engine needs. */
+struct sl_gpu_shape {
+    const struct sl_modelfile *mf;
+    uint32_t pass_positions; /* most positions in one pass, all sequences */
+    uint32_t pass_logits;    /* most rows of logits in one pass */
+    uint32_t pass_items;     /* most sequences in one pass */
+    uint32_t max_tokens;     /* of one sequence */
+    uint32_t n_pages;        /* of the KV cache */
+    uint32_t n_layers_here;  /* whose cache lies on the device */
+    unsigned n_threads;      /* of the pool */
+    bool write_back;         /* it prefills layers that the CPU decodes */
+};
+
+/* Bytes of device and host memory, by purpose. */
+struct sl_gpu_need {
+    uint64_t vectors;         /* norms, biases, row-wise scales */
+    uint64_t activations;     /* everything per position */
+    uint64_t workspace;       /* of kernels: with this they run at their best */
+    uint64_t workspace_least; /* with this they run */
+    uint64_t kv;
+    uint64_t host; /* pinned: tables, logits, keys and values on their way */
+};
+
+struct sl_gpu_config {
+    /* all borrowed for the engine's life */
+    const struct sl_cut *cut;
+    const struct sl_plan *plan;
+    const struct sl_vectors *vectors;
+    const struct sl_kernels *kernels;
+    struct sl_pool *pool;
+    struct sl_device *device;
+    struct sl_feed *feed;
+    struct sl_kv *kv;
+    const bool *layer_here; /* (n_layers) its cache lies on the device */
+    struct sl_trace *trace; /* or NULL */
+    const struct sl_log *log;
+    struct sl_gpu_shape shape;
+    /* Device memory, aligned to 256 bytes: vectors + activations + kv of
+     * sl_gpu_need and the workspace. */
+    void *memory;
+    uint64_t workspace_bytes;
+};
+
+struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape);
+/* Copies the vectors up. The calling thread is the one that runs passes.
+ * Errors: SL_ERR_NOMEM, SL_ERR_IO. */
+int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
+                  struct sl_error *err);
+
+#endif

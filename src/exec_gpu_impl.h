@@ -1,0 +1,117 @@
+/*
+ * exec_gpu_impl.h - the state of the GPU engine, shared by its parts
+ *
+ * exec_gpu.c begins and ends passes and runs slabs; exec_gpu_ops.c puts
+ * kernels on the queue; exec_gpu_back.c brings keys and values of a prefill to
+ * the host; exec_gpu_life.c counts, carves and makes.
+ */
+#ifndef SL_EXEC_GPU_IMPL_H
+#define SL_EXEC_GPU_IMPL_H
+
+#include "kernels/cuda/cuda.h"
+#include "src/base/mem.h"
+#include "src/exec_gpu.h"
+
+/* The tables of a pass: made on the host, copied up as they are. */
+struct sl_gpu_tables {
+    int32_t *ids;       /* (n) */
+    float *cos, *sin;   /* (n, head_dim / 2) */
+    uint32_t *position; /* (n) place in the sequence */
+    uint32_t *n_keys;   /* (n) */
+    uint32_t *rows;     /* (n_rows) whose logits are wanted */
+    uint32_t *table;    /* (n) where the sequence's list begins in pages */
+    uint32_t *pages;
+    /* The same two for the scratch pages of a layer whose cache lies with
+     * the host: every sequence begins in this pass. */
+    uint32_t *back_table, *back_pages;
+};
+
+/* Keys and values of one layer on their way to the host. */
+struct sl_gpu_back {
+    uint32_t n_pages; /* room */
+    uint16_t *k, *v;  /* device: (n_pages, heads, 16, d) */
+    uint16_t *host_k, *host_v;
+    float *rows;            /* (threads, d) while they are converted */
+    struct sl_event *ready; /* on COMPUTE: k and v are there */
+    struct sl_event *down;  /* on DOWN: host_k and host_v are */
+    bool waiting;           /* a layer is on its way */
+    uint32_t layer;
+};
+
+struct sl_gpu {
+    struct sl_exec_engine engine; /* first */
+    struct sl_gpu_config c;
+    struct sl_cuda cuda;
+    bool cuda_made;
+    uint32_t hidden, inner, n_heads, head_dim;
+    size_t hidden_stride, wide; /* values, multiples of 8 */
+    float alpha;
+    size_t page_values; /* of one layer's keys in a page */
+
+    /* device memory */
+    const uint8_t *vectors; /* as c.vectors->region */
+    float *x;               /* (n, hidden) the residual stream */
+    float *a;               /* (n, hidden) its norm, for the residual */
+    uint16_t *in;  /* (n, hidden_stride) the norm, then the attention's output:
+                    * the input of the next product */
+    uint16_t *q;   /* (n, hidden_stride) */
+    uint16_t *big; /* (n, wide) qkv, then the MLP's inner values */
+    float *logits; /* (pass_logits, vocab) */
+    uint8_t *tables;
+    uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
+    uint32_t *kv_place; /* host: (n_layers) which of the layers here */
+
+    /* host memory, pinned where that is allowed */
+    struct sl_region staging;
+    bool pinned;
+    uint8_t *host_tables;
+    float *host_x; /* (n, hidden): x where it crosses */
+    float *bounce; /* (bounce_rows, vocab) logits */
+    uint32_t bounce_rows;
+    struct sl_cuda_item *items; /* (pass_items) */
+    struct sl_gpu_back back;
+
+    size_t first_head_slab;
+    const uint8_t **head_base; /* (head slabs) in VRAM, once they are there */
+    struct sl_event *done;     /* what the host waits for */
+    struct sl_event **marks;   /* (2 * n_slabs) for the trace, else NULL */
+    bool *ran;                 /* (n_slabs) marked in this pass */
+
+    /* of the pass being run */
+    const struct sl_pass *pass;
+    struct sl_gpu_tables t; /* device */
+    struct sl_cuda_rows rows, back_rows;
+    bool has_logits;
+};
+
+/* exec_gpu_life.c: the tables of a pass over memory (NULL: only counts). */
+void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
+                         uint64_t n, uint64_t n_rows, uint64_t n_pages,
+                         uint64_t n_back_pages, uint64_t half);
+
+void sl_gpu_destroy(struct sl_exec_engine *e);
+
+/* exec_gpu.c: all that is on the queue now is done. */
+int sl_gpu_wait(struct sl_gpu *g, enum sl_queue queue, struct sl_event *event,
+                struct sl_error *err);
+
+extern const struct sl_engine_ops sl_gpu_ops;
+
+/* exec_gpu_ops.c */
+int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
+                    const uint8_t *base, struct sl_error *err);
+int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err);
+
+/* exec_gpu_back.c. take: the scratch may be written to again; give: what it
+ * holds now belongs to `layer`; drain: the host has it. */
+int sl_gpu_back_take(struct sl_gpu *g, struct sl_error *err);
+int sl_gpu_back_give(struct sl_gpu *g, uint32_t layer, struct sl_error *err);
+int sl_gpu_back_drain(struct sl_gpu *g, struct sl_error *err);
+
+/* The copy on the device of a value among the vectors. */
+static inline const void *sl_gpu_vector(const struct sl_gpu *g, const void *v)
+{
+    return g->vectors + ((const uint8_t *)v - g->c.vectors->region.base);
+}
+
+#endif

@@ -1,0 +1,319 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "src/base/log.h"
+#include "src/exec_gpu_impl.h"
+
+/* Logits cross in pieces of about this size. */
+#define BOUNCE_BYTES (2ull << 20)
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
+                         uint64_t n, uint64_t n_rows, uint64_t n_pages,
+                         uint64_t n_back_pages, uint64_t half)
+{
+    t->ids = sl_carve(c, n, sizeof *t->ids);
+    t->cos = sl_carve(c, n * half, sizeof *t->cos);
+    t->sin = sl_carve(c, n * half, sizeof *t->sin);
+    t->position = sl_carve(c, n, sizeof *t->position);
+    t->n_keys = sl_carve(c, n, sizeof *t->n_keys);
+    t->rows = sl_carve(c, n_rows, sizeof *t->rows);
+    t->table = sl_carve(c, n, sizeof *t->table);
+    t->pages = sl_carve(c, n_pages, sizeof *t->pages);
+    t->back_table = sl_carve(c, n, sizeof *t->back_table);
+    t->back_pages = sl_carve(c, n_back_pages, sizeof *t->back_pages);
+}
+
+/* --- sizes --------------------------------------------------------------- */
+
+static uint64_t back_pages(const struct sl_gpu_shape *s)
+{
+    return s->pass_positions / SL_KV_PAGE_LEN + s->pass_items;
+}
+
+static uint64_t page_values(const struct sl_gpu_shape *s)
+{
+    return (uint64_t)SL_KV_PAGE_LEN * s->mf->hp.hidden;
+}
+
+static uint64_t tables_bytes(const struct sl_gpu_shape *s)
+{
+    struct sl_carver c = {NULL, 0};
+    struct sl_gpu_tables t;
+
+    sl_gpu_carve_tables(
+        &t, &c, s->pass_positions, s->pass_logits,
+        s->pass_items * sl_div_up(s->max_tokens, SL_KV_PAGE_LEN), back_pages(s),
+        s->mf->hp.hidden / s->mf->hp.n_heads / 2);
+    return c.used;
+}
+
+static uint64_t stride_of(uint64_t values)
+{
+    return sl_round_up(values, 8);
+}
+
+static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
+                              const struct sl_gpu_shape *s)
+{
+    const struct sl_hparams *hp = &s->mf->hp;
+    uint64_t n = s->pass_positions, hidden = stride_of(hp->hidden);
+    uint64_t wide = stride_of(most(3ull * hp->hidden, hp->inner));
+
+    g->x = sl_carve(c, n * hp->hidden, sizeof *g->x);
+    g->a = sl_carve(c, n * hp->hidden, sizeof *g->a);
+    g->in = sl_carve(c, most(n, s->pass_logits) * hidden, sizeof *g->in);
+    g->q = sl_carve(c, n * hidden, sizeof *g->q);
+    g->big = sl_carve(c, n * wide, sizeof *g->big);
+    g->logits =
+        sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
+    g->tables = sl_carve(c, tables_bytes(s), 1);
+    if (s->write_back) {
+        uint64_t values = back_pages(s) * page_values(s);
+
+        g->back.k = sl_carve(c, values, sizeof *g->back.k);
+        g->back.v = sl_carve(c, values, sizeof *g->back.v);
+    }
+    c->used = sl_round_up(c->used, 256);
+}
+
+static uint32_t bounce_rows(const struct sl_gpu_shape *s)
+{
+    uint64_t rows = BOUNCE_BYTES / (s->mf->hp.vocab * sizeof(float));
+
+    if (rows > s->pass_logits)
+        rows = s->pass_logits;
+    return rows > 0 ? (uint32_t)rows : 1;
+}
+
+static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
+                          const struct sl_gpu_shape *s)
+{
+    const struct sl_hparams *hp = &s->mf->hp;
+
+    g->host_tables = sl_carve(c, tables_bytes(s), 1);
+    g->host_x = sl_carve(c, (uint64_t)s->pass_positions * hp->hidden,
+                         sizeof *g->host_x);
+    g->bounce =
+        sl_carve(c, (uint64_t)bounce_rows(s) * hp->vocab, sizeof *g->bounce);
+    g->items = sl_carve(c, s->pass_items, sizeof *g->items);
+    if (s->write_back) {
+        uint64_t values = back_pages(s) * page_values(s);
+
+        g->back.host_k = sl_carve(c, values, sizeof *g->back.host_k);
+        g->back.host_v = sl_carve(c, values, sizeof *g->back.host_v);
+        g->back.rows = sl_carve(c, s->n_threads * (hp->hidden / hp->n_heads),
+                                sizeof *g->back.rows);
+    }
+}
+
+struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
+{
+    const struct sl_hparams *hp = &s->mf->hp;
+    struct sl_carver device = {NULL, 0}, host = {NULL, 0};
+    struct sl_gpu counted;
+    struct sl_gpu_need need;
+
+    carve_activations(&counted, &device, s);
+    carve_staging(&counted, &host, s);
+    need = (struct sl_gpu_need){
+        .vectors = sl_round_up(sl_vectors_bytes(s->mf), 256),
+        .activations = device.used,
+        .workspace_least = sl_round_up(
+            sl_cuda_attend_workspace(s->pass_positions, hp->n_heads,
+                                     hp->hidden / hp->n_heads, s->max_tokens),
+            256),
+        .kv = sl_round_up(2ull * s->n_layers_here * s->n_pages *
+                              page_values(s) * sizeof(uint16_t),
+                          256),
+        .host = sl_round_up(host.used, SL_PAGE_BYTES),
+    };
+    /* Not nothing: kernels are told where it is. */
+    if (need.workspace_least == 0)
+        need.workspace_least = 256;
+    need.workspace = need.workspace_least;
+    for (size_t i = 0; i < s->mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &s->mf->matrices[i];
+        uint32_t n =
+            m->spec.op == SL_OP_HEAD ? s->pass_logits : s->pass_positions;
+
+        need.workspace =
+            most(need.workspace,
+                 sl_round_up(sl_cuda_matmul_workspace(&m->geom, n), 256));
+    }
+    return need;
+}
+
+/* --- life ---------------------------------------------------------------- */
+
+static size_t first_head_slab(const struct sl_gpu_config *c)
+{
+    size_t slab = c->cut->n_slabs;
+
+    /* The head's stage has one matrix, so each of its slabs has one part. */
+    while (slab > 0) {
+        const struct sl_part *p = &c->cut->parts[c->cut->first_part[slab - 1]];
+
+        if (c->shape.mf->matrices[p->matrix].spec.op != SL_OP_HEAD)
+            break;
+        slab--;
+    }
+    return slab;
+}
+
+static int make_lists(struct sl_gpu *g, struct sl_error *err)
+{
+    uint32_t n_layers = g->c.shape.mf->hp.n_layers;
+    size_t n_slabs = g->c.cut->n_slabs;
+
+    g->first_head_slab = first_head_slab(&g->c);
+    g->head_base =
+        sl_zalloc_array(n_slabs - g->first_head_slab, sizeof *g->head_base);
+    g->kv_place = sl_zalloc_array(n_layers, sizeof *g->kv_place);
+    if (g->head_base == NULL || g->kv_place == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
+    for (uint32_t l = 0, n = 0; l < n_layers; l++) {
+        g->kv_place[l] = n;
+        n += g->c.layer_here[l];
+    }
+    if (g->c.trace == NULL)
+        return 0;
+    g->marks = sl_zalloc_array(2 * n_slabs, sizeof(struct sl_event *));
+    g->ran = sl_zalloc_array(n_slabs, sizeof *g->ran);
+    if (g->marks == NULL || g->ran == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
+    return 0;
+}
+
+static int make_events(struct sl_gpu *g, struct sl_error *err)
+{
+    struct sl_device *dev = g->c.device;
+    size_t n_marks = g->marks != NULL ? 2 * g->c.cut->n_slabs : 0;
+
+    if (dev->ops->event_create(dev, &g->done, false, err) != 0 ||
+        dev->ops->event_create(dev, &g->back.ready, false, err) != 0 ||
+        dev->ops->event_create(dev, &g->back.down, false, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n_marks; i++) {
+        if (dev->ops->event_create(dev, &g->marks[i], true, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void carve_device(struct sl_gpu *g)
+{
+    const struct sl_gpu_shape *s = &g->c.shape;
+    struct sl_gpu_need need = sl_gpu_need(s);
+    uint8_t *at = g->c.memory;
+    struct sl_carver c;
+
+    g->vectors = at;
+    at += need.vectors;
+    c = (struct sl_carver){at, 0};
+    carve_activations(g, &c, s);
+    at += need.activations;
+    g->kv = (uint16_t *)(void *)at;
+}
+
+/* The workspace lies behind all else, so that it may be of any size. */
+static int start_cuda(struct sl_gpu *g, struct sl_error *err)
+{
+    struct sl_gpu_need need = sl_gpu_need(&g->c.shape);
+    struct sl_device *dev = g->c.device;
+    uint8_t *workspace =
+        (uint8_t *)g->c.memory + need.vectors + need.activations + need.kv;
+
+    if (sl_cuda_init(&g->cuda, dev->ops->native_queue(dev, SL_QUEUE_COMPUTE),
+                     err) != 0)
+        return -1;
+    g->cuda_made = true;
+    if (g->cuda.note[0] != '\0')
+        sl_log(g->c.log, SL_LOG_WARN, "%s", g->cuda.note);
+    if (sl_cuda_set_workspace(&g->cuda, workspace, g->c.workspace_bytes, err) !=
+        0)
+        return -1;
+    return dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->c.memory,
+                             g->c.vectors->region.base,
+                             sl_vectors_bytes(g->c.shape.mf), err);
+}
+
+static int make_staging(struct sl_gpu *g, struct sl_error *err)
+{
+    struct sl_device *dev = g->c.device;
+    struct sl_carver c;
+    struct sl_error why;
+
+    if (sl_region_init(&g->staging, sl_gpu_need(&g->c.shape).host,
+                       "transfers to and from the GPU", err) != 0)
+        return -1;
+    g->pinned =
+        dev->ops->pin(dev, g->staging.base, g->staging.bytes, &why) == 0;
+    if (!g->pinned)
+        sl_log(g->c.log, SL_LOG_WARN, "%s", why.msg);
+    c = (struct sl_carver){g->staging.base, 0};
+    carve_staging(g, &c, &g->c.shape);
+    g->bounce_rows = bounce_rows(&g->c.shape);
+    return 0;
+}
+
+int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
+                  struct sl_error *err)
+{
+    const struct sl_hparams *hp = &config->shape.mf->hp;
+    struct sl_gpu *g = calloc(1, sizeof *g);
+
+    if (g == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
+    g->engine.ops = &sl_gpu_ops;
+    g->c = *config;
+    g->hidden = hp->hidden;
+    g->n_heads = hp->n_heads;
+    g->head_dim = hp->hidden / hp->n_heads;
+    g->hidden_stride = stride_of(hp->hidden);
+    g->wide = stride_of(most(3ull * hp->hidden, hp->inner));
+    g->alpha = sqrtf(2.0f * (float)hp->n_layers);
+    g->page_values = page_values(&config->shape);
+    carve_device(g);
+    if (make_lists(g, err) != 0 || make_events(g, err) != 0 ||
+        make_staging(g, err) != 0 || start_cuda(g, err) != 0) {
+        sl_gpu_destroy(&g->engine);
+        return -1;
+    }
+    *e = &g->engine;
+    return 0;
+}
+
+void sl_gpu_destroy(struct sl_exec_engine *e)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+    struct sl_error ignored;
+
+    /* After a failed pass copies may still be under way. */
+    if (g->done != NULL)
+        sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);
+    if (g->back.down != NULL)
+        sl_gpu_wait(g, SL_QUEUE_DOWN, g->back.down, &ignored);
+    if (g->cuda_made)
+        sl_cuda_fini(&g->cuda);
+    for (size_t i = 0; g->marks != NULL && i < 2 * g->c.cut->n_slabs; i++)
+        dev->ops->event_destroy(dev, g->marks[i]);
+    dev->ops->event_destroy(dev, g->done);
+    dev->ops->event_destroy(dev, g->back.ready);
+    dev->ops->event_destroy(dev, g->back.down);
+    if (g->pinned)
+        dev->ops->unpin(dev, g->staging.base);
+    sl_region_fini(&g->staging);
+    free(g->ran);
+    free(g->marks);
+    free(g->kv_place);
+    free(g->head_base);
+    free(g);
+}

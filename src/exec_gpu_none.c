@@ -1,0 +1,17 @@
+#include "config.h"
+
+#include "src/exec_gpu.h"
+
+/* Built without CUDA: no device opens, so nobody gets here. */
+
+struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape)
+{
+    return (struct sl_gpu_need){0};
+}
+
+int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
+                  struct sl_error *err)
+{
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "this sluice was built without CUDA");
+}

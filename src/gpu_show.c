@@ -1,0 +1,131 @@
+#include "config.h"
+
+#include "src/base/bytes.h"
+#include "src/gpu_show.h"
+
+char sl_home_letter(enum sl_home home)
+{
+    static const char letters[] = {
+        [SL_HOME_DISK] = '.',
+        [SL_HOME_RAM] = 'R',
+        [SL_HOME_VRAM] = 'V',
+    };
+
+    return letters[home];
+}
+
+const char *sl_home_name(enum sl_home home)
+{
+    static const char *const names[] = {
+        [SL_HOME_DISK] = "disk",
+        [SL_HOME_RAM] = "ram",
+        [SL_HOME_VRAM] = "vram",
+    };
+
+    return names[home];
+}
+
+static void line(FILE *f, const char *what, uint64_t bytes, const char *more)
+{
+    char size[SL_SIZE_TEXT];
+
+    fprintf(f, "  %-28s %10s%s%s\n", what, sl_size_format(size, bytes),
+            more[0] ? "  " : "", more);
+}
+
+/* Slabs that the GPU computes in a phase. */
+static size_t count_gpu(const struct sl_plan *p, enum sl_phase phase)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n_slabs; i++)
+        n += p->engine[phase][i] == SL_ENGINE_GPU;
+    return n;
+}
+
+static size_t count_vram(const struct sl_plan *p)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n_slabs; i++)
+        n += p->home[i] == SL_HOME_VRAM;
+    return n;
+}
+
+void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
+{
+    const char *why;
+    const struct sl_device_info *d = sl_runtime_device(rt, &why);
+    const struct sl_plan *p = sl_runtime_plan_made(rt);
+    const struct sl_vram *v = sl_runtime_vram(rt);
+    char more[96], slot[SL_SIZE_TEXT];
+
+    if (d == NULL) {
+        if (why[0] != '\0')
+            fprintf(f, "\nNo GPU is used: %s\n", why);
+        return;
+    }
+    fprintf(f, "\nMemory of the GPU (%s)\n", d->name);
+    line(f, "driver", v->context, "");
+    line(f, "norms, biases, scales", v->vectors, "");
+    line(f, "KV cache", v->kv, "f16, of the layers that it decodes");
+    line(f, "activations, logits", v->activations, "");
+    line(f, "workspace", v->workspace, "");
+    snprintf(more, sizeof more, "%u slots of %s", p->n_device_slots,
+             sl_size_format(slot, p->device_slot_bytes));
+    line(f, "ring", v->ring, p->n_device_slots ? more : "nothing is copied");
+    snprintf(more, sizeof more, "%zu of %zu slabs", count_vram(p), p->n_slabs);
+    line(f, "resident weights", v->residents, more);
+    line(f, "in all", v->total, "");
+    line(f, "budget", v->budget, "");
+    line(f, "least for all on the GPU", v->least, "");
+    fprintf(f,
+            "  it computes %zu of %zu slabs of a step, %zu of a prompt of %u "
+            "tokens and more\n",
+            count_gpu(p, SL_PHASE_DECODE), p->n_slabs,
+            count_gpu(p, SL_PHASE_PREFILL), p->prefill_from);
+}
+
+void sl_gpu_print_line(FILE *f, const struct sl_runtime *rt)
+{
+    const struct sl_device_info *d = sl_runtime_device(rt, NULL);
+    const struct sl_vram *v = sl_runtime_vram(rt);
+    char a[SL_SIZE_TEXT], b[SL_SIZE_TEXT], c[SL_SIZE_TEXT];
+
+    if (d == NULL)
+        return;
+    fprintf(f, "%s: %s of a budget of %s, %s of it weights\n", d->name,
+            sl_size_format(a, v->total), sl_size_format(b, v->budget),
+            sl_size_format(c, v->residents));
+}
+
+static json_t *engines_json(const struct sl_plan *p, enum sl_phase phase)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < p->n_slabs; i++)
+        json_array_append_new(
+            list,
+            json_string(p->engine[phase][i] == SL_ENGINE_GPU ? "gpu" : "cpu"));
+    return list;
+}
+
+json_t *sl_gpu_json(const struct sl_runtime *rt)
+{
+    const struct sl_device_info *d = sl_runtime_device(rt, NULL);
+    const struct sl_plan *p = sl_runtime_plan_made(rt);
+    const struct sl_vram *v = sl_runtime_vram(rt);
+
+    if (d == NULL)
+        return json_null();
+    return json_pack(
+        "{ss s{sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name", d->name,
+        "vram", "driver", (json_int_t)v->context, "vectors",
+        (json_int_t)v->vectors, "kv", (json_int_t)v->kv, "activations",
+        (json_int_t)v->activations, "workspace", (json_int_t)v->workspace,
+        "ring", (json_int_t)v->ring, "residents", (json_int_t)v->residents,
+        "total", (json_int_t)v->total, "budget", (json_int_t)v->budget, "least",
+        (json_int_t)v->least, "prefill_from", (json_int_t)p->prefill_from,
+        "engines", "decode", engines_json(p, SL_PHASE_DECODE), "prefill",
+        engines_json(p, SL_PHASE_PREFILL));
+}

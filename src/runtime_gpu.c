@@ -1,0 +1,532 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+#include "src/runtime_impl.h"
+#include "src/stages.h"
+
+/* Part of a budget that is left to the driver: it loads kernels, and memory
+ * for them, when they are first used. */
+#define DRIVER_SHARE 64u
+#define LEAST_STEP   (256ull << 10)
+/* A device that gives less than it had free is asked for this much less. */
+#define SHRINK(bytes) ((bytes) / 8 * 7)
+#define MOST_SHRINKS  8u
+
+/* --- the device ---------------------------------------------------------- */
+
+static bool wants_gpu(const struct sl_runtime_config *c)
+{
+    return c->device != SL_DEVICE_CPU && c->engine != SL_ENGINE_RULE_CPU;
+}
+
+static bool must_have_gpu(const struct sl_runtime_config *c)
+{
+    return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
+}
+
+/* A run goes on without its device; err says why. */
+static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
+{
+    sl_device_close(rt->device);
+    rt->device = NULL;
+    rt->has_gpu = false;
+    rt->no_device = *why;
+}
+
+/* --- rates --------------------------------------------------------------- */
+
+/* Memory that the measurements of disk and DRAM may take: they end before
+ * weights are read. */
+#define PROBE_BYTES (64ull << 20)
+#define COPY_BYTES  (16ull << 20)
+#define COPIES      4u
+
+struct copy_probe {
+    struct sl_device *dev;
+    struct sl_region host;
+    bool pinned;
+    void *there;
+    struct sl_event *begin, *end;
+};
+
+static void copy_probe_fini(struct copy_probe *p)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+
+    if (p->begin != NULL)
+        ops->event_destroy(p->dev, p->begin);
+    if (p->end != NULL)
+        ops->event_destroy(p->dev, p->end);
+    ops->free(p->dev, p->there);
+    if (p->pinned)
+        ops->unpin(p->dev, p->host.base);
+    sl_region_fini(&p->host);
+}
+
+static int copy_probe_run(struct copy_probe *p, double *bps,
+                          struct sl_error *err)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+    uint64_t begin_ns, ns = 0;
+    struct sl_error ignored;
+
+    if (ops->alloc(p->dev, &p->there, COPY_BYTES, err) != 0 ||
+        ops->event_create(p->dev, &p->begin, true, err) != 0 ||
+        ops->event_create(p->dev, &p->end, true, err) != 0)
+        return -1;
+    p->pinned = ops->pin(p->dev, p->host.base, p->host.bytes, &ignored) == 0;
+    memset(p->host.base, 1, p->host.bytes);
+    for (unsigned i = 0; i <= COPIES; i++) {
+        /* The first one warms up. */
+        if (i == 1 && ops->record(p->dev, SL_QUEUE_UP, p->begin, err) != 0)
+            return -1;
+        if (ops->copy_up(p->dev, SL_QUEUE_UP, p->there, p->host.base,
+                         COPY_BYTES, err) != 0)
+            return -1;
+    }
+    if (ops->record(p->dev, SL_QUEUE_UP, p->end, err) != 0 ||
+        ops->sync(p->dev, p->end, err) != 0 ||
+        ops->span(p->dev, p->begin, p->end, &begin_ns, &ns, err) != 0)
+        return -1;
+    *bps = (double)COPIES * COPY_BYTES * 1e9 / (double)(ns > 0 ? ns : 1);
+    return 0;
+}
+
+static int measure_copies(struct sl_device *dev, double *bps,
+                          struct sl_error *err)
+{
+    struct copy_probe p = {.dev = dev};
+    int rc;
+
+    if (sl_region_init(&p.host, COPY_BYTES, "measuring copies", err) != 0)
+        return -1;
+    rc = copy_probe_run(&p, bps, err);
+    copy_probe_fini(&p);
+    return rc;
+}
+
+/* Operations a second of one multiprocessor in products with FP16 inputs and
+ * FP32 sums, as far as kernels of libraries reach it: for planning, where
+ * only large prefills come near it (peers-and-physics.md 3.2: 60, 130 and 20
+ * TFLOP/s on 82, 128 and 28 multiprocessors). */
+static double ops_of(const struct sl_device_info *info)
+{
+    int arch = 10 * info->cc_major + info->cc_minor;
+    double each = 0.5e12;
+
+    if (arch >= 86)
+        each = 0.7e12;
+    if (arch >= 89)
+        each = 1.0e12;
+    if (arch == 80 || arch == 90 || arch == 100)
+        each = 1.8e12;
+    return each * info->n_sms;
+}
+
+#define COPY_LATENCY 10e-6 /* of a copy or hand-over */
+#define STAGE_TIME   30e-6 /* launches of a stage's kernels */
+#define VRAM_PART    0.85  /* of its clock's rate, what kernels get */
+
+static int measure_all(struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_device_info *info = &rt->device->info;
+    struct sl_rates *r = &rt->rates;
+
+    if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
+        measure_copies(rt->device, &r->pcie_bps, err) != 0)
+        return -1;
+    r->pcie_latency_s = COPY_LATENCY;
+    r->vram_bps = VRAM_PART * (double)info->vram_bps;
+    r->gpu_ops_per_s = ops_of(info);
+    r->gpu_stage_s = STAGE_TIME;
+    return 0;
+}
+
+int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_runtime_config *c = &rt->config;
+    int ordinal =
+        c->device == SL_DEVICE_CUDA ? c->device_ordinal : SL_DEVICE_BEST;
+    struct sl_error why;
+
+    if (!wants_gpu(c)) {
+        if (!must_have_gpu(c))
+            return 0;
+        return sl_fail(err, SL_ERR_USAGE,
+                       "a GPU is asked for (--device cuda or --engine gpu), "
+                       "and refused (--device cpu or --engine cpu)");
+    }
+    if (sl_device_open_cuda(&rt->device, ordinal, &why) != 0) {
+        if (must_have_gpu(c)) {
+            *err = why;
+            return -1;
+        }
+        drop_device(rt, &why);
+        return 0;
+    }
+    rt->gpu = rt->device->info;
+    rt->has_gpu = true;
+    if (c->rates == NULL)
+        return measure_all(rt, err);
+    rt->rates = *c->rates;
+    rt->rates_known = true;
+    return 0;
+}
+
+/* --- budget -------------------------------------------------------------- */
+
+static void choose_vram_budget(struct sl_runtime *rt)
+{
+    const struct sl_device_info *info = &rt->device->info;
+    struct sl_vram *v = &rt->vram;
+    uint64_t margin = info->vram_free / 16;
+
+    if (v->budget != 0) /* an allocation failed, and it was made smaller */
+        return;
+    v->budget = rt->config.vram_bytes;
+    if (v->budget != SL_VRAM_AUTO)
+        return;
+    /* Leave the desktop its windows. */
+    if (margin < 256ull << 20)
+        margin = 256ull << 20;
+    if (margin > info->vram_free / 2)
+        margin = info->vram_free / 2;
+    v->budget = info->context_bytes + info->vram_free - margin;
+}
+
+static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
+{
+    return 2ull * rt->kv_config.n_pages * SL_KV_PAGE_LEN * rt->mf.hp.hidden *
+           sizeof(uint16_t);
+}
+
+/* Bytes beside weights, ring and caches. */
+static uint64_t vram_fixed(const struct sl_vram *v)
+{
+    return v->context + v->vectors + v->activations + v->workspace;
+}
+
+/* What the GPU needs at least to compute everything: the ring of the finest
+ * cut, all caches. */
+static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
+                      struct sl_error *err)
+{
+    struct sl_vram *v = &rt->vram;
+    struct sl_cut cut;
+    uint64_t least;
+
+    if (sl_cut_make(&cut, &rt->mf, sl_runtime_least_cap(rt), err) != 0)
+        return -1;
+    least = rt->device->info.context_bytes + need->vectors + need->activations +
+            need->workspace_least + SL_RING_MIN_SLOTS * sl_cut_largest(&cut) +
+            rt->mf.hp.n_layers * kv_layer_bytes(rt);
+    sl_cut_fini(&cut);
+    least += least / (DRIVER_SHARE - 1) + 1;
+    v->least = sl_round_up(least, LEAST_STEP);
+    return 0;
+}
+
+static void fill_shape(struct sl_runtime *rt)
+{
+    const struct sl_workload *w = &rt->load;
+    uint32_t most = rt->kv_config.n_sequences;
+
+    rt->shape = (struct sl_gpu_shape){
+        .mf = &rt->mf,
+        .pass_positions = w->pass_positions,
+        .pass_logits = w->pass_logits,
+        .pass_items = w->pass_positions < most ? w->pass_positions : most,
+        .max_tokens = w->max_tokens,
+        .n_pages = rt->kv_config.n_pages,
+        .n_threads = sl_pool_threads(rt->pool),
+        .write_back = rt->config.engine != SL_ENGINE_RULE_GPU,
+    };
+}
+
+/* Kernels work best with more workspace than they must have; a quarter of
+ * what is left over is theirs. */
+static void fill_vram(struct sl_runtime *rt, const struct sl_gpu_need *need)
+{
+    struct sl_vram *v = &rt->vram;
+    uint64_t more = v->budget > v->least ? (v->budget - v->least) / 4 : 0;
+
+    v->context = rt->device->info.context_bytes + v->budget / DRIVER_SHARE;
+    v->vectors = need->vectors;
+    v->activations = need->activations;
+    if (more > need->workspace - need->workspace_least)
+        more = need->workspace - need->workspace_least;
+    v->workspace = need->workspace_least + sl_round_down(more, 256);
+}
+
+int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_vram *v = &rt->vram;
+    char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], context[SL_SIZE_TEXT],
+        act[SL_SIZE_TEXT], kv[SL_SIZE_TEXT];
+
+    return sl_fail(
+        err, SL_ERR_BUDGET,
+        "--vram %s is too small for %s: the least that works here is %s "
+        "(--vram %lluK): driver %s, activations, tables and workspace of %u "
+        "positions %s, KV cache of %u tokens %s, norms and ring the rest; or "
+        "use --device cpu",
+        sl_size_format(budget, v->budget), rt->device->info.name,
+        sl_size_format(least, v->least), (unsigned long long)(v->least >> 10),
+        sl_size_format(context, v->context), rt->load.pass_positions,
+        sl_size_format(act, v->activations + v->workspace), rt->load.max_tokens,
+        sl_size_format(kv, rt->mf.hp.n_layers * kv_layer_bytes(rt)));
+}
+
+int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_gpu_need need;
+    struct sl_error why;
+
+    if (rt->device == NULL)
+        return 0;
+    fill_shape(rt);
+    choose_vram_budget(rt);
+    need = sl_gpu_need(&rt->shape);
+    if (find_least(rt, &need, err) != 0)
+        return -1;
+    fill_vram(rt, &need);
+    rt->memory.staging = need.host;
+    if (vram_fixed(&rt->vram) < rt->vram.budget)
+        return 0;
+    sl_runtime_refuse_vram(rt, &why);
+    if (must_have_gpu(&rt->config) || rt->config.vram_bytes != SL_VRAM_AUTO) {
+        *err = why;
+        return -1;
+    }
+    drop_device(rt, &why);
+    rt->memory.staging = 0;
+    return 0;
+}
+
+/* --- what the planner must know ------------------------------------------ */
+
+int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
+                       const struct sl_cut *cut, struct sl_plan_stage **stages,
+                       struct sl_error *err)
+{
+    const struct sl_workload *w = &rt->load;
+    uint32_t sequences = w->n_sequences * w->n_texts;
+
+    if (rt->device == NULL)
+        return 0;
+    if (sl_stages_make(stages, &in->n_stages, &rt->mf, cut, &rt->kv_config,
+                       err) != 0)
+        return -1;
+    in->stages = *stages;
+    in->vram_bytes = rt->vram.budget - vram_fixed(&rt->vram);
+    in->pass[SL_PHASE_DECODE] = (struct sl_plan_pass){
+        .positions = sequences,
+        .logits = sequences,
+        .keys = w->max_tokens,
+    };
+    in->pass[SL_PHASE_PREFILL] = (struct sl_plan_pass){
+        .positions = w->pass_positions,
+        .logits = w->n_texts,
+        .keys = w->pass_positions / w->n_texts,
+    };
+    in->x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float);
+    in->rates = rt->rates;
+    in->engine = rt->config.engine;
+    return 0;
+}
+
+bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
+                          const struct sl_rates *rates, uint32_t n_positions,
+                          uint32_t n_logits)
+{
+    enum sl_phase phase =
+        n_positions > n_logits && n_positions >= rt->plan.prefill_from
+            ? SL_PHASE_PREFILL
+            : SL_PHASE_DECODE;
+    struct sl_kv_config kv = rt->kv_config;
+    struct sl_plan_stage *stages;
+    struct sl_plan_input in = {
+        .slabs = rt->cut.slabs,
+        .n_slabs = rt->cut.n_slabs,
+        .rates = *rates,
+        .x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float),
+    };
+    struct sl_plan_pass pass = {n_positions, n_logits, rt->load.max_tokens};
+    struct sl_demand demand;
+    struct sl_error ignored;
+
+    kv.elsewhere = NULL;
+    if (sl_stages_make(&stages, &in.n_stages, &rt->mf, &rt->cut, &kv,
+                       &ignored) != 0)
+        return false;
+    in.stages = stages;
+    demand = sl_plan_demand(&rt->plan, &in, phase, pass);
+    free(stages);
+    *floor = sl_floor_of(rates, &demand);
+    return true;
+}
+
+/* --- after planning ------------------------------------------------------ */
+
+/* Where each layer's cache lies, and what the GPU need not prefill. */
+static int place_caches(struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_plan *plan = &rt->plan;
+    struct sl_gpu_shape *shape = &rt->shape;
+
+    free(rt->elsewhere);
+    rt->elsewhere = sl_zalloc_array(rt->mf.hp.n_layers, sizeof *rt->elsewhere);
+    if (rt->elsewhere == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
+    shape->n_layers_here = 0;
+    shape->write_back = false;
+    for (size_t slab = 0; slab < plan->n_slabs; slab++) {
+        const struct sl_part *p = &rt->cut.parts[rt->cut.first_part[slab]];
+        const struct sl_tensor_spec *spec = &rt->mf.matrices[p->matrix].spec;
+
+        if (spec->op != SL_OP_QKV || p->first_block != 0)
+            continue;
+        rt->elsewhere[spec->layer] =
+            plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_GPU;
+        shape->n_layers_here += rt->elsewhere[spec->layer];
+        shape->write_back |=
+            !rt->elsewhere[spec->layer] &&
+            plan->engine[SL_PHASE_PREFILL][slab] == SL_ENGINE_GPU;
+    }
+    rt->kv_config.elsewhere = rt->elsewhere;
+    return 0;
+}
+
+int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
+                         struct sl_error *err)
+{
+    struct sl_vram *v = &rt->vram;
+    struct sl_gpu_need need;
+    struct sl_error why;
+
+    *dropped = false;
+    if (rt->device == NULL)
+        return 0;
+    if (!rt->plan.gpu) {
+        sl_fail(&why, SL_OK,
+                "the CPU alone is as fast as with %s and %llu MiB of VRAM",
+                rt->device->info.name, (unsigned long long)(v->budget >> 20));
+        drop_device(rt, &why);
+        *dropped = true;
+        return 0;
+    }
+    if (place_caches(rt, err) != 0)
+        return -1;
+    need = sl_gpu_need(&rt->shape);
+    v->activations = need.activations;
+    v->kv = need.kv;
+    v->ring = rt->plan.device_ring_bytes;
+    v->residents = rt->plan.vram_bytes;
+    v->total = vram_fixed(v) + v->kv + v->ring + v->residents;
+    rt->memory.staging = need.host + sl_feed_overhead_bytes(&rt->plan);
+    return 0;
+}
+
+/* --- the run ------------------------------------------------------------- */
+
+static uint64_t arena_bytes(const struct sl_vram *v)
+{
+    return v->total - v->context;
+}
+
+int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err)
+{
+    for (unsigned i = 0; rt->device != NULL; i++) {
+        struct sl_device *dev = rt->device;
+        char had[SL_SIZE_TEXT], now[SL_SIZE_TEXT];
+        struct sl_error why;
+
+        if (dev->ops->alloc(dev, &rt->arena, arena_bytes(&rt->vram), &why) == 0)
+            return 0;
+        if (why.code != SL_ERR_NOMEM || i == MOST_SHRINKS) {
+            *err = why;
+            return -1;
+        }
+        sl_size_format(had, rt->vram.budget);
+        rt->vram.budget = rt->vram.context + SHRINK(arena_bytes(&rt->vram));
+        sl_log(rt->config.log, SL_LOG_WARN,
+               "%s does not give the %s of VRAM that were planned for: trying "
+               "%s",
+               dev->info.name, had, sl_size_format(now, rt->vram.budget));
+        if (sl_runtime_replan(rt, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_gpu_need need;
+    uint8_t *at = rt->arena;
+    struct sl_feed_config feed = {
+        .dev = rt->device,
+        .stream = rt->stream,
+        .slabs = rt->cut.slabs,
+        .plan = &rt->plan,
+        .residents = at,
+        .ring = at + rt->plan.vram_bytes,
+        .trace = rt->trace,
+    };
+    struct sl_gpu_config config = {
+        .cut = &rt->cut,
+        .plan = &rt->plan,
+        .vectors = &rt->vectors,
+        .kernels = &rt->kernels,
+        .pool = rt->pool,
+        .device = rt->device,
+        .kv = rt->kv,
+        .layer_here = rt->elsewhere,
+        .trace = rt->trace,
+        .log = rt->config.log,
+        .shape = rt->shape,
+        .memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes,
+    };
+
+    if (rt->device == NULL)
+        return 0;
+    need = sl_gpu_need(&rt->shape);
+    config.workspace_bytes = arena_bytes(&rt->vram) - rt->plan.vram_bytes -
+                             rt->plan.device_ring_bytes - need.vectors -
+                             need.activations - need.kv;
+    if (sl_feed_open(&rt->feed, &feed, err) != 0)
+        return -1;
+    config.feed = rt->feed;
+    return sl_gpu_create(&rt->engines[SL_ENGINE_GPU], &config, err);
+}
+
+void sl_runtime_end_gpu(struct sl_runtime *rt)
+{
+    if (rt->device != NULL) {
+        rt->device->ops->free(rt->device, rt->arena);
+        rt->arena = NULL;
+        sl_device_close(rt->device);
+        rt->device = NULL;
+    }
+    rt->kv_config.elsewhere = NULL;
+    free(rt->elsewhere);
+    rt->elsewhere = NULL;
+}
+
+/* --- queries ------------------------------------------------------------- */
+
+const struct sl_device_info *sl_runtime_device(const struct sl_runtime *rt,
+                                               const char **why)
+{
+    if (why != NULL)
+        *why = rt->no_device.msg;
+    return rt->has_gpu ? &rt->gpu : NULL;
+}
+
+const struct sl_vram *sl_runtime_vram(const struct sl_runtime *rt)
+{
+    return &rt->vram;
+}

@@ -1,0 +1,356 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/base/bytes.h"
+#include "src/meminfo.h"
+#include "src/runtime_impl.h"
+#include "src/sampler.h"
+
+/* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
+ * so hand-offs cost nothing. */
+#define CAP_LARGEST (64ull << 20)
+#define CAP_LEAST   (256ull << 10)
+/* A file this large is not cut as finely: its list of slabs would grow to
+ * tens of megabytes. */
+#define BIG_FILE      (1ull << 30)
+#define CAP_LEAST_BIG (1ull << 20)
+/* The ring is memory that no resident has: it takes a small part of what must
+ * stream anyway. Where that is not enough for all reads in flight and a slab's
+ * work, it may take a part of the memory; no disk needs more than the most. */
+#define RING_PART  64u
+#define RING_SHARE 8u
+#define RING_LEAST (24ull << 20)
+#define RING_MOST  (256ull << 20)
+/* One slot is computed from, some are being read into; with fewer than these
+ * the reader was seen to wait for a slot in every round. */
+#define SLOTS_WANTED 8u
+/* Set aside for what grows after the plan is made: stacks, code pages not
+ * touched yet, buffers of standard input and output. */
+#define MARGIN (1536ull << 10)
+/* The least budget is named in whole steps, so that a run with that budget
+ * fits although a few pages more or less are resident each time. */
+#define LEAST_STEP  (256ull << 10)
+#define LEAST_SLACK (256ull << 10)
+
+/* --- second step: memory -------------------------------------------------- */
+
+/* Pages of the whole cache. More than a cache can number are more than any
+ * memory holds, and refused for that. */
+static uint32_t kv_pages(const struct sl_workload *w)
+{
+    uint64_t each =
+        sl_kv_pages_needed(w->n_sequences, w->max_tokens, w->shared_tokens);
+
+    return each > UINT32_MAX / w->n_texts ? UINT32_MAX
+                                          : (uint32_t)each * w->n_texts;
+}
+
+enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt)
+{
+    const struct sl_runtime_config *c = &rt->config;
+
+    if (c->kv_set)
+        return c->kv;
+    return c->activations == SL_ACTIVATIONS_F32 ? SL_KV_F32 : SL_KV_F16;
+}
+
+static void count_fixed(struct sl_runtime *rt)
+{
+    const struct sl_hparams *hp = &rt->mf.hp;
+    const struct sl_workload *w = &rt->load;
+    struct sl_memory *m = &rt->memory;
+
+    rt->kv_config = (struct sl_kv_config){
+        .n_layers = hp->n_layers,
+        .n_heads = hp->n_heads,
+        .head_dim = hp->hidden / hp->n_heads,
+        .n_pages = kv_pages(w),
+        /* One more than is alive: a fork exists before its parent ends. */
+        .n_sequences = 2 * w->n_sequences * w->n_texts,
+        .max_tokens = w->max_tokens,
+        .kind = sl_runtime_kv_kind(rt),
+    };
+    *m = (struct sl_memory){
+        .program = sl_meminfo_resident(),
+        .vectors = sl_vectors_bytes(&rt->mf),
+        .kv = sl_kv_bytes(&rt->kv_config),
+        .activations = sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
+                                     rt->device == NULL) +
+                       sl_cpu_bytes(&rt->mf, w->pass_positions, w->max_tokens,
+                                    rt->int8, sl_pool_threads(rt->pool)),
+        .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
+                  sl_sampler_scratch_bytes(hp->vocab),
+        .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),
+    };
+    if (rt->config.prompt_cache != NULL)
+        m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab);
+}
+
+static uint64_t fixed_bytes(const struct sl_memory *m)
+{
+    return m->program + m->vectors + m->kv + m->activations + m->logits +
+           m->staging + m->other;
+}
+
+static uint64_t bookkeeping(const struct sl_cut *cut)
+{
+    return sl_cut_bytes(cut) + sl_stream_overhead_bytes(cut->n_slabs);
+}
+
+/* Least budget with slabs cut at `cap`. */
+static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
+                          struct sl_error *err)
+{
+    struct sl_cut cut;
+
+    if (sl_cut_make(&cut, &rt->mf, cap, err) != 0)
+        return -1;
+    *least = fixed_bytes(&rt->memory) + bookkeeping(&cut) +
+             (rt->config.engine == SL_ENGINE_RULE_GPU
+                  ? SL_RING_MIN_SLOTS * sl_cut_largest(&cut)
+                  : sl_plan_least_bytes(cut.slabs, cut.n_slabs));
+    sl_cut_fini(&cut);
+    return 0;
+}
+
+uint64_t sl_runtime_least_cap(const struct sl_runtime *rt)
+{
+    return rt->mf.file_bytes >= BIG_FILE ? CAP_LEAST_BIG : CAP_LEAST;
+}
+
+static int find_least(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_memory *m = &rt->memory;
+    uint64_t least = UINT64_MAX;
+
+    /* A finer cut needs a smaller ring but a longer list. */
+    for (uint64_t cap = CAP_LARGEST; cap >= sl_runtime_least_cap(rt);
+         cap /= 2) {
+        uint64_t bytes;
+
+        if (least_with_cap(rt, cap, &bytes, err) != 0)
+            return -1;
+        if (bytes < least)
+            least = bytes;
+    }
+    m->least = sl_round_up(least + LEAST_SLACK, LEAST_STEP);
+    return 0;
+}
+
+static int refuse(const struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_memory *m = &rt->memory;
+    char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], kv[SL_SIZE_TEXT],
+        act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT], texts[32];
+    bool batch = rt->load.n_texts > 1;
+
+    snprintf(texts, sizeof texts, "%u texts of ", rt->load.n_texts);
+    return sl_fail(
+        err, SL_ERR_BUDGET,
+        "--ram %s is too small: the least that works here is %s (--ram %lluK): "
+        "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
+        "and logits of %u positions %s, norms, ring and the rest %s; a "
+        "smaller %s--out-seq-length or fewer beams need less",
+        sl_size_format(budget, m->budget), sl_size_format(least, m->least),
+        (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
+        batch ? texts : "", rt->load.max_tokens,
+        rt->load.n_sequences > 1 ? " a sequence" : "",
+        sl_size_format(kv, m->kv), rt->load.pass_positions,
+        sl_size_format(act, m->activations + m->logits),
+        sl_size_format(rest, m->least - m->program - m->kv - m->activations -
+                                 m->logits),
+        batch ? "--batch, a smaller " : "");
+}
+
+static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_memory *m = &rt->memory;
+    uint64_t available, margin;
+
+    m->budget = rt->config.ram_bytes;
+    if (m->budget == SL_RAM_LEAST) {
+        m->budget = m->least;
+        return 0;
+    }
+    if (m->budget != SL_RAM_AUTO)
+        return 0;
+    available = sl_meminfo_available();
+    if (available == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "cannot tell how much memory is free here "
+                       "(/proc/meminfo); give a budget with --ram");
+    /* Leave the desktop alive: a sixteenth, at least 512 MiB, but never more
+     * than half of what there is. */
+    margin = available / 16;
+    if (margin < 512ull << 20)
+        margin = 512ull << 20;
+    if (margin > available / 2)
+        margin = available / 2;
+    m->budget = m->program + available - margin;
+    return 0;
+}
+
+static uint64_t ring_wanted(const struct sl_cut *cut, uint64_t weights_bytes)
+{
+    uint64_t least = weights_bytes / RING_SHARE, total = 0, wanted;
+
+    for (size_t i = 0; i < cut->n_slabs; i++)
+        total += sl_slab_load_bytes(&cut->slabs[i]);
+    if (total <= weights_bytes)
+        return 0;
+    if (least > RING_LEAST)
+        least = RING_LEAST;
+    wanted = (total - weights_bytes) / RING_PART;
+    if (wanted < least)
+        return least;
+    return wanted < RING_MOST ? wanted : RING_MOST;
+}
+
+/* What a plan is to be judged by: seconds of a decode with a GPU, bytes read
+ * in every pass without. */
+static double cost_of(const struct sl_plan *plan,
+                      const struct sl_plan_input *in)
+{
+    return in->n_stages == 0 ? (double)plan->streamed_bytes
+                             : sl_plan_seconds(plan, in, SL_PHASE_DECODE,
+                                               in->pass[SL_PHASE_DECODE]);
+}
+
+/* A cut, its plan, and what this costs. */
+struct attempt {
+    struct sl_cut cut;
+    struct sl_plan plan;
+    double cost;
+};
+
+static void attempt_fini(struct attempt *a)
+{
+    sl_plan_fini(&a->plan);
+    sl_cut_fini(&a->cut);
+}
+
+/* With slabs cut at `cap`; 1 when it does not fit. */
+static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
+                        struct sl_error *err)
+{
+    const struct sl_memory *m = &rt->memory;
+    uint64_t fixed = fixed_bytes(m);
+    struct sl_plan_stage *stages = NULL;
+    struct sl_plan_input in;
+    int rc;
+
+    if (sl_cut_make(&a->cut, &rt->mf, cap, err) != 0)
+        return -1;
+    fixed += bookkeeping(&a->cut);
+    /* With a GPU the plan says where the cache lies. */
+    if (rt->device != NULL)
+        fixed -= m->kv;
+    in = (struct sl_plan_input){
+        .slabs = a->cut.slabs,
+        .n_slabs = a->cut.n_slabs,
+        .weights_bytes = m->budget > fixed ? m->budget - fixed : 0,
+    };
+    in.read_ahead_bytes = ring_wanted(&a->cut, in.weights_bytes);
+    rc = sl_runtime_add_gpu(rt, &in, &a->cut, &stages, err);
+    if (rc == 0)
+        rc = sl_plan_make(&a->plan, &in, err);
+    if (rc != 0)
+        sl_cut_fini(&a->cut);
+    else
+        a->cost = cost_of(&a->plan, &in);
+    free(stages);
+    return rc != 0 && err->code == SL_ERR_BUDGET ? 1 : rc;
+}
+
+/* Whether the finer of two plans is worth twice the slabs: it makes the ring
+ * flow, or costs less by more than one part in 200. */
+static bool finer_is_better(const struct attempt *coarse,
+                            const struct attempt *fine)
+{
+    if (!coarse->plan.gpu && coarse->plan.n_slots < SLOTS_WANTED &&
+        fine->plan.n_slots > coarse->plan.n_slots)
+        return true;
+    return fine->cost + coarse->cost / 200 < coarse->cost;
+}
+
+/* Of all cuts, the coarsest that streams well. */
+static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct attempt best = {.cost = -1}, a;
+    struct sl_error why;
+
+    for (uint64_t cap = CAP_LARGEST; cap >= sl_runtime_least_cap(rt);
+         cap /= 2) {
+        int rc = attempt_make(&a, rt, cap, &why);
+
+        if (rc > 0)
+            continue;
+        if (rc < 0) {
+            attempt_fini(&best);
+            *err = why;
+            return -1;
+        }
+        if (best.cost >= 0 && !finer_is_better(&best, &a)) {
+            attempt_fini(&a);
+            continue;
+        }
+        attempt_fini(&best);
+        best = a;
+        if (best.cost == 0)
+            break;
+    }
+    if (best.cost < 0)
+        return rt->config.engine == SL_ENGINE_RULE_GPU &&
+                       rt->memory.budget >= rt->memory.least
+                   ? sl_runtime_refuse_vram(rt, err)
+                   : refuse(rt, err);
+    rt->cut = best.cut;
+    rt->plan = best.plan;
+    return 0;
+}
+
+/* What the plan made of the memories. */
+static void count_planned(struct sl_runtime *rt)
+{
+    struct sl_memory *m = &rt->memory;
+
+    m->ring = rt->plan.ring_bytes;
+    m->residents = rt->plan.resident_bytes;
+    m->other += bookkeeping(&rt->cut);
+    m->kv = sl_kv_bytes(&rt->kv_config);
+    m->total = fixed_bytes(m) + m->ring + m->residents;
+}
+
+int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
+                    struct sl_error *err)
+{
+    if (rt->plan.home != NULL)
+        return sl_fail(err, SL_ERR_INTERNAL, "a plan was made already");
+    rt->load = *load;
+    if (load->n_texts == 0)
+        rt->load.n_texts = 1;
+    if (load->n_texts <= 1 && load->max_tokens < load->pass_positions)
+        rt->load.max_tokens = load->pass_positions;
+    if (sl_runtime_open_device(rt, err) != 0)
+        return -1;
+    return sl_runtime_replan(rt, err);
+}
+
+int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
+{
+    bool dropped;
+
+    sl_plan_fini(&rt->plan);
+    sl_cut_fini(&rt->cut);
+    count_fixed(rt);
+    if (sl_runtime_count_vram(rt, err) != 0 || find_least(rt, err) != 0 ||
+        choose_budget(rt, err) != 0 || choose_cut(rt, err) != 0 ||
+        sl_runtime_count_gpu(rt, &dropped, err) != 0)
+        return -1;
+    if (dropped)
+        return sl_runtime_replan(rt, err);
+    count_planned(rt);
+    return 0;
+}

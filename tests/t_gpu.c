@@ -1,0 +1,546 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cudasim/cudasim.h"
+#include "src/base/bytes.h"
+#include "src/runtime.h"
+#include "tests/model_maker.h"
+#include "tests/plain_glm.h"
+#include "tests/support.h"
+
+/* Whole passes on the simulated GPU: against an implementation of its own,
+ * over budgets, divided between CPU and GPU, with every call failing once. */
+
+#define N_IDS     23u
+#define N_CONTEXT 14u
+
+static char dir[1024];
+
+struct shape {
+    const char *what;
+    uint32_t n_layers, hidden, inner, n_heads, vocab;
+    bool glu, position_2d;
+    enum sl_fmt fmt;
+    uint32_t group_cols, tp;
+    enum sl_fmt head_fmt;
+    uint32_t head_group;
+};
+
+static const struct shape shapes[] = {
+    {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
+    {"f32", 1, 64, 172, 4, 97, true, false, SL_FMT_F32, 0, 0, SL_FMT_F32, 0},
+    {"2-D", 2, 64, 96, 4, 160, true, true, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
+    {"int8", 2, 64, 96, 4, 160, true, false, SL_FMT_INT8, 0, 0, SL_FMT_F16, 0},
+    {"int4", 2, 64, 96, 2, 161, true, false, SL_FMT_INT4, 0, 0, SL_FMT_F16, 0},
+    {"int4 in two shards", 2, 64, 128, 2, 160, true, false, SL_FMT_INT4, 0, 2,
+     SL_FMT_F16, 0},
+    {"int8-g32", 2, 64, 88, 4, 160, true, false, SL_FMT_INT8, 32, 0,
+     SL_FMT_INT8, 64},
+    {"int4-g64", 2, 96, 160, 3, 200, true, false, SL_FMT_INT4, 64, 0,
+     SL_FMT_INT8, 64},
+    {"int4-g32 no GLU 2-D", 2, 64, 96, 2, 160, false, true, SL_FMT_INT4, 32, 0,
+     SL_FMT_INT8, 64},
+};
+
+#define N_SHAPES (sizeof shapes / sizeof *shapes)
+
+/* Large enough that budgets can differ. */
+static const struct shape large = {
+    "int4-g64", 8,           256, 704, 8,           2048, true,
+    false,      SL_FMT_INT4, 64,  0,   SL_FMT_INT8, 64};
+
+static const char *make(char *path, const struct shape *s)
+{
+    struct test_model m;
+
+    test_model_init(&m);
+    m.hp.n_layers = s->n_layers;
+    m.hp.hidden = s->hidden;
+    m.hp.inner = s->inner;
+    m.hp.n_heads = s->n_heads;
+    m.hp.vocab = m.hp.n_tokens = s->vocab;
+    memset(&m.hp.special, -1, sizeof m.hp.special); /* none */
+    m.hp.glu = s->glu;
+    m.hp.position_2d = s->position_2d;
+    m.fmt = s->fmt;
+    m.group_cols = s->group_cols;
+    m.tp = s->tp;
+    m.head_fmt = s->head_fmt;
+    m.head_group = s->head_group;
+    m.seed = s->hidden + s->fmt;
+    snprintf(path, 1100, "%s/model.gguf", dir);
+    test_model_write(path, &m);
+    return path;
+}
+
+struct text {
+    int32_t ids[N_IDS], positions[N_IDS], blocks[N_IDS];
+};
+
+static struct text text_of(const struct shape *s, uint32_t seed)
+{
+    struct text t;
+
+    for (uint32_t i = 0; i < N_IDS; i++) {
+        bool answer = i >= N_CONTEXT;
+
+        t.ids[i] = (int32_t)((i * 37 + seed * 11) % s->vocab);
+        t.positions[i] = answer ? 5 : (int32_t)i;
+        t.blocks[i] = answer ? (int32_t)(i - N_CONTEXT) + 1 : 0;
+    }
+    return t;
+}
+
+static struct sl_lm_item item(const struct shape *s, const struct text *t,
+                              uint32_t seq, uint32_t from, uint32_t to,
+                              uint32_t n_logits)
+{
+    return (struct sl_lm_item){
+        .seq = seq,
+        .ids = t->ids + from,
+        .positions = t->positions + from,
+        .blocks = s->position_2d ? t->blocks + from : NULL,
+        .n = to - from,
+        .n_context = N_CONTEXT,
+        .n_logits = n_logits,
+    };
+}
+
+/* A machine of which nothing need be measured. */
+static const struct sl_rates rates = {
+    .disk_bps = 3e9,
+    .dram_bps = 40e9,
+    .ops_per_s = 1e12,
+    .pcie_bps = 20e9,
+    .pcie_latency_s = 1e-6,
+    .vram_bps = 500e9,
+    .gpu_ops_per_s = 40e12,
+};
+
+static const struct sl_workload one_text = {
+    .n_sequences = 1,
+    .max_tokens = N_IDS,
+    .pass_positions = N_IDS,
+    .pass_logits = N_IDS,
+};
+
+/* The GPU computes everything, whatever it has. */
+static struct sl_runtime_config on_gpu(const char *path)
+{
+    return (struct sl_runtime_config){
+        .model = path,
+        .threads = 2,
+        .ram_bytes = 1ull << 30,
+        .device = SL_DEVICE_CUDA,
+        .engine = SL_ENGINE_RULE_GPU,
+        .rates = &rates,
+    };
+}
+
+static struct sl_runtime *start(const struct sl_runtime_config *config,
+                                const struct sl_workload *load)
+{
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_start(rt, load, &err), &err);
+    return rt;
+}
+
+/* The context and its first answer in one pass, then position by position:
+ * logits of the answer, (N_IDS - N_CONTEXT, vocab). 0 or -1. */
+static int run_steps(struct sl_runtime *rt, const struct shape *s,
+                     float *logits, struct sl_error *err)
+{
+    struct text t = text_of(s, 0);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    uint32_t seq;
+
+    if (lm->ops->seq_create(lm, &seq, err) != 0)
+        return -1;
+    for (uint32_t at = N_CONTEXT; at < N_IDS; at++) {
+        struct sl_lm_item it =
+            item(s, &t, seq, at == N_CONTEXT ? 0 : at, at + 1, 1);
+
+        if (lm->ops->forward(lm, &it, 1,
+                             logits + (size_t)(at - N_CONTEXT) * s->vocab,
+                             err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static float *steps(const struct sl_runtime_config *config,
+                    const struct shape *s)
+{
+    struct sl_runtime *rt = start(config, &one_text);
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_error err;
+
+    assert_ok(run_steps(rt, s, logits, &err), &err);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return logits;
+}
+
+static float *one_pass(const struct sl_runtime_config *config,
+                       const struct shape *s)
+{
+    struct text t = text_of(s, 0);
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_runtime *rt = start(config, &one_text);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_lm_item it;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    it = item(s, &t, seq, 0, N_IDS, N_IDS);
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return logits;
+}
+
+static double *plain(const char *path, const struct shape *s)
+{
+    struct text t = text_of(s, 0);
+    double *logits = malloc(8ull * N_IDS * s->vocab);
+    struct plain_glm *g = plain_glm_open(path);
+
+    plain_glm_forward(g, logits, t.ids, t.positions,
+                      s->position_2d ? t.blocks : NULL, N_IDS, N_CONTEXT);
+    plain_glm_close(g);
+    return logits;
+}
+
+/* FP16 inputs: within a hundredth of the largest logit. */
+static void assert_near(const float *got, const double *want, size_t n,
+                        const char *what)
+{
+    double most = 0, scale = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        /* NaN is not <= either */
+        most = fabs(got[i] - want[i]) <= most ? most : fabs(got[i] - want[i]);
+        scale = fmax(scale, fabs(want[i]));
+    }
+    if (!(most <= 0.01 * scale))
+        print_error("%s: off by %g of %g\n", what, most, scale);
+    assert_true(scale > 0.5 && most <= 0.01 * scale);
+}
+
+static void logits_match_a_plain_implementation(void **state)
+{
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        char path[1100];
+        struct sl_runtime_config config = on_gpu(make(path, s));
+        double *want = plain(path, s);
+        float *got = one_pass(&config, s);
+
+        assert_near(got, want, (size_t)N_IDS * s->vocab, s->what);
+        free(got);
+        got = steps(&config, s);
+        assert_near(got, want + (size_t)N_CONTEXT * s->vocab,
+                    (size_t)(N_IDS - N_CONTEXT) * s->vocab, s->what);
+        free(got);
+        free(want);
+    }
+}
+
+/* --- budgets ------------------------------------------------------------- */
+
+static struct sl_vram planned(const struct sl_runtime_config *config,
+                              uint64_t *streamed)
+{
+    struct sl_runtime *rt;
+    struct sl_error err;
+    struct sl_vram v;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
+    v = *sl_runtime_vram(rt);
+    *streamed = sl_runtime_plan_made(rt)->streamed_bytes;
+    sl_runtime_close(rt);
+    return v;
+}
+
+static void the_budget_changes_no_bit(void **state)
+{
+    const struct shape *s = &large;
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, s));
+    size_t bytes = 4ull * (N_IDS - N_CONTEXT) * s->vocab;
+    uint64_t streamed;
+    struct sl_vram all = planned(&config, &streamed);
+    float *want = steps(&config, s);
+
+    assert_int_equal(streamed, 0);
+    assert_true(all.residents > 0 && all.ring == 0);
+    for (unsigned turn = 0; turn < 4; turn++) {
+        struct sl_vram v;
+        float *got;
+
+        config.vram_bytes = all.least + turn * ((all.residents / 8) & ~4095ull);
+        v = planned(&config, &streamed);
+        assert_true(v.total <= config.vram_bytes);
+        assert_true(v.residents < all.residents && v.ring > 0);
+        got = steps(&config, s);
+        assert_memory_equal(got, want, bytes);
+        free(got);
+    }
+    free(want);
+}
+
+static void a_budget_that_is_too_small_names_the_least(void **state)
+{
+    char path[1100], text[64];
+    struct sl_runtime_config config = on_gpu(make(path, &large));
+    uint64_t streamed;
+    uint64_t least = planned(&config, &streamed).least;
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    config.vram_bytes = least - (256u << 10);
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    assert_int_equal(sl_runtime_plan(rt, &one_text, &err), -1);
+    assert_int_equal(err.code, SL_ERR_BUDGET);
+    snprintf(text, sizeof text, "(--vram %lluK)",
+             (unsigned long long)least >> 10);
+    assert_non_null(strstr(err.msg, text));
+    sl_runtime_close(rt);
+}
+
+/* What a run takes of the device's memory at any time is within the budget:
+ * a device that has no more is enough. */
+static void no_more_than_the_budget_is_taken(void **state)
+{
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, &large));
+    struct cudasim_config before, small;
+    uint64_t streamed;
+    struct sl_vram v = planned(&config, &streamed);
+
+    cudasim_get_config(&before);
+    small = before;
+    small.context_bytes = (size_t)(v.context - v.budget / 64);
+    config.vram_bytes = v.least;
+    small.memory_bytes = v.least;
+    cudasim_set_config(&small);
+    free(steps(&config, &large));
+    cudasim_set_config(&before);
+}
+
+/* --- the machine divided ------------------------------------------------- */
+
+/* Counts slabs by engine. */
+static void count(const struct sl_plan *p, enum sl_phase phase,
+                  size_t n[SL_ENGINE_COUNT])
+{
+    n[0] = n[1] = 0;
+    for (size_t i = 0; i < p->n_slabs; i++)
+        n[p->engine[phase][i]]++;
+}
+
+/* VRAM for some of the weights, RAM for the others: the CPU decodes these,
+ * and a prompt goes through the GPU, which hands keys and values back. */
+static void cpu_and_gpu_share_the_stages(void **state)
+{
+    static const enum sl_kv_kind kinds[] = {SL_KV_F32, SL_KV_F16, SL_KV_INT8};
+    const struct shape *s = &large;
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, s));
+    double *want = plain(path, s);
+    uint64_t streamed;
+    struct sl_vram all = planned(&config, &streamed);
+    struct sl_rates fast = rates;
+
+    /* The cores read faster than PCIe copies, but multiply slowly. */
+    fast.pcie_bps = 2e9;
+    fast.ops_per_s = 20e9;
+    config.rates = &fast;
+    config.engine = SL_ENGINE_RULE_AUTO;
+    config.vram_bytes = all.least + ((all.residents / 4) & ~4095ull);
+    config.activations = SL_ACTIVATIONS_F32;
+    config.kv_set = true;
+    for (size_t i = 0; i < 3; i++) {
+        struct sl_runtime *rt;
+        size_t decode[SL_ENGINE_COUNT], prefill[SL_ENGINE_COUNT];
+        float *got = malloc(4ull * N_IDS * s->vocab);
+        struct sl_error err;
+
+        config.kv = kinds[i];
+        rt = start(&config, &one_text);
+        count(sl_runtime_plan_made(rt), SL_PHASE_DECODE, decode);
+        count(sl_runtime_plan_made(rt), SL_PHASE_PREFILL, prefill);
+        assert_true(decode[SL_ENGINE_CPU] > 0 && decode[SL_ENGINE_GPU] > 0);
+        assert_true(prefill[SL_ENGINE_GPU] > decode[SL_ENGINE_GPU]);
+        assert_true(sl_runtime_plan_made(rt)->prefill_from <= N_CONTEXT + 1);
+        assert_ok(run_steps(rt, s, got, &err), &err);
+        sl_runtime_close(rt);
+        assert_int_equal(cudasim_reset(), 0);
+        assert_near(got, want + (size_t)N_CONTEXT * s->vocab,
+                    (size_t)(N_IDS - N_CONTEXT) * s->vocab, "divided");
+        free(got);
+    }
+    free(want);
+}
+
+/* Several texts in one pass, a fork of one of them, then steps of all: as
+ * each alone, but for the order of sums in passes of different sizes. */
+static void sequences_do_not_see_each_other(void **state)
+{
+    const struct shape *s = &shapes[7];
+    struct sl_workload load = {
+        .n_sequences = 4,
+        .max_tokens = N_IDS,
+        .pass_positions = 4 * N_IDS,
+        .pass_logits = 4,
+    };
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, s));
+    struct sl_lm_item items[4];
+    struct text t[4];
+    float *alone = malloc(4ull * s->vocab);
+    float *together = malloc(4ull * 4 * s->vocab);
+    struct sl_runtime *rt = start(&config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_error err;
+    uint32_t seqs[4];
+
+    for (uint32_t i = 0; i < 3; i++) {
+        t[i] = text_of(s, i);
+        assert_ok(lm->ops->seq_create(lm, &seqs[i], &err), &err);
+        items[i] = item(s, &t[i], seqs[i], 0, N_CONTEXT + 1, 1);
+    }
+    assert_ok(lm->ops->forward(lm, items, 3, together, &err), &err);
+    t[3] = t[1];
+    t[3].ids[N_CONTEXT + 1] = 3;
+    assert_ok(lm->ops->seq_fork(lm, &seqs[3], seqs[1], &err), &err);
+    for (uint32_t i = 0; i < 4; i++)
+        items[i] = item(s, &t[i], seqs[i], N_CONTEXT + 1, N_CONTEXT + 2, 1);
+    assert_ok(lm->ops->forward(lm, items, 4, together, &err), &err);
+    for (uint32_t i = 0; i < 4; i++)
+        lm->ops->seq_destroy(lm, seqs[i]);
+    for (uint32_t i = 0; i < 4; i++) {
+        double scale = 0, off = 0;
+
+        assert_ok(lm->ops->seq_create(lm, &seqs[0], &err), &err);
+        items[0] = item(s, &t[i], seqs[0], 0, N_CONTEXT + 1, 1);
+        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
+        items[0] = item(s, &t[i], seqs[0], N_CONTEXT + 1, N_CONTEXT + 2, 1);
+        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
+        for (uint32_t v = 0; v < s->vocab; v++) {
+            off = fmax(off, fabs(alone[v] - together[i * s->vocab + v]));
+            scale = fmax(scale, fabs(alone[v]));
+        }
+        assert_true(scale > 0.1 && off <= 2e-3 * scale);
+        lm->ops->seq_destroy(lm, seqs[0]);
+    }
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    free(alone);
+    free(together);
+}
+
+/* --- faults -------------------------------------------------------------- */
+
+/* Opens, starts, and makes two passes with call n of the runtime failing.
+ * True if there was no such call. */
+static bool survives(const struct sl_runtime_config *config,
+                     const struct shape *s, uint64_t n)
+{
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_runtime *rt = NULL;
+    struct sl_error err = {0};
+    uint64_t calls;
+    int rc;
+
+    cudasim_reset();
+    cudasim_fail(NULL, n, cudaErrorUnknown);
+    rc = sl_runtime_open(&rt, config, &err);
+    if (rc == 0)
+        rc = sl_runtime_start(rt, &one_text, &err);
+    if (rc == 0)
+        rc = run_steps(rt, s, logits, &err);
+    calls = cudasim_calls(NULL);
+    sl_runtime_close(rt);
+    cudasim_fail(NULL, 0, cudaSuccess);
+    assert_int_equal(cudasim_reset(), 0);
+    if (rc != 0) {
+        assert_true(err.code != SL_OK && err.msg[0] != '\0');
+        assert_null(strchr(err.msg, '\n'));
+    }
+    free(logits);
+    return calls < n;
+}
+
+/* A call that is not needed (pinning, closing) may fail unnoticed; none may
+ * leak, hang or crash. */
+static void any_call_of_the_device_may_fail(void **state)
+{
+    const struct shape *s = &shapes[7];
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, s));
+    uint64_t n = 1;
+
+    while (!survives(&config, s, n))
+        n += n < 100 ? 1 : 7;
+    assert_true(n > 100);
+}
+
+/* A device that gives less than it had free is planned with anew. */
+static void a_failed_allocation_shrinks_the_plan(void **state)
+{
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(make(path, &large));
+    struct sl_runtime *rt;
+    struct sl_error err;
+    float *logits = malloc(4ull * N_IDS * large.vocab);
+    uint64_t streamed;
+    struct sl_vram all = planned(&config, &streamed);
+
+    config.vram_bytes = all.total + (all.total >> 4);
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    cudasim_fail("cudaMalloc", 1, cudaErrorMemoryAllocation);
+    assert_ok(sl_runtime_start(rt, &one_text, &err), &err);
+    assert_true(sl_runtime_vram(rt)->budget < config.vram_bytes);
+    assert_ok(run_steps(rt, &large, logits, &err), &err);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    free(logits);
+}
+
+static int set_up(void **state)
+{
+    test_temp_dir(dir);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_match_a_plain_implementation),
+        cmocka_unit_test(the_budget_changes_no_bit),
+        cmocka_unit_test(a_budget_that_is_too_small_names_the_least),
+        cmocka_unit_test(no_more_than_the_budget_is_taken),
+        cmocka_unit_test(cpu_and_gpu_share_the_stages),
+        cmocka_unit_test(sequences_do_not_see_each_other),
+        cmocka_unit_test(any_call_of_the_device_may_fail),
+        cmocka_unit_test(a_failed_allocation_shrinks_the_plan),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
