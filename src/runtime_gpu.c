@@ -23,6 +23,16 @@ static bool wants_gpu(const struct sl_runtime_config *c)
     return c->device != SL_DEVICE_CPU && c->engine != SL_ENGINE_RULE_CPU;
 }
 
+/* A simulated device is slower than anything: it must be asked for. */
+static bool takes_any_gpu(void)
+{
+#ifdef CUDA_SIM
+    return false;
+#else
+    return true;
+#endif
+}
+
 static bool must_have_gpu(const struct sl_runtime_config *c)
 {
     return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
@@ -159,6 +169,11 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
         return sl_fail(err, SL_ERR_USAGE,
                        "a GPU is asked for (--device cuda or --engine gpu), "
                        "and refused (--device cpu or --engine cpu)");
+    }
+    if (!takes_any_gpu() && !must_have_gpu(c)) {
+        sl_fail(&rt->no_device, SL_OK,
+                "GPUs are simulated here, and used with --device cuda only");
+        return 0;
     }
     if (sl_device_open_cuda(&rt->device, ordinal, &why) != 0) {
         if (must_have_gpu(c)) {

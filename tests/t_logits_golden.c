@@ -151,8 +151,8 @@ static double worst(const struct test_array *got, const char *array)
     return most;
 }
 
-static void check_variant(const char *variant, const char *quant,
-                          const char *rotary, const char *array, double limit)
+static void check_on(const char *device, const char *variant, const char *quant,
+                     const char *rotary, const char *array, double limit)
 {
     static const char *const modes[] = {"", "--step-by-step"};
     char path[1024], name[128];
@@ -166,7 +166,7 @@ static void check_variant(const char *variant, const char *quant,
         char flags[64];
         double off;
 
-        snprintf(flags, sizeof flags, "--activations f32 %s", modes[i]);
+        snprintf(flags, sizeof flags, "%s %s", device, modes[i]);
         logits(&got, flags);
         off = worst(&got, array);
         if (!(off <= limit))
@@ -175,6 +175,12 @@ static void check_variant(const char *variant, const char *quant,
         assert_true(off <= limit);
         test_array_fini(&got);
     }
+}
+
+static void check_variant(const char *variant, const char *quant,
+                          const char *rotary, const char *array, double limit)
+{
+    check_on("--activations f32", variant, quant, rotary, array, limit);
 }
 
 static void float_checkpoints_give_the_reference_logits(void **state)
@@ -223,6 +229,29 @@ static void an_fp16_file_is_near(void **state)
     write_cases();
     check_variant("tp2", "f16", "inv-freq-f16", "logits_f32", 5e-2);
 }
+
+#ifdef CUDA_SIM
+#define ON_GPU "--device cuda --engine gpu"
+
+/* FP16 inputs of products, keys and values. */
+static void a_gpu_gives_nearly_the_reference_logits(void **state)
+{
+    static const char *const floats[] = {"tp1", "tp4"};
+    static const char *const packed[] = {"int8_tp1", "int8_tp4", "int4_tp1",
+                                         "int4_tp2"};
+
+    write_cases();
+    for (int i = 0; i < 2; i++)
+        check_on(ON_GPU, floats[i], "keep", "inv-freq-f16", "logits_f32", 5e-2);
+    check_on(ON_GPU, "tp2", "f16", "inv-freq-f16", "logits_f32", 5e-2);
+    for (int i = 0; i < 4; i++) {
+        char array[64];
+
+        snprintf(array, sizeof array, "logitsB_%s", packed[i]);
+        check_on(ON_GPU, packed[i], "keep", "inv-freq-f16", array, 5e-2);
+    }
+}
+#endif
 
 static int open_a(void **state)
 {
@@ -400,6 +429,44 @@ static void the_demo_model_gives_the_golden_logits(void **state)
     json_decref(config);
 }
 
+#ifdef CUDA_SIM
+/* The same ids up to the first step that is nearly undecided. */
+static void a_gpu_chooses_the_golden_ids(void **state)
+{
+    char path[1024];
+    json_t *golden = test_json(test_source(path, "demo/golden.json"));
+    json_t *config = test_json(test_source(path, "demo/config.json"));
+    int sop = (int)json_integer_value(
+        json_object_get(json_object_get(config, "special_tokens"), "<sop>"));
+    struct test_array got;
+    struct blank blanks[128];
+    size_t n, row = 0;
+
+    run("convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
+        test_source(path, "demo"));
+    n = write_greedy(golden, sop, blanks);
+    logits(&got, ON_GPU);
+    for (size_t i = 0; i < n; i++) {
+        size_t steps = json_array_size(blanks[i].ids), vocab = got.shape[1], at;
+        bool decided = true;
+
+        for (size_t k = 0; k < steps; k++, row++) {
+            decided &=
+                json_number_value(json_array_get(blanks[i].margins, k)) >= 5e-2;
+            if (!decided)
+                continue;
+            largest((const float *)got.data + row * vocab, vocab, &at);
+            assert_int_equal(
+                at, json_integer_value(json_array_get(blanks[i].ids, k)));
+        }
+    }
+    assert_int_equal(row, got.shape[0]);
+    test_array_fini(&got);
+    json_decref(golden);
+    json_decref(config);
+}
+#endif
+
 /* exp of the mean of -log p over the ids that greedy search chose. */
 static double perplexity(const struct test_array *got,
                          const struct blank *blanks, size_t n)
@@ -469,6 +536,10 @@ int main(void)
         cmocka_unit_test(an_fp16_file_is_near),
         cmocka_unit_test(the_demo_model_gives_the_golden_logits),
         cmocka_unit_test(int8_activations_keep_the_perplexity),
+#ifdef CUDA_SIM
+        cmocka_unit_test(a_gpu_gives_nearly_the_reference_logits),
+        cmocka_unit_test(a_gpu_chooses_the_golden_ids),
+#endif
     };
     char path[1024];
 
