@@ -61,6 +61,7 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
                            const struct sl_fill_result *r, struct sl_error *err)
 {
     json_t *answers = json_array(), *o, *first;
+    const struct sl_device_info *device;
     int rc = 0;
 
     for (size_t i = 0; i < r->n_answers; i++) {
@@ -87,6 +88,9 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
                                   (json_int_t)r->n_generated));
     json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
     json_object_set_new(o, "timing", timing_json(w, r));
+    device = sl_runtime_device(g->rt, NULL);
+    json_object_set_new(o, "device",
+                        json_string(device != NULL ? device->name : "cpu"));
     json_object_set_new(o, "stats",
                         sl_generate_stats_json(&w->before, &w->after));
     if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)

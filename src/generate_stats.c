@@ -15,6 +15,7 @@ void sl_generate_print_plan(const struct sl_generate *g)
     const struct sl_plan *p = sl_runtime_plan_made(g->rt);
     const struct sl_modelfile *mf = sl_runtime_modelfile(g->rt);
     char a[SL_SIZE_TEXT], b[SL_SIZE_TEXT], c[SL_SIZE_TEXT];
+    const char *why;
 
     fprintf(stderr, "sluice: %s (%s, %s): ", mf->name, mf->quant,
             sl_size_format(a, mf->file_bytes));
@@ -39,10 +40,12 @@ void sl_generate_print_plan(const struct sl_generate *g)
         fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
                 sl_size_format(a, p->slot_bytes));
     fputc('\n', stderr);
-    if (sl_runtime_device(g->rt, NULL) == NULL)
-        return;
-    fputs("sluice: ", stderr);
-    sl_gpu_print_line(stderr, g->rt);
+    if (sl_runtime_device(g->rt, &why) != NULL) {
+        fputs("sluice: ", stderr);
+        sl_gpu_print_line(stderr, g->rt);
+    } else if (why[0] != '\0') {
+        fprintf(stderr, "sluice: no GPU is used: %s\n", why);
+    }
 }
 
 /* A step of a text feeds one position for each of its beams. */

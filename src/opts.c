@@ -210,6 +210,15 @@ static bool parse_gpu(int key, char *arg, struct argp_state *state)
     }
 }
 
+static void check_gpu(const struct sl_runtime_config *c,
+                      struct argp_state *state)
+{
+    if (c->device == SL_DEVICE_CPU && c->engine == SL_ENGINE_RULE_GPU)
+        argp_error(state, "--engine gpu does not go with --device cpu");
+    if (c->device == SL_DEVICE_CUDA && c->engine == SL_ENGINE_RULE_CPU)
+        argp_error(state, "--engine cpu does not go with --device cuda");
+}
+
 static error_t parse_run(int key, char *arg, struct argp_state *state)
 {
     struct sl_runtime_config *c = state->input;
@@ -253,6 +262,7 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (c->model == NULL)
             argp_error(state, "no model file; give one with -m FILE");
+        check_gpu(c, state);
         return 0;
     default:
         return parse_gpu(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;

@@ -140,8 +140,9 @@ fi
 
 # Ctrl-C keeps the text of every line of the batch.
 if env --default-signal=INT true 2>/dev/null; then
-    env --default-signal=INT "$sluice" generate -m "$model" --ram 256M \
-        --min-gen-length 2000 --out-seq-length 2048 --threads 1 --batch 4 \
+    env --default-signal=INT "$sluice" generate -m "$model" --device cpu \
+        --ram 256M --min-gen-length 2000 --out-seq-length 2048 \
+        --threads 1 --batch 4 \
         --with-id --input-source /dev/stdin \
         --output-path "$work/cut" >"$work/out" 2>"$work/err" <<END &
 a${tab}In the

@@ -15,7 +15,7 @@
 /* Whole passes on the simulated GPU: against an implementation of its own,
  * over budgets, divided between CPU and GPU, with every call failing once. */
 
-#define N_IDS     23u
+#define N_IDS     18u
 #define N_CONTEXT 14u
 
 static char dir[1024];
@@ -491,7 +491,7 @@ static void any_call_of_the_device_may_fail(void **state)
     uint64_t n = 1;
 
     while (!survives(&config, s, n))
-        n += n < 100 ? 1 : 7;
+        n += n < 60 ? 1 : n < 120 ? 5 : 17;
     assert_true(n > 100);
 }
 

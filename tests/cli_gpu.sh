@@ -1,0 +1,228 @@
+#!/bin/sh
+# A GPU in 'sluice generate', 'plan' and 'devices', on the demo model and a
+# simulated device: the CPU's texts under every budget, and one line for
+# whatever can go wrong with a GPU.
+source=${SLUICE_SOURCE:-.}
+sluice=${SLUICE:-./sluice}
+if ! "$sluice" devices 2>/dev/null | grep -q '^cuda:0  cudasim'; then
+    echo "1..0 # SKIP this sluice has no simulated GPU (--with-cuda=sim)"
+    exit 0
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-gpu-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+tab=$(printf '\t')
+unset NO_COLOR
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
+
+# A minute is far more than any of them takes; a hang is exit code 124.
+generate()
+{
+    timeout 60 "$sluice" generate -m "$model" --ram 96M "$@" 2>"$work/err"
+}
+
+# On the GPU alone; on the CPU with inputs that are not rounded to INT8.
+gpu()
+{
+    generate -q --device cuda --engine gpu --top-k 1 "$@"
+}
+cpu()
+{
+    generate -q --device cpu --activations f32 --kv f16 --top-k 1 "$@"
+}
+
+# one_line TEXT...: exit code 1 came with one line on standard error that has
+# every TEXT in it.
+one_line()
+{
+    [ "$code" = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] || return 1
+    for text; do
+        grep -qF -- "$text" "$work/err" || return 1
+    done
+}
+
+# Two texts whose every choice is clear, and two blanks.
+same=true
+for text in '床前明月光，' 'To every thing there is a season,' \
+    'And God said, Let there be [MASK]: and there was [MASK].'; do
+    want=$(cpu --out-seq-length 24 -p "$text")
+    [ -n "$want" ] && [ "$(gpu --out-seq-length 24 -p "$text")" = "$want" ] ||
+        same=false
+done
+$same
+check greedy_texts_and_blanks_are_those_of_the_cpu
+
+set -- --sampling-strategy BeamSearchStrategy --num-beams 3 --deterministic \
+    --print-all-beams --out-seq-length 16 -p '床前明月光，'
+want=$(cpu "$@")
+[ "$(printf '%s\n' "$want" | wc -l)" -ge 3 ] && [ "$(gpu "$@")" = "$want" ]
+check beams_are_those_of_the_cpu
+
+cat >"$work/queries" <<END
+one${tab}To every thing there is a season,
+two${tab}红豆生[MASK]，春来发几枝。
+three${tab}白日依山尽，
+END
+for device in cpu gpu; do
+    $device --with-id --input-source "$work/queries" --batch 3 \
+        --output-path "$work/$device" --out-seq-length 20 >/dev/null || break
+done
+[ "$(ls "$work/gpu" | wc -l)" = 3 ] && diff -r "$work/cpu" "$work/gpu"
+check batches_are_those_of_the_cpu
+
+# --- budgets
+
+set -- --out-seq-length 14 -p 'To every thing there is a season,'
+want=$(gpu "$@")
+gpu --vram 1M "$@" >"$work/out"
+code=$?
+least=$(sed -n 's/.*the least that works here is .*(--vram \([0-9]*\)K).*/\1/p' \
+    "$work/err")
+one_line '--vram 1.0 MiB is too small for cudasim 0' && [ "$least" -gt 1000 ] &&
+    [ ! -s "$work/out" ]
+check a_budget_too_small_for_the_gpu_is_refused_with_the_least
+
+gpu --vram $((least - 256))K "$@" >"$work/out"
+code=$?
+one_line "(--vram ${least}K)" && [ -n "$want" ] &&
+    [ "$(gpu --vram "${least}K" "$@")" = "$want" ] &&
+    [ "$(gpu --vram $((least + 4096))K "$@")" = "$want" ] &&
+    [ "$(gpu --vram auto "$@")" = "$want" ] &&
+    [ "$(gpu --bminf-memory-limit 1 "$@")" = "$want" ]
+check every_budget_from_the_least_on_gives_the_same_text
+
+# What is planned for is all that is taken: a device with no more will do.
+[ "$(CUDASIM_MEMORY="${least}K" gpu --vram "${least}K" "$@")" = "$want" ] ||
+    [ "$(CUDASIM_MEMORY=$((least + 1024))K gpu --vram "${least}K" "$@")" = \
+        "$want" ]
+check no_more_than_the_budget_is_taken
+
+[ "$(gpu --ram least "$@")" = "$want" ]
+check least_ram_and_a_gpu_go_together
+
+# --- engines and devices
+
+generate --device cuda --engine gpu --top-k 1 --stats "$@" >"$work/out"
+[ $? = 0 ] && grep -q '^sluice: .* of its weights stay in VRAM' "$work/err" &&
+    grep -q '^GPU  *cudasim 0: .* of a budget of .* weights$' "$work/err" &&
+    grep -q '^copies  *[1-9].* to the GPU at .* GB/s' "$work/err" &&
+    grep -q '^floor' "$work/err"
+check statistics_tell_of_the_gpu
+
+generate --device cuda --engine gpu --top-k 1 -q --json "$@" >"$work/out"
+[ $? = 0 ] && grep -q '"bytes_copied":[1-9]' "$work/out" &&
+    grep -q '"device":"cudasim 0"' "$work/out"
+check json_tells_of_the_gpu
+
+generate --device cuda --top-k 1 -q "$@" >"$work/out" && [ -s "$work/out" ] &&
+    generate --engine cpu --activations f32 --kv f16 --top-k 1 -q --json "$@" \
+        >"$work/out" &&
+    grep -q '"bytes_copied":0' "$work/out" &&
+    grep -q '"device":"cpu"' "$work/out"
+check the_plan_or_the_user_divides_the_work
+
+generate --top-k 1 "$@" >"$work/out" &&
+    grep -q '^sluice: no GPU is used: .*simulated' "$work/err"
+check a_simulated_gpu_is_used_only_when_asked_for
+
+for args in '--device cuda --engine cpu' '--device cpu --engine gpu' \
+    '--device gpu' '--device cuda:' '--device cuda:x' '--device cuda:-1' \
+    '--vram 0' '--vram x' '--bminf-memory-limit 0' \
+    '--bminf-memory-limit 1.5' '--engine cuda'; do
+    # shellcheck disable=SC2086
+    generate $args "$@" >"$work/out"
+    [ $? = 2 ] && [ ! -s "$work/out" ] || break
+    args=
+done
+[ -z "$args" ]
+check wrong_usage_exits_with_2
+
+gpu --device cuda:99 "$@" >"$work/out"
+code=$?
+one_line 'there is no GPU 99'
+check a_gpu_that_is_not_there_is_told
+
+# refused ENVIRONMENT TEXT...: as the environment makes the device, no run.
+refused()
+{
+    settings=$1
+    shift
+    env "$settings" timeout 60 "$sluice" generate -m "$model" --ram 96M -q \
+        --device cuda --out-seq-length 14 -p And >"$work/out" 2>"$work/err"
+    code=$?
+    one_line "$@" && [ ! -s "$work/out" ]
+}
+refused CUDASIM_DEVICES=0 'no GPU that it may use' &&
+    refused CUDASIM_DRIVER=11040 'the NVIDIA driver is too old' &&
+    refused CUDASIM_CC=6.1 'compute capability 6.1' 7.5 &&
+    refused CUDASIM_MEMORY=256K cudasim
+check a_device_that_cannot_be_used_is_one_line
+
+# --- plan and devices
+
+plan()
+{
+    "$sluice" plan -m "$model" --ram 96M --engine gpu "$@" 2>"$work/err"
+}
+plan --vram 64M >"$work/out" && grep -q '^Memory of the GPU (cudasim 0)' \
+    "$work/out" && grep -q 'V in VRAM' "$work/out" &&
+    grep -q '^  least for all on the GPU' "$work/out" &&
+    plan --vram 64M --json >"$work/out" && grep -q '"vram": {' "$work/out" &&
+    grep -q '"prefill_from"' "$work/out" && grep -q '"vram",*$' "$work/out"
+check the_plan_shows_the_memory_of_the_gpu
+
+"$sluice" devices >"$work/out" && grep -q 'memory .* free$' "$work/out" &&
+    grep -q 'compute capability *8.6' "$work/out" &&
+    "$sluice" devices --json >"$work/out" &&
+    grep -q '"device": "cuda:0"' "$work/out" &&
+    grep -q '"usable": true' "$work/out" &&
+    CUDASIM_DEVICES=2 "$sluice" devices | grep -q '^cuda:1  cudasim 1$' &&
+    [ "$(CUDASIM_DEVICES=0 "$sluice" devices | grep -c '^no GPU: ')" = 1 ]
+check devices_are_listed
+
+# --- trace
+
+# spans N: how many spans track N of the trace has.
+spans()
+{
+    grep -cE "\"ph\":\"[bX]\",\"pid\":1,\"tid\":$1," "$work/trace.json"
+}
+# track NAME: its number.
+track()
+{
+    sed -n "s/.*\"tid\":\([0-9]*\),\"args\":{\"name\":\"$1\"}.*/\1/p" \
+        "$work/trace.json"
+}
+gpu --vram "$((least + 1024))K" --trace "$work/trace.json" "$@" >"$work/out" &&
+    [ "$(spans "$(track 'disk reads')")" -gt 5 ] &&
+    [ "$(spans "$(track 'copies to GPU')")" -gt 20 ] &&
+    [ "$(spans "$(track 'GPU kernels')")" -gt 20 ]
+check disk_copies_and_kernels_have_their_own_tracks
+
+# --- what goes wrong on the way
+
+# A little more than what is needed, of which less is given.
+CUDASIM_FAIL=cudaMalloc:2:2 generate --device cuda --engine gpu --top-k 1 \
+    --vram 128M "$@" >"$work/out"
+[ $? = 0 ] && [ "$(cat "$work/out")" = "$want" ] &&
+    grep -q 'does not give the .* that were planned for' "$work/err"
+check a_device_that_gives_less_is_planned_with_anew
+
+CUDASIM_PIN=0 generate --device cuda --engine gpu --top-k 1 "$@" >"$work/out"
+[ $? = 0 ] && [ "$(cat "$work/out")" = "$want" ] &&
+    grep -q 'pin' "$work/err"
+check memory_that_cannot_be_pinned_is_told_and_used
+
+# Whatever call fails, with whatever code: the text or one line, never a hang.
+for nth in 2 7 15 28 50 90 160 300 500; do
+    for error in 2 719; do
+        CUDASIM_FAIL=any:$nth:$error gpu --out-seq-length 6 -p And >"$work/out"
+        code=$?
+        [ $code = 0 ] || one_line '' || break 2
+    done
+    error=
+done
+[ -z "$error" ] || { echo "# call $nth, error $error: exit code $code"; false; }
+check any_call_may_fail
+
+echo "1..$n"
