@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "quant/pack.h"
-#include "quant/pack8.h"
+#include "quant/pack_block.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
@@ -20,7 +20,7 @@ struct job {
     uint8_t *w;
     uint16_t *scale;
     const struct sl_matrix *m;
-    sl_pack8_fn *pack8;
+    sl_pack_block_fn *pack;
     enum sl_scale_rule rule;
     const uint8_t *rows;
     size_t row_bytes;
@@ -64,11 +64,11 @@ static uint8_t *interleave(uint8_t *out, const int8_t q[][PIECE + 8],
 }
 
 static void pack_block(const struct job *j, uint32_t block,
-                       struct sl_pack8_error *e)
+                       struct sl_pack_block_error *e)
 {
     const struct sl_matrix *m = j->m;
     uint32_t first = block * SL_BLOCK_ROWS, groups = sl_matrix_groups(m);
-    struct sl_pack8 p = {
+    struct sl_pack_block p = {
         .f16 = j->f16,
         .int4 = m->fmt == SL_FMT_INT4,
         .mse = j->rule == SL_SCALE_MSE,
@@ -78,18 +78,12 @@ static void pack_block(const struct job *j, uint32_t block,
         .scale = j->scale + (size_t)block * groups * SL_BLOCK_ROWS,
     };
 
-    for (unsigned half = 0; half < 2; half++, first += SL_PACK8_ROWS) {
-        for (unsigned r = 0; r < SL_PACK8_ROWS; r++)
-            p.rows[r] = first + r < j->n_rows
-                            ? j->rows + (first + r) * j->row_bytes
-                            : NULL;
-        j->pack8(&p, e);
-        p.w += 32;
-        p.scale += SL_PACK8_ROWS;
-    }
+    for (unsigned r = 0; r < SL_BLOCK_ROWS && first + r < j->n_rows; r++)
+        p.rows[r] = j->rows + (first + r) * j->row_bytes;
+    j->pack(&p, e);
 }
 
-static void add_float_error(struct sl_pack8_error *e, const float *x,
+static void add_float_error(struct sl_pack_block_error *e, const float *x,
                             const float *y, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -112,7 +106,7 @@ static float load_float(const uint8_t *p)
 
 /* One row of a float matrix, a run at a time. */
 static void float_row(uint8_t *out, const struct job *j, const uint8_t *in,
-                      struct sl_pack8_error *e)
+                      struct sl_pack_block_error *e)
 {
     size_t in_elem = j->f16 ? 2 : 4;
     bool to_f16 = j->m->fmt == SL_FMT_F16;
@@ -142,7 +136,7 @@ static void float_row(uint8_t *out, const struct job *j, const uint8_t *in,
 }
 
 static void float_block(const struct job *j, uint32_t block,
-                        struct sl_pack8_error *e)
+                        struct sl_pack_block_error *e)
 {
     size_t out_bytes = (size_t)j->m->cols * (j->m->fmt == SL_FMT_F16 ? 2 : 4);
     uint32_t row = block * SL_BLOCK_ROWS;
@@ -165,7 +159,7 @@ static void pack_blocks(void *arg, size_t begin, size_t end, unsigned worker)
     for (size_t i = begin; i < end; i++) {
         uint32_t block = j->first + (uint32_t)i;
         uint32_t left = j->n_rows - block * SL_BLOCK_ROWS;
-        struct sl_pack8_error e = {0, 0, 0, 0};
+        struct sl_pack_block_error e = {0, 0, 0, 0};
 
         if (sl_fmt_packed(j->m->fmt))
             pack_block(j, block, &e);
@@ -206,7 +200,7 @@ void sl_pack_rows(void *w, uint16_t *scale, const struct sl_matrix *m,
         .w = w,
         .scale = scale,
         .m = m,
-        .pack8 = sl_pack8_best(),
+        .pack = sl_pack_block_best(),
         .rule = rule,
         .rows = src->rows,
         .row_bytes = (size_t)m->cols * (src->f16 ? 2 : 4),

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "quant/pack.h"
-#include "quant/pack8.h"
+#include "quant/pack_block.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
@@ -426,23 +426,39 @@ static void every_half_is_read_right(void **state)
     sample_fini(&s);
 }
 
+/* Those that this CPU can run, the plain one first. */
+static size_t packers(sl_pack_block_fn *fns[3])
+{
+    size_t n = 0;
+
+    fns[n++] = sl_pack_block_base;
+#ifdef SL_X86_64
+    if (__builtin_cpu_supports("avx2"))
+        fns[n++] = sl_pack_block_avx2;
+#endif
+    if (sl_pack_block_best() != fns[n - 1])
+        fns[n++] = sl_pack_block_best();
+    return n;
+}
+
 static void every_instruction_set_gives_the_same_bits(void **state)
 {
-    sl_pack8_fn *best = sl_pack8_best();
+    sl_pack_block_fn *fns[3];
+    size_t n = packers(fns);
 
     for (size_t k = 0; k < 4 * N_SHAPES; k++) {
         const struct sl_matrix *m = &shapes[k / 4];
         size_t bytes = sl_matrix_block_bytes(m, 0, 1);
         size_t scale_bytes = sl_matrix_scale_block_bytes(m, 1);
-        uint8_t *w = calloc(2, bytes);
-        uint16_t *scale = calloc(2, scale_bytes);
-        struct sl_pack8_error e[2];
+        uint8_t *w = calloc(n, bytes);
+        uint16_t *scale = calloc(n, scale_bytes);
+        struct sl_pack_block_error e[3];
         struct sample s;
 
         sample_init(&s, m, k & 1);
         memset(e, 0, sizeof e);
-        for (unsigned i = 0; i < 2; i++) {
-            struct sl_pack8 p = {
+        for (size_t i = 0; i < n; i++) {
+            struct sl_pack_block p = {
                 .f16 = s.f16,
                 .int4 = m->fmt == SL_FMT_INT4,
                 .mse = k & 2,
@@ -452,14 +468,17 @@ static void every_instruction_set_gives_the_same_bits(void **state)
                 .scale = scale + i * scale_bytes / 2,
             };
 
-            for (unsigned r = 0; r < 8 && r < m->rows; r++)
+            for (unsigned r = 0; r < SL_BLOCK_ROWS && r < m->rows; r++)
                 p.rows[r] =
                     (uint8_t *)s.source + (size_t)r * m->cols * (s.f16 ? 2 : 4);
-            (i ? best : sl_pack8_base)(&p, &e[i]);
+            fns[i](&p, &e[i]);
         }
-        assert_memory_equal(w, w + bytes, bytes);
-        assert_memory_equal(scale, scale + scale_bytes / 2, scale_bytes);
-        assert_memory_equal(&e[0], &e[1], sizeof e[0]);
+        for (size_t i = 1; i < n; i++) {
+            assert_memory_equal(w, w + i * bytes, bytes);
+            assert_memory_equal(scale, scale + i * scale_bytes / 2,
+                                scale_bytes);
+            assert_memory_equal(&e[0], &e[i], sizeof e[0]);
+        }
         sample_fini(&s);
         free(w);
         free(scale);
