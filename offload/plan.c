@@ -319,6 +319,12 @@ static int make_plain(struct sl_plan *plan, const struct sl_plan_input *in,
         search(&made, in, total, &w);
     }
     work_fini(&w);
+    /* Of compressed slabs less is read than they take. */
+    made.streamed_bytes = 0;
+    for (size_t i = 0; i < in->n_slabs; i++) {
+        if (made.home[i] == SL_HOME_DISK)
+            made.streamed_bytes += sl_slab_read_bytes(&in->slabs[i]);
+    }
     *plan = made;
     return 0;
 }

@@ -102,7 +102,7 @@ struct sl_plan {
     uint64_t slot_bytes;     /* of the largest slab that does */
     uint64_t ring_bytes;     /* n_slots * slot_bytes */
     uint64_t resident_bytes; /* load bytes of the residents in RAM */
-    uint64_t streamed_bytes; /* load bytes read in every pass */
+    uint64_t streamed_bytes; /* read in every pass */
 
     bool gpu; /* some slab is the GPU's; else all that follows is 0 */
     uint32_t n_device_slots;

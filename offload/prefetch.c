@@ -35,7 +35,7 @@ static void begin_extent(struct sl_stream *st)
     const struct sl_slab *s = slab_of(st, c->place);
 
     c->extent_done = 0;
-    c->chunk = chunk_bytes(st, sl_extent_load_bytes(&s->extents[c->extent]));
+    c->chunk = chunk_bytes(st, sl_slab_read_extent(s, c->extent).bytes);
 }
 
 /* Finds the next slab to read and takes its place. Returns false when there
@@ -65,7 +65,7 @@ static bool begin_slab(struct sl_stream *st)
         if (p != NULL) {
             p->state = SL_PLACE_LOADING;
             p->slab = slab;
-            p->missing_bytes = sl_slab_load_bytes(&st->config.slabs[slab]);
+            p->missing_bytes = sl_slab_read_bytes(&st->config.slabs[slab]);
             if (ring)
                 c->next_slot = (c->next_slot + 1) % plan->n_slots;
         }
@@ -110,14 +110,14 @@ static int issue_chunk(struct sl_stream *st, struct sl_error *err)
 {
     struct sl_cursor *c = &st->cursor;
     const struct sl_slab *s = slab_of(st, c->place);
-    const struct sl_extent *e = &s->extents[c->extent];
-    uint64_t left = sl_extent_load_bytes(e) - c->extent_done;
+    struct sl_extent e = sl_slab_read_extent(s, c->extent);
+    uint64_t left = e.bytes - c->extent_done;
     struct sl_request *q = &st->requests[st->idle[st->n_idle - 1]];
 
     *q = (struct sl_request){
         .place = c->place,
         .buf = c->at,
-        .off = sl_extent_load_off(e) + c->extent_done,
+        .off = e.off + c->extent_done,
         .bytes = left < c->chunk ? (uint32_t)left : c->chunk,
         .begin_ns = sl_clock_now(st->config.clock),
     };

@@ -9,13 +9,16 @@
  *
  *   file:  ...|....aaaa|aaaa....|............|..bbbb..|...
  *   slot:     |....aaaa|aaaa....|..bbbb..|
+ *
+ * A slab may lie in a run that is kept compressed (packing.h). Its extents are
+ * where its bytes are meant to be; other ones are read.
  */
 #ifndef SL_OFFLOAD_SLAB_H
 #define SL_OFFLOAD_SLAB_H
 
 #include <stdint.h>
 
-#include "src/base/mem.h"
+#include "offload/packing.h"
 
 #define SL_SLAB_EXTENTS 4u
 
@@ -27,6 +30,7 @@ struct sl_extent {
 struct sl_slab {
     struct sl_extent extents[SL_SLAB_EXTENTS];
     uint32_t n_extents;
+    const struct sl_packing *packing; /* borrowed; NULL: not compressed */
 };
 
 /* The file pages that cover an extent. */
@@ -41,14 +45,44 @@ static inline uint64_t sl_extent_load_bytes(const struct sl_extent *e)
            sl_extent_load_off(e);
 }
 
-/* Bytes a slab takes in a slot: a multiple of a page. */
-static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
+/* What is read of the file for extent i: whole pages. */
+static inline struct sl_extent sl_slab_read_extent(const struct sl_slab *s,
+                                                   uint32_t i)
+{
+    const struct sl_packing *p = s->packing;
+    struct sl_extent r = {sl_extent_load_off(&s->extents[i]),
+                          sl_extent_load_bytes(&s->extents[i])};
+    uint64_t first, last;
+
+    if (p == NULL)
+        return r;
+    first = p->at[(r.off - p->off) / p->chunk_bytes];
+    last = p->at[(r.off + r.bytes - 1 - p->off) / p->chunk_bytes + 1];
+    r.off = p->off + sl_round_down(first, SL_PAGE_BYTES);
+    r.bytes = p->off + sl_round_up(last, SL_PAGE_BYTES) - r.off;
+    return r;
+}
+
+/* Bytes that are read of the file for a slab. */
+static inline uint64_t sl_slab_read_bytes(const struct sl_slab *s)
 {
     uint64_t n = 0;
 
     for (uint32_t i = 0; i < s->n_extents; i++)
-        n += sl_extent_load_bytes(&s->extents[i]);
+        n += sl_slab_read_extent(s, i).bytes;
     return n;
+}
+
+/* Bytes a slab takes in a slot or a home, as it is kept and as it is meant: a
+ * multiple of a page. */
+static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
+{
+    uint64_t n = 0, read;
+
+    for (uint32_t i = 0; i < s->n_extents; i++)
+        n += sl_extent_load_bytes(&s->extents[i]);
+    read = s->packing != NULL ? sl_slab_read_bytes(s) : 0;
+    return n > read ? n : read;
 }
 
 /* Where extent i's first byte lies, from the slot's first byte. */

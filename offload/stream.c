@@ -43,6 +43,7 @@ static void stream_free(struct sl_stream *st)
     sl_region_fini(&st->residents);
     pthread_mutex_destroy(&st->mutex);
     pthread_cond_destroy(&st->ready);
+    sl_unpack_destroy(st->unpack);
     free(st->places);
     free(st->place_of);
     free(st->requests);
@@ -248,6 +249,23 @@ static void settle(struct sl_stream_config *c)
     c->read_bytes = (uint32_t)sl_round_up(c->read_bytes, SL_PAGE_BYTES);
 }
 
+/* Compressed slabs are for the thread that has the pool; what copies slabs to
+ * a device is another one. */
+static int create_unpack(struct sl_stream *st, struct sl_error *err)
+{
+    const struct sl_stream_config *c = &st->config;
+
+    if (sl_unpack_create(&st->unpack, c->slabs, c->plan->n_slabs, c->pool,
+                         err) != 0)
+        return -1;
+    if (st->unpack == NULL || c->device == NULL)
+        return 0;
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: has compressed stages, which are decompressed for the "
+                   "CPU alone: convert again with --compress none for a GPU",
+                   c->path);
+}
+
 int sl_stream_open(struct sl_stream **stream,
                    const struct sl_stream_config *config, struct sl_error *err)
 {
@@ -267,7 +285,7 @@ int sl_stream_open(struct sl_stream **stream,
        pinned first can be registered, the reverse fails on some. */
     if (config->device != NULL)
         pin(st);
-    if (open_reader(st, err) != 0 ||
+    if (create_unpack(st, err) != 0 || open_reader(st, err) != 0 ||
         make_requests(st, st->config.depth, err) != 0 ||
         start_thread(st, err) != 0) {
         stream_free(st);
@@ -313,6 +331,33 @@ static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
     if (err != NULL)
         *err = st->failure;
     return -1;
+}
+
+/* What get hands out of a place that it holds. */
+static int unpack(struct sl_stream *st, struct sl_place *p, size_t slab,
+                  const uint8_t **base, struct sl_error *err)
+{
+    const struct sl_slab *s = &st->config.slabs[slab];
+    uint64_t begin = sl_clock_now(st->config.clock);
+    uint8_t *to;
+
+    if (s->packing == NULL || p->unpacked)
+        return 0;
+    if (sl_unpack_run(st->unpack, s, p->base, &to, err) != 0) {
+        sl_error_prefix(err, "%s: slab %zu: ", st->config.path, slab);
+        return -1;
+    }
+    if (st->config.plan->home[slab] != SL_HOME_RAM) {
+        *base = to;
+    } else {
+        memcpy(p->base, to, (size_t)sl_slab_load_bytes(s));
+        p->unpacked = true;
+    }
+    pthread_mutex_lock(&st->mutex);
+    st->stats.unpack_ns += sl_clock_now(st->config.clock) - begin;
+    st->stats.unpacked_bytes += sl_slab_load_bytes(s);
+    pthread_mutex_unlock(&st->mutex);
+    return 0;
 }
 
 /* The place of a slab that is asked for; NULL when it is not its turn. */
@@ -363,7 +408,7 @@ static int take(struct sl_stream *st, size_t slab, bool wait,
         return -1;
     if (ring)
         advance(st, &st->get);
-    return 1;
+    return unpack(st, p, slab, base, err) == 0 ? 1 : -1;
 }
 
 int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,

@@ -12,6 +12,8 @@
  *
  * What goes through the ring is had and put by one thread, strictly in that
  * order; residents by any thread at any time, as often as it likes.
+ * Slabs that are kept compressed are decompressed by get, on all threads of
+ * the pool, which must be the caller's then.
  */
 #ifndef SL_OFFLOAD_STREAM_H
 #define SL_OFFLOAD_STREAM_H
@@ -22,6 +24,7 @@
 #include "offload/trace.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/base/pool.h"
 
 struct sl_device;
 struct sl_stream;
@@ -49,7 +52,8 @@ struct sl_stream_config {
     /* Copies the slabs on: ring and residents are pinned for it as far as may
      * be. Borrowed for the stream's life; NULL: none. */
     struct sl_device *device;
-    void *io_arg; /* for io_open, as config->arg */
+    void *io_arg;         /* for io_open, as config->arg */
+    struct sl_pool *pool; /* decompresses; NULL where no slab needs it */
     /* NULL: sl_io_open. A test's double and the model of a machine open
      * something else. */
     int (*io_open)(struct sl_io **io, const struct sl_io_config *config,
@@ -60,8 +64,9 @@ struct sl_stream_stats {
     uint64_t bytes_read; /* from disk, whole life */
     uint64_t reads;
     uint64_t retries;
-    uint64_t wait_ns; /* get waited for the disk */
-    uint64_t busy_ns; /* at least one read was in flight */
+    uint64_t wait_ns;                   /* get waited for the disk */
+    uint64_t busy_ns;                   /* at least one read was in flight */
+    uint64_t unpack_ns, unpacked_bytes; /* get decompressed */
     const char *io_name;
     bool direct;
     bool registered; /* buffers registered with the kernel */
@@ -75,7 +80,8 @@ int sl_stream_open(struct sl_stream **st, const struct sl_stream_config *config,
 /* The slab's bytes, extent i at base + sl_slab_extent_at(slab, i); borrowed
  * until put, those of a resident until close. What is not resident must be
  * the next of the ring. Errors: SL_ERR_IO naming file, offset and slab;
- * SL_ERR_CORRUPT for a file that ends early; what sl_stream_fail said. */
+ * SL_ERR_CORRUPT for a file that ends early, or damaged bytes; what
+ * sl_stream_fail said. Of compressed slabs one can be held at a time. */
 int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
                   struct sl_error *err);
 /* The same without waiting: 1 when it was had, 0 when it is not there yet. */

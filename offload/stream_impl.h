@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "offload/stream.h"
+#include "offload/unpack.h"
 #include "src/base/mem.h"
 
 /*
@@ -34,6 +35,7 @@ struct sl_place {
     size_t slab;            /* from LOADING on */
     uint64_t missing_bytes; /* while LOADING: reads that have not ended */
     enum sl_place_state state;
+    bool unpacked; /* a resident that is in its home as it is meant */
 };
 
 /* A read in flight. */
@@ -90,6 +92,7 @@ struct sl_stream {
     unsigned *idle;              /* (depth) stack of unused requests */
     unsigned n_idle;
 
+    struct sl_unpack *unpack; /* NULL where nothing is compressed */
     /* of the thread that takes slabs from the ring */
     struct sl_ring_at get, put; /* next of each */
 

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <libgen.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "src/base/bytes.h"
 #include "src/convert.h"
 #include "src/opts.h"
+#include "src/survey.h"
 
 enum {
     OPT_QUANT = 0x200,
@@ -25,6 +27,7 @@ enum {
     OPT_PRESET,
     OPT_TOKENIZER,
     OPT_NAME,
+    OPT_COMPRESS,
 };
 
 static const struct argp_option options[] = {
@@ -53,6 +56,10 @@ static const struct argp_option options[] = {
      "checkpoint)",
      0},
     {0, 0, 0, 0, "The conversion:", 2},
+    {"compress", OPT_COMPRESS, "KIND", 0,
+     "none (default); lz4: stages that get smaller; auto: those whose pass gets "
+     "faster on this machine",
+     0},
     {"ram", OPT_RAM, "BYTES", 0,
      "Hold everything within this much RAM: K/M/G are powers of 1024, KB/MB/GB "
      "of 1000 (default: 2G)",
@@ -92,6 +99,23 @@ static void parse_ram(struct argp_state *state, uint64_t *bytes,
         argp_error(state, "--ram: %s", err.msg);
 }
 
+static enum sl_compress parse_compress(struct argp_state *state,
+                                       const char *arg)
+{
+    static const char *const names[] = {
+        [SL_COMPRESS_NONE] = "none",
+        [SL_COMPRESS_LZ4] = "lz4",
+        [SL_COMPRESS_AUTO] = "auto",
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(arg, names[i]) == 0)
+            return (enum sl_compress)i;
+    }
+    argp_error(state, "--compress is auto, lz4 or none, not '%s'", arg);
+    return SL_COMPRESS_NONE;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct convert_args *a = state->input;
@@ -112,6 +136,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_HEAD:
         o->head = arg;
+        return 0;
+    case OPT_COMPRESS:
+        o->compress = parse_compress(state, arg);
         return 0;
     case OPT_NAME:
         o->name = arg;
@@ -242,6 +269,25 @@ static void print_report(const struct sl_convert_result *r)
                skipped);
 }
 
+/* What was tried, and what came of it. */
+static void print_stages(const struct sl_stage_out_stats *s)
+{
+    char size[2][SL_SIZE_TEXT];
+
+    if (s->n_stages == 0)
+        return;
+    printf("%zu of %zu stages are compressed: %s kept of %s", s->n_compressed,
+           s->n_stages, sl_size_format(size[0], s->kept_bytes),
+           sl_size_format(size[1], s->bytes));
+    if (s->sample_bytes > 0)
+        printf(" (samples became %.1f%%",
+               100 * (double)s->sample_kept / (double)s->sample_bytes);
+    if (s->unpack_ns > 0)
+        printf(", and again what they were at %.2f GB/s a thread",
+               (double)s->unpacked_bytes / (double)s->unpack_ns);
+    puts(s->sample_bytes > 0 ? ")" : "");
+}
+
 static void print_summary(const struct sl_convert_result *r)
 {
     char size[SL_SIZE_TEXT], rate[SL_SIZE_TEXT];
@@ -251,12 +297,24 @@ static void print_summary(const struct sl_convert_result *r)
     printf("%s: %s, %s, in %.1f s (%s/s)\n", r->output, r->quant,
            sl_size_format(size, r->file_bytes), s,
            sl_size_format(rate, s > 0 ? (uint64_t)((double)bytes / s) : 0));
+    print_stages(&r->stages);
     if (r->tokenizer)
         printf("Next: sluice generate -m %s -p 'Once upon a time'\n",
                r->output);
     else
         printf("It has no tokenizer; it serves 'sluice logits' and "
                "benchmarks.\n");
+}
+
+static json_t *stages_json(const struct sl_stage_out_stats *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:f}", "stages",
+                     (json_int_t)s->n_stages, "compressed",
+                     (json_int_t)s->n_compressed, "bytes", (json_int_t)s->bytes,
+                     "kept_bytes", (json_int_t)s->kept_bytes, "sample_ratio",
+                     s->sample_bytes > 0
+                         ? (double)s->sample_kept / (double)s->sample_bytes
+                         : 1.0);
 }
 
 static json_t *tensor_json(const struct sl_convert_tensor *t)
@@ -285,6 +343,8 @@ static int print_json(const struct sl_convert_result *r, bool report)
     }
     if (list != NULL)
         json_object_set_new(root, "tensors", list);
+    if (r->stages.n_stages > 0)
+        json_object_set_new(root, "compression", stages_json(&r->stages));
     rc = root == NULL ? -1 : json_dumpf(root, stdout, JSON_INDENT(1));
     putchar('\n');
     json_decref(root);
@@ -311,6 +371,41 @@ static int finish(const struct convert_args *a,
     return SL_EXIT_OK;
 }
 
+/* How fast the disk is that the model file will lie on: what 'sluice probe'
+ * has kept, or measured now. */
+static int find_disk_rate(double *bps, const char *output, struct sl_error *err)
+{
+    static const struct sl_survey_effort effort = {
+        .time_ns = 200000000,
+        .tries = 2,
+        .file_bytes = 128u << 20,
+    };
+    char *copy = strdup(output != NULL ? output : "./x");
+    char *cache = sl_cache_folder(), *file = NULL;
+    const char *folder = copy != NULL ? dirname(copy) : ".";
+    json_t *survey = NULL;
+    struct sl_machine m;
+    int rc = 0;
+
+    sl_machine_get(&m);
+    if (cache != NULL)
+        file = sl_survey_path(cache);
+    if (file != NULL)
+        sl_survey_load(&survey, file, &m);
+    if (survey == NULL)
+        survey = json_object();
+    if (sl_survey_find_disk(survey, folder) == NULL)
+        rc = sl_survey_disk(survey, folder, &effort, err);
+    if (rc == 0)
+        *bps = json_number_value(json_object_get(
+            sl_survey_find_disk(survey, folder), "bytes_per_s"));
+    json_decref(survey);
+    free(file);
+    free(cache);
+    free(copy);
+    return rc;
+}
+
 static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
@@ -324,6 +419,9 @@ static int run(int argc, char **argv)
     rc = sl_parse_args(&argp, argc, argv, &args);
     if (rc != 0)
         return rc;
+    if (args.o.compress == SL_COMPRESS_AUTO &&
+        find_disk_rate(&args.o.disk_bps, args.o.output, &err) != 0)
+        return sl_report(&err);
     sl_stop_block(&set);
     args.o.log = &log;
     args.o.interrupted = sl_stop_came;

@@ -234,6 +234,28 @@ static void print_parts(const struct sl_modelfile *mf)
     print_part(mf, "tokenizer", p.tokenizer);
 }
 
+static void print_compression(const struct sl_modelfile *mf)
+{
+    char size[2][SL_SIZE_TEXT];
+    uint64_t bytes = 0, kept = 0;
+    size_t n = 0;
+
+    for (size_t i = 0; mf->packings != NULL && i < mf->n_sections; i++) {
+        const struct sl_packing *p = &mf->packings[i];
+
+        if (p->n_chunks == 0)
+            continue;
+        n++;
+        bytes += p->bytes;
+        kept += sl_packing_kept(p);
+    }
+    if (n == 0)
+        return;
+    print_line("compressed");
+    printf("%zu stages: %s kept of %s, the rest are holes\n", n,
+           sl_size_format(size[0], kept), sl_size_format(size[1], bytes));
+}
+
 static void print_stages(const struct sl_modelfile *mf)
 {
     uint32_t n = mf->arch->n_stages(&mf->hp);
@@ -250,6 +272,7 @@ static void print_stages(const struct sl_modelfile *mf)
     print_line("stages");
     printf("%u, the largest %s: %s\n", n, sl_size_format(size, largest->bytes),
            largest->name);
+    print_compression(mf);
     print_line("KV cache");
     printf("%s a position in FP16", sl_size_format(size, kv));
     printf(", %s in FP32\n", sl_size_format(size, 2 * kv));

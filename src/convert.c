@@ -7,6 +7,7 @@
 #include "src/base/clock.h"
 #include "src/base/half.h"
 #include "src/convert_impl.h"
+#include "src/probe.h"
 
 void sl_convert_options_init(struct sl_convert_options *o)
 {
@@ -135,8 +136,33 @@ static void warn_of_numbers(const struct sl_convert *cv)
     }
 }
 
+static int open_stages(struct sl_stage_out **stages, struct sl_convert *cv,
+                       struct sl_out *out, struct sl_error *err)
+{
+    struct sl_stage_out_config config = {
+        .out = out,
+        .compress = cv->o->compress,
+        .disk_bps = cv->o->disk_bps,
+        .threads = sl_pool_threads(cv->pool),
+        .most_chunks = cv->most_chunks,
+    };
+    struct sl_probe_dram_config dram = {
+        .pool = cv->pool,
+        .most_bytes = cv->slot_bytes,
+    };
+    struct sl_dram_rate rate;
+
+    if (config.compress == SL_COMPRESS_AUTO) {
+        if (sl_probe_dram(&rate, &dram, err) != 0)
+            return -1;
+        config.dram_bps = rate.bps;
+    }
+    return sl_stage_out_create(stages, &config, err);
+}
+
 static int write_file(struct sl_convert *cv, struct sl_error *err)
 {
+    struct sl_stage_out *stages = NULL;
     struct sl_partial partial;
     struct sl_out *out = NULL;
     struct sl_error why;
@@ -144,11 +170,15 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
 
     if (sl_partial_open(&partial, cv, err) == 0 &&
         sl_out_open(&out, cv->partial, err) == 0 &&
+        open_stages(&stages, cv, out, err) == 0 &&
         sl_convert_plan_chunks(cv, err) == 0 &&
         write_small(cv, out, err) == 0 &&
-        sl_convert_run(cv, &partial, out, err) == 0 &&
+        sl_convert_run(cv, &partial, out, stages, err) == 0 &&
         sl_partial_commit(&partial, out, err) == 0)
         rc = 0;
+    if (stages != NULL && cv->o->compress != SL_COMPRESS_NONE)
+        sl_stage_out_stats(stages, &cv->result->stages);
+    sl_stage_out_destroy(stages);
     sl_out_close(out);
     cv->result->resumed_bytes = partial.done_bytes;
     sl_partial_close(&partial, rc != 0,

@@ -19,22 +19,26 @@
 #include "quant/pack.h"
 #include "src/base/log.h"
 #include "src/config_json.h"
+#include "src/stage_out.h"
 
 #define SL_CONVERT_RAM (2ull << 30)
 
 struct sl_convert_options { /* all pointers borrowed */
     const char *source;
-    const char *output;     /* NULL: ./NAME-QUANT.gguf */
-    const char *quant;      /* NULL: int4-g64, or keep what is quantised */
-    unsigned quant_tp;      /* 0: not said */
-    const char *head;       /* "f16", "int8-g64"; NULL: as quant has it */
-    const char *preset;     /* NULL: none */
-    struct sl_config flags; /* what was said on the command line */
-    const char *tokenizer;  /* file; NULL: ice_text.model of the source */
-    const char *name;       /* NULL: the source's last path component */
-    uint64_t ram_bytes;     /* SL_CONVERT_RAM by default */
-    unsigned threads;       /* 0: one per CPU */
-    bool report;            /* keep the error of every tensor */
+    const char *output;        /* NULL: ./NAME-QUANT.gguf */
+    const char *quant;         /* NULL: int4-g64, or keep what is quantised */
+    unsigned quant_tp;         /* 0: not said */
+    const char *head;          /* "f16", "int8-g64"; NULL: as quant has it */
+    const char *preset;        /* NULL: none */
+    struct sl_config flags;    /* what was said on the command line */
+    const char *tokenizer;     /* file; NULL: ice_text.model of the source */
+    const char *name;          /* NULL: the source's last path component */
+    enum sl_compress compress; /* of stages but the head */
+    double disk_bps;           /* for SL_COMPRESS_AUTO: of the disk it is read
+                                * from later */
+    uint64_t ram_bytes;        /* SL_CONVERT_RAM by default */
+    unsigned threads;          /* 0: one per CPU */
+    bool report;               /* keep the error of every tensor */
     bool resume;
     bool force;
     bool quiet; /* no progress */
@@ -59,6 +63,8 @@ struct sl_convert_result {
     uint64_t resumed_bytes; /* of it written by an earlier run */
     uint64_t ns;
     bool tokenizer;                    /* there is one inside */
+    struct sl_stage_out_stats stages;  /* of this run; 0 stages without
+                                        * compression */
     struct sl_convert_tensor *tensors; /* the matrices, in order of use */
     size_t n_tensors;
 };

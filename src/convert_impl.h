@@ -64,6 +64,7 @@ struct sl_convert {
     size_t n_slots;
     size_t slot_bytes;
     size_t scale_bytes; /* the most scales of one stage */
+    size_t most_chunks; /* that a stage is compressed in */
     struct sl_pool *pool;
 };
 
@@ -103,8 +104,10 @@ int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
 /* Closes; after a failure (failed set) removes what is not worth resuming. */
 void sl_partial_close(struct sl_partial *p, bool failed, bool interrupted);
 
-/* convert_pipe.c */
+/* convert_pipe.c: stages takes what goes to out, as far as it belongs to one.
+ */
 int sl_convert_run(struct sl_convert *cv, struct sl_partial *partial,
-                   struct sl_out *out, struct sl_error *err);
+                   struct sl_out *out, struct sl_stage_out *stages,
+                   struct sl_error *err);
 
 #endif

@@ -32,6 +32,7 @@ struct pipe {
     struct sl_convert *cv;
     struct sl_partial *partial;
     struct sl_out *out;
+    struct sl_stage_out *stages;
     struct slot *slots;
     uint8_t *scales; /* of the stage being written */
     struct sl_progress progress;
@@ -186,7 +187,7 @@ static int write_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c,
                    sl_matrix_scale_offset(g, c->segment, c->first_block),
                a.scale, (size_t)sl_matrix_scale_block_bytes(g, n_blocks));
     p->written += bytes;
-    return sl_out_append(p->out, a.w, bytes, err);
+    return sl_stage_out_append(p->stages, a.w, bytes, err);
 }
 
 static int end_section(struct pipe *p, size_t i, struct sl_error *err)
@@ -203,11 +204,11 @@ static int end_matrix(struct pipe *p, uint32_t matrix, struct sl_error *err)
 
     if (m->scale_bytes == 0 || m->scale_resident)
         return 0;
-    if (sl_out_pad(p->out, m->scale_off, err) != 0)
+    if (sl_stage_out_pad(p->stages, m->scale_off, err) != 0)
         return -1;
     p->written += m->scale_bytes;
-    return sl_out_append(p->out, p->scales + scale_base(p->cv, matrix),
-                         (size_t)m->scale_bytes, err);
+    return sl_stage_out_append(p->stages, p->scales + scale_base(p->cv, matrix),
+                               (size_t)m->scale_bytes, err);
 }
 
 /* The scales that are always resident have sections of their own, in the
@@ -217,7 +218,7 @@ static int end_stage(struct pipe *p, int stage, struct sl_error *err)
     const struct sl_layout *l = &p->cv->layout;
     size_t section = l->first_stage + (size_t)stage;
 
-    if (end_section(p, section, err) != 0)
+    if (sl_stage_out_end(p->stages, &p->cv->layout.sections[section], err) != 0)
         return -1;
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
@@ -243,6 +244,20 @@ static int end_stage(struct pipe *p, int stage, struct sl_error *err)
     return sl_partial_sync(p->partial, err);
 }
 
+/* Values of weights have two or four bytes, or are packed closer. */
+static void begin_stage(struct pipe *p, uint32_t matrix)
+{
+    const struct sl_layout *l = &p->cv->layout;
+    const struct sl_model_matrix *m = &l->matrices[matrix];
+    uint32_t planes = m->geom.fmt == SL_FMT_F32   ? 4
+                      : m->geom.fmt == SL_FMT_F16 ? 2
+                                                  : 1;
+
+    sl_stage_out_begin(p->stages,
+                       &l->sections[l->first_stage + (size_t)m->spec.stage],
+                       planes);
+}
+
 static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
                           struct sl_error *err)
 {
@@ -254,11 +269,9 @@ static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
     int stage = m->spec.stage;
 
     if (prev == NULL || cv->layout.matrices[prev->matrix].spec.stage != stage)
-        sl_out_begin(
-            p->out,
-            cv->layout.sections[cv->layout.first_stage + (size_t)stage].off);
+        begin_stage(p, c->matrix);
     if (prev == NULL || prev->matrix != c->matrix) {
-        if (sl_out_pad(p->out, m->off, err) != 0)
+        if (sl_stage_out_pad(p->stages, m->off, err) != 0)
             return -1;
     }
     if (write_chunk(p, s, c, err) != 0)
@@ -383,9 +396,15 @@ static int init_slots(struct pipe *p, struct sl_error *err)
 }
 
 int sl_convert_run(struct sl_convert *cv, struct sl_partial *partial,
-                   struct sl_out *out, struct sl_error *err)
+                   struct sl_out *out, struct sl_stage_out *stages,
+                   struct sl_error *err)
 {
-    struct pipe p = {.cv = cv, .partial = partial, .out = out};
+    struct pipe p = {
+        .cv = cv,
+        .partial = partial,
+        .out = out,
+        .stages = stages,
+    };
     int rc = -1;
 
     p.written = partial->done_bytes;

@@ -116,6 +116,7 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
         .quant = cv->quant,
         .n_matrices = cv->n_matrices,
         .tokenizer_bytes = cv->tokenizer_bytes,
+        .tables = cv->o->compress != SL_COMPRESS_NONE,
     };
     struct sl_layout_matrix *matrices;
     struct sl_quant q = {0};
@@ -176,6 +177,18 @@ static size_t most_scales(const struct sl_convert *cv)
     return most;
 }
 
+static size_t most_chunks(const struct sl_convert *cv)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; i < cv->layout.n_sections; i++) {
+        size_t n = (size_t)cv->layout.sections[i].table_bytes / 4;
+
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 /* Memory: what is resident now, the slots, as much page cache as one slot's
  * reading causes, and what the writer holds. The slots get what is left. */
 int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
@@ -185,7 +198,8 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     char text[2][SL_SIZE_TEXT];
 
     cv->scale_bytes = most_scales(cv);
-    fixed += cv->scale_bytes;
+    cv->most_chunks = most_chunks(cv);
+    fixed += cv->scale_bytes + sl_stage_out_bytes(cv->most_chunks);
     for (uint32_t i = 0; i < cv->n_matrices; i++) {
         struct sl_chunk_room room;
 

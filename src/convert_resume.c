@@ -17,6 +17,7 @@
 
 /* The journal, one line each:
  *     sluice-convert 1 FINGERPRINT
+ *     packed SECTION PLANES    (before the done of a compressed stage)
  *     done SECTION XXH3 NAME
  * A line counts when its end of line is there. */
 #define JOURNAL_HEAD "sluice-convert 1 "
@@ -103,6 +104,7 @@ static int fingerprint(uint64_t *sum, const struct sl_convert *cv,
     add_string(&p, cv->name);
     add_string(&p, cv->quant);
     add_hparams(&p, &cv->hp);
+    add_u64(&p, (uint64_t)cv->o->compress);
     add_u64(&p, cv->tokenizer_bytes);
     add(&p, cv->tokenizer, cv->tokenizer_bytes);
     for (size_t i = 0; i < cv->n_matrices; i++) {
@@ -133,13 +135,21 @@ static bool exists(const char *path, uint64_t *bytes)
     return true;
 }
 
-/* One "done" line; false when it does not fit this file. */
+/* One line; false when it does not fit this file. */
 static bool take_line(struct sl_convert *cv, const char *line)
 {
     char name[128];
     size_t section;
     uint64_t xxh3;
+    uint32_t planes;
 
+    if (sscanf(line, "packed %zu %" SCNu32, &section, &planes) == 2) {
+        if (section >= cv->layout.n_sections || planes > 4 ||
+            cv->layout.sections[section].table_bytes == 0)
+            return false;
+        cv->layout.sections[section].planes = planes;
+        return true;
+    }
     if (sscanf(line, "done %zu %" SCNx64 " %127[^\n]", &section, &xxh3, name) !=
             3 ||
         section >= cv->layout.n_sections ||
@@ -218,6 +228,8 @@ void sl_partial_note(struct sl_partial *p, size_t section)
 {
     const struct sl_model_section *s = &p->cv->layout.sections[section];
 
+    if (s->planes > 0)
+        fprintf(p->journal, "packed %zu %" PRIu32 "\n", section, s->planes);
     fprintf(p->journal, "done %zu %016" PRIx64 " %s\n", section, s->xxh3,
             s->name);
 }

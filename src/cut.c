@@ -29,8 +29,10 @@ static int grow(void **list, size_t *room, size_t n, size_t item)
     return 0;
 }
 
-static struct sl_slab *add_slab(struct builder *b)
+/* A slab of the stage that the matrix belongs to. */
+static struct sl_slab *add_slab(struct builder *b, size_t matrix)
 {
+    const struct sl_modelfile *mf = b->mf;
     struct sl_cut *c = b->cut;
 
     /* first_part has one entry more than there are slabs */
@@ -41,6 +43,13 @@ static struct sl_slab *add_slab(struct builder *b)
         return NULL;
     c->first_part[c->n_slabs] = (uint32_t)c->n_parts;
     c->slabs[c->n_slabs] = (struct sl_slab){0};
+    if (mf->packings != NULL) {
+        const struct sl_packing *p =
+            &mf->packings[mf->first_stage +
+                          (size_t)mf->matrices[matrix].spec.stage];
+
+        c->slabs[c->n_slabs].packing = p->n_chunks > 0 ? p : NULL;
+    }
     return &c->slabs[c->n_slabs++];
 }
 
@@ -66,7 +75,7 @@ static uint64_t matrix_end(const struct sl_model_matrix *m)
 static int cut_whole(struct builder *b, size_t first, size_t n)
 {
     const struct sl_model_matrix *m = &b->mf->matrices[first];
-    struct sl_slab *slab = add_slab(b);
+    struct sl_slab *slab = add_slab(b, first);
     uint64_t base = m->off - m->off % SL_PAGE_BYTES;
 
     if (slab == NULL)
@@ -122,7 +131,7 @@ static int cut_piece(struct builder *b, size_t matrix, uint32_t first,
                      uint32_t n)
 {
     const struct sl_model_matrix *m = &b->mf->matrices[matrix];
-    struct sl_slab *slab = add_slab(b);
+    struct sl_slab *slab = add_slab(b, matrix);
     uint32_t n_seg = m->geom.n_segments;
     struct sl_part part = {
         .matrix = (uint32_t)matrix,

@@ -108,6 +108,9 @@ static void print_disk(const struct sl_stream_stats *s)
     if (s->retries > 0)
         fprintf(stderr, "             %llu reads were repeated\n",
                 (unsigned long long)s->retries);
+    if (s->unpacked_bytes > 0)
+        fprintf(stderr, "             %s decompressed in %.2f s\n",
+                sl_size_format(size, s->unpacked_bytes), seconds(s->unpack_ns));
 }
 
 static void print_gpu(const struct sl_generate *g,

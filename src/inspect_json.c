@@ -106,12 +106,17 @@ static json_t *sections(const struct sl_modelfile *mf)
     for (size_t i = 0; i < mf->n_sections; i++) {
         const struct sl_model_section *s = &mf->sections[i];
         char sum[SUM_TEXT];
+        json_t *o;
 
         snprintf(sum, sizeof sum, "%016llx", (unsigned long long)s->xxh3);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:I, s:I, s:s}", "name", s->name,
-                                        "offset", (json_int_t)s->off, "bytes",
-                                        (json_int_t)s->bytes, "xxh3", sum));
+        o = json_pack("{s:s, s:I, s:I, s:s}", "name", s->name, "offset",
+                      (json_int_t)s->off, "bytes", (json_int_t)s->bytes, "xxh3",
+                      sum);
+        if (s->planes > 0)
+            json_object_set_new(
+                o, "kept_bytes",
+                json_integer((json_int_t)sl_packing_kept(&mf->packings[i])));
+        json_array_append_new(list, o);
     }
     return list;
 }

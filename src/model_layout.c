@@ -29,11 +29,11 @@ static int count_tensors(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
-/* The most there can be: every vector, every matrix with scales of its own,
- * the tokenizer; a section for each. */
+/* The most there can be: every vector, every matrix with scales of its own
+ * and its stage's table, the tokenizer; a section for each. */
 static int allocate(struct sl_layout *l, struct sl_error *err)
 {
-    size_t most = l->n_vectors + 2 * l->n_matrices + 1;
+    size_t most = l->n_vectors + 3 * l->n_matrices + 1;
 
     l->vectors = sl_zalloc_array(l->n_vectors, sizeof *l->vectors);
     l->matrices = sl_zalloc_array(l->n_matrices, sizeof *l->matrices);
@@ -189,6 +189,32 @@ static int place_resident(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
+/* Small enough to be spread over threads and not to be read for a few pages,
+ * large enough for LZ4, which looks back 64 KiB, and for short tables. */
+static uint32_t chunk_bytes(uint64_t stage_bytes)
+{
+    return stage_bytes < 64u << 20 ? 64u << 10 : 256u << 10;
+}
+
+/* Room behind a stage for its table. The head has none: its rows are looked
+ * up one by one. */
+static int end_stage(struct sl_layout *l, const struct sl_tensor_spec *last,
+                     struct sl_error *err)
+{
+    struct sl_model_section *s = &l->sections[l->n_sections - 1];
+    char name[SL_TENSOR_NAME];
+    uint64_t chunks;
+
+    if (!l->tables || last->role == SL_ROLE_EMBED)
+        return 0;
+    snprintf(name, sizeof name, "sluice.stage.%d.chunks", last->stage);
+    s->chunk_bytes = chunk_bytes(s->bytes);
+    chunks = sl_packing_chunks(s->bytes, s->chunk_bytes);
+    s->table_bytes = sl_round_up(4 * chunks, SL_MODEL_ALIGNMENT);
+    return add_tensor(l, name, SL_GGML_I8, s->table_bytes, 1, &s->table_off,
+                      err);
+}
+
 static int place_stages(struct sl_layout *l, struct sl_error *err)
 {
     char name[SL_STAGE_NAME];
@@ -212,6 +238,9 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
             return -1;
         if (m->scale_bytes > 0 && !m->scale_resident &&
             add_scale(l, m, err) != 0)
+            return -1;
+        if ((i + 1 == l->n_matrices || m[1].spec.stage != stage) &&
+            end_stage(l, &m->spec, err) != 0)
             return -1;
     }
     return 0;
@@ -240,6 +269,7 @@ static int fill(struct sl_layout *l, const struct sl_layout_config *c,
     l->hp = *c->hp;
     l->tokenizer_bytes = c->tokenizer_bytes;
     l->header_bytes = c->header_bytes;
+    l->tables = c->tables;
     l->name = strdup(c->name);
     l->quant = strdup(c->quant);
     if (l->name == NULL || l->quant == NULL)

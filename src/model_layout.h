@@ -14,8 +14,9 @@
 
 #include "src/modelfile.h"
 
-#define SL_MODEL_VERSION 1u
-#define SL_TENSOR_NAME   64 /* with its zero byte: GGUF allows 64 bytes */
+#define SL_MODEL_VERSION        1u
+#define SL_MODEL_VERSION_PACKED 2u /* stages may be compressed */
+#define SL_TENSOR_NAME          64 /* with its zero byte: GGUF allows 64 bytes */
 
 struct sl_layout_matrix {
     struct sl_matrix geom;
@@ -32,6 +33,7 @@ struct sl_layout_config { /* all borrowed for the call */
     const struct sl_layout_matrix *matrices; /* in order of arch->tensor */
     size_t n_matrices;
     uint64_t tokenizer_bytes; /* 0: none */
+    bool tables;              /* room for stages to be compressed */
     /* 0: as long as it comes out. A reader gives the file's, which may hold
      * metadata that this program would not write. */
     uint64_t header_bytes;
@@ -65,6 +67,7 @@ struct sl_layout {
     size_t n_sections;
     size_t first_stage; /* the section of stage 0; stages follow in order */
     uint64_t tokenizer_off, tokenizer_bytes;
+    bool tables;
     char (*section_names)[SL_TENSOR_NAME]; /* what the sections borrow */
 };
 

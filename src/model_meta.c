@@ -11,6 +11,7 @@
 #include "src/model_meta.h"
 
 #define KEY_HEADER_SUM "sluice.header.xxh3"
+#define KEY_PLANES     "sluice.section.planes"
 #define KEY_ROOM       96
 
 /* The control tokens, by key; -1 is written for one the model lacks. */
@@ -90,7 +91,8 @@ static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
     sl_gguf_add_bool(w, arch_key(key, l->arch, "rope.position_2d"),
                      hp.position_2d);
     sl_gguf_add_bool(w, arch_key(key, l->arch, "glu"), hp.glu);
-    sl_gguf_add_u32(w, "sluice.version", SL_MODEL_VERSION);
+    sl_gguf_add_u32(w, "sluice.version",
+                    l->tables ? SL_MODEL_VERSION_PACKED : SL_MODEL_VERSION);
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
     sl_gguf_add_string(w, "sluice.tokenizer.whitespace",
@@ -167,11 +169,14 @@ static void write_sections(struct sl_gguf_writer *w, const struct sl_layout *l,
         c->v[0][i] = l->sections[i].off;
         c->v[1][i] = l->sections[i].bytes;
         c->v[2][i] = l->sections[i].xxh3;
+        c->v[3][i] = l->sections[i].planes;
     }
     sl_gguf_add_string_array(w, "sluice.section.name", c->name, n);
     sl_gguf_add_u64_array(w, "sluice.section.offset", c->v[0], n);
     sl_gguf_add_u64_array(w, "sluice.section.bytes", c->v[1], n);
     sl_gguf_add_u64_array(w, "sluice.section.xxh3", c->v[2], n);
+    if (l->tables)
+        sl_gguf_add_u64_array(w, KEY_PLANES, c->v[3], n);
 }
 
 /* data is what was just written, with a checksum of zero. */
@@ -246,11 +251,19 @@ int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
     if (sl_gguf_get_u64(g, "sluice.version", &version, err) != 0 ||
         sl_gguf_get_string(g, "sluice.layout", &layout, err) != 0)
         return -1;
-    if (version != SL_MODEL_VERSION)
+    if (version != SL_MODEL_VERSION && version != SL_MODEL_VERSION_PACKED)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "it is a model file of version %llu; this sluice reads "
-                       "version %u: convert again, or use a newer sluice",
-                       (unsigned long long)version, SL_MODEL_VERSION);
+                       "versions %u and %u: convert again, or use a newer "
+                       "sluice",
+                       (unsigned long long)version, SL_MODEL_VERSION,
+                       SL_MODEL_VERSION_PACKED);
+    if ((version == SL_MODEL_VERSION_PACKED) != sl_gguf_has(g, KEY_PLANES))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "metadata '%s' is what version %u has, and this is "
+                       "version %llu",
+                       KEY_PLANES, SL_MODEL_VERSION_PACKED,
+                       (unsigned long long)version);
     if (strcmp(layout, SL_LAYOUT_NAME) != 0)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "its weights are laid out as '%.64s'; this sluice reads "
@@ -503,7 +516,7 @@ static int check_tensors(const struct sl_layout *l, const struct sl_gguf *g,
 static int read_sections(struct sl_layout *l, const struct sl_gguf *g,
                          struct sl_error *err)
 {
-    const uint64_t *off, *bytes, *xxh3;
+    const uint64_t *off, *bytes, *xxh3, *planes = NULL;
     const char *const *names;
     size_t n;
 
@@ -511,7 +524,8 @@ static int read_sections(struct sl_layout *l, const struct sl_gguf *g,
         same_length("sluice.section.name", n, l->n_sections, err) ||
         read_column(g, "sluice.section.offset", n, UINT64_MAX, &off, err) ||
         read_column(g, "sluice.section.bytes", n, UINT64_MAX, &bytes, err) ||
-        read_column(g, "sluice.section.xxh3", n, UINT64_MAX, &xxh3, err))
+        read_column(g, "sluice.section.xxh3", n, UINT64_MAX, &xxh3, err) ||
+        (l->tables && read_column(g, KEY_PLANES, n, 4, &planes, err)))
         return -1;
     for (size_t i = 0; i < n; i++) {
         struct sl_model_section *s = &l->sections[i];
@@ -526,6 +540,14 @@ static int read_sections(struct sl_layout *l, const struct sl_gguf *g,
                 (unsigned long long)off[i], s->name,
                 (unsigned long long)s->bytes, (unsigned long long)s->off);
         s->xxh3 = xxh3[i];
+        if (planes == NULL || planes[i] == 0)
+            continue;
+        if (s->table_bytes == 0 || planes[i] == 3)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "section %zu, '%s', cannot be compressed in %llu "
+                           "planes",
+                           i, s->name, (unsigned long long)planes[i]);
+        s->planes = (uint32_t)planes[i];
     }
     return 0;
 }
@@ -540,6 +562,7 @@ int sl_model_meta_read(struct sl_layout *l, const struct sl_gguf *g,
         .arch = arch,
         .hp = &hp,
         .tokenizer_bytes = tokenizer != NULL ? tokenizer->bytes : 0,
+        .tables = sl_gguf_has(g, KEY_PLANES),
         .header_bytes = sl_gguf_data_off(g),
     };
     struct sl_layout made = {0};

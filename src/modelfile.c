@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "offload/io.h"
+#include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/model_layout.h"
 #include "src/model_meta.h"
@@ -99,6 +100,62 @@ static int check_length(const struct sl_modelfile *mf, struct sl_error *err)
     return 0;
 }
 
+/* Where the chunks of a compressed stage are kept. */
+static int read_table(struct sl_packing *p, const struct sl_modelfile *mf,
+                      const struct sl_model_section *s, struct sl_error *err)
+{
+    size_t n;
+    uint8_t *table;
+
+    p->off = s->off;
+    p->bytes = s->table_off - s->off;
+    p->chunk_bytes = s->chunk_bytes;
+    p->planes = s->planes;
+    n = sl_packing_chunks(p->bytes, p->chunk_bytes);
+    p->at = sl_zalloc_array(n + 1, sizeof *p->at);
+    table = sl_alloc_array((size_t)s->table_bytes, 1);
+    if (p->at == NULL || table == NULL ||
+        sl_modelfile_read(mf, table, s->table_off, (size_t)s->table_bytes,
+                          err) != 0) {
+        free(table);
+        return p->at != NULL && table != NULL
+                   ? -1
+                   : sl_fail(err, SL_ERR_NOMEM, "no memory for %zu chunks", n);
+    }
+    p->n_chunks = n;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t kept = sl_load_u32(table + 4 * i);
+
+        p->at[i + 1] = p->at[i] + kept;
+        if (kept != 0 && kept <= sl_packing_chunk_bytes(p, i))
+            continue;
+        free(table);
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "section '%s': chunk %zu of %zu is kept in %u bytes and "
+                       "stands for %zu: damaged; convert again or copy again",
+                       s->name, i, n, kept, sl_packing_chunk_bytes(p, i));
+    }
+    free(table);
+    return 0;
+}
+
+static int read_tables(struct sl_modelfile *mf, struct sl_error *err)
+{
+    for (size_t i = 0; i < mf->n_sections; i++) {
+        if (mf->sections[i].planes == 0)
+            continue;
+        if (mf->packings == NULL)
+            mf->packings =
+                sl_zalloc_array(mf->n_sections, sizeof *mf->packings);
+        if (mf->packings == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu tables",
+                           mf->n_sections);
+        if (read_table(&mf->packings[i], mf, &mf->sections[i], err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static void publish(struct sl_modelfile *mf)
 {
     struct sl_layout *l = mf->layout;
@@ -131,7 +188,7 @@ static int check_model(struct sl_modelfile *mf, const uint8_t *data, size_t n,
         check_length(mf, err) != 0)
         return -1;
     publish(mf);
-    return 0;
+    return read_tables(mf, err);
 }
 
 int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
@@ -183,6 +240,9 @@ int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
 
 void sl_modelfile_close(struct sl_modelfile *mf)
 {
+    for (size_t i = 0; mf->packings != NULL && i < mf->n_sections; i++)
+        free(mf->packings[i].at);
+    free(mf->packings);
     if (mf->layout != NULL)
         sl_layout_fini(mf->layout);
     free(mf->layout);

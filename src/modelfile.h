@@ -15,10 +15,16 @@
  * the tokenizer), each reaching to the next one's beginning, with XXH3-64 of
  * its bytes, padding included; the header has its own, computed with the
  * eight bytes of that value zero.
+ *
+ * Version 2 is a file whose stages, but for the head, may be kept compressed
+ * (offload/packing.h): sluice.section.planes says how each is, and the lengths
+ * of its chunks end its section. Everything else is as in version 1; what a
+ * compressed stage does not need of its section is a hole, and reads as zeros.
  */
 #ifndef SL_MODELFILE_H
 #define SL_MODELFILE_H
 
+#include "offload/packing.h"
 #include "quant/matrix.h"
 #include "src/arch.h"
 #include "src/base/log.h"
@@ -44,6 +50,12 @@ struct sl_model_section {
     const char *name; /* borrowed until close */
     uint64_t off, bytes;
     uint64_t xxh3;
+    /* Of a file that may hold compressed stages, a stage's table: u32 bytes
+     * that each chunk is kept in, at table_off, the section's end; 0 bytes:
+     * there is none. */
+    uint64_t table_off, table_bytes;
+    uint32_t chunk_bytes; /* what a chunk stands for */
+    uint32_t planes;      /* sl_packing; 0: kept as it is */
 };
 
 struct sl_layout; /* model_layout.h */
@@ -62,6 +74,8 @@ struct sl_modelfile {
     size_t n_vectors;
     struct sl_model_section *sections;
     size_t n_sections;
+    struct sl_packing *packings;             /* (n_sections) with n_chunks 0:
+                                              * not compressed; or NULL */
     size_t first_stage;                      /* the section of stage 0 */
     uint64_t tokenizer_off, tokenizer_bytes; /* 0 bytes: none */
     struct sl_layout *layout; /* owns what the fields above point to */

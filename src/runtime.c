@@ -91,6 +91,7 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
         .log = rt->config.log,
         .trace = rt->trace,
         .places = sl_runtime_places(rt),
+        .pool = rt->pool,
         .device = rt->device,
     };
 

@@ -156,6 +156,17 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
+static int open_wanted(struct sl_runtime *rt, int ordinal, struct sl_error *err)
+{
+    if (rt->mf.packings != NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s has compressed stages, which are decompressed for "
+                       "the CPU alone: convert again with --compress none for "
+                       "a GPU",
+                       rt->mf.path);
+    return sl_device_open_cuda(&rt->device, ordinal, err);
+}
+
 int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_runtime_config *c = &rt->config;
@@ -175,7 +186,7 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
                 "GPUs are simulated here, and used with --device cuda only");
         return 0;
     }
-    if (sl_device_open_cuda(&rt->device, ordinal, &why) != 0) {
+    if (open_wanted(rt, ordinal, &why) != 0) {
         if (must_have_gpu(c)) {
             *err = why;
             return -1;

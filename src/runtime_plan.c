@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "offload/unpack.h"
 #include "src/base/bytes.h"
 #include "src/meminfo.h"
 #include "src/runtime_impl.h"
@@ -94,9 +95,11 @@ static uint64_t fixed_bytes(const struct sl_memory *m)
            m->staging + m->other;
 }
 
-static uint64_t bookkeeping(const struct sl_cut *cut)
+static uint64_t bookkeeping(const struct sl_runtime *rt,
+                            const struct sl_cut *cut)
 {
-    return sl_cut_bytes(cut) + sl_stream_overhead_bytes(cut->n_slabs);
+    return sl_cut_bytes(cut) + sl_stream_overhead_bytes(cut->n_slabs) +
+           sl_unpack_bytes(cut->slabs, cut->n_slabs, sl_pool_threads(rt->pool));
 }
 
 /* Least budget with slabs cut at `cap`. */
@@ -107,7 +110,7 @@ static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
 
     if (sl_cut_make(&cut, &rt->mf, cap, err) != 0)
         return -1;
-    *least = fixed_bytes(&rt->memory) + bookkeeping(&cut) +
+    *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &cut) +
              (rt->config.engine == SL_ENGINE_RULE_GPU
                   ? SL_RING_MIN_SLOTS * sl_cut_largest(&cut)
                   : sl_plan_least_bytes(cut.slabs, cut.n_slabs));
@@ -243,7 +246,7 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
 
     if (sl_cut_make(&a->cut, &rt->mf, cap, err) != 0)
         return -1;
-    fixed += bookkeeping(&a->cut);
+    fixed += bookkeeping(rt, &a->cut);
     /* With a GPU the plan says where the cache lies. */
     if (rt->device != NULL)
         fixed -= m->kv;
@@ -318,7 +321,7 @@ static void count_planned(struct sl_runtime *rt)
 
     m->ring = rt->plan.ring_bytes;
     m->residents = rt->plan.resident_bytes;
-    m->other += bookkeeping(&rt->cut);
+    m->other += bookkeeping(rt, &rt->cut);
     m->kv = sl_kv_bytes(&rt->kv_config);
     m->total = fixed_bytes(m) + m->ring + m->residents;
 }

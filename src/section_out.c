@@ -158,6 +158,24 @@ int sl_out_pad(struct sl_out *o, uint64_t off, struct sl_error *err)
     return 0;
 }
 
+int sl_out_skip(struct sl_out *o, uint64_t off, struct sl_error *err)
+{
+    static const uint8_t zeros[SL_PAGE_BYTES];
+    uint64_t page = sl_round_up(o->off + o->fill, SL_PAGE_BYTES);
+
+    if (page >= off)
+        return sl_out_pad(o, off, err);
+    if (sl_out_pad(o, page, err) != 0 || write_piece(o, err) != 0)
+        return -1;
+    if (fallocate(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)page, (off_t)(off - page)) != 0)
+        return sl_out_pad(o, off, err);
+    for (uint64_t at = page; at < off; at += sizeof zeros)
+        XXH3_64bits_update(o->sum, zeros, sizeof zeros);
+    o->off = off;
+    return 0;
+}
+
 int sl_out_end(struct sl_out *o, uint64_t end, uint64_t *xxh3,
                struct sl_error *err)
 {

@@ -29,6 +29,9 @@ int sl_out_append(struct sl_out *out, const void *data, size_t n,
                   struct sl_error *err);
 /* Zeros up to file offset off. */
 int sl_out_pad(struct sl_out *out, uint64_t off, struct sl_error *err);
+/* Leaves the bytes up to off, a multiple of a page, to a hole, which reads as
+ * zeros; zeros are written where there are no holes. */
+int sl_out_skip(struct sl_out *out, uint64_t off, struct sl_error *err);
 /* Pads to end, a multiple of a page; *xxh3 is the sum from begin to end. */
 int sl_out_end(struct sl_out *out, uint64_t end, uint64_t *xxh3,
                struct sl_error *err);

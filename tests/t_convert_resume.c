@@ -78,6 +78,36 @@ static void a_killed_conversion_goes_on(void **state)
     free(want.data);
 }
 
+static void a_killed_compression_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct bytes want;
+    unsigned after = 0, compressed = 0;
+    struct sl_modelfile mf;
+    struct sl_error err;
+
+    f->g.hp.n_layers = 6;
+    glm_maker_write(&f->g, f->source);
+    f->o.compress = SL_COMPRESS_LZ4;
+    convert(f, "f32");
+    assert_ok(sl_modelfile_open(&mf, f->out, &err), &err);
+    for (size_t i = 0; i < mf.n_sections; i++)
+        compressed += mf.sections[i].planes > 0;
+    sl_modelfile_close(&mf);
+    assert_int_equal(compressed, 12);
+    want = take_file(f->out);
+    unlink(f->out);
+    f->o.resume = true;
+    f->o.force = false;
+    for (; convert_and_kill(f, after); after += 11) {
+        convert(f, "f32");
+        assert_same_file(want, f->out);
+        unlink(f->out);
+    }
+    assert_true(after > 10);
+    free(want.data);
+}
+
 static void resuming_does_not_repeat_what_is_done(void **state)
 {
     struct fixture *f = *state;
@@ -192,6 +222,7 @@ int main(void)
     cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         CASE(a_killed_conversion_goes_on),
+        CASE(a_killed_compression_goes_on),
         CASE(resuming_does_not_repeat_what_is_done),
         CASE(only_the_same_conversion_is_resumed),
         CASE(a_changed_source_is_not_resumed),
