@@ -51,8 +51,8 @@ static const struct argp argp = {
     options,
     parse,
     "[PATH]",
-    "Measure once what this machine's memory, arithmetic and disk can do, and "
-    "keep it for predictions.\v"
+    "Measure once what this machine's memory, arithmetic, disk and GPU can do, "
+    "and keep it for predictions.\v"
     "PATH is a model file, or a folder on the disk that matters (default: the "
     "present one).",
     0,
@@ -161,6 +161,37 @@ static void print_numa(const json_t *survey, const struct sl_machine *m,
     sl_numa_close(numa);
 }
 
+static void print_rate(const char *what, double bps)
+{
+    printf("  %-28s %.2f GB/s\n", what, bps * 1e-9);
+}
+
+static void print_gpus(const json_t *survey)
+{
+    const json_t *gpu = json_object_get(survey, "gpu");
+    const json_t *list = json_object_get(gpu, "devices");
+    char size[SL_SIZE_TEXT];
+
+    if (json_array_size(list) == 0)
+        printf("\nNo GPU: %s\n", text(gpu, "why_none"));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+
+        printf("\nGPU %s: %s, %s\n", text(v, "device"), text(v, "name"),
+               sl_size_format(size, (uint64_t)number(v, "vram_bytes")));
+        if (json_is_string(json_object_get(v, "why_not"))) {
+            printf("  not usable: %s\n", text(v, "why_not"));
+            continue;
+        }
+        print_rate("copies to it", number(v, "copy_up_bytes_per_s"));
+        print_rate("copies from it", number(v, "copy_down_bytes_per_s"));
+        print_rate("its memory, read and written",
+                   number(v, "vram_bytes_per_s"));
+        if (!json_is_true(json_object_get(v, "pinned")))
+            puts("  memory for copies could not be pinned: see 'ulimit -l'");
+    }
+}
+
 static void print_settings(const json_t *survey, const struct sl_machine *m,
                            const char *path)
 {
@@ -198,12 +229,20 @@ static void print_table(const json_t *survey, const struct sl_machine *m,
     print_dram(survey);
     print_operations(survey);
     print_disk(sl_survey_find_disk(survey, path));
+    print_gpus(survey);
     print_settings(survey, m, path);
 }
 
 /* --- command -------------------------------------------------------------- */
 
-/* Measures what is not known; *changed: some of it. */
+static bool has_gpus(const json_t *survey)
+{
+    return json_array_size(
+               json_object_get(json_object_get(survey, "gpu"), "devices")) > 0;
+}
+
+/* Measures what is not known; *changed: some of it. That there is no GPU is
+ * soon seen, and a driver may have been installed since. */
 static int complete(json_t **survey, const struct options *o,
                     const struct sl_machine *m, bool *changed,
                     struct sl_error *err)
@@ -211,6 +250,11 @@ static int complete(json_t **survey, const struct options *o,
     bool terminal = isatty(STDERR_FILENO) != 0;
     int rc = 0;
 
+    if (*survey != NULL && !o->force && !has_gpus(*survey)) {
+        if (sl_survey_gpus(*survey, &effort, err) != 0)
+            return -1;
+        *changed = has_gpus(*survey);
+    }
     if (*survey != NULL && !o->force &&
         sl_survey_find_disk(*survey, o->path) != NULL)
         return 0;
@@ -292,7 +336,7 @@ static int run(int argc, char **argv)
 
 const struct sl_command sl_cmd_probe = {
     .name = "probe",
-    .summary = "measure what memory, arithmetic and disk can do here",
+    .summary = "measure what memory, arithmetic, disk and GPU can do",
     .run = run,
     .argp = &argp,
 };

@@ -3,7 +3,8 @@
  *
  * Short measurements for the floor (offload/plan.h): how fast this very file
  * can be read past the page cache, how fast the threads in use read DRAM and
- * how fast they multiply. All keep to the time and memory they are given.
+ * how fast they multiply; how fast a GPU's memory is and what fills it. All
+ * keep to the time and memory they are given.
  */
 #ifndef SL_PROBE_H
 #define SL_PROBE_H
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include "kernels/kernels.h"
+#include "offload/device.h"
 #include "offload/io.h"
 #include "src/base/error.h"
 #include "src/base/pool.h"
@@ -69,5 +71,18 @@ struct sl_probe_ops_config {
  * multiply-add being two. Errors: SL_ERR_NOMEM. */
 int sl_probe_ops(double *ops_per_s, const struct sl_probe_ops_config *config,
                  struct sl_error *err);
+
+struct sl_device_rates { /* bytes/s */
+    double up_bps;       /* from this machine's memory */
+    double down_bps;     /* to it */
+    double vram_bps;     /* the device's own, read and written */
+    bool pinned;         /* the memory here was, as weights will be */
+};
+
+/* Copies of so many bytes: more than the device's cache holds. The calling
+ * thread is attached to the device. Errors: those of the device's calls,
+ * SL_ERR_NOMEM here or there. */
+int sl_probe_device(struct sl_device_rates *rates, struct sl_device *dev,
+                    uint64_t bytes, struct sl_error *err);
 
 #endif

@@ -214,14 +214,15 @@ int sl_survey_machine(json_t **survey, const struct sl_machine *m,
 {
     json_t *made = json_pack(
         "{s:i, s:{s:s, s:s, s:s, s:I}, s:I, s:[], s:[], s:o, s:o, s:{}}",
-        "version", 1, "machine", "cpu", m->cpu, "kernel", m->kernel, "boot_id",
-        m->boot_id, "cpus", (json_int_t)m->n_cpus, "measured",
-        (json_int_t)time(NULL), "dram", "operations", "memory", memory_json(m),
-        "io_uring", uring_json(), "disks");
+        "version", SL_SURVEY_VERSION, "machine", "cpu", m->cpu, "kernel",
+        m->kernel, "boot_id", m->boot_id, "cpus", (json_int_t)m->n_cpus,
+        "measured", (json_int_t)time(NULL), "dram", "operations", "memory",
+        memory_json(m), "io_uring", uring_json(), "disks");
 
     if (made == NULL)
         return no_memory(err);
-    if (measure_threads(made, m, effort, err) != 0) {
+    if (measure_threads(made, m, effort, err) != 0 ||
+        sl_survey_gpus(made, effort, err) != 0) {
         json_decref(made);
         return -1;
     }

@@ -2,16 +2,21 @@
  * survey.h - what this machine can do, measured once and kept
  *
  * A survey is a JSON object: of the machine (DRAM by threads, arithmetic by
- * format, huge pages, locked memory, io_uring), and of each file system that
- * was looked at (direct reads by block size and depth). It lies in one file
- * of the user's cache, and counts while the machine is the same, has not been
- * booted since, and a week has not gone by.
+ * format, huge pages, locked memory, io_uring), of its GPUs, and of each file
+ * system that was looked at (direct reads by block size and depth). It lies in
+ * one file of the user's cache, and counts while the machine is the same, has
+ * not been booted since, and a week has not gone by.
  *
- *   {"version": 1, "machine": {...}, "measured": unix seconds,
+ *   {"version": 2, "machine": {...}, "measured": unix seconds,
  *    "dram": [{"threads", "bytes_per_s"}],
  *    "operations": [{"format", "group", "activations", "isa", "threads",
  *                    "operations_per_s"}],
  *    "memory": {...}, "io_uring": {...},
+ *    "gpu": {"why_none": null or text,
+ *            "devices": [{"device", "name", "vram_bytes",
+ *                         "why_not": null or text, or rates where null:
+ *                         "copy_up_bytes_per_s", "copy_down_bytes_per_s",
+ *                         "vram_bytes_per_s", "pinned"}]},
  *    "disks": {"8:1": {"measured", "path", "file_system", "bytes_per_s",
  *                      "reads": [{"block_bytes", "depth", "bytes_per_s"}]}}}
  */
@@ -27,6 +32,8 @@
 #include "src/base/error.h"
 #include "src/machine.h"
 
+/* A survey of another one does not count. */
+#define SL_SURVEY_VERSION   2
 #define SL_SURVEY_MAX_AGE_S (7 * 24 * 3600)
 
 /* The file in a cache folder ($XDG_CACHE_HOME, or ~/.cache): moved to the
@@ -44,11 +51,17 @@ int sl_survey_store(const json_t *survey, const char *path,
 
 /* How much is measured; zeros: enough to be sure of, some seconds. */
 struct sl_survey_effort {
-    uint64_t time_ns;    /* of one measurement */
-    unsigned tries;      /* of each; the best counts */
-    uint64_t file_bytes; /* of the file that is made */
+    uint64_t time_ns;      /* of one measurement */
+    unsigned tries;        /* of each; the best counts */
+    uint64_t file_bytes;   /* of the file that is made */
+    uint64_t device_bytes; /* that are copied to a GPU and within it */
 };
 
+/* Lists GPUs anew and measures them: what copies to and from each do, and its
+ * memory. That there is none, or one cannot be used, is part of the survey.
+ * Errors: SL_ERR_NOMEM. */
+int sl_survey_gpus(json_t *survey, const struct sl_survey_effort *effort,
+                   struct sl_error *err);
 /* Everything but disks; moved to the caller. Errors: SL_ERR_NOMEM,
  * SL_ERR_IO. */
 int sl_survey_machine(json_t **survey, const struct sl_machine *m,

@@ -53,7 +53,8 @@ void sl_survey_load(json_t **survey, const char *path,
     double age;
 
     *survey = NULL;
-    if (number_is(root, "version", 1) && text_is(machine, "cpu", m->cpu) &&
+    if (number_is(root, "version", SL_SURVEY_VERSION) &&
+        text_is(machine, "cpu", m->cpu) &&
         text_is(machine, "kernel", m->kernel) &&
         text_is(machine, "boot_id", m->boot_id) &&
         number_is(machine, "cpus", m->n_cpus) && fresh(root, &age) &&

@@ -9,6 +9,7 @@
 #endif
 
 #include "src/base/clock.h"
+#include "src/probe.h"
 #include "tests/fake_device.h"
 #include "tests/feed_rig.h"
 
@@ -85,6 +86,44 @@ static void what_is_copied_up_comes_down_again(void **state)
     sl_device_close(NULL);
     free(host);
     free(back);
+}
+
+static void rates_of_copies_are_measured(void **state)
+{
+    struct sl_device_rates r;
+    struct sl_device *dev;
+    struct sl_error err;
+
+    for (int turn = 0; open_device(&dev, turn); turn++) {
+        assert_ok(sl_probe_device(&r, dev, BYTES, &err), &err);
+        assert_true(r.up_bps > 0 && r.down_bps > 0 && r.vram_bps > 0);
+        assert_true(r.pinned);
+        sl_device_close(dev);
+    }
+}
+
+static void whatever_call_fails_while_measuring_is_reported(void **state)
+{
+    struct fake_device_config small = {.pin_bytes = 4096};
+    struct sl_device_rates r = {.up_bps = -1};
+    struct sl_device *dev = fake_device_open(&small);
+    struct sl_error err;
+    bool ok = false;
+
+    /* memory that cannot be pinned is measured as it is */
+    assert_ok(sl_probe_device(&r, dev, BYTES, &err), &err);
+    assert_false(r.pinned);
+    for (long n = 0; !ok; n++) {
+        assert_true(n < 100);
+        r.up_bps = -1;
+        fake_device_fail(dev, n, false);
+        ok = sl_probe_device(&r, dev, 8192, &err) == 0;
+        assert_true(ok || strlen(err.msg) > 5);
+        assert_true(ok == (r.up_bps > 0));
+        assert_int_equal(fake_device_objects(dev), 0);
+        ok = ok && !fake_device_failed(dev);
+    }
+    sl_device_close(dev);
 }
 
 static void what_cannot_be_had_is_said_in_one_line(void **state)
@@ -314,6 +353,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_copied_up_comes_down_again),
         cmocka_unit_test(what_cannot_be_had_is_said_in_one_line),
+        cmocka_unit_test(rates_of_copies_are_measured),
+        cmocka_unit_test(whatever_call_fails_while_measuring_is_reported),
         cmocka_unit_test(versions_read_as_people_write_them),
 #ifdef CUDA_SIM
         cmocka_unit_test(every_reason_for_no_device_has_its_line),

@@ -6,6 +6,11 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef CUDA_SIM
+#include <cudasim.h>
+#endif
+
+#include "offload/device.h"
 #include "src/survey.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
@@ -23,7 +28,7 @@ static const struct sl_machine machine = {
 };
 
 /* Not to be sure of. */
-static const struct sl_survey_effort little = {1, 1, 1u << 20};
+static const struct sl_survey_effort little = {1, 1, 1u << 20, 1u << 20};
 
 static int set_up(void **state)
 {
@@ -78,7 +83,7 @@ static void measuring_a_folder_leaves_nothing_in_it(void **state)
 
 static void a_model_file_is_measured_itself(void **state)
 {
-    struct sl_survey_effort effort = {1, 1, 4096};
+    struct sl_survey_effort effort = {1, 1, 4096, 4096};
     struct test_model m;
     struct sl_error err;
     char model[1100];
@@ -123,6 +128,98 @@ static void what_was_stored_counts_on_the_same_machine_alone(void **state)
     for (int i = 0; i < 4; i++)
         assert_false(counts(&other[i]));
 }
+
+static void a_survey_of_another_version_does_not_count(void **state)
+{
+    struct sl_error err;
+
+    json_object_set_new(survey, "version", json_integer(SL_SURVEY_VERSION + 1));
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_false(counts(&machine));
+    json_object_set_new(survey, "version", json_integer(SL_SURVEY_VERSION));
+    assert_ok(sl_survey_store(survey, path, &err), &err);
+    assert_true(counts(&machine));
+}
+
+/* As the machine of the test has them: none, and why, or some and what they
+ * do, or why they cannot be used. */
+static void gpus_are_measured_or_it_is_said_why_not(void **state)
+{
+    const json_t *gpu = json_object_get(survey, "gpu");
+    const json_t *list = json_object_get(gpu, "devices");
+    const json_t *why = json_object_get(gpu, "why_none");
+    struct sl_device_info infos[4];
+    struct sl_error err;
+    json_t *v;
+    size_t i, n;
+
+    if (sl_device_list(infos, 4, &n, &err) != 0) {
+        assert_int_equal(json_array_size(list), 0);
+        assert_string_equal(json_string_value(why), err.msg);
+        return;
+    }
+    assert_true(json_is_null(why));
+    assert_int_equal(json_array_size(list), n);
+    json_array_foreach(list, i, v)
+    {
+        static const char *const rates[] = {
+            "copy_up_bytes_per_s", "copy_down_bytes_per_s", "vram_bytes_per_s"};
+        bool usable = json_is_null(json_object_get(v, "why_not"));
+
+        assert_true(json_integer_value(json_object_get(v, "vram_bytes")) > 0);
+        assert_int_equal(usable, infos[i].why_not.code == SL_OK);
+        for (size_t k = 0; k < 3; k++)
+            assert_true(json_real_value(json_object_get(v, rates[k])) > 0 ||
+                        !usable);
+    }
+}
+
+#ifdef CUDA_SIM
+static const json_t *gpus_of(const struct cudasim_config *c)
+{
+    struct sl_error err;
+
+    cudasim_set_config(c);
+    assert_ok(sl_survey_gpus(survey, &little, &err), &err);
+    return json_object_get(survey, "gpu");
+}
+
+static void a_gpu_that_cannot_be_measured_has_its_reason(void **state)
+{
+    struct cudasim_config c;
+    const json_t *gpu, *v;
+    bool ok = false;
+
+    cudasim_reset();
+    cudasim_get_config(&c);
+    c.n_devices = 0;
+    gpu = gpus_of(&c);
+    assert_int_equal(json_array_size(json_object_get(gpu, "devices")), 0);
+    assert_non_null(json_string_value(json_object_get(gpu, "why_none")));
+    c.n_devices = 2;
+    c.cc_major = 6;
+    gpu = gpus_of(&c);
+    assert_int_equal(json_array_size(json_object_get(gpu, "devices")), 2);
+    v = json_array_get(json_object_get(gpu, "devices"), 1);
+    assert_string_equal(json_string_value(json_object_get(v, "device")),
+                        "cuda:1");
+    assert_non_null(strstr(json_string_value(json_object_get(v, "why_not")),
+                           "compute capability"));
+    assert_null(json_object_get(v, "vram_bytes_per_s"));
+    c.n_devices = 1;
+    c.cc_major = 8;
+    for (uint64_t n = 1; !ok; n++) {
+        assert_true(n < 40);
+        cudasim_reset();
+        cudasim_fail("cudaMemcpyAsync", n, cudaErrorUnknown);
+        gpu = gpus_of(&c);
+        v = json_array_get(json_object_get(gpu, "devices"), 0);
+        ok = json_is_null(json_object_get(v, "why_not"));
+        assert_true(ok == (json_object_get(v, "vram_bytes_per_s") != NULL));
+    }
+    assert_int_equal(cudasim_reset(), 0);
+}
+#endif
 
 static void set_age(json_t *object, json_int_t seconds)
 {
@@ -214,6 +311,11 @@ int main(void)
         CASE(measuring_a_folder_leaves_nothing_in_it),
         CASE(a_model_file_is_measured_itself),
         CASE(what_was_stored_counts_on_the_same_machine_alone),
+        CASE(a_survey_of_another_version_does_not_count),
+        CASE(gpus_are_measured_or_it_is_said_why_not),
+#ifdef CUDA_SIM
+        CASE(a_gpu_that_cannot_be_measured_has_its_reason),
+#endif
         CASE(what_is_older_than_a_week_does_not_count),
         CASE(a_file_of_something_else_does_not_count),
         CASE(a_cache_that_cannot_be_written_is_named),

@@ -1,0 +1,125 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/probe.h"
+
+#define COPIES 4u
+
+/* One measurement: the same copy again and again. */
+struct device_probe {
+    struct sl_device *dev;
+    struct sl_region host;
+    bool pinned;
+    uint64_t bytes;
+    void *there[2];
+    struct sl_event *begin, *end;
+};
+
+static void probe_fini(struct device_probe *p)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+
+    if (p->begin != NULL)
+        ops->event_destroy(p->dev, p->begin);
+    if (p->end != NULL)
+        ops->event_destroy(p->dev, p->end);
+    ops->free(p->dev, p->there[0]);
+    ops->free(p->dev, p->there[1]);
+    if (p->pinned)
+        ops->unpin(p->dev, p->host.base);
+    sl_region_fini(&p->host);
+}
+
+static int probe_init(struct device_probe *p, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+    struct sl_error ignored;
+
+    if (ops->attach(p->dev, err) != 0 ||
+        sl_region_init(&p->host, (size_t)p->bytes, "measuring copies", err) !=
+            0 ||
+        ops->alloc(p->dev, &p->there[0], p->bytes, err) != 0 ||
+        ops->alloc(p->dev, &p->there[1], p->bytes, err) != 0 ||
+        ops->event_create(p->dev, &p->begin, true, err) != 0 ||
+        ops->event_create(p->dev, &p->end, true, err) != 0)
+        return -1;
+    p->pinned = ops->pin(p->dev, p->host.base, p->host.bytes, &ignored) == 0;
+    memset(p->host.base, 1, p->host.bytes);
+    return 0;
+}
+
+static int copy(struct device_probe *p, enum sl_queue queue,
+                struct sl_error *err)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+
+    switch (queue) {
+    case SL_QUEUE_UP:
+        return ops->copy_up(p->dev, queue, p->there[0], p->host.base, p->bytes,
+                            err);
+    case SL_QUEUE_DOWN:
+        return ops->copy_down(p->dev, queue, p->host.base, p->there[0],
+                              p->bytes, err);
+    default:
+        return ops->copy_within(p->dev, queue, p->there[1], p->there[0],
+                                p->bytes, err);
+    }
+}
+
+static int run(double *bps, struct device_probe *p, enum sl_queue queue,
+               struct sl_error *err)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+    uint64_t begin_ns, ns = 0;
+
+    for (unsigned i = 0; i <= COPIES; i++) {
+        /* The first one warms up. */
+        if (i == 1 && ops->record(p->dev, queue, p->begin, err) != 0)
+            return -1;
+        if (copy(p, queue, err) != 0)
+            return -1;
+    }
+    if (ops->record(p->dev, queue, p->end, err) != 0 ||
+        ops->sync(p->dev, p->end, err) != 0 ||
+        ops->span(p->dev, p->begin, p->end, &begin_ns, &ns, err) != 0)
+        return -1;
+    *bps = (double)COPIES * (double)p->bytes * 1e9 / (double)(ns > 0 ? ns : 1);
+    return 0;
+}
+
+static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
+                   struct sl_error *err)
+{
+    const struct sl_device_ops *ops = p->dev->ops;
+    struct sl_error ignored;
+
+    if (run(bps, p, queue, err) == 0)
+        return 0;
+    /* Copies may be under way, from memory that is given back now. */
+    if (ops->record(p->dev, queue, p->end, &ignored) == 0)
+        ops->sync(p->dev, p->end, &ignored);
+    return -1;
+}
+
+int sl_probe_device(struct sl_device_rates *rates, struct sl_device *dev,
+                    uint64_t bytes, struct sl_error *err)
+{
+    struct device_probe p = {.dev = dev, .bytes = bytes};
+    struct sl_device_rates made = {0};
+    int rc = -1;
+
+    if (probe_init(&p, err) == 0 &&
+        measure(&made.up_bps, &p, SL_QUEUE_UP, err) == 0 &&
+        measure(&made.down_bps, &p, SL_QUEUE_DOWN, err) == 0 &&
+        measure(&made.vram_bps, &p, SL_QUEUE_COMPUTE, err) == 0)
+        rc = 0;
+    /* each byte is read and written */
+    made.vram_bps *= 2;
+    made.pinned = p.pinned;
+    probe_fini(&p);
+    if (rc == 0)
+        *rates = made;
+    return rc;
+}
