@@ -137,18 +137,27 @@ def run_llama(o, prompts, gen, mode, group=None):
     return json.loads(run(command, group))
 
 
+def tell(rows):
+    """A round's figures, for those who watch."""
+    for name, ours, theirs, _ in rows:
+        say(f"  {name}: sluice {ours:.4g}, llama.cpp {theirs:.4g} tokens/s, "
+            f"ratio {ours / theirs:.2f}")
+
+
 def in_memory(o):
     rows = []
     for i in range(o.rounds):
         say(f"all in memory: round {i + 1} of {o.rounds}")
         ours = run_sluice(o, o.prompts, o.gen, "auto")
         theirs = run_llama(o, o.prompts, o.gen, "repack")
-        rows += [(f"prefill {n}", ours["prefill"][str(n)],
-                  theirs["prefill"][str(n)], {}) for n in o.prompts]
-        rows.append(("decode", ours["decode"], theirs["decode"], {
+        new = [(f"prefill {n}", ours["prefill"][str(n)],
+                theirs["prefill"][str(n)], {}) for n in o.prompts]
+        new.append(("decode", ours["decode"], theirs["decode"], {
             "sluice_bytes_per_s": ours["decode"] * o.model_bytes,
             "llama_bytes_per_s": theirs["decode"] * o.gguf_bytes,
         }))
+        tell(new)
+        rows += new
     return rows
 
 
@@ -179,6 +188,7 @@ def limited(o):
             "llama_disk_bytes_per_token": theirs["disk_bytes_per_token"],
             "sluice_efficiency": ours["efficiency"],
         }))
+        tell(rows[-1:])
     forget(o.gguf)
     return rows
 
