@@ -3,6 +3,7 @@
  *
  * Passes are run as an executor would, but that "computing" on the device is
  * a copy to the host on the COMPUTE queue, so that what was there is seen.
+ * Tests of the stream alone use the file and the slabs.
  */
 #ifndef SL_TESTS_FEED_RIG_H
 #define SL_TESTS_FEED_RIG_H
@@ -10,8 +11,8 @@
 #include "offload/feed.h"
 #include "tests/support.h"
 
-#define FEED_FILE_BYTES ((size_t)800 * 4096)
-#define FEED_MAX_SLABS  32u
+#define FEED_FILE_BYTES ((size_t)1500 * 4096)
+#define FEED_MAX_SLABS  40u
 
 struct feed_rig {
     char dir[1024], path[1100];

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/meminfo.h"
 #include "tests/fake_device.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
@@ -503,17 +504,6 @@ static void the_trace_shows_every_copy(void **s)
 }
 
 #ifndef SL_SANITIZED
-static uint64_t resident_now(void)
-{
-    unsigned long long size, resident;
-    FILE *f = fopen("/proc/self/statm", "r");
-
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%llu %llu", &size, &resident), 2);
-    fclose(f);
-    return resident * SL_PAGE_BYTES;
-}
-
 static void a_feed_takes_no_more_memory_than_it_says(void **s)
 {
     struct feed_rig *r = *s;
@@ -525,10 +515,10 @@ static void a_feed_takes_no_more_memory_than_it_says(void **s)
     fake(r, (struct fake_device_config){0});
     /* once, for the heap and the code */
     for (int turn = 0; turn < 2; turn++) {
-        before = resident_now();
+        before = sl_meminfo_resident();
         assert_ok(feed_open(r, &err), &err);
         assert_true(run_all(r, &err));
-        after = resident_now();
+        after = sl_meminfo_resident();
         feed_close(r);
     }
     said = r->plan.ring_bytes + r->plan.resident_bytes +

@@ -7,86 +7,18 @@
 #include <unistd.h>
 
 #include "offload/stream.h"
+#include "src/meminfo.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
-#include "tests/support.h"
+#include "tests/feed_rig.h"
 
-#define FILE_PAGES 1500u
-#define FILE_BYTES ((size_t)FILE_PAGES * SL_PAGE_BYTES)
-#define MAX_SLABS  40u
-
-struct rig {
-    char dir[1024], path[1100];
-    uint8_t *data;
-    struct sl_slab slabs[MAX_SLABS];
-    size_t n;
-    uint64_t total, seed;
-    struct sl_plan plan;
-};
-
-/* xorshift64: the same bytes and slabs on every machine. */
-static uint64_t next(uint64_t *seed)
+/* Bytes of all slabs. */
+static uint64_t total(const struct feed_rig *r)
 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
+    return r->sink_at[r->n];
 }
 
-static int setup(void **state)
-{
-    struct rig *r = calloc(1, sizeof *r);
-    FILE *f;
-
-    assert_non_null(r);
-    r->seed = 88172645463325252u;
-    test_temp_dir(r->dir);
-    snprintf(r->path, sizeof r->path, "%s/model", r->dir);
-    r->data = malloc(FILE_BYTES);
-    assert_non_null(r->data);
-    for (size_t i = 0; i < FILE_BYTES; i += 8) {
-        uint64_t v = next(&r->seed);
-
-        memcpy(r->data + i, &v, 8);
-    }
-    f = fopen(r->path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(r->data, 1, FILE_BYTES, f), FILE_BYTES);
-    assert_int_equal(fclose(f), 0);
-    *state = r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct rig *r = *state;
-
-    sl_plan_fini(&r->plan);
-    test_remove_tree(r->dir);
-    free(r->data);
-    free(r);
-    return 0;
-}
-
-/* Slabs of one to four extents that begin and end anywhere. */
-static void random_slabs(struct rig *r, size_t n, uint64_t max_bytes)
-{
-    r->n = n;
-    r->total = 0;
-    for (size_t i = 0; i < n; i++) {
-        struct sl_slab *s = &r->slabs[i];
-
-        s->n_extents = 1 + (uint32_t)(next(&r->seed) % SL_SLAB_EXTENTS);
-        for (uint32_t e = 0; e < s->n_extents; e++) {
-            s->extents[e].bytes = 1 + next(&r->seed) % max_bytes;
-            s->extents[e].off =
-                next(&r->seed) % (FILE_BYTES - s->extents[e].bytes);
-        }
-        r->total += sl_slab_load_bytes(s);
-    }
-}
-
-static void make_plan(struct rig *r, uint64_t bytes)
+static void make_plan(struct feed_rig *r, uint64_t bytes)
 {
     struct sl_error err;
     struct sl_plan_input in = {
@@ -100,12 +32,12 @@ static void make_plan(struct rig *r, uint64_t bytes)
     assert_ok(sl_plan_make(&r->plan, &in, &err), &err);
 }
 
-static uint64_t least(const struct rig *r)
+static uint64_t least(const struct feed_rig *r)
 {
     return sl_plan_least_bytes(r->slabs, r->n);
 }
 
-static struct sl_stream_config config_of(const struct rig *r)
+static struct sl_stream_config config_of(const struct feed_rig *r)
 {
     return (struct sl_stream_config){
         .path = r->path,
@@ -116,7 +48,7 @@ static struct sl_stream_config config_of(const struct rig *r)
 }
 
 /* Whether every extent of the slab lies where it should. */
-static bool intact(const struct rig *r, size_t slab, const uint8_t *base)
+static bool intact(const struct feed_rig *r, size_t slab, const uint8_t *base)
 {
     const struct sl_slab *s = &r->slabs[slab];
 
@@ -129,7 +61,7 @@ static bool intact(const struct rig *r, size_t slab, const uint8_t *base)
 
 /* Goes through the cycle; returns how many slabs were had before an error,
    and checks each. */
-static size_t go(const struct rig *r, struct sl_stream *st, size_t n,
+static size_t go(const struct feed_rig *r, struct sl_stream *st, size_t n,
                  struct sl_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -145,7 +77,7 @@ static size_t go(const struct rig *r, struct sl_stream *st, size_t n,
 
 static void every_budget_and_reader_gives_the_same_bytes(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_error err;
 
     for (int turn = 0; turn < 60; turn++) {
@@ -154,13 +86,13 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
         struct sl_stream_stats stats;
         uint64_t read;
 
-        random_slabs(r, 1 + next(&r->seed) % MAX_SLABS, 60000);
-        make_plan(r, least(r) + next(&r->seed) % (r->total - least(r) + 1));
+        feed_slabs(r, 1 + feed_random(r) % FEED_MAX_SLABS, 60000);
+        make_plan(r, least(r) + feed_random(r) % (total(r) - least(r) + 1));
         config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
         config.direct = turn % 3 != 0;
-        config.depth = turn % 5 == 0 ? 1 : (unsigned)(next(&r->seed) % 20);
+        config.depth = turn % 5 == 0 ? 1 : (unsigned)(feed_random(r) % 20);
         config.read_bytes =
-            turn % 4 == 0 ? 0 : (uint32_t)(next(&r->seed) % 100000);
+            turn % 4 == 0 ? 0 : (uint32_t)(feed_random(r) % 100000);
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, r->n * 5, &err), r->n * 5);
         sl_stream_stats(st, &stats);
@@ -175,31 +107,31 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
 
 static void all_resident_needs_no_ring_and_reads_once(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream_stats stats;
     struct sl_stream *st;
     struct sl_error err;
 
-    random_slabs(r, 12, 50000);
-    make_plan(r, r->total);
+    feed_slabs(r, 12, 50000);
+    make_plan(r, total(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
     assert_int_equal(go(r, st, 60, &err), 60);
     sl_stream_stats(st, &stats);
-    assert_int_equal(stats.bytes_read, r->total);
+    assert_int_equal(stats.bytes_read, total(r));
     sl_stream_close(st);
 }
 
 static void slabs_can_be_held_while_others_are_used(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *a, *b;
 
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -216,14 +148,14 @@ static void slabs_can_be_held_while_others_are_used(void **state)
 
 static void a_caller_that_holds_every_slot_is_told(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *base;
     size_t got = 0;
 
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -236,13 +168,13 @@ static void a_caller_that_holds_every_slot_is_told(void **state)
 
 static void a_slab_out_of_order_is_refused(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *base;
 
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -255,16 +187,16 @@ static void a_slab_out_of_order_is_refused(void **state)
 
 static void closing_is_clean_at_any_moment(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_error err;
 
-    random_slabs(r, 20, 60000);
+    feed_slabs(r, 20, 60000);
     for (size_t n = 0; n < 50; n++) {
         struct sl_stream_config config = config_of(r);
         const uint8_t *base;
         struct sl_stream *st;
 
-        make_plan(r, least(r) + (r->total - least(r)) * (n % 5) / 4);
+        make_plan(r, least(r) + (total(r) - least(r)) * (n % 5) / 4);
         config.io = n % 2 ? SL_IO_PREAD : SL_IO_AUTO;
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, n, &err), n);
@@ -277,12 +209,12 @@ static void closing_is_clean_at_any_moment(void **state)
 
 static void a_missing_file_is_named(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st = NULL;
     struct sl_error err;
 
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     config.path = "/nowhere/model.gguf";
@@ -294,7 +226,7 @@ static void a_missing_file_is_named(void **state)
 
 static void a_file_cut_short_anywhere_is_told_from_a_bad_disk(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_error err;
 
     r->n = 10;
@@ -323,7 +255,7 @@ static void a_file_cut_short_anywhere_is_told_from_a_bad_disk(void **state)
     }
 }
 
-static void check_failure(const struct rig *r, enum faulty_kind fault,
+static void check_failure(const struct feed_rig *r, enum faulty_kind fault,
                           const struct sl_error *err)
 {
     assert_int_equal(err->code,
@@ -337,7 +269,7 @@ static void check_failure(const struct rig *r, enum faulty_kind fault,
 }
 
 /* One run of three passes; returns whether the fault happened. */
-static bool run_with(struct rig *r, enum faulty_kind fault, long n,
+static bool run_with(struct feed_rig *r, enum faulty_kind fault, long n,
                      enum sl_io_kind kind)
 {
     bool deadly = fault == FAULTY_EIO || fault >= FAULTY_NOTHING;
@@ -375,10 +307,10 @@ static bool run_with(struct rig *r, enum faulty_kind fault, long n,
 static void
 whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
 
-    random_slabs(r, 7, 20000);
-    make_plan(r, least(r) + (r->total - least(r)) / 2);
+    feed_slabs(r, 7, 20000);
+    make_plan(r, least(r) + (total(r) - least(r)) / 2);
     assert_true(r->plan.streamed_bytes > 0 && r->plan.resident_bytes > 0);
     for (int fault = 0; fault < FAULTY_COUNT; fault++)
         for (int kind = SL_IO_AUTO; kind <= SL_IO_PREAD; kind += 2) {
@@ -393,10 +325,10 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
 
 static void whatever_allocation_fails_opening_ends_cleanly(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_error err;
 
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     make_plan(r, least(r) + 50000);
     for (int kind = SL_IO_AUTO; kind <= SL_IO_PREAD; kind += 2) {
         bool fired = true;
@@ -427,7 +359,7 @@ static void whatever_allocation_fails_opening_ends_cleanly(void **state)
 
 static void plans_and_bounced_reads_survive_failing_allocations(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_plan_input in = {.slabs = r->slabs};
     struct sl_error err;
     uint8_t *buf = malloc(9000);
@@ -435,7 +367,7 @@ static void plans_and_bounced_reads_survive_failing_allocations(void **state)
     int fd, rc;
 
     assert_non_null(buf);
-    random_slabs(r, 9, 30000);
+    feed_slabs(r, 9, 30000);
     in.n_slabs = r->n;
     in.weights_bytes = least(r);
     for (long n = 0; fired; n++) {
@@ -465,47 +397,36 @@ static void plans_and_bounced_reads_survive_failing_allocations(void **state)
 }
 
 #ifndef SL_SANITIZED
-static uint64_t resident_now(void)
-{
-    unsigned long long size, resident;
-    FILE *f = fopen("/proc/self/statm", "r");
-
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%llu %llu", &size, &resident), 2);
-    fclose(f);
-    return resident * SL_PAGE_BYTES;
-}
-
 static void a_stream_takes_no_more_memory_than_it_says(void **state)
 {
-    struct rig *r = *state;
+    struct feed_rig *r = *state;
     struct sl_error err;
     uint64_t first;
 
-    random_slabs(r, 30, 100000);
-    first = resident_now();
+    feed_slabs(r, 30, 100000);
+    first = sl_meminfo_resident();
     for (int turn = 0; turn < 6; turn++) {
         struct sl_stream_config config = config_of(r);
         uint64_t before, said;
         struct sl_stream *st;
 
-        make_plan(r, least(r) + (r->total - least(r)) * (2 - turn % 3u) / 2);
+        make_plan(r, least(r) + (total(r) - least(r)) * (2 - turn % 3u) / 2);
         config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
         said = r->plan.ring_bytes + r->plan.resident_bytes +
                sl_stream_overhead_bytes(r->n);
-        before = resident_now();
+        before = sl_meminfo_resident();
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, 90, &err), 90);
-        assert_true(resident_now() <= before + said);
+        assert_true(sl_meminfo_resident() <= before + said);
         sl_stream_close(st);
     }
     /* and gives it back: every ring is as large as this */
     assert_true(r->plan.ring_bytes >= 400000);
-    assert_true(resident_now() <= first + 800000);
+    assert_true(sl_meminfo_resident() <= first + 800000);
 }
 #endif
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, feed_setup, feed_teardown)
 
 int main(void)
 {
