@@ -171,10 +171,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->preset = arg;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->source != NULL)
-            argp_error(state, "one SOURCE at a time, not also '%s'", arg);
-        o->source = arg;
-        return 0;
+        return sl_opt_argument(state, &o->source, "SOURCE", arg);
     case ARGP_KEY_END:
         if (o->source == NULL)
             argp_error(state, "no SOURCE: the folder of a checkpoint, or of "

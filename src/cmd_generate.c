@@ -282,7 +282,6 @@ static int run(int argc, char **argv)
         .seed = 1234,
         .batch = 1,
     };
-    const char *no_color = getenv("NO_COLOR");
     struct sl_generate g = {.o = &o};
     int code = sl_parse_args(&argp, argc, argv, &o);
 
@@ -295,7 +294,7 @@ static int run(int argc, char **argv)
         o.input_source = "interactive";
     if (o.prompt == NULL && o.output_path == NULL)
         o.output_path = "samples";
-    g.color = isatty(STDOUT_FILENO) && (no_color == NULL || *no_color == '\0');
+    g.color = sl_wants_color();
     /* A reader that goes away is noticed by write, so that the run can be
      * closed in order. */
     signal(SIGPIPE, SIG_IGN);

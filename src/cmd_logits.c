@@ -517,8 +517,7 @@ static int run(int argc, char **argv)
         o.run.log = NULL;
     if (logits(&o, &err) == 0)
         return SL_EXIT_OK;
-    rc = sl_report(&err);
-    return err.code == SL_ERR_INTERRUPTED ? SL_EXIT_INTERRUPTED : rc;
+    return sl_report(&err);
 }
 
 const struct sl_command sl_cmd_logits = {

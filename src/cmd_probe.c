@@ -35,10 +35,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "one PATH at a time, not also '%s'", arg);
-        o->path = arg;
-        return 0;
+        return sl_opt_argument(state, &o->path, "PATH", arg);
     default:
         return ARGP_ERR_UNKNOWN;
     }

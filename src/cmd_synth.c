@@ -93,10 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->quiet = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (a->preset != NULL)
-            argp_error(state, "one PRESET at a time, not also '%s'", arg);
-        a->preset = arg;
-        return 0;
+        return sl_opt_argument(state, &a->preset, "PRESET", arg);
     case ARGP_KEY_END:
         if (a->preset == NULL && a->flags.given == 0)
             argp_error(state, "no PRESET (glm-130b, glm-10b, 7b, tiny), and no "

@@ -34,13 +34,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (a->file != NULL)
-            argp_error(state, "one file at a time; '%s' is the second", arg);
-        a->file = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (a->file == NULL)
-            argp_error(state, "no model file given");
+        return sl_opt_argument(state, &a->file, "model file", arg);
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no model file given");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernels/kernels.h"
 #include "src/base/bytes.h"
 #include "src/kvcache.h"
 #include "src/opts.h"
+
+#define CANNOT_WRITE "sluice: cannot write to standard output: %s\n"
 
 enum {
     OPT_RAM = 0x100,
@@ -47,8 +50,8 @@ static const struct argp_option run_options[] = {
      "for f16/f32 files and int8 in groups of 32 for packed ones",
      0},
     {"kv", OPT_KV, "KIND", 0,
-     "f32, f16 or int8 (a scale for each head and position): how keys and "
-     "values are kept (default: f16; f32 with --activations f32)",
+     "f32, f16 or int8 (a scale and an offset for each head and position): how "
+     "keys and values are kept (default: f16; f32 with --activations f32)",
      0},
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
@@ -271,28 +274,120 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
 
 const struct argp sl_run_argp = {run_options, parse_run, 0, 0, 0, 0, 0};
 
+/* What stands between a command's parser and argp. */
+struct parsing {
+    argp_parser_t parser;
+    void *input;
+    FILE *errors, *help;
+    const char *name;
+    bool wanted; /* the line of errors that is being written */
+    bool inside; /* of a line */
+};
+
+/* argp says what is wrong in a line that begins with the program's name, and
+ * in a second one where help is. The first is enough. */
+static ssize_t write_error(void *cookie, const char *text, size_t n)
+{
+    struct parsing *p = cookie;
+    size_t name = strlen(p->name);
+
+    for (size_t i = 0; i < n;) {
+        const char *line = text + i, *end = memchr(line, '\n', n - i);
+        size_t length = end != NULL ? (size_t)(end + 1 - line) : n - i;
+
+        if (!p->inside)
+            p->wanted = length > name && memcmp(line, p->name, name) == 0;
+        if (p->wanted)
+            fwrite(line, 1, length, stderr);
+        p->inside = end == NULL;
+        i += length;
+    }
+    return (ssize_t)n;
+}
+
+/* After help argp exits with 0, whatever became of it: this comes then. */
+static ssize_t write_help(void *cookie, const char *text, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t k = write(STDOUT_FILENO, text + done, n - done);
+
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0) {
+            fprintf(stderr, CANNOT_WRITE, strerror(errno));
+            _exit(SL_EXIT_FAILED);
+        }
+        done += (size_t)k;
+    }
+    return (ssize_t)n;
+}
+
+static error_t parse_through(int key, char *arg, struct argp_state *state)
+{
+    struct parsing *p = state->input;
+
+    if (key == ARGP_KEY_INIT) {
+        state->err_stream = p->errors;
+        state->out_stream = p->help;
+    }
+    state->input = p->input;
+    return p->parser(key, arg, state);
+}
+
 int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
 {
-    int rc;
+    struct parsing p = {
+        .parser = argp->parser,
+        .input = input,
+        .name = argv[0],
+    };
+    struct argp wrapped = *argp;
+    int rc = -1;
 
+    p.errors =
+        fopencookie(&p, "w", (cookie_io_functions_t){.write = write_error});
+    p.help = fopencookie(&p, "w", (cookie_io_functions_t){.write = write_help});
     argp_err_exit_status = SL_EXIT_USAGE;
-    rc = argp_parse(argp, argc, argv, 0, NULL, input);
+    wrapped.parser = parse_through;
+    if (p.errors != NULL && p.help != NULL) {
+        setvbuf(p.errors, NULL, _IOLBF, BUFSIZ);
+        rc = argp_parse(&wrapped, argc, argv, 0, NULL, &p);
+    } else {
+        fputs("sluice: no memory to read the command line\n", stderr);
+    }
+    if (p.errors != NULL)
+        fclose(p.errors);
+    if (p.help != NULL)
+        fclose(p.help);
     return rc == 0 ? 0 : SL_EXIT_USAGE;
 }
 
 int sl_report(const struct sl_error *err)
 {
     fprintf(stderr, "sluice: %s\n", err->msg);
-    return err->code == SL_ERR_USAGE ? SL_EXIT_USAGE : SL_EXIT_FAILED;
+    switch (err->code) {
+    case SL_ERR_USAGE:
+        return SL_EXIT_USAGE;
+    case SL_ERR_INTERRUPTED:
+        return SL_EXIT_INTERRUPTED;
+    default:
+        return SL_EXIT_FAILED;
+    }
 }
 
 int sl_finish_stdout(int rc)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return rc;
-    fprintf(stderr, "sluice: cannot write to standard output: %s\n",
-            strerror(errno));
+    fprintf(stderr, CANNOT_WRITE, strerror(errno));
     return SL_EXIT_FAILED;
+}
+
+bool sl_wants_color(void)
+{
+    const char *no_color = getenv("NO_COLOR");
+
+    return isatty(STDOUT_FILENO) && (no_color == NULL || *no_color == '\0');
 }
 
 /* XDG Base Directory Specification: a relative path does not count. */
@@ -346,6 +441,15 @@ uint64_t sl_opt_u64(struct argp_state *state, const char *name,
             state, "--%s takes a whole number from %llu to %llu, not '%s'",
             name, (unsigned long long)min, (unsigned long long)max, text);
     return v;
+}
+
+error_t sl_opt_argument(struct argp_state *state, const char **to,
+                        const char *what, const char *arg)
+{
+    if (state->arg_num > 0)
+        argp_error(state, "one %s at a time, not also '%s'", what, arg);
+    *to = arg;
+    return 0;
 }
 
 double sl_opt_f64(struct argp_state *state, const char *name, const char *text,

@@ -62,18 +62,23 @@ int sl_opt_isa(struct argp_state *state, const char *arg);
  * child its input is a struct sl_config, in which it marks what was said. */
 extern const struct argp sl_model_argp;
 
-/* Every command's argp_parse goes through here: sets exit code 2 for usage
- * errors and the program name. Returns 0 or an exit code to return at once. */
+/* Every command's argp_parse goes through here: usage errors are one line and
+ * end with exit code 2. Returns 0 or an exit code to return at once. */
 int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input);
 
 /* Prints "sluice: MESSAGE" on standard error; returns the exit code that
- * belongs to the error (2 for SL_ERR_USAGE, else 1). */
+ * belongs to the error (2 for SL_ERR_USAGE, 130 for SL_ERR_INTERRUPTED, else
+ * 1). */
 int sl_report(const struct sl_error *err);
 
 /* Ends a command's output: flushes standard output, and where that or an
  * earlier write failed (a full disk) says so. Returns the exit code, rc when
  * all is well. */
 int sl_finish_stdout(int rc);
+
+/* Standard output is a terminal, and its user has nothing against colours
+ * (https://no-color.org). */
+bool sl_wants_color(void);
 
 /* Where this user's caches lie: $XDG_CACHE_HOME, else ~/.cache; moved to the
  * caller. NULL where neither is known. */
@@ -85,6 +90,10 @@ char *sl_cache_folder(void);
 void sl_stop_block(sigset_t *set);
 bool sl_stop_came(void *set);
 void sl_stop_unblock(const sigset_t *set);
+
+/* The one argument that is no option: a second is a usage error. Returns 0. */
+error_t sl_opt_argument(struct argp_state *state, const char **to,
+                        const char *what, const char *arg);
 
 /* Number options: whole text, range checked; on a bad value prints a usage
  * error through argp_error (exit 2). name is the option's. */

@@ -148,7 +148,7 @@ verdict a_budget_that_cannot_work_is_refused
 if env --block-signal=TERM true 2>/dev/null; then
     env --block-signal=TERM sh -c 'kill -TERM $$; exec "$@"' sh \
         "$SLUICE" convert --quant f16 -o model.gguf demo >out 2>err
-    [ $? -eq 1 ] && wrong= || wrong="exit $?"
+    [ $? -eq 130 ] && wrong= || wrong="exit $?"
     says stopped model.gguf.partial --resume
     leaves model.gguf.partial model.gguf.partial.journal
     verdict a_signal_leaves_what_can_be_resumed

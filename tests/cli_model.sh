@@ -125,15 +125,35 @@ has err 'no model file'
 verdict 'inspect without a file is wrong usage'
 
 run 2 verify m.gguf bad.gguf
-has err 'one file at a time'
+has err 'one model file at a time'
 verdict 'two files are wrong usage'
 
-for command in inspect 'inspect --json' 'verify -q --json'; do
+for args in --no-such-option '--json=yes m.gguf' 'm.gguf m.gguf'; do
+    # shellcheck disable=SC2086 # words on purpose
+    run 2 verify $args
+    has err 'sluice verify: '
+    one_line
+    verdict "verify $args is one line"
+done
+
+run 0 generate --help
+has out 'Usage: sluice generate'
+has out '--usage'
+[ ! -s err ] || wrong="$wrong
+it said something"
+verdict 'a command shows its options'
+
+for command in inspect 'inspect --json' 'verify -q --json' 'generate --help' \
+    'plan --usage'; do
     if [ ! -w /dev/full ]; then
         break
     fi
+    case $command in
+    *--help | *--usage) file= ;;
+    *) file=m.gguf ;;
+    esac
     # shellcheck disable=SC2086 # words on purpose
-    "$SLUICE" $command m.gguf >/dev/full 2>err
+    "$SLUICE" $command $file >/dev/full 2>err
     rc=$?
     wrong=''
     [ $rc = 1 ] || wrong="exit code $rc, not 1"
