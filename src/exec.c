@@ -332,12 +332,41 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
     return 0;
 }
 
+/* The one engine that keeps caches of its own. */
+static struct sl_exec_engine *keeper_of(const struct sl_exec *x)
+{
+    struct sl_exec_engine *e = NULL;
+
+    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+        if (x->c.engines[i] != NULL && x->c.engines[i]->ops->get_plane != NULL)
+            e = x->c.engines[i];
+    }
+    return e;
+}
+
+static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                     void *to, struct sl_error *err)
+{
+    struct sl_exec_engine *e = keeper_of(arg);
+
+    return e->ops->get_plane(e, layer, page, value, to, err);
+}
+
+static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                     const void *from, struct sl_error *err)
+{
+    struct sl_exec_engine *e = keeper_of(arg);
+
+    return e->ops->put_plane(e, layer, page, value, from, err);
+}
+
 int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
                    struct sl_error *err)
 {
     const struct sl_modelfile *mf = config->mf;
     struct sl_exec *x = calloc(1, sizeof *x);
     struct sl_carver carver = {NULL, 0};
+    struct sl_kv_keeper keeper = {copy_page, get_plane, put_plane, x};
     bool own_x;
 
     if (x == NULL)
@@ -366,7 +395,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     carver.base = x->buffers.base;
     carve_all(x, &carver, mf, config->pass_positions, config->pass_logits,
               own_x);
-    sl_kv_on_copy(config->kv, copy_page, x);
+    sl_kv_set_keeper(config->kv, &keeper);
     *out = x;
     return 0;
 }
@@ -375,7 +404,7 @@ void sl_exec_destroy(struct sl_exec *x)
 {
     if (x == NULL)
         return;
-    sl_kv_on_copy(x->c.kv, NULL, NULL);
+    sl_kv_set_keeper(x->c.kv, NULL);
     sl_region_fini(&x->buffers);
     free(x);
 }

@@ -259,6 +259,8 @@ static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
     return g->marks != NULL ? trace_pass(g, err) : 0;
 }
 
+/* --- the cache ----------------------------------------------------------- */
+
 static int gpu_copy_page(struct sl_exec_engine *e, uint32_t to, uint32_t from,
                          struct sl_error *err)
 {
@@ -278,6 +280,46 @@ static int gpu_copy_page(struct sl_exec_engine *e, uint32_t to, uint32_t from,
     return 0;
 }
 
+static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
+                          unsigned value)
+{
+    size_t plane = 2 * (size_t)g->kv_place[layer] + value;
+
+    return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
+}
+
+static int gpu_get_plane(struct sl_exec_engine *e, uint32_t layer,
+                         uint32_t page, unsigned value, void *to,
+                         struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+    size_t bytes = g->page_values * sizeof *g->kv;
+
+    if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->bounce,
+                            plane_at(g, layer, page, value), bytes, err) != 0 ||
+        sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err) != 0)
+        return -1;
+    memcpy(to, g->bounce, bytes);
+    return 0;
+}
+
+static int gpu_put_plane(struct sl_exec_engine *e, uint32_t layer,
+                         uint32_t page, unsigned value, const void *from,
+                         struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_device *dev = g->c.device;
+    size_t bytes = g->page_values * sizeof *g->kv;
+
+    memcpy(g->bounce, from, bytes);
+    if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE,
+                          plane_at(g, layer, page, value), g->bounce, bytes,
+                          err) != 0)
+        return -1;
+    return sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
+}
+
 const struct sl_engine_ops sl_gpu_ops = {
     .name = "cuda",
     .host_x = gpu_host_x,
@@ -288,5 +330,7 @@ const struct sl_engine_ops sl_gpu_ops = {
     .run = gpu_run,
     .end = gpu_end,
     .copy_page = gpu_copy_page,
+    .get_plane = gpu_get_plane,
+    .put_plane = gpu_put_plane,
     .destroy = sl_gpu_destroy,
 };

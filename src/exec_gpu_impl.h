@@ -66,7 +66,7 @@ struct sl_gpu {
     bool pinned;
     uint8_t *host_tables;
     float *host_x; /* (n, hidden): x where it crosses */
-    float *bounce; /* (bounce_rows, vocab) logits */
+    float *bounce; /* (bounce_rows, vocab) logits, or a page's keys */
     uint32_t bounce_rows;
     struct sl_cuda_item *items; /* (pass_items) */
     struct sl_gpu_back back;

@@ -100,8 +100,9 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
     g->host_tables = sl_carve(c, tables_bytes(s), 1);
     g->host_x = sl_carve(c, (uint64_t)s->pass_positions * hp->hidden,
                          sizeof *g->host_x);
-    g->bounce =
-        sl_carve(c, (uint64_t)bounce_rows(s) * hp->vocab, sizeof *g->bounce);
+    g->bounce = sl_carve(
+        c, most((uint64_t)bounce_rows(s) * hp->vocab, page_values(s) / 2),
+        sizeof *g->bounce);
     g->items = sl_carve(c, s->pass_items, sizeof *g->items);
     if (s->write_back) {
         uint64_t values = back_pages(s) * page_values(s);

@@ -24,8 +24,7 @@ struct sl_kv {
     uint32_t n_free;
     struct sequence *seqs;
     uint32_t *place; /* (n_layers) of those that lie here: how many before */
-    sl_kv_copy_fn *copy;
-    void *copy_arg;
+    struct sl_kv_keeper keeper;
 };
 
 const char *const sl_kv_kind_names[] = {
@@ -40,17 +39,27 @@ static uint32_t pages_of(uint32_t tokens)
     return (uint32_t)sl_div_up(tokens, SL_KV_PAGE_LEN);
 }
 
+static bool is_here(const struct sl_kv_config *c, uint32_t layer)
+{
+    return c->elsewhere == NULL || !c->elsewhere[layer];
+}
+
 static uint32_t layers_here(const struct sl_kv_config *c)
 {
     uint32_t n = 0;
 
     for (uint32_t l = 0; l < c->n_layers; l++)
-        n += c->elsewhere == NULL || !c->elsewhere[l];
+        n += is_here(c, l);
     return n;
 }
 
+enum sl_kv_kind sl_kv_layer_kind(const struct sl_kv_config *c, uint32_t layer)
+{
+    return is_here(c, layer) ? c->kind : SL_KV_F16;
+}
+
 /* Of one position's values of a head, without their scale. */
-static uint64_t row_bytes(const struct sl_kv_config *c)
+static uint64_t row_bytes(const struct sl_kv_config *c, enum sl_kv_kind kind)
 {
     static const uint8_t value_bytes[] = {
         [SL_KV_F32] = 4,
@@ -58,28 +67,28 @@ static uint64_t row_bytes(const struct sl_kv_config *c)
         [SL_KV_INT8] = 1,
     };
 
-    return (uint64_t)c->head_dim * value_bytes[c->kind];
+    return (uint64_t)c->head_dim * value_bytes[kind];
 }
 
-static uint64_t scale_bytes(const struct sl_kv_config *c)
+static uint64_t scale_bytes(enum sl_kv_kind kind)
 {
-    return c->kind == SL_KV_INT8 ? sizeof(struct sl_kv_scale) : 0;
+    return kind == SL_KV_INT8 ? sizeof(struct sl_kv_scale) : 0;
 }
 
 /* Of one head's keys in one page. */
-static uint64_t head_bytes(const struct sl_kv_config *c)
+static uint64_t head_bytes(const struct sl_kv_config *c, enum sl_kv_kind kind)
 {
-    return SL_KV_PAGE_LEN * (row_bytes(c) + scale_bytes(c));
+    return SL_KV_PAGE_LEN * (row_bytes(c, kind) + scale_bytes(kind));
 }
 
-uint64_t sl_kv_plane_bytes(const struct sl_kv_config *c)
+uint64_t sl_kv_plane_bytes(const struct sl_kv_config *c, enum sl_kv_kind kind)
 {
-    return c->n_heads * head_bytes(c);
+    return c->n_heads * head_bytes(c, kind);
 }
 
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 {
-    return 2ull * layers_here(c) * sl_kv_plane_bytes(c);
+    return 2ull * layers_here(c) * sl_kv_plane_bytes(c, c->kind);
 }
 
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
@@ -123,7 +132,7 @@ static int create_lists(struct sl_kv *kv)
         return -1;
     for (uint32_t l = 0, n = 0; l < c->n_layers; l++) {
         kv->place[l] = n;
-        n += c->elsewhere == NULL || !c->elsewhere[l];
+        n += is_here(c, l);
     }
     for (uint32_t i = 0; i < c->n_sequences; i++) {
         kv->seqs[i].pages = sl_zalloc_array(room, sizeof(uint32_t));
@@ -145,7 +154,7 @@ int sl_kv_create(struct sl_kv **out, const struct sl_kv_config *config,
     if (kv == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
     kv->config = *config;
-    kv->head_bytes = head_bytes(config);
+    kv->head_bytes = head_bytes(config, config->kind);
     if (create_lists(kv) != 0) {
         sl_kv_destroy(kv);
         return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
@@ -246,26 +255,25 @@ static uint32_t take_page(struct sl_kv *kv)
     return page;
 }
 
-void sl_kv_on_copy(struct sl_kv *kv, sl_kv_copy_fn *copy, void *arg)
+void sl_kv_set_keeper(struct sl_kv *kv, const struct sl_kv_keeper *keeper)
 {
-    kv->copy = copy;
-    kv->copy_arg = arg;
+    kv->keeper = keeper != NULL ? *keeper : (struct sl_kv_keeper){0};
 }
 
 static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
                      struct sl_error *err)
 {
-    const bool *elsewhere = kv->config.elsewhere;
+    const struct sl_kv_keeper *keeper = &kv->keeper;
     uint64_t bytes = kv->head_bytes * kv->config.n_heads;
 
     for (uint32_t l = 0; l < kv->config.n_layers; l++) {
-        if (elsewhere != NULL && elsewhere[l])
+        if (!is_here(&kv->config, l))
             continue;
         for (unsigned value = 0; value < 2; value++)
             memcpy(sl_kv_at(kv, l, to, 0, value),
                    sl_kv_at(kv, l, from, 0, value), bytes);
     }
-    return kv->copy != NULL ? kv->copy(kv->copy_arg, to, from, err) : 0;
+    return keeper->copy != NULL ? keeper->copy(keeper->arg, to, from, err) : 0;
 }
 
 int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
@@ -320,22 +328,38 @@ void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
     return kv->region.base + (at + head) * kv->head_bytes;
 }
 
-void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
-                     unsigned value, uint32_t n_used, void *to)
+int sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+                    unsigned value, uint32_t n_used, void *to,
+                    struct sl_error *err)
 {
     const struct sl_kv_config *c = &kv->config;
-    size_t rows = (size_t)row_bytes(c), scales = (size_t)scale_bytes(c);
+    enum sl_kv_kind kind = sl_kv_layer_kind(c, layer);
+    size_t rows = (size_t)row_bytes(c, kind), scales = scale_bytes(kind);
+    size_t head = (size_t)head_bytes(c, kind), behind = SL_KV_PAGE_LEN * rows;
     uint32_t n = n_used < SL_KV_PAGE_LEN ? n_used : SL_KV_PAGE_LEN;
+    uint32_t none = SL_KV_PAGE_LEN - n;
 
-    memset(to, 0, (size_t)sl_kv_plane_bytes(c));
+    if (is_here(c, layer))
+        memcpy(to, sl_kv_at(kv, layer, page, 0, value), c->n_heads * head);
+    else if (kv->keeper.get(kv->keeper.arg, layer, page, value, to, err) != 0)
+        return -1;
     for (uint32_t h = 0; h < c->n_heads; h++) {
-        const uint8_t *from = sl_kv_at(kv, layer, page, h, value);
-        uint8_t *at = (uint8_t *)to + h * kv->head_bytes;
-        size_t behind = SL_KV_PAGE_LEN * rows;
+        uint8_t *at = (uint8_t *)to + h * head;
 
-        memcpy(at, from, n * rows);
-        memcpy(at + behind, from + behind, n * scales);
+        memset(at + n * rows, 0, none * rows);
+        memset(at + behind + n * scales, 0, none * scales);
     }
+    return 0;
+}
+
+int sl_kv_plane_put(struct sl_kv *kv, uint32_t layer, uint32_t page,
+                    unsigned value, const void *from, struct sl_error *err)
+{
+    if (!is_here(&kv->config, layer))
+        return kv->keeper.put(kv->keeper.arg, layer, page, value, from, err);
+    memcpy(sl_kv_at(kv, layer, page, 0, value), from,
+           kv->head_bytes * kv->config.n_heads);
+    return 0;
 }
 
 void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,

@@ -47,9 +47,13 @@ extern const char *const sl_kv_kind_names[];
  * its lists. */
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *config);
 uint64_t sl_kv_bytes(const struct sl_kv_config *config);
+/* How a layer's keys and values are kept: elsewhere it is FP16. */
+enum sl_kv_kind sl_kv_layer_kind(const struct sl_kv_config *config,
+                                 uint32_t layer);
 /* Bytes of a plane: the keys, or the values, of all heads of one page and
  * layer, which lie one after another. */
-uint64_t sl_kv_plane_bytes(const struct sl_kv_config *config);
+uint64_t sl_kv_plane_bytes(const struct sl_kv_config *config,
+                           enum sl_kv_kind kind);
 /* Pages that n_sequences sequences of max_tokens need when they share their
  * first shared_tokens. */
 uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
@@ -60,11 +64,20 @@ int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
                  struct sl_error *err);
 void sl_kv_destroy(struct sl_kv *kv);
 
-/* Page `to` becomes what page `from` is, in all layers that lie elsewhere. */
-typedef int sl_kv_copy_fn(void *arg, uint32_t to, uint32_t from,
-                          struct sl_error *err);
-/* Whom to tell; arg is borrowed until the cache ends or another is set. */
-void sl_kv_on_copy(struct sl_kv *kv, sl_kv_copy_fn *copy, void *arg);
+/* Who keeps the layers that lie elsewhere. */
+struct sl_kv_keeper {
+    /* Page `to` becomes what page `from` is, in all those layers. */
+    int (*copy)(void *arg, uint32_t to, uint32_t from, struct sl_error *err);
+    /* A plane (heads, SL_KV_PAGE_LEN, head_dim) f16 to and from host memory;
+     * the copy is done on return. */
+    int (*get)(void *arg, uint32_t layer, uint32_t page, unsigned value,
+               void *to, struct sl_error *err);
+    int (*put)(void *arg, uint32_t layer, uint32_t page, unsigned value,
+               const void *from, struct sl_error *err);
+    void *arg; /* borrowed until the cache ends or another is set */
+};
+/* NULL: nobody does. */
+void sl_kv_set_keeper(struct sl_kv *kv, const struct sl_kv_keeper *keeper);
 
 /* Errors: SL_ERR_BUDGET when n_sequences are alive already. */
 int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err);
@@ -90,9 +103,13 @@ const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value);
 /* Copies a plane whose first n_used positions (or all) hold something, with
- * zeros for the others. */
-void sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
-                     unsigned value, uint32_t n_used, void *to);
+ * zeros for the others. Errors: its keeper's. */
+int sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
+                    unsigned value, uint32_t n_used, void *to,
+                    struct sl_error *err);
+/* The other way. */
+int sl_kv_plane_put(struct sl_kv *kv, uint32_t layer, uint32_t page,
+                    unsigned value, const void *from, struct sl_error *err);
 /* Puts a row (head_dim) into position `at` of such keys or values. Threads may
  * store different rows at the same time. */
 void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,

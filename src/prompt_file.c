@@ -23,10 +23,10 @@
  *   16  u64 model's checksum     24  u64 its bytes
  *   32  u32 layers, heads, values a head, vocabulary
  *   48  u32 ids, context, rows of logits, flags
- *   64  program's version, 16    80  kernels, 16 */
+ *   64  program's version, 16    80  kernels, 16    96  u64 engines */
 enum {
-    FILE_VERSION = 1,
-    FIXED_BYTES = 96,
+    FILE_VERSION = 2,
+    FIXED_BYTES = 104,
     FLAG_INT8 = 1,   /* activations */
     FLAG_BLOCKS = 2, /* second positions */
 };
@@ -37,7 +37,6 @@ enum { BLOCK_HEADER = 16 };
 struct sl_prompt_file {
     struct sl_prompt_file_config c;
     size_t block_bytes; /* the most of one */
-    unsigned planes;    /* of the cache */
     struct sl_region buffers;
     uint8_t *key, *found;           /* (key room) */
     uint8_t *raw, *packed, *planed; /* one block: as it is, kept, by planes */
@@ -52,7 +51,10 @@ static uint64_t key_room(uint32_t max_tokens)
 static void carve_all(struct sl_prompt_file *f, struct sl_carver *c,
                       const struct sl_kv_config *kv)
 {
-    size_t block = (size_t)sl_kv_plane_bytes(kv);
+    /* Layers that lie elsewhere are FP16; they may yet be chosen. */
+    size_t here = (size_t)sl_kv_plane_bytes(kv, kv->kind);
+    size_t there = (size_t)sl_kv_plane_bytes(kv, SL_KV_F16);
+    size_t block = here > there ? here : there;
 
     f->key = sl_carve(c, 1, key_room(kv->max_tokens));
     f->found = sl_carve(c, 1, key_room(kv->max_tokens));
@@ -82,9 +84,6 @@ int sl_prompt_file_create(struct sl_prompt_file **out,
     if (f == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
     f->c = *config;
-    f->planes = config->kv_config->kind == SL_KV_F32   ? 4
-                : config->kv_config->kind == SL_KV_F16 ? 2
-                                                       : 1;
     carve_all(f, &counter, config->kv_config);
     if (sl_region_init(&f->buffers, counter.used, "the prompt cache", err) !=
         0) {
@@ -141,6 +140,7 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
         sl_store_u32(k + 32 + 4 * i, numbers[i]);
     snprintf((char *)k + 64, 16, "%s", PACKAGE_VERSION);
     snprintf((char *)k + 80, 16, "%s", f->c.isa);
+    sl_store_u64(k + 96, f->c.engines);
     end = put_ids(k + FIXED_BYTES, item->ids, item->n);
     end = put_ids(end, item->positions, item->n);
     if (item->blocks != NULL)
@@ -258,6 +258,16 @@ static int read_block(struct stream *s, size_t n, unsigned planes,
     return 0;
 }
 
+/* A plane of a layer's keys or values: its bytes, and those of a value. */
+static size_t plane_of(const struct sl_prompt_file *f, uint32_t layer,
+                       unsigned *value_bytes)
+{
+    enum sl_kv_kind kind = sl_kv_layer_kind(f->c.kv_config, layer);
+
+    *value_bytes = kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1;
+    return (size_t)sl_kv_plane_bytes(f->c.kv_config, kind);
+}
+
 /* --- load ------------------------------------------------------------------
  */
 
@@ -283,16 +293,19 @@ static int load_logits(struct stream *s, const struct sl_lm_item *item,
 static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
 {
     struct sl_prompt_file *f = s->f;
+    unsigned value_bytes;
     uint32_t n_pages;
     const uint32_t *pages = sl_kv_pages(f->c.kv, seq, &n_pages);
 
     for (uint32_t p = 0; p < n_pages; p++) {
         for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
             for (unsigned value = 0; value < 2; value++) {
-                if (read_block(s, f->block_bytes, f->planes, err) != 0)
+                size_t bytes = plane_of(f, l, &value_bytes);
+
+                if (read_block(s, bytes, value_bytes, err) != 0 ||
+                    sl_kv_plane_put(f->c.kv, l, pages[p], value, f->raw, err) !=
+                        0)
                     return -1;
-                memcpy(sl_kv_at(f->c.kv, l, pages[p], 0, value), f->raw,
-                       f->block_bytes);
             }
         }
     }
@@ -355,6 +368,7 @@ static int save_pages(struct stream *s, const struct sl_lm_item *item,
                       struct sl_error *err)
 {
     struct sl_prompt_file *f = s->f;
+    unsigned value_bytes;
     uint32_t n_pages;
     const uint32_t *pages = sl_kv_pages(f->c.kv, item->seq, &n_pages);
 
@@ -363,8 +377,11 @@ static int save_pages(struct stream *s, const struct sl_lm_item *item,
 
         for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
             for (unsigned value = 0; value < 2; value++) {
-                sl_kv_plane_get(f->c.kv, l, pages[p], value, used, f->raw);
-                if (write_block(s, f->raw, f->block_bytes, f->planes, err) != 0)
+                size_t bytes = plane_of(f, l, &value_bytes);
+
+                if (sl_kv_plane_get(f->c.kv, l, pages[p], value, used, f->raw,
+                                    err) != 0 ||
+                    write_block(s, f->raw, bytes, value_bytes, err) != 0)
                     return -1;
             }
         }

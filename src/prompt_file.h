@@ -26,6 +26,8 @@ struct sl_prompt_file_config { /* all borrowed */
     const char *isa;      /* of the kernels */
     uint32_t vocab;
     bool int8_activations;
+    /* Differs where engines compute other stages; 0: the CPU does all. */
+    uint64_t engines;
 };
 
 struct sl_prompt_file;

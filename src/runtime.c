@@ -121,6 +121,28 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
     return sl_runtime_start_gpu(rt, err);
 }
 
+/* What the engines compute, stage by stage and however they are cut: a GPU
+ * rounds otherwise than a CPU. FNV-1's steps. */
+static uint64_t engines_sum(const struct sl_runtime *rt)
+{
+    uint64_t sum = rt->plan.prefill_from;
+    uint32_t stage = UINT32_MAX;
+
+    if (!rt->plan.gpu)
+        return 0;
+    for (size_t slab = 0; slab < rt->plan.n_slabs; slab++) {
+        const struct sl_part *p = &rt->cut.parts[rt->cut.first_part[slab]];
+        uint32_t of = (uint32_t)rt->mf.matrices[p->matrix].spec.stage;
+
+        if (of == stage)
+            continue;
+        stage = of;
+        for (int phase = 0; phase < SL_PHASE_COUNT; phase++)
+            sum = sum * 0x100000001b3u ^ rt->plan.engine[phase][slab];
+    }
+    return sum;
+}
+
 static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_prompt_file_config config = {
@@ -131,17 +153,11 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
         .isa = rt->kernels.isa,
         .vocab = rt->mf.hp.vocab,
         .int8_activations = rt->int8,
+        .engines = engines_sum(rt),
     };
 
     if (config.path == NULL)
         return 0;
-    if (rt->kv_config.elsewhere != NULL && rt->shape.n_layers_here > 0) {
-        sl_log(rt->config.log, SL_LOG_WARN,
-               "--prompt-cache: keys and values of %u layers lie on the GPU; "
-               "the prompt is neither kept nor taken from %s",
-               rt->shape.n_layers_here, config.path);
-        return 0;
-    }
     if (sl_model_meta_sum(rt->mf.gguf, &config.model_sum, err) != 0)
         return -1;
     return sl_prompt_cache_create(&rt->prompt_cache, sl_exec_lm(rt->exec),

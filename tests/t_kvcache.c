@@ -195,6 +195,7 @@ static int note_copy(void *arg, uint32_t to, uint32_t from,
 static void layers_may_lie_elsewhere(void **state)
 {
     static const bool elsewhere[] = {false, true, false};
+    struct sl_kv_keeper keeper = {.copy = note_copy};
     struct sl_kv_config config = small;
     uint64_t bytes;
     struct copies copies = {0};
@@ -207,7 +208,8 @@ static void layers_may_lie_elsewhere(void **state)
     config.elsewhere = elsewhere;
     assert_true(sl_kv_page_bytes(&config) == bytes / 3 * 2);
     kv = make(&config);
-    sl_kv_on_copy(kv, note_copy, &copies);
+    keeper.arg = &copies;
+    sl_kv_set_keeper(kv, &keeper);
     assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
     assert_ok(sl_kv_extend(kv, a, 5, &err), &err);
     *cell(kv, 0, a, 4, 2, 1) = 1;
@@ -229,6 +231,84 @@ static void layers_may_lie_elsewhere(void **state)
     /* The page that the failed copy had taken came back. */
     assert_ok(sl_kv_extend(kv, b, 34, &err), &err);
     assert_ok(sl_kv_extend(kv, a, 35, &err), &err);
+    sl_kv_destroy(kv);
+}
+
+struct plane {
+    uint32_t layer, page;
+    unsigned value;
+    uint16_t values[1024];
+    size_t bytes;
+};
+
+static int fetch(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                 void *to, struct sl_error *err)
+{
+    const struct plane *p = arg;
+
+    if (layer != p->layer || page != p->page || value != p->value)
+        return sl_fail(err, SL_ERR_INTERNAL, "not this plane");
+    memcpy(to, p->values, p->bytes);
+    return 0;
+}
+
+static int keep(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                const void *from, struct sl_error *err)
+{
+    struct plane *p = arg;
+
+    p->layer = layer;
+    p->page = page;
+    p->value = value;
+    memcpy(p->values, from, p->bytes);
+    return 0;
+}
+
+/* Of a layer that lies elsewhere too, in FP16 whatever the others are; what
+ * no position has written yet is zero. */
+static void planes_are_taken_out_and_put_back(void **state)
+{
+    static const bool elsewhere[] = {false, true};
+    struct plane there = {0};
+    struct sl_kv_config config = small;
+    struct sl_kv_keeper keeper = {NULL, fetch, keep, &there};
+    uint8_t *plane, *again;
+    struct sl_error err;
+    struct sl_kv *kv;
+    size_t row, head;
+
+    config.n_layers = 2;
+    config.elsewhere = elsewhere;
+    kv = make(&config);
+    sl_kv_set_keeper(kv, &keeper);
+    assert_int_equal(sl_kv_layer_kind(&config, 0), config.kind);
+    assert_int_equal(sl_kv_layer_kind(&config, 1), SL_KV_F16);
+    there.bytes = sl_kv_plane_bytes(&config, SL_KV_F16);
+    assert_true(there.bytes <= sizeof there.values);
+    row = config.head_dim * sizeof(uint16_t);
+    head = SL_KV_PAGE_LEN * row;
+    plane = malloc(there.bytes);
+    memset(plane, 7, there.bytes);
+    assert_ok(sl_kv_plane_put(kv, 1, 3, 1, plane, &err), &err);
+    assert_int_equal(sl_kv_plane_get(kv, 1, 2, 1, 5, plane, &err), -1);
+    assert_ok(sl_kv_plane_get(kv, 1, 3, 1, 5, plane, &err), &err);
+    for (uint32_t h = 0; h < config.n_heads; h++) {
+        for (size_t i = 0; i < head; i++)
+            assert_int_equal(plane[h * head + i], i < 5 * row ? 7 : 0);
+    }
+    free(plane);
+
+    there.bytes = sl_kv_plane_bytes(&config, config.kind);
+    plane = malloc(there.bytes);
+    again = malloc(there.bytes);
+    for (size_t i = 0; i < there.bytes; i++)
+        plane[i] = (uint8_t)(i * 5);
+    assert_ok(sl_kv_plane_put(kv, 0, 2, 0, plane, &err), &err);
+    assert_ok(sl_kv_plane_get(kv, 0, 2, 0, 99, again, &err), &err);
+    assert_memory_equal(plane, again, there.bytes);
+    assert_memory_equal(plane, sl_kv_at(kv, 0, 2, 0, 0), there.bytes);
+    free(plane);
+    free(again);
     sl_kv_destroy(kv);
 }
 
@@ -281,6 +361,7 @@ int main(void)
         cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
         cmocka_unit_test(planned_pages_are_enough_for_any_beam_search),
         cmocka_unit_test(layers_may_lie_elsewhere),
+        cmocka_unit_test(planes_are_taken_out_and_put_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
