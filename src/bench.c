@@ -229,12 +229,11 @@ static void judge(const struct state *s, struct turn *t,
 {
     double *f = &t->figure[FIRST_PHASE + phase * A_PHASE];
     uint32_t n = s->run->batch;
-    struct sl_rates rates = {
-        .disk_bps = (before[DISK_BPS] + after[DISK_BPS]) / 2,
-        .dram_bps = (before[DRAM_BPS] + after[DRAM_BPS]) / 2,
-        .ops_per_s = (before[OPS_PER_S] + after[OPS_PER_S]) / 2,
-    };
+    struct sl_rates rates = *sl_runtime_rates(s->rt); /* the GPU's */
 
+    rates.disk_bps = (before[DISK_BPS] + after[DISK_BPS]) / 2;
+    rates.dram_bps = (before[DRAM_BPS] + after[DRAM_BPS]) / 2;
+    rates.ops_per_s = (before[OPS_PER_S] + after[OPS_PER_S]) / 2;
     if (phase == SL_BENCH_PREFILL)
         n *= s->run->prompt;
     f[EFFICIENCY] =
@@ -323,6 +322,8 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
                   struct sl_error *err)
 {
     const struct sl_plan *plan = sl_runtime_plan_made(s->rt);
+    const char *why;
+    const struct sl_device_info *device = sl_runtime_device(s->rt, &why);
     double *v = sl_alloc_array(s->run->repeat, sizeof *v), compute_s;
     struct sl_run_stats stats;
 
@@ -332,6 +333,12 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     sl_runtime_stats(s->rt, &stats);
     r->run.threads = sl_pool_threads(sl_runtime_pool(s->rt));
     r->memory = *sl_runtime_memory(s->rt);
+    snprintf(r->no_device, sizeof r->no_device, "%s", why);
+    if (device != NULL) {
+        snprintf(r->device, sizeof r->device, "%s", device->name);
+        r->vram = *sl_runtime_vram(s->rt);
+    }
+    r->rates = *sl_runtime_rates(s->rt);
     r->streamed_bytes = plan->streamed_bytes;
     r->resident_bytes = plan->resident_bytes;
     r->io = stats.stream.io_name;
@@ -427,6 +434,7 @@ static int start(struct state *s, struct sl_error *err)
 
     config.ram_bytes = run->ram_bytes;
     config.threads = run->threads;
+    config.vram_bytes = run->vram_bytes;
     if (sl_runtime_open(&s->rt, &config, err) != 0)
         return -1;
     most = sl_runtime_modelfile(s->rt)->hp.max_positions;

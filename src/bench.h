@@ -20,12 +20,13 @@
 #include "src/runtime.h"
 
 struct sl_bench_run {
-    uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
-    uint32_t prompt;    /* positions of each sequence */
-    uint32_t gen;       /* tokens decoded in a turn */
-    uint32_t batch;     /* sequences in a pass */
-    unsigned threads;   /* 0: one per CPU */
-    uint32_t repeat;    /* turns, after one to warm up */
+    uint64_t ram_bytes;  /* or SL_RAM_AUTO, SL_RAM_LEAST */
+    uint64_t vram_bytes; /* or SL_VRAM_AUTO */
+    uint32_t prompt;     /* positions of each sequence */
+    uint32_t gen;        /* tokens decoded in a turn */
+    uint32_t batch;      /* sequences in a pass */
+    unsigned threads;    /* 0: one per CPU */
+    uint32_t repeat;     /* turns, after one to warm up */
 };
 
 enum sl_bench_phase { SL_BENCH_PREFILL, SL_BENCH_DECODE, SL_BENCH_PHASES };
@@ -48,8 +49,11 @@ struct sl_bench_phase_result {
 };
 
 struct sl_bench_result {
-    struct sl_bench_run run; /* threads and repeat as they were */
-    struct sl_memory memory; /* budget and what became of it */
+    struct sl_bench_run run;     /* threads and repeat as they were */
+    struct sl_memory memory;     /* budget and what became of it */
+    char device[SL_DEVICE_NAME]; /* the GPU in use, or "" */
+    struct sl_vram vram;         /* of it */
+    char no_device[480];         /* why none is in use, or "" */
     uint64_t streamed_bytes, resident_bytes;
     double first_token_s;       /* from opening the file, nothing in memory */
     double first_token_floor_s; /* all weights read once, and the pass */
@@ -61,7 +65,8 @@ struct sl_bench_result {
 
 struct sl_bench;
 
-/* config is copied; its ram_bytes and threads are those of the runs. Errors:
+/* config is copied; its ram_bytes, vram_bytes and threads are those of the
+ * runs. Errors:
  * SL_ERR_NOMEM. */
 int sl_bench_create(struct sl_bench **b, const struct sl_runtime_config *config,
                     struct sl_error *err);

@@ -53,6 +53,23 @@ static void print_phase(FILE *f, const struct sl_bench_result *r,
             sl_limit_name(p->floor.limit), p->efficiency.median);
 }
 
+static void print_device(FILE *f, const struct sl_bench_result *r)
+{
+    char used[SL_SIZE_TEXT], budget[SL_SIZE_TEXT], weights[SL_SIZE_TEXT];
+
+    if (r->no_device[0] != '\0')
+        fprintf(f, "        no GPU is used: %s\n", r->no_device);
+    if (r->device[0] == '\0')
+        return;
+    fprintf(f,
+            "        %s: %s of a budget of %s, %s of it weights; copies to it "
+            "%.1f GB/s\n",
+            r->device, sl_size_format(used, r->vram.total),
+            sl_size_format(budget, r->vram.budget),
+            sl_size_format(weights, r->vram.residents),
+            r->rates.pcie_bps * 1e-9);
+}
+
 void sl_bench_print(FILE *f, const struct sl_bench_result *r)
 {
     char resident[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
@@ -67,6 +84,7 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
             r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
             r->rates.ops_per_s * 1e-9, r->first_token_s,
             r->first_token_floor_s);
+    print_device(f, r);
 }
 
 static int add(json_t *to, json_t *part)
@@ -104,6 +122,22 @@ static json_t *run_json(const struct sl_bench_result *r,
         (json_int_t)r->resident_bytes, "streamed_bytes",
         (json_int_t)r->streamed_bytes, "isa", r->isa, "activations",
         r->int8 ? "int8" : "f32", "io", r->io != NULL ? r->io : "none");
+}
+
+static json_t *device_json(const struct sl_bench_result *r,
+                           enum sl_bench_phase phase)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+
+    if (r->device[0] == '\0')
+        return json_pack("{s:n, s:i}", "device", "vram_bytes", 0);
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:f}", "device", r->device,
+                     "vram_bytes", (json_int_t)r->vram.budget,
+                     "vram_used_bytes", (json_int_t)r->vram.total,
+                     "vram_resident_bytes", (json_int_t)r->vram.residents,
+                     "floor_pcie_seconds", p->floor.pcie_s, "floor_gpu_seconds",
+                     p->floor.gpu_s, "measured_copy_bytes_per_s",
+                     r->rates.pcie_bps);
 }
 
 static json_t *figures_json(const struct sl_bench_result *r,
@@ -160,6 +194,7 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
     if (line == NULL)
         return -1;
     if (add(line, run_json(r, phase)) != 0 ||
+        add(line, device_json(r, phase)) != 0 ||
         add(line, figures_json(r, phase)) != 0 ||
         add(line, spread_json("seconds_per_pass", &p->seconds)) != 0 ||
         add(line, spread_json("efficiency", &p->efficiency)) != 0 ||

@@ -20,7 +20,7 @@ struct list {
 
 struct options {
     struct sl_runtime_config run;
-    struct list ram, prompt, batch, threads;
+    struct list ram, vram, prompt, batch, threads;
     uint32_t gen, repeat;
     bool json;
     const char *plot;
@@ -28,6 +28,9 @@ struct options {
 
 enum {
     OPT_RAM = 0x100,
+    OPT_VRAM,
+    OPT_DEVICE,
+    OPT_ENGINE,
     OPT_PROMPT,
     OPT_GEN,
     OPT_BATCH,
@@ -50,6 +53,10 @@ static const struct argp_option options[] = {
      "Budgets: bytes as in generate, N% of the file, 'least', 'auto' (default: "
      "auto)",
      0},
+    {"vram", OPT_VRAM, "LIST", 0,
+     "Budgets of a GPU's memory: bytes as in generate, or 'auto' (default: "
+     "auto)",
+     0},
     {"prompt", OPT_PROMPT, "LIST", 0, "Positions of a prompt (default: 128)",
      0},
     {"gen", OPT_GEN, "N", 0,
@@ -61,6 +68,12 @@ static const struct argp_option options[] = {
     {"repeat", OPT_REPEAT, "N", 0,
      "Turns that are counted, after one to warm up (default: 5)", 0},
     {0, 0, 0, 0, "How:", 2},
+    {"device", OPT_DEVICE, "NAME", 0,
+     "auto, cpu, cuda or cuda:N: which GPU is used, if any (default: auto)", 0},
+    {"engine", OPT_ENGINE, "NAME", 0,
+     "auto, gpu or cpu: let the plan divide the work, or compute everything "
+     "on one",
+     0},
     {"numa", OPT_NUMA, "KIND", 0,
      "auto or off: whether threads and weights keep to their nodes", 0},
     {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32 or int8", 0},
@@ -97,7 +110,7 @@ static void parse_ram(struct argp_state *state, struct list *l,
     l->v[l->n] = sl_opt_u64(state, "ram", number, 1, 1000);
 }
 
-/* Values between commas; max 0: sizes of RAM. */
+/* Values between commas; max 0: sizes of memory. */
 static void parse_list(struct argp_state *state, struct list *l,
                        const char *name, const char *arg, uint64_t max)
 {
@@ -109,7 +122,9 @@ static void parse_list(struct argp_state *state, struct list *l,
             argp_error(state, "--%s takes at most %u values", name,
                        MOST_VALUES);
         l->percent[l->n] = false;
-        if (max == 0)
+        if (strcmp(name, "vram") == 0)
+            l->v[l->n] = sl_opt_vram(state, text);
+        else if (max == 0)
             parse_ram(state, l, text);
         else if (strcmp(name, "threads") == 0)
             l->v[l->n] = sl_opt_threads(state, text);
@@ -122,7 +137,8 @@ static void parse_list(struct argp_state *state, struct list *l,
 
 static size_t n_runs(const struct options *o)
 {
-    return (size_t)o->ram.n * o->prompt.n * o->batch.n * o->threads.n;
+    return (size_t)o->ram.n * o->vram.n * o->prompt.n * o->batch.n *
+           o->threads.n;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -135,6 +151,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_RAM:
         parse_list(state, &o->ram, "ram", arg, 0);
+        return 0;
+    case OPT_VRAM:
+        parse_list(state, &o->vram, "vram", arg, 0);
+        return 0;
+    case OPT_DEVICE:
+        sl_opt_device(&o->run, state, arg);
+        return 0;
+    case OPT_ENGINE:
+        o->run.engine = sl_opt_engine(state, arg);
         return 0;
     case OPT_PROMPT:
         parse_list(state, &o->prompt, "prompt", arg, 1u << 20);
@@ -224,6 +249,8 @@ static struct sl_bench_run run_at(const struct options *o, size_t i,
     i /= o->batch.n;
     run.prompt = (uint32_t)o->prompt.v[i % o->prompt.n];
     i /= o->prompt.n;
+    run.vram_bytes = o->vram.v[i % o->vram.n];
+    i /= o->vram.n;
     run.ram_bytes = budget(o, (unsigned)i, file_bytes);
     return run;
 }
@@ -309,8 +336,9 @@ static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
     struct options o = {
-        .run = {.log = &log, .quiet = true},
+        .run = {.log = &log, .quiet = true, .device = SL_DEVICE_AUTO},
         .ram = {.v = {SL_RAM_AUTO}, .n = 1},
+        .vram = {.v = {SL_VRAM_AUTO}, .n = 1},
         .prompt = {.v = {128}, .n = 1},
         .batch = {.v = {1}, .n = 1},
         .threads = {.v = {0}, .n = 1},

@@ -147,8 +147,8 @@ int sl_opt_isa(struct argp_state *state, const char *arg)
     return pick(state, "isa", arg, names);
 }
 
-static void parse_device(struct sl_runtime_config *c, struct argp_state *state,
-                         const char *arg)
+void sl_opt_device(struct sl_runtime_config *c, struct argp_state *state,
+                   const char *arg)
 {
     static const char *const names[] = {"cpu", "auto", "cuda", NULL};
 
@@ -162,7 +162,7 @@ static void parse_device(struct sl_runtime_config *c, struct argp_state *state,
     c->device = (enum sl_device_kind)pick(state, "device", arg, names);
 }
 
-static uint64_t parse_vram(struct argp_state *state, const char *arg)
+uint64_t sl_opt_vram(struct argp_state *state, const char *arg)
 {
     struct sl_error err;
     uint64_t bytes = 0;
@@ -177,8 +177,7 @@ static uint64_t parse_vram(struct argp_state *state, const char *arg)
     return bytes;
 }
 
-static enum sl_engine_rule parse_engine(struct argp_state *state,
-                                        const char *arg)
+enum sl_engine_rule sl_opt_engine(struct argp_state *state, const char *arg)
 {
     static const char *const names[] = {
         [SL_ENGINE_RULE_AUTO] = "auto",
@@ -196,17 +195,17 @@ static bool parse_gpu(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case OPT_DEVICE:
-        parse_device(c, state, arg);
+        sl_opt_device(c, state, arg);
         return true;
     case OPT_VRAM:
-        c->vram_bytes = parse_vram(state, arg);
+        c->vram_bytes = sl_opt_vram(state, arg);
         return true;
     case OPT_BMINF:
         c->vram_bytes =
             sl_opt_u64(state, "bminf-memory-limit", arg, 1, 1u << 20) << 30;
         return true;
     case OPT_ENGINE:
-        c->engine = parse_engine(state, arg);
+        c->engine = sl_opt_engine(state, arg);
         return true;
     default:
         return false;

@@ -57,6 +57,11 @@ enum sl_activations sl_opt_activations(struct argp_state *state,
 enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg);
 enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg);
 int sl_opt_isa(struct argp_state *state, const char *arg);
+/* The same for --device (into c), --vram (bytes or SL_VRAM_AUTO), --engine. */
+void sl_opt_device(struct sl_runtime_config *c, struct argp_state *state,
+                   const char *arg);
+uint64_t sl_opt_vram(struct argp_state *state, const char *arg);
+enum sl_engine_rule sl_opt_engine(struct argp_state *state, const char *arg);
 
 /* The shape of a model, under SAT's names (--num-layers and so on). As an argp
  * child its input is a struct sl_config, in which it marks what was said. */

@@ -136,6 +136,8 @@ const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
 const struct sl_device_info *sl_runtime_device(const struct sl_runtime *rt,
                                                const char **why);
 const struct sl_vram *sl_runtime_vram(const struct sl_runtime *rt);
+/* The machine's rates that the plan was made with; zeros without a GPU. */
+const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
 const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);

@@ -556,3 +556,8 @@ const struct sl_vram *sl_runtime_vram(const struct sl_runtime *rt)
 {
     return &rt->vram;
 }
+
+const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt)
+{
+    return &rt->rates;
+}

@@ -1,0 +1,71 @@
+#!/bin/sh
+# 'sluice bench' on a small model: what was asked for is run, every result is
+# a line of JSON with what a script needs, on the CPU and on a simulated GPU.
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-bench-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+n=0
+check()
+{
+    if [ $? = 0 ]; then result=ok; else result='not ok'; fi
+    n=$((n + 1))
+    echo "$result $n - $1"
+}
+bench()
+{
+    timeout 300 "$sluice" bench -m "$work/m.gguf" --threads 1 --gen 2 \
+        --repeat 1 "$@" 2>"$work/err"
+}
+# has KEY...: every line of the output has every KEY.
+has()
+{
+    for key; do
+        [ "$(grep -cF "\"$key\":" "$work/out")" = "$(wc -l <"$work/out")" ] ||
+            return 1
+    done
+}
+
+"$sluice" synth --num-layers 2 --hidden-size 256 --num-attention-heads 4 \
+    --inner-hidden-size 512 --vocab-size 512 --max-sequence-length 64 -q int4-g64 -o "$work/m.gguf" \
+    --quiet || exit 99
+
+bench --device cpu --prompt 1,8 --batch 2 --ram least,auto --json \
+    >"$work/out"
+[ $? = 0 ] && [ "$(wc -l <"$work/out")" = 8 ] &&
+    [ "$(grep -c '"phase":"decode"' "$work/out")" = 4 ] &&
+    has prompt batch threads ram_bytes tokens_per_s seconds_per_pass \
+        floor_seconds limit efficiency machine commit vram_bytes
+check every_combination_is_two_lines_of_json
+
+bench --device cpu --prompt 4 >"$work/out" &&
+    grep -q '^decode  *4  *1  *1 ' "$work/out" &&
+    ! grep -q 'GPU' "$work/out"
+check a_table_is_for_people
+
+bench --device cpu --prompt 1,2 --trace "$work/trace" >"$work/out"
+[ $? = 2 ] && grep -q -- '--trace is for one run, not 2' "$work/err"
+check a_trace_is_of_one_run
+
+bench --device cpu --prompt 4 --ram 1K >"$work/out"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q 'least' "$work/err"
+check a_budget_that_is_too_small_names_the_least
+
+bench --device cuda:99 --prompt 4 >"$work/out"
+[ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q GPU "$work/err"
+check a_gpu_that_is_not_there_is_one_line
+
+if "$sluice" devices 2>/dev/null | grep -q '^cuda:0  cudasim'; then
+    bench --device cuda --engine gpu --prompt 4 --vram 100M,200M --json \
+        >"$work/out"
+    [ $? = 0 ] && [ "$(wc -l <"$work/out")" = 4 ] &&
+        has floor_pcie_seconds floor_gpu_seconds measured_copy_bytes_per_s &&
+        [ "$(grep -c '"device":"cudasim 0"' "$work/out")" = 4 ] &&
+        [ "$(grep -c '"vram_bytes":104857600,' "$work/out")" = 2 ] &&
+        [ "$(grep -c '"limit":"gpu"' "$work/out")" = 4 ]
+    check budgets_of_a_gpu_are_runs
+
+    bench --device cuda --engine gpu --prompt 4 --vram 1M >"$work/out"
+    [ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q 'least' "$work/err"
+    check too_little_of_a_gpu_names_the_least
+fi
+echo "1..$n"
