@@ -384,8 +384,7 @@ static int make_either(struct sl_plan *plan, const struct sl_plan_input *in,
     if (in->engine == SL_ENGINE_RULE_GPU ||
         make_plain(&other, &plain, &refused) != 0)
         return 0;
-    if (sl_plan_seconds(&other, in, SL_PHASE_DECODE, *in->pass) <
-        sl_plan_seconds(plan, in, SL_PHASE_DECODE, *in->pass)) {
+    if (sl_plan_better(&other, plan, in)) {
         struct sl_plan worse = *plan;
 
         *plan = other;

@@ -118,6 +118,12 @@ static struct score score_of(const struct sl_plan *plan,
     };
 }
 
+bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
+                    const struct sl_plan_input *in)
+{
+    return better(score_of(a, in), score_of(b, in));
+}
+
 /* What the stages of a pass take, by engine. */
 struct costs {
     struct sl_step *step[SL_ENGINE_COUNT]; /* (n_stages) each */
@@ -224,6 +230,9 @@ static void set_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
         memset(plan->engine[SL_PHASE_PREFILL] + s->first_slab,
                cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU, s->n_slabs);
     }
+    /* What the GPU decodes it prefills; it may have work in prefill alone. */
+    plan->gpu = memchr(plan->engine[SL_PHASE_PREFILL], SL_ENGINE_GPU,
+                       plan->n_slabs) != NULL;
 }
 
 /* Of the stages that the CPU decodes, so many evenly. */
@@ -355,7 +364,7 @@ static int build_best(struct sl_plan *plan, bool *found,
             sl_plan_fini(&best);
             return -1;
         }
-        if (*found && !better(score_of(&made, in), score_of(&best, in))) {
+        if (*found && !sl_plan_better(&made, &best, in)) {
             sl_plan_fini(&made);
             continue;
         }
@@ -368,6 +377,10 @@ static int build_best(struct sl_plan *plan, bool *found,
         choose_prefill(&best, in, s);
         best.prefill_from = find_prefill_from(&best, in);
         *plan = best;
+        /* Nothing for the GPU: there is a better plan without its ring. */
+        *found = best.gpu;
+        if (!best.gpu)
+            sl_plan_fini(plan);
     }
     return 0;
 }

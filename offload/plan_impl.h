@@ -47,6 +47,11 @@ void sl_plan_place(struct sl_plan *plan, const struct sl_division *d);
 int sl_plan_hybrid(struct sl_plan *plan, bool *found,
                    const struct sl_plan_input *in, struct sl_error *err);
 
+/* Whether one plan decodes faster than another; or as fast, and has the faster
+ * prefill. */
+bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
+                    const struct sl_plan_input *in);
+
 /* A stage of a pass, with nothing moved for it yet; what it costs that the
  * engine changes before it; a walk over the stages of a division. */
 struct sl_step sl_plan_step(const struct sl_plan_input *in,

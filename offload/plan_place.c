@@ -140,7 +140,6 @@ static void sum_up(struct sl_plan *plan, const struct sl_division *d)
         *(plan->home[i] == SL_HOME_RAM    ? &plan->resident_bytes
           : plan->home[i] == SL_HOME_VRAM ? &plan->vram_bytes
                                           : &plan->streamed_bytes) += bytes;
-        plan->gpu |= plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_GPU;
     }
     memcpy(plan->kv_bytes, d->kv_bytes, sizeof plan->kv_bytes);
     if (plan->streamed_bytes + plan->vram_bytes > 0) {

@@ -294,6 +294,30 @@ static void decode_is_shared_and_prefill_is_the_gpus(void **state)
     free(m);
 }
 
+/* RAM as fast as VRAM, beside it: the GPU decodes nothing, but takes prompts.
+ */
+static void a_gpu_may_be_of_use_for_prompts_alone(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in = input(m, 0, 4 * A_GB, 90 * A_GB, 256);
+    struct sl_plan p;
+    struct sl_error err;
+    double prefill;
+
+    in.rates.dram_bps = in.rates.cpu_dram_bps = 2000e9;
+    in.rates.ops_per_s = 10e12;
+    assert_ok(sl_plan_make(&p, &in, &err), &err);
+    check(&p, &in);
+    prefill =
+        sl_plan_seconds(&p, &in, SL_PHASE_PREFILL, in.pass[SL_PHASE_PREFILL]);
+    assert_true(p.gpu && prefill < 6);
+    assert_int_equal(p.vram_bytes, 0);
+    for (size_t i = 0; i < p.n_slabs; i++)
+        assert_int_equal(p.engine[SL_PHASE_DECODE][i], SL_ENGINE_CPU);
+    sl_plan_fini(&p);
+    free(m);
+}
+
 static void what_does_not_fit_streams_and_the_disk_decides(void **state)
 {
     struct model *m = model_make(256);
@@ -408,6 +432,7 @@ int main(void)
         cmocka_unit_test(more_memory_never_makes_a_plan_slower),
         cmocka_unit_test(every_kind_is_spread_evenly),
         cmocka_unit_test(decode_is_shared_and_prefill_is_the_gpus),
+        cmocka_unit_test(a_gpu_may_be_of_use_for_prompts_alone),
         cmocka_unit_test(what_does_not_fit_streams_and_the_disk_decides),
         cmocka_unit_test(a_large_cache_finds_a_place),
         cmocka_unit_test(what_fits_in_vram_is_kept_there_whole),

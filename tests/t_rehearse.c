@@ -281,6 +281,9 @@ static const struct sl_rates slow_disk = {SATA, DDR4, PCIE4, SMALL_GPU,
                                           .ops_per_s = 0.8e12};
 static const struct sl_rates weak_cores = {NVME4, DDR4, PCIE4, LARGE_GPU,
                                            .ops_per_s = 0.1e12};
+/* For decoding the GPU is no use. */
+static const struct sl_rates fast_ram = {NVME4, PCIE4, SMALL_GPU,
+                                         .dram_bps = 200e9, .ops_per_s = 1e12};
 static const struct sl_rates no_gpu = {NVME3, DDR4, .ops_per_s = 0.8e12};
 
 /* Budgets in GB. */
@@ -299,6 +302,7 @@ static const struct box {
     {"weak cores", &weak_cores, 58, 23, "glm-130b", "int4-g128"},
     {"all in VRAM", &large, 20, 23, "glm-10b", "int8"},
     {"all in RAM", &small, 60, 5, "glm-10b", "f16"},
+    {"RAM like VRAM", &fast_ram, 90, 8, "7b", "int8"},
     {"no GPU", &no_gpu, 20, 0, "glm-130b", "int4-g128"},
     {"no GPU, all in RAM", &no_gpu, 60, 0, "7b", "f16"},
     {"no GPU, little RAM", &no_gpu, 3, 0, "7b", "int4-g64"},
