@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "offload/cost.h"
 
@@ -156,20 +157,47 @@ static void share(double rate[USERS], double all)
     }
 }
 
+/* An empty ring gives no more than comes in, a full one takes no more than goes
+   out. take: of each byte copied. True if that changed a rate. */
+static bool couple(const struct sl_walk *w, double rate[USERS], double take)
+{
+    if (take > 0 && w->read <= 0 && rate[COPY] * take > rate[READ]) {
+        rate[COPY] = rate[READ] / take;
+        return true;
+    }
+    if (w->read >= w->most_read && rate[READ] > rate[COPY] * take) {
+        rate[READ] = rate[COPY] * take;
+        return true;
+    }
+    return false;
+}
+
+/* Halves what is missing to rates that are both shared and coupled. */
+#define ROUNDS 5
+
 /* Rates at this moment. room: for bytes that are copied. */
 static void set_rates(const struct sl_walk *w, double rate[USERS], double room)
 {
-    double take = w->from_disk; /* of each byte copied */
+    double take = w->from_disk, wants[USERS];
 
     rate[COPY] = w->copied < room ? w->copy_bps : 0;
     rate[READ] = take > 0 ? w->disk_bps : 0;
-    share(rate, w->dram_bps);
-    /* An empty ring gives no more than comes in, a full one takes no more than
-       goes out. */
-    if (take > 0 && w->read <= 0)
-        rate[COPY] = least(rate[COPY], rate[READ] / take);
-    if (w->read >= w->most_read)
-        rate[READ] = least(rate[READ], rate[COPY] * take);
+    couple(w, rate, take);
+    memcpy(wants, rate, sizeof wants);
+    for (int i = 0; i < ROUNDS; i++) {
+        double before[USERS];
+
+        memcpy(rate, wants, sizeof wants);
+        share(rate, w->dram_bps);
+        memcpy(before, rate, sizeof before);
+        if (!couple(w, rate, take))
+            return;
+        /* What one of them cannot use the others may. */
+        for (int u = READ; u <= COPY; u++) {
+            if (rate[u] < before[u])
+                wants[u] = (before[u] + rate[u]) / 2;
+        }
+    }
 }
 
 /* Seconds for which these rates hold. */
@@ -243,12 +271,19 @@ static double run(struct sl_walk *w, double seconds, double dram_bytes,
     return total + left * seconds;
 }
 
+/* Of the products of an attention, those of queries, keys and values. */
+#define BEFORE_ATTENTION 0.75
+
 double sl_walk_step(struct sl_walk *w, const struct sl_step *s)
 {
-    double kv;
+    double bytes = s->gpu ? 0 : s->dram_bytes, first = BEFORE_ATTENTION, t;
 
     if (w->from_disk > 0 && w->copy_bps <= 0)
         one_ring(w);
-    kv = run(w, s->kv_seconds, s->gpu ? 0 : s->kv_bytes, 0);
-    return kv + run(w, s->seconds, s->gpu ? 0 : s->dram_bytes, s->moved_bytes);
+    if (s->kv_seconds <= 0)
+        return run(w, s->seconds, bytes, s->moved_bytes);
+    t = run(w, first * s->seconds, first * bytes, first * s->moved_bytes);
+    t += run(w, s->kv_seconds, s->gpu ? 0 : s->kv_bytes, 0);
+    return t + run(w, (1 - first) * s->seconds, (1 - first) * bytes,
+                   (1 - first) * s->moved_bytes);
 }

@@ -90,7 +90,7 @@ struct sl_step {
     bool gpu;
     double seconds;     /* of its engine, alone, for the products */
     double dram_bytes;  /* that the cores read meanwhile */
-    double kv_seconds;  /* for attention, which comes before */
+    double kv_seconds;  /* for attention, which comes among them */
     double kv_bytes;    /* likewise */
     double moved_bytes; /* that must be moved near the engine before */
 };

@@ -144,6 +144,41 @@ static void a_full_ring_stops_the_disk(void **state)
                        2, 1e-6);
 }
 
+/* 25 GB/s for reads and copies, of which three quarters must be read: of a byte
+   copied 0.75 are read at the same time, though a full ring stops the disk. */
+static void a_disk_held_back_leaves_dram_to_the_copies(void **state)
+{
+    struct sl_step step = {.gpu = true, .seconds = 0.01, .moved_bytes = 100e9};
+    struct sl_walk w = {.dram_bps = 25e9,
+                        .disk_bps = 13e9,
+                        .copy_bps = 25e9,
+                        .from_disk = 0.75,
+                        .most_read = 0.2e9};
+
+    assert_float_equal(walk(w, &step, 1), 100 / (25 / 1.75), 0.1);
+}
+
+/* Copies for the GPU's step go on beside the cores' products; only what is
+   left of them then meets attention, which reads as much as DRAM gives. */
+static void attention_comes_among_the_products(void **state)
+{
+    static const struct sl_step steps[] = {
+        {.gpu = false, .seconds = 1, .kv_seconds = 1, .kv_bytes = 40e9},
+        {.gpu = true, .seconds = 0.5, .moved_bytes = 10e9},
+    };
+    const struct sl_step more[] = {
+        steps[0],
+        {.gpu = true, .seconds = 1e-9, .moved_bytes = 20e9},
+    };
+    struct sl_walk w = {
+        .dram_bps = 40e9, .copy_bps = 20e9, .most_copied = 10e9};
+
+    assert_float_equal(walk(w, steps, 2), 2.5, 1e-6);
+    /* 15 GB come in 0.75 s, the other 5 share DRAM with attention. */
+    w.most_copied = 20e9;
+    assert_float_equal(walk(w, more, 2), 2 + 5.0 / 40, 1e-6);
+}
+
 /* Whatever the steps, nothing is faster than its floor. */
 static void no_walk_is_below_its_floor(void **state)
 {
@@ -203,6 +238,8 @@ int main(void)
         cmocka_unit_test(moving_hides_behind_the_cores_if_there_is_room),
         cmocka_unit_test(cores_and_copies_share_dram),
         cmocka_unit_test(a_full_ring_stops_the_disk),
+        cmocka_unit_test(a_disk_held_back_leaves_dram_to_the_copies),
+        cmocka_unit_test(attention_comes_among_the_products),
         cmocka_unit_test(no_walk_is_below_its_floor),
         cmocka_unit_test(without_a_gpu_only_disk_memory_and_cores_count),
     };

@@ -284,6 +284,8 @@ static const struct sl_rates weak_cores = {NVME4, DDR4, PCIE4, LARGE_GPU,
 /* For decoding the GPU is no use. */
 static const struct sl_rates fast_ram = {NVME4, PCIE4, SMALL_GPU,
                                          .dram_bps = 200e9, .ops_per_s = 1e12};
+static const struct sl_rates slow_dram = {NVMES, PCIE4, LARGE_GPU,
+                                          .dram_bps = 25e9, .ops_per_s = 2e12};
 static const struct sl_rates no_gpu = {NVME3, DDR4, .ops_per_s = 0.8e12};
 
 /* Budgets in GB. */
@@ -292,20 +294,23 @@ static const struct box {
     const struct sl_rates *rates;
     double ram, vram;
     const char *preset, *quant;
+    uint32_t texts; /* of one a prompt is taken, too */
 } boxes[] = {
-    {"6 GB and 16 GB", &small, 11, 5, "glm-130b", "int4-g128"},
-    {"24 GB and 64 GB", &large, 58, 23, "glm-130b", "int4"},
-    {"no RAM to spare", &uneven, 2, 23, "glm-130b", "int4-g128"},
-    {"no VRAM to spare", &uneven, 58, 2, "glm-130b", "int4-g128"},
-    {"all is fast", &fast, 16, 30, "glm-130b", "int8"},
-    {"a slow disk", &slow_disk, 24, 11, "glm-130b", "int4-g128"},
-    {"weak cores", &weak_cores, 58, 23, "glm-130b", "int4-g128"},
-    {"all in VRAM", &large, 20, 23, "glm-10b", "int8"},
-    {"all in RAM", &small, 60, 5, "glm-10b", "f16"},
-    {"RAM like VRAM", &fast_ram, 90, 8, "7b", "int8"},
-    {"no GPU", &no_gpu, 20, 0, "glm-130b", "int4-g128"},
-    {"no GPU, all in RAM", &no_gpu, 60, 0, "7b", "f16"},
-    {"no GPU, little RAM", &no_gpu, 3, 0, "7b", "int4-g64"},
+    {"6 GB and 16 GB", &small, 11, 5, "glm-130b", "int4-g128", 1},
+    {"24 GB and 64 GB", &large, 58, 23, "glm-130b", "int4", 1},
+    {"no RAM to spare", &uneven, 2, 23, "glm-130b", "int4-g128", 1},
+    {"no VRAM to spare", &uneven, 58, 2, "glm-130b", "int4-g128", 1},
+    {"all is fast", &fast, 16, 30, "glm-130b", "int8", 1},
+    {"a slow disk", &slow_disk, 24, 11, "glm-130b", "int4-g128", 1},
+    {"weak cores", &weak_cores, 58, 23, "glm-130b", "int4-g128", 1},
+    {"all in VRAM", &large, 20, 23, "glm-10b", "int8", 1},
+    {"all in RAM", &small, 60, 5, "glm-10b", "f16", 1},
+    {"RAM like VRAM", &fast_ram, 90, 8, "7b", "int8", 1},
+    {"disk and DRAM", &slow_dram, 37, 4.2, "glm-130b", "int8", 1},
+    {"much attention", &uneven, 120, 8, "glm-130b", "int4", 32},
+    {"no GPU", &no_gpu, 20, 0, "glm-130b", "int4-g128", 1},
+    {"no GPU, all in RAM", &no_gpu, 60, 0, "7b", "f16", 1},
+    {"no GPU, little RAM", &no_gpu, 3, 0, "7b", "int4-g64", 1},
 };
 
 /* Whatever the machine, a pass takes what the plan says, within a tenth, and
@@ -354,9 +359,10 @@ static void plans_keep_their_promises(void **state)
             .machine = &spec,
             .ram_bytes = spec.ram_bytes,
             .vram_bytes = spec.vram_bytes,
-            .n_texts = 1,
+            .n_texts = b->texts,
             .context = 256,
-            .prompt = 1024,
+            .prompt = b->texts > 1 ? 256 : 1024,
+            .decode_only = b->texts > 1,
         };
 
         snprintf(spec.name, sizeof spec.name, "%s", b->name);
