@@ -29,6 +29,7 @@ struct bench {
     float *x, *y, *q_scale;
     int8_t *q;
     int32_t *q_sum;
+    uint8_t *bf16;
     double read_gbps; /* of memory beyond the caches */
 };
 
@@ -80,14 +81,23 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
                .n_blocks = sl_matrix_segment_blocks(m),
                .w = {b->w.base},
                .scale = {(const uint16_t *)(const void *)b->scale.base}},
-        .acts = {n, m->cols, b->x, m->cols, b->q, sl_q8_stride(m->cols),
-                 b->q_scale, b->q_sum, n},
+        .acts = {.n = n,
+                 .cols = m->cols,
+                 .x = b->x,
+                 .x_stride = m->cols,
+                 .q = b->q,
+                 .q_stride = sl_q8_stride(m->cols),
+                 .q_scale = b->q_scale,
+                 .q_sum = b->q_sum,
+                 .group_stride = n,
+                 .bf16 = b->bf16,
+                 .bf16_stride = (size_t)m->cols * b->k.bf16_bytes},
         .act = act,
     };
     double s, gbps;
     char group[16] = "";
 
-    if (act == SL_ACT_INT8 && !sl_matmul_takes_int8(&b->k, m))
+    if (!sl_matmul_takes(&b->k, m, act))
         return;
     s = bench_median_seconds(multiply, &t);
     gbps = bytes / s * 1e-9;
@@ -96,9 +106,8 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
     else if (m->group_cols != 0)
         snprintf(group, sizeof group, "%u", m->group_cols);
     printf("%-7s %-5s %5s %-5s %6u x %-6u %5zu %10.3f %8.2f %6.0f%% %9.1f\n",
-           b->k.isa, sl_fmt_name(m->fmt), group,
-           act == SL_ACT_INT8 ? "int8" : "f32", m->rows, m->cols, n, s * 1e3,
-           gbps, 100 * gbps / b->read_gbps,
+           b->k.isa, sl_fmt_name(m->fmt), group, sl_act_name(act), m->rows,
+           m->cols, n, s * 1e3, gbps, 100 * gbps / b->read_gbps,
            2.0 * m->rows * m->cols * (double)n / s * 1e-9);
     fflush(stdout);
 }
@@ -121,9 +130,8 @@ static void measure_all(struct bench *b, size_t n, bool big)
         if (sl_fmt_packed(fmt))
             m.group_cols = formats[i].group ? formats[i].group : m.cols;
         m.rows = big ? 16 * (uint32_t)(BIG_BYTES / sl_matrix_bytes(&m)) : SIDE;
-        measure(b, &m, SL_ACT_F32, n);
-        if (sl_fmt_packed(fmt))
-            measure(b, &m, SL_ACT_INT8, n);
+        for (int act = 0; act < SL_ACT_COUNT; act++)
+            measure(b, &m, (enum sl_act)act, n);
     }
 }
 
@@ -140,7 +148,8 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
     b->q = sl_zalloc_array(values + MANY * 64, sizeof *b->q);
     b->q_scale = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_scale);
     b->q_sum = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_sum);
-    if (!b->x || !b->y || !b->q || !b->q_scale || !b->q_sum)
+    b->bf16 = sl_zalloc_array(values, b->k.bf16_bytes);
+    if (!b->x || !b->y || !b->q || !b->q_scale || !b->q_sum || !b->bf16)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the inputs");
     /* Bytes that are small normal numbers in every format. */
     memset(b->w.base, 0x2c, b->w.bytes);
@@ -150,6 +159,7 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
     for (size_t i = 0; i < MANY; i++)
         b->k.quantize_q8(b->q + i * sl_q8_stride(SIDE), b->q_scale + i,
                          b->q_sum + i, MANY, b->x + i * SIDE, SIDE);
+    b->k.round_bf16(b->bf16, b->x, (uint32_t)values);
     return 0;
 }
 
@@ -191,5 +201,6 @@ int main(int argc, char **argv)
     free(b.q);
     free(b.q_scale);
     free(b.q_sum);
+    free(b.bf16);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #endif
 
+#include "kernels/isa.h"
 #include "kernels/kernels.h"
 
 #ifdef SL_X86_64
@@ -16,7 +17,6 @@ static bool has_f16c(void)
 
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
 }
-#endif
 
 #define ARCH_REQ_XCOMP_PERM 0x1023 /* asm/prctl.h, Linux 5.16 */
 #define XFEATURE_XTILEDATA  18
@@ -32,6 +32,17 @@ static bool has_amx(void)
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) ==
                0;
 }
+
+/* CPUID leaf 7: AMX-BF16, and with it AVX512-BF16 (subleaf 1). */
+bool sl_cpu_has_amx_bf16(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22) &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
+#endif
 
 /* The builtin asks cpuid for the instructions and xgetbv whether the system
  * saves the registers (gcc: common/config/i386/cpuinfo.h). */

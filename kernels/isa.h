@@ -15,6 +15,20 @@ void sl_kernels_init_avx2(struct sl_kernels *k);
 void sl_kernels_init_avx512(struct sl_kernels *k);
 void sl_kernels_init_amx(struct sl_kernels *k); /* over AVX-512 */
 
+/* Over AMX, on CPUs with AMX-BF16 and AVX512-BF16. */
+void sl_kernels_init_amx_bf16(struct sl_kernels *k);
+bool sl_cpu_has_amx_bf16(void);
+
+/* Where BF16 is kept as the floats that it stands for: as inputs in FP32. */
+static inline struct sl_acts sl_acts_rounded(const struct sl_acts *a)
+{
+    struct sl_acts r = *a;
+
+    r.x = a->bf16;
+    r.x_stride = a->bf16_stride / sizeof *r.x;
+    return r;
+}
+
 /* ref_attn.c; the meaning of struct sl_kernels' attend. */
 void sl_attend_ref(const struct sl_attend_args *args);
 

@@ -3,6 +3,17 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 
+const char *sl_act_name(enum sl_act act)
+{
+    static const char *const names[] = {
+        [SL_ACT_F32] = "f32",
+        [SL_ACT_INT8] = "int8",
+        [SL_ACT_BF16] = "bf16",
+    };
+
+    return names[act];
+}
+
 void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
 {
     enum sl_isa best = sl_cpu_best_isa();
@@ -17,5 +28,7 @@ void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
         sl_kernels_init_avx512(k);
     if (best >= SL_ISA_AMX)
         sl_kernels_init_amx(k);
+    if (best >= SL_ISA_AMX && sl_cpu_has_amx_bf16())
+        sl_kernels_init_amx_bf16(k);
 #endif
 }

@@ -23,13 +23,17 @@
 #define SL_Q8_GROUP       32u /* activations that share a scale */
 #define SL_ATTEND_QUERIES 4u  /* most that a kernel takes together */
 
-/* The inputs of a matrix product: n positions of cols values. Both forms lie
+/* The inputs of a matrix product: n positions of cols values. All forms lie
  * at fixed strides, so that any part can be handed on. */
 enum sl_act {
     SL_ACT_F32,  /* x as it is */
     SL_ACT_INT8, /* x quantised in groups of 32; cols % 32 == 0 */
+    SL_ACT_BF16, /* x, and weights that are floats, rounded to BF16 (nearest
+                  * even); their products summed in FP32. cols % 32 == 0 */
     SL_ACT_COUNT,
 };
+
+const char *sl_act_name(enum sl_act act); /* "f32", "int8", "bf16" */
 
 /* The stride at which q's rows should lie: an odd number of cache lines, so
  * that the rows of a tile do not meet in one set of the cache. */
@@ -49,6 +53,8 @@ struct sl_acts {
     const float *q_scale; /* (cols / 32, group_stride): group, position */
     const int32_t *q_sum; /* the same: sum of the group's q */
     size_t group_stride;
+    const void *bf16;   /* SL_ACT_BF16, else NULL: (n) rows of round_bf16 */
+    size_t bf16_stride; /* bytes */
 };
 
 /* One call computes n_blocks consecutive blocks of one segment for all
@@ -99,9 +105,13 @@ struct sl_kernels {
     const char
         *isa; /* "ref", "avx2", "avx512", "amx": the best that was allowed */
 
-    /* [format][activations]; never NULL for SL_ACT_F32, NULL for float
-     * formats with SL_ACT_INT8. */
+    /* [format][activations]; never NULL but for float formats with
+     * SL_ACT_INT8. */
     sl_matmul_fn *matmul[SL_FMT_COUNT][SL_ACT_COUNT];
+    /* cols % 32 == 0 values rounded to BF16, in the form that the products of
+     * this table take: bf16_bytes each. */
+    void (*round_bf16)(void *to, const float *x, uint32_t cols);
+    uint32_t bf16_bytes;
 
     /* y = (x - mean) / sqrt(var + eps) * w + b over h values; y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b,

@@ -40,6 +40,8 @@ static struct sl_acts slice(const struct sl_acts *a, size_t first, size_t n)
         s.q_scale += first;
         s.q_sum += first;
     }
+    if (a->bf16 != NULL)
+        s.bf16 = (const uint8_t *)a->bf16 + first * a->bf16_stride;
     return s;
 }
 
@@ -124,8 +126,12 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
     bool geglu = mm->epilogue == SL_EPI_GEGLU;
     size_t most = geglu ? GEGLU_BLOCKS : MAX_BLOCKS;
     size_t grain = mm->n_blocks / (sl_pool_threads(pool) * TURNS);
-    size_t bytes = act == SL_ACT_INT8 ? acts->cols : acts->cols * sizeof(float);
-    size_t run = CACHE_BYTES / bytes / TILE * TILE;
+    const size_t value_bytes[] = {
+        [SL_ACT_F32] = sizeof(float),
+        [SL_ACT_INT8] = 1,
+        [SL_ACT_BF16] = k->bf16_bytes,
+    };
+    size_t run = CACHE_BYTES / (acts->cols * value_bytes[act]) / TILE * TILE;
     struct job j = {k, mm, acts, act, y, y_stride, 0};
 
     j.run = geglu ? GEGLU_RUN : MAX_RUN;
@@ -141,9 +147,12 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                 &j);
 }
 
-bool sl_matmul_takes_int8(const struct sl_kernels *k, const struct sl_matrix *m)
+bool sl_matmul_takes(const struct sl_kernels *k, const struct sl_matrix *m,
+                     enum sl_act act)
 {
-    return sl_fmt_packed(m->fmt) && m->cols % SL_Q8_GROUP == 0 &&
-           (m->group_cols % SL_Q8_GROUP == 0 || m->group_cols >= m->cols) &&
-           k->matmul[m->fmt][SL_ACT_INT8] != NULL;
+    bool groups = !sl_fmt_packed(m->fmt) || m->group_cols % SL_Q8_GROUP == 0 ||
+                  m->group_cols >= m->cols;
+
+    return k->matmul[m->fmt][act] != NULL &&
+           (act == SL_ACT_F32 || (m->cols % SL_Q8_GROUP == 0 && groups));
 }

@@ -32,9 +32,10 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                    size_t y_stride, const struct sl_matmul *mm,
                    const struct sl_acts *acts, enum sl_act act);
 
-/* True if m can be multiplied with INT8 activations by k: packed, cols and
- * group_cols multiples of 32 (or one group a row). */
-bool sl_matmul_takes_int8(const struct sl_kernels *k,
-                          const struct sl_matrix *m);
+/* True if m can be multiplied by k with activations in this form: INT8 and
+ * BF16 want cols and group_cols to be multiples of 32 (or one group a row), and
+ * INT8 packed weights. */
+bool sl_matmul_takes(const struct sl_kernels *k, const struct sl_matrix *m,
+                     enum sl_act act);
 
 #endif

@@ -27,7 +27,8 @@ static void unpack(int *q, const struct sl_matrix *m, const uint8_t *w,
 }
 
 static void load_weights(float *out, const struct sl_matrix *m,
-                         const uint8_t *w, unsigned r, uint32_t c, uint32_t n)
+                         const uint8_t *w, unsigned r, uint32_t c, uint32_t n,
+                         bool bf16)
 {
     size_t first = (size_t)r * m->cols + c;
     int q[RUN];
@@ -42,13 +43,15 @@ static void load_weights(float *out, const struct sl_matrix *m,
         for (uint32_t i = 0; i < n; i++)
             out[i] = (float)q[i];
     }
+    for (uint32_t i = 0; bf16 && i < n; i++)
+        out[i] = sl_round_bf16(out[i]);
 }
 
 /* One row of a block for at most POSITIONS inputs. Sums are kept in double,
  * by groups of weights. */
 static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
                     const uint16_t *scale, unsigned r, const float *x,
-                    size_t x_stride, size_t n)
+                    size_t x_stride, size_t n, bool bf16)
 {
     uint32_t width = sl_fmt_packed(m->fmt) ? m->group_cols : m->cols;
 
@@ -63,7 +66,7 @@ static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
             uint32_t run = end - c < RUN ? end - c : RUN;
             float v[RUN];
 
-            load_weights(v, m, w, r, c, run);
+            load_weights(v, m, w, r, c, run, bf16);
             for (size_t p = 0; p < n; p++)
                 for (uint32_t i = 0; i < run; i++)
                     part[p] += (double)v[i] * (double)x[p * x_stride + c + i];
@@ -114,11 +117,11 @@ static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
             size_t n = a->n - p < POSITIONS ? a->n - p : POSITIONS;
             double sum[POSITIONS] = {0};
 
-            if (act == SL_ACT_F32)
-                row_f32(sum, m, wb, sb, r, a->x + p * a->x_stride, a->x_stride,
-                        n);
-            else
+            if (act == SL_ACT_INT8)
                 row_q8(sum, m, wb, sb, r, a, p, n);
+            else
+                row_f32(sum, m, wb, sb, r, a->x + p * a->x_stride, a->x_stride,
+                        n, act == SL_ACT_BF16);
             for (size_t i = 0; i < n; i++)
                 y[(p + i) * y_stride + row] = (float)sum[i];
         }
@@ -137,6 +140,24 @@ static void matmul_q8_ref(float *y, size_t y_stride, const struct sl_matrix *m,
                           const struct sl_acts *a)
 {
     matmul(y, y_stride, m, w, scale, n_rows, a, SL_ACT_INT8);
+}
+
+static void matmul_bf16_ref(float *y, size_t y_stride,
+                            const struct sl_matrix *m, const void *w,
+                            const uint16_t *scale, uint32_t n_rows,
+                            const struct sl_acts *a)
+{
+    struct sl_acts rounded = sl_acts_rounded(a);
+
+    matmul(y, y_stride, m, w, scale, n_rows, &rounded, SL_ACT_BF16);
+}
+
+static void round_bf16_ref(void *to, const float *x, uint32_t cols)
+{
+    float *y = to;
+
+    for (uint32_t i = 0; i < cols; i++)
+        y[i] = sl_round_bf16(x[i]);
 }
 
 static void layer_norm_ref(float *y, const float *x, const float *w,
@@ -269,11 +290,15 @@ void sl_kernels_init_ref(struct sl_kernels *k)
         .isa = "ref",
         .matmul =
             {
-                [SL_FMT_F32] = {matmul_f32_ref, NULL},
-                [SL_FMT_F16] = {matmul_f32_ref, NULL},
-                [SL_FMT_INT8] = {matmul_f32_ref, matmul_q8_ref},
-                [SL_FMT_INT4] = {matmul_f32_ref, matmul_q8_ref},
+                [SL_FMT_F32] = {matmul_f32_ref, NULL, matmul_bf16_ref},
+                [SL_FMT_F16] = {matmul_f32_ref, NULL, matmul_bf16_ref},
+                [SL_FMT_INT8] = {matmul_f32_ref, matmul_q8_ref,
+                                 matmul_bf16_ref},
+                [SL_FMT_INT4] = {matmul_f32_ref, matmul_q8_ref,
+                                 matmul_bf16_ref},
             },
+        .round_bf16 = round_bf16_ref,
+        .bf16_bytes = sizeof(float),
         .layer_norm = layer_norm_ref,
         .quantize_q8 = quantize_q8_ref,
         .quantize_row = quantize_row_ref,

@@ -306,6 +306,18 @@ INLINE vf vf_nibble(vi v, int shift)
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(v, _mm256_set1_epi32(8)));
 }
 
+INLINE vf vf_round_bf16(vf a)
+{
+    vi v = _mm256_castps_si256(a);
+    vi odd = _mm256_and_si256(_mm256_srli_epi32(v, 16), _mm256_set1_epi32(1));
+    vi sum =
+        _mm256_add_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(0x7fff)), odd);
+    vf r = _mm256_castsi256_ps(
+        _mm256_and_si256(sum, _mm256_set1_epi32((int)0xffff0000u)));
+
+    return _mm256_blendv_ps(r, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+
 INLINE vf vf_byte(vi v, int i)
 {
     v = _mm256_xor_si256(v, _mm256_set1_epi32((int)0x80808080u));

@@ -299,6 +299,18 @@ INLINE vf vf_nibble(vi v, int shift)
     return _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)shift), value);
 }
 
+/* The nearest BF16; NaN stays what it is. */
+INLINE vf vf_round_bf16(vf a)
+{
+    vi v = _mm512_castps_si512(a);
+    vi odd = _mm512_and_si512(_mm512_srli_epi32(v, 16), vi_set(1));
+    vi sum = _mm512_add_epi32(_mm512_add_epi32(v, vi_set(0x7fff)), odd);
+    vf r = _mm512_castsi512_ps(
+        _mm512_and_si512(sum, vi_set((int32_t)0xffff0000u)));
+
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), r, a);
+}
+
 /* Byte i of each lane, less 128. */
 INLINE vf vf_byte(vi v, int i)
 {

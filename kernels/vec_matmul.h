@@ -9,6 +9,7 @@
 #ifndef SL_KERNELS_VEC_MATMUL_H
 #define SL_KERNELS_VEC_MATMUL_H
 
+#include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kernels/vec_panel.h"
 
@@ -18,25 +19,31 @@
  * across the end of a page. */
 #define AHEAD 4096
 
-INLINE vf float_load(const uint8_t *w, size_t c, const bool f16)
+/* What becomes of weights that are floats. */
+enum float_kind { FROM_HALF = 1, TO_BF16 = 2 };
+
+INLINE vf float_load(const uint8_t *w, size_t c, const int kind)
 {
-    if (f16)
-        return vf_load_half(w + c * 2);
-    return vf_load((const float *)(const void *)(w + c * 4));
+    vf v = kind & FROM_HALF ? vf_load_half(w + c * 2)
+                            : vf_load((const float *)(const void *)(w + c * 4));
+
+    return kind & TO_BF16 ? vf_round_bf16(v) : v;
 }
 
-INLINE vf float_load_n(const uint8_t *w, size_t c, size_t n, const bool f16)
+INLINE vf float_load_n(const uint8_t *w, size_t c, size_t n, const int kind)
 {
-    if (f16)
-        return vf_load_half_n(w + c * 2, n);
-    return vf_load_n((const float *)(const void *)(w + c * 4), n);
+    vf v = kind & FROM_HALF
+               ? vf_load_half_n(w + c * 2, n)
+               : vf_load_n((const float *)(const void *)(w + c * 4), n);
+
+    return kind & TO_BF16 ? vf_round_bf16(v) : v;
 }
 
 /* n_rows x n products of dense rows. */
 INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
                        size_t row_bytes, const int n_rows, const float *x,
                        size_t x_stride, const int n, size_t cols,
-                       const bool f16)
+                       const int kind)
 {
     size_t full = cols - cols % W, rest = cols % W;
     vf acc[FLOAT_ROWS][FLOAT_TILE];
@@ -54,7 +61,7 @@ INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
             v[p] = vf_load(x + (size_t)p * x_stride + c);
 #pragma GCC unroll 4
         for (int r = 0; r < n_rows; r++) {
-            vf u = float_load(w + (size_t)r * row_bytes, c, f16);
+            vf u = float_load(w + (size_t)r * row_bytes, c, kind);
 
 #pragma GCC unroll 4
             for (int p = 0; p < n; p++)
@@ -64,7 +71,7 @@ INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
     if (rest != 0) {
 #pragma GCC unroll 4
         for (int r = 0; r < n_rows; r++) {
-            vf u = float_load_n(w + (size_t)r * row_bytes, full, rest, f16);
+            vf u = float_load_n(w + (size_t)r * row_bytes, full, rest, kind);
 
 #pragma GCC unroll 4
             for (int p = 0; p < n; p++)
@@ -82,9 +89,9 @@ INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
 
 INLINE void matmul_float(float *y, size_t y_stride, const struct sl_matrix *m,
                          const uint8_t *w, uint32_t n_rows,
-                         const struct sl_acts *a, const bool f16)
+                         const struct sl_acts *a, const int kind)
 {
-    size_t row_bytes = (size_t)m->cols * (f16 ? 2 : 4);
+    size_t row_bytes = (size_t)m->cols * (kind & FROM_HALF ? 2 : 4);
 
     /* A block of rows at a time, so that its weights stay near while the
      * positions pass. */
@@ -103,16 +110,16 @@ INLINE void matmul_float(float *y, size_t y_stride, const struct sl_matrix *m,
 
                 if (rows && tile)
                     float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
-                               a->x_stride, FLOAT_TILE, m->cols, f16);
+                               a->x_stride, FLOAT_TILE, m->cols, kind);
                 else if (rows)
                     float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
-                               a->x_stride, 1, m->cols, f16);
+                               a->x_stride, 1, m->cols, kind);
                 else if (tile)
                     float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
-                               FLOAT_TILE, m->cols, f16);
+                               FLOAT_TILE, m->cols, kind);
                 else
                     float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
-                               1, m->cols, f16);
+                               1, m->cols, kind);
                 r += rows ? FLOAT_ROWS : 1;
             }
             p += tile ? FLOAT_TILE : 1;
@@ -125,7 +132,7 @@ static void ISA(matmul_f32)(float *y, size_t y_stride,
                             const uint16_t *scale, uint32_t n_rows,
                             const struct sl_acts *acts)
 {
-    matmul_float(y, y_stride, m, w, n_rows, acts, false);
+    matmul_float(y, y_stride, m, w, n_rows, acts, 0);
 }
 
 static void ISA(matmul_f16)(float *y, size_t y_stride,
@@ -133,7 +140,27 @@ static void ISA(matmul_f16)(float *y, size_t y_stride,
                             const uint16_t *scale, uint32_t n_rows,
                             const struct sl_acts *acts)
 {
-    matmul_float(y, y_stride, m, w, n_rows, acts, true);
+    matmul_float(y, y_stride, m, w, n_rows, acts, FROM_HALF);
+}
+
+static void ISA(matmul_f32_bf16)(float *y, size_t y_stride,
+                                 const struct sl_matrix *m, const void *w,
+                                 const uint16_t *scale, uint32_t n_rows,
+                                 const struct sl_acts *acts)
+{
+    struct sl_acts a = sl_acts_rounded(acts);
+
+    matmul_float(y, y_stride, m, w, n_rows, &a, TO_BF16);
+}
+
+static void ISA(matmul_f16_bf16)(float *y, size_t y_stride,
+                                 const struct sl_matrix *m, const void *w,
+                                 const uint16_t *scale, uint32_t n_rows,
+                                 const struct sl_acts *acts)
+{
+    struct sl_acts a = sl_acts_rounded(acts);
+
+    matmul_float(y, y_stride, m, w, n_rows, &a, FROM_HALF | TO_BF16);
 }
 
 /* Where one call of a packed kernel works: W rows of a block. */
@@ -386,6 +413,35 @@ static void ISA(matmul_int4_q8)(float *y, size_t y_stride,
                                 const struct sl_acts *acts)
 {
     matmul_packed(y, y_stride, m, w, scale, n_rows, acts, true, true);
+}
+
+/* Packed weights are exact in BF16. */
+static void ISA(matmul_int8_bf16)(float *y, size_t y_stride,
+                                  const struct sl_matrix *m, const void *w,
+                                  const uint16_t *scale, uint32_t n_rows,
+                                  const struct sl_acts *acts)
+{
+    struct sl_acts a = sl_acts_rounded(acts);
+
+    matmul_packed(y, y_stride, m, w, scale, n_rows, &a, false, false);
+}
+
+static void ISA(matmul_int4_bf16)(float *y, size_t y_stride,
+                                  const struct sl_matrix *m, const void *w,
+                                  const uint16_t *scale, uint32_t n_rows,
+                                  const struct sl_acts *acts)
+{
+    struct sl_acts a = sl_acts_rounded(acts);
+
+    matmul_packed(y, y_stride, m, w, scale, n_rows, &a, false, true);
+}
+
+static void ISA(round_bf16)(void *to, const float *x, uint32_t cols)
+{
+    float *y = to;
+
+    for (uint32_t i = 0; i < cols; i += W)
+        vf_store(y + i, vf_round_bf16(vf_load(x + i)));
 }
 
 #endif

@@ -11,6 +11,12 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->isa = ISA_NAME;
     k->matmul[SL_FMT_F32][SL_ACT_F32] = ISA(matmul_f32);
     k->matmul[SL_FMT_F16][SL_ACT_F32] = ISA(matmul_f16);
+    k->matmul[SL_FMT_F32][SL_ACT_BF16] = ISA(matmul_f32_bf16);
+    k->matmul[SL_FMT_F16][SL_ACT_BF16] = ISA(matmul_f16_bf16);
+    k->matmul[SL_FMT_INT8][SL_ACT_BF16] = ISA(matmul_int8_bf16);
+    k->matmul[SL_FMT_INT4][SL_ACT_BF16] = ISA(matmul_int4_bf16);
+    k->round_bf16 = ISA(round_bf16);
+    k->bf16_bytes = sizeof(float);
     k->matmul[SL_FMT_INT8][SL_ACT_F32] = ISA(matmul_int8_f32);
     k->matmul[SL_FMT_INT8][SL_ACT_INT8] = ISA(matmul_int8_q8);
     k->matmul[SL_FMT_INT4][SL_ACT_F32] = ISA(matmul_int4_f32);

@@ -343,7 +343,7 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     r->resident_bytes = plan->resident_bytes;
     r->io = stats.stream.io_name;
     r->isa = sl_runtime_isa(s->rt);
-    r->int8 = sl_runtime_int8(s->rt);
+    r->activations = sl_runtime_activations(s->rt);
     r->rates.disk_bps = spread_of(s, v, DISK_BPS).median;
     r->rates.dram_bps = spread_of(s, v, DRAM_BPS).median;
     r->rates.ops_per_s = spread_of(s, v, OPS_PER_S).median;

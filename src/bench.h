@@ -59,7 +59,7 @@ struct sl_bench_result {
     double first_token_floor_s; /* all weights read once, and the pass */
     struct sl_rates rates;      /* medians of the turns' */
     const char *isa, *io;
-    bool int8; /* activations */
+    const char *activations;
     struct sl_bench_phase_result phase[SL_BENCH_PHASES];
 };
 

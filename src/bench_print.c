@@ -121,7 +121,7 @@ static json_t *run_json(const struct sl_bench_result *r,
         "positions_per_pass", (json_int_t)p->positions, "resident_bytes",
         (json_int_t)r->resident_bytes, "streamed_bytes",
         (json_int_t)r->streamed_bytes, "isa", r->isa, "activations",
-        r->int8 ? "int8" : "f32", "io", r->io != NULL ? r->io : "none");
+        r->activations, "io", r->io != NULL ? r->io : "none");
 }
 
 static json_t *device_json(const struct sl_bench_result *r,

@@ -76,7 +76,7 @@ static const struct argp_option options[] = {
      0},
     {"numa", OPT_NUMA, "KIND", 0,
      "auto or off: whether threads and weights keep to their nodes", 0},
-    {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32 or int8", 0},
+    {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32, int8 or bf16", 0},
     {"kv", OPT_KV, "KIND", 0,
      "Keys and values as f32, f16 or int8 (default: f16; f32 with "
      "--activations f32)",

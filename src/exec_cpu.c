@@ -10,11 +10,13 @@
 struct shape {
     uint64_t n, hidden, wide, widest_in, head_dim, max_tokens, threads;
     uint64_t lookup;
-    bool int8;
+    const struct sl_kernels *kernels;
+    enum sl_act act;
 };
 
 static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
-                             uint32_t max_tokens, bool int8_activations,
+                             uint32_t max_tokens,
+                             const struct sl_kernels *kernels, enum sl_act act,
                              unsigned n_threads)
 {
     const struct sl_hparams *hp = &mf->hp;
@@ -29,7 +31,8 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .max_tokens = max_tokens,
         .threads = n_threads,
         .lookup = sl_cpu_lookup_bytes(mf),
-        .int8 = int8_activations,
+        .kernels = kernels,
+        .act = act,
     };
 }
 
@@ -41,7 +44,9 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
     x->a = sl_carve(c, s->n * s->hidden, sizeof(float));
     x->att = sl_carve(c, s->n * s->hidden, sizeof(float));
     x->big = sl_carve(c, s->n * s->wide, sizeof(float));
-    if (s->int8) {
+    if (s->act == SL_ACT_BF16)
+        x->bf16 = sl_carve(c, s->n * s->widest_in, s->kernels->bf16_bytes);
+    if (s->act == SL_ACT_INT8) {
         uint64_t groups = sl_div_up(s->widest_in, SL_Q8_GROUP);
 
         x->q = sl_carve(c, s->n * sl_q8_stride((uint32_t)s->widest_in), 1);
@@ -58,11 +63,11 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
 }
 
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, bool int8_activations,
-                      unsigned n_threads)
+                      uint32_t max_tokens, const struct sl_kernels *kernels,
+                      enum sl_act act, unsigned n_threads)
 {
     struct shape s =
-        shape_of(mf, pass_positions, max_tokens, int8_activations, n_threads);
+        shape_of(mf, pass_positions, max_tokens, kernels, act, n_threads);
     struct sl_carver c = {NULL, 0};
     struct sl_cpu counted;
 
@@ -70,11 +75,11 @@ uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
     return c.used;
 }
 
-bool sl_cpu_takes_int8(const struct sl_modelfile *mf,
-                       const struct sl_kernels *k)
+bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
+                  enum sl_act act)
 {
     for (size_t i = 0; i < mf->n_matrices; i++) {
-        if (sl_matmul_takes_int8(k, &mf->matrices[i].geom))
+        if (sl_matmul_takes(k, &mf->matrices[i].geom, act))
             return true;
     }
     return false;
@@ -205,7 +210,7 @@ static int allocate(struct sl_cpu *x, struct sl_error *err)
 {
     const struct sl_cpu_config *c = &x->c;
     struct shape s = shape_of(c->mf, c->pass_positions, c->max_tokens,
-                              c->int8_activations, sl_pool_threads(c->pool));
+                              c->kernels, c->act, sl_pool_threads(c->pool));
     struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
 
     carve_all(x, &counter, &s);

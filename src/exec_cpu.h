@@ -22,21 +22,22 @@ struct sl_cpu_config {
     struct sl_pool *pool;
     struct sl_stream *stream;
     struct sl_kv *kv;
-    struct sl_trace *trace; /* or NULL */
-    bool int8_activations;
+    struct sl_trace *trace;  /* or NULL */
+    enum sl_act act;         /* of the products that take it, else FP32 */
     enum sl_kv_kind kv_kind; /* as the cache was made */
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t max_tokens;     /* of one sequence */
 };
 
-/* True if some matrix of the file can take INT8 activations. */
-bool sl_cpu_takes_int8(const struct sl_modelfile *mf,
-                       const struct sl_kernels *k);
+/* True if some matrix of the file can take such activations. */
+bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
+                  enum sl_act act);
 
-/* Bytes of memory the engine will take: everything per position, scores. */
+/* Bytes of memory the engine will take: everything per position, scores.
+ * kernels may be NULL where act is not BF16. */
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, bool int8_activations,
-                      unsigned n_threads);
+                      uint32_t max_tokens, const struct sl_kernels *kernels,
+                      enum sl_act act, unsigned n_threads);
 
 /* Errors: SL_ERR_NOMEM. */
 int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,

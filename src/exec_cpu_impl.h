@@ -22,7 +22,8 @@ struct sl_cpu {
     float *a;   /* (n, hidden) the norm of x: input of the next matrix */
     float *att; /* (n, hidden) attention output */
     float *big; /* (n, wide) qkv, then the MLP's inner values */
-    int8_t *q;  /* (n, largest cols) */
+    void *bf16; /* (n, largest cols) */
+    int8_t *q;  /* the same */
     float *q_scale;
     int32_t *q_sum;
     float *scores;        /* (threads, SL_ATTEND_QUERIES, max_tokens) */

@@ -30,6 +30,16 @@ static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
                                   a->x + i * a->x_stride, a->cols);
 }
 
+static void round_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct sl_cpu *x = arg;
+    const struct sl_acts *a = &x->acts;
+
+    for (size_t i = begin; i < end; i++)
+        x->c.kernels->round_bf16((uint8_t *)x->bf16 + i * a->bf16_stride,
+                                 a->x + i * a->x_stride, a->cols);
+}
+
 /* Hands n rows of `in` to the products with m. */
 static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
                       const float *in, size_t stride, size_t n)
@@ -40,10 +50,16 @@ static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
         .x = in,
         .x_stride = stride,
     };
-    x->act = SL_ACT_F32;
-    if (!x->c.int8_activations || !sl_matmul_takes_int8(x->c.kernels, &m->geom))
+    x->act = x->c.act;
+    if (!sl_matmul_takes(x->c.kernels, &m->geom, x->act))
+        x->act = SL_ACT_F32;
+    if (x->act == SL_ACT_BF16) {
+        x->acts.bf16 = x->bf16;
+        x->acts.bf16_stride = (size_t)m->geom.cols * x->c.kernels->bf16_bytes;
+        sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, round_rows, x);
+    }
+    if (x->act != SL_ACT_INT8)
         return;
-    x->act = SL_ACT_INT8;
     x->acts.q = x->q;
     x->acts.q_stride = sl_q8_stride(m->geom.cols);
     x->acts.q_scale = x->q_scale;

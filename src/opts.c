@@ -46,8 +46,8 @@ static const struct argp_option run_options[] = {
      "and weights lie with their readers",
      0},
     {"activations", OPT_ACTIVATIONS, "KIND", 0,
-     "auto, f32 or int8: how inputs of matrix products are held; auto is f32 "
-     "for f16/f32 files and int8 in groups of 32 for packed ones",
+     "auto, f32, int8 or bf16: how inputs of matrix products are held; auto is "
+     "f32 for f16/f32 files and int8 in groups of 32 for packed ones",
      0},
     {"kv", OPT_KV, "KIND", 0,
      "f32, f16 or int8 (a scale and an offset for each head and position): how "
@@ -109,7 +109,7 @@ uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
 enum sl_activations sl_opt_activations(struct argp_state *state,
                                        const char *arg)
 {
-    static const char *const names[] = {"auto", "f32", "int8", NULL};
+    static const char *const names[] = {"auto", "f32", "int8", "bf16", NULL};
 
     return (enum sl_activations)pick(state, "activations", arg, names);
 }

@@ -22,6 +22,7 @@ struct ops {
     uint8_t *w;
     uint16_t *scale;
     float *x, *y, *q_scale;
+    uint8_t *bf16;
     int8_t *q;
     int32_t *q_sum;
 };
@@ -38,12 +39,15 @@ static void *take(const struct ops *o, size_t *at, size_t bytes)
 static size_t carve(struct ops *o)
 {
     size_t groups = (size_t)POSITIONS * (COLS / SL_Q8_GROUP), at = 0;
+    size_t values = (size_t)POSITIONS * COLS;
     bool int8 = o->config->act == SL_ACT_INT8;
+    bool bf16 = o->config->act == SL_ACT_BF16;
 
     o->w = take(o, &at, sl_matrix_bytes(&o->m));
     o->scale = take(o, &at, sl_matrix_scale_bytes(&o->m));
     o->y = take(o, &at, (size_t)POSITIONS * o->m.rows * sizeof *o->y);
-    o->x = take(o, &at, int8 ? 0 : (size_t)POSITIONS * COLS * sizeof *o->x);
+    o->x = take(o, &at, int8 ? 0 : values * sizeof *o->x);
+    o->bf16 = take(o, &at, bf16 ? values * o->config->kernels->bf16_bytes : 0);
     o->q = take(o, &at, int8 ? POSITIONS * sl_q8_stride(COLS) : 0);
     o->q_scale = take(o, &at, int8 ? groups * sizeof *o->q_scale : 0);
     o->q_sum = take(o, &at, int8 ? groups * sizeof *o->q_sum : 0);
@@ -60,6 +64,8 @@ static void fill(struct ops *o)
     if (o->config->act != SL_ACT_INT8) {
         for (size_t i = 0; i < values; i++)
             o->x[i] = (float)(i % 61) - 30;
+        if (o->config->act == SL_ACT_BF16)
+            o->config->kernels->round_bf16(o->bf16, o->x, (uint32_t)values);
         return;
     }
     for (size_t p = 0; p < POSITIONS; p++) {
@@ -95,6 +101,8 @@ static double measure(struct ops *o)
         .q_scale = o->q_scale,
         .q_sum = o->q_sum,
         .group_stride = POSITIONS,
+        .bf16 = o->bf16,
+        .bf16_stride = (size_t)COLS * c->kernels->bf16_bytes,
     };
     uint64_t time_ns = c->time_ns ? c->time_ns : OPS_TIME_NS;
     uint64_t begin = sl_clock_ns(), now = begin, best = UINT64_MAX;

@@ -29,6 +29,7 @@ enum {
     FIXED_BYTES = 104,
     FLAG_INT8 = 1,   /* activations */
     FLAG_BLOCKS = 2, /* second positions */
+    FLAG_BF16 = 4,   /* activations */
 };
 
 /* Before each block: u32 bytes, u32 bytes kept, u64 XXH3-64 of the bytes. */
@@ -125,7 +126,8 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
         item->n,
         item->n_context,
         item->n_logits,
-        (f->c.int8_activations ? FLAG_INT8 : 0u) |
+        (f->c.act == SL_ACT_INT8 ? FLAG_INT8 : 0u) |
+            (f->c.act == SL_ACT_BF16 ? FLAG_BF16 : 0u) |
             (item->blocks != NULL ? FLAG_BLOCKS : 0u),
     };
     uint8_t *k = f->key, *end;

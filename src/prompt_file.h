@@ -25,7 +25,7 @@ struct sl_prompt_file_config { /* all borrowed */
     uint64_t model_bytes; /* its length */
     const char *isa;      /* of the kernels */
     uint32_t vocab;
-    bool int8_activations;
+    enum sl_act act;
     /* Differs where engines compute other stages; 0: the CPU does all. */
     uint64_t engines;
 };

@@ -64,7 +64,7 @@ static uint64_t host_bytes(const struct rehearsal *r)
     uint32_t n = pass_positions(c);
 
     return PROGRAM_BYTES + sl_vectors_bytes(c->mf) +
-           sl_cpu_bytes(c->mf, n, max_tokens(c), true, THREADS) +
+           sl_cpu_bytes(c->mf, n, max_tokens(c), NULL, SL_ACT_INT8, THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts, true) +
            2ull * c->n_texts * c->mf->hp.vocab * sizeof(float) +
            sl_cut_bytes(&r->cut) + sl_stream_overhead_bytes(r->cut.n_slabs);

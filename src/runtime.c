@@ -34,19 +34,28 @@ static int open_tokenizer(struct sl_runtime *rt, struct sl_error *err)
 
 static void pick_kernels(struct sl_runtime *rt)
 {
+    static const enum sl_act wanted[] = {
+        [SL_ACTIVATIONS_AUTO] = SL_ACT_INT8,
+        [SL_ACTIVATIONS_F32] = SL_ACT_F32,
+        [SL_ACTIVATIONS_INT8] = SL_ACT_INT8,
+        [SL_ACTIVATIONS_BF16] = SL_ACT_BF16,
+    };
     const struct sl_runtime_config *c = &rt->config;
     enum sl_isa isa = sl_cpu_best_isa();
 
     if (c->max_isa_set && (enum sl_isa)c->max_isa < isa)
         isa = (enum sl_isa)c->max_isa;
     sl_kernels_init(&rt->kernels, isa);
-    rt->int8 = c->activations != SL_ACTIVATIONS_F32 &&
-               sl_cpu_takes_int8(&rt->mf, &rt->kernels);
-    if (c->activations == SL_ACTIVATIONS_INT8 && !rt->int8)
+    rt->act = wanted[c->activations];
+    if (sl_cpu_takes(&rt->mf, &rt->kernels, rt->act))
+        return;
+    if (c->activations != SL_ACTIVATIONS_AUTO)
         sl_log(c->log, SL_LOG_WARN,
-               "--activations int8: no matrix of this file takes INT8 inputs "
-               "(they need packed weights, and columns in groups of 32); f32 "
-               "is used");
+               "--activations %s: no matrix of this file takes such inputs "
+               "(they need columns in groups of 32, and int8 packed weights); "
+               "f32 is used",
+               sl_act_name(rt->act));
+    rt->act = SL_ACT_F32;
 }
 
 int sl_runtime_open(struct sl_runtime **out,
@@ -110,7 +119,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .stream = rt->stream,
         .kv = rt->kv,
         .trace = rt->trace,
-        .int8_activations = rt->int8,
+        .act = rt->act,
         .kv_kind = rt->kv_config.kind,
         .pass_positions = rt->load.pass_positions,
         .max_tokens = rt->load.max_tokens,
@@ -152,7 +161,7 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
         .model_bytes = rt->mf.file_bytes,
         .isa = rt->kernels.isa,
         .vocab = rt->mf.hp.vocab,
-        .int8_activations = rt->int8,
+        .act = rt->act,
         .engines = engines_sum(rt),
     };
 
@@ -255,9 +264,9 @@ const char *sl_runtime_isa(const struct sl_runtime *rt)
     return rt->kernels.isa;
 }
 
-bool sl_runtime_int8(const struct sl_runtime *rt)
+const char *sl_runtime_activations(const struct sl_runtime *rt)
 {
-    return rt->int8;
+    return sl_act_name(rt->act);
 }
 
 void sl_runtime_interrupt(struct sl_runtime *rt)

@@ -29,6 +29,7 @@ enum sl_activations {
     SL_ACTIVATIONS_AUTO, /* f32 for float files, int8 for packed ones */
     SL_ACTIVATIONS_F32,  /* and the KV cache FP32, if nothing else was said */
     SL_ACTIVATIONS_INT8, /* INT8 in groups of 32 where shapes allow */
+    SL_ACTIVATIONS_BF16, /* and weights that are floats too; where shapes do */
 };
 
 /* Where to compute. */
@@ -145,7 +146,7 @@ const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
 unsigned sl_runtime_ring_node(const struct sl_runtime *rt);
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
 const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
-bool sl_runtime_int8(const struct sl_runtime *rt);       /* activations */
+const char *sl_runtime_activations(const struct sl_runtime *rt);
 
 /* What nearly all arithmetic is: format, columns a scale (0: a row) and inputs
  * of the layers' products. */

@@ -62,8 +62,7 @@ void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
 
     *fmt = m->fmt;
     *group_cols = m->group_cols < m->cols ? m->group_cols : 0;
-    *act = rt->int8 && sl_matmul_takes_int8(&rt->kernels, m) ? SL_ACT_INT8
-                                                             : SL_ACT_F32;
+    *act = sl_matmul_takes(&rt->kernels, m, rt->act) ? rt->act : SL_ACT_F32;
 }
 
 static int measure_ops(const struct sl_runtime *rt, double *ops_per_s,

@@ -33,7 +33,7 @@ struct sl_runtime {
     struct sl_stream_places places;
     struct sl_pool *pool;
     struct sl_trace *trace;
-    bool int8;
+    enum sl_act act; /* of the products that take it */
     struct sl_workload load;
     struct sl_cut cut;
     struct sl_plan plan;

@@ -77,10 +77,11 @@ static void count_fixed(struct sl_runtime *rt)
         .program = sl_meminfo_resident(),
         .vectors = sl_vectors_bytes(&rt->mf),
         .kv = sl_kv_bytes(&rt->kv_config),
-        .activations = sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
-                                     rt->device == NULL) +
-                       sl_cpu_bytes(&rt->mf, w->pass_positions, w->max_tokens,
-                                    rt->int8, sl_pool_threads(rt->pool)),
+        .activations =
+            sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
+                          rt->device == NULL) +
+            sl_cpu_bytes(&rt->mf, w->pass_positions, w->max_tokens,
+                         &rt->kernels, rt->act, sl_pool_threads(rt->pool)),
         .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),

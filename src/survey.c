@@ -69,6 +69,11 @@ static const struct {
     {SL_FMT_INT8, 64, SL_ACT_INT8}, {SL_FMT_INT8, 128, SL_ACT_INT8},
     {SL_FMT_INT4, 0, SL_ACT_F32},   {SL_FMT_INT8, 0, SL_ACT_F32},
     {SL_FMT_F16, 0, SL_ACT_F32},    {SL_FMT_F32, 0, SL_ACT_F32},
+    {SL_FMT_INT4, 0, SL_ACT_BF16},  {SL_FMT_INT4, 32, SL_ACT_BF16},
+    {SL_FMT_INT4, 64, SL_ACT_BF16}, {SL_FMT_INT4, 128, SL_ACT_BF16},
+    {SL_FMT_INT8, 0, SL_ACT_BF16},  {SL_FMT_INT8, 32, SL_ACT_BF16},
+    {SL_FMT_INT8, 64, SL_ACT_BF16}, {SL_FMT_INT8, 128, SL_ACT_BF16},
+    {SL_FMT_F16, 0, SL_ACT_BF16},   {SL_FMT_F32, 0, SL_ACT_BF16},
 };
 
 static int add_operations(json_t *list, const struct job *job,
@@ -94,13 +99,13 @@ static int add_operations(json_t *list, const struct job *job,
             best = rate > best ? rate : best;
         }
         if (json_array_append_new(
-                list, json_pack("{s:s, s:I, s:s, s:s, s:I, s:f}", "format",
-                                sl_fmt_name(config.fmt), "group",
-                                (json_int_t)config.group_cols, "activations",
-                                config.act == SL_ACT_INT8 ? "int8" : "f32",
-                                "isa", kernels.isa, "threads",
-                                (json_int_t)sl_pool_threads(job->pool),
-                                "operations_per_s", best)) != 0)
+                list,
+                json_pack("{s:s, s:I, s:s, s:s, s:I, s:f}", "format",
+                          sl_fmt_name(config.fmt), "group",
+                          (json_int_t)config.group_cols, "activations",
+                          sl_act_name(config.act), "isa", kernels.isa,
+                          "threads", (json_int_t)sl_pool_threads(job->pool),
+                          "operations_per_s", best)) != 0)
             return no_memory(err);
     }
     return 0;

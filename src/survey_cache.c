@@ -127,9 +127,9 @@ static double ops_rate(const json_t *survey, const struct sl_survey_query *q)
 
         if (number_is(v, "threads", q->threads) && text_is(v, "isa", q->isa) &&
             text_is(v, "format", sl_fmt_name(q->fmt)) &&
-            text_is(v, "activations", q->act == SL_ACT_INT8 ? "int8" : "f32") &&
+            text_is(v, "activations", sl_act_name(q->act)) &&
             /* with FP32 inputs scales cost next to nothing */
-            (q->act != SL_ACT_INT8 || number_is(v, "group", q->group_cols)))
+            (q->act == SL_ACT_F32 || number_is(v, "group", q->group_cols)))
             return json_number_value(json_object_get(v, "operations_per_s"));
     }
     return 0;

@@ -31,7 +31,7 @@ check() {
     fi
 }
 
-echo 1..5
+echo 1..7
 check 'libsluice.a has no 256 or 512 bit register' \
     "$(count libsluice.a '%[yz]mm')" -eq 0
 check 'libk_avx2.a has no 512 bit register and no mask' \
@@ -41,3 +41,7 @@ check 'libk_avx512.a multiplies with vpdpbusd' \
     "$(count libk_avx512.a 'vpdpbusd.*%zmm')" -gt 10
 check 'libk_avx512.a multiplies tiles' \
     "$(count libk_avx512.a 'tdpbssd')" -gt 1
+check 'libk_avx512.a has nothing of BF16' \
+    "$(count libk_avx512.a 'vcvtne.*ps2bf16\|dpbf16ps')" -eq 0
+check 'libk_bf16.a multiplies tiles of BF16' \
+    "$(count libk_bf16.a 'tdpbf16ps')" -gt 1

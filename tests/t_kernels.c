@@ -51,7 +51,7 @@ static struct array array_make(size_t n, size_t size, size_t off)
 
 struct problem {
     struct sl_matrix m;
-    struct array w, scale, x, q, q_scale, q_sum;
+    struct array w, scale, x, q, q_scale, q_sum, bf16;
     double *dense;       /* (rows, cols): the weights' values */
     struct sl_acts acts; /* MAX_N positions */
 };
@@ -161,6 +161,14 @@ static void fill_acts(struct problem *p, const struct sl_kernels *k,
     p->acts.q_sum = p->q_sum.at;
     p->acts.q_stride = cols + 5;
     p->acts.group_stride = MAX_N;
+    p->acts.bf16_stride = (size_t)(cols + 4) * k->bf16_bytes;
+    p->bf16 = array_make((MAX_N - 1) * p->acts.bf16_stride +
+                             (size_t)cols * k->bf16_bytes,
+                         1, k->bf16_bytes);
+    for (size_t i = 0; i < MAX_N; i++)
+        k->round_bf16((uint8_t *)p->bf16.at + i * p->acts.bf16_stride,
+                      p->acts.x + i * stride, cols);
+    p->acts.bf16 = p->bf16.at;
 }
 
 static void problem_init(struct problem *p, const struct sl_matrix *m,
@@ -192,6 +200,7 @@ static void problem_fini(struct problem *p)
     free(p->q.memory);
     free(p->q_scale.memory);
     free(p->q_sum.memory);
+    free(p->bf16.memory);
     free(p->dense);
 }
 
@@ -202,8 +211,20 @@ static double input(const struct problem *p, enum sl_act act, size_t pos,
 
     if (act == SL_ACT_F32)
         return (double)a->x[pos * a->x_stride + c];
+    if (act == SL_ACT_BF16)
+        return (double)sl_round_bf16(a->x[pos * a->x_stride + c]);
     return (double)a->q[pos * a->q_stride + c] *
            (double)a->q_scale[c / SL_Q8_GROUP * a->group_stride + pos];
+}
+
+static double weight(const struct problem *p, enum sl_act act, uint32_t r,
+                     uint32_t c)
+{
+    double w = p->dense[(size_t)r * p->m.cols + c];
+
+    if (act == SL_ACT_BF16 && !sl_fmt_packed(p->m.fmt))
+        return (double)sl_round_bf16((float)w);
+    return w;
 }
 
 static void check_sums(const struct problem *p, enum sl_act act, const float *y,
@@ -216,8 +237,7 @@ static void check_sums(const struct problem *p, enum sl_act act, const float *y,
             double sum = 0, size = 0, got = (double)y[pos * stride + r];
 
             for (uint32_t c = 0; c < p->m.cols; c++) {
-                double v =
-                    p->dense[(size_t)r * p->m.cols + c] * input(p, act, pos, c);
+                double v = weight(p, act, r, c) * input(p, act, pos, c);
 
                 sum += v;
                 size += fabs(v);
@@ -248,6 +268,10 @@ static void call(const struct sl_kernels *k, const struct problem *p,
         a.q += first * a.q_stride;
         a.q_scale += first;
         a.q_sum += first;
+        a.x = NULL;
+    }
+    if (act == SL_ACT_BF16) {
+        a.bf16 = (const uint8_t *)a.bf16 + first * a.bf16_stride;
         a.x = NULL;
     }
     k->matmul[m->fmt][act](
@@ -303,9 +327,9 @@ static void check_matrix(const struct sl_matrix *m)
 
         sl_kernels_init(&k, (enum sl_isa)isa);
         problem_init(&p, m, &k);
-        check_product(&k, &p, SL_ACT_F32);
-        if (sl_matmul_takes_int8(&k, m))
-            check_product(&k, &p, SL_ACT_INT8);
+        for (int act = 0; act < SL_ACT_COUNT; act++)
+            if (sl_matmul_takes(&k, m, (enum sl_act)act))
+                check_product(&k, &p, (enum sl_act)act);
         problem_fini(&p);
     }
 }
@@ -410,6 +434,34 @@ static void int8_inputs_stay_close_to_floats(void **state)
     problem_fini(&p);
 }
 
+/* Ties go to the even one, NaN stays, and what is too large is infinite. */
+static void bf16_is_the_first_half_of_a_float(void **state)
+{
+    static const uint32_t t[][2] = {
+        {0x3f800000, 0x3f800000}, {0x3f808000, 0x3f800000},
+        {0x3f818000, 0x3f820000}, {0x3f808001, 0x3f810000},
+        {0x3f807fff, 0x3f800000}, {0xbf808001, 0xbf810000},
+        {0x7f7fffff, 0x7f800000}, {0xff800000, 0xff800000},
+        {0x00000000, 0x00000000}, {0x80000000, 0x80000000},
+    };
+    float x[32], y[32];
+
+    for (int isa = SL_ISA_REF; isa <= (int)sl_cpu_best_isa(); isa++) {
+        struct sl_kernels k;
+
+        sl_kernels_init(&k, (enum sl_isa)isa);
+        if (k.bf16_bytes != sizeof *y)
+            continue;
+        for (size_t i = 0; i < 32; i++)
+            memcpy(&x[i], t[i % 10], 4);
+        x[31] = NAN;
+        k.round_bf16(y, x, 32);
+        for (size_t i = 0; i < 31; i++)
+            assert_memory_equal(&y[i], &t[i % 10][1], 4);
+        assert_true(isnan(y[31]));
+    }
+}
+
 static void the_ladder_stops_where_it_is_told(void **state)
 {
     static const char *const names[] = {"ref", "avx2", "avx512", "amx"};
@@ -424,6 +476,7 @@ static void the_ladder_stops_where_it_is_told(void **state)
         assert_string_equal(k.isa, names[best]);
         for (int f = 0; f < SL_FMT_COUNT; f++) {
             assert_true(k.matmul[f][SL_ACT_F32] != NULL);
+            assert_true(k.matmul[f][SL_ACT_BF16] != NULL);
             assert_int_equal(k.matmul[f][SL_ACT_INT8] != NULL,
                              sl_fmt_packed((enum sl_fmt)f));
             if (best > SL_ISA_REF)
@@ -433,25 +486,29 @@ static void the_ladder_stops_where_it_is_told(void **state)
     }
 }
 
-static void int8_inputs_need_whole_groups(void **state)
+static void short_inputs_need_whole_groups(void **state)
 {
     static const struct {
         struct sl_matrix m;
-        bool takes;
+        bool int8, bf16;
     } t[] = {
-        {{SL_FMT_INT8, 16, 64, 1, 32}, true},
-        {{SL_FMT_INT4, 16, 96, 1, 64}, true},
-        {{SL_FMT_INT4, 16, 12288, 1, 12288}, true},
-        {{SL_FMT_INT4, 16, 32, 1, 100}, true},
-        {{SL_FMT_INT8, 16, 172, 1, 172}, false},
-        {{SL_FMT_INT8, 16, 96, 1, 48}, false},
-        {{SL_FMT_F16, 16, 64, 1, 0}, false},
+        {{SL_FMT_INT8, 16, 64, 1, 32}, true, true},
+        {{SL_FMT_INT4, 16, 96, 1, 64}, true, true},
+        {{SL_FMT_INT4, 16, 12288, 1, 12288}, true, true},
+        {{SL_FMT_INT4, 16, 32, 1, 100}, true, true},
+        {{SL_FMT_INT8, 16, 172, 1, 172}, false, false},
+        {{SL_FMT_INT8, 16, 96, 1, 48}, false, false},
+        {{SL_FMT_F16, 16, 64, 1, 0}, false, true},
+        {{SL_FMT_F32, 16, 40, 1, 0}, false, false},
     };
     struct sl_kernels k;
 
     sl_kernels_init(&k, SL_ISA_AVX512);
-    for (size_t i = 0; i < sizeof t / sizeof *t; i++)
-        assert_int_equal(sl_matmul_takes_int8(&k, &t[i].m), t[i].takes);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        assert_int_equal(sl_matmul_takes(&k, &t[i].m, SL_ACT_INT8), t[i].int8);
+        assert_int_equal(sl_matmul_takes(&k, &t[i].m, SL_ACT_BF16), t[i].bf16);
+        assert_true(sl_matmul_takes(&k, &t[i].m, SL_ACT_F32));
+    }
 }
 
 int main(void)
@@ -461,8 +518,9 @@ int main(void)
         cmocka_unit_test(packed_products_are_right),
         cmocka_unit_test(integer_sums_do_not_overflow),
         cmocka_unit_test(int8_inputs_stay_close_to_floats),
+        cmocka_unit_test(bf16_is_the_first_half_of_a_float),
         cmocka_unit_test(the_ladder_stops_where_it_is_told),
-        cmocka_unit_test(int8_inputs_need_whole_groups),
+        cmocka_unit_test(short_inputs_need_whole_groups),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -520,13 +520,11 @@ static double perplexity(const struct test_array *got,
     return exp(sum / (double)row);
 }
 
-/* Inputs rounded to 8 bits in groups of 32 leave the perplexity where it was,
- * whatever the weights are packed to. */
-static void int8_activations_keep_the_perplexity(void **state)
+/* Rounded inputs leave the perplexity where it was. */
+static void check_perplexity(const char *act, const char *const *quants,
+                             size_t n_quants)
 {
-    static const char *const quants[] = {"int8", "int8-g64", "int4", "int4-g64",
-                                         "int4-g32"};
-    char path[1024];
+    char path[1024], options[64];
     json_t *golden = test_json(test_source(path, "demo/golden.json"));
     json_t *config = test_json(test_source(path, "demo/config.json"));
     int sop = (int)json_integer_value(
@@ -534,27 +532,44 @@ static void int8_activations_keep_the_perplexity(void **state)
     struct blank blanks[128];
     size_t n = write_greedy(golden, sop, blanks);
 
-    for (size_t i = 0; i < sizeof quants / sizeof *quants; i++) {
-        struct test_array f32, int8;
+    snprintf(options, sizeof options, "--activations %s --kv f32", act);
+    for (size_t i = 0; i < n_quants; i++) {
+        struct test_array f32, rounded;
         double want, got;
 
         run("convert --force --quant %s -o '%s/model.gguf' '%s'", quants[i],
             dir, test_source(path, "demo"));
         logits(&f32, "--activations f32 --kv f32");
-        logits(&int8, "--activations int8 --kv f32");
+        logits(&rounded, options);
         want = perplexity(&f32, blanks, n);
-        got = perplexity(&int8, blanks, n);
-        print_message("# %s: perplexity %.4f, with INT8 activations %+.3f %%, "
+        got = perplexity(&rounded, blanks, n);
+        print_message("# %s: perplexity %.4f, with %s activations %+.3f %%, "
                       "logits off by %.2g\n",
-                      quants[i], want, 100 * (got / want - 1),
-                      apart(&int8, &f32));
+                      quants[i], want, act, 100 * (got / want - 1),
+                      apart(&rounded, &f32));
         assert_true(fabs(got / want - 1) <= 5e-3);
-        assert_true(apart(&int8, &f32) > 0);
+        assert_true(apart(&rounded, &f32) > 0);
         test_array_fini(&f32);
-        test_array_fini(&int8);
+        test_array_fini(&rounded);
     }
     json_decref(golden);
     json_decref(config);
+}
+
+/* In groups of 32, whatever the weights are packed to. */
+static void int8_activations_keep_the_perplexity(void **state)
+{
+    static const char *const quants[] = {"int8", "int8-g64", "int4", "int4-g64",
+                                         "int4-g32"};
+
+    check_perplexity("int8", quants, sizeof quants / sizeof *quants);
+}
+
+static void bf16_activations_keep_the_perplexity(void **state)
+{
+    static const char *const quants[] = {"f32", "f16", "int8", "int4-g64"};
+
+    check_perplexity("bf16", quants, sizeof quants / sizeof *quants);
 }
 
 int main(void)
@@ -567,6 +582,7 @@ int main(void)
         cmocka_unit_test(the_demo_model_gives_the_golden_logits),
         cmocka_unit_test(steps_of_the_demo_model_give_the_golden_logits),
         cmocka_unit_test(int8_activations_keep_the_perplexity),
+        cmocka_unit_test(bf16_activations_keep_the_perplexity),
 #ifdef CUDA_SIM
         cmocka_unit_test(a_gpu_gives_nearly_the_reference_logits),
         cmocka_unit_test(a_gpu_chooses_the_golden_ids),

@@ -22,6 +22,7 @@ struct setup {
     float *bias, *x, *q_scale;
     int8_t *q;
     int32_t *q_sum;
+    uint8_t *bf16;
     struct sl_acts acts;
     uint64_t state;
 };
@@ -46,7 +47,7 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     uint32_t groups = m->cols / 32;
 
     memset(s, 0, sizeof *s);
-    sl_kernels_init(&s->k, SL_ISA_AVX512);
+    sl_kernels_init(&s->k, SL_ISA_AMX);
     s->m = *m;
     s->w = get(bytes, 1);
     s->scale = get(scales + 1, 2);
@@ -55,6 +56,7 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     s->q = get(n * sl_q8_stride(m->cols), 1);
     s->q_scale = get(n * groups, 4);
     s->q_sum = get(n * groups, 4);
+    s->bf16 = get(n * m->cols, s->k.bf16_bytes);
     for (uint64_t i = 0; i < bytes; i++)
         s->w[i] = (uint8_t)(128 + 100 * (double)uniform(s));
     for (uint64_t i = 0; i < bytes / 4 && m->fmt == SL_FMT_F32; i++)
@@ -68,9 +70,21 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     for (size_t i = 0; i < n; i++)
         s->k.quantize_q8(s->q + i * sl_q8_stride(m->cols), s->q_scale + i,
                          s->q_sum + i, n, s->x + i * m->cols, m->cols);
+    for (size_t i = 0; i < n && m->cols % 32 == 0; i++)
+        s->k.round_bf16(s->bf16 + i * m->cols * s->k.bf16_bytes,
+                        s->x + i * m->cols, m->cols);
     s->acts = (struct sl_acts){
-        n,          m->cols,  s->x, m->cols, s->q, sl_q8_stride(m->cols),
-        s->q_scale, s->q_sum, n,
+        .n = n,
+        .cols = m->cols,
+        .x = s->x,
+        .x_stride = m->cols,
+        .q = s->q,
+        .q_stride = sl_q8_stride(m->cols),
+        .q_scale = s->q_scale,
+        .q_sum = s->q_sum,
+        .group_stride = n,
+        .bf16 = s->bf16,
+        .bf16_stride = (size_t)m->cols * s->k.bf16_bytes,
     };
 }
 
@@ -83,6 +97,7 @@ static void setup_fini(struct setup *s)
     free(s->q);
     free(s->q_scale);
     free(s->q_sum);
+    free(s->bf16);
 }
 
 /* y (n, rows of all segments): the kernels alone, a position at a time, and
@@ -99,6 +114,7 @@ static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
         one.q += p * one.q_stride;
         one.q_scale += p;
         one.q_sum += p;
+        one.bf16 = s->bf16 + p * one.bf16_stride;
         for (uint32_t i = 0; i < s->m.n_segments; i++)
             s->k.matmul[s->m.fmt][act](
                 y + p * s->m.rows + i * rows, s->m.rows, &s->m,
@@ -193,6 +209,8 @@ static void cuts_and_threads_change_no_bit(void **state)
             continue;
         check(&m[i], 1, SL_ACT_INT8, SL_EPI_NONE);
         check(&m[i], 9, SL_ACT_INT8, SL_EPI_NONE);
+        check(&m[i], 1, SL_ACT_BF16, SL_EPI_NONE);
+        check(&m[i], 41, SL_ACT_BF16, SL_EPI_NONE);
     }
 }
 
@@ -207,6 +225,7 @@ static void both_halves_of_a_glu_meet(void **state)
         check(&m[0], n, SL_ACT_F32, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_F32, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_INT8, SL_EPI_GEGLU);
+        check(&m[1], n, SL_ACT_BF16, SL_EPI_GEGLU);
     }
 }
 
@@ -228,11 +247,14 @@ static void wide_groups_are_parted(void **state)
         {SL_FMT_INT4, 72, 1088, 1, 96},
         {SL_FMT_INT8, 40, 1088, 1, 1088},
         {SL_FMT_INT8, 72, 1056, 2, 608},
+        {SL_FMT_F32, 70, 1056, 2, 0},
     };
 
     for (size_t i = 0; i < sizeof m / sizeof *m; i++)
         for (size_t n = 31; n <= 131; n += 50)
-            check(&m[i], n, SL_ACT_INT8, SL_EPI_NONE);
+            for (int act = 0; act < SL_ACT_COUNT; act++)
+                if (act != SL_ACT_INT8 || sl_fmt_packed(m[i].fmt))
+                    check(&m[i], n, (enum sl_act)act, SL_EPI_NONE);
 }
 
 int main(void)

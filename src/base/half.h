@@ -1,5 +1,5 @@
 /*
- * half.h - IEEE 754 binary16, bit by bit
+ * half.h - IEEE 754 binary16 and bfloat16, bit by bit
  *
  * Portable and exact: round to nearest, ties to even, subnormals kept. The
  * instruction-set kernels use the CPU's own conversions instead, which give
@@ -66,6 +66,20 @@ static inline uint16_t sl_float_to_half(float f)
     if (rest > 1u << (shift - 1) || (rest == 1u << (shift - 1) && (half & 1)))
         half++; /* may carry into the exponent: that is the right result */
     return (uint16_t)(sign | half);
+}
+
+/* The nearest bfloat16: the first half of a float. */
+static inline float sl_round_bf16(float f)
+{
+    uint32_t x;
+
+    memcpy(&x, &f, sizeof x);
+    if ((x & 0x7fffffffu) > 0x7f800000u) /* NaN */
+        return f;
+    x += 0x7fff + (x >> 16 & 1);
+    x &= 0xffff0000;
+    memcpy(&f, &x, sizeof f);
+    return f;
 }
 
 #endif
