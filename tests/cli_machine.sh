@@ -37,7 +37,7 @@ holds()
 
 has_tracks()
 {
-    for track in 'disk reads' stages 'copies to GPU' GPU; do
+    for track in 'disk reads' stages 'copies to GPU' 'GPU kernels'; do
         grep -q "\"name\":\"$track\"" "$1" || return
     done
 }
