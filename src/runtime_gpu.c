@@ -1,10 +1,10 @@
 #include "config.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
+#include "src/probe.h"
 #include "src/runtime_impl.h"
 #include "src/stages.h"
 
@@ -53,71 +53,6 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
  * weights are read. */
 #define PROBE_BYTES (64ull << 20)
 #define COPY_BYTES  (16ull << 20)
-#define COPIES      4u
-
-struct copy_probe {
-    struct sl_device *dev;
-    struct sl_region host;
-    bool pinned;
-    void *there;
-    struct sl_event *begin, *end;
-};
-
-static void copy_probe_fini(struct copy_probe *p)
-{
-    const struct sl_device_ops *ops = p->dev->ops;
-
-    if (p->begin != NULL)
-        ops->event_destroy(p->dev, p->begin);
-    if (p->end != NULL)
-        ops->event_destroy(p->dev, p->end);
-    ops->free(p->dev, p->there);
-    if (p->pinned)
-        ops->unpin(p->dev, p->host.base);
-    sl_region_fini(&p->host);
-}
-
-static int copy_probe_run(struct copy_probe *p, double *bps,
-                          struct sl_error *err)
-{
-    const struct sl_device_ops *ops = p->dev->ops;
-    uint64_t begin_ns, ns = 0;
-    struct sl_error ignored;
-
-    if (ops->alloc(p->dev, &p->there, COPY_BYTES, err) != 0 ||
-        ops->event_create(p->dev, &p->begin, true, err) != 0 ||
-        ops->event_create(p->dev, &p->end, true, err) != 0)
-        return -1;
-    p->pinned = ops->pin(p->dev, p->host.base, p->host.bytes, &ignored) == 0;
-    memset(p->host.base, 1, p->host.bytes);
-    for (unsigned i = 0; i <= COPIES; i++) {
-        /* The first one warms up. */
-        if (i == 1 && ops->record(p->dev, SL_QUEUE_UP, p->begin, err) != 0)
-            return -1;
-        if (ops->copy_up(p->dev, SL_QUEUE_UP, p->there, p->host.base,
-                         COPY_BYTES, err) != 0)
-            return -1;
-    }
-    if (ops->record(p->dev, SL_QUEUE_UP, p->end, err) != 0 ||
-        ops->sync(p->dev, p->end, err) != 0 ||
-        ops->span(p->dev, p->begin, p->end, &begin_ns, &ns, err) != 0)
-        return -1;
-    *bps = (double)COPIES * COPY_BYTES * 1e9 / (double)(ns > 0 ? ns : 1);
-    return 0;
-}
-
-static int measure_copies(struct sl_device *dev, double *bps,
-                          struct sl_error *err)
-{
-    struct copy_probe p = {.dev = dev};
-    int rc;
-
-    if (sl_region_init(&p.host, COPY_BYTES, "measuring copies", err) != 0)
-        return -1;
-    rc = copy_probe_run(&p, bps, err);
-    copy_probe_fini(&p);
-    return rc;
-}
 
 /* Operations a second of one multiprocessor in products with FP16 inputs and
  * FP32 sums, as far as kernels of libraries reach it: for planning, where
@@ -145,10 +80,15 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_device_info *info = &rt->device->info;
     struct sl_rates *r = &rt->rates;
+    struct sl_device_rates copies;
+    uint64_t bytes = COPY_BYTES;
 
+    if (bytes > info->vram_free / 8)
+        bytes = sl_round_up(info->vram_free / 8, SL_PAGE_BYTES);
     if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
-        measure_copies(rt->device, &r->pcie_bps, err) != 0)
+        sl_probe_device(&copies, rt->device, bytes, err) != 0)
         return -1;
+    r->pcie_bps = copies.up_bps;
     r->pcie_latency_s = COPY_LATENCY;
     r->vram_bps = VRAM_PART * (double)info->vram_bps;
     r->gpu_ops_per_s = ops_of(info);
