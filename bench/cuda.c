@@ -1,0 +1,322 @@
+/*
+ * bench_cuda: how fast are the kernels, against the device's own memory?
+ *
+ * usage: bench_cuda [DEVICE [ROWS [COLS [POSITIONS]]]]
+ *
+ * Copies to, from and within the device; products of a ROWS x COLS matrix
+ * with the numbers of positions, up to POSITIONS, that different kernels serve;
+ * attention of
+ * one layer with as many heads of 128 values as COLS holds. Medians of seven
+ * turns by the device's own clock.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+#include "offload/device.h"
+#include "src/base/mem.h"
+#include "src/probe.h"
+
+#define REPEATS  7
+#define MOST_N   1024u
+#define HEAD_DIM 128u
+#define KEYS     2048u
+#define PIECE    (UINT64_C(64) << 20) /* of what fills device memory */
+
+struct bench {
+    struct sl_device *dev;
+    struct sl_cuda c;
+    struct sl_event *begin, *end;
+    struct sl_device_rates rates;
+    uint32_t rows, cols, most; /* positions */
+    /* device memory; any bytes do for weights, keys and values */
+    void *w, *scale, *x, *y, *tables, *workspace;
+    uint64_t w_bytes, workspace_bytes;
+};
+
+static uint64_t greater(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* --- measuring ----------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int median_seconds(struct bench *b,
+                          int (*fn)(struct bench *b, void *arg,
+                                    struct sl_error *err),
+                          void *arg, double *seconds, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = b->dev->ops;
+    double t[REPEATS];
+    uint64_t at, ns;
+
+    for (int i = -1; i < REPEATS; i++) { /* one to warm up */
+        if (ops->record(b->dev, SL_QUEUE_COMPUTE, b->begin, err) != 0 ||
+            fn(b, arg, err) != 0 ||
+            ops->record(b->dev, SL_QUEUE_COMPUTE, b->end, err) != 0 ||
+            ops->sync(b->dev, b->end, err) != 0 ||
+            ops->span(b->dev, b->begin, b->end, &at, &ns, err) != 0)
+            return -1;
+        if (i >= 0)
+            t[i] = (double)ns * 1e-9;
+    }
+    qsort(t, REPEATS, sizeof *t, compare);
+    *seconds = t[REPEATS / 2] > 0 ? t[REPEATS / 2] : 1e-9;
+    return 0;
+}
+
+/* --- products ------------------------------------------------------------ */
+
+struct product {
+    struct sl_matrix m;
+    uint32_t n;
+};
+
+static int multiply(struct bench *b, void *arg, struct sl_error *err)
+{
+    const struct product *p = arg;
+    struct sl_cuda_matmul mm = {
+        .m = &p->m,
+        .n_blocks = sl_matrix_segment_blocks(&p->m),
+        .w = {b->w},
+        .scale = {sl_fmt_packed(p->m.fmt) ? b->scale : NULL},
+    };
+
+    return sl_cuda_matmul_run(&b->c, b->y, b->rows, SL_CUDA_F32, &mm, b->x,
+                              b->cols, p->n, err);
+}
+
+static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
+                   struct sl_error *err)
+{
+    struct product p = {.m = {fmt, b->rows, b->cols, 1, 0}, .n = n};
+    double seconds, bytes, ops = 2.0 * b->rows * b->cols * n;
+    char name[16] = "";
+
+    if (sl_fmt_packed(fmt))
+        p.m.group_cols = group != 0 ? group : b->cols;
+    if (group != 0)
+        snprintf(name, sizeof name, "%u", group);
+    else if (sl_fmt_packed(fmt))
+        snprintf(name, sizeof name, "row");
+    if (median_seconds(b, multiply, &p, &seconds, err) != 0)
+        return -1;
+    bytes = (double)(sl_matrix_bytes(&p.m) + sl_matrix_scale_bytes(&p.m));
+    printf("%-5s %5s %6u x %-6u %5u %10.3f %9.1f %6.0f%% %9.2f\n",
+           sl_fmt_name(fmt), name, b->rows, b->cols, n, seconds * 1e3,
+           bytes / seconds * 1e-9, 100 * bytes / seconds / b->rates.vram_bps,
+           ops / seconds * 1e-12);
+    fflush(stdout);
+    return 0;
+}
+
+static int products(struct bench *b, struct sl_error *err)
+{
+    static const struct {
+        enum sl_fmt fmt;
+        uint32_t group; /* 0: the row's */
+    } formats[] = {
+        {SL_FMT_INT4, 0}, {SL_FMT_INT4, 128}, {SL_FMT_INT4, 64},
+        {SL_FMT_INT8, 0}, {SL_FMT_INT8, 64},  {SL_FMT_F16, 0},
+    };
+    static const uint32_t positions[] = {1, 4, 16, 64, 256, MOST_N};
+
+    printf("\n%-5s %5s %15s %5s %10s %9s %7s %9s\n", "fmt", "group",
+           "rows x cols", "n", "ms", "GB/s", "of VRAM", "TFLOP/s");
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
+            if (positions[i] <= b->most &&
+                product(b, formats[f].fmt, formats[f].group, positions[i],
+                        err) != 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- attention ----------------------------------------------------------- */
+
+struct attention {
+    struct sl_cuda_kv kv;
+    struct sl_cuda_rows rows;
+    struct sl_cuda_item item;
+};
+
+static int attend(struct bench *b, void *arg, struct sl_error *err)
+{
+    const struct attention *a = arg;
+
+    return sl_cuda_attend(&b->c, b->y, b->cols, b->x, b->cols, &a->kv, &a->rows,
+                          err);
+}
+
+/* n queries that all see KEYS keys. */
+static int attention(struct bench *b, uint32_t n, struct sl_error *err)
+{
+    uint32_t heads = b->cols / HEAD_DIM, pages = KEYS / SL_CUDA_PAGE_LEN;
+    size_t stride = (size_t)heads * SL_CUDA_PAGE_LEN * HEAD_DIM;
+    uint32_t *device = b->tables, host[3 * MOST_N + KEYS / SL_CUDA_PAGE_LEN];
+    double seconds, bytes = 4.0 * KEYS * b->cols;
+    struct attention a = {
+        .kv = {b->w, (uint16_t *)b->w + pages * stride, stride, heads,
+               HEAD_DIM},
+        .rows = {.n = n,
+                 .position = device,
+                 .n_keys = device + n,
+                 .table = device + 2 * n,
+                 .pages = device + 3 * n,
+                 .n_items = 1},
+        .item = {0, n, KEYS},
+    };
+
+    a.rows.items = &a.item;
+    for (uint32_t i = 0; i < n; i++) {
+        host[i] = KEYS - n + i;
+        host[n + i] = KEYS;
+        host[2 * n + i] = 0;
+    }
+    for (uint32_t i = 0; i < pages; i++)
+        host[3 * n + i] = i;
+    if (b->dev->ops->copy_up(b->dev, SL_QUEUE_COMPUTE, device, host,
+                             (3 * n + pages) * sizeof *host, err) != 0 ||
+        median_seconds(b, attend, &a, &seconds, err) != 0)
+        return -1;
+    printf("attention, %u heads, %u keys, %5u queries %10.3f ms %9.1f GB/s of "
+           "keys and values (%.0f%% of VRAM) %9.2f TFLOP/s\n",
+           heads, KEYS, n, seconds * 1e3, bytes / seconds * 1e-9,
+           100 * bytes / seconds / b->rates.vram_bps,
+           4.0 * n * KEYS * b->cols / seconds * 1e-12);
+    return 0;
+}
+
+/* --- the program --------------------------------------------------------- */
+
+/* Bytes that are small normal numbers in every format. */
+static int fill(struct bench *b, void *at, uint64_t bytes, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = b->dev->ops;
+    struct sl_region piece;
+    int rc;
+
+    if (sl_region_init(&piece, PIECE, "filling device memory", err) != 0)
+        return -1;
+    memset(piece.base, 0x2c, PIECE);
+    rc = 0;
+    for (uint64_t i = 0; rc == 0 && i < bytes; i += PIECE)
+        rc = ops->copy_up(b->dev, SL_QUEUE_COMPUTE, (uint8_t *)at + i,
+                          piece.base, bytes - i < PIECE ? bytes - i : PIECE,
+                          err);
+    if (rc == 0)
+        rc = ops->record(b->dev, SL_QUEUE_COMPUTE, b->end, err);
+    if (rc == 0)
+        rc = ops->sync(b->dev, b->end, err);
+    sl_region_fini(&piece);
+    return rc;
+}
+
+static int setup(struct bench *b, int ordinal, struct sl_error *err)
+{
+    uint64_t values = (uint64_t)b->rows * b->cols;
+    uint64_t x = (uint64_t)MOST_N * b->cols * 2;
+    uint64_t y = (uint64_t)MOST_N * greater(b->rows, b->cols) * 4;
+    struct sl_matrix m = {SL_FMT_INT8, b->rows, b->cols, 1, 64};
+    const struct sl_device_ops *ops;
+
+    b->w_bytes = greater(values * 2, (uint64_t)KEYS * b->cols * 4);
+    b->workspace_bytes = greater(
+        sl_cuda_matmul_workspace(&m, MOST_N),
+        sl_cuda_attend_workspace(MOST_N, b->cols / HEAD_DIM, HEAD_DIM, KEYS));
+    if (sl_device_open_cuda(&b->dev, ordinal, err) != 0)
+        return -1;
+    ops = b->dev->ops;
+    if (sl_probe_device(&b->rates, b->dev, b->w_bytes / 2, err) != 0 ||
+        ops->event_create(b->dev, &b->begin, true, err) != 0 ||
+        ops->event_create(b->dev, &b->end, true, err) != 0 ||
+        ops->alloc(b->dev, &b->w, b->w_bytes, err) != 0 ||
+        ops->alloc(b->dev, &b->scale, sl_matrix_scale_bytes(&m), err) != 0 ||
+        ops->alloc(b->dev, &b->x, x, err) != 0 ||
+        ops->alloc(b->dev, &b->y, y, err) != 0 ||
+        ops->alloc(b->dev, &b->tables, (4 * MOST_N + KEYS) * 4ull, err) != 0 ||
+        ops->alloc(b->dev, &b->workspace, b->workspace_bytes, err) != 0 ||
+        fill(b, b->w, b->w_bytes, err) != 0 ||
+        fill(b, b->scale, sl_matrix_scale_bytes(&m), err) != 0 ||
+        fill(b, b->x, x, err) != 0 ||
+        sl_cuda_init(&b->c, ops->native_queue(b->dev, SL_QUEUE_COMPUTE), err) !=
+            0)
+        return -1;
+    return sl_cuda_set_workspace(&b->c, b->workspace, b->workspace_bytes, err);
+}
+
+static void finish(struct bench *b)
+{
+    void *all[] = {b->w, b->scale, b->x, b->y, b->tables, b->workspace};
+
+    if (b->dev == NULL)
+        return;
+    sl_cuda_fini(&b->c);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        b->dev->ops->free(b->dev, all[i]);
+    if (b->begin != NULL)
+        b->dev->ops->event_destroy(b->dev, b->begin);
+    if (b->end != NULL)
+        b->dev->ops->event_destroy(b->dev, b->end);
+    sl_device_close(b->dev);
+}
+
+static int run(struct bench *b, int ordinal, struct sl_error *err)
+{
+    if (setup(b, ordinal, err) != 0)
+        return -1;
+    printf("%s, compute capability %d.%d, %u multiprocessors\n",
+           b->dev->info.name, b->dev->info.cc_major, b->dev->info.cc_minor,
+           b->dev->info.n_sms);
+    printf("copies: %.1f GB/s to the device, %.1f GB/s from it (%s); its "
+           "memory %.1f GB/s (%.1f by its clocks)\n",
+           b->rates.up_bps * 1e-9, b->rates.down_bps * 1e-9,
+           b->rates.pinned ? "pinned" : "NOT pinned", b->rates.vram_bps * 1e-9,
+           (double)b->dev->info.vram_bps * 1e-9);
+    if (b->c.note[0] != '\0')
+        printf("%s\n", b->c.note);
+    if (products(b, err) != 0)
+        return -1;
+    printf("\n");
+    if (attention(b, 1, err) != 0)
+        return -1;
+    return attention(b, b->most, err);
+}
+
+int main(int argc, char **argv)
+{
+    int ordinal = argc > 1 ? atoi(argv[1]) : SL_DEVICE_BEST;
+    struct bench b = {
+        .rows = argc > 2 ? (uint32_t)atoi(argv[2]) : 49152,
+        .cols = argc > 3 ? (uint32_t)atoi(argv[3]) : 12288,
+        .most = argc > 4 ? (uint32_t)atoi(argv[4]) : MOST_N,
+    };
+    struct sl_error err;
+    int rc;
+
+    if (b.most == 0 || b.most > MOST_N || b.rows == 0 || b.rows % 16 != 0 ||
+        b.cols == 0 || b.cols % HEAD_DIM != 0) {
+        fprintf(stderr,
+                "bench_cuda: rows must be a multiple of 16, columns "
+                "of 128, positions at most %u\n",
+                MOST_N);
+        return 2;
+    }
+    rc = run(&b, ordinal, &err);
+    if (rc != 0)
+        fprintf(stderr, "bench_cuda: %s\n", err.msg);
+    finish(&b);
+    return rc != 0;
+}
