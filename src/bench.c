@@ -222,22 +222,33 @@ static int time_phase(struct state *s, struct turn *t,
     return 0;
 }
 
+/* What a pass of a phase is, on average. A context is visible to all its
+ * positions. */
+static struct sl_plan_pass pass_of(const struct state *s,
+                                   enum sl_bench_phase phase)
+{
+    const struct sl_bench_run *run = s->run;
+
+    if (phase == SL_BENCH_PREFILL)
+        return (struct sl_plan_pass){run->batch * run->prompt, run->batch,
+                                     run->prompt};
+    return (struct sl_plan_pass){run->batch, run->batch,
+                                 run->prompt + 1 + run->gen / 2};
+}
+
 /* Holds a phase against its floor at the rates before and after it. */
 static void judge(const struct state *s, struct turn *t,
                   enum sl_bench_phase phase, const double before[N_RATES],
                   const double after[N_RATES])
 {
     double *f = &t->figure[FIRST_PHASE + phase * A_PHASE];
-    uint32_t n = s->run->batch;
     struct sl_rates rates = *sl_runtime_rates(s->rt); /* the GPU's */
 
     rates.disk_bps = (before[DISK_BPS] + after[DISK_BPS]) / 2;
     rates.dram_bps = (before[DRAM_BPS] + after[DRAM_BPS]) / 2;
     rates.ops_per_s = (before[OPS_PER_S] + after[OPS_PER_S]) / 2;
-    if (phase == SL_BENCH_PREFILL)
-        n *= s->run->prompt;
     f[EFFICIENCY] =
-        sl_runtime_floor_at(s->rt, &rates, n, s->run->batch).seconds /
+        sl_runtime_floor_at(s->rt, &rates, pass_of(s, phase)).seconds /
         f[SECONDS];
 }
 
@@ -304,16 +315,14 @@ static void sum_up_phase(struct sl_bench_result *r, const struct state *s,
 {
     struct sl_bench_phase_result *p = &r->phase[phase];
     size_t at = FIRST_PHASE + (size_t)phase * A_PHASE;
-    uint32_t n = s->run->batch;
+    struct sl_plan_pass pass = pass_of(s, phase);
 
-    if (phase == SL_BENCH_PREFILL)
-        n *= s->run->prompt;
-    p->positions = n;
+    p->positions = pass.positions;
     p->seconds = spread_of(s, v, at + SECONDS);
     p->efficiency = spread_of(s, v, at + EFFICIENCY);
     p->disk_bytes = spread_of(s, v, at + DISK_BYTES).median;
     p->wait_s = spread_of(s, v, at + WAIT_S).median;
-    p->floor = sl_runtime_floor_at(s->rt, &r->rates, n, s->run->batch);
+    p->floor = sl_runtime_floor_at(s->rt, &r->rates, pass);
     p->dram_bytes = (double)r->resident_bytes + (double)r->memory.vectors +
                     2 * (double)r->streamed_bytes;
 }

@@ -281,9 +281,13 @@ static int predict(struct report *r, struct sl_runtime *rt,
         if (sl_runtime_floor(rt, 1, &r->decode, &r->rates, err) != 0)
             return -1;
     }
-    r->decode = sl_runtime_floor_at(rt, &r->rates, sequences(o), sequences(o));
-    r->prefill = sl_runtime_floor_at(rt, &r->rates, o->batch * o->prompt_length,
-                                     o->batch);
+    r->decode = sl_runtime_floor_at(
+        rt, &r->rates,
+        (struct sl_plan_pass){sequences(o), sequences(o), o->prompt_length});
+    r->prefill =
+        sl_runtime_floor_at(rt, &r->rates,
+                            (struct sl_plan_pass){o->batch * o->prompt_length,
+                                                  o->batch, o->prompt_length});
     return 0;
 }
 

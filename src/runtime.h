@@ -176,11 +176,12 @@ int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 
-/* The same from rates that were measured otherwise, for a pass with n_logits
- * rows of logits; needs a plan, ends nothing. */
+/* The same from rates that were measured otherwise, for a pass whose cached
+ * keys and values are read and computed with too (keys 0: not counted); needs
+ * a plan, ends nothing. */
 struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
-                                    uint32_t n_positions, uint32_t n_logits);
+                                    struct sl_plan_pass pass);
 /* The arithmetic rate of this file's formats, kernels and threads, between
  * passes; time_ns 0: 100 ms. Takes a few MiB meanwhile. Errors: SL_ERR_NOMEM.
  */

@@ -113,8 +113,7 @@ int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
 }
 
 /* Multiply-adds count as two operations; the head runs for few positions. */
-static double operations(const struct sl_runtime *rt, uint32_t n_positions,
-                         uint32_t n_logits)
+static double operations(const struct sl_runtime *rt, struct sl_plan_pass pass)
 {
     double n = 0;
 
@@ -122,23 +121,34 @@ static double operations(const struct sl_runtime *rt, uint32_t n_positions,
         const struct sl_model_matrix *m = &rt->mf.matrices[i];
 
         n += 2.0 * m->geom.rows * m->geom.cols *
-             (m->spec.op == SL_OP_HEAD ? n_logits : n_positions);
+             (m->spec.op == SL_OP_HEAD ? pass.logits : pass.positions);
     }
     return n;
 }
 
 struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
-                                    uint32_t n_positions, uint32_t n_logits)
+                                    struct sl_plan_pass pass)
 {
+    const struct sl_hparams *hp = &rt->mf.hp;
+    double streamed = (double)rt->plan.streamed_bytes;
+    /* A sequence's cache is read once for all its positions. */
+    struct sl_demand demand = {
+        .disk_bytes = streamed,
+        .cpu_bytes = streamed + (double)rt->plan.resident_bytes +
+                     (double)rt->memory.vectors,
+        .cpu_ops = operations(rt, pass),
+        .cpu_kv_bytes = (double)pass.keys * pass.logits *
+                        (double)sl_kv_page_bytes(&rt->kv_config) /
+                        SL_KV_PAGE_LEN,
+        .cpu_kv_ops = 4.0 * hp->hidden * hp->n_layers * pass.positions *
+                      (double)pass.keys,
+    };
     struct sl_floor floor;
 
-    if (rt->has_gpu &&
-        sl_runtime_floor_gpu(&floor, rt, rates, n_positions, n_logits))
+    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, rt, rates, pass))
         return floor;
-    return sl_floor_make(rates, rt->plan.streamed_bytes,
-                         rt->plan.resident_bytes + rt->memory.vectors,
-                         operations(rt, n_positions, n_logits));
+    return sl_floor_of(rates, &demand);
 }
 
 int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
@@ -155,9 +165,12 @@ int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
             rt, rt->plan.ring_bytes + rt->plan.resident_bytes, err) != 0)
         return -1;
     *rates = rt->rates;
-    *floor = sl_runtime_floor_at(rt, rates, n_positions,
-                                 n_positions < rt->load.pass_logits
-                                     ? n_positions
-                                     : rt->load.pass_logits);
+    *floor = sl_runtime_floor_at(
+        rt, rates,
+        (struct sl_plan_pass){
+            .positions = n_positions,
+            .logits = n_positions < rt->load.pass_logits ? n_positions
+                                                         : rt->load.pass_logits,
+        });
     return 0;
 }

@@ -52,7 +52,8 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
 /* Memory that the measurements of disk and DRAM may take: they end before
  * weights are read. */
 #define PROBE_BYTES (64ull << 20)
-#define COPY_BYTES  (16ull << 20)
+/* Copied to the device and within it. */
+#define COPY_BYTES (16ull << 20)
 
 /* Operations a second of one multiprocessor in products with FP16 inputs and
  * FP32 sums, as far as kernels of libraries reach it: for planning, where
@@ -73,24 +74,27 @@ static double ops_of(const struct sl_device_info *info)
 }
 
 #define COPY_LATENCY 10e-6 /* of a copy or hand-over */
+#define VRAM_PART    0.92  /* of its clock's rate, the most seen by copies */
 #define STAGE_TIME   30e-6 /* launches of a stage's kernels */
-#define VRAM_PART    0.85  /* of its clock's rate, what kernels get */
 
 static int measure_all(struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_device_info *info = &rt->device->info;
     struct sl_rates *r = &rt->rates;
-    struct sl_device_rates copies;
+    struct sl_device_rates device;
     uint64_t bytes = COPY_BYTES;
 
     if (bytes > info->vram_free / 8)
         bytes = sl_round_up(info->vram_free / 8, SL_PAGE_BYTES);
     if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
-        sl_probe_device(&copies, rt->device, bytes, err) != 0)
+        sl_probe_device(&device, rt->device, bytes, err) != 0)
         return -1;
-    r->pcie_bps = copies.up_bps;
+    r->pcie_bps = device.up_bps;
     r->pcie_latency_s = COPY_LATENCY;
-    r->vram_bps = VRAM_PART * (double)info->vram_bps;
+    r->vram_bps = device.vram_bps;
+    /* So few bytes may have stayed in its cache. */
+    if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
+        r->vram_bps = VRAM_PART * (double)info->vram_bps;
     r->gpu_ops_per_s = ops_of(info);
     r->gpu_stage_s = STAGE_TIME;
     return 0;
@@ -306,11 +310,11 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
 }
 
 bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
-                          const struct sl_rates *rates, uint32_t n_positions,
-                          uint32_t n_logits)
+                          const struct sl_rates *rates,
+                          struct sl_plan_pass pass)
 {
     enum sl_phase phase =
-        n_positions > n_logits && n_positions >= rt->plan.prefill_from
+        pass.positions > pass.logits && pass.positions >= rt->plan.prefill_from
             ? SL_PHASE_PREFILL
             : SL_PHASE_DECODE;
     struct sl_kv_config kv = rt->kv_config;
@@ -321,7 +325,6 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
         .rates = *rates,
         .x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float),
     };
-    struct sl_plan_pass pass = {n_positions, n_logits, rt->load.max_tokens};
     struct sl_demand demand;
     struct sl_error ignored;
 

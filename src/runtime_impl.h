@@ -86,8 +86,8 @@ int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err);
 int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err);
 /* As sl_runtime_floor_at, for a plan with a GPU; false without memory. */
 bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
-                          const struct sl_rates *rates, uint32_t n_positions,
-                          uint32_t n_logits);
+                          const struct sl_rates *rates,
+                          struct sl_plan_pass pass);
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err);
 void sl_runtime_end_gpu(struct sl_runtime *rt);
 
