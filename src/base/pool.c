@@ -19,7 +19,7 @@
 /* Pauses between two looks at the clock. */
 #define SPIN_TURNS  16
 #define CACHE_LINE  64u
-#define STACK_BYTES (512u << 10)
+#define STACK_BYTES (2u << 20)
 
 /* The chunks a worker begins with. Others take those it has not begun, when
  * they have none left of their own. */
