@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "offload/device.h"
 #include "src/base/bytes.h"
 #include "tests/support.h"
 
@@ -216,3 +217,22 @@ void test_array_fini(struct test_array *a)
     free(a->data);
     memset(a, 0, sizeof *a);
 }
+
+#ifdef HAVE_CUDA
+void test_skip_without_gpu(void)
+{
+    struct sl_device_info infos[8];
+    struct sl_error err;
+    size_t n;
+
+    if (sl_device_list(infos, 8, &n, &err) == 0) {
+        for (size_t i = 0; i < n && i < 8; i++) {
+            if (infos[i].why_not.code == SL_OK)
+                return;
+        }
+        err = infos[0].why_not;
+    }
+    print_message("# %s\n", err.msg);
+    skip();
+}
+#endif

@@ -61,4 +61,19 @@ uint8_t *test_read_file(const char *path, size_t *n);
 
 json_t *test_json(const char *path); /* fails the test */
 
+#ifdef HAVE_CUDA
+/* A program with CUDA may run where there is no GPU. Before anything is taken:
+ * it does not come back. */
+void test_skip_without_gpu(void);
+#endif
+
+/* Whether what runs is slowed down by a sanitizer. */
+#define TEST_SANITIZED 0
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#undef TEST_SANITIZED
+#define TEST_SANITIZED 1
+#endif
+#endif
+
 #endif

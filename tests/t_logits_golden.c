@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/device.h"
 #include "tests/support.h"
 
 /* Logits of converted checkpoints against the reference implementations:
@@ -234,24 +233,6 @@ static void an_fp16_file_is_near(void **state)
 #ifdef HAVE_CUDA
 #define ON_GPU "--device cuda --engine gpu"
 
-/* A program with CUDA may run where there is no GPU. */
-static void skip_without_gpu(void)
-{
-    struct sl_device_info infos[8];
-    struct sl_error err;
-    size_t n;
-
-    if (sl_device_list(infos, 8, &n, &err) == 0) {
-        for (size_t i = 0; i < n && i < 8; i++) {
-            if (infos[i].why_not.code == SL_OK)
-                return;
-        }
-        err = infos[0].why_not;
-    }
-    print_message("# %s\n", err.msg);
-    skip();
-}
-
 /* FP16 inputs of products, keys and values. */
 static void a_gpu_gives_nearly_the_reference_logits(void **state)
 {
@@ -259,7 +240,7 @@ static void a_gpu_gives_nearly_the_reference_logits(void **state)
     static const char *const packed[] = {"int8_tp1", "int8_tp4", "int4_tp1",
                                          "int4_tp2"};
 
-    skip_without_gpu();
+    test_skip_without_gpu();
     write_cases();
     for (int i = 0; i < 2; i++)
         check_on(ON_GPU, floats[i], "keep", "inv-freq-f16", "logits_f32", 5e-2);
@@ -338,11 +319,6 @@ static size_t write_some(const json_t *golden, int sop, struct blank *blanks,
     write_input(list);
     json_decref(list);
     return n;
-}
-
-static size_t write_greedy(const json_t *golden, int sop, struct blank *blanks)
-{
-    return write_some(golden, sop, blanks, 1);
 }
 
 static double largest(const float *row, size_t vocab, size_t *at)
@@ -480,7 +456,8 @@ static void steps_of_the_demo_model_give_the_golden_logits(void **state)
 }
 
 #ifdef HAVE_CUDA
-/* The same ids up to the first step that is nearly undecided. */
+/* The same ids up to the first step that is nearly undecided; of fewer cases
+ * where a sanitizer follows each simulated thread. */
 static void a_gpu_chooses_the_golden_ids(void **state)
 {
     char path[1024];
@@ -490,14 +467,14 @@ static void a_gpu_chooses_the_golden_ids(void **state)
     size_t n, row = 0;
     int sop;
 
-    skip_without_gpu();
+    test_skip_without_gpu();
     golden = test_json(test_source(path, "demo/golden.json"));
     config = test_json(test_source(path, "demo/config.json"));
     sop = (int)json_integer_value(
         json_object_get(json_object_get(config, "special_tokens"), "<sop>"));
     run("convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
         test_source(path, "demo"));
-    n = write_greedy(golden, sop, blanks);
+    n = write_some(golden, sop, blanks, TEST_SANITIZED ? 5 : 1);
     logits(&got, ON_GPU);
     for (size_t i = 0; i < n; i++) {
         size_t steps = json_array_size(blanks[i].ids), vocab = got.shape[1], at;
@@ -553,7 +530,7 @@ static void check_perplexity(const char *act, const char *const *quants,
     int sop = (int)json_integer_value(
         json_object_get(json_object_get(config, "special_tokens"), "<sop>"));
     struct blank blanks[128];
-    size_t n = write_greedy(golden, sop, blanks);
+    size_t n = write_some(golden, sop, blanks, 1);
 
     snprintf(options, sizeof options, "--activations %s --kv f32", act);
     for (size_t i = 0; i < n_quants; i++) {
