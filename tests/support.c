@@ -219,7 +219,7 @@ void test_array_fini(struct test_array *a)
 }
 
 #ifdef HAVE_CUDA
-void test_skip_without_gpu(void)
+bool test_has_gpu(void)
 {
     struct sl_device_info infos[8];
     struct sl_error err;
@@ -228,11 +228,11 @@ void test_skip_without_gpu(void)
     if (sl_device_list(infos, 8, &n, &err) == 0) {
         for (size_t i = 0; i < n && i < 8; i++) {
             if (infos[i].why_not.code == SL_OK)
-                return;
+                return true;
         }
         err = infos[0].why_not;
     }
     print_message("# %s\n", err.msg);
-    skip();
+    return false;
 }
 #endif

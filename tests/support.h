@@ -62,9 +62,8 @@ uint8_t *test_read_file(const char *path, size_t *n);
 json_t *test_json(const char *path); /* fails the test */
 
 #ifdef HAVE_CUDA
-/* A program with CUDA may run where there is no GPU. Before anything is taken:
- * it does not come back. */
-void test_skip_without_gpu(void);
+/* A program with CUDA may run where there is no GPU; says why there is none. */
+bool test_has_gpu(void);
 #endif
 
 /* Whether what runs is slowed down by a sanitizer. */
