@@ -361,8 +361,10 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     free(v);
     /* What will stay in memory is read once too, on the way. */
     r->first_token_floor_s =
-        sl_floor_make(&r->rates, plan->streamed_bytes + plan->resident_bytes, 0,
-                      0)
+        sl_floor_make(&r->rates,
+                      plan->streamed_bytes + plan->resident_bytes +
+                          plan->vram_bytes,
+                      0, 0)
             .seconds;
     compute_s = r->phase[SL_BENCH_PREFILL].floor.compute_s;
     if (r->first_token_floor_s < compute_s)

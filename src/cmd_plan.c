@@ -117,8 +117,6 @@ static void print_floor(const char *what, const struct sl_floor *f,
            rate, sl_limit_name(f->limit));
 }
 
-/* The slabs in order of use; so many of them to a character that there are
- * at most 20 lines. */
 /* One letter a slab, or for several: small when they have not all the same
  * home, of which the nearest is shown. */
 static char letter_of(const struct sl_plan *p, size_t from, size_t to)
@@ -135,6 +133,8 @@ static char letter_of(const struct sl_plan *p, size_t from, size_t to)
                        : tolower((unsigned char)sl_home_letter(nearest)));
 }
 
+/* The slabs in order of use; so many of them to a character that there are
+ * at most 20 lines. */
 static void print_homes(const struct sl_plan *p)
 {
     size_t step = p->n_slabs / 1400 + 1;

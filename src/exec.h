@@ -12,8 +12,9 @@
  *               a = LN2(x); x = alpha * a + mlp(a)
  *   logits = LN(x) . E^T          alpha = sqrt(2 * n_layers)
  *
- * (formats.md 2; SwissArmyTransformer model/official/glm130b_model.py). The
- * order of every sum depends on neither cut, budget, batch nor threads.
+ * (formats.md 2; SwissArmyTransformer model/official/glm130b_model.py). On
+ * the CPU the order of every sum depends on neither cut, budget, batch nor
+ * threads.
  */
 #ifndef SL_EXEC_H
 #define SL_EXEC_H

@@ -44,8 +44,16 @@ static int open_model(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
 
-    if (q->preset == NULL)
-        return sl_modelfile_open(&a->mf, q->model, err);
+    if (q->preset == NULL) {
+        if (sl_modelfile_open(&a->mf, q->model, err) != 0)
+            return -1;
+        if (a->mf.packings == NULL)
+            return 0;
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s has compressed stages, which no modelled machine "
+                       "decompresses: convert again with --compress none",
+                       q->model);
+    }
     return sl_synth_imagine(&a->mf, q->preset,
                             q->quant != NULL ? q->quant : "int4-g128", err);
 }

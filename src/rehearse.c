@@ -55,7 +55,9 @@ static uint32_t pass_positions(const struct sl_rehearsal_config *c)
 
 static uint32_t max_tokens(const struct sl_rehearsal_config *c)
 {
-    return c->context > c->prompt ? c->context : c->prompt;
+    uint32_t n = c->context > c->prompt ? c->context : c->prompt;
+
+    return n > WARM_PASSES + PASSES ? n : WARM_PASSES + PASSES;
 }
 
 static uint64_t host_bytes(const struct rehearsal *r)

@@ -36,7 +36,7 @@ enum sl_activations {
 enum sl_device_kind {
     SL_DEVICE_CPU,
     SL_DEVICE_AUTO, /* on a GPU too, where there is one and it helps */
-    SL_DEVICE_CUDA, /* on this one, else not at all */
+    SL_DEVICE_CUDA, /* the same with this one, which must be there */
 };
 
 #define SL_VRAM_AUTO 0 /* what is free on the device, less a margin */

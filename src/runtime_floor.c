@@ -126,17 +126,27 @@ static double operations(const struct sl_runtime *rt, struct sl_plan_pass pass)
     return n;
 }
 
+/* All weights as they are computed with; on disk they may be fewer. */
+static double loaded_bytes(const struct sl_runtime *rt)
+{
+    double n = 0;
+
+    for (size_t i = 0; i < rt->cut.n_slabs; i++)
+        n += (double)sl_slab_load_bytes(&rt->cut.slabs[i]);
+    return n;
+}
+
 struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
                                     struct sl_plan_pass pass)
 {
     const struct sl_hparams *hp = &rt->mf.hp;
     double streamed = (double)rt->plan.streamed_bytes;
+    double weights = loaded_bytes(rt);
     /* A sequence's cache is read once for all its positions. */
     struct sl_demand demand = {
         .disk_bytes = streamed,
-        .cpu_bytes = streamed + (double)rt->plan.resident_bytes +
-                     (double)rt->memory.vectors,
+        .cpu_bytes = weights + (double)rt->memory.vectors,
         .cpu_ops = operations(rt, pass),
         .cpu_kv_bytes = (double)pass.keys * pass.logits *
                         (double)sl_kv_page_bytes(&rt->kv_config) /

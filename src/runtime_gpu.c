@@ -140,8 +140,16 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
     }
     rt->gpu = rt->device->info;
     rt->has_gpu = true;
-    if (c->rates == NULL)
-        return measure_all(rt, err);
+    if (c->rates == NULL) {
+        if (measure_all(rt, &why) == 0)
+            return 0;
+        if (must_have_gpu(c)) {
+            *err = why;
+            return -1;
+        }
+        drop_device(rt, &why);
+        return 0;
+    }
     rt->rates = *c->rates;
     rt->rates_known = true;
     return 0;

@@ -344,13 +344,17 @@ int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
 
 int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
 {
-    bool dropped;
+    bool dropped, had = rt->device != NULL;
 
     sl_plan_fini(&rt->plan);
     sl_cut_fini(&rt->cut);
     count_fixed(rt);
-    if (sl_runtime_count_vram(rt, err) != 0 || find_least(rt, err) != 0 ||
-        choose_budget(rt, err) != 0 || choose_cut(rt, err) != 0 ||
+    if (sl_runtime_count_vram(rt, err) != 0)
+        return -1;
+    if (had && rt->device == NULL) /* what lay there is the CPU's now */
+        count_fixed(rt);
+    if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0 ||
+        choose_cut(rt, err) != 0 ||
         sl_runtime_count_gpu(rt, &dropped, err) != 0)
         return -1;
     if (dropped)

@@ -137,6 +137,11 @@ check a_damaged_table_is_an_error_that_names_the_stage
     grep -q "compress.*--compress none\|without CUDA" "$work/err"
 check a_gpu_is_refused_with_what_to_do
 
+"$sluice" plan -m "$packed" --machine rtx3090-ddr4 >"$work/out" 2>"$work/err"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] &&
+    grep -q "compress.*--compress none" "$work/err"
+check so_is_a_machine_that_is_not_there
+
 convert -q --compress gzip -o "$work/x.gguf"
 [ $? = 2 ] && [ ! -e "$work/x.gguf" ]
 check an_unknown_kind_is_refused
