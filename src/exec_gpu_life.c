@@ -114,9 +114,22 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
     }
 }
 
-struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
+/* Rows of attention that are split over keys, as many as fill a GPU; more of
+ * them are taken in turns (kernels/cuda/attend.c). */
+#define SPLIT_ROWS 64u
+
+/* With what cuBLAS takes of a workspace that is large enough for both. */
+static uint64_t attend_workspace(const struct sl_gpu_shape *s, uint32_t rows)
 {
     const struct sl_hparams *hp = &s->mf->hp;
+    uint64_t bytes = sl_cuda_attend_workspace(
+        rows, hp->n_heads, hp->hidden / hp->n_heads, s->max_tokens);
+
+    return bytes > SL_CUDA_LEAST_BYTES ? bytes + SL_CUDA_BLAS_BYTES : bytes;
+}
+
+struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
+{
     struct sl_carver device = {NULL, 0}, host = {NULL, 0};
     struct sl_gpu counted;
     struct sl_gpu_need need;
@@ -126,10 +139,7 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
     need = (struct sl_gpu_need){
         .vectors = sl_round_up(sl_vectors_bytes(s->mf), 256),
         .activations = device.used,
-        .workspace_least = sl_round_up(
-            sl_cuda_attend_workspace(s->pass_positions, hp->n_heads,
-                                     hp->hidden / hp->n_heads, s->max_tokens),
-            256),
+        .workspace_least = attend_workspace(s, 1),
         .kv = sl_round_up(2ull * s->n_layers_here * s->n_pages *
                               page_values(s) * sizeof(uint16_t),
                           256),
@@ -138,7 +148,9 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
     /* Not nothing: kernels are told where it is. */
     if (need.workspace_least == 0)
         need.workspace_least = 256;
-    need.workspace = need.workspace_least;
+    need.workspace = attend_workspace(
+        s, s->pass_positions < SPLIT_ROWS ? s->pass_positions : SPLIT_ROWS);
+    need.workspace = most(need.workspace, need.workspace_least);
     for (size_t i = 0; i < s->mf->n_matrices; i++) {
         const struct sl_model_matrix *m = &s->mf->matrices[i];
         uint32_t n =

@@ -7,9 +7,6 @@
 
 #include "kernels/cuda/product.h"
 
-/* cuBLAS gets its part of the workspace if at least as much is left. */
-#define LEAST_WORKSPACE (4ull << 20)
-
 static int attribute(int *value, enum cudaDeviceAttr attr, int device,
                      struct sl_error *err)
 {
@@ -58,7 +55,7 @@ int sl_cuda_set_workspace(struct sl_cuda *c, void *at, uint64_t bytes,
     c->workspace = at;
     c->workspace_bytes = bytes;
     c->blas_ready = false;
-    if (c->blas == NULL || bytes < SL_CUDA_BLAS_BYTES + LEAST_WORKSPACE)
+    if (c->blas == NULL || bytes < SL_CUDA_BLAS_BYTES + SL_CUDA_LEAST_BYTES)
         return 0;
     /* 32 MiB is what cuBLAS asks for on the largest devices (cuBLAS library
      * documentation, cublasSetWorkspace); it must start as at does. */

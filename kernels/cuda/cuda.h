@@ -33,12 +33,13 @@
 extern "C" {
 #endif
 
-#define SL_CUDA_PAGE_LEN   16u  /* positions in a page of the KV cache */
-#define SL_CUDA_MAX_HEAD   256u /* values a head, at most */
-#define SL_CUDA_MAX_TOP    1024u
-#define SL_CUDA_FEW        4u            /* positions: products on CUDA cores */
-#define SL_CUDA_SOME       64u           /* positions: products by mma.sync */
-#define SL_CUDA_BLAS_BYTES (32ull << 20) /* of the workspace, for cuBLAS */
+#define SL_CUDA_PAGE_LEN    16u  /* positions in a page of the KV cache */
+#define SL_CUDA_MAX_HEAD    256u /* values a head, at most */
+#define SL_CUDA_MAX_TOP     1024u
+#define SL_CUDA_FEW         4u  /* positions: products on CUDA cores */
+#define SL_CUDA_SOME        64u /* positions: products by mma.sync */
+#define SL_CUDA_BLAS_BYTES  (32ull << 20) /* of the workspace, for cuBLAS, */
+#define SL_CUDA_LEAST_BYTES (4ull << 20)  /* where it leaves so much */
 
 struct sl_cublas;
 
