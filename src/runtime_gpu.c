@@ -450,7 +450,6 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .slabs = rt->cut.slabs,
         .plan = &rt->plan,
         .residents = at,
-        .ring = at + rt->plan.vram_bytes,
         .trace = rt->trace,
     };
     struct sl_gpu_config config = {
@@ -465,11 +464,12 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .trace = rt->trace,
         .log = rt->config.log,
         .shape = rt->shape,
-        .memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes,
     };
 
     if (rt->device == NULL)
         return 0;
+    feed.ring = at + rt->plan.vram_bytes;
+    config.memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes;
     need = sl_gpu_need(&rt->shape);
     config.workspace_bytes = arena_bytes(&rt->vram) - rt->plan.vram_bytes -
                              rt->plan.device_ring_bytes - need.vectors -
