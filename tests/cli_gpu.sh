@@ -8,6 +8,12 @@ if ! "$sluice" devices 2>/dev/null | grep -q '^cuda:0  cudasim'; then
     echo "1..0 # SKIP this sluice has no simulated GPU (--with-cuda=sim)"
     exit 0
 fi
+if grep -q '^#define SL_SANITIZED' "$(dirname "$sluice")/config.h" 2>/dev/null
+then
+    echo "1..0 # SKIP a sanitizer slows each simulated thread; t_gpu goes" \
+        "through the same passes"
+    exit 0
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-gpu-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 tab=$(printf '\t')
