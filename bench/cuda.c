@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/median.h"
 #include "kernels/cuda/cuda.h"
 #include "offload/device.h"
 #include "src/base/mem.h"
@@ -44,13 +45,6 @@ static uint64_t greater(uint64_t a, uint64_t b)
 
 /* --- measuring ----------------------------------------------------------- */
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static int median_seconds(struct bench *b,
                           int (*fn)(struct bench *b, void *arg,
                                     struct sl_error *err),
@@ -70,8 +64,8 @@ static int median_seconds(struct bench *b,
         if (i >= 0)
             t[i] = (double)ns * 1e-9;
     }
-    qsort(t, REPEATS, sizeof *t, compare);
-    *seconds = t[REPEATS / 2] > 0 ? t[REPEATS / 2] : 1e-9;
+    *seconds = bench_median(t, REPEATS);
+    *seconds = *seconds > 0 ? *seconds : 1e-9;
     return 0;
 }
 

@@ -15,6 +15,12 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+double bench_median(double *v, size_t n)
+{
+    qsort(v, n, sizeof *v, compare);
+    return v[n / 2];
+}
+
 double bench_median_seconds(void (*fn)(void *arg), void *arg)
 {
     double t[REPEATS];
@@ -26,6 +32,5 @@ double bench_median_seconds(void (*fn)(void *arg), void *arg)
         fn(arg);
         t[i] = (double)(sl_clock_ns() - begin) * 1e-9;
     }
-    qsort(t, REPEATS, sizeof *t, compare);
-    return t[REPEATS / 2];
+    return bench_median(t, REPEATS);
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bench/median.h"
 #include "offload/stream.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
@@ -34,13 +35,6 @@ struct transport {
     struct sl_slab *slabs;
     struct sl_plan plan; /* everything streams */
 };
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 static struct list parse(const char *text)
 {
@@ -140,10 +134,11 @@ static int measure(const struct transport *t, const struct list *sizes,
     printf("%-10s %9s %8s %18s\n", "MiB a read", "in flight", "GB/s",
            "least .. most");
     for (size_t i = 0; i < sizes->n * depths->n; i++) {
-        qsort(rate[i], rounds, sizeof rate[i][0], compare);
+        double median = bench_median(rate[i], rounds);
+
         printf("%-10g %9g %8.2f %8.2f .. %6.2f\n", sizes->v[i / depths->n],
-               depths->v[i % depths->n], rate[i][rounds / 2] * 1e-9,
-               rate[i][0] * 1e-9, rate[i][rounds - 1] * 1e-9);
+               depths->v[i % depths->n], median * 1e-9, rate[i][0] * 1e-9,
+               rate[i][rounds - 1] * 1e-9);
     }
     return 0;
 }

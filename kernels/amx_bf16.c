@@ -13,6 +13,7 @@
  */
 #include "config.h"
 
+#include "kernels/amx.h"
 #include "kernels/isa.h"
 #include "kernels/vec_avx512.h"
 #include "quant/matrix.h"
@@ -43,16 +44,9 @@ struct work {
     size_t x_stride;
 };
 
-/* The operand of LDTILECFG. */
-struct tile_config {
-    uint8_t palette, start_row, zero[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
 static void use_tiles(uint32_t positions)
 {
-    struct tile_config c = {.palette = 1};
+    struct amx_config c = {.palette = 1};
 
     for (int i = 0; i <= WEIGHT; i++) {
         c.row_bytes[i] = 64;

@@ -10,6 +10,8 @@
 #ifndef SL_KERNELS_PANEL_AMX_INCLUDED_H
 #define SL_KERNELS_PANEL_AMX_INCLUDED_H
 
+#include "kernels/amx.h"
+
 /* Tile registers: sums, inputs, weights; sums and inputs of the last
  * positions, which may be fewer. */
 #define AMX_SUM       0
@@ -17,13 +19,6 @@
 #define AMX_WEIGHT    2
 #define AMX_SUM_END   3
 #define AMX_INPUT_END 4
-
-/* The operand of LDTILECFG. */
-struct amx_config {
-    uint8_t palette, start_row, zero[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
 
 /* n_end: positions of the last tile. Until amx_end the thread has tiles. */
 INLINE void amx_begin(uint32_t n_end)

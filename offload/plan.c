@@ -70,10 +70,9 @@ static uint64_t largest_below(const struct sl_slab *slabs, size_t n,
 
 uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs)
 {
-    uint64_t least = 0, slot = UINT64_MAX, forced;
+    uint64_t least = sl_slabs_load_bytes(slabs, n_slabs);
+    uint64_t slot = UINT64_MAX, forced;
 
-    for (size_t i = 0; i < n_slabs; i++)
-        least += sl_slab_load_bytes(&slabs[i]);
     while ((slot = largest_below(slabs, n_slabs, slot)) > 0) {
         uint64_t need = candidate_bytes(slabs, n_slabs, slot, &forced);
 
@@ -347,14 +346,9 @@ static struct sl_plan_input without_gpu(const struct sl_plan_input *in)
 
 static int refuse_gpu(const struct sl_plan_input *in, struct sl_error *err)
 {
-    uint64_t slot = 0, kv = 0;
+    uint64_t slot = sl_slabs_largest(in->slabs, in->n_slabs), kv = 0;
     char least[SL_SIZE_TEXT], have[SL_SIZE_TEXT], ring[SL_SIZE_TEXT];
 
-    for (size_t i = 0; i < in->n_slabs; i++) {
-        uint64_t bytes = sl_slab_load_bytes(&in->slabs[i]);
-
-        slot = bytes > slot ? bytes : slot;
-    }
     for (size_t i = 0; i < in->n_stages; i++)
         kv += in->stages[i].kv_bytes[SL_ENGINE_GPU];
     return sl_fail(err, SL_ERR_BUDGET,

@@ -313,19 +313,6 @@ static uint32_t find_prefill_from(const struct sl_plan *plan,
 
 /* --- the plan ------------------------------------------------------------- */
 
-static uint64_t largest(const struct sl_plan_input *in)
-{
-    uint64_t most = 1;
-
-    for (size_t i = 0; i < in->n_slabs; i++) {
-        uint64_t bytes = sl_slab_load_bytes(&in->slabs[i]);
-
-        if (bytes > most)
-            most = bytes;
-    }
-    return most;
-}
-
 /* The plan of s->best, with everything prefilled by the GPU. */
 static int build(struct sl_plan *plan, const struct sl_plan_input *in,
                  uint64_t slot_bytes, struct scratch *s, struct sl_error *err)
@@ -352,10 +339,12 @@ static int build_best(struct sl_plan *plan, bool *found,
                       struct sl_error *err)
 {
     int ways = in->engine == SL_ENGINE_RULE_GPU ? 1 : WAYS;
-    uint64_t slot_bytes = largest(in);
+    uint64_t slot_bytes = sl_slabs_largest(in->slabs, in->n_slabs);
     struct sl_plan best = {.n_slabs = 0}, made;
 
     *found = false;
+    if (slot_bytes == 0) /* rings are divided by it */
+        slot_bytes = 1;
     for (int way = 0; way < ways; way++) {
         search(in, slot_bytes, (enum way)way, s);
         if (!s->found)

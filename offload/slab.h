@@ -85,6 +85,28 @@ static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
     return n > read ? n : read;
 }
 
+/* The same of all slabs together, and of the largest. */
+static inline uint64_t sl_slabs_load_bytes(const struct sl_slab *s, size_t n)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++)
+        sum += sl_slab_load_bytes(&s[i]);
+    return sum;
+}
+
+static inline uint64_t sl_slabs_largest(const struct sl_slab *s, size_t n)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&s[i]);
+
+        largest = bytes > largest ? bytes : largest;
+    }
+    return largest;
+}
+
 /* Where extent i's first byte lies, from the slot's first byte. */
 static inline uint64_t sl_slab_extent_at(const struct sl_slab *s, uint32_t i)
 {

@@ -247,13 +247,5 @@ uint64_t sl_cut_bytes(const struct sl_cut *cut)
 
 uint64_t sl_cut_largest(const struct sl_cut *cut)
 {
-    uint64_t largest = 0;
-
-    for (size_t i = 0; i < cut->n_slabs; i++) {
-        uint64_t bytes = sl_slab_load_bytes(&cut->slabs[i]);
-
-        if (bytes > largest)
-            largest = bytes;
-    }
-    return largest;
+    return sl_slabs_largest(cut->slabs, cut->n_slabs);
 }

@@ -126,38 +126,30 @@ static double operations(const struct sl_runtime *rt, struct sl_plan_pass pass)
     return n;
 }
 
-/* All weights as they are computed with; on disk they may be fewer. */
-static double loaded_bytes(const struct sl_runtime *rt)
-{
-    double n = 0;
-
-    for (size_t i = 0; i < rt->cut.n_slabs; i++)
-        n += (double)sl_slab_load_bytes(&rt->cut.slabs[i]);
-    return n;
-}
-
 struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
                                     struct sl_plan_pass pass)
 {
     const struct sl_hparams *hp = &rt->mf.hp;
-    double streamed = (double)rt->plan.streamed_bytes;
-    double weights = loaded_bytes(rt);
-    /* A sequence's cache is read once for all its positions. */
-    struct sl_demand demand = {
-        .disk_bytes = streamed,
-        .cpu_bytes = weights + (double)rt->memory.vectors,
+    struct sl_demand demand;
+    struct sl_floor floor;
+
+    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, rt, rates, pass))
+        return floor;
+    demand = (struct sl_demand){
+        .disk_bytes = (double)rt->plan.streamed_bytes,
+        /* all weights as they are computed with; on disk they may be fewer */
+        .cpu_bytes =
+            (double)sl_slabs_load_bytes(rt->cut.slabs, rt->cut.n_slabs) +
+            (double)rt->memory.vectors,
         .cpu_ops = operations(rt, pass),
+        /* a sequence's cache is read once for all its positions */
         .cpu_kv_bytes = (double)pass.keys * pass.logits *
                         (double)sl_kv_page_bytes(&rt->kv_config) /
                         SL_KV_PAGE_LEN,
         .cpu_kv_ops = 4.0 * hp->hidden * hp->n_layers * pass.positions *
                       (double)pass.keys,
     };
-    struct sl_floor floor;
-
-    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, rt, rates, pass))
-        return floor;
     return sl_floor_of(rates, &demand);
 }
 

@@ -198,10 +198,9 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
 
 static uint64_t ring_wanted(const struct sl_cut *cut, uint64_t weights_bytes)
 {
-    uint64_t least = weights_bytes / RING_SHARE, total = 0, wanted;
+    uint64_t total = sl_slabs_load_bytes(cut->slabs, cut->n_slabs);
+    uint64_t least = weights_bytes / RING_SHARE, wanted;
 
-    for (size_t i = 0; i < cut->n_slabs; i++)
-        total += sl_slab_load_bytes(&cut->slabs[i]);
     if (total <= weights_bytes)
         return 0;
     if (least > RING_LEAST)

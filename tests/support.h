@@ -67,12 +67,10 @@ bool test_has_gpu(void);
 #endif
 
 /* Whether what runs is slowed down by a sanitizer. */
-#define TEST_SANITIZED 0
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#undef TEST_SANITIZED
-#define TEST_SANITIZED 1
-#endif
+#ifdef SL_SANITIZED
+#define TEST_SANITIZED true
+#else
+#define TEST_SANITIZED false
 #endif
 
 #endif

@@ -6,25 +6,12 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-#include "src/runtime.h"
-#include "tests/model_maker.h"
-#include "tests/plain_glm.h"
+#include "tests/exec_rig.h"
 #include "tests/support.h"
 
-#define N_IDS     23u
-#define N_CONTEXT 14u
+#define N_IDS RIG_IDS
 
 static char dir[1024];
-
-struct shape {
-    const char *what;
-    uint32_t n_layers, hidden, inner, n_heads, vocab;
-    bool glu, position_2d;
-    enum sl_fmt fmt;
-    uint32_t group_cols, tp;
-    enum sl_fmt head_fmt;
-    uint32_t head_group;
-};
 
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
@@ -58,139 +45,6 @@ static const struct shape streamed_shapes[] = {
 
 #define N_STREAMED (sizeof streamed_shapes / sizeof *streamed_shapes)
 
-/* A model file of a shape; path[1100]. */
-static const char *make(char *path, const struct shape *s)
-{
-    struct test_model m;
-
-    test_model_init(&m);
-    m.hp.n_layers = s->n_layers;
-    m.hp.hidden = s->hidden;
-    m.hp.inner = s->inner;
-    m.hp.n_heads = s->n_heads;
-    m.hp.vocab = m.hp.n_tokens = s->vocab;
-    memset(&m.hp.special, -1, sizeof m.hp.special); /* none */
-    m.hp.glu = s->glu;
-    m.hp.position_2d = s->position_2d;
-    m.fmt = s->fmt;
-    m.group_cols = s->group_cols;
-    m.tp = s->tp;
-    m.head_fmt = s->head_fmt;
-    m.head_group = s->head_group;
-    m.seed = s->hidden + s->fmt;
-    snprintf(path, 1100, "%s/model.gguf", dir);
-    test_model_write(path, &m);
-    return path;
-}
-
-/* One text: N_IDS ids of which the first N_CONTEXT are context. */
-struct text {
-    int32_t ids[N_IDS], positions[N_IDS], blocks[N_IDS];
-};
-
-static struct text text_of(const struct shape *s, uint32_t seed)
-{
-    struct text t;
-
-    for (uint32_t i = 0; i < N_IDS; i++) {
-        bool answer = i >= N_CONTEXT;
-
-        t.ids[i] = (int32_t)((i * 37 + seed * 11) % s->vocab);
-        t.positions[i] = answer ? 5 : (int32_t)i;
-        t.blocks[i] = answer ? (int32_t)(i - N_CONTEXT) + 1 : 0;
-    }
-    return t;
-}
-
-static struct sl_lm_item item(const struct shape *s, const struct text *t,
-                              uint32_t seq, uint32_t from, uint32_t to,
-                              uint32_t n_logits)
-{
-    return (struct sl_lm_item){
-        .seq = seq,
-        .ids = t->ids + from,
-        .positions = t->positions + from,
-        .blocks = s->position_2d ? t->blocks + from : NULL,
-        .n = to - from,
-        .n_context = N_CONTEXT,
-        .n_logits = n_logits,
-    };
-}
-
-static const struct sl_workload one_text = {
-    .n_sequences = 1,
-    .max_tokens = N_IDS,
-    .pass_positions = N_IDS,
-    .pass_logits = N_IDS,
-};
-
-static struct sl_runtime *start(const struct sl_runtime_config *config,
-                                const struct sl_workload *load)
-{
-    struct sl_runtime *rt;
-    struct sl_error err;
-
-    assert_ok(sl_runtime_open(&rt, config, &err), &err);
-    assert_ok(sl_runtime_start(rt, load, &err), &err);
-    return rt;
-}
-
-/* Logits of all N_IDS positions in one pass; (N_IDS, vocab), free it. */
-static float *one_pass(const struct sl_runtime_config *config,
-                       const struct shape *s)
-{
-    struct text t = text_of(s, 0);
-    float *logits = malloc(4ull * N_IDS * s->vocab);
-    struct sl_runtime *rt = start(config, &one_text);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_lm_item it;
-    struct sl_error err;
-    uint32_t seq;
-
-    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-    it = item(s, &t, seq, 0, N_IDS, N_IDS);
-    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
-    sl_runtime_close(rt);
-    return logits;
-}
-
-/* The answer's positions one by one; (N_IDS - N_CONTEXT, vocab), free it. */
-static float *step_by_step(const struct sl_runtime_config *config,
-                           const struct shape *s)
-{
-    struct text t = text_of(s, 0);
-    float *logits = malloc(4ull * N_IDS * s->vocab);
-    struct sl_runtime *rt = start(config, &one_text);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_error err;
-    uint32_t seq;
-
-    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-    for (uint32_t at = N_CONTEXT; at < N_IDS; at++) {
-        struct sl_lm_item it =
-            item(s, &t, seq, at == N_CONTEXT ? 0 : at, at + 1, 1);
-
-        assert_ok(lm->ops->forward(lm, &it, 1,
-                                   logits + (size_t)(at - N_CONTEXT) * s->vocab,
-                                   &err),
-                  &err);
-    }
-    sl_runtime_close(rt);
-    return logits;
-}
-
-static double *plain(const char *path, const struct shape *s)
-{
-    struct text t = text_of(s, 0);
-    double *logits = malloc(8ull * N_IDS * s->vocab);
-    struct plain_glm *g = plain_glm_open(path);
-
-    plain_glm_forward(g, logits, t.ids, t.positions,
-                      s->position_2d ? t.blocks : NULL, N_IDS, N_CONTEXT);
-    plain_glm_close(g);
-    return logits;
-}
-
 static double worst(const float *a, const double *b, size_t n, double *scale)
 {
     double most = 0;
@@ -209,15 +63,15 @@ static void logits_match_a_plain_implementation(void **state)
         for (int isa = 0; isa <= (int)sl_cpu_best_isa(); isa++) {
             char path[1100];
             struct sl_runtime_config config = {
-                .model = make(path, &shapes[i]),
+                .model = rig_model(path, dir, &shapes[i]),
                 .threads = 2,
                 .activations = SL_ACTIVATIONS_F32,
                 .max_isa_set = true,
                 .max_isa = isa,
                 .ram_bytes = SL_RAM_LEAST,
             };
-            double *want = plain(path, &shapes[i]), scale, off;
-            float *got = one_pass(&config, &shapes[i]);
+            double *want = rig_plain(path, &shapes[i], N_IDS), scale, off;
+            float *got = rig_one_pass(&config, &shapes[i], N_IDS);
             uint32_t vocab = shapes[i].vocab;
 
             off = worst(got, want, (size_t)N_IDS * vocab, &scale);
@@ -226,9 +80,9 @@ static void logits_match_a_plain_implementation(void **state)
                             off, scale);
             assert_true(scale > 0.5 && off <= 2e-5 * scale);
             free(got);
-            got = step_by_step(&config, &shapes[i]);
-            off = worst(got, want + (size_t)N_CONTEXT * vocab,
-                        (size_t)(N_IDS - N_CONTEXT) * vocab, &scale);
+            got = rig_steps(&config, &shapes[i], N_IDS);
+            off = worst(got, want + (size_t)RIG_CONTEXT * vocab,
+                        (size_t)(N_IDS - RIG_CONTEXT) * vocab, &scale);
             if (off > 2e-5 * scale)
                 print_error("%s isa %d steps: off by %g of %g\n",
                             shapes[i].what, isa, off, scale);
@@ -244,7 +98,7 @@ static void check_near(enum sl_activations act)
     for (size_t i = 0; i < N_SHAPES; i++) {
         char path[1100];
         struct sl_runtime_config config = {
-            .model = make(path, &shapes[i]),
+            .model = rig_model(path, dir, &shapes[i]),
             .threads = 1,
             .ram_bytes = SL_RAM_LEAST,
             .activations = act,
@@ -257,8 +111,8 @@ static void check_near(enum sl_activations act)
         if ((act == SL_ACTIVATIONS_INT8 && !sl_fmt_packed(shapes[i].fmt)) ||
             shapes[i].hidden % 32 != 0)
             continue;
-        want = plain(path, &shapes[i]);
-        got = one_pass(&config, &shapes[i]);
+        want = rig_plain(path, &shapes[i], N_IDS);
+        got = rig_one_pass(&config, &shapes[i], N_IDS);
         off = worst(got, want, (size_t)N_IDS * shapes[i].vocab, &scale);
         if (!(off > 0 && off < 0.05 * scale))
             print_error("%s: off by %g of %g\n", shapes[i].what, off, scale);
@@ -279,6 +133,7 @@ static void rounded_activations_stay_near(void **state)
 static uint64_t least_budget(struct sl_runtime_config config,
                              uint64_t *streamed)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     struct sl_runtime *rt;
     struct sl_error err;
     uint64_t least;
@@ -313,13 +168,13 @@ static void budget_threads_and_reader_change_no_bit(void **state)
         const struct shape *s = &streamed_shapes[p];
         char path[1100];
         struct sl_runtime_config config = {
-            .model = make(path, s),
+            .model = rig_model(path, dir, s),
             .threads = 1,
             .ram_bytes = 1ull << 32,
         };
         size_t bytes = 4ull * N_IDS * s->vocab;
-        float *want = one_pass(&config, s);
-        float *steps = step_by_step(&config, s);
+        float *want = rig_one_pass(&config, s, N_IDS);
+        float *steps = rig_steps(&config, s, N_IDS);
         uint64_t streamed;
 
         least_budget(config, &streamed);
@@ -330,12 +185,12 @@ static void budget_threads_and_reader_change_no_bit(void **state)
             config.ram_bytes = budget_of_turn(config, turn);
             config.threads = 1 + turn % 4;
             config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
-            got = one_pass(&config, s);
+            got = rig_one_pass(&config, s, N_IDS);
             assert_memory_equal(got, want, bytes);
             free(got);
-            got = step_by_step(&config, s);
+            got = rig_steps(&config, s, N_IDS);
             assert_memory_equal(got, steps,
-                                4ull * (N_IDS - N_CONTEXT) * s->vocab);
+                                4ull * (N_IDS - RIG_CONTEXT) * s->vocab);
             free(got);
         }
         free(want);
@@ -343,73 +198,40 @@ static void budget_threads_and_reader_change_no_bit(void **state)
     }
 }
 
+static void assert_same(const float *alone, const float *together,
+                        uint32_t vocab)
+{
+    assert_memory_equal(alone, together, 4ull * vocab);
+}
+
 /* Several texts in one pass, forks of one of them, then steps of all: the
  * same bits as each alone. */
 static void sequences_do_not_see_each_other(void **state)
 {
     const struct shape *s = &shapes[9];
-    struct sl_workload load = {
-        .n_sequences = 4,
-        .max_tokens = N_IDS,
-        .pass_positions = 4 * N_IDS,
-        .pass_logits = 4,
-    };
     char path[1100];
     struct sl_runtime_config config = {
-        .model = make(path, s),
+        .model = rig_model(path, dir, s),
         .threads = 2,
         .ram_bytes = SL_RAM_LEAST,
     };
-    struct sl_lm_item items[4];
-    struct text t[4];
-    float *alone = malloc(4ull * 4 * s->vocab);
-    float *together = malloc(4ull * 4 * s->vocab);
-    struct sl_runtime *rt = start(&config, &load);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_error err;
-    uint32_t seqs[4];
 
-    for (uint32_t i = 0; i < 3; i++) {
-        t[i] = text_of(s, i);
-        assert_ok(lm->ops->seq_create(lm, &seqs[i], &err), &err);
-        items[i] = item(s, &t[i], seqs[i], 0, N_CONTEXT + 1, 1);
-    }
-    assert_ok(lm->ops->forward(lm, items, 3, together, &err), &err);
-    t[3] = t[1];
-    t[3].ids[N_CONTEXT + 1] = 3;
-    assert_ok(lm->ops->seq_fork(lm, &seqs[3], seqs[1], &err), &err);
-    for (uint32_t i = 0; i < 4; i++)
-        items[i] = item(s, &t[i], seqs[i], N_CONTEXT + 1, N_CONTEXT + 2, 1);
-    assert_ok(lm->ops->forward(lm, items, 4, together, &err), &err);
-    for (uint32_t i = 0; i < 4; i++)
-        lm->ops->seq_destroy(lm, seqs[i]);
-    for (uint32_t i = 0; i < 4; i++) {
-        assert_ok(lm->ops->seq_create(lm, &seqs[0], &err), &err);
-        items[0] = item(s, &t[i], seqs[0], 0, N_CONTEXT + 1, 1);
-        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
-        items[0] = item(s, &t[i], seqs[0], N_CONTEXT + 1, N_CONTEXT + 2, 1);
-        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
-        assert_memory_equal(alone, together + (size_t)i * s->vocab,
-                            4ull * s->vocab);
-        lm->ops->seq_destroy(lm, seqs[0]);
-    }
-    sl_runtime_close(rt);
-    free(alone);
-    free(together);
+    rig_sequences(&config, s, N_IDS, assert_same);
 }
 
 static void what_was_not_planned_for_is_refused(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     const struct shape *s = &shapes[0];
     struct text t = text_of(s, 0);
     char path[1100];
     struct sl_runtime_config config = {
-        .model = make(path, s),
+        .model = rig_model(path, dir, s),
         .threads = 1,
         .ram_bytes = SL_RAM_LEAST,
     };
     float *logits = malloc(4ull * (N_IDS + 1) * s->vocab);
-    struct sl_runtime *rt = start(&config, &one_text);
+    struct sl_runtime *rt = rig_start(&config, &one_text);
     struct sl_lm *lm = sl_runtime_lm(rt);
     struct sl_lm_item it;
     struct sl_error err;
@@ -417,12 +239,12 @@ static void what_was_not_planned_for_is_refused(void **state)
 
     assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
     t.ids[3] = (int32_t)s->vocab;
-    it = item(s, &t, seq, 0, N_IDS, 1);
+    it = rig_item(s, &t, seq, 0, N_IDS, 1);
     assert_int_equal(lm->ops->forward(lm, &it, 1, logits, &err), -1);
     assert_int_equal(err.code, SL_ERR_USAGE);
     t.ids[3] = 0;
     assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
-    it = item(s, &t, seq, 0, 1, 1);
+    it = rig_item(s, &t, seq, 0, 1, 1);
     assert_int_equal(lm->ops->forward(lm, &it, 1, logits, &err), -1);
     assert_int_equal(err.code, SL_ERR_BUDGET);
     sl_runtime_close(rt);
@@ -431,10 +253,11 @@ static void what_was_not_planned_for_is_refused(void **state)
 
 static void a_budget_that_is_too_small_is_refused_with_the_least(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     const struct shape *s = &shapes[0];
     char path[1100], text[64];
     struct sl_runtime_config config = {
-        .model = make(path, s),
+        .model = rig_model(path, dir, s),
         .threads = 1,
         .ram_bytes = 1u << 20,
     };
@@ -452,23 +275,24 @@ static void a_budget_that_is_too_small_is_refused_with_the_least(void **state)
 
 static void an_interrupt_ends_the_pass(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     const struct shape *s = &shapes[0];
     struct text t = text_of(s, 0);
     char path[1100];
     struct sl_runtime_config config = {
-        .model = make(path, s),
+        .model = rig_model(path, dir, s),
         .threads = 1,
         .ram_bytes = SL_RAM_LEAST,
     };
     float *logits = malloc(4ull * s->vocab);
-    struct sl_runtime *rt = start(&config, &one_text);
+    struct sl_runtime *rt = rig_start(&config, &one_text);
     struct sl_lm *lm = sl_runtime_lm(rt);
     struct sl_lm_item it;
     struct sl_error err;
     uint32_t seq;
 
     assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-    it = item(s, &t, seq, 0, N_IDS, 1);
+    it = rig_item(s, &t, seq, 0, N_IDS, 1);
     sl_runtime_interrupt(rt);
     assert_int_equal(lm->ops->forward(lm, &it, 1, logits, &err), -1);
     assert_int_equal(err.code, SL_ERR_INTERRUPTED);

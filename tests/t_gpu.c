@@ -7,28 +7,15 @@
 
 #include "kernels/cudasim/cudasim.h"
 #include "src/base/bytes.h"
-#include "src/runtime.h"
-#include "tests/model_maker.h"
-#include "tests/plain_glm.h"
+#include "tests/exec_rig.h"
 #include "tests/support.h"
 
 /* Whole passes on the simulated GPU: against an implementation of its own,
  * over budgets, divided between CPU and GPU, with every call failing once. */
 
-#define N_IDS     18u
-#define N_CONTEXT 14u
+#define N_IDS 18u
 
 static char dir[1024];
-
-struct shape {
-    const char *what;
-    uint32_t n_layers, hidden, inner, n_heads, vocab;
-    bool glu, position_2d;
-    enum sl_fmt fmt;
-    uint32_t group_cols, tp;
-    enum sl_fmt head_fmt;
-    uint32_t head_group;
-};
 
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
@@ -53,63 +40,6 @@ static const struct shape large = {
     "int4-g64", 8,           256, 704, 8,           2048, true,
     false,      SL_FMT_INT4, 64,  0,   SL_FMT_INT8, 64};
 
-static const char *make(char *path, const struct shape *s)
-{
-    struct test_model m;
-
-    test_model_init(&m);
-    m.hp.n_layers = s->n_layers;
-    m.hp.hidden = s->hidden;
-    m.hp.inner = s->inner;
-    m.hp.n_heads = s->n_heads;
-    m.hp.vocab = m.hp.n_tokens = s->vocab;
-    memset(&m.hp.special, -1, sizeof m.hp.special); /* none */
-    m.hp.glu = s->glu;
-    m.hp.position_2d = s->position_2d;
-    m.fmt = s->fmt;
-    m.group_cols = s->group_cols;
-    m.tp = s->tp;
-    m.head_fmt = s->head_fmt;
-    m.head_group = s->head_group;
-    m.seed = s->hidden + s->fmt;
-    snprintf(path, 1100, "%s/model.gguf", dir);
-    test_model_write(path, &m);
-    return path;
-}
-
-struct text {
-    int32_t ids[N_IDS], positions[N_IDS], blocks[N_IDS];
-};
-
-static struct text text_of(const struct shape *s, uint32_t seed)
-{
-    struct text t;
-
-    for (uint32_t i = 0; i < N_IDS; i++) {
-        bool answer = i >= N_CONTEXT;
-
-        t.ids[i] = (int32_t)((i * 37 + seed * 11) % s->vocab);
-        t.positions[i] = answer ? 5 : (int32_t)i;
-        t.blocks[i] = answer ? (int32_t)(i - N_CONTEXT) + 1 : 0;
-    }
-    return t;
-}
-
-static struct sl_lm_item item(const struct shape *s, const struct text *t,
-                              uint32_t seq, uint32_t from, uint32_t to,
-                              uint32_t n_logits)
-{
-    return (struct sl_lm_item){
-        .seq = seq,
-        .ids = t->ids + from,
-        .positions = t->positions + from,
-        .blocks = s->position_2d ? t->blocks + from : NULL,
-        .n = to - from,
-        .n_context = N_CONTEXT,
-        .n_logits = n_logits,
-    };
-}
-
 /* A machine of which nothing need be measured. */
 static const struct sl_rates rates = {
     .disk_bps = 3e9,
@@ -119,13 +49,6 @@ static const struct sl_rates rates = {
     .pcie_latency_s = 1e-6,
     .vram_bps = 500e9,
     .gpu_ops_per_s = 40e12,
-};
-
-static const struct sl_workload one_text = {
-    .n_sequences = 1,
-    .max_tokens = N_IDS,
-    .pass_positions = N_IDS,
-    .pass_logits = N_IDS,
 };
 
 /* The GPU computes everything, whatever it has. */
@@ -141,49 +64,11 @@ static struct sl_runtime_config on_gpu(const char *path)
     };
 }
 
-static struct sl_runtime *start(const struct sl_runtime_config *config,
-                                const struct sl_workload *load)
-{
-    struct sl_runtime *rt;
-    struct sl_error err;
-
-    assert_ok(sl_runtime_open(&rt, config, &err), &err);
-    assert_ok(sl_runtime_start(rt, load, &err), &err);
-    return rt;
-}
-
-/* The context and its first answer in one pass, then position by position:
- * logits of the answer, (N_IDS - N_CONTEXT, vocab). 0 or -1. */
-static int run_steps(struct sl_runtime *rt, const struct shape *s,
-                     float *logits, struct sl_error *err)
-{
-    struct text t = text_of(s, 0);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    uint32_t seq;
-
-    if (lm->ops->seq_create(lm, &seq, err) != 0)
-        return -1;
-    for (uint32_t at = N_CONTEXT; at < N_IDS; at++) {
-        struct sl_lm_item it =
-            item(s, &t, seq, at == N_CONTEXT ? 0 : at, at + 1, 1);
-
-        if (lm->ops->forward(lm, &it, 1,
-                             logits + (size_t)(at - N_CONTEXT) * s->vocab,
-                             err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
 static float *steps(const struct sl_runtime_config *config,
                     const struct shape *s)
 {
-    struct sl_runtime *rt = start(config, &one_text);
-    float *logits = malloc(4ull * N_IDS * s->vocab);
-    struct sl_error err;
+    float *logits = rig_steps(config, s, N_IDS);
 
-    assert_ok(run_steps(rt, s, logits, &err), &err);
-    sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
     return logits;
 }
@@ -191,31 +76,9 @@ static float *steps(const struct sl_runtime_config *config,
 static float *one_pass(const struct sl_runtime_config *config,
                        const struct shape *s)
 {
-    struct text t = text_of(s, 0);
-    float *logits = malloc(4ull * N_IDS * s->vocab);
-    struct sl_runtime *rt = start(config, &one_text);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_lm_item it;
-    struct sl_error err;
-    uint32_t seq;
+    float *logits = rig_one_pass(config, s, N_IDS);
 
-    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-    it = item(s, &t, seq, 0, N_IDS, N_IDS);
-    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
-    sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
-    return logits;
-}
-
-static double *plain(const char *path, const struct shape *s)
-{
-    struct text t = text_of(s, 0);
-    double *logits = malloc(8ull * N_IDS * s->vocab);
-    struct plain_glm *g = plain_glm_open(path);
-
-    plain_glm_forward(g, logits, t.ids, t.positions,
-                      s->position_2d ? t.blocks : NULL, N_IDS, N_CONTEXT);
-    plain_glm_close(g);
     return logits;
 }
 
@@ -240,15 +103,15 @@ static void logits_match_a_plain_implementation(void **state)
     for (size_t i = 0; i < N_SHAPES; i++) {
         const struct shape *s = &shapes[i];
         char path[1100];
-        struct sl_runtime_config config = on_gpu(make(path, s));
-        double *want = plain(path, s);
+        struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+        double *want = rig_plain(path, s, N_IDS);
         float *got = one_pass(&config, s);
 
         assert_near(got, want, (size_t)N_IDS * s->vocab, s->what);
         free(got);
         got = steps(&config, s);
-        assert_near(got, want + (size_t)N_CONTEXT * s->vocab,
-                    (size_t)(N_IDS - N_CONTEXT) * s->vocab, s->what);
+        assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
+                    (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, s->what);
         free(got);
         free(want);
     }
@@ -259,6 +122,7 @@ static void logits_match_a_plain_implementation(void **state)
 static struct sl_vram planned(const struct sl_runtime_config *config,
                               uint64_t *streamed)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     struct sl_runtime *rt;
     struct sl_error err;
     struct sl_vram v;
@@ -275,8 +139,8 @@ static void the_budget_changes_no_bit(void **state)
 {
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, s));
-    size_t bytes = 4ull * (N_IDS - N_CONTEXT) * s->vocab;
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    size_t bytes = 4ull * (N_IDS - RIG_CONTEXT) * s->vocab;
     uint64_t streamed;
     struct sl_vram all = planned(&config, &streamed);
     float *want = steps(&config, s);
@@ -300,8 +164,9 @@ static void the_budget_changes_no_bit(void **state)
 
 static void a_budget_that_is_too_small_names_the_least(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100], text[64];
-    struct sl_runtime_config config = on_gpu(make(path, &large));
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
     uint64_t streamed;
     uint64_t least = planned(&config, &streamed).least;
     struct sl_runtime *rt;
@@ -322,7 +187,7 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
 static void no_more_than_the_budget_is_taken(void **state)
 {
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, &large));
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
     struct cudasim_config before, small;
     uint64_t streamed;
     struct sl_vram v = planned(&config, &streamed);
@@ -352,11 +217,12 @@ static void count(const struct sl_plan *p, enum sl_phase phase,
  * and a prompt goes through the GPU, which hands keys and values back. */
 static void cpu_and_gpu_share_the_stages(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     static const enum sl_kv_kind kinds[] = {SL_KV_F32, SL_KV_F16, SL_KV_INT8};
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, s));
-    double *want = plain(path, s);
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    double *want = rig_plain(path, s, N_IDS);
     uint64_t streamed;
     struct sl_vram all = planned(&config, &streamed);
     struct sl_rates fast = rates;
@@ -376,20 +242,32 @@ static void cpu_and_gpu_share_the_stages(void **state)
         struct sl_error err;
 
         config.kv = kinds[i];
-        rt = start(&config, &one_text);
+        rt = rig_start(&config, &one_text);
         count(sl_runtime_plan_made(rt), SL_PHASE_DECODE, decode);
         count(sl_runtime_plan_made(rt), SL_PHASE_PREFILL, prefill);
         assert_true(decode[SL_ENGINE_CPU] > 0 && decode[SL_ENGINE_GPU] > 0);
         assert_true(prefill[SL_ENGINE_GPU] > decode[SL_ENGINE_GPU]);
-        assert_true(sl_runtime_plan_made(rt)->prefill_from <= N_CONTEXT + 1);
-        assert_ok(run_steps(rt, s, got, &err), &err);
+        assert_true(sl_runtime_plan_made(rt)->prefill_from <= RIG_CONTEXT + 1);
+        assert_ok(rig_run_steps(rt, s, N_IDS, got, &err), &err);
         sl_runtime_close(rt);
         assert_int_equal(cudasim_reset(), 0);
-        assert_near(got, want + (size_t)N_CONTEXT * s->vocab,
-                    (size_t)(N_IDS - N_CONTEXT) * s->vocab, "divided");
+        assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
+                    (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, "divided");
         free(got);
     }
     free(want);
+}
+
+static void assert_nearly_same(const float *alone, const float *together,
+                               uint32_t vocab)
+{
+    double scale = 0, off = 0;
+
+    for (uint32_t v = 0; v < vocab; v++) {
+        off = fmax(off, fabs(alone[v] - together[v]));
+        scale = fmax(scale, fabs(alone[v]));
+    }
+    assert_true(scale > 0.1 && off <= 2e-3 * scale);
 }
 
 /* Several texts in one pass, a fork of one of them, then steps of all: as
@@ -397,56 +275,11 @@ static void cpu_and_gpu_share_the_stages(void **state)
 static void sequences_do_not_see_each_other(void **state)
 {
     const struct shape *s = &shapes[7];
-    struct sl_workload load = {
-        .n_sequences = 4,
-        .max_tokens = N_IDS,
-        .pass_positions = 4 * N_IDS,
-        .pass_logits = 4,
-    };
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, s));
-    struct sl_lm_item items[4];
-    struct text t[4];
-    float *alone = malloc(4ull * s->vocab);
-    float *together = malloc(4ull * 4 * s->vocab);
-    struct sl_runtime *rt = start(&config, &load);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_error err;
-    uint32_t seqs[4];
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
 
-    for (uint32_t i = 0; i < 3; i++) {
-        t[i] = text_of(s, i);
-        assert_ok(lm->ops->seq_create(lm, &seqs[i], &err), &err);
-        items[i] = item(s, &t[i], seqs[i], 0, N_CONTEXT + 1, 1);
-    }
-    assert_ok(lm->ops->forward(lm, items, 3, together, &err), &err);
-    t[3] = t[1];
-    t[3].ids[N_CONTEXT + 1] = 3;
-    assert_ok(lm->ops->seq_fork(lm, &seqs[3], seqs[1], &err), &err);
-    for (uint32_t i = 0; i < 4; i++)
-        items[i] = item(s, &t[i], seqs[i], N_CONTEXT + 1, N_CONTEXT + 2, 1);
-    assert_ok(lm->ops->forward(lm, items, 4, together, &err), &err);
-    for (uint32_t i = 0; i < 4; i++)
-        lm->ops->seq_destroy(lm, seqs[i]);
-    for (uint32_t i = 0; i < 4; i++) {
-        double scale = 0, off = 0;
-
-        assert_ok(lm->ops->seq_create(lm, &seqs[0], &err), &err);
-        items[0] = item(s, &t[i], seqs[0], 0, N_CONTEXT + 1, 1);
-        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
-        items[0] = item(s, &t[i], seqs[0], N_CONTEXT + 1, N_CONTEXT + 2, 1);
-        assert_ok(lm->ops->forward(lm, items, 1, alone, &err), &err);
-        for (uint32_t v = 0; v < s->vocab; v++) {
-            off = fmax(off, fabs(alone[v] - together[i * s->vocab + v]));
-            scale = fmax(scale, fabs(alone[v]));
-        }
-        assert_true(scale > 0.1 && off <= 2e-3 * scale);
-        lm->ops->seq_destroy(lm, seqs[0]);
-    }
-    sl_runtime_close(rt);
+    rig_sequences(&config, s, N_IDS, assert_nearly_same);
     assert_int_equal(cudasim_reset(), 0);
-    free(alone);
-    free(together);
 }
 
 /* --- faults -------------------------------------------------------------- */
@@ -456,6 +289,7 @@ static void sequences_do_not_see_each_other(void **state)
 static bool survives(const struct sl_runtime_config *config,
                      const struct shape *s, uint64_t n)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     float *logits = malloc(4ull * N_IDS * s->vocab);
     struct sl_runtime *rt = NULL;
     struct sl_error err = {0};
@@ -468,7 +302,7 @@ static bool survives(const struct sl_runtime_config *config,
     if (rc == 0)
         rc = sl_runtime_start(rt, &one_text, &err);
     if (rc == 0)
-        rc = run_steps(rt, s, logits, &err);
+        rc = rig_run_steps(rt, s, N_IDS, logits, &err);
     calls = cudasim_calls(NULL);
     sl_runtime_close(rt);
     cudasim_fail(NULL, 0, cudaSuccess);
@@ -487,7 +321,7 @@ static void any_call_of_the_device_may_fail(void **state)
 {
     const struct shape *s = &shapes[7];
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, s));
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
     uint64_t n = 1;
 
     while (!survives(&config, s, n))
@@ -498,8 +332,9 @@ static void any_call_of_the_device_may_fail(void **state)
 /* A device that gives less than it had free is planned with anew. */
 static void a_failed_allocation_shrinks_the_plan(void **state)
 {
+    const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100];
-    struct sl_runtime_config config = on_gpu(make(path, &large));
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
     struct sl_runtime *rt;
     struct sl_error err;
     float *logits = malloc(4ull * N_IDS * large.vocab);
@@ -511,7 +346,7 @@ static void a_failed_allocation_shrinks_the_plan(void **state)
     cudasim_fail("cudaMalloc", 1, cudaErrorMemoryAllocation);
     assert_ok(sl_runtime_start(rt, &one_text, &err), &err);
     assert_true(sl_runtime_vram(rt)->budget < config.vram_bytes);
-    assert_ok(run_steps(rt, &large, logits, &err), &err);
+    assert_ok(rig_run_steps(rt, &large, N_IDS, logits, &err), &err);
     sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
     free(logits);

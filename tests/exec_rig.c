@@ -1,0 +1,208 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/exec_rig.h"
+#include "tests/plain_glm.h"
+#include "tests/support.h"
+
+const char *rig_model(char *path, const char *dir, const struct shape *s)
+{
+    struct test_model m;
+
+    test_model_init(&m);
+    m.hp.n_layers = s->n_layers;
+    m.hp.hidden = s->hidden;
+    m.hp.inner = s->inner;
+    m.hp.n_heads = s->n_heads;
+    m.hp.vocab = m.hp.n_tokens = s->vocab;
+    memset(&m.hp.special, -1, sizeof m.hp.special); /* none */
+    m.hp.glu = s->glu;
+    m.hp.position_2d = s->position_2d;
+    m.fmt = s->fmt;
+    m.group_cols = s->group_cols;
+    m.tp = s->tp;
+    m.head_fmt = s->head_fmt;
+    m.head_group = s->head_group;
+    m.seed = s->hidden + s->fmt;
+    snprintf(path, 1100, "%s/model.gguf", dir);
+    test_model_write(path, &m);
+    return path;
+}
+
+struct text text_of(const struct shape *s, uint32_t seed)
+{
+    struct text t;
+
+    for (uint32_t i = 0; i < RIG_IDS; i++) {
+        bool answer = i >= RIG_CONTEXT;
+
+        t.ids[i] = (int32_t)((i * 37 + seed * 11) % s->vocab);
+        t.positions[i] = answer ? 5 : (int32_t)i;
+        t.blocks[i] = answer ? (int32_t)(i - RIG_CONTEXT) + 1 : 0;
+    }
+    return t;
+}
+
+struct sl_lm_item rig_item(const struct shape *s, const struct text *t,
+                           uint32_t seq, uint32_t from, uint32_t to,
+                           uint32_t n_logits)
+{
+    return (struct sl_lm_item){
+        .seq = seq,
+        .ids = t->ids + from,
+        .positions = t->positions + from,
+        .blocks = s->position_2d ? t->blocks + from : NULL,
+        .n = to - from,
+        .n_context = RIG_CONTEXT,
+        .n_logits = n_logits,
+    };
+}
+
+struct sl_workload rig_one_text(uint32_t n_ids)
+{
+    return (struct sl_workload){
+        .n_sequences = 1,
+        .max_tokens = n_ids,
+        .pass_positions = n_ids,
+        .pass_logits = n_ids,
+    };
+}
+
+struct sl_runtime *rig_start(const struct sl_runtime_config *config,
+                             const struct sl_workload *load)
+{
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_start(rt, load, &err), &err);
+    return rt;
+}
+
+float *rig_one_pass(const struct sl_runtime_config *config,
+                    const struct shape *s, uint32_t n_ids)
+{
+    struct text t = text_of(s, 0);
+    struct sl_workload load = rig_one_text(n_ids);
+    float *logits = malloc(4ull * n_ids * s->vocab);
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_lm_item it;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    it = rig_item(s, &t, seq, 0, n_ids, n_ids);
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    sl_runtime_close(rt);
+    return logits;
+}
+
+int rig_run_steps(struct sl_runtime *rt, const struct shape *s, uint32_t n_ids,
+                  float *logits, struct sl_error *err)
+{
+    struct text t = text_of(s, 0);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    uint32_t seq;
+
+    if (lm->ops->seq_create(lm, &seq, err) != 0)
+        return -1;
+    for (uint32_t at = RIG_CONTEXT; at < n_ids; at++) {
+        struct sl_lm_item it =
+            rig_item(s, &t, seq, at == RIG_CONTEXT ? 0 : at, at + 1, 1);
+
+        if (lm->ops->forward(lm, &it, 1,
+                             logits + (size_t)(at - RIG_CONTEXT) * s->vocab,
+                             err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+float *rig_steps(const struct sl_runtime_config *config, const struct shape *s,
+                 uint32_t n_ids)
+{
+    struct sl_workload load = rig_one_text(n_ids);
+    struct sl_runtime *rt = rig_start(config, &load);
+    float *logits = malloc(4ull * n_ids * s->vocab);
+    struct sl_error err;
+
+    assert_ok(rig_run_steps(rt, s, n_ids, logits, &err), &err);
+    sl_runtime_close(rt);
+    return logits;
+}
+
+double *rig_plain(const char *path, const struct shape *s, uint32_t n_ids)
+{
+    struct text t = text_of(s, 0);
+    double *logits = malloc(8ull * n_ids * s->vocab);
+    struct plain_glm *g = plain_glm_open(path);
+
+    plain_glm_forward(g, logits, t.ids, t.positions,
+                      s->position_2d ? t.blocks : NULL, n_ids, RIG_CONTEXT);
+    plain_glm_close(g);
+    return logits;
+}
+
+/* The context of a text and its first answer, then its second. */
+static void run_alone(struct sl_lm *lm, float *logits, const struct shape *s,
+                      const struct text *t)
+{
+    struct sl_lm_item it;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    it = rig_item(s, t, seq, 0, RIG_CONTEXT + 1, 1);
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    it = rig_item(s, t, seq, RIG_CONTEXT + 1, RIG_CONTEXT + 2, 1);
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    lm->ops->seq_destroy(lm, seq);
+}
+
+void rig_sequences(const struct sl_runtime_config *config,
+                   const struct shape *s, uint32_t n_ids,
+                   void (*same)(const float *alone, const float *together,
+                                uint32_t vocab))
+{
+    struct sl_workload load = {
+        .n_sequences = 4,
+        .max_tokens = n_ids,
+        .pass_positions = 4 * n_ids,
+        .pass_logits = 4,
+    };
+    struct sl_lm_item items[4];
+    struct text t[4];
+    float *alone = malloc(4ull * s->vocab);
+    float *together = malloc(4ull * 4 * s->vocab);
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_error err;
+    uint32_t seqs[4];
+
+    for (uint32_t i = 0; i < 3; i++) {
+        t[i] = text_of(s, i);
+        assert_ok(lm->ops->seq_create(lm, &seqs[i], &err), &err);
+        items[i] = rig_item(s, &t[i], seqs[i], 0, RIG_CONTEXT + 1, 1);
+    }
+    assert_ok(lm->ops->forward(lm, items, 3, together, &err), &err);
+    t[3] = t[1];
+    t[3].ids[RIG_CONTEXT + 1] = 3;
+    assert_ok(lm->ops->seq_fork(lm, &seqs[3], seqs[1], &err), &err);
+    for (uint32_t i = 0; i < 4; i++)
+        items[i] =
+            rig_item(s, &t[i], seqs[i], RIG_CONTEXT + 1, RIG_CONTEXT + 2, 1);
+    assert_ok(lm->ops->forward(lm, items, 4, together, &err), &err);
+    for (uint32_t i = 0; i < 4; i++)
+        lm->ops->seq_destroy(lm, seqs[i]);
+    for (uint32_t i = 0; i < 4; i++) {
+        run_alone(lm, alone, s, &t[i]);
+        same(alone, together + (size_t)i * s->vocab, s->vocab);
+    }
+    sl_runtime_close(rt);
+    free(alone);
+    free(together);
+}

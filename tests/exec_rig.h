@@ -1,0 +1,61 @@
+/*
+ * exec_rig.h - small models of any shape, and texts that go through them
+ */
+#ifndef TESTS_EXEC_RIG_H
+#define TESTS_EXEC_RIG_H
+
+#include "src/runtime.h"
+#include "tests/model_maker.h"
+
+#define RIG_IDS     23u /* of a text, at most */
+#define RIG_CONTEXT 14u /* of them context, the others answer */
+
+struct shape {
+    const char *what;
+    uint32_t n_layers, hidden, inner, n_heads, vocab;
+    bool glu, position_2d;
+    enum sl_fmt fmt;
+    uint32_t group_cols, tp;
+    enum sl_fmt head_fmt;
+    uint32_t head_group;
+};
+
+/* A model file of a shape in folder dir; path[1100], which is returned. */
+const char *rig_model(char *path, const char *dir, const struct shape *s);
+
+struct text {
+    int32_t ids[RIG_IDS], positions[RIG_IDS], blocks[RIG_IDS];
+};
+
+struct text text_of(const struct shape *s, uint32_t seed);
+/* Positions [from, to) of a text. */
+struct sl_lm_item rig_item(const struct shape *s, const struct text *t,
+                           uint32_t seq, uint32_t from, uint32_t to,
+                           uint32_t n_logits);
+/* One text of n_ids positions, all in a pass. */
+struct sl_workload rig_one_text(uint32_t n_ids);
+/* Opened and started; fails the test. */
+struct sl_runtime *rig_start(const struct sl_runtime_config *config,
+                             const struct sl_workload *load);
+
+/* Logits of n_ids positions in one pass; (n_ids, vocab), free it. */
+float *rig_one_pass(const struct sl_runtime_config *config,
+                    const struct shape *s, uint32_t n_ids);
+/* The context and its first answer in one pass, then position by position:
+ * logits of the answer, (n_ids - RIG_CONTEXT, vocab). Errors: the runtime's. */
+int rig_run_steps(struct sl_runtime *rt, const struct shape *s, uint32_t n_ids,
+                  float *logits, struct sl_error *err);
+/* The same of a runtime of its own; free it. */
+float *rig_steps(const struct sl_runtime_config *config, const struct shape *s,
+                 uint32_t n_ids);
+/* What a plain implementation gives for all positions; free it. */
+double *rig_plain(const char *path, const struct shape *s, uint32_t n_ids);
+
+/* Three texts in one pass, a fork of one of them, a step of all four, then
+ * each alone: same is told the logits of the step, (vocab). */
+void rig_sequences(const struct sl_runtime_config *config,
+                   const struct shape *s, uint32_t n_ids,
+                   void (*same)(const float *alone, const float *together,
+                                uint32_t vocab));
+
+#endif
