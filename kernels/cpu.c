@@ -1,13 +1,16 @@
 #include "config.h"
 
+#include <unistd.h>
+
 #ifdef SL_X86_64
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+
+#define L2_BYTES (1u << 20)
 
 #ifdef SL_X86_64
 /* clang 14 has no name for it (Intel SDM volume 2, CPUID leaf 1). */
@@ -62,4 +65,14 @@ enum sl_isa sl_cpu_best_isa(void)
 #else
     return SL_ISA_REF;
 #endif
+}
+
+size_t sl_cpu_l2_bytes(void)
+{
+    long bytes = 0;
+
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : L2_BYTES;
 }

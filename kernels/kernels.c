@@ -21,6 +21,7 @@ void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
     if (isa < best)
         best = isa;
     sl_kernels_init_ref(k);
+    k->l2_bytes = sl_cpu_l2_bytes();
 #ifdef SL_X86_64
     if (best >= SL_ISA_AVX2)
         sl_kernels_init_avx2(k);

@@ -104,6 +104,7 @@ struct sl_attend_args {
 struct sl_kernels {
     const char
         *isa; /* "ref", "avx2", "avx512", "amx": the best that was allowed */
+    size_t l2_bytes; /* of the cache that a core has for itself */
 
     /* [format][activations]; never NULL but for float formats with
      * SL_ACT_INT8. */
@@ -152,6 +153,8 @@ enum sl_isa {
     SL_ISA_AMX,    /* these, and AMX INT8 for many positions */
 };
 
+/* A core's L2 cache; where the system does not tell, 1 MiB. */
+size_t sl_cpu_l2_bytes(void);
 /* Asks the system for the tile registers of AMX, for the whole process. */
 enum sl_isa sl_cpu_best_isa(void);
 /* Fills the table with the best kernels up to `isa` that this CPU has. */

@@ -1,22 +1,30 @@
 #include "config.h"
 
 #include "kernels/matmul.h"
+#include "src/base/mem.h"
 
-/* A chunk of work is some blocks of rows for all positions. The positions are
- * taken in runs whose activations stay in the L2 cache while the blocks of
- * the chunk pass over them; runs are multiples of TILE, which all numbers of
- * positions that a kernel keeps in registers divide. Kernels that take many
- * positions take blocks in pairs. */
-#define CACHE_BYTES  (1u << 20)
-#define TILE         48u
-#define MAX_RUN      512u
-#define MAX_BLOCKS   4u
-#define GEGLU_BLOCKS 4u
-#define GEGLU_RUN    96u
-/* Chunks a thread, so that one that was held up does not keep all waiting. */
+/* The positions are taken in runs, and a thread passes over blocks of rows for
+ * one run after the other: a run's inputs stay in its L2 cache, and weights,
+ * which lie in order, come past once a run. The other way round, a few blocks
+ * for all positions, inputs come from afar in small pieces, which takes two
+ * or three times as long as the products (bench/RESULTS.md).
+ *
+ * Kernels that take many positions unpack weights for PANEL of them at a time,
+ * and take blocks in pairs. */
+#define PANEL     96u
+#define HALF      48u /* a multiple of all that a kernel keeps in registers */
+#define TILE      16u
+#define MAX_RUN   480u
+#define GEGLU_RUN PANEL
+/* Blocks of rows that are passed over at once. */
+#define UNIT_BLOCKS 4u
+/* Such units in a call of a thread, where there is more than one run. */
+#define MAX_UNITS 8u
+/* Calls a thread, so that one that was held up does not keep all waiting. */
 #define TURNS 8u
 /* Of one position: enough to get memory going, little enough to wait for. */
 #define CHUNK_BYTES (128u << 10)
+#define LINE        64u
 
 struct job {
     const struct sl_kernels *k;
@@ -25,7 +33,9 @@ struct job {
     enum sl_act act;
     float *y;
     size_t y_stride;
-    size_t run; /* positions */
+    size_t run;         /* positions */
+    size_t unit_blocks; /* of rows */
+    size_t units;       /* a run */
 };
 
 static struct sl_acts slice(const struct sl_acts *a, size_t first, size_t n)
@@ -79,72 +89,142 @@ static uint32_t rows_in(const struct job *j, size_t begin, size_t end)
     return (uint32_t)(all - first < n ? all - first : n);
 }
 
-static void plain_chunk(void *arg, size_t begin, size_t end, unsigned worker)
+/* Blocks [begin, end) for one run of positions, the first of which is p. */
+static void plain_blocks(const struct job *j, const struct sl_acts *a, size_t p,
+                         size_t begin, size_t end)
 {
-    const struct job *j = arg;
     size_t segment_rows = sl_matrix_segment_rows(j->mm->m);
     uint32_t n_rows = rows_in(j, begin, end);
 
-    for (size_t p = 0; p < j->acts->n; p += j->run) {
-        size_t left = j->acts->n - p;
-        struct sl_acts a = slice(j->acts, p, left < j->run ? left : j->run);
-
-        for (uint32_t s = 0; s < j->mm->m->n_segments; s++)
-            product(j,
-                    j->y + p * j->y_stride + s * segment_rows +
-                        (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-                    j->y_stride, s, (uint32_t)begin, n_rows, &a);
-    }
+    for (uint32_t s = 0; s < j->mm->m->n_segments; s++)
+        product(j,
+                j->y + p * j->y_stride + s * segment_rows +
+                    (j->mm->first_block + begin) * SL_BLOCK_ROWS,
+                j->y_stride, s, (uint32_t)begin, n_rows, a);
 }
 
 /* Both halves of the same rows, then their product: no array of both halves
  * for all rows is ever needed. */
-static void geglu_chunk(void *arg, size_t begin, size_t end, unsigned worker)
+static void geglu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
+                         size_t begin, size_t end)
 {
-    enum { STRIDE = GEGLU_BLOCKS * SL_BLOCK_ROWS };
-    const struct job *j = arg;
+    enum { STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
     uint32_t n_rows = rows_in(j, begin, end);
     float half[2][GEGLU_RUN * STRIDE];
 
-    for (size_t p = 0; p < j->acts->n; p += j->run) {
-        size_t left = j->acts->n - p;
-        struct sl_acts a = slice(j->acts, p, left < j->run ? left : j->run);
+    for (uint32_t s = 0; s < 2; s++)
+        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, a);
+    for (size_t i = 0; i < a->n; i++)
+        j->k->geglu(j->y + (p + i) * j->y_stride +
+                        (j->mm->first_block + begin) * SL_BLOCK_ROWS,
+                    half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
+}
 
-        for (uint32_t s = 0; s < 2; s++)
-            product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, &a);
-        for (size_t i = 0; i < a.n; i++)
-            j->k->geglu(j->y + (p + i) * j->y_stride +
-                            (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-                        half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
+/* Bytes of one position's input in the form that is multiplied. */
+static size_t input_bytes(const struct sl_kernels *k, const struct sl_acts *a,
+                          enum sl_act act)
+{
+    const size_t value_bytes[] = {
+        [SL_ACT_F32] = sizeof(float),
+        [SL_ACT_INT8] = 1,
+        [SL_ACT_BF16] = k->bf16_bytes,
+    };
+
+    return a->cols * value_bytes[act];
+}
+
+/* Asks for a run's inputs, in the order in which they lie: the kernels go over
+ * them in columns, 512 bytes here and there. */
+static void fetch(const struct job *j, const struct sl_acts *a)
+{
+    const uint8_t *at = (const uint8_t *)a->x;
+    size_t stride = a->x_stride * sizeof(float);
+    size_t n = input_bytes(j->k, a, j->act);
+
+    if (j->act == SL_ACT_INT8) {
+        at = (const uint8_t *)a->q;
+        stride = a->q_stride;
+    } else if (j->act == SL_ACT_BF16) {
+        at = a->bf16;
+        stride = a->bf16_stride;
     }
+    for (size_t p = 0; p < a->n; p++, at += stride) {
+        for (size_t i = 0; i < n; i += LINE)
+            __builtin_prefetch(at + i, 0, 2);
+    }
+}
+
+/* Units [begin, end) of all: those of the first run, of the second ... */
+static void units(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    const struct job *j = arg;
+    bool geglu = j->mm->epilogue == SL_EPI_GEGLU;
+    size_t run = SIZE_MAX;
+    struct sl_acts a;
+
+    for (size_t i = begin; i < end; i++) {
+        size_t p = i / j->units * j->run, left = j->acts->n - p;
+        size_t first = i % j->units * j->unit_blocks;
+        size_t last = first + j->unit_blocks;
+
+        if (last > j->mm->n_blocks)
+            last = j->mm->n_blocks;
+        if (i / j->units != run) {
+            run = i / j->units;
+            a = slice(j->acts, p, left < j->run ? left : j->run);
+            if (a.n < j->acts->n)
+                fetch(j, &a);
+        }
+        (geglu ? geglu_blocks : plain_blocks)(j, &a, p, first, last);
+    }
+}
+
+static size_t clamp(size_t n, size_t most)
+{
+    n = n > most ? most : n;
+    return n > 1 ? n : 1;
+}
+
+/* Positions of a run: as many as leave a quarter of the cache to the weights;
+ * runs of about the same length where there are several. */
+static size_t run_of(size_t n, size_t most, size_t input_bytes,
+                     size_t cache_bytes)
+{
+    size_t fit = cache_bytes / 4 * 3 / input_bytes;
+    size_t step = fit >= PANEL ? PANEL : fit >= HALF ? HALF : TILE;
+
+    fit = fit / step * step;
+    fit = fit > most ? most : fit < TILE ? TILE : fit;
+    return sl_round_up(sl_div_up(n, sl_div_up(n, fit)), TILE);
 }
 
 void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                    size_t y_stride, const struct sl_matmul *mm,
                    const struct sl_acts *acts, enum sl_act act)
 {
-    bool geglu = mm->epilogue == SL_EPI_GEGLU;
-    size_t most = geglu ? GEGLU_BLOCKS : MAX_BLOCKS;
-    size_t grain = mm->n_blocks / (sl_pool_threads(pool) * TURNS);
-    const size_t value_bytes[] = {
-        [SL_ACT_F32] = sizeof(float),
-        [SL_ACT_INT8] = 1,
-        [SL_ACT_BF16] = k->bf16_bytes,
-    };
-    size_t run = CACHE_BYTES / (acts->cols * value_bytes[act]) / TILE * TILE;
-    struct job j = {k, mm, acts, act, y, y_stride, 0};
+    size_t turns = (size_t)sl_pool_threads(pool) * TURNS, most = UNIT_BLOCKS;
+    struct job j = {.k = k,
+                    .mm = mm,
+                    .acts = acts,
+                    .act = act,
+                    .y = y,
+                    .y_stride = y_stride};
 
-    j.run = geglu ? GEGLU_RUN : MAX_RUN;
-    if (run < j.run)
-        j.run = run < TILE ? TILE : run;
-    if (acts->n > 1)
-        grain += grain & 1;
-    else if (most > CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1))
+    if (acts->n == 0)
+        return;
+    j.run = run_of(acts->n, mm->epilogue == SL_EPI_GEGLU ? GEGLU_RUN : MAX_RUN,
+                   input_bytes(k, acts, act), k->l2_bytes);
+    if (acts->n == 1)
         most = CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1);
-    grain = grain > most ? most : grain;
-    grain = grain < 1 ? 1 : grain;
-    sl_pool_for(pool, mm->n_blocks, grain, geglu ? geglu_chunk : plain_chunk,
-                &j);
+    j.unit_blocks = clamp(mm->n_blocks / turns, clamp(most, UNIT_BLOCKS));
+    if (acts->n > 1)
+        j.unit_blocks += j.unit_blocks & 1;
+    j.units = sl_div_up(mm->n_blocks, j.unit_blocks);
+    if (acts->n <= j.run)
+        sl_pool_for(pool, j.units, 1, units, &j);
+    else
+        sl_pool_for(pool, j.units * sl_div_up(acts->n, j.run),
+                    clamp(j.units / TURNS, MAX_UNITS), units, &j);
 }
 
 bool sl_matmul_takes(const struct sl_kernels *k, const struct sl_matrix *m,

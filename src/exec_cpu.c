@@ -130,9 +130,7 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
     if (m->spec.op != SL_OP_HEAD)
         mm.bias = x->c.vectors->layers[m->spec.layer].bias[m->spec.op];
     y = sl_cpu_output(x, m, &stride);
-    if (x->acts.n > 0)
-        sl_matmul_run(x->c.kernels, x->c.pool, y, stride, &mm, &x->acts,
-                      x->act);
+    sl_matmul_run(x->c.kernels, x->c.pool, y, stride, &mm, &x->acts, x->act);
     if (part->first_block + part->n_blocks == sl_matrix_segment_blocks(g))
         sl_cpu_after(x, m);
 }

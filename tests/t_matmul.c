@@ -234,8 +234,12 @@ static void long_prompts_come_in_runs(void **state)
 {
     static const struct sl_matrix wide = {SL_FMT_F32, 18, 8192, 1, 0};
     static const struct sl_matrix narrow = {SL_FMT_INT8, 18, 32, 1, 32};
+    static const struct sl_matrix long_rows = {SL_FMT_INT4, 600, 12288, 1, 64};
+    static const struct sl_matrix longest = {SL_FMT_INT8, 70, 40000, 1, 40000};
 
     check(&wide, 37, SL_ACT_F32, SL_EPI_NONE);
+    check(&long_rows, 117, SL_ACT_INT8, SL_EPI_NONE);
+    check(&longest, 37, SL_ACT_INT8, SL_EPI_NONE);
     check(&narrow, 1100, SL_ACT_INT8, SL_EPI_NONE);
 }
 
