@@ -118,6 +118,8 @@ def run_sluice(o, prompts, gen, ram, group=None):
     command = [o.sluice, "bench", "-m", o.model, "--json", "--repeat", "1",
                "--threads", str(o.threads), "--ram", ram, "--gen", str(gen),
                "--prompt", ",".join(str(n) for n in prompts)]
+    if o.isa:
+        command += ["--isa", o.isa]
     r = {"prefill": {}}
     for line in run(command, group).splitlines():
         v = json.loads(line)
@@ -239,7 +241,7 @@ def print_table(o, lines):
 def print_json(o, lines):
     for v in lines:
         v.update(preset=o.preset, threads=o.threads, quant=o.quant,
-                 head=o.head, llama_type=o.type, sluice_bytes=o.model_bytes,
+                 head=o.head, isa=o.isa, llama_type=o.type, sluice_bytes=o.model_bytes,
                  llama_bytes=o.gguf_bytes, command=" ".join(sys.argv))
         print(json.dumps(v))
 
@@ -257,6 +259,8 @@ def parse():
     p.add_argument("--head", default="int8-g64", help="f16 or int8-g64")
     p.add_argument("--type", choices=random_gguf.FILE_TYPE,
                    help="llama.cpp's (default: q4_0 for int4, else q8_0)")
+    p.add_argument("--isa", help="sluice's kernels, as for sluice bench "
+                   "(default: the best there is)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--prompts", default="128,512", help="positions of prompts")
     p.add_argument("--gen", type=int, default=16, help="tokens decoded")
