@@ -244,8 +244,9 @@ static void check(const struct problem *p, const struct way *way, const void *y,
     }
 }
 
-static void run(struct test_cuda *t, const struct problem *p,
-                const struct way *way)
+/* y as the device left it; the caller frees it. */
+static void *product(struct test_cuda *t, const struct problem *p,
+                     const struct way *way)
 {
     const struct sl_matrix *m = &p->m;
     size_t item = way->type == SL_CUDA_F16 ? 2 : 4, n = way->n * p->stride;
@@ -280,10 +281,18 @@ static void run(struct test_cuda *t, const struct problem *p,
                                  p->dev_x, p->x_stride, way->n, &err),
               &err);
     test_cuda_down(t, y, dev, n * item);
-    check(p, way, y,
-          way->epilogue == SL_CUDA_EPI_GEGLU ? m->rows / 2 : m->rows);
-    free(y);
     test_cuda_free(dev);
+    return y;
+}
+
+static void run(struct test_cuda *t, const struct problem *p,
+                const struct way *way)
+{
+    void *y = product(t, p, way);
+
+    check(p, way, y,
+          way->epilogue == SL_CUDA_EPI_GEGLU ? p->m.rows / 2 : p->m.rows);
+    free(y);
 }
 
 static const uint32_t counts[] = {1, 2, 3, 4, 5, 9, 20, 40, 70};
@@ -391,6 +400,64 @@ static void long_rows_may_be_split_between_thread_blocks(void **state)
     test_cuda_close(&t);
 }
 
+/* The columns of y that `part` wrote are those of `all`. */
+static void assert_part(const struct problem *p, const struct way *way,
+                        const float *all, const float *part)
+{
+    uint32_t from = way->first * 16, to = from + way->n_blocks * 16;
+
+    for (size_t i = 0; i < way->n; i++) {
+        const float *a = all + i * p->stride, *b = part + i * p->stride;
+
+        for (uint32_t c = from; c < to && c < sl_matrix_segment_rows(&p->m);
+             c++) {
+            if (memcmp(&a[c], &b[c], sizeof *a) != 0)
+                fail_msg("%s, %u positions, blocks %u to %u: y[%zu][%u] = %g, "
+                         "in one piece %g",
+                         sl_fmt_name(p->m.fmt), way->n, way->first,
+                         way->first + way->n_blocks, i, c, (double)b[c],
+                         (double)a[c]);
+        }
+    }
+}
+
+static void pieces_of_a_matrix_give_the_same_bits(void **state)
+{
+    static const uint32_t some[] = {1, 4, 5, 30, SL_CUDA_SOME};
+    static const uint32_t sizes[] = {1, 7, 16, 40};
+    struct sl_matrix m = {SL_FMT_INT4, 1280, 1056, 2, 32};
+    struct test_cuda t;
+    struct problem p;
+
+    test_cuda_open(&t, 0);
+    for (int fmt = SL_FMT_F16; fmt <= SL_FMT_INT4; fmt++) {
+        m.fmt = (enum sl_fmt)fmt;
+        m.group_cols = sl_fmt_packed(m.fmt) ? 32 : 0;
+        test_cuda_set_workspace(
+            &t, sl_cuda_matmul_workspace_least(&m, SL_CUDA_SOME));
+        problem_init(&p, &m, &t.ref);
+        for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+            uint32_t blocks = sl_matrix_segment_blocks(&m), size = sizes[i % 4];
+            struct way way = {some[i], 0, blocks, SL_CUDA_EPI_GEGLU,
+                              SL_CUDA_F32};
+            float *all = product(&t, &p, &way);
+
+            for (; way.first < blocks; way.first += size) {
+                float *part;
+
+                way.n_blocks =
+                    blocks - way.first < size ? blocks - way.first : size;
+                part = product(&t, &p, &way);
+                assert_part(&p, &way, all, part);
+                free(part);
+            }
+            free(all);
+        }
+        problem_fini(&p);
+    }
+    test_cuda_close(&t);
+}
+
 static void a_small_workspace_slows_and_changes_nothing_else(void **state)
 {
     struct sl_matrix m = {SL_FMT_INT4, 150, 96, 1, 32};
@@ -449,6 +516,7 @@ int main(void)
             products_of_packed_matrices_are_those_of_the_reference),
         cmocka_unit_test(products_of_float_matrices_are_those_of_the_reference),
         cmocka_unit_test(long_rows_may_be_split_between_thread_blocks),
+        cmocka_unit_test(pieces_of_a_matrix_give_the_same_bits),
         cmocka_unit_test(a_small_workspace_slows_and_changes_nothing_else),
         cmocka_unit_test(large_results_are_clamped_when_stored_as_f16),
     };

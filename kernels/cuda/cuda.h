@@ -105,8 +105,10 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
                        const struct sl_cuda_matmul *mm, const uint16_t *x,
                        size_t x_stride, uint32_t n, struct sl_error *err);
 /* Bytes of workspace with which the product of m with up to n positions runs
- * at its best. It works with less, down to none, more slowly. */
+ * at its best; and with which those of up to SL_CUDA_SOME give the same bits
+ * however m is cut. It works with less, down to none, more slowly. */
 uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n);
+uint64_t sl_cuda_matmul_workspace_least(const struct sl_matrix *m, uint32_t n);
 
 /* --- between products ---------------------------------------------------- */
 

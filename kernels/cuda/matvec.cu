@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(THREADS) matvec(struct matvec_args a)
 
         w[i] = NULL;
         scale[i] = NULL;
-        if (block >= a.p.n_blocks)
+        if (block * SL_BLOCK_ROWS >= a.p.n_rows)
             continue;
         w[i] = a.p.w[which] + block * block_bytes;
         scale[i] = a.p.scale[which] + block * block_scales;
@@ -228,7 +228,7 @@ template <int FMT>
 static int launch(const struct sl_cuda *c, const struct matvec_args *a,
                   struct sl_error *err)
 {
-    uint32_t n_blocks = a->p.n_blocks;
+    uint32_t n_blocks = (a->p.n_rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS;
     dim3 grid(sl_product_pairs(&a->p) ? n_blocks : (n_blocks + 1) / 2);
 
     switch (a->p.n) {

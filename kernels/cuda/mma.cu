@@ -13,7 +13,7 @@ bool sl_mma_takes(const struct sl_product *p)
 uint64_t sl_mma_workspace(const struct sl_product *p)
 {
     uint64_t bytes =
-        (uint64_t)row_tiles(p) * TILE_ROWS * p->n * sizeof(float) * MOST_SPLITS;
+        MOST_SPLITS * split_bytes(p, row_tiles(p, p->segment_rows));
 
     return bytes < SPLIT_BYTES ? bytes : SPLIT_BYTES;
 }

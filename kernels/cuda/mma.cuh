@@ -114,7 +114,7 @@ __device__ __forceinline__ void copy_w(struct sl_copy *copy, uint4 *to,
         uint32_t slot = i / (G::units * 4), in = i % (G::units * 4);
         uint32_t unit = in / 4, quad = in % 4, u = stage * G::units + unit;
         struct block_of b = block_at(glu, slot);
-        bool there = b.block < p.n_blocks && u < p.units;
+        bool there = b.block * SL_BLOCK_ROWS < p.n_rows && u < p.units;
         size_t at =
             there ? ((size_t)b.block * p.units + u) * 64 + quad * 16 : 0;
 
@@ -303,7 +303,7 @@ scales_of(const struct sl_product &p, uint32_t rows, uint32_t lane)
 {
     struct block_of b = block_at(p.out.pairs != 0, rows * 2 + lane / 16);
 
-    if (b.block >= p.n_blocks)
+    if (b.block * SL_BLOCK_ROWS >= p.n_rows)
         return NULL;
     return p.scale[b.which] + (size_t)b.block * p.groups * SL_BLOCK_ROWS +
            lane / 4 % 4 * 4;
@@ -452,31 +452,43 @@ __global__ void __launch_bounds__(ROW_WARPS *KW *SL_WARP)
 
 /* --- launching ----------------------------------------------------------- */
 
-static inline uint32_t row_tiles(const struct sl_product *p)
+/* Tiles of so many rows of each half. */
+static inline uint32_t row_tiles(const struct sl_product *p, uint32_t rows)
 {
-    uint64_t blocks = (uint64_t)p->n_blocks * (sl_product_pairs(p) ? 2 : 1);
+    uint64_t blocks = ((uint64_t)rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS *
+                      (sl_product_pairs(p) ? 2 : 1);
 
     return (uint32_t)((blocks + TILE_BLOCKS - 1) / TILE_BLOCKS);
 }
 
-/* Splits columns until the device is full, as far as memory goes. */
+/* Bytes of the sums of one split. */
+static inline uint64_t split_bytes(const struct sl_product *p, uint32_t tiles)
+{
+    return (uint64_t)tiles * TILE_ROWS * p->n * sizeof(float);
+}
+
+/* Splits columns until the whole matrix would fill the device: sums are the
+ * same bits however it is cut, as long as the workspace is what
+ * sl_mma_workspace asks for. */
 static inline void split(struct mma_args *a, const struct sl_cuda *c,
                          uint32_t stage_cols)
 {
-    uint64_t room = c->workspace_bytes, bytes;
-    uint32_t tiles = row_tiles(&a->p), n = 2 * c->n_sms / tiles;
+    uint32_t tiles = row_tiles(&a->p, a->p.n_rows);
+    uint32_t all = row_tiles(&a->p, a->p.segment_rows);
+    uint64_t most = SPLIT_BYTES / split_bytes(&a->p, all);
+    uint64_t room = c->workspace_bytes / split_bytes(&a->p, tiles);
+    uint32_t n = 2 * c->n_sms / all;
 
     a->slots = tiles * TILE_ROWS;
     a->stages = (a->p.cols + stage_cols - 1) / stage_cols;
-    bytes = (uint64_t)a->p.n * a->slots * sizeof(float);
-    if (room > SPLIT_BYTES)
-        room = SPLIT_BYTES;
     if (n > MOST_SPLITS)
         n = MOST_SPLITS;
     if (n > a->stages / LEAST_STAGES)
         n = a->stages / LEAST_STAGES;
-    if (n > room / bytes)
-        n = (uint32_t)(room / bytes);
+    if (n > most)
+        n = (uint32_t)most;
+    if (n > room)
+        n = (uint32_t)room;
     if (n < 1)
         n = 1;
     a->stages_a_split = (a->stages + n - 1) / n;
@@ -494,7 +506,8 @@ static int launch(const struct sl_cuda *c, struct mma_args *a,
     static_assert(G::stages >= 2, "two stages must fit");
     split(a, c, G::cols);
     if (sl_launch(c, "mma product", mma_product<FMT, NT, KW>,
-                  dim3(row_tiles(&a->p), a->n_splits), G::threads, a, err) != 0)
+                  dim3(a->slots / TILE_ROWS, a->n_splits), G::threads, a,
+                  err) != 0)
         return -1;
     if (a->sums == NULL)
         return 0;

@@ -169,6 +169,7 @@ static struct sl_product shape_of(const struct sl_matrix *m,
     memset(&p, 0, sizeof p);
     p.fmt = m->fmt;
     p.cols = m->cols;
+    p.segment_rows = (uint32_t)sl_matrix_segment_rows(m);
     p.groups = sl_matrix_groups(m);
     p.group_cols = m->group_cols;
     p.n = n;
@@ -194,7 +195,6 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
 
     if (n == 0 || mm->n_blocks == 0)
         return 0;
-    p.n_blocks = mm->n_blocks;
     p.n_rows = mm->n_blocks * SL_BLOCK_ROWS;
     if (segment_rows - first < p.n_rows)
         p.n_rows = (uint32_t)(segment_rows - first);
@@ -222,23 +222,36 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
     return 0;
 }
 
-uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n)
+/* All of m. */
+static struct sl_product whole(const struct sl_matrix *m, uint32_t n)
 {
     struct sl_product p = shape_of(
         m, m->n_segments == 2 ? SL_CUDA_EPI_GEGLU : SL_CUDA_EPI_NONE, n);
-    uint64_t bytes = 0;
 
-    p.n_rows = sl_matrix_segment_rows(m);
-    p.n_blocks = sl_matrix_segment_blocks(m);
-    if (n > SL_CUDA_SOME) {
-        struct need need = need_of(&p);
+    p.n_rows = p.segment_rows;
+    return p;
+}
 
-        bytes = need_bytes(&need, need.rows) + SL_CUDA_BLAS_BYTES;
-        p.n = SL_CUDA_SOME;
-    }
-    if (p.n > SL_CUDA_FEW && sl_mma_workspace(&p) > bytes)
-        bytes = sl_mma_workspace(&p);
-    return sl_round_up(bytes, 256);
+uint64_t sl_cuda_matmul_workspace_least(const struct sl_matrix *m, uint32_t n)
+{
+    struct sl_product p = whole(m, n < SL_CUDA_SOME ? n : SL_CUDA_SOME);
+
+    if (p.n <= SL_CUDA_FEW || !sl_mma_takes(&p))
+        return 0;
+    return sl_round_up(sl_mma_workspace(&p), 256);
+}
+
+uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n)
+{
+    uint64_t bytes = sl_cuda_matmul_workspace_least(m, n), blas;
+    struct sl_product p = whole(m, n);
+    struct need need;
+
+    if (n <= SL_CUDA_SOME)
+        return bytes;
+    need = need_of(&p);
+    blas = need_bytes(&need, need.rows) + SL_CUDA_BLAS_BYTES;
+    return sl_round_up(blas > bytes ? blas : bytes, 256);
 }
 
 int sl_cuda_embed(const struct sl_cuda *c, float *x,

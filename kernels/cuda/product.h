@@ -35,7 +35,8 @@ struct sl_product {
     size_t x_stride;
     enum sl_fmt fmt;
     uint32_t n;
-    uint32_t n_rows, n_blocks; /* of each */
+    uint32_t n_rows;       /* of each */
+    uint32_t segment_rows; /* of each, were it not cut */
     uint32_t cols;
     uint32_t units; /* packed: runs of 64 bytes in a block */
     uint32_t groups, group_cols;
