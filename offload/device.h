@@ -55,7 +55,7 @@ struct sl_device_info {
 
 struct sl_device {
     const struct sl_device_ops *ops;
-    struct sl_device_info info; /* as it was when opened */
+    struct sl_device_info info; /* as it was when opened or looked at */
 };
 
 struct sl_event; /* a place in a queue */
@@ -68,6 +68,10 @@ struct sl_device_ops {
     const char *name; /* "cuda" */
     /* Once in every thread, before its first other call. */
     int (*attach)(struct sl_device *dev, struct sl_error *err);
+
+    /* Reads vram_free and context_bytes of info anew: a library that was
+     * loaded has taken some. */
+    int (*look)(struct sl_device *dev, struct sl_error *err);
 
     /* Device memory, aligned to 256 bytes, not zeroed. */
     int (*alloc)(struct sl_device *dev, void **p, uint64_t bytes,

@@ -37,6 +37,11 @@ static int cuda_attach(struct sl_device *dev, struct sl_error *err)
 
 /* --- memory --------------------------------------------------------------- */
 
+static int cuda_look(struct sl_device *dev, struct sl_error *err)
+{
+    return sl_cuda_look_at_memory(&dev->info, err);
+}
+
 static int cuda_alloc(struct sl_device *dev, void **p, uint64_t bytes,
                       struct sl_error *err)
 {
@@ -238,6 +243,7 @@ static void cuda_close(struct sl_device *dev)
 static const struct sl_device_ops cuda_ops = {
     .name = "cuda",
     .attach = cuda_attach,
+    .look = cuda_look,
     .alloc = cuda_alloc,
     .free = cuda_free,
     .pin = cuda_pin,

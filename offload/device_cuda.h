@@ -26,6 +26,8 @@ int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
  * say why). */
 int sl_cuda_look(struct sl_device_info *info, int ordinal,
                  struct sl_error *err);
+/* Its memory alone: total, free, taken by the context. */
+int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err);
 /* How many devices there are. Errors: SL_ERR_UNSUPPORTED why there is none. */
 int sl_cuda_count(int *n, struct sl_error *err);
 

@@ -225,7 +225,7 @@ static void look_at_clocks(struct sl_device_info *info)
         cudaGetLastError();
 }
 
-static int look_at_memory(struct sl_device_info *info, struct sl_error *err)
+int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err)
 {
     size_t free_bytes, total;
     cudaError_t rc;
@@ -266,7 +266,7 @@ int sl_cuda_look(struct sl_device_info *info, int ordinal, struct sl_error *err)
         look_at_link(info);
         look_at_clocks(info);
         bad = has_kernels(prop.major * 10 + prop.minor)
-                  ? look_at_memory(info, &why)
+                  ? sl_cuda_look_at_memory(info, &why)
                   : fail_architecture(info, &why);
     }
     if (bad == 0)

@@ -324,6 +324,12 @@ static void model_unpin(struct sl_device *dev, void *base)
     (void)dev, (void)base;
 }
 
+static int model_look(struct sl_device *dev, struct sl_error *err)
+{
+    (void)dev, (void)err;
+    return 0;
+}
+
 static void *model_native_queue(struct sl_device *dev, enum sl_queue queue)
 {
     (void)dev, (void)queue;
@@ -359,6 +365,7 @@ static void model_close(struct sl_device *dev)
 static const struct sl_device_ops model_ops = {
     .name = "model",
     .attach = model_attach,
+    .look = model_look,
     .alloc = model_alloc,
     .free = model_free,
     .pin = model_pin,

@@ -20,12 +20,13 @@ static uint32_t count_residents(const struct sl_plan *plan)
     return n;
 }
 
-uint64_t sl_feed_overhead_bytes(const struct sl_plan *plan)
+/* A slab has a place of its own or goes through slots, of which there are no
+ * more than slabs, but for the least ring. */
+uint64_t sl_feed_overhead_bytes(size_t n_slabs)
 {
-    uint64_t n_places = plan->n_device_slots + (uint64_t)count_residents(plan);
-
-    return sizeof(struct sl_feed) + n_places * sizeof(struct sl_feed_place) +
-           3 * plan->n_slabs * sizeof(uint32_t) + SLACK_BYTES;
+    return sizeof(struct sl_feed) +
+           (n_slabs + SL_RING_MIN_SLOTS) * sizeof(struct sl_feed_place) +
+           3 * n_slabs * sizeof(uint32_t) + SLACK_BYTES;
 }
 
 /* --- opening -------------------------------------------------------------- */

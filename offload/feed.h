@@ -75,7 +75,8 @@ void sl_feed_stats(const struct sl_feed *feed, struct sl_feed_stats *stats);
  * stream fails from then on, and is closed after the feed. NULL is fine. */
 void sl_feed_close(struct sl_feed *feed);
 
-/* Host memory that a feed takes, for a memory plan. */
-uint64_t sl_feed_overhead_bytes(const struct sl_plan *plan);
+/* Host memory that a feed of so many slabs takes at most, whatever their
+ * homes. */
+uint64_t sl_feed_overhead_bytes(size_t n_slabs);
 
 #endif

@@ -7,19 +7,19 @@
 /* No ring takes more than this part of its memory. */
 #define RING_SHARE 8u
 
-static uint32_t slots(uint64_t wanted, uint64_t room, uint64_t slot_bytes)
-{
-    uint64_t n =
-        (wanted < room / RING_SHARE ? wanted : room / RING_SHARE) / slot_bytes;
-
-    if (n < SL_RING_MIN_SLOTS)
-        return SL_RING_MIN_SLOTS;
-    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-}
-
 static uint64_t lesser(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+/* As many as read `wanted` bytes ahead. */
+static uint32_t slots(const struct sl_division *d, uint64_t wanted,
+                      uint64_t room)
+{
+    uint64_t n = lesser(wanted, room / RING_SHARE) / d->slot_bytes;
+
+    n = lesser(n, d->in->n_slabs);
+    return n < SL_RING_MIN_SLOTS ? SL_RING_MIN_SLOTS : (uint32_t)n;
 }
 
 /* Divides the GPU's stages among the memories; false: too little. */
@@ -29,7 +29,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
 
     d->n_slots = SL_RING_MIN_SLOTS;
-    d->n_device_slots = slots(d->ahead_bytes, d->in->vram_bytes, d->slot_bytes);
+    d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes);
     /* Its slots are needed only where something is copied in a pass. */
     if (rest <= vram && d->cpu_bytes == 0)
         d->n_device_slots = 0;
@@ -41,8 +41,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     rest -= d->vram_bytes;
     if (rest > ram - rings) {
         /* Something streams from disk: read farther ahead. */
-        d->n_slots =
-            slots(d->in->read_ahead_bytes, d->in->weights_bytes, d->slot_bytes);
+        d->n_slots = slots(d, d->in->read_ahead_bytes, d->in->weights_bytes);
         rings = d->n_slots * d->slot_bytes;
         if (ram < rings)
             return false;

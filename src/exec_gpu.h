@@ -22,6 +22,7 @@
 #include "src/kvcache.h"
 #include "src/vectors.h"
 
+struct sl_cuda;
 struct sl_feed;
 struct sl_log;
 struct sl_trace;
@@ -57,6 +58,7 @@ struct sl_gpu_config {
     const struct sl_kernels *kernels;
     struct sl_pool *pool;
     struct sl_device *device;
+    struct sl_cuda *cuda; /* its kernels; the engine gives them workspace */
     struct sl_feed *feed;
     struct sl_kv *kv;
     const bool *layer_here; /* (n_layers) its cache lies on the device */
@@ -68,6 +70,13 @@ struct sl_gpu_config {
     void *memory;
     uint64_t workspace_bytes;
 };
+
+/* Kernels on a device's compute queue, and cuBLAS, which takes memory of
+ * device and host when it is loaded; log hears where there is none. Owned by
+ * the caller. Errors: SL_ERR_NOMEM, SL_ERR_IO. */
+int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
+                const struct sl_log *log, struct sl_error *err);
+void sl_gpu_unload(struct sl_cuda *cuda); /* NULL is fine */
 
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape);
 /* Copies the vectors up. The calling thread is the one that runs passes.

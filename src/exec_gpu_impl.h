@@ -41,8 +41,6 @@ struct sl_gpu_back {
 struct sl_gpu {
     struct sl_exec_engine engine; /* first */
     struct sl_gpu_config c;
-    struct sl_cuda cuda;
-    bool cuda_made;
     uint32_t hidden, inner, n_heads, head_dim;
     size_t hidden_stride, wide; /* values, multiples of 8 */
     float alpha;

@@ -118,13 +118,17 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
  * them are taken in turns (kernels/cuda/attend.c). */
 #define SPLIT_ROWS 64u
 
-/* With what cuBLAS takes of a workspace that is large enough for both. */
 static uint64_t attend_workspace(const struct sl_gpu_shape *s, uint32_t rows)
 {
     const struct sl_hparams *hp = &s->mf->hp;
-    uint64_t bytes = sl_cuda_attend_workspace(
-        rows, hp->n_heads, hp->hidden / hp->n_heads, s->max_tokens);
 
+    return sl_cuda_attend_workspace(rows, hp->n_heads, hp->hidden / hp->n_heads,
+                                    s->max_tokens);
+}
+
+/* With what cuBLAS takes of a workspace that is large enough for both. */
+static uint64_t beside_blas(uint64_t bytes)
+{
     return bytes > SL_CUDA_LEAST_BYTES ? bytes + SL_CUDA_BLAS_BYTES : bytes;
 }
 
@@ -145,21 +149,21 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
                           256),
         .host = sl_round_up(host.used, SL_PAGE_BYTES),
     };
-    /* Not nothing: kernels are told where it is. */
-    if (need.workspace_least == 0)
-        need.workspace_least = 256;
-    need.workspace = attend_workspace(
-        s, s->pass_positions < SPLIT_ROWS ? s->pass_positions : SPLIT_ROWS);
-    need.workspace = most(need.workspace, need.workspace_least);
+    need.workspace = beside_blas(attend_workspace(
+        s, s->pass_positions < SPLIT_ROWS ? s->pass_positions : SPLIT_ROWS));
     for (size_t i = 0; i < s->mf->n_matrices; i++) {
         const struct sl_model_matrix *m = &s->mf->matrices[i];
         uint32_t n =
             m->spec.op == SL_OP_HEAD ? s->pass_logits : s->pass_positions;
 
+        need.workspace_least = most(
+            need.workspace_least, sl_cuda_matmul_workspace_least(&m->geom, n));
         need.workspace =
-            most(need.workspace,
-                 sl_round_up(sl_cuda_matmul_workspace(&m->geom, n), 256));
+            most(need.workspace, sl_cuda_matmul_workspace(&m->geom, n));
     }
+    /* Not nothing: kernels are told where it is. */
+    need.workspace_least = most(beside_blas(need.workspace_least), 256);
+    need.workspace = most(need.workspace, need.workspace_least);
     return need;
 }
 
@@ -243,14 +247,8 @@ static int start_cuda(struct sl_gpu *g, struct sl_error *err)
     uint8_t *workspace =
         (uint8_t *)g->c.memory + need.vectors + need.activations + need.kv;
 
-    if (sl_cuda_init(&g->cuda, dev->ops->native_queue(dev, SL_QUEUE_COMPUTE),
-                     err) != 0)
-        return -1;
-    g->cuda_made = true;
-    if (g->cuda.note[0] != '\0')
-        sl_log(g->c.log, SL_LOG_WARN, "%s", g->cuda.note);
-    if (sl_cuda_set_workspace(&g->cuda, workspace, g->c.workspace_bytes, err) !=
-        0)
+    if (sl_cuda_set_workspace(g->c.cuda, workspace, g->c.workspace_bytes,
+                              err) != 0)
         return -1;
     return dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->c.memory,
                              g->c.vectors->region.base,
@@ -274,6 +272,32 @@ static int make_staging(struct sl_gpu *g, struct sl_error *err)
     carve_staging(g, &c, &g->c.shape);
     g->bounce_rows = bounce_rows(&g->c.shape);
     return 0;
+}
+
+int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
+                const struct sl_log *log, struct sl_error *err)
+{
+    struct sl_cuda *c = malloc(sizeof *c);
+
+    if (c == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
+    if (sl_cuda_init(c, device->ops->native_queue(device, SL_QUEUE_COMPUTE),
+                     err) != 0) {
+        free(c);
+        return -1;
+    }
+    if (c->note[0] != '\0')
+        sl_log(log, SL_LOG_WARN, "%s", c->note);
+    *cuda = c;
+    return 0;
+}
+
+void sl_gpu_unload(struct sl_cuda *cuda)
+{
+    if (cuda == NULL)
+        return;
+    sl_cuda_fini(cuda);
+    free(cuda);
 }
 
 int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
@@ -314,8 +338,6 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);
     if (g->back.down != NULL)
         sl_gpu_wait(g, SL_QUEUE_DOWN, g->back.down, &ignored);
-    if (g->cuda_made)
-        sl_cuda_fini(&g->cuda);
     for (size_t i = 0; g->marks != NULL && i < 2 * g->c.cut->n_slabs; i++)
         dev->ops->event_destroy(dev, g->marks[i]);
     dev->ops->event_destroy(dev, g->done);

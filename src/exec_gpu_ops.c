@@ -8,7 +8,7 @@
 static int norm(struct sl_gpu *g, const float *w, const float *b,
                 struct sl_error *err)
 {
-    return sl_cuda_layer_norm(&g->cuda, g->in, g->hidden_stride, g->a, g->x,
+    return sl_cuda_layer_norm(g->c.cuda, g->in, g->hidden_stride, g->a, g->x,
                               sl_gpu_vector(g, w), sl_gpu_vector(g, b), NULL,
                               g->pass->n, g->hidden, g->c.shape.mf->hp.norm_eps,
                               err);
@@ -21,7 +21,7 @@ static int norm_wanted(struct sl_gpu *g, struct sl_error *err)
     if (g->pass->n_rows == 0)
         return 0;
     return sl_cuda_layer_norm(
-        &g->cuda, g->in, g->hidden_stride, NULL, g->x,
+        g->c.cuda, g->in, g->hidden_stride, NULL, g->x,
         sl_gpu_vector(g, v->final_w), sl_gpu_vector(g, v->final_b), g->t.rows,
         g->pass->n_rows, g->hidden, g->c.shape.mf->hp.norm_eps, err);
 }
@@ -63,14 +63,14 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
     } else if (sl_gpu_back_take(g, err) != 0) {
         return -1;
     }
-    if (sl_cuda_rope_store(&g->cuda, g->q, g->hidden_stride, &kv, g->big,
+    if (sl_cuda_rope_store(g->c.cuda, g->q, g->hidden_stride, &kv, g->big,
                            g->wide, SL_CUDA_F16, rows,
                            g->c.shape.mf->hp.position_2d, err) != 0)
         return -1;
     if (!here && sl_gpu_back_give(g, layer, err) != 0)
         return -1;
     /* The norm has been multiplied; its FP16 form makes room. */
-    return sl_cuda_attend(&g->cuda, g->in, g->hidden_stride, g->q,
+    return sl_cuda_attend(g->c.cuda, g->in, g->hidden_stride, g->q,
                           g->hidden_stride, &kv, rows, err);
 }
 
@@ -174,7 +174,7 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
     if (p.n > 0) {
         set_weights(g, &mm, part, base);
         set_epilogue(g, &mm, m);
-        if (sl_cuda_matmul_run(&g->cuda, p.y, p.y_stride, p.y_type, &mm, p.x,
+        if (sl_cuda_matmul_run(g->c.cuda, p.y, p.y_stride, p.y_type, &mm, p.x,
                                p.x_stride, p.n, err) != 0)
             return -1;
     }
@@ -197,7 +197,7 @@ int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err)
         };
 
         set_weights(g, &mm, part, g->head_base[slab - g->first_head_slab]);
-        if (sl_cuda_embed(&g->cuda, g->x, &mm, g->t.ids, g->pass->n, err) != 0)
+        if (sl_cuda_embed(g->c.cuda, g->x, &mm, g->t.ids, g->pass->n, err) != 0)
             return -1;
     }
     return 0;

@@ -38,11 +38,18 @@ static bool must_have_gpu(const struct sl_runtime_config *c)
     return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
 }
 
+static void close_device(struct sl_runtime *rt)
+{
+    sl_gpu_unload(rt->cuda);
+    rt->cuda = NULL;
+    sl_device_close(rt->device);
+    rt->device = NULL;
+}
+
 /* A run goes on without its device; err says why. */
 static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
 {
-    sl_device_close(rt->device);
-    rt->device = NULL;
+    close_device(rt);
     rt->has_gpu = false;
     rt->no_device = *why;
 }
@@ -100,7 +107,7 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
-static int open_wanted(struct sl_runtime *rt, int ordinal, struct sl_error *err)
+static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
 {
     if (rt->mf.packings != NULL)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
@@ -108,7 +115,20 @@ static int open_wanted(struct sl_runtime *rt, int ordinal, struct sl_error *err)
                        "the CPU alone: convert again with --compress none for "
                        "a GPU",
                        rt->mf.path);
-    return sl_device_open_cuda(&rt->device, ordinal, err);
+    if (sl_device_open_cuda(&rt->device, ordinal, err) != 0)
+        return -1;
+    /* Before anything is counted: it takes RAM and VRAM. */
+    if (sl_gpu_load(&rt->cuda, rt->device, rt->config.log, err) != 0)
+        return -1;
+    if (rt->device->ops->look(rt->device, err) != 0)
+        return -1;
+    rt->gpu = rt->device->info;
+    rt->has_gpu = true;
+    if (rt->config.rates == NULL)
+        return measure_all(rt, err);
+    rt->rates = *rt->config.rates;
+    rt->rates_known = true;
+    return 0;
 }
 
 int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
@@ -130,28 +150,13 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
                 "GPUs are simulated here, and used with --device cuda only");
         return 0;
     }
-    if (open_wanted(rt, ordinal, &why) != 0) {
-        if (must_have_gpu(c)) {
-            *err = why;
-            return -1;
-        }
-        drop_device(rt, &why);
+    if (prepare(rt, ordinal, &why) == 0)
         return 0;
+    if (must_have_gpu(c)) {
+        *err = why;
+        return -1;
     }
-    rt->gpu = rt->device->info;
-    rt->has_gpu = true;
-    if (c->rates == NULL) {
-        if (measure_all(rt, &why) == 0)
-            return 0;
-        if (must_have_gpu(c)) {
-            *err = why;
-            return -1;
-        }
-        drop_device(rt, &why);
-        return 0;
-    }
-    rt->rates = *c->rates;
-    rt->rates_known = true;
+    drop_device(rt, &why);
     return 0;
 }
 
@@ -404,7 +409,7 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     v->ring = rt->plan.device_ring_bytes;
     v->residents = rt->plan.vram_bytes;
     v->total = vram_fixed(v) + v->kv + v->ring + v->residents;
-    rt->memory.staging = need.host + sl_feed_overhead_bytes(&rt->plan);
+    rt->memory.staging = need.host;
     return 0;
 }
 
@@ -459,6 +464,7 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .kernels = &rt->kernels,
         .pool = rt->pool,
         .device = rt->device,
+        .cuda = rt->cuda,
         .kv = rt->kv,
         .layer_here = rt->elsewhere,
         .trace = rt->trace,
@@ -485,8 +491,7 @@ void sl_runtime_end_gpu(struct sl_runtime *rt)
     if (rt->device != NULL) {
         rt->device->ops->free(rt->device, rt->arena);
         rt->arena = NULL;
-        sl_device_close(rt->device);
-        rt->device = NULL;
+        close_device(rt);
     }
     rt->kv_config.elsewhere = NULL;
     free(rt->elsewhere);

@@ -46,6 +46,7 @@ struct sl_runtime {
     struct sl_exec *exec;
     struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
     struct sl_device *device;             /* NULL: none in use */
+    struct sl_cuda *cuda;                 /* its kernels */
     struct sl_error no_device;            /* why; SL_OK where nobody asked */
     bool has_gpu; /* a GPU is part of the run, even a past one */
     struct sl_device_info gpu;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "offload/feed.h"
 #include "offload/unpack.h"
 #include "src/base/bytes.h"
 #include "src/meminfo.h"
@@ -100,7 +101,9 @@ static uint64_t bookkeeping(const struct sl_runtime *rt,
                             const struct sl_cut *cut)
 {
     return sl_cut_bytes(cut) + sl_stream_overhead_bytes(cut->n_slabs) +
-           sl_unpack_bytes(cut->slabs, cut->n_slabs, sl_pool_threads(rt->pool));
+           sl_unpack_bytes(cut->slabs, cut->n_slabs,
+                           sl_pool_threads(rt->pool)) +
+           (rt->device != NULL ? sl_feed_overhead_bytes(cut->n_slabs) : 0);
 }
 
 /* Least budget with slabs cut at `cap`. */
@@ -211,14 +214,23 @@ static uint64_t ring_wanted(const struct sl_cut *cut, uint64_t weights_bytes)
     return wanted < RING_MOST ? wanted : RING_MOST;
 }
 
+/* Seconds that a slab in VRAM costs beside its bytes: a launch, and a grid
+ * that begins and ends with idle processors. Others take longer to arrive. */
+#define VRAM_SLAB_S 5e-6
+
 /* What a plan is to be judged by: seconds of a decode with a GPU, bytes read
  * in every pass without. */
 static double cost_of(const struct sl_plan *plan,
                       const struct sl_plan_input *in)
 {
-    return in->n_stages == 0 ? (double)plan->streamed_bytes
-                             : sl_plan_seconds(plan, in, SL_PHASE_DECODE,
-                                               in->pass[SL_PHASE_DECODE]);
+    uint32_t n = 0;
+
+    if (in->n_stages == 0)
+        return (double)plan->streamed_bytes;
+    for (size_t i = 0; i < plan->n_slabs; i++)
+        n += plan->home[i] == SL_HOME_VRAM;
+    return n * VRAM_SLAB_S + sl_plan_seconds(plan, in, SL_PHASE_DECODE,
+                                             in->pass[SL_PHASE_DECODE]);
 }
 
 /* A cut, its plan, and what this costs. */

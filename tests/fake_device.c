@@ -396,6 +396,11 @@ static int fake_span(struct sl_device *dev, struct sl_event *from,
     return 0;
 }
 
+static int fake_look(struct sl_device *dev, struct sl_error *err)
+{
+    return 0;
+}
+
 static void *fake_native_queue(struct sl_device *dev, enum sl_queue queue)
 {
     return NULL;
@@ -420,6 +425,7 @@ static void fake_close(struct sl_device *dev)
 static const struct sl_device_ops fake_ops = {
     .name = "fake",
     .attach = fake_attach,
+    .look = fake_look,
     .alloc = fake_alloc,
     .free = fake_free,
     .pin = fake_pin,

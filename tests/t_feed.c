@@ -522,7 +522,7 @@ static void a_feed_takes_no_more_memory_than_it_says(void **s)
         feed_close(r);
     }
     said = r->plan.ring_bytes + r->plan.resident_bytes +
-           sl_stream_overhead_bytes(r->n) + sl_feed_overhead_bytes(&r->plan) +
+           sl_stream_overhead_bytes(r->n) + sl_feed_overhead_bytes(r->n) +
            /* the fake device's own memory */
            r->plan.device_ring_bytes + r->plan.vram_bytes;
     assert_true(after <= before + said);
