@@ -241,9 +241,11 @@ static void a_gpu_gives_nearly_the_reference_logits(void **state)
                                          "int4_tp2"};
 
     write_cases();
+    check_on(ON_GPU, "tp2", "f16", "inv-freq-f16", "logits_f32", 5e-2);
+    if (TEST_SANITIZED) /* a case takes a minute */
+        return;
     for (int i = 0; i < 2; i++)
         check_on(ON_GPU, floats[i], "keep", "inv-freq-f16", "logits_f32", 5e-2);
-    check_on(ON_GPU, "tp2", "f16", "inv-freq-f16", "logits_f32", 5e-2);
     for (int i = 0; i < 4; i++) {
         char array[64];
 

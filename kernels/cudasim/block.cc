@@ -118,10 +118,16 @@ static void park(struct sim_thread *t, enum sim_state state)
 
 static void complete_warp(struct sim_thread *t);
 
+/* Most are the same string, not only an equal one. */
+static bool differ(const char *a, const char *b)
+{
+    return a != b && strcmp(a, b) != 0;
+}
+
 static bool elsewhere(const struct sim_thread *a, const struct sim_thread *b)
 {
-    return a->site.line != b->site.line || strcmp(a->what, b->what) != 0 ||
-           strcmp(a->site.file, b->site.file) != 0;
+    return a->site.line != b->site.line || differ(a->what, b->what) ||
+           differ(a->site.file, b->site.file);
 }
 
 static void thread_main(void *arg)
@@ -190,7 +196,7 @@ void cudasim_sync_threads(cudasim_site site)
 
     if (b->n_at_barrier == 0)
         b->barrier = site;
-    if (b->barrier.line != site.line || strcmp(b->barrier.file, site.file) != 0)
+    if (b->barrier.line != site.line || differ(b->barrier.file, site.file))
         cudasim_stop("is at __syncthreads of %s:%d, others at that of %s:%d",
                      site.file, site.line, b->barrier.file, b->barrier.line);
     t->what = "__syncthreads";
