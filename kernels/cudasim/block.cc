@@ -109,13 +109,6 @@ void cudasim_stop(const char *format, ...)
 
 /* --- fibers -------------------------------------------------------------- */
 
-static void park(struct sim_thread *t, enum sim_state state)
-{
-    t->state = state;
-    sim_release(&t->block->end); /* in case it is never continued */
-    sim_fiber_switch(t->fiber, t->block->scheduler);
-}
-
 static void complete_warp(struct sim_thread *t);
 
 /* Most are the same string, not only an equal one. */
@@ -163,7 +156,8 @@ static struct sim_fiber *idle_fiber(struct sim_block *b)
     return f;
 }
 
-/* Runs thread i until it waits or ends. */
+/* Runs thread i, and those that it makes way for, until one ends or nobody is
+ * ready. */
 static void step(struct sim_block *b, unsigned i)
 {
     struct sim_thread *t = &b->threads[i];
@@ -179,11 +173,31 @@ static void step(struct sim_block *b, unsigned i)
     t->state = SIM_READY;
     cudasim_self = t;
     sim_fiber_switch(b->scheduler, t->fiber);
+    t = self(); /* who came back */
     cudasim_self = nullptr;
 #ifndef CUDASIM_TSAN /* there, two threads of a block are never the same */
     if (t->state == SIM_DONE)
         b->idle.push_back(t->fiber);
 #endif
+}
+
+/* Makes way for one that is ready, else for the scheduler. */
+static void park(struct sim_thread *t, enum sim_state state)
+{
+    struct sim_block *b = t->block;
+    struct sim_fiber *to = b->scheduler;
+
+    t->state = state;
+    sim_release(&b->end); /* in case it is never continued */
+    if (!b->ready.empty()) {
+        struct sim_thread *next = &b->threads[b->ready.back()];
+
+        b->ready.pop_back();
+        next->state = SIM_READY;
+        cudasim_self = next;
+        to = next->fiber;
+    }
+    sim_fiber_switch(t->fiber, to);
 }
 
 /* --- waiting for the block ----------------------------------------------- */
