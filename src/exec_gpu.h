@@ -61,6 +61,9 @@ struct sl_gpu_config {
     struct sl_cuda *cuda; /* its kernels; the engine gives them workspace */
     struct sl_feed *feed;
     struct sl_kv *kv;
+    /* Before it is touched: where memory that the device fills is to lie. */
+    void (*place)(void *arg, uint8_t *base, uint64_t bytes); /* or NULL */
+    void *place_arg;
     const bool *layer_here; /* (n_layers) its cache lies on the device */
     struct sl_trace *trace; /* or NULL */
     const struct sl_log *log;

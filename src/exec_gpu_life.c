@@ -264,6 +264,8 @@ static int make_staging(struct sl_gpu *g, struct sl_error *err)
     if (sl_region_init(&g->staging, sl_gpu_need(&g->c.shape).host,
                        "transfers to and from the GPU", err) != 0)
         return -1;
+    if (g->c.place != NULL)
+        g->c.place(g->c.place_arg, g->staging.base, g->staging.bytes);
     g->pinned =
         dev->ops->pin(dev, g->staging.base, g->staging.bytes, &why) == 0;
     if (!g->pinned)

@@ -466,6 +466,8 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .device = rt->device,
         .cuda = rt->cuda,
         .kv = rt->kv,
+        .place = sl_runtime_place_staging,
+        .place_arg = rt,
         .layer_here = rt->elsewhere,
         .trace = rt->trace,
         .log = rt->config.log,

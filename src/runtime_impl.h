@@ -99,6 +99,8 @@ int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
 
 /* runtime_numa.c. Threads on their nodes, and the pool of them. */
 int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err);
+/* What a GPU fills lies on the node that it is on; arg: the runtime. */
+void sl_runtime_place_staging(void *arg, uint8_t *base, uint64_t bytes);
 /* NULL where there is one node. */
 const struct sl_stream_places *sl_runtime_places(struct sl_runtime *rt);
 

@@ -11,13 +11,27 @@ static void refused(struct sl_runtime *rt, const struct sl_error *err)
     rt->numa_refused = true;
 }
 
+static void place(struct sl_runtime *rt, uint8_t *base, uint64_t bytes,
+                  unsigned node)
+{
+    struct sl_error err;
+
+    if (sl_numa_place(rt->numa, base, bytes, node, &err) != 0)
+        refused(rt, &err);
+}
+
 static void place_ring(void *arg, uint8_t *base, uint64_t bytes)
 {
     struct sl_runtime *rt = arg;
-    struct sl_error err;
 
-    if (sl_numa_place(rt->numa, base, bytes, rt->ring_node, &err) != 0)
-        refused(rt, &err);
+    place(rt, base, bytes, rt->ring_node);
+}
+
+void sl_runtime_place_staging(void *arg, uint8_t *base, uint64_t bytes)
+{
+    struct sl_runtime *rt = arg;
+
+    place(rt, base, bytes, sl_numa_pci_node(rt->numa, rt->gpu.pci));
 }
 
 /* Rows lie with the threads that multiply by them. */

@@ -90,7 +90,7 @@ static unsigned fake_device_node(void *arg, const char *sys_path)
 {
     struct machine *m = arg;
 
-    if (strcmp(sys_path, "/sys/bus/pci/devices/0000:65:00.0") == 0)
+    if (strncmp(sys_path, "/sys/bus/pci/devices/0000:", 26) == 0)
         return m->device;
     assert_int_equal(strncmp(sys_path, "/sys/dev/block/", 15), 0);
     return m->disk;
@@ -250,8 +250,8 @@ static void a_refusal_is_told(void **state)
 static char dir[1024], path[1100];
 static uint32_t vocab;
 
-static void run_model(float *logits, struct machine *m, bool off,
-                      uint64_t ram_bytes)
+static void run_model_on(float *logits, struct machine *m, bool off,
+                         uint64_t ram_bytes, enum sl_device_kind device)
 {
     static const struct sl_workload load = {
         .n_sequences = 1,
@@ -269,6 +269,9 @@ static void run_model(float *logits, struct machine *m, bool off,
         .numa = m != NULL ? &fake : NULL,
         .numa_arg = m,
         .quiet = true,
+        .device = device,
+        .engine =
+            device == SL_DEVICE_CUDA ? SL_ENGINE_RULE_GPU : SL_ENGINE_RULE_AUTO,
     };
     struct sl_lm_item item = {
         .ids = ids,
@@ -289,6 +292,12 @@ static void run_model(float *logits, struct machine *m, bool off,
     assert_ok(lm->ops->seq_create(lm, &item.seq, &err), &err);
     assert_ok(lm->ops->forward(lm, &item, 1, logits, &err), &err);
     sl_runtime_close(rt);
+}
+
+static void run_model(float *logits, struct machine *m, bool off,
+                      uint64_t ram_bytes)
+{
+    run_model_on(logits, m, off, ram_bytes, SL_DEVICE_CPU);
 }
 
 static void a_run_places_threads_and_weights(void **state)
@@ -322,6 +331,21 @@ static void a_run_places_threads_and_weights(void **state)
     free(want);
     free(got);
 }
+
+#ifdef CUDA_SIM
+static void what_a_gpu_fills_lies_near_it(void **state)
+{
+    float *logits = malloc(4ull * vocab);
+    struct machine m = {.n_nodes = 2, .cpus = {3, 3}, .disk = 0, .device = 2};
+    unsigned near_it = 0;
+
+    run_model_on(logits, &m, false, 1u << 30, SL_DEVICE_CUDA);
+    for (unsigned b = 0; b < m.n_binds; b++)
+        near_it += m.binds[b].id == m.device;
+    assert_int_equal(near_it, 1);
+    free(logits);
+}
+#endif
 
 static void off_leaves_all_to_the_system(void **state)
 {
@@ -379,6 +403,9 @@ int main(void)
         cmocka_unit_test(rows_lie_with_their_threads),
         cmocka_unit_test(a_refusal_is_told),
         cmocka_unit_test(a_run_places_threads_and_weights),
+#ifdef CUDA_SIM
+        cmocka_unit_test(what_a_gpu_fills_lies_near_it),
+#endif
         cmocka_unit_test(off_leaves_all_to_the_system),
         cmocka_unit_test(a_run_goes_on_when_refused),
     };
