@@ -80,6 +80,12 @@ struct sl_gpu_config {
 int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
                 const struct sl_log *log, struct sl_error *err);
 void sl_gpu_unload(struct sl_cuda *cuda); /* NULL is fine */
+/* Operations/s of FP16 products of side x side weights (side: a multiple of 8)
+ * by n positions, a multiply-add being two; cuda has no workspace afterwards.
+ * Errors: SL_ERR_NOMEM here or there, SL_ERR_IO. */
+int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+                   struct sl_device *device, uint32_t side, uint32_t n,
+                   struct sl_error *err);
 
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape);
 /* Copies the vectors up. The calling thread is the one that runs passes.

@@ -15,6 +15,14 @@ void sl_gpu_unload(struct sl_cuda *cuda)
 {
 }
 
+int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+                   struct sl_device *device, uint32_t side, uint32_t n,
+                   struct sl_error *err)
+{
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "this sluice was built without CUDA");
+}
+
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape)
 {
     return (struct sl_gpu_need){0};

@@ -62,10 +62,13 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
 /* Copied to the device and within it. */
 #define COPY_BYTES (16ull << 20)
 
+/* Products of a prefill in small: some 150 us of work for a GPU, 80 MiB. */
+#define PRODUCT_SIDE      2048u
+#define PRODUCT_POSITIONS 512u
+
 /* Operations a second of one multiprocessor in products with FP16 inputs and
- * FP32 sums, as far as kernels of libraries reach it: for planning, where
- * only large prefills come near it (peers-and-physics.md 3.2: 60, 130 and 20
- * TFLOP/s on 82, 128 and 28 multiprocessors). */
+ * FP32 sums, where they cannot be measured (peers-and-physics.md 3.2: 60, 130
+ * and 20 TFLOP/s on 82, 128 and 28 multiprocessors). */
 static double ops_of(const struct sl_device_info *info)
 {
     int arch = 10 * info->cc_major + info->cc_minor;
@@ -89,6 +92,7 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
     const struct sl_device_info *info = &rt->device->info;
     struct sl_rates *r = &rt->rates;
     struct sl_device_rates device;
+    struct sl_error ignored;
     uint64_t bytes = COPY_BYTES;
 
     if (bytes > info->vram_free / 8)
@@ -102,7 +106,11 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
     /* So few bytes may have stayed in its cache. */
     if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
         r->vram_bps = VRAM_PART * (double)info->vram_bps;
-    r->gpu_ops_per_s = ops_of(info);
+    /* A simulated device's speed says nothing. */
+    if (!takes_any_gpu() ||
+        sl_gpu_measure(&r->gpu_ops_per_s, rt->cuda, rt->device, PRODUCT_SIDE,
+                       PRODUCT_POSITIONS, &ignored) != 0)
+        r->gpu_ops_per_s = ops_of(info);
     r->gpu_stage_s = STAGE_TIME;
     return 0;
 }
@@ -117,17 +125,19 @@ static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
                        rt->mf.path);
     if (sl_device_open_cuda(&rt->device, ordinal, err) != 0)
         return -1;
-    /* Before anything is counted: it takes RAM and VRAM. */
     if (sl_gpu_load(&rt->cuda, rt->device, rt->config.log, err) != 0)
         return -1;
+    if (rt->config.rates != NULL) {
+        rt->rates = *rt->config.rates;
+        rt->rates_known = true;
+    } else if (measure_all(rt, err) != 0) {
+        return -1;
+    }
+    /* Before anything is counted: libraries have taken RAM and VRAM. */
     if (rt->device->ops->look(rt->device, err) != 0)
         return -1;
     rt->gpu = rt->device->info;
     rt->has_gpu = true;
-    if (rt->config.rates == NULL)
-        return measure_all(rt, err);
-    rt->rates = *rt->config.rates;
-    rt->rates_known = true;
     return 0;
 }
 

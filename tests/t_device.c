@@ -9,6 +9,7 @@
 #endif
 
 #include "src/base/clock.h"
+#include "src/exec_gpu.h"
 #include "src/probe.h"
 #include "tests/fake_device.h"
 #include "tests/feed_rig.h"
@@ -125,6 +126,41 @@ static void whatever_call_fails_while_measuring_is_reported(void **state)
     }
     sl_device_close(dev);
 }
+
+#ifdef CUDA_SIM
+/* 0: the nth call, which failed, was reported; 1: there were fewer. */
+static int product_rate(double *ops_per_s, uint64_t nth)
+{
+    struct sl_device *dev = NULL;
+    struct sl_cuda *cuda = NULL;
+    struct sl_error err;
+    uint64_t calls;
+    int rc;
+
+    assert_ok(sl_device_open_cuda(&dev, SL_DEVICE_BEST, &err), &err);
+    assert_ok(sl_gpu_load(&cuda, dev, NULL, &err), &err);
+    cudasim_fail(NULL, nth, cudaErrorUnknown);
+    calls = cudasim_calls(NULL);
+    rc = sl_gpu_measure(ops_per_s, cuda, dev, 128, 96, &err);
+    calls = cudasim_calls(NULL) - calls;
+    cudasim_fail(NULL, 0, cudaSuccess);
+    assert_true(rc == 0 || strlen(err.msg) > 5);
+    sl_gpu_unload(cuda);
+    sl_device_close(dev);
+    assert_int_equal(cudasim_reset(), 0);
+    return rc == 0 && (nth == 0 || calls < nth);
+}
+
+static void the_rate_of_products_is_measured(void **state)
+{
+    double ops_per_s = 0;
+
+    assert_true(product_rate(&ops_per_s, 0));
+    assert_true(ops_per_s > 0);
+    for (uint64_t n = 1; !product_rate(&ops_per_s, n); n++)
+        assert_true(n < 400);
+}
+#endif
 
 static void what_cannot_be_had_is_said_in_one_line(void **state)
 {
@@ -352,6 +388,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_copied_up_comes_down_again),
+#ifdef CUDA_SIM
+        cmocka_unit_test(the_rate_of_products_is_measured),
+#endif
         cmocka_unit_test(what_cannot_be_had_is_said_in_one_line),
         cmocka_unit_test(rates_of_copies_are_measured),
         cmocka_unit_test(whatever_call_fails_while_measuring_is_reported),

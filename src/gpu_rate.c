@@ -1,0 +1,120 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+#include "src/base/half.h"
+#include "src/base/mem.h"
+#include "src/exec_gpu.h"
+
+/* Products in a row, after one that makes the library ready. */
+#define TURNS 8u
+
+/* side x side FP16 weights by n rows of inputs. */
+struct rate {
+    struct sl_device *dev;
+    struct sl_cuda *cuda;
+    struct sl_matrix m;
+    uint32_t n;
+    uint16_t *w, *x;
+    float *y;
+    void *workspace;
+    struct sl_region host;
+    struct sl_event *begin, *end;
+};
+
+/* Small numbers of both signs: a device is faster on zeros. */
+static int fill(struct rate *r, void *to, uint64_t values, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = r->dev->ops;
+    uint16_t *v = (uint16_t *)(void *)r->host.base;
+
+    for (uint64_t i = 0; i < values; i++)
+        v[i] = sl_float_to_half((float)((int)(i * 40503u % 251) - 125) / 64);
+    if (ops->copy_up(r->dev, SL_QUEUE_COMPUTE, to, v, 2 * values, err) != 0 ||
+        ops->record(r->dev, SL_QUEUE_COMPUTE, r->end, err) != 0)
+        return -1;
+    return ops->sync(r->dev, r->end, err);
+}
+
+static int prepare(struct rate *r, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = r->dev->ops;
+    uint64_t side = r->m.cols, most = side > r->n ? side : r->n;
+    uint64_t workspace = sl_cuda_matmul_workspace(&r->m, r->n);
+
+    if (ops->event_create(r->dev, &r->begin, true, err) != 0 ||
+        ops->event_create(r->dev, &r->end, true, err) != 0 ||
+        sl_region_init(&r->host, 2 * side * most, "measuring products", err) !=
+            0 ||
+        ops->alloc(r->dev, (void **)&r->w, 2 * side * side, err) != 0 ||
+        ops->alloc(r->dev, (void **)&r->x, 2 * side * r->n, err) != 0 ||
+        ops->alloc(r->dev, (void **)&r->y, 4 * side * r->n, err) != 0 ||
+        ops->alloc(r->dev, &r->workspace, workspace, err) != 0 ||
+        fill(r, r->w, side * side, err) != 0 ||
+        fill(r, r->x, side * r->n, err) != 0)
+        return -1;
+    return sl_cuda_set_workspace(r->cuda, r->workspace, workspace, err);
+}
+
+static int measure(double *ops_per_s, struct rate *r, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = r->dev->ops;
+    struct sl_cuda_matmul mm = {
+        .m = &r->m,
+        .n_blocks = sl_matrix_segment_blocks(&r->m),
+        .w = {r->w},
+    };
+    uint64_t begin_ns, ns = 0;
+
+    for (unsigned i = 0; i <= TURNS; i++) {
+        if (i == 1 && ops->record(r->dev, SL_QUEUE_COMPUTE, r->begin, err) != 0)
+            return -1;
+        if (sl_cuda_matmul_run(r->cuda, r->y, r->m.rows, SL_CUDA_F32, &mm, r->x,
+                               r->m.cols, r->n, err) != 0)
+            return -1;
+    }
+    if (ops->record(r->dev, SL_QUEUE_COMPUTE, r->end, err) != 0 ||
+        ops->sync(r->dev, r->end, err) != 0 ||
+        ops->span(r->dev, r->begin, r->end, &begin_ns, &ns, err) != 0)
+        return -1;
+    *ops_per_s = 2.0 * TURNS * r->m.rows * r->m.cols * r->n * 1e9 /
+                 (double)(ns > 0 ? ns : 1);
+    return 0;
+}
+
+static void finish(struct rate *r)
+{
+    const struct sl_device_ops *ops = r->dev->ops;
+    void *all[] = {r->w, r->x, r->y, r->workspace};
+    struct sl_error ignored;
+
+    /* After a failure products may be under way. */
+    if (r->end != NULL &&
+        ops->record(r->dev, SL_QUEUE_COMPUTE, r->end, &ignored) == 0)
+        ops->sync(r->dev, r->end, &ignored);
+    sl_cuda_set_workspace(r->cuda, NULL, 0, &ignored);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        ops->free(r->dev, all[i]);
+    ops->event_destroy(r->dev, r->begin);
+    ops->event_destroy(r->dev, r->end);
+    sl_region_fini(&r->host);
+}
+
+int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+                   struct sl_device *device, uint32_t side, uint32_t n,
+                   struct sl_error *err)
+{
+    struct rate r = {
+        .dev = device,
+        .cuda = cuda,
+        .m = {SL_FMT_F16, side, side, 1, 0},
+        .n = n,
+    };
+    int rc = prepare(&r, err);
+
+    if (rc == 0)
+        rc = measure(ops_per_s, &r, err);
+    finish(&r);
+    return rc;
+}
