@@ -265,15 +265,11 @@ static int check_files(const struct sl_convert *cv, bool *resume,
                        struct sl_error *err)
 {
     const struct sl_convert_options *o = cv->o;
-    struct stat st;
     uint64_t bytes;
 
     *resume = false;
-    if (stat(cv->output, &st) == 0 && !S_ISREG(st.st_mode))
-        return sl_fail(err, SL_ERR_USAGE,
-                       "%s: %s, where a model file is to be: give -o FILE",
-                       cv->output,
-                       S_ISDIR(st.st_mode) ? "a folder" : "a device");
+    if (sl_newfile_check_kind(cv->output, err) != 0)
+        return -1;
     if (exists(cv->output, NULL) && !o->force)
         return sl_fail(err, SL_ERR_USAGE,
                        "%s exists; give --force to replace it, or another -o",

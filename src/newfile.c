@@ -25,6 +25,17 @@ static char *folder_of(const char *path)
     return dir;
 }
 
+int sl_newfile_check_kind(const char *name, struct sl_error *err)
+{
+    struct stat st;
+
+    if (stat(name, &st) != 0 || S_ISREG(st.st_mode))
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "%s: %s, where a model file is to be: give -o FILE", name,
+                   S_ISDIR(st.st_mode) ? "a folder" : "a pipe or device");
+}
+
 int sl_newfile_check_space(const char *temp, const char *name, uint64_t bytes,
                            struct sl_error *err)
 {

@@ -11,6 +11,10 @@
 
 #include "src/base/error.h"
 
+/* That name is a file or nothing yet: a rename would replace a folder, a pipe
+ * or a device instead of writing there. Errors: SL_ERR_USAGE. */
+int sl_newfile_check_kind(const char *name, struct sl_error *err);
+
 /* That the disk can still grant bytes to temp, which will be called name;
  * blocks that temp has already taken are not needed again. Errors:
  * SL_ERR_NOSPACE with both numbers, SL_ERR_IO. */

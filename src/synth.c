@@ -247,6 +247,9 @@ static int open_partial(struct synth *s, struct sl_error *err)
 {
     struct stat st;
 
+    if (sl_newfile_check_kind(s->output, err) != 0 ||
+        sl_newfile_check_kind(s->partial, err) != 0)
+        return -1;
     if (!s->o->force && lstat(s->output, &st) == 0)
         return sl_fail(err, SL_ERR_USAGE,
                        "%s exists; give --force to replace it, or another -o",

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
@@ -390,6 +391,18 @@ static void what_cannot_be_is_refused_before_it_is_begun(void **state)
     refused(&o, SL_ERR_USAGE, "exists");
 }
 
+static void a_pipe_is_never_replaced(void **state)
+{
+    struct sl_synth_options o = options_of(&odd, "f32");
+    struct stat st;
+
+    o.force = true;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    refused(&o, SL_ERR_USAGE, "where a model file is to be");
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+}
+
 /* True the n-th time it is asked. */
 static bool count_down(void *opaque)
 {
@@ -422,6 +435,7 @@ int main(void)
         CASE(logits_are_finite),
         CASE(presets_have_their_shapes),
         CASE(what_cannot_be_is_refused_before_it_is_begun),
+        CASE(a_pipe_is_never_replaced),
         CASE(a_stopped_run_leaves_nothing),
 #undef CASE
     };
