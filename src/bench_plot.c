@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
@@ -313,24 +314,36 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
     fputs("</svg>\n", p->f);
 }
 
+/* A pipe or a device is written in place: a rename would replace it. */
+static bool in_place(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+/* temp: path itself where it is written in place. */
 static int write_file(const char *temp, const char *path, struct plot *p,
                       const struct sl_bench_origin *origin,
                       struct sl_error *err)
 {
+    bool whole, moved = strcmp(temp, path) != 0;
+
     p->f = fopen(temp, "we");
     if (p->f == NULL)
         return sl_fail_os(err, errno, "%s: cannot create", temp);
     draw_all(p, origin);
     errno = 0;
-    if (fflush(p->f) != 0 || ferror(p->f) || fclose(p->f) != 0) {
+    whole = fflush(p->f) == 0 && !ferror(p->f);
+    whole = fclose(p->f) == 0 && whole;
+    if (!whole)
         sl_fail_os(err, errno != 0 ? errno : EIO, "%s: cannot write", temp);
-        unlink(temp);
-        return -1;
-    }
-    if (rename(temp, path) == 0)
+    else if (!moved || rename(temp, path) == 0)
         return 0;
-    sl_fail_os(err, errno, "%s: cannot rename to %s", temp, path);
-    unlink(temp);
+    else
+        sl_fail_os(err, errno, "%s: cannot rename to %s", temp, path);
+    if (moved)
+        unlink(temp);
     return -1;
 }
 
@@ -343,7 +356,8 @@ int sl_bench_plot(const char *path, const struct sl_bench_result *results,
     int rc = -1;
 
     p.r = sl_alloc_array(n, sizeof *p.r);
-    if (p.r == NULL || asprintf(&temp, "%s.part", path) < 0) {
+    if (p.r == NULL ||
+        asprintf(&temp, "%s%s", path, in_place(path) ? "" : ".part") < 0) {
         free(p.r);
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the plot");
     }

@@ -1,8 +1,11 @@
 #include "config.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/bench.h"
 #include "tests/model_maker.h"
@@ -213,6 +216,27 @@ static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
     assert_non_null(strstr(err.msg, "/none/x.svg"));
 }
 
+static void a_plot_goes_into_a_pipe(void **state)
+{
+    struct sl_bench_result r;
+    struct sl_error err;
+    char out[1100], text[6] = "";
+    struct stat st;
+    int fd;
+
+    measure(&r, &small);
+    snprintf(out, sizeof out, "%s/pipe", dir);
+    assert_int_equal(mkfifo(out, 0600), 0);
+    fd = open(out, O_RDWR | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_ok(sl_bench_plot(out, &r, 1, &origin, &err), &err);
+    assert_int_equal(read(fd, text, 5), 5);
+    assert_string_equal(text, "<svg ");
+    close(fd);
+    assert_int_equal(stat(out, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +247,7 @@ int main(void)
         CASE(a_prompt_beyond_the_positions_is_refused),
         CASE(each_phase_is_a_line_of_json),
         CASE(the_plot_has_axes_units_and_a_dot_for_each_result),
+        CASE(a_plot_goes_into_a_pipe),
 #undef CASE
     };
 
