@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -345,6 +346,21 @@ static int write_file(const char *temp, const char *path, struct plot *p,
     if (moved)
         unlink(temp);
     return -1;
+}
+
+int sl_bench_plot_check(const char *path, struct sl_error *err)
+{
+    char *copy = strdup(path);
+    int failed;
+
+    if (copy == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    if (in_place(path))
+        failed = access(path, W_OK);
+    else
+        failed = access(dirname(copy), W_OK | X_OK);
+    free(copy);
+    return failed ? sl_fail_os(err, errno, "%s: cannot create", path) : 0;
 }
 
 int sl_bench_plot(const char *path, const struct sl_bench_result *results,

@@ -268,16 +268,14 @@ static int show(const struct options *o, const struct sl_bench_result *r,
 static int measure(const struct options *o, struct sl_bench *b,
                    const struct sl_bench_origin *origin, struct sl_error *err)
 {
-    size_t n = n_runs(o);
+    size_t n = n_runs(o), n_done = 0;
     struct sl_bench_result *results = sl_zalloc_array(n, sizeof *results);
     bool terminal = isatty(STDERR_FILENO) != 0;
+    struct sl_error why;
     int rc = 0;
 
     if (results == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu results", n);
-    if (!o->json)
-        sl_bench_print_head(stdout, origin);
-    fflush(stdout);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         struct sl_bench_run run = run_at(o, i, origin->file_bytes);
 
@@ -286,11 +284,19 @@ static int measure(const struct options *o, struct sl_bench *b,
         rc = sl_bench_run(b, &results[i], &run, err);
         if (terminal)
             fputs("\r\33[K", stderr);
-        if (rc == 0)
-            rc = show(o, &results[i], origin, err);
+        if (rc != 0)
+            break;
+        n_done++;
+        if (i == 0 && !o->json)
+            sl_bench_print_head(stdout, origin);
+        rc = show(o, &results[i], origin, err);
     }
-    if (rc == 0 && o->plot != NULL)
-        rc = sl_bench_plot(o->plot, results, n, origin, err);
+    /* What was measured is drawn, whatever became of the rest. */
+    if (n_done > 0 && o->plot != NULL &&
+        sl_bench_plot(o->plot, results, n_done, origin, &why) != 0 && rc == 0) {
+        *err = why;
+        rc = -1;
+    }
     free(results);
     return rc;
 }
@@ -303,6 +309,8 @@ static int bench(const struct options *o, const char *command,
     struct sl_bench *b;
     int rc;
 
+    if (o->plot != NULL && sl_bench_plot_check(o->plot, err) != 0)
+        return -1;
     if (sl_modelfile_open(&mf, o->run.model, err) != 0)
         return -1;
     origin.name = mf.name;

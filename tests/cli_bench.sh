@@ -47,8 +47,19 @@ bench --device cpu --prompt 1,2 --trace "$work/trace" >"$work/out"
 check a_trace_is_of_one_run
 
 bench --device cpu --prompt 4 --ram 1K >"$work/out"
-[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q 'least' "$work/err"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] &&
+    grep -q 'least' "$work/err" && [ ! -s "$work/out" ]
 check a_budget_that_is_too_small_names_the_least
+
+bench --device cpu --prompt 4 --plot "$work/none/x.svg" >"$work/out"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] &&
+    grep -q 'none/x.svg' "$work/err" && [ ! -s "$work/out" ]
+check a_plot_that_cannot_be_made_is_seen_first
+
+bench --device cpu --prompt 4 --ram auto,1K --plot "$work/p.svg" >"$work/out"
+[ $? = 1 ] && grep -q 'least' "$work/err" &&
+    grep -q '^decode ' "$work/out" && grep -q '</svg>' "$work/p.svg"
+check what_was_measured_before_a_failure_is_drawn
 
 bench --device cuda:99 --prompt 4 >"$work/out"
 [ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q GPU "$work/err"
