@@ -344,7 +344,10 @@ static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
     struct options o = {
-        .run = {.log = &log, .quiet = true, .device = SL_DEVICE_AUTO},
+        .run = {.needs_less = "a smaller --prompt, --gen or --batch needs less",
+                .log = &log,
+                .quiet = true,
+                .device = SL_DEVICE_AUTO},
         .ram = {.v = {SL_RAM_AUTO}, .n = 1},
         .vram = {.v = {SL_VRAM_AUTO}, .n = 1},
         .prompt = {.v = {128}, .n = 1},

@@ -507,7 +507,10 @@ static const struct argp argp = {
 static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
-    struct options o = {.run.log = &log};
+    struct options o = {
+        .run.needs_less = "shorter samples need less",
+        .run.log = &log,
+    };
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);
 

@@ -67,6 +67,9 @@ struct sl_runtime_config {
     const char *trace;        /* file, or NULL */
     bool max_isa_set;         /* restrict the kernels (tests, --isa) */
     int max_isa;              /* enum sl_isa */
+    /* Ends the refusal of a budget that is too small: which options help;
+     * NULL: those of generate. */
+    const char *needs_less;
     const struct sl_log *log;
 };
 

@@ -152,14 +152,19 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
     char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], kv[SL_SIZE_TEXT],
         act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT], texts[32];
     bool batch = rt->load.n_texts > 1;
+    const char *needs_less = rt->config.needs_less;
 
+    if (needs_less == NULL)
+        needs_less = batch ? "a smaller --batch, a smaller --out-seq-length or "
+                             "fewer beams need less"
+                           : "a smaller --out-seq-length or fewer beams need "
+                             "less";
     snprintf(texts, sizeof texts, "%u texts of ", rt->load.n_texts);
     return sl_fail(
         err, SL_ERR_BUDGET,
         "--ram %s is too small: the least that works here is %s (--ram %lluK): "
         "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
-        "and logits of %u positions %s, norms, ring and the rest %s; a "
-        "smaller %s--out-seq-length or fewer beams need less",
+        "and logits of %u positions %s, norms, ring and the rest %s; %s",
         sl_size_format(budget, m->budget), sl_size_format(least, m->least),
         (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
         batch ? texts : "", rt->load.max_tokens,
@@ -168,7 +173,7 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
         sl_size_format(act, m->activations + m->logits),
         sl_size_format(rest, m->least - m->program - m->kv - m->activations -
                                  m->logits),
-        batch ? "--batch, a smaller " : "");
+        needs_less);
 }
 
 static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
