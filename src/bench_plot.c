@@ -19,7 +19,10 @@
 #define HEIGHT  720
 #define PANEL_W 380.0
 #define PANEL_H 220.0
-#define GIB     (1024.0 * 1024 * 1024)
+#define MIB     (1024.0 * 1024)
+#define GIB     (1024.0 * MIB)
+#define TICK    24  /* characters of a number at an axis */
+#define DIGIT_W 8.3 /* of a wide sans-serif */
 
 static const char *const colours[] = {
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
@@ -30,7 +33,8 @@ struct plot {
     FILE *f;
     const struct sl_bench_result **r; /* (n) by series, then budget */
     size_t n;
-    double x_min, x_max, x_step; /* GiB */
+    double unit; /* of the axis of budgets, bytes: a GiB or a MiB */
+    double x_min, x_max, x_step; /* units */
 };
 
 struct panel {
@@ -76,9 +80,14 @@ static double nice_step(double range)
     return step;
 }
 
-static double x_at(const struct plot *p, const struct panel *panel, double gib)
+static double x_at(const struct plot *p, const struct panel *panel, double x)
 {
-    return panel->left + PANEL_W * (gib - p->x_min) / (p->x_max - p->x_min);
+    return panel->left + PANEL_W * (x - p->x_min) / (p->x_max - p->x_min);
+}
+
+static double budget_of(const struct plot *p, const struct sl_bench_result *r)
+{
+    return (double)r->memory.budget / p->unit;
 }
 
 static double y_at(const struct panel *panel, double y)
@@ -106,40 +115,63 @@ static void escape(FILE *f, const char *text)
     }
 }
 
+/* The number at a tick; no exponent for large ones. */
+static const char *tick(char text[TICK], double v)
+{
+    if (fabs(v) < 1e-9)
+        v = 0;
+    snprintf(text, TICK, fabs(v) < 999.5 ? "%.3g" : "%.0f", v);
+    return text;
+}
+
+/* Where the y axis's title stands: left of its longest number, within the
+ * margin. */
+static double y_title_at(const struct panel *panel)
+{
+    char text[TICK];
+    double most = 0;
+
+    for (int i = 0; i * panel->y_step <= panel->y_max * 1.0001; i++)
+        most = fmax(most, strlen(tick(text, i * panel->y_step)) * DIGIT_W);
+    return panel->left - fmin(fmax(most + 16, 52), 70);
+}
+
 static void axes(const struct plot *p, const struct panel *panel,
                  const char *title, const char *y_title, bool x_title)
 {
     double right = panel->left + PANEL_W, bottom = panel->top + PANEL_H;
+    char text[TICK];
 
     fprintf(p->f,
             "<text class=\"t\" x=\"%.1f\" y=\"%.1f\">%s</text>\n"
             "<text class=\"m\" transform=\"translate(%.1f,%.1f) "
             "rotate(-90)\">%s</text>\n",
-            panel->left + PANEL_W / 2, panel->top - 10, title, panel->left - 52,
-            panel->top + PANEL_H / 2, y_title);
+            panel->left + PANEL_W / 2, panel->top - 10, title,
+            y_title_at(panel), panel->top + PANEL_H / 2, y_title);
     if (x_title)
         fprintf(p->f,
                 "<text class=\"m\" x=\"%.1f\" y=\"%.1f\">RAM budget "
-                "[GiB]</text>\n",
-                panel->left + PANEL_W / 2, bottom + 40);
+                "[%s]</text>\n",
+                panel->left + PANEL_W / 2, bottom + 40,
+                p->unit == GIB ? "GiB" : "MiB");
     for (int i = 0; i * panel->y_step <= panel->y_max * 1.0001; i++) {
         double y = y_at(panel, i * panel->y_step);
 
         fprintf(p->f,
                 "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
                 "y2=\"%.1f\"/>\n"
-                "<text class=\"r\" x=\"%.1f\" y=\"%.1f\">%.3g</text>\n",
+                "<text class=\"r\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
                 panel->left, y, right, y, panel->left - 7, y + 4,
-                i * panel->y_step);
+                tick(text, i * panel->y_step));
     }
     for (double x = ceil(p->x_min / p->x_step) * p->x_step;
          x <= p->x_max * 1.0001; x += p->x_step)
         fprintf(p->f,
                 "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
                 "y2=\"%.1f\"/>\n"
-                "<text class=\"m\" x=\"%.1f\" y=\"%.1f\">%.3g</text>\n",
+                "<text class=\"m\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
                 x_at(p, panel, x), panel->top, x_at(p, panel, x), bottom,
-                x_at(p, panel, x), bottom + 18, fabs(x) < 1e-9 ? 0 : x);
+                x_at(p, panel, x), bottom + 18, tick(text, x));
     fprintf(p->f,
             "<rect class=\"a\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
             "height=\"%.1f\"/>\n",
@@ -189,13 +221,12 @@ static void draw(const struct plot *p, const struct panel *panel,
                                : "stroke-width=\"2\"");
         for (size_t k = i; k < end; k++) {
             value(v, p->r[k], phase, curve);
-            fprintf(p->f, "%.1f,%.1f ",
-                    x_at(p, panel, (double)p->r[k]->memory.budget / GIB),
+            fprintf(p->f, "%.1f,%.1f ", x_at(p, panel, budget_of(p, p->r[k])),
                     y_at(panel, v[0]));
         }
         fputs("\"/>\n", p->f);
         for (size_t k = i; k < end; k++) {
-            double x = x_at(p, panel, (double)p->r[k]->memory.budget / GIB);
+            double x = x_at(p, panel, budget_of(p, p->r[k]));
 
             value(v, p->r[k], phase, curve);
             if (curve == FLOOR) {
@@ -288,8 +319,13 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
 {
     double least = INFINITY, most = 0;
 
+    p->unit = MIB;
     for (size_t i = 0; i < p->n; i++) {
-        double x = (double)p->r[i]->memory.budget / GIB;
+        if ((double)p->r[i]->memory.budget >= GIB)
+            p->unit = GIB;
+    }
+    for (size_t i = 0; i < p->n; i++) {
+        double x = budget_of(p, p->r[i]);
 
         least = x < least ? x : least;
         most = x > most ? x : most;

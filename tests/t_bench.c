@@ -202,7 +202,7 @@ static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
     text = (char *)test_read_file(out, &n);
     assert_int_equal(count(text, "<svg "), 1);
     assert_int_equal(count(text, "</svg>\n"), 1);
-    assert_int_equal(count(text, "RAM budget [GiB]"), 2);
+    assert_int_equal(count(text, "RAM budget [MiB]"), 2);
     assert_int_equal(count(text, ">tokens/s<"), 2);
     assert_int_equal(count(text, "floor / measured"), 2);
     /* Four panels, and the legend of two lines. */
@@ -214,6 +214,45 @@ static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
     free(text);
     assert_int_equal(sl_bench_plot("/none/x.svg", r, 3, &origin, &err), -1);
     assert_non_null(strstr(err.msg, "/none/x.svg"));
+}
+
+/* Where the first text with what begins on the x axis. */
+static double x_of(const char *text, const char *what)
+{
+    const char *at = strstr(text, what), *x;
+
+    assert_non_null(at);
+    while (at > text && strncmp(at, "<text", 5) != 0)
+        at--;
+    x = strstr(at, "translate(");
+    return x != NULL && x < strstr(at, what) ? atof(x + 10)
+                                             : atof(strstr(at, "x=\"") + 3);
+}
+
+static void large_numbers_of_a_plot_have_room(void **state)
+{
+    struct sl_bench_phase_result *p;
+    struct sl_bench_result r;
+    struct sl_error err;
+    char out[1100], *text;
+    size_t n;
+
+    measure(&r, &small);
+    p = &r.phase[SL_BENCH_DECODE];
+    p->positions = 1000000 * p->seconds.median;
+    p->seconds.least = p->seconds.most = p->seconds.median;
+    p->floor.seconds = p->seconds.median;
+    r.memory.budget = 4ull << 30;
+    snprintf(out, sizeof out, "%s/plot.svg", dir);
+    assert_ok(sl_bench_plot(out, &r, 1, &origin, &err), &err);
+    text = (char *)test_read_file(out, &n);
+    assert_int_equal(count(text, "RAM budget [GiB]"), 2);
+    assert_int_equal(count(text, "e+0"), 0);
+    assert_int_equal(count(text, ">1000000<"), 1);
+    /* seven digits of eight pixels; the title is ten high */
+    assert_true(x_of(text, ">tokens/s<") < x_of(text, ">1000000<") - 7 * 8);
+    assert_true(x_of(text, ">tokens/s<") >= 9);
+    free(text);
 }
 
 static void a_plot_goes_into_a_pipe(void **state)
@@ -247,6 +286,7 @@ int main(void)
         CASE(a_prompt_beyond_the_positions_is_refused),
         CASE(each_phase_is_a_line_of_json),
         CASE(the_plot_has_axes_units_and_a_dot_for_each_result),
+        CASE(large_numbers_of_a_plot_have_room),
         CASE(a_plot_goes_into_a_pipe),
 #undef CASE
     };
