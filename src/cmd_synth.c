@@ -8,6 +8,8 @@
 #include "src/opts.h"
 #include "src/synth.h"
 
+#define PRESETS "glm-130b, glm-10b, 7b, tiny"
+
 struct synth_args {
     struct sl_synth_options o;
     struct sl_config flags;
@@ -96,8 +98,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return sl_opt_argument(state, &a->preset, "PRESET", arg);
     case ARGP_KEY_END:
         if (a->preset == NULL && a->flags.given == 0)
-            argp_error(state, "no PRESET (glm-130b, glm-10b, 7b, tiny), and no "
-                              "--num-layers and so on");
+            argp_error(state, "no PRESET (" PRESETS "), and no --num-layers "
+                              "and so on");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -123,17 +125,28 @@ static const struct argp argp = {
 /* The preset, and over it what the command line says. */
 static int choose_shape(struct synth_args *a, struct sl_error *err)
 {
+    char missing[SL_CONFIG_MISSING];
     struct sl_config c;
 
     sl_config_init(&c);
     if (a->preset != NULL && sl_synth_preset(&c, a->preset, err) != 0)
         return -1;
     sl_config_overlay(&c, &a->flags);
+    if (sl_config_missing(missing, &c))
+        return sl_fail(err, SL_ERR_USAGE,
+                       "the model's size is not known: give %s too, or a "
+                       "PRESET (" PRESETS ")",
+                       missing);
     if (!sl_config_has(&c, SL_CONFIG_IMAGE_TOKENS))
         sl_config_mark(&c, SL_CONFIG_IMAGE_TOKENS); /* none */
     if (a->o.name == NULL)
         a->o.name = a->preset != NULL ? a->preset : "synth";
-    return sl_config_finish(&a->o.hp, &c, err);
+    if (sl_config_finish(&a->o.hp, &c, err) == 0)
+        return 0;
+    /* The shape is all from the command line. */
+    if (err->code == SL_ERR_CORRUPT)
+        err->code = SL_ERR_USAGE;
+    return -1;
 }
 
 static int print_result(const struct synth_args *a,

@@ -281,8 +281,7 @@ void sl_config_overlay(struct sl_config *c, const struct sl_config *over)
     c->given |= over->given;
 }
 
-/* "--num-layers, --hidden-size" of what is needed and not given. */
-static bool list_missing(char *list, size_t room, const struct sl_config *c)
+bool sl_config_missing(char list[SL_CONFIG_MISSING], const struct sl_config *c)
 {
     size_t n = 0;
 
@@ -295,8 +294,8 @@ static bool list_missing(char *list, size_t room, const struct sl_config *c)
         snprintf(flag, sizeof flag, "%s", fields[i].key);
         for (char *p = flag; *p != '\0'; p++)
             *p = *p == '_' ? '-' : *p;
-        n += (size_t)snprintf(list + n, room - n, "%s--%s", n > 0 ? ", " : "",
-                              flag);
+        n += (size_t)snprintf(list + n, SL_CONFIG_MISSING - n, "%s--%s",
+                              n > 0 ? ", " : "", flag);
     }
     return n > 0;
 }
@@ -334,9 +333,9 @@ int sl_config_finish(struct sl_hparams *hp, const struct sl_config *c,
                      struct sl_error *err)
 {
     struct sl_hparams made = c->hp;
-    char missing[200];
+    char missing[SL_CONFIG_MISSING];
 
-    if (list_missing(missing, sizeof missing, c))
+    if (sl_config_missing(missing, c))
         return sl_fail(err, SL_ERR_USAGE,
                        "the model's size is not known: no config.json beside "
                        "the checkpoint says %s; give them, or --preset "

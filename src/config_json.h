@@ -66,6 +66,11 @@ int sl_config_parse(struct sl_config *c, const char *text, size_t n,
 /* What over says replaces what c says. */
 void sl_config_overlay(struct sl_config *c, const struct sl_config *over);
 
+/* Whether the model's size is not all given, and the flags that say the rest
+ * as "--num-layers, --hidden-size". */
+#define SL_CONFIG_MISSING 200
+bool sl_config_missing(char list[SL_CONFIG_MISSING], const struct sl_config *c);
+
 /* Fills in defaults and checks: SL_ERR_USAGE naming the flags that are
  * missing, or as sl_hparams_check. special and n_tokens are left at what is
  * known without a tokenizer. */
