@@ -63,7 +63,7 @@ bench --device cpu --prompt 4 --ram auto,1K --plot "$work/p.svg" >"$work/out"
 check what_was_measured_before_a_failure_is_drawn
 
 bench --device cuda:99 --prompt 4 >"$work/out"
-[ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q GPU "$work/err"
+[ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -qE "GPU|CUDA" "$work/err"
 check a_gpu_that_is_not_there_is_one_line
 
 if "$sluice" devices 2>/dev/null | grep -q '^cuda:0  cudasim'; then
