@@ -77,8 +77,17 @@ static int cuda_pin(struct sl_device *dev, void *base, uint64_t bytes,
 
     if (rc == cudaSuccess)
         return 0;
+    sl_size_format(size, bytes);
+    if (rc == cudaErrorMemoryAllocation) { /* the host's, not the device's */
+        cudaGetLastError();
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "GPU %d (%s): the driver does not pin %s of memory: "
+                       "raise ulimit -l, or the container's memlock (WSL pins "
+                       "less than half of RAM)",
+                       dev->info.ordinal, dev->info.name, size);
+    }
     sl_cuda_fail(&dev->info, rc, err, "the driver does not pin %s of memory",
-                 sl_size_format(size, bytes));
+                 size);
     /* It can be done without, unless there is no driver any more. */
     if (err != NULL && err->code != SL_ERR_IO)
         err->code = SL_ERR_UNSUPPORTED;

@@ -66,6 +66,7 @@ struct sl_gpu_config {
     void *place_arg;
     const bool *layer_here; /* (n_layers) its cache lies on the device */
     struct sl_trace *trace; /* or NULL */
+    /* Hears of staging that cannot be pinned; NULL: that is known. */
     const struct sl_log *log;
     struct sl_gpu_shape shape;
     /* Device memory, aligned to 256 bytes: vectors + activations + kv of

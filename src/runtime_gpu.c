@@ -443,7 +443,7 @@ int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err)
             *err = why;
             return -1;
         }
-        sl_size_format(had, rt->vram.budget);
+        sl_size_format(had, rt->vram.total);
         rt->vram.budget = rt->vram.context + SHRINK(arena_bytes(&rt->vram));
         sl_log(rt->config.log, SL_LOG_WARN,
                "%s does not give the %s of VRAM that were planned for: trying "
@@ -453,6 +453,16 @@ int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err)
             return -1;
     }
     return 0;
+}
+
+/* Else the stream has said already that pinning is limited. */
+static bool stream_is_pinned(const struct sl_runtime *rt)
+{
+    struct sl_stream_stats s;
+
+    sl_stream_stats(rt->stream, &s);
+    return s.pinned_ring_bytes + s.pinned_resident_bytes >=
+           rt->plan.ring_bytes + rt->plan.resident_bytes;
 }
 
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
@@ -480,7 +490,6 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .place_arg = rt,
         .layer_here = rt->elsewhere,
         .trace = rt->trace,
-        .log = rt->config.log,
         .shape = rt->shape,
     };
 
@@ -488,6 +497,8 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         return 0;
     feed.ring = at + rt->plan.vram_bytes;
     config.memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes;
+    if (stream_is_pinned(rt))
+        config.log = rt->config.log;
     need = sl_gpu_need(&rt->shape);
     config.workspace_bytes = arena_bytes(&rt->vram) - rt->plan.vram_bytes -
                              rt->plan.device_ring_bytes - need.vectors -
