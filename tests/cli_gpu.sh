@@ -231,10 +231,21 @@ CUDASIM_FAIL=cudaMalloc:3:2 generate --device cuda --engine gpu --top-k 1 \
 [ $? = 0 ] && [ "$(cat "$work/out")" = "$want" ] &&
     grep -q 'does not give the .* that were planned for' "$work/err"
 check a_device_that_gives_less_is_planned_with_anew
+! grep -q 'does not give the 128.0 MiB' "$work/err"
+check it_is_told_what_was_planned_and_not_granted
+
+# A kernel cannot be put on a device that is gone, or its grid is refused.
+CUDASIM_FAIL=cudaLaunchKernel:9:719 gpu "$@" >"$work/out"
+code=$?
+one_line 'the device is lost (CUDA error 719)' && ! grep -q grid "$work/err" &&
+    { CUDASIM_FAIL=cudaLaunchKernel:9:9 gpu "$@" >"$work/out"
+      code=$?; } && one_line 'refused a grid of'
+check a_launch_that_fails_tells_why
 
 CUDASIM_PIN=0 generate --device cuda --engine gpu --top-k 1 "$@" >"$work/out"
 [ $? = 0 ] && [ "$(cat "$work/out")" = "$want" ] &&
-    grep -q 'pin' "$work/err"
+    [ "$(grep -c ' pin ' "$work/err")" = 1 ] &&
+    grep -q 'ulimit -l' "$work/err" && ! grep -q -- '--vram' "$work/err"
 check memory_that_cannot_be_pinned_is_told_and_used
 
 # Whatever call fails, out of memory or the device lost: the text or one line,

@@ -7,14 +7,31 @@
 
 #include "kernels/cuda/product.h"
 
+/* Those that offload/device_cuda_list.c calls lost. */
+const char *sl_cuda_error_text(int error)
+{
+    switch (error) {
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorHardwareStackError:
+    case cudaErrorUnknown:
+    case cudaErrorNoDevice:
+        return "the device is lost";
+    default:
+        return cudaGetErrorString((cudaError_t)error);
+    }
+}
+
 static int attribute(int *value, enum cudaDeviceAttr attr, int device,
                      struct sl_error *err)
 {
     cudaError_t e = cudaDeviceGetAttribute(value, attr, device);
 
     if (e != cudaSuccess)
-        return sl_fail(err, SL_ERR_IO, "device %d does not describe itself: %s",
-                       device, cudaGetErrorString(e));
+        return sl_fail(err, SL_ERR_IO,
+                       "looking at device %d: %s (CUDA error %d)", device,
+                       sl_cuda_error_text((int)e), (int)e);
     return 0;
 }
 
@@ -26,7 +43,7 @@ int sl_cuda_init(struct sl_cuda *c, void *stream, struct sl_error *err)
 
     if (e != cudaSuccess)
         return sl_fail(err, SL_ERR_IO, "no device is current: %s",
-                       cudaGetErrorString(e));
+                       sl_cuda_error_text((int)e));
     if (attribute(&major, cudaDevAttrComputeCapabilityMajor, device, err) !=
             0 ||
         attribute(&minor, cudaDevAttrComputeCapabilityMinor, device, err) !=

@@ -66,6 +66,9 @@ void sl_cuda_fini(struct sl_cuda *c);
 int sl_cuda_set_workspace(struct sl_cuda *c, void *at, uint64_t bytes,
                           struct sl_error *err);
 
+/* What a cudaError_t means to whoever reads it. */
+const char *sl_cuda_error_text(int error);
+
 /* --- products ------------------------------------------------------------ */
 
 enum sl_cuda_type { SL_CUDA_F32, SL_CUDA_F16 };

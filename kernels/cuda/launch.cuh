@@ -43,12 +43,16 @@ static inline int sl_cuda_launch(const char *what, void (*kernel)(P...),
                                 stream);
     };
     e = launch(given...);
-    if (e != cudaSuccess)
+    if (e == cudaErrorInvalidConfiguration || e == cudaErrorInvalidValue ||
+        e == cudaErrorLaunchOutOfResources)
         return sl_fail(err, SL_ERR_IO,
                        "%s: the device refused a grid of %u x %u x %u blocks "
                        "of %u threads: %s",
                        what, grid.x, grid.y, grid.z,
                        block.x * block.y * block.z, cudaGetErrorString(e));
+    if (e != cudaSuccess)
+        return sl_fail(err, SL_ERR_IO, "%s: %s (CUDA error %d)", what,
+                       sl_cuda_error_text((int)e), (int)e);
     return 0;
 }
 
