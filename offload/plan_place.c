@@ -12,13 +12,14 @@ static uint64_t lesser(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* As many as read `wanted` bytes ahead. */
+/* As many as read `wanted` bytes ahead; caches and the CPU's weights leave
+ * `left` of the memory. */
 static uint32_t slots(const struct sl_division *d, uint64_t wanted,
-                      uint64_t room)
+                      uint64_t room, uint64_t left)
 {
     uint64_t n = lesser(wanted, room / RING_SHARE) / d->slot_bytes;
 
-    n = lesser(n, d->in->n_slabs);
+    n = lesser(lesser(n, left / d->slot_bytes), d->in->n_slabs);
     return n < SL_RING_MIN_SLOTS ? SL_RING_MIN_SLOTS : (uint32_t)n;
 }
 
@@ -29,7 +30,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
 
     d->n_slots = SL_RING_MIN_SLOTS;
-    d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes);
+    d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes, vram);
     /* Its slots are needed only where something is copied in a pass. */
     if (rest <= vram && d->cpu_bytes == 0)
         d->n_device_slots = 0;
@@ -41,7 +42,8 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     rest -= d->vram_bytes;
     if (rest > ram - rings) {
         /* Something streams from disk: read farther ahead. */
-        d->n_slots = slots(d, d->in->read_ahead_bytes, d->in->weights_bytes);
+        d->n_slots =
+            slots(d, d->in->read_ahead_bytes, d->in->weights_bytes, ram);
         rings = d->n_slots * d->slot_bytes;
         if (ram < rings)
             return false;
