@@ -385,8 +385,27 @@ static error_t parse_machine(int key, char *arg, struct argp_state *state)
     }
 }
 
+/* What of this machine, or of a text, a rehearsal does not ask for. */
+static const char *ignored_by_machine(const struct options *o)
+{
+    if (o->num_beams > 1 || o->batch > 1)
+        return o->batch > 1 ? "batch" : "num-beams";
+    if (o->prompt_length > 0)
+        return "prompt-length";
+    if (o->run.threads > 0)
+        return "threads";
+    if (o->run.activations != SL_ACTIVATIONS_AUTO)
+        return "activations";
+    if (o->run.kv_set)
+        return "kv";
+    if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
+        return "device cuda:N";
+    return o->measure ? "measure" : NULL;
+}
+
 static void check_machine(struct options *o, struct argp_state *state)
 {
+    const char *ignored = ignored_by_machine(o);
     struct sl_machine_question *m = &o->machine;
 
     if (m->machine == NULL && (m->preset != NULL || m->quant != NULL))
@@ -396,9 +415,12 @@ static void check_machine(struct options *o, struct argp_state *state)
                           "own");
     if (m->preset != NULL && o->run.model != m->preset)
         argp_error(state, "-m or --preset, not both");
-    if (m->machine != NULL && (o->num_beams > 1 || o->batch > 1))
-        argp_error(state, "--machine rehearses one text and a batch of 32; "
-                          "--num-beams and --batch do not go with it");
+    if (m->machine != NULL && ignored != NULL)
+        argp_error(state,
+                   "--machine rehearses one text, a prompt of 1024 and a "
+                   "batch of 32, all as that machine does it; --%s does not "
+                   "go with it",
+                   ignored);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -433,9 +455,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "unexpected argument '%s'", arg);
         return 0;
     case ARGP_KEY_END:
+        check_machine(o, state);
         if (o->prompt_length == 0)
             o->prompt_length = o->out_seq_length / 2;
-        check_machine(o, state);
         return 0;
     default:
         return parse_machine(key, arg, state);
@@ -470,6 +492,8 @@ static int plan_machine(struct options *o, struct sl_error *err)
     else if (o->run.vram_bytes == SL_VRAM_AUTO)
         m->vram_bytes = SL_MACHINE_VRAM;
     m->engine = o->run.engine;
+    m->needs_gpu =
+        o->run.device == SL_DEVICE_CUDA || o->run.engine == SL_ENGINE_RULE_GPU;
     m->trace = o->run.trace;
     m->tokens = o->out_seq_length;
     m->json = o->json;

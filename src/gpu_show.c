@@ -81,9 +81,10 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     line(f, "least for all on the GPU", v->least, "");
     fprintf(f,
             "  it computes %zu of %zu slabs of a step, %zu of a prompt of %u "
-            "tokens and more\n",
+            "token%s and more\n",
             count_gpu(p, SL_PHASE_DECODE), p->n_slabs,
-            count_gpu(p, SL_PHASE_PREFILL), p->prefill_from);
+            count_gpu(p, SL_PHASE_PREFILL), p->prefill_from,
+            p->prefill_from == 1 ? "" : "s");
 }
 
 void sl_gpu_print_line(FILE *f, const struct sl_runtime *rt)

@@ -61,6 +61,7 @@ static int open_model(struct answer *a, struct sl_error *err)
 static int choose_memory(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
+    char want[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
 
     a->ram_bytes = q->ram_bytes;
     if (q->ram_bytes == SL_RAM_LEAST)
@@ -74,14 +75,15 @@ static int choose_memory(struct answer *a, struct sl_error *err)
     a->vram_bytes =
         q->vram_bytes == SL_MACHINE_VRAM ? a->spec.vram_bytes : q->vram_bytes;
     if (a->ram_bytes > a->spec.ram_bytes)
-        return sl_fail(err, SL_ERR_USAGE, "--ram %llu: %s has %llu bytes",
-                       (unsigned long long)a->ram_bytes, a->spec.name,
-                       (unsigned long long)a->spec.ram_bytes);
+        return sl_fail(err, SL_ERR_USAGE, "--ram %s: %s has %s",
+                       sl_size_format(want, a->ram_bytes), a->spec.name,
+                       sl_size_format(have, a->spec.ram_bytes));
+    if (q->needs_gpu && a->spec.rates.pcie_bps <= 0)
+        return sl_fail(err, SL_ERR_USAGE, "%s has no GPU", a->spec.name);
     if (a->vram_bytes > a->spec.vram_bytes)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--vram %llu: a driver leaves %llu bytes on %s",
-                       (unsigned long long)a->vram_bytes,
-                       (unsigned long long)a->spec.vram_bytes, a->spec.name);
+        return sl_fail(err, SL_ERR_USAGE, "--vram %s: a driver leaves %s on %s",
+                       sl_size_format(want, a->vram_bytes),
+                       sl_size_format(have, a->spec.vram_bytes), a->spec.name);
     return 0;
 }
 
@@ -133,6 +135,7 @@ static void print_memory(const char *what, uint64_t weights, uint64_t ring,
 static void print_plan(const struct answer *a)
 {
     const struct sl_plan *p = &a->alone.plan;
+    uint64_t left = (uint64_t)row_of(a, DECODE)->demand.cpu_bytes;
     char disk[SL_SIZE_TEXT], cpu[SL_SIZE_TEXT];
 
     puts("Plan             weights        ring    KV cache    the rest");
@@ -142,21 +145,37 @@ static void print_plan(const struct answer *a)
     print_memory("RAM", p->resident_bytes, p->ring_bytes,
                  a->alone.kv_bytes[SL_ENGINE_CPU], a->alone.host_bytes);
     printf("  %-6s %10s\n", "disk", sl_size_format(disk, p->streamed_bytes));
-    if (p->gpu)
-        printf(
-            "A decode leaves %s of it to the CPU; passes of %u positions "
-            "and more take the\nengines of prefill.\n",
-            sl_size_format(cpu, (uint64_t)row_of(a, DECODE)->demand.cpu_bytes),
-            p->prefill_from);
+    if (p->gpu && left > 0)
+        printf("A decode leaves %s of it to the CPU.\n",
+               sl_size_format(cpu, left));
+    if (p->gpu && p->prefill_from > 1)
+        printf("Passes of %u positions and more take the engines of "
+               "prefill.\n",
+               p->prefill_from);
+}
+
+/* In the same width for a toy and for GLM-130B. */
+static const char *time_text(char text[24], double seconds)
+{
+    if (seconds < 0.1)
+        snprintf(text, 24, "%8.3f ms", seconds * 1e3);
+    else
+        snprintf(text, 24, "%9.3f s", seconds);
+    return text;
 }
 
 static void print_row(const char *what, const struct sl_rehearsed *r)
 {
     double rate = r->tokens / r->seconds;
+    char takes[24], floor[24], planned[24];
 
-    printf("  %-26s %9.3f s  %8.*f  %9.3f s  %9.3f s  %5.1f %%  %s\n", what,
-           r->seconds, rate >= 100 ? 0 : 2, rate, r->floor.seconds,
-           r->expected_s, 100 * r->efficiency, sl_limit_name(r->floor.limit));
+    /* A clock of whole nanoseconds may round to less than the floor. */
+    printf("  %-26s %s  %8.*f  %s  %s  %5.1f %%  %s\n", what,
+           time_text(takes, r->seconds), rate >= 100 ? 0 : 2, rate,
+           time_text(floor, r->floor.seconds),
+           time_text(planned, r->expected_s),
+           r->efficiency < 1 ? 100 * r->efficiency : 100,
+           sl_limit_name(r->floor.limit));
 }
 
 static void print_text(const struct answer *a)

@@ -22,6 +22,7 @@ struct sl_machine_question {
     uint64_t ram_bytes;  /* SL_RAM_AUTO: the machine's, less what others need */
     uint64_t vram_bytes; /* or SL_MACHINE_VRAM */
     enum sl_engine_rule engine;
+    bool needs_gpu;  /* a machine without one is refused */
     uint32_t tokens; /* of a text, prompt and answer */
     bool json;
 };

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/cut.h"
 #include "src/exec.h"
@@ -19,6 +20,7 @@
 /* On the device, beside what a pass needs for each position: a matrix's tile
    expanded, and the libraries' own. */
 #define DEVICE_BYTES (320ull << 20)
+#define MIB          (1ull << 20)
 /* Threads whose scratch memory is counted. */
 #define THREADS 16u
 
@@ -89,6 +91,81 @@ static uint64_t minus(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* What the GPU's caches take. */
+static uint64_t device_kv_bytes(const struct sl_plan_input *in)
+{
+    uint64_t kv = 0;
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        kv += in->stages[i].kv_bytes[SL_ENGINE_GPU];
+    return kv;
+}
+
+static bool has_gpu(const struct sl_rehearsal_config *c)
+{
+    return c->vram_bytes > 0 && c->machine->rates.pcie_bps > 0 &&
+           c->engine != SL_ENGINE_RULE_CPU;
+}
+
+/* Too little for the least ring is too little for any use. */
+static int check_vram(const struct rehearsal *r, uint64_t device_bytes,
+                      struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_cut_largest(&r->cut);
+    uint64_t kv = c->engine == SL_ENGINE_RULE_GPU ? device_kv_bytes(&r->in) : 0;
+    uint64_t least = sl_round_up(device_bytes + ring + kv, MIB);
+    char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], slots[SL_SIZE_TEXT];
+
+    if (!has_gpu(c) || c->vram_bytes >= device_bytes + ring + kv)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "--vram %s is too small for %s: the least that works is %s "
+                   "(--vram %lluM), of it %s for the ring; or use --device cpu",
+                   sl_size_format(have, c->vram_bytes), c->machine->name,
+                   sl_size_format(need, least),
+                   (unsigned long long)(least / MIB),
+                   sl_size_format(slots, ring));
+}
+
+/* Without weights that stay: either the GPU decodes everything, with its rings
+ * and no cache in RAM, or the CPU does. */
+static uint64_t least_weights(const struct rehearsal *r)
+{
+    const struct sl_plan_input *in = &r->in;
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_cut_largest(&r->cut), kv = 0;
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs);
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        kv += in->stages[i].kv_bytes[SL_ENGINE_CPU];
+    least += kv;
+    if (!has_gpu(r->c) || device_kv_bytes(in) + ring > in->vram_bytes)
+        return least;
+    return r->c->engine == SL_ENGINE_RULE_GPU || ring < least ? ring : least;
+}
+
+static int check_ram(const struct rehearsal *r, uint64_t host_bytes,
+                     struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint64_t weights = least_weights(r);
+    uint64_t least = sl_round_up(host_bytes + weights, MIB);
+    char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], rest[SL_SIZE_TEXT],
+        ring[SL_SIZE_TEXT];
+
+    if (c->ram_bytes >= host_bytes + weights)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "--ram %s is too small for %s: the least that works is %s "
+                   "(--ram %lluM): ring and KV cache %s, program, activations "
+                   "and logits of %u positions %s",
+                   sl_size_format(have, c->ram_bytes), c->machine->name,
+                   sl_size_format(need, least),
+                   (unsigned long long)(least / MIB),
+                   sl_size_format(ring, weights), pass_positions(c),
+                   sl_size_format(rest, host_bytes));
+}
+
 static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
                      struct sl_error *err)
 {
@@ -126,7 +203,9 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .rates = c->machine->rates,
         .engine = c->engine,
     };
-    if (sl_plan_make(r->plan, &r->in, err) != 0)
+    if (check_vram(r, out->device_bytes, err) != 0 ||
+        check_ram(r, out->host_bytes, err) != 0 ||
+        sl_plan_make(r->plan, &r->in, err) != 0)
         return -1;
     for (size_t i = 0; i < n_stages; i++) {
         enum sl_engine e =

@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..13
+echo 1..16
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -134,3 +134,38 @@ check a_machine_that_nobody_knows_is_wrong_usage
     { "$sluice" plan --machine rtx3090-ddr4 --preset 7b --ram 100G \
         >"$work/log" 2>&1; [ $? = 2 ]; }
 check what_does_not_go_together_is_wrong_usage
+
+for option in '--prompt-length 8' '--threads 2' '--activations f32' \
+    '--kv int8' '--device cuda:1' --measure; do
+    # shellcheck disable=SC2086
+    "$sluice" plan --machine rtx3090-ddr4 --preset 7b $option >"$work/log" 2>&1
+    [ $? = 2 ] && grep -q -- "${option%% *}" "$work/log" || break
+    option=
+done
+[ -z "$option" ]
+check what_a_rehearsal_would_ignore_is_wrong_usage
+
+# refused OPTION VALUE...: with the least that works as OPTION's value, which
+# is said, and does; a mebibyte less is refused too.
+refused()
+{
+    option=$1
+    shift
+    "$sluice" plan --machine rtx3090-ddr5 --preset glm-130b "$option" "$@" \
+        >"$work/log" 2>&1
+    [ $? = 1 ] || return 1
+    least=$(sed -n "s/.*($option \([0-9]*\)M).*/\1/p" "$work/log")
+    shift
+    "$sluice" plan --machine rtx3090-ddr5 --preset glm-130b "$@" \
+        "$option" "${least}M" >"$work/log" 2>&1 &&
+        ! "$sluice" plan --machine rtx3090-ddr5 --preset glm-130b "$@" \
+            "$option" "$((least - 1))M" >>"$work/log" 2>&1
+}
+refused --vram 1M && refused --vram 1M --engine gpu && refused --ram 100M &&
+    refused --ram 100M --device cpu
+check a_budget_too_small_is_refused_with_the_least
+
+"$sluice" plan --machine rtx3090-ddr5 --preset 7b >"$work/log" 2>&1 &&
+    ! grep -q 'leaves 0 B' "$work/log" && grep -q ' ms ' "$work/log" &&
+    ! grep -q ' 0\.000 s' "$work/log"
+check what_is_nothing_is_left_out_and_short_times_have_digits
