@@ -33,6 +33,7 @@ struct report {
     const struct sl_plan *plan;
     const char *kv; /* how keys and values are kept */
     struct sl_floor decode, prefill;
+    double decode_s, prefill_s; /* expected with a GPU; else 0 */
     struct sl_rates rates;
     double age_s; /* of the rates; 0: measured now */
     size_t n_resident;
@@ -100,21 +101,42 @@ static void print_memory(const struct report *r)
     line("least that works", m->least, "");
 }
 
+/* Three digits that mean something, for a toy and for GLM-130B alike. */
+static void print_seconds(const char *what, double seconds)
+{
+    if (seconds < 1)
+        printf("  %-28s %9.3g ms", what, seconds * 1e3);
+    else
+        printf("  %-28s %9.1f s ", what, seconds);
+}
+
 static void print_floor(const char *what, const struct sl_floor *f,
-                        uint32_t positions)
+                        double expected_s, uint32_t positions)
 {
     double rate = f->seconds > 0 ? positions / f->seconds : 0;
 
-    /* three digits that mean something, for a toy and for GLM-130B alike */
-    if (f->seconds < 1)
-        printf("  %-28s %9.3g ms", what, f->seconds * 1e3);
-    else
-        printf("  %-28s %9.1f s ", what, f->seconds);
+    print_seconds(what, f->seconds);
     printf("  %.*f tokens/s, limited by %s\n",
            rate >= 100 ? 0
            : rate >= 1 ? 1
                        : 4,
            rate, sl_limit_name(f->limit));
+    if (expected_s <= 0)
+        return;
+    print_seconds("  expected", expected_s);
+    puts("  with what waits and hand-overs cost");
+}
+
+static void print_gpu_rates(const struct sl_rates *r, const char *when)
+{
+    char pcie[SL_SIZE_TEXT], vram[SL_SIZE_TEXT];
+
+    printf("  %-28s %10s/s%s\n", "copies to the GPU (PCIe)",
+           sl_size_format(pcie, (uint64_t)r->pcie_bps), when);
+    printf("  %-28s %10s/s%s\n", "VRAM, read by kernels",
+           sl_size_format(vram, (uint64_t)r->vram_bps), when);
+    printf("  %-28s %8.1f TOP/s  by its kind\n", "matrix products of the GPU",
+           r->gpu_ops_per_s * 1e-12);
 }
 
 /* One letter a slab, or for several: small when they have not all the same
@@ -180,12 +202,15 @@ static void print_text(const struct report *r)
            sl_size_format(dram, (uint64_t)r->rates.dram_bps), when);
     printf("  %-28s %8.1f GOP/s%s\n", "matrix products, cached",
            r->rates.ops_per_s * 1e-9, when);
+    if (sl_runtime_device(r->rt, NULL) != NULL)
+        print_gpu_rates(&r->rates, when);
     puts("\nPredicted (the physical limit of this plan)");
     snprintf(prompt, sizeof prompt, "the prompt%s, %u tokens",
              r->o->batch > 1 ? "s" : "", r->o->batch * r->o->prompt_length);
-    print_floor(prompt, &r->prefill, r->o->batch * r->o->prompt_length);
+    print_floor(prompt, &r->prefill, r->prefill_s,
+                r->o->batch * r->o->prompt_length);
     print_floor(sequences(r->o) > 1 ? "one step of all sequences" : "one token",
-                &r->decode, sequences(r->o));
+                &r->decode, r->decode_s, sequences(r->o));
     print_homes(r->plan);
 }
 
@@ -204,13 +229,22 @@ static json_t *memory_json(const struct sl_memory *m)
         (json_int_t)m->budget, "least", (json_int_t)m->least);
 }
 
-static json_t *floor_json(const struct sl_floor *f, uint32_t positions)
+/* Of the GPU's parts nothing where there is none. */
+static json_t *floor_json(const struct sl_floor *f, double expected_s,
+                          uint32_t positions)
 {
-    return json_pack(
+    json_t *o = json_pack(
         "{sf sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
         f->seconds > 0 ? positions / f->seconds : 0.0, "disk_seconds",
         f->disk_s, "dram_seconds", f->dram_s, "compute_seconds", f->compute_s,
         "limit", sl_limit_name(f->limit));
+
+    if (expected_s <= 0)
+        return o;
+    json_object_set_new(o, "pcie_seconds", json_real(f->pcie_s));
+    json_object_set_new(o, "gpu_seconds", json_real(f->gpu_s));
+    json_object_set_new(o, "expected_seconds", json_real(expected_s));
+    return o;
 }
 
 static void print_json(const struct report *r)
@@ -221,7 +255,7 @@ static void print_json(const struct report *r)
         json_array_append_new(homes,
                               json_string(sl_home_name(r->plan->home[i])));
     root = json_pack(
-        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf} so so so so}",
+        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf} so so so so}",
         "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
         "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
         (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
@@ -230,10 +264,13 @@ static void print_json(const struct report *r)
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
         "operations_per_s", r->rates.ops_per_s, "pcie_bytes_per_s",
-        r->rates.pcie_bps, "age_seconds", r->age_s, "prefill",
-        floor_json(&r->prefill, r->o->batch * r->o->prompt_length), "decode",
-        floor_json(&r->decode, sequences(r->o)), "homes", homes, "gpu",
-        sl_gpu_json(r->rt));
+        r->rates.pcie_bps, "vram_bytes_per_s", r->rates.vram_bps,
+        "gpu_operations_per_s", r->rates.gpu_ops_per_s, "age_seconds", r->age_s,
+        "prefill",
+        floor_json(&r->prefill, r->prefill_s,
+                   r->o->batch * r->o->prompt_length),
+        "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "homes",
+        homes, "gpu", sl_gpu_json(r->rt));
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -273,6 +310,9 @@ static int predict(struct report *r, struct sl_runtime *rt,
                    struct sl_error *err)
 {
     const struct options *o = r->o;
+    struct sl_plan_pass decode = {sequences(o), sequences(o), o->prompt_length};
+    struct sl_plan_pass prefill = {o->batch * o->prompt_length, o->batch,
+                                   o->prompt_length};
 
     /* With a GPU the plan was made from rates, which count. */
     if (o->measure || sl_runtime_device(rt, NULL) != NULL ||
@@ -281,13 +321,10 @@ static int predict(struct report *r, struct sl_runtime *rt,
         if (sl_runtime_floor(rt, 1, &r->decode, &r->rates, err) != 0)
             return -1;
     }
-    r->decode = sl_runtime_floor_at(
-        rt, &r->rates,
-        (struct sl_plan_pass){sequences(o), sequences(o), o->prompt_length});
-    r->prefill =
-        sl_runtime_floor_at(rt, &r->rates,
-                            (struct sl_plan_pass){o->batch * o->prompt_length,
-                                                  o->batch, o->prompt_length});
+    r->decode = sl_runtime_floor_at(rt, &r->rates, decode);
+    r->prefill = sl_runtime_floor_at(rt, &r->rates, prefill);
+    r->decode_s = sl_runtime_expected_at(rt, &r->rates, decode);
+    r->prefill_s = sl_runtime_expected_at(rt, &r->rates, prefill);
     return 0;
 }
 

@@ -185,6 +185,11 @@ int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
 struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                                     const struct sl_rates *rates,
                                     struct sl_plan_pass pass);
+/* With a GPU, the seconds that the planner expects of such a pass, full rings
+ * and a shared DRAM included; without, 0. */
+double sl_runtime_expected_at(const struct sl_runtime *rt,
+                              const struct sl_rates *rates,
+                              struct sl_plan_pass pass);
 /* The arithmetic rate of this file's formats, kernels and threads, between
  * passes; time_ns 0: 100 ms. Takes a few MiB meanwhile. Errors: SL_ERR_NOMEM.
  */

@@ -133,8 +133,9 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
     const struct sl_hparams *hp = &rt->mf.hp;
     struct sl_demand demand;
     struct sl_floor floor;
+    double ignored;
 
-    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, rt, rates, pass))
+    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, &ignored, rt, rates, pass))
         return floor;
     demand = (struct sl_demand){
         .disk_bytes = (double)rt->plan.streamed_bytes,
@@ -151,6 +152,18 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                       (double)pass.keys,
     };
     return sl_floor_of(rates, &demand);
+}
+
+double sl_runtime_expected_at(const struct sl_runtime *rt,
+                              const struct sl_rates *rates,
+                              struct sl_plan_pass pass)
+{
+    struct sl_floor ignored;
+    double seconds = 0;
+
+    if (rt->has_gpu)
+        sl_runtime_floor_gpu(&ignored, &seconds, rt, rates, pass);
+    return seconds;
 }
 
 int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,

@@ -332,7 +332,8 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
     return 0;
 }
 
-bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
+bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
+                          const struct sl_runtime *rt,
                           const struct sl_rates *rates,
                           struct sl_plan_pass pass)
 {
@@ -357,6 +358,7 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
         return false;
     in.stages = stages;
     demand = sl_plan_demand(&rt->plan, &in, phase, pass);
+    *expected_s = sl_plan_seconds(&rt->plan, &in, phase, pass);
     free(stages);
     *floor = sl_floor_of(rates, &demand);
     return true;

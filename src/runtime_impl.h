@@ -85,8 +85,10 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
 int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err);
 /* Takes the device's memory; plans with less where there is less. */
 int sl_runtime_take_vram(struct sl_runtime *rt, struct sl_error *err);
-/* As sl_runtime_floor_at, for a plan with a GPU; false without memory. */
-bool sl_runtime_floor_gpu(struct sl_floor *floor, const struct sl_runtime *rt,
+/* As sl_runtime_floor_at and sl_runtime_expected_at, for a plan with a GPU;
+ * false without memory. */
+bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
+                          const struct sl_runtime *rt,
                           const struct sl_rates *rates,
                           struct sl_plan_pass pass);
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err);

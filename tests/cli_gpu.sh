@@ -179,6 +179,14 @@ plan --vram 64M >"$work/out" && grep -q '^Memory of the GPU (cudasim 0)' \
     grep -q '"prefill_from"' "$work/out" && grep -q '"vram",*$' "$work/out"
 check the_plan_shows_the_memory_of_the_gpu
 
+plan --vram 64M >"$work/out" && grep -q '(PCIe) .*/s' "$work/out" &&
+    grep -q '^  VRAM, .*/s' "$work/out" && grep -q ' TOP/s' "$work/out" &&
+    [ "$(grep -c '^    expected ' "$work/out")" = 2 ] &&
+    plan --vram 64M --json >"$work/out" &&
+    grep -q '"gpu_operations_per_s": [1-9]' "$work/out" &&
+    [ "$(grep -c '"expected_seconds": [1-9]' "$work/out")" = 2 ]
+check the_plan_shows_the_rates_of_the_gpu_and_what_is_expected
+
 "$sluice" devices >"$work/out" && grep -q 'memory .* free$' "$work/out" &&
     grep -q 'compute capability *8.6' "$work/out" &&
     "$sluice" devices --json >"$work/out" &&
