@@ -166,6 +166,17 @@ refused CUDASIM_DEVICES=0 'no GPU that it may use' &&
     refused CUDASIM_MEMORY=256K cudasim
 check a_device_that_cannot_be_used_is_one_line
 
+echo kept >"$work/report"
+for device in bogus cuda: cuda:1x; do
+    sh "$source/bench/gpu-check" --device $device --build "$work/build" \
+        --report "$work/report" 2>"$work/err"
+    [ $? = 2 ] && grep -q "$device" "$work/err" && [ ! -e "$work/build" ] &&
+        [ "$(cat "$work/report")" = kept ] || break
+    device=
+done
+[ -z "$device" ]
+check gpu_check_refuses_a_device_before_it_writes
+
 # --- plan and devices
 
 plan()
