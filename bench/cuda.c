@@ -5,9 +5,9 @@
  *
  * Copies to, from and within the device; products of a ROWS x COLS matrix
  * with the numbers of positions, up to POSITIONS, that different kernels serve;
- * attention of
- * one layer with as many heads of 128 values as COLS holds. Medians of seven
- * turns by the device's own clock.
+ * attention of one layer with as many heads of 128 values as COLS holds.
+ * Medians of seven turns by the device's own clock. Operations are held against
+ * cuBLAS's plain FP16 product of POSITIONS, copies against the link.
  */
 #include "config.h"
 
@@ -33,6 +33,7 @@ struct bench {
     struct sl_event *begin, *end;
     struct sl_device_rates rates;
     uint32_t rows, cols, most; /* positions */
+    double f16_ops_per_s;      /* cuBLAS's, FP16 weights; 0: unknown */
     /* device memory; any bytes do for weights, keys and values */
     void *w, *scale, *x, *y, *tables, *workspace;
     uint64_t w_bytes, workspace_bytes;
@@ -90,12 +91,27 @@ static int multiply(struct bench *b, void *arg, struct sl_error *err)
                               b->cols, p->n, err);
 }
 
+/* The most that a product can come to, where cuBLAS makes it. */
+static int find_ceiling(struct bench *b, struct sl_error *err)
+{
+    struct product p = {.m = {SL_FMT_F16, b->rows, b->cols, 1, 0},
+                        .n = b->most};
+    double seconds;
+
+    if (!b->c.blas_ready || b->most <= SL_CUDA_SOME)
+        return 0;
+    if (median_seconds(b, multiply, &p, &seconds, err) != 0)
+        return -1;
+    b->f16_ops_per_s = 2.0 * b->rows * b->cols * b->most / seconds;
+    return 0;
+}
+
 static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
                    struct sl_error *err)
 {
     struct product p = {.m = {fmt, b->rows, b->cols, 1, 0}, .n = n};
     double seconds, bytes, ops = 2.0 * b->rows * b->cols * n;
-    char name[16] = "";
+    char name[16] = "", of_f16[16] = "-";
 
     if (sl_fmt_packed(fmt))
         p.m.group_cols = group != 0 ? group : b->cols;
@@ -106,10 +122,13 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
     if (median_seconds(b, multiply, &p, &seconds, err) != 0)
         return -1;
     bytes = (double)(sl_matrix_bytes(&p.m) + sl_matrix_scale_bytes(&p.m));
-    printf("%-5s %5s %6u x %-6u %5u %10.3f %9.1f %6.0f%% %9.2f\n",
+    if (b->f16_ops_per_s > 0)
+        snprintf(of_f16, sizeof of_f16, "%.0f%%",
+                 100 * ops / seconds / b->f16_ops_per_s);
+    printf("%-5s %5s %6u x %-6u %5u %10.3f %9.1f %6.0f%% %9.2f %7s\n",
            sl_fmt_name(fmt), name, b->rows, b->cols, n, seconds * 1e3,
            bytes / seconds * 1e-9, 100 * bytes / seconds / b->rates.vram_bps,
-           ops / seconds * 1e-12);
+           ops / seconds * 1e-12, of_f16);
     fflush(stdout);
     return 0;
 }
@@ -125,8 +144,10 @@ static int products(struct bench *b, struct sl_error *err)
     };
     static const uint32_t positions[] = {1, 4, 16, 64, 256, MOST_N};
 
-    printf("\n%-5s %5s %15s %5s %10s %9s %7s %9s\n", "fmt", "group",
-           "rows x cols", "n", "ms", "GB/s", "of VRAM", "TFLOP/s");
+    if (find_ceiling(b, err) != 0)
+        return -1;
+    printf("\n%-5s %5s %15s %5s %10s %9s %7s %9s %7s\n", "fmt", "group",
+           "rows x cols", "n", "ms", "GB/s", "of VRAM", "TFLOP/s", "of F16");
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
         for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
             if (positions[i] <= b->most &&
@@ -267,16 +288,33 @@ static void finish(struct bench *b)
     sl_device_close(b->dev);
 }
 
+/* " (91% of 16 GT/s x16)"; "" where the link is unknown. A transfer is a bit
+ * of each lane, of which framing and packet headers take their part. */
+static const char *of_link(char text[48], const struct bench *b, double bps)
+{
+    const struct sl_device_info *d = &b->dev->info;
+    double most = d->pcie_gtps * 1e9 / 8 * d->pcie_lanes;
+
+    text[0] = '\0';
+    if (b->rates.pinned && most > 0)
+        snprintf(text, 48, " (%.0f%% of %g GT/s x%u)", 100 * bps / most,
+                 d->pcie_gtps, d->pcie_lanes);
+    return text;
+}
+
 static int run(struct bench *b, int ordinal, struct sl_error *err)
 {
+    char up[48], down[48];
+
     if (setup(b, ordinal, err) != 0)
         return -1;
     printf("%s, compute capability %d.%d, %u multiprocessors\n",
            b->dev->info.name, b->dev->info.cc_major, b->dev->info.cc_minor,
            b->dev->info.n_sms);
-    printf("copies: %.1f GB/s to the device, %.1f GB/s from it (%s); its "
+    printf("copies: %.1f GB/s%s to the device, %.1f GB/s%s from it (%s); its "
            "memory %.1f GB/s (%.1f by its clocks)\n",
-           b->rates.up_bps * 1e-9, b->rates.down_bps * 1e-9,
+           b->rates.up_bps * 1e-9, of_link(up, b, b->rates.up_bps),
+           b->rates.down_bps * 1e-9, of_link(down, b, b->rates.down_bps),
            b->rates.pinned ? "pinned" : "NOT pinned", b->rates.vram_bps * 1e-9,
            (double)b->dev->info.vram_bps * 1e-9);
     if (b->c.note[0] != '\0')
