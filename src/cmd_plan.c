@@ -318,7 +318,8 @@ static int predict(struct report *r, struct sl_runtime *rt,
     if (o->measure || sl_runtime_device(rt, NULL) != NULL ||
         !find_rates(r, rt)) {
         r->age_s = 0;
-        if (sl_runtime_floor(rt, 1, &r->decode, &r->rates, err) != 0)
+        if (sl_runtime_floor(rt, (struct sl_plan_pass){1, 1, 0}, &r->decode,
+                             &r->rates, err) != 0)
             return -1;
     }
     r->decode = sl_runtime_floor_at(rt, &r->rates, decode);

@@ -259,16 +259,22 @@ static void count_pass(struct sl_exec *x, uint64_t ns)
 {
     struct sl_exec_stats *s = &x->stats;
     bool prefill = x->pass.n > x->pass.n_items;
+    uint64_t keys = 0;
 
+    for (size_t i = 0; i < x->pass.n_items; i++)
+        keys += x->run[i].base + x->run[i].n;
     if (s->passes++ == 0)
         s->first_pass_ns = ns;
     s->positions += x->pass.n;
     if (prefill) {
         s->prefill_passes++;
         s->prefill_ns += ns;
+        s->prefill_sequences += x->pass.n_items;
+        s->prefill_keys += keys;
     } else {
         s->decode_positions += x->pass.n;
         s->decode_ns += ns;
+        s->decode_keys += keys;
     }
 }
 

@@ -48,6 +48,10 @@ struct sl_exec_stats {
                                       * some sequence */
     uint64_t positions;              /* in all passes */
     uint64_t decode_positions;       /* in the others */
+    /* In all passes of a kind, each with its sequences: a decode has one
+     * position of each. */
+    uint64_t prefill_sequences;
+    uint64_t prefill_keys, decode_keys; /* cached positions they read */
     uint64_t prefill_ns, decode_ns;
     uint64_t first_pass_ns;
 };

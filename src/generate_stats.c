@@ -130,35 +130,63 @@ static void print_gpu(const struct sl_generate *g,
     fprintf(stderr, ", waited for %.2f s\n", seconds(s->get_wait_ns));
 }
 
-/* What one pass took against what it must take: of generation, or of the
- * prompt where nothing else ran. */
+/* What the passes of a run were, on average, and took. */
+struct mean {
+    struct sl_plan_pass pass;
+    double seconds;
+};
+
+static uint32_t per(uint64_t sum, uint64_t n)
+{
+    return n > 0 ? (uint32_t)((sum + n / 2) / n) : 0;
+}
+
+/* Passes of generation between two readings, or of the prompt where nothing
+ * else ran; false where nothing did. */
+static bool mean_pass(struct mean *m, const struct sl_run_stats *a,
+                      const struct sl_run_stats *b)
+{
+    uint64_t prefills = b->prefill_passes - a->prefill_passes;
+    uint64_t passes = b->passes - a->passes - prefills;
+    uint64_t positions = b->decode_positions - a->decode_positions;
+    uint64_t sequences = positions, keys = b->decode_keys - a->decode_keys;
+    uint64_t ns = b->decode_ns - a->decode_ns;
+
+    if (passes == 0) {
+        passes = prefills;
+        positions = b->positions - a->positions;
+        sequences = b->prefill_sequences - a->prefill_sequences;
+        keys = b->prefill_keys - a->prefill_keys;
+        ns = b->prefill_ns - a->prefill_ns;
+    }
+    if (passes == 0 || ns == 0)
+        return false;
+    m->pass = (struct sl_plan_pass){(uint32_t)(positions / passes),
+                                    (uint32_t)(sequences / passes),
+                                    per(keys, sequences)};
+    m->seconds = seconds(ns) / (double)passes;
+    return true;
+}
+
+/* What one pass took against what it must take. */
 static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
                             struct sl_error *err)
 {
-    uint64_t passes = s->passes - s->prefill_passes, positions, ns;
+    const struct sl_run_stats none = {0};
     struct sl_floor floor;
     struct sl_rates rates;
-    double measured;
+    struct mean m;
 
-    positions = s->decode_positions;
-    ns = s->decode_ns;
-    if (passes == 0) {
-        passes = s->prefill_passes;
-        positions = s->positions;
-        ns = s->prefill_ns;
-    }
-    if (passes == 0 || ns == 0)
+    if (!mean_pass(&m, &none, s))
         return 0;
-    measured = seconds(ns) / (double)passes;
-    if (sl_runtime_floor(g->rt, (uint32_t)(positions / passes), &floor, &rates,
-                         err) != 0)
+    if (sl_runtime_floor(g->rt, m.pass, &floor, &rates, err) != 0)
         return -1;
     fprintf(stderr,
             "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
             "GB/s, %.0f GOP/s), measured %.4f s: efficiency %.2f\n",
             floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
-            rates.dram_bps / 1e9, rates.ops_per_s / 1e9, measured,
-            floor.seconds / measured);
+            rates.dram_bps / 1e9, rates.ops_per_s / 1e9, m.seconds,
+            floor.seconds / m.seconds);
     return 0;
 }
 

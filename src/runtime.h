@@ -162,6 +162,8 @@ struct sl_run_stats {
     uint64_t positions;             /* computed in all passes */
     uint64_t prefill_ns, decode_ns; /* passes with > 1 position a sequence */
     uint64_t decode_positions;
+    uint64_t prefill_sequences;         /* in all those passes */
+    uint64_t prefill_keys, decode_keys; /* cached positions that they read */
     uint64_t first_pass_ns;
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
@@ -170,12 +172,11 @@ struct sl_run_stats {
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 
-/* The floor of one pass with n_positions positions, from rates measured now on
- * this machine and this file (half a second the first time): disk, DRAM and
- * arithmetic. The measurement
+/* The floor of one pass, from rates measured now on this machine and this file
+ * (half a second the first time): disk, DRAM and arithmetic. The measurement
  * needs the memory that the weights had: a run that was started ends here
  * (its statistics stay), and nothing more can be run. Errors: SL_ERR_IO. */
-int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
+int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 

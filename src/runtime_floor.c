@@ -40,6 +40,9 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->prefill_passes = x.prefill_passes;
     s->positions = x.positions;
     s->decode_positions = x.decode_positions;
+    s->prefill_sequences = x.prefill_sequences;
+    s->prefill_keys = x.prefill_keys;
+    s->decode_keys = x.decode_keys;
     s->prefill_ns = x.prefill_ns;
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
@@ -166,7 +169,7 @@ double sl_runtime_expected_at(const struct sl_runtime *rt,
     return seconds;
 }
 
-int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
+int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err)
 {
@@ -180,12 +183,6 @@ int sl_runtime_floor(struct sl_runtime *rt, uint32_t n_positions,
             rt, rt->plan.ring_bytes + rt->plan.resident_bytes, err) != 0)
         return -1;
     *rates = rt->rates;
-    *floor = sl_runtime_floor_at(
-        rt, rates,
-        (struct sl_plan_pass){
-            .positions = n_positions,
-            .logits = n_positions < rt->load.pass_logits ? n_positions
-                                                         : rt->load.pass_logits,
-        });
+    *floor = sl_runtime_floor_at(rt, rates, pass);
     return 0;
 }

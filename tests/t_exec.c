@@ -251,6 +251,41 @@ static void what_was_not_planned_for_is_refused(void **state)
     free(logits);
 }
 
+/* The floor of a pass counts what attention reads of the cache. */
+static void cached_positions_that_passes_read_are_counted(void **state)
+{
+    const struct sl_workload one_text = rig_one_text(N_IDS);
+    const struct shape *s = &shapes[0];
+    char path[1100];
+    struct sl_runtime_config config = {
+        .model = rig_model(path, dir, s),
+        .threads = 1,
+        .ram_bytes = SL_RAM_LEAST,
+    };
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_runtime *rt = rig_start(&config, &one_text);
+    struct sl_floor with, without;
+    struct sl_run_stats stats;
+    struct sl_rates rates;
+    uint64_t keys = 0;
+    struct sl_error err;
+
+    assert_ok(rig_run_steps(rt, s, N_IDS, logits, &err), &err);
+    for (uint32_t n = RIG_CONTEXT + 2; n <= N_IDS; n++)
+        keys += n;
+    sl_runtime_stats(rt, &stats);
+    assert_int_equal(stats.prefill_sequences, 1);
+    assert_int_equal(stats.prefill_keys, RIG_CONTEXT + 1);
+    assert_int_equal(stats.decode_keys, keys);
+    assert_ok(sl_runtime_floor(rt, (struct sl_plan_pass){1, 1, 1 << 24}, &with,
+                               &rates, &err),
+              &err);
+    without = sl_runtime_floor_at(rt, &rates, (struct sl_plan_pass){1, 1, 0});
+    assert_true(with.dram_s > without.dram_s);
+    sl_runtime_close(rt);
+    free(logits);
+}
+
 static void a_budget_that_is_too_small_is_refused_with_the_least(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
@@ -320,6 +355,7 @@ int main(void)
         cmocka_unit_test(budget_threads_and_reader_change_no_bit),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(what_was_not_planned_for_is_refused),
+        cmocka_unit_test(cached_positions_that_passes_read_are_counted),
         cmocka_unit_test(a_budget_that_is_too_small_is_refused_with_the_least),
         cmocka_unit_test(an_interrupt_ends_the_pass),
     };
