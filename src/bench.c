@@ -47,6 +47,7 @@ struct state {
     struct turn *turns;       /* (repeat) */
     uint64_t probed;          /* bytes of the file, to measure the disk */
     uint64_t pass_ns;         /* of the last pass that was timed */
+    bool in_cache;            /* memory was measured in what a cache holds */
 };
 
 const char *sl_bench_phase_name(enum sl_bench_phase phase)
@@ -168,6 +169,7 @@ static int measure_rates(struct state *s, double rate[N_RATES],
             0)
         return -1;
     rate[DRAM_BPS] = memory.bps;
+    s->in_cache = !memory.beyond_cache;
     return 0;
 }
 
@@ -356,6 +358,7 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     r->rates.disk_bps = spread_of(s, v, DISK_BPS).median;
     r->rates.dram_bps = spread_of(s, v, DRAM_BPS).median;
     r->rates.ops_per_s = spread_of(s, v, OPS_PER_S).median;
+    r->dram_in_cache = s->in_cache;
     for (int p = 0; p < SL_BENCH_PHASES; p++)
         sum_up_phase(r, s, (enum sl_bench_phase)p, v);
     free(v);

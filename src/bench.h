@@ -58,6 +58,7 @@ struct sl_bench_result {
     double first_token_s;       /* from opening the file, nothing in memory */
     double first_token_floor_s; /* all weights read once, and the pass */
     struct sl_rates rates;      /* medians of the turns' */
+    bool dram_in_cache;         /* their dram_bps was measured in a cache */
     const char *isa, *io;
     const char *activations;
     struct sl_bench_phase_result phase[SL_BENCH_PHASES];

@@ -78,12 +78,12 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
         print_phase(f, r, (enum sl_bench_phase)p);
     fprintf(f,
             "        %s stay, %s stream; disk %.2f GB/s, memory %.1f "
-            "GB/s, %.0f GOP/s; first token after %.2f s (floor %.2f s)\n",
+            "GB/s%s, %.0f GOP/s; first token after %.2f s (floor %.2f s)\n",
             sl_size_format(resident, r->resident_bytes),
             sl_size_format(streamed, r->streamed_bytes),
             r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
-            r->rates.ops_per_s * 1e-9, r->first_token_s,
-            r->first_token_floor_s);
+            r->dram_in_cache ? " (in cache)" : "", r->rates.ops_per_s * 1e-9,
+            r->first_token_s, r->first_token_floor_s);
     print_device(f, r);
 }
 
@@ -148,7 +148,7 @@ static json_t *figures_json(const struct sl_bench_result *r,
 
     return json_pack(
         "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, "
-        "s:f, s:f, s:f}",
+        "s:f, s:f, s:b, s:f}",
         "tokens_per_s", per_second(p->positions, s), "tokens_per_s_least",
         per_second(p->positions, p->seconds.most), "tokens_per_s_most",
         per_second(p->positions, p->seconds.least), "disk_bytes_per_pass",
@@ -160,7 +160,8 @@ static json_t *figures_json(const struct sl_bench_result *r,
         p->floor.compute_s, "limit", sl_limit_name(p->floor.limit),
         "measured_disk_bytes_per_s", r->rates.disk_bps,
         "measured_dram_bytes_per_s", r->rates.dram_bps,
-        "measured_operations_per_s", r->rates.ops_per_s);
+        "measured_dram_in_cache", r->dram_in_cache, "measured_operations_per_s",
+        r->rates.ops_per_s);
 }
 
 static json_t *origin_json(const struct sl_bench_origin *o)

@@ -180,6 +180,10 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 
+/* The rate of memory was measured in no more than the last-level cache holds:
+ * it is rather the cache's. */
+bool sl_runtime_dram_in_cache(const struct sl_runtime *rt);
+
 /* The same from rates that were measured otherwise, for a pass whose cached
  * keys and values are read and computed with too (keys 0: not counted); needs
  * a plan, ends nothing. */

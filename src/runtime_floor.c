@@ -109,10 +109,16 @@ int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
     if (sl_probe_dram(&rate, &dram, err) != 0)
         return -1;
     rt->rates.dram_bps = rate.bps;
+    rt->dram_in_cache = !rate.beyond_cache;
     if (measure_ops(rt, &rt->rates.ops_per_s, 0, dram.most_bytes, err) != 0)
         return -1;
     rt->rates_known = true;
     return 0;
+}
+
+bool sl_runtime_dram_in_cache(const struct sl_runtime *rt)
+{
+    return rt->dram_in_cache;
 }
 
 /* Multiply-adds count as two operations; the head runs for few positions. */

@@ -60,6 +60,7 @@ struct sl_runtime {
     struct sl_run_stats stats;
     bool rates_known;
     struct sl_rates rates;
+    bool dram_in_cache; /* their dram_bps was measured in a cache */
 };
 
 /* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */

@@ -34,7 +34,8 @@ bench --device cpu --prompt 1,8 --batch 2 --ram least,auto --json \
 [ $? = 0 ] && [ "$(wc -l <"$work/out")" = 8 ] &&
     [ "$(grep -c '"phase":"decode"' "$work/out")" = 4 ] &&
     has prompt batch threads ram_bytes tokens_per_s seconds_per_pass \
-        floor_seconds limit efficiency machine commit vram_bytes
+        floor_seconds limit efficiency machine commit vram_bytes \
+        measured_dram_in_cache
 check every_combination_is_two_lines_of_json
 
 bench --device cpu --prompt 4 >"$work/out" &&

@@ -147,6 +147,15 @@ generate --top-k 1 --out-seq-length 20 --stats -p 'In the' >"$work/out" &&
     grep -q '^first token' "$work/err" && grep -q '^memory' "$work/err"
 check statistics_and_the_plan_are_told_on_standard_error
 
+# The demo model and its ring fit many a cache.
+cache=$(getconf LEVEL3_CACHE_SIZE 2>/dev/null)
+if [ "${cache:-0}" -gt 67108864 ] 2>/dev/null; then
+    grep -q 'memory [0-9.]* GB/s (in cache), ' "$work/err"
+else
+    grep -q 'memory [0-9.]* GB/s' "$work/err"
+fi
+check a_rate_of_a_cache_is_called_one
+
 generate -q --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
     [ ! -s "$work/err" ]
 check quiet_is_quiet

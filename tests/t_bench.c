@@ -131,6 +131,34 @@ static const struct sl_bench_origin origin = {
     .command = "sluice bench",
 };
 
+static char *printed(const struct sl_bench_result *r)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+
+    sl_bench_print(f, r);
+    fclose(f);
+    return text;
+}
+
+/* A cache may be larger than what is measured with. */
+static void a_rate_of_a_cache_is_called_one(void **state)
+{
+    struct sl_bench_result r;
+    char *text;
+
+    measure(&r, &small);
+    r.dram_in_cache = false;
+    text = printed(&r);
+    assert_null(strstr(text, "(in cache)"));
+    free(text);
+    r.dram_in_cache = true;
+    text = printed(&r);
+    assert_non_null(strstr(text, " GB/s (in cache), "));
+    free(text);
+}
+
 static void each_phase_is_a_line_of_json(void **state)
 {
     static const char *const numbers[] = {
@@ -284,6 +312,7 @@ int main(void)
         CASE(positions_of_a_pass_count_the_batch),
         CASE(a_run_in_memory_reads_nothing),
         CASE(a_prompt_beyond_the_positions_is_refused),
+        CASE(a_rate_of_a_cache_is_called_one),
         CASE(each_phase_is_a_line_of_json),
         CASE(the_plot_has_axes_units_and_a_dot_for_each_result),
         CASE(large_numbers_of_a_plot_have_room),
