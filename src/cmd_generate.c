@@ -266,9 +266,20 @@ static int run_all(struct sl_generate *g)
     return code;
 }
 
+/* A notice begins a line of its own, even where the text that is being shown
+ * has left one open on the terminal. From any thread. */
+static void write_log(void *opaque, enum sl_log_level level, const char *line)
+{
+    struct sl_generate *g = opaque;
+
+    if (atomic_exchange(&g->line_open, false) && isatty(STDOUT_FILENO) &&
+        isatty(STDERR_FILENO))
+        fputc('\n', stderr);
+    sl_log_stderr(NULL, level, line);
+}
+
 static int run(int argc, char **argv)
 {
-    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
     struct sl_generate_options o = {
         .fill =
             {
@@ -283,6 +294,7 @@ static int run(int argc, char **argv)
         .batch = 1,
     };
     struct sl_generate g = {.o = &o};
+    struct sl_log log = {write_log, &g, SL_LOG_INFO};
     int code = sl_parse_args(&argp, argc, argv, &o);
 
     if (code != 0)

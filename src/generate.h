@@ -12,6 +12,7 @@
 #ifndef SL_GENERATE_H
 #define SL_GENERATE_H
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -40,6 +41,7 @@ struct sl_generate {
     struct sl_rng rng;       /* of the next query */
     bool color;              /* standard output is a terminal that wants it */
     bool started;            /* the runtime is */
+    atomic_bool line_open;   /* what is shown has begun a line, not ended */
     uint64_t first_token_ns; /* of the first query, from its beginning */
 };
 
@@ -133,6 +135,7 @@ struct sl_shower {
     struct sl_detok *detok;
     bool styled, color, gmask, english;
     bool in_blank;
+    atomic_bool *line_open; /* the run's; NULL: nobody sees out yet */
 };
 
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,

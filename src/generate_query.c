@@ -174,6 +174,7 @@ static int fill_streaming(struct sl_group *group, bool styled,
         return -1;
     if (styled)
         fputs("Output: ", stdout);
+    atomic_store(&group->g->line_open, styled);
     group->texts[0].sink = &sink;
     rc = sl_group_fill(group, err);
     group->texts[0].sink = NULL;
@@ -181,6 +182,7 @@ static int fill_streaming(struct sl_group *group, bool styled,
         rc = sl_shower_end(&shower, err);
     if (!(rc != 0 && err->os_errno == EPIPE))
         putchar('\n');
+    atomic_store(&group->g->line_open, false);
     sl_shower_fini(&shower);
     return rc != 0 ? rc : sl_show_flush(stdout, err);
 }

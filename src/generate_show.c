@@ -19,6 +19,7 @@ int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
         .color = styled && g->color,
         .gmask = prompt->gmask,
         .english = prompt->english,
+        .line_open = out == stdout ? &g->line_open : NULL,
     };
     return sl_detok_create(&s->detok, g->tokenizer, err);
 }
@@ -41,6 +42,8 @@ static int put(struct sl_shower *s, const char *text, size_t n,
 {
     if (n > 0 && fwrite(text, 1, n, s->out) != n)
         return sl_fail_os(err, errno, "cannot write to standard output");
+    if (n > 0 && s->line_open != NULL)
+        atomic_store(s->line_open, text[n - 1] != '\n');
     return 0;
 }
 

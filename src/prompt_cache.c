@@ -54,12 +54,13 @@ static bool restore(struct sl_prompt_cache *pc, const struct sl_lm_item *item,
                     bool *keep)
 {
     bool first = !pc->asked;
+    struct sl_error why;
 
     *keep = false;
     pc->asked = true;
     if (pc->broken)
         return false;
-    switch (sl_prompt_file_find(pc->file, item)) {
+    switch (sl_prompt_file_find(pc->file, item, &why)) {
     case SL_PROMPT_SAME:
         if (load(pc, item))
             return true;
@@ -77,9 +78,7 @@ static bool restore(struct sl_prompt_cache *pc, const struct sl_lm_item *item,
     case SL_PROMPT_FOREIGN:
         if (first)
             sl_log(pc->log, SL_LOG_WARN,
-                   "%s: no prompt cache, or cannot be read; it is left alone, "
-                   "and the prompt computed",
-                   pc->c.path);
+                   "%s; it is left alone, and the prompt computed", why.msg);
         pc->broken = true;
         return false;
     default:

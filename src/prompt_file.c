@@ -151,26 +151,56 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
     f->key_bytes = (size_t)(end - k) + 8;
 }
 
+static const char *kind_of(mode_t mode)
+{
+    if (S_ISREG(mode))
+        return "another kind of file";
+    if (S_ISDIR(mode))
+        return "a folder";
+    return S_ISFIFO(mode) ? "a pipe" : "a device";
+}
+
+static enum sl_prompt_found foreign(const struct sl_prompt_file *f, mode_t mode,
+                                    struct sl_error *why)
+{
+    sl_fail(why, SL_ERR_UNSUPPORTED, "%s: no prompt cache but %s", f->c.path,
+            kind_of(mode));
+    return SL_PROMPT_FOREIGN;
+}
+
+static enum sl_prompt_found unreadable(const struct sl_prompt_file *f,
+                                       int os_errno, struct sl_error *why)
+{
+    sl_fail_os(why, os_errno, "%s: cannot be read", f->c.path);
+    return SL_PROMPT_FOREIGN;
+}
+
 enum sl_prompt_found sl_prompt_file_find(struct sl_prompt_file *f,
-                                         const struct sl_lm_item *item)
+                                         const struct sl_lm_item *item,
+                                         struct sl_error *why)
 {
     int fd = open(f->c.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int os_errno = 0;
     struct stat st;
-    ssize_t n;
+    ssize_t n = 0;
 
     if (fd < 0)
-        return errno == ENOENT ? SL_PROMPT_NONE : SL_PROMPT_FOREIGN;
+        return errno == ENOENT ? SL_PROMPT_NONE : unreadable(f, errno, why);
     make_key(f, item);
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return SL_PROMPT_FOREIGN;
-    }
-    n = pread(fd, f->found, f->key_bytes, 0);
+    if (fstat(fd, &st) != 0)
+        os_errno = errno;
+    else if (S_ISREG(st.st_mode) &&
+             (n = pread(fd, f->found, f->key_bytes, 0)) < 0)
+        os_errno = errno;
     close(fd);
+    if (os_errno != 0)
+        return unreadable(f, os_errno, why);
+    if (!S_ISREG(st.st_mode))
+        return foreign(f, st.st_mode, why);
     if (n == 0)
         return SL_PROMPT_OTHER; /* as mktemp leaves it: nobody's */
     if (n < 8 || memcmp(f->found, MAGIC, 8) != 0)
-        return SL_PROMPT_FOREIGN;
+        return foreign(f, st.st_mode, why);
     return (size_t)n == f->key_bytes && memcmp(f->found, f->key, (size_t)n) == 0
                ? SL_PROMPT_SAME
                : SL_PROMPT_OTHER;

@@ -47,9 +47,11 @@ enum sl_prompt_found {
     SL_PROMPT_FOREIGN, /* it is something else, not to be touched */
 };
 
-/* Looks at what the path holds for an item that begins a sequence. */
+/* Looks at what the path holds for an item that begins a sequence. *why: what
+ * a SL_PROMPT_FOREIGN is, or why that cannot be told. */
 enum sl_prompt_found sl_prompt_file_find(struct sl_prompt_file *f,
-                                         const struct sl_lm_item *item);
+                                         const struct sl_lm_item *item,
+                                         struct sl_error *why);
 /* Fills the item's empty sequence and its rows of logits from the file that
  * was found to be the same; *bytes is the file's length. After an error the
  * sequence is empty again. Errors: SL_ERR_CORRUPT naming the place,

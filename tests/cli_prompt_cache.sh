@@ -114,10 +114,32 @@ check a_damaged_file_is_a_warning_and_made_anew
 echo 'my notes' >"$cache"
 got=$(generate --top-k 1 -p "$text" --prompt-cache "$cache")
 [ "$got" = "$want" ] && [ "$(cat "$cache")" = 'my notes' ] &&
-    grep -q "$cache: no prompt cache.*left alone" "$work/err" &&
+    grep -q "$cache: no prompt cache but another kind of.*left alone" \
+        "$work/err" &&
     got=$(generate -q --top-k 1 -p "$text" --prompt-cache "$work") &&
-    [ "$got" = "$want" ]
+    [ "$got" = "$want" ] &&
+    grep -q "$work: no prompt cache but a folder; .*alone" "$work/err" &&
+    mkfifo "$work/pipe" &&
+    got=$(generate -q --top-k 1 -p "$text" --prompt-cache "$work/pipe") &&
+    [ "$got" = "$want" ] && [ -p "$work/pipe" ] &&
+    grep -q "$work/pipe: no prompt cache but a pipe; .*alone" "$work/err" &&
+    ln -s round "$work/round" &&
+    got=$(generate -q --top-k 1 -p "$text" --prompt-cache "$work/round") &&
+    [ "$got" = "$want" ] && [ -L "$work/round" ] &&
+    grep -q "$work/round: cannot be read: .*; it is left alone" "$work/err"
 check what_is_no_prompt_cache_is_left_alone
+
+# Text and notices share a terminal.
+if script -qec true /dev/null >/dev/null 2>&1; then
+    cp "$cache.f16" "$cache"
+    script -qec "'$sluice' generate -m '$model' --ram 64M --top-k 1 \
+        --out-seq-length 16 -p 'And God said' --prompt-cache '$cache'" \
+        /dev/null </dev/null | tr -d '\r' >"$work/terminal"
+    grep -q '^And God said$' "$work/terminal" &&
+        grep -q "^sluice: $cache: holds another prompt.*replaced$" \
+            "$work/terminal"
+    check a_notice_begins_a_line_of_its_own
+fi
 
 # No room: a limit on the length of files stands for a full disk.
 rm -f "$cache"
