@@ -5,6 +5,7 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-batch-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 tab=$(printf '\t')
 unset NO_COLOR
 # shellcheck source=tests/demo_model.sh

@@ -17,6 +17,7 @@ grep -q '^#define SL_SANITIZED' "$build/config.h" &&
 [ -x "$peak" ] || skip "built without cmocka"
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-budget-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 
 n=0
 # ok NAME COMMAND...: one case; it passes when the command does.

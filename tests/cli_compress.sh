@@ -18,14 +18,14 @@ convert()
 
 generate()
 {
-    "$sluice" generate "$@" --top-k 1 --out-seq-length 24 \
+    "$sluice" generate --device cpu "$@" --top-k 1 --out-seq-length 24 \
         -p 'In the beginning God created' 2>"$work/err"
 }
 
 logits()
 {
-    "$sluice" logits -q -m "$1" -i "$work/ids.json" -o "$2" "$3" "$4" \
-        2>"$work/err"
+    "$sluice" logits --device cpu -q -m "$1" -i "$work/ids.json" -o "$2" \
+        "$3" "$4" 2>"$work/err"
 }
 
 echo '{"context": [204, 205, 206], "answer": [207, 208],
@@ -71,15 +71,16 @@ fi
 # read_bytes FILE: what a pass reads of it.
 streamed()
 {
-    "$sluice" plan -m "$1" --ram least --json 2>"$work/err" |
+    "$sluice" plan --device cpu -m "$1" --ram least --json 2>"$work/err" |
         sed -n 's/.*"streamed_bytes": \([0-9]*\).*/\1/p'
 }
 a=$(streamed "$plain") b=$(streamed "$packed")
 [ "$b" -gt 0 ] && [ "$b" -lt $((a * 95 / 100)) ]
 check a_pass_reads_less
 
-"$sluice" bench -m "$packed" --ram least --prompt 4 --gen 1 --repeat 1 --json \
-    >"$work/out" 2>"$work/err" && grep -q '"phase": *"decode"' "$work/out"
+"$sluice" bench --device cpu -m "$packed" --ram least --prompt 4 --gen 1 \
+    --repeat 1 --json >"$work/out" 2>"$work/err" &&
+    grep -q '"phase": *"decode"' "$work/out"
 check bench_runs_it
 
 cp "$packed" "$work/once.gguf"

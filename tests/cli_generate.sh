@@ -6,6 +6,7 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-generate-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 nl='
 '
 unset NO_COLOR

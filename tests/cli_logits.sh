@@ -4,6 +4,7 @@
 source=${SLUICE_SOURCE:-.}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-logits-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 "$SLUICE" convert "$source/demo" --quiet --quant int8 -o "$work/m.gguf" ||
     exit 99
 cd "$work" || exit 99

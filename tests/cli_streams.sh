@@ -5,6 +5,7 @@ source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-streams-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 

@@ -49,15 +49,17 @@ static json_t *int_list(const int32_t *v, size_t n)
     return list;
 }
 
-/* (rows, vocab) f32 that `sluice logits` gives for dir/input.json. */
+/* (rows, vocab) f32 that `sluice logits` gives for dir/input.json; on the CPU
+ * unless the flags name a device. */
 static void logits(struct test_array *a, const char *flags)
 {
+    const char *device = strstr(flags, "--device") ? "" : "--device cpu";
     char path[1100];
     uint8_t *data;
     size_t n;
 
-    run("logits -q -m '%s/model.gguf' -i '%s/input.json' -o '%s/out.npy' %s",
-        dir, dir, dir, flags);
+    run("logits -q -m '%s/model.gguf' -i '%s/input.json' -o '%s/out.npy' %s %s",
+        dir, dir, dir, device, flags);
     snprintf(path, sizeof path, "%s/out.npy", dir);
     data = test_read_file(path, &n);
     test_npy_parse(data, n, a);
