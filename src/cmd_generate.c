@@ -263,6 +263,8 @@ static int run_all(struct sl_generate *g)
     code = run_mode(g);
     if (g->o->stats && g->started && sl_generate_print_stats(g, &err) != 0)
         sl_report(&err);
+    if (g->started && sl_generate_wants_summary(g))
+        sl_generate_print_summary(g);
     return code;
 }
 

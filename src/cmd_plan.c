@@ -12,7 +12,7 @@
 #include "src/gpu_show.h"
 #include "src/opts.h"
 #include "src/plan_machine.h"
-#include "src/survey.h"
+#include "src/rates_kept.h"
 
 struct options {
     struct sl_runtime_config run;
@@ -281,31 +281,6 @@ static void print_json(const struct report *r)
 /* --- command ---------------------------------------------------------------
  */
 
-/* Rates that `sluice probe` keeps for this machine, disk and arithmetic. */
-static bool find_rates(struct report *r, const struct sl_runtime *rt)
-{
-    struct sl_survey_query q = {
-        .path = r->o->run.model,
-        .threads = sl_pool_threads(sl_runtime_pool(rt)),
-        .isa = sl_runtime_isa(rt),
-    };
-    char *folder = sl_cache_folder();
-    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
-    json_t *survey = NULL;
-    struct sl_machine m;
-    bool found;
-
-    sl_machine_get(&m);
-    sl_runtime_arithmetic(rt, &q.fmt, &q.group_cols, &q.act);
-    if (file != NULL)
-        sl_survey_load(&survey, file, &m);
-    found = sl_survey_rates(&r->rates, &r->age_s, survey, &q);
-    json_decref(survey);
-    free(file);
-    free(folder);
-    return found;
-}
-
 static int predict(struct report *r, struct sl_runtime *rt,
                    struct sl_error *err)
 {
@@ -316,7 +291,7 @@ static int predict(struct report *r, struct sl_runtime *rt,
 
     /* With a GPU the plan was made from rates, which count. */
     if (o->measure || sl_runtime_device(rt, NULL) != NULL ||
-        !find_rates(r, rt)) {
+        !sl_rates_kept(&r->rates, &r->age_s, rt)) {
         r->age_s = 0;
         if (sl_runtime_floor(rt, (struct sl_plan_pass){1, 1, 0}, &r->decode,
                              &r->rates, err) != 0)

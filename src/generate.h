@@ -41,8 +41,11 @@ struct sl_generate {
     struct sl_rng rng;       /* of the next query */
     bool color;              /* standard output is a terminal that wants it */
     bool started;            /* the runtime is */
+    bool rates_kept;         /* the machine's were found: */
+    struct sl_rates rates;   /* by 'sluice probe' */
     atomic_bool line_open;   /* what is shown has begun a line, not ended */
     uint64_t first_token_ns; /* of the first query, from its beginning */
+    uint64_t n_generated;    /* tokens of all queries */
 };
 
 /* A query as a mode found it. */
@@ -161,8 +164,15 @@ int sl_show_flush(FILE *out, struct sl_error *err);
 void sl_generate_print_plan(const struct sl_generate *g);
 /* Errors: SL_ERR_IO when the machine's rates cannot be measured. */
 int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err);
+/* Somebody looks at standard error who has asked neither for statistics nor
+ * for quiet. */
+bool sl_generate_wants_summary(const struct sl_generate *g);
+/* One line for that: tokens, their speed, and its share of the floor where the
+ * machine's rates are known. Nothing where nothing was generated. */
+void sl_generate_print_summary(const struct sl_generate *g);
 /* What happened between two readings, for --json; NULL without memory. */
-json_t *sl_generate_stats_json(const struct sl_run_stats *before,
+json_t *sl_generate_stats_json(const struct sl_generate *g,
+                               const struct sl_run_stats *before,
                                const struct sl_run_stats *after);
 
 #endif

@@ -92,7 +92,7 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
     json_object_set_new(o, "device",
                         json_string(device != NULL ? device->name : "cpu"));
     json_object_set_new(o, "stats",
-                        sl_generate_stats_json(&w->before, &w->after));
+                        sl_generate_stats_json(g, &w->before, &w->after));
     if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
         rc = sl_fail_os(err, errno, "cannot write to standard output");
     json_decref(o);

@@ -9,6 +9,7 @@
 #include "src/generate.h"
 #include "src/lines.h"
 #include "src/opts.h"
+#include "src/rates_kept.h"
 
 enum {
     EXIT_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
@@ -30,6 +31,11 @@ static int leave(const struct sl_error *err)
 int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
                       struct sl_error *err)
 {
+    double age_s;
+
+    /* before the plan, which counts the memory that this takes */
+    if (g->o->json || sl_generate_wants_summary(g))
+        g->rates_kept = sl_rates_kept(&g->rates, &age_s, g->rt);
     if (sl_runtime_start(g->rt, load, err) != 0)
         return -1;
     g->started = true;
@@ -175,7 +181,8 @@ static int talk(struct sl_group *group, struct sl_lines *in, bool *interrupted,
         struct sl_query q = {.line = -1};
         int rc = ask(g, in, &q.text, &q.n_text, err);
 
-        if (rc == 0 && !g->o->json)
+        if ((rc == 0 || (rc < 0 && err->code == SL_ERR_INTERRUPTED)) &&
+            !g->o->json)
             putchar('\n'); /* the prompt's line is still open */
         if (rc <= 0 || strcmp(q.text, "stop") == 0)
             return rc;

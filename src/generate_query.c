@@ -134,6 +134,7 @@ static int text_ended(void *opaque, size_t i, struct sl_error *err)
 
     sl_runtime_stats(g->rt, &w->after);
     w->end_ns = sl_clock_ns();
+    g->n_generated += group->texts[i].result.n_generated;
     if (g->first_token_ns == 0)
         g->first_token_ns = group->texts[i].result.first_token_ns;
     return group->ended != NULL ? group->ended(group->opaque, err) : 0;

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <unistd.h>
+
 #include "src/base/bytes.h"
 #include "src/generate.h"
 #include "src/gpu_show.h"
@@ -49,11 +51,18 @@ void sl_generate_print_plan(const struct sl_generate *g)
 }
 
 /* A step of a text feeds one position for each of its beams. */
-static void print_speed(const struct sl_generate *g,
-                        const struct sl_run_stats *s)
+static double tokens_per_s(const struct sl_generate *g,
+                           const struct sl_run_stats *s)
 {
     const struct sl_fill_config *fill = &g->o->fill;
     uint32_t beams = fill->strategy == SL_STRATEGY_BEAM ? fill->n_beams : 1;
+
+    return (double)s->decode_positions / beams / seconds(s->decode_ns);
+}
+
+static void print_speed(const struct sl_generate *g,
+                        const struct sl_run_stats *s)
+{
     uint64_t passes = s->passes - s->prefill_passes;
     char size[SL_SIZE_TEXT];
 
@@ -76,7 +85,7 @@ static void print_speed(const struct sl_generate *g,
     if (passes > 0)
         fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
                 (unsigned long long)passes, seconds(s->decode_ns),
-                (double)s->decode_positions / beams / seconds(s->decode_ns));
+                tokens_per_s(g, s));
 }
 
 static void print_threads(struct sl_generate *g)
@@ -208,8 +217,62 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     return print_efficiency(g, &s, err);
 }
 
-json_t *sl_generate_stats_json(const struct sl_run_stats *before,
-                               const struct sl_run_stats *after)
+/* The floor of the passes between two readings, where the machine's rates are
+ * known without measuring them now. */
+static bool known_floor(struct sl_floor *floor, struct mean *m,
+                        const struct sl_generate *g,
+                        const struct sl_run_stats *before,
+                        const struct sl_run_stats *after)
+{
+    /* With a GPU the plan was made from rates, which count. */
+    const struct sl_rates *rates = sl_runtime_rates(g->rt);
+
+    if (rates->disk_bps <= 0 && g->rates_kept)
+        rates = &g->rates;
+    if (rates->disk_bps <= 0 || !mean_pass(m, before, after))
+        return false;
+    *floor = sl_runtime_floor_at(g->rt, rates, m->pass);
+    return true;
+}
+
+bool sl_generate_wants_summary(const struct sl_generate *g)
+{
+    return !g->o->run.quiet && !g->o->stats && isatty(STDERR_FILENO);
+}
+
+static void print_rate(double tokens_per_s)
+{
+    if (tokens_per_s >= 1)
+        fprintf(stderr, ", %.2f tokens/s", tokens_per_s);
+    else
+        fprintf(stderr, ", %.2f s a token", 1 / tokens_per_s);
+}
+
+void sl_generate_print_summary(const struct sl_generate *g)
+{
+    const struct sl_run_stats none = {0};
+    struct sl_run_stats s;
+    struct sl_floor floor;
+    struct mean m;
+
+    if (g->n_generated == 0)
+        return;
+    sl_runtime_stats(g->rt, &s);
+    fflush(stdout); /* what it is about comes first */
+    fprintf(stderr, "sluice: %llu token%s", (unsigned long long)g->n_generated,
+            g->n_generated == 1 ? "" : "s");
+    if (s.decode_positions > 0 && s.decode_ns > 0)
+        print_rate(tokens_per_s(g, &s));
+    else if (s.prefill_ns > 0)
+        fprintf(stderr, " in %.2f s", seconds(s.prefill_ns));
+    if (known_floor(&floor, &m, g, &none, &s))
+        fprintf(stderr, ", %.2f of the floor (%s)", floor.seconds / m.seconds,
+                sl_limit_name(floor.limit));
+    fputc('\n', stderr);
+}
+
+static json_t *counts_json(const struct sl_run_stats *before,
+                           const struct sl_run_stats *after)
 {
     const struct sl_stream_stats *a = &before->stream, *b = &after->stream;
 
@@ -226,4 +289,20 @@ json_t *sl_generate_stats_json(const struct sl_run_stats *before,
         "disk_wait_seconds", seconds(b->wait_ns - a->wait_ns), "bytes_copied",
         (json_int_t)(after->feed.bytes_up - before->feed.bytes_up),
         "peak_bytes", (json_int_t)after->peak_bytes);
+}
+
+json_t *sl_generate_stats_json(const struct sl_generate *g,
+                               const struct sl_run_stats *before,
+                               const struct sl_run_stats *after)
+{
+    json_t *stats = counts_json(before, after);
+    struct sl_floor floor;
+    struct mean m;
+
+    if (stats == NULL || !known_floor(&floor, &m, g, before, after))
+        return stats;
+    json_object_set_new(stats, "floor_seconds", json_real(floor.seconds));
+    json_object_set_new(stats, "efficiency",
+                        json_real(floor.seconds / m.seconds));
+    return stats;
 }

@@ -161,6 +161,33 @@ generate -q --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
     [ ! -s "$work/err" ]
 check quiet_is_quiet
 
+# on_terminal OPTION...: the last line on a terminal, where the text is not
+on_terminal()
+{
+    script -qec "'$sluice' generate -m '$model' --ram 64M --top-k 1 \
+        --out-seq-length 20 -p 'In the' $* >'$work/out'" /dev/null \
+        </dev/null 2>&1 | tr -d '\r' | tail -n 1
+}
+export XDG_CACHE_HOME="$work/cache"
+speed='sluice: [0-9]* tokens, [0-9.]* \(tokens/s\|s a token\)'
+if script -qec true /dev/null >/dev/null 2>&1; then
+    on_terminal | grep -qx "$speed" &&
+        generate --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
+        ! grep -q 'tokens/s' "$work/err" && [ -z "$(on_terminal -q)" ]
+    check a_run_on_a_terminal_ends_with_its_speed
+
+    generate -q --json --top-k 1 --out-seq-length 20 -p 'In the' >"$work/before"
+    "$sluice" probe "$model" >"$work/probed" 2>"$work/err" &&
+        on_terminal | grep -qx "$speed, [0-9.]* of the floor ([a-z]*)" &&
+        on_terminal --stats | grep -q '^floor .* efficiency [0-9.]*$' &&
+        generate -q --json --top-k 1 --out-seq-length 20 -p 'In the' \
+            >"$work/out" &&
+        grep -q '"floor_seconds":[0-9.e-]*,"efficiency":[0-9]' "$work/out" &&
+        ! grep -q '"floor_seconds"' "$work/before"
+    check and_with_the_share_of_the_floor_where_rates_are_known
+fi
+unset XDG_CACHE_HOME
+
 generate -q --json --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
     [ "$(wc -l <"$work/out")" = 1 ] &&
     grep -q '^{"prompt":"In the","text":"In the ' "$work/out" &&

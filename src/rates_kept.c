@@ -1,0 +1,32 @@
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "src/opts.h"
+#include "src/rates_kept.h"
+#include "src/survey.h"
+
+bool sl_rates_kept(struct sl_rates *rates, double *age_s,
+                   const struct sl_runtime *rt)
+{
+    struct sl_survey_query q = {
+        .path = sl_runtime_modelfile(rt)->path,
+        .threads = sl_pool_threads(sl_runtime_pool(rt)),
+        .isa = sl_runtime_isa(rt),
+    };
+    char *folder = sl_cache_folder();
+    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
+    json_t *survey = NULL;
+    struct sl_machine m;
+    bool found;
+
+    sl_machine_get(&m);
+    sl_runtime_arithmetic(rt, &q.fmt, &q.group_cols, &q.act);
+    if (file != NULL)
+        sl_survey_load(&survey, file, &m);
+    found = sl_survey_rates(rates, age_s, survey, &q);
+    json_decref(survey);
+    free(file);
+    free(folder);
+    return found;
+}
