@@ -364,7 +364,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-int main(void)
+/* An argument is a pattern of the cases to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_match_a_plain_implementation),
@@ -377,5 +378,7 @@ int main(void)
         cmocka_unit_test(a_failed_allocation_shrinks_the_plan),
     };
 
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
