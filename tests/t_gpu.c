@@ -213,28 +213,42 @@ static void count(const struct sl_plan *p, enum sl_phase phase,
         n[p->engine[phase][i]]++;
 }
 
+/* The cores read faster than PCIe copies, but multiply slowly. */
+static const struct sl_rates fast_cores = {
+    .disk_bps = 3e9,
+    .dram_bps = 40e9,
+    .ops_per_s = 20e9,
+    .pcie_bps = 2e9,
+    .pcie_latency_s = 1e-6,
+    .vram_bps = 500e9,
+    .gpu_ops_per_s = 40e12,
+};
+
 /* VRAM for some of the weights, RAM for the others: the CPU decodes these,
  * and a prompt goes through the GPU, which hands keys and values back. */
+static struct sl_runtime_config divided(const char *path)
+{
+    struct sl_runtime_config config = on_gpu(path);
+    uint64_t streamed;
+    struct sl_vram all = planned(&config, &streamed);
+
+    config.rates = &fast_cores;
+    config.engine = SL_ENGINE_RULE_AUTO;
+    config.vram_bytes = all.least + ((all.residents / 4) & ~4095ull);
+    config.activations = SL_ACTIVATIONS_F32;
+    config.kv_set = true;
+    return config;
+}
+
 static void cpu_and_gpu_share_the_stages(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     static const enum sl_kv_kind kinds[] = {SL_KV_F32, SL_KV_F16, SL_KV_INT8};
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = divided(rig_model(path, dir, s));
     double *want = rig_plain(path, s, N_IDS);
-    uint64_t streamed;
-    struct sl_vram all = planned(&config, &streamed);
-    struct sl_rates fast = rates;
 
-    /* The cores read faster than PCIe copies, but multiply slowly. */
-    fast.pcie_bps = 2e9;
-    fast.ops_per_s = 20e9;
-    config.rates = &fast;
-    config.engine = SL_ENGINE_RULE_AUTO;
-    config.vram_bytes = all.least + ((all.residents / 4) & ~4095ull);
-    config.activations = SL_ACTIVATIONS_F32;
-    config.kv_set = true;
     for (size_t i = 0; i < 3; i++) {
         struct sl_runtime *rt;
         size_t decode[SL_ENGINE_COUNT], prefill[SL_ENGINE_COUNT];
@@ -284,25 +298,60 @@ static void sequences_do_not_see_each_other(void **state)
 
 /* --- faults -------------------------------------------------------------- */
 
-/* Opens, starts, and makes two passes with call n of the runtime failing.
- * True if there was no such call. */
-static bool survives(const struct sl_runtime_config *config,
-                     const struct shape *s, uint64_t n)
+/* A context with its first answer, and a step. */
+static int two_passes(struct sl_runtime *rt, const struct shape *s,
+                      float *logits, struct sl_error *err)
 {
-    const struct sl_workload one_text = rig_one_text(N_IDS);
-    float *logits = malloc(4ull * N_IDS * s->vocab);
+    return rig_run_steps(rt, s, RIG_CONTEXT + 2, logits, err);
+}
+
+/* The same, then a step of the text and of its fork, which begins with a copy
+ * of the page that both were to write to. */
+static int step_of_a_fork(struct sl_runtime *rt, const struct shape *s,
+                          float *logits, struct sl_error *err)
+{
+    struct text t = text_of(s, 0), other = text_of(s, 1);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_lm_item items[2];
+    uint32_t seq, fork;
+
+    if (lm->ops->seq_create(lm, &seq, err) != 0)
+        return -1;
+    items[0] = rig_item(s, &t, seq, 0, RIG_CONTEXT + 1, 1);
+    if (lm->ops->forward(lm, items, 1, logits, err) != 0 ||
+        lm->ops->seq_fork(lm, &fork, seq, err) != 0)
+        return -1;
+    items[0] = rig_item(s, &t, seq, RIG_CONTEXT + 1, RIG_CONTEXT + 2, 1);
+    items[1] = rig_item(s, &other, fork, RIG_CONTEXT + 1, RIG_CONTEXT + 2, 1);
+    return lm->ops->forward(lm, items, 2, logits, err);
+}
+
+struct faulty_run {
+    struct sl_runtime_config config;
+    const struct shape *s;
+    int (*run)(struct sl_runtime *rt, const struct shape *s, float *logits,
+               struct sl_error *err);
+};
+
+/* Opens, starts, and makes passes with call n of the runtime failing. True if
+ * there was no such call. */
+static bool survives(const struct faulty_run *f, uint64_t n)
+{
+    struct sl_workload load = rig_one_text(N_IDS);
+    float *logits = malloc(4ull * N_IDS * f->s->vocab);
     struct sl_runtime *rt = NULL;
     struct sl_error err = {0};
     uint64_t calls;
     int rc;
 
+    load.n_sequences = 2;
     cudasim_reset();
     cudasim_fail(NULL, n, cudaErrorUnknown);
-    rc = sl_runtime_open(&rt, config, &err);
+    rc = sl_runtime_open(&rt, &f->config, &err);
     if (rc == 0)
-        rc = sl_runtime_start(rt, &one_text, &err);
+        rc = sl_runtime_start(rt, &load, &err);
     if (rc == 0)
-        rc = rig_run_steps(rt, s, N_IDS, logits, &err);
+        rc = f->run(rt, f->s, logits, &err);
     calls = cudasim_calls(NULL);
     sl_runtime_close(rt);
     cudasim_fail(NULL, 0, cudaSuccess);
@@ -322,10 +371,30 @@ static void any_call_of_the_device_may_fail(void **state)
     const struct shape *s = &shapes[7];
     char path[1100];
     struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    const struct faulty_run runs[] = {
+        {config, s, two_passes},
+        {config, s, step_of_a_fork},
+    };
+
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        uint64_t n = 1;
+
+        while (!survives(&runs[i], n))
+            n += n < 60 ? 1 : n < 120 ? 5 : 17;
+        assert_true(n > 100);
+    }
+}
+
+/* Nor where keys and values are handed back and x crosses to the CPU. */
+static void any_call_of_a_divided_pass_may_fail(void **state)
+{
+    char path[1100];
+    const struct faulty_run run = {divided(rig_model(path, dir, &large)),
+                                   &large, two_passes};
     uint64_t n = 1;
 
-    while (!survives(&config, s, n))
-        n += n < 60 ? 1 : n < 120 ? 5 : 17;
+    while (!survives(&run, n))
+        n += TEST_SANITIZED ? 97 : 17;
     assert_true(n > 100);
 }
 
@@ -375,6 +444,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(any_call_of_the_device_may_fail),
+        cmocka_unit_test(any_call_of_a_divided_pass_may_fail),
         cmocka_unit_test(a_failed_allocation_shrinks_the_plan),
     };
 
