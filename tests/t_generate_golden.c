@@ -58,21 +58,28 @@ static int open_fixture(void **state)
     return 0;
 }
 
-static void start(struct fixture *f, enum sl_kv_kind kind)
+static void start_with(struct fixture *f,
+                       const struct sl_runtime_config *config)
 {
     struct sl_workload load = {MAX_BEAMS,  MAX_TOKENS, 2,
                                MAX_TOKENS, MAX_BEAMS,  1};
+    struct sl_error err;
+
+    assert_ok(sl_runtime_open(&f->rt, config, &err), &err);
+    assert_ok(sl_runtime_start(f->rt, &load, &err), &err);
+    f->hp = &sl_runtime_modelfile(f->rt)->hp;
+}
+
+static void start(struct fixture *f, enum sl_kv_kind kind)
+{
     struct sl_runtime_config config = {
         .model = f->model,
         .threads = 2,
         .kv_set = kind != SL_KV_F16,
         .kv = kind,
     };
-    struct sl_error err;
 
-    assert_ok(sl_runtime_open(&f->rt, &config, &err), &err);
-    assert_ok(sl_runtime_start(f->rt, &load, &err), &err);
-    f->hp = &sl_runtime_modelfile(f->rt)->hp;
+    start_with(f, &config);
 }
 
 static void stop(struct fixture *f)
@@ -194,36 +201,39 @@ static uint32_t arg(json_t *c, const char *name)
     return (uint32_t)json_integer_value(json_object_get(args, name));
 }
 
+static void check_beam_case(struct fixture *f, json_t *c, double limit)
+{
+    json_t *blank = last_blank(c);
+    json_t *beams = json_object_get(blank, "beams");
+    json_t *scores = json_object_get(blank, "scores");
+    struct sl_fill_config config = {
+        .strategy = SL_STRATEGY_BEAM,
+        .n_beams = arg(c, "num_beams"),
+        .length_penalty = json_number_value(
+            json_object_get(json_object_get(c, "args"), "length_penalty")),
+        .no_repeat_ngram = arg(c, "no_repeat_ngram_size"),
+        .min_gen_length = arg(c, "min_gen_length"),
+        .deterministic = true,
+    };
+    struct sl_fill_result r = fill(f, blank, &config);
+
+    assert_int_equal(r.n_answers, json_array_size(beams));
+    for (size_t k = 0; k < r.n_answers; k++) {
+        double want = json_number_value(json_array_get(scores, k));
+
+        assert_blank(f, &r.answers[k], json_array_get(beams, k));
+        assert_true(fabs(r.answers[k].score - want) < limit);
+    }
+    sl_fill_result_fini(&r);
+}
+
 static void check_beams(struct fixture *f)
 {
     json_t *c;
     size_t i;
 
     json_array_foreach(json_object_get(f->golden, "beam_search"), i, c)
-    {
-        json_t *blank = last_blank(c);
-        json_t *beams = json_object_get(blank, "beams");
-        json_t *scores = json_object_get(blank, "scores");
-        struct sl_fill_config config = {
-            .strategy = SL_STRATEGY_BEAM,
-            .n_beams = arg(c, "num_beams"),
-            .length_penalty = json_number_value(
-                json_object_get(json_object_get(c, "args"), "length_penalty")),
-            .no_repeat_ngram = arg(c, "no_repeat_ngram_size"),
-            .min_gen_length = arg(c, "min_gen_length"),
-            .deterministic = true,
-        };
-        struct sl_fill_result r = fill(f, blank, &config);
-
-        assert_int_equal(r.n_answers, json_array_size(beams));
-        for (size_t k = 0; k < r.n_answers; k++) {
-            double want = json_number_value(json_array_get(scores, k));
-
-            assert_blank(f, &r.answers[k], json_array_get(beams, k));
-            assert_true(fabs(r.answers[k].score - want) < 1e-3);
-        }
-        sl_fill_result_fini(&r);
-    }
+        check_beam_case(f, c, 1e-3);
     assert_int_equal(i, 7);
 }
 
@@ -236,12 +246,100 @@ static void beams_and_their_scores_are_the_reference_s(void **state)
     }
 }
 
+#ifdef HAVE_CUDA
+static void start_on_gpu(struct fixture *f)
+{
+    /* All is computed by the GPU, so nothing need be measured. */
+    static const struct sl_rates rates = {
+        .disk_bps = 3e9,
+        .dram_bps = 40e9,
+        .ops_per_s = 1e12,
+        .pcie_bps = 20e9,
+        .pcie_latency_s = 1e-6,
+        .vram_bps = 500e9,
+        .gpu_ops_per_s = 40e12,
+    };
+    struct sl_runtime_config config = {
+        .model = f->model,
+        .threads = 2,
+        .device = SL_DEVICE_CUDA,
+        .device_ordinal = SL_DEVICE_BEST,
+        .engine = SL_ENGINE_RULE_GPU,
+        .rates = &rates,
+    };
+
+    start_with(f, &config);
+}
+
+/* Equal up to the first step that is nearly undecided. Returns whether there
+ * was none. */
+static bool same_while_decided(const struct fixture *f, json_t *blank,
+                               const struct sl_fill_answer *a)
+{
+    json_t *want = json_object_get(blank, "greedy_ids");
+    json_t *margins = json_object_get(blank, "step_margins");
+    const struct sl_fill_span *b = &a->blanks[0];
+
+    for (size_t i = 0; i < json_array_size(want); i++) {
+        if (json_number_value(json_array_get(margins, i)) < 5e-2)
+            return false;
+        if (i < b->end - b->begin)
+            assert_int_equal(a->ids.v[b->begin + i],
+                             json_integer_value(json_array_get(want, i)));
+    }
+    assert_blank(f, a, want);
+    return true;
+}
+
+/* FP16 inputs of products; so few steps that a simulated GPU takes seconds, and
+ * a sanitizer that follows each of its threads no minutes. */
+static void a_gpu_s_greedy_ids_are_the_reference_s(void **state)
+{
+    static const size_t cases[] = {13, 17, 7, 8, 24};
+    struct sl_fill_config config = {.sampler = {1, 1, 0}};
+    size_t n = TEST_SANITIZED ? 2 : sizeof cases / sizeof *cases, n_equal = 0;
+    struct fixture *f = *state;
+
+    start_on_gpu(f);
+    for (size_t i = 0; i < n; i++) {
+        json_t *c =
+            json_array_get(json_object_get(f->golden, "greedy"), cases[i]);
+        json_t *blank = last_blank(c);
+        struct sl_fill_result r = fill(f, blank, &config);
+
+        n_equal += same_while_decided(f, blank, &r.answers[0]);
+        sl_fill_result_fini(&r);
+    }
+    assert_true(n_equal >= n - 1);
+    stop(f);
+}
+
+static void a_gpu_s_beams_and_their_scores_are_near(void **state)
+{
+    struct fixture *f = *state;
+    json_t *cases = json_object_get(f->golden, "beam_search");
+
+    start_on_gpu(f);
+    check_beam_case(f, json_array_get(cases, 3), 5e-2);
+    stop(f);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_ids_are_the_reference_s),
         cmocka_unit_test(beams_and_their_scores_are_the_reference_s),
+#ifdef HAVE_CUDA
+        cmocka_unit_test(a_gpu_s_greedy_ids_are_the_reference_s),
+        cmocka_unit_test(a_gpu_s_beams_and_their_scores_are_near),
+#endif
     };
+    size_t n = sizeof tests / sizeof *tests;
 
-    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+#ifdef HAVE_CUDA
+    n -= test_has_gpu() ? 0 : 2;
+#endif
+    return _cmocka_run_group_tests("tests", tests, n, open_fixture,
+                                   close_fixture);
 }
