@@ -168,6 +168,7 @@ static int fill_streaming(struct sl_group *group, bool styled,
 {
     struct sl_shower shower = {0};
     struct sl_fill_sink sink = {sl_shower_ids, &shower};
+    bool open;
     int rc;
 
     if (sl_shower_init(&shower, stdout, group->g, &group->works[0].prompt,
@@ -181,11 +182,19 @@ static int fill_streaming(struct sl_group *group, bool styled,
     group->texts[0].sink = NULL;
     if (rc == 0 && !group->texts[0].failed)
         rc = sl_shower_end(&shower, err);
-    if (!(rc != 0 && err->os_errno == EPIPE))
-        putchar('\n');
+    open = atomic_load(&group->g->line_open);
     atomic_store(&group->g->line_open, false);
     sl_shower_fini(&shower);
-    return rc != 0 ? rc : sl_show_flush(stdout, err);
+    if (rc == 0 && !group->texts[0].failed) {
+        putchar('\n');
+        return sl_show_flush(stdout, err);
+    }
+    /* What went wrong is told on a line of its own. */
+    if (open && !(rc != 0 && err->os_errno == EPIPE)) {
+        putchar('\n');
+        fflush(stdout);
+    }
+    return rc;
 }
 
 /* --- after -----------------------------------------------------------------

@@ -278,4 +278,14 @@ done
 [ -z "$call" ] || { echo "# call $call: exit code $code"; false; }
 check any_call_may_fail
 
+# In the midst of a text: what there is of it ends its line before the error.
+set -- -m "$model" --ram 96M -q --device cuda --engine gpu --top-k 1 \
+    --out-seq-length 12 -p 'In the'
+CUDASIM_FAIL=cudaMemcpyAsync:30:719 timeout 60 "$sluice" generate "$@" \
+    >"$work/out" 2>&1
+[ $? = 1 ] && [ "$(wc -l <"$work/out")" = 2 ] &&
+    sed -n 1p "$work/out" | grep -q '^In the' &&
+    sed -n 2p "$work/out" | grep -q '^sluice: '
+check a_text_that_is_cut_ends_its_line_before_the_error
+
 echo "1..$n"
