@@ -162,6 +162,45 @@ static void the_budget_changes_no_bit(void **state)
     free(want);
 }
 
+/* How often a prompt and n_steps tokens behind it wait for the device. */
+static uint64_t waits_of(struct sl_runtime *rt, const struct shape *s,
+                         uint32_t n_steps, float *logits)
+{
+    uint64_t before = cudasim_calls("cudaEventSynchronize");
+    struct sl_error err;
+
+    assert_ok(rig_run_steps(rt, s, RIG_CONTEXT + 1 + n_steps, logits, &err),
+              &err);
+    return cudasim_calls("cudaEventSynchronize") - before;
+}
+
+/* With nothing streamed, for the logits and once they are there for the end
+ * of the queue; no stage is waited for. The one copy from memory that is not
+ * pinned is that of the vectors, before the first pass. */
+static void a_token_waits_for_the_device_at_its_end_alone(void **state)
+{
+    struct sl_workload load = rig_one_text(N_IDS);
+    const struct shape *s = &large;
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_runtime *rt;
+    uint64_t pageable;
+
+    load.n_sequences = 3;
+    rt = rig_start(&config, &load);
+    assert_int_equal(sl_runtime_plan_made(rt)->streamed_bytes, 0);
+    pageable = cudasim_pageable_copies();
+    assert_true(pageable <= 1);
+    waits_of(rt, s, 0, logits); /* brings the residents */
+    assert_int_equal(waits_of(rt, s, 0, logits), 2);
+    assert_int_equal(waits_of(rt, s, 3, logits), 2 * 4);
+    assert_int_equal(cudasim_pageable_copies(), pageable);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    free(logits);
+}
+
 static void a_budget_that_is_too_small_names_the_least(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
@@ -439,6 +478,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_match_a_plain_implementation),
         cmocka_unit_test(the_budget_changes_no_bit),
+        cmocka_unit_test(a_token_waits_for_the_device_at_its_end_alone),
         cmocka_unit_test(a_budget_that_is_too_small_names_the_least),
         cmocka_unit_test(no_more_than_the_budget_is_taken),
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
