@@ -5,12 +5,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/bench.h"
+#include "src/newfile.h"
 
 /* Two panels a phase: speed above, efficiency below, over one axis of RAM
  * budgets. A line for every prompt, batch and number of threads. Units are
@@ -351,14 +351,6 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
     fputs("</svg>\n", p->f);
 }
 
-/* A pipe or a device is written in place: a rename would replace it. */
-static bool in_place(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-}
-
 /* temp: path itself where it is written in place. */
 static int write_file(const char *temp, const char *path, struct plot *p,
                       const struct sl_bench_origin *origin,
@@ -391,7 +383,7 @@ int sl_bench_plot_check(const char *path, struct sl_error *err)
 
     if (copy == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
-    if (in_place(path))
+    if (sl_newfile_in_place(path))
         failed = access(path, W_OK);
     else
         failed = access(dirname(copy), W_OK | X_OK);
@@ -408,8 +400,8 @@ int sl_bench_plot(const char *path, const struct sl_bench_result *results,
     int rc = -1;
 
     p.r = sl_alloc_array(n, sizeof *p.r);
-    if (p.r == NULL ||
-        asprintf(&temp, "%s%s", path, in_place(path) ? "" : ".part") < 0) {
+    if (p.r == NULL || asprintf(&temp, "%s%s", path,
+                                sl_newfile_in_place(path) ? "" : ".part") < 0) {
         free(p.r);
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the plot");
     }

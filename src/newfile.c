@@ -25,6 +25,13 @@ static char *folder_of(const char *path)
     return dir;
 }
 
+bool sl_newfile_in_place(const char *name)
+{
+    struct stat st;
+
+    return stat(name, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 int sl_newfile_check_kind(const char *name, struct sl_error *err)
 {
     struct stat st;

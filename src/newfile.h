@@ -7,12 +7,15 @@
 #ifndef SL_NEWFILE_H
 #define SL_NEWFILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "src/base/error.h"
 
-/* That name is a file or nothing yet: a rename would replace a folder, a pipe
- * or a device instead of writing there. Errors: SL_ERR_USAGE. */
+/* There is something other than a file of that name, a folder, a pipe or a
+ * device: a rename would replace it instead of writing there. */
+bool sl_newfile_in_place(const char *name);
+/* That there is not. Errors: SL_ERR_USAGE. */
 int sl_newfile_check_kind(const char *name, struct sl_error *err);
 
 /* That the disk can still grant bytes to temp, which will be called name;

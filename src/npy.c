@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/newfile.h"
 #include "src/npy.h"
 
 #define HEADER_BYTES 128u
@@ -15,9 +15,7 @@
  * replace it. */
 static int name_temp(struct sl_npy *npy)
 {
-    struct stat st;
-
-    if (stat(npy->path, &st) == 0 && !S_ISREG(st.st_mode))
+    if (sl_newfile_in_place(npy->path))
         return 0;
     if (asprintf(&npy->temp, "%s.partial", npy->path) >= 0)
         return 0;
