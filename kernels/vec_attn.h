@@ -4,7 +4,8 @@
  * A score is summed W lanes at a time along d, an output along the keys in
  * their order: both the same whatever else is computed beside them. Queries
  * are taken ATTN_QUERIES at a time only to use a key or value more than once;
- * keys that not all of them see are added for each alone.
+ * keys that not all of them see are added for each alone. A single query reads
+ * its pages once, from memory: those ahead are asked for.
  */
 #ifndef SL_KERNELS_VEC_ATTN_H
 #define SL_KERNELS_VEC_ATTN_H
@@ -16,6 +17,8 @@
 #define KEYS   4 /* scored together: vf_sum4 */
 #define PIECES 8 /* vectors of an output kept in registers for one query, */
 #define SHARED 4 /* for each of several */
+#define AHEAD  2 /* pages: far enough for DRAM, near enough for the L1 cache */
+#define LINE   64
 
 /* Rows of keys or values: those of a page, or those that are in no page. */
 struct attn_rows {
@@ -24,15 +27,34 @@ struct attn_rows {
     const uint8_t *scales; /* of INT8 */
 };
 
+INLINE size_t attn_row_bytes(const struct sl_attend_args *a, const int kind)
+{
+    return a->d * (kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1);
+}
+
 INLINE struct attn_rows attn_page(const struct sl_attend_args *a,
                                   const void *page, const int kind)
 {
-    size_t value = kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1;
-    struct attn_rows rows = {.at = page, .stride = a->d * value};
+    struct attn_rows rows = {.at = page, .stride = attn_row_bytes(a, kind)};
 
     if (kind == SL_KV_INT8)
         rows.scales = rows.at + (size_t)a->page_len * a->d;
     return rows;
+}
+
+/* Asks for the page AHEAD of the one with position `from`. Pages are short and
+ * lie far apart, so that the CPU does not find them by itself. */
+INLINE void attn_fetch(const struct sl_attend_args *a, const void *const *pages,
+                       uint32_t from, const int kind)
+{
+    uint32_t page = from / a->page_len + AHEAD;
+    const uint8_t *at;
+
+    if (page * a->page_len >= a->n_paged)
+        return;
+    at = pages[page];
+    for (size_t i = 0; i < a->page_len * attn_row_bytes(a, kind); i += LINE)
+        __builtin_prefetch(at + i);
 }
 
 INLINE struct attn_rows attn_new(const struct sl_attend_args *a,
@@ -182,6 +204,8 @@ INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
 
         n = a->page_len - in < paged - from ? a->page_len - in : paged - from;
         rows = attn_page(a, a->k_pages[from / a->page_len], kind);
+        if (n_q == 1)
+            attn_fetch(a, a->k_pages, from, kind);
         attn_score_rows(t, q, scores + from, &rows, in, n, n_q, kind);
     }
     if (from == to)
@@ -259,6 +283,8 @@ INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
 
         run = a->page_len - in < paged - from ? a->page_len - in : paged - from;
         rows = attn_page(a, a->v_pages[from / a->page_len], kind);
+        if (n_q == 1 && c == 0)
+            attn_fetch(a, a->v_pages, from, kind);
         attn_add_rows(acc, t, scores + from, &rows, in, run, n_q, c, n, rest,
                       kind);
     }
@@ -357,5 +383,7 @@ static void ISA(attend)(const struct sl_attend_args *args)
 #undef KEYS
 #undef PIECES
 #undef SHARED
+#undef AHEAD
+#undef LINE
 
 #endif
