@@ -250,11 +250,15 @@ static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
 
-    if (g->has_logits && fetch_logits(g, err) != 0)
-        return -1;
-    /* Tables and x may be written again only when the queue is done. */
-    if (sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err) != 0 ||
-        sl_gpu_back_drain(g, err) != 0)
+    int rc;
+
+    /* Tables and x may be written again only when the queue is done, as it is
+     * once logits are there. */
+    if (g->has_logits && g->pass->n_rows > 0)
+        rc = fetch_logits(g, err);
+    else
+        rc = sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
+    if (rc != 0 || sl_gpu_back_drain(g, err) != 0)
         return -1;
     return g->marks != NULL ? trace_pass(g, err) : 0;
 }
