@@ -65,7 +65,8 @@ static int read_strided(const struct sl_ckpt_tensor *t, uint8_t *out,
 {
     uint32_t size = sl_dtype_bytes(t->dtype);
     uint64_t piece = SPAN_BYTES / size, step;
-    uint8_t *span = sl_alloc_array(SPAN_BYTES, 1);
+    uint64_t all = ((a.n - 1) * a.from + (b.n - 1) * b.from + 1) * size;
+    uint8_t *span = sl_alloc_array(all < SPAN_BYTES ? all : SPAN_BYTES, 1);
     int rc = 0;
 
     if (span == NULL)
