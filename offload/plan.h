@@ -40,7 +40,7 @@ enum sl_engine {
 
 enum sl_phase {
     SL_PHASE_DECODE,
-    SL_PHASE_PREFILL, /* passes of at least plan->prefill_from positions */
+    SL_PHASE_PREFILL, /* prompts of at least plan->prefill_from positions */
     SL_PHASE_COUNT,
 };
 

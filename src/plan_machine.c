@@ -149,8 +149,7 @@ static void print_plan(const struct answer *a)
         printf("A decode leaves %s of it to the CPU.\n",
                sl_size_format(cpu, left));
     if (p->gpu && p->prefill_from > 1)
-        printf("Passes of %u positions and more take the engines of "
-               "prefill.\n",
+        printf("Prompts of %u tokens and more take the engines of prefill.\n",
                p->prefill_from);
 }
 
