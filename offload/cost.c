@@ -40,7 +40,10 @@ double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
 static double cpu_kv_seconds(const struct sl_rates *r,
                              const struct sl_demand *d, double dram_bps)
 {
-    return most(over(d->cpu_kv_ops, r->ops_per_s),
+    double ops_per_s =
+        r->attention_ops_per_s > 0 ? r->attention_ops_per_s : r->ops_per_s;
+
+    return most(over(d->cpu_kv_ops, ops_per_s),
                 over(d->cpu_kv_bytes, dram_bps));
 }
 

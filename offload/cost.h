@@ -21,6 +21,7 @@ struct sl_rates {
     double disk_bps;  /* direct reads of this file, bytes/s */
     double dram_bps;  /* all that memory gives, to whom ever, bytes/s */
     double ops_per_s; /* of the CPU; multiply-adds count as two */
+    double attention_ops_per_s; /* likewise, in FP32; 0: ops_per_s */
 
     /* pcie_bps > 0: there is a GPU. */
     double pcie_bps;       /* pinned memory to VRAM, bytes/s */

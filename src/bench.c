@@ -24,7 +24,14 @@ struct sl_bench {
 };
 
 /* What a turn finds: the machine's rates, then for each phase ... */
-enum { DISK_BPS, DRAM_BPS, OPS_PER_S, N_RATES, FIRST_PHASE = N_RATES };
+enum {
+    DISK_BPS,
+    DRAM_BPS,
+    OPS_PER_S,
+    ATTENTION_OPS_PER_S,
+    N_RATES,
+    FIRST_PHASE = N_RATES
+};
 enum { SECONDS, DISK_BYTES, WAIT_S, EFFICIENCY, A_PHASE }; /* of a pass */
 enum { N_FIGURES = FIRST_PHASE + SL_BENCH_PHASES * A_PHASE };
 
@@ -161,14 +168,17 @@ static int measure_rates(struct state *s, double rate[N_RATES],
         .time_ns = DRAM_TIME_NS,
     };
     struct sl_dram_rate memory;
+    struct sl_rates arithmetic;
 
     settle(s);
     if (sl_probe_disk(&rate[DISK_BPS], &disk, err) != 0 ||
         sl_probe_dram(&memory, &dram, err) != 0 ||
-        sl_runtime_measure_ops(s->rt, &rate[OPS_PER_S], COMPUTE_TIME_NS, err) !=
-            0)
+        sl_runtime_measure_arithmetic(s->rt, &arithmetic, COMPUTE_TIME_NS,
+                                      err) != 0)
         return -1;
     rate[DRAM_BPS] = memory.bps;
+    rate[OPS_PER_S] = arithmetic.ops_per_s;
+    rate[ATTENTION_OPS_PER_S] = arithmetic.attention_ops_per_s;
     s->in_cache = !memory.beyond_cache;
     return 0;
 }
@@ -249,6 +259,8 @@ static void judge(const struct state *s, struct turn *t,
     rates.disk_bps = (before[DISK_BPS] + after[DISK_BPS]) / 2;
     rates.dram_bps = (before[DRAM_BPS] + after[DRAM_BPS]) / 2;
     rates.ops_per_s = (before[OPS_PER_S] + after[OPS_PER_S]) / 2;
+    rates.attention_ops_per_s =
+        (before[ATTENTION_OPS_PER_S] + after[ATTENTION_OPS_PER_S]) / 2;
     f[EFFICIENCY] =
         sl_runtime_floor_at(s->rt, &rates, pass_of(s, phase)).seconds /
         f[SECONDS];
@@ -358,6 +370,7 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     r->rates.disk_bps = spread_of(s, v, DISK_BPS).median;
     r->rates.dram_bps = spread_of(s, v, DRAM_BPS).median;
     r->rates.ops_per_s = spread_of(s, v, OPS_PER_S).median;
+    r->rates.attention_ops_per_s = spread_of(s, v, ATTENTION_OPS_PER_S).median;
     r->dram_in_cache = s->in_cache;
     for (int p = 0; p < SL_BENCH_PHASES; p++)
         sum_up_phase(r, s, (enum sl_bench_phase)p, v);

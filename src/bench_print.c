@@ -78,12 +78,14 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
         print_phase(f, r, (enum sl_bench_phase)p);
     fprintf(f,
             "        %s stay, %s stream; disk %.2f GB/s, memory %.1f "
-            "GB/s%s, %.0f GOP/s; first token after %.2f s (floor %.2f s)\n",
+            "GB/s%s, products %.0f GOP/s, attention %.0f; first token after "
+            "%.2f s (floor %.2f s)\n",
             sl_size_format(resident, r->resident_bytes),
             sl_size_format(streamed, r->streamed_bytes),
             r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
             r->dram_in_cache ? " (in cache)" : "", r->rates.ops_per_s * 1e-9,
-            r->first_token_s, r->first_token_floor_s);
+            r->rates.attention_ops_per_s * 1e-9, r->first_token_s,
+            r->first_token_floor_s);
     print_device(f, r);
 }
 
@@ -148,7 +150,7 @@ static json_t *figures_json(const struct sl_bench_result *r,
 
     return json_pack(
         "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, "
-        "s:f, s:f, s:b, s:f}",
+        "s:f, s:f, s:b, s:f, s:f}",
         "tokens_per_s", per_second(p->positions, s), "tokens_per_s_least",
         per_second(p->positions, p->seconds.most), "tokens_per_s_most",
         per_second(p->positions, p->seconds.least), "disk_bytes_per_pass",
@@ -161,7 +163,8 @@ static json_t *figures_json(const struct sl_bench_result *r,
         "measured_disk_bytes_per_s", r->rates.disk_bps,
         "measured_dram_bytes_per_s", r->rates.dram_bps,
         "measured_dram_in_cache", r->dram_in_cache, "measured_operations_per_s",
-        r->rates.ops_per_s);
+        r->rates.ops_per_s, "measured_attention_operations_per_s",
+        r->rates.attention_ops_per_s);
 }
 
 static json_t *origin_json(const struct sl_bench_origin *o)

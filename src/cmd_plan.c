@@ -200,8 +200,10 @@ static void print_text(const struct report *r)
            sl_size_format(disk, (uint64_t)r->rates.disk_bps), when);
     printf("  %-28s %10s/s%s\n", "memory, all threads",
            sl_size_format(dram, (uint64_t)r->rates.dram_bps), when);
-    printf("  %-28s %8.1f GOP/s%s\n", "matrix products, cached",
+    printf("  %-28s %8.1f GOP/s%s\n", "matrix products",
            r->rates.ops_per_s * 1e-9, when);
+    printf("  %-28s %8.1f GOP/s%s\n", "attention, cached",
+           r->rates.attention_ops_per_s * 1e-9, when);
     if (sl_runtime_device(r->rt, NULL) != NULL)
         print_gpu_rates(&r->rates, when);
     puts("\nPredicted (the physical limit of this plan)");
@@ -255,7 +257,7 @@ static void print_json(const struct report *r)
         json_array_append_new(homes,
                               json_string(sl_home_name(r->plan->home[i])));
     root = json_pack(
-        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf} so so so so}",
+        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so so}",
         "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
         "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
         (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
@@ -263,10 +265,10 @@ static void print_json(const struct report *r)
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
-        "operations_per_s", r->rates.ops_per_s, "pcie_bytes_per_s",
-        r->rates.pcie_bps, "vram_bytes_per_s", r->rates.vram_bps,
-        "gpu_operations_per_s", r->rates.gpu_ops_per_s, "age_seconds", r->age_s,
-        "prefill",
+        "operations_per_s", r->rates.ops_per_s, "attention_operations_per_s",
+        r->rates.attention_ops_per_s, "pcie_bytes_per_s", r->rates.pcie_bps,
+        "vram_bytes_per_s", r->rates.vram_bps, "gpu_operations_per_s",
+        r->rates.gpu_ops_per_s, "age_seconds", r->age_s, "prefill",
         floor_json(&r->prefill, r->prefill_s,
                    r->o->batch * r->o->prompt_length),
         "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "homes",

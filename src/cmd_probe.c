@@ -92,7 +92,7 @@ static void print_operations(const json_t *survey)
 {
     const json_t *list = json_object_get(survey, "operations");
 
-    puts("\nMatrix products of data in caches");
+    puts("\nMatrix products, 256 positions");
     printf("  %-7s %5s %-11s %-7s %7s %10s\n", "format", "group", "activations",
            "isa", "threads", "GOP/s");
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -105,6 +105,20 @@ static void print_operations(const json_t *survey)
             group[0] = '\0';
         printf("  %-7s %5s %-11s %-7s %7.0f %10.1f\n", text(v, "format"), group,
                text(v, "activations"), text(v, "isa"), number(v, "threads"),
+               number(v, "operations_per_s") * 1e-9);
+    }
+}
+
+static void print_attention(const json_t *survey)
+{
+    const json_t *list = json_object_get(survey, "attention");
+
+    puts("\nAttention over keys and values in caches");
+    printf("  %-7s %7s %10s\n", "isa", "threads", "GOP/s");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+
+        printf("  %-7s %7.0f %10.1f\n", text(v, "isa"), number(v, "threads"),
                number(v, "operations_per_s") * 1e-9);
     }
 }
@@ -225,6 +239,7 @@ static void print_table(const json_t *survey, const struct sl_machine *m,
            m->kernel);
     print_dram(survey);
     print_operations(survey);
+    print_attention(survey);
     print_disk(sl_survey_find_disk(survey, path));
     print_gpus(survey);
     print_settings(survey, m, path);

@@ -63,14 +63,29 @@ struct sl_probe_ops_config {
     enum sl_fmt fmt;
     uint32_t group_cols; /* packed formats; 0: a scale a row */
     enum sl_act act;
-    uint64_t most_bytes; /* to work in; 0: no bound */
+    uint64_t most_bytes; /* to work in, as far as that can be; 0: 64 MiB */
     uint64_t time_ns;    /* 0: 100 ms */
 };
 
-/* Operations/s of matrix products over data that stays in caches, a
- * multiply-add being two. Errors: SL_ERR_NOMEM. */
+/* Operations/s of matrix products, a multiply-add being two: as wide and for
+ * as many positions as those that a long prompt is made of, over weights that
+ * stay in caches; with little memory narrower ones. Errors: SL_ERR_NOMEM. */
 int sl_probe_ops(double *ops_per_s, const struct sl_probe_ops_config *config,
                  struct sl_error *err);
+
+struct sl_probe_attend_config {
+    const struct sl_kernels *kernels;
+    struct sl_pool *pool;
+    uint64_t most_bytes; /* to work in, as far as that can be; 0: no bound */
+    uint64_t time_ns;    /* 0: 100 ms */
+};
+
+/* Operations/s of attention in FP32: many queries of a head of 128 values for
+ * each thread, over keys and values that stay in its cache. Query by key and
+ * weight by value count as four a value. Errors: SL_ERR_NOMEM. */
+int sl_probe_attend(double *ops_per_s,
+                    const struct sl_probe_attend_config *config,
+                    struct sl_error *err);
 
 struct sl_device_rates { /* bytes/s */
     double up_bps;       /* from this machine's memory */

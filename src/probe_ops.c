@@ -8,16 +8,22 @@
 #include "src/probe.h"
 
 #define OPS_TIME_NS 100000000u
-/* A thread's part of the weights, the inputs and the outputs stay in its own
- * cache together; one product takes long enough for a fork and a join to
- * vanish beside it. */
-#define COLS      1024u
-#define POSITIONS 128u
-#define ROWS      512u /* a thread's, at most */
+#define MOST_BYTES  (64u << 20)
+#define ROWS        1024u /* a thread's, at most */
+#define FIRST       2u    /* blocks a thread, to see how fast it goes */
+#define TURNS       4u    /* in the time there is, at least */
+
+/* As wide as a model's matrices are, and as many positions of it as a core's
+ * own cache holds at a time: what the products of a long prompt are made of.
+ * With little memory, less. */
+static const struct shape {
+    uint32_t cols, positions;
+} shapes[] = {{4096, 256}, {1024, 128}};
 
 struct ops {
     const struct sl_probe_ops_config *config;
     struct sl_matrix m;
+    uint32_t n;              /* positions */
     struct sl_region region; /* all that follows, one after another */
     uint8_t *w;
     uint16_t *scale;
@@ -38,17 +44,18 @@ static void *take(const struct ops *o, size_t *at, size_t bytes)
 /* Hands the region out; only counts while there is none. */
 static size_t carve(struct ops *o)
 {
-    size_t groups = (size_t)POSITIONS * (COLS / SL_Q8_GROUP), at = 0;
-    size_t values = (size_t)POSITIONS * COLS;
+    uint32_t cols = o->m.cols;
+    size_t groups = (size_t)o->n * (cols / SL_Q8_GROUP), at = 0;
+    size_t values = (size_t)o->n * cols;
     bool int8 = o->config->act == SL_ACT_INT8;
     bool bf16 = o->config->act == SL_ACT_BF16;
 
     o->w = take(o, &at, sl_matrix_bytes(&o->m));
     o->scale = take(o, &at, sl_matrix_scale_bytes(&o->m));
-    o->y = take(o, &at, (size_t)POSITIONS * o->m.rows * sizeof *o->y);
+    o->y = take(o, &at, (size_t)o->n * o->m.rows * sizeof *o->y);
     o->x = take(o, &at, int8 ? 0 : values * sizeof *o->x);
     o->bf16 = take(o, &at, bf16 ? values * o->config->kernels->bf16_bytes : 0);
-    o->q = take(o, &at, int8 ? POSITIONS * sl_q8_stride(COLS) : 0);
+    o->q = take(o, &at, int8 ? o->n * sl_q8_stride(cols) : 0);
     o->q_scale = take(o, &at, int8 ? groups * sizeof *o->q_scale : 0);
     o->q_sum = take(o, &at, int8 ? groups * sizeof *o->q_sum : 0);
     return at;
@@ -57,8 +64,10 @@ static size_t carve(struct ops *o)
 /* Numbers of every format that are small, normal, and of both signs. */
 static void fill(struct ops *o)
 {
-    size_t values = (size_t)POSITIONS * COLS;
+    uint32_t cols = o->m.cols;
+    size_t values = (size_t)o->n * cols;
 
+    memset(o->y, 0, (size_t)o->n * o->m.rows * sizeof *o->y);
     memset(o->w, 0x2c, sl_matrix_bytes(&o->m));
     memset(o->scale, 0x2c, sl_matrix_scale_bytes(&o->m));
     if (o->config->act != SL_ACT_INT8) {
@@ -68,11 +77,11 @@ static void fill(struct ops *o)
             o->config->kernels->round_bf16(o->bf16, o->x, (uint32_t)values);
         return;
     }
-    for (size_t p = 0; p < POSITIONS; p++) {
-        int8_t *q = o->q + p * sl_q8_stride(COLS);
+    for (size_t p = 0; p < o->n; p++) {
+        int8_t *q = o->q + p * sl_q8_stride(cols);
 
-        for (size_t i = 0; i < COLS; i++) {
-            size_t g = i / SL_Q8_GROUP * POSITIONS + p;
+        for (size_t i = 0; i < cols; i++) {
+            size_t g = i / SL_Q8_GROUP * o->n + p;
 
             q[i] = (int8_t)((i + p) % 253 - 126);
             o->q_scale[g] = 1;
@@ -81,8 +90,15 @@ static void fill(struct ops *o)
     }
 }
 
-/* The best of the products: a floor is what the machine can do. */
-static double measure(struct ops *o)
+static void product(const struct ops *o, const struct sl_matmul *mm,
+                    const struct sl_acts *acts)
+{
+    sl_matmul_run(o->config->kernels, o->config->pool, o->y, o->m.rows, mm,
+                  acts, o->config->act);
+}
+
+/* A product of few rows, then of as many as the time allows. */
+static double measure(const struct ops *o)
 {
     const struct sl_probe_ops_config *c = o->config;
     struct sl_matmul mm = {
@@ -92,48 +108,69 @@ static double measure(struct ops *o)
         .scale = {sl_fmt_packed(o->m.fmt) ? o->scale : NULL},
     };
     struct sl_acts acts = {
-        .n = POSITIONS,
-        .cols = COLS,
+        .n = o->n,
+        .cols = o->m.cols,
         .x = o->x,
-        .x_stride = COLS,
+        .x_stride = o->m.cols,
         .q = o->q,
-        .q_stride = sl_q8_stride(COLS),
+        .q_stride = sl_q8_stride(o->m.cols),
         .q_scale = o->q_scale,
         .q_sum = o->q_sum,
-        .group_stride = POSITIONS,
+        .group_stride = o->n,
         .bf16 = o->bf16,
-        .bf16_stride = (size_t)COLS * c->kernels->bf16_bytes,
+        .bf16_stride = (size_t)o->m.cols * c->kernels->bf16_bytes,
     };
-    uint64_t time_ns = c->time_ns ? c->time_ns : OPS_TIME_NS;
-    uint64_t begin = sl_clock_ns(), now = begin, best = UINT64_MAX;
+    uint64_t time_ns = c->time_ns > 0 ? c->time_ns : OPS_TIME_NS;
+    uint64_t begin = sl_clock_ns(), ns, turns = 0;
+    uint32_t all = mm.n_blocks;
+    double fit;
 
+    if (FIRST * sl_pool_threads(c->pool) < all)
+        mm.n_blocks = FIRST * sl_pool_threads(c->pool);
+    product(o, &mm, &acts);
+    ns = sl_clock_ns() - begin;
+    fit = mm.n_blocks * (double)time_ns / TURNS / (double)(ns + 1);
+    if (fit > mm.n_blocks)
+        mm.n_blocks = fit < all ? (uint32_t)fit : all;
+    begin = sl_clock_ns();
     do {
-        uint64_t before = now;
+        product(o, &mm, &acts);
+        turns++;
+        ns = sl_clock_ns() - begin;
+    } while (ns < time_ns);
+    return 2.0 * mm.n_blocks * SL_BLOCK_ROWS * o->m.cols * o->n *
+           (double)turns * 1e9 / (double)(ns > 0 ? ns : 1);
+}
 
-        sl_matmul_run(c->kernels, c->pool, o->y, o->m.rows, &mm, &acts, c->act);
-        now = sl_clock_ns();
-        if (now - before < best)
-            best = now - before;
-    } while (now - begin < time_ns);
-    return 2.0 * o->m.rows * COLS * POSITIONS * 1e9 / (double)(best ? best : 1);
+/* The first shape that fits, with no fewer rows than that takes; else the
+ * least. */
+static void choose(struct ops *o)
+{
+    const struct sl_probe_ops_config *c = o->config;
+    uint64_t most = c->most_bytes > 0 ? c->most_bytes : MOST_BYTES;
+    unsigned threads = sl_pool_threads(c->pool);
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        uint32_t cols = shapes[i].cols, group = cols;
+
+        if (sl_fmt_packed(c->fmt) && c->group_cols > 0 && c->group_cols < cols)
+            group = c->group_cols;
+        o->n = shapes[i].positions;
+        for (uint32_t rows = ROWS; rows >= SL_BLOCK_ROWS; rows /= 2) {
+            o->m = (struct sl_matrix){c->fmt, rows * threads, cols, 1,
+                                      sl_fmt_packed(c->fmt) ? group : 0};
+            if (carve(o) <= most)
+                return;
+        }
+    }
 }
 
 int sl_probe_ops(double *ops_per_s, const struct sl_probe_ops_config *config,
                  struct sl_error *err)
 {
     struct ops o = {.config = config};
-    uint32_t rows = ROWS;
 
-    o.m = (struct sl_matrix){config->fmt, 0, COLS, 1, 0};
-    if (sl_fmt_packed(config->fmt))
-        o.m.group_cols = config->group_cols > 0 && config->group_cols < COLS
-                             ? config->group_cols
-                             : COLS;
-    do {
-        o.m.rows = rows * sl_pool_threads(config->pool);
-        rows /= 2;
-    } while (config->most_bytes > 0 && carve(&o) > config->most_bytes &&
-             rows >= SL_BLOCK_ROWS);
+    choose(&o);
     if (sl_region_init(&o.region, carve(&o), "measuring arithmetic", err) != 0)
         return -1;
     carve(&o);

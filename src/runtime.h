@@ -195,11 +195,11 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
 double sl_runtime_expected_at(const struct sl_runtime *rt,
                               const struct sl_rates *rates,
                               struct sl_plan_pass pass);
-/* The arithmetic rate of this file's formats, kernels and threads, between
- * passes; time_ns 0: 100 ms. Takes a few MiB meanwhile. Errors: SL_ERR_NOMEM.
- */
-int sl_runtime_measure_ops(struct sl_runtime *rt, double *ops_per_s,
-                           uint64_t time_ns, struct sl_error *err);
+/* Sets the rates of arithmetic, for this file's formats, kernels and threads,
+ * between passes; time_ns: of each, 0: 100 ms. Takes up to 64 MiB meanwhile.
+ * Errors: SL_ERR_NOMEM. */
+int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
+                                  uint64_t time_ns, struct sl_error *err);
 
 /* Asks the run to stop at the next stage: safe in a signal handler. The pass
  * in progress ends with SL_ERR_INTERRUPTED. */

@@ -68,25 +68,34 @@ void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
     *act = sl_matmul_takes(&rt->kernels, m, rt->act) ? rt->act : SL_ACT_F32;
 }
 
-static int measure_ops(const struct sl_runtime *rt, double *ops_per_s,
-                       uint64_t time_ns, uint64_t most_bytes,
-                       struct sl_error *err)
+static int measure_arithmetic(const struct sl_runtime *rt,
+                              struct sl_rates *rates, uint64_t time_ns,
+                              uint64_t most_bytes, struct sl_error *err)
 {
-    struct sl_probe_ops_config config = {
+    struct sl_probe_ops_config products = {
+        .kernels = &rt->kernels,
+        .pool = rt->pool,
+        .most_bytes = most_bytes,
+        .time_ns = time_ns,
+    };
+    struct sl_probe_attend_config attention = {
         .kernels = &rt->kernels,
         .pool = rt->pool,
         .most_bytes = most_bytes,
         .time_ns = time_ns,
     };
 
-    sl_runtime_arithmetic(rt, &config.fmt, &config.group_cols, &config.act);
-    return sl_probe_ops(ops_per_s, &config, err);
+    sl_runtime_arithmetic(rt, &products.fmt, &products.group_cols,
+                          &products.act);
+    if (sl_probe_ops(&rates->ops_per_s, &products, err) != 0)
+        return -1;
+    return sl_probe_attend(&rates->attention_ops_per_s, &attention, err);
 }
 
-int sl_runtime_measure_ops(struct sl_runtime *rt, double *ops_per_s,
-                           uint64_t time_ns, struct sl_error *err)
+int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
+                                  uint64_t time_ns, struct sl_error *err)
 {
-    return measure_ops(rt, ops_per_s, time_ns, 0, err);
+    return measure_arithmetic(rt, rates, time_ns, 0, err);
 }
 
 int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
@@ -110,7 +119,7 @@ int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
         return -1;
     rt->rates.dram_bps = rate.bps;
     rt->dram_in_cache = !rate.beyond_cache;
-    if (measure_ops(rt, &rt->rates.ops_per_s, 0, dram.most_bytes, err) != 0)
+    if (measure_arithmetic(rt, &rt->rates, 0, dram.most_bytes, err) != 0)
         return -1;
     rt->rates_known = true;
     return 0;

@@ -7,10 +7,11 @@
  * one file of the user's cache, and counts while the machine is the same, has
  * not been booted since, and a week has not gone by.
  *
- *   {"version": 2, "machine": {...}, "measured": unix seconds,
+ *   {"version": 3, "machine": {...}, "measured": unix seconds,
  *    "dram": [{"threads", "bytes_per_s"}],
  *    "operations": [{"format", "group", "activations", "isa", "threads",
  *                    "operations_per_s"}],
+ *    "attention": [{"isa", "threads", "operations_per_s"}],
  *    "memory": {...}, "io_uring": {...},
  *    "gpu": {"why_none": null or text,
  *            "devices": [{"device", "name", "vram_bytes",
@@ -33,7 +34,7 @@
 #include "src/machine.h"
 
 /* A survey of another one does not count. */
-#define SL_SURVEY_VERSION   2
+#define SL_SURVEY_VERSION   3
 #define SL_SURVEY_MAX_AGE_S (7 * 24 * 3600)
 
 /* The file in a cache folder ($XDG_CACHE_HOME, or ~/.cache): moved to the

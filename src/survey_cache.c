@@ -135,6 +135,20 @@ static double ops_rate(const json_t *survey, const struct sl_survey_query *q)
     return 0;
 }
 
+static double attention_rate(const json_t *survey,
+                             const struct sl_survey_query *q)
+{
+    const json_t *list = json_object_get(survey, "attention");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+
+        if (number_is(v, "threads", q->threads) && text_is(v, "isa", q->isa))
+            return json_number_value(json_object_get(v, "operations_per_s"));
+    }
+    return 0;
+}
+
 bool sl_survey_rates(struct sl_rates *rates, double *age_s,
                      const json_t *survey, const struct sl_survey_query *q)
 {
@@ -147,5 +161,7 @@ bool sl_survey_rates(struct sl_rates *rates, double *age_s,
     rates->disk_bps = json_number_value(json_object_get(disk, "bytes_per_s"));
     rates->dram_bps = dram_rate(survey, q->threads);
     rates->ops_per_s = ops_rate(survey, q);
-    return rates->disk_bps > 0 && rates->dram_bps > 0 && rates->ops_per_s > 0;
+    rates->attention_ops_per_s = attention_rate(survey, q);
+    return rates->disk_bps > 0 && rates->dram_bps > 0 && rates->ops_per_s > 0 &&
+           rates->attention_ops_per_s > 0;
 }

@@ -21,10 +21,18 @@
 #define WHOLE_BYTES ((uint64_t)SLABS * SLAB_PAGES * SL_PAGE_BYTES)
 
 /* peers-and-physics 3.2: B, A with DDR4, D. */
+#define LINKS                                                                  \
+    .disk_bps = 6.6e9, .disk_latency_s = 8e-5, .pcie_bps = 25e9,               \
+    .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
+#define DDR5    .dram_bps = 80e9, .cpu_dram_bps = 74e9
+#define DDR4    .dram_bps = 43e9, .cpu_dram_bps = 40e9
+#define RTX3090 .vram_bps = 800e9, .gpu_ops_per_s = 60e12
+#define RTX3060 .vram_bps = 300e9, .gpu_ops_per_s = 20e12
+
 static const struct sl_rates machines[] = {
-    {6.6e9, 80e9, 2.5e12, 25e9, 1e-5, 800e9, 60e12, 43e-6, 74e9, 8e-5},
-    {6.6e9, 43e9, 0.8e12, 25e9, 1e-5, 800e9, 60e12, 43e-6, 40e9, 8e-5},
-    {6.6e9, 43e9, 0.6e12, 25e9, 1e-5, 300e9, 20e12, 43e-6, 40e9, 8e-5},
+    {LINKS, DDR5, RTX3090, .ops_per_s = 2.5e12},
+    {LINKS, DDR4, RTX3090, .ops_per_s = 0.8e12},
+    {LINKS, DDR4, RTX3060, .ops_per_s = 0.6e12},
 };
 
 struct model {
