@@ -104,8 +104,10 @@ static void print_memory(const struct report *r)
 /* Three digits that mean something, for a toy and for GLM-130B alike. */
 static void print_seconds(const char *what, double seconds)
 {
-    if (seconds < 1)
+    if (seconds < 0.9995)
         printf("  %-28s %9.3g ms", what, seconds * 1e3);
+    else if (seconds < 9.995)
+        printf("  %-28s %9.2f s ", what, seconds);
     else
         printf("  %-28s %9.1f s ", what, seconds);
 }
@@ -125,6 +127,16 @@ static void print_floor(const char *what, const struct sl_floor *f,
         return;
     print_seconds("  expected", expected_s);
     puts("  with what waits and hand-overs cost");
+}
+
+static void age_text(char text[32], double seconds)
+{
+    if (seconds < 90)
+        snprintf(text, 32, "  measured %.0f s ago", seconds);
+    else if (seconds < 5400)
+        snprintf(text, 32, "  measured %.0f minutes ago", seconds / 60);
+    else
+        snprintf(text, 32, "  measured %.0f hours ago", seconds / 3600);
 }
 
 static void print_gpu_rates(const struct sl_rates *r, const char *when)
@@ -181,7 +193,7 @@ static void print_text(const struct report *r)
     const struct sl_hparams *hp = &r->mf->hp;
     char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
         dram[SL_SIZE_TEXT];
-    char prompt[48], when[64] = "  measured now";
+    char prompt[48], when[32] = "  measured now";
     uint64_t all =
         r->plan->streamed_bytes + r->plan->resident_bytes + r->plan->vram_bytes;
 
@@ -190,8 +202,7 @@ static void print_text(const struct report *r)
     print_memory(r);
     sl_gpu_print(stdout, r->rt);
     if (r->age_s > 0)
-        snprintf(when, sizeof when, "  measured %.1f hours ago",
-                 r->age_s / 3600);
+        age_text(when, r->age_s);
     puts("\nEach pass over the weights");
     printf("  %-28s %10s  %.1f %% of the weights\n", "read from disk",
            sl_size_format(streamed, r->plan->streamed_bytes),
