@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
@@ -378,9 +379,13 @@ static int write_file(const char *temp, const char *path, struct plot *p,
 
 int sl_bench_plot_check(const char *path, struct sl_error *err)
 {
-    char *copy = strdup(path);
+    char *copy;
+    struct stat st;
     int failed;
 
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return sl_fail_os(err, EISDIR, "%s: cannot create", path);
+    copy = strdup(path);
     if (copy == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
     if (sl_newfile_in_place(path))

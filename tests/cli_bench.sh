@@ -55,7 +55,10 @@ check a_budget_that_is_too_small_names_the_least
 
 bench --device cpu --prompt 4 --plot "$work/none/x.svg" >"$work/out"
 [ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] &&
-    grep -q 'none/x.svg' "$work/err" && [ ! -s "$work/out" ]
+    grep -q 'none/x.svg' "$work/err" && [ ! -s "$work/out" ] &&
+    { bench --device cpu --prompt 4 --plot "$work" >"$work/out"
+      [ $? = 1 ]; } && [ "$(wc -l <"$work/err")" = 1 ] &&
+    grep -q "$work: cannot create: " "$work/err" && [ ! -s "$work/out" ]
 check a_plot_that_cannot_be_made_is_seen_first
 
 bench --device cpu --prompt 4 --ram auto,1K --plot "$work/p.svg" >"$work/out"
