@@ -274,8 +274,8 @@ static void write_log(void *opaque, enum sl_log_level level, const char *line)
 {
     struct sl_generate *g = opaque;
 
-    if (atomic_exchange(&g->line_open, false) && isatty(STDOUT_FILENO) &&
-        isatty(STDERR_FILENO))
+    if (isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) &&
+        atomic_exchange(&g->line_open, false))
         fputc('\n', stderr);
     sl_log_stderr(NULL, level, line);
 }
