@@ -139,16 +139,18 @@ static void age_text(char text[32], double seconds)
         snprintf(text, 32, "  measured %.0f hours ago", seconds / 3600);
 }
 
-static void print_gpu_rates(const struct sl_rates *r, const char *when)
+static void print_gpu_rates(const struct report *report, const char *when)
 {
+    const struct sl_rates *r = &report->rates;
     char pcie[SL_SIZE_TEXT], vram[SL_SIZE_TEXT];
 
     printf("  %-28s %10s/s%s\n", "copies to the GPU (PCIe)",
            sl_size_format(pcie, (uint64_t)r->pcie_bps), when);
     printf("  %-28s %10s/s%s\n", "VRAM, read by kernels",
            sl_size_format(vram, (uint64_t)r->vram_bps), when);
-    printf("  %-28s %8.1f TOP/s  by its kind\n", "matrix products of the GPU",
-           r->gpu_ops_per_s * 1e-12);
+    printf("  %-28s %8.1f TOP/s%s\n", "matrix products of the GPU",
+           r->gpu_ops_per_s * 1e-12,
+           sl_runtime_gpu_ops_measured(report->rt) ? when : "  by its kind");
 }
 
 /* One letter a slab, or for several: small when they have not all the same
@@ -216,7 +218,7 @@ static void print_text(const struct report *r)
     printf("  %-28s %8.1f GOP/s%s\n", "attention, cached",
            r->rates.attention_ops_per_s * 1e-9, when);
     if (sl_runtime_device(r->rt, NULL) != NULL)
-        print_gpu_rates(&r->rates, when);
+        print_gpu_rates(r, when);
     puts("\nPredicted (the physical limit of this plan)");
     snprintf(prompt, sizeof prompt, "the prompt%s, %u tokens",
              r->o->batch > 1 ? "s" : "", r->o->batch * r->o->prompt_length);

@@ -180,10 +180,6 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 
-/* The rate of memory was measured in no more than the last-level cache holds:
- * it is rather the cache's. */
-bool sl_runtime_dram_in_cache(const struct sl_runtime *rt);
-
 /* The same from rates that were measured otherwise, for a pass whose cached
  * keys and values are read and computed with too (keys 0: not counted); needs
  * a plan, ends nothing. */
@@ -200,6 +196,12 @@ double sl_runtime_expected_at(const struct sl_runtime *rt,
  * Errors: SL_ERR_NOMEM. */
 int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
                                   uint64_t time_ns, struct sl_error *err);
+
+/* The rate of memory was measured in no more than the last-level cache holds:
+ * it is rather the cache's. */
+bool sl_runtime_dram_in_cache(const struct sl_runtime *rt);
+/* The GPU's rate of arithmetic was measured; else its kind tells it. */
+bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt);
 
 /* Asks the run to stop at the next stage: safe in a signal handler. The pass
  * in progress ends with SL_ERR_INTERRUPTED. */

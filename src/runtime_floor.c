@@ -130,6 +130,11 @@ bool sl_runtime_dram_in_cache(const struct sl_runtime *rt)
     return rt->dram_in_cache;
 }
 
+bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
+{
+    return rt->gpu_ops_measured;
+}
+
 /* Multiply-adds count as two operations; the head runs for few positions. */
 static double operations(const struct sl_runtime *rt, struct sl_plan_pass pass)
 {

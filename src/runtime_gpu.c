@@ -107,9 +107,11 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
     if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
         r->vram_bps = VRAM_PART * (double)info->vram_bps;
     /* A simulated device's speed says nothing. */
-    if (!takes_any_gpu() ||
+    rt->gpu_ops_measured =
+        takes_any_gpu() &&
         sl_gpu_measure(&r->gpu_ops_per_s, rt->cuda, rt->device, PRODUCT_SIDE,
-                       PRODUCT_POSITIONS, &ignored) != 0)
+                       PRODUCT_POSITIONS, &ignored) == 0;
+    if (!rt->gpu_ops_measured)
         r->gpu_ops_per_s = ops_of(info);
     r->gpu_stage_s = STAGE_TIME;
     return 0;

@@ -60,7 +60,8 @@ struct sl_runtime {
     struct sl_run_stats stats;
     bool rates_known;
     struct sl_rates rates;
-    bool dram_in_cache; /* their dram_bps was measured in a cache */
+    bool dram_in_cache;    /* their dram_bps was measured in a cache */
+    bool gpu_ops_measured; /* their gpu_ops_per_s was, and not guessed */
 };
 
 /* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */

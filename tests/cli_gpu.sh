@@ -191,7 +191,8 @@ plan --vram 64M >"$work/out" && grep -q '^Memory of the GPU (cudasim 0)' \
 check the_plan_shows_the_memory_of_the_gpu
 
 plan --vram 64M >"$work/out" && grep -q '(PCIe) .*/s' "$work/out" &&
-    grep -q '^  VRAM, .*/s' "$work/out" && grep -q ' TOP/s' "$work/out" &&
+    grep -q '^  VRAM, .*/s' "$work/out" &&
+    grep -q ' TOP/s  by its kind$' "$work/out" &&
     [ "$(grep -c '^    expected ' "$work/out")" = 2 ] &&
     plan --vram 64M --json >"$work/out" &&
     grep -q '"gpu_operations_per_s": [1-9]' "$work/out" &&
