@@ -168,7 +168,8 @@ static int fill_streaming(struct sl_group *group, bool styled,
 {
     struct sl_shower shower = {0};
     struct sl_fill_sink sink = {sl_shower_ids, &shower};
-    bool open;
+    struct sl_error ignored;
+    bool whole, open;
     int rc;
 
     if (sl_shower_init(&shower, stdout, group->g, &group->works[0].prompt,
@@ -180,12 +181,16 @@ static int fill_streaming(struct sl_group *group, bool styled,
     group->texts[0].sink = &sink;
     rc = sl_group_fill(group, err);
     group->texts[0].sink = NULL;
-    if (rc == 0 && !group->texts[0].failed)
-        rc = sl_shower_end(&shower, err);
+    whole = rc == 0 && !group->texts[0].failed;
+    /* Its colour ends too where the text is cut. */
+    if (sl_shower_end(&shower, whole ? err : &ignored) != 0 && whole) {
+        whole = false;
+        rc = -1;
+    }
     open = atomic_load(&group->g->line_open);
     atomic_store(&group->g->line_open, false);
     sl_shower_fini(&shower);
-    if (rc == 0 && !group->texts[0].failed) {
+    if (whole) {
         putchar('\n');
         return sl_show_flush(stdout, err);
     }

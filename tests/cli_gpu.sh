@@ -289,4 +289,15 @@ CUDASIM_FAIL=cudaMemcpyAsync:30:719 timeout 60 "$sluice" generate "$@" \
     sed -n 2p "$work/out" | grep -q '^sluice: '
 check a_text_that_is_cut_ends_its_line_before_the_error
 
+# And its colour, on a terminal.
+if script -qec true /dev/null >/dev/null 2>&1; then
+    CUDASIM_FAIL=cudaMemcpyAsync:30:719 script -qec "echo 'In the [gMASK]' |
+        '$sluice' generate -m '$model' --ram 96M -q --device cuda \
+        --engine gpu --top-k 1 --out-seq-length 12" /dev/null </dev/null |
+        tr -d '\r' >"$work/terminal"
+    grep -q "$(printf '^Output: In the \033\\[4m.*\033\\[0m')" \
+        "$work/terminal" && grep -q '^sluice: .*is lost' "$work/terminal"
+    check and_its_colour
+fi
+
 echo "1..$n"
