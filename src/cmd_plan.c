@@ -270,7 +270,8 @@ static void print_json(const struct report *r)
         json_array_append_new(homes,
                               json_string(sl_home_name(r->plan->home[i])));
     root = json_pack(
-        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so so}",
+        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
+        "so}",
         "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
         "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
         (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,

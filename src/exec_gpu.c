@@ -249,7 +249,6 @@ static int trace_pass(struct sl_gpu *g, struct sl_error *err)
 static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
-
     int rc;
 
     /* Tables and x may be written again only when the queue is done, as it is

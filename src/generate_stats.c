@@ -190,15 +190,15 @@ static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
         return 0;
     if (sl_runtime_floor(g->rt, m.pass, &floor, &rates, err) != 0)
         return -1;
-    fprintf(
-        stderr,
-        "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
-        "GB/s%s, products %.0f GOP/s, attention %.0f), measured %.4f s: efficiency %.2f\n",
-        floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
-        rates.dram_bps / 1e9,
-        sl_runtime_dram_in_cache(g->rt) ? " (in cache)" : "",
-        rates.ops_per_s / 1e9, rates.attention_ops_per_s / 1e9, m.seconds,
-        floor.seconds / m.seconds);
+    fprintf(stderr,
+            "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
+            "GB/s%s, products %.0f GOP/s, attention %.0f), measured %.4f s: "
+            "efficiency %.2f\n",
+            floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
+            rates.dram_bps / 1e9,
+            sl_runtime_dram_in_cache(g->rt) ? " (in cache)" : "",
+            rates.ops_per_s / 1e9, rates.attention_ops_per_s / 1e9, m.seconds,
+            floor.seconds / m.seconds);
     return 0;
 }
 
