@@ -427,6 +427,12 @@ static const char *ignored_by_machine(const struct options *o)
         return "activations";
     if (o->run.kv_set)
         return "kv";
+    if (o->run.numa_off)
+        return "numa";
+    if (o->run.io != SL_IO_AUTO)
+        return "io";
+    if (o->run.max_isa_set)
+        return "isa";
     if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
         return "device cuda:N";
     return o->measure ? "measure" : NULL;

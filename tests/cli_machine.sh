@@ -136,7 +136,8 @@ check a_machine_that_nobody_knows_is_wrong_usage
 check what_does_not_go_together_is_wrong_usage
 
 for option in '--prompt-length 8' '--threads 2' '--activations f32' \
-    '--kv int8' '--device cuda:1' --measure; do
+    '--kv int8' '--numa off' '--io pread' '--isa ref' '--device cuda:1' \
+    --measure; do
     # shellcheck disable=SC2086
     "$sluice" plan --machine rtx3090-ddr4 --preset 7b $option >"$work/log" 2>&1
     [ $? = 2 ] && grep -q -- "${option%% *}" "$work/log" || break
