@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/bytes.h"
+#include "src/machine.h"
 #include "src/model_meta.h"
 #include "src/runtime_impl.h"
 
@@ -173,12 +175,28 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
                                   &config, rt->config.log, err);
 }
 
+/* A budget may be too large where the plan has use for it. */
+static int check_machine(const struct sl_runtime *rt, struct sl_error *err)
+{
+    char planned[SL_SIZE_TEXT], has[SL_SIZE_TEXT];
+    struct sl_machine m;
+
+    sl_machine_get(&m);
+    if (m.ram_bytes == 0 || rt->memory.total <= m.ram_bytes)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "%s of memory would be taken, but this machine has %s; give "
+                   "less with --ram, or --ram auto for what is free",
+                   sl_size_format(planned, rt->memory.total),
+                   sl_size_format(has, m.ram_bytes));
+}
+
 int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
                      struct sl_error *err)
 {
     struct sl_exec_config config;
 
-    if (sl_runtime_plan(rt, load, err) != 0 ||
+    if (sl_runtime_plan(rt, load, err) != 0 || check_machine(rt, err) != 0 ||
         sl_runtime_take_vram(rt, err) != 0 ||
         sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
         start_stream(rt, err) != 0 ||

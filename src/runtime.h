@@ -121,8 +121,8 @@ int sl_runtime_open(struct sl_runtime **rt,
                     const struct sl_runtime_config *config,
                     struct sl_error *err);
 /* Second step: plan for the workload, take the memory, start the stream.
- * Errors: SL_ERR_BUDGET naming the least that works and what needs it, before
- * any weight is read. */
+ * Errors: SL_ERR_BUDGET naming the least that works and what needs it, or what
+ * the machine has where the plan would take more, before any weight is read. */
 int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
                      struct sl_error *err);
 /* Plans without starting (sluice plan). */

@@ -66,6 +66,15 @@ bench --device cpu --prompt 4 --ram auto,1K --plot "$work/p.svg" >"$work/out"
     grep -q '^decode ' "$work/out" && grep -q '</svg>' "$work/p.svg"
 check what_was_measured_before_a_failure_is_drawn
 
+"$sluice" synth --num-layers 64 --hidden-size 1024 --num-attention-heads 8 \
+    --inner-hidden-size 64 --vocab-size 64 --num-image-tokens 0 \
+    --max-sequence-length 4000 -q int4 -o "$work/deep.gguf" --quiet &&
+    ! timeout 60 "$sluice" bench -m "$work/deep.gguf" --device cpu --kv f32 \
+        --ram 900T --batch 1024 --prompt 2000 --gen 1 2>"$work/err" >&2 &&
+    grep -q 'TiB of memory would be taken, but this machine has' "$work/err"
+check more_than_the_machine_has_is_refused
+rm -f "$work/deep.gguf"
+
 bench --device cuda:99 --prompt 4 >"$work/out"
 [ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -qE "GPU|CUDA" "$work/err"
 check a_gpu_that_is_not_there_is_one_line
