@@ -11,17 +11,14 @@
 #include "src/opts.h"
 #include "src/rates_kept.h"
 
-enum {
-    EXIT_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
-    MAX_ID_BYTES = 4096,    /* of ID<TAB>, before a text; far too many */
-};
+#define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */
 
 /* Reports err and says with which code to leave. A reader that has seen
  * enough is not worth a line. */
 static int leave(const struct sl_error *err)
 {
     if (err->os_errno == EPIPE)
-        return EXIT_PIPE_CLOSED;
+        return SL_EXIT_PIPE_CLOSED;
     if (err->code == SL_ERR_INTERRUPTED)
         return SL_EXIT_INTERRUPTED;
     sl_report(err);

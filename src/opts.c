@@ -67,7 +67,7 @@ static const struct argp_option run_options[] = {
      "now, less a margin)",
      0},
     {"bminf-memory-limit", OPT_BMINF, "GIB", 0,
-     "The same in whole GiB, as BMInf has it", 0},
+     "--vram in whole GiB, as BMInf has it", 0},
     {"engine", OPT_ENGINE, "NAME", 0,
      "auto, gpu or cpu: let the plan divide the work, or compute everything "
      "on one",
@@ -378,6 +378,8 @@ int sl_finish_stdout(int rc)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return rc;
+    if (errno == EPIPE) /* a reader that has seen enough */
+        return rc != SL_EXIT_OK ? rc : SL_EXIT_PIPE_CLOSED;
     fprintf(stderr, CANNOT_WRITE, strerror(errno));
     return SL_EXIT_FAILED;
 }

@@ -21,6 +21,7 @@ enum {
     SL_EXIT_FAILED = 1,
     SL_EXIT_USAGE = 2,
     SL_EXIT_INTERRUPTED = 130, /* 128 + SIGINT, as shells have it */
+    SL_EXIT_PIPE_CLOSED = 141, /* 128 + SIGPIPE */
 };
 
 struct sl_command {
