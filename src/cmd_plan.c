@@ -10,6 +10,7 @@
 
 #include "src/base/bytes.h"
 #include "src/gpu_show.h"
+#include "src/machine.h"
 #include "src/opts.h"
 #include "src/plan_machine.h"
 #include "src/rates_kept.h"
@@ -75,6 +76,7 @@ static void print_memory(const struct report *r)
 {
     const struct sl_memory *m = r->memory;
     char more[96], slot[SL_SIZE_TEXT];
+    struct sl_machine machine;
 
     puts("Memory");
     line("program and tokenizer", m->program, "");
@@ -96,7 +98,11 @@ static void print_memory(const struct report *r)
     if (m->staging > 0)
         line("to and from the GPU", m->staging, "");
     line("lists, stacks, margin", m->other, "");
-    line("in all", m->total, "");
+    sl_machine_get(&machine);
+    line("in all", m->total,
+         machine.ram_bytes > 0 && m->total > machine.ram_bytes
+             ? "MORE than this machine has"
+             : "");
     line("budget", m->budget, "");
     line("least that works", m->least, "");
 }
@@ -142,12 +148,11 @@ static void age_text(char text[32], double seconds)
 static void print_gpu_rates(const struct report *report, const char *when)
 {
     const struct sl_rates *r = &report->rates;
-    char pcie[SL_SIZE_TEXT], vram[SL_SIZE_TEXT];
 
-    printf("  %-28s %10s/s%s\n", "copies to the GPU (PCIe)",
-           sl_size_format(pcie, (uint64_t)r->pcie_bps), when);
-    printf("  %-28s %10s/s%s\n", "VRAM, read by kernels",
-           sl_size_format(vram, (uint64_t)r->vram_bps), when);
+    printf("  %-28s %8.1f GB/s%s\n", "copies to the GPU (PCIe)",
+           r->pcie_bps * 1e-9, when);
+    printf("  %-28s %8.1f GB/s%s\n", "VRAM, read by kernels",
+           r->vram_bps * 1e-9, when);
     printf("  %-28s %8.1f TOP/s%s\n", "matrix products of the GPU",
            r->gpu_ops_per_s * 1e-12,
            sl_runtime_gpu_ops_measured(report->rt) ? when : "  by its kind");
@@ -193,8 +198,7 @@ static void print_homes(const struct sl_plan *p)
 static void print_text(const struct report *r)
 {
     const struct sl_hparams *hp = &r->mf->hp;
-    char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT], disk[SL_SIZE_TEXT],
-        dram[SL_SIZE_TEXT];
+    char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
     char prompt[48], when[32] = "  measured now";
     uint64_t all =
         r->plan->streamed_bytes + r->plan->resident_bytes + r->plan->vram_bytes;
@@ -209,10 +213,10 @@ static void print_text(const struct report *r)
     printf("  %-28s %10s  %.1f %% of the weights\n", "read from disk",
            sl_size_format(streamed, r->plan->streamed_bytes),
            all ? 100.0 * (double)r->plan->streamed_bytes / (double)all : 0);
-    printf("  %-28s %10s/s%s\n", "disk, direct reads",
-           sl_size_format(disk, (uint64_t)r->rates.disk_bps), when);
-    printf("  %-28s %10s/s%s\n", "memory, all threads",
-           sl_size_format(dram, (uint64_t)r->rates.dram_bps), when);
+    printf("  %-28s %8.2f GB/s%s\n", "disk, direct reads",
+           r->rates.disk_bps * 1e-9, when);
+    printf("  %-28s %8.1f GB/s%s\n", "memory, all threads",
+           r->rates.dram_bps * 1e-9, when);
     printf("  %-28s %8.1f GOP/s%s\n", "matrix products",
            r->rates.ops_per_s * 1e-9, when);
     printf("  %-28s %8.1f GOP/s%s\n", "attention, cached",
@@ -387,7 +391,7 @@ static const struct argp_option options[] = {
     {"preset", OPT_PRESET, "NAME", 0,
      "Instead of -m the shape of glm-130b, glm-10b, 7b or tiny", 1},
     {"quant", OPT_QUANT, "KIND", 0,
-     "Its format, as convert has it (default int4-g128)", 1},
+     "Its format, one of convert's (default int4-g128)", 1},
     {0},
 };
 
