@@ -85,8 +85,9 @@ static void draw(struct sl_progress *p, uint64_t now)
                 100 * frac, done, total, per_s, eta);
         return;
     }
-    snprintf(line, sizeof line, "%3.0f %%  %s of %s  %s/s  %s left", 100 * frac,
-             done, total, per_s, eta);
+    /* as wide each time, so that the bar keeps its place */
+    snprintf(line, sizeof line, "%3.0f %%  %10s of %s  %10s/s  %5s left",
+             100 * frac, done, total, per_s, eta);
     draw_line(p->what, line, frac);
     fflush(stderr);
     p->drawn = true;
