@@ -307,7 +307,7 @@ static int probe(const struct options *o, const struct sl_log *log,
     json_t *survey = NULL;
     struct sl_machine m;
     struct sl_error why;
-    bool changed = false;
+    bool changed = false, kept;
     int rc = 0;
 
     sl_machine_get(&m);
@@ -317,15 +317,19 @@ static int probe(const struct options *o, const struct sl_log *log,
         rc = begin_again(&survey, &m, err);
     if (rc == 0)
         rc = complete(&survey, o, &m, &changed, err);
-    if (rc == 0 && changed && file != NULL &&
-        sl_survey_store(survey, file, &why) != 0)
+    kept = rc == 0 && file != NULL;
+    if (kept && changed && sl_survey_store(survey, file, &why) != 0) {
         sl_log(log, SL_LOG_WARN, "nothing is kept: %s", why.msg);
+        kept = false;
+    }
     if (rc == 0 && o->json)
         json_dumpf(survey, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     else if (rc == 0)
         print_table(survey, &m, o->path);
     if (rc == 0 && o->json)
         putchar('\n');
+    else if (kept)
+        printf("\nKept in %s; --force measures again.\n", file);
     json_decref(survey);
     free(file);
     free(folder);
