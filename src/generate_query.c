@@ -154,6 +154,8 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
     };
     struct sl_run_stats before;
 
+    if (group->n == 0) /* all lines empty or wrong: there is no model yet */
+        return 0;
     sl_runtime_stats(g->rt, &before);
     for (size_t i = 0; i < group->n; i++) {
         group->works[i].before = before;

@@ -130,6 +130,18 @@ done
 [ "$args" = ok ]
 check a_batch_needs_a_file
 
+# Nothing to fill: nothing is computed, and wrong lines are told as ever.
+printf '\n\n\n' >"$work/nothing"
+generate --batch 2 --input-source "$work/nothing" \
+    --output-path "$work/kept" >"$work/out"
+[ $? = 0 ] && [ "$(grep -c '^Working on' "$work/out")" = 3 ]
+check a_batch_of_empty_lines_is_no_work
+printf '%s\n' "$long" >"$work/nothing"
+generate --batch 2 --ram 64M --out-seq-length 20 \
+    --input-source "$work/nothing" --output-path "$work/kept" >"$work/out"
+[ $? = 1 ] && grep -q 'line 0: text too long' "$work/err"
+check a_batch_of_wrong_lines_is_told
+
 # A disk that is full ends the run, but answers made before it are there.
 if [ -c /dev/full ]; then
     generate --ram 64M --top-k 1 --out-seq-length 20 --batch 4 \
