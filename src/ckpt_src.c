@@ -51,13 +51,14 @@ static int open_part(struct part *p, const char *path, struct sl_error *err)
     p->path = strdup(path);
     if (p->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to open it", path);
+    /* Before it is opened: opening a pipe waits until somebody writes to it. */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return sl_fail(err, SL_ERR_IO, "%s: not a regular file", path);
     p->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (p->fd < 0)
         return sl_fail_os(err, errno, "%s: cannot open", path);
     if (fstat(p->fd, &st) != 0)
         return sl_fail_os(err, errno, "%s: cannot stat", path);
-    if (!S_ISREG(st.st_mode))
-        return sl_fail(err, SL_ERR_IO, "%s: not a regular file", path);
     p->bytes = (uint64_t)st.st_size;
     /* No readahead: what is read beyond a request would stay in the page
        cache, which the memory budget counts. */

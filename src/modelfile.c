@@ -17,10 +17,27 @@
 /* The first read; GLM-130B's header needs a second one. */
 #define FIRST_READ_BYTES (64u << 10)
 
+/* Before it is opened: opening a pipe waits until somebody writes to it. */
+static int check_kind(const char *path, struct sl_error *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: a %s, not a model file as 'sluice convert' writes",
+                   path,
+                   S_ISDIR(st.st_mode)    ? "folder"
+                   : S_ISFIFO(st.st_mode) ? "pipe"
+                                          : "device");
+}
+
 static int open_file(struct sl_modelfile *mf, struct sl_error *err)
 {
     struct stat st;
 
+    if (check_kind(mf->path, err) != 0)
+        return -1;
     mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
     if (mf->fd < 0 && errno == EINVAL)
         mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC);
@@ -30,10 +47,6 @@ static int open_file(struct sl_modelfile *mf, struct sl_error *err)
     if (fstat(mf->fd, &st) != 0)
         return sl_fail_os(err, errno, "%s: cannot tell the file's length",
                           mf->path);
-    if (!S_ISREG(st.st_mode))
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s: a %s, not a model file as 'sluice convert' writes",
-                       mf->path, S_ISDIR(st.st_mode) ? "folder" : "device");
     mf->file_bytes = (uint64_t)st.st_size;
     return 0;
 }

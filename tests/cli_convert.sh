@@ -63,6 +63,14 @@ verdict the_demo_becomes_a_model_file
 "$SLUICE" verify f16.gguf >out 2>err && wrong= || wrong="verify: $?"
 verdict its_checksums_are_right
 
+# Nobody writes to the pipe: opening it would wait for ever.
+mkfifo pipe
+timeout -k 5 20 "$SLUICE" convert --tokenizer pipe -o other.gguf demo \
+    >out 2>err
+[ $? = 1 ] && wrong= || wrong='exit code'
+says pipe 'not a regular file'
+verdict a_pipe_is_no_tokenizer
+
 run 0 demo
 [ -f demo-int4-g64.gguf ] || wrong="$wrong; no demo-int4-g64.gguf"
 verdict the_default_is_int4_g64_under_the_sources_name

@@ -57,6 +57,12 @@ flip()
         dd of=bad.gguf bs=1 seek="$1" conv=notrunc 2>/dev/null
 }
 
+mkfifo pipe # nobody writes to it: opening it would wait for ever
+timeout -k 5 20 "$SLUICE" inspect pipe >out 2>err
+[ $? = 1 ] && wrong='' || wrong='exit code'
+has err 'pipe: a pipe, not a model file'
+verdict 'a pipe is refused before it is opened'
+
 run 0 inspect m.gguf
 has out 'random (m.gguf, '
 has out 'glm130b: 2 layers, hidden 64, 4 heads of 16'
