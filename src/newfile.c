@@ -36,6 +36,9 @@ int sl_newfile_check_kind(const char *name, struct sl_error *err)
 {
     struct stat st;
 
+    if (*name == '\0')
+        return sl_fail(err, SL_ERR_USAGE,
+                       "the model file's name is empty: give -o FILE");
     if (stat(name, &st) != 0 || S_ISREG(st.st_mode))
         return 0;
     return sl_fail(err, SL_ERR_USAGE,

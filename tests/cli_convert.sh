@@ -63,6 +63,12 @@ verdict the_demo_becomes_a_model_file
 "$SLUICE" verify f16.gguf >out 2>err && wrong= || wrong="verify: $?"
 verdict its_checksums_are_right
 
+# Told first, not when a file of a day's work wants its name.
+run 2 -o '' demo
+says 'name is empty' '-o FILE'
+[ ! -e .partial ] || wrong="$wrong; leaves .partial"
+verdict an_empty_name_for_the_file_is_refused
+
 # Nobody writes to the pipe: opening it would wait for ever.
 mkfifo pipe
 timeout -k 5 20 "$SLUICE" convert --tokenizer pipe -o other.gguf demo \
