@@ -144,7 +144,6 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
 {
     struct sl_generate *g = group->g;
     struct sl_fill_batch batch = {
-        .lm = sl_runtime_lm(g->rt),
         .hp = g->hp,
         .config = &g->o->fill,
         .texts = group->texts,
@@ -156,6 +155,7 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
 
     if (group->n == 0) /* all lines empty or wrong: there is no model yet */
         return 0;
+    batch.lm = sl_runtime_lm(g->rt);
     sl_runtime_stats(g->rt, &before);
     for (size_t i = 0; i < group->n; i++) {
         group->works[i].before = before;
