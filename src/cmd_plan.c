@@ -10,7 +10,6 @@
 
 #include "src/base/bytes.h"
 #include "src/gpu_show.h"
-#include "src/machine.h"
 #include "src/opts.h"
 #include "src/plan_machine.h"
 #include "src/rates_kept.h"
@@ -76,7 +75,7 @@ static void print_memory(const struct report *r)
 {
     const struct sl_memory *m = r->memory;
     char more[96], slot[SL_SIZE_TEXT];
-    struct sl_machine machine;
+    uint64_t ignored;
 
     puts("Memory");
     line("program and tokenizer", m->program, "");
@@ -98,9 +97,8 @@ static void print_memory(const struct report *r)
     if (m->staging > 0)
         line("to and from the GPU", m->staging, "");
     line("lists, stacks, margin", m->other, "");
-    sl_machine_get(&machine);
     line("in all", m->total,
-         machine.ram_bytes > 0 && m->total > machine.ram_bytes
+         sl_runtime_beyond_machine(r->rt, &ignored)
              ? "MORE than this machine has"
              : "");
     line("budget", m->budget, "");

@@ -15,7 +15,7 @@
 /* There is something other than a file of that name, a folder, a pipe or a
  * device: a rename would replace it instead of writing there. */
 bool sl_newfile_in_place(const char *name);
-/* That there is not. Errors: SL_ERR_USAGE. */
+/* That there is not, and a name at all. Errors: SL_ERR_USAGE. */
 int sl_newfile_check_kind(const char *name, struct sl_error *err);
 
 /* That the disk can still grant bytes to temp, which will be called name;

@@ -175,20 +175,28 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
                                   &config, rt->config.log, err);
 }
 
+bool sl_runtime_beyond_machine(const struct sl_runtime *rt, uint64_t *ram_bytes)
+{
+    struct sl_machine m;
+
+    sl_machine_get(&m);
+    *ram_bytes = m.ram_bytes;
+    return m.ram_bytes > 0 && rt->memory.total > m.ram_bytes;
+}
+
 /* A budget may be too large where the plan has use for it. */
 static int check_machine(const struct sl_runtime *rt, struct sl_error *err)
 {
     char planned[SL_SIZE_TEXT], has[SL_SIZE_TEXT];
-    struct sl_machine m;
+    uint64_t ram_bytes;
 
-    sl_machine_get(&m);
-    if (m.ram_bytes == 0 || rt->memory.total <= m.ram_bytes)
+    if (!sl_runtime_beyond_machine(rt, &ram_bytes))
         return 0;
     return sl_fail(err, SL_ERR_BUDGET,
                    "%s of memory would be taken, but this machine has %s; give "
                    "less with --ram, or --ram auto for what is free",
                    sl_size_format(planned, rt->memory.total),
-                   sl_size_format(has, m.ram_bytes));
+                   sl_size_format(has, ram_bytes));
 }
 
 int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,

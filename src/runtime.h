@@ -147,6 +147,10 @@ const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
 /* Where the ring is; SL_NUMA_UNKNOWN: nowhere in particular. */
 unsigned sl_runtime_ring_node(const struct sl_runtime *rt);
+/* A plan that takes more than the machine has, as far as that is known
+ * (*ram_bytes, else 0). */
+bool sl_runtime_beyond_machine(const struct sl_runtime *rt,
+                               uint64_t *ram_bytes);
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
 const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
 const char *sl_runtime_activations(const struct sl_runtime *rt);
