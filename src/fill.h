@@ -20,8 +20,8 @@
 #include "src/beam.h"
 #include "src/lm.h"
 #include "src/prompt.h"
-#include "src/runtime.h"
 #include "src/sampler.h"
+#include "src/workload.h"
 
 enum sl_strategy {
     SL_STRATEGY_BASE, /* BaseStrategy: sampling */

@@ -24,6 +24,7 @@
 #include "src/modelfile.h"
 #include "src/prompt_cache.h"
 #include "src/tokenizer.h"
+#include "src/workload.h"
 
 enum sl_activations {
     SL_ACTIVATIONS_AUTO, /* f32 for float files, int8 for packed ones */
@@ -71,16 +72,6 @@ struct sl_runtime_config {
      * NULL: those of generate. */
     const char *needs_less;
     const struct sl_log *log;
-};
-
-/* What the longest run will need; the budget is planned for it. */
-struct sl_workload {
-    uint32_t n_sequences;    /* of a text, alive at the same time (beams) */
-    uint32_t max_tokens;     /* of one sequence: context, [sop], answer */
-    uint32_t shared_tokens;  /* leading tokens that a text's sequences share */
-    uint32_t pass_positions; /* most positions in one pass */
-    uint32_t pass_logits;    /* most rows of logits in one pass */
-    uint32_t n_texts;        /* at the same time; 0 is 1 */
 };
 
 /* Memory by purpose, bytes. */
