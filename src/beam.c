@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/ids.h"
 #include "src/base/mem.h"
 #include "src/beam.h"
-#include "src/ids.h"
 
 /* Entries of a row of logits whose probabilities are kept as one sum, so that
  * a draw looks at few of them. */

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/outfile.h"
 #include "src/generate.h"
 #include "src/opts.h"
-#include "src/outfile.h"
 
 enum {
     OPT_INPUT_SOURCE = 0x200,

@@ -15,11 +15,11 @@
 #include "src/base/mem.h"
 #include "src/base/pool.h"
 #include "src/base/progress.h"
+#include "src/base/section_out.h"
 #include "src/ckpt.h"
 #include "src/convert.h"
 #include "src/merge.h"
 #include "src/model_layout.h"
-#include "src/section_out.h"
 
 /* A run of whole blocks of one segment of one matrix: the unit of work. */
 struct sl_chunk {

@@ -12,8 +12,8 @@
 #include <xxhash.h>
 
 #include "src/base/bytes.h"
+#include "src/base/newfile.h"
 #include "src/convert_impl.h"
-#include "src/newfile.h"
 
 /* The journal, one line each:
  *     sluice-convert 1 FINGERPRINT

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/lines.h"
 #include "src/generate.h"
-#include "src/lines.h"
 #include "src/opts.h"
 #include "src/rates_kept.h"
 

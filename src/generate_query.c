@@ -4,10 +4,10 @@
 #include <stdlib.h>
 
 #include "src/base/clock.h"
+#include "src/base/lines.h"
 #include "src/base/mem.h"
+#include "src/base/outfile.h"
 #include "src/generate.h"
-#include "src/lines.h"
-#include "src/outfile.h"
 
 /* How the answers of a query are printed. */
 enum show { SHOW_TEXT, SHOW_STYLED, SHOW_JSON };

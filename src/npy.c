@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/newfile.h"
+#include "src/base/newfile.h"
 #include "src/npy.h"
 
 #define HEADER_BYTES 128u

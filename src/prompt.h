@@ -10,8 +10,8 @@
 
 #include <stdbool.h>
 
+#include "src/base/ids.h"
 #include "src/hparams.h"
-#include "src/ids.h"
 #include "src/tokenizer.h"
 
 struct sl_prompt {

@@ -13,7 +13,7 @@
 #include "src/base/bytes.h"
 #include "src/base/lz.h"
 #include "src/base/mem.h"
-#include "src/newfile.h"
+#include "src/base/newfile.h"
 #include "src/prompt_file.h"
 
 #define MAGIC "SLPROMPT"

@@ -9,8 +9,8 @@
 #ifndef SL_STAGE_OUT_H
 #define SL_STAGE_OUT_H
 
+#include "src/base/section_out.h"
 #include "src/modelfile.h"
-#include "src/section_out.h"
 
 enum sl_compress {
     SL_COMPRESS_NONE,

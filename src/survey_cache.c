@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/outfile.h"
+#include "src/base/outfile.h"
 #include "src/survey.h"
 #include "src/survey_impl.h"
 

@@ -12,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/newfile.h"
+#include "src/base/newfile.h"
+#include "src/base/section_out.h"
 #include "src/probe.h"
-#include "src/section_out.h"
 #include "src/survey.h"
 #include "src/survey_impl.h"
 

@@ -13,10 +13,10 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/base/newfile.h"
 #include "src/base/pool.h"
 #include "src/base/progress.h"
-#include "src/newfile.h"
-#include "src/section_out.h"
+#include "src/base/section_out.h"
 #include "src/synth.h"
 #include "src/synth_fill.h"
 

@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 #include "src/base/error.h"
+#include "src/base/ids.h"
 #include "src/hparams.h"
-#include "src/ids.h"
 
 #ifdef __cplusplus
 extern "C" {

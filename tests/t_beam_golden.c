@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/ids.h"
 #include "src/beam.h"
-#include "src/ids.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

@@ -10,8 +10,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "src/lines.h"
-#include "src/outfile.h"
+#include "src/base/lines.h"
+#include "src/base/outfile.h"
 #include "tests/support.h"
 
 /* A pipe's reading end that gives these bytes, then the end. */

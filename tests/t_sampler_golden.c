@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/ids.h"
+#include "src/base/ids.h"
 #include "src/sampler.h"
 #include "tests/support.h"
 #include "tests/tokens.h"

@@ -10,7 +10,7 @@
 #include <xxhash.h>
 
 #include "src/base/mem.h"
-#include "src/section_out.h"
+#include "src/base/section_out.h"
 
 /* Written in pieces of this size, each a multiple of a page at a multiple of
  * a page, as direct writes want it. */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/newfile.h"
+#include "src/base/newfile.h"
 
 /* The folder that path lies in; free it. */
 static char *folder_of(const char *path)

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/ids.h"
 #include "src/base/mem.h"
-#include "src/ids.h"
 
 int sl_ids_append(struct sl_ids *ids, const int32_t *v, size_t n,
                   struct sl_error *err)

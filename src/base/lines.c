@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/lines.h"
 #include "src/base/mem.h"
-#include "src/lines.h"
 
 #define READ_BYTES 65536u
 

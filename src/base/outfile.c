@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/lines.h"
-#include "src/outfile.h"
+#include "src/base/lines.h"
+#include "src/base/outfile.h"
 
 enum { PREFIX_CHARS = 20, MAX_ID = NAME_MAX - 16, MAX_SAME_SECOND = 10000 };
 
