@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/arch/hparams.h"
 #include "src/base/error.h"
 #include "src/base/log.h"
-#include "src/hparams.h"
 
 enum sl_config_field {
     SL_CONFIG_LAYERS,

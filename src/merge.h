@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "src/arch.h"
+#include "src/arch/arch.h"
 #include "src/ckpt.h"
 
 enum sl_merge_kind {

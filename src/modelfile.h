@@ -26,10 +26,10 @@
 
 #include "offload/packing.h"
 #include "quant/matrix.h"
-#include "src/arch.h"
+#include "src/arch/arch.h"
+#include "src/arch/hparams.h"
 #include "src/base/log.h"
 #include "src/gguf.h"
-#include "src/hparams.h"
 
 #define SL_MODEL_ALIGNMENT 4096u
 

@@ -10,8 +10,8 @@
 
 #include <stdbool.h>
 
+#include "src/arch/hparams.h"
 #include "src/base/ids.h"
-#include "src/hparams.h"
 #include "src/tokenizer.h"
 
 struct sl_prompt {

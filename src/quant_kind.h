@@ -4,7 +4,7 @@
 #ifndef SL_QUANT_KIND_H
 #define SL_QUANT_KIND_H
 
-#include "src/arch.h"
+#include "src/arch/arch.h"
 #include "src/model_layout.h"
 
 struct sl_quant {

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include "src/hparams.h"
+#include "src/arch/hparams.h"
 
 #define SL_ROTARY_BASE 10000.0
 

@@ -13,9 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/arch/hparams.h"
 #include "src/base/error.h"
 #include "src/base/ids.h"
-#include "src/hparams.h"
 
 #ifdef __cplusplus
 extern "C" {

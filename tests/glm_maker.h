@@ -7,7 +7,7 @@
 #ifndef SL_TESTS_GLM_MAKER_H
 #define SL_TESTS_GLM_MAKER_H
 
-#include "src/arch.h"
+#include "src/arch/arch.h"
 #include "src/ckpt.h"
 
 struct glm_maker {

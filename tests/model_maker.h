@@ -8,7 +8,7 @@
 #ifndef SL_TESTS_MODEL_MAKER_H
 #define SL_TESTS_MODEL_MAKER_H
 
-#include "src/hparams.h"
+#include "src/arch/hparams.h"
 #include "src/model_layout.h"
 
 struct test_model {

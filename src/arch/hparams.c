@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "src/hparams.h"
+#include "src/arch/hparams.h"
 
 /* Far above any model, and low enough that three times a width fits 32 bits
  * and the product of two widths 64. */

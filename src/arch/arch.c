@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "src/arch.h"
+#include "src/arch/arch.h"
 
 static const struct sl_arch *const archs[] = {
     &sl_arch_glm130b,

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "src/arch.h"
+#include "src/arch/arch.h"
 
 /* The tensors of GLM-130B: names and shapes from SAT's GLM130B class
  * (SwissArmyTransformer model/official/glm130b_model.py, transformer.py), the

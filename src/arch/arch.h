@@ -11,8 +11,8 @@
 
 #include <stddef.h>
 
+#include "src/arch/hparams.h"
 #include "src/base/error.h"
-#include "src/hparams.h"
 
 /* How an N-way tensor-parallel checkpoint splits a tensor (formats.md; SAT
  * mpu/layers.py, THUDM/GLM-130B tools/convert_tp.py). */
