@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/inspect.h"
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 #include "src/opts.h"
 
 struct args {

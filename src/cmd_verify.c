@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 #include "src/opts.h"
 
 struct args {

@@ -19,7 +19,7 @@
 #include "src/ckpt.h"
 #include "src/convert.h"
 #include "src/merge.h"
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 
 /* A run of whole blocks of one segment of one matrix: the unit of work. */
 struct sl_chunk {

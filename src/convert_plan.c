@@ -7,7 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/convert_impl.h"
 #include "src/meminfo.h"
-#include "src/quant_kind.h"
+#include "src/model/quant_kind.h"
 
 /* Slots: one is read into, one packed, one written, one spare. */
 #define SLOTS      4u

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "offload/slab.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 /* No slab is larger, however much memory there is. */
 #define SL_SLAB_MAX_BYTES (640u * 1000 * 1000)

@@ -27,7 +27,7 @@
 #include "src/engine.h"
 #include "src/kvcache.h"
 #include "src/lm.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 struct sl_exec_config {
     /* all borrowed for the executor's life */

@@ -12,7 +12,7 @@
 #include "offload/trace.h"
 #include "src/cut.h"
 #include "src/engine.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 struct sl_model_config {
     /* all borrowed for the engine's life */

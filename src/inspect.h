@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 /* "f16", "int8", "int4-g64": the format of a matrix; a row-wise scale has no
  * suffix, one per N-th of a row has "-tpN". Returns buf. */

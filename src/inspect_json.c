@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "src/inspect.h"
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 
 /* Checksums are text: JSON readers keep numbers as doubles. */
 #define SUM_TEXT 17

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/config_json.h"
+#include "src/model/config_json.h"
 #include "src/opts.h"
 
 enum {

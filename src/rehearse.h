@@ -12,7 +12,7 @@
 
 #include "offload/machine_model.h"
 #include "offload/plan.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 struct sl_rehearsal_config {
     /* borrowed for the call */

@@ -7,7 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/machine.h"
-#include "src/model_meta.h"
+#include "src/model/model_meta.h"
 #include "src/runtime_impl.h"
 
 /* --- first step: file and tokenizer -------------------------------------- */

@@ -21,7 +21,7 @@
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/lm.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 #include "src/prompt_cache.h"
 #include "src/tokenizer.h"
 #include "src/workload.h"

@@ -10,7 +10,7 @@
 #define SL_STAGE_OUT_H
 
 #include "src/base/section_out.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 enum sl_compress {
     SL_COMPRESS_NONE,

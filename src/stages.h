@@ -7,7 +7,7 @@
 #include "offload/plan.h"
 #include "src/cut.h"
 #include "src/kvcache.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 /* The stages of a cut, for plan_input.stages. kv: the whole cache as the CPU
  * would hold it; a GPU holds the same pages in FP16. *stages is moved to the

@@ -14,9 +14,9 @@
 #include <stdint.h>
 
 #include "src/base/log.h"
-#include "src/config_json.h"
-#include "src/model_layout.h"
-#include "src/modelfile.h"
+#include "src/model/config_json.h"
+#include "src/model/model_layout.h"
+#include "src/model/modelfile.h"
 
 struct sl_synth_options { /* all pointers borrowed */
     struct sl_hparams hp;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/quant_kind.h"
+#include "src/model/quant_kind.h"
 #include "src/synth.h"
 
 /* GLM-10B: THUDM/GLM config_tasks/model_blocklm_10B.sh, in GLM-130B's

@@ -8,7 +8,7 @@
 #define SL_VECTORS_H
 
 #include "src/base/mem.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 /* Vectors of a layer, by use. */
 struct sl_layer_vectors {

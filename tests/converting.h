@@ -5,7 +5,7 @@
 #define SL_TESTS_CONVERTING_H
 
 #include "src/convert.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 #include "tests/glm_maker.h"
 
 struct fixture {

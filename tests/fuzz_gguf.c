@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "src/model_meta.h"
+#include "src/model/model_meta.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -9,7 +9,7 @@
 #define SL_TESTS_MODEL_MAKER_H
 
 #include "src/arch/hparams.h"
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 
 struct test_model {
     struct sl_hparams hp;

@@ -9,7 +9,7 @@
 #ifndef SL_TESTS_PLAIN_GLM_H
 #define SL_TESTS_PLAIN_GLM_H
 
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 struct plain_glm;
 

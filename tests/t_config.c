@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/config_json.h"
+#include "src/model/config_json.h"
 #include "tests/support.h"
 
 static int parse(struct sl_config *c, const char *text, struct sl_error *err)

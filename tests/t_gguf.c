@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/gguf.h"
+#include "src/model/gguf.h"
 #include "tests/support.h"
 
 /* A byte image put together by hand, value by value. */

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "src/model_layout.h"
-#include "src/modelfile.h"
+#include "src/model/model_layout.h"
+#include "src/model/modelfile.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 

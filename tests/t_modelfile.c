@@ -9,8 +9,8 @@
 #include <xxhash.h>
 
 #include "src/base/bytes.h"
-#include "src/model_layout.h"
-#include "src/modelfile.h"
+#include "src/model/model_layout.h"
+#include "src/model/modelfile.h"
 #include "tests/fault.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"

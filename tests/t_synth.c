@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 #include "src/runtime.h"
 #include "src/synth.h"
 #include "tests/support.h"

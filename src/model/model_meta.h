@@ -6,7 +6,7 @@
 #ifndef SL_MODEL_META_H
 #define SL_MODEL_META_H
 
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 
 /* The whole header with its checksum; *data is moved to the caller (free).
  * Errors: SL_ERR_NOMEM, SL_ERR_CORRUPT naming what is too long. */

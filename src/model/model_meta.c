@@ -8,7 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/model_meta.h"
+#include "src/model/model_meta.h"
 
 #define KEY_HEADER_SUM "sluice.header.xxh3"
 #define KEY_PLANES     "sluice.section.planes"

@@ -29,7 +29,7 @@
 #include "src/arch/arch.h"
 #include "src/arch/hparams.h"
 #include "src/base/log.h"
-#include "src/gguf.h"
+#include "src/model/gguf.h"
 
 #define SL_MODEL_ALIGNMENT 4096u
 

@@ -7,7 +7,7 @@
 #include "offload/io.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 /* Reading and hashing overlap: a few reads are in flight while the oldest
  * that has arrived is hashed. */

@@ -12,7 +12,7 @@
 #ifndef SL_MODEL_LAYOUT_H
 #define SL_MODEL_LAYOUT_H
 
-#include "src/modelfile.h"
+#include "src/model/modelfile.h"
 
 #define SL_MODEL_VERSION        1u
 #define SL_MODEL_VERSION_PACKED 2u /* stages may be compressed */

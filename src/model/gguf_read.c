@@ -5,7 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/gguf_index.h"
+#include "src/model/gguf_index.h"
 
 /* GGUF v3 (ggml docs/gguf.md, ggml/src/gguf.cpp). Memory taken is a small
  * multiple of the bytes that are really there: counts are believed only when

@@ -6,8 +6,8 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/model_layout.h"
-#include "src/model_meta.h"
+#include "src/model/model_layout.h"
+#include "src/model/model_meta.h"
 
 #define TOKENIZER_TENSOR  "tokenizer.model"
 #define TOKENIZER_SECTION "tokenizer"

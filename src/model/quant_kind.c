@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "src/quant_kind.h"
+#include "src/model/quant_kind.h"
 
 #define HEAD_GROUP 64u
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/gguf_index.h"
+#include "src/model/gguf_index.h"
 
 static int compare_values(const void *a, const void *b)
 {

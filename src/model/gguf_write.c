@@ -5,7 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/gguf.h"
+#include "src/model/gguf.h"
 
 /* GGUF v3 (ggml docs/gguf.md): magic, version, number of tensors, number of
  * keys; keys; tensor infos; padding. All little-endian, strings as a 64-bit

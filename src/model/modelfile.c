@@ -10,9 +10,9 @@
 #include "offload/io.h"
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/model_layout.h"
-#include "src/model_meta.h"
-#include "src/modelfile.h"
+#include "src/model/model_layout.h"
+#include "src/model/model_meta.h"
+#include "src/model/modelfile.h"
 
 /* The first read; GLM-130B's header needs a second one. */
 #define FIRST_READ_BYTES (64u << 10)

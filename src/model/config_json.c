@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "src/config_json.h"
+#include "src/model/config_json.h"
 
 enum kind { WHOLE, REAL, TRUTH, NOT_TRUTH, ROTARY, WHITESPACE };
 

@@ -5,7 +5,7 @@
 #ifndef SL_GGUF_INDEX_H
 #define SL_GGUF_INDEX_H
 
-#include "src/gguf.h"
+#include "src/model/gguf.h"
 
 struct sl_gguf_value {
     char *key;

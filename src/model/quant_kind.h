@@ -5,7 +5,7 @@
 #define SL_QUANT_KIND_H
 
 #include "src/arch/arch.h"
-#include "src/model_layout.h"
+#include "src/model/model_layout.h"
 
 struct sl_quant {
     bool keep; /* the precision that the checkpoint has */
