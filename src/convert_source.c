@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "src/convert_impl.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 #define TOKENIZER_FILE "ice_text.model"
 /* Names listed in full before the rest is only counted. */

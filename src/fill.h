@@ -19,8 +19,8 @@
 
 #include "src/beam.h"
 #include "src/lm.h"
-#include "src/prompt.h"
 #include "src/sampler.h"
+#include "src/text/prompt.h"
 #include "src/workload.h"
 
 enum sl_strategy {

@@ -23,7 +23,7 @@
 #include "src/lm.h"
 #include "src/model/modelfile.h"
 #include "src/prompt_cache.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 #include "src/workload.h"
 
 enum sl_activations {

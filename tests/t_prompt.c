@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/prompt.h"
+#include "src/text/prompt.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

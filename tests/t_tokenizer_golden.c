@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/prompt.h"
-#include "src/tokenizer.h"
+#include "src/text/prompt.h"
+#include "src/text/tokenizer.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

@@ -4,7 +4,7 @@
 #ifndef SL_TESTS_TOKENS_H
 #define SL_TESTS_TOKENS_H
 
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 #include "tests/support.h"
 
 /* The numbers of demo/config.json, ids and all. Free with

@@ -10,7 +10,7 @@
 
 #include <sentencepiece_processor.h>
 
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 enum { SL_N_SPECIAL = 8, SL_N_BYTES = 256 };
 

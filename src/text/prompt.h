@@ -12,7 +12,7 @@
 
 #include "src/arch/hparams.h"
 #include "src/base/ids.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 struct sl_prompt {
     char *text; /* as shown: with the mark that was appended; owned */

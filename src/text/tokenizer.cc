@@ -8,7 +8,7 @@
 
 #include <sentencepiece_processor.h>
 
-#include "src/tokenizer_impl.h"
+#include "src/text/tokenizer_impl.h"
 
 namespace
 {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "src/tokenizer_impl.h"
+#include "src/text/tokenizer_impl.h"
 
 struct sl_detok {
     struct sl_tokenizer *t;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/prompt.h"
+#include "src/text/prompt.h"
 
 enum { MARK, SMARK, GMARK, N_MARKS };
 
