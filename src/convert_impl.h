@@ -16,7 +16,7 @@
 #include "src/base/pool.h"
 #include "src/base/progress.h"
 #include "src/base/section_out.h"
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 #include "src/convert.h"
 #include "src/merge.h"
 #include "src/model/model_layout.h"

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "src/arch/arch.h"
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 
 enum sl_merge_kind {
     SL_MERGE_F16,  /* every shard's part is FP16 */

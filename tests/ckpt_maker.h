@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 
 /* A growing run of bytes; begin with a zeroed one. */
 struct maker_buf {

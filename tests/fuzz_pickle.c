@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/ckpt_torch.h"
+#include "src/ckpt/ckpt_torch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/ckpt_tar.h"
+#include "src/ckpt/ckpt_tar.h"
 
 #define BLOCK 512
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/ckpt.h"
-#include "src/ckpt_zip.h"
+#include "src/ckpt/ckpt.h"
+#include "src/ckpt/ckpt_zip.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -8,7 +8,7 @@
 #define SL_TESTS_GLM_MAKER_H
 
 #include "src/arch/arch.h"
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 
 struct glm_maker {
     struct sl_hparams hp;

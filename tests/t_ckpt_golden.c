@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 #include "tests/ckpt_maker.h"
 #include "tests/support.h"
 

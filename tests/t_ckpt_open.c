@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/ckpt_tar.h"
+#include "src/ckpt/ckpt_tar.h"
 #include "tests/ckpt_maker.h"
 #include "tests/support.h"
 

@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/half.h"
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 #include "tests/converting.h"
 #include "tests/support.h"
 

@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/ckpt_torch.h"
+#include "src/ckpt/ckpt_torch.h"
 
 #define PROTOCOL_VERSION 1001
 #define KEY_SHOWN        40 /* bytes of a storage's key in messages */

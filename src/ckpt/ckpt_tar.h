@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "src/base/error.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 struct sl_tar_member {
     char *name;   /* without a leading "./" */

@@ -7,9 +7,9 @@
 #ifndef SL_CKPT_TORCH_H
 #define SL_CKPT_TORCH_H
 
-#include "src/ckpt.h"
-#include "src/ckpt_pickle.h"
-#include "src/ckpt_zip.h"
+#include "src/ckpt/ckpt.h"
+#include "src/ckpt/ckpt_pickle.h"
+#include "src/ckpt/ckpt_zip.h"
 
 /* What a storage's persistent id says. */
 struct sl_torch_storage {

@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/ckpt_zip.h"
+#include "src/ckpt/ckpt_zip.h"
 
 #define LOCAL_BYTES    30u
 #define LOCAL_SIG      0x04034b50u

@@ -16,7 +16,7 @@
 
 #include "src/base/error.h"
 #include "src/base/log.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 enum sl_dtype {
     SL_DT_F32,

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 struct part {
     char *path;

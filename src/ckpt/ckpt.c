@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 
 #include "src/base/mem.h"
-#include "src/ckpt.h"
-#include "src/ckpt_parts.h"
-#include "src/ckpt_tar.h"
+#include "src/ckpt/ckpt.h"
+#include "src/ckpt/ckpt_parts.h"
+#include "src/ckpt/ckpt_tar.h"
 
 #define MAX_RANKS      1024
 #define MAX_FILE_BYTES (256u << 20) /* of a file beside the checkpoint */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/ckpt_tar.h"
+#include "src/ckpt/ckpt_tar.h"
 
 #define BLOCK          512u
 #define MAX_MEMBERS    (1u << 20)

@@ -10,7 +10,7 @@
 #ifndef SL_CKPT_PICKLE_MACHINE_H
 #define SL_CKPT_PICKLE_MACHINE_H
 
-#include "src/ckpt_pickle.h"
+#include "src/ckpt/ckpt_pickle.h"
 
 /* The first nodes of every pickle: shared, never changed. */
 enum {

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "src/base/error.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 struct sl_zip_member {
     const char *name; /* not zero-terminated; lies in the zip's dir */

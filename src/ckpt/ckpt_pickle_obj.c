@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "src/ckpt_pickle_machine.h"
+#include "src/ckpt/ckpt_pickle_machine.h"
 
 static struct sl_pk_node *node_at(struct sl_pk_machine *m, uint32_t node)
 {

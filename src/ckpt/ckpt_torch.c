@@ -7,7 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/ckpt_torch.h"
+#include "src/ckpt/ckpt_torch.h"
 
 #define LOCAL_SIG      0x04034b50u /* a zip's first bytes */
 #define NAME_MAX_BYTES 512         /* of a tensor's name */

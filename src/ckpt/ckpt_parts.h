@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 #include "src/base/error.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 struct sl_parts {
     char **paths; /* owned */

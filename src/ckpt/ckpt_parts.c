@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "src/base/mem.h"
-#include "src/ckpt_parts.h"
+#include "src/ckpt/ckpt_parts.h"
 
 #define PART_MARK ".tar.part_"
 

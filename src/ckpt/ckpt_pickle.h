@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #include "src/base/error.h"
-#include "src/ckpt_src.h"
+#include "src/ckpt/ckpt_src.h"
 
 #define SL_PK_MAX_BYTES (64u << 20) /* of one pickle */
 #define SL_PK_MAX_NODES (4u << 20)  /* nodes, list cells, stack, memo */

@@ -7,7 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/ckpt_pickle_machine.h"
+#include "src/ckpt/ckpt_pickle_machine.h"
 
 #define CHUNK_BYTES (64u << 10)
 

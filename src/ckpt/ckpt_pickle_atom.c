@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/ckpt_pickle_machine.h"
+#include "src/ckpt/ckpt_pickle_machine.h"
 
 #define LINE_MAX_BYTES 64 /* of a number in decimal that has a value here */
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/ckpt.h"
+#include "src/ckpt/ckpt.h"
 
 /* Strided elements are read in spans of the file of at most this, gaps and
  * all, and picked out in memory. */

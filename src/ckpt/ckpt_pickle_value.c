@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "src/ckpt_pickle.h"
+#include "src/ckpt/ckpt_pickle.h"
 
 const char *sl_pk_text(const struct sl_pickle *p, const struct sl_pk_node *v)
 {
