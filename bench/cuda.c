@@ -19,7 +19,7 @@
 #include "kernels/cuda/cuda.h"
 #include "offload/device.h"
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define REPEATS  7
 #define MOST_N   1024u

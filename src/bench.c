@@ -8,7 +8,7 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/bench.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define DISK_TIME_NS    200000000u  /* at least; */
 #define DISK_MOST_NS    4000000000u /* an eighth of a pass, */

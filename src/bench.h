@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "src/machine.h"
+#include "src/probe/machine.h"
 #include "src/runtime.h"
 
 struct sl_bench_run {

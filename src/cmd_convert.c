@@ -12,7 +12,7 @@
 #include "src/base/bytes.h"
 #include "src/convert.h"
 #include "src/opts.h"
-#include "src/survey.h"
+#include "src/probe/survey.h"
 
 enum {
     OPT_QUANT = 0x200,

@@ -12,7 +12,7 @@
 #include "src/gpu_show.h"
 #include "src/opts.h"
 #include "src/plan_machine.h"
-#include "src/rates_kept.h"
+#include "src/probe/rates_kept.h"
 
 struct options {
     struct sl_runtime_config run;

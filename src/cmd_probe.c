@@ -8,7 +8,7 @@
 #include "offload/numa.h"
 #include "src/base/bytes.h"
 #include "src/opts.h"
-#include "src/survey.h"
+#include "src/probe/survey.h"
 
 struct options {
     const char *path;

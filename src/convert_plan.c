@@ -6,8 +6,8 @@
 
 #include "src/base/bytes.h"
 #include "src/convert_impl.h"
-#include "src/meminfo.h"
 #include "src/model/quant_kind.h"
+#include "src/probe/meminfo.h"
 
 /* Slots: one is read into, one packed, one written, one spare. */
 #define SLOTS      4u

@@ -9,7 +9,7 @@
 #include "src/base/lines.h"
 #include "src/generate.h"
 #include "src/opts.h"
-#include "src/rates_kept.h"
+#include "src/probe/rates_kept.h"
 
 #define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */
 

@@ -7,8 +7,8 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
-#include "src/machine_file.h"
 #include "src/plan_machine.h"
+#include "src/probe/machine_file.h"
 #include "src/rehearse.h"
 #include "src/runtime.h"
 #include "src/synth.h"

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/machine.h"
 #include "src/model/model_meta.h"
+#include "src/probe/machine.h"
 #include "src/runtime_impl.h"
 
 /* --- first step: file and tokenizer -------------------------------------- */

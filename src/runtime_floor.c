@@ -2,8 +2,8 @@
 
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
-#include "src/meminfo.h"
-#include "src/probe.h"
+#include "src/probe/meminfo.h"
+#include "src/probe/probe.h"
 #include "src/runtime_impl.h"
 
 void sl_runtime_end(struct sl_runtime *rt)

@@ -4,7 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 #include "src/runtime_impl.h"
 #include "src/stages.h"
 

@@ -6,7 +6,7 @@
 #include "offload/feed.h"
 #include "offload/unpack.h"
 #include "src/base/bytes.h"
-#include "src/meminfo.h"
+#include "src/probe/meminfo.h"
 #include "src/runtime_impl.h"
 #include "src/sampler.h"
 

@@ -10,7 +10,7 @@
 
 #include "src/base/clock.h"
 #include "src/exec_gpu.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 #include "tests/fake_device.h"
 #include "tests/feed_rig.h"
 

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/meminfo.h"
+#include "src/probe/meminfo.h"
 #include "tests/fake_device.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"

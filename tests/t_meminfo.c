@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "src/meminfo.h"
+#include "src/probe/meminfo.h"
 #include "tests/support.h"
 
 static void put(const char *dir, const char *name, const char *text)

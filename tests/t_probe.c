@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 #include "tests/support.h"
 
 struct temp {

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "offload/stream.h"
-#include "src/meminfo.h"
+#include "src/probe/meminfo.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
 #include "tests/feed_rig.h"

@@ -11,7 +11,7 @@
 #endif
 
 #include "offload/device.h"
-#include "src/survey.h"
+#include "src/probe/survey.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 

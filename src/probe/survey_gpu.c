@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
-#include "src/probe.h"
-#include "src/survey.h"
+#include "src/probe/probe.h"
+#include "src/probe/survey.h"
 
 /* More than the caches of a GPU. */
 #define DEVICE_BYTES (256ull << 20)

@@ -2,7 +2,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define ATTEND_TIME_NS 100000000u
 /* A head's keys and values stay in its thread's own cache; its queries are as

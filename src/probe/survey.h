@@ -31,7 +31,7 @@
 #include "kernels/kernels.h"
 #include "offload/plan.h"
 #include "src/base/error.h"
-#include "src/machine.h"
+#include "src/probe/machine.h"
 
 /* A survey of another one does not count. */
 #define SL_SURVEY_VERSION   3

@@ -9,8 +9,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "src/commit.h"
-#include "src/machine.h"
+#include "src/probe/commit.h"
+#include "src/probe/machine.h"
 
 /* The first line of a file; "" if there is none. */
 static void first_line(char *text, size_t n, const char *path)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/meminfo.h"
+#include "src/probe/meminfo.h"
 
 /* The value of "KEY:   123 kB" in a file of /proc, in bytes; 0 if absent. */
 static uint64_t proc_field(const char *path, const char *key)

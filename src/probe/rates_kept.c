@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "src/opts.h"
-#include "src/rates_kept.h"
-#include "src/survey.h"
+#include "src/probe/rates_kept.h"
+#include "src/probe/survey.h"
 
 bool sl_rates_kept(struct sl_rates *rates, double *age_s,
                    const struct sl_runtime *rt)

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define COPIES 4u
 

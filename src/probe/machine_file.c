@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "src/machine_file.h"
+#include "src/probe/machine_file.h"
 
 static const struct key {
     const char *name;

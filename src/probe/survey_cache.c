@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "src/base/outfile.h"
-#include "src/survey.h"
-#include "src/survey_impl.h"
+#include "src/probe/survey.h"
+#include "src/probe/survey_impl.h"
 
 char *sl_survey_path(const char *cache_folder)
 {

@@ -14,9 +14,9 @@
 
 #include "src/base/newfile.h"
 #include "src/base/section_out.h"
-#include "src/probe.h"
-#include "src/survey.h"
-#include "src/survey_impl.h"
+#include "src/probe/probe.h"
+#include "src/probe/survey.h"
+#include "src/probe/survey_impl.h"
 
 /* What a disk keeps in its own cache must not decide. */
 #define FILE_BYTES   (256u << 20)

@@ -11,8 +11,8 @@
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
 #include "src/base/pool.h"
-#include "src/probe.h"
-#include "src/survey.h"
+#include "src/probe/probe.h"
+#include "src/probe/survey.h"
 
 #define DRAM_TIME_NS 100000000u
 #define OPS_TIME_NS  40000000u

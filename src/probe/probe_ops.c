@@ -5,7 +5,7 @@
 #include "kernels/matmul.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define OPS_TIME_NS 100000000u
 #define MOST_BYTES  (64u << 20)

@@ -7,7 +7,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/probe.h"
+#include "src/probe/probe.h"
 
 #define DISK_BUFFER_BYTES (16u << 20)
 #define DISK_TIME_NS      300000000u
