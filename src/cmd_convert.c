@@ -10,7 +10,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
-#include "src/convert.h"
+#include "src/convert/convert.h"
 #include "src/opts.h"
 #include "src/probe/survey.h"
 

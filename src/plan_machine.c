@@ -7,11 +7,11 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/convert/synth.h"
 #include "src/plan_machine.h"
 #include "src/probe/machine_file.h"
 #include "src/rehearse.h"
 #include "src/runtime.h"
-#include "src/synth.h"
 
 #define PROMPT       1024u
 #define BATCH        32u

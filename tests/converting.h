@@ -4,7 +4,7 @@
 #ifndef SL_TESTS_CONVERTING_H
 #define SL_TESTS_CONVERTING_H
 
-#include "src/convert.h"
+#include "src/convert/convert.h"
 #include "src/model/modelfile.h"
 #include "tests/glm_maker.h"
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/convert.h"
+#include "src/convert/convert.h"
 #include "src/fill.h"
 #include "src/runtime.h"
 #include "tests/support.h"

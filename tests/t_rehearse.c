@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "offload/trace.h"
+#include "src/convert/synth.h"
 #include "src/rehearse.h"
-#include "src/synth.h"
 #include "tests/support.h"
 
 #define GB 1000000000ull

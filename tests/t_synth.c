@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/convert/synth.h"
 #include "src/model/modelfile.h"
 #include "src/runtime.h"
-#include "src/synth.h"
 #include "tests/support.h"
 
 static char dir[1024];

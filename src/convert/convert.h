@@ -18,8 +18,8 @@
 
 #include "quant/pack.h"
 #include "src/base/log.h"
+#include "src/convert/stage_out.h"
 #include "src/model/config_json.h"
-#include "src/stage_out.h"
 
 #define SL_CONVERT_RAM (2ull << 30)
 

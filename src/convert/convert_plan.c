@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/convert_impl.h"
+#include "src/convert/convert_impl.h"
 #include "src/model/quant_kind.h"
 #include "src/probe/meminfo.h"
 

@@ -8,7 +8,7 @@
 #include "src/base/clock.h"
 #include "src/base/lz.h"
 #include "src/base/mem.h"
-#include "src/stage_out.h"
+#include "src/convert/stage_out.h"
 
 #define MOST_CHUNK_BYTES (256u << 10)
 /* Chunks of a stage that are tried, as far as its first bytes have so many. */

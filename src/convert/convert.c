@@ -6,7 +6,7 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/base/half.h"
-#include "src/convert_impl.h"
+#include "src/convert/convert_impl.h"
 #include "src/probe/probe.h"
 
 void sl_convert_options_init(struct sl_convert_options *o)

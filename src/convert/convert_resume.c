@@ -13,7 +13,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/newfile.h"
-#include "src/convert_impl.h"
+#include "src/convert/convert_impl.h"
 
 /* The journal, one line each:
  *     sluice-convert 1 FINGERPRINT

@@ -6,7 +6,7 @@
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
-#include "src/synth_fill.h"
+#include "src/convert/synth_fill.h"
 
 /* The i-th number of a stream: splitmix64 (Steele, Lea, Flood: Fast splittable
  * pseudorandom number generators, 2014), which needs no state but i. */

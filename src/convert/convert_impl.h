@@ -17,8 +17,8 @@
 #include "src/base/progress.h"
 #include "src/base/section_out.h"
 #include "src/ckpt/ckpt.h"
-#include "src/convert.h"
-#include "src/merge.h"
+#include "src/convert/convert.h"
+#include "src/convert/merge.h"
 #include "src/model/model_layout.h"
 
 /* A run of whole blocks of one segment of one matrix: the unit of work. */

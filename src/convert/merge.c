@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/half.h"
-#include "src/merge.h"
+#include "src/convert/merge.h"
 
 #define NAME_ROOM 96
 

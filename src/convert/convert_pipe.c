@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "src/convert_impl.h"
+#include "src/convert/convert_impl.h"
 
 #define READERS 2u
 /* How often the calling thread asks whether it should stop, when nothing

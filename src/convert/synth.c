@@ -17,8 +17,8 @@
 #include "src/base/pool.h"
 #include "src/base/progress.h"
 #include "src/base/section_out.h"
-#include "src/synth.h"
-#include "src/synth_fill.h"
+#include "src/convert/synth.h"
+#include "src/convert/synth_fill.h"
 
 /* Made and handed to the writer in runs that stay in a core's cache. */
 #define RUN_BYTES (256u << 10)

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "src/base/mem.h"
+#include "src/convert/synth.h"
 #include "src/model/quant_kind.h"
-#include "src/synth.h"
 
 /* GLM-10B: THUDM/GLM config_tasks/model_blocklm_10B.sh, in GLM-130B's
  * architecture. 7b: the shape that LLaMA made common, to compare with others.

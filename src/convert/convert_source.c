@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "src/convert_impl.h"
+#include "src/convert/convert_impl.h"
 #include "src/text/tokenizer.h"
 
 #define TOKENIZER_FILE "ice_text.model"
