@@ -10,8 +10,8 @@
 #include "offload/feed.h"
 #include "offload/machine_model.h"
 #include "offload/trace.h"
-#include "src/cut.h"
-#include "src/engine.h"
+#include "src/exec/cut.h"
+#include "src/exec/engine.h"
 #include "src/model/modelfile.h"
 
 struct sl_model_config {

@@ -18,10 +18,10 @@
 #define SL_FILL_H
 
 #include "src/beam.h"
-#include "src/lm.h"
+#include "src/exec/lm.h"
+#include "src/exec/workload.h"
 #include "src/sampler.h"
 #include "src/text/prompt.h"
-#include "src/workload.h"
 
 enum sl_strategy {
     SL_STRATEGY_BASE, /* BaseStrategy: sampling */

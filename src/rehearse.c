@@ -5,13 +5,13 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/cut.h"
-#include "src/exec.h"
-#include "src/exec_cpu.h"
+#include "src/exec/cut.h"
+#include "src/exec/exec.h"
+#include "src/exec/exec_cpu.h"
+#include "src/exec/stages.h"
+#include "src/exec/vectors.h"
 #include "src/exec_model.h"
 #include "src/rehearse.h"
-#include "src/stages.h"
-#include "src/vectors.h"
 
 /* As the runtime has them on a machine that is there. */
 #define SLAB_BYTES    (64ull << 20)

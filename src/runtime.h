@@ -20,11 +20,11 @@
 #include "offload/stream.h"
 #include "src/base/log.h"
 #include "src/base/pool.h"
-#include "src/lm.h"
+#include "src/exec/lm.h"
+#include "src/exec/prompt_cache.h"
+#include "src/exec/workload.h"
 #include "src/model/modelfile.h"
-#include "src/prompt_cache.h"
 #include "src/text/tokenizer.h"
-#include "src/workload.h"
 
 enum sl_activations {
     SL_ACTIVATIONS_AUTO, /* f32 for float files, int8 for packed ones */

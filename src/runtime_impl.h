@@ -14,11 +14,11 @@
 
 #include "kernels/kernels.h"
 #include "src/base/pool.h"
-#include "src/cut.h"
-#include "src/exec.h"
-#include "src/exec_cpu.h"
-#include "src/exec_gpu.h"
-#include "src/kvcache.h"
+#include "src/exec/cut.h"
+#include "src/exec/exec.h"
+#include "src/exec/exec_cpu.h"
+#include "src/exec/exec_gpu.h"
+#include "src/exec/kvcache.h"
 #include "src/runtime.h"
 
 struct sl_runtime {

@@ -7,7 +7,7 @@
 #ifndef SL_TESTS_SCRIPT_H
 #define SL_TESTS_SCRIPT_H
 
-#include "src/lm.h"
+#include "src/exec/lm.h"
 #include "tests/support.h"
 
 enum { V = 64, MAX_SEQS = 16, MAX_LEN = 64 };

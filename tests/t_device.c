@@ -9,7 +9,7 @@
 #endif
 
 #include "src/base/clock.h"
-#include "src/exec_gpu.h"
+#include "src/exec/exec_gpu.h"
 #include "src/probe/probe.h"
 #include "tests/fake_device.h"
 #include "tests/feed_rig.h"

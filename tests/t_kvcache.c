@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "src/kvcache.h"
+#include "src/exec/kvcache.h"
 #include "tests/support.h"
 
 static const struct sl_kv_config small = {

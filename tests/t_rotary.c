@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "src/base/half.h"
-#include "src/rotary.h"
+#include "src/exec/rotary.h"
 #include "tests/support.h"
 
 /* The tables of SAT 0.2.12, by precision (F_rotary_and_layers). */

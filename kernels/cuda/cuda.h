@@ -143,7 +143,7 @@ struct sl_cuda_rows {
 
 /* Keys and values of one layer: [page][head][position in page][d] f16, each
  * page_stride values (at least n_heads * SL_CUDA_PAGE_LEN * d) from the one
- * before, as in src/kvcache.h. */
+ * before, as in src/exec/kvcache.h. */
 struct sl_cuda_kv {
     uint16_t *k, *v;
     size_t page_stride;

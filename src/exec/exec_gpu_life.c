@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "src/base/log.h"
-#include "src/exec_gpu_impl.h"
+#include "src/exec/exec_gpu_impl.h"
 
 /* Logits cross in pieces of about this size. */
 #define BOUNCE_BYTES (2ull << 20)

@@ -7,10 +7,10 @@
 #include "kernels/kernels.h"
 #include "offload/stream.h"
 #include "src/base/pool.h"
-#include "src/cut.h"
-#include "src/engine.h"
-#include "src/kvcache.h"
-#include "src/vectors.h"
+#include "src/exec/cut.h"
+#include "src/exec/engine.h"
+#include "src/exec/kvcache.h"
+#include "src/exec/vectors.h"
 
 struct sl_cpu_config {
     /* all borrowed for the engine's life */

@@ -23,10 +23,10 @@
 #include <stdbool.h>
 
 #include "offload/plan.h"
-#include "src/cut.h"
-#include "src/engine.h"
-#include "src/kvcache.h"
-#include "src/lm.h"
+#include "src/exec/cut.h"
+#include "src/exec/engine.h"
+#include "src/exec/kvcache.h"
+#include "src/exec/lm.h"
 #include "src/model/modelfile.h"
 
 struct sl_exec_config {

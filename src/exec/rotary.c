@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "src/base/half.h"
-#include "src/rotary.h"
+#include "src/exec/rotary.h"
 
 static float round_to_half(float x)
 {

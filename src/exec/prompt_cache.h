@@ -12,7 +12,7 @@
 #define SL_PROMPT_CACHE_H
 
 #include "src/base/log.h"
-#include "src/prompt_file.h"
+#include "src/exec/prompt_file.h"
 
 struct sl_prompt_cache_stats {
     uint64_t restored;    /* positions that were not computed */

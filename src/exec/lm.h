@@ -2,8 +2,8 @@
  * lm.h - a language model as generation sees it
  *
  * Token ids go in, logits come out; sequences share what they have in common.
- * The executor is one (src/exec.h); a test's scripted table is another. All
- * sequences of one forward pass go through each stage of the weights
+ * The executor is one (src/exec/exec.h); a test's scripted table is another.
+ * All sequences of one forward pass go through each stage of the weights
  * together, which is what makes beams and batches cheap.
  */
 #ifndef SL_LM_H

@@ -5,7 +5,7 @@
 #include "kernels/cuda/cuda.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
-#include "src/exec_gpu.h"
+#include "src/exec/exec_gpu.h"
 
 /* Products in a row, after one that makes the library ready. */
 #define TURNS 8u

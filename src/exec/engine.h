@@ -23,7 +23,7 @@
 
 #include "offload/plan.h"
 #include "src/base/error.h"
-#include "src/lm.h"
+#include "src/exec/lm.h"
 
 /* One sequence's share of a pass: rows [row, row + n) of the activations. */
 struct sl_pass_item {

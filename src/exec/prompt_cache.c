@@ -5,7 +5,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/prompt_cache.h"
+#include "src/exec/prompt_cache.h"
 
 struct sl_prompt_cache {
     struct sl_lm lm; /* first: it is a language model */

@@ -4,8 +4,8 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/exec.h"
-#include "src/rotary.h"
+#include "src/exec/exec.h"
+#include "src/exec/rotary.h"
 
 struct sl_exec {
     struct sl_lm lm; /* first: the executor is a language model */

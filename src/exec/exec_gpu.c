@@ -4,7 +4,7 @@
 
 #include "offload/feed.h"
 #include "offload/trace.h"
-#include "src/exec_gpu_impl.h"
+#include "src/exec/exec_gpu_impl.h"
 
 int sl_gpu_wait(struct sl_gpu *g, enum sl_queue queue, struct sl_event *event,
                 struct sl_error *err)

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/exec_gpu.h"
+#include "src/exec/exec_gpu.h"
 
 /* Built without CUDA: no device opens, so nobody gets here. */
 

@@ -2,7 +2,7 @@
 
 #include <stdatomic.h>
 
-#include "src/exec_cpu_impl.h"
+#include "src/exec/exec_cpu_impl.h"
 
 /* Embedding rows out of the head's matrix. */
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/vectors.h"
+#include "src/exec/vectors.h"
 
 /* Every vector begins a cache line. */
 static uint64_t padded(uint64_t bytes)

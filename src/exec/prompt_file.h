@@ -14,8 +14,8 @@
 #ifndef SL_PROMPT_FILE_H
 #define SL_PROMPT_FILE_H
 
-#include "src/kvcache.h"
-#include "src/lm.h"
+#include "src/exec/kvcache.h"
+#include "src/exec/lm.h"
 
 struct sl_prompt_file_config { /* all borrowed */
     const char *path;

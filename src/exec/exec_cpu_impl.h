@@ -9,7 +9,7 @@
 
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
-#include "src/exec_cpu.h"
+#include "src/exec/exec_cpu.h"
 
 struct sl_cpu {
     struct sl_exec_engine engine; /* first */

@@ -5,8 +5,8 @@
 #define SL_STAGES_H
 
 #include "offload/plan.h"
-#include "src/cut.h"
-#include "src/kvcache.h"
+#include "src/exec/cut.h"
+#include "src/exec/kvcache.h"
 #include "src/model/modelfile.h"
 
 /* The stages of a cut, for plan_input.stages. kv: the whole cache as the CPU

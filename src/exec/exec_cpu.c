@@ -5,7 +5,7 @@
 
 #include "offload/trace.h"
 #include "src/base/clock.h"
-#include "src/exec_cpu_impl.h"
+#include "src/exec/exec_cpu_impl.h"
 
 struct shape {
     uint64_t n, hidden, wide, widest_in, head_dim, max_tokens, threads;

@@ -17,10 +17,10 @@
 #include "kernels/kernels.h"
 #include "offload/device.h"
 #include "src/base/pool.h"
-#include "src/cut.h"
-#include "src/engine.h"
-#include "src/kvcache.h"
-#include "src/vectors.h"
+#include "src/exec/cut.h"
+#include "src/exec/engine.h"
+#include "src/exec/kvcache.h"
+#include "src/exec/vectors.h"
 
 struct sl_cuda;
 struct sl_feed;

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/exec_gpu_impl.h"
+#include "src/exec/exec_gpu_impl.h"
 
 /* A prefill of a layer whose cache lies with the host: the GPU keeps keys and
  * values in scratch pages until they are copied down, the host puts them into

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/exec_gpu_impl.h"
+#include "src/exec/exec_gpu_impl.h"
 
 /* One matrix of a stage: what comes before its first part, its products, what
  * comes after its last. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/cut.h"
+#include "src/exec/cut.h"
 
 struct builder {
     struct sl_cut *cut;

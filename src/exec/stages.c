@@ -1,7 +1,7 @@
 #include "config.h"
 
 #include "src/base/mem.h"
-#include "src/stages.h"
+#include "src/exec/stages.h"
 
 static const struct sl_tensor_spec *
 spec_of(const struct sl_modelfile *mf, const struct sl_cut *cut, size_t slab)

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "src/exec_cpu_impl.h"
+#include "src/exec/exec_cpu_impl.h"
 
 /* What GLM-130B does between its matrices. Every job is split by positions or
  * by heads, never along a sum. */

@@ -14,7 +14,7 @@
 #include "src/base/lz.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
-#include "src/prompt_file.h"
+#include "src/exec/prompt_file.h"
 
 #define MAGIC "SLPROMPT"
 

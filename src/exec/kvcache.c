@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/kvcache.h"
+#include "src/exec/kvcache.h"
 
 struct sequence {
     bool alive;

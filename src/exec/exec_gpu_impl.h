@@ -10,7 +10,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "src/base/mem.h"
-#include "src/exec_gpu.h"
+#include "src/exec/exec_gpu.h"
 
 /* The tables of a pass: made on the host, copied up as they are. */
 struct sl_gpu_tables {
