@@ -17,7 +17,7 @@
 
 #include <jansson.h>
 
-#include "src/fill.h"
+#include "src/decode/fill.h"
 #include "src/interrupt.h"
 #include "src/runtime.h"
 

@@ -6,9 +6,9 @@
 #include "offload/feed.h"
 #include "offload/unpack.h"
 #include "src/base/bytes.h"
+#include "src/decode/sampler.h"
 #include "src/probe/meminfo.h"
 #include "src/runtime_impl.h"
-#include "src/sampler.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
  * so hand-offs cost nothing. */

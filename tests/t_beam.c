@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/beam.h"
+#include "src/decode/beam.h"
 #include "tests/support.h"
 
 enum { V = 600 }; /* more than two blocks of draws */

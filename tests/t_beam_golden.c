@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/ids.h"
-#include "src/beam.h"
+#include "src/decode/beam.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

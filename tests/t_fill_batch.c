@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/fill.h"
+#include "src/decode/fill.h"
 #include "tests/fault.h"
 #include "tests/script.h"
 #include "tests/support.h"

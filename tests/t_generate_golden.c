@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/convert/convert.h"
-#include "src/fill.h"
+#include "src/decode/fill.h"
 #include "src/runtime.h"
 #include "tests/support.h"
 #include "tests/tokens.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/sampler.h"
+#include "src/decode/sampler.h"
 #include "tests/support.h"
 
 static void filter(float *logits, uint32_t n, double temperature,

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "src/base/ids.h"
-#include "src/sampler.h"
+#include "src/decode/sampler.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

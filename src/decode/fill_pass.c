@@ -5,7 +5,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/fill_pass.h"
+#include "src/decode/fill_pass.h"
 
 static bool by_beams(const struct sl_pass *p)
 {

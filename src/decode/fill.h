@@ -17,10 +17,10 @@
 #ifndef SL_FILL_H
 #define SL_FILL_H
 
-#include "src/beam.h"
+#include "src/decode/beam.h"
+#include "src/decode/sampler.h"
 #include "src/exec/lm.h"
 #include "src/exec/workload.h"
-#include "src/sampler.h"
 #include "src/text/prompt.h"
 
 enum sl_strategy {

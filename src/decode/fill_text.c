@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/fill_pass.h"
+#include "src/decode/fill_pass.h"
 
 /* Index of the first mark of the kind, n if there is none. */
 static size_t find_mark(const struct sl_ids *ids, int32_t mark)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
-#include "src/fill_pass.h"
+#include "src/decode/fill_pass.h"
 
 #define NO_SEQ UINT32_MAX
 

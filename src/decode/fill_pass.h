@@ -10,7 +10,7 @@
 #ifndef SL_FILL_PASS_H
 #define SL_FILL_PASS_H
 
-#include "src/fill.h"
+#include "src/decode/fill.h"
 
 /* The same for all texts of a batch; borrowed. */
 struct sl_fill_common {

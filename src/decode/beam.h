@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "src/base/error.h"
-#include "src/sampler.h"
+#include "src/decode/sampler.h"
 
 struct sl_beam_config {
     uint32_t n_beams;

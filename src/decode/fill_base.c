@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/fill_pass.h"
+#include "src/decode/fill_pass.h"
 
 static bool is_end(const struct sl_fill_common *c, int32_t id)
 {

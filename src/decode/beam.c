@@ -6,7 +6,7 @@
 
 #include "src/base/ids.h"
 #include "src/base/mem.h"
-#include "src/beam.h"
+#include "src/decode/beam.h"
 
 /* Entries of a row of logits whose probabilities are kept as one sum, so that
  * a draw looks at few of them. */

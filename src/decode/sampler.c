@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "src/sampler.h"
+#include "src/decode/sampler.h"
 
 struct candidate {
     float logit;
