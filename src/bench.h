@@ -17,7 +17,7 @@
 #include <stdio.h>
 
 #include "src/probe/machine.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 struct sl_bench_run {
     uint64_t ram_bytes;  /* or SL_RAM_AUTO, SL_RAM_LEAST */

@@ -19,7 +19,7 @@
 
 #include "src/decode/fill.h"
 #include "src/interrupt.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 struct sl_generate_options {
     struct sl_runtime_config run;

@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 /* 'V' VRAM, 'R' RAM, '.' disk */
 char sl_home_letter(enum sl_home home);

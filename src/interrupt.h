@@ -12,7 +12,7 @@
 #include <stdbool.h>
 
 #include "src/base/error.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 struct sl_interrupt;
 

@@ -14,7 +14,7 @@
 
 #include "src/base/error.h"
 #include "src/base/log.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 enum {
     SL_EXIT_OK = 0,

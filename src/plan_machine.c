@@ -11,7 +11,7 @@
 #include "src/plan_machine.h"
 #include "src/probe/machine_file.h"
 #include "src/rehearse.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 #define PROMPT       1024u
 #define BATCH        32u

@@ -4,7 +4,7 @@
 #ifndef TESTS_EXEC_RIG_H
 #define TESTS_EXEC_RIG_H
 
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 #include "tests/model_maker.h"
 
 #define RIG_IDS     23u /* of a text, at most */

@@ -6,7 +6,7 @@
 
 #include "src/convert/convert.h"
 #include "src/decode/fill.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 

@@ -12,7 +12,7 @@
 #include "offload/numa.h"
 #include "src/base/mem.h"
 #include "src/base/pool.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 #include "tests/fault.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"

@@ -10,7 +10,7 @@
 #include "src/base/bytes.h"
 #include "src/convert/synth.h"
 #include "src/model/modelfile.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 #include "tests/support.h"
 
 static char dir[1024];

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 /* Rates that are kept of this machine, the disk of the runtime's file, its
  * threads and its arithmetic; age_s: of the oldest. False where something is

@@ -6,7 +6,7 @@
 #include "src/base/mem.h"
 #include "src/exec/stages.h"
 #include "src/probe/probe.h"
-#include "src/runtime_impl.h"
+#include "src/runtime/runtime_impl.h"
 
 /* Part of a budget that is left to the driver: it loads kernels, and memory
  * for them, when they are first used. */

@@ -4,7 +4,7 @@
 #include "src/base/mem.h"
 #include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
-#include "src/runtime_impl.h"
+#include "src/runtime/runtime_impl.h"
 
 void sl_runtime_end(struct sl_runtime *rt)
 {

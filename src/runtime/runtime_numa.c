@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/runtime_impl.h"
+#include "src/runtime/runtime_impl.h"
 
 /* What cannot be placed costs time, not correctness: one warning, and no more
  * tries. */

@@ -8,7 +8,7 @@
 #include "src/base/bytes.h"
 #include "src/model/model_meta.h"
 #include "src/probe/machine.h"
-#include "src/runtime_impl.h"
+#include "src/runtime/runtime_impl.h"
 
 /* --- first step: file and tokenizer -------------------------------------- */
 

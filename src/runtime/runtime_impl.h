@@ -19,7 +19,7 @@
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_gpu.h"
 #include "src/exec/kvcache.h"
-#include "src/runtime.h"
+#include "src/runtime/runtime.h"
 
 struct sl_runtime {
     struct sl_runtime_config config;

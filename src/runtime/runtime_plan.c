@@ -8,7 +8,7 @@
 #include "src/base/bytes.h"
 #include "src/decode/sampler.h"
 #include "src/probe/meminfo.h"
-#include "src/runtime_impl.h"
+#include "src/runtime/runtime_impl.h"
 
 /* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
  * so hand-offs cost nothing. */
