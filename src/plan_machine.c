@@ -10,8 +10,8 @@
 #include "src/convert/synth.h"
 #include "src/plan_machine.h"
 #include "src/probe/machine_file.h"
-#include "src/rehearse.h"
 #include "src/runtime/runtime.h"
+#include "src/sim/rehearse.h"
 
 #define PROMPT       1024u
 #define BATCH        32u

@@ -7,7 +7,7 @@
 
 #include "offload/trace.h"
 #include "src/convert/synth.h"
-#include "src/rehearse.h"
+#include "src/sim/rehearse.h"
 #include "tests/support.h"
 
 #define GB 1000000000ull

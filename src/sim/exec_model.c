@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
-#include "src/exec_model.h"
+#include "src/sim/exec_model.h"
 
 /* What a slab asks of its engine. */
 struct slab_cost {

@@ -10,8 +10,8 @@
 #include "src/exec/exec_cpu.h"
 #include "src/exec/stages.h"
 #include "src/exec/vectors.h"
-#include "src/exec_model.h"
-#include "src/rehearse.h"
+#include "src/sim/exec_model.h"
+#include "src/sim/rehearse.h"
 
 /* As the runtime has them on a machine that is there. */
 #define SLAB_BYTES    (64ull << 20)
