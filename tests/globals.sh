@@ -10,11 +10,11 @@ if ! command -v objdump >/dev/null; then
     echo "1..0 # SKIP there is no objdump"
     exit 0
 fi
-if objdump -t src/main.o | grep -qE '__(asan|tsan|ubsan|sanitizer)'; then
+if objdump -t src/cmd/main.o | grep -qE '__(asan|tsan|ubsan|sanitizer)'; then
     echo "1..0 # SKIP sanitizers add globals of their own"
     exit 0
 fi
-set -- src/main.o
+set -- src/cmd/main.o
 for library in *.a; do
     case $library in
     libcudasim.a) continue ;;

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/bench.h"
+#include "src/cmd/bench.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "src/opts.h"
+#include "src/cmd/opts.h"
 #include "src/probe/rates_kept.h"
 #include "src/probe/survey.h"
 

@@ -10,9 +10,9 @@
 
 #include "src/base/mem.h"
 #include "src/base/progress.h"
-#include "src/interrupt.h"
-#include "src/npy.h"
-#include "src/opts.h"
+#include "src/cmd/interrupt.h"
+#include "src/cmd/npy.h"
+#include "src/cmd/opts.h"
 
 /* Texts share passes over the weights up to this many positions. */
 #define GROUP_POSITIONS 512u

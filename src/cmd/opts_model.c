@@ -1,7 +1,7 @@
 #include "config.h"
 
+#include "src/cmd/opts.h"
 #include "src/model/config_json.h"
-#include "src/opts.h"
 
 enum {
     OPT_LAYERS = 0x300,

@@ -5,8 +5,8 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/opts.h"
 #include "src/model/modelfile.h"
-#include "src/opts.h"
 
 struct args {
     const char *file;

@@ -9,9 +9,9 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
-#include "src/gpu_show.h"
-#include "src/opts.h"
-#include "src/plan_machine.h"
+#include "src/cmd/gpu_show.h"
+#include "src/cmd/opts.h"
+#include "src/cmd/plan_machine.h"
 #include "src/probe/rates_kept.h"
 
 struct options {

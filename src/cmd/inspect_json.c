@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "src/inspect.h"
+#include "src/cmd/inspect.h"
 #include "src/model/model_layout.h"
 
 /* Checksums are text: JSON readers keep numbers as doubles. */

@@ -7,7 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/newfile.h"
-#include "src/npy.h"
+#include "src/cmd/npy.h"
 
 #define HEADER_BYTES 128u
 

@@ -8,7 +8,7 @@
 
 #include "offload/device.h"
 #include "src/base/bytes.h"
-#include "src/opts.h"
+#include "src/cmd/opts.h"
 
 /* More than any machine's; those beyond are counted. */
 #define MAX_DEVICES 32u

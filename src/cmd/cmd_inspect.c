@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/inspect.h"
+#include "src/cmd/inspect.h"
+#include "src/cmd/opts.h"
 #include "src/model/model_layout.h"
-#include "src/opts.h"
 
 struct args {
     const char *file;

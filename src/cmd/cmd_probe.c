@@ -7,7 +7,7 @@
 
 #include "offload/numa.h"
 #include "src/base/bytes.h"
-#include "src/opts.h"
+#include "src/cmd/opts.h"
 #include "src/probe/survey.h"
 
 struct options {

@@ -11,7 +11,7 @@
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
-#include "src/bench.h"
+#include "src/cmd/bench.h"
 
 /* Two panels a phase: speed above, efficiency below, over one axis of RAM
  * budgets. A line for every prompt, batch and number of threads. Units are

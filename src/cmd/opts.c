@@ -11,8 +11,8 @@
 
 #include "kernels/kernels.h"
 #include "src/base/bytes.h"
+#include "src/cmd/opts.h"
 #include "src/exec/kvcache.h"
-#include "src/opts.h"
 
 #define CANNOT_WRITE "sluice: cannot write to standard output: %s\n"
 

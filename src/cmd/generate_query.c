@@ -7,7 +7,7 @@
 #include "src/base/lines.h"
 #include "src/base/mem.h"
 #include "src/base/outfile.h"
-#include "src/generate.h"
+#include "src/cmd/generate.h"
 
 /* How the answers of a query are printed. */
 enum show { SHOW_TEXT, SHOW_STYLED, SHOW_JSON };

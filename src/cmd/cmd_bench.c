@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
-#include "src/bench.h"
-#include "src/opts.h"
+#include "src/cmd/bench.h"
+#include "src/cmd/opts.h"
 
 /* The values of an option that takes a list. */
 #define MOST_VALUES 64u

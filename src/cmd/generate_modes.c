@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "src/base/lines.h"
-#include "src/generate.h"
-#include "src/opts.h"
+#include "src/cmd/generate.h"
+#include "src/cmd/opts.h"
 #include "src/probe/rates_kept.h"
 
 #define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */

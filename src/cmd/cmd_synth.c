@@ -5,8 +5,8 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/opts.h"
 #include "src/convert/synth.h"
-#include "src/opts.h"
 
 #define PRESETS "glm-130b, glm-10b, 7b, tiny"
 

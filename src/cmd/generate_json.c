@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/generate.h"
+#include "src/cmd/generate.h"
 
 /* A JSON string needs whole characters. */
 static json_t *json_text(const char *text, size_t n)

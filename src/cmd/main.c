@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "src/opts.h"
+#include "src/cmd/opts.h"
 
 static const struct sl_command *const commands[] = {
     &sl_cmd_convert,

@@ -17,8 +17,8 @@
 
 #include <jansson.h>
 
+#include "src/cmd/interrupt.h"
 #include "src/decode/fill.h"
-#include "src/interrupt.h"
 #include "src/runtime/runtime.h"
 
 struct sl_generate_options {

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
-#include "src/interrupt.h"
+#include "src/cmd/interrupt.h"
 
 struct sl_interrupt {
     pthread_t thread;

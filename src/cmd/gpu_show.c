@@ -1,7 +1,7 @@
 #include "config.h"
 
 #include "src/base/bytes.h"
-#include "src/gpu_show.h"
+#include "src/cmd/gpu_show.h"
 
 char sl_home_letter(enum sl_home home)
 {

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "src/generate.h"
+#include "src/cmd/generate.h"
 
 #define GREEN     "\033[0;32m"
 #define UNDERLINE "\033[4m"

@@ -5,7 +5,7 @@
 
 #include "src/base/lines.h"
 #include "src/base/mem.h"
-#include "src/generate.h"
+#include "src/cmd/generate.h"
 
 /* The lines of a file, and how far the answers have come. Lines are filled in
  * groups of --batch; what is printed comes line by line, in order. */

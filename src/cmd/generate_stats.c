@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/generate.h"
-#include "src/gpu_show.h"
+#include "src/cmd/generate.h"
+#include "src/cmd/gpu_show.h"
 
 static double seconds(uint64_t ns)
 {

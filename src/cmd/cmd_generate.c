@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "src/base/outfile.h"
-#include "src/generate.h"
-#include "src/opts.h"
+#include "src/cmd/generate.h"
+#include "src/cmd/opts.h"
 
 enum {
     OPT_INPUT_SOURCE = 0x200,

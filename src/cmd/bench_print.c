@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
-#include "src/bench.h"
+#include "src/cmd/bench.h"
 
 static double per_second(double positions, double seconds)
 {

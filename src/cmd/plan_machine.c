@@ -7,8 +7,8 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/plan_machine.h"
 #include "src/convert/synth.h"
-#include "src/plan_machine.h"
 #include "src/probe/machine_file.h"
 #include "src/runtime/runtime.h"
 #include "src/sim/rehearse.h"

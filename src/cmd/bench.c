@@ -7,7 +7,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/bench.h"
+#include "src/cmd/bench.h"
 #include "src/probe/probe.h"
 
 #define DISK_TIME_NS    200000000u  /* at least; */

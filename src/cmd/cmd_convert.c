@@ -10,8 +10,8 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/opts.h"
 #include "src/convert/convert.h"
-#include "src/opts.h"
 #include "src/probe/survey.h"
 
 enum {
