@@ -1,10 +1,13 @@
 #!/bin/sh
 # The sources keep to the layers of docs/architecture.md and to their size:
 #
-#     src/base -> quant -> kernels -> src -> bench, tests
-#     src/base -> offload ----------> src
+#     src/base -> quant -> kernels --.
+#         \                          +-> src, room by room -> bench, tests
+#          `----> offload ----------'
 #
-# An arrow reads "is included by".
+# An arrow reads "is included by". A room of src includes the rooms before it
+# in this list and itself.
+rooms='arch model text ckpt probe convert exec decode runtime sim cmd'
 cd "${SLUICE_SOURCE:-.}" || exit 99
 
 n=0
@@ -62,14 +65,25 @@ loose_comments()
     grep -nE '(^|[^:"a-z])//|\<(TODO|FIXME|XXX)\>' "$@"
 }
 
-echo 1..9
+echo 1..20
 verdict base_includes_base_alone "$(strays src/base src/base/)"
 verdict quant_includes_base_and_quant "$(strays quant 'src/base/|quant/')"
 verdict kernels_include_base_and_quant \
     "$(strays kernels 'src/base/|quant/|kernels/')"
 verdict offload_includes_base_alone "$(strays offload 'src/base/|offload/')"
-verdict the_program_includes_no_tests_and_no_bench \
-    "$(strays src 'src/|quant/|kernels/|offload/')"
+before='src/base/|quant/|kernels/|offload/'
+for room in $rooms; do
+    before="$before|src/$room/"
+    verdict "${room}_includes_the_rooms_before_it" \
+        "$(strays "src/$room" "$before")"
+done
+verdict every_room_of_src_is_in_the_list \
+    "$(for room in src/*/; do
+        case " base $rooms " in
+        *" $(basename "$room") "*) ;;
+        *) echo "$room is not in the list of rooms" ;;
+        esac
+    done)"
 
 # shellcheck disable=SC2046 # no name in the tree has a blank
 set -- $(sources src quant kernels offload bench tests)

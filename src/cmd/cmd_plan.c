@@ -12,7 +12,7 @@
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/plan_machine.h"
-#include "src/probe/rates_kept.h"
+#include "src/cmd/rates_kept.h"
 
 struct options {
     struct sl_runtime_config run;

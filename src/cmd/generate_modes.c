@@ -9,7 +9,7 @@
 #include "src/base/lines.h"
 #include "src/cmd/generate.h"
 #include "src/cmd/opts.h"
-#include "src/probe/rates_kept.h"
+#include "src/cmd/rates_kept.h"
 
 #define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "src/cmd/opts.h"
-#include "src/probe/rates_kept.h"
+#include "src/cmd/rates_kept.h"
 #include "src/probe/survey.h"
 
 bool sl_rates_kept(struct sl_rates *rates, double *age_s,
