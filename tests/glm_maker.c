@@ -175,12 +175,15 @@ void glm_maker_write(const struct glm_maker *g, const char *dir)
     static const char freq[] = "transformer.layers.0.attention.rotary_emb."
                                "inv_freq";
     struct part *p = malloc(sizeof *p);
+    struct sl_hparams hp = g->hp;
     struct sl_tensor_spec s;
 
     assert_non_null(p);
+    sl_arch_derive(&sl_arch_glm130b, &hp);
     for (unsigned rank = 0; rank < g->shards; rank++) {
         p->n = 0;
-        for (uint32_t i = 0; sl_arch_glm130b.tensor(&s, &g->hp, i); i++) {
+        for (uint32_t i = 0; sl_arch_tensor(&sl_arch_glm130b, &s, &hp, i);
+             i++) {
             if (g->without == NULL || rank + 1 < g->shards ||
                 strcmp(s.name, g->without) != 0)
                 add_tensor(p, g, rank, &s);

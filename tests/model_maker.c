@@ -100,11 +100,13 @@ void test_model_layout(struct sl_layout *layout, const struct test_model *m)
     };
     size_t most = (size_t)m->hp.n_layers * 4 + 1;
     struct sl_layout_matrix *matrices = calloc(most, sizeof *matrices);
+    struct sl_hparams hp = m->hp;
     struct sl_tensor_spec spec;
     struct sl_error err;
 
     assert_non_null(matrices);
-    for (uint32_t i = 0; config.arch->tensor(&spec, &m->hp, i); i++) {
+    sl_arch_derive(config.arch, &hp);
+    for (uint32_t i = 0; sl_arch_tensor(config.arch, &spec, &hp, i); i++) {
         if (spec.role == SL_ROLE_VECTOR)
             continue;
         assert_true(config.n_matrices < most);
@@ -119,7 +121,7 @@ static void fill_vector(uint8_t *image, const struct sl_model_vector *v,
                         uint64_t *state)
 {
     /* Gains lie around one, biases around zero. */
-    float middle = strstr(v->spec.name, "norm.weight") != NULL ? 1 : 0;
+    float middle = sl_slot_is_gain(v->spec.slot) ? 1 : 0;
     uint32_t bits;
 
     for (uint32_t i = 0; i < v->spec.rows; i++) {

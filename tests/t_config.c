@@ -18,7 +18,7 @@ static void finish(struct sl_hparams *hp, const char *text)
     struct sl_error err;
 
     assert_ok(parse(&c, text, &err), &err);
-    assert_ok(sl_config_finish(hp, &c, &err), &err);
+    assert_ok(sl_config_finish(hp, &sl_arch_glm130b, &c, &err), &err);
 }
 
 #define SIZES                                                                  \
@@ -37,7 +37,7 @@ static void the_demo_says_everything(void **state)
     assert_non_null(test_source(path, "demo/config.json"));
     text = test_read_file(path, &n);
     assert_ok(sl_config_parse(&c, (char *)text, n, path, &err), &err);
-    assert_ok(sl_config_finish(&hp, &c, &err), &err);
+    assert_ok(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), &err);
     free(text);
     assert_int_equal(hp.n_layers, 8);
     assert_int_equal(hp.hidden, 256);
@@ -66,7 +66,7 @@ static void the_preset_is_glm_130b(void **state)
     struct sl_error err;
 
     assert_ok(sl_config_preset(&c, "glm-130b", &err), &err);
-    assert_ok(sl_config_finish(&hp, &c, &err), &err);
+    assert_ok(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), &err);
     assert_int_equal(hp.n_layers, 70);
     assert_int_equal(hp.hidden, 12288);
     assert_int_equal(hp.inner, 32768);
@@ -148,7 +148,7 @@ static void flags_win(void **state)
     sl_config_mark(&flags, SL_CONFIG_LAYERS);
     sl_config_mark(&flags, SL_CONFIG_ROTARY);
     sl_config_overlay(&c, &flags);
-    assert_ok(sl_config_finish(&hp, &c, &err), &err);
+    assert_ok(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), &err);
     assert_int_equal(hp.n_layers, 9);
     assert_int_equal(hp.rotary, SL_ROTARY_F16);
     assert_int_equal(hp.vocab, 512);
@@ -164,7 +164,7 @@ static void what_is_missing_is_named_as_flags(void **state)
 
     assert_ok(parse(&c, "{\"num_layers\": 3, \"vocab_size\": 512}", &err),
               &err);
-    assert_int_equal(sl_config_finish(&hp, &c, &err), -1);
+    assert_int_equal(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), -1);
     assert_int_equal(err.code, SL_ERR_USAGE);
     assert_non_null(strstr(err.msg, "--hidden-size, --num-attention-heads, "
                                     "--max-sequence-length"));
@@ -226,7 +226,7 @@ static void sizes_that_cannot_be_are_refused(void **state)
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_ok(parse(&c, bad[i], &err), &err);
-        assert_int_equal(sl_config_finish(&hp, &c, &err), -1);
+        assert_int_equal(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), -1);
     }
 }
 

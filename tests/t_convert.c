@@ -24,7 +24,7 @@ static enum sl_dtype mixed(const struct sl_tensor_spec *s)
 
     if (s->role == SL_ROLE_VECTOR)
         return s->cols % 2 ? SL_DT_F32 : SL_DT_F16;
-    return by_layer[(s->layer + (uint32_t)s->op) % 3];
+    return by_layer[(s->layer + (uint32_t)s->slot) % 3];
 }
 
 static enum sl_dtype all_f32(const struct sl_tensor_spec *s)
@@ -127,7 +127,8 @@ static void quant_tp_cuts_the_rows_of_two_matrices(void **state)
     open_checked(&mf, f->out);
     for (size_t i = 0; i + 1 < mf.n_matrices; i++) {
         const struct sl_model_matrix *m = &mf.matrices[i];
-        bool cut = m->spec.op == SL_OP_ATTN_OUT || m->spec.op == SL_OP_MLP_OUT;
+        bool cut =
+            m->spec.slot == SL_SLOT_ATTN_OUT || m->spec.slot == SL_SLOT_MLP_OUT;
 
         assert_int_equal(m->geom.group_cols, m->spec.cols / (cut ? 4 : 1));
     }

@@ -158,7 +158,7 @@ static void check_matrices(const struct sl_modelfile *mf,
         }
         assert_true(at <= s->off + s->bytes);
     }
-    assert_int_equal(mf->matrices[mf->n_matrices - 1].spec.op, SL_OP_HEAD);
+    assert_int_equal(mf->matrices[mf->n_matrices - 1].spec.slot, SL_SLOT_HEAD);
 }
 
 static void every_format_opens_and_lies_where_it_says(void **state)

@@ -38,6 +38,7 @@ static int close_tables(void **state)
  * position rows[i], or i. */
 static double worst(uint32_t dim, const char *suffix, enum sl_rotary precision)
 {
+    struct sl_hparams hp = {.rotary = precision, .rope_base = 10000};
     struct test_array c, s, rows;
     float cos_row[64], sin_row[64];
     char name[64];
@@ -54,7 +55,7 @@ static double worst(uint32_t dim, const char *suffix, enum sl_rotary precision)
         int32_t position =
             c.shape[0] == rows.n ? ((int32_t *)rows.data)[i] : (int32_t)i;
 
-        sl_rotary_row(cos_row, sin_row, precision, dim, position);
+        sl_rotary_row(cos_row, sin_row, &hp, dim, position);
         for (uint32_t j = 0; j < dim / 2; j++) {
             most = fmax(most, fabs(cos_row[j] - at(&c, i * (dim / 2) + j)));
             most = fmax(most, fabs(sin_row[j] - at(&s, i * (dim / 2) + j)));

@@ -340,7 +340,7 @@ static void presets_have_their_shapes(void **state)
         struct sl_hparams hp;
 
         assert_ok(sl_synth_preset(&c, wanted[i].name, &err), &err);
-        assert_ok(sl_config_finish(&hp, &c, &err), &err);
+        assert_ok(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), &err);
         assert_int_equal(hp.n_layers, wanted[i].layers);
         assert_int_equal(hp.hidden, wanted[i].hidden);
         assert_int_equal(hp.inner, wanted[i].inner);

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "src/arch/arch.h"
@@ -20,4 +21,284 @@ const struct sl_arch *sl_arch_find(const char *name)
             return archs[i];
     }
     return NULL;
+}
+
+void sl_arch_derive(const struct sl_arch *arch, struct sl_hparams *hp)
+{
+    if (hp->n_kv_heads == 0)
+        hp->n_kv_heads = hp->n_heads;
+    if (hp->head_dim == 0 && hp->n_heads > 0 && hp->hidden % hp->n_heads == 0)
+        hp->head_dim = hp->hidden / hp->n_heads;
+    if (hp->rope_base == 0)
+        hp->rope_base = 10000;
+    arch->derive(hp);
+}
+
+/* --- sizes --------------------------------------------------------------- */
+
+uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim)
+{
+    switch (dim) {
+    case SL_DIM_HIDDEN:
+        return hp->hidden;
+    case SL_DIM_QKV:
+        return (hp->n_heads + 2 * hp->n_kv_heads) * hp->head_dim;
+    case SL_DIM_ATT:
+        return hp->n_heads * hp->head_dim;
+    case SL_DIM_HEAD:
+        return hp->head_dim;
+    case SL_DIM_INNER:
+        return hp->inner;
+    case SL_DIM_MLP_IN:
+        return hp->glu ? 2 * hp->inner : hp->inner;
+    case SL_DIM_VOCAB:
+        return hp->vocab;
+    case SL_DIM_POSITIONS:
+        return hp->max_positions + 1;
+    default:
+        return 1;
+    }
+}
+
+struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp)
+{
+    uint32_t d = hp->head_dim;
+
+    if (hp->qkv == SL_QKV_BY_HEAD)
+        return (struct sl_qkv_row){3 * d, d, 2 * d, 3 * d};
+    return (struct sl_qkv_row){
+        .q_step = d,
+        .k_at = hp->n_heads * d,
+        .v_at = (hp->n_heads + hp->n_kv_heads) * d,
+        .kv_step = d,
+    };
+}
+
+/* --- stages -------------------------------------------------------------- */
+
+uint32_t sl_arch_n_stages(const struct sl_hparams *hp)
+{
+    return 2 * hp->n_layers + 1;
+}
+
+void sl_arch_stage_name(char name[SL_STAGE_NAME], const struct sl_hparams *hp,
+                        uint32_t stage)
+{
+    if (stage == 2 * hp->n_layers)
+        snprintf(name, SL_STAGE_NAME, "head");
+    else
+        snprintf(name, SL_STAGE_NAME, "layer %u %s", stage / 2,
+                 stage % 2 ? "mlp" : "attention");
+}
+
+const struct sl_stage_ops *sl_arch_stage(const struct sl_arch *arch,
+                                         const struct sl_hparams *hp,
+                                         uint32_t stage)
+{
+    const struct sl_layer_table *t = arch->layers(hp);
+
+    if (stage == 2 * hp->n_layers)
+        return &t->head;
+    return stage % 2 ? &t->mlp : &t->attention;
+}
+
+int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
+                     uint32_t layer)
+{
+    switch (slot) {
+    case SL_SLOT_QKV:
+    case SL_SLOT_ATTN_OUT:
+        return (int)(2 * layer);
+    case SL_SLOT_MLP_IN:
+    case SL_SLOT_MLP_OUT:
+        return (int)(2 * layer + 1);
+    case SL_SLOT_HEAD:
+        return (int)(2 * hp->n_layers);
+    default:
+        return -1;
+    }
+}
+
+/* --- tensors ------------------------------------------------------------- */
+
+static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r)
+{
+    switch (r->when) {
+    case SL_WHEN_QKV_BIAS:
+        return !hp->no_qkv_bias;
+    case SL_WHEN_ATTN_OUT_BIAS:
+        return hp->attn_out_bias;
+    case SL_WHEN_MLP_BIAS:
+        return hp->mlp_bias;
+    case SL_WHEN_QK_NORM:
+        return hp->qk_norm;
+    case SL_WHEN_UNTIED:
+        return hp->untied;
+    default:
+        return true;
+    }
+}
+
+static bool is_matrix(const struct sl_tensor_row *r)
+{
+    return r->cols != SL_DIM_ONE;
+}
+
+static enum sl_role role_of(const struct sl_tensor_row *r)
+{
+    if (!is_matrix(r))
+        return SL_ROLE_VECTOR;
+    return r->slot >= SL_SLOT_HEAD ? SL_ROLE_EMBED : SL_ROLE_LINEAR;
+}
+
+static uint32_t count_rows(const struct sl_hparams *hp,
+                           const struct sl_tensor_row *rows, size_t n,
+                           bool matrices)
+{
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < n; i++)
+        count += is_matrix(&rows[i]) == matrices && has_row(hp, &rows[i]);
+    return count;
+}
+
+/* The i-th of those that are counted. */
+static const struct sl_tensor_row *row_at(const struct sl_hparams *hp,
+                                          const struct sl_tensor_row *rows,
+                                          bool matrices, uint32_t i)
+{
+    for (;; rows++) {
+        if (is_matrix(rows) != matrices || !has_row(hp, rows))
+            continue;
+        if (i-- == 0)
+            return rows;
+    }
+}
+
+static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
+                 const struct sl_tensor_row *row, uint32_t layer)
+{
+    bool gated = row->rows == SL_DIM_MLP_IN && hp->glu;
+
+    *s = (struct sl_tensor_spec){
+        .slot = row->slot,
+        .role = role_of(row),
+        .split =
+            row->split == SL_SPLIT_GLU && !gated ? SL_SPLIT_ROWS : row->split,
+        .rows = sl_dim_size(hp, row->rows),
+        .cols = sl_dim_size(hp, row->cols),
+        .n_segments = gated ? 2 : 1,
+        .stage = is_matrix(row) ? sl_arch_stage_of(hp, row->slot, layer) : -1,
+        .layer = layer,
+        .row = row,
+    };
+    sl_arch_source_name(s->name, row->name, layer);
+}
+
+void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                         uint32_t layer)
+{
+    const char *mark = strstr(of, "%u");
+
+    if (mark == NULL)
+        snprintf(name, SL_TENSOR_SPEC_NAME, "%s", of);
+    else
+        snprintf(name, SL_TENSOR_SPEC_NAME, "%.*s%u%s", (int)(mark - of), of,
+                 layer, mark + 2);
+}
+
+bool sl_arch_tensor(const struct sl_arch *arch, struct sl_tensor_spec *spec,
+                    const struct sl_hparams *hp, uint32_t i)
+{
+    for (int matrices = 0; matrices < 2; matrices++) {
+        uint32_t a_layer =
+            count_rows(hp, arch->layer_rows, arch->n_layer_rows, matrices);
+        uint32_t of_model =
+            count_rows(hp, arch->model_rows, arch->n_model_rows, matrices);
+
+        if (i < a_layer * hp->n_layers) {
+            fill(spec, hp, row_at(hp, arch->layer_rows, matrices, i % a_layer),
+                 i / a_layer);
+            return true;
+        }
+        i -= a_layer * hp->n_layers;
+        if (i < of_model) {
+            fill(spec, hp, row_at(hp, arch->model_rows, matrices, i),
+                 hp->n_layers);
+            return true;
+        }
+        i -= of_model;
+    }
+    return false;
+}
+
+/* --- buffers ------------------------------------------------------------- */
+
+/* Values that an operation writes a position, columns that it reads. */
+static uint32_t op_rows(const struct sl_hparams *hp, enum sl_slot matrix)
+{
+    switch (matrix) {
+    case SL_SLOT_QKV:
+        return sl_dim_size(hp, SL_DIM_QKV);
+    case SL_SLOT_MLP_IN: /* a gate's halves become one */
+        return hp->inner;
+    case SL_SLOT_HEAD:
+        return hp->vocab;
+    default:
+        return hp->hidden;
+    }
+}
+
+static uint32_t op_cols(const struct sl_hparams *hp, enum sl_slot matrix)
+{
+    switch (matrix) {
+    case SL_SLOT_ATTN_OUT:
+        return sl_dim_size(hp, SL_DIM_ATT);
+    case SL_SLOT_MLP_OUT:
+        return hp->inner;
+    default:
+        return hp->hidden;
+    }
+}
+
+static uint32_t op_width(const struct sl_hparams *hp,
+                         const struct sl_layer_op *op)
+{
+    if (op->what == SL_DO_MATMUL)
+        return op_rows(hp, op->weight);
+    return op->what == SL_DO_ATTEND ? sl_dim_size(hp, SL_DIM_ATT) : hp->hidden;
+}
+
+static uint32_t widest(const struct sl_arch *arch, const struct sl_hparams *hp,
+                       enum sl_buf buf, bool inputs)
+{
+    const struct sl_layer_table *t = arch->layers(hp);
+    const struct sl_stage_ops *stages[] = {&t->attention, &t->mlp, &t->head};
+    uint32_t most = 0;
+
+    for (size_t s = 0; s < 3; s++) {
+        for (uint32_t i = 0; i < stages[s]->n; i++) {
+            const struct sl_layer_op *op = &stages[s]->ops[i];
+            uint32_t width = 0;
+
+            if (inputs && op->what == SL_DO_MATMUL)
+                width = op_cols(hp, op->weight);
+            else if (!inputs && op->out == buf && op->what != SL_DO_HEAD_NORM)
+                width = op_width(hp, op);
+            most = width > most ? width : most;
+        }
+    }
+    return most;
+}
+
+uint32_t sl_arch_buf_width(const struct sl_arch *arch,
+                           const struct sl_hparams *hp, enum sl_buf buf)
+{
+    return widest(arch, hp, buf, false);
+}
+
+uint32_t sl_arch_widest_input(const struct sl_arch *arch,
+                              const struct sl_hparams *hp)
+{
+    return widest(arch, hp, SL_BUF_NONE, true);
 }

@@ -1,10 +1,12 @@
 /*
  * arch.h - architectures: one file each, ending in a const table
  *
- * An architecture says which tensors a checkpoint must hold, how tensor
- * parallelism splits them, and in which order of use they lie in the model
- * file. The converter, the model file and the executor all read this one
- * list. arch.c holds the list of tables.
+ * An architecture is numbers and names: the operations of its layers
+ * (layer.h), the tensors a checkpoint must hold, how tensor parallelism
+ * splits them, what config.json calls its sizes. The converter, the model
+ * file, the planner and the engines all read these tables. arch.c holds the
+ * list of architectures, and makes of a table the list of tensors in their
+ * order of use.
  */
 #ifndef SL_ARCH_H
 #define SL_ARCH_H
@@ -12,10 +14,11 @@
 #include <stddef.h>
 
 #include "src/arch/hparams.h"
+#include "src/arch/layer.h"
 #include "src/base/error.h"
 
-/* How an N-way tensor-parallel checkpoint splits a tensor (formats.md; SAT
- * mpu/layers.py, THUDM/GLM-130B tools/convert_tp.py). */
+/* How an N-way tensor-parallel checkpoint splits a tensor (SAT mpu/layers.py,
+ * THUDM/GLM-130B tools/convert_tp.py). */
 enum sl_split {
     SL_SPLIT_NONE, /* replicated: rank 0's is taken */
     SL_SPLIT_ROWS, /* concatenate along dim 0 */
@@ -26,44 +29,94 @@ enum sl_split {
 enum sl_role {
     SL_ROLE_VECTOR, /* norm or bias: FP32 in the model file, always resident */
     SL_ROLE_LINEAR, /* a weight matrix that --quant packs */
-    SL_ROLE_EMBED,  /* embedding and head, one tied matrix */
+    SL_ROLE_EMBED,  /* the output head, embeddings: --head says how */
 };
 
-/* The matrices of a pass, in the order in which they are used. The number is
- * the index into the executor's table of operations. */
-enum sl_op {
-    SL_OP_QKV,      /* attention.query_key_value */
-    SL_OP_ATTN_OUT, /* attention.dense */
-    SL_OP_MLP_IN,   /* mlp.dense_h_to_4h */
-    SL_OP_MLP_OUT,  /* mlp.dense_4h_to_h */
-    SL_OP_HEAD,     /* word_embeddings as the output head */
-    SL_OP_COUNT,
+/* A size that a tensor can have, by name. */
+enum sl_dim {
+    SL_DIM_ONE, /* a vector's columns */
+    SL_DIM_HIDDEN,
+    SL_DIM_QKV,    /* (n_heads + 2 n_kv_heads) * head_dim */
+    SL_DIM_ATT,    /* n_heads * head_dim */
+    SL_DIM_HEAD,   /* head_dim */
+    SL_DIM_INNER,  /* of the MLP */
+    SL_DIM_MLP_IN, /* inner, twice with a gate */
+    SL_DIM_VOCAB,
+    SL_DIM_POSITIONS, /* max_positions + 1 */
 };
+
+/* Which models have a tensor. */
+enum sl_when {
+    SL_WHEN_ALWAYS,
+    SL_WHEN_QKV_BIAS,
+    SL_WHEN_ATTN_OUT_BIAS,
+    SL_WHEN_MLP_BIAS,
+    SL_WHEN_QK_NORM,
+    SL_WHEN_UNTIED,
+};
+
+/* Most tensors of a checkpoint that are one here: q, k, v; gate, up. */
+#define SL_SOURCES 3
+
+/* A tensor of every layer (with %u for its number) or of the model. */
+struct sl_tensor_row {
+    enum sl_slot slot;
+    const char *name; /* in the model file, and in checkpoints unless ... */
+    enum sl_split split;
+    enum sl_dim rows, cols;
+    enum sl_when when;
+    /* ... the checkpoint keeps its rows in several tensors, in this order, */
+    const char *parts[SL_SOURCES];
+    /* or some checkpoints have another name for it. */
+    const char *alias;
+};
+
+/* Rows of a table; what follows names more fields. */
+#define SL_VECTOR(slot_, name_, split_, values, ...)                           \
+    {                                                                          \
+        .slot = (slot_), .name = (name_), .split = (split_), .rows = (values), \
+        __VA_ARGS__                                                            \
+    }
+#define SL_MATRIX(slot_, name_, split_, out, in, ...)                          \
+    {                                                                          \
+        .slot = (slot_), .name = (name_), .split = (split_), .rows = (out),    \
+        .cols = (in), __VA_ARGS__                                              \
+    }
+#define SL_ROWS(layer_, model_)                                                \
+    .layer_rows = (layer_), .n_layer_rows = sizeof(layer_) / sizeof *(layer_), \
+    .model_rows = (model_), .n_model_rows = sizeof(model_) / sizeof *(model_)
+
+#define SL_TENSOR_SPEC_NAME 80
 
 struct sl_tensor_spec {
-    char name[80]; /* as in the checkpoint, "transformer.…weight" */
+    char name[SL_TENSOR_SPEC_NAME];
+    enum sl_slot slot;
     enum sl_role role;
     enum sl_split split;
     uint32_t rows; /* a vector has rows values and cols = 1 */
     uint32_t cols;
-    uint32_t n_segments; /* 2 for a GLU's matrix, else 1 */
-    int stage;           /* index of the stage a matrix belongs to; -1: none */
-    enum sl_op op;       /* matrices only */
-    uint32_t layer;      /* of matrices and layer vectors */
+    uint32_t n_segments; /* 2 for a gated MLP's matrix and its bias, else 1 */
+    int stage;           /* the stage a matrix is streamed for; -1: none */
+    uint32_t layer;      /* n_layers: of the model */
+    const struct sl_tensor_row *row; /* where parts and alias are */
 };
 
 /* "layer 3 attention", "layer 3 mlp", "head" */
 #define SL_STAGE_NAME 32
 
+struct sl_json; /* a config.json */
+
 struct sl_arch {
     const char *name; /* general.architecture of the model file */
-    uint32_t (*n_stages)(const struct sl_hparams *hp);
-    void (*stage_name)(char name[SL_STAGE_NAME], const struct sl_hparams *hp,
-                       uint32_t stage);
-    /* The i-th tensor in order: vectors first (as used), then the matrices
-     * stage by stage. False beyond the last. */
-    bool (*tensor)(struct sl_tensor_spec *spec, const struct sl_hparams *hp,
-                   uint32_t i);
+    /* What config.json has as architectures[0] or model_type; ends in NULL. */
+    const char *const *hf_names;
+    /* In order of use: of every layer, then of the model; a vector has
+     * SL_DIM_ONE columns. The head is the model's first matrix. */
+    const struct sl_tensor_row *layer_rows, *model_rows;
+    size_t n_layer_rows, n_model_rows;
+    /* Fills in what is 0 of hp and cannot be otherwise. */
+    void (*derive)(struct sl_hparams *hp);
+    const struct sl_layer_table *(*layers)(const struct sl_hparams *hp);
 };
 
 extern const struct sl_arch sl_arch_glm130b;
@@ -72,5 +125,47 @@ extern const struct sl_arch sl_arch_glm130b;
 const struct sl_arch *sl_arch_find(const char *name);
 /* The n-th architecture, NULL beyond the last. */
 const struct sl_arch *sl_arch_at(size_t n);
+
+/* What hp leaves at 0 and follows from the rest: n_kv_heads, head_dim, the
+ * rope, then what the architecture knows. */
+void sl_arch_derive(const struct sl_arch *arch, struct sl_hparams *hp);
+
+/* Values of a dimension. */
+uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim);
+
+/* The i-th tensor in order: vectors first (as used), then the matrices stage
+ * by stage, the head, and embeddings that no stage streams. False beyond the
+ * last. */
+bool sl_arch_tensor(const struct sl_arch *arch, struct sl_tensor_spec *spec,
+                    const struct sl_hparams *hp, uint32_t i);
+
+/* A name of a row (its own, a part's, its alias) for a layer. */
+void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                         uint32_t layer);
+
+/* Two stages a layer, then the head. */
+uint32_t sl_arch_n_stages(const struct sl_hparams *hp);
+void sl_arch_stage_name(char name[SL_STAGE_NAME], const struct sl_hparams *hp,
+                        uint32_t stage);
+const struct sl_stage_ops *sl_arch_stage(const struct sl_arch *arch,
+                                         const struct sl_hparams *hp,
+                                         uint32_t stage);
+/* The stage that a slot's matrix is streamed for, -1: none. */
+int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
+                     uint32_t layer);
+
+/* Values a position of a buffer, and columns of the widest product's input:
+ * the widest that any operation of the layers needs. */
+uint32_t sl_arch_buf_width(const struct sl_arch *arch,
+                           const struct sl_hparams *hp, enum sl_buf buf);
+uint32_t sl_arch_widest_input(const struct sl_arch *arch,
+                              const struct sl_hparams *hp);
+
+/* Where a position's q, k and v lie in a row of query_key_value: head h's q
+ * at h * q_step, kv head g's k at k_at + g * kv_step, its v at v_at + ... */
+struct sl_qkv_row {
+    uint32_t q_step, k_at, v_at, kv_step;
+};
+struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp);
 
 #endif

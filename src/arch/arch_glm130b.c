@@ -1,135 +1,120 @@
 #include "config.h"
 
-#include <stdio.h>
+#include <math.h>
 
 #include "src/arch/arch.h"
 
-/* The tensors of GLM-130B: names and shapes from SAT's GLM130B class
- * (SwissArmyTransformer model/official/glm130b_model.py, transformer.py), the
- * split from THUDM/GLM-130B tools/convert_tp.py. */
+/* GLM-130B: DeepNorm (the residual is the normed input, times alpha), GEGLU,
+ * rotation of whole heads, biases everywhere, one matrix for embedding and
+ * head. Names and shapes from SAT's GLM130B class (SwissArmyTransformer
+ * model/official/glm130b_model.py, transformer.py), the split from
+ * THUDM/GLM-130B tools/convert_tp.py. */
 
-enum { VECTORS_A_LAYER = 8, MATRICES_A_LAYER = 4, FINAL_VECTORS = 2 };
-
-struct row {
-    const char *leaf;
-    enum sl_split split;
-    /* rows = r_hidden * hidden + r_inner * inner, cols the same */
-    uint8_t r_hidden, r_inner, c_hidden, c_inner;
-    enum sl_op op;
+static const struct sl_tensor_row layer_rows[] = {
+    SL_VECTOR(SL_SLOT_ATTN_NORM, "transformer.layers.%u.input_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_ATTN_NORM_BIAS,
+              "transformer.layers.%u.input_layernorm.bias", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_QKV_BIAS,
+              "transformer.layers.%u.attention.query_key_value.bias",
+              SL_SPLIT_ROWS, SL_DIM_QKV),
+    SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS,
+              "transformer.layers.%u.attention.dense.bias", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_MLP_NORM,
+              "transformer.layers.%u.post_attention_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_MLP_NORM_BIAS,
+              "transformer.layers.%u.post_attention_layernorm.bias",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_MLP_IN_BIAS,
+              "transformer.layers.%u.mlp.dense_h_to_4h.bias", SL_SPLIT_GLU,
+              SL_DIM_MLP_IN),
+    SL_VECTOR(SL_SLOT_MLP_OUT_BIAS,
+              "transformer.layers.%u.mlp.dense_4h_to_h.bias", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN),
+    SL_MATRIX(SL_SLOT_QKV,
+              "transformer.layers.%u.attention.query_key_value.weight",
+              SL_SPLIT_ROWS, SL_DIM_QKV, SL_DIM_HIDDEN),
+    SL_MATRIX(SL_SLOT_ATTN_OUT, "transformer.layers.%u.attention.dense.weight",
+              SL_SPLIT_COLS, SL_DIM_HIDDEN, SL_DIM_ATT),
+    SL_MATRIX(SL_SLOT_MLP_IN, "transformer.layers.%u.mlp.dense_h_to_4h.weight",
+              SL_SPLIT_GLU, SL_DIM_MLP_IN, SL_DIM_HIDDEN),
+    SL_MATRIX(SL_SLOT_MLP_OUT, "transformer.layers.%u.mlp.dense_4h_to_h.weight",
+              SL_SPLIT_COLS, SL_DIM_HIDDEN, SL_DIM_INNER),
 };
 
-/* A GLU doubles the rows of dense_h_to_4h; see fill. */
-static const struct row layer_vectors[VECTORS_A_LAYER] = {
-    {"input_layernorm.weight", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_COUNT},
-    {"input_layernorm.bias", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_COUNT},
-    {"attention.query_key_value.bias", SL_SPLIT_ROWS, 3, 0, 0, 0, SL_OP_QKV},
-    {"attention.dense.bias", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_ATTN_OUT},
-    {"post_attention_layernorm.weight", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_COUNT},
-    {"post_attention_layernorm.bias", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_COUNT},
-    {"mlp.dense_h_to_4h.bias", SL_SPLIT_GLU, 0, 1, 0, 0, SL_OP_MLP_IN},
-    {"mlp.dense_4h_to_h.bias", SL_SPLIT_NONE, 1, 0, 0, 0, SL_OP_MLP_OUT},
+static const struct sl_tensor_row model_rows[] = {
+    SL_VECTOR(SL_SLOT_FINAL_NORM, "transformer.final_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_FINAL_NORM_BIAS, "transformer.final_layernorm.bias",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_MATRIX(SL_SLOT_HEAD, "transformer.word_embeddings.weight", SL_SPLIT_ROWS,
+              SL_DIM_VOCAB, SL_DIM_HIDDEN),
 };
 
-static const struct row layer_matrices[MATRICES_A_LAYER] = {
-    {"attention.query_key_value.weight", SL_SPLIT_ROWS, 3, 0, 1, 0, SL_OP_QKV},
-    {"attention.dense.weight", SL_SPLIT_COLS, 1, 0, 1, 0, SL_OP_ATTN_OUT},
-    {"mlp.dense_h_to_4h.weight", SL_SPLIT_GLU, 0, 1, 1, 0, SL_OP_MLP_IN},
-    {"mlp.dense_4h_to_h.weight", SL_SPLIT_COLS, 1, 0, 0, 1, SL_OP_MLP_OUT},
+static void derive(struct sl_hparams *hp)
+{
+    hp->norm = SL_NORM_LAYER;
+    hp->qkv = SL_QKV_BY_HEAD;
+    hp->rope = SL_ROPE_HALF;
+    hp->rope_dims = hp->head_dim;
+    hp->attn_out_bias = hp->mlp_bias = true;
+    if (hp->residual_scale == 0)
+        hp->residual_scale = sqrtf(2.0f * (float)hp->n_layers);
+}
+
+static const struct sl_layer_op attention[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM,
+               SL_SLOT_ATTN_NORM_BIAS),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
+    SL_OP_ATTEND,
+    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_X, SL_SLOT_ATTN_OUT, SL_SLOT_ATTN_OUT_BIAS,
+                 .residual = SL_BUF_NORM, .scaled = true),
 };
 
-static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
-                 const struct row *row, uint32_t layer, bool matrix)
-{
-    bool glu = row->split == SL_SPLIT_GLU;
-
-    *s = (struct sl_tensor_spec){
-        .role = matrix ? SL_ROLE_LINEAR : SL_ROLE_VECTOR,
-        .split = glu && !hp->glu ? SL_SPLIT_ROWS : row->split,
-        .rows = row->r_hidden * hp->hidden + row->r_inner * hp->inner,
-        .cols = row->c_hidden * hp->hidden + row->c_inner * hp->inner,
-        .n_segments = 1,
-        .stage = -1,
-        .op = row->op,
-        .layer = layer,
-    };
-    if (glu && hp->glu) {
-        s->rows *= 2;
-        s->n_segments = 2;
+#define MLP(fn)                                                                \
+    {                                                                          \
+        SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM,                    \
+                   SL_SLOT_MLP_NORM_BIAS),                                     \
+            SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN,             \
+                         SL_SLOT_MLP_IN_BIAS, .epilogue = (fn)),               \
+            SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_X, SL_SLOT_MLP_OUT,               \
+                         SL_SLOT_MLP_OUT_BIAS, .residual = SL_BUF_NORM,        \
+                         .scaled = true),                                      \
     }
-    if (matrix)
-        s->stage = (int)(2 * layer + (row->op >= SL_OP_MLP_IN));
-    else
-        s->cols = 1;
-    snprintf(s->name, sizeof s->name, "transformer.layers.%u.%s", layer,
-             row->leaf);
-}
 
-static bool glm130b_tensor(struct sl_tensor_spec *s,
-                           const struct sl_hparams *hp, uint32_t i)
+static const struct sl_layer_op gated_mlp[] = MLP(SL_FN_GEGLU);
+static const struct sl_layer_op plain_mlp[] = MLP(SL_FN_GELU_TANH);
+
+static const struct sl_layer_op head[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_FINAL_NORM,
+               SL_SLOT_FINAL_NORM_BIAS),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LOGITS, SL_SLOT_HEAD, SL_SLOT_NONE),
+};
+
+static const struct sl_layer_table gated = {
+    SL_STAGE_OPS(attention),
+    SL_STAGE_OPS(gated_mlp),
+    SL_HEAD_OPS(head),
+};
+
+/* SAT --no-glu. */
+static const struct sl_layer_table plain = {
+    SL_STAGE_OPS(attention),
+    SL_STAGE_OPS(plain_mlp),
+    SL_HEAD_OPS(head),
+};
+
+static const struct sl_layer_table *layers(const struct sl_hparams *hp)
 {
-    uint32_t n_vectors = hp->n_layers * VECTORS_A_LAYER;
-    uint32_t n_matrices = hp->n_layers * MATRICES_A_LAYER;
-
-    if (i < n_vectors) {
-        fill(s, hp, &layer_vectors[i % VECTORS_A_LAYER], i / VECTORS_A_LAYER,
-             false);
-        return true;
-    }
-    i -= n_vectors;
-    if (i < FINAL_VECTORS) {
-        *s = (struct sl_tensor_spec){
-            .role = SL_ROLE_VECTOR,
-            .rows = hp->hidden,
-            .cols = 1,
-            .n_segments = 1,
-            .stage = -1,
-            .op = SL_OP_HEAD,
-            .layer = hp->n_layers,
-        };
-        snprintf(s->name, sizeof s->name, "transformer.final_layernorm.%s",
-                 i == 0 ? "weight" : "bias");
-        return true;
-    }
-    i -= FINAL_VECTORS;
-    if (i < n_matrices) {
-        fill(s, hp, &layer_matrices[i % MATRICES_A_LAYER], i / MATRICES_A_LAYER,
-             true);
-        return true;
-    }
-    if (i > n_matrices)
-        return false;
-    *s = (struct sl_tensor_spec){
-        .name = "transformer.word_embeddings.weight",
-        .role = SL_ROLE_EMBED,
-        .split = SL_SPLIT_ROWS,
-        .rows = hp->vocab,
-        .cols = hp->hidden,
-        .n_segments = 1,
-        .stage = (int)(2 * hp->n_layers),
-        .op = SL_OP_HEAD,
-        .layer = hp->n_layers,
-    };
-    return true;
-}
-
-static uint32_t glm130b_n_stages(const struct sl_hparams *hp)
-{
-    return 2 * hp->n_layers + 1;
-}
-
-static void glm130b_stage_name(char name[SL_STAGE_NAME],
-                               const struct sl_hparams *hp, uint32_t stage)
-{
-    if (stage == 2 * hp->n_layers)
-        snprintf(name, SL_STAGE_NAME, "head");
-    else
-        snprintf(name, SL_STAGE_NAME, "layer %u %s", stage / 2,
-                 stage % 2 ? "mlp" : "attention");
+    return hp->glu ? &gated : &plain;
 }
 
 const struct sl_arch sl_arch_glm130b = {
     .name = "glm130b",
-    .n_stages = glm130b_n_stages,
-    .stage_name = glm130b_stage_name,
-    .tensor = glm130b_tensor,
+    SL_ROWS(layer_rows, model_rows),
+    .derive = derive,
+    .layers = layers,
 };

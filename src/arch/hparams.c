@@ -64,17 +64,38 @@ static int check_range(const char *what, uint32_t v, uint32_t min, uint32_t max,
                    v, min, max);
 }
 
+/* What is known when derived: a head's size is 0 where it was not to be had
+ * from the others. */
 static int check_heads(const struct sl_hparams *hp, struct sl_error *err)
 {
     /* Rotary pairs take two elements of a head; 2-D ones two of each half. */
     uint32_t multiple = hp->position_2d ? 4 : 2;
 
-    if (hp->hidden % hp->n_heads != 0 ||
-        hp->hidden / hp->n_heads % multiple != 0)
+    if (hp->head_dim == 0 || hp->head_dim % multiple != 0)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "hidden size %u does not split into %u heads of a "
                        "multiple of %u",
                        hp->hidden, hp->n_heads, multiple);
+    if (check_range("size of a head", hp->head_dim, 1, MAX_WIDTH, err) ||
+        check_range("number of key and value heads", hp->n_kv_heads, 1,
+                    hp->n_heads, err))
+        return -1;
+    if (hp->n_heads % hp->n_kv_heads != 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%u heads do not share %u heads of keys and values "
+                       "evenly",
+                       hp->n_heads, hp->n_kv_heads);
+    if (hp->rope != SL_ROPE_NONE &&
+        (hp->rope_dims == 0 || hp->rope_dims > hp->head_dim ||
+         hp->rope_dims % multiple != 0))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%u values of a head of %u are to be rotated; a "
+                       "multiple of %u is possible",
+                       hp->rope_dims, hp->head_dim, multiple);
+    if ((uint64_t)hp->n_heads * hp->head_dim > MAX_WIDTH)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%u heads of %u values are more than %u", hp->n_heads,
+                       hp->head_dim, MAX_WIDTH);
     return 0;
 }
 

@@ -34,6 +34,47 @@ struct sl_special_ids {
     int32_t eos, unk; /* </s>, <unk>: pieces of the sentencepiece model */
 };
 
+enum sl_norm {
+    SL_NORM_LAYER, /* (x - mean) / sqrt(var + eps) * w + b */
+    SL_NORM_RMS,   /* x / sqrt(mean(x^2) + eps) * w */
+};
+
+/* Which values of a head's first rope_dims are turned together. */
+enum sl_rope {
+    SL_ROPE_NONE,
+    SL_ROPE_HALF,        /* (i, i + rope_dims / 2) */
+    SL_ROPE_INTERLEAVED, /* (2i, 2i + 1) */
+};
+
+/* How the rows of query_key_value are ordered. */
+enum sl_qkv {
+    SL_QKV_BY_HEAD,  /* per head its q, k and v */
+    SL_QKV_IN_BLOCKS /* q of all heads, k of all kv heads, v of all */
+};
+
+/* How a context longer than the one trained for is squeezed into the angles;
+ * huggingface/transformers modeling_rope_utils.py defines each. */
+enum sl_rope_scaling {
+    SL_ROPE_SCALING_NONE,
+    SL_ROPE_SCALING_LINEAR, /* positions / factor */
+    SL_ROPE_SCALING_NTK,    /* "dynamic": base grows with the length */
+    SL_ROPE_SCALING_YARN,   /* Peng et al., 2023 */
+    SL_ROPE_SCALING_LLAMA3, /* slow frequencies / factor */
+};
+
+struct sl_rope_scale {
+    enum sl_rope_scaling kind;
+    float factor;
+    uint32_t original_positions; /* max_positions before it was stretched */
+    float low, high;             /* llama3: low_freq_factor, high_freq_factor;
+                                  * yarn: beta_slow, beta_fast */
+    float attention;             /* yarn: cos and sin times this; 0: as
+                                  * 0.1 ln(factor) + 1 */
+};
+
+/* The first seven describe the size; what is 0 of the others is derived by
+ * the architecture (sl_arch_derive), which also knows what its checkpoints
+ * leave out. */
 struct sl_hparams {
     uint32_t n_layers;
     uint32_t hidden;
@@ -42,8 +83,22 @@ struct sl_hparams {
     uint32_t vocab; /* rows of the embedding, padding included */
     uint32_t max_positions;
     float norm_eps;
-    bool position_2d; /* SAT --position-encoding-2d */
-    bool glu;         /* false: SAT --no-glu, tanh GELU */
+    uint32_t n_kv_heads; /* n_heads is a multiple of it */
+    uint32_t head_dim;
+    enum sl_norm norm;
+    enum sl_qkv qkv;
+    enum sl_rope rope;
+    uint32_t rope_dims; /* values of a head that are turned, from the first */
+    float rope_base;
+    struct sl_rope_scale rope_scale;
+    float residual_scale; /* DeepNorm's alpha; 1 elsewhere */
+    bool causal;          /* a prompt's positions do not see later ones */
+    bool untied;          /* the head is not the embedding */
+    bool no_qkv_bias, attn_out_bias, mlp_bias;
+    bool qk_norm;     /* every head's q and k have a norm of their own */
+    bool position_2d; /* rope_dims / 2 by each of two positions; SAT
+                       * --position-encoding-2d */
+    bool glu;         /* the MLP has a gate; GLM-130B: SAT --no-glu */
     enum sl_rotary rotary;
     enum sl_whitespace whitespace;
     /* tokenizer: id = sentencepiece id + n_image_tokens */

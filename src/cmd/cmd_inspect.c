@@ -76,15 +76,16 @@ const char *sl_inspect_type(enum sl_ggml_type type)
     return type == SL_GGML_F32 ? "F32" : type == SL_GGML_F16 ? "F16" : "I8";
 }
 
+/* And embeddings. */
 static bool is_head(const struct sl_model_matrix *m)
 {
-    return m->spec.op == SL_OP_HEAD;
+    return m->spec.role == SL_ROLE_EMBED;
 }
 
 struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
 {
     struct sl_inspect_parts p = {.header = mf->sections[0].off};
-    int head = mf->matrices[mf->n_matrices - 1].spec.stage;
+    size_t head = mf->first_stage + sl_arch_n_stages(&mf->hp) - 1;
 
     for (size_t i = 0; i < mf->n_sections; i++) {
         const struct sl_model_section *s = &mf->sections[i];
@@ -95,7 +96,7 @@ struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
             p.scales += s->bytes;
         else if (mf->tokenizer_bytes > 0 && s->off == mf->tokenizer_off)
             p.tokenizer += s->bytes;
-        else if (i == mf->first_stage + (size_t)head)
+        else if (i >= head) /* and an embedding of its own */
             p.head += s->bytes;
         else
             p.layers += s->bytes;
@@ -178,7 +179,7 @@ static void print_model(const struct sl_modelfile *mf)
 
     print_line("architecture");
     printf("%s: %u layers, hidden %u, %u heads of %u\n", mf->arch->name,
-           hp->n_layers, hp->hidden, hp->n_heads, hp->hidden / hp->n_heads);
+           hp->n_layers, hp->hidden, hp->n_heads, hp->head_dim);
     print_line("mlp");
     printf("%s, inner %u\n", hp->glu ? "GEGLU" : "GELU", hp->inner);
     print_line("positions");
@@ -254,7 +255,7 @@ static void print_compression(const struct sl_modelfile *mf)
 
 static void print_stages(const struct sl_modelfile *mf)
 {
-    uint32_t n = mf->arch->n_stages(&mf->hp);
+    uint32_t n = sl_arch_n_stages(&mf->hp);
     const struct sl_model_section *largest = &mf->sections[mf->first_stage];
     uint64_t kv = 4ull * mf->hp.n_layers * mf->hp.hidden;
     char size[SL_SIZE_TEXT];

@@ -141,7 +141,7 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
         sl_config_mark(&c, SL_CONFIG_IMAGE_TOKENS); /* none */
     if (a->o.name == NULL)
         a->o.name = a->preset != NULL ? a->preset : "synth";
-    if (sl_config_finish(&a->o.hp, &c, err) == 0)
+    if (sl_config_finish(&a->o.hp, &sl_arch_glm130b, &c, err) == 0)
         return 0;
     /* The shape is all from the command line. */
     if (err->code == SL_ERR_CORRUPT)

@@ -137,6 +137,6 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
         (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
         (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
         kv, "hparams", hparams(&mf->hp), "tokenizer", tokenizer(mf), "parts",
-        parts(mf), "n_stages", (int)mf->arch->n_stages(&mf->hp), "sections",
+        parts(mf), "n_stages", (int)sl_arch_n_stages(&mf->hp), "sections",
         sections(mf), "matrices", matrices(mf), "tensors", tensors(mf->layout));
 }

@@ -69,7 +69,7 @@ static int find_hparams(struct sl_convert *cv, struct sl_error *err)
                "taking --preset glm-130b");
     }
     sl_config_overlay(&config, &o->flags);
-    return sl_config_finish(&cv->hp, &config, err);
+    return sl_config_finish(&cv->hp, cv->arch, &config, err);
 }
 
 static int same_id(const char *name, int32_t said, int32_t is, const char *file,
@@ -165,7 +165,7 @@ static int find_tensors(struct sl_convert *cv, struct sl_error *err)
     struct sl_tensor_spec spec;
     uint32_t n = 0;
 
-    while (cv->arch->tensor(&spec, &cv->hp, n)) {
+    while (sl_arch_tensor(cv->arch, &spec, &cv->hp, n)) {
         n++;
         if (spec.role == SL_ROLE_VECTOR)
             cv->n_vectors++;
@@ -183,7 +183,7 @@ static int find_tensors(struct sl_convert *cv, struct sl_error *err)
                                  ? &cv->vectors[i]
                                  : &cv->matrices[i - cv->n_vectors].merge;
 
-        cv->arch->tensor(&spec, &cv->hp, i);
+        sl_arch_tensor(cv->arch, &spec, &cv->hp, i);
         if (sl_merge_init(m, &cv->ckpt, &spec, err) != 0)
             return -1;
     }

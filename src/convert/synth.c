@@ -126,7 +126,7 @@ static int write_matrix(struct synth *s, struct worker *w,
 static int write_vector(struct synth *s, struct worker *w,
                         const struct sl_model_vector *v, struct sl_error *err)
 {
-    bool weight = strstr(v->spec.name, "layernorm.weight") != NULL;
+    bool weight = sl_slot_is_gain(v->spec.slot);
 
     w->source.kind = SL_SYNTH_F32;
     w->source.centre = weight ? 1 : 0;

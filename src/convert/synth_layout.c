@@ -74,10 +74,12 @@ static int describe(struct sl_layout_matrix *matrices, size_t *n,
                     const struct sl_synth_options *o, const struct sl_quant *q,
                     struct sl_error *err)
 {
+    struct sl_hparams hp = o->hp;
     struct sl_tensor_spec spec;
 
     *n = 0;
-    for (uint32_t i = 0; sl_arch_glm130b.tensor(&spec, &o->hp, i); i++) {
+    sl_arch_derive(&sl_arch_glm130b, &hp);
+    for (uint32_t i = 0; sl_arch_tensor(&sl_arch_glm130b, &spec, &hp, i); i++) {
         struct sl_layout_matrix l = {
             .geom = {.rows = spec.rows,
                      .cols = spec.cols,
@@ -146,7 +148,7 @@ int sl_synth_imagine(struct sl_modelfile *mf, const char *preset,
     int rc;
 
     if (sl_synth_preset(&c, preset, err) != 0 ||
-        sl_config_finish(&o.hp, &c, err) != 0 ||
+        sl_config_finish(&o.hp, &sl_arch_glm130b, &c, err) != 0 ||
         sl_synth_layout(&layout, name, &o, err) != 0)
         return -1;
     rc = sl_modelfile_imagine(mf, preset, &layout, err);

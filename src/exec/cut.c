@@ -198,6 +198,8 @@ static int cut_stages(struct builder *b, uint64_t cap)
     for (size_t i = 0; i < mf->n_matrices; i += n) {
         const struct sl_model_matrix *m = &mf->matrices[i];
 
+        if (m->spec.stage < 0)
+            break; /* embeddings follow */
         for (n = 1; i + n < mf->n_matrices; n++) {
             if (m[n].spec.stage != m->spec.stage)
                 break;

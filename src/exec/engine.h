@@ -42,7 +42,7 @@ struct sl_pass {
     enum sl_phase phase;    /* which engines run it */
     uint32_t n;             /* positions */
     uint32_t n_rows;        /* of logits */
-    const float *cos, *sin; /* (n, head_dim / 2) f32 */
+    const float *cos, *sin; /* (n, rope_dims / 2) f32 */
     const uint32_t *n_keys; /* (n) keys each position sees */
     const uint32_t *rows;   /* (n_rows) positions whose logits are wanted */
     float *x;               /* (n, hidden) f32: x where it crosses */

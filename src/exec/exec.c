@@ -11,12 +11,11 @@ struct sl_exec {
     struct sl_lm lm; /* first: the executor is a language model */
     struct sl_exec_config c;
     struct sl_exec_stats stats;
-    uint32_t head_dim;
 
     /* what the pass points to, writable */
     struct sl_region buffers;
     float *x;                 /* (pass_positions, hidden) */
-    float *cos, *sin;         /* (pass_positions, head_dim / 2) */
+    float *cos, *sin;         /* (pass_positions, rope_dims / 2) */
     uint32_t *n_keys;         /* (pass_positions) */
     uint32_t *rows;           /* (pass_logits) */
     struct sl_pass_item *run; /* (pass_positions) */
@@ -30,7 +29,7 @@ static void carve_all(struct sl_exec *x, struct sl_carver *c,
                       const struct sl_modelfile *mf, uint64_t n, uint64_t rows,
                       bool own_x)
 {
-    uint64_t half = mf->hp.hidden / mf->hp.n_heads / 2;
+    uint64_t half = mf->hp.rope_dims / 2;
 
     if (own_x)
         x->x = sl_carve(c, n * mf->hp.hidden, sizeof(float));
@@ -92,17 +91,16 @@ static void fill_rotary(struct sl_exec *x, uint32_t row, int32_t position,
                         int32_t block)
 {
     const struct sl_hparams *hp = &x->c.mf->hp;
-    uint32_t half = x->head_dim / 2;
+    uint32_t half = hp->rope_dims / 2;
     float *cos_row = x->cos + (size_t)row * half;
     float *sin_row = x->sin + (size_t)row * half;
 
     if (!hp->position_2d) {
-        sl_rotary_row(cos_row, sin_row, hp->rotary, x->head_dim, position);
+        sl_rotary_row(cos_row, sin_row, hp, hp->rope_dims, position);
         return;
     }
-    sl_rotary_row(cos_row, sin_row, hp->rotary, half, position);
-    sl_rotary_row(cos_row + half / 2, sin_row + half / 2, hp->rotary, half,
-                  block);
+    sl_rotary_row(cos_row, sin_row, hp, half, position);
+    sl_rotary_row(cos_row + half / 2, sin_row + half / 2, hp, half, block);
 }
 
 /* Position j of an item. */
@@ -193,8 +191,8 @@ static int run_slab(struct sl_exec *x, struct sl_exec_engine *e, size_t slab,
 
     if (e->ops->run(e, slab, err) == 0)
         return 0;
-    mf->arch->stage_name(name, &mf->hp,
-                         (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_arch_stage_name(name, &mf->hp,
+                       (uint32_t)mf->matrices[first->matrix].spec.stage);
     sl_error_prefix(err, "%s: ", name);
     return -1;
 }
@@ -383,7 +381,6 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
         .max_tokens = config->max_tokens,
         .ops = &exec_ops,
     };
-    x->head_dim = mf->hp.hidden / mf->hp.n_heads;
     for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
         struct sl_exec_engine *e = config->engines[i];
 

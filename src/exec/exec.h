@@ -1,19 +1,16 @@
 /*
- * exec.h - one pass of a GLM-130B over its slabs, for a list of sequences
+ * exec.h - one pass of a model over its slabs, for a list of sequences
  *
  * The executor is a language model (lm.h). A pass takes all new positions of
  * all its sequences through a slab while the slab is there: the engine that
- * the plan names (engine.h) gets it, runs its parts and puts it back. Between
- * matrices engines do what the architecture says (norms, rotation, attention,
- * GEGLU, DeepNorm residuals):
+ * the plan names (engine.h) gets it, runs its parts and puts it back. What a
+ * stage computes stands in its architecture's tables (arch/layer.h):
  *
- *   x = E[ids]
- *   per layer:  a = LN1(x); x = alpha * a + attention(a)
- *               a = LN2(x); x = alpha * a + mlp(a)
- *   logits = LN(x) . E^T          alpha = sqrt(2 * n_layers)
+ *   x = embedding rows of the ids
+ *   per layer:  x = attention stage of x; x = MLP stage of x
+ *   logits = head stage of x
  *
- * (formats.md 2; SwissArmyTransformer model/official/glm130b_model.py). On
- * the CPU the order of every sum depends on neither cut, budget, batch nor
+ * On the CPU the order of every sum depends on neither cut, budget, batch nor
  * threads.
  */
 #ifndef SL_EXEC_H

@@ -1,15 +1,15 @@
 #include "config.h"
 
-#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "offload/trace.h"
 #include "src/base/clock.h"
 #include "src/exec/exec_cpu_impl.h"
 
 struct shape {
-    uint64_t n, hidden, wide, widest_in, head_dim, max_tokens, threads;
-    uint64_t lookup;
+    uint64_t n, widest_in, head_dim, max_tokens, threads, lookup;
+    uint32_t width[SL_BUF_COUNT];
     const struct sl_kernels *kernels;
     enum sl_act act;
 };
@@ -19,31 +19,30 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
                              const struct sl_kernels *kernels, enum sl_act act,
                              unsigned n_threads)
 {
-    const struct sl_hparams *hp = &mf->hp;
-    uint64_t qkv = 3ull * hp->hidden;
-
-    return (struct shape){
+    struct shape s = {
         .n = n,
-        .hidden = hp->hidden,
-        .wide = qkv > hp->inner ? qkv : hp->inner,
-        .widest_in = hp->hidden > hp->inner ? hp->hidden : hp->inner,
-        .head_dim = hp->hidden / hp->n_heads,
+        .widest_in = sl_arch_widest_input(mf->arch, &mf->hp),
+        .head_dim = mf->hp.head_dim,
         .max_tokens = max_tokens,
         .threads = n_threads,
         .lookup = sl_cpu_lookup_bytes(mf),
         .kernels = kernels,
         .act = act,
     };
+
+    for (enum sl_buf b = SL_BUF_X; b < SL_BUF_COUNT; b++)
+        s.width[b] = sl_arch_buf_width(mf->arch, &mf->hp, b);
+    return s;
 }
 
 static void carve_all(struct sl_cpu *x, struct sl_carver *c,
                       const struct shape *s)
 {
+    static const enum sl_buf own[] = {SL_BUF_NORM, SL_BUF_ATT, SL_BUF_WIDE};
     uint64_t pages = sl_div_up(s->max_tokens, SL_KV_PAGE_LEN);
 
-    x->a = sl_carve(c, s->n * s->hidden, sizeof(float));
-    x->att = sl_carve(c, s->n * s->hidden, sizeof(float));
-    x->big = sl_carve(c, s->n * s->wide, sizeof(float));
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        x->buf[own[i]] = sl_carve(c, s->n * s->width[own[i]], sizeof(float));
     if (s->act == SL_ACT_BF16)
         x->bf16 = sl_carve(c, s->n * s->widest_in, s->kernels->bf16_bytes);
     if (s->act == SL_ACT_INT8) {
@@ -100,23 +99,33 @@ static int cpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
     return sl_cpu_embed((struct sl_cpu *)e, err);
 }
 
+static enum sl_epilogue epilogue_of(const struct sl_layer_op *op)
+{
+    return op->epilogue == SL_FN_GEGLU ? SL_EPI_GEGLU : SL_EPI_NONE;
+}
+
 static void run_part(struct sl_cpu *x, const struct sl_part *part,
                      const uint8_t *base)
 {
-    const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
+    const struct sl_modelfile *mf = x->c.mf;
+    const struct sl_model_matrix *m = &mf->matrices[part->matrix];
     const struct sl_matrix *g = &m->geom;
-    bool glu = m->spec.op == SL_OP_MLP_IN && x->c.mf->hp.glu;
+    const struct sl_stage_ops *stage =
+        sl_arch_stage(mf->arch, &mf->hp, (uint32_t)m->spec.stage);
+    uint32_t at = sl_stage_op_of(stage, m->spec.slot);
+    const struct sl_layer_op *op = &stage->ops[at];
     struct sl_matmul mm = {
         .m = g,
         .first_block = part->first_block,
         .n_blocks = part->n_blocks,
-        .epilogue = glu ? SL_EPI_GEGLU : SL_EPI_NONE,
+        .bias = sl_cpu_vector(x, m->spec.layer, op->bias),
+        .epilogue = epilogue_of(op),
     };
     size_t stride;
     float *y;
 
     if (part->first_block == 0)
-        sl_cpu_before(x, m);
+        sl_cpu_before(x, m, stage, at);
     for (uint32_t s = 0; s < g->n_segments; s++) {
         mm.w[s] = base + part->weight_at[s];
         if (!sl_fmt_packed(g->fmt))
@@ -127,12 +136,10 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         else
             mm.scale[s] = (const void *)(base + part->scale_at[s]);
     }
-    if (m->spec.op != SL_OP_HEAD)
-        mm.bias = x->c.vectors->layers[m->spec.layer].bias[m->spec.op];
-    y = sl_cpu_output(x, m, &stride);
+    y = sl_cpu_output(x, op, &stride);
     sl_matmul_run(x->c.kernels, x->c.pool, y, stride, &mm, &x->acts, x->act);
     if (part->first_block + part->n_blocks == sl_matrix_segment_blocks(g))
-        sl_cpu_after(x, m);
+        sl_cpu_after(x, m, stage, at);
 }
 
 static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
@@ -142,8 +149,8 @@ static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
     const struct sl_part *first = &cut->parts[cut->first_part[slab]];
     char name[SL_STAGE_NAME];
 
-    mf->arch->stage_name(name, &mf->hp,
-                         (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_arch_stage_name(name, &mf->hp,
+                       (uint32_t)mf->matrices[first->matrix].spec.stage);
     sl_trace_span(x->c.trace, SL_TRACK_STAGES, name, begin, sl_clock_ns(),
                   sl_slab_load_bytes(&cut->slabs[slab]));
 }
@@ -197,7 +204,8 @@ static size_t first_head_slab(const struct sl_cpu_config *c)
     while (slab > 0) {
         uint32_t part = c->cut->first_part[slab - 1];
 
-        if (c->mf->matrices[c->cut->parts[part].matrix].spec.op != SL_OP_HEAD)
+        if (c->mf->matrices[c->cut->parts[part].matrix].spec.slot !=
+            SL_SLOT_HEAD)
             break;
         slab--;
     }
@@ -216,7 +224,7 @@ static int allocate(struct sl_cpu *x, struct sl_error *err)
         return -1;
     carver.base = x->buffers.base;
     carve_all(x, &carver, &s);
-    x->wide = (uint32_t)s.wide;
+    memcpy(x->width, s.width, sizeof x->width);
     x->lookup_bytes = s.lookup;
     x->first_head_slab = first_head_slab(c);
     x->head_base = sl_zalloc_array(c->cut->n_slabs - x->first_head_slab,
@@ -237,10 +245,9 @@ int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,
     x->engine.ops = &cpu_ops;
     x->c = *config;
     x->hidden = hp->hidden;
-    x->inner = hp->inner;
     x->n_heads = hp->n_heads;
-    x->head_dim = hp->hidden / hp->n_heads;
-    x->alpha = sqrtf(2.0f * (float)hp->n_layers);
+    x->head_dim = hp->head_dim;
+    x->qkv = sl_arch_qkv_row(hp);
     if (allocate(x, err) != 0) {
         cpu_destroy(&x->engine);
         return -1;

@@ -14,16 +14,15 @@
 struct sl_cpu {
     struct sl_exec_engine engine; /* first */
     struct sl_cpu_config c;
-    uint32_t hidden, inner, n_heads, head_dim, wide;
-    float alpha;
+    uint32_t hidden, n_heads, head_dim;
+    struct sl_qkv_row qkv; /* where a head's q, k and v lie in a row of wide */
 
     /* the pass: (pass_positions, ...); x itself is the pass's */
     struct sl_region buffers;
-    float *a;   /* (n, hidden) the norm of x: input of the next matrix */
-    float *att; /* (n, hidden) attention output */
-    float *big; /* (n, wide) qkv, then the MLP's inner values */
-    void *bf16; /* (n, largest cols) */
-    int8_t *q;  /* the same */
+    float *buf[SL_BUF_COUNT];     /* (n, width) of each but x and logits */
+    uint32_t width[SL_BUF_COUNT]; /* values a row */
+    void *bf16;                   /* (n, largest cols) */
+    int8_t *q;                    /* the same */
     float *q_scale;
     int32_t *q_sum;
     float *scores;        /* (threads, SL_ATTEND_QUERIES, max_tokens) */
@@ -47,11 +46,24 @@ uint64_t sl_cpu_lookup_bytes(const struct sl_modelfile *mf);
  * resident and has been read, else from disk. */
 int sl_cpu_embed(struct sl_cpu *x, struct sl_error *err);
 
-/* exec_ops.c: what comes before a matrix's first part and after its last. */
-void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m);
-void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m);
+/* exec_ops.c: a stage's operations (arch/layer.h). before: what comes before
+ * a matrix's first part; after: what comes after its last; op: its place among
+ * the stage's operations. */
+void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
+                   const struct sl_stage_ops *stage, uint32_t op);
+void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
+                  const struct sl_stage_ops *stage, uint32_t op);
 /* Where the product of a matrix goes, and how wide its rows are there. */
-float *sl_cpu_output(struct sl_cpu *x, const struct sl_model_matrix *m,
+float *sl_cpu_output(const struct sl_cpu *x, const struct sl_layer_op *op,
                      size_t *stride);
+/* A vector of a layer; NULL where the model has none. */
+static inline const float *sl_cpu_vector(const struct sl_cpu *x, uint32_t layer,
+                                         enum sl_slot slot)
+{
+    return x->c.vectors->layers[layer][slot];
+}
+
+/* exec_attend.c: turns q and k of a layer, keeps k and v, attends. */
+void sl_cpu_attend(struct sl_cpu *x, uint32_t layer);
 
 #endif

@@ -65,7 +65,7 @@ static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
 static void fill_tables(struct sl_gpu *g, const struct sl_gpu_tables *t)
 {
     const struct sl_pass *pass = g->pass;
-    size_t half = g->head_dim / 2;
+    size_t half = g->c.shape.mf->hp.rope_dims / 2;
     uint32_t page = 0, back_page = 0;
 
     for (size_t i = 0; i < pass->n_items; i++)
@@ -82,14 +82,15 @@ static int send_tables(struct sl_gpu *g, struct sl_error *err)
     const struct sl_pass *pass = g->pass;
     struct sl_device *dev = g->c.device;
     struct sl_carver host = {g->host_tables, 0}, device = {g->tables, 0};
+    uint32_t half = g->c.shape.mf->hp.rope_dims / 2;
     struct sl_gpu_tables t;
     uint64_t pages, back_pages;
 
     count_pages(g, &pages, &back_pages);
     sl_gpu_carve_tables(&t, &host, pass->n, pass->n_rows, pages, back_pages,
-                        g->head_dim / 2);
+                        half);
     sl_gpu_carve_tables(&g->t, &device, pass->n, pass->n_rows, pages,
-                        back_pages, g->head_dim / 2);
+                        back_pages, half);
     fill_tables(g, &t);
     g->rows = (struct sl_cuda_rows){
         .n = pass->n,
@@ -125,7 +126,12 @@ static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
 static int gpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
+    const struct sl_modelfile *mf = g->c.shape.mf;
 
+    /* Of the embeddings only the head's matrix is ever on the device. */
+    if (sl_modelfile_embedding(mf)->spec.slot != SL_SLOT_HEAD ||
+        sl_modelfile_matrix(mf, SL_SLOT_EMBED_POSITIONS, mf->hp.n_layers))
+        return 0;
     for (size_t i = 0; i < g->c.cut->n_slabs - g->first_head_slab; i++) {
         if (g->head_base[i] == NULL)
             return 0;
@@ -238,8 +244,8 @@ static int trace_pass(struct sl_gpu *g, struct sl_error *err)
         if (dev->ops->span(dev, g->marks[2 * slab], g->marks[2 * slab + 1],
                            &begin, &length, err) != 0)
             return -1;
-        mf->arch->stage_name(name, &mf->hp,
-                             (uint32_t)mf->matrices[first->matrix].spec.stage);
+        sl_arch_stage_name(name, &mf->hp,
+                           (uint32_t)mf->matrices[first->matrix].spec.stage);
         sl_trace_span(g->c.trace, SL_TRACK_KERNELS, name, begin, begin + length,
                       sl_slab_load_bytes(&cut->slabs[slab]));
     }

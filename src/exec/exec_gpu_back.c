@@ -55,8 +55,8 @@ static void store_pages(void *arg, size_t begin, size_t end, unsigned worker)
     float *row = g->back.rows + (size_t)worker * d;
 
     for (size_t unit = begin; unit < end; unit++) {
-        size_t page = unit / g->n_heads;
-        uint32_t h = (uint32_t)(unit % g->n_heads), rows = SL_KV_PAGE_LEN;
+        size_t page = unit / g->n_kv_heads;
+        uint32_t h = (uint32_t)(unit % g->n_kv_heads), rows = SL_KV_PAGE_LEN;
         size_t from = (job->first_page + page) * g->page_values +
                       (size_t)h * SL_KV_PAGE_LEN * d;
         void *k = sl_kv_at(g->c.kv, b->layer, pages[page], h, 0);
@@ -87,7 +87,7 @@ int sl_gpu_back_drain(struct sl_gpu *g, struct sl_error *err)
         size_t n_pages = sl_div_up(g->pass->run[i].n, SL_KV_PAGE_LEN);
 
         job.item = &g->pass->run[i];
-        sl_pool_for(g->c.pool, n_pages * g->n_heads, 1, store_pages, &job);
+        sl_pool_for(g->c.pool, n_pages * g->n_kv_heads, 1, store_pages, &job);
         job.first_page += n_pages;
     }
     return 0;

@@ -15,7 +15,7 @@
 /* The tables of a pass: made on the host, copied up as they are. */
 struct sl_gpu_tables {
     int32_t *ids;       /* (n) */
-    float *cos, *sin;   /* (n, head_dim / 2) */
+    float *cos, *sin;   /* (n, rope_dims / 2) */
     uint32_t *position; /* (n) place in the sequence */
     uint32_t *n_keys;   /* (n) */
     uint32_t *rows;     /* (n_rows) whose logits are wanted */
@@ -41,19 +41,18 @@ struct sl_gpu_back {
 struct sl_gpu {
     struct sl_exec_engine engine; /* first */
     struct sl_gpu_config c;
-    uint32_t hidden, inner, n_heads, head_dim;
-    size_t hidden_stride, wide; /* values, multiples of 8 */
-    float alpha;
-    size_t page_values; /* of one layer's keys in a page */
+    uint32_t hidden, n_heads, n_kv_heads, head_dim;
+    size_t stride[SL_BUF_COUNT]; /* values a row of 16 bits, multiples of 8 */
+    size_t page_values;          /* of one layer's keys in a page */
 
     /* device memory */
     const uint8_t *vectors; /* as c.vectors->region */
     float *x;               /* (n, hidden) the residual stream */
-    float *a;               /* (n, hidden) its norm, for the residual */
-    uint16_t *in;  /* (n, hidden_stride) the norm, then the attention's output:
-                    * the input of the next product */
-    uint16_t *q;   /* (n, hidden_stride) */
-    uint16_t *big; /* (n, wide) qkv, then the MLP's inner values */
+    float *a;               /* (n, hidden) its norm in FP32, for the residual */
+    /* (n, stride) by use. The norm and the attention's output share memory:
+     * what was multiplied makes room. */
+    uint16_t *half[SL_BUF_COUNT];
+    uint16_t *q;   /* (n, stride of ATT) */
     float *logits; /* (pass_logits, vocab) */
     uint8_t *tables;
     uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
@@ -106,9 +105,11 @@ int sl_gpu_back_take(struct sl_gpu *g, struct sl_error *err);
 int sl_gpu_back_give(struct sl_gpu *g, uint32_t layer, struct sl_error *err);
 int sl_gpu_back_drain(struct sl_gpu *g, struct sl_error *err);
 
-/* The copy on the device of a value among the vectors. */
+/* The copy on the device of a value among the vectors; NULL of NULL. */
 static inline const void *sl_gpu_vector(const struct sl_gpu *g, const void *v)
 {
+    if (v == NULL)
+        return NULL;
     return g->vectors + ((const uint8_t *)v - g->c.vectors->region.base);
 }
 

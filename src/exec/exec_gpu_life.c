@@ -1,6 +1,5 @@
 #include "config.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "src/base/log.h"
@@ -39,7 +38,7 @@ static uint64_t back_pages(const struct sl_gpu_shape *s)
 
 static uint64_t page_values(const struct sl_gpu_shape *s)
 {
-    return (uint64_t)SL_KV_PAGE_LEN * s->mf->hp.hidden;
+    return (uint64_t)SL_KV_PAGE_LEN * s->mf->hp.n_kv_heads * s->mf->hp.head_dim;
 }
 
 static uint64_t tables_bytes(const struct sl_gpu_shape *s)
@@ -47,10 +46,10 @@ static uint64_t tables_bytes(const struct sl_gpu_shape *s)
     struct sl_carver c = {NULL, 0};
     struct sl_gpu_tables t;
 
-    sl_gpu_carve_tables(
-        &t, &c, s->pass_positions, s->pass_logits,
-        s->pass_items * sl_div_up(s->max_tokens, SL_KV_PAGE_LEN), back_pages(s),
-        s->mf->hp.hidden / s->mf->hp.n_heads / 2);
+    sl_gpu_carve_tables(&t, &c, s->pass_positions, s->pass_logits,
+                        s->pass_items *
+                            sl_div_up(s->max_tokens, SL_KV_PAGE_LEN),
+                        back_pages(s), s->mf->hp.rope_dims / 2);
     return c.used;
 }
 
@@ -59,18 +58,26 @@ static uint64_t stride_of(uint64_t values)
     return sl_round_up(values, 8);
 }
 
+static uint64_t buf_stride(const struct sl_gpu_shape *s, enum sl_buf buf)
+{
+    return stride_of(sl_arch_buf_width(s->mf->arch, &s->mf->hp, buf));
+}
+
 static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
                               const struct sl_gpu_shape *s)
 {
     const struct sl_hparams *hp = &s->mf->hp;
-    uint64_t n = s->pass_positions, hidden = stride_of(hp->hidden);
-    uint64_t wide = stride_of(most(3ull * hp->hidden, hp->inner));
+    uint64_t n = s->pass_positions;
+    uint64_t norm = buf_stride(s, SL_BUF_NORM), att = buf_stride(s, SL_BUF_ATT);
 
     g->x = sl_carve(c, n * hp->hidden, sizeof *g->x);
     g->a = sl_carve(c, n * hp->hidden, sizeof *g->a);
-    g->in = sl_carve(c, most(n, s->pass_logits) * hidden, sizeof *g->in);
-    g->q = sl_carve(c, n * hidden, sizeof *g->q);
-    g->big = sl_carve(c, n * wide, sizeof *g->big);
+    g->half[SL_BUF_NORM] = sl_carve(
+        c, most(most(n, s->pass_logits) * norm, n * att), sizeof **g->half);
+    g->half[SL_BUF_ATT] = g->half[SL_BUF_NORM];
+    g->q = sl_carve(c, n * att, sizeof *g->q);
+    g->half[SL_BUF_WIDE] =
+        sl_carve(c, n * buf_stride(s, SL_BUF_WIDE), sizeof **g->half);
     g->logits =
         sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
     g->tables = sl_carve(c, tables_bytes(s), 1);
@@ -109,8 +116,8 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
 
         g->back.host_k = sl_carve(c, values, sizeof *g->back.host_k);
         g->back.host_v = sl_carve(c, values, sizeof *g->back.host_v);
-        g->back.rows = sl_carve(c, s->n_threads * (hp->hidden / hp->n_heads),
-                                sizeof *g->back.rows);
+        g->back.rows =
+            sl_carve(c, s->n_threads * hp->head_dim, sizeof *g->back.rows);
     }
 }
 
@@ -122,7 +129,7 @@ static uint64_t attend_workspace(const struct sl_gpu_shape *s, uint32_t rows)
 {
     const struct sl_hparams *hp = &s->mf->hp;
 
-    return sl_cuda_attend_workspace(rows, hp->n_heads, hp->hidden / hp->n_heads,
+    return sl_cuda_attend_workspace(rows, hp->n_heads, hp->head_dim,
                                     s->max_tokens);
 }
 
@@ -154,8 +161,10 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
     for (size_t i = 0; i < s->mf->n_matrices; i++) {
         const struct sl_model_matrix *m = &s->mf->matrices[i];
         uint32_t n =
-            m->spec.op == SL_OP_HEAD ? s->pass_logits : s->pass_positions;
+            m->spec.slot == SL_SLOT_HEAD ? s->pass_logits : s->pass_positions;
 
+        if (m->spec.stage < 0)
+            continue;
         need.workspace_least = most(
             need.workspace_least, sl_cuda_matmul_workspace_least(&m->geom, n));
         need.workspace =
@@ -177,7 +186,7 @@ static size_t first_head_slab(const struct sl_gpu_config *c)
     while (slab > 0) {
         const struct sl_part *p = &c->cut->parts[c->cut->first_part[slab - 1]];
 
-        if (c->shape.mf->matrices[p->matrix].spec.op != SL_OP_HEAD)
+        if (c->shape.mf->matrices[p->matrix].spec.slot != SL_SLOT_HEAD)
             break;
         slab--;
     }
@@ -314,10 +323,10 @@ int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
     g->c = *config;
     g->hidden = hp->hidden;
     g->n_heads = hp->n_heads;
-    g->head_dim = hp->hidden / hp->n_heads;
-    g->hidden_stride = stride_of(hp->hidden);
-    g->wide = stride_of(most(3ull * hp->hidden, hp->inner));
-    g->alpha = sqrtf(2.0f * (float)hp->n_layers);
+    g->n_kv_heads = hp->n_kv_heads;
+    g->head_dim = hp->head_dim;
+    for (enum sl_buf b = SL_BUF_X; b < SL_BUF_COUNT; b++)
+        g->stride[b] = buf_stride(&config->shape, b);
     g->page_values = page_values(&config->shape);
     carve_device(g);
     if (make_lists(g, err) != 0 || make_events(g, err) != 0 ||

@@ -1,46 +1,43 @@
 #include "config.h"
 
+#include <assert.h>
+
 #include "src/exec/exec_gpu_impl.h"
 
-/* One matrix of a stage: what comes before its first part, its products, what
- * comes after its last. */
+/* A stage's operations (arch/layer.h) put on the queue. Of the norm both an
+ * FP16 form, which products read, and an FP32 form are kept, for residuals. */
 
-static int norm(struct sl_gpu *g, const float *w, const float *b,
+static const void *vector(const struct sl_gpu *g, uint32_t layer,
+                          enum sl_slot slot)
+{
+    return sl_gpu_vector(g, g->c.vectors->layers[layer][slot]);
+}
+
+/* --- norms and attention ------------------------------------------------- */
+
+/* Whether the norm is a residual later in the stage. */
+static bool keeps_norm(const struct sl_stage_ops *stage)
+{
+    for (uint32_t i = 0; i < stage->n; i++) {
+        if (stage->ops[i].residual == SL_BUF_NORM)
+            return true;
+    }
+    return false;
+}
+
+static int norm(struct sl_gpu *g, const struct sl_stage_ops *stage,
+                const struct sl_layer_op *op, uint32_t layer,
                 struct sl_error *err)
 {
-    return sl_cuda_layer_norm(g->c.cuda, g->in, g->hidden_stride, g->a, g->x,
-                              sl_gpu_vector(g, w), sl_gpu_vector(g, b), NULL,
-                              g->pass->n, g->hidden, g->c.shape.mf->hp.norm_eps,
-                              err);
-}
+    uint32_t n = stage->wanted_rows ? g->pass->n_rows : g->pass->n;
 
-static int norm_wanted(struct sl_gpu *g, struct sl_error *err)
-{
-    const struct sl_vectors *v = g->c.vectors;
-
-    if (g->pass->n_rows == 0)
+    if (n == 0)
         return 0;
     return sl_cuda_layer_norm(
-        g->c.cuda, g->in, g->hidden_stride, NULL, g->x,
-        sl_gpu_vector(g, v->final_w), sl_gpu_vector(g, v->final_b), g->t.rows,
-        g->pass->n_rows, g->hidden, g->c.shape.mf->hp.norm_eps, err);
-}
-
-static int before(struct sl_gpu *g, const struct sl_model_matrix *m,
-                  struct sl_error *err)
-{
-    const struct sl_layer_vectors *l = &g->c.vectors->layers[m->spec.layer];
-
-    switch (m->spec.op) {
-    case SL_OP_QKV:
-        return norm(g, l->ln1_w, l->ln1_b, err);
-    case SL_OP_MLP_IN:
-        return norm(g, l->ln2_w, l->ln2_b, err);
-    case SL_OP_HEAD:
-        return norm_wanted(g, err);
-    default:
-        return 0;
-    }
+        g->c.cuda, g->half[SL_BUF_NORM], g->stride[SL_BUF_NORM],
+        keeps_norm(stage) ? g->a : NULL, g->x, vector(g, layer, op->weight),
+        vector(g, layer, op->bias), stage->wanted_rows ? g->t.rows : NULL, n,
+        g->hidden, g->c.shape.mf->hp.norm_eps, err);
 }
 
 static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
@@ -63,79 +60,83 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
     } else if (sl_gpu_back_take(g, err) != 0) {
         return -1;
     }
-    if (sl_cuda_rope_store(g->c.cuda, g->q, g->hidden_stride, &kv, g->big,
-                           g->wide, SL_CUDA_F16, rows,
-                           g->c.shape.mf->hp.position_2d, err) != 0)
+    if (sl_cuda_rope_store(g->c.cuda, g->q, g->stride[SL_BUF_ATT], &kv,
+                           g->half[SL_BUF_WIDE], g->stride[SL_BUF_WIDE],
+                           SL_CUDA_F16, rows, g->c.shape.mf->hp.position_2d,
+                           err) != 0)
         return -1;
     if (!here && sl_gpu_back_give(g, layer, err) != 0)
         return -1;
-    /* The norm has been multiplied; its FP16 form makes room. */
-    return sl_cuda_attend(g->c.cuda, g->in, g->hidden_stride, g->q,
-                          g->hidden_stride, &kv, rows, err);
+    return sl_cuda_attend(g->c.cuda, g->half[SL_BUF_ATT], g->stride[SL_BUF_ATT],
+                          g->q, g->stride[SL_BUF_ATT], &kv, rows, err);
 }
 
-/* What a product reads and writes. */
-struct product {
-    const uint16_t *x;
-    size_t x_stride;
+static int run_op(struct sl_gpu *g, const struct sl_stage_ops *stage,
+                  const struct sl_layer_op *op, uint32_t layer,
+                  struct sl_error *err)
+{
+    switch (op->what) {
+    case SL_DO_NORM:
+        return norm(g, stage, op, layer, err);
+    case SL_DO_ATTEND:
+        return attend(g, layer, err);
+    default:
+        assert(op->what != SL_DO_MATMUL);
+        return 0;
+    }
+}
+
+static int run_ops(struct sl_gpu *g, const struct sl_stage_ops *stage,
+                   uint32_t begin, uint32_t end, uint32_t layer,
+                   struct sl_error *err)
+{
+    for (uint32_t i = begin; i < end; i++) {
+        if (run_op(g, stage, &stage->ops[i], layer, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* --- products ------------------------------------------------------------ */
+
+/* What a product writes. */
+struct target {
     void *y;
-    size_t y_stride;
-    enum sl_cuda_type y_type;
-    uint32_t n;
+    size_t stride;
+    enum sl_cuda_type type;
 };
 
-static struct product product_of(const struct sl_gpu *g, enum sl_op op)
+static struct target target_of(const struct sl_gpu *g, enum sl_buf buf)
 {
-    struct product p = {
-        .x = g->in,
-        .x_stride = g->hidden_stride,
-        .y = g->big,
-        .y_stride = g->wide,
-        .y_type = SL_CUDA_F16,
-        .n = g->pass->n,
-    };
-
-    if (op == SL_OP_QKV || op == SL_OP_MLP_IN)
-        return p;
-    p.y_type = SL_CUDA_F32;
-    if (op == SL_OP_HEAD) {
-        p.y = g->logits;
-        p.y_stride = g->c.shape.mf->hp.vocab;
-        p.n = g->pass->n_rows;
-        return p;
+    switch (buf) {
+    case SL_BUF_X:
+        return (struct target){g->x, g->hidden, SL_CUDA_F32};
+    case SL_BUF_NORM:
+        return (struct target){g->a, g->hidden, SL_CUDA_F32};
+    case SL_BUF_LOGITS:
+        return (struct target){g->logits, g->c.shape.mf->hp.vocab, SL_CUDA_F32};
+    default:
+        return (struct target){g->half[buf], g->stride[buf], SL_CUDA_F16};
     }
-    if (op == SL_OP_MLP_OUT) {
-        p.x = g->big;
-        p.x_stride = g->wide;
-    }
-    p.y = g->x;
-    p.y_stride = g->hidden;
-    return p;
 }
 
 static void set_epilogue(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
-                         const struct sl_model_matrix *m)
+                         const struct sl_layer_op *op)
 {
-    switch (m->spec.op) {
-    case SL_OP_MLP_IN:
-        mm->epilogue =
-            g->c.shape.mf->hp.glu ? SL_CUDA_EPI_GEGLU : SL_CUDA_EPI_GELU_TANH;
-        break;
-    case SL_OP_ATTN_OUT:
-    case SL_OP_MLP_OUT:
-        /* DeepNorm: the residual is the normed input, so x is free. */
-        mm->epilogue = SL_CUDA_EPI_RESIDUAL;
-        mm->alpha = g->alpha;
-        mm->residual = g->a;
-        mm->residual_stride = g->hidden;
-        break;
-    default:
-        mm->epilogue = SL_CUDA_EPI_NONE;
-        break;
-    }
-    if (m->spec.op != SL_OP_HEAD)
-        mm->bias = sl_gpu_vector(
-            g, g->c.vectors->layers[m->spec.layer].bias[m->spec.op]);
+    static const enum sl_cuda_epilogue of[] = {
+        [SL_FN_NONE] = SL_CUDA_EPI_NONE,
+        [SL_FN_GEGLU] = SL_CUDA_EPI_GEGLU,
+        [SL_FN_GELU_TANH] = SL_CUDA_EPI_GELU_TANH,
+    };
+
+    mm->epilogue = of[op->epilogue];
+    if (op->residual == SL_BUF_NONE)
+        return;
+    /* It may be what is written: each value is read before. */
+    mm->epilogue = SL_CUDA_EPI_RESIDUAL;
+    mm->alpha = op->scaled ? g->c.shape.mf->hp.residual_scale : 1;
+    mm->residual = op->residual == SL_BUF_X ? g->x : g->a;
+    mm->residual_stride = g->hidden;
 }
 
 /* Where the part's weights and scales lie. */
@@ -161,27 +162,36 @@ static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err)
 {
-    const struct sl_model_matrix *m = &g->c.shape.mf->matrices[part->matrix];
-    struct product p = product_of(g, m->spec.op);
+    const struct sl_modelfile *mf = g->c.shape.mf;
+    const struct sl_model_matrix *m = &mf->matrices[part->matrix];
+    const struct sl_stage_ops *stage =
+        sl_arch_stage(mf->arch, &mf->hp, (uint32_t)m->spec.stage);
+    uint32_t at = sl_stage_op_of(stage, m->spec.slot), layer = m->spec.layer;
+    const struct sl_layer_op *op = &stage->ops[at];
+    struct target to = target_of(g, op->out);
+    uint32_t n = stage->wanted_rows ? g->pass->n_rows : g->pass->n;
     struct sl_cuda_matmul mm = {
         .m = &m->geom,
         .first_block = part->first_block,
         .n_blocks = part->n_blocks,
+        .bias = vector(g, layer, op->bias),
     };
 
-    if (part->first_block == 0 && before(g, m, err) != 0)
+    if (part->first_block == 0 && at == sl_stage_next_matmul(stage, -1) &&
+        run_ops(g, stage, 0, at, layer, err) != 0)
         return -1;
-    if (p.n > 0) {
+    if (n > 0) {
         set_weights(g, &mm, part, base);
-        set_epilogue(g, &mm, m);
-        if (sl_cuda_matmul_run(g->c.cuda, p.y, p.y_stride, p.y_type, &mm, p.x,
-                               p.x_stride, p.n, err) != 0)
+        set_epilogue(g, &mm, op);
+        if (sl_cuda_matmul_run(g->c.cuda, to.y, to.stride, to.type, &mm,
+                               g->half[op->in], g->stride[op->in], n, err) != 0)
             return -1;
     }
-    if (m->spec.op == SL_OP_QKV && part->first_block + part->n_blocks ==
-                                       sl_matrix_segment_blocks(&m->geom))
-        return attend(g, m->spec.layer, err);
-    return 0;
+    if (part->first_block + part->n_blocks !=
+        sl_matrix_segment_blocks(&m->geom))
+        return 0;
+    return run_ops(g, stage, at + 1, sl_stage_next_matmul(stage, (int)at),
+                   layer, err);
 }
 
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err)

@@ -11,11 +11,10 @@
 
 #include "src/arch/hparams.h"
 
-#define SL_ROTARY_BASE 10000.0
-
-/* cos, sin: (dim / 2) f32 for one position: frequencies base^(-2i / dim). dim
- * is the width that is rotated: the head's, or half of it in a 2-D model. */
-void sl_rotary_row(float *cos_row, float *sin_row, enum sl_rotary precision,
+/* cos, sin: (dim / 2) f32 for one position: frequencies base^(-2i / dim),
+ * scaled as hp says. dim is the width that one position turns: rope_dims, or
+ * half of them in a 2-D model. */
+void sl_rotary_row(float *cos_row, float *sin_row, const struct sl_hparams *hp,
                    uint32_t dim, int32_t position);
 
 #endif

@@ -17,10 +17,11 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
                       const struct sl_kv_config *kv)
 {
     uint64_t tokens = (uint64_t)kv->n_pages * SL_KV_PAGE_LEN;
-    uint64_t gpu = 2ull * 2 * mf->hp.hidden; /* K and V, FP16 */
+    /* K and V, FP16 */
+    uint64_t gpu = 2ull * 2 * mf->hp.n_kv_heads * mf->hp.head_dim;
     double host = (double)sl_kv_page_bytes(kv) / kv->n_layers / SL_KV_PAGE_LEN;
 
-    s->key_ops = 4.0 * mf->hp.hidden;
+    s->key_ops = 4.0 * sl_dim_size(&mf->hp, SL_DIM_ATT);
     s->key_bytes[SL_ENGINE_CPU] = host;
     s->key_bytes[SL_ENGINE_GPU] = (double)gpu;
     /* with its share of the lists */
@@ -38,8 +39,8 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
         if (m->spec.stage != stage)
             continue;
         s->ops += 2.0 * m->geom.rows * m->geom.cols;
-        s->head |= m->spec.op == SL_OP_HEAD;
-        if (m->spec.op == SL_OP_QKV)
+        s->head |= m->spec.slot == SL_SLOT_HEAD;
+        if (m->spec.slot == SL_SLOT_QKV)
             add_cache(s, mf, kv);
     }
 }
@@ -48,7 +49,7 @@ int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
                    const struct sl_modelfile *mf, const struct sl_cut *cut,
                    const struct sl_kv_config *kv, struct sl_error *err)
 {
-    size_t n = mf->arch->n_stages(&mf->hp);
+    size_t n = sl_arch_n_stages(&mf->hp);
     struct sl_plan_stage *made = sl_zalloc_array(n, sizeof *made);
 
     if (made == NULL)

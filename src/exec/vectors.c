@@ -24,23 +24,6 @@ uint64_t sl_vectors_bytes(const struct sl_modelfile *mf)
     return n;
 }
 
-static void place(struct sl_vectors *vs, const struct sl_tensor_spec *spec,
-                  const float *v)
-{
-    struct sl_layer_vectors *l = &vs->layers[spec->layer];
-    size_t len = strlen(spec->name);
-    bool bias = len > 5 && strcmp(spec->name + len - 5, ".bias") == 0;
-
-    if (spec->op == SL_OP_HEAD)
-        *(bias ? &vs->final_b : &vs->final_w) = v;
-    else if (spec->op < SL_OP_HEAD)
-        l->bias[spec->op] = v;
-    else if (strstr(spec->name, ".post_attention_layernorm.") != NULL)
-        *(bias ? &l->ln2_b : &l->ln2_w) = v;
-    else
-        *(bias ? &l->ln1_b : &l->ln1_w) = v;
-}
-
 static int load(struct sl_vectors *vs, const struct sl_modelfile *mf,
                 struct sl_error *err)
 {
@@ -51,7 +34,7 @@ static int load(struct sl_vectors *vs, const struct sl_modelfile *mf,
 
         if (sl_modelfile_read(mf, at, v->off, v->bytes, err) != 0)
             return -1;
-        place(vs, &v->spec, (const float *)at);
+        vs->layers[v->spec.layer][v->spec.slot] = (const float *)at;
         at += padded(v->bytes);
     }
     for (size_t i = 0; i < mf->n_matrices; i++) {
@@ -71,7 +54,7 @@ int sl_vectors_init(struct sl_vectors *v, const struct sl_modelfile *mf,
                     struct sl_error *err)
 {
     memset(v, 0, sizeof *v);
-    v->layers = sl_zalloc_array(mf->hp.n_layers, sizeof *v->layers);
+    v->layers = sl_zalloc_array(mf->hp.n_layers + 1, sizeof *v->layers);
     v->scales = sl_zalloc_array(mf->n_matrices, sizeof *v->scales);
     if (v->layers == NULL || v->scales == NULL) {
         sl_vectors_fini(v);

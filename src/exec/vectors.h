@@ -10,16 +10,11 @@
 #include "src/base/mem.h"
 #include "src/model/modelfile.h"
 
-/* Vectors of a layer, by use. */
-struct sl_layer_vectors {
-    const float *ln1_w, *ln1_b, *ln2_w, *ln2_b;
-    const float *bias[SL_OP_COUNT]; /* of the matrix; NULL for the head */
-};
-
 struct sl_vectors {
     struct sl_region region;
-    struct sl_layer_vectors *layers; /* (n_layers) */
-    const float *final_w, *final_b;
+    /* (n_layers + 1) by slot, NULL where the model has none; the last are
+     * those of no layer. */
+    const float *(*layers)[SL_SLOT_COUNT];
     const uint16_t **scales; /* (n_matrices), NULL where streamed or none */
 };
 

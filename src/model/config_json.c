@@ -329,8 +329,8 @@ static void fill_in(struct sl_hparams *hp, const struct sl_config *c)
         hp->n_image_tokens = hp->vocab > 20000 ? 20000 : 0;
 }
 
-int sl_config_finish(struct sl_hparams *hp, const struct sl_config *c,
-                     struct sl_error *err)
+int sl_config_finish(struct sl_hparams *hp, const struct sl_arch *arch,
+                     const struct sl_config *c, struct sl_error *err)
 {
     struct sl_hparams made = c->hp;
     char missing[SL_CONFIG_MISSING];
@@ -342,6 +342,7 @@ int sl_config_finish(struct sl_hparams *hp, const struct sl_config *c,
                        "glm-130b",
                        missing);
     fill_in(&made, c);
+    sl_arch_derive(arch, &made);
     if (sl_hparams_check(&made, err) != 0)
         return -1;
     *hp = made;

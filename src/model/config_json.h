@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "src/arch/hparams.h"
+#include "src/arch/arch.h"
 #include "src/base/error.h"
 #include "src/base/log.h"
 
@@ -71,10 +71,10 @@ void sl_config_overlay(struct sl_config *c, const struct sl_config *over);
 #define SL_CONFIG_MISSING 200
 bool sl_config_missing(char list[SL_CONFIG_MISSING], const struct sl_config *c);
 
-/* Fills in defaults and checks: SL_ERR_USAGE naming the flags that are
- * missing, or as sl_hparams_check. special and n_tokens are left at what is
- * known without a tokenizer. */
-int sl_config_finish(struct sl_hparams *hp, const struct sl_config *c,
-                     struct sl_error *err);
+/* Fills in defaults, what follows for the architecture, and checks:
+ * SL_ERR_USAGE naming the flags that are missing, or as sl_hparams_check.
+ * special and n_tokens are left at what is known without a tokenizer. */
+int sl_config_finish(struct sl_hparams *hp, const struct sl_arch *arch,
+                     const struct sl_config *c, struct sl_error *err);
 
 #endif

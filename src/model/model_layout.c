@@ -16,7 +16,7 @@ static int count_tensors(struct sl_layout *l, struct sl_error *err)
 {
     struct sl_tensor_spec spec;
 
-    for (uint32_t i = 0; l->arch->tensor(&spec, &l->hp, i); i++) {
+    for (uint32_t i = 0; sl_arch_tensor(l->arch, &spec, &l->hp, i); i++) {
         if (spec.role != SL_ROLE_VECTOR)
             l->n_matrices++;
         else if (l->n_matrices == 0)
@@ -70,11 +70,11 @@ static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
                       struct sl_error *err)
 {
     for (size_t i = 0; i < l->n_vectors; i++)
-        l->arch->tensor(&l->vectors[i].spec, &l->hp, (uint32_t)i);
+        sl_arch_tensor(l->arch, &l->vectors[i].spec, &l->hp, (uint32_t)i);
     for (size_t i = 0; i < l->n_matrices; i++) {
         struct sl_model_matrix *m = &l->matrices[i];
 
-        l->arch->tensor(&m->spec, &l->hp, (uint32_t)(l->n_vectors + i));
+        sl_arch_tensor(l->arch, &m->spec, &l->hp, (uint32_t)(l->n_vectors + i));
         if (check_matrix(&m->spec, &c->matrices[i], err) != 0)
             return -1;
         m->geom = c->matrices[i].geom;
@@ -205,7 +205,7 @@ static int end_stage(struct sl_layout *l, const struct sl_tensor_spec *last,
     char name[SL_TENSOR_NAME];
     uint64_t chunks;
 
-    if (!l->tables || last->role == SL_ROLE_EMBED)
+    if (!l->tables || last->slot == SL_SLOT_HEAD)
         return 0;
     snprintf(name, sizeof name, "sluice.stage.%d.chunks", last->stage);
     s->chunk_bytes = chunk_bytes(s->bytes);
@@ -224,6 +224,8 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
     for (size_t i = 0; i < l->n_matrices; i++) {
         struct sl_model_matrix *m = &l->matrices[i];
 
+        if (m->spec.stage < 0)
+            break; /* embeddings follow */
         if (m->spec.stage != stage) {
             if (m->spec.stage != stage + 1)
                 return sl_fail(err, SL_ERR_INTERNAL,
@@ -231,7 +233,7 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
                                l->arch->name, m->spec.stage, m->spec.name,
                                stage);
             stage = m->spec.stage;
-            l->arch->stage_name(name, &l->hp, (uint32_t)stage);
+            sl_arch_stage_name(name, &l->hp, (uint32_t)stage);
             begin_section(l, name);
         }
         if (add_weight(l, m, err) != 0)
@@ -246,11 +248,30 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
+/* Embeddings of their own: rows are looked up, no pass streams them. */
+static int place_lookups(struct sl_layout *l, struct sl_error *err)
+{
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        struct sl_model_matrix *m = &l->matrices[i];
+
+        if (m->spec.stage >= 0)
+            continue;
+        begin_section(l, m->spec.name);
+        if (add_weight(l, m, err) != 0)
+            return -1;
+        if (m->scale_bytes > 0 && !m->scale_resident &&
+            add_scale(l, m, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int place(struct sl_layout *l, struct sl_error *err)
 {
     l->file_bytes = l->header_bytes;
     l->n_tensors = l->n_sections = 0;
-    if (place_resident(l, err) != 0 || place_stages(l, err) != 0)
+    if (place_resident(l, err) != 0 || place_stages(l, err) != 0 ||
+        place_lookups(l, err) != 0)
         return -1;
     if (l->tokenizer_bytes == 0)
         return 0;
@@ -267,6 +288,7 @@ static int fill(struct sl_layout *l, const struct sl_layout_config *c,
 
     l->arch = c->arch;
     l->hp = *c->hp;
+    sl_arch_derive(l->arch, &l->hp);
     l->tokenizer_bytes = c->tokenizer_bytes;
     l->header_bytes = c->header_bytes;
     l->tables = c->tables;

@@ -30,7 +30,7 @@ struct sl_layout_config { /* all borrowed for the call */
     const struct sl_hparams *hp;
     const char *name;                        /* general.name */
     const char *quant;                       /* what --quant was */
-    const struct sl_layout_matrix *matrices; /* in order of arch->tensor */
+    const struct sl_layout_matrix *matrices; /* in order of sl_arch_tensor */
     size_t n_matrices;
     uint64_t tokenizer_bytes; /* 0: none */
     bool tables;              /* room for stages to be compressed */
@@ -57,9 +57,9 @@ struct sl_layout {
     /* Offsets are those in the file. */
     struct sl_layout_tensor *tensors; /* in file order */
     size_t n_tensors;
-    struct sl_model_vector *vectors; /* in order of arch->tensor */
+    struct sl_model_vector *vectors; /* in order of sl_arch_tensor */
     size_t n_vectors;
-    struct sl_model_matrix *matrices; /* in order of arch->tensor */
+    struct sl_model_matrix *matrices; /* in order of sl_arch_tensor */
     size_t n_matrices;
     /* In file order and without holes from header_bytes to file_bytes; bytes
      * count the padding (zeros). Begin with xxh3 = 0. */

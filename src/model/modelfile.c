@@ -267,6 +267,30 @@ void sl_modelfile_close(struct sl_modelfile *mf)
     *mf = (struct sl_modelfile){.fd = -1};
 }
 
+const struct sl_model_matrix *sl_modelfile_matrix(const struct sl_modelfile *mf,
+                                                  enum sl_slot slot,
+                                                  uint32_t layer)
+{
+    /* Those of the model stand at the end. */
+    for (size_t i = mf->n_matrices; i-- > 0;) {
+        const struct sl_tensor_spec *spec = &mf->matrices[i].spec;
+
+        if (spec->slot == slot && spec->layer == layer)
+            return &mf->matrices[i];
+    }
+    return NULL;
+}
+
+const struct sl_model_matrix *
+sl_modelfile_embedding(const struct sl_modelfile *mf)
+{
+    uint32_t of_model = mf->hp.n_layers;
+    const struct sl_model_matrix *own =
+        sl_modelfile_matrix(mf, SL_SLOT_EMBED, of_model);
+
+    return own != NULL ? own : sl_modelfile_matrix(mf, SL_SLOT_HEAD, of_model);
+}
+
 int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
                       size_t bytes, struct sl_error *err)
 {

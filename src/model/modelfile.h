@@ -7,7 +7,8 @@
  *   stages in order of use, each one contiguous run of pages:
  *     layer 0 attention: qkv weight [, its group scales], dense weight ...
  *     layer 0 mlp ...
- *     head: the embedding, one tied matrix
+ *     head: the embedding too, where they are one matrix
+ *   embeddings of their own, a section each
  *   tokenizer: the sentencepiece model, I8    (absent when there was none)
  *
  * Every tensor begins at a multiple of 4096 and the file ends at one. The
@@ -68,9 +69,11 @@ struct sl_modelfile {
     const char *quant; /* what --quant was */
     uint64_t file_bytes;
     struct sl_gguf *gguf;
-    struct sl_model_matrix *matrices; /* in order of use, the head last */
+    /* In order of use: those of the stages, the head last of them, then
+     * embeddings that are looked up. */
+    struct sl_model_matrix *matrices;
     size_t n_matrices;
-    struct sl_model_vector *vectors; /* in order of arch->tensor */
+    struct sl_model_vector *vectors; /* in order of sl_arch_tensor */
     size_t n_vectors;
     struct sl_model_section *sections;
     size_t n_sections;
@@ -95,6 +98,15 @@ int sl_modelfile_open(struct sl_modelfile *mf, const char *path,
 int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
                          struct sl_layout *layout, struct sl_error *err);
 void sl_modelfile_close(struct sl_modelfile *mf);
+
+/* The matrix in that slot of a layer (of the model: n_layers), NULL where the
+ * model has none. */
+const struct sl_model_matrix *sl_modelfile_matrix(const struct sl_modelfile *mf,
+                                                  enum sl_slot slot,
+                                                  uint32_t layer);
+/* What ids are looked up in: the embedding, the head where they are one. */
+const struct sl_model_matrix *
+sl_modelfile_embedding(const struct sl_modelfile *mf);
 
 /* Reads bytes at off of the file (synchronous, no page cache left). */
 int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,

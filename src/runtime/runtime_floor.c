@@ -143,8 +143,10 @@ static double operations(const struct sl_runtime *rt, struct sl_plan_pass pass)
     for (size_t i = 0; i < rt->mf.n_matrices; i++) {
         const struct sl_model_matrix *m = &rt->mf.matrices[i];
 
+        if (m->spec.stage < 0)
+            continue;
         n += 2.0 * m->geom.rows * m->geom.cols *
-             (m->spec.op == SL_OP_HEAD ? pass.logits : pass.positions);
+             (m->spec.slot == SL_SLOT_HEAD ? pass.logits : pass.positions);
     }
     return n;
 }
@@ -171,8 +173,8 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
         .cpu_kv_bytes = (double)pass.keys * pass.logits *
                         (double)sl_kv_page_bytes(&rt->kv_config) /
                         SL_KV_PAGE_LEN,
-        .cpu_kv_ops = 4.0 * hp->hidden * hp->n_layers * pass.positions *
-                      (double)pass.keys,
+        .cpu_kv_ops = 4.0 * sl_dim_size(hp, SL_DIM_ATT) * hp->n_layers *
+                      pass.positions * (double)pass.keys,
     };
     return sl_floor_of(rates, &demand);
 }

@@ -195,8 +195,8 @@ static void choose_vram_budget(struct sl_runtime *rt)
 
 static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
 {
-    return 2ull * rt->kv_config.n_pages * SL_KV_PAGE_LEN * rt->mf.hp.hidden *
-           sizeof(uint16_t);
+    return 2 * rt->kv_config.n_pages *
+           sl_kv_plane_bytes(&rt->kv_config, SL_KV_F16);
 }
 
 /* Bytes beside weights, ring and caches. */
@@ -384,7 +384,7 @@ static int place_caches(struct sl_runtime *rt, struct sl_error *err)
         const struct sl_part *p = &rt->cut.parts[rt->cut.first_part[slab]];
         const struct sl_tensor_spec *spec = &rt->mf.matrices[p->matrix].spec;
 
-        if (spec->op != SL_OP_QKV || p->first_block != 0)
+        if (spec->slot != SL_SLOT_QKV || p->first_block != 0)
             continue;
         rt->elsewhere[spec->layer] =
             plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_GPU;

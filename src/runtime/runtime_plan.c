@@ -66,8 +66,8 @@ static void count_fixed(struct sl_runtime *rt)
 
     rt->kv_config = (struct sl_kv_config){
         .n_layers = hp->n_layers,
-        .n_heads = hp->n_heads,
-        .head_dim = hp->hidden / hp->n_heads,
+        .n_heads = hp->n_kv_heads,
+        .head_dim = hp->head_dim,
         .n_pages = kv_pages(w),
         /* One more than is alive: a fork exists before its parent ends. */
         .n_sequences = 2 * w->n_sequences * w->n_texts,

@@ -42,7 +42,8 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
             (double)p->n_blocks / (double)sl_matrix_segment_blocks(g);
 
         cost->ops += 2.0 * g->rows * g->cols * share;
-        cost->attends |= m->spec.op == SL_OP_ATTN_OUT && p->first_block == 0;
+        cost->attends |=
+            m->spec.slot == SL_SLOT_ATTN_OUT && p->first_block == 0;
     }
 }
 
@@ -115,8 +116,8 @@ static void trace(const struct model_engine *e, enum sl_track track,
     const struct sl_modelfile *mf = e->c.mf;
     char name[SL_STAGE_NAME];
 
-    mf->arch->stage_name(name, &mf->hp,
-                         (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_arch_stage_name(name, &mf->hp,
+                       (uint32_t)mf->matrices[first->matrix].spec.stage);
     sl_trace_span(e->c.trace, track, name, begin, end,
                   sl_slab_load_bytes(&cut->slabs[slab]));
 }

@@ -175,8 +175,8 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
 
     r->kv_config = (struct sl_kv_config){
         .n_layers = hp->n_layers,
-        .n_heads = hp->n_heads,
-        .head_dim = hp->hidden / hp->n_heads,
+        .n_heads = hp->n_kv_heads,
+        .head_dim = hp->head_dim,
         .n_pages = c->n_texts *
                    (uint32_t)sl_div_up(max_tokens(c) + 1u, SL_KV_PAGE_LEN),
         .n_sequences = 2 * c->n_texts,

@@ -1,0 +1,41 @@
+#include "config.h"
+
+#include <assert.h>
+
+#include "src/arch/layer.h"
+
+bool sl_slot_is_gain(enum sl_slot slot)
+{
+    switch (slot) {
+    case SL_SLOT_ATTN_NORM:
+    case SL_SLOT_Q_NORM:
+    case SL_SLOT_K_NORM:
+    case SL_SLOT_ATTN_POST_NORM:
+    case SL_SLOT_MLP_NORM:
+    case SL_SLOT_MLP_POST_NORM:
+    case SL_SLOT_FINAL_NORM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+uint32_t sl_stage_op_of(const struct sl_stage_ops *s, enum sl_slot matrix)
+{
+    uint32_t i = 0;
+
+    while (i < s->n &&
+           (s->ops[i].what != SL_DO_MATMUL || s->ops[i].weight != matrix))
+        i++;
+    assert(i < s->n);
+    return i;
+}
+
+uint32_t sl_stage_next_matmul(const struct sl_stage_ops *s, int at)
+{
+    uint32_t i = (uint32_t)(at + 1);
+
+    while (i < s->n && s->ops[i].what != SL_DO_MATMUL)
+        i++;
+    return i;
+}

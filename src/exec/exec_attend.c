@@ -1,0 +1,188 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/exec/exec_cpu_impl.h"
+
+/* Attention of the CPU engine. Every job is split by positions or by heads,
+ * never along a sum. */
+
+/* An attention job takes a multiple of as many query positions ... */
+#define ATTEND_QUERIES 16u
+/* ... so that each thread has as many jobs. */
+#define ATTEND_JOBS 4u
+/* So many new keys and values and more are gathered for the kernel. */
+#define GATHER_ROWS 32u
+
+struct attend_job {
+    struct sl_cpu *x;
+    uint32_t layer;
+    const struct sl_pass_item *item;
+    uint32_t queries; /* of a unit */
+};
+
+/* A position's query_key_value. */
+static float *qkv_row(const struct sl_cpu *x, size_t row)
+{
+    return x->buf[SL_BUF_WIDE] + row * x->width[SL_BUF_WIDE];
+}
+
+static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
+{
+    const struct sl_hparams *hp = &x->c.mf->hp;
+    uint32_t half = hp->rope_dims / 2;
+    const float *cos_row = x->pass->cos + (size_t)row * half;
+    const float *sin_row = x->pass->sin + (size_t)row * half;
+
+    if (hp->rope == SL_ROPE_NONE)
+        return;
+    if (!hp->position_2d) {
+        x->c.kernels->rope(v, cos_row, sin_row, half);
+        return;
+    }
+    /* 2-D: each half of what is turned has a position of its own. */
+    x->c.kernels->rope(v, cos_row, sin_row, half / 2);
+    x->c.kernels->rope(v + half, cos_row + half / 2, sin_row + half / 2,
+                       half / 2);
+}
+
+/* Heads [begin, end) of keys and values of one item: rotates k and the q of
+ * all heads that share it in place, puts k and v into the cache. */
+static void rotate_and_store(void *arg, size_t begin, size_t end,
+                             unsigned worker)
+{
+    struct attend_job *job = arg;
+    const struct sl_cpu *x = job->x;
+    const struct sl_pass_item *it = job->item;
+    uint32_t sharing = x->n_heads / x->c.mf->hp.n_kv_heads, n_pages;
+    const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
+
+    for (size_t g = begin; g < end; g++) {
+        for (uint32_t j = 0; j < it->n; j++) {
+            uint32_t at = it->base + j;
+            uint32_t page = pages[at / SL_KV_PAGE_LEN];
+            uint32_t in_page = at % SL_KV_PAGE_LEN;
+            float *row = qkv_row(x, it->row + j);
+            float *k = row + x->qkv.k_at + g * x->qkv.kv_step;
+            float *v = row + x->qkv.v_at + g * x->qkv.kv_step;
+            uint8_t *k_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)g, 0);
+            uint8_t *v_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)g, 1);
+
+            for (size_t h = g * sharing; h < (g + 1) * sharing; h++)
+                rotate(x, row + h * x->qkv.q_step, it->row + j);
+            rotate(x, k, it->row + j);
+            sl_kv_store(x->c.kv, x->c.kernels, k_at, in_page, k);
+            sl_kv_store(x->c.kv, x->c.kernels, v_at, in_page, v);
+        }
+    }
+}
+
+/* Copies the keys and values of one head that this pass adds, rows [0, n),
+ * to the worker's own place: as parts of qkv they lie so far apart that all
+ * fall into the same few sets of the caches. */
+static void gather_new(const struct sl_cpu *x, struct sl_attend_args *args,
+                       uint32_t n, unsigned worker)
+{
+    size_t values = (size_t)x->c.pass_positions * args->d;
+    float *k = x->gathered + worker * 2 * values, *v = k + values;
+
+    for (size_t j = 0; j < n; j++) {
+        memcpy(k + j * args->d, args->k_new + j * args->new_stride,
+               args->d * sizeof *k);
+        memcpy(v + j * args->d, args->v_new + j * args->new_stride,
+               args->d * sizeof *v);
+    }
+    args->k_new = k;
+    args->v_new = v;
+    args->new_stride = args->d;
+}
+
+static uint32_t most_keys(const struct sl_attend_args *args)
+{
+    uint32_t most = 0;
+
+    for (size_t i = 0; i < args->n_q; i++)
+        most = args->n_keys[i] > most ? args->n_keys[i] : most;
+    return most;
+}
+
+/* Queries [first, first + queries) of head h. What this pass adds is seen as
+ * it was computed; rounded it is for the passes to come, so a context costs no
+ * precision in its own pass. */
+static void attend_unit(const struct attend_job *job, uint32_t h,
+                        uint32_t first, unsigned worker)
+{
+    const struct sl_cpu *x = job->x;
+    const struct sl_pass_item *it = job->item;
+    uint32_t d = x->head_dim, n_pages, most;
+    uint32_t g = h / (x->n_heads / x->c.mf->hp.n_kv_heads);
+    const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
+    uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
+    const void **k_pages = x->k_pages + worker * room;
+    const void **v_pages = x->v_pages + worker * room;
+    size_t row = it->row + first;
+    const float *new = qkv_row(x, it->row) + (size_t)g * x->qkv.kv_step;
+    struct sl_attend_args args = {
+        .out = x->buf[SL_BUF_ATT] + row * x->width[SL_BUF_ATT] + (size_t)h * d,
+        .out_stride = x->width[SL_BUF_ATT],
+        .q = qkv_row(x, row) + (size_t)h * x->qkv.q_step,
+        .q_stride = x->width[SL_BUF_WIDE],
+        .n_q = it->n - first < job->queries ? it->n - first : job->queries,
+        .n_keys = x->pass->n_keys + row,
+        .k_pages = k_pages,
+        .v_pages = v_pages,
+        .page_len = SL_KV_PAGE_LEN,
+        .d = d,
+        .kv_kind = x->c.kv_kind,
+        .n_paged = it->base,
+        .k_new = new + x->qkv.k_at,
+        .v_new = new + x->qkv.v_at,
+        .new_stride = x->width[SL_BUF_WIDE],
+        .scale = 1.0f / sqrtf((float)d),
+        .scores =
+            x->scores + (size_t)worker * x->c.max_tokens *SL_ATTEND_QUERIES,
+    };
+
+    for (uint32_t p = 0; p < n_pages; p++) {
+        k_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], g, 0);
+        v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], g, 1);
+    }
+    most = most_keys(&args);
+    if (most - it->base >= GATHER_ROWS)
+        gather_new(x, &args, most - it->base, worker);
+    x->c.kernels->attend(&args);
+}
+
+static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct attend_job *job = arg;
+
+    for (size_t unit = begin; unit < end; unit++)
+        attend_unit(job, (uint32_t)(unit % job->x->n_heads),
+                    (uint32_t)(unit / job->x->n_heads) * job->queries, worker);
+}
+
+/* Few heads for many threads are shared out by their queries too. */
+static uint32_t unit_queries(const struct sl_cpu *x, uint32_t n)
+{
+    uint32_t jobs = ATTEND_JOBS * sl_pool_threads(x->c.pool);
+    uint32_t a_head = (uint32_t)sl_div_up(jobs, x->n_heads);
+
+    return (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
+           ATTEND_QUERIES;
+}
+
+void sl_cpu_attend(struct sl_cpu *x, uint32_t layer)
+{
+    struct attend_job job = {.x = x, .layer = layer};
+
+    for (size_t i = 0; i < x->pass->n_items; i++) {
+        job.item = &x->pass->run[i];
+        job.queries = unit_queries(x, job.item->n);
+        sl_pool_for(x->c.pool, x->c.mf->hp.n_kv_heads, 1, rotate_and_store,
+                    &job);
+        sl_pool_for(x->c.pool, sl_div_up(job.item->n, job.queries) * x->n_heads,
+                    1, attend_units, &job);
+    }
+}
