@@ -17,8 +17,8 @@ const char *rig_model(char *path, const char *dir, const struct shape *s)
     m.hp.hidden = s->hidden;
     m.hp.inner = s->inner;
     m.hp.n_heads = s->n_heads;
-    m.hp.vocab = m.hp.n_tokens = s->vocab;
-    memset(&m.hp.special, -1, sizeof m.hp.special); /* none */
+    m.hp.vocab = m.hp.text.n_tokens = s->vocab;
+    memset(&m.hp.text.special, -1, sizeof m.hp.text.special); /* none */
     m.hp.glu = s->glu;
     m.hp.position_2d = s->position_2d;
     m.fmt = s->fmt;

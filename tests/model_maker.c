@@ -42,9 +42,9 @@ void test_model_init(struct test_model *m)
                 .norm_eps = 1e-5f,
                 .glu = true,
                 .rotary = SL_ROTARY_EXACT,
-                .whitespace = SL_WHITESPACE_TOKENS,
-                .n_tokens = 150,
-                .special =
+                .text.whitespace = SL_WHITESPACE_TOKENS,
+                .text.n_tokens = 150,
+                .text.special =
                     {
                         .mask = 140,
                         .gmask = 141,

@@ -49,14 +49,14 @@ static void the_demo_says_everything(void **state)
     assert_false(hp.position_2d);
     assert_true(hp.glu);
     assert_int_equal(hp.rotary, SL_ROTARY_EXACT);
-    assert_int_equal(hp.whitespace, SL_WHITESPACE_TOKENS);
-    assert_int_equal(hp.n_image_tokens, 64);
-    assert_int_equal(hp.max_blank, 80);
-    assert_true(hp.byte_fallback);
-    assert_int_equal(hp.special.mask, 7808);
-    assert_int_equal(hp.special.dblock, 7815);
-    assert_int_equal(hp.special.eos, 66);
-    assert_int_equal(hp.special.unk, 64);
+    assert_int_equal(hp.text.whitespace, SL_WHITESPACE_TOKENS);
+    assert_int_equal(hp.text.n_image_tokens, 64);
+    assert_int_equal(hp.text.max_blank, 80);
+    assert_true(hp.text.byte_fallback);
+    assert_int_equal(hp.text.special.mask, 7808);
+    assert_int_equal(hp.text.special.dblock, 7815);
+    assert_int_equal(hp.text.special.eos, 66);
+    assert_int_equal(hp.text.special.unk, 64);
 }
 
 static void the_preset_is_glm_130b(void **state)
@@ -74,12 +74,12 @@ static void the_preset_is_glm_130b(void **state)
     assert_int_equal(hp.vocab, 150528);
     assert_int_equal(hp.max_positions, 2048);
     assert_int_equal(hp.rotary, SL_ROTARY_F16);
-    assert_int_equal(hp.whitespace, SL_WHITESPACE_COLLAPSE);
-    assert_int_equal(hp.n_image_tokens, 20000);
-    assert_int_equal(hp.max_blank, 0);
-    assert_int_equal(hp.special.mask, 150000);
-    assert_int_equal(hp.special.eop, 150005);
-    assert_int_equal(hp.special.eos, 20002);
+    assert_int_equal(hp.text.whitespace, SL_WHITESPACE_COLLAPSE);
+    assert_int_equal(hp.text.n_image_tokens, 20000);
+    assert_int_equal(hp.text.max_blank, 0);
+    assert_int_equal(hp.text.special.mask, 150000);
+    assert_int_equal(hp.text.special.eop, 150005);
+    assert_int_equal(hp.text.special.eos, 20002);
     assert_int_equal(sl_config_preset(&c, "glm-10b", &err), -1);
     assert_int_equal(err.code, SL_ERR_USAGE);
     assert_non_null(strstr(err.msg, "glm-130b"));
@@ -94,19 +94,19 @@ static void what_is_not_said_has_defaults(void **state)
     assert_true(hp.norm_eps == 1e-5f);
     assert_true(hp.glu);
     assert_int_equal(hp.rotary, SL_ROTARY_EXACT);
-    assert_int_equal(hp.whitespace, SL_WHITESPACE_COLLAPSE);
-    assert_int_equal(hp.n_image_tokens, 0);
-    assert_int_equal(hp.special.mask, -1);
-    assert_int_equal(hp.special.unk, -1);
+    assert_int_equal(hp.text.whitespace, SL_WHITESPACE_COLLAPSE);
+    assert_int_equal(hp.text.n_image_tokens, 0);
+    assert_int_equal(hp.text.special.mask, -1);
+    assert_int_equal(hp.text.special.unk, -1);
     finish(&hp, "{" SIZES ", \"max_blank_length\": 80, \"no_glu\": true, "
                 "\"inner_hidden_size\": null}");
-    assert_int_equal(hp.whitespace, SL_WHITESPACE_TOKENS);
+    assert_int_equal(hp.text.whitespace, SL_WHITESPACE_TOKENS);
     assert_false(hp.glu);
     assert_int_equal(hp.inner, 256);
     finish(&hp, "{" SIZES ", \"rotary_precision\": \"inv-freq-f16\", "
                 "\"whitespace\": \"tokens\"}");
     assert_int_equal(hp.rotary, SL_ROTARY_INV_FREQ_F16);
-    assert_int_equal(hp.whitespace, SL_WHITESPACE_TOKENS);
+    assert_int_equal(hp.text.whitespace, SL_WHITESPACE_TOKENS);
 }
 
 /* SAT writes nothing of the rotary table; these can only be its weights. */
@@ -118,7 +118,7 @@ static void a_sat_config_of_glm_130bs_size_is_glm_130b(void **state)
                 "\"inner_hidden_size\": 32768, \"num_attention_heads\": 96, "
                 "\"vocab_size\": 150528, \"max_sequence_length\": 2048}");
     assert_int_equal(hp.rotary, SL_ROTARY_F16);
-    assert_int_equal(hp.n_image_tokens, 20000);
+    assert_int_equal(hp.text.n_image_tokens, 20000);
 }
 
 static void arguments_may_be_nested(void **state)

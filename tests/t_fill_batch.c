@@ -13,9 +13,9 @@ enum { TEXTS = 4, BEAMS = 3 };
 static const struct sl_hparams hparams = {
     .vocab = V,
     .max_positions = 40,
-    .n_image_tokens = N_IMAGE,
-    .n_tokens = N_TOKENS,
-    .special = {MASK, GMASK, SMASK, EOD, SOP, EOP, ENC, DBLOCK, EOS, 11},
+    .text.n_image_tokens = N_IMAGE,
+    .text.n_tokens = N_TOKENS,
+    .text.special = {MASK, GMASK, SMASK, EOD, SOP, EOP, ENC, DBLOCK, EOS, 11},
 };
 
 static const struct sl_fill_config configs[] = {

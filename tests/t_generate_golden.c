@@ -118,7 +118,7 @@ static struct sl_fill_result fill(struct fixture *f, json_t *blank,
     sl_rng_seed(&rng, 1);
     test_json_ids(&p.ids, json_object_get(blank, "context_ids"));
     p.mask = p.ids.v[at];
-    p.gmask = p.mask == f->hp->special.gmask;
+    p.gmask = p.mask == f->hp->text.special.gmask;
     config->out_seq_length = (uint32_t)p.ids.n + 1 + MAX_NEW;
     assert_ok(
         sl_fill(&r, sl_runtime_lm(f->rt), &p, f->hp, config, &rng, NULL, &err),
@@ -137,7 +137,7 @@ static void assert_blank(const struct fixture *f,
     size_t n = json_array_size(want);
     json_int_t last = json_integer_value(json_array_get(want, n - 1));
 
-    n -= last == f->hp->special.eop || last == f->hp->special.eos;
+    n -= last == f->hp->text.special.eop || last == f->hp->text.special.eos;
     assert_int_equal(b->end - b->begin, n);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(a->ids.v[b->begin + i],

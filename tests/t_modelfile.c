@@ -90,12 +90,13 @@ static void check_same_hparams(const struct sl_hparams *a,
     assert_int_equal(a->position_2d, b->position_2d);
     assert_int_equal(a->glu, b->glu);
     assert_int_equal(a->rotary, b->rotary);
-    assert_int_equal(a->whitespace, b->whitespace);
-    assert_int_equal(a->n_image_tokens, b->n_image_tokens);
-    assert_int_equal(a->max_blank, b->max_blank);
-    assert_int_equal(a->byte_fallback, b->byte_fallback);
-    assert_int_equal(a->n_tokens, b->n_tokens);
-    assert_memory_equal(&a->special, &b->special, sizeof a->special);
+    assert_int_equal(a->text.whitespace, b->text.whitespace);
+    assert_int_equal(a->text.n_image_tokens, b->text.n_image_tokens);
+    assert_int_equal(a->text.max_blank, b->text.max_blank);
+    assert_int_equal(a->text.byte_fallback, b->text.byte_fallback);
+    assert_int_equal(a->text.n_tokens, b->text.n_tokens);
+    assert_memory_equal(&a->text.special, &b->text.special,
+                        sizeof a->text.special);
 }
 
 static void hyper_parameters_come_back_as_they_went_in(void **state)
@@ -109,12 +110,12 @@ static void hyper_parameters_come_back_as_they_went_in(void **state)
         test_model_init(&m);
         m.hp.position_2d = i == 0;
         m.hp.rotary = i == 0 ? SL_ROTARY_F16 : SL_ROTARY_INV_FREQ_F16;
-        m.hp.whitespace =
+        m.hp.text.whitespace =
             i == 0 ? SL_WHITESPACE_COLLAPSE : SL_WHITESPACE_TOKENS;
-        m.hp.n_image_tokens = 20;
-        m.hp.max_blank = 80;
-        m.hp.byte_fallback = i != 0;
-        m.hp.special.smask = -1;
+        m.hp.text.n_image_tokens = 20;
+        m.hp.text.max_blank = 80;
+        m.hp.text.byte_fallback = i != 0;
+        m.hp.text.special.smask = -1;
         test_model_write(d->path, &m);
         assert_ok(sl_modelfile_open(&mf, d->path, &err), &err);
         check_same_hparams(&mf.hp, &m.hp);

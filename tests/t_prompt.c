@@ -36,7 +36,8 @@ static struct sl_prompt make(struct fixture *f, const char *text)
     struct sl_prompt p;
     struct sl_error err;
 
-    assert_ok(sl_prompt_make(&p, f->t, &f->hp, text, strlen(text), &err), &err);
+    assert_ok(sl_prompt_make(&p, f->t, &f->hp.text, text, strlen(text), &err),
+              &err);
     return p;
 }
 
@@ -52,8 +53,8 @@ static void a_text_without_a_mark_gets_gmask(void **state)
 
     assert_string_equal(p.text, "In the [gMASK]");
     assert_int_equal(p.n_text, strlen(p.text));
-    assert_int_equal(last(&p), f->hp.special.gmask);
-    assert_int_equal(p.mask, f->hp.special.gmask);
+    assert_int_equal(last(&p), f->hp.text.special.gmask);
+    assert_int_equal(p.mask, f->hp.text.special.gmask);
     assert_true(p.gmask && p.english && sl_prompt_has_blank(&p));
     sl_prompt_fini(&p);
     p = make(f, "");
@@ -70,9 +71,9 @@ static void the_kind_of_mark_is_mask_then_smask_then_gmask(void **state)
         int32_t mark;
         bool gmask;
     } cases[] = {
-        {"a [gMASK] b [sMASK] c [MASK] d", f->hp.special.mask, false},
-        {"a [gMASK] b [sMASK] c", f->hp.special.smask, false},
-        {"a [gMASK] b", f->hp.special.gmask, true},
+        {"a [gMASK] b [sMASK] c [MASK] d", f->hp.text.special.mask, false},
+        {"a [gMASK] b [sMASK] c", f->hp.text.special.smask, false},
+        {"a [gMASK] b", f->hp.text.special.gmask, true},
     };
 
     for (size_t i = 0; i < 3; i++) {
@@ -90,13 +91,13 @@ static void an_end_token_follows_unless_a_mark_ends_the_text(void **state)
     struct fixture *f = *state;
     struct sl_prompt p = make(f, "light [MASK]");
 
-    assert_int_equal(last(&p), f->hp.special.mask);
+    assert_int_equal(last(&p), f->hp.text.special.mask);
     sl_prompt_fini(&p);
     p = make(f, "light [MASK].");
-    assert_int_equal(last(&p), f->hp.special.eos);
+    assert_int_equal(last(&p), f->hp.text.special.eos);
     sl_prompt_fini(&p);
     p = make(f, "light [MASK] ");
-    assert_int_equal(last(&p), f->hp.special.eos);
+    assert_int_equal(last(&p), f->hp.text.special.eos);
     sl_prompt_fini(&p);
 }
 
@@ -107,9 +108,9 @@ static void a_mark_of_no_kind_is_plain_text(void **state)
 
     assert_false(sl_prompt_has_blank(&p));
     assert_string_equal(p.text, "a [xMASK]");
-    assert_int_not_equal(last(&p), f->hp.special.eos);
+    assert_int_not_equal(last(&p), f->hp.text.special.eos);
     q = make(f, "a [xMASK] b");
-    assert_int_equal(last(&q), f->hp.special.eos);
+    assert_int_equal(last(&q), f->hp.text.special.eos);
     sl_prompt_fini(&p);
     sl_prompt_fini(&q);
 }

@@ -39,7 +39,7 @@ static const struct sl_hparams odd = {
     .max_positions = 64,
     .norm_eps = 1e-5f,
     .glu = true,
-    .special = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1},
+    .text.special = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1},
 };
 
 static struct sl_synth_options options_of(const struct sl_hparams *hp,

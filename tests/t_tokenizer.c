@@ -48,15 +48,15 @@ static void the_model_says_its_own_ids(void **state)
     struct sl_hparams hp;
     struct sl_tokenizer *t = test_demo_tokenizer(&hp);
 
-    assert_int_equal(hp.special.mask, PIECES);
-    assert_int_equal(hp.special.gmask, PIECES + 1);
-    assert_int_equal(hp.special.smask, PIECES + 2);
-    assert_int_equal(hp.special.sop, PIECES + 4);
-    assert_int_equal(hp.special.eop, PIECES + 5);
-    assert_int_equal(hp.special.dblock, PIECES + 7);
-    assert_int_equal(hp.special.eos, 66);
-    assert_int_equal(hp.special.unk, 64);
-    assert_int_equal(hp.n_tokens, 8152);
+    assert_int_equal(hp.text.special.mask, PIECES);
+    assert_int_equal(hp.text.special.gmask, PIECES + 1);
+    assert_int_equal(hp.text.special.smask, PIECES + 2);
+    assert_int_equal(hp.text.special.sop, PIECES + 4);
+    assert_int_equal(hp.text.special.eop, PIECES + 5);
+    assert_int_equal(hp.text.special.dblock, PIECES + 7);
+    assert_int_equal(hp.text.special.eos, 66);
+    assert_int_equal(hp.text.special.unk, 64);
+    assert_int_equal(hp.text.n_tokens, 8152);
     sl_tokenizer_destroy(t);
 }
 
@@ -90,19 +90,20 @@ static void collapsed_whitespace_is_one_blank(void **state)
     size_t n;
 
     sl_tokenizer_destroy(t);
-    hp.whitespace = SL_WHITESPACE_COLLAPSE;
-    hp.max_blank = 0;
-    hp.byte_fallback = false;
+    hp.text.whitespace = SL_WHITESPACE_COLLAPSE;
+    hp.text.max_blank = 0;
+    hp.text.byte_fallback = false;
     model = test_read_file(test_source(path, "demo/ice_text.model"), &n);
-    assert_ok(sl_tokenizer_describe(&hp, model, n, &err), &err);
-    assert_int_equal(hp.n_tokens, PIECES + 8);
-    assert_ok(sl_tokenizer_create(&plain, model, n, &hp, &err), &err);
+    assert_ok(sl_tokenizer_describe(&hp.text, model, n, &err), &err);
+    assert_int_equal(hp.text.n_tokens, PIECES + 8);
+    assert_ok(sl_tokenizer_create(&plain, model, n, &hp.text, hp.vocab, &err),
+              &err);
     encode(plain, &a, "In the\n\n beginning \t\r\nGod");
     encode(plain, &b, "In the beginning God");
     assert_int_equal(a.n, b.n);
     assert_memory_equal(a.v, b.v, a.n * sizeof *a.v);
     encode(plain, &a, "\xf0\xa0\xae\xb7"); /* no piece, no bytes */
-    assert_true(has(&a, hp.special.unk));
+    assert_true(has(&a, hp.text.special.unk));
     for (size_t i = 0; i < a.n; i++)
         assert_in_range(a.v[i], 64, PIECES - 1);
     sl_ids_fini(&a);
@@ -138,8 +139,8 @@ static void special_ids_print_in_brackets(void **state)
     struct sl_tokenizer *t = test_demo_tokenizer(&hp);
     struct sl_ids ids = {0};
     struct sl_error err;
-    const int32_t ends[] = {hp.special.gmask, hp.special.eop, hp.special.eos,
-                            TAB, BLANK_2 + 5};
+    const int32_t ends[] = {hp.text.special.gmask, hp.text.special.eop,
+                            hp.text.special.eos, TAB, BLANK_2 + 5};
 
     encode(t, &ids, "my name");
     assert_ok(sl_ids_append(&ids, ends, 5, &err), &err);
@@ -252,23 +253,30 @@ static void bad_models_are_refused(void **state)
     sl_tokenizer_destroy(t);
     t = NULL;
     model = test_read_file(test_source(path, "demo/ice_text.model"), &n);
-    assert_int_equal(sl_tokenizer_create(&t, "", 0, &hp, &err), -1);
+    assert_int_equal(sl_tokenizer_create(&t, "", 0, &hp.text, hp.vocab, &err),
+                     -1);
     assert_int_equal(err.code, SL_ERR_CORRUPT);
-    assert_int_equal(sl_tokenizer_create(&t, "hello", 5, &hp, &err), -1);
+    assert_int_equal(
+        sl_tokenizer_create(&t, "hello", 5, &hp.text, hp.vocab, &err), -1);
     assert_int_equal(err.code, SL_ERR_CORRUPT);
-    assert_int_equal(sl_tokenizer_create(&t, model, n / 2 + 1, &hp, &err), -1);
+    assert_int_equal(
+        sl_tokenizer_create(&t, model, n / 2 + 1, &hp.text, hp.vocab, &err),
+        -1);
     assert_int_equal(err.code, SL_ERR_CORRUPT);
     other = hp;
-    other.special.sop++;
-    assert_int_equal(sl_tokenizer_create(&t, model, n, &other, &err), -1);
+    other.text.special.sop++;
+    assert_int_equal(
+        sl_tokenizer_create(&t, model, n, &other.text, other.vocab, &err), -1);
     assert_int_equal(err.code, SL_ERR_CORRUPT);
     other = hp;
-    other.n_tokens--;
-    assert_int_equal(sl_tokenizer_create(&t, model, n, &other, &err), -1);
+    other.text.n_tokens--;
+    assert_int_equal(
+        sl_tokenizer_create(&t, model, n, &other.text, other.vocab, &err), -1);
     assert_non_null(strstr(err.msg, "8151"));
     other = hp;
     other.vocab = 8151;
-    assert_int_equal(sl_tokenizer_create(&t, model, n, &other, &err), -1);
+    assert_int_equal(
+        sl_tokenizer_create(&t, model, n, &other.text, other.vocab, &err), -1);
     assert_null(t);
     free(model);
 }

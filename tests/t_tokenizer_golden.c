@@ -46,7 +46,8 @@ static void check_prompt(struct fixture *f, json_t *c)
     struct sl_prompt p;
     struct sl_error err;
 
-    assert_ok(sl_prompt_make(&p, f->t, &f->hp, text, strlen(text), &err), &err);
+    assert_ok(sl_prompt_make(&p, f->t, &f->hp.text, text, strlen(text), &err),
+              &err);
     assert_int_equal(json_array_size(want), p.ids.n);
     for (size_t i = 0; i < p.ids.n; i++)
         assert_int_equal(json_integer_value(json_array_get(want, i)),
@@ -77,7 +78,7 @@ static void check_answer(struct fixture *f, json_t *ids_json, const char *want)
     char *text;
 
     test_json_ids(&ids, ids_json);
-    if (ids.n > 0 && ids.v[ids.n - 1] == f->hp.special.eos)
+    if (ids.n > 0 && ids.v[ids.n - 1] == f->hp.text.special.eos)
         ids.n--;
     assert_ok(sl_tokenizer_decode(f->t, ids.v, ids.n, &text, &err), &err);
     assert_string_equal(text, want);

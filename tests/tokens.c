@@ -16,15 +16,16 @@ struct sl_tokenizer *test_demo_tokenizer(struct sl_hparams *hp)
     *hp = (struct sl_hparams){
         .vocab = 8192,
         .max_positions = 512,
-        .whitespace = SL_WHITESPACE_TOKENS,
-        .n_image_tokens = 64,
-        .max_blank = 80,
-        .byte_fallback = true,
+        .text.whitespace = SL_WHITESPACE_TOKENS,
+        .text.n_image_tokens = 64,
+        .text.max_blank = 80,
+        .text.byte_fallback = true,
     };
     assert_non_null(test_source(path, "demo/ice_text.model"));
     model = test_read_file(path, &n);
-    assert_ok(sl_tokenizer_describe(hp, model, n, &err), &err);
-    assert_ok(sl_tokenizer_create(&t, model, n, hp, &err), &err);
+    assert_ok(sl_tokenizer_describe(&hp->text, model, n, &err), &err);
+    assert_ok(sl_tokenizer_create(&t, model, n, &hp->text, hp->vocab, &err),
+              &err);
     free(model);
     return t;
 }

@@ -4,6 +4,7 @@
 #ifndef SL_TESTS_TOKENS_H
 #define SL_TESTS_TOKENS_H
 
+#include "src/arch/hparams.h"
 #include "src/text/tokenizer.h"
 #include "tests/support.h"
 

@@ -17,19 +17,9 @@ static const char *const rotary_names[] = {
     [SL_ROTARY_F16] = "f16",
 };
 
-static const char *const whitespace_names[] = {
-    [SL_WHITESPACE_TOKENS] = "tokens",
-    [SL_WHITESPACE_COLLAPSE] = "collapse",
-};
-
 const char *sl_rotary_name(enum sl_rotary rotary)
 {
     return rotary_names[rotary];
-}
-
-const char *sl_whitespace_name(enum sl_whitespace whitespace)
-{
-    return whitespace_names[whitespace];
 }
 
 bool sl_rotary_find(enum sl_rotary *rotary, const char *name)
@@ -37,18 +27,6 @@ bool sl_rotary_find(enum sl_rotary *rotary, const char *name)
     for (size_t i = 0; i < sizeof rotary_names / sizeof *rotary_names; i++) {
         if (strcmp(rotary_names[i], name) == 0) {
             *rotary = (enum sl_rotary)i;
-            return true;
-        }
-    }
-    return false;
-}
-
-bool sl_whitespace_find(enum sl_whitespace *whitespace, const char *name)
-{
-    for (size_t i = 0; i < sizeof whitespace_names / sizeof *whitespace_names;
-         i++) {
-        if (strcmp(whitespace_names[i], name) == 0) {
-            *whitespace = (enum sl_whitespace)i;
             return true;
         }
     }
@@ -99,28 +77,6 @@ static int check_heads(const struct sl_hparams *hp, struct sl_error *err)
     return 0;
 }
 
-static int check_special(const struct sl_hparams *hp, struct sl_error *err)
-{
-    const struct sl_special_ids *s = &hp->special;
-    const struct {
-        const char *name;
-        int32_t id;
-    } ids[] = {
-        {"[MASK]", s->mask}, {"[gMASK]", s->gmask}, {"[sMASK]", s->smask},
-        {"eod", s->eod},     {"sop", s->sop},       {"eop", s->eop},
-        {"ENC", s->enc},     {"dBLOCK", s->dblock}, {"</s>", s->eos},
-        {"<unk>", s->unk},
-    };
-
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
-        if (ids[i].id < -1 || ids[i].id >= (int32_t)hp->vocab)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "the id of %s is %d; the vocabulary has %u",
-                           ids[i].name, ids[i].id, hp->vocab);
-    }
-    return 0;
-}
-
 int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
 {
     if (check_range("number of layers", hp->n_layers, 1, MAX_LAYERS, err) ||
@@ -129,12 +85,7 @@ int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
         check_range("number of heads", hp->n_heads, 1, MAX_WIDTH, err) ||
         check_range("vocabulary size", hp->vocab, 1, MAX_VOCAB, err) ||
         check_range("sequence length", hp->max_positions, 1, MAX_POSITIONS,
-                    err) ||
-        check_range("number of image tokens", hp->n_image_tokens, 0, hp->vocab,
-                    err) ||
-        check_range("longest run of blanks", hp->max_blank, 0, hp->vocab,
-                    err) ||
-        check_range("number of tokens", hp->n_tokens, 0, hp->vocab, err))
+                    err))
         return -1;
     if (!(hp->norm_eps > 0 && hp->norm_eps < 1))
         return sl_fail(err, SL_ERR_CORRUPT,
@@ -143,5 +94,5 @@ int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
                        (double)hp->norm_eps);
     if (check_heads(hp, err) != 0)
         return -1;
-    return check_special(hp, err);
+    return sl_text_params_check(&hp->text, hp->vocab, err);
 }

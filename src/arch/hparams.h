@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "src/arch/text_params.h"
 #include "src/base/error.h"
 
 /* How the rotary table was rounded when the model was trained
@@ -20,18 +21,6 @@ enum sl_rotary {
     SL_ROTARY_EXACT,        /* nothing rounded */
     SL_ROTARY_INV_FREQ_F16, /* inv_freq rounded to FP16, the rest FP32 */
     SL_ROTARY_F16,          /* position, inv_freq, product, cos, sin: FP16 */
-};
-
-enum sl_whitespace {
-    SL_WHITESPACE_TOKENS,   /* newline, tab, runs of blanks, bytes: tokens */
-    SL_WHITESPACE_COLLAPSE, /* SAT 0.2.12: newlines and runs become a blank */
-};
-
-/* Token ids of the control tokens; -1 where the model has none. */
-struct sl_special_ids {
-    int32_t mask, gmask, smask; /* [MASK] [gMASK] [sMASK] */
-    int32_t eod, sop, eop, enc, dblock;
-    int32_t eos, unk; /* </s>, <unk>: pieces of the sentencepiece model */
 };
 
 enum sl_norm {
@@ -100,13 +89,7 @@ struct sl_hparams {
                        * --position-encoding-2d */
     bool glu;         /* the MLP has a gate; GLM-130B: SAT --no-glu */
     enum sl_rotary rotary;
-    enum sl_whitespace whitespace;
-    /* tokenizer: id = sentencepiece id + n_image_tokens */
-    uint32_t n_image_tokens;
-    uint32_t max_blank; /* longest <|blank_N|>; 0: no whitespace tokens */
-    bool byte_fallback;
-    uint32_t n_tokens; /* ids below this mean something; 0: unknown */
-    struct sl_special_ids special;
+    struct sl_text_params text;
 };
 
 /* That the numbers can be a model and that no size made of them overflows.
@@ -114,11 +97,9 @@ struct sl_hparams {
 int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err);
 
 /* The names the options take and the model file holds: "exact",
- * "inv-freq-f16", "f16"; "tokens", "collapse". */
+ * "inv-freq-f16", "f16". */
 const char *sl_rotary_name(enum sl_rotary rotary);
-const char *sl_whitespace_name(enum sl_whitespace whitespace);
 /* False when there is none of that name. */
 bool sl_rotary_find(enum sl_rotary *rotary, const char *name);
-bool sl_whitespace_find(enum sl_whitespace *whitespace, const char *name);
 
 #endif

@@ -189,17 +189,18 @@ static void print_model(const struct sl_modelfile *mf)
     printf("epsilon %g\n", (double)hp->norm_eps);
     print_line("vocabulary");
     printf("%u", hp->vocab);
-    if (hp->n_tokens > 0)
-        printf(", %u of them in use", hp->n_tokens);
+    if (hp->text.n_tokens > 0)
+        printf(", %u of them in use", hp->text.n_tokens);
     putchar('\n');
     print_line("tokenizer");
     if (mf->tokenizer_bytes == 0)
         puts("none: the file serves 'sluice logits' alone");
     else
-        printf("inside; %u image tokens, whitespace %s%s\n", hp->n_image_tokens,
-               hp->whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
-                                                      : "collapsed",
-               hp->byte_fallback ? ", byte fallback" : "");
+        printf("inside; %u image tokens, whitespace %s%s\n",
+               hp->text.n_image_tokens,
+               hp->text.whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
+                                                           : "collapsed",
+               hp->text.byte_fallback ? ", byte fallback" : "");
     print_line("quant");
     print_name(mf->quant);
     putchar('\n');

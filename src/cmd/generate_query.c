@@ -37,7 +37,8 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
                        "text too long: more than %zu bytes do not fit "
                        "--out-seq-length %u; shorten the text or raise it",
                        most, g->o->fill.out_seq_length);
-    return sl_prompt_make(p, g->tokenizer, g->hp, q->text, q->n_text, err);
+    return sl_prompt_make(p, g->tokenizer, &g->hp->text, q->text, q->n_text,
+                          err);
 }
 
 /* Finds what is wrong with a query before anything is made of it. */

@@ -42,10 +42,10 @@ static json_t *tokenizer(const struct sl_modelfile *mf)
     return json_pack(
         "{s:I, s:I, s:s, s:i, s:i, s:b, s:i, s:o}", "offset",
         (json_int_t)mf->tokenizer_off, "bytes", (json_int_t)mf->tokenizer_bytes,
-        "whitespace", sl_whitespace_name(hp->whitespace), "n_image_tokens",
-        (int)hp->n_image_tokens, "max_blank", (int)hp->max_blank,
-        "byte_fallback", hp->byte_fallback, "n_tokens", (int)hp->n_tokens,
-        "special_ids", special_ids(&hp->special));
+        "whitespace", sl_whitespace_name(hp->text.whitespace), "n_image_tokens",
+        (int)hp->text.n_image_tokens, "max_blank", (int)hp->text.max_blank,
+        "byte_fallback", hp->text.byte_fallback, "n_tokens",
+        (int)hp->text.n_tokens, "special_ids", special_ids(&hp->text.special));
 }
 
 static json_t *parts(const struct sl_modelfile *mf)

@@ -105,21 +105,21 @@ static error_t parse_model(int key, char *arg, struct argp_state *state)
         sl_config_mark(c, SL_CONFIG_ROTARY);
         return 0;
     case OPT_WHITESPACE:
-        if (!sl_whitespace_find(&hp->whitespace, arg))
+        if (!sl_whitespace_find(&hp->text.whitespace, arg))
             argp_error(state, "--whitespace is tokens or collapse, not '%s'",
                        arg);
         sl_config_mark(c, SL_CONFIG_WHITESPACE);
         return 0;
     case OPT_IMAGE_TOKENS:
-        hp->n_image_tokens =
+        hp->text.n_image_tokens =
             number(state, "num-image-tokens", arg, SL_CONFIG_IMAGE_TOKENS);
         return 0;
     case OPT_MAX_BLANK:
-        hp->max_blank =
+        hp->text.max_blank =
             number(state, "max-blank-length", arg, SL_CONFIG_MAX_BLANK);
         return 0;
     case OPT_BYTE_FALLBACK:
-        hp->byte_fallback = true;
+        hp->text.byte_fallback = true;
         sl_config_mark(c, SL_CONFIG_BYTE_FALLBACK);
         return 0;
     default:

@@ -66,7 +66,7 @@ static void add_tensor(struct print *p, const struct sl_ckpt_tensor *t)
 
 static void add_hparams(struct print *p, const struct sl_hparams *hp)
 {
-    const struct sl_special_ids *s = &hp->special;
+    const struct sl_special_ids *s = &hp->text.special;
     const uint32_t numbers[] = {
         hp->n_layers,
         hp->hidden,
@@ -77,11 +77,11 @@ static void add_hparams(struct print *p, const struct sl_hparams *hp)
         hp->position_2d,
         hp->glu,
         (uint32_t)hp->rotary,
-        (uint32_t)hp->whitespace,
-        hp->n_image_tokens,
-        hp->max_blank,
-        hp->byte_fallback,
-        hp->n_tokens,
+        (uint32_t)hp->text.whitespace,
+        hp->text.n_image_tokens,
+        hp->text.max_blank,
+        hp->text.byte_fallback,
+        hp->text.n_tokens,
     };
     const int32_t ids[] = {s->mask, s->gmask, s->smask,  s->eod, s->sop,
                            s->eop,  s->enc,   s->dblock, s->eos, s->unk};

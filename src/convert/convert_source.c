@@ -87,20 +87,21 @@ static int same_id(const char *name, int32_t said, int32_t is, const char *file,
 static int describe_tokenizer(struct sl_convert *cv, const char *file,
                               struct sl_error *err)
 {
-    const struct sl_special_ids said = cv->hp.special;
+    const struct sl_special_ids said = cv->hp.text.special;
     struct sl_hparams hp = cv->hp;
-    const struct sl_special_ids *is = &hp.special;
+    const struct sl_special_ids *is = &hp.text.special;
 
-    if (sl_tokenizer_describe(&hp, cv->tokenizer, cv->tokenizer_bytes, err) !=
-        0) {
+    if (sl_tokenizer_describe(&hp.text, cv->tokenizer, cv->tokenizer_bytes,
+                              err) != 0) {
         sl_error_prefix(err, "%s: ", file);
         return -1;
     }
-    if (hp.n_tokens > hp.vocab)
+    if (hp.text.n_tokens > hp.vocab)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s has %u ids (with %u image tokens), but the "
                        "vocabulary is %u: is --num-image-tokens right?",
-                       file, hp.n_tokens, hp.n_image_tokens, hp.vocab);
+                       file, hp.text.n_tokens, hp.text.n_image_tokens,
+                       hp.vocab);
     if (same_id("[MASK]", said.mask, is->mask, file, err) != 0 ||
         same_id("[gMASK]", said.gmask, is->gmask, file, err) != 0 ||
         same_id("[sMASK]", said.smask, is->smask, file, err) != 0 ||

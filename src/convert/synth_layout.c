@@ -63,8 +63,8 @@ int sl_synth_preset(struct sl_config *c, const char *name, struct sl_error *err)
         made.hp = shapes[i].hp;
     }
     /* No tokenizer, hence no ids that mean anything. */
-    made.hp.n_image_tokens = made.hp.n_tokens = 0;
-    made.hp.special =
+    made.hp.text.n_image_tokens = made.hp.text.n_tokens = 0;
+    made.hp.text.special =
         (struct sl_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     *c = made;
     return 0;

@@ -12,12 +12,12 @@
 static int list_banned(struct sl_ids *banned, const struct sl_hparams *hp,
                        uint32_t vocab, struct sl_error *err)
 {
-    const struct sl_special_ids *s = &hp->special;
+    const struct sl_special_ids *s = &hp->text.special;
     const int32_t control[] = {s->mask, s->gmask, s->smask, s->eod,
                                s->sop,  s->enc,   s->dblock};
-    uint32_t end = hp->n_tokens > 0 ? hp->n_tokens : vocab;
+    uint32_t end = hp->text.n_tokens > 0 ? hp->text.n_tokens : vocab;
 
-    for (uint32_t i = 0; i < hp->n_image_tokens && i < vocab; i++) {
+    for (uint32_t i = 0; i < hp->text.n_image_tokens && i < vocab; i++) {
         if (sl_ids_add(banned, (int32_t)i, err) != 0)
             return -1;
     }
@@ -48,7 +48,7 @@ struct run {
 static int open_run(struct run *r, struct sl_error *err)
 {
     const struct sl_fill_batch *b = r->b;
-    const struct sl_special_ids *special = &b->hp->special;
+    const struct sl_special_ids *special = &b->hp->text.special;
     uint32_t vocab = b->lm->vocab;
     size_t n_rows, n_logits;
 

@@ -17,6 +17,7 @@
 #ifndef SL_FILL_H
 #define SL_FILL_H
 
+#include "src/arch/hparams.h"
 #include "src/decode/beam.h"
 #include "src/decode/sampler.h"
 #include "src/exec/lm.h"

@@ -43,7 +43,7 @@ static int make_prefill(struct sl_pass *p, struct sl_error *err)
         positions[i] = (int32_t)i;
         blocks[i] = 0;
     }
-    ids[n] = hp->special.sop;
+    ids[n] = hp->text.special.sop;
     positions[n] = (int32_t)(p->gmask && !hp->position_2d ? n : p->mask_at);
     blocks[n] = 1;
     p->prefill = ids;

@@ -141,7 +141,7 @@ static int end_blank(struct sl_text *t, struct sl_error *err)
 
 static void drop_last_eos(struct sl_ids *ids, const struct sl_hparams *hp)
 {
-    if (ids->n > 0 && ids->v[ids->n - 1] == hp->special.eos)
+    if (ids->n > 0 && ids->v[ids->n - 1] == hp->text.special.eos)
         ids->n--;
 }
 

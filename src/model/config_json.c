@@ -33,11 +33,13 @@ static const struct field {
      false},
     {SL_CONFIG_GLU, "no_glu", NOT_TRUTH, AT(glu), false},
     {SL_CONFIG_ROTARY, "rotary_precision", ROTARY, AT(rotary), false},
-    {SL_CONFIG_WHITESPACE, "whitespace", WHITESPACE, AT(whitespace), false},
-    {SL_CONFIG_IMAGE_TOKENS, "num_image_tokens", WHOLE, AT(n_image_tokens),
+    {SL_CONFIG_WHITESPACE, "whitespace", WHITESPACE, AT(text.whitespace),
      false},
-    {SL_CONFIG_MAX_BLANK, "max_blank_length", WHOLE, AT(max_blank), false},
-    {SL_CONFIG_BYTE_FALLBACK, "byte_fallback", TRUTH, AT(byte_fallback), false},
+    {SL_CONFIG_IMAGE_TOKENS, "num_image_tokens", WHOLE, AT(text.n_image_tokens),
+     false},
+    {SL_CONFIG_MAX_BLANK, "max_blank_length", WHOLE, AT(text.max_blank), false},
+    {SL_CONFIG_BYTE_FALLBACK, "byte_fallback", TRUTH, AT(text.byte_fallback),
+     false},
 #undef AT
 };
 #define N_FIELDS (sizeof fields / sizeof *fields)
@@ -55,11 +57,11 @@ static const struct sl_hparams glm_130b = {
     .norm_eps = 1e-5f,
     .glu = true,
     .rotary = SL_ROTARY_F16,
-    .whitespace = SL_WHITESPACE_COLLAPSE,
-    .n_image_tokens = 20000,
-    .n_tokens = 150008,
-    .special = {150000, 150001, 150002, 150003, 150004, 150005, 150006, 150007,
-                20002, 20000},
+    .text.whitespace = SL_WHITESPACE_COLLAPSE,
+    .text.n_image_tokens = 20000,
+    .text.n_tokens = 150008,
+    .text.special = {150000, 150001, 150002, 150003, 150004, 150005, 150006,
+                     150007, 20002, 20000},
 };
 
 static const struct {
@@ -75,7 +77,7 @@ static const struct sl_special_ids no_ids = {-1, -1, -1, -1, -1,
 void sl_config_init(struct sl_config *c)
 {
     memset(c, 0, sizeof *c);
-    c->hp.special = no_ids;
+    c->hp.text.special = no_ids;
 }
 
 int sl_config_preset(struct sl_config *c, const char *name,
@@ -165,7 +167,7 @@ static int take_field(struct sl_config *c, const struct field *f,
 static int take_special(struct sl_config *c, const json_t *root,
                         const char *file, struct sl_error *err)
 {
-    struct sl_special_ids *s = &c->hp.special;
+    struct sl_special_ids *s = &c->hp.text.special;
     const struct {
         const char *name;
         int32_t *id;
@@ -277,7 +279,7 @@ void sl_config_overlay(struct sl_config *c, const struct sl_config *over)
                    field_bytes(f));
     }
     if (sl_config_has(over, SL_CONFIG_SPECIAL))
-        c->hp.special = over->hp.special;
+        c->hp.text.special = over->hp.text.special;
     c->given |= over->given;
 }
 
@@ -321,12 +323,12 @@ static void fill_in(struct sl_hparams *hp, const struct sl_config *c)
     if (!sl_config_has(c, SL_CONFIG_ROTARY))
         hp->rotary = is_130b ? SL_ROTARY_F16 : SL_ROTARY_EXACT;
     if (!sl_config_has(c, SL_CONFIG_WHITESPACE))
-        hp->whitespace = sl_config_has(c, SL_CONFIG_MAX_BLANK)
-                             ? SL_WHITESPACE_TOKENS
-                             : SL_WHITESPACE_COLLAPSE;
+        hp->text.whitespace = sl_config_has(c, SL_CONFIG_MAX_BLANK)
+                                  ? SL_WHITESPACE_TOKENS
+                                  : SL_WHITESPACE_COLLAPSE;
     /* icetk puts its image codes first. */
     if (!sl_config_has(c, SL_CONFIG_IMAGE_TOKENS))
-        hp->n_image_tokens = hp->vocab > 20000 ? 20000 : 0;
+        hp->text.n_image_tokens = hp->vocab > 20000 ? 20000 : 0;
 }
 
 int sl_config_finish(struct sl_hparams *hp, const struct sl_arch *arch,

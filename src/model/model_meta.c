@@ -52,9 +52,9 @@ static const struct {
     size_t at;
 } tokenizer_counts[] = {
     {"sluice.tokenizer.n_image_tokens",
-     offsetof(struct sl_hparams, n_image_tokens)},
-    {"sluice.tokenizer.max_blank", offsetof(struct sl_hparams, max_blank)},
-    {"sluice.tokenizer.n_tokens", offsetof(struct sl_hparams, n_tokens)},
+     offsetof(struct sl_hparams, text.n_image_tokens)},
+    {"sluice.tokenizer.max_blank", offsetof(struct sl_hparams, text.max_blank)},
+    {"sluice.tokenizer.n_tokens", offsetof(struct sl_hparams, text.n_tokens)},
 };
 
 static uint32_t *count_at(struct sl_hparams *hp, size_t at)
@@ -64,7 +64,7 @@ static uint32_t *count_at(struct sl_hparams *hp, size_t at)
 
 static int32_t *special_at(struct sl_hparams *hp, size_t at)
 {
-    return (int32_t *)((char *)&hp->special + at);
+    return (int32_t *)((char *)&hp->text.special + at);
 }
 
 static const char *arch_key(char buf[KEY_ROOM], const struct sl_arch *arch,
@@ -96,8 +96,9 @@ static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
     sl_gguf_add_string(w, "sluice.tokenizer.whitespace",
-                       sl_whitespace_name(hp.whitespace));
-    sl_gguf_add_bool(w, "sluice.tokenizer.byte_fallback", hp.byte_fallback);
+                       sl_whitespace_name(hp.text.whitespace));
+    sl_gguf_add_bool(w, "sluice.tokenizer.byte_fallback",
+                     hp.text.byte_fallback);
     for (size_t i = 0; i < sizeof tokenizer_counts / sizeof *tokenizer_counts;
          i++)
         sl_gguf_add_u32(w, tokenizer_counts[i].key,
@@ -340,7 +341,7 @@ static int read_rules(struct sl_hparams *hp, const struct sl_gguf *g,
     if (!sl_rotary_find(&hp->rotary, rotary))
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "rotary precision '%.64s' is not known", rotary);
-    if (!sl_whitespace_find(&hp->whitespace, whitespace))
+    if (!sl_whitespace_find(&hp->text.whitespace, whitespace))
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "whitespace rule '%.64s' is not known", whitespace);
     return 0;
@@ -379,7 +380,7 @@ static int read_hparams(struct sl_hparams *hp, const struct sl_gguf *g,
     if (sl_gguf_get_bool(g, key, &hp->position_2d, err) != 0 ||
         sl_gguf_get_bool(g, arch_key(key, arch, "glu"), &hp->glu, err) != 0 ||
         sl_gguf_get_bool(g, "sluice.tokenizer.byte_fallback",
-                         &hp->byte_fallback, err) != 0)
+                         &hp->text.byte_fallback, err) != 0)
         return -1;
     return read_rules(hp, g, arch, err);
 }

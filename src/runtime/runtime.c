@@ -27,7 +27,7 @@ static int open_tokenizer(struct sl_runtime *rt, struct sl_error *err)
                            err);
     if (rc == 0)
         rc = sl_tokenizer_create(&rt->tokenizer, model, mf->tokenizer_bytes,
-                                 &mf->hp, err);
+                                 &mf->hp.text, mf->hp.vocab, err);
     free(model);
     if (rc != 0)
         sl_error_prefix(err, "%s: ", mf->path);

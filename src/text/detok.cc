@@ -24,16 +24,16 @@ const char *const special_names[SL_N_SPECIAL] = {
 /* The name of an id at which detokenize cuts; empty for ordinary ones. */
 std::string special_name(const struct sl_tokenizer *t, int32_t id)
 {
-    int32_t k = id - (int32_t)(t->hp.n_image_tokens + t->n_pieces);
+    int32_t k = id - (int32_t)(t->tp.n_image_tokens + t->n_pieces);
 
-    if (id == t->hp.special.eos)
+    if (id == t->tp.special.eos)
         return "</s>";
     if (k < 0)
         return "";
     if (k < SL_N_SPECIAL)
         return special_names[k];
     k -= SL_N_SPECIAL;
-    if (k >= (int32_t)t->hp.max_blank)
+    if (k >= (int32_t)t->tp.max_blank)
         return "";
     return k == 0 ? "<t>" : "<blank_" + std::to_string(k + 1) + ">";
 }
@@ -164,7 +164,7 @@ int advance(struct sl_detok *d, bool last, struct sl_error *err)
                        status.error_message());
     if (d->emitted < text.size())
         d->emitted =
-            append_text(&d->out, text, d->emitted, d->t->hp.max_blank, last);
+            append_text(&d->out, text, d->emitted, d->t->tp.max_blank, last);
     if (last) {
         d->run.clear();
         d->emitted = 0;
@@ -188,10 +188,10 @@ int advance(struct sl_detok *d, bool last, struct sl_error *err)
 int push(struct sl_detok *d, const int32_t *ids, size_t n, bool last,
          struct sl_error *err)
 {
-    int32_t n_image = (int32_t)d->t->hp.n_image_tokens;
+    int32_t n_image = (int32_t)d->t->tp.n_image_tokens;
 
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] < n_image || ids[i] >= (int32_t)d->t->hp.n_tokens)
+        if (ids[i] < n_image || ids[i] >= (int32_t)d->t->tp.n_tokens)
             continue;
         std::string name = special_name(d->t, ids[i]);
         if (name.empty()) {

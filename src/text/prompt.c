@@ -10,9 +10,9 @@ enum { MARK, SMARK, GMARK, N_MARKS };
 
 static const char *const marks[N_MARKS] = {"[MASK]", "[sMASK]", "[gMASK]"};
 
-static int32_t mark_id(const struct sl_hparams *hp, int mark)
+static int32_t mark_id(const struct sl_text_params *tp, int mark)
 {
-    const struct sl_special_ids *s = &hp->special;
+    const struct sl_special_ids *s = &tp->special;
 
     return mark == MARK ? s->mask : mark == SMARK ? s->smask : s->gmask;
 }
@@ -42,7 +42,7 @@ static int mark_here(const char *text, size_t left)
 }
 
 static int add_ids(struct sl_prompt *p, struct sl_tokenizer *t,
-                   const struct sl_hparams *hp, const char *text, size_t n,
+                   const struct sl_text_params *tp, const char *text, size_t n,
                    struct sl_error *err)
 {
     size_t begin = 0, i = 0;
@@ -56,7 +56,7 @@ static int add_ids(struct sl_prompt *p, struct sl_tokenizer *t,
         }
         if (sl_tokenizer_encode(t, &p->ids, text + begin, i - begin, err) !=
                 0 ||
-            sl_ids_add(&p->ids, mark_id(hp, mark), err) != 0)
+            sl_ids_add(&p->ids, mark_id(tp, mark), err) != 0)
             return -1;
         begin = i += strlen(marks[mark]);
     }
@@ -95,7 +95,7 @@ static bool is_ascii(const char *text, size_t n)
 }
 
 int sl_prompt_make(struct sl_prompt *out, struct sl_tokenizer *t,
-                   const struct sl_hparams *hp, const char *text, size_t n,
+                   const struct sl_text_params *tp, const char *text, size_t n,
                    struct sl_error *err)
 {
     bool append = !contains(text, n, "MASK]");
@@ -106,14 +106,14 @@ int sl_prompt_make(struct sl_prompt *out, struct sl_tokenizer *t,
         mark = MARK;
     else if (contains(text, n, marks[SMARK]))
         mark = SMARK;
-    p.mask = mark_id(hp, mark);
+    p.mask = mark_id(tp, mark);
     p.gmask = mark == GMARK;
     if (copy_text(&p, text, n, append, err) != 0 ||
-        add_ids(&p, t, hp, text, n, err) != 0 ||
+        add_ids(&p, t, tp, text, n, err) != 0 ||
         (append && sl_ids_add(&p.ids, p.mask, err) != 0))
         goto fail;
-    if (!ends_with(p.text, p.n_text, "MASK]") && hp->special.eos >= 0 &&
-        sl_ids_add(&p.ids, hp->special.eos, err) != 0)
+    if (!ends_with(p.text, p.n_text, "MASK]") && tp->special.eos >= 0 &&
+        sl_ids_add(&p.ids, tp->special.eos, err) != 0)
         goto fail;
     p.english = is_ascii(p.text, p.n_text);
     *out = p;

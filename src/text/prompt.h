@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include "src/arch/hparams.h"
+#include "src/arch/text_params.h"
 #include "src/base/ids.h"
 #include "src/text/tokenizer.h"
 
@@ -25,7 +25,7 @@ struct sl_prompt {
 
 /* Errors: SL_ERR_NOMEM; those of sl_tokenizer_encode. */
 int sl_prompt_make(struct sl_prompt *p, struct sl_tokenizer *t,
-                   const struct sl_hparams *hp, const char *text, size_t n,
+                   const struct sl_text_params *tp, const char *text, size_t n,
                    struct sl_error *err);
 void sl_prompt_fini(struct sl_prompt *p); /* a zeroed one is fine */
 

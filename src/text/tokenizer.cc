@@ -113,20 +113,20 @@ void add_piece(std::string *model, const std::string &text, int type)
 /* Protobuf messages merge when they are concatenated, so the pieces icetk
  * adds can be appended to the file's own bytes. */
 std::string extend_model(const void *model, size_t n,
-                         const struct sl_hparams *hp)
+                         const struct sl_text_params *tp)
 {
     std::string out((const char *)model, n);
     char name[24];
 
     for (const char *piece : special_pieces)
         add_piece(&out, piece, PIECE_CONTROL);
-    if (hp->max_blank > 0)
+    if (tp->max_blank > 0)
         add_piece(&out, "<|tab|>", PIECE_USER_DEFINED);
-    for (uint32_t i = 2; i <= hp->max_blank; i++) {
+    for (uint32_t i = 2; i <= tp->max_blank; i++) {
         snprintf(name, sizeof name, "<|blank_%u|>", i);
         add_piece(&out, name, PIECE_USER_DEFINED);
     }
-    if (hp->byte_fallback) {
+    if (tp->byte_fallback) {
         for (unsigned i = 0; i < SL_N_BYTES; i++) {
             snprintf(name, sizeof name, "<0x%02X>", i);
             add_piece(&out, name, PIECE_BYTE);
@@ -138,29 +138,29 @@ std::string extend_model(const void *model, size_t n,
 }
 
 int load(struct sl_tokenizer *t, const void *model, size_t n,
-         const struct sl_hparams *hp, struct sl_error *err)
+         const struct sl_text_params *tp, struct sl_error *err)
 {
-    struct sl_special_ids *s = &t->hp.special;
+    struct sl_special_ids *s = &t->tp.special;
     uint64_t n_tokens;
     int32_t first;
 
-    t->hp = *hp;
+    t->tp = *tp;
     if (count_pieces(&t->n_pieces, model, n, err) != 0)
         return -1;
-    if (hp->n_image_tokens > INT32_MAX / 4 || hp->max_blank > 4096)
+    if (tp->n_image_tokens > INT32_MAX / 4 || tp->max_blank > 4096)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tokenizer: %u image tokens, blanks up to %u: not a "
                        "model's numbers",
-                       hp->n_image_tokens, hp->max_blank);
-    auto status = t->sp.LoadFromSerializedProto(extend_model(model, n, hp));
+                       tp->n_image_tokens, tp->max_blank);
+    auto status = t->sp.LoadFromSerializedProto(extend_model(model, n, tp));
     if (!status.ok())
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tokenizer: sentencepiece does not take the model: %s",
                        status.error_message());
-    n_tokens = (uint64_t)hp->n_image_tokens + t->n_pieces + SL_N_SPECIAL +
-               hp->max_blank + (hp->byte_fallback ? SL_N_BYTES : 0);
-    t->hp.n_tokens = (uint32_t)n_tokens;
-    first = (int32_t)(hp->n_image_tokens + t->n_pieces);
+    n_tokens = (uint64_t)tp->n_image_tokens + t->n_pieces + SL_N_SPECIAL +
+               tp->max_blank + (tp->byte_fallback ? SL_N_BYTES : 0);
+    t->tp.n_tokens = (uint32_t)n_tokens;
+    first = (int32_t)(tp->n_image_tokens + t->n_pieces);
     s->mask = first;
     s->gmask = first + 1;
     s->smask = first + 2;
@@ -171,44 +171,45 @@ int load(struct sl_tokenizer *t, const void *model, size_t n,
     s->dblock = first + 7;
     s->eos = s->unk = -1;
     if (t->sp.eos_id() >= 0)
-        s->eos = (int32_t)hp->n_image_tokens + t->sp.eos_id();
+        s->eos = (int32_t)tp->n_image_tokens + t->sp.eos_id();
     if (t->sp.unk_id() >= 0)
-        s->unk = (int32_t)hp->n_image_tokens + t->sp.unk_id();
+        s->unk = (int32_t)tp->n_image_tokens + t->sp.unk_id();
     return 0;
 }
 
 /* The ids of the model file and those of its tokenizer must be the same. */
-int check(const struct sl_tokenizer *t, const struct sl_hparams *hp,
-          struct sl_error *err)
+int check(const struct sl_tokenizer *t, const struct sl_text_params *tp,
+          uint32_t vocab, struct sl_error *err)
 {
-    const struct sl_special_ids *a = &t->hp.special, *b = &hp->special;
+    const struct sl_special_ids *a = &t->tp.special, *b = &tp->special;
 
     if (memcmp(a, b, sizeof *a) != 0)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tokenizer: its [MASK] is %d, [sop] %d, </s> %d, the "
                        "model says %d, %d, %d: they do not belong together",
                        a->mask, a->sop, a->eos, b->mask, b->sop, b->eos);
-    if (hp->n_tokens != 0 && hp->n_tokens != t->hp.n_tokens)
+    if (tp->n_tokens != 0 && tp->n_tokens != t->tp.n_tokens)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tokenizer: it has %u ids, the model says %u",
-                       t->hp.n_tokens, hp->n_tokens);
-    if (t->hp.n_tokens > hp->vocab)
+                       t->tp.n_tokens, tp->n_tokens);
+    if (t->tp.n_tokens > vocab)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tokenizer: it has %u ids, the model's vocabulary %u",
-                       t->hp.n_tokens, hp->vocab);
+                       t->tp.n_tokens, vocab);
     return 0;
 }
 
 } /* namespace */
 
 int sl_tokenizer_create(struct sl_tokenizer **out, const void *model, size_t n,
-                        const struct sl_hparams *hp, struct sl_error *err)
+                        const struct sl_text_params *tp, uint32_t vocab,
+                        struct sl_error *err)
 {
     return sl_guarded(err, [&] {
         struct sl_tokenizer *t = new sl_tokenizer;
 
-        if (sl_guarded(err, [&] { return load(t, model, n, hp, err); }) != 0 ||
-            check(t, hp, err) != 0) {
+        if (sl_guarded(err, [&] { return load(t, model, n, tp, err); }) != 0 ||
+            check(t, tp, vocab, err) != 0) {
             delete t;
             return -1;
         }
@@ -222,16 +223,16 @@ void sl_tokenizer_destroy(struct sl_tokenizer *t)
     delete t;
 }
 
-int sl_tokenizer_describe(struct sl_hparams *hp, const void *model, size_t n,
-                          struct sl_error *err)
+int sl_tokenizer_describe(struct sl_text_params *tp, const void *model,
+                          size_t n, struct sl_error *err)
 {
     return sl_guarded(err, [&] {
         struct sl_tokenizer t;
 
-        if (load(&t, model, n, hp, err) != 0)
+        if (load(&t, model, n, tp, err) != 0)
             return -1;
-        hp->n_tokens = t.hp.n_tokens;
-        hp->special = t.hp.special;
+        tp->n_tokens = t.tp.n_tokens;
+        tp->special = t.tp.special;
         return 0;
     });
 }
@@ -288,8 +289,8 @@ int sl_tokenizer_encode(struct sl_tokenizer *t, struct sl_ids *ids,
                         const char *text, size_t n, struct sl_error *err)
 {
     return sl_guarded(err, [&] {
-        std::string marked = t->hp.whitespace == SL_WHITESPACE_TOKENS
-                                 ? mark_whitespace(text, n, t->hp.max_blank)
+        std::string marked = t->tp.whitespace == SL_WHITESPACE_TOKENS
+                                 ? mark_whitespace(text, n, t->tp.max_blank)
                                  : collapse_whitespace(text, n);
         std::vector<int> pieces;
         size_t before = ids->n;
@@ -299,7 +300,7 @@ int sl_tokenizer_encode(struct sl_tokenizer *t, struct sl_ids *ids,
             return sl_fail(err, SL_ERR_INTERNAL, "tokenizer: %s",
                            status.error_message());
         for (int piece : pieces) {
-            if (sl_ids_add(ids, piece + (int32_t)t->hp.n_image_tokens, err) !=
+            if (sl_ids_add(ids, piece + (int32_t)t->tp.n_image_tokens, err) !=
                 0) {
                 ids->n = before;
                 return -1;

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "src/arch/hparams.h"
+#include "src/arch/text_params.h"
 #include "src/base/error.h"
 #include "src/base/ids.h"
 
@@ -23,17 +23,19 @@ extern "C" {
 
 struct sl_tokenizer;
 
-/* model: a serialised sentencepiece model, borrowed for the call. Errors:
- * SL_ERR_CORRUPT when it is none, or when hp's ids do not agree with it. */
+/* model: a serialised sentencepiece model, borrowed for the call. vocab: rows
+ * of the embedding. Errors: SL_ERR_CORRUPT when it is none, or when the ids of
+ * tp do not agree with it. */
 int sl_tokenizer_create(struct sl_tokenizer **t, const void *model, size_t n,
-                        const struct sl_hparams *hp, struct sl_error *err);
+                        const struct sl_text_params *tp, uint32_t vocab,
+                        struct sl_error *err);
 void sl_tokenizer_destroy(struct sl_tokenizer *t);
 
 /* What a sentencepiece model says of itself, for the converter: fills
- * n_tokens and special of hp from the pieces and n_image_tokens, max_blank,
+ * n_tokens and special of tp from the pieces and n_image_tokens, max_blank,
  * byte_fallback. */
-int sl_tokenizer_describe(struct sl_hparams *hp, const void *model, size_t n,
-                          struct sl_error *err);
+int sl_tokenizer_describe(struct sl_text_params *tp, const void *model,
+                          size_t n, struct sl_error *err);
 
 /* Appends the ids of plain text (UTF-8; bad bytes are replaced). Mask strings
  * are not special here. */

@@ -16,8 +16,8 @@ enum { SL_N_SPECIAL = 8, SL_N_BYTES = 256 };
 
 struct sl_tokenizer {
     sentencepiece::SentencePieceProcessor sp;
-    struct sl_hparams hp; /* special and n_tokens as the model has them */
-    uint32_t n_pieces;    /* of the file */
+    struct sl_text_params tp; /* special and n_tokens as the model has them */
+    uint32_t n_pieces;        /* of the file */
 };
 
 /* Runs body, which returns 0 or -1 with err filled; exceptions end here. */
