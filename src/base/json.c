@@ -1,0 +1,101 @@
+#include "config.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/json.h"
+
+/* Counts what a parser would have to make. Brackets and commas within strings
+ * are no structure; text that is no JSON is left for the parser to refuse. */
+static int look_over(const char *text, size_t n, const char *file,
+                     struct sl_error *err)
+{
+    size_t depth = 0, values = 1;
+    bool in_string = false;
+
+    for (size_t i = 0; i < n; i++) {
+        char c = text[i];
+
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
+            continue;
+        }
+        in_string = c == '"';
+        if (c == '{' || c == '[')
+            depth++;
+        else if ((c == '}' || c == ']') && depth > 0)
+            depth--;
+        values += c == ',' || c == ':' || c == '{' || c == '[';
+        if (depth > SL_JSON_DEPTH)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s: JSON nests deeper than %u at offset %zu", file,
+                           SL_JSON_DEPTH, i);
+        if (values > SL_JSON_VALUES)
+            return sl_fail(err, SL_ERR_UNSUPPORTED,
+                           "%s: JSON of more than %u values", file,
+                           SL_JSON_VALUES);
+    }
+    return 0;
+}
+
+/* The parser quotes the file, which may hold what would drive a terminal. */
+static void make_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
+int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
+                  struct sl_error *err)
+{
+    json_error_t at;
+    json_t *made;
+
+    if (look_over(text, n, file, err) != 0)
+        return -1;
+    made = json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
+    if (made == NULL && json_error_code(&at) == json_error_out_of_memory)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it", file);
+    if (made == NULL) {
+        make_printable(at.text);
+        return sl_fail(err, SL_ERR_CORRUPT, "%s:%d:%d: not JSON: %.120s", file,
+                       at.line, at.column, at.text);
+    }
+    *root = made;
+    return 0;
+}
+
+int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
+                      const json_t *v, const char *wanted)
+{
+    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+
+    sl_fail(err, SL_ERR_CORRUPT, "%s: %s is %.60s; %s is expected", file, key,
+            text != NULL ? text : "unreadable", wanted);
+    free(text);
+    return -1;
+}
+
+const char *sl_json_kind(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return "a number";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "true or false";
+    }
+}

@@ -1,0 +1,37 @@
+/*
+ * json.h - JSON from strangers, read strictly
+ *
+ * What describes a model (config.json, an index of shards, the header of a
+ * safetensors file) comes from outside. It is looked over before a parser
+ * takes memory for it: how deep it nests and how many values it has, so that
+ * a small file cannot ask for much of either. A key that stands twice in an
+ * object is refused; nothing may follow the value but blanks (RFC 8259).
+ */
+#ifndef SL_BASE_JSON_H
+#define SL_BASE_JSON_H
+
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include "src/base/error.h"
+
+/* What describes a model nests five deep at most; a model of 50000 tensors
+ * has half a million values. A value takes some 100 bytes. */
+#define SL_JSON_DEPTH  32u
+#define SL_JSON_VALUES (4u << 20)
+
+/* *root is owned (json_decref). file is for messages. Errors: SL_ERR_CORRUPT
+ * (no JSON, a key twice, too deep) with line and column or offset,
+ * SL_ERR_UNSUPPORTED (too many values). */
+int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
+                  struct sl_error *err);
+
+/* Fails with "FILE: KEY is VALUE; WANTED is expected"; a long value is cut. */
+int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
+                      const json_t *v, const char *wanted);
+
+/* "an object", "an array", "a string"... */
+const char *sl_json_kind(const json_t *v);
+
+#endif
