@@ -74,7 +74,7 @@ static void read_torch(const uint8_t *data, size_t n)
             err.code != SL_ERR_UNSUPPORTED)
             abort();
     }
-    sl_torch_close(&shard);
+    sl_ckpt_shard_close(&shard);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -169,7 +169,7 @@ static void tensors_come_back_from_each_container(void **state)
             if (got->dtype == SL_DT_F16)
                 check_blocks(&t[i], got);
         }
-        sl_torch_close(&shard);
+        sl_ckpt_shard_close(&shard);
         maker_fini(&b);
     }
 }
@@ -216,7 +216,7 @@ static void big_strides_are_read_piece_by_piece(void **state)
               &err);
     for (size_t i = 0; i < 1600; i++)
         assert_int_equal(got[i], data[i / 40 * 50000 + i % 40]);
-    sl_torch_close(&shard);
+    sl_ckpt_shard_close(&shard);
     maker_fini(&b);
     free(data);
     free(got);
@@ -273,7 +273,7 @@ static void try_damaged(const uint8_t *data, size_t n)
             sl_ckpt_read_block(t, out, t->n_dims ? t->shape[0] - 1 : 0, 1,
                                cols - 1, 1, &err);
     }
-    sl_torch_close(&shard);
+    sl_ckpt_shard_close(&shard);
 }
 
 static void flipped_bytes_do_no_harm(void **state)
@@ -475,7 +475,7 @@ static void foreign_objects_are_passed_over_and_dangerous_ones_named(void **s)
                 assert_non_null(strstr(heard.line, cases[i].named));
                 assert_non_null(strstr(heard.line, "made.pt"));
             }
-            sl_torch_close(&shard);
+            sl_ckpt_shard_close(&shard);
             maker_fini(&b);
         }
 }
@@ -567,7 +567,7 @@ static void uneven_rows_are_refused_not_misread(void **state)
     assert_int_equal(sl_ckpt_read_rows(&shard.tensors[0], out, 0, 2, &err), -1);
     assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "uneven"));
-    sl_torch_close(&shard);
+    sl_ckpt_shard_close(&shard);
     maker_fini(&b);
 }
 

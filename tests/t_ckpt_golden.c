@@ -114,7 +114,7 @@ static void every_variant_gives_the_tensors_torch_gave(void **state)
             check_tensor(&shard.tensors[k], &want);
             test_array_fini(&want);
         }
-        sl_torch_close(&shard);
+        sl_ckpt_shard_close(&shard);
         test_npz_close(z);
     }
     assert_int_equal(tensors, 55);

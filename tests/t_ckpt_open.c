@@ -213,6 +213,31 @@ static void a_folder_opens_as_latest_says(void **state)
     test_remove_tree(dir);
 }
 
+/* THUDM/GLM names the folder in another file; and somebody may give the
+ * folder with the shards itself. */
+static void trackers_of_glm_and_bare_folders_open(void **state)
+{
+    static const char *const bad[] = {"", "../5", "a/b", ".", "5 6", ".."};
+    char dir[1024], path[1200];
+
+    test_temp_dir(dir);
+    make_folder(dir, "blocklm-large.5");
+    snprintf(path, sizeof path, "%s/latest", dir);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/blocklm-large.5", dir);
+    open_ok(path, "");
+    snprintf(path, sizeof path, "%s/latest_checkpointed_iteration.txt", dir);
+    maker_file(path, "blocklm-large.5\n", 16);
+    open_ok(dir, "blocklm-large.5");
+    maker_file(path, "none", 4);
+    open_fails(dir, SL_ERR_IO, "/none", "latest_checkpointed_iteration.txt");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        maker_file(path, bad[i], strlen(bad[i]));
+        open_fails(dir, SL_ERR_CORRUPT, path, "name of a folder");
+    }
+    test_remove_tree(dir);
+}
+
 static void a_bad_latest_is_refused(void **state)
 {
     static const char *const bad[] = {
@@ -249,7 +274,8 @@ static void a_missing_shard_is_named(void **state)
     open_fails(dir, SL_ERR_CORRUPT, "mp_rank_01_model_states.pt is missing",
                dir);
     snprintf(path, sizeof path, "%s/5", dir);
-    open_fails(path, SL_ERR_USAGE, path, "latest");
+    open_fails(path, SL_ERR_CORRUPT, ": mp_rank_01_model_states.pt is missing",
+               path);
     test_remove_tree(dir);
 }
 
@@ -262,6 +288,9 @@ static void a_path_that_is_no_checkpoint_is_refused(void **state)
     snprintf(path, sizeof path, "%s/none", dir);
     open_fails(path, SL_ERR_IO, path, "No such file");
     snprintf(path, sizeof path, "%s/x.pt", dir);
+    maker_file(path, "x", 1);
+    open_fails(path, SL_ERR_CORRUPT, path, "too short");
+    snprintf(path, sizeof path, "%s/x.txt", dir);
     maker_file(path, "x", 1);
     open_fails(path, SL_ERR_USAGE, path, "latest");
     snprintf(path, sizeof path, "%s/a.tar", dir);
@@ -509,6 +538,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_end_to_end_read_as_one),
         cmocka_unit_test(a_folder_opens_as_latest_says),
+        cmocka_unit_test(trackers_of_glm_and_bare_folders_open),
         cmocka_unit_test(a_bad_latest_is_refused),
         cmocka_unit_test(a_missing_shard_is_named),
         cmocka_unit_test(a_path_that_is_no_checkpoint_is_refused),

@@ -1,11 +1,11 @@
 /*
  * ckpt.h - a published checkpoint, as lists of tensors
  *
- * One face for every container: a SAT checkpoint folder (`latest`,
- * ITER/mp_rank_RR_model_states.pt), and the published split archive
- * (glm-130b-sat.tar.part_*) read in place. Each shard's .pt is a torch.save
- * file, zip or legacy, whose pickle is read by a restricted machine that
- * executes nothing (ckpt_pickle.h).
+ * One face for every kind (ckpt_kind.h) and container. Kinds: a SAT
+ * checkpoint, folder or split archive read in place; a Hugging Face folder;
+ * one file on its own. Containers: safetensors; torch.save files, zip or
+ * legacy, whose pickle is read by a restricted machine that executes nothing
+ * (ckpt_pickle.h).
  */
 #ifndef SL_CKPT_H
 #define SL_CKPT_H
@@ -29,11 +29,18 @@ enum sl_dtype {
     SL_DT_I32,
     SL_DT_I64,
     SL_DT_BOOL,
+    SL_DT_U16,
+    SL_DT_U32,
+    SL_DT_U64,
+    SL_DT_F8_E4M3,
+    SL_DT_F8_E5M2,
     SL_DT_COUNT,
 };
 
 uint32_t sl_dtype_bytes(enum sl_dtype dt);
-const char *sl_dtype_name(enum sl_dtype dt);
+const char *sl_dtype_name(enum sl_dtype dt); /* "float16" */
+/* By the name in a safetensors header ("F16"); false when there is none. */
+bool sl_dtype_find(enum sl_dtype *dt, const char *short_name);
 
 #define SL_CKPT_DIMS 8
 
@@ -61,24 +68,27 @@ int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
                        uint64_t first, uint64_t n, uint64_t first_col,
                        uint64_t n_cols, struct sl_error *err);
 
+/* What one rank of tensor parallelism holds, in one file or in several. */
 struct sl_ckpt_shard {
-    const char *file;               /* for messages */
+    const char *file;               /* for messages; of several their index */
     struct sl_ckpt_tensor *tensors; /* sorted by name */
     size_t n_tensors;
-    struct sl_src *src; /* owned: what the tensors' src points to */
+    struct sl_src **srcs; /* owned: what the tensors' src point to */
+    size_t n_srcs;
 };
 
 struct sl_ckpt {
+    const struct sl_ckpt_kind *kind;
     struct sl_ckpt_shard *shards; /* by rank; n_shards = TP degree */
     size_t n_shards;
-    char iteration[64];
+    char iteration[64]; /* SAT: the folder below; "" when there is none */
     struct sl_ckpt_impl *impl;
 };
 
-/* path: the folder that holds `latest`; or the folder that holds
- * *.tar.part_*; or one of those parts; or a .tar. Errors: SL_ERR_IO,
- * SL_ERR_CORRUPT (truncated part, bad zip or pickle, missing shard, with
- * names and numbers), SL_ERR_UNSUPPORTED. */
+/* path: what one of the kinds looks for. Errors: SL_ERR_IO, SL_ERR_USAGE (no
+ * checkpoint: says what each kind looks for), SL_ERR_CORRUPT (truncated part,
+ * bad header or pickle, missing shard, with names and numbers),
+ * SL_ERR_UNSUPPORTED. */
 int sl_ckpt_open(struct sl_ckpt *c, const char *path, const struct sl_log *log,
                  struct sl_error *err);
 void sl_ckpt_close(struct sl_ckpt *c);
@@ -95,14 +105,17 @@ const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
 int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,
                       size_t *n, struct sl_error *err);
 
-/* One torch.save file on its own (tests, fuzzers): the tensors found under
- * "module", or at the top level where there is no such key. src is moved,
+/* One torch.save file on its own: the tensors found under "module", or at the
+ * top level where there is no such key. src is moved,
  * also when the call fails. Entries that are no tensors, or of an element
  * type not listed above, are left out with a word to log. Errors:
  * SL_ERR_CORRUPT, SL_ERR_UNSUPPORTED, SL_ERR_IO, SL_ERR_NOMEM, with file,
  * tensor and numbers. */
 int sl_torch_open(struct sl_ckpt_shard *shard, struct sl_src *src,
                   const struct sl_log *log, struct sl_error *err);
-void sl_torch_close(struct sl_ckpt_shard *shard);
+/* The same of a safetensors file (ckpt_safetensors.c). */
+int sl_safetensors_open(struct sl_ckpt_shard *shard, struct sl_src *src,
+                        struct sl_error *err);
+void sl_ckpt_shard_close(struct sl_ckpt_shard *shard);
 
 #endif

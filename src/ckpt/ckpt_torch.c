@@ -7,22 +7,12 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
+#include "src/ckpt/ckpt_shard.h"
 #include "src/ckpt/ckpt_torch.h"
 
-#define LOCAL_SIG      0x04034b50u /* a zip's first bytes */
-#define NAME_MAX_BYTES 512         /* of a tensor's name */
-#define TENSOR_ITEMS   4           /* storage, offset, size, stride */
-
-static const struct {
-    const char *name;
-    uint32_t bytes;
-} dtypes[SL_DT_COUNT] = {
-    [SL_DT_F32] = {"float32", 4},   [SL_DT_F16] = {"float16", 2},
-    [SL_DT_BF16] = {"bfloat16", 2}, [SL_DT_F64] = {"float64", 8},
-    [SL_DT_I8] = {"int8", 1},       [SL_DT_U8] = {"uint8", 1},
-    [SL_DT_I16] = {"int16", 2},     [SL_DT_I32] = {"int32", 4},
-    [SL_DT_I64] = {"int64", 8},     [SL_DT_BOOL] = {"bool", 1},
-};
+#define LOCAL_SIG    0x04034b50u /* a zip's first bytes */
+#define MEMBER_BYTES 512         /* of the name of a zip's member */
+#define TENSOR_ITEMS 4           /* storage, offset, size, stride */
 
 /* torch/storage.py. The last ones only have a size: a legacy file cannot be
  * walked without. */
@@ -61,16 +51,6 @@ struct torch_file {
     struct sl_pickle pickle;
     const struct sl_log *log;
 };
-
-uint32_t sl_dtype_bytes(enum sl_dtype dt)
-{
-    return dtypes[dt].bytes;
-}
-
-const char *sl_dtype_name(enum sl_dtype dt)
-{
-    return dtypes[dt].name;
-}
 
 /* A size, offset or stride. */
 static bool get_count(uint64_t *n, const struct sl_pickle *p, uint32_t node)
@@ -182,7 +162,7 @@ static const struct sl_zip_member *find_member(const struct torch_file *f,
                                                const char *folder,
                                                const char *key, size_t n_key)
 {
-    char name[NAME_MAX_BYTES];
+    char name[MEMBER_BYTES];
     size_t n_prefix = strlen(f->prefix), n_folder = strlen(folder);
 
     if (n_prefix > sizeof name || n_folder > sizeof name - n_prefix ||
@@ -365,26 +345,6 @@ static int find_dict(const struct torch_file *f, uint32_t *dict,
     return 0;
 }
 
-static int copy_name(char **name, const struct torch_file *f,
-                     const struct sl_pk_node *key, struct sl_error *err)
-{
-    const char *text = sl_pk_text(&f->pickle, key);
-    bool ok = key->n > 0 && key->n < NAME_MAX_BYTES;
-
-    for (uint32_t i = 0; ok && i < key->n; i++)
-        ok = (uint8_t)text[i] >= ' ' && text[i] != 0x7f;
-    if (!ok)
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s: a tensor's name of %" PRIu32
-                       " bytes is empty, too long or not printable",
-                       sl_src_name(f->src), key->n);
-    *name = strndup(text, key->n);
-    if (*name == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for its tensors",
-                       sl_src_name(f->src));
-    return 0;
-}
-
 /* One entry of the dict; what is no tensor is passed over. */
 static int add_entry(struct sl_ckpt_shard *shard, const struct torch_file *f,
                      uint32_t key, uint32_t value, struct sl_error *err)
@@ -398,7 +358,7 @@ static int add_entry(struct sl_ckpt_shard *shard, const struct torch_file *f,
 
     if (k->kind != SL_PK_STR)
         return 0;
-    if (copy_name(&t.name, f, k, err) != 0)
+    if (sl_shard_name(&t.name, sl_pk_text(&f->pickle, k), k->n, file, err) != 0)
         return -1;
     if (v->kind != SL_PK_TENSOR) {
         sl_log(f->log, SL_LOG_INFO, "%s: %s is %s, not a tensor: ignored", file,
@@ -419,13 +379,6 @@ static int add_entry(struct sl_ckpt_shard *shard, const struct torch_file *f,
         sl_error_prefix(err, "%s: tensor %s: ", file, t.name);
     free(t.name);
     return rc > 0 ? 0 : -1;
-}
-
-static int compare_tensors(const void *va, const void *vb)
-{
-    const struct sl_ckpt_tensor *a = va, *b = vb;
-
-    return strcmp(a->name, b->name);
 }
 
 static int list_tensors(struct sl_ckpt_shard *shard, const struct torch_file *f,
@@ -451,16 +404,7 @@ static int list_tensors(struct sl_ckpt_shard *shard, const struct torch_file *f,
             return -1;
         cell = v->next;
     }
-    if (shard->n_tensors == 0)
-        return sl_fail(err, SL_ERR_CORRUPT, "%s: holds no tensors",
-                       sl_src_name(f->src));
-    qsort(shard->tensors, shard->n_tensors, sizeof *shard->tensors,
-          compare_tensors);
-    for (size_t i = 1; i < shard->n_tensors; i++)
-        if (compare_tensors(&shard->tensors[i - 1], &shard->tensors[i]) == 0)
-            return sl_fail(err, SL_ERR_CORRUPT, "%s: holds tensor %s twice",
-                           sl_src_name(f->src), shard->tensors[i].name);
-    return 0;
+    return sl_shard_sort(shard, err);
 }
 
 /* Nothing in the pickle is ever run; who would run it should know. */
@@ -495,10 +439,12 @@ static int open_file(struct torch_file *f, struct sl_error *err)
 int sl_torch_open(struct sl_ckpt_shard *shard, struct sl_src *src,
                   const struct sl_log *log, struct sl_error *err)
 {
-    struct sl_ckpt_shard made = {.file = sl_src_name(src), .src = src};
+    struct sl_ckpt_shard made;
     struct torch_file f = {.src = src, .log = log};
     int rc;
 
+    if (sl_shard_init(&made, src, err) != 0)
+        return -1;
     rc = open_file(&f, err);
     if (rc == 0) {
         warn_suspects(&f);
@@ -509,18 +455,9 @@ int sl_torch_open(struct sl_ckpt_shard *shard, struct sl_src *src,
     sl_zip_close(&f.zip);
     free(f.prefix);
     if (rc != 0) {
-        sl_torch_close(&made);
+        sl_ckpt_shard_close(&made);
         return -1;
     }
     *shard = made;
     return 0;
-}
-
-void sl_torch_close(struct sl_ckpt_shard *shard)
-{
-    for (size_t i = 0; i < shard->n_tensors; i++)
-        free(shard->tensors[i].name);
-    free(shard->tensors);
-    sl_src_close(shard->src);
-    memset(shard, 0, sizeof *shard);
 }
