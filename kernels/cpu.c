@@ -25,7 +25,8 @@ static bool has_f16c(void)
 #define XFEATURE_XTILEDATA  18
 
 /* CPUID leaf 7: AMX-TILE and AMX-INT8. The system saves tiles only for those
- * who have asked (Documentation/arch/x86/xstate.rst); an older one refuses. */
+ * who have asked (torvalds/linux Documentation/arch/x86/xstate.rst); an older
+ * one refuses. */
 static bool has_amx(void)
 {
     unsigned a, b, c, d;

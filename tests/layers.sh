@@ -65,7 +65,36 @@ loose_comments()
     grep -nE '(^|[^:"a-z])//|\<(TODO|FIXME|XXX)\>' "$@"
 }
 
-echo 1..20
+# Documents are named as they lie in this tree, or after the repository that
+# has them ("ggml-org/ggml docs/gguf.md"), or by their address. (A comment may
+# break its line between the two.)
+lost_documents()
+{
+    # shellcheck disable=SC2016 # the dollar is for awk
+    awk '{
+        line = $0
+        gsub(/^[ \t]*([*#]|\.\\")?[ \t]*/, "", line)
+        text = last " " line
+        last = line
+        if (FNR == 1)
+            text = line
+        while (match(text, /[A-Za-z0-9_.:\/-]+\.(md|pdf|rst)/)) {
+            before = substr(text, 1, RSTART - 1)
+            name = substr(text, RSTART, RLENGTH)
+            text = substr(text, RSTART + RLENGTH)
+            if (name ~ /:\/\// || before ~ /[a-zA-Z0-9-]+\/[a-zA-Z0-9_.-]+ $/)
+                continue
+            if (!index(line, name))
+                continue
+            print FILENAME ": " name
+        }
+    }' "$@" | sort -u | while IFS=: read -r from name; do
+        name=${name# }
+        [ -f "$name" ] || [ -f "${from%/*}/$name" ] || echo "$from: $name"
+    done
+}
+
+echo 1..21
 verdict base_includes_base_alone "$(strays src/base src/base/)"
 verdict quant_includes_base_and_quant "$(strays quant 'src/base/|quant/')"
 verdict kernels_include_base_and_quant \
@@ -92,3 +121,9 @@ verdict config_h_comes_first_in_sources_and_in_no_header \
     "$(config_misplaced "$@")"
 verdict no_function_has_more_than_80_lines "$(long_functions "$@")"
 verdict comments_are_blocks_and_nothing_waits "$(loose_comments "$@")"
+# shellcheck disable=SC2046
+verdict documents_that_are_named_are_in_the_tree \
+    "$(lost_documents README.md quickstart configure.ac Makefile.am .ci/* "$@" \
+        $(find src quant kernels offload bench demo docs man tests \
+            \( -name '*.md' -o -name '*.sh' -o -name '*.py' -o -name README \
+            -o -name '*.[1-8]' -o -name Makefile.inc \) -type f | sort))"

@@ -1,10 +1,10 @@
 /*
  * plain_glm.h - GLM-130B's forward pass, written to be read, in doubles
  *
- * An implementation of its own, from formats.md 2 and reference.py alone:
- * whole matrices decoded to doubles, full attention, no cache, no blocks, no
- * threads. What the executor is checked against for shapes that no golden
- * file has (2-D positions, no GLU, odd sizes).
+ * An implementation of its own, from demo/reference.py alone: whole matrices
+ * decoded to doubles, full attention, no cache, no blocks, no threads. What the
+ * executor is checked against for shapes that no golden file has (2-D
+ * positions, no GLU, odd sizes).
  */
 #ifndef SL_TESTS_PLAIN_GLM_H
 #define SL_TESTS_PLAIN_GLM_H

@@ -103,7 +103,8 @@ static void check_refused(const struct image *m, enum sl_code code,
     assert_int_equal(err.code, code);
 }
 
-/* The bytes of a header with one of each thing, from ggml docs/gguf.md. */
+/* The bytes of a header with one of each thing, from ggml-org/ggml
+ * docs/gguf.md. */
 static const char text[] =
     "GGUF\3\0\0\0"      /* magic, version */
     "\2\0\0\0\0\0\0\0"  /* tensors */

@@ -17,8 +17,9 @@
 #include "src/arch/layer.h"
 #include "src/base/error.h"
 
-/* How an N-way tensor-parallel checkpoint splits a tensor (SAT mpu/layers.py,
- * THUDM/GLM-130B tools/convert_tp.py). */
+/* How an N-way tensor-parallel checkpoint splits a tensor
+ * (THUDM/SwissArmyTransformer mpu/layers.py, THUDM/GLM-130B
+ * tools/convert_tp.py). */
 enum sl_split {
     SL_SPLIT_NONE, /* replicated: rank 0's is taken */
     SL_SPLIT_ROWS, /* concatenate along dim 0 */

@@ -9,7 +9,7 @@
  *   LZ4:  a0 b0 c0 a1 b1 c1
  *
  * What is left when n is no multiple of `planes` follows as it is. (LZ4 block
- * format: lz4/doc/lz4_Block_format.md.)
+ * format: lz4/lz4 doc/lz4_Block_format.md.)
  */
 #ifndef SL_BASE_LZ_H
 #define SL_BASE_LZ_H

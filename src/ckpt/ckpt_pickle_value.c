@@ -105,8 +105,11 @@ char *sl_pk_label(char buf[SL_PK_LABEL], const struct sl_pickle *p,
 }
 
 /* Whole packages whose objects lie beside weights, and single names of
- * modules that hold dangerous ones too. formats.md, section 7, was the start;
- * the rest is what torch, numpy and argparse objects are pickled with. */
+ * modules that hold dangerous ones too: what the objects are pickled with that
+ * DeepSpeed (deepspeedai/DeepSpeed deepspeed/runtime/engine.py,
+ * _save_checkpoint) and Megatron (NVIDIA/Megatron-LM megatron/checkpointing.py)
+ * put beside the weights, states of random generators and options among them.
+ */
 static bool is_expected(const struct sl_pickle *p, const struct sl_pk_node *g)
 {
     static const char *const packages[] = {

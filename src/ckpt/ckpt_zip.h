@@ -5,7 +5,7 @@
  * and offsets come from the central directory, because torch leaves them zero
  * in the local headers; where a member's data begins comes from its local
  * header, because the two extra fields differ. Source: PKWARE APPNOTE.TXT
- * 4.3 and 4.5.3; formats.md, section 6.
+ * 4.3 and 4.5.3; pytorch/pytorch caffe2/serialize/inline_container.cc.
  */
 #ifndef SL_CKPT_ZIP_H
 #define SL_CKPT_ZIP_H

@@ -84,8 +84,8 @@ static int read_positions(struct sample *s, const json_t *positions)
                : -1;
 }
 
-/* formats.md 2: the context counts on; the answer does too for a [gMASK]
- * (null), else stays at the mask's index. */
+/* The context counts on; the answer does too for a [gMASK] (null), else stays
+ * at the mask's index (THUDM/GLM-130B generate.py). */
 static int derive_positions(struct sample *s, const json_t *mask)
 {
     json_int_t at = json_integer_value(mask);

@@ -1,10 +1,11 @@
 /*
  * gguf.h - the GGUF v3 container: header, metadata, tensor infos
  *
- * Reader and writer of the part before the tensor data (ggml docs/gguf.md).
- * A reader trusts nothing: every count, length and offset is checked against
- * the bytes there are, keys and names are unique and printable, strings hold
- * no zero byte. A parsed header borrows nothing: strings are copied.
+ * Reader and writer of the part before the tensor data (ggml-org/ggml
+ * docs/gguf.md). A reader trusts nothing: every count, length and offset is
+ * checked against the bytes there are, keys and names are unique and
+ * printable, strings hold no zero byte. A parsed header borrows nothing:
+ * strings are copied.
  */
 #ifndef SL_GGUF_H
 #define SL_GGUF_H

@@ -7,7 +7,7 @@
 #include "src/base/mem.h"
 #include "src/model/gguf_index.h"
 
-/* GGUF v3 (ggml docs/gguf.md, ggml/src/gguf.cpp). Memory taken is a small
+/* GGUF v3 (ggml-org/ggml docs/gguf.md, src/gguf.cpp). Memory taken is a small
  * multiple of the bytes that are really there: counts are believed only when
  * the smallest thing of that kind would fit that often. */
 

@@ -7,9 +7,10 @@
 #include "src/base/mem.h"
 #include "src/model/gguf.h"
 
-/* GGUF v3 (ggml docs/gguf.md): magic, version, number of tensors, number of
- * keys; keys; tensor infos; padding. All little-endian, strings as a 64-bit
- * length and bytes. Keys and infos grow apart and are joined at the end. */
+/* GGUF v3 (ggml-org/ggml docs/gguf.md): magic, version, number of tensors,
+ * number of keys; keys; tensor infos; padding. All little-endian, strings as a
+ * 64-bit length and bytes. Keys and infos grow apart and are joined at the
+ * end. */
 
 #define MAX_KEY  65535u
 #define MAX_NAME 64u

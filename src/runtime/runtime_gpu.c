@@ -67,8 +67,9 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
 #define PRODUCT_POSITIONS 512u
 
 /* Operations a second of one multiprocessor in products with FP16 inputs and
- * FP32 sums, where they cannot be measured (peers-and-physics.md 3.2: 60, 130
- * and 20 TFLOP/s on 82, 128 and 28 multiprocessors). */
+ * FP32 sums, where they cannot be measured: some 80 % of what NVIDIA's
+ * whitepapers on GA102 and Ada state (71 TFLOP/s on the 82 multiprocessors of
+ * an RTX 3090, 165 on the 128 of a 4090), and less still of the others. */
 static double ops_of(const struct sl_device_info *info)
 {
     int arch = 10 * info->cc_major + info->cc_minor;
