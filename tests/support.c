@@ -28,14 +28,26 @@ const char *test_source(char *path, const char *name)
 
 const char *test_shared(char *path, const char *name)
 {
+    static const char golden[] = "golden/";
     const char *set = getenv("SLUICE_SHARED");
     const char *source = getenv("SLUICE_SOURCE");
     char root[768];
 
-    if (set != NULL)
-        return existing(path, set, name);
     snprintf(root, sizeof root, "%s/../shared", source ? source : ".");
+    if (existing(path, set ? set : root, name) != NULL)
+        return path;
+    if (strncmp(name, golden, sizeof golden - 1) != 0)
+        return NULL;
+    snprintf(root, sizeof root, "%s/tests", source ? source : ".");
     return existing(path, root, name);
+}
+
+const char *test_variant(char *path, const char *name)
+{
+    if (test_shared(path, name) != NULL)
+        return path;
+    print_message("# no %s here\n", name);
+    return NULL;
 }
 
 void test_skip_all(const char *why)

@@ -1,9 +1,10 @@
 /*
  * support.h - what several test programs need
  *
- * Golden data lies in ../shared beside the checkout (found through
- * SLUICE_SHARED, else by walking up from the source folder); a program that
- * needs it and finds none calls test_skip_all.
+ * Golden data lies in $SLUICE_SHARED or ../shared beside the checkout, and what
+ * everybody has of it in tests/golden (README.md there). A case of something
+ * that is not there is left out; a program that has none left calls
+ * test_skip_all.
  */
 #ifndef SL_TESTS_SUPPORT_H
 #define SL_TESTS_SUPPORT_H
@@ -20,9 +21,12 @@
 
 #include "src/base/error.h"
 
-/* Path of a file of the shared golden data; NULL when there is none.
- * Statically sized buffer in the caller: path[1024]. */
+/* Path of a file or folder of the shared data ("golden/B_sampling"), looked
+ * for beside the checkout, then, if it is of "golden/", in tests/golden; NULL
+ * when there is none. Statically sized buffer in the caller: path[1024]. */
 const char *test_shared(char *path, const char *name);
+/* The same for one of many, which a clone may not have; a line says so. */
+const char *test_variant(char *path, const char *name);
 /* The same for a file of this source tree ("demo/latest"). */
 const char *test_source(char *path, const char *name);
 /* Prints "1..0 # SKIP why" and exits 0. */

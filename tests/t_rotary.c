@@ -102,7 +102,7 @@ int main(void)
     };
     char path[1024];
 
-    if (test_shared(path, "golden") == NULL)
-        test_skip_all("no golden data in ../shared");
+    if (test_shared(path, "golden/F_rotary_and_layers") == NULL)
+        test_skip_all("no golden data");
     return cmocka_run_group_tests(tests, open_tables, close_tables);
 }

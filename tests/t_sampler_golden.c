@@ -212,6 +212,6 @@ int main(void)
     char path[1024];
 
     if (test_shared(path, "golden/B_sampling/filter_cases.json") == NULL)
-        test_skip_all("no shared golden data");
+        test_skip_all("no golden data");
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
