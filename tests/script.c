@@ -51,6 +51,15 @@ static void seq_destroy(struct sl_lm *lm, uint32_t seq)
     s->n_alive--;
 }
 
+static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
+{
+    struct script *s = (struct script *)lm;
+
+    assert_true(s->seqs[seq].alive);
+    assert_in_range(n, 0, s->seqs[seq].n);
+    s->seqs[seq].n = n;
+}
+
 void test_script_speak(const struct script *s, const struct seq *q,
                        float *logits)
 {
@@ -104,7 +113,7 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
 }
 
 static const struct sl_lm_ops script_ops = {seq_create, seq_fork, seq_destroy,
-                                            forward};
+                                            seq_cut, forward};
 
 void test_script_init(struct script *s)
 {

@@ -111,6 +111,40 @@ static void pages_come_back_when_sequences_end(void **state)
     sl_kv_destroy(kv);
 }
 
+/* What is cut off is free again, and what is written there next does not
+ * reach a sequence that had it too. */
+static void a_cut_sequence_goes_on_from_there(void **state)
+{
+    struct sl_kv *kv = make(&small);
+    struct sl_error err;
+    uint32_t a, b, c, n;
+
+    assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+    assert_ok(sl_kv_extend(kv, a, 40, &err), &err);
+    for (uint32_t at = 0; at < 40; at++)
+        *cell(kv, 1, a, at, 2, 1) = (float)at;
+    sl_kv_seq_cut(kv, a, 40);
+    assert_int_equal(sl_kv_len(kv, a), 40);
+    assert_ok(sl_kv_seq_fork(kv, &b, a, &err), &err);
+    sl_kv_seq_cut(kv, a, 20);
+    assert_int_equal(sl_kv_len(kv, a), 20);
+    sl_kv_pages(kv, a, &n);
+    assert_int_equal(n, 2);
+    assert_ok(sl_kv_extend(kv, a, 1, &err), &err);
+    assert_true(*cell(kv, 1, a, 19, 2, 1) == 19);
+    *cell(kv, 1, a, 20, 2, 1) = -1;
+    assert_true(*cell(kv, 1, b, 20, 2, 1) == 20);
+    /* 3 pages of b, a copy of its second: two are free */
+    sl_kv_seq_cut(kv, a, 16);
+    assert_ok(sl_kv_seq_create(kv, &c, &err), &err);
+    assert_ok(sl_kv_extend(kv, c, 40, &err), &err);
+    assert_int_equal(sl_kv_extend(kv, a, 1, &err), -1);
+    sl_kv_seq_cut(kv, c, 0);
+    assert_ok(sl_kv_extend(kv, a, 24, &err), &err);
+    assert_true(*cell(kv, 1, a, 15, 2, 1) == 15);
+    sl_kv_destroy(kv);
+}
+
 static void a_full_cache_says_so_and_changes_nothing(void **state)
 {
     struct sl_kv *kv = make(&small);
@@ -358,6 +392,7 @@ int main(void)
         cmocka_unit_test(every_kind_takes_its_bytes),
         cmocka_unit_test(forks_share_until_one_writes),
         cmocka_unit_test(pages_come_back_when_sequences_end),
+        cmocka_unit_test(a_cut_sequence_goes_on_from_there),
         cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
         cmocka_unit_test(planned_pages_are_enough_for_any_beam_search),
         cmocka_unit_test(layers_may_lie_elsewhere),

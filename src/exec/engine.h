@@ -72,6 +72,9 @@ struct sl_engine_ops {
     int (*store)(struct sl_exec_engine *e, struct sl_error *err);
     /* Gets the slab's bytes, runs its parts, gives them back. */
     int (*run)(struct sl_exec_engine *e, size_t slab, struct sl_error *err);
+    /* Gets them and gives them back: the rest of a pass that was interrupted,
+     * which has no logits. */
+    int (*skip)(struct sl_exec_engine *e, size_t slab, struct sl_error *err);
     /* pass->logits are there when it returns (if the head ran here). NULL:
      * nothing to do. */
     int (*end)(struct sl_exec_engine *e, struct sl_error *err);

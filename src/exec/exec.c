@@ -22,6 +22,8 @@ struct sl_exec {
 
     struct sl_pass pass;
     bool broken; /* a pass failed half way: nothing can follow */
+    bool left;   /* the last pass was interrupted before: */
+    size_t left_at;
 };
 
 /* x->x is set where an engine has memory for it. */
@@ -233,6 +235,21 @@ static int embed(struct sl_exec *x, struct sl_exec_engine **now,
     return 0;
 }
 
+/* Slabs come in one order for ever: those that an interrupted pass has left
+ * are taken and given back before the next pass begins, and not at once, so
+ * that whoever interrupted it has no disk to wait for. */
+static int skip_rest(struct sl_exec *x, struct sl_error *err)
+{
+    for (; x->left_at < x->c.cut->n_slabs; x->left_at++) {
+        struct sl_exec_engine *e = engine_of(x, x->left_at);
+
+        if (e->ops->skip(e, x->left_at, err) != 0)
+            return -1;
+    }
+    x->left = false;
+    return end_engines(x, err);
+}
+
 static int run_pass(struct sl_exec *x, struct sl_error *err)
 {
     struct sl_exec_engine *now;
@@ -242,8 +259,11 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
     for (size_t slab = 0; slab < x->c.cut->n_slabs; slab++) {
         struct sl_exec_engine *next = engine_of(x, slab);
 
-        if (atomic_load_explicit(x->c.stop, memory_order_relaxed))
+        if (atomic_load_explicit(x->c.stop, memory_order_relaxed)) {
+            x->left = true;
+            x->left_at = slab;
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
+        }
         if (next != now && cross(now, next, err) != 0)
             return -1;
         now = next;
@@ -288,8 +308,12 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     if (check_items(x, items, n_items, err) != 0)
         return -1;
     x->broken = true;
-    if (lay_out(x, items, n_items, logits, err) != 0 || run_pass(x, err) != 0)
+    if (x->left && skip_rest(x, err) != 0)
         return -1;
+    if (lay_out(x, items, n_items, logits, err) != 0 || run_pass(x, err) != 0) {
+        x->broken = !x->left;
+        return -1;
+    }
     x->broken = false;
     count_pass(x, sl_clock_ns() - begin);
     return 0;
@@ -312,10 +336,16 @@ static void exec_seq_destroy(struct sl_lm *lm, uint32_t seq)
     sl_kv_seq_destroy(((struct sl_exec *)lm)->c.kv, seq);
 }
 
+static void exec_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
+{
+    sl_kv_seq_cut(((struct sl_exec *)lm)->c.kv, seq, n);
+}
+
 static const struct sl_lm_ops exec_ops = {
     .seq_create = exec_seq_create,
     .seq_fork = exec_seq_fork,
     .seq_destroy = exec_seq_destroy,
+    .seq_cut = exec_seq_cut,
     .forward = exec_forward,
 };
 

@@ -175,6 +175,17 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     return 0;
 }
 
+static int cpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
+{
+    struct sl_cpu *x = (struct sl_cpu *)e;
+    const uint8_t *base;
+
+    if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
+        return -1;
+    sl_stream_put(x->c.stream, slab);
+    return 0;
+}
+
 /* --- life -------------------------------------------------------------- */
 
 static void cpu_destroy(struct sl_exec_engine *e)
@@ -193,6 +204,7 @@ static const struct sl_engine_ops cpu_ops = {
     .begin = cpu_begin,
     .embed = cpu_embed,
     .run = cpu_run,
+    .skip = cpu_skip,
     .destroy = cpu_destroy,
 };
 

@@ -206,6 +206,17 @@ static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     return sl_feed_put(g->c.feed, slab, err);
 }
 
+static int gpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
+{
+    struct sl_gpu *g = (struct sl_gpu *)e;
+    const void *base;
+
+    g->has_logits = false;
+    if (sl_feed_get(g->c.feed, slab, &base, err) != 0)
+        return -1;
+    return sl_feed_put(g->c.feed, slab, err);
+}
+
 /* A few rows at a time, so that little memory need be pinned for them. */
 static int fetch_logits(struct sl_gpu *g, struct sl_error *err)
 {
@@ -337,6 +348,7 @@ const struct sl_engine_ops sl_gpu_ops = {
     .load = gpu_load,
     .store = gpu_store,
     .run = gpu_run,
+    .skip = gpu_skip,
     .end = gpu_end,
     .copy_page = gpu_copy_page,
     .get_plane = gpu_get_plane,

@@ -225,15 +225,19 @@ static void drop_page(struct sl_kv *kv, uint32_t page)
         kv->free_pages[kv->n_free++] = page;
 }
 
-void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq)
+void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n)
 {
     struct sequence *s = &kv->seqs[seq];
 
-    assert(s->alive);
-    for (uint32_t i = 0; i < s->n_pages; i++)
-        drop_page(kv, s->pages[i]);
-    s->n_pages = 0;
-    s->len = 0;
+    assert(s->alive && n <= s->len);
+    while (s->n_pages > pages_of(n))
+        drop_page(kv, s->pages[--s->n_pages]);
+    s->len = n;
+}
+
+void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq)
+{
+    sl_kv_seq_cut(kv, seq, 0);
 }
 
 void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq)

@@ -87,6 +87,9 @@ void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq);
 
 /* Makes a sequence empty. */
 void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq);
+/* Keeps the first n positions of a sequence, which holds at least so many;
+ * pages behind them are free again where no other sequence has them. */
+void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n);
 
 /* Positions held by a sequence. */
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);

@@ -41,9 +41,14 @@ struct sl_lm_ops {
     int (*seq_fork)(struct sl_lm *lm, uint32_t *seq, uint32_t from,
                     struct sl_error *err);
     void (*seq_destroy)(struct sl_lm *lm, uint32_t seq);
+    /* Forgets all positions of a sequence from the n-th on; n may not be more
+     * than it holds. What comes next goes on from there. */
+    void (*seq_cut)(struct sl_lm *lm, uint32_t seq, uint32_t n);
     /* One pass over the weights. logits: (sum of n_logits, vocab) f32, items
      * in order. Errors: SL_ERR_IO, SL_ERR_BUDGET, SL_ERR_INTERRUPTED; the
-     * sequences must not be continued after one. */
+     * sequences must not be continued after one, but after the last of these
+     * they may be cut to what they held before the pass, or destroyed, and the
+     * model goes on. */
     int (*forward)(struct sl_lm *lm, const struct sl_lm_item *items,
                    size_t n_items, float *logits, struct sl_error *err);
 };

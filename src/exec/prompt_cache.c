@@ -216,10 +216,18 @@ static void cache_seq_destroy(struct sl_lm *lm, uint32_t seq)
     inner->ops->seq_destroy(inner, seq);
 }
 
+static void cache_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
+{
+    struct sl_lm *inner = cache_of(lm)->inner;
+
+    inner->ops->seq_cut(inner, seq, n);
+}
+
 static const struct sl_lm_ops cache_ops = {
     .seq_create = cache_seq_create,
     .seq_fork = cache_seq_fork,
     .seq_destroy = cache_seq_destroy,
+    .seq_cut = cache_seq_cut,
     .forward = cache_forward,
 };
 

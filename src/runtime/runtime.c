@@ -299,3 +299,8 @@ void sl_runtime_interrupt(struct sl_runtime *rt)
 {
     atomic_store_explicit(&rt->stop, true, memory_order_relaxed);
 }
+
+void sl_runtime_resume(struct sl_runtime *rt)
+{
+    atomic_store_explicit(&rt->stop, false, memory_order_relaxed);
+}

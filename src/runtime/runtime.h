@@ -201,5 +201,7 @@ bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt);
 /* Asks the run to stop at the next stage: safe in a signal handler. The pass
  * in progress ends with SL_ERR_INTERRUPTED. */
 void sl_runtime_interrupt(struct sl_runtime *rt);
+/* Takes that back: passes run again. */
+void sl_runtime_resume(struct sl_runtime *rt);
 
 #endif

@@ -167,6 +167,7 @@ static const struct sl_engine_ops cpu_ops = {
     .begin = cpu_begin,
     .embed = cpu_embed,
     .run = cpu_run,
+    .skip = cpu_run,
     .destroy = model_destroy,
 };
 
@@ -327,6 +328,7 @@ static const struct sl_engine_ops gpu_ops = {
     .load = gpu_load,
     .store = gpu_store,
     .run = gpu_run,
+    .skip = gpu_run,
     .end = gpu_end,
     .destroy = model_destroy,
 };
