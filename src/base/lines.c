@@ -135,7 +135,7 @@ static bool is_space(const char *s, size_t n)
     return false;
 }
 
-void sl_query_strip(char **text, size_t *n)
+void sl_text_strip(const char **text, size_t *n)
 {
     size_t begin = 0, end = 0, size;
 
@@ -152,10 +152,18 @@ void sl_query_strip(char **text, size_t *n)
     }
     if (end < begin)
         end = begin;
-    if (end < *n)
-        (*text)[end] = '\0';
     *text += begin;
     *n = end - begin;
+}
+
+void sl_query_strip(char **text, size_t *n)
+{
+    const char *begin = *text, *end = *text + *n;
+
+    sl_text_strip(&begin, n);
+    *text += begin - *text;
+    if (*text + *n < end)
+        (*text)[*n] = '\0';
 }
 
 size_t sl_utf8_count(const char *text, size_t n)

@@ -32,8 +32,10 @@ int sl_lines_rest(struct sl_lines *l, char **text, size_t *n,
                   struct sl_error *err);
 void sl_lines_fini(struct sl_lines *l); /* does not close fd */
 
-/* Takes whitespace off both ends, all that Python's str.strip takes. */
+/* Takes whitespace off both ends, all that Python's str.strip takes; the first
+ * also puts a zero byte behind what is left. */
 void sl_query_strip(char **text, size_t *n);
+void sl_text_strip(const char **text, size_t *n);
 /* Characters of UTF-8; a byte that belongs to none counts as one. */
 size_t sl_utf8_count(const char *text, size_t n);
 /* Bytes of the first `count` characters. */

@@ -72,10 +72,10 @@ static int write_all(int fd, const char *text, size_t n)
     return 0;
 }
 
-/* Writes beside path, then renames over it. */
-static int write_file(const char *path, const char *text, size_t n,
-                      struct sl_error *err)
+int sl_outfile_replace(const char *path, const char *text, size_t n,
+                       struct sl_error *err)
 {
+    struct stat old;
     char *temp = NULL;
     int fd, rc = 0;
 
@@ -86,7 +86,8 @@ static int write_file(const char *path, const char *text, size_t n,
         rc = sl_fail_os(err, errno, "%s: cannot create", temp);
         goto out;
     }
-    if (write_all(fd, text, n) != 0 || fsync(fd) != 0)
+    if ((stat(path, &old) == 0 && fchmod(fd, old.st_mode & 07777) != 0) ||
+        write_all(fd, text, n) != 0 || fsync(fd) != 0)
         rc = sl_fail_os(err, errno, "%s: cannot write %zu bytes", path, n);
     if (close(fd) != 0 && rc == 0)
         rc = sl_fail_os(err, errno, "%s: cannot write %zu bytes", path, n);
@@ -164,7 +165,7 @@ int sl_outfile_write(const char *folder, const char *id, const char *query,
     } else if (asprintf(&path, "%s/%s.txt", folder, id) < 0) {
         return sl_fail(err, SL_ERR_NOMEM, "out of memory");
     }
-    rc = write_file(path, text, n, err);
+    rc = sl_outfile_replace(path, text, n, err);
     if (rc != 0 && id == NULL)
         unlink(path);
     free(path);

@@ -16,6 +16,12 @@
 /* Makes the folder with its parents. Errors: SL_ERR_IO. */
 int sl_outfile_folder(const char *folder, struct sl_error *err);
 
+/* The file has this text afterwards, or is as it was: written beside it, then
+ * renamed. Who may read it stays as it was. Errors: SL_ERR_IO, SL_ERR_NOSPACE,
+ * SL_ERR_NOMEM. */
+int sl_outfile_replace(const char *path, const char *text, size_t n,
+                       struct sl_error *err);
+
 /* An id becomes a file's name: refuses what could lead elsewhere. Errors:
  * SL_ERR_USAGE. */
 int sl_outfile_check_id(const char *id, struct sl_error *err);
