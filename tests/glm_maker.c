@@ -46,7 +46,7 @@ float glm_value(const struct glm_maker *g, const struct sl_tensor_spec *spec,
 static uint64_t place(const struct sl_tensor_spec *s, unsigned n, unsigned rank,
                       uint64_t row, uint64_t col)
 {
-    uint64_t half = s->rows / 2, part;
+    uint64_t run = s->rows / (s->split == SL_SPLIT_GLU ? 2 : 3), part;
 
     switch (s->split) {
     case SL_SPLIT_NONE:
@@ -58,8 +58,9 @@ static uint64_t place(const struct sl_tensor_spec *s, unsigned n, unsigned rank,
         col += rank * (uint64_t)(s->cols / n);
         break;
     case SL_SPLIT_GLU: /* [A_rank; B_rank] */
-        part = half / n;
-        row = (row < part ? 0 : half) + rank * part + row % part;
+    case SL_SPLIT_QKV: /* [Q_rank; K_rank; V_rank] */
+        part = run / n;
+        row = row / part * run + rank * part + row % part;
         break;
     }
     return row * s->cols + col;

@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "src/arch/arch.h"
+#include "src/arch/settings.h"
 
+/* Of those that a checkpoint's tensors tell apart the more particular first. */
 static const struct sl_arch *const archs[] = {
-    &sl_arch_glm130b,
+    &sl_arch_chatglm6b, &sl_arch_glm,   &sl_arch_glm130b, &sl_arch_chatglm,
+    &sl_arch_glm4,      &sl_arch_llama, &sl_arch_qwen2,   &sl_arch_qwen3,
 };
 
 const struct sl_arch *sl_arch_at(size_t n)
@@ -21,6 +24,49 @@ const struct sl_arch *sl_arch_find(const char *name)
             return archs[i];
     }
     return NULL;
+}
+
+static bool goes_by(const struct sl_arch *arch, const char *name)
+{
+    for (size_t i = 0; arch->hf_names != NULL && arch->hf_names[i] != NULL;
+         i++) {
+        if (strcmp(arch->hf_names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* "chatglm (ChatGLM2-6B, ...), llama (...)" */
+static void list_all(char *text, size_t n)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; sl_arch_at(i) != NULL && used < n; i++)
+        used += (size_t)snprintf(text + used, n - used, "%s%s",
+                                 i == 0 ? "" : "; ", archs[i]->what);
+}
+
+int sl_arch_of_settings(const struct sl_arch **arch,
+                        const struct sl_settings *s, struct sl_error *err)
+{
+    const char *names[] = {sl_settings_architecture(s),
+                           sl_settings_model_type(s)};
+    char list[200];
+
+    for (size_t n = 0; n < 2; n++) {
+        for (size_t i = 0; names[n][0] != '\0' && sl_arch_at(i) != NULL; i++) {
+            if (!goes_by(archs[i], names[n]) ||
+                (archs[i]->takes != NULL && !archs[i]->takes(s)))
+                continue;
+            *arch = archs[i];
+            return 0;
+        }
+    }
+    list_all(list, sizeof list);
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: architecture '%.48s' (model_type '%.24s') is not one "
+                   "that sluice runs: %s",
+                   sl_settings_file(s), names[0], names[1], list);
 }
 
 void sl_arch_derive(const struct sl_arch *arch, struct sl_hparams *hp)
@@ -132,6 +178,8 @@ static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r)
         return hp->mlp_bias;
     case SL_WHEN_QK_NORM:
         return hp->qk_norm;
+    case SL_WHEN_POST_NORMS:
+        return hp->post_norms;
     case SL_WHEN_UNTIED:
         return hp->untied;
     default:
@@ -175,6 +223,18 @@ static const struct sl_tensor_row *row_at(const struct sl_hparams *hp,
     }
 }
 
+/* q, k and v; gate and up. */
+static void fill_parts(struct sl_tensor_spec *s, const struct sl_hparams *hp,
+                       enum sl_dim rows)
+{
+    if (rows == SL_DIM_QKV) {
+        s->part_rows[0] = sl_dim_size(hp, SL_DIM_ATT);
+        s->part_rows[1] = s->part_rows[2] = hp->n_kv_heads * hp->head_dim;
+        return;
+    }
+    s->part_rows[0] = s->part_rows[1] = hp->inner;
+}
+
 static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
                  const struct sl_tensor_row *row, uint32_t layer)
 {
@@ -192,6 +252,8 @@ static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
         .layer = layer,
         .row = row,
     };
+    if (row->parts[0] != NULL)
+        fill_parts(s, hp, row->rows);
     sl_arch_source_name(s->name, row->name, layer);
 }
 

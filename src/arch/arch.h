@@ -19,12 +19,13 @@
 
 /* How an N-way tensor-parallel checkpoint splits a tensor
  * (THUDM/SwissArmyTransformer mpu/layers.py, THUDM/GLM-130B
- * tools/convert_tp.py). */
+ * tools/convert_tp.py, THUDM/GLM change_mp.py). */
 enum sl_split {
     SL_SPLIT_NONE, /* replicated: rank 0's is taken */
     SL_SPLIT_ROWS, /* concatenate along dim 0 */
     SL_SPLIT_COLS, /* concatenate along dim 1 */
     SL_SPLIT_GLU,  /* every rank has [A_r; B_r]: all A first, then all B */
+    SL_SPLIT_QKV,  /* every rank has [Q_r; K_r; V_r]: likewise, in thirds */
 };
 
 enum sl_role {
@@ -53,6 +54,7 @@ enum sl_when {
     SL_WHEN_ATTN_OUT_BIAS,
     SL_WHEN_MLP_BIAS,
     SL_WHEN_QK_NORM,
+    SL_WHEN_POST_NORMS,
     SL_WHEN_UNTIED,
 };
 
@@ -66,10 +68,10 @@ struct sl_tensor_row {
     enum sl_split split;
     enum sl_dim rows, cols;
     enum sl_when when;
-    /* ... the checkpoint keeps its rows in several tensors, in this order, */
+    /* ... it has another name there (two more are looked for), */
+    const char *alias[2];
+    /* or its rows lie in several tensors, in this order. */
     const char *parts[SL_SOURCES];
-    /* or some checkpoints have another name for it. */
-    const char *alias;
 };
 
 /* Rows of a table; what follows names more fields. */
@@ -99,18 +101,34 @@ struct sl_tensor_spec {
     uint32_t n_segments; /* 2 for a gated MLP's matrix and its bias, else 1 */
     int stage;           /* the stage a matrix is streamed for; -1: none */
     uint32_t layer;      /* n_layers: of the model */
-    const struct sl_tensor_row *row; /* where parts and alias are */
+    const struct sl_tensor_row *row; /* where parts and aliases are */
+    uint32_t part_rows[SL_SOURCES];  /* rows of each of its parts */
 };
 
 /* "layer 3 attention", "layer 3 mlp", "head" */
 #define SL_STAGE_NAME 32
 
-struct sl_json; /* a config.json */
+struct sl_settings; /* a config.json (settings.h) */
 
 struct sl_arch {
     const char *name; /* general.architecture of the model file */
-    /* What config.json has as architectures[0] or model_type; ends in NULL. */
+    const char *what; /* which models, for people: "ChatGLM2-6B, ..." */
+    /* What config.json has as architectures[0] or, failing that, model_type;
+     * ends in NULL. NULL: its checkpoints bring none. */
     const char *const *hf_names;
+    /* Several kinds of model go by one name: whether this is one of them.
+     * NULL: it is. */
+    bool (*takes)(const struct sl_settings *s);
+    /* Fills hp from config.json. Errors: as settings.h; SL_ERR_UNSUPPORTED
+     * naming the setting that makes it another model. */
+    int (*configure)(struct sl_hparams *hp, const struct sl_settings *s,
+                     struct sl_error *err);
+    /* A tensor that, of checkpoints without a config.json, only this
+     * architecture's have (the layer is 0); ends in NULL. NULL: none. */
+    const char *const *marks;
+    /* Of checkpoints without a config.json: values a head, positions; 0: it
+     * must be said. */
+    uint32_t default_head_dim, default_positions;
     /* In order of use: of every layer, then of the model; a vector has
      * SL_DIM_ONE columns. The head is the model's first matrix. */
     const struct sl_tensor_row *layer_rows, *model_rows;
@@ -121,9 +139,20 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_glm130b;
+extern const struct sl_arch sl_arch_chatglm6b;
+extern const struct sl_arch sl_arch_glm;
+extern const struct sl_arch sl_arch_chatglm;
+extern const struct sl_arch sl_arch_glm4;
+extern const struct sl_arch sl_arch_llama;
+extern const struct sl_arch sl_arch_qwen2;
+extern const struct sl_arch sl_arch_qwen3;
 
 /* NULL if there is none of that name. */
 const struct sl_arch *sl_arch_find(const char *name);
+/* The architecture of a config.json. Errors: SL_ERR_UNSUPPORTED naming what it
+ * says and the architectures there are. */
+int sl_arch_of_settings(const struct sl_arch **arch,
+                        const struct sl_settings *s, struct sl_error *err);
 /* The n-th architecture, NULL beyond the last. */
 const struct sl_arch *sl_arch_at(size_t n);
 

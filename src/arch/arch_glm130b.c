@@ -112,8 +112,12 @@ static const struct sl_layer_table *layers(const struct sl_hparams *hp)
     return hp->glu ? &gated : &plain;
 }
 
+static const char *const marks[] = {"transformer.word_embeddings.weight", NULL};
+
 const struct sl_arch sl_arch_glm130b = {
     .name = "glm130b",
+    .what = "GLM-130B",
+    .marks = marks,
     SL_ROWS(layer_rows, model_rows),
     .derive = derive,
     .layers = layers,

@@ -84,6 +84,8 @@ struct sl_hparams {
     bool causal;          /* a prompt's positions do not see later ones */
     bool untied;          /* the head is not the embedding */
     bool no_qkv_bias, attn_out_bias, mlp_bias;
+    bool post_norms;  /* what attention and MLP give is normed before it is
+                       * added ("sandwich") */
     bool qk_norm;     /* every head's q and k have a norm of their own */
     bool position_2d; /* rope_dims / 2 by each of two positions; SAT
                        * --position-encoding-2d */

@@ -68,6 +68,10 @@ struct sl_convert {
     struct sl_pool *pool;
 };
 
+/* convert_shapes.c: what config leaves open and the tensors' shapes tell. */
+void sl_convert_take_shapes(struct sl_config *c, const struct sl_arch *arch,
+                            const struct sl_ckpt *ckpt);
+
 /* convert_source.c */
 int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err);
 

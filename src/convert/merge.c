@@ -17,22 +17,27 @@ static bool is_float(enum sl_dtype dt)
 }
 
 /* "…weight" -> "…weight_scale" */
-static void scale_name(char name[NAME_ROOM], const struct sl_tensor_spec *s)
+static void scale_name(char name[NAME_ROOM], const struct sl_merge_source *s)
 {
     snprintf(name, NAME_ROOM, "%s_scale", s->name);
 }
 
-/* How much of the tensor's rows and columns each of n shards holds. */
+/* Runs of rows of which every shard holds an equal part. */
+static uint32_t divisions(const struct sl_tensor_spec *s)
+{
+    return s->split == SL_SPLIT_GLU ? 2 : s->split == SL_SPLIT_QKV ? 3 : 1;
+}
+
+/* How much of a source's rows and columns each of n shards holds. */
 static int share(uint64_t *rows, uint64_t *cols, const struct sl_merge *m,
-                 struct sl_error *err)
+                 const struct sl_merge_source *source, struct sl_error *err)
 {
     const struct sl_tensor_spec *s = &m->spec;
     uint64_t n = m->ckpt->n_shards;
-    uint64_t cut = s->split == SL_SPLIT_COLS  ? s->cols
-                   : s->split == SL_SPLIT_GLU ? s->rows / 2
-                                              : s->rows;
+    uint64_t cut =
+        s->split == SL_SPLIT_COLS ? s->cols : source->rows / divisions(s);
 
-    *rows = s->rows;
+    *rows = source->rows;
     *cols = s->cols;
     if (s->split == SL_SPLIT_NONE)
         return 0;
@@ -40,7 +45,7 @@ static int share(uint64_t *rows, uint64_t *cols, const struct sl_merge *m,
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tensor %s: %" PRIu64 " %s cannot be held in equal "
                        "parts by %" PRIu64 " shards",
-                       s->name, cut,
+                       source->name, cut,
                        s->split == SL_SPLIT_COLS ? "columns" : "rows", n);
     if (s->split == SL_SPLIT_COLS)
         *cols /= n;
@@ -99,13 +104,14 @@ static int find(const struct sl_ckpt_tensor **t, const struct sl_merge *m,
                    m->ckpt->shards[shard].n_tensors);
 }
 
-static int check_scale(const struct sl_merge *m, size_t shard, uint64_t rows,
-                       struct sl_error *err)
+static int check_scale(const struct sl_merge *m,
+                       const struct sl_merge_source *source, size_t shard,
+                       uint64_t rows, struct sl_error *err)
 {
     const struct sl_ckpt_tensor *t;
     char name[NAME_ROOM];
 
-    scale_name(name, &m->spec);
+    scale_name(name, source);
     if (find(&t, m, shard, name, err) != 0)
         return -1;
     if (!has_shape(t, rows, 0))
@@ -119,16 +125,17 @@ static int check_scale(const struct sl_merge *m, size_t shard, uint64_t rows,
     return 0;
 }
 
-/* One shard's part: shape and type; *kind is what it is on its own. */
+/* One shard's part of a source: shape and type; *kind is what it is on its
+ * own. */
 static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
-                      size_t shard, uint64_t rows, uint64_t cols,
-                      struct sl_error *err)
+                      const struct sl_merge_source *source, size_t shard,
+                      uint64_t rows, uint64_t cols, struct sl_error *err)
 {
     bool vector = m->spec.role == SL_ROLE_VECTOR;
     const struct sl_ckpt_tensor *t;
     uint64_t wire;
 
-    if (find(&t, m, shard, m->spec.name, err) != 0)
+    if (find(&t, m, shard, source->name, err) != 0)
         return -1;
     wire = cols * sl_dtype_bytes(t->dtype);
     m->wire_bytes = wire > m->wire_bytes ? wire : m->wire_bytes;
@@ -151,33 +158,90 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
         *kind = SL_MERGE_INT4;
     else if (!has_shape(t, rows, cols))
         return wrong_shape(m, shard, t, rows, cols, err);
-    return check_scale(m, shard, rows, err);
+    return check_scale(m, source, shard, rows, err);
+}
+
+static bool has(const struct sl_ckpt *c, const char *of, uint32_t layer)
+{
+    char name[SL_TENSOR_SPEC_NAME];
+
+    sl_arch_source_name(name, of, layer);
+    return sl_ckpt_find(c, 0, name) != NULL;
+}
+
+/* Under which names the checkpoint holds the tensor; its own where it does
+ * not, which is then missed. */
+static void find_sources(struct sl_merge *m)
+{
+    const struct sl_tensor_spec *s = &m->spec;
+    const struct sl_tensor_row *row = s->row;
+    const char *name = row->name;
+
+    for (unsigned i = 0; i < 2 && row->alias[i] != NULL; i++) {
+        if (!has(m->ckpt, name, s->layer) &&
+            has(m->ckpt, row->alias[i], s->layer))
+            name = row->alias[i];
+    }
+    if (row->parts[0] != NULL && !has(m->ckpt, name, s->layer)) {
+        while (m->n_sources < SL_SOURCES && row->parts[m->n_sources] != NULL) {
+            sl_arch_source_name(m->source[m->n_sources].name,
+                                row->parts[m->n_sources], s->layer);
+            m->source[m->n_sources].rows = s->part_rows[m->n_sources];
+            m->n_sources++;
+        }
+        return;
+    }
+    m->n_sources = 1;
+    m->source[0].rows = s->rows;
+    sl_arch_source_name(m->source[0].name, name, s->layer);
+}
+
+/* What all parts so far are, and one more. */
+static int add_kind(struct sl_merge *m, enum sl_merge_kind kind, bool first,
+                    const struct sl_merge_source *source, size_t shard,
+                    struct sl_error *err)
+{
+    if (first)
+        m->kind = kind;
+    else if (kind <= SL_MERGE_F32 && m->kind <= SL_MERGE_F32)
+        m->kind = kind > m->kind ? kind : m->kind;
+    else if (kind != m->kind)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: tensor %s is quantised otherwise than %s in %s",
+                       m->ckpt->shards[shard].file, source->name,
+                       m->source[0].name, m->ckpt->shards[0].file);
+    return 0;
+}
+
+static int check_sources(struct sl_merge *m, struct sl_error *err)
+{
+    size_t n = m->spec.split == SL_SPLIT_NONE ? 1 : m->ckpt->n_shards;
+    uint64_t rows, cols;
+
+    for (unsigned i = 0; i < m->n_sources; i++) {
+        const struct sl_merge_source *source = &m->source[i];
+
+        if (share(&rows, &cols, m, source, err) != 0)
+            return -1;
+        for (size_t shard = 0; shard < n; shard++) {
+            enum sl_merge_kind kind = SL_MERGE_F32;
+
+            if (check_part(&kind, m, source, shard, rows, cols, err) != 0 ||
+                add_kind(m, kind, i == 0 && shard == 0, source, shard, err))
+                return -1;
+        }
+    }
+    return 0;
 }
 
 int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
                   const struct sl_tensor_spec *spec, struct sl_error *err)
 {
     struct sl_merge made = {.ckpt = c, .spec = *spec};
-    size_t n = spec->split == SL_SPLIT_NONE ? 1 : c->n_shards;
-    uint64_t rows, cols;
 
-    if (share(&rows, &cols, &made, err) != 0)
+    find_sources(&made);
+    if (check_sources(&made, err) != 0)
         return -1;
-    for (size_t shard = 0; shard < n; shard++) {
-        enum sl_merge_kind kind = SL_MERGE_F32;
-
-        if (check_part(&kind, &made, shard, rows, cols, err) != 0)
-            return -1;
-        if (shard == 0)
-            made.kind = kind;
-        else if (kind <= SL_MERGE_F32 && made.kind <= SL_MERGE_F32)
-            made.kind = kind > made.kind ? kind : made.kind;
-        else if (kind != made.kind)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "%s: tensor %s is quantised otherwise than in %s",
-                           c->shards[shard].file, spec->name,
-                           c->shards[0].file);
-    }
     if (made.kind >= SL_MERGE_INT8)
         made.n_groups =
             spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
@@ -252,12 +316,14 @@ static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
     }
 }
 
-/* Rows [first, first + n) of one shard's part, to columns from col on. */
-static int read_part(const struct sl_merge *m, uint8_t *out, uint64_t col,
-                     size_t shard, uint64_t first, uint64_t n, uint8_t *scratch,
-                     struct sl_error *err)
+/* Rows [first, first + n) of one shard's part of a source, to columns from
+ * col on. */
+static int read_part(const struct sl_merge *m,
+                     const struct sl_merge_source *source, uint8_t *out,
+                     uint64_t col, size_t shard, uint64_t first, uint64_t n,
+                     uint8_t *scratch, struct sl_error *err)
 {
-    const struct sl_ckpt_tensor *t = sl_ckpt_find(m->ckpt, shard, m->spec.name);
+    const struct sl_ckpt_tensor *t = sl_ckpt_find(m->ckpt, shard, source->name);
     uint64_t cols = t->n_dims == 2 ? t->shape[1] : 1;
     uint64_t wire = cols * sl_dtype_bytes(t->dtype);
     uint64_t row = sl_merge_row_bytes(m), part;
@@ -278,14 +344,15 @@ static int read_part(const struct sl_merge *m, uint8_t *out, uint64_t col,
 }
 
 /* The scales of the same rows, as group `group` of n_groups. */
-static int read_scales(const struct sl_merge *m, uint16_t *out, uint32_t group,
-                       size_t shard, uint64_t first, uint64_t n,
+static int read_scales(const struct sl_merge *m,
+                       const struct sl_merge_source *source, uint16_t *out,
+                       uint32_t group, size_t shard, uint64_t first, uint64_t n,
                        uint8_t *scratch, struct sl_error *err)
 {
     const struct sl_ckpt_tensor *t;
     char name[NAME_ROOM];
 
-    scale_name(name, &m->spec);
+    scale_name(name, source);
     t = sl_ckpt_find(m->ckpt, shard, name);
     if (m->n_groups == 1)
         return sl_ckpt_read_rows(t, out, first, n, err);
@@ -303,28 +370,42 @@ static int read_columns(const struct sl_merge *m, uint8_t *out, uint16_t *scale,
     uint64_t cols = m->spec.cols / m->ckpt->n_shards;
 
     for (size_t shard = 0; shard < m->ckpt->n_shards; shard++) {
-        if (read_part(m, out, shard * cols, shard, first, n, scratch, err) != 0)
+        if (read_part(m, m->source, out, shard * cols, shard, first, n, scratch,
+                      err) != 0)
             return -1;
-        if (scale != NULL && read_scales(m, scale, (uint32_t)shard, shard,
-                                         first, n, scratch, err) != 0)
+        if (scale != NULL && read_scales(m, m->source, scale, (uint32_t)shard,
+                                         shard, first, n, scratch, err) != 0)
             return -1;
     }
     return 0;
 }
 
-/* Which shard holds row `row`, as which of its own, and how many follow it
- * there. */
-static void locate(const struct sl_merge *m, uint64_t row, size_t *shard,
-                   uint64_t *local, uint64_t *run)
+/* Where a row of the merged tensor is. */
+struct place {
+    const struct sl_merge_source *source;
+    size_t shard;
+    uint64_t local; /* row of the shard's part */
+    uint64_t run;   /* rows that follow there, this one counted */
+};
+
+static struct place locate(const struct sl_merge *m, uint64_t row)
 {
     uint64_t n = m->spec.split == SL_SPLIT_NONE ? 1 : m->ckpt->n_shards;
-    uint64_t halves = m->spec.split == SL_SPLIT_GLU ? 2 : 1;
-    uint64_t half_rows = m->spec.rows / halves, part = half_rows / n;
-    uint64_t half = row / half_rows, within = row % half_rows;
+    const struct sl_merge_source *s = m->source;
+    uint64_t run, part, which, within;
 
-    *shard = (size_t)(within / part);
-    *local = half * part + within % part;
-    *run = part - within % part;
+    for (; row >= s->rows; s++)
+        row -= s->rows;
+    run = s->rows / divisions(&m->spec);
+    part = run / n;
+    which = row / run;
+    within = row % run;
+    return (struct place){
+        .source = s,
+        .shard = (size_t)(within / part),
+        .local = which * part + within % part,
+        .run = part - within % part,
+    };
 }
 
 static int read_rows(const struct sl_merge *m, uint8_t *out, uint16_t *scale,
@@ -332,16 +413,16 @@ static int read_rows(const struct sl_merge *m, uint8_t *out, uint16_t *scale,
                      struct sl_error *err)
 {
     while (n > 0) {
-        uint64_t local, run;
-        size_t shard;
+        struct place at = locate(m, first);
+        uint64_t run = at.run < n ? at.run : n;
 
-        locate(m, first, &shard, &local, &run);
-        run = run < n ? run : n;
-        if (read_part(m, out, 0, shard, local, run, scratch, err) != 0)
+        if (read_part(m, at.source, out, 0, at.shard, at.local, run, scratch,
+                      err) != 0)
             return -1;
         out += run * sl_merge_row_bytes(m);
         if (scale != NULL) {
-            if (read_scales(m, scale, 0, shard, local, run, scratch, err) != 0)
+            if (read_scales(m, at.source, scale, 0, at.shard, at.local, run,
+                            scratch, err) != 0)
                 return -1;
             scale += run * m->n_groups;
         }

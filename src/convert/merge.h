@@ -1,12 +1,16 @@
 /*
- * merge.h - one tensor of the model, put together from the shards of a
- * tensor-parallel checkpoint
+ * merge.h - one tensor of the model, put together from those of a checkpoint
+ *
+ * A checkpoint has it under its own name or an alias, or has its rows in
+ * several tensors (q, k, v), one after another. Each of them a tensor-parallel
+ * checkpoint cuts into shards:
  *
  *   SL_SPLIT_NONE  every shard has all of it: the first one's is taken
  *   SL_SPLIT_ROWS  shard after shard along the rows
  *   SL_SPLIT_COLS  side by side along the columns
  *   SL_SPLIT_GLU   shard r holds the r-th part of each half: all first
  *                  halves, then all second halves
+ *   SL_SPLIT_QKV   the same of q, k and v, thirds
  *
  * A matrix may come quantised (THUDM/GLM-130B quantization/layers.py): int8
  * "X.weight" of [out, in], or of [out, in / 2] bytes with the even column in
@@ -38,6 +42,12 @@ struct sl_merge {
     enum sl_merge_kind kind;
     uint32_t n_groups;   /* quantised: scales a row */
     uint64_t wire_bytes; /* of the widest row of a shard as it is stored */
+    /* The checkpoint's tensors, rows in order. */
+    struct sl_merge_source {
+        char name[SL_TENSOR_SPEC_NAME];
+        uint32_t rows;
+    } source[SL_SOURCES];
+    unsigned n_sources;
 };
 
 /* Finds the tensor in all shards and checks types and shapes. Borrows the

@@ -8,103 +8,22 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
+#include "src/model/model_hparams.h"
 #include "src/model/model_meta.h"
 
 #define KEY_HEADER_SUM "sluice.header.xxh3"
 #define KEY_PLANES     "sluice.section.planes"
-#define KEY_ROOM       96
-
-/* The control tokens, by key; -1 is written for one the model lacks. */
-static const struct {
-    const char *key;
-    size_t at;
-} specials[] = {
-    {"sluice.tokenizer.mask_id", offsetof(struct sl_special_ids, mask)},
-    {"sluice.tokenizer.gmask_id", offsetof(struct sl_special_ids, gmask)},
-    {"sluice.tokenizer.smask_id", offsetof(struct sl_special_ids, smask)},
-    {"sluice.tokenizer.eod_id", offsetof(struct sl_special_ids, eod)},
-    {"sluice.tokenizer.sop_id", offsetof(struct sl_special_ids, sop)},
-    {"sluice.tokenizer.eop_id", offsetof(struct sl_special_ids, eop)},
-    {"sluice.tokenizer.enc_id", offsetof(struct sl_special_ids, enc)},
-    {"sluice.tokenizer.dblock_id", offsetof(struct sl_special_ids, dblock)},
-    {"sluice.tokenizer.eos_id", offsetof(struct sl_special_ids, eos)},
-    {"sluice.tokenizer.unk_id", offsetof(struct sl_special_ids, unk)},
-};
-
-enum { N_SPECIALS = sizeof specials / sizeof *specials };
-
-/* Numbers of the architecture, under its own name ("glm130b.block_count"). */
-static const struct {
-    const char *key;
-    size_t at;
-} counts[] = {
-    {"block_count", offsetof(struct sl_hparams, n_layers)},
-    {"embedding_length", offsetof(struct sl_hparams, hidden)},
-    {"feed_forward_length", offsetof(struct sl_hparams, inner)},
-    {"attention.head_count", offsetof(struct sl_hparams, n_heads)},
-    {"vocab_size", offsetof(struct sl_hparams, vocab)},
-    {"context_length", offsetof(struct sl_hparams, max_positions)},
-};
-
-/* Numbers of the tokenizer, with their whole key. */
-static const struct {
-    const char *key;
-    size_t at;
-} tokenizer_counts[] = {
-    {"sluice.tokenizer.n_image_tokens",
-     offsetof(struct sl_hparams, text.n_image_tokens)},
-    {"sluice.tokenizer.max_blank", offsetof(struct sl_hparams, text.max_blank)},
-    {"sluice.tokenizer.n_tokens", offsetof(struct sl_hparams, text.n_tokens)},
-};
-
-static uint32_t *count_at(struct sl_hparams *hp, size_t at)
-{
-    return (uint32_t *)((char *)hp + at);
-}
-
-static int32_t *special_at(struct sl_hparams *hp, size_t at)
-{
-    return (int32_t *)((char *)&hp->text.special + at);
-}
-
-static const char *arch_key(char buf[KEY_ROOM], const struct sl_arch *arch,
-                            const char *key)
-{
-    snprintf(buf, KEY_ROOM, "%s.%s", arch->name, key);
-    return buf;
-}
 
 static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
 {
-    struct sl_hparams hp = l->hp;
-    char key[KEY_ROOM];
-
     sl_gguf_add_string(w, "general.architecture", l->arch->name);
     sl_gguf_add_string(w, "general.name", l->name);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        sl_gguf_add_u32(w, arch_key(key, l->arch, counts[i].key),
-                        *count_at(&hp, counts[i].at));
-    sl_gguf_add_f32(w, arch_key(key, l->arch, "attention.layer_norm_epsilon"),
-                    hp.norm_eps);
-    sl_gguf_add_string(w, arch_key(key, l->arch, "rope.precision"),
-                       sl_rotary_name(hp.rotary));
-    sl_gguf_add_bool(w, arch_key(key, l->arch, "rope.position_2d"),
-                     hp.position_2d);
-    sl_gguf_add_bool(w, arch_key(key, l->arch, "glu"), hp.glu);
+    sl_model_hparams_write(w, l->arch, &l->hp);
     sl_gguf_add_u32(w, "sluice.version",
                     l->tables ? SL_MODEL_VERSION_PACKED : SL_MODEL_VERSION);
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
-    sl_gguf_add_string(w, "sluice.tokenizer.whitespace",
-                       sl_whitespace_name(hp.text.whitespace));
-    sl_gguf_add_bool(w, "sluice.tokenizer.byte_fallback",
-                     hp.text.byte_fallback);
-    for (size_t i = 0; i < sizeof tokenizer_counts / sizeof *tokenizer_counts;
-         i++)
-        sl_gguf_add_u32(w, tokenizer_counts[i].key,
-                        *count_at(&hp, tokenizer_counts[i].at));
-    for (size_t i = 0; i < N_SPECIALS; i++)
-        sl_gguf_add_i32(w, specials[i].key, *special_at(&hp, specials[i].at));
+    sl_model_text_write(w, &l->hp.text);
 }
 
 /* The columns of a table, each an array of the metadata. */
@@ -313,78 +232,6 @@ int sl_model_meta_check_sum(const struct sl_gguf *g, const uint8_t *data,
                    bytes, (unsigned long long)have, (unsigned long long)want);
 }
 
-static int read_u32(const struct sl_gguf *g, const char *key, uint32_t *v,
-                    struct sl_error *err)
-{
-    uint64_t x;
-
-    if (sl_gguf_get_u64(g, key, &x, err) != 0)
-        return -1;
-    if (x > UINT32_MAX)
-        return sl_fail(err, SL_ERR_CORRUPT, "metadata '%s' is %llu: too large",
-                       key, (unsigned long long)x);
-    *v = (uint32_t)x;
-    return 0;
-}
-
-static int read_rules(struct sl_hparams *hp, const struct sl_gguf *g,
-                      const struct sl_arch *arch, struct sl_error *err)
-{
-    const char *rotary, *whitespace;
-    char key[KEY_ROOM];
-
-    if (sl_gguf_get_string(g, arch_key(key, arch, "rope.precision"), &rotary,
-                           err) != 0 ||
-        sl_gguf_get_string(g, "sluice.tokenizer.whitespace", &whitespace,
-                           err) != 0)
-        return -1;
-    if (!sl_rotary_find(&hp->rotary, rotary))
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "rotary precision '%.64s' is not known", rotary);
-    if (!sl_whitespace_find(&hp->text.whitespace, whitespace))
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "whitespace rule '%.64s' is not known", whitespace);
-    return 0;
-}
-
-static int read_hparams(struct sl_hparams *hp, const struct sl_gguf *g,
-                        const struct sl_arch *arch, struct sl_error *err)
-{
-    char key[KEY_ROOM];
-    double eps;
-    int64_t id;
-
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        if (read_u32(g, arch_key(key, arch, counts[i].key),
-                     count_at(hp, counts[i].at), err) != 0)
-            return -1;
-    }
-    for (size_t i = 0; i < sizeof tokenizer_counts / sizeof *tokenizer_counts;
-         i++) {
-        if (read_u32(g, tokenizer_counts[i].key,
-                     count_at(hp, tokenizer_counts[i].at), err) != 0)
-            return -1;
-    }
-    for (size_t i = 0; i < N_SPECIALS; i++) {
-        if (sl_gguf_get_i64(g, specials[i].key, &id, err) != 0)
-            return -1;
-        /* A number that does not fit becomes one that is refused. */
-        *special_at(hp, specials[i].at) =
-            id < -1 || id > INT32_MAX ? INT32_MIN : (int32_t)id;
-    }
-    arch_key(key, arch, "attention.layer_norm_epsilon");
-    if (sl_gguf_get_f64(g, key, &eps, err) != 0)
-        return -1;
-    hp->norm_eps = (float)eps;
-    arch_key(key, arch, "rope.position_2d");
-    if (sl_gguf_get_bool(g, key, &hp->position_2d, err) != 0 ||
-        sl_gguf_get_bool(g, arch_key(key, arch, "glu"), &hp->glu, err) != 0 ||
-        sl_gguf_get_bool(g, "sluice.tokenizer.byte_fallback",
-                         &hp->text.byte_fallback, err) != 0)
-        return -1;
-    return read_rules(hp, g, arch, err);
-}
-
 /* Two arrays of a table must be equally long. */
 static int same_length(const char *key, size_t n, size_t want,
                        struct sl_error *err)
@@ -571,7 +418,7 @@ int sl_model_meta_read(struct sl_layout *l, const struct sl_gguf *g,
 
     if (sl_gguf_get_string(g, "general.name", &config.name, err) == 0 &&
         sl_gguf_get_string(g, "sluice.quantization", &config.quant, err) == 0 &&
-        read_hparams(&hp, g, arch, err) == 0 &&
+        sl_model_hparams_read(&hp, g, arch, err) == 0 &&
         read_matrices(&matrices, &config.n_matrices, g, err) == 0) {
         config.matrices = matrices;
         rc = sl_layout_init(&made, &config, err);

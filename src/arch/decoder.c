@@ -1,0 +1,303 @@
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/arch/decoder.h"
+
+#define LAYER "model.layers.%u."
+
+const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
+    SL_VECTOR(SL_SLOT_ATTN_NORM, LAYER "input_layernorm.weight", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_QKV_BIAS, LAYER "self_attn.qkv_proj.bias", SL_SPLIT_NONE,
+              SL_DIM_QKV, .when = SL_WHEN_QKV_BIAS,
+              .parts = {LAYER "self_attn.q_proj.bias",
+                        LAYER "self_attn.k_proj.bias",
+                        LAYER "self_attn.v_proj.bias"}),
+    SL_VECTOR(SL_SLOT_Q_NORM, LAYER "self_attn.q_norm.weight", SL_SPLIT_NONE,
+              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM),
+    SL_VECTOR(SL_SLOT_K_NORM, LAYER "self_attn.k_norm.weight", SL_SPLIT_NONE,
+              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM),
+    SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS, LAYER "self_attn.o_proj.bias",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_ATTN_OUT_BIAS),
+    SL_VECTOR(SL_SLOT_ATTN_POST_NORM, LAYER "post_self_attn_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
+    SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+    SL_VECTOR(SL_SLOT_MLP_IN_BIAS, LAYER "mlp.gate_up_proj.bias", SL_SPLIT_NONE,
+              SL_DIM_MLP_IN, .when = SL_WHEN_MLP_BIAS,
+              .parts = {LAYER "mlp.gate_proj.bias", LAYER "mlp.up_proj.bias"}),
+    SL_VECTOR(SL_SLOT_MLP_OUT_BIAS, LAYER "mlp.down_proj.bias", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN, .when = SL_WHEN_MLP_BIAS),
+    SL_VECTOR(SL_SLOT_MLP_POST_NORM, LAYER "post_mlp_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
+    SL_MATRIX(SL_SLOT_QKV, LAYER "self_attn.qkv_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_QKV, SL_DIM_HIDDEN,
+              .parts = {LAYER "self_attn.q_proj.weight",
+                        LAYER "self_attn.k_proj.weight",
+                        LAYER "self_attn.v_proj.weight"}),
+    SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attn.o_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN, SL_DIM_ATT),
+    SL_MATRIX(
+        SL_SLOT_MLP_IN, LAYER "mlp.gate_up_proj.weight", SL_SPLIT_NONE,
+        SL_DIM_MLP_IN, SL_DIM_HIDDEN,
+        .parts = {LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight"}),
+    SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.down_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN, SL_DIM_INNER),
+};
+
+/* Where they are one matrix, checkpoints hold it under either name. */
+const struct sl_tensor_row sl_decoder_model_rows[SL_DECODER_MODEL_ROWS] = {
+    SL_VECTOR(SL_SLOT_FINAL_NORM, "model.norm.weight", SL_SPLIT_NONE,
+              SL_DIM_HIDDEN),
+    SL_MATRIX(SL_SLOT_HEAD, "lm_head.weight", SL_SPLIT_NONE, SL_DIM_VOCAB,
+              SL_DIM_HIDDEN, .alias = {"model.embed_tokens.weight"}),
+    SL_MATRIX(SL_SLOT_EMBED, "model.embed_tokens.weight", SL_SPLIT_NONE,
+              SL_DIM_VOCAB, SL_DIM_HIDDEN, .when = SL_WHEN_UNTIED),
+};
+
+/* --- operations ----------------------------------------------------------- */
+
+static const struct sl_layer_op attention[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
+    SL_OP_HEAD_NORM,
+    SL_OP_ATTEND,
+    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_X, SL_SLOT_ATTN_OUT, SL_SLOT_ATTN_OUT_BIAS,
+                 .residual = SL_BUF_X),
+};
+
+static const struct sl_layer_op mlp[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
+                 .epilogue = SL_FN_SWIGLU),
+    SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_X, SL_SLOT_MLP_OUT, SL_SLOT_MLP_OUT_BIAS,
+                 .residual = SL_BUF_X),
+};
+
+static const struct sl_layer_op normed_attention[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
+    SL_OP_HEAD_NORM,
+    SL_OP_ATTEND,
+    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_NORM, SL_SLOT_ATTN_OUT,
+                 SL_SLOT_ATTN_OUT_BIAS),
+    SL_OP_NORM(SL_BUF_NORM, SL_BUF_X, SL_SLOT_ATTN_POST_NORM, SL_SLOT_NONE,
+               .residual = SL_BUF_X),
+};
+
+static const struct sl_layer_op normed_mlp[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
+                 .epilogue = SL_FN_SWIGLU),
+    SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_NORM, SL_SLOT_MLP_OUT,
+                 SL_SLOT_MLP_OUT_BIAS),
+    SL_OP_NORM(SL_BUF_NORM, SL_BUF_X, SL_SLOT_MLP_POST_NORM, SL_SLOT_NONE,
+               .residual = SL_BUF_X),
+};
+
+static const struct sl_layer_op head[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_FINAL_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LOGITS, SL_SLOT_HEAD, SL_SLOT_NONE),
+};
+
+static const struct sl_layer_table plain = {
+    SL_STAGE_OPS(attention),
+    SL_STAGE_OPS(mlp),
+    SL_HEAD_OPS(head),
+};
+
+static const struct sl_layer_table sandwich = {
+    SL_STAGE_OPS(normed_attention),
+    SL_STAGE_OPS(normed_mlp),
+    SL_HEAD_OPS(head),
+};
+
+const struct sl_layer_table *sl_decoder_layers(const struct sl_hparams *hp)
+{
+    return hp->post_norms ? &sandwich : &plain;
+}
+
+void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope)
+{
+    hp->norm = SL_NORM_RMS;
+    hp->qkv = SL_QKV_IN_BLOCKS;
+    hp->rope = rope;
+    hp->residual_scale = 1;
+    hp->glu = true;
+    hp->causal = true;
+    if (hp->rope_dims == 0)
+        hp->rope_dims = hp->head_dim;
+}
+
+/* --- config.json ---------------------------------------------------------- */
+
+#define SCALING(key) "rope_parameters." key "|rope_scaling." key
+
+static int read_f32(float *v, const struct sl_settings *s, const char *keys,
+                    enum sl_setting need, struct sl_error *err)
+{
+    double wide = *v;
+
+    if (sl_settings_f64(&wide, s, keys, need, err) != 0)
+        return -1;
+    *v = (float)wide;
+    return 0;
+}
+
+static const struct {
+    const char *name; /* rope_type */
+    enum sl_rope_scaling kind;
+} scalings[] = {
+    {"default", SL_ROPE_SCALING_NONE},  {"linear", SL_ROPE_SCALING_LINEAR},
+    {"dynamic", SL_ROPE_SCALING_NTK},   {"yarn", SL_ROPE_SCALING_YARN},
+    {"llama3", SL_ROPE_SCALING_LLAMA3},
+};
+
+/* rope_type, and before transformers 4.45 type. */
+static int read_scaling_kind(enum sl_rope_scaling *kind,
+                             const struct sl_settings *s, struct sl_error *err)
+{
+    const char *name = "default";
+
+    if (sl_settings_string(&name, s, SCALING("rope_type") "|" SCALING("type"),
+                           SL_SETTING_OPTIONAL, err) != 0)
+        return -1;
+    for (size_t i = 0; i < sizeof scalings / sizeof *scalings; i++) {
+        if (strcmp(scalings[i].name, name) != 0)
+            continue;
+        *kind = scalings[i].kind;
+        return 0;
+    }
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: rope scaling '%.32s' is not one that sluice has: "
+                   "linear, dynamic, yarn, llama3",
+                   sl_settings_file(s), name);
+}
+
+static int read_scaling(struct sl_hparams *hp, const struct sl_settings *s,
+                        struct sl_error *err)
+{
+    struct sl_rope_scale r = {.original_positions = hp->max_positions};
+
+    if (read_scaling_kind(&r.kind, s, err) != 0)
+        return -1;
+    if (r.kind == SL_ROPE_SCALING_NONE)
+        return 0;
+    if (read_f32(&r.factor, s, SCALING("factor"), SL_SETTING_REQUIRED, err) ||
+        sl_settings_u32(
+            &r.original_positions, s,
+            SCALING(
+                "original_max_position_embeddings") "|"
+                                                    "original_max_position_embeddings",
+            SL_SETTING_OPTIONAL, err))
+        return -1;
+    if (r.kind == SL_ROPE_SCALING_LLAMA3 &&
+        (read_f32(&r.low, s, SCALING("low_freq_factor"), SL_SETTING_REQUIRED,
+                  err) ||
+         read_f32(&r.high, s, SCALING("high_freq_factor"), SL_SETTING_REQUIRED,
+                  err)))
+        return -1;
+    if (r.kind == SL_ROPE_SCALING_YARN) {
+        r.low = 1;
+        r.high = 32;
+        if (read_f32(&r.low, s, SCALING("beta_slow"), SL_SETTING_OPTIONAL,
+                     err) ||
+            read_f32(&r.high, s, SCALING("beta_fast"), SL_SETTING_OPTIONAL,
+                     err) ||
+            read_f32(&r.attention, s, SCALING("attention_factor"),
+                     SL_SETTING_OPTIONAL, err))
+            return -1;
+    }
+    hp->rope_scale = r;
+    return 0;
+}
+
+static int read_rope(struct sl_hparams *hp, const struct sl_settings *s,
+                     double part, struct sl_error *err)
+{
+    uint32_t d = hp->head_dim;
+
+    hp->rope_base = 10000;
+    if (read_f32(&hp->rope_base, s, "rope_parameters.rope_theta|rope_theta",
+                 SL_SETTING_OPTIONAL, err) ||
+        sl_settings_f64(&part, s,
+                        "rope_parameters.partial_rotary_factor|"
+                        "partial_rotary_factor",
+                        SL_SETTING_OPTIONAL, err))
+        return -1;
+    if (d == 0 && hp->n_heads > 0)
+        d = hp->hidden / hp->n_heads;
+    hp->rope_dims = (uint32_t)(d * part);
+    if (!(part > 0 && part <= 1) || !(hp->rope_base > 0))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: partial_rotary_factor is %g and rope_theta %g; "
+                       "more than 0 is possible, and 1 at most of the first",
+                       sl_settings_file(s), part, (double)hp->rope_base);
+    return read_scaling(hp, s, err);
+}
+
+/* A window that shuts nothing out is none. */
+static int check_window(const struct sl_settings *s, struct sl_error *err)
+{
+    uint32_t window = 0, positions = 0;
+    bool used = true;
+
+    if (sl_settings_bool(&used, s, "use_sliding_window", SL_SETTING_OPTIONAL,
+                         err) ||
+        sl_settings_u32(&window, s, "sliding_window", SL_SETTING_OPTIONAL,
+                        err) ||
+        sl_settings_u32(&positions, s, "max_position_embeddings",
+                        SL_SETTING_OPTIONAL, err))
+        return -1;
+    if (!used || window == 0 || window >= positions)
+        return 0;
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: sliding_window is %u: attention that forgets is not "
+                   "one that sluice has",
+                   sl_settings_file(s), window);
+}
+
+static int check_activation(const struct sl_settings *s, struct sl_error *err)
+{
+    const char *act = "silu";
+
+    if (sl_settings_string(&act, s, "hidden_act", SL_SETTING_OPTIONAL, err))
+        return -1;
+    if (strcmp(act, "silu") == 0 || strcmp(act, "swish") == 0)
+        return 0;
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: hidden_act is \"%.32s\"; sluice has \"silu\" there",
+                   sl_settings_file(s), act);
+}
+
+int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
+                         double rope_part, bool untied, struct sl_error *err)
+{
+    bool tied = !untied;
+
+    if (sl_settings_u32(&hp->n_layers, s, "num_hidden_layers",
+                        SL_SETTING_REQUIRED, err) ||
+        sl_settings_u32(&hp->hidden, s, "hidden_size", SL_SETTING_REQUIRED,
+                        err) ||
+        sl_settings_u32(&hp->inner, s, "intermediate_size", SL_SETTING_REQUIRED,
+                        err) ||
+        sl_settings_u32(&hp->n_heads, s, "num_attention_heads",
+                        SL_SETTING_REQUIRED, err) ||
+        sl_settings_u32(&hp->n_kv_heads, s, "num_key_value_heads",
+                        SL_SETTING_OPTIONAL, err) ||
+        sl_settings_u32(&hp->head_dim, s, "head_dim", SL_SETTING_OPTIONAL,
+                        err) ||
+        sl_settings_u32(&hp->vocab, s, "vocab_size", SL_SETTING_REQUIRED,
+                        err) ||
+        sl_settings_u32(&hp->max_positions, s, "max_position_embeddings",
+                        SL_SETTING_REQUIRED, err) ||
+        read_f32(&hp->norm_eps, s, "rms_norm_eps", SL_SETTING_REQUIRED, err) ||
+        sl_settings_bool(&tied, s, "tie_word_embeddings", SL_SETTING_OPTIONAL,
+                         err) ||
+        check_activation(s, err) || check_window(s, err))
+        return -1;
+    hp->untied = !tied;
+    return read_rope(hp, s, rope_part, err);
+}
