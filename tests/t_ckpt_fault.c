@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tests/ckpt_maker.h"
 #include "tests/fault.h"
+#include "tests/hf_maker.h"
 #include "tests/support.h"
 
 #define N_DATA 96
@@ -92,6 +92,19 @@ static void archive(const char *to, const char *from)
     maker_fini(&tar);
 }
 
+/* A Hugging Face folder of two files and their index, in either container. */
+static void make_hf(const char *dir, const uint16_t data[N_DATA],
+                    enum maker_weights kind)
+{
+    static const struct maker_tensor t = {
+        .name = "dense", .dtype = SL_DT_F16, .n_dims = 2, .shape = {8, 12}};
+    struct maker_tensor both[2] = {t, t};
+
+    both[1].name = "other";
+    both[0].data = both[1].data = data;
+    maker_hf(dir, both, 2, kind, 2);
+}
+
 /* Opens, reads everything, closes. */
 static int go(const char *path, const uint16_t data[N_DATA],
               struct sl_error *err)
@@ -102,13 +115,16 @@ static int go(const char *path, const uint16_t data[N_DATA],
 
     if (sl_ckpt_open(&c, path, NULL, err) != 0)
         return -1;
-    for (size_t r = 0; r < 2 && rc == 0; r++) {
+    for (size_t r = 0; r < c.n_shards && rc == 0; r++) {
+        const struct sl_ckpt_tensor *turned = sl_ckpt_find(&c, r, "turned");
+
         rc = sl_ckpt_read_rows(sl_ckpt_find(&c, r, "dense"), got, 0, 8, err);
         if (rc == 0)
             assert_memory_equal(got, data, sizeof got);
+        if (turned == NULL)
+            continue;
         if (rc == 0)
-            rc = sl_ckpt_read_rows(sl_ckpt_find(&c, r, "turned"), got, 0, 12,
-                                   err);
+            rc = sl_ckpt_read_rows(turned, got, 0, 12, err);
         for (size_t i = 0; i < N_DATA && rc == 0; i++)
             assert_int_equal(got[i], data[i % 8 * 12 + i / 8]);
     }
@@ -142,22 +158,30 @@ static void each_read(const char *path, const char *in,
         assert_non_null(strstr(err.msg, in));
         assert_non_null(strstr(err.msg, "offset"));
     }
-    assert_true(n > 10);
+    assert_true(n > 6);
 }
 
 static void a_read_that_fails_is_retried_or_reported(void **state)
 {
-    char dir[1024], parts[1024];
+    char dir[1024], parts[1024], hf[2][1024];
     uint16_t data[N_DATA];
 
     test_temp_dir(dir);
     test_temp_dir(parts);
     make(dir, data);
     archive(parts, dir);
+    for (unsigned k = 0; k < 2; k++) {
+        test_temp_dir(hf[k]);
+        make_hf(hf[k], data, (enum maker_weights)k);
+    }
     for (unsigned how = READ_FAILS; how <= READ_ENDS; how++) {
         each_read(dir, dir, data, (enum how)how);
         each_read(parts, "x.tar.part_a", data, (enum how)how);
+        for (unsigned k = 0; k < 2; k++)
+            each_read(hf[k], hf[k], data, (enum how)how);
     }
+    for (unsigned k = 0; k < 2; k++)
+        test_remove_tree(hf[k]);
     test_remove_tree(dir);
     test_remove_tree(parts);
 }
@@ -177,7 +201,7 @@ static void each_allocation(const char *path, const uint16_t data[N_DATA])
         assert_int_equal(rc, -1);
         assert_int_equal(err.code, SL_ERR_NOMEM);
     }
-    assert_true(n > 20);
+    assert_true(n > 12);
 }
 
 static void an_allocation_that_fails_is_reported(void **state)
@@ -191,6 +215,14 @@ static void an_allocation_that_fails_is_reported(void **state)
     archive(parts, dir);
     each_allocation(dir, data);
     each_allocation(parts, data);
+    for (unsigned k = 0; k < 2; k++) {
+        char hf[1024];
+
+        test_temp_dir(hf);
+        make_hf(hf, data, (enum maker_weights)k);
+        each_allocation(hf, data);
+        test_remove_tree(hf);
+    }
     test_remove_tree(dir);
     test_remove_tree(parts);
 }

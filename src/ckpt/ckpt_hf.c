@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/base/problems.h"
+#include "src/ckpt/ckpt_hf.h"
 #include "src/ckpt/ckpt_kind.h"
 #include "src/ckpt/ckpt_place.h"
 #include "src/ckpt/ckpt_shard.h"
@@ -116,39 +116,72 @@ static int compare_strings(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The files that a weight_map names, once each and sorted; borrowed from it.
- * (n of them fit files.) */
-static int list_files(const char **files, size_t *n, json_t *map,
-                      const char *index, struct sl_error *err)
+/* Fills files with the names that weight_map has, once each and sorted. */
+static int list_files(struct sl_hf_index *x, const char *file,
+                      struct sl_error *err)
 {
     const char *name;
-    size_t k = 0;
+    size_t n = 0, k = 0;
     json_t *v;
 
-    *n = 0;
-    json_object_foreach(map, name, v)
+    json_object_foreach(x->map, name, v)
     {
-        const char *file = json_string_value(v);
+        const char *in = json_string_value(v);
 
-        if (file == NULL || !is_plain_name(file)) {
+        if (in == NULL || !is_plain_name(in)) {
             char key[128];
 
             snprintf(key, sizeof key, "weight_map.%.100s", name);
-            return sl_json_bad_value(err, index, key, v,
+            return sl_json_bad_value(err, file, key, v,
                                      "the name of a file in the same folder");
         }
-        files[(*n)++] = file;
+        x->files[n++] = in;
     }
-    qsort(files, *n, sizeof *files, compare_strings);
-    for (size_t i = 0; i < *n; i++)
-        if (i == 0 || strcmp(files[k - 1], files[i]) != 0)
-            files[k++] = files[i];
-    *n = k;
+    qsort(x->files, n, sizeof *x->files, compare_strings);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || strcmp(x->files[k - 1], x->files[i]) != 0)
+            x->files[k++] = x->files[i];
+    x->n_files = k;
     if (k == 0 || k > MAX_FILES)
         return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s: names %zu files; 1 to %u are possible", index, k,
+                       "%s: names %zu files; 1 to %u are possible", file, k,
                        MAX_FILES);
     return 0;
+}
+
+int sl_hf_index_parse(struct sl_hf_index *x, const char *text, size_t n,
+                      const char *file, struct sl_error *err)
+{
+    struct sl_hf_index made = {0};
+
+    if (sl_json_parse(&made.root, text, n, file, err) != 0)
+        return -1;
+    made.map = json_object_get(made.root, "weight_map");
+    if (!json_is_object(made.map)) {
+        sl_fail(err, SL_ERR_CORRUPT,
+                "%s: has no object weight_map of tensors and files", file);
+        goto fail;
+    }
+    made.files =
+        sl_alloc_array(json_object_size(made.map) + 1, sizeof *made.files);
+    if (made.files == NULL) {
+        sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it", file);
+        goto fail;
+    }
+    if (list_files(&made, file, err) != 0)
+        goto fail;
+    *x = made;
+    return 0;
+fail:
+    sl_hf_index_fini(&made);
+    return -1;
+}
+
+void sl_hf_index_fini(struct sl_hf_index *x)
+{
+    free(x->files);
+    json_decref(x->root);
+    memset(x, 0, sizeof *x);
 }
 
 /* Every tensor must be in the file that the index says. */
@@ -182,46 +215,33 @@ static int check_map(const struct sl_ckpt *c, json_t *map,
     return sl_problems_end(&problems, shard->file, err);
 }
 
-static int open_map(struct sl_ckpt *c, json_t *map, const struct sl_log *log,
-                    struct sl_error *err)
+static int open_files(struct sl_ckpt *c, const struct sl_hf_index *x,
+                      const struct sl_log *log, struct sl_error *err)
 {
-    const char **files;
-    size_t n = 0;
-    int rc;
+    int rc = 0;
 
-    if (!json_is_object(map))
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s: has no object weight_map of tensors and files",
-                       c->impl->label);
-    files = sl_alloc_array(json_object_size(map) + 1, sizeof *files);
-    if (files == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it",
-                       c->impl->label);
-    rc = list_files(files, &n, map, c->impl->label, err);
-    for (size_t i = 0; i < n && rc == 0; i++)
-        rc = add_file(c, files[i], log, err);
-    free(files);
+    for (size_t i = 0; i < x->n_files && rc == 0; i++)
+        rc = add_file(c, x->files[i], log, err);
     c->shards[0].file = c->impl->label;
     if (rc == 0)
         rc = sl_shard_sort(&c->shards[0], err);
-    return rc != 0 ? -1 : check_map(c, map, log, err);
+    return rc != 0 ? -1 : check_map(c, x->map, log, err);
 }
 
 static int open_index(struct sl_ckpt *c, const char *name,
                       const struct sl_log *log, struct sl_error *err)
 {
-    json_t *root = NULL;
+    struct sl_hf_index x;
     struct sl_src *src;
     uint8_t *text;
     size_t n;
     int rc = sl_place_open(&src, c->impl, "", name, err);
 
-    if (rc != 0)
-        return rc < 0 ? -1
-                      : sl_fail(err, SL_ERR_IO,
-                                "%s/%s: a link that leads "
-                                "nowhere",
-                                c->impl->folder, name);
+    if (rc > 0)
+        return sl_fail(err, SL_ERR_IO, "%s/%s: a link that leads nowhere",
+                       c->impl->folder, name);
+    if (rc < 0)
+        return -1;
     c->impl->label = strdup(sl_src_name(src));
     rc = c->impl->label != NULL
              ? sl_place_read_all(&text, &n, src, err)
@@ -229,11 +249,12 @@ static int open_index(struct sl_ckpt *c, const char *name,
     sl_src_close(src);
     if (rc != 0)
         return -1;
-    rc = sl_json_parse(&root, (const char *)text, n, c->impl->label, err);
+    rc = sl_hf_index_parse(&x, (const char *)text, n, c->impl->label, err);
     free(text);
-    if (rc == 0)
-        rc = open_map(c, json_object_get(root, "weight_map"), log, err);
-    json_decref(root);
+    if (rc != 0)
+        return -1;
+    rc = open_files(c, &x, log, err);
+    sl_hf_index_fini(&x);
     return rc;
 }
 

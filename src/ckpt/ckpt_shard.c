@@ -8,14 +8,21 @@
 
 /* What `git clone` leaves in place of a large file when LFS is not set up
  * (git-lfs docs/spec.md, "The Pointer"). */
-static bool is_lfs_pointer(struct sl_src *src)
+static int refuse_lfs_pointer(struct sl_src *src, struct sl_error *err)
 {
     static const char mark[] = "version https://git-lfs";
     char text[sizeof mark - 1];
 
-    return sl_src_bytes(src) >= sizeof text &&
-           sl_src_read(src, text, 0, sizeof text, NULL) == 0 &&
-           memcmp(text, mark, sizeof text) == 0;
+    if (sl_src_bytes(src) < sizeof text)
+        return 0;
+    if (sl_src_read(src, text, 0, sizeof text, err) != 0)
+        return -1;
+    if (memcmp(text, mark, sizeof text) != 0)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: a Git LFS pointer, not the weights: get them with "
+                   "`git lfs pull`",
+                   sl_src_name(src));
 }
 
 int sl_shard_init(struct sl_ckpt_shard *shard, struct sl_src *src,
@@ -23,13 +30,8 @@ int sl_shard_init(struct sl_ckpt_shard *shard, struct sl_src *src,
 {
     struct sl_src **srcs = NULL;
 
-    if (is_lfs_pointer(src)) {
-        sl_fail(err, SL_ERR_CORRUPT,
-                "%s: a Git LFS pointer, not the weights: get them with `git "
-                "lfs pull`",
-                sl_src_name(src));
+    if (refuse_lfs_pointer(src, err) != 0)
         goto fail;
-    }
     srcs = sl_alloc_array(1, sizeof *srcs);
     if (srcs == NULL) {
         sl_fail(err, SL_ERR_NOMEM, "%s: no memory to open it",
