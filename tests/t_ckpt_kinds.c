@@ -260,7 +260,7 @@ static void an_unknown_source_is_told_what_there_is(void **state)
     test_temp_dir(dir);
     for (size_t k = 0; (kind = sl_ckpt_kind_at(k)) != NULL; k++)
         check_fails(dir, SL_ERR_USAGE, kind->looks_for, dir);
-    snprintf(path, sizeof path, "%s/readme.md", dir);
+    snprintf(path, sizeof path, "%s/notes.txt", dir);
     maker_file(path, "x", 1);
     for (size_t k = 0; (kind = sl_ckpt_kind_at(k)) != NULL; k++)
         check_fails(path, SL_ERR_USAGE, kind->looks_for, path);

@@ -259,7 +259,11 @@ static void unknown_tensors_are_named_and_left_out(void **state)
     convert(f, "f16");
     assert_null(strstr(f->said, "left out"));
     assert_non_null(strstr(f->said, "ice_text.model"));
-    f->g.extra = "transformer.prefix_encoder.weight";
+    f->g.extra = "transformer.prefix_encoder.weight"; /* given apart */
+    glm_maker_write(&f->g, f->source);
+    convert(f, "f16");
+    assert_null(strstr(f->said, "left out"));
+    f->g.extra = "transformer.adapter.weight";
     glm_maker_write(&f->g, f->source);
     convert(f, "f16");
     assert_non_null(strstr(f->said, f->g.extra));

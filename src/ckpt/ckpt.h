@@ -39,6 +39,9 @@ enum sl_dtype {
 
 uint32_t sl_dtype_bytes(enum sl_dtype dt);
 const char *sl_dtype_name(enum sl_dtype dt); /* "float16" */
+const char *sl_dtype_short(enum sl_dtype dt); /* "F16" */
+/* One element, little-endian at p, as the nearest float. */
+float sl_dtype_load(const void *p, enum sl_dtype dt);
 /* By the name in a safetensors header ("F16"); false when there is none. */
 bool sl_dtype_find(enum sl_dtype *dt, const char *short_name);
 

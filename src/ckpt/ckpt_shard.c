@@ -7,7 +7,7 @@
 #include "src/ckpt/ckpt_shard.h"
 
 /* What `git clone` leaves in place of a large file when LFS is not set up
- * (git-lfs docs/spec.md, "The Pointer"). */
+ * (git-lfs/git-lfs, its specification, "The Pointer"). */
 static int refuse_lfs_pointer(struct sl_src *src, struct sl_error *err)
 {
     static const char mark[] = "version https://git-lfs";

@@ -8,11 +8,10 @@
 #include <sys/stat.h>
 
 #include "src/convert/convert_impl.h"
+#include "src/convert/fit.h"
 #include "src/text/tokenizer.h"
 
 #define TOKENIZER_FILE "ice_text.model"
-/* Names listed in full before the rest is only counted. */
-#define NAMES_LISTED 8u
 
 /* The shards of GLM-130B bring no file that says what they are, but their
  * embedding does. */
@@ -191,145 +190,98 @@ static int find_tensors(struct sl_convert *cv, struct sl_error *err)
     return 0;
 }
 
-static int compare_names(const void *a, const void *b)
+/* All that is wrong is told at once, before anything is put together. */
+static int check_fit(const struct sl_convert *cv, struct sl_error *err)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    struct sl_fit fit;
+    int rc;
+
+    if (sl_fit_check(&fit, &cv->ckpt, cv->arch, &cv->hp, err) != 0)
+        return -1;
+    rc = sl_fit_report(&fit, cv->o->source, cv->o->log, err);
+    sl_fit_fini(&fit);
+    return rc;
 }
 
-/* Names that are used, sorted; a quantised matrix's scales too (the room for
- * their names is in scales). */
-static const char **used_names(const struct sl_convert *cv, char (*scales)[96],
-                               size_t *n)
+/* Cuts a name where an extension or ".tar.part_..." begins. */
+static void cut_tail(char *name)
 {
-    const char **names =
-        sl_alloc_array(cv->n_vectors + 2 * cv->n_matrices, sizeof *names);
+    char *tar = strstr(name, ".tar"), *dot = strrchr(name, '.');
 
-    *n = 0;
-    if (names == NULL)
-        return NULL;
-    for (size_t i = 0; i < cv->n_vectors; i++)
-        names[(*n)++] = cv->vectors[i].spec.name;
-    for (size_t i = 0; i < cv->n_matrices; i++) {
-        const struct sl_merge *m = &cv->matrices[i].merge;
+    if (tar != NULL && tar > name)
+        *tar = '\0';
+    else if (dot != NULL && dot > name)
+        *dot = '\0';
+}
 
-        names[(*n)++] = m->spec.name;
-        if (m->kind < SL_MERGE_INT8)
-            continue;
-        snprintf(scales[i], sizeof scales[i], "%s_scale", m->spec.name);
-        names[(*n)++] = scales[i];
+/* What a person would call the folder: its own name; of a download cache,
+ * models--OWNER--NAME/snapshots/REVISION, the model's. */
+static const char *folder_name(char *path)
+{
+    char *last = strrchr(path, '/'), *model;
+    const char *mark;
+
+    if (last == NULL)
+        return path;
+    mark = "/snapshots";
+    if ((size_t)(last - path) > strlen(mark) &&
+        strncmp(last - strlen(mark), mark, strlen(mark)) == 0) {
+        last[-(ptrdiff_t)strlen(mark)] = '\0';
+        model = strrchr(path, '/');
+        model = model != NULL ? model + 1 : path;
+        while (strstr(model, "--") != NULL)
+            model = strstr(model, "--") + 2;
+        return model;
     }
-    qsort(names, *n, sizeof *names, compare_names);
-    return names;
+    return last + 1;
 }
 
-static bool ends_with(const char *s, const char *tail)
+/* Of a file that has the name all such files have, the folder's. */
+static bool is_plain(const char *name)
 {
-    size_t n = strlen(s), m = strlen(tail);
-
-    return n >= m && strcmp(s + n - m, tail) == 0;
+    return strcmp(name, "model") == 0 || strcmp(name, "pytorch_model") == 0;
 }
 
-/* The rotary frequencies are computed; the original ignores stored ones too
- * (SAT, THUDM/GLM-130B initialize.py). */
-static bool is_known(const char *name, const char **names, size_t n)
+/* The folder that holds a file, or the folder itself; moved to the caller,
+ * NULL when it cannot be told. A file is not followed where it is a link: its
+ * own name is the one that people know. */
+static char *whole_folder(const char *source, bool is_file)
 {
-    return ends_with(name, ".inv_freq") ||
-           bsearch(&name, names, n, sizeof *names, compare_names) != NULL;
+    const char *slash = strrchr(source, '/');
+    char *above, *folder;
+
+    if (!is_file)
+        return realpath(source, NULL);
+    if (slash == NULL)
+        return realpath(".", NULL);
+    above = strndup(source, (size_t)(slash - source) + (slash == source));
+    folder = above != NULL ? realpath(above, NULL) : NULL;
+    free(above);
+    return folder;
 }
 
-static bool in_earlier_shard(const struct sl_convert *cv, size_t shard,
-                             const char *name)
-{
-    while (shard-- > 0) {
-        if (sl_ckpt_find(&cv->ckpt, shard, name) != NULL)
-            return true;
-    }
-    return false;
-}
-
-/* A layer behind the model's last, left out, would give a model that runs and
- * talks nonsense. All ranks have all layers. */
-static int check_layers(const struct sl_convert *cv, struct sl_error *err)
-{
-    const struct sl_ckpt_shard *shard = &cv->ckpt.shards[0];
-    uint32_t n_layers = cv->hp.n_layers;
-
-    for (size_t i = 0; i < shard->n_tensors; i++) {
-        const char *name = shard->tensors[i].name;
-        unsigned layer;
-
-        if (sscanf(name, "transformer.layers.%u.", &layer) == 1 &&
-            layer >= n_layers)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "%s: tensor %s: the model is said to have %u layers "
-                           "(0 to %u); is --num-layers right?",
-                           shard->file, name, n_layers, n_layers - 1);
-    }
-    return 0;
-}
-
-static void warn_of_unknown(const struct sl_convert *cv, const char **names,
-                            size_t n_names)
-{
-    size_t n = 0;
-
-    for (size_t k = 0; k < cv->ckpt.n_shards; k++) {
-        const struct sl_ckpt_shard *shard = &cv->ckpt.shards[k];
-
-        for (size_t i = 0; i < shard->n_tensors; i++) {
-            const char *name = shard->tensors[i].name;
-
-            if (is_known(name, names, n_names) ||
-                in_earlier_shard(cv, k, name) || n++ >= NAMES_LISTED)
-                continue;
-            sl_log(cv->o->log, SL_LOG_WARN,
-                   "%s: tensor %s is no part of the model and left out",
-                   shard->file, name);
-        }
-    }
-    if (n > NAMES_LISTED)
-        sl_log(cv->o->log, SL_LOG_WARN,
-               "%zu more tensors are no part of the model and left out",
-               n - NAMES_LISTED);
-}
-
-static int check_names(const struct sl_convert *cv, struct sl_error *err)
-{
-    char(*scales)[96] = sl_alloc_array(cv->n_matrices, sizeof *scales);
-    const char **names = NULL;
-    size_t n;
-
-    if (scales != NULL)
-        names = used_names(cv, scales, &n);
-    if (names != NULL)
-        warn_of_unknown(cv, names, n);
-    free(scales);
-    free(names);
-    if (names == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a list of names");
-    return 0;
-}
-
-/* The source's last path component, as a person would name it. */
 static int find_name(struct sl_convert *cv, struct sl_error *err)
 {
-    char *path = realpath(cv->o->source, NULL), *base;
+    const char *source = cv->o->source, *slash = strrchr(source, '/');
+    const char *name = "";
+    char *file, *folder;
+    struct stat st;
 
-    if (path == NULL)
-        return sl_fail_os(err, errno, "%s: cannot open the checkpoint",
-                          cv->o->source);
-    base = strrchr(path, '/');
-    base = base != NULL ? base + 1 : path;
-    /* of an archive the part before ".tar" */
-    for (char *p = base; (p = strstr(p, ".tar")) != NULL && p > base;) {
-        *p = '\0';
-        break;
-    }
+    if (stat(source, &st) != 0)
+        return sl_fail_os(err, errno, "%s: cannot open the checkpoint", source);
+    file = strdup(slash != NULL ? slash + 1 : source);
+    folder = whole_folder(source, !S_ISDIR(st.st_mode));
+    if (file != NULL)
+        cut_tail(file);
     if (cv->o->name != NULL)
-        cv->name = strdup(cv->o->name);
-    else
-        cv->name = strdup(*base != '\0' ? base : "model");
-    free(path);
+        name = cv->o->name;
+    else if (file != NULL && !S_ISDIR(st.st_mode) && !is_plain(file))
+        name = file;
+    else if (folder != NULL)
+        name = folder_name(folder);
+    cv->name = strdup(*name != '\0' ? name : "model");
+    free(file);
+    free(folder);
     if (cv->name == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a name");
     return 0;
@@ -342,8 +294,8 @@ int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err)
         return -1;
     if (sl_ckpt_open(&cv->ckpt, cv->o->source, cv->o->log, err) != 0)
         return -1;
-    if (find_hparams(cv, err) != 0 || find_tensors(cv, err) != 0 ||
-        check_layers(cv, err) != 0 || check_names(cv, err) != 0)
+    if (find_hparams(cv, err) != 0 || check_fit(cv, err) != 0 ||
+        find_tensors(cv, err) != 0)
         return -1;
     return find_tokenizer(cv, err);
 }

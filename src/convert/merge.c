@@ -264,31 +264,6 @@ uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n)
     return n * (m->wire_bytes > 2 ? m->wire_bytes : 2); /* 2: of a scale */
 }
 
-static float load_as_float(const uint8_t *p, enum sl_dtype dt)
-{
-    uint32_t bits;
-    uint64_t wide;
-    double d;
-    float f;
-
-    switch (dt) {
-    case SL_DT_F16:
-        return sl_half_to_float(sl_load_u16(p));
-    case SL_DT_BF16:
-        bits = (uint32_t)sl_load_u16(p) << 16;
-        break;
-    case SL_DT_F64:
-        wide = sl_load_u64(p);
-        memcpy(&d, &wide, sizeof d);
-        return (float)d;
-    default:
-        bits = sl_load_u32(p);
-        break;
-    }
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
 /* n elements as stored to n elements as handed out. in and out may be the
  * same where neither side is wider. */
 static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
@@ -310,7 +285,7 @@ static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
         return;
     }
     for (uint64_t i = 0; i < n; i++) {
-        float f = load_as_float(in + i * sl_dtype_bytes(dt), dt);
+        float f = sl_dtype_load(in + i * sl_dtype_bytes(dt), dt);
 
         memcpy(out + i * 4, &f, sizeof f);
     }
