@@ -421,7 +421,8 @@ static int logits(struct options *o, struct sl_error *err)
     for (size_t i = 0; i < in.n && rc == 0; i++)
         rows += answer_len(&in.samples[i]);
     if (rc == 0)
-        rc = sl_npy_open(&out, o->output, rows, sl_runtime_lm(rt)->vocab, err);
+        rc = sl_npy_open(&out, o->output,
+                         (uint64_t[]){rows, sl_runtime_lm(rt)->vocab}, 2, err);
     if (rc == 0)
         sl_interrupt_watch(interrupt, rt);
     if (rc == 0)

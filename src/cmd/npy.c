@@ -10,6 +10,7 @@
 #include "src/cmd/npy.h"
 
 #define HEADER_BYTES 128u
+#define HEADER_ROOM  320u /* of eight dimensions of twenty digits */
 
 /* A pipe or a device is written in place: renaming over /dev/stdout would
  * replace it. */
@@ -36,28 +37,45 @@ static int write_all(struct sl_npy *npy, const void *data, size_t n,
     return 0;
 }
 
-static int write_header(struct sl_npy *npy, uint64_t rows, uint64_t cols,
-                        struct sl_error *err)
+/* "(2, 3)", "(2,)", "()" */
+static size_t print_shape(char *to, size_t room, const uint64_t *shape,
+                          unsigned n_dims)
 {
-    char head[HEADER_BYTES];
-    int n;
+    size_t n = (size_t)snprintf(to, room, "(");
+
+    for (unsigned i = 0; i < n_dims; i++)
+        n += (size_t)snprintf(to + n, room - n, "%s%llu", i > 0 ? ", " : "",
+                              (unsigned long long)shape[i]);
+    return n + (size_t)snprintf(to + n, room - n, n_dims == 1 ? ",)" : ")");
+}
+
+/* The header's length is a multiple of 64, so that the values are aligned. */
+static int write_header(struct sl_npy *npy, const uint64_t *shape,
+                        unsigned n_dims, struct sl_error *err)
+{
+    char head[HEADER_ROOM];
+    size_t n, bytes;
 
     memset(head, ' ', sizeof head);
     memcpy(head, "\x93NUMPY\x01\x00", 8);
-    sl_store_u16(head + 8, HEADER_BYTES - 10);
-    n = snprintf(head + 10, sizeof head - 10,
-                 "{'descr': '<f4', 'fortran_order': False, 'shape': (%llu, "
-                 "%llu), }",
-                 (unsigned long long)rows, (unsigned long long)cols);
-    head[10 + n] = ' ';
-    head[HEADER_BYTES - 1] = '\n';
-    return write_all(npy, head, sizeof head, err);
+    n = 10 + (size_t)snprintf(head + 10, sizeof head - 10,
+                              "{'descr': '<f4', 'fortran_order': False, "
+                              "'shape': ");
+    n += print_shape(head + n, sizeof head - n, shape, n_dims);
+    n += (size_t)snprintf(head + n, sizeof head - n, ", }");
+    head[n] = ' ';
+    bytes = n + 1 <= HEADER_BYTES ? HEADER_BYTES : HEADER_ROOM;
+    head[bytes - 1] = '\n';
+    sl_store_u16(head + 8, (uint16_t)(bytes - 10));
+    return write_all(npy, head, bytes, err);
 }
 
-int sl_npy_open(struct sl_npy *npy, const char *path, uint64_t rows,
-                uint64_t cols, struct sl_error *err)
+int sl_npy_open(struct sl_npy *npy, const char *path, const uint64_t *shape,
+                unsigned n_dims, struct sl_error *err)
 {
-    *npy = (struct sl_npy){.total_bytes = rows * cols * sizeof(float)};
+    *npy = (struct sl_npy){.total_bytes = sizeof(float)};
+    for (unsigned i = 0; i < n_dims; i++)
+        npy->total_bytes *= shape[i];
     npy->path = strdup(path);
     if (npy->path == NULL || name_temp(npy) != 0) {
         sl_npy_abort(npy);
@@ -69,7 +87,7 @@ int sl_npy_open(struct sl_npy *npy, const char *path, uint64_t rows,
         sl_npy_abort(npy);
         return -1;
     }
-    return write_header(npy, rows, cols, err);
+    return write_header(npy, shape, n_dims, err);
 }
 
 int sl_npy_write(struct sl_npy *npy, const float *values, size_t n,

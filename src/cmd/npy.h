@@ -1,5 +1,5 @@
 /*
- * npy.h - a NumPy .npy file of float32 rows, written as they come
+ * npy.h - a NumPy .npy file of float32 values, written as they come
  *
  * (numpy.lib.format, version 1.0.) The file appears under its name only when
  * it is complete.
@@ -19,9 +19,11 @@ struct sl_npy {
     uint64_t total_bytes, written_bytes;
 };
 
-/* Errors: SL_ERR_IO, SL_ERR_NOMEM. */
-int sl_npy_open(struct sl_npy *npy, const char *path, uint64_t rows,
-                uint64_t cols, struct sl_error *err);
+/* An array of this shape, row-major; n_dims at most SL_NPY_DIMS, 0 of them: a
+ * single value. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+#define SL_NPY_DIMS 8
+int sl_npy_open(struct sl_npy *npy, const char *path, const uint64_t *shape,
+                unsigned n_dims, struct sl_error *err);
 /* n values. Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
 int sl_npy_write(struct sl_npy *npy, const float *values, size_t n,
                  struct sl_error *err);
