@@ -9,46 +9,6 @@
  * THUDM/chatglm3-6b, THUDM/glm-4-9b) and transformers' GlmForCausalLM (the -hf
  * folders; models/glm/modeling_glm.py) name everything differently. */
 
-#define LAYER "transformer.encoder.layers.%u."
-#define HF    "model.layers.%u."
-
-static const struct sl_tensor_row layer_rows[] = {
-    SL_VECTOR(SL_SLOT_ATTN_NORM, LAYER "input_layernorm.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, .alias = {HF "input_layernorm.weight"}),
-    SL_VECTOR(SL_SLOT_QKV_BIAS, LAYER "self_attention.query_key_value.bias",
-              SL_SPLIT_NONE, SL_DIM_QKV, .when = SL_WHEN_QKV_BIAS,
-              .parts = {HF "self_attn.q_proj.bias", HF "self_attn.k_proj.bias",
-                        HF "self_attn.v_proj.bias"}),
-    SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN,
-              .alias = {HF "post_attention_layernorm.weight"}),
-    SL_MATRIX(SL_SLOT_QKV, LAYER "self_attention.query_key_value.weight",
-              SL_SPLIT_NONE, SL_DIM_QKV, SL_DIM_HIDDEN,
-              .parts = {HF "self_attn.q_proj.weight",
-                        HF "self_attn.k_proj.weight",
-                        HF "self_attn.v_proj.weight"}),
-    SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attention.dense.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_ATT,
-              .alias = {HF "self_attn.o_proj.weight"}),
-    SL_MATRIX(SL_SLOT_MLP_IN, LAYER "mlp.dense_h_to_4h.weight", SL_SPLIT_NONE,
-              SL_DIM_MLP_IN, SL_DIM_HIDDEN,
-              .alias = {HF "mlp.gate_up_proj.weight"}),
-    SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.dense_4h_to_h.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, SL_DIM_INNER,
-              .alias = {HF "mlp.down_proj.weight"}),
-};
-
-static const struct sl_tensor_row model_rows[] = {
-    SL_VECTOR(SL_SLOT_FINAL_NORM, "transformer.encoder.final_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, .alias = {"model.norm.weight"}),
-    SL_MATRIX(SL_SLOT_HEAD, "transformer.output_layer.weight", SL_SPLIT_NONE,
-              SL_DIM_VOCAB, SL_DIM_HIDDEN,
-              .alias = {"lm_head.weight", "model.embed_tokens.weight"}),
-    SL_MATRIX(SL_SLOT_EMBED, "transformer.embedding.word_embeddings.weight",
-              SL_SPLIT_NONE, SL_DIM_VOCAB, SL_DIM_HIDDEN,
-              .when = SL_WHEN_UNTIED, .alias = {"model.embed_tokens.weight"}),
-};
-
 static const char *const hf_names[] = {
     "GlmForCausalLM",     "ChatGLMModel", "ChatGLMForConditionalGeneration",
     "ChatGLMForCausalLM", "chatglm",      NULL};
@@ -189,7 +149,7 @@ const struct sl_arch sl_arch_chatglm = {
     .what = "ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B",
     .hf_names = hf_names,
     .takes = takes,
-    SL_ROWS(layer_rows, model_rows),
+    SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,
     .configure = configure,
     .layers = sl_decoder_layers,

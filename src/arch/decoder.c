@@ -6,12 +6,15 @@
 #include "src/arch/decoder.h"
 
 #define LAYER "model.layers.%u."
+/* ChatGLM's own names (THUDM/chatglm3-6b modeling_chatglm.py). */
+#define OWN "transformer.encoder.layers.%u."
 
 const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_ATTN_NORM, LAYER "input_layernorm.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN),
+              SL_DIM_HIDDEN, .alias = {OWN "input_layernorm.weight"}),
     SL_VECTOR(SL_SLOT_QKV_BIAS, LAYER "self_attn.qkv_proj.bias", SL_SPLIT_NONE,
               SL_DIM_QKV, .when = SL_WHEN_QKV_BIAS,
+              .alias = {OWN "self_attention.query_key_value.bias"},
               .parts = {LAYER "self_attn.q_proj.bias",
                         LAYER "self_attn.k_proj.bias",
                         LAYER "self_attn.v_proj.bias"}),
@@ -24,7 +27,8 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_ATTN_POST_NORM, LAYER "post_self_attn_layernorm.weight",
               SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
     SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
+              SL_SPLIT_NONE, SL_DIM_HIDDEN,
+              .alias = {OWN "post_attention_layernorm.weight"}),
     SL_VECTOR(SL_SLOT_MLP_IN_BIAS, LAYER "mlp.gate_up_proj.bias", SL_SPLIT_NONE,
               SL_DIM_MLP_IN, .when = SL_WHEN_MLP_BIAS,
               .parts = {LAYER "mlp.gate_proj.bias", LAYER "mlp.up_proj.bias"}),
@@ -34,27 +38,34 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
               SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
     SL_MATRIX(SL_SLOT_QKV, LAYER "self_attn.qkv_proj.weight", SL_SPLIT_NONE,
               SL_DIM_QKV, SL_DIM_HIDDEN,
+              .alias = {OWN "self_attention.query_key_value.weight"},
               .parts = {LAYER "self_attn.q_proj.weight",
                         LAYER "self_attn.k_proj.weight",
                         LAYER "self_attn.v_proj.weight"}),
     SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attn.o_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, SL_DIM_ATT),
+              SL_DIM_HIDDEN, SL_DIM_ATT,
+              .alias = {OWN "self_attention.dense.weight"}),
     SL_MATRIX(
         SL_SLOT_MLP_IN, LAYER "mlp.gate_up_proj.weight", SL_SPLIT_NONE,
-        SL_DIM_MLP_IN, SL_DIM_HIDDEN,
+        SL_DIM_MLP_IN, SL_DIM_HIDDEN, .alias = {OWN "mlp.dense_h_to_4h.weight"},
         .parts = {LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight"}),
     SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.down_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, SL_DIM_INNER),
+              SL_DIM_HIDDEN, SL_DIM_INNER,
+              .alias = {OWN "mlp.dense_4h_to_h.weight"}),
 };
 
 /* Where they are one matrix, checkpoints hold it under either name. */
 const struct sl_tensor_row sl_decoder_model_rows[SL_DECODER_MODEL_ROWS] = {
     SL_VECTOR(SL_SLOT_FINAL_NORM, "model.norm.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN),
+              SL_DIM_HIDDEN,
+              .alias = {"transformer.encoder.final_layernorm.weight"}),
     SL_MATRIX(SL_SLOT_HEAD, "lm_head.weight", SL_SPLIT_NONE, SL_DIM_VOCAB,
-              SL_DIM_HIDDEN, .alias = {"model.embed_tokens.weight"}),
+              SL_DIM_HIDDEN,
+              .alias = {"transformer.output_layer.weight",
+                        "model.embed_tokens.weight"}),
     SL_MATRIX(SL_SLOT_EMBED, "model.embed_tokens.weight", SL_SPLIT_NONE,
-              SL_DIM_VOCAB, SL_DIM_HIDDEN, .when = SL_WHEN_UNTIED),
+              SL_DIM_VOCAB, SL_DIM_HIDDEN, .when = SL_WHEN_UNTIED,
+              .alias = {"transformer.embedding.word_embeddings.weight"}),
 };
 
 /* --- operations ----------------------------------------------------------- */

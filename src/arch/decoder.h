@@ -16,8 +16,8 @@
 #include "src/arch/arch.h"
 #include "src/arch/settings.h"
 
-/* Tensors under the names of Hugging Face, biases, q and k norms and sandwich
- * norms where hp has them. */
+/* Tensors under the names of Hugging Face, or ChatGLM's own; biases, q and k
+ * norms and sandwich norms where hp has them. */
 #define SL_DECODER_LAYER_ROWS 14u
 #define SL_DECODER_MODEL_ROWS 3u
 extern const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS];

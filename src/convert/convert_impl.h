@@ -72,6 +72,9 @@ struct sl_convert {
 void sl_convert_take_shapes(struct sl_config *c, const struct sl_arch *arch,
                             const struct sl_ckpt *ckpt);
 
+/* convert_model.c: architecture and sizes of an open checkpoint. */
+int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err);
+
 /* convert_source.c */
 int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err);
 

@@ -34,7 +34,7 @@ struct pipe {
     struct sl_out *out;
     struct sl_stage_out *stages;
     struct slot *slots;
-    uint8_t *scales; /* of the stage being written */
+    uint8_t *scales; /* of the section being written */
     struct sl_progress progress;
     uint64_t written;
     /* The lock guards what follows and the slots' states. */
@@ -159,14 +159,13 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
                      copy && !cv->o->report ? NULL : e);
 }
 
-/* Where the scales of a matrix begin among those of its stage. */
+/* Where the scales of a matrix begin among those of its section. */
 static size_t scale_base(const struct sl_convert *cv, uint32_t matrix)
 {
     const struct sl_model_matrix *m = cv->layout.matrices;
     size_t base = 0;
 
-    for (uint32_t i = matrix;
-         i-- > 0 && m[i].spec.stage == m[matrix].spec.stage;)
+    for (uint32_t i = matrix; i-- > 0 && m[i].section == m[matrix].section;)
         base += (size_t)m[i].scale_bytes;
     return base;
 }
@@ -211,19 +210,19 @@ static int end_matrix(struct pipe *p, uint32_t matrix, struct sl_error *err)
                                (size_t)m->scale_bytes, err);
 }
 
-/* The scales that are always resident have sections of their own, in the
- * front of the file. With them the stage is finished and noted. */
-static int end_stage(struct pipe *p, int stage, struct sl_error *err)
+/* A section of weights, a stage or an embedding. Its scales that are always
+ * resident have sections of their own, in the front of the file; with them it
+ * is finished and noted. */
+static int end_stage(struct pipe *p, size_t section, struct sl_error *err)
 {
     const struct sl_layout *l = &p->cv->layout;
-    size_t section = l->first_stage + (size_t)stage;
 
     if (sl_stage_out_end(p->stages, &p->cv->layout.sections[section], err) != 0)
         return -1;
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
-        if (m->spec.stage != stage || !m->scale_resident)
+        if (m->section != section || !m->scale_resident)
             continue;
         sl_out_begin(p->out, m->scale_off);
         p->written += m->scale_bytes;
@@ -238,7 +237,7 @@ static int end_stage(struct pipe *p, int stage, struct sl_error *err)
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
-        if (m->spec.stage == stage && m->scale_resident)
+        if (m->section == section && m->scale_resident)
             sl_partial_note(p->partial, sl_layout_section_at(l, m->scale_off));
     }
     return sl_partial_sync(p->partial, err);
@@ -253,9 +252,7 @@ static void begin_stage(struct pipe *p, uint32_t matrix)
                       : m->geom.fmt == SL_FMT_F16 ? 2
                                                   : 1;
 
-    sl_stage_out_begin(p->stages,
-                       &l->sections[l->first_stage + (size_t)m->spec.stage],
-                       planes);
+    sl_stage_out_begin(p->stages, &l->sections[m->section], planes);
 }
 
 static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
@@ -266,9 +263,9 @@ static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
     const struct sl_model_matrix *m = &cv->layout.matrices[c->matrix];
     const struct sl_chunk *prev = seq > 0 ? c - 1 : NULL;
     const struct sl_chunk *next = seq + 1 < cv->n_chunks ? c + 1 : NULL;
-    int stage = m->spec.stage;
+    size_t section = m->section;
 
-    if (prev == NULL || cv->layout.matrices[prev->matrix].spec.stage != stage)
+    if (prev == NULL || cv->layout.matrices[prev->matrix].section != section)
         begin_stage(p, c->matrix);
     if (prev == NULL || prev->matrix != c->matrix) {
         if (sl_stage_out_pad(p->stages, m->off, err) != 0)
@@ -280,9 +277,9 @@ static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
         return 0;
     if (end_matrix(p, c->matrix, err) != 0)
         return -1;
-    if (next != NULL && cv->layout.matrices[next->matrix].spec.stage == stage)
+    if (next != NULL && cv->layout.matrices[next->matrix].section == section)
         return 0;
-    return end_stage(p, stage, err);
+    return end_stage(p, section, err);
 }
 
 static void *writer(void *arg)

@@ -169,7 +169,7 @@ static size_t most_scales(const struct sl_convert *cv)
     for (size_t i = 0; i < cv->n_matrices; i++) {
         const struct sl_model_matrix *m = &cv->layout.matrices[i];
 
-        if (i == 0 || m->spec.stage != m[-1].spec.stage)
+        if (i == 0 || m->section != m[-1].section)
             sum = 0;
         sum += (size_t)m->scale_bytes;
         most = sum > most ? sum : most;
@@ -269,17 +269,17 @@ static void add_chunks(struct sl_chunk *chunks, size_t *n,
     }
 }
 
-/* A stage counts as done with the sections of its resident scales. */
-static bool stage_done(const struct sl_convert *cv, int stage)
+/* Weights count as done with the sections of their resident scales. */
+static bool weights_done(const struct sl_convert *cv, size_t section)
 {
     const struct sl_layout *l = &cv->layout;
 
-    if (!cv->section_done[l->first_stage + (size_t)stage])
+    if (!cv->section_done[section])
         return false;
     for (size_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
-        if (m->spec.stage == stage && m->scale_resident &&
+        if (m->section == section && m->scale_resident &&
             !cv->section_done[sl_layout_section_at(l, m->scale_off)])
             return false;
     }
@@ -297,7 +297,7 @@ int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err)
                        cv->n_matrices);
     for (uint32_t i = 0; i < cv->n_matrices; i++) {
         cv->matrices[i].blocks_a_chunk = blocks_a_chunk(cv, i);
-        done[i] = stage_done(cv, cv->layout.matrices[i].spec.stage);
+        done[i] = weights_done(cv, cv->layout.matrices[i].section);
         cv->result->tensors[i].done = !done[i];
         if (!done[i])
             add_chunks(NULL, &n, cv, i);

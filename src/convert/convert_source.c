@@ -13,64 +13,6 @@
 
 #define TOKENIZER_FILE "ice_text.model"
 
-/* The shards of GLM-130B bring no file that says what they are, but their
- * embedding does. */
-static bool looks_like_preset(const struct sl_convert *cv,
-                              const struct sl_hparams *preset)
-{
-    const struct sl_ckpt_tensor *t =
-        sl_ckpt_find(&cv->ckpt, 0, "transformer.word_embeddings.weight");
-
-    return t != NULL && t->n_dims == 2 && t->shape[1] == preset->hidden &&
-           t->shape[0] * cv->ckpt.n_shards == preset->vocab;
-}
-
-/* config.json, else SAT's model_config.json; says nothing when neither is
- * there. */
-static int read_config(struct sl_config *config, const struct sl_convert *cv,
-                       struct sl_error *err)
-{
-    static const char *const names[] = {"config.json", "model_config.json"};
-
-    sl_config_init(config);
-    for (size_t i = 0; i < 2; i++) {
-        uint8_t *data;
-        size_t n;
-        int rc = sl_ckpt_read_file(&cv->ckpt, names[i], &data, &n, err);
-
-        if (rc > 0)
-            continue;
-        if (rc < 0)
-            return -1;
-        rc = sl_config_parse(config, (const char *)data, n, names[i], err);
-        free(data);
-        return rc;
-    }
-    return 0;
-}
-
-static int find_hparams(struct sl_convert *cv, struct sl_error *err)
-{
-    const struct sl_convert_options *o = cv->o;
-    struct sl_config config, preset;
-
-    if (o->preset != NULL) {
-        if (sl_config_preset(&config, o->preset, err) != 0)
-            return -1;
-    } else if (read_config(&config, cv, err) != 0) {
-        return -1;
-    }
-    if (config.given == 0 && sl_config_preset(&preset, "glm-130b", err) == 0 &&
-        looks_like_preset(cv, &preset.hp)) {
-        config = preset;
-        sl_log(o->log, SL_LOG_INFO,
-               "there is no config.json; the embedding has GLM-130B's shape: "
-               "taking --preset glm-130b");
-    }
-    sl_config_overlay(&config, &o->flags);
-    return sl_config_finish(&cv->hp, cv->arch, &config, err);
-}
-
 static int same_id(const char *name, int32_t said, int32_t is, const char *file,
                    struct sl_error *err)
 {
@@ -289,12 +231,11 @@ static int find_name(struct sl_convert *cv, struct sl_error *err)
 
 int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err)
 {
-    cv->arch = &sl_arch_glm130b;
     if (find_name(cv, err) != 0)
         return -1;
     if (sl_ckpt_open(&cv->ckpt, cv->o->source, cv->o->log, err) != 0)
         return -1;
-    if (find_hparams(cv, err) != 0 || check_fit(cv, err) != 0 ||
+    if (sl_convert_find_model(cv, err) != 0 || check_fit(cv, err) != 0 ||
         find_tensors(cv, err) != 0)
         return -1;
     return find_tokenizer(cv, err);

@@ -79,19 +79,40 @@ static bool has(const struct sl_fit_list *sorted, const char *name)
                    compare_names) != NULL;
 }
 
+static int want_name(struct sl_fit_list *wanted, const char *name, bool scale,
+                     struct sl_error *err)
+{
+    char with[NAME_ROOM];
+
+    snprintf(with, sizeof with, "%s_scale", name);
+    if (scale && add(wanted, with, err) != 0)
+        return -1;
+    return add(wanted, name, err);
+}
+
 /* The names under which a checkpoint has the tensor, m, or, where it does not
- * fit (NULL), would have it. */
+ * fit (NULL), might have it. */
 static int want(struct sl_fit_list *wanted, const struct sl_merge *m,
                 const struct sl_tensor_spec *spec, struct sl_error *err)
 {
-    char scale[NAME_ROOM];
+    const struct sl_tensor_row *row = spec->row;
+    const char *const names[] = {row->name,     row->alias[0], row->alias[1],
+                                 row->parts[0], row->parts[1], row->parts[2]};
+    char name[SL_TENSOR_SPEC_NAME];
 
-    if (m == NULL || m->kind >= SL_MERGE_INT8) {
-        snprintf(scale, sizeof scale, "%s_scale", spec->name);
-        if (add(wanted, scale, err) != 0)
+    for (unsigned i = 0; m != NULL && i < m->n_sources; i++) {
+        if (want_name(wanted, m->source[i].name, m->kind >= SL_MERGE_INT8,
+                      err) != 0)
             return -1;
     }
-    return add(wanted, spec->name, err);
+    for (size_t i = 0; m == NULL && i < sizeof names / sizeof *names; i++) {
+        if (names[i] == NULL)
+            continue;
+        sl_arch_source_name(name, names[i], spec->layer);
+        if (want_name(wanted, name, true, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* Fills problems, and wanted with the names of all tensors that are used or

@@ -150,8 +150,7 @@ static int write_section(struct synth *s, struct worker *w, size_t i,
             if (m->scale_resident && m->scale_off == section->off &&
                 write_scale(s, w, m, err) != 0)
                 return -1;
-        } else if ((size_t)m->spec.stage == i - l->first_stage &&
-                   write_matrix(s, w, m, err) != 0) {
+        } else if (m->section == i && write_matrix(s, w, m, err) != 0) {
             return -1;
         }
     }

@@ -127,6 +127,7 @@ static int add_tensor(struct sl_layout *l, const char *name,
     return 0;
 }
 
+/* Into the section that was begun last. */
 static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
                       struct sl_error *err)
 {
@@ -136,6 +137,7 @@ static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
                                                     : SL_GGML_I8;
     uint64_t block;
 
+    m->section = l->n_sections - 1;
     if (!sl_fmt_packed(g->fmt))
         return add_tensor(l, m->spec.name, type, g->cols, g->rows, &m->off,
                           err);

@@ -40,6 +40,7 @@ struct sl_model_matrix {
     uint64_t off, bytes;             /* in the file */
     uint64_t scale_off, scale_bytes; /* 0 bytes for float formats */
     bool scale_resident;             /* scale lies in the resident part */
+    size_t section;                  /* that holds the weights */
 };
 
 struct sl_model_vector {
