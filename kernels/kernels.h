@@ -21,7 +21,7 @@
 #include "quant/matrix.h"
 
 #define SL_Q8_GROUP       32u /* activations that share a scale */
-#define SL_ATTEND_QUERIES 4u  /* most that a kernel takes together */
+#define SL_ATTEND_QUERIES 4u  /* whose scores a kernel needs room for */
 
 /* The inputs of a matrix product: n positions of cols values. All forms lie
  * at fixed strides, so that any part can be handed on. */
@@ -76,18 +76,27 @@ struct sl_kv_scale {
     float scale, offset;
 };
 
-/* Attention of n_q query rows of one head over the head's keys and values. The
- * first n_paged lie in pages of page_len positions, the others, new in this
+/* Attention of n_q positions over one head of keys and values. The first
+ * n_paged of these lie in pages of page_len positions, the others, new in this
  * pass, are rows as they were computed:
  *   s_j = (q . k_j) * scale,  j < n_keys[i];  out = softmax(s) . v
  * A query sees a prefix of the keys: in GLM the context is visible to all and
- * the rest is causal, so row i sees max(i + 1, context) keys. */
+ * the rest is causal, so row i sees max(i + 1, context) keys.
+ *
+ * Where several heads of queries share the keys (Ainslie and others, arXiv
+ * 2305.13245), a position has `group` queries, one at q, the next at q +
+ * q_head, and outputs likewise; position i's see n_keys[i] keys each. With
+ * room for the scores of all queries of a position the keys and values are
+ * read from memory once for all of them. A query's bits depend neither on
+ * those that are handed over with it nor on that room. */
 struct sl_attend_args {
-    float *out; /* (n_q, out_stride), d values used in each */
+    float *out; /* (n_q, out_stride): (group, out_head), d values in each */
     size_t out_stride;
-    const float *q; /* (n_q, q_stride), d values used in each */
+    const float *q; /* (n_q, q_stride): (group, q_head), d values in each */
     size_t q_stride;
     size_t n_q;
+    size_t q_head, out_head;
+    uint32_t group;             /* 0 as 1 */
     const uint32_t *n_keys;     /* (n_q), each > 0 */
     const void *const *k_pages; /* each (page_len, d) as kv_kind says */
     const void *const *v_pages;
@@ -98,7 +107,8 @@ struct sl_attend_args {
     const float *k_new, *v_new; /* (keys less n_paged, new_stride) */
     size_t new_stride;
     float scale;
-    float *scores; /* scratch, (SL_ATTEND_QUERIES, largest n_keys) */
+    float *scores;       /* scratch, (score_rows, largest n_keys) */
+    uint32_t score_rows; /* 0 as SL_ATTEND_QUERIES, at least so many */
 };
 
 struct sl_kernels {

@@ -30,10 +30,11 @@ static double kv_at(const struct sl_attend_args *a, const void *const *pages,
            (double)scale.offset;
 }
 
-static void attend_one(const struct sl_attend_args *a, size_t row)
+static void attend_one(const struct sl_attend_args *a, size_t row,
+                       uint32_t head)
 {
-    const float *q = a->q + row * a->q_stride;
-    float *out = a->out + row * a->out_stride;
+    const float *q = a->q + row * a->q_stride + head * a->q_head;
+    float *out = a->out + row * a->out_stride + head * a->out_head;
     uint32_t n = a->n_keys[row];
     float max = -INFINITY;
     double sum = 0;
@@ -62,6 +63,9 @@ static void attend_one(const struct sl_attend_args *a, size_t row)
 
 void sl_attend_ref(const struct sl_attend_args *args)
 {
+    uint32_t group = args->group > 0 ? args->group : 1;
+
     for (size_t row = 0; row < args->n_q; row++)
-        attend_one(args, row);
+        for (uint32_t head = 0; head < group; head++)
+            attend_one(args, row, head);
 }

@@ -3,9 +3,12 @@
  *
  * A score is summed W lanes at a time along d, an output along the keys in
  * their order: both the same whatever else is computed beside them. Queries
- * are taken ATTN_QUERIES at a time only to use a key or value more than once;
- * keys that not all of them see are added for each alone. A single query reads
- * its pages once, from memory: those ahead are asked for.
+ * are taken ATTN_QUERIES at a time, a tile, only to use a key or value more
+ * than once; keys that not all of them see are added for each alone. A run of
+ * tiles, as many as there is room for scores, passes over a block of keys
+ * before any goes on to the next: the first reads it from memory and asks for
+ * the pages ahead, the others find it in the cache. Between blocks an output
+ * waits where it will lie in the end, as the sum that it is so far.
  */
 #ifndef SL_KERNELS_VEC_ATTN_H
 #define SL_KERNELS_VEC_ATTN_H
@@ -19,6 +22,9 @@
 #define SHARED 4 /* for each of several */
 #define AHEAD  2 /* pages: far enough for DRAM, near enough for the L1 cache */
 #define LINE   64
+/* Of keys, or of values, that pass by at once: half of a small L2 cache. */
+#define BLOCK_BYTES (128u << 10)
+#define RUN_TILES   16 /* as many share them at most */
 
 /* Rows of keys or values: those of a page, or those that are in no page. */
 struct attn_rows {
@@ -111,19 +117,27 @@ INLINE vf attn_load_n(const struct attn_row *row, uint32_t i, uint32_t n,
 /* Queries that are taken together. */
 struct attn_tile {
     const struct sl_attend_args *a;
-    const float *q;
-    float *out;
-    float *scores; /* (ATTN_QUERIES, score_stride) */
+    const float *q[ATTN_QUERIES];
+    float *out[ATTN_QUERIES];
+    float *scores; /* (n, score_stride) */
     size_t score_stride;
-    const uint32_t *n_keys;
-    uint32_t least; /* of n_keys */
+    uint32_t n_keys[ATTN_QUERIES];
+    uint32_t least, most; /* of n_keys */
+    int n;
+    bool fetch; /* the keys and values are read for the first time */
     float sum[ATTN_QUERIES];
 };
 
+INLINE uint32_t attn_clamp(uint32_t n, uint32_t least, uint32_t most)
+{
+    n = n < most ? n : most;
+    return n > least ? n : least;
+}
+
 /* Scores of n_q queries and n keys, the in-th of the rows and on. */
-INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
-                       const struct attn_rows *rows, uint32_t in, const int n_q,
-                       const int n, const int kind)
+INLINE void attn_score(const struct attn_tile *t, const float *const *q,
+                       float *scores, const struct attn_rows *rows, uint32_t in,
+                       const int n_q, const int n, const int kind)
 {
     const struct sl_attend_args *a = t->a;
     uint32_t full = a->d - a->d % W, rest = a->d % W;
@@ -144,7 +158,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
             v[j] = attn_load(&k[j], c, kind);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
-            vf x = vf_load(q + (size_t)i * a->q_stride + c);
+            vf x = vf_load(q[i] + c);
 
 #pragma GCC unroll 4
             for (int j = 0; j < n; j++)
@@ -157,7 +171,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
             v[j] = attn_load_n(&k[j], full, rest, kind);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
-            vf x = vf_load_n(q + (size_t)i * a->q_stride + full, rest);
+            vf x = vf_load_n(q[i] + full, rest);
 
 #pragma GCC unroll 4
             for (int j = 0; j < n; j++)
@@ -176,7 +190,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *q, float *scores,
 }
 
 /* Scores of n_q queries and rows [in, in + n). */
-INLINE void attn_score_rows(const struct attn_tile *t, const float *q,
+INLINE void attn_score_rows(const struct attn_tile *t, const float *const *q,
                             float *scores, const struct attn_rows *rows,
                             uint32_t in, uint32_t n, const int n_q,
                             const int kind)
@@ -194,7 +208,7 @@ INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
                         uint32_t from, uint32_t to, const int kind)
 {
     const struct sl_attend_args *a = t->a;
-    const float *q = t->q + (size_t)first * a->q_stride;
+    const float *const *q = t->q + first;
     float *scores = t->scores + (size_t)first * t->score_stride;
     uint32_t paged = to < a->n_paged ? to : a->n_paged, n;
     struct attn_rows rows;
@@ -204,7 +218,7 @@ INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
 
         n = a->page_len - in < paged - from ? a->page_len - in : paged - from;
         rows = attn_page(a, a->k_pages[from / a->page_len], kind);
-        if (n_q == 1)
+        if (t->fetch)
             attn_fetch(a, a->k_pages, from, kind);
         attn_score_rows(t, q, scores + from, &rows, in, n, n_q, kind);
     }
@@ -283,7 +297,7 @@ INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
 
         run = a->page_len - in < paged - from ? a->page_len - in : paged - from;
         rows = attn_page(a, a->v_pages[from / a->page_len], kind);
-        if (n_q == 1 && c == 0)
+        if (t->fetch && c == 0)
             attn_fetch(a, a->v_pages, from, kind);
         attn_add_rows(acc, t, scores + from, &rows, in, run, n_q, c, n, rest,
                       kind);
@@ -295,24 +309,31 @@ INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
                   n_q, c, n, rest, SL_KV_F32);
 }
 
-/* Columns [c, c + n * W) of the outputs, or [c, c + rest). */
-INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
-                        const int n, uint32_t rest, const int kind)
+/* What keys [from, to) add to columns [c, c + n * W) of the outputs, or to
+ * [c, c + rest). The first block begins the sums, the last ends them. */
+INLINE void attn_output(const struct attn_tile *t, uint32_t from, uint32_t to,
+                        uint32_t c, const int n_q, const int n, uint32_t rest,
+                        const int kind)
 {
+    uint32_t shared = attn_clamp(t->least, from, to);
     vf acc[ATTN_QUERIES][PIECES];
 
 #pragma GCC unroll 4
     for (int q = 0; q < n_q; q++)
 #pragma GCC unroll 8
         for (int i = 0; i < n; i++)
-            acc[q][i] = vf_set(0);
-    attn_add(acc, t, 0, n_q, 0, t->least, c, n, rest, kind);
+            acc[q][i] = from == 0   ? vf_set(0)
+                        : rest != 0 ? vf_load_n(t->out[q] + c, rest)
+                                    : vf_load(t->out[q] + c + i * W);
+    attn_add(acc, t, 0, n_q, from, shared, c, n, rest, kind);
 #pragma GCC unroll 4
     for (int q = 0; q < n_q; q++) {
-        float *out = t->out + (size_t)q * t->a->out_stride + c;
-        vf sum = vf_set(t->sum[q]);
+        float *out = t->out[q] + c;
+        vf sum = vf_set(to >= t->most ? t->sum[q] : 1);
 
-        attn_add(acc + q, t, q, 1, t->least, t->n_keys[q], c, n, rest, kind);
+        if (t->n_keys[q] > shared)
+            attn_add(acc + q, t, q, 1, shared,
+                     attn_clamp(t->n_keys[q], shared, to), c, n, rest, kind);
         if (rest != 0) {
             vf_store_n(out, vf_div(acc[q][0], sum), rest);
             continue;
@@ -323,61 +344,172 @@ INLINE void attn_output(const struct attn_tile *t, uint32_t c, const int n_q,
     }
 }
 
-INLINE void attend_tile(const struct sl_attend_args *a, size_t row,
-                        size_t score_stride, const int n_q, const int kind)
+/* Scores of keys [from, to) for all queries of a tile. */
+INLINE void tile_scores(const struct attn_tile *t, uint32_t from, uint32_t to,
+                        const int n_q, const int kind)
 {
-    struct attn_tile t = {
-        .a = a,
-        .q = a->q + row * a->q_stride,
-        .out = a->out + row * a->out_stride,
-        .scores = a->scores,
-        .score_stride = score_stride,
-        .n_keys = a->n_keys + row,
-        .least = a->n_keys[row],
-    };
-    uint32_t c = 0;
+    uint32_t shared = attn_clamp(t->least, from, to);
 
-    for (int q = 1; q < n_q; q++)
-        if (t.n_keys[q] < t.least)
-            t.least = t.n_keys[q];
-    attn_scores(&t, 0, n_q, 0, t.least, kind);
-    for (int q = 0; q < n_q; q++) {
-        if (t.n_keys[q] > t.least)
-            attn_scores(&t, q, 1, t.least, t.n_keys[q], kind);
-        t.sum[q] =
-            attn_softmax(t.scores + (size_t)q * score_stride, t.n_keys[q]);
-    }
-    for (; n_q == 1 && c + PIECES * W <= a->d; c += PIECES * W)
-        attn_output(&t, c, n_q, PIECES, 0, kind);
-    for (; c + SHARED * W <= a->d; c += SHARED * W)
-        attn_output(&t, c, n_q, SHARED, 0, kind);
-    for (; c + W <= a->d; c += W)
-        attn_output(&t, c, n_q, 1, 0, kind);
-    if (c < a->d)
-        attn_output(&t, c, n_q, 1, a->d - c, kind);
+    attn_scores(t, 0, n_q, from, shared, kind);
+    for (int q = 0; n_q > 1 && q < n_q; q++)
+        if (t->n_keys[q] > shared)
+            attn_scores(t, q, 1, shared, attn_clamp(t->n_keys[q], shared, to),
+                        kind);
 }
 
-INLINE void attend_any(const struct sl_attend_args *a, const int kind)
+/* The same for their outputs. */
+INLINE void tile_values(const struct attn_tile *t, uint32_t from, uint32_t to,
+                        const int n_q, const int kind)
 {
-    uint32_t most = 0;
-    size_t row = 0;
+    uint32_t d = t->a->d, c = 0;
 
+    for (; n_q == 1 && c + PIECES * W <= d; c += PIECES * W)
+        attn_output(t, from, to, c, n_q, PIECES, 0, kind);
+    for (; c + SHARED * W <= d; c += SHARED * W)
+        attn_output(t, from, to, c, n_q, SHARED, 0, kind);
+    for (; c + W <= d; c += W)
+        attn_output(t, from, to, c, n_q, 1, 0, kind);
+    if (c < d)
+        attn_output(t, from, to, c, n_q, 1, d - c, kind);
+}
+
+INLINE void tile_init(struct attn_tile *t, const struct sl_attend_args *a,
+                      size_t row, int n)
+{
+    uint32_t group = a->group > 0 ? a->group : 1;
+
+    t->a = a;
+    t->n = n;
+    t->least = UINT32_MAX;
+    t->most = 0;
+    for (int i = 0; i < n; i++) {
+        size_t p = (row + (size_t)i) / group, head = (row + (size_t)i) % group;
+
+        t->q[i] = a->q + p * a->q_stride + head * a->q_head;
+        t->out[i] = a->out + p * a->out_stride + head * a->out_head;
+        t->n_keys[i] = a->n_keys[p];
+        t->least = t->n_keys[i] < t->least ? t->n_keys[i] : t->least;
+        t->most = t->n_keys[i] > t->most ? t->n_keys[i] : t->most;
+    }
+}
+
+/* A function for each kind and number of queries, so that the compiler finds
+ * registers for each alone. */
+typedef void attn_tile_fn(const struct attn_tile *t, uint32_t from,
+                          uint32_t to);
+
+#define TILE(kind, name, n_q)                                                  \
+    static void ISA(scores_##name##_##kind)(const struct attn_tile *t,         \
+                                            uint32_t from, uint32_t to)        \
+    {                                                                          \
+        tile_scores(t, from, to, n_q, SL_KV_##kind);                           \
+    }                                                                          \
+    static void ISA(values_##name##_##kind)(const struct attn_tile *t,         \
+                                            uint32_t from, uint32_t to)        \
+    {                                                                          \
+        tile_values(t, from, to, n_q, SL_KV_##kind);                           \
+    }
+#define TILES(kind)                                                            \
+    TILE(kind, one, 1)                                                         \
+    TILE(kind, half, ATTN_QUERIES / 2)                                         \
+    TILE(kind, whole, ATTN_QUERIES)
+
+TILES(F32)
+TILES(F16)
+TILES(INT8)
+
+#define SIZES(what, kind)                                                      \
+    [SL_KV_##kind] = {ISA(what##_one_##kind), ISA(what##_half_##kind),         \
+                      ISA(what##_whole_##kind)}
+
+/* By kind and size: a query, half a tile, a whole one. */
+typedef attn_tile_fn *const attn_tile_fns[3];
+
+static attn_tile_fns ISA(attn_scores)[] = {
+    SIZES(scores, F32),
+    SIZES(scores, F16),
+    SIZES(scores, INT8),
+};
+static attn_tile_fns ISA(attn_values)[] = {
+    SIZES(values, F32),
+    SIZES(values, F16),
+    SIZES(values, INT8),
+};
+
+#undef TILE
+#undef TILES
+#undef SIZES
+
+/* Tiles of a run. */
+struct attn_run {
+    struct attn_tile tiles[RUN_TILES + 1]; /* the last ones may be small */
+    size_t n;
+    uint32_t most;  /* keys that any sees, */
+    uint32_t block; /* that pass by at once */
+};
+
+/* All tiles over one block after the other. */
+INLINE void run_blocks(const struct attn_run *r, attn_tile_fns fns)
+{
+    for (uint32_t from = 0; from < r->most; from += r->block) {
+        uint32_t to = attn_clamp(from + r->block, from, r->most);
+
+        for (size_t i = 0; i < r->n; i++) {
+            const struct attn_tile *t = &r->tiles[i];
+
+            if (from < t->most)
+                fns[t->n == 1 ? 0 : t->n == ATTN_QUERIES ? 2 : 1](t, from, to);
+        }
+    }
+}
+
+/* Queries [row, row + n), counted position after position. alone: there are no
+ * others in the call. */
+static void ISA(attend_run)(const struct sl_attend_args *a, size_t row,
+                            size_t n, size_t score_stride, bool alone)
+{
+    struct attn_run r;
+
+    r.n = 0;
+    r.most = 0;
+    for (size_t i = 0; i < n; i += (size_t)r.tiles[r.n++].n) {
+        struct attn_tile *t = &r.tiles[r.n];
+        size_t left = n - i;
+
+        tile_init(t, a, row + i,
+                  left >= ATTN_QUERIES       ? ATTN_QUERIES
+                  : left >= ATTN_QUERIES / 2 ? ATTN_QUERIES / 2
+                                             : 1);
+        t->scores = a->scores + i * score_stride;
+        t->score_stride = score_stride;
+        t->fetch = alone && i == 0;
+        r.most = t->most > r.most ? t->most : r.most;
+    }
+    r.block = BLOCK_BYTES / sizeof(float) / a->d / KEYS * KEYS;
+    if (r.n == 1 || r.block == 0)
+        r.block = r.most;
+    run_blocks(&r, ISA(attn_scores)[a->kv_kind]);
+    for (size_t i = 0; i < r.n; i++)
+        for (int q = 0; q < r.tiles[i].n; q++)
+            r.tiles[i].sum[q] =
+                attn_softmax(r.tiles[i].scores + (size_t)q * score_stride,
+                             r.tiles[i].n_keys[q]);
+    run_blocks(&r, ISA(attn_values)[a->kv_kind]);
+}
+
+static void ISA(attend)(const struct sl_attend_args *a)
+{
+    size_t rows = a->n_q * (a->group > 0 ? a->group : 1);
+    size_t run = a->score_rows > 0 ? a->score_rows : ATTN_QUERIES;
+    uint32_t most = 0;
+
+    if (run > RUN_TILES * ATTN_QUERIES)
+        run = RUN_TILES * ATTN_QUERIES;
     for (size_t i = 0; i < a->n_q; i++)
         most = a->n_keys[i] > most ? a->n_keys[i] : most;
-    for (; a->n_q - row >= ATTN_QUERIES; row += ATTN_QUERIES)
-        attend_tile(a, row, most, ATTN_QUERIES, kind);
-    for (; row < a->n_q; row++)
-        attend_tile(a, row, most, 1, kind);
-}
-
-static void ISA(attend)(const struct sl_attend_args *args)
-{
-    if (args->kv_kind == SL_KV_F32)
-        attend_any(args, SL_KV_F32);
-    else if (args->kv_kind == SL_KV_F16)
-        attend_any(args, SL_KV_F16);
-    else
-        attend_any(args, SL_KV_INT8);
+    for (size_t row = 0; row < rows; row += run)
+        ISA(attend_run)
+        (a, row, rows - row < run ? rows - row : run, most, rows <= run);
 }
 
 #undef KEYS
@@ -385,5 +517,7 @@ static void ISA(attend)(const struct sl_attend_args *args)
 #undef SHARED
 #undef AHEAD
 #undef LINE
+#undef BLOCK_BYTES
+#undef RUN_TILES
 
 #endif
