@@ -4,7 +4,8 @@
  * usage: bench_ops [THREADS [KEYS [ISA]]]      ISA: ref avx2 avx512 amx
  *
  * Attention of one layer of 32 heads of 128 values: one query over KEYS keys
- * in pages (decoding: it reads them once), and KEYS queries over their own
+ * in pages (decoding: it reads them once), then with SHARE heads of queries for
+ * each of HEADS / SHARE heads of keys, and KEYS queries over their own
  * keys (a prompt: it computes), which lie in rows of qkv or close together.
  * Then the operations on rows, GLM-130B's width.
  */
@@ -20,13 +21,15 @@
 #include "src/base/mem.h"
 #include "src/base/pool.h"
 
-#define HEADS    32u
-#define D        128u
-#define PAGE_LEN 16u
-#define WIDE     (3 * HEADS * D) /* a row of qkv */
-#define HIDDEN   12288u
-#define INNER    32768u
-#define ROWS     64u
+#define HEADS      32u
+#define SHARE      8u
+#define D          128u
+#define PAGE_LEN   16u
+#define SCORE_ROWS SHARE           /* at least SL_ATTEND_QUERIES */
+#define WIDE       (3 * HEADS * D) /* a row of qkv */
+#define HIDDEN     12288u
+#define INNER      32768u
+#define ROWS       64u
 
 struct bench {
     struct sl_kernels k;
@@ -64,7 +67,7 @@ static void attend_heads(void *arg, size_t begin, size_t end, unsigned worker)
         args.v_pages = args.k_pages + n_pages(b);
         args.k_new += h * b->head_step;
         args.v_new += h * b->head_step;
-        args.scores += (size_t)worker * SL_ATTEND_QUERIES * b->keys;
+        args.scores += (size_t)worker * SCORE_ROWS * b->keys;
         b->k.attend(&args);
     }
 }
@@ -103,6 +106,43 @@ static void decode(struct bench *b, enum sl_kv_kind kind, const char *name)
            b->keys, s * 1e3, (double)(n * bytes) / s * 1e-9);
 }
 
+static void attend_groups(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    const struct bench *b = arg;
+
+    for (size_t g = begin; g < end; g++) {
+        struct sl_attend_args args = b->args;
+
+        args.q += g * SHARE * D;
+        args.out += g * SHARE * D;
+        args.k_pages = b->pages + g * 2 * n_pages(b);
+        args.v_pages = args.k_pages + n_pages(b);
+        args.group = SHARE;
+        args.q_head = args.out_head = D;
+        args.scores += (size_t)worker * SCORE_ROWS * b->keys;
+        args.score_rows = SCORE_ROWS;
+        b->k.attend(&args);
+    }
+}
+
+static void attend_shared(void *arg)
+{
+    struct bench *b = arg;
+
+    sl_pool_for(b->pool, HEADS / SHARE, 1, attend_groups, b);
+}
+
+/* Of F16 pages, as decode left them. */
+static void decode_shared(struct bench *b)
+{
+    size_t n = (size_t)HEADS / SHARE * 2 * n_pages(b);
+    double s = bench_median_seconds(attend_shared, b);
+
+    printf("%-7s decode f16  %2u heads share %11u keys %10.3f ms %8.2f GB/s\n",
+           b->k.isa, SHARE, b->keys, s * 1e3,
+           (double)(n * page_bytes(SL_KV_F16)) / s * 1e-9);
+}
+
 static void prefill(struct bench *b, bool gathered)
 {
     double ops = 0, s;
@@ -136,6 +176,25 @@ static void norm_rows(void *arg)
                         1e-5f);
 }
 
+static void rms_rows(void *arg)
+{
+    const struct bench *b = arg;
+    const float *x = floats(&b->qkv);
+
+    for (size_t i = 0; i < ROWS; i++)
+        b->k.rms_norm(floats(&b->out), x + i * HIDDEN, x, HIDDEN, 1e-5f);
+}
+
+/* As of queries and keys: a norm a head. */
+static void head_norms(void *arg)
+{
+    const struct bench *b = arg;
+    const float *x = floats(&b->qkv);
+
+    for (size_t i = 0; i < ROWS * HIDDEN / D; i++)
+        b->k.rms_norm(floats(&b->out), x + i * D, x, D, 1e-6f);
+}
+
 static void quantize_rows(void *arg)
 {
     const struct bench *b = arg;
@@ -158,6 +217,28 @@ static void rope_rows(void *arg)
     }
     for (size_t i = 0; i < ROWS * HIDDEN / D; i++)
         b->k.rope(floats(&b->qkv) + i * D, cos_row, sin_row, D / 2);
+}
+
+static void inter_rows(void *arg)
+{
+    const struct bench *b = arg;
+    float *cos_row = floats(&b->out), *sin_row = cos_row + D / 2;
+
+    for (size_t i = 0; i < D / 2; i++) {
+        cos_row[i] = 0.8f;
+        sin_row[i] = 0.6f;
+    }
+    for (size_t i = 0; i < ROWS * HIDDEN / D; i++)
+        b->k.rope_inter(floats(&b->qkv) + i * D, cos_row, sin_row, D / 2);
+}
+
+static void swiglu_rows(void *arg)
+{
+    const struct bench *b = arg;
+    const float *x = floats(&b->qkv);
+
+    for (size_t i = 0; i < ROWS / 8; i++)
+        b->k.swiglu(floats(&b->out), x + i * INNER, x + (i + 8) * INNER, INNER);
 }
 
 static void geglu_rows(void *arg)
@@ -186,8 +267,12 @@ static void rows(struct bench *b)
         double values;
     } all[] = {
         {"layer_norm", norm_rows, ROWS * (double)HIDDEN},
+        {"rms_norm", rms_rows, ROWS * (double)HIDDEN},
+        {"rms of heads", head_norms, ROWS * (double)HIDDEN},
         {"quantize_q8", quantize_rows, ROWS * (double)HIDDEN},
         {"rope", rope_rows, ROWS * (double)HIDDEN},
+        {"rope_inter", inter_rows, ROWS * (double)HIDDEN},
+        {"swiglu", swiglu_rows, ROWS / 8 * (double)INNER},
         {"geglu", geglu_rows, ROWS / 8 * (double)INNER},
         {"scale_add", add_rows, ROWS * (double)HIDDEN},
     };
@@ -214,7 +299,7 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
         sl_region_init(&b->qkv, values * 4, "qkv", err) != 0 ||
         sl_region_init(&b->out, values * 4, "outputs", err) != 0 ||
         sl_region_init(&b->scores,
-                       sl_pool_threads(b->pool) * SL_ATTEND_QUERIES *
+                       sl_pool_threads(b->pool) * SCORE_ROWS *
                                (uint64_t)b->keys * 4 +
                            HIDDEN * 8,
                        "scores", err) != 0)
@@ -267,6 +352,7 @@ int main(int argc, char **argv)
     }
     decode(&b, SL_KV_F32, "f32");
     decode(&b, SL_KV_F16, "f16");
+    decode_shared(&b);
     decode(&b, SL_KV_INT8, "int8");
     prefill(&b, false);
     prefill(&b, true);

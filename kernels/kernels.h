@@ -127,6 +127,11 @@ struct sl_kernels {
     /* y = (x - mean) / sqrt(var + eps) * w + b over h values; y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b,
                        uint32_t h, float eps);
+    /* y = x / sqrt(mean(x^2) + eps) * w over h values; y may be x. (Zhang and
+     * Sennrich, arXiv 1910.07467, equation 4; eps inside of the root, as
+     * transformers' LlamaRMSNorm and ChatGLM2's RMSNorm have it) */
+    void (*rms_norm)(float *y, const float *x, const float *w, uint32_t h,
+                     float eps);
     /* Groups of 32: scale = max|x| / 127 (0 for an all-zero group),
      * q = round-half-even(x / scale), sum = sum of q. cols % 32 == 0. Group g
      * has scale[g * stride] and sum[g * stride]. */
@@ -140,15 +145,24 @@ struct sl_kernels {
     /* Rotates pairs (i, i + half): x[i] = x[i] cos[i] - x[i+half] sin[i],
      * x[i+half] = x[i+half] cos[i] + x[i] sin[i], i < half. In place. */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
+    /* The same for pairs (2i, 2i + 1), i < half: the first 2 * half values are
+     * rotated. (ChatGLM2 and later; modeling_chatglm.py, apply_rotary_pos_emb)
+     */
+    void (*rope_inter)(float *x, const float *cos, const float *sin,
+                       uint32_t half);
     void (*attend)(const struct sl_attend_args *args);
     /* y[i] = a[i] * gelu_erf(b[i]); y may be a or b. (GLM-130B: the second
      * half is activated; SAT model/official/glm130b_model.py) */
     void (*geglu)(float *y, const float *a, const float *b, size_t n);
+    /* y[i] = silu(a[i]) * b[i], silu(z) = z / (1 + exp(-z)); y may be a or b.
+     * (The first half is activated: arXiv 2002.05202, equation 6, without
+     * biases; ChatGLM2, Llama) */
+    void (*swiglu)(float *y, const float *a, const float *b, size_t n);
     /* y[i] = gelu_tanh(x[i]); y may be x. (SAT --no-glu) */
     void (*gelu_tanh)(float *y, const float *x, size_t n);
     /* y[i] += b[i] */
     void (*add)(float *y, const float *b, size_t n);
-    /* y[i] = alpha * x[i] + y[i] */
+    /* y[i] = alpha * x[i] + y[i]; with alpha 1 exactly x[i] + y[i] */
     void (*scale_add)(float *y, float alpha, const float *x, size_t n);
     /* Conversions, round to nearest even. */
     void (*f16_to_f32)(float *y, const uint16_t *x, size_t n);

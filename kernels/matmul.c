@@ -11,11 +11,11 @@
  *
  * Kernels that take many positions unpack weights for PANEL of them at a time,
  * and take blocks in pairs. */
-#define PANEL     96u
-#define HALF      48u /* a multiple of all that a kernel keeps in registers */
-#define TILE      16u
-#define MAX_RUN   480u
-#define GEGLU_RUN PANEL
+#define PANEL   96u
+#define HALF    48u /* a multiple of all that a kernel keeps in registers */
+#define TILE    16u
+#define MAX_RUN 480u
+#define GLU_RUN PANEL
 /* Blocks of rows that are passed over at once. */
 #define UNIT_BLOCKS 4u
 /* Such units in a call of a thread, where there is more than one run. */
@@ -105,19 +105,21 @@ static void plain_blocks(const struct job *j, const struct sl_acts *a, size_t p,
 
 /* Both halves of the same rows, then their product: no array of both halves
  * for all rows is ever needed. */
-static void geglu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
-                         size_t begin, size_t end)
+static void glu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
+                       size_t begin, size_t end)
 {
     enum { STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
     uint32_t n_rows = rows_in(j, begin, end);
-    float half[2][GEGLU_RUN * STRIDE];
+    float half[2][GLU_RUN * STRIDE];
+    void (*glu)(float *, const float *, const float *, size_t) =
+        j->mm->epilogue == SL_EPI_SWIGLU ? j->k->swiglu : j->k->geglu;
 
     for (uint32_t s = 0; s < 2; s++)
         product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, a);
     for (size_t i = 0; i < a->n; i++)
-        j->k->geglu(j->y + (p + i) * j->y_stride +
-                        (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-                    half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
+        glu(j->y + (p + i) * j->y_stride +
+                (j->mm->first_block + begin) * SL_BLOCK_ROWS,
+            half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
 }
 
 /* Bytes of one position's input in the form that is multiplied. */
@@ -158,7 +160,7 @@ static void fetch(const struct job *j, const struct sl_acts *a)
 static void units(void *arg, size_t begin, size_t end, unsigned worker)
 {
     const struct job *j = arg;
-    bool geglu = j->mm->epilogue == SL_EPI_GEGLU;
+    bool glu = j->mm->epilogue != SL_EPI_NONE;
     size_t run = SIZE_MAX;
     struct sl_acts a;
 
@@ -175,7 +177,7 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
             if (a.n < j->acts->n)
                 fetch(j, &a);
         }
-        (geglu ? geglu_blocks : plain_blocks)(j, &a, p, first, last);
+        (glu ? glu_blocks : plain_blocks)(j, &a, p, first, last);
     }
 }
 
@@ -212,7 +214,7 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
 
     if (acts->n == 0)
         return;
-    j.run = run_of(acts->n, mm->epilogue == SL_EPI_GEGLU ? GEGLU_RUN : MAX_RUN,
+    j.run = run_of(acts->n, mm->epilogue != SL_EPI_NONE ? GLU_RUN : MAX_RUN,
                    input_bytes(k, acts, act), k->l2_bytes);
     if (acts->n == 1)
         most = CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1);

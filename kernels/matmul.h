@@ -11,8 +11,9 @@
 #include "src/base/pool.h"
 
 enum sl_epilogue {
-    SL_EPI_NONE,  /* y = W x + bias */
-    SL_EPI_GEGLU, /* two segments: y = (A x + a) * gelu_erf(B x + b) */
+    SL_EPI_NONE,   /* y = W x + bias */
+    SL_EPI_GEGLU,  /* two segments: y = (A x + a) * gelu_erf(B x + b) */
+    SL_EPI_SWIGLU, /* two segments: y = silu(A x + a) * (B x + b) */
 };
 
 /* Blocks [first_block, first_block + n_blocks) of every segment of m. */
@@ -26,7 +27,7 @@ struct sl_matmul {
 };
 
 /* y: (acts->n, y_stride). Row r of segment s goes to column
- * s * segment_rows + r of y; with SL_EPI_GEGLU to column r. Only the columns
+ * s * segment_rows + r of y; with a GLU to column r. Only the columns
  * of the given blocks are written. act chooses the form of the inputs. */
 void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                    size_t y_stride, const struct sl_matmul *mm,

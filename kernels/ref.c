@@ -177,6 +177,18 @@ static void layer_norm_ref(float *y, const float *x, const float *w,
 
 /* A scale that is subnormal is coarse: x / scale may leave -127 .. 127 and is
  * brought back. The comparison also catches NaN. */
+static void rms_norm_ref(float *y, const float *x, const float *w, uint32_t h,
+                         float eps)
+{
+    double sum = 0, inv;
+
+    for (uint32_t i = 0; i < h; i++)
+        sum += (double)x[i] * (double)x[i];
+    inv = 1 / sqrt(sum / h + (double)eps);
+    for (uint32_t i = 0; i < h; i++)
+        y[i] = (float)((double)x[i] * inv) * w[i];
+}
+
 static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
                             size_t stride, const float *x, uint32_t cols)
 {
@@ -237,6 +249,17 @@ static void rope_ref(float *x, const float *cos, const float *sin,
     }
 }
 
+static void rope_inter_ref(float *x, const float *cos, const float *sin,
+                           uint32_t half)
+{
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+
+        x[2 * i] = a * cos[i] - b * sin[i];
+        x[2 * i + 1] = b * cos[i] + a * sin[i];
+    }
+}
+
 /* gelu(b) = b * Phi(b), Phi(b) = erfc(-b / sqrt 2) / 2: erfc keeps its
  * precision where 1 + erf would cancel. */
 static void geglu_ref(float *y, const float *a, const float *b, size_t n)
@@ -245,6 +268,16 @@ static void geglu_ref(float *y, const float *a, const float *b, size_t n)
         double phi = 0.5 * erfc(-(double)b[i] * M_SQRT1_2);
 
         y[i] = (float)((double)a[i] * ((double)b[i] * phi));
+    }
+}
+
+/* exp may become infinite; the quotient then is the zero that it should be. */
+static void swiglu_ref(float *y, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double v = (double)a[i];
+
+        y[i] = (float)(v / (1 + exp(-v)) * (double)b[i]);
     }
 }
 
@@ -300,11 +333,14 @@ void sl_kernels_init_ref(struct sl_kernels *k)
         .round_bf16 = round_bf16_ref,
         .bf16_bytes = sizeof(float),
         .layer_norm = layer_norm_ref,
+        .rms_norm = rms_norm_ref,
         .quantize_q8 = quantize_q8_ref,
         .quantize_row = quantize_row_ref,
         .rope = rope_ref,
+        .rope_inter = rope_inter_ref,
         .attend = sl_attend_ref,
         .geglu = geglu_ref,
+        .swiglu = swiglu_ref,
         .gelu_tanh = gelu_tanh_ref,
         .add = add_ref,
         .scale_add = scale_add_ref,

@@ -61,6 +61,18 @@ INLINE void vf_store_n(float *p, vf x, size_t n)
     _mm256_maskstore_ps(p, vec_mask(n), x);
 }
 
+INLINE vf vf_load_twice(const float *p)
+{
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),
+                                    _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+}
+
+INLINE vf vf_load_twice_n(const float *p, size_t n)
+{
+    return _mm256_permutevar8x32_ps(vf_load_n(p, n),
+                                    _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+}
+
 INLINE vf vf_load_half(const void *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128(p));
@@ -114,6 +126,16 @@ INLINE vf vf_sub(vf a, vf b)
 INLINE vf vf_mul(vf a, vf b)
 {
     return _mm256_mul_ps(a, b);
+}
+
+INLINE vf vf_sub_add(vf a, vf b)
+{
+    return _mm256_addsub_ps(a, b);
+}
+
+INLINE vf vf_swap(vf a)
+{
+    return _mm256_permute_ps(a, 0xb1);
 }
 
 INLINE vf vf_div(vf a, vf b)

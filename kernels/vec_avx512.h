@@ -67,6 +67,21 @@ INLINE void vf_store_n(float *p, vf x, size_t n)
     _mm512_mask_storeu_ps(p, vec_mask(n), x);
 }
 
+/* W / 2 values, each in two lanes. */
+INLINE vf vf_load_twice(const float *p)
+{
+    return _mm512_permutexvar_ps(
+        _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+        _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+}
+
+INLINE vf vf_load_twice_n(const float *p, size_t n) /* n < W / 2 */
+{
+    return _mm512_permutexvar_ps(
+        _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+        vf_load_n(p, n));
+}
+
 INLINE vf vf_load_half(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));
@@ -113,6 +128,18 @@ INLINE vf vf_sub(vf a, vf b)
 INLINE vf vf_mul(vf a, vf b)
 {
     return _mm512_mul_ps(a, b);
+}
+
+/* a - b in even lanes, a + b in odd ones. (a * 1 is exact.) */
+INLINE vf vf_sub_add(vf a, vf b)
+{
+    return _mm512_fmaddsub_ps(a, vf_set(1), b);
+}
+
+/* Neighbours (0, 1), (2, 3), ... change places. */
+INLINE vf vf_swap(vf a)
+{
+    return _mm512_permute_ps(a, 0xb1);
 }
 
 INLINE vf vf_div(vf a, vf b)

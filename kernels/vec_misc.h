@@ -65,6 +65,16 @@ INLINE vf vec_gelu_tanh(vf x)
     return vf_div(x, vf_add(vf_set(1), e));
 }
 
+/* a / (1 + exp(-a)). Below -88 the result is that of -88, near the smallest
+ * normal number: where vec_exp stops, a quotient would grow with a again. */
+INLINE vf vec_silu(vf a)
+{
+    vf x = vf_max(vf_set(-88), a);
+    vf e = vec_exp(vf_sub(vf_set(0), x));
+
+    return vf_div(x, vf_add(vf_set(1), e));
+}
+
 static void ISA(layer_norm)(float *y, const float *x, const float *w,
                             const float *b, uint32_t h, float eps)
 {
@@ -109,6 +119,40 @@ static void ISA(layer_norm)(float *y, const float *x, const float *w,
                 y + i,
                 vf_fma(v, vf_load_n(w + i, rest), vf_load_n(b + i, rest)),
                 rest);
+    }
+}
+
+/* Sums as layer_norm does. */
+static void ISA(rms_norm)(float *y, const float *x, const float *w, uint32_t h,
+                          float eps)
+{
+    uint32_t full = h - h % W, rest = h % W;
+    vd low = vd_set(0), high = vd_set(0), inv;
+    double sum = 0;
+    vf v;
+
+    for (uint32_t i = 0; i < full; i += W) {
+        vd a, b;
+
+        v = vf_load(x + i);
+        a = vd_low(v);
+        b = vd_high(v);
+        low = vd_add(low, vd_mul(a, a));
+        high = vd_add(high, vd_mul(b, b));
+    }
+    for (uint32_t i = full; i < h; i++)
+        sum += (double)x[i] * (double)x[i];
+    sum = (sum + vd_sum(vd_add(low, high))) / h;
+    inv = vd_set(1 / __builtin_sqrt(sum + (double)eps));
+    for (uint32_t i = 0; i < full; i += W) {
+        v = vf_load(x + i);
+        v = vf_join(vd_mul(vd_low(v), inv), vd_mul(vd_high(v), inv));
+        vf_store(y + i, vf_mul(v, vf_load(w + i)));
+    }
+    if (rest != 0) {
+        v = vf_load_n(x + full, rest);
+        v = vf_join(vd_mul(vd_low(v), inv), vd_mul(vd_high(v), inv));
+        vf_store_n(y + full, vf_mul(v, vf_load_n(w + full, rest)), rest);
     }
 }
 
@@ -208,6 +252,30 @@ static void ISA(rope)(float *x, const float *cos, const float *sin,
     }
 }
 
+/* x = (u, v, u, v, ...) turned by the angles of cos and sin, each twice. The
+ * roundings are those of the reference. */
+INLINE vf vec_turn(vf x, vf cos, vf sin)
+{
+    return vf_sub_add(vf_mul(x, cos), vf_mul(vf_swap(x), sin));
+}
+
+static void ISA(rope_inter)(float *x, const float *cos, const float *sin,
+                            uint32_t half)
+{
+    uint32_t i = 0, rest = half % (W / 2);
+
+    for (; i + W / 2 <= half; i += W / 2)
+        vf_store(x + (size_t)2 * i,
+                 vec_turn(vf_load(x + (size_t)2 * i), vf_load_twice(cos + i),
+                          vf_load_twice(sin + i)));
+    if (rest != 0)
+        vf_store_n(x + (size_t)2 * i,
+                   vec_turn(vf_load_n(x + (size_t)2 * i, (size_t)2 * rest),
+                            vf_load_twice_n(cos + i, rest),
+                            vf_load_twice_n(sin + i, rest)),
+                   (size_t)2 * rest);
+}
+
 static void ISA(geglu)(float *y, const float *a, const float *b, size_t n)
 {
     size_t i = 0;
@@ -219,6 +287,19 @@ static void ISA(geglu)(float *y, const float *a, const float *b, size_t n)
         vf_store_n(
             y + i,
             vf_mul(vf_load_n(a + i, n), vec_gelu_erf(vf_load_n(b + i, n))), n);
+}
+
+static void ISA(swiglu)(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + W <= n; i += W)
+        vf_store(y + i, vf_mul(vec_silu(vf_load(a + i)), vf_load(b + i)));
+    n -= i;
+    if (n != 0)
+        vf_store_n(y + i,
+                   vf_mul(vec_silu(vf_load_n(a + i, n)), vf_load_n(b + i, n)),
+                   n);
 }
 
 static void ISA(gelu_tanh)(float *y, const float *x, size_t n)

@@ -22,11 +22,14 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->matmul[SL_FMT_INT4][SL_ACT_F32] = ISA(matmul_int4_f32);
     k->matmul[SL_FMT_INT4][SL_ACT_INT8] = ISA(matmul_int4_q8);
     k->layer_norm = ISA(layer_norm);
+    k->rms_norm = ISA(rms_norm);
     k->quantize_q8 = ISA(quantize_q8);
     k->quantize_row = ISA(quantize_row);
     k->rope = ISA(rope);
+    k->rope_inter = ISA(rope_inter);
     k->attend = ISA(attend);
     k->geglu = ISA(geglu);
+    k->swiglu = ISA(swiglu);
     k->gelu_tanh = ISA(gelu_tanh);
     k->add = ISA(add);
     k->scale_add = ISA(scale_add);

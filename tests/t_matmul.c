@@ -157,7 +157,8 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
                   enum sl_epilogue epilogue)
 {
     static const uint32_t cuts[] = {1, 3, 1000};
-    uint32_t width = epilogue == SL_EPI_GEGLU ? m->rows / 2 : m->rows;
+    bool glu = epilogue != SL_EPI_NONE;
+    uint32_t width = glu ? m->rows / 2 : m->rows;
     size_t stride = width + 2;
     struct sl_error err;
     struct setup s;
@@ -168,10 +169,10 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
     y = get(n * stride, sizeof *y);
     for (int bias = 0; bias < 2; bias++) {
         plainly(whole, &s, act, bias);
-        if (epilogue == SL_EPI_GEGLU)
-            for (size_t p = 0; p < n; p++)
-                s.k.geglu(whole + p * m->rows, whole + p * m->rows,
-                          whole + p * m->rows + width, width);
+        for (size_t p = 0; glu && p < n; p++)
+            (epilogue == SL_EPI_GEGLU ? s.k.geglu : s.k.swiglu)(
+                whole + p * m->rows, whole + p * m->rows,
+                whole + p * m->rows + width, width);
         for (unsigned i = 0; i < 6; i++) {
             struct sl_pool *pool;
 
@@ -226,6 +227,8 @@ static void both_halves_of_a_glu_meet(void **state)
         check(&m[1], n, SL_ACT_F32, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_INT8, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_BF16, SL_EPI_GEGLU);
+        check(&m[0], n, SL_ACT_F32, SL_EPI_SWIGLU);
+        check(&m[1], n, SL_ACT_INT8, SL_EPI_SWIGLU);
     }
 }
 
