@@ -242,13 +242,13 @@ static enum sl_dtype integers(const struct sl_tensor_spec *s)
     return s->role == SL_ROLE_EMBED ? SL_DT_I8 : SL_DT_F16;
 }
 
-static void types_without_meaning_are_refused(void **state)
+static void integers_without_scales_are_refused(void **state)
 {
     struct fixture *f = *state;
 
     f->g.dtype = integers;
     glm_maker_write(&f->g, f->source);
-    REFUSE(f, SL_ERR_UNSUPPORTED, "word_embeddings", "int8", "f16");
+    REFUSE(f, SL_ERR_CORRUPT, "word_embeddings.weight_scale", "missing");
 }
 
 static void unknown_tensors_are_named_and_left_out(void **state)
@@ -355,7 +355,7 @@ int main(void)
         CASE(threads_and_memory_change_no_byte),
         CASE(what_is_missing_is_named),
         CASE(wrong_shapes_are_named),
-        CASE(types_without_meaning_are_refused),
+        CASE(integers_without_scales_are_refused),
         CASE(unknown_tensors_are_named_and_left_out),
         CASE(bf16_becomes_f32),
         CASE(the_report_is_the_error),

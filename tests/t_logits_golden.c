@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/logits_run.h"
 #include "tests/support.h"
 
 /* Logits of converted checkpoints against the reference implementations:
@@ -16,64 +17,6 @@
     "--inner-hidden-size 172 --vocab-size 512 --max-sequence-length 64"
 
 static char dir[1024];
-
-static void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void run(const char *fmt, ...)
-{
-    const char *sluice = getenv("SLUICE");
-    char command[8192], args[6000];
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(args, sizeof args, fmt, ap);
-    va_end(ap);
-    snprintf(command, sizeof command, "'%s' %s >'%s/log' 2>&1",
-             sluice ? sluice : "./sluice", args, dir);
-    if (system(command) != 0) {
-        size_t n;
-        char log[1100];
-
-        snprintf(log, sizeof log, "%s/log", dir);
-        print_error("failed: %s\n%s", command, (char *)test_read_file(log, &n));
-        fail();
-    }
-}
-
-static json_t *int_list(const int32_t *v, size_t n)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(list, json_integer(v[i]));
-    return list;
-}
-
-/* (rows, vocab) f32 that `sluice logits` gives for dir/input.json; on the CPU
- * unless the flags name a device. */
-static void logits(struct test_array *a, const char *flags)
-{
-    const char *device = strstr(flags, "--device") ? "" : "--device cpu";
-    char path[1100];
-    uint8_t *data;
-    size_t n;
-
-    run("logits -q -m '%s/model.gguf' -i '%s/input.json' -o '%s/out.npy' %s %s",
-        dir, dir, dir, device, flags);
-    snprintf(path, sizeof path, "%s/out.npy", dir);
-    data = test_read_file(path, &n);
-    test_npy_parse(data, n, a);
-    free(data);
-    assert_string_equal(a->dtype, "<f4");
-}
-
-static void write_input(json_t *list)
-{
-    char path[1100];
-
-    snprintf(path, sizeof path, "%s/input.json", dir);
-    assert_int_equal(json_dump_file(list, path, JSON_COMPACT), 0);
-}
 
 /* --- golden/A_glm130b/g130_a ------------------------------------------- */
 
@@ -101,16 +44,15 @@ static void write_cases(void)
         snprintf(key, sizeof key, "%s.pos", name);
         test_npz_get(arrays, key, &pos);
         json_array_append_new(
-            list,
-            json_pack("{so so so}", "context", int_list(ids.data, context),
-                      "answer",
-                      int_list((int32_t *)ids.data + context, ids.n - context),
-                      "positions", int_list(pos.data, pos.n)));
+            list, json_pack("{so so so}", "context",
+                            json_of_ids(ids.data, context), "answer",
+                            json_of_ids((int32_t *)ids.data + context,
+                                        ids.n - context),
+                            "positions", json_of_ids(pos.data, pos.n)));
         test_array_fini(&ids);
         test_array_fini(&pos);
     }
-    write_input(list);
-    json_decref(list);
+    write_logits_input(dir, list);
 }
 
 /* Largest difference to `array` of all cases. The arrays hold the rows from
@@ -162,16 +104,17 @@ static void check_on(const char *device, const char *variant, const char *quant,
     snprintf(name, sizeof name, "golden/A_glm130b/g130_a/%s", variant);
     if (test_variant(path, name) == NULL)
         return;
-    run("convert --force --quant %s --rotary-precision %s %s -o "
-        "'%s/model.gguf' '%s'",
-        quant, rotary, SIZES_A, dir, path);
+    run_sluice(dir,
+               "convert --force --quant %s --rotary-precision %s %s -o "
+               "'%s/model.gguf' '%s'",
+               quant, rotary, SIZES_A, dir, path);
     for (int i = 0; i < 2; i++) {
         struct test_array got;
         char flags[64];
         double off;
 
         snprintf(flags, sizeof flags, "%s %s", device, modes[i]);
-        logits(&got, flags);
+        run_logits(dir, &got, flags);
         off = worst(&got, array);
         if (!(off <= limit))
             print_error("%s %s %s %s: off by %g\n", variant, quant, rotary,
@@ -320,8 +263,7 @@ static size_t write_some(const json_t *golden, int sop, struct blank *blanks,
             };
         }
     }
-    write_input(list);
-    json_decref(list);
+    write_logits_input(dir, list);
     return n;
 }
 
@@ -408,14 +350,14 @@ static void compare_runs(const struct golden_run *runs, size_t n, size_t every)
     struct blank blanks[128];
     size_t n_blanks;
 
-    run("convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
-        test_source(path, "demo"));
+    run_sluice(dir, "convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
+               test_source(path, "demo"));
     n_blanks = write_some(golden, sop, blanks, every);
-    logits(&first, runs[0].flags);
+    run_logits(dir, &first, runs[0].flags);
     for (size_t i = 0; i < n; i++) {
         double off, f32;
 
-        logits(&got, runs[i].flags);
+        run_logits(dir, &got, runs[i].flags);
         off = compare_greedy(&got, blanks, n_blanks, runs[i].golden);
         f32 = apart(&got, &first);
         print_message("# %s: off by %.2g, to the first run %.2g\n",
@@ -473,10 +415,10 @@ static void a_gpu_chooses_the_golden_ids(void **state)
     struct blank blanks[128];
     size_t n, row = 0;
 
-    run("convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
-        test_source(path, "demo"));
+    run_sluice(dir, "convert --force --quant f16 -o '%s/model.gguf' '%s'", dir,
+               test_source(path, "demo"));
     n = write_some(golden, sop, blanks, TEST_SANITIZED ? 5 : 1);
-    logits(&got, ON_GPU);
+    run_logits(dir, &got, ON_GPU);
     for (size_t i = 0; i < n; i++) {
         size_t steps = json_array_size(blanks[i].ids), vocab = got.shape[1], at;
         bool decided = true;
@@ -538,10 +480,10 @@ static void check_perplexity(const char *act, const char *const *quants,
         struct test_array f32, rounded;
         double want, got;
 
-        run("convert --force --quant %s -o '%s/model.gguf' '%s'", quants[i],
-            dir, test_source(path, "demo"));
-        logits(&f32, "--activations f32 --kv f32");
-        logits(&rounded, options);
+        run_sluice(dir, "convert --force --quant %s -o '%s/model.gguf' '%s'",
+                   quants[i], dir, test_source(path, "demo"));
+        run_logits(dir, &f32, "--activations f32 --kv f32");
+        run_logits(dir, &rounded, options);
         want = perplexity(&f32, blanks, n);
         got = perplexity(&rounded, blanks, n);
         print_message("# %s: perplexity %.4f, with %s activations %+.3f %%, "

@@ -1,16 +1,14 @@
 #include "config.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/cmd/interrupt.h"
+#include "src/cmd/logits_input.h"
 #include "src/cmd/npy.h"
 #include "src/cmd/opts.h"
 
@@ -25,212 +23,11 @@ struct options {
     bool quiet;
 };
 
-/* One object of the input: ids and positions of context and answer. */
-struct sample {
-    int32_t *ids, *positions, *blocks; /* (n); blocks NULL unless 2-D */
-    uint32_t n, n_context;
-};
-
-struct input {
-    struct sample *samples;
-    size_t n;
-};
-
-/* --- input ---------------------------------------------------------------- */
-
-static int bad(struct sl_error *err, const char *path, size_t i,
-               const char *what)
-{
-    return sl_fail(err, SL_ERR_CORRUPT, "%s: object %zu: %s", path, i, what);
-}
-
-static int copy_ints(int32_t *to, const json_t *list)
-{
-    size_t i;
-    json_t *v;
-
-    json_array_foreach(list, i, v)
-    {
-        json_int_t n = json_integer_value(v);
-
-        if (!json_is_integer(v) || n < 0 || n > INT32_MAX)
-            return -1;
-        to[i] = (int32_t)n;
-    }
-    return 0;
-}
-
-/* "positions": one number per id, or two such lists of a 2-D model. */
-static int read_positions(struct sample *s, const json_t *positions)
-{
-    const json_t *rows[2] = {positions, NULL};
-
-    if (json_is_array(json_array_get(positions, 0))) {
-        if (json_array_size(positions) != 2)
-            return -1;
-        rows[0] = json_array_get(positions, 0);
-        rows[1] = json_array_get(positions, 1);
-    }
-    if (!json_is_array(rows[0]) || json_array_size(rows[0]) != s->n ||
-        copy_ints(s->positions, rows[0]) != 0)
-        return -1;
-    if (rows[1] == NULL) {
-        free(s->blocks);
-        s->blocks = NULL;
-        return 0;
-    }
-    return json_is_array(rows[1]) && json_array_size(rows[1]) == s->n
-               ? copy_ints(s->blocks, rows[1])
-               : -1;
-}
-
-/* The context counts on; the answer does too for a [gMASK] (null), else stays
- * at the mask's index (THUDM/GLM-130B generate.py). */
-static int derive_positions(struct sample *s, const json_t *mask)
-{
-    json_int_t at = json_integer_value(mask);
-
-    if (mask == NULL || (!json_is_null(mask) && !json_is_integer(mask)))
-        return -1;
-    if (json_is_integer(mask) && (at < 0 || at >= (json_int_t)s->n_context))
-        return -1;
-    for (uint32_t i = 0; i < s->n; i++)
-        s->positions[i] =
-            i < s->n_context || json_is_null(mask) ? (int32_t)i : (int32_t)at;
-    free(s->blocks);
-    s->blocks = NULL;
-    return 0;
-}
-
-static int read_sample(struct sample *s, const json_t *o, size_t i,
-                       const char *path, struct sl_error *err)
-{
-    const json_t *context = json_object_get(o, "context");
-    const json_t *answer = json_object_get(o, "answer");
-    const json_t *positions = json_object_get(o, "positions");
-
-    if (!json_is_array(context) || !json_is_array(answer) ||
-        json_array_size(answer) == 0)
-        return bad(err, path, i,
-                   "needs \"context\" and \"answer\", lists of token ids; the "
-                   "answer begins with the id of [sop]");
-    if (json_array_size(context) + json_array_size(answer) > 1u << 20)
-        return bad(err, path, i, "has more than 1048576 ids");
-    s->n_context = (uint32_t)json_array_size(context);
-    s->n = s->n_context + (uint32_t)json_array_size(answer);
-    s->ids = sl_alloc_array(s->n, sizeof *s->ids);
-    s->positions = sl_alloc_array(s->n, sizeof *s->positions);
-    s->blocks = sl_alloc_array(s->n, sizeof *s->blocks);
-    if (s->ids == NULL || s->positions == NULL || s->blocks == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory", path);
-    if (copy_ints(s->ids, context) != 0 ||
-        copy_ints(s->ids + s->n_context, answer) != 0)
-        return bad(err, path, i, "a token id is not a whole number");
-    if (positions != NULL) {
-        if (json_object_get(o, "mask_position") != NULL)
-            return bad(err, path, i,
-                       "has \"positions\" and \"mask_position\", which "
-                       "replaces them: give one of the two");
-        if (read_positions(s, positions) != 0)
-            return bad(err, path, i,
-                       "\"positions\" must hold one whole number for each id "
-                       "of context and answer, or two such lists");
-        return 0;
-    }
-    if (derive_positions(s, json_object_get(o, "mask_position")) != 0)
-        return bad(err, path, i,
-                   "needs \"positions\", or \"mask_position\": an index into "
-                   "the context, or null for [gMASK]");
-    return 0;
-}
-
-static void free_input(struct input *in)
-{
-    for (size_t i = 0; i < in->n; i++) {
-        free(in->samples[i].ids);
-        free(in->samples[i].positions);
-        free(in->samples[i].blocks);
-    }
-    free(in->samples);
-}
-
-/* NULL with err set when there is none. */
-static json_t *load_json(const char *path, struct sl_error *err)
-{
-    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
-    json_error_t je;
-    json_t *root;
-
-    if (f == NULL) {
-        sl_fail_os(err, errno, "%s: cannot open the input", path);
-        return NULL;
-    }
-    errno = 0;
-    root = json_loadf(f, 0, &je);
-    if (root == NULL && ferror(f))
-        sl_fail_os(err, errno, "%s: cannot read the input", path);
-    else if (root == NULL)
-        sl_fail(err, SL_ERR_CORRUPT, "%s: line %d: not JSON: %s", path, je.line,
-                je.text);
-    if (f != stdin)
-        fclose(f);
-    return root;
-}
-
-static int read_input(struct input *in, const char *path, struct sl_error *err)
-{
-    json_t *root = load_json(path, err);
-    int rc = 0;
-
-    if (root == NULL)
-        return -1;
-    in->n = json_is_array(root) ? json_array_size(root) : 1;
-    in->samples = sl_zalloc_array(in->n, sizeof *in->samples);
-    if (in->samples == NULL) {
-        in->n = 0;
-        rc = sl_fail(err, SL_ERR_NOMEM, "%s: no memory", path);
-    } else if (in->n == 0) {
-        rc = sl_fail(err, SL_ERR_CORRUPT, "%s: an empty list", path);
-    }
-    for (size_t i = 0; rc == 0 && i < in->n; i++) {
-        const json_t *o = json_is_array(root) ? json_array_get(root, i) : root;
-
-        rc = read_sample(&in->samples[i], o, i, path, err);
-    }
-    json_decref(root);
-    return rc;
-}
-
-/* That the model knows these ids, and positions of that kind. */
-static int check_input(const struct input *in, const struct sl_hparams *hp,
-                       const char *path, struct sl_error *err)
-{
-    for (size_t i = 0; i < in->n; i++) {
-        const struct sample *s = &in->samples[i];
-
-        if ((s->blocks != NULL) != hp->position_2d)
-            return bad(err, path, i,
-                       hp->position_2d
-                           ? "has 1-D positions, but the model's have two "
-                             "dimensions: \"positions\": [[...], [...]]"
-                           : "has 2-D positions, but the model's have one "
-                             "dimension");
-        for (uint32_t j = 0; j < s->n; j++) {
-            if ((uint32_t)s->ids[j] >= hp->vocab)
-                return sl_fail(err, SL_ERR_CORRUPT,
-                               "%s: object %zu: id %d at place %u is outside "
-                               "the vocabulary of %u",
-                               path, i, (int)s->ids[j], j, hp->vocab);
-        }
-    }
-    return 0;
-}
-
 /* --- running ---------------------------------------------------------------
  */
 
 /* Samples that go through the weights together: [first, first + n). */
-static size_t group_at(const struct input *in, size_t first)
+static size_t group_at(const struct sl_logits_input *in, size_t first)
 {
     uint64_t positions = in->samples[first].n;
     size_t n = 1;
@@ -241,12 +38,12 @@ static size_t group_at(const struct input *in, size_t first)
     return n;
 }
 
-static uint32_t answer_len(const struct sample *s)
+static uint32_t answer_len(const struct sl_logits_sample *s)
 {
     return s->n - s->n_context;
 }
 
-static struct sl_workload workload(const struct input *in)
+static struct sl_workload workload(const struct sl_logits_input *in)
 {
     struct sl_workload w = {0};
 
@@ -255,7 +52,7 @@ static struct sl_workload workload(const struct input *in)
         uint32_t positions = 0, rows = 0;
 
         for (size_t j = i; j < i + n; j++) {
-            const struct sample *s = &in->samples[j];
+            const struct sl_logits_sample *s = &in->samples[j];
 
             positions += s->n;
             rows += answer_len(s);
@@ -274,7 +71,7 @@ static struct sl_workload workload(const struct input *in)
 
 struct group {
     struct sl_lm *lm;
-    const struct sample *samples;
+    const struct sl_logits_sample *samples;
     size_t n;
     uint32_t *seqs;
     struct sl_lm_item *items;
@@ -282,7 +79,7 @@ struct group {
 };
 
 /* The item that appends ids [from, to) of a sample. */
-static struct sl_lm_item item_of(const struct sample *s, uint32_t seq,
+static struct sl_lm_item item_of(const struct sl_logits_sample *s, uint32_t seq,
                                  uint32_t from, uint32_t to)
 {
     uint32_t first_row = from > s->n_context ? from : s->n_context;
@@ -325,7 +122,7 @@ static int step_by_step(struct group *g, float *rows, struct sl_error *err)
         size_t n_items = 0;
 
         for (size_t i = 0; i < g->n; i++) {
-            const struct sample *s = &g->samples[i];
+            const struct sl_logits_sample *s = &g->samples[i];
 
             if (at < answer_len(s))
                 g->items[n_items++] =
@@ -362,7 +159,7 @@ static int run_group(struct group *g, const struct options *o, float *rows,
     return rc;
 }
 
-static int run_all(struct sl_lm *lm, const struct input *in,
+static int run_all(struct sl_lm *lm, const struct sl_logits_input *in,
                    const struct sl_workload *w, const struct options *o,
                    struct sl_npy *out, struct sl_error *err)
 {
@@ -400,20 +197,21 @@ static int run_all(struct sl_lm *lm, const struct input *in,
 
 static int logits(struct options *o, struct sl_error *err)
 {
-    struct input in = {0};
+    struct sl_logits_input in = {0};
     struct sl_interrupt *interrupt = NULL;
     struct sl_runtime *rt = NULL;
     struct sl_npy out = {0};
     struct sl_workload w;
     uint64_t rows = 0;
-    int rc = read_input(&in, o->input, err);
+    int rc = sl_logits_input_read(&in, o->input, err);
 
     if (rc == 0)
         rc = sl_interrupt_create(&interrupt, err);
     if (rc == 0)
         rc = sl_runtime_open(&rt, &o->run, err);
     if (rc == 0)
-        rc = check_input(&in, &sl_runtime_modelfile(rt)->hp, o->input, err);
+        rc = sl_logits_input_check(&in, &sl_runtime_modelfile(rt)->hp, o->input,
+                                   err);
     if (rc == 0) {
         w = workload(&in);
         rc = sl_runtime_start(rt, &w, err);
@@ -435,7 +233,7 @@ static int logits(struct options *o, struct sl_error *err)
         sl_interrupt_watch(interrupt, NULL);
     sl_runtime_close(rt);
     sl_interrupt_destroy(interrupt);
-    free_input(&in);
+    sl_logits_input_fini(&in);
     return rc;
 }
 

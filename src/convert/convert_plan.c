@@ -63,15 +63,16 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->cols = m->spec.cols;
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
-    if (m->spec.role == SL_ROLE_EMBED) {
-        sl_quant_head(l, q, m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16,
-                      cv->o->head);
-        return 0;
-    }
+    /* ChatGLM-6B's -qe has embedding and head quantised too. */
     if (m->kind >= SL_MERGE_INT8) {
         g->fmt = m->kind == SL_MERGE_INT8 ? SL_FMT_INT8 : SL_FMT_INT4;
         g->group_cols = g->cols / m->n_groups;
         l->scale_resident = true;
+        return 0;
+    }
+    if (m->spec.role == SL_ROLE_EMBED) {
+        sl_quant_head(l, q, m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16,
+                      cv->o->head);
         return 0;
     }
     if (q->keep) {

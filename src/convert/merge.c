@@ -145,12 +145,12 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
             return wrong_shape(m, shard, t, rows, vector ? 0 : cols, err);
         return 0;
     }
-    if (t->dtype != SL_DT_I8 || m->spec.role != SL_ROLE_LINEAR)
+    if (t->dtype != SL_DT_I8 || m->spec.role == SL_ROLE_VECTOR)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s: tensor %s is of type %s; %s are needed",
                        m->ckpt->shards[shard].file, t->name,
                        sl_dtype_name(t->dtype),
-                       m->spec.role == SL_ROLE_LINEAR
+                       m->spec.role != SL_ROLE_VECTOR
                            ? "f16, f32, bf16, f64, or int8 with scales"
                            : "f16, f32, bf16 or f64");
     *kind = SL_MERGE_INT8;

@@ -19,8 +19,21 @@ struct attend_job {
     struct sl_cpu *x;
     uint32_t layer;
     const struct sl_pass_item *item;
-    uint32_t queries; /* of a unit */
+    uint32_t heads, queries; /* of a unit */
 };
+
+/* Heads that share one of keys and values. */
+static uint32_t sharing(const struct sl_cpu *x)
+{
+    return x->n_heads / x->c.mf->hp.n_kv_heads;
+}
+
+uint32_t sl_cpu_score_rows(const struct sl_hparams *hp)
+{
+    uint32_t group = hp->n_heads / hp->n_kv_heads;
+
+    return group > SL_ATTEND_QUERIES ? group : SL_ATTEND_QUERIES;
+}
 
 /* A position's query_key_value. */
 static float *qkv_row(const struct sl_cpu *x, size_t row)
@@ -37,6 +50,10 @@ static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
 
     if (hp->rope == SL_ROPE_NONE)
         return;
+    if (hp->rope == SL_ROPE_INTERLEAVED) {
+        x->c.kernels->rope_inter(v, cos_row, sin_row, half);
+        return;
+    }
     if (!hp->position_2d) {
         x->c.kernels->rope(v, cos_row, sin_row, half);
         return;
@@ -55,7 +72,7 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     struct attend_job *job = arg;
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
-    uint32_t sharing = x->n_heads / x->c.mf->hp.n_kv_heads, n_pages;
+    uint32_t group = sharing(x), n_pages;
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
 
     for (size_t g = begin; g < end; g++) {
@@ -69,7 +86,7 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
             uint8_t *k_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)g, 0);
             uint8_t *v_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)g, 1);
 
-            for (size_t h = g * sharing; h < (g + 1) * sharing; h++)
+            for (size_t h = g * group; h < (g + 1) * group; h++)
                 rotate(x, row + h * x->qkv.q_step, it->row + j);
             rotate(x, k, it->row + j);
             sl_kv_store(x->c.kv, x->c.kernels, k_at, in_page, k);
@@ -107,16 +124,16 @@ static uint32_t most_keys(const struct sl_attend_args *args)
     return most;
 }
 
-/* Queries [first, first + queries) of head h. What this pass adds is seen as
- * it was computed; rounded it is for the passes to come, so a context costs no
- * precision in its own pass. */
+/* Queries [first, first + queries) of heads [h, h + heads), which share a head
+ * of keys. What this pass adds is seen as it was computed; rounded it is for
+ * the passes to come, so a context costs no precision in its own pass. */
 static void attend_unit(const struct attend_job *job, uint32_t h,
                         uint32_t first, unsigned worker)
 {
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
-    uint32_t d = x->head_dim, n_pages, most;
-    uint32_t g = h / (x->n_heads / x->c.mf->hp.n_kv_heads);
+    uint32_t d = x->head_dim, g = h / sharing(x), n_pages, most;
+    uint32_t score_rows = sl_cpu_score_rows(&x->c.mf->hp);
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
     uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
     const void **k_pages = x->k_pages + worker * room;
@@ -140,8 +157,11 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         .v_new = new + x->qkv.v_at,
         .new_stride = x->width[SL_BUF_WIDE],
         .scale = 1.0f / sqrtf((float)d),
-        .scores =
-            x->scores + (size_t)worker * x->c.max_tokens *SL_ATTEND_QUERIES,
+        .group = job->heads,
+        .q_head = x->qkv.q_step,
+        .out_head = d,
+        .scores = x->scores + (size_t)worker * x->c.max_tokens *score_rows,
+        .score_rows = score_rows,
     };
 
     for (uint32_t p = 0; p < n_pages; p++) {
@@ -157,20 +177,32 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
 static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct attend_job *job = arg;
+    uint32_t units = job->x->n_heads / job->heads;
 
     for (size_t unit = begin; unit < end; unit++)
-        attend_unit(job, (uint32_t)(unit % job->x->n_heads),
-                    (uint32_t)(unit / job->x->n_heads) * job->queries, worker);
+        attend_unit(job, (uint32_t)(unit % units) * job->heads,
+                    (uint32_t)(unit / units) * job->queries, worker);
 }
 
-/* Few heads for many threads are shared out by their queries too. */
-static uint32_t unit_queries(const struct sl_cpu *x, uint32_t n)
+/* A unit has all heads that share keys, so that these are read once. Where
+ * there are many threads and few heads of keys, queries are shared out too,
+ * then heads. */
+static void share_out(struct attend_job *job, uint32_t n)
 {
+    const struct sl_cpu *x = job->x;
     uint32_t jobs = ATTEND_JOBS * sl_pool_threads(x->c.pool);
-    uint32_t a_head = (uint32_t)sl_div_up(jobs, x->n_heads);
+    uint32_t group = sharing(x), n_kv = x->c.mf->hp.n_kv_heads;
+    uint32_t a_head = (uint32_t)sl_div_up(jobs, n_kv), runs;
 
-    return (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
-           ATTEND_QUERIES;
+    job->queries = (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
+                   ATTEND_QUERIES;
+    runs = (uint32_t)sl_div_up(n, job->queries);
+    job->heads = group;
+    while (job->heads > 1 && runs * (x->n_heads / job->heads) < jobs) {
+        do
+            job->heads--;
+        while (group % job->heads != 0);
+    }
 }
 
 void sl_cpu_attend(struct sl_cpu *x, uint32_t layer)
@@ -179,10 +211,12 @@ void sl_cpu_attend(struct sl_cpu *x, uint32_t layer)
 
     for (size_t i = 0; i < x->pass->n_items; i++) {
         job.item = &x->pass->run[i];
-        job.queries = unit_queries(x, job.item->n);
+        share_out(&job, job.item->n);
         sl_pool_for(x->c.pool, x->c.mf->hp.n_kv_heads, 1, rotate_and_store,
                     &job);
-        sl_pool_for(x->c.pool, sl_div_up(job.item->n, job.queries) * x->n_heads,
+        sl_pool_for(x->c.pool,
+                    sl_div_up(job.item->n, job.queries) *
+                        (x->n_heads / job.heads),
                     1, attend_units, &job);
     }
 }

@@ -8,7 +8,7 @@
 #include "src/exec/exec_cpu_impl.h"
 
 struct shape {
-    uint64_t n, widest_in, head_dim, max_tokens, threads, lookup;
+    uint64_t n, widest_in, head_dim, max_tokens, threads, lookup, score_rows;
     uint32_t width[SL_BUF_COUNT];
     const struct sl_kernels *kernels;
     enum sl_act act;
@@ -26,6 +26,7 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .max_tokens = max_tokens,
         .threads = n_threads,
         .lookup = sl_cpu_lookup_bytes(mf),
+        .score_rows = sl_cpu_score_rows(&mf->hp),
         .kernels = kernels,
         .act = act,
     };
@@ -53,8 +54,8 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
         x->q_sum = sl_carve(c, s->n * groups, sizeof(int32_t));
     }
     x->lookup = sl_carve(c, s->threads, s->lookup);
-    x->scores = sl_carve(c, s->threads * s->max_tokens * SL_ATTEND_QUERIES,
-                         sizeof(float));
+    x->scores =
+        sl_carve(c, s->threads * s->max_tokens * s->score_rows, sizeof(float));
     x->gathered =
         sl_carve(c, s->threads * 2 * s->n * s->head_dim, sizeof(float));
     x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
@@ -101,7 +102,14 @@ static int cpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
 
 static enum sl_epilogue epilogue_of(const struct sl_layer_op *op)
 {
-    return op->epilogue == SL_FN_GEGLU ? SL_EPI_GEGLU : SL_EPI_NONE;
+    switch (op->epilogue) {
+    case SL_FN_GEGLU:
+        return SL_EPI_GEGLU;
+    case SL_FN_SWIGLU:
+        return SL_EPI_SWIGLU;
+    default:
+        return SL_EPI_NONE;
+    }
 }
 
 static void run_part(struct sl_cpu *x, const struct sl_part *part,

@@ -25,7 +25,7 @@ struct sl_cpu {
     int8_t *q;                    /* the same */
     float *q_scale;
     int32_t *q_sum;
-    float *scores;        /* (threads, SL_ATTEND_QUERIES, max_tokens) */
+    float *scores;        /* (threads, score rows, max_tokens) */
     float *gathered;      /* (threads, 2, n, head_dim) one head's k and v */
     const void **k_pages; /* (threads, pages of max_tokens) */
     const void **v_pages;
@@ -63,7 +63,10 @@ static inline const float *sl_cpu_vector(const struct sl_cpu *x, uint32_t layer,
     return x->c.vectors->layers[layer][slot];
 }
 
-/* exec_attend.c: turns q and k of a layer, keeps k and v, attends. */
+/* exec_attend.c. Rows of scores that a thread needs room for: those of all
+ * queries that share a head of keys. */
+uint32_t sl_cpu_score_rows(const struct sl_hparams *hp);
+/* Turns q and k of a layer, keeps k and v, attends. */
 void sl_cpu_attend(struct sl_cpu *x, uint32_t layer);
 
 #endif

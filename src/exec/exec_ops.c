@@ -100,19 +100,50 @@ struct op_job {
     const uint32_t *rows; /* NULL: all */
 };
 
+/* out = norm(in), or out += norm(in): then in is norm, which may be used. */
 static void norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct op_job *job = arg;
     struct sl_cpu *x = job->x;
-    const float *in = buffer(x, job->op->in);
-    float *out = buffer(x, job->op->out);
+    const struct sl_kernels *k = x->c.kernels;
+    bool adds = job->op->residual != SL_BUF_NONE;
+    float *in = buffer(x, job->op->in), *out = buffer(x, job->op->out);
+    float eps = x->c.mf->hp.norm_eps;
 
     for (size_t i = begin; i < end; i++) {
-        size_t from = job->rows ? job->rows[i] : i;
+        float *from = in + (job->rows ? job->rows[i] : i) * x->hidden;
+        float *to = out + i * x->hidden, *normed = adds ? from : to;
 
-        x->c.kernels->layer_norm(out + i * x->hidden, in + from * x->hidden,
-                                 job->w, job->b, x->hidden,
-                                 x->c.mf->hp.norm_eps);
+        if (x->c.mf->hp.norm == SL_NORM_RMS)
+            k->rms_norm(normed, from, job->w, x->hidden, eps);
+        else
+            k->layer_norm(normed, from, job->w, job->b, x->hidden, eps);
+        if (adds)
+            k->add(to, normed, x->hidden);
+    }
+}
+
+/* q by weight and k by bias, head by head. */
+static void head_norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct op_job *job = arg;
+    struct sl_cpu *x = job->x;
+    const struct sl_hparams *hp = &x->c.mf->hp;
+    uint32_t d = x->head_dim;
+
+    for (size_t i = begin; i < end; i++) {
+        float *row = buffer(x, job->op->in) + i * x->width[job->op->in];
+
+        for (uint32_t h = 0; h < hp->n_heads; h++) {
+            float *q = row + (size_t)h * x->qkv.q_step;
+
+            x->c.kernels->rms_norm(q, q, job->w, d, hp->norm_eps);
+        }
+        for (uint32_t g = 0; g < hp->n_kv_heads; g++) {
+            float *k = row + x->qkv.k_at + (size_t)g * x->qkv.kv_step;
+
+            x->c.kernels->rms_norm(k, k, job->b, d, hp->norm_eps);
+        }
     }
 }
 
@@ -165,6 +196,10 @@ static void run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
     switch (op->what) {
     case SL_DO_NORM:
         sl_pool_for(x->c.pool, n, 1, norm_rows, &job);
+        break;
+    case SL_DO_HEAD_NORM:
+        if (job.w != NULL)
+            sl_pool_for(x->c.pool, n, 1, head_norm_rows, &job);
         break;
     case SL_DO_ATTEND:
         sl_cpu_attend(x, layer);

@@ -119,9 +119,13 @@ static const char *eps_key(const struct sl_hparams *hp)
                                    : "attention.layer_norm_epsilon";
 }
 
-/* What follows from the numbers that every file has. */
+/* The first options are what the others may follow from. */
+#define N_FIRST 2u
+
+/* What follows from the numbers that every file has, and from the first
+ * options where heads says so. */
 static struct sl_hparams plain(const struct sl_arch *arch,
-                               const struct sl_hparams *hp)
+                               const struct sl_hparams *hp, bool heads)
 {
     struct sl_hparams made = {
         .n_layers = hp->n_layers,
@@ -133,6 +137,8 @@ static struct sl_hparams plain(const struct sl_arch *arch,
         .norm_eps = hp->norm_eps,
         .position_2d = hp->position_2d,
         .glu = hp->glu,
+        .n_kv_heads = heads ? hp->n_kv_heads : 0,
+        .head_dim = heads ? hp->head_dim : 0,
     };
 
     sl_arch_derive(arch, &made);
@@ -164,14 +170,15 @@ static void write_option(struct sl_gguf_writer *w, const char *key,
 static void write_options(struct sl_gguf_writer *w, const struct sl_arch *arch,
                           struct sl_hparams *hp)
 {
-    struct sl_hparams usual = plain(arch, hp);
+    struct sl_hparams first = plain(arch, hp, false);
+    struct sl_hparams others = plain(arch, hp, true);
     char key[KEY_ROOM];
 
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
+        struct sl_hparams *usual = i < N_FIRST ? &first : &others;
 
-        if (memcmp(option_at(hp, o), option_at(&usual, o), option_bytes(o)) !=
-            0)
+        if (memcmp(option_at(hp, o), option_at(usual, o), option_bytes(o)) != 0)
             write_option(w, arch_key(key, arch, o->key), o, option_at(hp, o));
     }
     if (hp->rope_scale.kind != SL_ROPE_SCALING_NONE)
@@ -275,8 +282,8 @@ static int read_scaling(struct sl_hparams *hp, const struct sl_gguf *g,
                    name);
 }
 
-/* What the architecture derives, then what the file says otherwise: sizes
- * first, since others follow from them. */
+/* What the file says of sizes, what the architecture derives from them, then
+ * what the file says otherwise. */
 static int read_options(struct sl_hparams *hp, const struct sl_gguf *g,
                         const struct sl_arch *arch, struct sl_error *err)
 {
