@@ -38,7 +38,7 @@ enum sl_dtype {
 };
 
 uint32_t sl_dtype_bytes(enum sl_dtype dt);
-const char *sl_dtype_name(enum sl_dtype dt); /* "float16" */
+const char *sl_dtype_name(enum sl_dtype dt);  /* "float16" */
 const char *sl_dtype_short(enum sl_dtype dt); /* "F16" */
 /* One element, little-endian at p, as the nearest float. */
 float sl_dtype_load(const void *p, enum sl_dtype dt);

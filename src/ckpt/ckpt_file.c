@@ -63,6 +63,7 @@ static int file_open(struct sl_ckpt *c, const char *path,
 
 const struct sl_ckpt_kind sl_ckpt_file = {
     .name = "file",
+    .what = "one file of tensors",
     .looks_for = "one .safetensors, .pt, .pth, .ckpt or .bin file",
     .look = file_look,
     .open = file_open,

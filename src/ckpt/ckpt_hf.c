@@ -281,6 +281,7 @@ static int hf_open(struct sl_ckpt *c, const char *path,
 
 const struct sl_ckpt_kind sl_ckpt_hf = {
     .name = "hf",
+    .what = "a Hugging Face folder",
     .looks_for = "a folder with model.safetensors or pytorch_model.bin, or "
                  "their .index.json",
     .look = hf_look,

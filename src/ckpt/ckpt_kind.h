@@ -18,7 +18,8 @@
 
 struct sl_ckpt_kind {
     const char *name;
-    const char *looks_for; /* for people: "a folder with ..." */
+    const char *what;      /* for people: "a Hugging Face folder" */
+    const char *looks_for; /* "a folder with ..." */
     /* Whether path, which exists, is such a checkpoint as far as names tell;
      * else why says what speaks against it. Opens no file. */
     bool (*look)(char why[SL_CKPT_WHY], const char *path);

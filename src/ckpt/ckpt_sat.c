@@ -390,6 +390,7 @@ static int sat_open(struct sl_ckpt *c, const char *path,
 
 const struct sl_ckpt_kind sl_ckpt_sat = {
     .name = "sat",
+    .what = "a checkpoint of SwissArmyTransformer or GLM",
     .looks_for = "a folder with `latest`, latest_checkpointed_iteration.txt or "
                  "mp_rank files, or a .tar or its .tar.part_ files",
     .look = sat_look,

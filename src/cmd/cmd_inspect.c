@@ -6,21 +6,26 @@
 
 #include "src/base/bytes.h"
 #include "src/cmd/inspect.h"
+#include "src/cmd/inspect_source.h"
 #include "src/cmd/opts.h"
 #include "src/model/model_layout.h"
 
 struct args {
     const char *file;
-    bool tensors, json;
+    struct sl_inspect_how how;
+    const char *tensor, *output;
 };
 
-enum { OPT_TENSORS = 0x100, OPT_JSON };
+enum { OPT_TENSORS = 0x100, OPT_JSON, OPT_TENSOR };
 
 static const struct argp_option options[] = {
     {"tensors", OPT_TENSORS, 0, 0, "List every tensor as well", 0},
     {"json", OPT_JSON, 0, 0,
      "Print one JSON object with all tensors, sections and checksums instead",
      0},
+    {"tensor", OPT_TENSOR, "NAME", 0,
+     "Write this tensor to the file of --output, as float32", 0},
+    {"output", 'o', "FILE", 0, "Where --tensor goes: a NumPy .npy file", 0},
     {0},
 };
 
@@ -30,15 +35,29 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case OPT_TENSORS:
-        a->tensors = true;
+        a->how.tensors = true;
         return 0;
     case OPT_JSON:
-        a->json = true;
+        a->how.json = true;
+        return 0;
+    case OPT_TENSOR:
+        a->tensor = arg;
+        return 0;
+    case 'o':
+        a->output = arg;
         return 0;
     case ARGP_KEY_ARG:
-        return sl_opt_argument(state, &a->file, "model file", arg);
+        return sl_opt_argument(state, &a->file, "model file or checkpoint",
+                               arg);
     case ARGP_KEY_NO_ARGS:
-        argp_error(state, "no model file given");
+        argp_error(state, "no model file or checkpoint given");
+        return 0;
+    case ARGP_KEY_SUCCESS:
+        if ((a->tensor != NULL) != (a->output != NULL))
+            argp_error(state, "--tensor and --output go together");
+        if (a->tensor != NULL && (a->how.tensors || a->how.json))
+            argp_error(state, "--tensor prints nothing: give it without "
+                              "--tensors and --json");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -48,8 +67,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     options,
     parse,
-    "FILE",
-    "Show what is in a model file: architecture, sizes, formats, parts.",
+    "SOURCE",
+    "Show what is in a model file (architecture, sizes, formats, parts), or in "
+    "a checkpoint: a folder, an archive, or one .safetensors, .pt or .bin "
+    "file, and what convert would make of it.",
     0,
     0,
     0,
@@ -334,31 +355,48 @@ static int print_json(const struct sl_modelfile *mf)
     return rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
 }
 
-static int run(int argc, char **argv)
+static int inspect_model(const struct args *a)
 {
     struct sl_modelfile mf;
+    struct sl_error err;
+    int rc = SL_EXIT_OK;
+
+    if (sl_modelfile_open(&mf, a->file, &err) != 0)
+        return sl_report(&err);
+    if (a->how.json) {
+        rc = print_json(&mf);
+    } else {
+        print_summary(&mf);
+        if (a->how.tensors)
+            print_tensors(mf.layout);
+    }
+    sl_modelfile_close(&mf);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
     struct sl_error err;
     struct args a = {0};
     int rc = sl_parse_args(&argp, argc, argv, &a);
 
     if (rc != 0)
         return rc;
-    if (sl_modelfile_open(&mf, a.file, &err) != 0)
-        return sl_report(&err);
-    if (a.json) {
-        rc = print_json(&mf);
-    } else {
-        print_summary(&mf);
-        if (a.tensors)
-            print_tensors(mf.layout);
+    if (a.tensor != NULL) {
+        if (sl_inspect_tensor(a.file, a.tensor, a.output, &err) != 0)
+            return sl_report(&err);
+        return SL_EXIT_OK;
     }
-    sl_modelfile_close(&mf);
+    if (!sl_inspect_is_source(a.file))
+        rc = inspect_model(&a);
+    else if (sl_inspect_source(a.file, a.how, &err) != 0)
+        rc = sl_report(&err);
     return sl_finish_stdout(rc);
 }
 
 const struct sl_command sl_cmd_inspect = {
     .name = "inspect",
-    .summary = "show what is in a model file",
+    .summary = "show what is in a model file or a checkpoint",
     .run = run,
     .argp = &argp,
 };

@@ -17,7 +17,9 @@
 #include <stdint.h>
 
 #include "quant/pack.h"
+#include "src/arch/arch.h"
 #include "src/base/log.h"
+#include "src/ckpt/ckpt.h"
 #include "src/convert/stage_out.h"
 #include "src/model/config_json.h"
 
@@ -70,6 +72,16 @@ struct sl_convert_result {
 };
 
 void sl_convert_options_init(struct sl_convert_options *o);
+
+/* Which model an open checkpoint would become: the architecture and its sizes,
+ * from config.json, from the tensors or from what o says (of which source,
+ * preset, flags and log are looked at). Errors: SL_ERR_UNSUPPORTED naming an
+ * architecture or a quantisation that is not read, SL_ERR_USAGE naming the
+ * sizes that nobody said, SL_ERR_CORRUPT naming file, key and value. */
+int sl_convert_describe(const struct sl_arch **arch, struct sl_hparams *hp,
+                        const struct sl_ckpt *c,
+                        const struct sl_convert_options *o,
+                        struct sl_error *err);
 
 /* Errors: what is wrong with the source, the options or the disk, naming
  * file, tensor and numbers; SL_ERR_BUDGET with the least --ram that works. */

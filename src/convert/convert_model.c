@@ -172,3 +172,17 @@ int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err)
     sl_settings_close(s);
     return rc;
 }
+
+int sl_convert_describe(const struct sl_arch **arch, struct sl_hparams *hp,
+                        const struct sl_ckpt *c,
+                        const struct sl_convert_options *o,
+                        struct sl_error *err)
+{
+    struct sl_convert cv = {.o = o, .ckpt = *c}; /* which is only read */
+
+    if (sl_convert_find_model(&cv, err) != 0)
+        return -1;
+    *arch = cv.arch;
+    *hp = cv.hp;
+    return 0;
+}
