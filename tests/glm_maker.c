@@ -25,6 +25,14 @@ void glm_maker_init(struct glm_maker *g)
     };
 }
 
+static bool is_quantised(const struct glm_maker *g,
+                         const struct sl_tensor_spec *s)
+{
+    return g->quantised != 0 &&
+           (s->role == SL_ROLE_LINEAR ||
+            (s->role == SL_ROLE_EMBED && g->quantised_embed));
+}
+
 float glm_value(const struct glm_maker *g, const struct sl_tensor_spec *spec,
                 uint64_t i)
 {
@@ -37,7 +45,7 @@ float glm_value(const struct glm_maker *g, const struct sl_tensor_spec *spec,
     h = (h ^ (uint32_t)i) * 2654435761u;
     h = (h ^ h >> 15) * 2246822519u;
     h ^= h >> 13;
-    if (g->quantised != 0 && spec->role == SL_ROLE_LINEAR)
+    if (is_quantised(g, spec))
         return (float)((int)(h % 15) - 7) / 64;
     return (float)((int)(h % 2001) - 1000) / 4096;
 }
@@ -124,7 +132,7 @@ static void squeeze(uint8_t *data, uint64_t n)
 static void add_tensor(struct part *p, const struct glm_maker *g, unsigned rank,
                        const struct sl_tensor_spec *s)
 {
-    bool quantised = g->quantised != 0 && s->role == SL_ROLE_LINEAR;
+    bool quantised = is_quantised(g, s);
     enum sl_dtype dt = quantised          ? SL_DT_I8
                        : g->dtype != NULL ? g->dtype(s)
                                           : SL_DT_F16;
@@ -151,6 +159,8 @@ static void add_tensor(struct part *p, const struct glm_maker *g, unsigned rank,
     assert_non_null(data);
     for (uint64_t r = 0; r < rows; r++)
         put_value(data + 2 * r, SL_DT_F16, 1.0f / 64);
+    if (g->bad_scale != 0)
+        sl_store_u16(data + 2, g->bad_scale);
     snprintf(name, sizeof name, "%s_scale", s->name);
     add(p, name, SL_DT_F16, rows, 0, data);
 }

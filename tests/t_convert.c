@@ -248,7 +248,60 @@ static void integers_without_scales_are_refused(void **state)
 
     f->g.dtype = integers;
     glm_maker_write(&f->g, f->source);
-    REFUSE(f, SL_ERR_CORRUPT, "word_embeddings.weight_scale", "missing");
+    REFUSE(f, SL_ERR_UNSUPPORTED, "word_embeddings", "int8", "f16");
+}
+
+/* ChatGLM-6B's -int4-qe folders have their embedding quantised as well. */
+static void a_quantised_embedding_is_kept(void **state)
+{
+    struct fixture *f = *state;
+
+    f->g.quantised_embed = true;
+    for (f->g.quantised = 4; f->g.quantised <= 8; f->g.quantised += 4) {
+        struct sl_modelfile mf;
+
+        glm_maker_write(&f->g, f->source);
+        convert(f, NULL);
+        assert_weights(f, 0);
+        open_checked(&mf, f->out);
+        for (size_t i = 0; i < mf.n_matrices; i++)
+            assert_int_equal(mf.matrices[i].geom.fmt,
+                             f->g.quantised == 4 ? SL_FMT_INT4 : SL_FMT_INT8);
+        sl_modelfile_close(&mf);
+        f->o.head = "f16";
+        REFUSE(f, SL_ERR_USAGE, "word_embeddings", "quantised already",
+               "--head");
+        f->o.head = NULL;
+    }
+}
+
+static void scales_that_are_no_numbers_are_refused(void **state)
+{
+    static const struct {
+        uint16_t bits;
+        const char *is;
+    } bad[] = {{0x7e00, "nan"},
+               {0x7c00, "inf"},
+               {0xfc00, "-inf"},
+               {0x8001, "-"},
+               {0xbc00, "-1;"}};
+    struct fixture *f = *state;
+
+    for (unsigned shards = 1; shards <= 2; shards++) {
+        f->g.shards = shards;
+        f->g.quantised = 8;
+        for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+            f->g.bad_scale = bad[i].bits;
+            glm_maker_write(&f->g, f->source);
+            REFUSE(f, SL_ERR_CORRUPT, "mp_rank_00",
+                   ".weight_scale: value 1 is ", bad[i].is);
+            assert_false(file_exists(f->out, ""));
+            assert_false(file_exists(f->out, ".partial"));
+        }
+    }
+    f->g.bad_scale = 0x8000; /* zero, with a sign */
+    glm_maker_write(&f->g, f->source);
+    convert(f, NULL);
 }
 
 static void unknown_tensors_are_named_and_left_out(void **state)
@@ -355,7 +408,9 @@ int main(void)
         CASE(threads_and_memory_change_no_byte),
         CASE(what_is_missing_is_named),
         CASE(wrong_shapes_are_named),
-        CASE(integers_without_scales_are_refused),
+        CASE(types_without_meaning_are_refused),
+        CASE(a_quantised_embedding_is_kept),
+        CASE(scales_that_are_no_numbers_are_refused),
         CASE(unknown_tensors_are_named_and_left_out),
         CASE(bf16_becomes_f32),
         CASE(the_report_is_the_error),

@@ -63,8 +63,12 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->cols = m->spec.cols;
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
-    /* ChatGLM-6B's -qe has embedding and head quantised too. */
     if (m->kind >= SL_MERGE_INT8) {
+        if (m->spec.role == SL_ROLE_EMBED && cv->o->head != NULL)
+            return sl_fail(err, SL_ERR_USAGE,
+                           "%s: tensor %s is quantised already (%s) and kept "
+                           "as it is: leave out --head",
+                           cv->o->source, m->spec.name, precision(m));
         g->fmt = m->kind == SL_MERGE_INT8 ? SL_FMT_INT8 : SL_FMT_INT4;
         g->group_cols = g->cols / m->n_groups;
         l->scale_resident = true;

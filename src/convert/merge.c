@@ -125,6 +125,15 @@ static int check_scale(const struct sl_merge *m,
     return 0;
 }
 
+static bool has_scale(const struct sl_merge *m,
+                      const struct sl_merge_source *source, size_t shard)
+{
+    char name[NAME_ROOM];
+
+    scale_name(name, source);
+    return sl_ckpt_find(m->ckpt, shard, name) != NULL;
+}
+
 /* One shard's part of a source: shape and type; *kind is what it is on its
  * own. */
 static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
@@ -145,14 +154,14 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
             return wrong_shape(m, shard, t, rows, vector ? 0 : cols, err);
         return 0;
     }
-    if (t->dtype != SL_DT_I8 || m->spec.role == SL_ROLE_VECTOR)
+    if (t->dtype != SL_DT_I8 || vector ||
+        (m->spec.role == SL_ROLE_EMBED && !has_scale(m, source, shard)))
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s: tensor %s is of type %s; %s are needed",
                        m->ckpt->shards[shard].file, t->name,
                        sl_dtype_name(t->dtype),
-                       m->spec.role != SL_ROLE_VECTOR
-                           ? "f16, f32, bf16, f64, or int8 with scales"
-                           : "f16, f32, bf16 or f64");
+                       vector ? "f16, f32, bf16 or f64"
+                              : "f16, f32, bf16, f64, or int8 with scales");
     *kind = SL_MERGE_INT8;
     if (cols % 2 == 0 && has_shape(t, rows, cols / 2))
         *kind = SL_MERGE_INT4;
@@ -318,6 +327,23 @@ static int read_part(const struct sl_merge *m,
     return 0;
 }
 
+/* One scale that is no number would spoil a row without a word. */
+static int check_scales(const struct sl_ckpt_tensor *t, const uint8_t *scale,
+                        uint64_t first, uint64_t n, struct sl_error *err)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        uint16_t bits = sl_load_u16(scale + 2 * i);
+
+        if ((bits & 0x7c00) == 0x7c00 || (bits > 0x8000))
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s: tensor %s: value %" PRIu64
+                           " is %g; a scale must be a number from 0 on",
+                           sl_src_name(t->src), t->name, first + i,
+                           (double)sl_half_to_float(bits));
+    }
+    return 0;
+}
+
 /* The scales of the same rows, as group `group` of n_groups. */
 static int read_scales(const struct sl_merge *m,
                        const struct sl_merge_source *source, uint16_t *out,
@@ -329,9 +355,8 @@ static int read_scales(const struct sl_merge *m,
 
     scale_name(name, source);
     t = sl_ckpt_find(m->ckpt, shard, name);
-    if (m->n_groups == 1)
-        return sl_ckpt_read_rows(t, out, first, n, err);
-    if (sl_ckpt_read_rows(t, scratch, first, n, err) != 0)
+    if (sl_ckpt_read_rows(t, scratch, first, n, err) != 0 ||
+        check_scales(t, scratch, first, n, err) != 0)
         return -1;
     for (uint64_t r = 0; r < n; r++)
         memcpy(&out[r * m->n_groups + group], scratch + r * 2, 2);

@@ -64,8 +64,10 @@ uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n);
 /* Rows [first, first + n) of the merged tensor.
  * out: (n, cols) FP16 or FP32 by kind; quantised: (n, cols) int8, one byte a
  * weight, for INT4 too.
- * scale: (n, n_groups) FP16; quantised only, else NULL.
- * Errors: SL_ERR_IO, SL_ERR_CORRUPT, with the tensor's name in front. */
+ * scale: (n, n_groups) FP16, each finite and not negative; quantised only,
+ * else NULL.
+ * Errors: SL_ERR_IO, SL_ERR_CORRUPT (a bad scale), with the tensor's name in
+ * front. */
 int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
                   uint64_t first, uint64_t n, void *scratch,
                   struct sl_error *err);
