@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/ckpt/ckpt.h"
 #include "tests/ckpt_maker.h"
@@ -269,6 +270,109 @@ static void the_split_archive_gives_the_folders_bytes(void **state)
     maker_fini(&tar);
 }
 
+static void hugging_face_folders_open_with_all_files(void **state)
+{
+    static const struct {
+        const char *folder;
+        size_t n_files, n_tensors;
+        const char *name;
+        enum sl_dtype dtype;
+        uint64_t rows, cols;
+    } want[] = {
+        {"golden/C_chatglm6b/c6_a/hf", 1, 43, "lm_head.weight", SL_DT_F16, 300,
+         64},
+        {"golden/C_chatglm6b/c6_a/hf_sharded", 2, 43, "lm_head.weight",
+         SL_DT_F16, 300, 64},
+        {"golden/C_chatglm6b/c6_a/hf_int8", 1, 55,
+         "transformer.layers.2.mlp.dense_h_to_4h.weight", SL_DT_I8, 256, 64},
+        {"golden/C_chatglm6b/c6_a/hf_int4", 1, 55,
+         "transformer.layers.2.mlp.dense_h_to_4h.weight", SL_DT_I8, 256, 32},
+        {"golden/C_chatglm6b/c6_a/hf_int4_qe", 1, 57, "lm_head.weight",
+         SL_DT_I8, 300, 32},
+        {"golden/H_family/chatglm3/hf", 2, 25,
+         "transformer.output_layer.weight", SL_DT_F16, 480, 64},
+        {"golden/H_family/glm4_9b_hf/hf", 2, 36, "lm_head.weight", SL_DT_BF16,
+         480, 64},
+        {"golden/H_family/llama/hf", 1, 30, "lm_head.weight", SL_DT_F32, 480,
+         64},
+    };
+    struct sl_error err;
+    char path[1024];
+
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_ckpt_tensor *t;
+        struct sl_ckpt c;
+
+        if (test_shared(path, want[i].folder) == NULL)
+            continue;
+        assert_ok(sl_ckpt_open(&c, path, NULL, &err), &err);
+        assert_int_equal(c.n_shards, 1);
+        assert_int_equal(c.shards[0].n_srcs, want[i].n_files);
+        assert_int_equal(c.shards[0].n_tensors, want[i].n_tensors);
+        t = sl_ckpt_find(&c, 0, want[i].name);
+        assert_non_null(t);
+        assert_int_equal(t->dtype, want[i].dtype);
+        assert_int_equal(t->n_dims, 2);
+        assert_int_equal(t->shape[0], want[i].rows);
+        assert_int_equal(t->shape[1], want[i].cols);
+        sl_ckpt_close(&c);
+    }
+}
+
+static void shards_of_a_folder_hold_what_its_one_file_does(void **state)
+{
+    static const char one[] = "golden/C_chatglm6b/c6_a/hf";
+    static const char many[] = "golden/C_chatglm6b/c6_a/hf_sharded";
+    struct sl_ckpt a, b;
+    struct sl_error err;
+    char path[1024];
+
+    if (test_shared(path, many) == NULL)
+        return; /* the tree has the one file alone */
+    assert_ok(sl_ckpt_open(&b, path, NULL, &err), &err);
+    assert_non_null(test_shared(path, one));
+    assert_ok(sl_ckpt_open(&a, path, NULL, &err), &err);
+    check_same(&a, &b);
+    sl_ckpt_close(&a);
+    sl_ckpt_close(&b);
+}
+
+/* GLM's folders by either of their two trackers, and the shards' own. */
+static void glm_folders_open_by_each_of_their_trackers(void **state)
+{
+    static const char *const hide[] = {"", "latest"};
+    struct sl_ckpt want, got;
+    struct sl_error err;
+    char path[1024], dir[1024], from[1200], to[1200];
+
+    assert_non_null(test_shared(path, "golden/D_glm/glm_a/tp2"));
+    assert_ok(sl_ckpt_open(&want, path, NULL, &err), &err);
+    assert_int_equal(want.n_shards, 2);
+    test_temp_dir(dir);
+    snprintf(from, sizeof from, "%s/1000", path);
+    snprintf(to, sizeof to, "%s/1000", dir);
+    assert_int_equal(symlink(from, to), 0);
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(to, sizeof to, "%s/%s", dir,
+                 i == 0 ? "latest" : "latest_checkpointed_iteration.txt");
+        maker_file(to, "1000", 4);
+        if (*hide[i] != '\0') {
+            snprintf(to, sizeof to, "%s/%s", dir, hide[i]);
+            assert_int_equal(unlink(to), 0);
+        }
+        assert_ok(sl_ckpt_open(&got, dir, NULL, &err), &err);
+        check_same(&want, &got);
+        sl_ckpt_close(&got);
+    }
+    assert_ok(sl_ckpt_open(&got, from, NULL, &err), &err);
+    check_same(&want, &got);
+    sl_ckpt_close(&got);
+    sl_ckpt_close(&want);
+    snprintf(to, sizeof to, "%s/1000", dir);
+    assert_int_equal(unlink(to), 0); /* not what it leads to */
+    test_remove_tree(dir);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -276,6 +380,9 @@ int main(void)
         cmocka_unit_test(malformed_files_are_refused_by_name),
         cmocka_unit_test(folders_open_with_all_shards_and_shapes),
         cmocka_unit_test(the_split_archive_gives_the_folders_bytes),
+        cmocka_unit_test(hugging_face_folders_open_with_all_files),
+        cmocka_unit_test(shards_of_a_folder_hold_what_its_one_file_does),
+        cmocka_unit_test(glm_folders_open_by_each_of_their_trackers),
     };
     char path[1024];
 

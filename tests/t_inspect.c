@@ -343,7 +343,7 @@ static void a_hugging_face_folder_is_described(void **state)
         json_object_get(json_object_get(o, "convert"), "refused")));
     json_decref(o);
     f->o.source = f->source;
-    REFUSE(f, SL_ERR_UNSUPPORTED, "NewForCausalLM", "glm130b");
+    REFUSE(f, SL_ERR_UNSUPPORTED, "NewForCausalLM", "GLM-130B");
     assert_false(file_exists(f->out, ""));
     assert_false(file_exists(f->out, ".partial"));
 }

@@ -170,7 +170,11 @@ static void print_convert(const struct source *s)
            s->hp.head_dim, s->hp.vocab);
     print_list("problems", &s->fit.problems);
     print_list("unknown", &s->fit.unknown);
-    print_list("not needed", &s->fit.ignored);
+    if (s->fit.ignored.n == 0)
+        return;
+    print_line("not needed");
+    printf("%zu tensors, %s the first\n", s->fit.ignored.n,
+           s->fit.ignored.text[0]);
 }
 
 static void print_summary(const struct source *s)
