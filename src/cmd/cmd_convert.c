@@ -175,7 +175,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (o->source == NULL)
             argp_error(state, "no SOURCE: the folder of a checkpoint, or of "
-                              "glm-130b-sat.tar.part_*");
+                              "glm-130b-sat.tar.part_*, or one file of it");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -191,11 +191,12 @@ static const struct argp argp = {
     options,
     parse,
     "SOURCE",
-    "Convert a published GLM-130B checkpoint to a model file that sluice can "
-    "run.\v"
-    "SOURCE is a SAT checkpoint folder (with 'latest' in it), of any "
-    "tensor-parallel degree, or the folder of the published archive's parts, "
-    "or one of them; parts are read in place.",
+    "Convert a published checkpoint to a model file that sluice can run.\v"
+    "SOURCE is a Hugging Face folder (safetensors or pytorch_model.bin); a SAT "
+    "checkpoint folder (with 'latest' in it), of any tensor-parallel degree, "
+    "or the folder of the published archive's parts, or one of them, read in "
+    "place; or one .safetensors, .pt or .bin file. 'sluice inspect SOURCE' "
+    "shows what would become of it.",
     children,
     0,
     0,
