@@ -242,7 +242,7 @@ static enum sl_dtype integers(const struct sl_tensor_spec *s)
     return s->role == SL_ROLE_EMBED ? SL_DT_I8 : SL_DT_F16;
 }
 
-static void integers_without_scales_are_refused(void **state)
+static void types_without_meaning_are_refused(void **state)
 {
     struct fixture *f = *state;
 
