@@ -84,7 +84,7 @@ static int multiply(struct bench *b, void *arg, struct sl_error *err)
         .m = &p->m,
         .n_blocks = sl_matrix_segment_blocks(&p->m),
         .w = {b->w},
-        .scale = {sl_fmt_packed(p->m.fmt) ? b->scale : NULL},
+        .scale = {sl_fmt_has_scales(p->m.fmt) ? b->scale : NULL},
     };
 
     return sl_cuda_matmul_run(&b->c, b->y, b->rows, SL_CUDA_F32, &mm, b->x,
@@ -113,11 +113,11 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
     double seconds, bytes, ops = 2.0 * b->rows * b->cols * n;
     char name[16] = "", of_f16[16] = "-";
 
-    if (sl_fmt_packed(fmt))
+    if (sl_fmt_has_scales(fmt))
         p.m.group_cols = group != 0 ? group : b->cols;
     if (group != 0)
         snprintf(name, sizeof name, "%u", group);
-    else if (sl_fmt_packed(fmt))
+    else if (sl_fmt_has_scales(fmt))
         snprintf(name, sizeof name, "row");
     if (median_seconds(b, multiply, &p, &seconds, err) != 0)
         return -1;
@@ -135,24 +135,21 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
 
 static int products(struct bench *b, struct sl_error *err)
 {
-    static const struct {
-        enum sl_fmt fmt;
-        uint32_t group; /* 0: the row's */
-    } formats[] = {
-        {SL_FMT_INT4, 0}, {SL_FMT_INT4, 128}, {SL_FMT_INT4, 64},
-        {SL_FMT_INT8, 0}, {SL_FMT_INT8, 64},  {SL_FMT_F16, 0},
-    };
+    static const uint32_t groups[] = {0, 128, 64};
     static const uint32_t positions[] = {1, 4, 16, 64, 256, MOST_N};
 
     if (find_ceiling(b, err) != 0)
         return -1;
     printf("\n%-5s %5s %15s %5s %10s %9s %7s %9s %7s\n", "fmt", "group",
            "rows x cols", "n", "ms", "GB/s", "of VRAM", "TFLOP/s", "of F16");
-    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
-        for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
-            if (positions[i] <= b->most &&
-                product(b, formats[f].fmt, formats[f].group, positions[i],
-                        err) != 0)
+    for (size_t i = 0; i < SL_FMT_COUNT * 3; i++) {
+        enum sl_fmt fmt = (enum sl_fmt)(i / 3);
+
+        if (i % 3 > 0 && !sl_fmt_has_scales(fmt))
+            continue;
+        for (size_t k = 0; k < sizeof positions / sizeof *positions; k++) {
+            if (positions[k] <= b->most &&
+                product(b, fmt, groups[i % 3], positions[k], err) != 0)
                 return -1;
         }
     }

@@ -114,21 +114,16 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
 
 static void measure_all(struct bench *b, size_t n, bool big)
 {
-    static const struct {
-        enum sl_fmt fmt;
-        uint32_t group; /* 0: the row's */
-    } formats[] = {
-        {SL_FMT_INT4, 0}, {SL_FMT_INT4, 64}, {SL_FMT_INT4, 32},
-        {SL_FMT_INT8, 0}, {SL_FMT_INT8, 64}, {SL_FMT_F16, 0},
-        {SL_FMT_F32, 0},
-    };
+    static const uint32_t groups[] = {0, 64, 32}; /* 0: the row's */
 
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        enum sl_fmt fmt = formats[i].fmt;
+    for (int i = 0; i < SL_FMT_COUNT * 3; i++) {
+        enum sl_fmt fmt = (enum sl_fmt)(i / 3);
         struct sl_matrix m = {fmt, 16, big ? BIG_COLS : SIDE, 1, 0};
 
-        if (sl_fmt_packed(fmt))
-            m.group_cols = formats[i].group ? formats[i].group : m.cols;
+        if (sl_fmt_has_scales(fmt))
+            m.group_cols = i % 3 ? groups[i % 3] : m.cols;
+        else if (i % 3)
+            continue;
         m.rows = big ? 16 * (uint32_t)(BIG_BYTES / sl_matrix_bytes(&m)) : SIDE;
         for (int act = 0; act < SL_ACT_COUNT; act++)
             measure(b, &m, (enum sl_act)act, n);

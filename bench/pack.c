@@ -28,7 +28,7 @@ struct bench {
 static void pack(void *arg)
 {
     struct bench *b = arg;
-    struct sl_pack_source source = {.rows = b->source.base, .f16 = true};
+    struct sl_pack_source source = {.rows = b->source.base, .fmt = SL_FMT_F16};
     struct sl_pack_error e = {0};
 
     sl_pack_rows(b->w.base, (uint16_t *)(void *)b->scale.base, &b->m, b->rule,

@@ -281,7 +281,7 @@ static void set_units(struct work *k, const struct call *call, uint32_t block,
                       uint32_t n_blocks, size_t p0, uint32_t n_tiles)
 {
     const struct sl_matrix *m = call->m;
-    bool packed = sl_fmt_packed(m->fmt);
+    bool scales = sl_fmt_has_scales(m->fmt);
 
     k->n_units = n_blocks * n_tiles;
     for (uint32_t i = 0; i < k->n_units; i++) {
@@ -291,7 +291,7 @@ static void set_units(struct work *k, const struct call *call, uint32_t block,
             .x = (const uint8_t *)call->a->bf16 +
                  (p0 + (size_t)t * TILE) * k->x_stride,
             .w = k->w[b],
-            .scale = packed ? call->scale + (size_t)(block + b) *
+            .scale = scales ? call->scale + (size_t)(block + b) *
                                                 sl_matrix_groups(m) * TILE
                             : NULL,
         };
@@ -322,7 +322,7 @@ static void run_positions(struct work *k, const struct call *call, size_t p0,
     const struct sl_matrix *m = call->m;
     uint32_t n_blocks = (call->n_rows + TILE - 1) / TILE;
     uint32_t most = n_tiles > 1 ? 1 : SUMS;
-    uint32_t width = sl_fmt_packed(m->fmt) && m->group_cols < m->cols
+    uint32_t width = sl_fmt_has_scales(m->fmt) && m->group_cols < m->cols
                          ? m->group_cols
                          : m->cols;
 

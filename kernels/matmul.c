@@ -68,7 +68,7 @@ static void product(const struct job *j, float *y, size_t y_stride,
     const uint16_t *scale = mm->scale[segment];
 
     w += sl_matrix_block_bytes(m, mm->first_block, block);
-    if (sl_fmt_packed(m->fmt))
+    if (sl_fmt_has_scales(m->fmt))
         scale += sl_matrix_scale_block_bytes(m, block) / sizeof *scale;
     j->k->matmul[m->fmt][j->act](y, y_stride, m, w, scale, n_rows, a);
     if (mm->bias == NULL)
@@ -232,8 +232,8 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
 bool sl_matmul_takes(const struct sl_kernels *k, const struct sl_matrix *m,
                      enum sl_act act)
 {
-    bool groups = !sl_fmt_packed(m->fmt) || m->group_cols % SL_Q8_GROUP == 0 ||
-                  m->group_cols >= m->cols;
+    bool groups = !sl_fmt_has_scales(m->fmt) ||
+                  m->group_cols % SL_Q8_GROUP == 0 || m->group_cols >= m->cols;
 
     return k->matmul[m->fmt][act] != NULL &&
            (act == SL_ACT_F32 || (m->cols % SL_Q8_GROUP == 0 && groups));

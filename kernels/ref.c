@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
@@ -13,60 +12,39 @@
 #define RUN       SL_Q8_GROUP
 #define POSITIONS 16u
 
-/* q of columns [c, c + n) of row r of a block that begins at w. */
-static void unpack(int *q, const struct sl_matrix *m, const uint8_t *w,
-                   unsigned r, uint32_t c, uint32_t n)
+/* Where row r of a block begins whose first byte is w. */
+static const uint8_t *row_at(const struct sl_matrix *m, const uint8_t *w,
+                             unsigned r)
 {
-    w += 4 * (size_t)r;
-    for (uint32_t i = 0; i < n; i++, c++) {
-        if (m->fmt == SL_FMT_INT8)
-            q[i] = w[(size_t)(c / 4) * 64 + c % 4] - 128;
-        else
-            q[i] = (w[(size_t)(c / 8) * 64 + c % 4] >> (c & 4) & 15) - 8;
-    }
+    if (sl_fmt_is_float(m->fmt))
+        return w + r * sl_fmt_row_bytes(m->fmt, m->cols);
+    return w + 4 * (size_t)r;
 }
 
-static void load_weights(float *out, const struct sl_matrix *m,
-                         const uint8_t *w, unsigned r, uint32_t c, uint32_t n,
-                         bool bf16)
-{
-    size_t first = (size_t)r * m->cols + c;
-    int q[RUN];
-
-    if (m->fmt == SL_FMT_F32) {
-        memcpy(out, w + first * 4, (size_t)n * 4);
-    } else if (m->fmt == SL_FMT_F16) {
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = sl_half_to_float(sl_load_u16(w + (first + i) * 2));
-    } else {
-        unpack(q, m, w, r, c, n);
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = (float)q[i];
-    }
-    for (uint32_t i = 0; bf16 && i < n; i++)
-        out[i] = sl_round_bf16(out[i]);
-}
-
-/* One row of a block for at most POSITIONS inputs. Sums are kept in double,
- * by groups of weights. */
+/* One row, row r of its block, for at most POSITIONS inputs. Sums are kept in
+ * double, by groups of weights. */
 static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
                     const uint16_t *scale, unsigned r, const float *x,
                     size_t x_stride, size_t n, bool bf16)
 {
-    uint32_t width = sl_fmt_packed(m->fmt) ? m->group_cols : m->cols;
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
+    bool scales = sl_fmt_has_scales(m->fmt);
+    uint32_t width = scales ? m->group_cols : m->cols;
 
     for (uint32_t c = 0, g = 0; c < m->cols; g++) {
         uint32_t end = m->cols - c < width ? m->cols : c + width;
         double part[POSITIONS] = {0};
         double s = 1;
 
-        if (sl_fmt_packed(m->fmt))
+        if (scales)
             s = (double)sl_half_to_float(scale[(size_t)g * SL_BLOCK_ROWS + r]);
         while (c < end) {
             uint32_t run = end - c < RUN ? end - c : RUN;
             float v[RUN];
 
-            load_weights(v, m, w, r, c, run, bf16);
+            f->load(v, w, c, run);
+            for (uint32_t i = 0; bf16 && i < run; i++)
+                v[i] = sl_round_bf16(v[i]);
             for (size_t p = 0; p < n; p++)
                 for (uint32_t i = 0; i < run; i++)
                     part[p] += (double)v[i] * (double)x[p * x_stride + c + i];
@@ -86,16 +64,16 @@ static void row_q8(double *sum, const struct sl_matrix *m, const uint8_t *w,
     for (uint32_t run = 0; run < n_runs; run++) {
         size_t g = (size_t)run * RUN / m->group_cols;
         double s = (double)sl_half_to_float(scale[g * SL_BLOCK_ROWS + r]);
-        int v[RUN];
+        float v[RUN]; /* small integers */
 
-        unpack(v, m, w, r, run * RUN, RUN);
+        sl_fmt_of(m->fmt)->load(v, w, run * RUN, RUN);
         for (size_t p = 0; p < n; p++) {
             const int8_t *q = a->q + (p0 + p) * a->q_stride + (size_t)run * RUN;
             double x_scale = (double)a->q_scale[run * a->group_stride + p0 + p];
             int dot = 0;
 
             for (uint32_t i = 0; i < RUN; i++)
-                dot += v[i] * q[i];
+                dot += (int)v[i] * q[i];
             sum[p] += s * x_scale * dot;
         }
     }
@@ -107,9 +85,10 @@ static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
 {
     for (uint32_t row = 0; row < n_rows; row++) {
         uint32_t b = row / SL_BLOCK_ROWS, r = row % SL_BLOCK_ROWS;
-        const uint8_t *wb = (const uint8_t *)w + sl_matrix_block_bytes(m, 0, b);
+        const uint8_t *wr =
+            row_at(m, (const uint8_t *)w + sl_matrix_block_bytes(m, 0, b), r);
         const uint16_t *sb =
-            sl_fmt_packed(m->fmt)
+            sl_fmt_has_scales(m->fmt)
                 ? scale + (size_t)b * sl_matrix_groups(m) * SL_BLOCK_ROWS
                 : NULL;
 
@@ -118,9 +97,9 @@ static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
             double sum[POSITIONS] = {0};
 
             if (act == SL_ACT_INT8)
-                row_q8(sum, m, wb, sb, r, a, p, n);
+                row_q8(sum, m, wr, sb, r, a, p, n);
             else
-                row_f32(sum, m, wb, sb, r, a->x + p * a->x_stride, a->x_stride,
+                row_f32(sum, m, wr, sb, r, a->x + p * a->x_stride, a->x_stride,
                         n, act == SL_ACT_BF16);
             for (size_t i = 0; i < n; i++)
                 y[(p + i) * y_stride + row] = (float)sum[i];
@@ -321,15 +300,6 @@ void sl_kernels_init_ref(struct sl_kernels *k)
 {
     *k = (struct sl_kernels){
         .isa = "ref",
-        .matmul =
-            {
-                [SL_FMT_F32] = {matmul_f32_ref, NULL, matmul_bf16_ref},
-                [SL_FMT_F16] = {matmul_f32_ref, NULL, matmul_bf16_ref},
-                [SL_FMT_INT8] = {matmul_f32_ref, matmul_q8_ref,
-                                 matmul_bf16_ref},
-                [SL_FMT_INT4] = {matmul_f32_ref, matmul_q8_ref,
-                                 matmul_bf16_ref},
-            },
         .round_bf16 = round_bf16_ref,
         .bf16_bytes = sizeof(float),
         .layer_norm = layer_norm_ref,
@@ -347,4 +317,10 @@ void sl_kernels_init_ref(struct sl_kernels *k)
         .f16_to_f32 = f16_to_f32_ref,
         .f32_to_f16 = f32_to_f16_ref,
     };
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        k->matmul[f][SL_ACT_F32] = matmul_f32_ref;
+        k->matmul[f][SL_ACT_BF16] = matmul_bf16_ref;
+        if (!sl_fmt_is_float((enum sl_fmt)f))
+            k->matmul[f][SL_ACT_INT8] = matmul_q8_ref;
+    }
 }

@@ -37,6 +37,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quant/fmt.h"
 #include "src/base/error.h"
 
 #ifdef __cplusplus
@@ -44,29 +45,13 @@ extern "C" {
 #endif
 
 #define SL_LAYOUT_NAME "rows16"
-#define SL_BLOCK_ROWS  16u
-
-enum sl_fmt {
-    SL_FMT_F32,
-    SL_FMT_F16,
-    SL_FMT_INT8,
-    SL_FMT_INT4,
-    SL_FMT_COUNT,
-};
 
 struct sl_matrix {
     enum sl_fmt fmt;
     uint32_t rows, cols; /* of the whole matrix, as in the checkpoint */
     uint32_t n_segments; /* 1, or 2 for a GLU */
-    uint32_t group_cols; /* packed formats: columns a scale; else 0 */
+    uint32_t group_cols; /* with scales beside: columns a scale; else 0 */
 };
-
-const char *sl_fmt_name(enum sl_fmt fmt); /* "f32" "f16" "int8" "int4" */
-
-static inline bool sl_fmt_packed(enum sl_fmt fmt)
-{
-    return fmt == SL_FMT_INT8 || fmt == SL_FMT_INT4;
-}
 
 /* Sizes are bounded: sl_matrix_check refuses what would overflow.
  * Errors: SL_ERR_CORRUPT naming the number that is off. */
@@ -74,7 +59,8 @@ int sl_matrix_check(const struct sl_matrix *m, struct sl_error *err);
 
 uint32_t sl_matrix_segment_rows(const struct sl_matrix *m);
 uint32_t sl_matrix_segment_blocks(const struct sl_matrix *m);
-uint32_t sl_matrix_groups(const struct sl_matrix *m); /* 0 for floats */
+/* Scales beside a row; 0 where there are none. */
+uint32_t sl_matrix_groups(const struct sl_matrix *m);
 
 /* Bytes of the weights / scales of n_blocks whole blocks of one segment, from
  * the segment's block `first` on (the last block of a float matrix may hold
@@ -90,7 +76,7 @@ uint64_t sl_matrix_block_offset(const struct sl_matrix *m, uint32_t segment,
 uint64_t sl_matrix_scale_offset(const struct sl_matrix *m, uint32_t segment,
                                 uint32_t block);
 uint64_t sl_matrix_bytes(const struct sl_matrix *m);
-uint64_t sl_matrix_scale_bytes(const struct sl_matrix *m); /* 0 for floats */
+uint64_t sl_matrix_scale_bytes(const struct sl_matrix *m); /* 0: none beside */
 
 /* Decodes one row to floats, exactly (q * scale in FP32). w and scale point
  * to the first byte of the block that holds the row; row_in_block < 16.

@@ -5,8 +5,6 @@
 
 #include "quant/pack.h"
 #include "quant/pack_block.h"
-#include "src/base/bytes.h"
-#include "src/base/half.h"
 #include "src/base/mem.h"
 
 /* Blocks whose errors are kept apart until they are added up in order, so
@@ -24,8 +22,8 @@ struct job {
     enum sl_scale_rule rule;
     const uint8_t *rows;
     size_t row_bytes;
-    bool f16;
-    const int8_t *q; /* of sl_pack_quantized */
+    enum sl_fmt from; /* of rows */
+    const int8_t *q;  /* of sl_pack_quantized */
     const uint16_t *q_scale;
     uint32_t n_rows;
     uint32_t first;               /* block of the wave */
@@ -43,7 +41,7 @@ static uint32_t least_u32(uint32_t a, uint32_t b)
 static uint8_t *interleave(uint8_t *out, const int8_t q[][PIECE + 8],
                            uint32_t n, enum sl_fmt fmt)
 {
-    uint32_t step = fmt == SL_FMT_INT8 ? 4 : 8;
+    uint32_t step = sl_fmt_of(fmt)->unit_cols;
 
     n = (uint32_t)sl_round_up(n, 8);
     for (uint32_t c = 0; c < n; c += step) {
@@ -69,7 +67,7 @@ static void pack_block(const struct job *j, uint32_t block,
     const struct sl_matrix *m = j->m;
     uint32_t first = block * SL_BLOCK_ROWS, groups = sl_matrix_groups(m);
     struct sl_pack_block p = {
-        .f16 = j->f16,
+        .from = j->from,
         .int4 = m->fmt == SL_FMT_INT4,
         .mse = j->rule == SL_SCALE_MSE,
         .cols = m->cols,
@@ -96,55 +94,41 @@ static void add_float_error(struct sl_pack_block_error *e, const float *x,
     }
 }
 
-static float load_float(const uint8_t *p)
-{
-    float f;
-
-    memcpy(&f, p, sizeof f);
-    return f;
-}
-
-/* One row of a float matrix, a run at a time. */
+/* One row of numbers, a run at a time. */
 static void float_row(uint8_t *out, const struct job *j, const uint8_t *in,
                       struct sl_pack_block_error *e)
 {
-    size_t in_elem = j->f16 ? 2 : 4;
-    bool to_f16 = j->m->fmt == SL_FMT_F16;
+    const struct sl_fmt_info *from = sl_fmt_of(j->from);
+    const struct sl_fmt_info *to = sl_fmt_of(j->m->fmt);
     float x[PIECE], y[PIECE];
     uint32_t n;
 
     for (uint32_t col = 0; col < j->m->cols; col += n) {
         n = least_u32(j->m->cols - col, PIECE);
-        for (uint32_t i = 0; i < n; i++)
-            x[i] = j->f16 ? sl_half_to_float(sl_load_u16(in + (col + i) * 2ul))
-                          : load_float(in + (col + i) * 4ul);
-        memcpy(y, x, n * sizeof *y);
-        if (to_f16 == j->f16)
-            memcpy(out, in + col * in_elem, n * in_elem);
-        else if (!to_f16)
-            memcpy(out, x, n * sizeof *x);
-        for (uint32_t i = 0; to_f16 && !j->f16 && i < n; i++) {
-            uint16_t h = sl_float_to_half(x[i]);
-
-            sl_store_u16(out + (size_t)i * 2, h);
-            y[i] = sl_half_to_float(h);
-        }
-        if (e != NULL)
+        from->load(x, in, col, n);
+        if (to == from)
+            memcpy(out, in + (size_t)col * from->elem_bytes,
+                   (size_t)n * from->elem_bytes);
+        else
+            to->store(out, x, n);
+        if (e != NULL) {
+            to->load(y, out, 0, n);
             add_float_error(e, x, y, n);
-        out += (size_t)n * (to_f16 ? 2 : 4);
+        }
+        out += (size_t)n * to->elem_bytes;
     }
 }
 
 static void float_block(const struct job *j, uint32_t block,
                         struct sl_pack_block_error *e)
 {
-    size_t out_bytes = (size_t)j->m->cols * (j->m->fmt == SL_FMT_F16 ? 2 : 4);
+    size_t out_bytes = (size_t)sl_fmt_row_bytes(j->m->fmt, j->m->cols);
     uint32_t row = block * SL_BLOCK_ROWS;
     uint32_t n_rows = least_u32(j->n_rows - row, SL_BLOCK_ROWS);
     uint8_t *out = j->w + row * out_bytes;
     const uint8_t *in = j->rows + row * j->row_bytes;
 
-    if (e == NULL && out_bytes == j->row_bytes) {
+    if (e == NULL && j->from == j->m->fmt) {
         memcpy(out, in, n_rows * out_bytes);
         return;
     }
@@ -161,10 +145,10 @@ static void pack_blocks(void *arg, size_t begin, size_t end, unsigned worker)
         uint32_t left = j->n_rows - block * SL_BLOCK_ROWS;
         struct sl_pack_block_error e = {0, 0, 0, 0};
 
-        if (sl_fmt_packed(j->m->fmt))
-            pack_block(j, block, &e);
-        else
+        if (sl_fmt_is_float(j->m->fmt))
             float_block(j, block, j->errors != NULL ? &e : NULL);
+        else
+            pack_block(j, block, &e);
         if (j->errors == NULL)
             continue;
         j->errors[i] = (struct sl_pack_error){
@@ -203,8 +187,8 @@ void sl_pack_rows(void *w, uint16_t *scale, const struct sl_matrix *m,
         .pack = sl_pack_block_best(),
         .rule = rule,
         .rows = src->rows,
-        .row_bytes = (size_t)m->cols * (src->f16 ? 2 : 4),
-        .f16 = src->f16,
+        .row_bytes = (size_t)sl_fmt_row_bytes(src->fmt, m->cols),
+        .from = src->fmt,
         .n_rows = n_rows,
         .errors = e != NULL ? errors : NULL,
     };

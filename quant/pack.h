@@ -33,14 +33,15 @@ struct sl_pack_error {  /* summed over all that was packed */
 };
 
 struct sl_pack_source {
-    bool f16;         /* rows are FP16, else FP32 */
+    enum sl_fmt fmt;  /* of numbers */
     const void *rows; /* (n_rows, cols), row-major, dense */
 };
 
 /* Packs rows [16 * first_block, +n_rows) of one segment (n_rows may end a
  * segment inside a block) into w and scale, which begin at first_block's
- * first byte; the fill is written too. e may be NULL. Float formats convert
- * and copy. Nothing can fail but a bad m (checked by sl_matrix_check). */
+ * first byte; the fill is written too. e may be NULL. What has the matrix's
+ * own format is copied, to the bit. Nothing can fail but a bad m (checked by
+ * sl_matrix_check). */
 void sl_pack_rows(void *w, uint16_t *scale, const struct sl_matrix *m,
                   enum sl_scale_rule rule, const struct sl_pack_source *src,
                   uint32_t n_rows, struct sl_pool *pool,

@@ -18,7 +18,7 @@
 
 struct sl_pack_block {
     const uint8_t *rows[SL_BLOCK_ROWS]; /* NULL: a row of the fill, zeros */
-    bool f16;                           /* rows are FP16, else FP32 */
+    enum sl_fmt from;                   /* what rows are: numbers */
     bool int4;                          /* else INT8 */
     bool mse;                           /* the scale rule, else absmax */
     uint32_t cols, group_cols;

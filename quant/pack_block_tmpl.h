@@ -192,14 +192,14 @@ INLINE void load_halves(vf out[8], const v8h in[LANES])
     }
 }
 
-static void load_run(struct work *w, uint32_t col, uint32_t n)
+/* Columns of two bytes, eight at a time. */
+static void load_run_halves(struct work *w, uint32_t col, uint32_t n)
 {
     const struct sl_pack_block *p = w->p;
     const uint8_t *const *rows = p->rows + w->first;
-    union column x;
     v8h h[LANES];
 
-    for (uint32_t i = 0; p->f16 && i < n; i += 8) {
+    for (uint32_t i = 0; i < n; i += 8) {
         uint32_t k = n - i < 8 ? n - i : 8;
 
         memset(h, 0, sizeof h);
@@ -213,7 +213,19 @@ static void load_run(struct work *w, uint32_t col, uint32_t n)
         }
         load_halves(w->run + i, h);
     }
-    for (uint32_t i = 0; !p->f16 && i < n; i++) {
+}
+
+static void load_run(struct work *w, uint32_t col, uint32_t n)
+{
+    const struct sl_pack_block *p = w->p;
+    const uint8_t *const *rows = p->rows + w->first;
+    union column x;
+
+    if (p->from != SL_FMT_F32) {
+        load_run_halves(w, col, n);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
         for (unsigned r = 0; r < LANES; r++) {
             x.f[r] = 0;
             if (rows[r] != NULL)
@@ -417,7 +429,7 @@ static void round_run(struct work *w, uint32_t at, uint32_t n, const vf *s)
     const vf lo = SPLAT(w->lo), hi = SPLAT(w->hi), magic = SPLAT(MAGIC);
     const vf zero = SPLAT(0), one = SPLAT(1);
     vf divisor = PICK(*s > zero, *s, one), inverse, sums[2] = {zero, zero};
-    bool mse = w->p->mse, f16 = w->p->f16;
+    bool mse = w->p->mse, f16 = w->p->from == SL_FMT_F16;
 
     inverse_of(&inverse, s);
     for (uint32_t i = at; i < at + n; i++) {

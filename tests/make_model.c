@@ -23,7 +23,7 @@ static int choose_format(struct test_model *m, const char *name)
         m->fmt = (enum sl_fmt)f;
         if (name[n] == '\0')
             return 0;
-        if (!sl_fmt_packed(m->fmt) ||
+        if (!sl_fmt_has_scales(m->fmt) ||
             sscanf(name + n, "-g%u", &m->group_cols) != 1)
             return -1;
         m->head_fmt = SL_FMT_INT8;

@@ -78,7 +78,7 @@ static void choose_geometry(struct sl_layout_matrix *g,
         .cols = spec->cols,
         .n_segments = spec->n_segments,
     };
-    if (!sl_fmt_packed(fmt))
+    if (!sl_fmt_has_scales(fmt))
         return;
     g->scale_resident = group == 0;
     if (group == 0) {
@@ -137,16 +137,12 @@ static void fill_float(uint8_t *image, const struct sl_model_matrix *m,
 {
     size_t n = (size_t)m->geom.rows * m->geom.cols;
     float most = sqrtf(3.0f / (float)m->geom.cols); /* variance 1 / cols */
-    uint32_t bits;
+    const struct sl_fmt_info *f = sl_fmt_of(m->geom.fmt);
 
     for (size_t i = 0; i < n; i++) {
         float x = most * draw_float(state);
 
-        memcpy(&bits, &x, sizeof bits);
-        if (m->geom.fmt == SL_FMT_F32)
-            sl_store_u32(image + m->off + 4 * i, bits);
-        else
-            sl_store_u16(image + m->off + 2 * i, sl_float_to_half(x));
+        f->store(image + m->off + i * f->elem_bytes, &x, 1);
     }
 }
 
@@ -226,10 +222,10 @@ uint8_t *test_model_image(const struct test_model *m, size_t *bytes)
     for (size_t i = 0; i < layout.n_matrices; i++) {
         const struct sl_model_matrix *x = &layout.matrices[i];
 
-        if (sl_fmt_packed(x->geom.fmt))
-            fill_packed(image, x, &state);
-        else
+        if (sl_fmt_is_float(x->geom.fmt))
             fill_float(image, x, &state);
+        else
+            fill_packed(image, x, &state);
     }
     if (m->tokenizer_bytes > 0)
         memcpy(image + layout.tokenizer_off, m->tokenizer, m->tokenizer_bytes);

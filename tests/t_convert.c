@@ -106,7 +106,7 @@ static void every_kind_has_its_formats_and_its_precision(void **state)
             enum sl_fmt fmt = head ? kinds[i].head_fmt : kinds[i].fmt;
 
             assert_int_equal(m->geom.fmt, fmt);
-            if (!sl_fmt_packed(fmt))
+            if (!sl_fmt_has_scales(fmt))
                 continue;
             assert_int_equal(m->geom.group_cols, group ? group : m->spec.cols);
             assert_int_equal(m->scale_resident, group == 0);

@@ -38,7 +38,7 @@ static void fill_packed(struct problem *p, struct test_random *rnd)
     const struct sl_matrix *m = &p->m;
     uint32_t rows = sl_matrix_segment_rows(m), groups = sl_matrix_groups(m);
     uint32_t blocks = sl_matrix_segment_blocks(m);
-    unsigned per = m->fmt == SL_FMT_INT4 ? 8 : 4;
+    unsigned per = sl_fmt_of(m->fmt)->unit_cols;
     uint32_t units = (m->cols + 7) / 8 * 8 / per;
 
     for (size_t i = 0; i < sl_matrix_bytes(m); i++) {
@@ -65,13 +65,12 @@ static void fill_packed(struct problem *p, struct test_random *rnd)
 
 static void fill_floats(struct problem *p, struct test_random *rnd)
 {
+    const struct sl_fmt_info *f = sl_fmt_of(p->m.fmt);
+
     for (size_t i = 0; i < (size_t)p->m.rows * p->m.cols; i++) {
         float v = 0.05f * test_random_float(rnd);
 
-        if (p->m.fmt == SL_FMT_F16)
-            ((uint16_t *)p->w)[i] = sl_float_to_half(v);
-        else
-            ((float *)p->w)[i] = v;
+        f->store(p->w + i * f->elem_bytes, &v, 1);
     }
 }
 
@@ -134,10 +133,10 @@ static void problem_init(struct problem *p, const struct sl_matrix *m,
     p->residual = make(MOST_N * p->stride, sizeof *p->residual);
     p->y = make(MOST_N * p->stride, sizeof *p->y);
     p->size = make(MOST_N * p->stride, sizeof *p->size);
-    if (sl_fmt_packed(m->fmt))
-        fill_packed(p, &rnd);
-    else
+    if (sl_fmt_is_float(m->fmt))
         fill_floats(p, &rnd);
+    else
+        fill_packed(p, &rnd);
     for (size_t i = 0; i < MOST_N; i++) {
         size_t at = i * p->x_stride;
 
@@ -266,7 +265,7 @@ static void *product(struct test_cuda *t, const struct problem *p,
     for (uint32_t s = 0; s < m->n_segments; s++) {
         mm.w[s] =
             (uint8_t *)p->dev_w + sl_matrix_block_offset(m, s, way->first);
-        if (sl_fmt_packed(m->fmt))
+        if (sl_fmt_has_scales(m->fmt))
             mm.scale[s] = (uint16_t *)p->dev_scale +
                           sl_matrix_scale_offset(m, s, way->first) / 2;
     }
@@ -341,16 +340,17 @@ static void products_of_packed_matrices_are_those_of_the_reference(void **state)
     struct test_cuda t;
 
     test_cuda_open(&t, WITH_BLAS);
-    for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+    for (size_t i = 0; i < SL_FMT_COUNT * sizeof sizes / sizeof *sizes; i++) {
         struct sl_matrix m = {
-            .fmt = i % 2 ? SL_FMT_INT8 : SL_FMT_INT4,
-            .rows = sizes[i / 2].rows,
-            .cols = sizes[i / 2].cols,
-            .n_segments = sizes[i / 2].n_segments,
-            .group_cols = sizes[i / 2].group_cols,
+            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
+            .rows = sizes[i / SL_FMT_COUNT].rows,
+            .cols = sizes[i / SL_FMT_COUNT].cols,
+            .n_segments = sizes[i / SL_FMT_COUNT].n_segments,
+            .group_cols = sizes[i / SL_FMT_COUNT].group_cols,
         };
 
-        run_all(&t, &m);
+        if (sl_fmt_has_scales(m.fmt))
+            run_all(&t, &m);
     }
     test_cuda_close(&t);
 }
@@ -363,15 +363,16 @@ static void products_of_float_matrices_are_those_of_the_reference(void **state)
     struct test_cuda t;
 
     test_cuda_open(&t, WITH_BLAS);
-    for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+    for (size_t i = 0; i < SL_FMT_COUNT * sizeof sizes / sizeof *sizes; i++) {
         struct sl_matrix m = {
-            .fmt = i % 2 ? SL_FMT_F16 : SL_FMT_F32,
-            .rows = sizes[i / 2].rows,
-            .cols = sizes[i / 2].cols,
-            .n_segments = sizes[i / 2].n_segments,
+            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
+            .rows = sizes[i / SL_FMT_COUNT].rows,
+            .cols = sizes[i / SL_FMT_COUNT].cols,
+            .n_segments = sizes[i / SL_FMT_COUNT].n_segments,
         };
 
-        run_all(&t, &m);
+        if (sl_fmt_is_float(m.fmt))
+            run_all(&t, &m);
     }
     test_cuda_close(&t);
 }
@@ -386,7 +387,7 @@ static void long_rows_may_be_split_between_thread_blocks(void **state)
     test_cuda_open(&t, 1 << 20);
     for (int fmt = SL_FMT_F16; fmt <= SL_FMT_INT4; fmt++) {
         m.fmt = (enum sl_fmt)fmt;
-        m.group_cols = sl_fmt_packed(m.fmt) ? 64 : 0;
+        m.group_cols = sl_fmt_has_scales(m.fmt) ? 64 : 0;
         problem_init(&p, &m, &t.ref);
         for (size_t i = 0; i < 3; i++) {
             struct way way = {few[i], 0, 2, SL_CUDA_EPI_GEGLU, SL_CUDA_F32};
@@ -432,7 +433,7 @@ static void pieces_of_a_matrix_give_the_same_bits(void **state)
     test_cuda_open(&t, 0);
     for (int fmt = SL_FMT_F16; fmt <= SL_FMT_INT4; fmt++) {
         m.fmt = (enum sl_fmt)fmt;
-        m.group_cols = sl_fmt_packed(m.fmt) ? 32 : 0;
+        m.group_cols = sl_fmt_has_scales(m.fmt) ? 32 : 0;
         test_cuda_set_workspace(
             &t, sl_cuda_matmul_workspace_least(&m, SL_CUDA_SOME));
         problem_init(&p, &m, &t.ref);

@@ -98,7 +98,7 @@ static void rows_are_normed(void **state)
 
 static void embedding_case(struct test_cuda *t, enum sl_fmt fmt)
 {
-    struct sl_matrix m = {fmt, 50, 44, 1, sl_fmt_packed(fmt) ? 16 : 0};
+    struct sl_matrix m = {fmt, 50, 44, 1, sl_fmt_has_scales(fmt) ? 16 : 0};
     const int32_t ids[] = {49, 0, 17, 15, 32, 16};
     struct test_random rnd = {fmt};
     size_t w_bytes = sl_matrix_bytes(&m), n_scale = sl_matrix_scale_bytes(&m);

@@ -145,7 +145,7 @@ static void by_pool(float *y, size_t stride, const struct setup *s,
         for (uint32_t i = 0; i < s->m.n_segments; i++) {
             mm.w[i] = s->w + sl_matrix_block_offset(&s->m, i, b);
             mm.scale[i] =
-                sl_fmt_packed(s->m.fmt)
+                sl_fmt_has_scales(s->m.fmt)
                     ? s->scale + sl_matrix_scale_offset(&s->m, i, b) / 2
                     : NULL;
         }
@@ -206,7 +206,7 @@ static void cuts_and_threads_change_no_bit(void **state)
     for (size_t i = 0; i < sizeof m / sizeof *m; i++) {
         check(&m[i], 1, SL_ACT_F32, SL_EPI_NONE);
         check(&m[i], 5, SL_ACT_F32, SL_EPI_NONE);
-        if (!sl_fmt_packed(m[i].fmt))
+        if (!sl_fmt_has_scales(m[i].fmt))
             continue;
         check(&m[i], 1, SL_ACT_INT8, SL_EPI_NONE);
         check(&m[i], 9, SL_ACT_INT8, SL_EPI_NONE);
@@ -260,7 +260,7 @@ static void wide_groups_are_parted(void **state)
     for (size_t i = 0; i < sizeof m / sizeof *m; i++)
         for (size_t n = 31; n <= 131; n += 50)
             for (int act = 0; act < SL_ACT_COUNT; act++)
-                if (act != SL_ACT_INT8 || sl_fmt_packed(m[i].fmt))
+                if (act != SL_ACT_INT8 || sl_fmt_has_scales(m[i].fmt))
                     check(&m[i], n, (enum sl_act)act, SL_EPI_NONE);
 }
 

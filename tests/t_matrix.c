@@ -10,12 +10,51 @@ static const struct sl_matrix glm130b_4h = {
     SL_FMT_INT4, 65536, 12288, 2, 12288,
 };
 
-static void formats_have_names(void **state)
+static void formats_are_found_by_their_names(void **state)
 {
-    assert_string_equal(sl_fmt_name(SL_FMT_F32), "f32");
-    assert_string_equal(sl_fmt_name(SL_FMT_F16), "f16");
-    assert_string_equal(sl_fmt_name(SL_FMT_INT8), "int8");
-    assert_string_equal(sl_fmt_name(SL_FMT_INT4), "int4");
+    static const char *const names[SL_FMT_COUNT] = {
+        [SL_FMT_F32] = "f32",
+        [SL_FMT_F16] = "f16",
+        [SL_FMT_INT8] = "int8",
+        [SL_FMT_INT4] = "int4",
+    };
+    enum sl_fmt fmt = SL_FMT_COUNT;
+
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        assert_string_equal(sl_fmt_name((enum sl_fmt)f), names[f]);
+        assert_true(sl_fmt_find(&fmt, names[f]));
+        assert_int_equal(fmt, f);
+    }
+    assert_false(sl_fmt_find(&fmt, "int"));
+    assert_false(sl_fmt_find(&fmt, "f321"));
+    assert_false(sl_fmt_find(&fmt, ""));
+}
+
+/* What the parts of a line must have in common, whatever the format. */
+static void every_line_of_the_table_agrees_with_itself(void **state)
+{
+    for (int i = 0; i < SL_FMT_COUNT; i++) {
+        const struct sl_fmt_info *f = sl_fmt_of((enum sl_fmt)i);
+
+        assert_non_null(f->load);
+        assert_int_equal(f->store != NULL, f->is_float);
+        assert_int_equal(f->scales == SL_SCALES_BESIDE,
+                         sl_fmt_has_scales((enum sl_fmt)i));
+        assert_int_equal(sl_fmt_row_bytes((enum sl_fmt)i, f->block_cols + 1),
+                         2 * f->block_bytes);
+        if (f->is_float) {
+            assert_int_equal(f->elem_bytes, f->block_bytes);
+            assert_int_equal(f->bits, 8 * f->elem_bytes);
+            assert_int_equal(f->block_cols, 1);
+            assert_int_equal(f->unit_cols, 0);
+            continue;
+        }
+        /* four bytes of a row in each unit, and whole units in a block */
+        assert_int_equal(f->elem_bytes, 1);
+        assert_int_equal(f->block_cols % f->unit_cols, 0);
+        assert_int_equal(f->block_bytes, f->block_cols / f->unit_cols * 4);
+        assert_int_equal(f->bits * f->unit_cols, 32);
+    }
 }
 
 static void sizes_follow_the_drawing(void **state)
@@ -76,7 +115,7 @@ static void blocks_tile_every_segment(void **state)
                 rows[i % 6] * n_segments,
                 21,
                 n_segments,
-                sl_fmt_packed((enum sl_fmt)fmt) ? 8 : 0,
+                sl_fmt_has_scales((enum sl_fmt)fmt) ? 8 : 0,
             };
             uint32_t n_blocks = sl_matrix_segment_blocks(&m);
             uint64_t off = 0, scale_off = 0;
@@ -215,7 +254,8 @@ static void decoding_is_exact(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formats_have_names),
+        cmocka_unit_test(formats_are_found_by_their_names),
+        cmocka_unit_test(every_line_of_the_table_agrees_with_itself),
         cmocka_unit_test(sizes_follow_the_drawing),
         cmocka_unit_test(sizes_beyond_32_bits_are_right),
         cmocka_unit_test(blocks_tile_every_segment),

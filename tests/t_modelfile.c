@@ -148,7 +148,7 @@ static void check_matrices(const struct sl_modelfile *mf,
         assert_int_equal(x->bytes, sl_matrix_bytes(&x->geom));
         at += (x->bytes + 4095) / 4096 * 4096;
         assert_int_equal(x->scale_bytes, sl_matrix_scale_bytes(&x->geom));
-        assert_true(x->scale_bytes > 0 || !sl_fmt_packed(x->geom.fmt));
+        assert_true(x->scale_bytes > 0 || !sl_fmt_has_scales(x->geom.fmt));
         if (x->scale_bytes == 0)
             continue;
         if (x->scale_resident) {

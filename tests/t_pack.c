@@ -35,24 +35,38 @@ static void make_source(float *w, uint32_t rows, uint32_t cols, uint64_t seed)
     }
 }
 
+/* Formats of numbers, which a source may have. */
+static size_t float_formats(enum sl_fmt found[SL_FMT_COUNT])
+{
+    size_t n = 0;
+
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        if (sl_fmt_is_float((enum sl_fmt)f))
+            found[n++] = (enum sl_fmt)f;
+    }
+    return n;
+}
+
 struct sample {
     struct sl_matrix m;
-    float *w;     /* (rows, cols) */
-    void *source; /* the same as FP16 or FP32 */
-    bool f16;
+    float *w;        /* (rows, cols) */
+    uint8_t *source; /* the same in this: */
+    enum sl_fmt from;
     uint8_t *bytes;
     uint16_t *scale;
     float *decoded;
     struct sl_pack_error error;
 };
 
-static void sample_init(struct sample *s, const struct sl_matrix *m, bool f16)
+static void sample_init(struct sample *s, const struct sl_matrix *m,
+                        enum sl_fmt from)
 {
+    const struct sl_fmt_info *f = sl_fmt_of(from);
     size_t n = (size_t)m->rows * m->cols;
     struct sl_error err;
 
     assert_ok(sl_matrix_check(m, &err), &err);
-    *s = (struct sample){.m = *m, .f16 = f16};
+    *s = (struct sample){.m = *m, .from = from};
     s->w = calloc(n, 4);
     s->source = calloc(n, 4);
     s->decoded = calloc(n, 4);
@@ -61,16 +75,14 @@ static void sample_init(struct sample *s, const struct sl_matrix *m, bool f16)
     memset(s->bytes, 0xa5, sl_matrix_bytes(m));
     memset(s->scale, 0xa5, sl_matrix_scale_bytes(m));
     make_source(s->w, m->rows, m->cols, n);
-    for (size_t i = 0; i < n; i++) {
-        if (f16) {
-            uint16_t h = sl_float_to_half(s->w[i]);
+    f->store(s->source, s->w, (uint32_t)n);
+    f->load(s->w, s->source, 0, (uint32_t)n);
+}
 
-            sl_store_u16((uint8_t *)s->source + 2 * i, h);
-            s->w[i] = sl_half_to_float(h);
-        } else {
-            memcpy((uint8_t *)s->source + 4 * i, &s->w[i], 4);
-        }
-    }
+/* Where the source's row begins. */
+static const uint8_t *source_row(const struct sample *s, size_t row)
+{
+    return s->source + row * sl_fmt_row_bytes(s->from, s->m.cols);
 }
 
 static void sample_fini(struct sample *s)
@@ -97,9 +109,8 @@ static void pack(struct sample *s, enum sl_scale_rule rule, uint32_t blocks,
         uint32_t seg = row / seg_rows, in = row % seg_rows;
         uint32_t n = seg_rows - in;
         struct sl_pack_source src = {
-            .f16 = s->f16,
-            .rows =
-                (uint8_t *)s->source + (size_t)row * m->cols * (s->f16 ? 2 : 4),
+            .fmt = s->from,
+            .rows = source_row(s, row),
         };
 
         n = n < blocks * 16 ? n : blocks * 16;
@@ -150,12 +161,15 @@ static float glm_quantise(int *q, const float *w, uint32_t n, int bits,
 
 static void absmax_is_glms_quantiser(void **state)
 {
-    for (size_t k = 0; k < 2 * N_SHAPES; k++) {
-        const struct sl_matrix *m = &shapes[k / 2];
+    enum sl_fmt from[SL_FMT_COUNT];
+    size_t n_from = float_formats(from);
+
+    for (size_t k = 0; k < n_from * N_SHAPES; k++) {
+        const struct sl_matrix *m = &shapes[k / n_from];
         int *q = malloc(m->cols * sizeof *q);
         struct sample s;
 
-        sample_init(&s, m, k % 2);
+        sample_init(&s, m, from[k % n_from]);
         pack(&s, SL_SCALE_ABSMAX, 1000, 2);
         for (size_t r = 0; r < m->rows; r++) {
             for (uint32_t c = 0; c < m->cols; c += m->group_cols) {
@@ -163,7 +177,7 @@ static void absmax_is_glms_quantiser(void **state)
                 uint32_t n = left < m->group_cols ? left : m->group_cols;
                 float scale =
                     glm_quantise(q, s.w + r * m->cols + c, n,
-                                 m->fmt == SL_FMT_INT8 ? 8 : 4, k % 2);
+                                 sl_fmt_of(m->fmt)->bits, s.from == SL_FMT_F16);
 
                 for (uint32_t i = 0; i < n; i++)
                     assert_true(s.decoded[r * m->cols + c + i] ==
@@ -186,11 +200,14 @@ static double squared_error(const struct sample *s)
 
 static void mse_is_never_worse_than_absmax(void **state)
 {
-    for (size_t k = 0; k < 2 * N_SHAPES; k++) {
+    enum sl_fmt from[SL_FMT_COUNT];
+    size_t n_from = float_formats(from);
+
+    for (size_t k = 0; k < n_from * N_SHAPES; k++) {
         struct sample s;
         double absmax, mse;
 
-        sample_init(&s, &shapes[k / 2], k % 2);
+        sample_init(&s, &shapes[k / n_from], from[k % n_from]);
         pack(&s, SL_SCALE_ABSMAX, 1000, 1);
         absmax = squared_error(&s);
         pack(&s, SL_SCALE_MSE, 1000, 1);
@@ -227,7 +244,7 @@ static void mse_comes_close_to_the_best_scale_there_is(void **state)
     struct sample s;
     double best = 0;
 
-    sample_init(&s, &m, true);
+    sample_init(&s, &m, SL_FMT_F16);
     pack(&s, SL_SCALE_MSE, 1, 1);
     for (uint32_t r = 0; r < m.rows; r++)
         best += best_error(s.w + (size_t)r * m.cols, m.cols);
@@ -238,15 +255,17 @@ static void mse_comes_close_to_the_best_scale_there_is(void **state)
 static void the_error_report_is_the_error(void **state)
 {
     static const enum sl_scale_rule rules[] = {SL_SCALE_ABSMAX, SL_SCALE_MSE};
+    enum sl_fmt from[SL_FMT_COUNT];
+    size_t n_from = float_formats(from);
 
-    for (size_t k = 0; k < 4 * N_SHAPES; k++) {
+    for (size_t k = 0; k < 2 * n_from * N_SHAPES; k++) {
         struct sample s;
         double sum = 0, worst = 0;
         size_t n;
 
-        sample_init(&s, &shapes[k / 4], k & 1);
+        sample_init(&s, &shapes[k / 2 / n_from], from[k / 2 % n_from]);
         n = (size_t)s.m.rows * s.m.cols;
-        pack(&s, rules[k / 2 % 2], 2, 3);
+        pack(&s, rules[k % 2], 2, 3);
         for (size_t i = 0; i < n; i++) {
             double d = fabs((double)s.decoded[i] - (double)s.w[i]);
 
@@ -268,10 +287,10 @@ static void threads_and_cuts_change_nothing(void **state)
     for (size_t k = 0; k < N_SHAPES; k++) {
         struct sample a, b;
 
-        sample_init(&a, &shapes[k], true);
+        sample_init(&a, &shapes[k], SL_FMT_F16);
         pack(&a, SL_SCALE_MSE, 1000, 1);
         for (unsigned threads = 1; threads <= 3; threads++) {
-            sample_init(&b, &shapes[k], true);
+            sample_init(&b, &shapes[k], SL_FMT_F16);
             pack(&b, SL_SCALE_MSE, threads == 2 ? 1000 : 1, threads);
             assert_memory_equal(a.bytes, b.bytes, sl_matrix_bytes(&a.m));
             assert_memory_equal(a.scale, b.scale, sl_matrix_scale_bytes(&a.m));
@@ -291,7 +310,7 @@ static void the_fill_is_zero(void **state)
     static const struct sl_matrix m4 = {SL_FMT_INT4, 11, 3, 1, 2};
     struct sample s;
 
-    sample_init(&s, &m8, false);
+    sample_init(&s, &m8, SL_FMT_F32);
     pack(&s, SL_SCALE_MSE, 1, 1);
     for (unsigned i = 0; i < 128; i++) {
         if (i / 64 == 1 || i % 4 == 3 || i % 64 / 4 >= 11)
@@ -302,7 +321,7 @@ static void the_fill_is_zero(void **state)
             assert_int_equal(s.scale[i], 0);
     }
     sample_fini(&s);
-    sample_init(&s, &m4, false);
+    sample_init(&s, &m4, SL_FMT_F32);
     pack(&s, SL_SCALE_MSE, 1, 1);
     for (unsigned i = 0; i < 64; i++) {
         assert_int_equal(s.bytes[i] >> 4, 8);
@@ -328,9 +347,10 @@ static void quantised_sources_keep_their_numbers(void **state)
         uint64_t seed = k;
         struct sample s;
 
-        sample_init(&s, m, true);
+        sample_init(&s, m, SL_FMT_F16);
         for (size_t i = 0; i < (size_t)m->rows * m->cols; i++)
-            q[i] = (int8_t)(uniform(&seed) * (m->fmt == SL_FMT_INT8 ? 128 : 8));
+            q[i] =
+                (int8_t)(uniform(&seed) * (1 << (sl_fmt_of(m->fmt)->bits - 1)));
         for (size_t i = 0; i < (size_t)m->rows * groups; i++)
             q_scale[i] = sl_float_to_half((float)fabs(uniform(&seed)));
         for (uint32_t seg = 0; seg < m->n_segments; seg++)
@@ -362,19 +382,26 @@ static void quantised_sources_keep_their_numbers(void **state)
 
 static void float_formats_round_once(void **state)
 {
-    for (unsigned k = 0; k < 8; k++) {
-        struct sl_matrix m = {k & 1 ? SL_FMT_F16 : SL_FMT_F32, 35, 301, 1, 0};
+    static const struct sl_matrix sizes[] = {{SL_FMT_F32, 35, 301, 1, 0},
+                                             {SL_FMT_F32, 34, 7, 2, 0}};
+    enum sl_fmt formats[SL_FMT_COUNT];
+    size_t n_formats = float_formats(formats);
+
+    for (size_t k = 0; k < 2 * n_formats * n_formats; k++) {
+        struct sl_matrix m = sizes[k % 2];
+        const struct sl_fmt_info *f;
         struct sample s;
 
-        if (k & 4)
-            m = (struct sl_matrix){m.fmt, 34, 7, 2, 0};
-        sample_init(&s, &m, k & 2);
+        m.fmt = formats[k / 2 % n_formats];
+        f = sl_fmt_of(m.fmt);
+        sample_init(&s, &m, formats[k / 2 / n_formats]);
         pack(&s, SL_SCALE_MSE, 1, 2);
         for (size_t i = 0; i < (size_t)m.rows * m.cols; i++) {
-            float want = s.w[i];
+            uint32_t bits;
+            float want;
 
-            if (m.fmt == SL_FMT_F16)
-                want = sl_half_to_float(sl_float_to_half(want));
+            f->store(&bits, &s.w[i], 1);
+            f->load(&want, &bits, 0, 1);
             assert_true(s.decoded[i] == want);
         }
         assert_true(fabs(s.error.sum_squared - squared_error(&s)) <=
@@ -391,9 +418,9 @@ static void what_is_no_number_is_counted(void **state)
     struct sample s;
 
     for (unsigned k = 0; k < 2; k++) {
-        sample_init(&s, k ? &floats : &packed, false);
+        sample_init(&s, k ? &floats : &packed, SL_FMT_F32);
         for (size_t i = 0; i < 4; i++)
-            memcpy((float *)s.source + 100 * i + 50, &bad[i], 4);
+            memcpy(s.source + 4 * (100 * i + 50), &bad[i], 4);
         pack(&s, k ? SL_SCALE_ABSMAX : SL_SCALE_MSE, 1, 1);
         /* 1e30 is a number, but no FP16 one */
         assert_int_equal(s.error.n_not_finite, k ? 4 : 3);
@@ -407,11 +434,10 @@ static void every_half_is_read_right(void **state)
     struct sl_matrix m = {SL_FMT_INT8, 16, 2048, 1, 1};
     struct sample s;
 
-    sample_init(&s, &m, true);
+    sample_init(&s, &m, SL_FMT_F16);
     for (uint32_t bit = 0; bit < 2; bit++) {
         for (uint32_t i = 0; i < 32768; i++)
-            sl_store_u16((uint8_t *)s.source + 2 * i,
-                         (uint16_t)(i | bit << 15));
+            sl_store_u16(s.source + 2 * i, (uint16_t)(i | bit << 15));
         pack(&s, SL_SCALE_ABSMAX, 1, 1);
         assert_int_equal(s.error.n_not_finite, 1024);
         for (uint32_t i = 0; i < 0x7c00; i++) {
@@ -443,11 +469,13 @@ static size_t packers(sl_pack_block_fn *fns[3])
 
 static void every_instruction_set_gives_the_same_bits(void **state)
 {
+    enum sl_fmt from[SL_FMT_COUNT];
+    size_t n_from = float_formats(from);
     sl_pack_block_fn *fns[3];
     size_t n = packers(fns);
 
-    for (size_t k = 0; k < 4 * N_SHAPES; k++) {
-        const struct sl_matrix *m = &shapes[k / 4];
+    for (size_t k = 0; k < 2 * n_from * N_SHAPES; k++) {
+        const struct sl_matrix *m = &shapes[k / 2 / n_from];
         size_t bytes = sl_matrix_block_bytes(m, 0, 1);
         size_t scale_bytes = sl_matrix_scale_block_bytes(m, 1);
         uint8_t *w = calloc(n, bytes);
@@ -455,13 +483,13 @@ static void every_instruction_set_gives_the_same_bits(void **state)
         struct sl_pack_block_error e[3];
         struct sample s;
 
-        sample_init(&s, m, k & 1);
+        sample_init(&s, m, from[k / 2 % n_from]);
         memset(e, 0, sizeof e);
         for (size_t i = 0; i < n; i++) {
             struct sl_pack_block p = {
-                .f16 = s.f16,
+                .from = s.from,
                 .int4 = m->fmt == SL_FMT_INT4,
-                .mse = k & 2,
+                .mse = k % 2,
                 .cols = m->cols,
                 .group_cols = m->group_cols,
                 .w = w + i * bytes,
@@ -469,8 +497,7 @@ static void every_instruction_set_gives_the_same_bits(void **state)
             };
 
             for (unsigned r = 0; r < SL_BLOCK_ROWS && r < m->rows; r++)
-                p.rows[r] =
-                    (uint8_t *)s.source + (size_t)r * m->cols * (s.f16 ? 2 : 4);
+                p.rows[r] = source_row(&s, r);
             fns[i](&p, &e[i]);
         }
         for (size_t i = 1; i < n; i++) {

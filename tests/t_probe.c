@@ -123,7 +123,6 @@ static void memory_is_measured_with_what_there_is(void **state)
 
 static void arithmetic_is_measured_for_every_format(void **state)
 {
-    static const uint32_t groups[] = {0, 0, 32, 64};
     struct sl_kernels k;
     struct sl_pool *pool;
     struct sl_error err;
@@ -135,8 +134,8 @@ static void arithmetic_is_measured_for_every_format(void **state)
             .kernels = &k,
             .pool = pool,
             .fmt = (enum sl_fmt)i,
-            .group_cols = groups[i],
-            .act = sl_fmt_packed((enum sl_fmt)i) ? SL_ACT_INT8 : SL_ACT_F32,
+            .group_cols = 16 * (uint32_t)i, /* of those that have groups */
+            .act = sl_fmt_is_float((enum sl_fmt)i) ? SL_ACT_F32 : SL_ACT_INT8,
             .most_bytes = i % 2 ? 1 : 0, /* the least there is */
             .time_ns = 1,
         };

@@ -245,20 +245,20 @@ static int launch(const struct sl_cuda *c, const struct matvec_args *a,
 
 bool sl_matvec_takes(const struct sl_product *p)
 {
-    return sl_fmt_packed(p->fmt) && (p->groups == 1 || p->group_cols % 8 == 0);
+    return sl_fmt_has_scales(p->fmt) &&
+           (p->groups == 1 || p->group_cols % 8 == 0);
 }
 
 int sl_matvec_launch(const struct sl_cuda *c, const struct sl_product *p,
                      struct sl_error *err)
 {
     struct matvec_args a = {};
-    uint32_t unit_cols = p->fmt == SL_FMT_INT4 ? 8 : 4;
 
     a.p = *p;
     a.group_units = p->units;
     a.row_blocks = sl_product_pairs(p) ? 1 : 2;
     if (p->groups > 1)
-        a.group_units = p->group_cols / unit_cols;
+        a.group_units = p->group_cols / sl_fmt_of(p->fmt)->unit_cols;
     if (p->fmt == SL_FMT_INT4)
         return launch<SL_FMT_INT4>(c, &a, err);
     return launch<SL_FMT_INT8>(c, &a, err);

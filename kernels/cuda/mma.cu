@@ -6,7 +6,7 @@ bool sl_mma_takes(const struct sl_product *p)
 {
     if (p->fmt == SL_FMT_F16)
         return p->cols % 8 == 0;
-    return sl_fmt_packed(p->fmt) &&
+    return sl_fmt_has_scales(p->fmt) &&
            (p->groups == 1 || p->group_cols % RUN == 0);
 }
 

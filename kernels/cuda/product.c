@@ -164,6 +164,7 @@ static int run(const struct sl_cuda *c, const struct sl_product *p,
 static struct sl_product shape_of(const struct sl_matrix *m,
                                   enum sl_cuda_epilogue epilogue, uint32_t n)
 {
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
     struct sl_product p;
 
     memset(&p, 0, sizeof p);
@@ -175,9 +176,9 @@ static struct sl_product shape_of(const struct sl_matrix *m,
     p.n = n;
     p.out.epilogue = epilogue;
     p.out.pairs = epilogue == SL_CUDA_EPI_GEGLU;
-    if (sl_fmt_packed(m->fmt))
-        p.units = (uint32_t)(sl_round_up(m->cols, 8) /
-                             (m->fmt == SL_FMT_INT4 ? 8 : 4));
+    if (!f->is_float)
+        p.units =
+            (uint32_t)(sl_round_up(m->cols, f->block_cols) / f->unit_cols);
     return p;
 }
 

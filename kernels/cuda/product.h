@@ -38,7 +38,7 @@ struct sl_product {
     uint32_t n_rows;       /* of each */
     uint32_t segment_rows; /* of each, were it not cut */
     uint32_t cols;
-    uint32_t units; /* packed: runs of 64 bytes in a block */
+    uint32_t units; /* blocks of rows: runs of 64 bytes in one */
     uint32_t groups, group_cols;
     struct sl_product_out out;
 };

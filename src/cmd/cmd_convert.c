@@ -229,7 +229,7 @@ static void sum_up(struct sl_pack_error *sum, const struct sl_convert_result *r)
 
 static void print_format(char text[24], const struct sl_matrix *g)
 {
-    if (!sl_fmt_packed(g->fmt) || g->group_cols == g->cols)
+    if (!sl_fmt_has_scales(g->fmt) || g->group_cols == g->cols)
         snprintf(text, 24, "%s", sl_fmt_name(g->fmt));
     else
         snprintf(text, 24, "%s-g%u", sl_fmt_name(g->fmt), g->group_cols);

@@ -82,7 +82,7 @@ char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
     const struct sl_matrix *g = &m->geom;
     const char *name = sl_fmt_name(g->fmt);
 
-    if (!sl_fmt_packed(g->fmt) ||
+    if (!sl_fmt_has_scales(g->fmt) ||
         (m->scale_resident && sl_matrix_groups(g) == 1))
         snprintf(buf, SL_FORMAT_TEXT, "%s", name);
     else if (m->scale_resident)

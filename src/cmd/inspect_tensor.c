@@ -124,18 +124,14 @@ static int write_as_stored(struct sl_npy *npy, const struct sl_ckpt_tensor *t,
 static void merged_row(float *out, const struct sl_merge *m, const uint8_t *row,
                        const uint16_t *scale)
 {
-    static const enum sl_dtype types[] = {
-        [SL_MERGE_F16] = SL_DT_F16,
-        [SL_MERGE_F32] = SL_DT_F32,
-        [SL_MERGE_INT8] = SL_DT_I8,
-        [SL_MERGE_INT4] = SL_DT_I8,
-    };
-    enum sl_dtype type = types[m->kind];
-    uint32_t size = sl_dtype_bytes(type);
+    bool is_float = sl_fmt_is_float(m->fmt);
     uint32_t group = m->n_groups > 0 ? m->spec.cols / m->n_groups : 1;
 
+    if (is_float)
+        sl_fmt_of(m->fmt)->load(out, row, 0, m->spec.cols);
     for (uint32_t i = 0; i < m->spec.cols; i++) {
-        out[i] = sl_dtype_load(row + (size_t)i * size, type);
+        if (!is_float) /* a byte each, INT4 too */
+            out[i] = sl_dtype_load(row + i, SL_DT_I8);
         if (m->n_groups > 0)
             out[i] *= sl_half_to_float(scale[i / group]);
     }

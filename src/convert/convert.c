@@ -5,7 +5,6 @@
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
-#include "src/base/half.h"
 #include "src/convert/convert_impl.h"
 #include "src/probe/probe.h"
 
@@ -76,13 +75,17 @@ static int write_section(struct sl_convert *cv, struct sl_out *out,
     return sl_out_end(out, s->off + s->bytes, &s->xxh3, err);
 }
 
-static void widen(float *v, size_t n)
+/* n numbers of fmt, which is no wider, in the beginning of v to floats. */
+static void widen(float *v, enum sl_fmt fmt, uint32_t n)
 {
-    const uint8_t *half = (const uint8_t *)v;
+    const struct sl_fmt_info *f = sl_fmt_of(fmt);
+    float x;
 
     /* From the back, where nothing is overwritten that is still needed. */
-    for (size_t i = n; i-- > 0;)
-        v[i] = sl_half_to_float(sl_load_u16(half + 2 * i));
+    for (uint32_t i = n; i-- > 0 && fmt != SL_FMT_F32;) {
+        f->load(&x, v, i, 1);
+        v[i] = x;
+    }
 }
 
 /* Norms and biases: FP32, a section each. */
@@ -99,8 +102,7 @@ static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
         sl_fail(err, SL_ERR_NOMEM, "no memory for the %u values of %s", n,
                 m->spec.name);
     } else if (sl_merge_read(m, v, NULL, 0, n, scratch, err) == 0) {
-        if (m->kind == SL_MERGE_F16)
-            widen(v, n);
+        widen(v, m->fmt, n);
         rc = write_section(cv, out, cv->layout.vectors[i].off, v, n * sizeof *v,
                            err);
     }

@@ -143,15 +143,15 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
     struct sl_convert *cv = p->cv;
     const struct sl_convert_matrix *m = &cv->matrices[c->matrix];
     const struct sl_matrix *g = &cv->layout.matrices[c->matrix].geom;
-    struct sl_pack_source src = {.f16 = m->merge.kind == SL_MERGE_F16};
+    struct sl_pack_source src = {.fmt = m->merge.fmt};
     struct sl_pack_error *e = &cv->result->tensors[c->matrix].error;
     /* Copies lose nothing, so there is nothing to look for. */
-    bool copy = src.f16 ? g->fmt == SL_FMT_F16 : g->fmt == SL_FMT_F32;
+    bool copy = src.fmt == g->fmt;
     struct areas a;
 
     find_areas(&a, p, s, c);
     src.rows = a.rows;
-    if (m->merge.kind >= SL_MERGE_INT8)
+    if (!sl_fmt_is_float(src.fmt))
         sl_pack_quantized(a.w, a.scale, g, (const int8_t *)a.rows, a.q_scale,
                           c->n_rows, cv->pool);
     else
@@ -181,7 +181,7 @@ static int write_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c,
     struct areas a;
 
     find_areas(&a, p, s, c);
-    if (sl_fmt_packed(g->fmt))
+    if (sl_fmt_has_scales(g->fmt))
         memcpy(p->scales + scale_base(cv, c->matrix) +
                    sl_matrix_scale_offset(g, c->segment, c->first_block),
                a.scale, (size_t)sl_matrix_scale_block_bytes(g, n_blocks));
@@ -243,14 +243,11 @@ static int end_stage(struct pipe *p, size_t section, struct sl_error *err)
     return sl_partial_sync(p->partial, err);
 }
 
-/* Values of weights have two or four bytes, or are packed closer. */
 static void begin_stage(struct pipe *p, uint32_t matrix)
 {
     const struct sl_layout *l = &p->cv->layout;
     const struct sl_model_matrix *m = &l->matrices[matrix];
-    uint32_t planes = m->geom.fmt == SL_FMT_F32   ? 4
-                      : m->geom.fmt == SL_FMT_F16 ? 2
-                                                  : 1;
+    uint32_t planes = sl_fmt_of(m->geom.fmt)->elem_bytes;
 
     sl_stage_out_begin(p->stages, &l->sections[m->section], planes);
 }

@@ -19,15 +19,10 @@
 static const struct sl_merge *quantised(const struct sl_convert *cv)
 {
     for (size_t i = 0; i < cv->n_matrices; i++) {
-        if (cv->matrices[i].merge.kind >= SL_MERGE_INT8)
+        if (!sl_fmt_is_float(cv->matrices[i].merge.fmt))
             return &cv->matrices[i].merge;
     }
     return NULL;
-}
-
-static const char *precision(const struct sl_merge *m)
-{
-    return m->kind == SL_MERGE_INT8 ? "int8" : "int4";
 }
 
 /* A checkpoint that is quantised already is taken as it is. */
@@ -37,12 +32,12 @@ static int check_quantised(struct sl_quant *q, const struct sl_convert *cv,
     const char *asked = cv->o->quant;
     unsigned tp = cv->o->quant_tp;
 
-    if (asked != NULL && !q->keep && strcmp(asked, precision(m)) != 0)
+    if (asked != NULL && !q->keep && strcmp(asked, sl_fmt_name(m->fmt)) != 0)
         return sl_fail(err, SL_ERR_USAGE,
                        "%s: the checkpoint is quantised already (tensor %s is "
                        "%s); it can only be kept as it is, not made %s: give "
                        "--quant keep, or the FP16 checkpoint",
-                       cv->o->source, m->spec.name, precision(m), asked);
+                       cv->o->source, m->spec.name, sl_fmt_name(m->fmt), asked);
     if (tp != 0 && tp != cv->ckpt.n_shards)
         return sl_fail(err, SL_ERR_USAGE,
                        "%s: the checkpoint was quantised in %zu parts, which "
@@ -63,27 +58,24 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->cols = m->spec.cols;
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
-    if (m->kind >= SL_MERGE_INT8) {
+    g->fmt = m->fmt;
+    if (!sl_fmt_is_float(m->fmt)) {
         if (m->spec.role == SL_ROLE_EMBED && cv->o->head != NULL)
             return sl_fail(err, SL_ERR_USAGE,
                            "%s: tensor %s is quantised already (%s) and kept "
                            "as it is: leave out --head",
-                           cv->o->source, m->spec.name, precision(m));
-        g->fmt = m->kind == SL_MERGE_INT8 ? SL_FMT_INT8 : SL_FMT_INT4;
+                           cv->o->source, m->spec.name, sl_fmt_name(m->fmt));
         g->group_cols = g->cols / m->n_groups;
         l->scale_resident = true;
         return 0;
     }
     if (m->spec.role == SL_ROLE_EMBED) {
-        sl_quant_head(l, q, m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16,
-                      cv->o->head);
+        sl_quant_head(l, q, m->fmt, cv->o->head);
         return 0;
     }
-    if (q->keep) {
-        g->fmt = m->kind == SL_MERGE_F32 ? SL_FMT_F32 : SL_FMT_F16;
+    if (q->keep)
         return 0;
-    }
-    if (sl_fmt_packed(q->fmt) && q->group == 0)
+    if (sl_fmt_has_scales(q->fmt) && q->group == 0)
         cm->rule = SL_SCALE_ABSMAX;
     return sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err);
 }
@@ -101,7 +93,7 @@ static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
     if (already != NULL) {
         if (check_quantised(q, cv, already, err) != 0)
             return -1;
-        name = precision(already);
+        name = sl_fmt_name(already->fmt);
     } else if (sl_quant_check_tp(q, name, o->quant_tp, err) != 0) {
         return -1;
     }
@@ -151,10 +143,9 @@ void sl_convert_chunk_room(struct sl_chunk_room *room,
     const struct sl_merge *m = &cv->matrices[matrix].merge;
     const struct sl_matrix *g = &cv->layout.matrices[matrix].geom;
     uint32_t n_blocks = (uint32_t)sl_div_up(n_rows, SL_BLOCK_ROWS);
-    uint64_t w = sl_fmt_packed(g->fmt)
-                     ? sl_matrix_block_bytes(g, 0, 1) * n_blocks
-                     : n_rows * g->cols * (g->fmt == SL_FMT_F16 ? 2u : 4u);
+    uint64_t w = sl_fmt_row_bytes(g->fmt, g->cols);
 
+    w *= sl_fmt_is_float(g->fmt) ? n_rows : (uint64_t)n_blocks * SL_BLOCK_ROWS;
     /* Areas begin at multiples of 64. Nothing here comes near 2^63: sides of
      * matrices are checked, rows a chunk are few. */
     room->rows = (size_t)sl_round_up(n_rows * sl_merge_row_bytes(m), 64);

@@ -134,9 +134,9 @@ static bool has_scale(const struct sl_merge *m,
     return sl_ckpt_find(m->ckpt, shard, name) != NULL;
 }
 
-/* One shard's part of a source: shape and type; *kind is what it is on its
+/* One shard's part of a source: shape and type; *fmt is what it is on its
  * own. */
-static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
+static int check_part(enum sl_fmt *fmt, struct sl_merge *m,
                       const struct sl_merge_source *source, size_t shard,
                       uint64_t rows, uint64_t cols, struct sl_error *err)
 {
@@ -149,7 +149,7 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
     wire = cols * sl_dtype_bytes(t->dtype);
     m->wire_bytes = wire > m->wire_bytes ? wire : m->wire_bytes;
     if (is_float(t->dtype)) {
-        *kind = t->dtype == SL_DT_F16 ? SL_MERGE_F16 : SL_MERGE_F32;
+        *fmt = t->dtype == SL_DT_F16 ? SL_FMT_F16 : SL_FMT_F32;
         if (!has_shape(t, rows, vector ? 0 : cols))
             return wrong_shape(m, shard, t, rows, vector ? 0 : cols, err);
         return 0;
@@ -162,9 +162,9 @@ static int check_part(enum sl_merge_kind *kind, struct sl_merge *m,
                        sl_dtype_name(t->dtype),
                        vector ? "f16, f32, bf16 or f64"
                               : "f16, f32, bf16, f64, or int8 with scales");
-    *kind = SL_MERGE_INT8;
+    *fmt = SL_FMT_INT8;
     if (cols % 2 == 0 && has_shape(t, rows, cols / 2))
-        *kind = SL_MERGE_INT4;
+        *fmt = SL_FMT_INT4;
     else if (!has_shape(t, rows, cols))
         return wrong_shape(m, shard, t, rows, cols, err);
     return check_scale(m, source, shard, rows, err);
@@ -206,19 +206,20 @@ static void find_sources(struct sl_merge *m)
 }
 
 /* What all parts so far are, and one more. */
-static int add_kind(struct sl_merge *m, enum sl_merge_kind kind, bool first,
-                    const struct sl_merge_source *source, size_t shard,
-                    struct sl_error *err)
+static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
+                      const struct sl_merge_source *source, size_t shard,
+                      struct sl_error *err)
 {
     if (first)
-        m->kind = kind;
-    else if (kind <= SL_MERGE_F32 && m->kind <= SL_MERGE_F32)
-        m->kind = kind > m->kind ? kind : m->kind;
-    else if (kind != m->kind)
+        m->fmt = fmt;
+    if (fmt == m->fmt)
+        return 0;
+    if (!sl_fmt_is_float(fmt) || !sl_fmt_is_float(m->fmt))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s: tensor %s is quantised otherwise than %s in %s",
                        m->ckpt->shards[shard].file, source->name,
                        m->source[0].name, m->ckpt->shards[0].file);
+    m->fmt = SL_FMT_F32; /* which holds all others */
     return 0;
 }
 
@@ -233,10 +234,10 @@ static int check_sources(struct sl_merge *m, struct sl_error *err)
         if (share(&rows, &cols, m, source, err) != 0)
             return -1;
         for (size_t shard = 0; shard < n; shard++) {
-            enum sl_merge_kind kind = SL_MERGE_F32;
+            enum sl_fmt fmt = SL_FMT_F32;
 
-            if (check_part(&kind, m, source, shard, rows, cols, err) != 0 ||
-                add_kind(m, kind, i == 0 && shard == 0, source, shard, err))
+            if (check_part(&fmt, m, source, shard, rows, cols, err) != 0 ||
+                add_format(m, fmt, i == 0 && shard == 0, source, shard, err))
                 return -1;
         }
     }
@@ -251,16 +252,17 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
     find_sources(&made);
     if (check_sources(&made, err) != 0)
         return -1;
-    if (made.kind >= SL_MERGE_INT8)
+    if (!sl_fmt_is_float(made.fmt))
         made.n_groups =
             spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
     *m = made;
     return 0;
 }
 
+/* As handed out: of INT4 a byte, too. */
 static uint32_t element_bytes(const struct sl_merge *m)
 {
-    return m->kind == SL_MERGE_F32 ? 4 : m->kind == SL_MERGE_F16 ? 2 : 1;
+    return sl_fmt_of(m->fmt)->elem_bytes;
 }
 
 uint64_t sl_merge_row_bytes(const struct sl_merge *m)
@@ -276,9 +278,9 @@ uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n)
 /* n elements as stored to n elements as handed out. in and out may be the
  * same where neither side is wider. */
 static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
-                    enum sl_dtype dt, enum sl_merge_kind kind)
+                    enum sl_dtype dt, enum sl_fmt fmt)
 {
-    if (kind == SL_MERGE_INT4) {
+    if (fmt == SL_FMT_INT4) {
         for (uint64_t i = 0; i < n; i++) {
             uint8_t four = in[i / 2] >> (i % 2 ? 0 : 4) & 15;
 
@@ -286,11 +288,8 @@ static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
         }
         return;
     }
-    if (kind != SL_MERGE_F32 || dt == SL_DT_F32) {
-        memcpy(out, in,
-               n * (kind == SL_MERGE_F32   ? 4
-                    : kind == SL_MERGE_F16 ? 2
-                                           : 1));
+    if (fmt != SL_FMT_F32 || dt == SL_DT_F32) {
+        memcpy(out, in, n * sl_fmt_of(fmt)->elem_bytes);
         return;
     }
     for (uint64_t i = 0; i < n; i++) {
@@ -311,10 +310,10 @@ static int read_part(const struct sl_merge *m,
     uint64_t cols = t->n_dims == 2 ? t->shape[1] : 1;
     uint64_t wire = cols * sl_dtype_bytes(t->dtype);
     uint64_t row = sl_merge_row_bytes(m), part;
-    bool same = m->kind != SL_MERGE_INT4 &&
-                sl_dtype_bytes(t->dtype) == element_bytes(m);
+    bool same =
+        m->fmt != SL_FMT_INT4 && sl_dtype_bytes(t->dtype) == element_bytes(m);
 
-    if (m->kind == SL_MERGE_INT4)
+    if (m->fmt == SL_FMT_INT4)
         cols *= 2;
     part = cols * element_bytes(m);
     if (same && part == row)
@@ -323,7 +322,7 @@ static int read_part(const struct sl_merge *m,
         return -1;
     out += col * element_bytes(m);
     for (uint64_t r = 0; r < n; r++)
-        convert(out + r * row, scratch + r * wire, cols, t->dtype, m->kind);
+        convert(out + r * row, scratch + r * wire, cols, t->dtype, m->fmt);
     return 0;
 }
 

@@ -26,20 +26,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "quant/fmt.h"
 #include "src/arch/arch.h"
 #include "src/ckpt/ckpt.h"
-
-enum sl_merge_kind {
-    SL_MERGE_F16,  /* every shard's part is FP16 */
-    SL_MERGE_F32,  /* FP32, BF16, FP64 or a mixture: handed out as FP32 */
-    SL_MERGE_INT8, /* quantised already */
-    SL_MERGE_INT4,
-};
 
 struct sl_merge {
     const struct sl_ckpt *ckpt;
     struct sl_tensor_spec spec;
-    enum sl_merge_kind kind;
+    /* What all shards have it in; numbers of several types, and FP64, are
+     * handed out as FP32. INT8 and INT4: quantised already. */
+    enum sl_fmt fmt;
     uint32_t n_groups;   /* quantised: scales a row */
     uint64_t wire_bytes; /* of the widest row of a shard as it is stored */
     /* The checkpoint's tensors, rows in order. */
@@ -62,7 +58,7 @@ uint64_t sl_merge_row_bytes(const struct sl_merge *m);
 uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n);
 
 /* Rows [first, first + n) of the merged tensor.
- * out: (n, cols) FP16 or FP32 by kind; quantised: (n, cols) int8, one byte a
+ * out: (n, cols) of numbers in fmt; quantised: (n, cols) int8, one byte a
  * weight, for INT4 too.
  * scale: (n, n_groups) FP16, each finite and not negative; quantised only,
  * else NULL.

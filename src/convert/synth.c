@@ -102,6 +102,7 @@ static int write_scale(struct synth *s, struct worker *w,
                        const struct sl_model_matrix *m, struct sl_error *err)
 {
     w->source.kind = SL_SYNTH_SCALE;
+    w->source.fmt = SL_FMT_F16;
     w->source.m = m->geom;
     sl_synth_spread(&w->source);
     return write_tensor(s, w, m->scale_off, m->scale_bytes, err);
@@ -110,9 +111,9 @@ static int write_scale(struct synth *s, struct worker *w,
 static int write_matrix(struct synth *s, struct worker *w,
                         const struct sl_model_matrix *m, struct sl_error *err)
 {
-    w->source.kind = sl_fmt_packed(m->geom.fmt)  ? SL_SYNTH_PACKED
-                     : m->geom.fmt == SL_FMT_F16 ? SL_SYNTH_F16
-                                                 : SL_SYNTH_F32;
+    w->source.kind =
+        sl_fmt_is_float(m->geom.fmt) ? SL_SYNTH_FLOATS : SL_SYNTH_BLOCKS;
+    w->source.fmt = m->geom.fmt;
     w->source.m = m->geom;
     sl_synth_spread(&w->source);
     if (write_tensor(s, w, m->off, m->bytes, err) != 0)
@@ -128,7 +129,8 @@ static int write_vector(struct synth *s, struct worker *w,
 {
     bool weight = sl_slot_is_gain(v->spec.slot);
 
-    w->source.kind = SL_SYNTH_F32;
+    w->source.kind = SL_SYNTH_FLOATS;
+    w->source.fmt = SL_FMT_F32;
     w->source.centre = weight ? 1 : 0;
     w->source.spread = weight ? 0.1f : 0.02f;
     return write_tensor(s, w, v->off, v->bytes, err);

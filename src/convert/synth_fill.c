@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
-#include "src/base/half.h"
 #include "src/base/mem.h"
 #include "src/convert/synth_fill.h"
 
@@ -39,7 +38,7 @@ static void fill_levels(uint8_t *out, const struct sl_synth_source *s,
     for (size_t i = 0; i + 2 <= n; i += 2, x >>= 16) {
         if (i % 8 == 0)
             x = number(s->key, at++);
-        sl_store_u16(out + i, s->level[x % SL_SYNTH_LEVELS]);
+        memcpy(out + i, &s->level[x % SL_SYNTH_LEVELS], 2);
     }
 }
 
@@ -114,7 +113,7 @@ void sl_synth_fill(const struct sl_synth_source *s, void *out, uint64_t off,
                    size_t n)
 {
     switch (s->kind) {
-    case SL_SYNTH_PACKED:
+    case SL_SYNTH_BLOCKS:
         fill_bytes(out, s->key, off, n);
         clear_weights(out, &s->m, off, n);
         return;
@@ -122,30 +121,35 @@ void sl_synth_fill(const struct sl_synth_source *s, void *out, uint64_t off,
         fill_levels(out, s, off, n);
         clear_scales(out, &s->m, off, n);
         return;
-    case SL_SYNTH_F16:
-        fill_levels(out, s, off, n);
-        return;
-    case SL_SYNTH_F32:
-        fill_floats(out, s, off, n);
+    case SL_SYNTH_FLOATS:
+        if (sl_fmt_of(s->fmt)->elem_bytes == 2)
+            fill_levels(out, s, off, n);
+        else
+            fill_floats(out, s, off, n);
     }
 }
 
 void sl_synth_source_init(struct sl_synth_source *s)
 {
-    for (uint32_t i = 0; i < SL_SYNTH_LEVELS; i++) {
-        float at = ((float)i + 0.5f) * (2.0f / SL_SYNTH_LEVELS) - 1;
+    const struct sl_fmt_info *f = sl_fmt_of(s->fmt);
 
-        s->level[i] = sl_float_to_half(s->centre + s->spread * at);
+    for (uint32_t i = 0; i < SL_SYNTH_LEVELS && f->elem_bytes == 2; i++) {
+        float at = ((float)i + 0.5f) * (2.0f / SL_SYNTH_LEVELS) - 1;
+        float x = s->centre + s->spread * at;
+
+        f->store(&s->level[i], &x, 1);
     }
 }
 
 void sl_synth_spread(struct sl_synth_source *s)
 {
     double sigma = 1 / sqrt((double)s->m.cols);
-    /* Root mean squares of the integers: -8 .. 7, -128 .. 127. */
-    double unit = s->m.fmt == SL_FMT_INT4 ? sqrt(21.5) : sqrt(5461.5);
 
     if (s->kind == SL_SYNTH_SCALE) {
+        /* Root mean square of the integers -n / 2 .. n / 2 - 1. */
+        double n = ldexp(1, sl_fmt_of(s->m.fmt)->bits);
+        double unit = sqrt((n * n + 2) / 12);
+
         s->centre = (float)(sigma / unit);
         s->spread = s->centre / 4;
         return;

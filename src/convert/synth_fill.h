@@ -11,19 +11,19 @@
 /* One tensor's source of bytes. */
 struct sl_synth_source {
     enum {
-        SL_SYNTH_PACKED, /* blocks of INT8 or INT4 */
+        SL_SYNTH_BLOCKS, /* of INT8 or INT4 */
         SL_SYNTH_SCALE,  /* F16 scales of these blocks */
-        SL_SYNTH_F16,
-        SL_SYNTH_F32,
+        SL_SYNTH_FLOATS,
     } kind;
-    struct sl_matrix m;              /* SL_SYNTH_PACKED, SL_SYNTH_SCALE */
+    enum sl_fmt fmt;                 /* of the numbers; else as m's */
+    struct sl_matrix m;              /* SL_SYNTH_BLOCKS, SL_SYNTH_SCALE */
     uint64_t key;                    /* tells tensors apart */
     float centre;                    /* of the numbers, which are uniform ... */
     float spread;                    /* ... within so much of it */
-    uint16_t level[SL_SYNTH_LEVELS]; /* the same as FP16 */
+    uint16_t level[SL_SYNTH_LEVELS]; /* the same in fmt, if it has 2 bytes */
 };
 
-/* Centre and spread are set; makes the table of FP16 values. */
+/* Format, centre and spread are set; makes the table of short numbers. */
 void sl_synth_source_init(struct sl_synth_source *s);
 
 /* Bytes [off, off + n) of the tensor; off is a multiple of 4096. */

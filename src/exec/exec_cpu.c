@@ -136,7 +136,7 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         sl_cpu_before(x, m, stage, at);
     for (uint32_t s = 0; s < g->n_segments; s++) {
         mm.w[s] = base + part->weight_at[s];
-        if (!sl_fmt_packed(g->fmt))
+        if (!sl_fmt_has_scales(g->fmt))
             continue;
         if (m->scale_resident)
             mm.scale[s] = x->c.vectors->scales[part->matrix] +

@@ -94,8 +94,8 @@ static const uint8_t *read_block(const struct sl_cpu *x,
     uint64_t bytes = sl_matrix_block_bytes(g, block, 1), skip = 0;
     uint8_t *buf = x->lookup + worker * x->lookup_bytes;
 
-    if (!sl_fmt_packed(g->fmt)) {
-        bytes = (uint64_t)g->cols * (g->fmt == SL_FMT_F16 ? 2 : 4);
+    if (sl_fmt_is_float(g->fmt)) {
+        bytes = sl_fmt_row_bytes(g->fmt, g->cols);
         skip = row % SL_BLOCK_ROWS * bytes;
     }
     if (sl_modelfile_read(x->c.mf, buf + skip,

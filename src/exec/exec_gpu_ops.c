@@ -147,7 +147,7 @@ static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
 
     for (uint32_t s = 0; s < m->geom.n_segments; s++) {
         mm->w[s] = base + part->weight_at[s];
-        if (!sl_fmt_packed(m->geom.fmt))
+        if (!sl_fmt_has_scales(m->geom.fmt))
             continue;
         if (m->scale_resident)
             mm->scale[s] = sl_gpu_vector(

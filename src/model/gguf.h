@@ -38,6 +38,9 @@ enum sl_ggml_type { /* of tensors: those that sluice writes */
                     SL_GGML_I8 = 24,
 };
 
+/* Of one value; 0 for types of blocks and unknown ones. */
+uint64_t sl_ggml_type_bytes(uint32_t type);
+
 struct sl_gguf_tensor {
     char *name;      /* at most 64 bytes in the file */
     uint32_t n_dims; /* 1..4 */

@@ -33,7 +33,7 @@ static size_t value_bytes(uint32_t type)
     return type < sizeof sizes ? sizes[type] : 0;
 }
 
-static uint64_t tensor_type_bytes(uint32_t type)
+uint64_t sl_ggml_type_bytes(uint32_t type)
 {
     /* The types without blocks; 24 to 28 are I8 I16 I32 I64 F64, 30 BF16. */
     switch (type) {
@@ -358,7 +358,7 @@ static int take_tensor(struct cursor *c, struct sl_gguf *g,
         rc = take_u64(c, &t->off, err);
     if (rc != 0)
         return rc;
-    t->bytes = tensor_type_bytes(t->type);
+    t->bytes = sl_ggml_type_bytes(t->type);
     if (t->bytes == 0)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "tensor %s has ggml type %u, which sluice does not use",

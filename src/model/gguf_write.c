@@ -181,16 +181,11 @@ void sl_gguf_add_string_array(struct sl_gguf_writer *w, const char *key,
         put_string(w, &w->keys, v[i]);
 }
 
-static uint64_t type_bytes(enum sl_ggml_type type)
-{
-    return type == SL_GGML_F32 ? 4 : type == SL_GGML_F16 ? 2 : 1;
-}
-
 /* Adds the tensor's bytes, padded, to the running sum. */
 static int advance(struct sl_gguf_writer *w, const char *name,
                    enum sl_ggml_type type, uint32_t n_dims, const uint64_t *ne)
 {
-    uint64_t bytes = type_bytes(type);
+    uint64_t bytes = sl_ggml_type_bytes(type);
 
     if (*name == '\0' || strlen(name) > MAX_NAME)
         return sl_fail(&w->failed, SL_ERR_CORRUPT,

@@ -103,7 +103,7 @@ static int add_tensor(struct sl_layout *l, const char *name,
 {
     struct sl_layout_tensor *t = &l->tensors[l->n_tensors++];
     struct sl_model_section *s = &l->sections[l->n_sections - 1];
-    uint64_t bytes = type == SL_GGML_F32 ? 4 : type == SL_GGML_F16 ? 2 : 1;
+    uint64_t bytes = sl_ggml_type_bytes(type);
 
     if (strlen(name) >= SL_TENSOR_NAME)
         return sl_fail(err, SL_ERR_CORRUPT,
@@ -132,13 +132,11 @@ static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
                       struct sl_error *err)
 {
     const struct sl_matrix *g = &m->geom;
-    enum sl_ggml_type type = g->fmt == SL_FMT_F32   ? SL_GGML_F32
-                             : g->fmt == SL_FMT_F16 ? SL_GGML_F16
-                                                    : SL_GGML_I8;
+    enum sl_ggml_type type = (enum sl_ggml_type)sl_fmt_of(g->fmt)->ggml_type;
     uint64_t block;
 
     m->section = l->n_sections - 1;
-    if (!sl_fmt_packed(g->fmt))
+    if (sl_fmt_is_float(g->fmt))
         return add_tensor(l, m->spec.name, type, g->cols, g->rows, &m->off,
                           err);
     /* Our own bytes: a block of 16 rows, times the number of blocks. */

@@ -264,12 +264,8 @@ static int read_column(const struct sl_gguf *g, const char *key, size_t want,
 static int find_format(enum sl_fmt *fmt, const char *tensor, const char *name,
                        struct sl_error *err)
 {
-    for (int f = 0; f < SL_FMT_COUNT; f++) {
-        if (strcmp(sl_fmt_name((enum sl_fmt)f), name) == 0) {
-            *fmt = (enum sl_fmt)f;
-            return 0;
-        }
-    }
+    if (sl_fmt_find(fmt, name))
+        return 0;
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "tensor %.64s has format '%.64s', which this sluice does "
                    "not know: use a newer one",

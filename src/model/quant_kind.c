@@ -49,7 +49,7 @@ int sl_quant_check_head(const char *head, struct sl_error *err)
 int sl_quant_check_tp(const struct sl_quant *q, const char *name, unsigned tp,
                       struct sl_error *err)
 {
-    if (tp > 1 && (q->keep || !sl_fmt_packed(q->fmt) || q->group > 0))
+    if (tp > 1 && (q->keep || !sl_fmt_has_scales(q->fmt) || q->group > 0))
         return sl_fail(err, SL_ERR_USAGE,
                        "--quant-tp belongs to --quant int8 and int4; %s has "
                        "its own scales",
@@ -81,7 +81,7 @@ int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
     struct sl_matrix *g = &l->geom;
 
     g->fmt = q->fmt;
-    if (!sl_fmt_packed(q->fmt))
+    if (!sl_fmt_has_scales(q->fmt))
         return 0;
     g->group_cols = q->group;
     if (q->group > 0)
@@ -104,6 +104,6 @@ void sl_quant_head(struct sl_layout_matrix *l, const struct sl_quant *q,
     } else if (q->keep) {
         l->geom.fmt = own;
     } else {
-        l->geom.fmt = q->fmt == SL_FMT_F32 ? SL_FMT_F32 : SL_FMT_F16;
+        l->geom.fmt = sl_fmt_is_float(q->fmt) ? q->fmt : SL_FMT_F16;
     }
 }

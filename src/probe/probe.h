@@ -61,7 +61,7 @@ struct sl_probe_ops_config {
     const struct sl_kernels *kernels;
     struct sl_pool *pool;
     enum sl_fmt fmt;
-    uint32_t group_cols; /* packed formats; 0: a scale a row */
+    uint32_t group_cols; /* of formats with scales; 0: one a row */
     enum sl_act act;
     uint64_t most_bytes; /* to work in, as far as that can be; 0: 64 MiB */
     uint64_t time_ns;    /* 0: 100 ms */

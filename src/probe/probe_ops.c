@@ -105,7 +105,7 @@ static double measure(const struct ops *o)
         .m = &o->m,
         .n_blocks = sl_matrix_segment_blocks(&o->m),
         .w = {o->w},
-        .scale = {sl_fmt_packed(o->m.fmt) ? o->scale : NULL},
+        .scale = {sl_fmt_has_scales(o->m.fmt) ? o->scale : NULL},
     };
     struct sl_acts acts = {
         .n = o->n,
@@ -153,12 +153,12 @@ static void choose(struct ops *o)
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         uint32_t cols = shapes[i].cols, group = cols;
 
-        if (sl_fmt_packed(c->fmt) && c->group_cols > 0 && c->group_cols < cols)
+        if (c->group_cols > 0 && c->group_cols < cols)
             group = c->group_cols;
         o->n = shapes[i].positions;
         for (uint32_t rows = ROWS; rows >= SL_BLOCK_ROWS; rows /= 2) {
             o->m = (struct sl_matrix){c->fmt, rows * threads, cols, 1,
-                                      sl_fmt_packed(c->fmt) ? group : 0};
+                                      sl_fmt_has_scales(c->fmt) ? group : 0};
             if (carve(o) <= most)
                 return;
         }

@@ -58,55 +58,58 @@ static int add_dram(json_t *list, const struct job *job, struct sl_error *err)
     return 0;
 }
 
-static const struct {
-    enum sl_fmt fmt;
-    uint32_t group;
-    enum sl_act act;
-} products[] = {
-    {SL_FMT_INT4, 0, SL_ACT_INT8},  {SL_FMT_INT4, 32, SL_ACT_INT8},
-    {SL_FMT_INT4, 64, SL_ACT_INT8}, {SL_FMT_INT4, 128, SL_ACT_INT8},
-    {SL_FMT_INT8, 0, SL_ACT_INT8},  {SL_FMT_INT8, 32, SL_ACT_INT8},
-    {SL_FMT_INT8, 64, SL_ACT_INT8}, {SL_FMT_INT8, 128, SL_ACT_INT8},
-    {SL_FMT_INT4, 0, SL_ACT_F32},   {SL_FMT_INT8, 0, SL_ACT_F32},
-    {SL_FMT_F16, 0, SL_ACT_F32},    {SL_FMT_F32, 0, SL_ACT_F32},
-    {SL_FMT_INT4, 0, SL_ACT_BF16},  {SL_FMT_INT4, 32, SL_ACT_BF16},
-    {SL_FMT_INT4, 64, SL_ACT_BF16}, {SL_FMT_INT4, 128, SL_ACT_BF16},
-    {SL_FMT_INT8, 0, SL_ACT_BF16},  {SL_FMT_INT8, 32, SL_ACT_BF16},
-    {SL_FMT_INT8, 64, SL_ACT_BF16}, {SL_FMT_INT8, 128, SL_ACT_BF16},
-    {SL_FMT_F16, 0, SL_ACT_BF16},   {SL_FMT_F32, 0, SL_ACT_BF16},
-};
+/* The best of some tries of one kind of product, added to the list. */
+static int add_product(json_t *list, const struct job *job,
+                       const struct sl_probe_ops_config *config,
+                       struct sl_error *err)
+{
+    double rate, best = 0;
 
+    for (unsigned k = 0; k < job->tries; k++) {
+        if (sl_probe_ops(&rate, config, err) != 0)
+            return -1;
+        best = rate > best ? rate : best;
+    }
+    if (json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:s, s:s, s:I, s:f}",
+                                        "format", sl_fmt_name(config->fmt),
+                                        "group", (json_int_t)config->group_cols,
+                                        "activations", sl_act_name(config->act),
+                                        "isa", config->kernels->isa, "threads",
+                                        (json_int_t)sl_pool_threads(job->pool),
+                                        "operations_per_s", best)) != 0)
+        return no_memory(err);
+    return 0;
+}
+
+/* Every format with every form of the inputs that it takes; those with scales
+ * with each width of groups, but for FP32 inputs: there scales cost next to
+ * nothing. */
 static int add_operations(json_t *list, const struct job *job,
                           struct sl_error *err)
 {
+    static const uint32_t groups[] = {0, 32, 64, 128};
+    const size_t n_groups = sizeof groups / sizeof *groups;
     struct sl_kernels kernels;
 
     sl_kernels_init(&kernels, sl_cpu_best_isa());
-    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+    for (int i = 0; i < SL_FMT_COUNT * SL_ACT_COUNT; i++) {
         struct sl_probe_ops_config config = {
             .kernels = &kernels,
             .pool = job->pool,
-            .fmt = products[i].fmt,
-            .group_cols = products[i].group,
-            .act = products[i].act,
+            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
+            .act = (enum sl_act)(i / SL_FMT_COUNT),
             .time_ns = job->time_ns > 0 ? job->time_ns : OPS_TIME_NS,
         };
-        double rate, best = 0;
+        bool widths = sl_fmt_has_scales(config.fmt) && config.act != SL_ACT_F32;
 
-        for (unsigned k = 0; k < job->tries; k++) {
-            if (sl_probe_ops(&rate, &config, err) != 0)
+        if (kernels.matmul[config.fmt][config.act] == NULL)
+            continue;
+        for (size_t g = 0; g < (widths ? n_groups : 1); g++) {
+            config.group_cols = groups[g];
+            if (add_product(list, job, &config, err) != 0)
                 return -1;
-            best = rate > best ? rate : best;
         }
-        if (json_array_append_new(
-                list,
-                json_pack("{s:s, s:I, s:s, s:s, s:I, s:f}", "format",
-                          sl_fmt_name(config.fmt), "group",
-                          (json_int_t)config.group_cols, "activations",
-                          sl_act_name(config.act), "isa", kernels.isa,
-                          "threads", (json_int_t)sl_pool_threads(job->pool),
-                          "operations_per_s", best)) != 0)
-            return no_memory(err);
     }
     return 0;
 }
