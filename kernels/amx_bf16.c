@@ -93,23 +93,40 @@ INLINE void transpose(vi *r)
         r[i] = t[i];
 }
 
-/* 32 floats as BF16, in the order of pairs. */
-INLINE vi to_pairs(vf low, vf high)
+/* 32 columns of BF16 in the order of pairs. */
+INLINE vi order_pairs(vi v)
 {
     const vi order = _mm512_setr_epi32(
         0x00020000, 0x00030001, 0x00060004, 0x00070005, 0x000a0008, 0x000b0009,
         0x000e000c, 0x000f000d, 0x00120010, 0x00130011, 0x00160014, 0x00170015,
         0x001a0018, 0x001b0019, 0x001e001c, 0x001f001d);
 
-    return _mm512_permutexvar_epi16(order, (vi)_mm512_cvtne2ps_pbh(high, low));
+    return _mm512_permutexvar_epi16(order, v);
 }
 
-/* Columns [c, c + n) of n_rows dense rows. */
+INLINE vi to_pairs(vf low, vf high)
+{
+    return order_pairs((vi)_mm512_cvtne2ps_pbh(high, low));
+}
+
+/* 32 columns of a row of numbers, as BF16. */
+INLINE vi load_pairs(const uint8_t *at, const enum sl_fmt fmt)
+{
+    if (fmt == SL_FMT_BF16)
+        return order_pairs(vi_load_bytes(at));
+    if (fmt == SL_FMT_F16)
+        return to_pairs(vf_load_half(at), vf_load_half(at + 32));
+    return to_pairs(vf_load((const void *)at),
+                    vf_load((const void *)(at + 64)));
+}
+
+/* Columns [c, c + n) of a block of at most n_rows rows of numbers, the first
+ * of which is at w. */
 INLINE void unpack_floats(uint16_t *to, const struct sl_matrix *m,
                           const uint8_t *w, uint32_t n_rows, uint32_t c,
-                          uint32_t n, const bool f16)
+                          uint32_t n, const enum sl_fmt fmt)
 {
-    const size_t size = f16 ? 2 : 4, row_bytes = m->cols * size;
+    const size_t size = fmt == SL_FMT_F32 ? 4 : 2, row_bytes = m->cols * size;
 
     for (uint32_t end = c + n; c < end; c += STEP, to += STEP * TILE) {
         vi r[TILE];
@@ -118,13 +135,7 @@ INLINE void unpack_floats(uint16_t *to, const struct sl_matrix *m,
         for (uint32_t i = 0; i < TILE; i++) {
             const uint8_t *at = w + i * row_bytes + c * size;
 
-            if (i >= n_rows)
-                r[i] = vi_set(0);
-            else if (f16)
-                r[i] = to_pairs(vf_load_half(at), vf_load_half(at + 32));
-            else
-                r[i] = to_pairs(vf_load((const void *)at),
-                                vf_load((const void *)(at + 64)));
+            r[i] = i < n_rows ? load_pairs(at, fmt) : vi_set(0);
         }
         transpose(r);
 #pragma GCC unroll 16
@@ -254,24 +265,24 @@ static void unpack(uint16_t *out, const struct call *k, uint32_t block,
                    uint32_t from, uint32_t to)
 {
     const struct sl_matrix *m = k->m;
-    size_t row = (size_t)block * TILE;
+    uint32_t row = block * TILE, left = k->n_rows - row, n = to - from;
+    const uint8_t *w = k->w + row * sl_fmt_row_bytes(m->fmt, m->cols);
 
     switch (m->fmt) {
     case SL_FMT_F32:
-        unpack_floats(out, m, k->w + row * m->cols * 4,
-                      k->n_rows - (uint32_t)row, from, to - from, false);
+        unpack_floats(out, m, w, left, from, n, SL_FMT_F32);
         break;
     case SL_FMT_F16:
-        unpack_floats(out, m, k->w + row * m->cols * 2,
-                      k->n_rows - (uint32_t)row, from, to - from, true);
+        unpack_floats(out, m, w, left, from, n, SL_FMT_F16);
+        break;
+    case SL_FMT_BF16:
+        unpack_floats(out, m, w, left, from, n, SL_FMT_BF16);
         break;
     case SL_FMT_INT8:
-        unpack_int8(out, k->w + (row * m->cols + (size_t)from * TILE),
-                    to - from);
+        unpack_int8(out, w + (size_t)from * TILE, n);
         break;
     default:
-        unpack_int4(out, k->w + (row * m->cols + (size_t)from * TILE) / 2,
-                    to - from);
+        unpack_int4(out, w + (size_t)from * TILE / 2, n);
         break;
     }
 }

@@ -86,6 +86,20 @@ INLINE vf vf_load_half_n(const void *p, size_t n)
     return vf_load_half(h);
 }
 
+INLINE vf vf_load_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
+
+INLINE vf vf_load_bf16_n(const void *p, size_t n)
+{
+    uint16_t h[W] = {0};
+
+    memcpy(h, p, n * sizeof *h);
+    return vf_load_bf16(h);
+}
+
 INLINE vf vf_load_i8(const int8_t *p)
 {
     return _mm256_cvtepi32_ps(

@@ -92,6 +92,19 @@ INLINE vf vf_load_half_n(const void *p, size_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), p));
 }
 
+/* BF16 is the first half of a float. */
+INLINE vf vf_load_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+}
+
+INLINE vf vf_load_bf16_n(const void *p, size_t n)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vec_mask(n), p)), 16));
+}
+
 INLINE vf vf_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(

@@ -19,22 +19,30 @@
  * across the end of a page. */
 #define AHEAD 4096
 
-/* What becomes of weights that are floats. */
-enum float_kind { FROM_HALF = 1, TO_BF16 = 2 };
+/* Rows of numbers: how they are stored, and whether they are rounded. */
+enum float_kind { FROM_F32, FROM_HALF, FROM_BF16, TO_BF16 = 4 };
+
+INLINE size_t float_bytes(const int kind)
+{
+    return kind % TO_BF16 == FROM_F32 ? 4 : 2;
+}
 
 INLINE vf float_load(const uint8_t *w, size_t c, const int kind)
 {
-    vf v = kind & FROM_HALF ? vf_load_half(w + c * 2)
-                            : vf_load((const float *)(const void *)(w + c * 4));
+    const void *at = w + c * float_bytes(kind);
+    vf v = kind % TO_BF16 == FROM_HALF   ? vf_load_half(at)
+           : kind % TO_BF16 == FROM_BF16 ? vf_load_bf16(at)
+                                         : vf_load((const float *)at);
 
     return kind & TO_BF16 ? vf_round_bf16(v) : v;
 }
 
 INLINE vf float_load_n(const uint8_t *w, size_t c, size_t n, const int kind)
 {
-    vf v = kind & FROM_HALF
-               ? vf_load_half_n(w + c * 2, n)
-               : vf_load_n((const float *)(const void *)(w + c * 4), n);
+    const void *at = w + c * float_bytes(kind);
+    vf v = kind % TO_BF16 == FROM_HALF   ? vf_load_half_n(at, n)
+           : kind % TO_BF16 == FROM_BF16 ? vf_load_bf16_n(at, n)
+                                         : vf_load_n((const float *)at, n);
 
     return kind & TO_BF16 ? vf_round_bf16(v) : v;
 }
@@ -91,7 +99,7 @@ INLINE void matmul_float(float *y, size_t y_stride, const struct sl_matrix *m,
                          const uint8_t *w, uint32_t n_rows,
                          const struct sl_acts *a, const int kind)
 {
-    size_t row_bytes = (size_t)m->cols * (kind & FROM_HALF ? 2 : 4);
+    size_t row_bytes = m->cols * float_bytes(kind);
 
     /* A block of rows at a time, so that its weights stay near while the
      * positions pass. */
@@ -132,7 +140,7 @@ static void ISA(matmul_f32)(float *y, size_t y_stride,
                             const uint16_t *scale, uint32_t n_rows,
                             const struct sl_acts *acts)
 {
-    matmul_float(y, y_stride, m, w, n_rows, acts, 0);
+    matmul_float(y, y_stride, m, w, n_rows, acts, FROM_F32);
 }
 
 static void ISA(matmul_f16)(float *y, size_t y_stride,
@@ -143,6 +151,14 @@ static void ISA(matmul_f16)(float *y, size_t y_stride,
     matmul_float(y, y_stride, m, w, n_rows, acts, FROM_HALF);
 }
 
+static void ISA(matmul_bf16)(float *y, size_t y_stride,
+                             const struct sl_matrix *m, const void *w,
+                             const uint16_t *scale, uint32_t n_rows,
+                             const struct sl_acts *acts)
+{
+    matmul_float(y, y_stride, m, w, n_rows, acts, FROM_BF16);
+}
+
 static void ISA(matmul_f32_bf16)(float *y, size_t y_stride,
                                  const struct sl_matrix *m, const void *w,
                                  const uint16_t *scale, uint32_t n_rows,
@@ -150,7 +166,7 @@ static void ISA(matmul_f32_bf16)(float *y, size_t y_stride,
 {
     struct sl_acts a = sl_acts_rounded(acts);
 
-    matmul_float(y, y_stride, m, w, n_rows, &a, TO_BF16);
+    matmul_float(y, y_stride, m, w, n_rows, &a, FROM_F32 | TO_BF16);
 }
 
 static void ISA(matmul_f16_bf16)(float *y, size_t y_stride,
@@ -161,6 +177,16 @@ static void ISA(matmul_f16_bf16)(float *y, size_t y_stride,
     struct sl_acts a = sl_acts_rounded(acts);
 
     matmul_float(y, y_stride, m, w, n_rows, &a, FROM_HALF | TO_BF16);
+}
+
+static void ISA(matmul_bf16_bf16)(float *y, size_t y_stride,
+                                  const struct sl_matrix *m, const void *w,
+                                  const uint16_t *scale, uint32_t n_rows,
+                                  const struct sl_acts *acts)
+{
+    struct sl_acts a = sl_acts_rounded(acts);
+
+    matmul_float(y, y_stride, m, w, n_rows, &a, FROM_BF16);
 }
 
 /* Where one call of a packed kernel works: W rows of a block. */

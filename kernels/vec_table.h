@@ -11,8 +11,10 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->isa = ISA_NAME;
     k->matmul[SL_FMT_F32][SL_ACT_F32] = ISA(matmul_f32);
     k->matmul[SL_FMT_F16][SL_ACT_F32] = ISA(matmul_f16);
+    k->matmul[SL_FMT_BF16][SL_ACT_F32] = ISA(matmul_bf16);
     k->matmul[SL_FMT_F32][SL_ACT_BF16] = ISA(matmul_f32_bf16);
     k->matmul[SL_FMT_F16][SL_ACT_BF16] = ISA(matmul_f16_bf16);
+    k->matmul[SL_FMT_BF16][SL_ACT_BF16] = ISA(matmul_bf16_bf16);
     k->matmul[SL_FMT_INT8][SL_ACT_BF16] = ISA(matmul_int8_bf16);
     k->matmul[SL_FMT_INT4][SL_ACT_BF16] = ISA(matmul_int4_bf16);
     k->round_bf16 = ISA(round_bf16);

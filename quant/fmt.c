@@ -36,6 +36,22 @@ static void store_f16(void *row, const float *x, uint32_t n)
         sl_store_u16(at, sl_float_to_half(x[i]));
 }
 
+static void load_bf16(float *out, const void *row, uint32_t first, uint32_t n)
+{
+    const uint8_t *at = (const uint8_t *)row + (size_t)first * 2;
+
+    for (uint32_t i = 0; i < n; i++, at += 2)
+        out[i] = sl_bf16_to_float(sl_load_u16(at));
+}
+
+static void store_bf16(void *row, const float *x, uint32_t n)
+{
+    uint8_t *at = (uint8_t *)row;
+
+    for (uint32_t i = 0; i < n; i++, at += 2)
+        sl_store_u16(at, sl_float_to_bf16(x[i]));
+}
+
 static void load_int8(float *out, const void *row, uint32_t first, uint32_t n)
 {
     const uint8_t *w = (const uint8_t *)row;
@@ -62,6 +78,8 @@ static const struct sl_fmt_info formats[SL_FMT_COUNT] = {
                     store_f32},
     [SL_FMT_F16] = {"f16", 1, SL_SCALES_NONE, true, 16, 2, 1, 2, 0, load_f16,
                     store_f16},
+    [SL_FMT_BF16] = {"bf16", 30, SL_SCALES_NONE, true, 16, 2, 1, 2, 0,
+                     load_bf16, store_bf16},
     [SL_FMT_INT8] = {"int8", 24, SL_SCALES_BESIDE, false, 8, 1, 8, 8, 4,
                      load_int8, NULL},
     [SL_FMT_INT4] = {"int4", 24, SL_SCALES_BESIDE, false, 4, 1, 8, 4, 8,

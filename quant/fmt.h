@@ -14,8 +14,12 @@
  *            GGUF type   scales        block_cols  block_bytes  unit_cols
  *     f32    F32   (0)   none               1           4           -
  *     f16    F16   (1)   none               1           2           -
+ *     bf16   BF16 (30)   none               1           2           -
  *     int8   I8   (24)   beside             8           8           4
  *     int4   I8   (24)   beside             8           4           8
+ *
+ * BF16 is the first half of a float (1 bit of sign, 8 of exponent, 7 of
+ * mantissa): F32's range, a little more than two digits.
  */
 #ifndef SL_QUANT_FMT_H
 #define SL_QUANT_FMT_H
@@ -32,6 +36,7 @@ extern "C" {
 enum sl_fmt {
     SL_FMT_F32,
     SL_FMT_F16,
+    SL_FMT_BF16,
     SL_FMT_INT8,
     SL_FMT_INT4,
     SL_FMT_COUNT,

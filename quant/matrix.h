@@ -3,8 +3,8 @@
  *
  *     y[out] = sum over in of W[out][in] * x[in]     rows = out, cols = in
  *
- * F32 and F16 are GGUF's own types: rows one after another, cols elements a
- * row, nothing padded.
+ * F32, F16 and BF16 are GGUF's own types: rows one after another, cols elements
+ * a row, nothing padded.
  *
  * INT8 and INT4 are stored one way, whatever the width of their groups. Rows
  * are taken 16 at a time (a block; the last block of a segment is filled up

@@ -88,6 +88,12 @@ INLINE void from_half(vf *out, const vh *h)
     *out = (vf)((vu)v | (wide & 0x8000u) << 16);
 }
 
+/* bfloat16 to binary32. */
+INLINE void from_bf16(vf *out, const vh *h)
+{
+    *out = (vf)(__builtin_convertvector(*h, vu) << 16);
+}
+
 /* Rounds to the 11 significant bits of binary16, ties to even; right for
  * magnitudes from 2^-14 to 65519. */
 INLINE void round_half(vf *x)
@@ -147,7 +153,7 @@ INLINE void add_lanes(double sum[LANES], const vf *x)
         sum[i] += (double)(*x)[i];
 }
 
-/* Eight columns of eight FP16 rows, turned round. */
+/* Eight columns of eight rows of two-byte values, turned round. */
 INLINE void turn(v8h a[8], const v8h in[8])
 {
 #define LOW(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
@@ -170,25 +176,27 @@ INLINE void turn(v8h a[8], const v8h in[8])
 #undef HIGH
 }
 
-/* Eight columns of LANES FP16 rows. */
-INLINE void load_halves(vf out[8], const v8h in[LANES])
+/* Eight columns of LANES rows of FP16 or BF16. */
+INLINE void load_halves(vf out[8], const v8h in[LANES], bool bf16)
 {
     v8h low[8];
 #if LANES == 16
     v8h high[8];
-    vh both;
 
     turn(high, in + 8);
 #endif
     turn(low, in);
     for (int i = 0; i < 8; i++) {
 #if LANES == 16
-        both = __builtin_shufflevector(low[i], high[i], 0, 1, 2, 3, 4, 5, 6, 7,
+        vh h = __builtin_shufflevector(low[i], high[i], 0, 1, 2, 3, 4, 5, 6, 7,
                                        8, 9, 10, 11, 12, 13, 14, 15);
-        from_half(&out[i], &both);
 #else
-        from_half(&out[i], &low[i]);
+        vh h = low[i];
 #endif
+        if (bf16)
+            from_bf16(&out[i], &h);
+        else
+            from_half(&out[i], &h);
     }
 }
 
@@ -211,7 +219,7 @@ static void load_run_halves(struct work *w, uint32_t col, uint32_t n)
             else
                 memcpy(&h[r], rows[r] + (size_t)(col + i) * 2, k * 2);
         }
-        load_halves(w->run + i, h);
+        load_halves(w->run + i, h, p->from == SL_FMT_BF16);
     }
 }
 

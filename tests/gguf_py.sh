@@ -18,7 +18,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-gguf-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 
 n=0
-for format in f32 f16 int8 int4 int8-g64 int4-g32; do
+for format in f32 f16 bf16 int8 int4 int8-g64 int4-g32; do
     n=$((n + 1))
     if "$make_model" "$work/m.gguf" $format >"$work/log" 2>&1 &&
         "$SLUICE" inspect --json "$work/m.gguf" >"$work/m.json" \

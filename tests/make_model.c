@@ -1,6 +1,6 @@
 /*
  * make_model FILE FORMAT [header]: writes a small model file of random
- * weights in FORMAT (f32 f16 int8 int4, int8-gN, int4-gN), or its header
+ * weights in FORMAT (f32 f16 bf16 int8 int4, int8-gN, int4-gN), or its header
  * alone, without the padding, as a seed for fuzz_gguf.
  */
 #include "config.h"

@@ -74,10 +74,12 @@ static void every_kind_has_its_formats_and_its_precision(void **state)
     } kinds[] = {
         {"f32", NULL, SL_FMT_F32, SL_FMT_F32, 0, 0, 0},
         {"f16", NULL, SL_FMT_F16, SL_FMT_F16, 0, 0, 0},
+        {"bf16", NULL, SL_FMT_BF16, SL_FMT_BF16, 0, 0, 0.002},
         {"int8", NULL, SL_FMT_INT8, SL_FMT_F16, 0, 0, 0.0045},
         {"int4", NULL, SL_FMT_INT4, SL_FMT_F16, 0, 0, 0.073},
         {"int8-g32", NULL, SL_FMT_INT8, SL_FMT_INT8, 32, 64, 0.01},
         {"int8-g64", "f16", SL_FMT_INT8, SL_FMT_F16, 64, 0, 0.01},
+        {"int8-g64", "bf16", SL_FMT_INT8, SL_FMT_BF16, 64, 0, 0.01},
         {"int8-g128", NULL, SL_FMT_INT8, SL_FMT_INT8, 128, 64, 0.01},
         {"int4-g32", NULL, SL_FMT_INT4, SL_FMT_INT8, 32, 64, 0.2},
         {"int4-g64", "int8-g64", SL_FMT_INT4, SL_FMT_INT8, 64, 64, 0.2},
@@ -326,37 +328,104 @@ static void unknown_tensors_are_named_and_left_out(void **state)
 
 static enum sl_dtype bf16(const struct sl_tensor_spec *s)
 {
-    return s->role == SL_ROLE_VECTOR ? SL_DT_F32 : SL_DT_BF16;
+    return SL_DT_BF16;
 }
 
-/* BF16 has 8 bits: what glm_value gives is cut, but only once. */
-static void bf16_becomes_f32(void **state)
+/* What glm_value gives, cut to the 8 bits of BF16. */
+static float cut_value(const struct glm_maker *g,
+                       const struct sl_tensor_spec *s, uint64_t i)
 {
-    struct fixture *f = *state;
+    float want = glm_value(g, s, i);
+    uint32_t bits;
+
+    memcpy(&bits, &want, 4);
+    bits &= 0xffff0000u;
+    memcpy(&want, &bits, 4);
+    return want;
+}
+
+static void assert_cut(const struct fixture *f, enum sl_fmt fmt)
+{
     struct sl_modelfile mf;
-    float *w;
+    struct sl_error err;
+
+    open_checked(&mf, f->out);
+    for (size_t i = 0; i < mf.n_vectors; i++) {
+        const struct sl_model_vector *v = &mf.vectors[i];
+        float *got = malloc(v->bytes);
+
+        assert_ok(sl_modelfile_read(&mf, got, v->off, v->bytes, &err), &err);
+        for (uint32_t k = 0; k < v->spec.rows; k++)
+            assert_true(got[k] == cut_value(&f->g, &v->spec, k));
+        free(got);
+    }
+    for (size_t i = 0; i < mf.n_matrices; i++) {
+        const struct sl_tensor_spec *s = &mf.matrices[i].spec;
+        float *got = decode(&mf, i);
+
+        assert_int_equal(mf.matrices[i].geom.fmt, fmt);
+        for (size_t k = 0; k < (size_t)s->rows * s->cols; k++)
+            assert_true(got[k] == cut_value(&f->g, s, k));
+        free(got);
+    }
+    sl_modelfile_close(&mf);
+}
+
+static void bf16_is_kept_and_loses_nothing_on_the_way_to_others(void **state)
+{
+    static const struct {
+        const char *quant;
+        enum sl_fmt fmt;
+    } t[] = {{"keep", SL_FMT_BF16},
+             {"bf16", SL_FMT_BF16},
+             {"f16", SL_FMT_F16}, /* values of its range */
+             {"f32", SL_FMT_F32}};
+    struct fixture *f = *state;
 
     f->g.dtype = bf16;
     f->g.shards = 4;
     glm_maker_write(&f->g, f->source);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        convert(f, t[i].quant);
+        assert_cut(f, t[i].fmt);
+    }
+}
+
+/* One shard in FP16, the other in BF16: neither format holds both. */
+static void formats_that_differ_by_shard_become_f32(void **state)
+{
+    struct fixture *f = *state;
+    char rank0[1200], kept[1200];
+    size_t n_whole = 0, n_cut = 0;
+    struct sl_modelfile mf;
+
+    f->g.shards = 2;
+    glm_maker_write(&f->g, f->source); /* FP16 */
+    snprintf(rank0, sizeof rank0, "%s/7/mp_rank_00_model_states.pt", f->source);
+    snprintf(kept, sizeof kept, "%s/rank0", f->dir);
+    assert_int_equal(rename(rank0, kept), 0);
+    test_remove_tree(f->source);
+    f->g.dtype = bf16;
+    glm_maker_write(&f->g, f->source);
+    assert_int_equal(rename(kept, rank0), 0);
     convert(f, "keep");
     open_checked(&mf, f->out);
     for (size_t i = 0; i < mf.n_matrices; i++) {
         const struct sl_tensor_spec *s = &mf.matrices[i].spec;
+        float *got = decode(&mf, i);
 
         assert_int_equal(mf.matrices[i].geom.fmt, SL_FMT_F32);
-        w = decode(&mf, i);
         for (size_t k = 0; k < (size_t)s->rows * s->cols; k++) {
-            float want = glm_value(&f->g, s, k);
-            uint32_t bits;
+            float whole = glm_value(&f->g, s, k), cut = cut_value(&f->g, s, k);
 
-            memcpy(&bits, &want, 4);
-            bits &= 0xffff0000u;
-            assert_memory_equal(&w[k], &bits, 4);
+            assert_true(got[k] == whole || got[k] == cut);
+            n_whole += got[k] != cut;
+            n_cut += got[k] != whole;
         }
-        free(w);
+        free(got);
     }
     sl_modelfile_close(&mf);
+    assert_true(n_whole > 0 && n_cut > 0);
 }
 
 static void the_report_is_the_error(void **state)
@@ -412,7 +481,8 @@ int main(void)
         CASE(a_quantised_embedding_is_kept),
         CASE(scales_that_are_no_numbers_are_refused),
         CASE(unknown_tensors_are_named_and_left_out),
-        CASE(bf16_becomes_f32),
+        CASE(bf16_is_kept_and_loses_nothing_on_the_way_to_others),
+        CASE(formats_that_differ_by_shard_become_f32),
         CASE(the_report_is_the_error),
     };
 #undef CASE

@@ -18,7 +18,10 @@ static char dir[1024];
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"f32", 1, 64, 172, 4, 97, true, false, SL_FMT_F32, 0, 0, SL_FMT_F32, 0},
+    {"bf16", 2, 64, 88, 4, 160, true, false, SL_FMT_BF16, 0, 0, SL_FMT_BF16, 0},
     {"odd", 2, 60, 37, 5, 33, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
+    {"odd bf16", 2, 60, 37, 5, 33, true, false, SL_FMT_BF16, 0, 0, SL_FMT_BF16,
+     0},
     {"2-D", 2, 64, 96, 4, 160, true, true, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"no GLU", 2, 64, 96, 4, 160, false, false, SL_FMT_F32, 0, 0, SL_FMT_F32,
      0},

@@ -20,6 +20,7 @@ static char dir[1024];
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"f32", 1, 64, 172, 4, 97, true, false, SL_FMT_F32, 0, 0, SL_FMT_F32, 0},
+    {"bf16", 2, 64, 88, 4, 160, true, false, SL_FMT_BF16, 0, 0, SL_FMT_BF16, 0},
     {"2-D", 2, 64, 96, 4, 160, true, true, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"int8", 2, 64, 96, 4, 160, true, false, SL_FMT_INT8, 0, 0, SL_FMT_F16, 0},
     {"int4", 2, 64, 96, 2, 161, true, false, SL_FMT_INT4, 0, 0, SL_FMT_F16, 0},

@@ -465,6 +465,48 @@ static void bf16_is_the_first_half_of_a_float(void **state)
     }
 }
 
+/* Floats that FP16 has not: subnormal, near the end of the range, infinite and
+ * no number at all. One column counts, the others are zero. */
+static void bf16_weights_keep_their_range(void **state)
+{
+    static const struct {
+        uint16_t w;
+        float x, want;
+    } t[] = {
+        {0x0001, 0x1p120f, 0x1p-13f}, {0x8003, 0x1p100f, -0x1.8p-32f},
+        {0x7f7f, 0.5f, 0x1.fep126f},  {0xff7f, 0x1p-126f, -0x1.fep1f},
+        {0x7f80, 2, INFINITY},        {0xff80, 2, -INFINITY},
+        {0x0080, 0x1p126f, 1},        {0x7fa0, 1, NAN},
+    };
+    enum { ROWS = sizeof t / sizeof *t };
+
+    for (int isa = SL_ISA_REF; isa <= (int)sl_cpu_best_isa(); isa++) {
+        for (uint32_t cols = 31; cols <= 64; cols += 33) {
+            struct sl_matrix m = {SL_FMT_BF16, ROWS, cols, 1, 0};
+            uint16_t w[ROWS * 64] = {0};
+            float x[ROWS * 64] = {0}, y[ROWS * ROWS];
+            struct sl_acts a = {
+                .n = ROWS, .cols = cols, .x = x, .x_stride = cols};
+            struct sl_kernels k;
+
+            sl_kernels_init(&k, (enum sl_isa)isa);
+            for (uint32_t i = 0; i < ROWS; i++) {
+                w[i * cols + (i * 5 + 30) % cols] = t[i].w;
+                x[i * cols + (i * 5 + 30) % cols] = t[i].x;
+            }
+            k.matmul[SL_FMT_BF16][SL_ACT_F32](y, ROWS, &m, w, NULL, ROWS, &a);
+            for (uint32_t i = 0; i < ROWS; i++) {
+                float got = y[i * ROWS + i];
+
+                if (!(got == t[i].want || (isnan(got) && isnan(t[i].want))))
+                    fail_msg("%s: weight %#x by %g is %g, not %g", k.isa,
+                             t[i].w, (double)t[i].x, (double)got,
+                             (double)t[i].want);
+            }
+        }
+    }
+}
+
 static void the_ladder_stops_where_it_is_told(void **state)
 {
     static const char *const names[] = {"ref", "avx2", "avx512", "amx"};
@@ -502,6 +544,7 @@ static void short_inputs_need_whole_groups(void **state)
         {{SL_FMT_INT8, 16, 172, 1, 172}, false, false},
         {{SL_FMT_INT8, 16, 96, 1, 48}, false, false},
         {{SL_FMT_F16, 16, 64, 1, 0}, false, true},
+        {{SL_FMT_BF16, 16, 64, 1, 0}, false, true},
         {{SL_FMT_F32, 16, 40, 1, 0}, false, false},
     };
     struct sl_kernels k;
@@ -522,6 +565,7 @@ int main(void)
         cmocka_unit_test(integer_sums_do_not_overflow),
         cmocka_unit_test(int8_inputs_stay_close_to_floats),
         cmocka_unit_test(bf16_is_the_first_half_of_a_float),
+        cmocka_unit_test(bf16_weights_keep_their_range),
         cmocka_unit_test(the_ladder_stops_where_it_is_told),
         cmocka_unit_test(short_inputs_need_whole_groups),
     };

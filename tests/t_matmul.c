@@ -44,6 +44,7 @@ static void *get(size_t n, size_t size)
 static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
 {
     uint64_t bytes = sl_matrix_bytes(m), scales = sl_matrix_scale_bytes(m) / 2;
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
     uint32_t groups = m->cols / 32;
 
     memset(s, 0, sizeof *s);
@@ -59,8 +60,8 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     s->bf16 = get(n * m->cols, s->k.bf16_bytes);
     for (uint64_t i = 0; i < bytes; i++)
         s->w[i] = (uint8_t)(128 + 100 * (double)uniform(s));
-    for (uint64_t i = 0; i < bytes / 4 && m->fmt == SL_FMT_F32; i++)
-        ((float *)(void *)s->w)[i] = uniform(s);
+    for (uint64_t i = 0; f->is_float && i < bytes / f->elem_bytes; i++)
+        f->store(s->w + i * f->elem_bytes, &(float){uniform(s)}, 1);
     for (uint64_t i = 0; i < scales; i++)
         s->scale[i] = sl_float_to_half(0.01f * uniform(s));
     for (uint32_t i = 0; i < m->rows; i++)
@@ -197,21 +198,22 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
 static void cuts_and_threads_change_no_bit(void **state)
 {
     static const struct sl_matrix m[] = {
-        {SL_FMT_F32, 70, 40, 1, 0},
-        {SL_FMT_F32, 70, 40, 2, 0},
-        {SL_FMT_INT8, 200, 64, 1, 32},
-        {SL_FMT_INT4, 200, 96, 2, 96},
+        {SL_FMT_F32, 70, 40, 1, 0},    {SL_FMT_F32, 70, 40, 2, 0},
+        {SL_FMT_F16, 70, 64, 1, 0},    {SL_FMT_BF16, 70, 64, 2, 0},
+        {SL_FMT_INT8, 200, 64, 1, 32}, {SL_FMT_INT4, 200, 96, 2, 96},
     };
 
     for (size_t i = 0; i < sizeof m / sizeof *m; i++) {
         check(&m[i], 1, SL_ACT_F32, SL_EPI_NONE);
         check(&m[i], 5, SL_ACT_F32, SL_EPI_NONE);
-        if (!sl_fmt_has_scales(m[i].fmt))
+        if (m[i].cols % 32 != 0)
+            continue;
+        check(&m[i], 1, SL_ACT_BF16, SL_EPI_NONE);
+        check(&m[i], 41, SL_ACT_BF16, SL_EPI_NONE);
+        if (sl_fmt_is_float(m[i].fmt))
             continue;
         check(&m[i], 1, SL_ACT_INT8, SL_EPI_NONE);
         check(&m[i], 9, SL_ACT_INT8, SL_EPI_NONE);
-        check(&m[i], 1, SL_ACT_BF16, SL_EPI_NONE);
-        check(&m[i], 41, SL_ACT_BF16, SL_EPI_NONE);
     }
 }
 
@@ -220,9 +222,12 @@ static void both_halves_of_a_glu_meet(void **state)
     static const struct sl_matrix m[] = {
         {SL_FMT_F32, 44, 40, 2, 0},
         {SL_FMT_INT4, 808, 64, 2, 32},
+        {SL_FMT_BF16, 44, 64, 2, 0},
     };
 
     for (size_t n = 1; n <= 131; n += 65) {
+        check(&m[2], n, SL_ACT_F32, SL_EPI_GEGLU);
+        check(&m[2], n, SL_ACT_BF16, SL_EPI_GEGLU);
         check(&m[0], n, SL_ACT_F32, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_F32, SL_EPI_GEGLU);
         check(&m[1], n, SL_ACT_INT8, SL_EPI_GEGLU);
@@ -251,16 +256,15 @@ static void long_prompts_come_in_runs(void **state)
 static void wide_groups_are_parted(void **state)
 {
     static const struct sl_matrix m[] = {
-        {SL_FMT_INT4, 72, 1088, 1, 96},
-        {SL_FMT_INT8, 40, 1088, 1, 1088},
-        {SL_FMT_INT8, 72, 1056, 2, 608},
-        {SL_FMT_F32, 70, 1056, 2, 0},
+        {SL_FMT_INT4, 72, 1088, 1, 96},  {SL_FMT_INT8, 40, 1088, 1, 1088},
+        {SL_FMT_INT8, 72, 1056, 2, 608}, {SL_FMT_F32, 70, 1056, 2, 0},
+        {SL_FMT_BF16, 70, 1056, 1, 0},
     };
 
     for (size_t i = 0; i < sizeof m / sizeof *m; i++)
         for (size_t n = 31; n <= 131; n += 50)
             for (int act = 0; act < SL_ACT_COUNT; act++)
-                if (act != SL_ACT_INT8 || sl_fmt_has_scales(m[i].fmt))
+                if (act != SL_ACT_INT8 || !sl_fmt_is_float(m[i].fmt))
                     check(&m[i], n, (enum sl_act)act, SL_EPI_NONE);
 }
 

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "quant/matrix.h"
@@ -13,10 +14,8 @@ static const struct sl_matrix glm130b_4h = {
 static void formats_are_found_by_their_names(void **state)
 {
     static const char *const names[SL_FMT_COUNT] = {
-        [SL_FMT_F32] = "f32",
-        [SL_FMT_F16] = "f16",
-        [SL_FMT_INT8] = "int8",
-        [SL_FMT_INT4] = "int4",
+        [SL_FMT_F32] = "f32",   [SL_FMT_F16] = "f16",   [SL_FMT_BF16] = "bf16",
+        [SL_FMT_INT8] = "int8", [SL_FMT_INT4] = "int4",
     };
     enum sl_fmt fmt = SL_FMT_COUNT;
 
@@ -66,6 +65,7 @@ static void sizes_follow_the_drawing(void **state)
     } t[] = {
         {{SL_FMT_F32, 40, 7, 1, 0}, 40, 3, 0, 1120, 0},
         {{SL_FMT_F16, 40, 7, 2, 0}, 20, 2, 0, 560, 0},
+        {{SL_FMT_BF16, 17, 7, 1, 0}, 17, 2, 0, 238, 0},
         {{SL_FMT_INT8, 40, 7, 1, 7}, 40, 3, 1, 384, 96},
         {{SL_FMT_INT4, 40, 7, 2, 7}, 20, 2, 1, 256, 128},
         {{SL_FMT_INT8, 16, 172, 1, 43}, 16, 1, 4, 2816, 128},
@@ -150,6 +150,7 @@ static void impossible_matrices_are_refused(void **state)
         {SL_FMT_F32, 6, 4, 3, 0},
         {SL_FMT_F32, 5, 4, 2, 0},
         {SL_FMT_F16, 4, 4, 1, 32},
+        {SL_FMT_BF16, 4, 4, 1, 4},
         {SL_FMT_INT8, 4, 4, 1, 0},
         {SL_FMT_INT4, 4, 4, 1, UINT32_MAX},
     };
@@ -211,6 +212,9 @@ static void float_rows_are_dense(void **state)
 {
     static const struct sl_matrix m32 = {SL_FMT_F32, 3, 3, 1, 0};
     static const struct sl_matrix m16 = {SL_FMT_F16, 3, 3, 1, 0};
+    static const struct sl_matrix mb = {SL_FMT_BF16, 3, 3, 1, 0};
+    static const uint16_t wb[] = {0,      0,      0,      0x3f80, 0xbf80,
+                                  0x7f7f, 0x0001, 0x8000, 0x3eab};
     static const float w32[] = {1, 2, 3, 4, 5, 6, 1e-40f, -0.0f, 9e37f};
     static const uint16_t w16[] = {0,      0,      0,      0x3c00, 0xbc00,
                                    0x7bff, 0x0001, 0x8000, 0x3555};
@@ -223,6 +227,88 @@ static void float_rows_are_dense(void **state)
     sl_matrix_decode_row(out, &m16, w16, NULL, 2);
     assert_memory_equal(out, ((float[]){0x1p-24f, -0.0f, 0.333251953125f}),
                         sizeof out);
+    sl_matrix_decode_row(out, &mb, wb, NULL, 1);
+    assert_memory_equal(out, ((float[]){1, -1, 0x1.fep127f}), sizeof out);
+    sl_matrix_decode_row(out, &mb, wb, NULL, 2);
+    assert_memory_equal(out, ((float[]){0x1p-133f, -0.0f, 0.333984375f}),
+                        sizeof out);
+}
+
+/* All of them, infinities, subnormals and payloads of NaN included; a NaN
+ * comes back quiet. */
+static void every_bf16_is_the_float_that_it_begins(void **state)
+{
+    const struct sl_fmt_info *f = sl_fmt_of(SL_FMT_BF16);
+
+    for (uint32_t h = 0; h < 65536; h++) {
+        uint16_t stored = (uint16_t)h, back;
+        bool nan = (h & 0x7fff) > 0x7f80;
+        uint32_t bits;
+        float x;
+
+        f->load(&x, &stored, 0, 1);
+        memcpy(&bits, &x, sizeof bits);
+        assert_int_equal(bits, h << 16);
+        f->store(&back, &x, 1);
+        assert_int_equal(back, nan ? h | 0x40 : h);
+    }
+}
+
+/* Of the two neighbours the nearer one, of two as near the even one. */
+static void floats_become_the_nearest_bf16(void **state)
+{
+    const struct sl_fmt_info *f = sl_fmt_of(SL_FMT_BF16);
+
+    for (uint32_t i = 0; i < 1u << 20; i++) {
+        uint32_t bits = i * 2654435761u, low, high;
+        uint16_t got;
+        float x, a, b;
+
+        if (i % 4 == 0) /* a tie */
+            bits = (bits & 0xffff0000u) | 0x8000u;
+        low = bits >> 16;
+        high = low + 1;
+        memcpy(&x, &bits, sizeof x);
+        f->store(&got, &x, 1);
+        if ((bits & 0x7fffffffu) > 0x7f800000u) {
+            assert_int_equal(got, low | 0x40);
+            continue;
+        }
+        if ((high & 0x7fff) >= 0x7f80) /* the largest: tested by itself */
+            continue;
+        f->load(&a, &(uint16_t){(uint16_t)low}, 0, 1);
+        f->load(&b, &(uint16_t){(uint16_t)high}, 0, 1);
+        if (fabs((double)x - (double)a) == fabs((double)b - (double)x))
+            assert_int_equal(got, low % 2 ? high : low);
+        else
+            assert_int_equal(got, fabs((double)x - (double)a) <
+                                          fabs((double)b - (double)x)
+                                      ? low
+                                      : high);
+    }
+}
+
+static void ends_of_bf16_round_as_the_standard_says(void **state)
+{
+    static const struct {
+        uint32_t bits;
+        uint16_t want;
+    } t[] = {
+        {0x7f7f7fff, 0x7f7f}, {0x7f7f8000, 0x7f80}, {0xff7fffff, 0xff80},
+        {0x7f800000, 0x7f80}, {0xff800000, 0xff80}, {0x7f800001, 0x7fc0},
+        {0xffa12345, 0xffe1}, {0x7fc00000, 0x7fc0}, {0x00008000, 0x0000},
+        {0x00008001, 0x0001}, {0x00018000, 0x0002}, {0x80000001, 0x8000},
+        {0x007fffff, 0x0080}, /* the least that is normal */
+    };
+
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        uint16_t got;
+        float x;
+
+        memcpy(&x, &t[i].bits, sizeof x);
+        sl_fmt_of(SL_FMT_BF16)->store(&got, &x, 1);
+        assert_int_equal(got, t[i].want);
+    }
 }
 
 /* Every scale and every weight value: the product is the exact one, rounded
@@ -263,6 +349,9 @@ int main(void)
         cmocka_unit_test(int8_bytes_are_where_the_drawing_says),
         cmocka_unit_test(int4_bytes_are_where_the_drawing_says),
         cmocka_unit_test(float_rows_are_dense),
+        cmocka_unit_test(every_bf16_is_the_float_that_it_begins),
+        cmocka_unit_test(floats_become_the_nearest_bf16),
+        cmocka_unit_test(ends_of_bf16_round_as_the_standard_says),
         cmocka_unit_test(decoding_is_exact),
     };
 

@@ -54,6 +54,7 @@ static const struct variant {
     {SL_FMT_INT8, 0, 2, SL_FMT_F16, 0, true, true},
     {SL_FMT_INT4, 32, 0, SL_FMT_INT8, 64, true, true},
     {SL_FMT_INT8, 64, 0, SL_FMT_INT8, 64, false, false},
+    {SL_FMT_BF16, 0, 0, SL_FMT_BF16, 0, true, false},
 };
 
 enum { N_VARIANTS = sizeof variants / sizeof *variants };

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "quant/pack.h"
-#include "quant/pack_block.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
@@ -452,64 +451,34 @@ static void every_half_is_read_right(void **state)
     sample_fini(&s);
 }
 
-/* Those that this CPU can run, the plain one first. */
-static size_t packers(sl_pack_block_fn *fns[3])
+/* Any bits, those of signalling NaNs included, with a report or without. */
+static void what_has_the_format_is_copied_to_the_bit(void **state)
 {
-    size_t n = 0;
+    enum sl_fmt formats[SL_FMT_COUNT];
+    size_t n_formats = float_formats(formats);
+    struct sl_error err;
+    struct sl_pool *pool;
 
-    fns[n++] = sl_pack_block_base;
-#ifdef SL_X86_64
-    if (__builtin_cpu_supports("avx2"))
-        fns[n++] = sl_pack_block_avx2;
-#endif
-    if (sl_pack_block_best() != fns[n - 1])
-        fns[n++] = sl_pack_block_best();
-    return n;
-}
-
-static void every_instruction_set_gives_the_same_bits(void **state)
-{
-    enum sl_fmt from[SL_FMT_COUNT];
-    size_t n_from = float_formats(from);
-    sl_pack_block_fn *fns[3];
-    size_t n = packers(fns);
-
-    for (size_t k = 0; k < 2 * n_from * N_SHAPES; k++) {
-        const struct sl_matrix *m = &shapes[k / 2 / n_from];
-        size_t bytes = sl_matrix_block_bytes(m, 0, 1);
-        size_t scale_bytes = sl_matrix_scale_block_bytes(m, 1);
-        uint8_t *w = calloc(n, bytes);
-        uint16_t *scale = calloc(n, scale_bytes);
-        struct sl_pack_block_error e[3];
+    assert_ok(sl_pool_create(&pool, 2, &err), &err);
+    for (size_t k = 0; k < 2 * n_formats; k++) {
+        struct sl_matrix m = {formats[k / 2], 37, 301, 1, 0};
+        struct sl_pack_error e = {0};
+        uint64_t bytes = sl_matrix_bytes(&m), seed = k;
         struct sample s;
+        struct sl_pack_source src = {.fmt = m.fmt};
 
-        sample_init(&s, m, from[k / 2 % n_from]);
-        memset(e, 0, sizeof e);
-        for (size_t i = 0; i < n; i++) {
-            struct sl_pack_block p = {
-                .from = s.from,
-                .int4 = m->fmt == SL_FMT_INT4,
-                .mse = k % 2,
-                .cols = m->cols,
-                .group_cols = m->group_cols,
-                .w = w + i * bytes,
-                .scale = scale + i * scale_bytes / 2,
-            };
-
-            for (unsigned r = 0; r < SL_BLOCK_ROWS && r < m->rows; r++)
-                p.rows[r] = source_row(&s, r);
-            fns[i](&p, &e[i]);
-        }
-        for (size_t i = 1; i < n; i++) {
-            assert_memory_equal(w, w + i * bytes, bytes);
-            assert_memory_equal(scale, scale + i * scale_bytes / 2,
-                                scale_bytes);
-            assert_memory_equal(&e[0], &e[i], sizeof e[0]);
-        }
+        sample_init(&s, &m, m.fmt);
+        for (uint64_t i = 0; i < bytes; i++)
+            s.source[i] = (uint8_t)((uniform(&seed) + 1) * 256);
+        src.rows = s.source;
+        sl_pack_rows(s.bytes, NULL, &m, SL_SCALE_MSE, &src, m.rows, pool,
+                     k % 2 ? &e : NULL);
+        assert_memory_equal(s.bytes, s.source, bytes);
+        if (k % 2)
+            assert_true(e.n_not_finite > 0 || m.fmt == SL_FMT_F32);
         sample_fini(&s);
-        free(w);
-        free(scale);
     }
+    sl_pool_destroy(pool);
 }
 
 int main(void)
@@ -523,9 +492,9 @@ int main(void)
         cmocka_unit_test(the_fill_is_zero),
         cmocka_unit_test(quantised_sources_keep_their_numbers),
         cmocka_unit_test(float_formats_round_once),
+        cmocka_unit_test(what_has_the_format_is_copied_to_the_bit),
         cmocka_unit_test(what_is_no_number_is_counted),
         cmocka_unit_test(every_half_is_read_right),
-        cmocka_unit_test(every_instruction_set_gives_the_same_bits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,7 +68,7 @@ static void a_survey_holds_every_thread_count_and_format(void **state)
     size_t i;
 
     assert_int_equal(json_array_size(dram), 2);
-    assert_int_equal(json_array_size(operations), 44);
+    assert_int_equal(json_array_size(operations), 48);
     json_array_foreach(operations, i, v) assert_true(
         json_real_value(json_object_get(v, "operations_per_s")) > 0);
     assert_non_null(disk);

@@ -66,8 +66,8 @@ static void make(const struct sl_synth_options *o)
 }
 
 static const char *const quants[] = {
-    "f32",      "f16",      "int8",     "int4",      "int8-g32",
-    "int8-g64", "int4-g32", "int4-g64", "int4-g128",
+    "f32",      "f16",      "bf16",     "int8",     "int4",
+    "int8-g32", "int8-g64", "int4-g32", "int4-g64", "int4-g128",
 };
 
 static void every_format_makes_a_file_with_right_checksums(void **state)

@@ -14,6 +14,9 @@
  * FP16's range. All sums, LayerNorm, softmax and GELU are FP32. A value that
  * is stored as FP16 is clamped to +-65504, so that no outlier becomes an
  * infinity and then a NaN. (NaN stays NaN.)
+ * BF16 weights are used as they are for up to SL_CUDA_FEW positions and by
+ * embedding; for more they become FP16, which is exact from 2^-14 to 65504 and
+ * off by 2^-25 at most below (clamped above, where no trained weight is).
  *
  * Alignment. FP16 inputs begin at multiples of 16 bytes and their strides are
  * multiples of 8 values; weights begin at multiples of 16 bytes, scales of 8,

@@ -70,6 +70,22 @@ __global__ void __launch_bounds__(THREADS) decode_units(struct decode_args a)
     }
 }
 
+/* Rows of BF16, eight weights a thread. */
+__global__ void __launch_bounds__(THREADS) decode_bf16(struct decode_args a)
+{
+    uint32_t c = (blockIdx.x * THREADS + threadIdx.x) * 8;
+
+    for (uint32_t row = blockIdx.y; row < a.n_rows && c < a.p.cols;
+         row += gridDim.y) {
+        size_t at = (size_t)(a.first + row) * a.p.cols + c;
+        uint4 v = sl_load_once(a.p.w[a.which] + at * 2);
+
+        *(uint4 *)(a.to + row * a.stride + c) =
+            make_uint4(sl_bf16s_to_halves(v.x), sl_bf16s_to_halves(v.y),
+                       sl_bf16s_to_halves(v.z), sl_bf16s_to_halves(v.w));
+    }
+}
+
 /* Whatever the above cannot: one weight a thread. */
 __global__ void __launch_bounds__(THREADS) decode_singly(struct decode_args a)
 {
@@ -89,6 +105,8 @@ int sl_decode_launch(const struct sl_cuda *c, uint16_t *to, size_t stride,
     struct decode_args a = {};
     uint32_t n_blocks = (n_rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS;
     dim3 units((p->units * 4 + THREADS - 1) / THREADS, n_blocks);
+    dim3 eights((p->cols / 8 + THREADS - 1) / THREADS,
+                n_rows < 65535 ? n_rows : 65535);
     dim3 singly((p->cols + THREADS - 1) / THREADS,
                 n_rows < 65535 ? n_rows : 65535);
 
@@ -99,6 +117,8 @@ int sl_decode_launch(const struct sl_cuda *c, uint16_t *to, size_t stride,
     a.first = first;
     a.first_block = first / SL_BLOCK_ROWS;
     a.n_rows = n_rows;
+    if (p->fmt == SL_FMT_BF16 && p->cols % 8 == 0)
+        return sl_launch(c, "decode", decode_bf16, eights, THREADS, &a, err);
     if (!sl_matvec_takes(p))
         return sl_launch(c, "decode", decode_singly, singly, THREADS, &a, err);
     if (p->fmt == SL_FMT_INT4)

@@ -16,11 +16,11 @@
 #define WARPS   8u
 #define THREADS (WARPS * SL_WARP)
 
-enum way { HALVES, FLOATS, SINGLY };
+enum way { HALVES, BF16S, FLOATS, SINGLY };
 
 /* Columns that a lane takes at once. */
 template <int WAY> struct step {
-    static const uint32_t cols = WAY == HALVES ? 8 : WAY == FLOATS ? 4 : 1;
+    static const uint32_t cols = WAY == FLOATS ? 4 : WAY == SINGLY ? 1 : 8;
 };
 
 struct rows_args {
@@ -37,6 +37,13 @@ __device__ __forceinline__ void load_w(float out[step<WAY>::cols],
 
     if (WAY == HALVES) {
         sl_eight_to_floats(out, sl_load_once(w + at * 2));
+    } else if (WAY == BF16S) {
+        uint4 v = sl_load_once(w + at * 2);
+
+        sl_bf16s_to_floats(out, v.x);
+        sl_bf16s_to_floats(out + 2, v.y);
+        sl_bf16s_to_floats(out + 4, v.z);
+        sl_bf16s_to_floats(out + 6, v.w);
     } else if (WAY == FLOATS) {
         uint4 v = sl_load_once(w + at * 4);
 
@@ -53,7 +60,7 @@ template <int WAY>
 __device__ __forceinline__ void load_x(float out[step<WAY>::cols],
                                        const uint16_t *x)
 {
-    if (WAY == HALVES) {
+    if (WAY == HALVES || WAY == BF16S) {
         sl_eight_to_floats(out, *(const uint4 *)x);
     } else if (WAY == FLOATS) {
         uint2 v = *(const uint2 *)x;
@@ -139,6 +146,8 @@ int sl_matvec_rows_launch(const struct sl_cuda *c, const struct sl_product *p,
 
     if (p->fmt == SL_FMT_F16 && p->cols % 8 == 0)
         return launch<HALVES>(c, &a, err);
+    if (p->fmt == SL_FMT_BF16 && p->cols % 8 == 0)
+        return launch<BF16S>(c, &a, err);
     if (p->fmt == SL_FMT_F32 && p->cols % 4 == 0)
         return launch<FLOATS>(c, &a, err);
     return launch<SINGLY>(c, &a, err);

@@ -4,7 +4,7 @@
 
 bool sl_mma_takes(const struct sl_product *p)
 {
-    if (p->fmt == SL_FMT_F16)
+    if (p->fmt == SL_FMT_F16 || p->fmt == SL_FMT_BF16)
         return p->cols % 8 == 0;
     return sl_fmt_has_scales(p->fmt) &&
            (p->groups == 1 || p->group_cols % RUN == 0);
@@ -26,6 +26,8 @@ int sl_mma_launch(const struct sl_cuda *c, const struct sl_product *p,
         return sl_mma_int4(c, p, err);
     case SL_FMT_INT8:
         return sl_mma_int8(c, p, err);
+    case SL_FMT_BF16:
+        return sl_mma_bf16(c, p, err);
     default:
         return sl_mma_f16(c, p, err);
     }

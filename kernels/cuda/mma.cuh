@@ -1,9 +1,11 @@
 /*
- * mma.cuh - packed (or FP16) weights x 5 to 64 positions, by mma.sync
+ * mma.cuh - packed (or 16-bit) weights x 5 to 64 positions, by mma.sync
  *
  * Bound by the rate of VRAM while the positions are few: weights travel
  * packed into shared memory, several stages ahead, and become FP16 in
- * registers on their way into the tensor cores.
+ * registers on their way into the tensor cores. BF16 weights, too: to round the
+ * inputs to BF16 instead would cost them three bits, and sm_75 has no product
+ * of those.
  *
  * A thread block takes 128 rows (8 blocks of 16; with GEGLU 4 of A and 4 of B
  * by turns) and all positions; each of its 4 warps (KW sets of them share the
@@ -44,11 +46,11 @@
 template <int FMT, int NT, int KW> struct geom {
     static const uint32_t threads = ROW_WARPS * KW * SL_WARP;
     static const uint32_t cols = RUN * KW; /* of a stage */
-    static const bool packed = FMT != SL_FMT_F16;
+    static const bool packed = FMT == SL_FMT_INT4 || FMT == SL_FMT_INT8;
     static const uint32_t unit_cols = FMT == SL_FMT_INT4 ? 8 : 4;
     static const uint32_t units = cols / unit_cols;
     /* in chunks of 16 bytes */
-    static const uint32_t row_chunks = cols / 8 + 1; /* FP16: one to spare */
+    static const uint32_t row_chunks = cols / 8 + 1; /* rows: one to spare */
     static const uint32_t w_copies =
         packed ? TILE_BLOCKS * units * 4 : TILE_ROWS * (cols / 8);
     static const uint32_t w_chunks = packed ? w_copies : TILE_ROWS * row_chunks;
@@ -216,10 +218,10 @@ __device__ __forceinline__ void take_w(uint32_t out[4][4], const uint4 *w,
             uint32_t row = slot * SL_BLOCK_ROWS + quad * 4 + r;
             uint4 v = w[row * G::row_chunks + run * 4 + t];
 
-            out[r][0] = v.x;
-            out[r][1] = v.y;
-            out[r][2] = v.z;
-            out[r][3] = v.w;
+            out[r][0] = FMT == SL_FMT_BF16 ? sl_bf16s_to_halves(v.x) : v.x;
+            out[r][1] = FMT == SL_FMT_BF16 ? sl_bf16s_to_halves(v.y) : v.y;
+            out[r][2] = FMT == SL_FMT_BF16 ? sl_bf16s_to_halves(v.z) : v.z;
+            out[r][3] = FMT == SL_FMT_BF16 ? sl_bf16s_to_halves(v.w) : v.w;
         }
     }
 }
@@ -542,5 +544,7 @@ int sl_mma_int8(const struct sl_cuda *c, const struct sl_product *p,
                 struct sl_error *err);
 int sl_mma_f16(const struct sl_cuda *c, const struct sl_product *p,
                struct sl_error *err);
+int sl_mma_bf16(const struct sl_cuda *c, const struct sl_product *p,
+                struct sl_error *err);
 
 #endif

@@ -14,6 +14,18 @@ __device__ __forceinline__ float sl_half_at(const uint16_t *p)
     return __half2float(__ushort_as_half(*p));
 }
 
+/* BF16 is the first half of a float. */
+__device__ __forceinline__ float sl_bf16_at(const uint16_t *p)
+{
+    return __uint_as_float((uint32_t)*p << 16);
+}
+
+__device__ __forceinline__ void sl_bf16s_to_floats(float out[2], uint32_t pair)
+{
+    out[0] = __uint_as_float(pair << 16);
+    out[1] = __uint_as_float(pair & 0xffff0000u);
+}
+
 __device__ __forceinline__ void sl_halves_to_floats(float out[2], uint32_t pair)
 {
     out[0] = __half2float(__ushort_as_half((unsigned short)(pair & 0xffffu)));
@@ -33,6 +45,16 @@ __device__ __forceinline__ uint16_t sl_to_half(float v)
 __device__ __forceinline__ uint32_t sl_to_halves(float a, float b)
 {
     return (uint32_t)sl_to_half(a) | (uint32_t)sl_to_half(b) << 16;
+}
+
+/* Two BF16 as FP16: exact from 2^-14 to 65504, the largest value beyond; below
+ * 2^-14 off by 2^-25 at most. */
+__device__ __forceinline__ uint32_t sl_bf16s_to_halves(uint32_t pair)
+{
+    float v[2];
+
+    sl_bf16s_to_floats(v, pair);
+    return sl_to_halves(v[0], v[1]);
 }
 
 /* Eight values of x from column c on, of which those from cols on are zeros;

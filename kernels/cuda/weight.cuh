@@ -22,6 +22,8 @@ __device__ __forceinline__ float sl_weight_at(const struct sl_product &p,
         return ((const float *)w)[at];
     if (p.fmt == SL_FMT_F16)
         return sl_half_at((const uint16_t *)w + at);
+    if (p.fmt == SL_FMT_BF16)
+        return sl_bf16_at((const uint16_t *)w + at);
     s = sl_half_at(p.scale[which] +
                    (block * p.groups + col / p.group_cols) * SL_BLOCK_ROWS + r);
     w += block * p.units * 64 + r * 4;

@@ -68,7 +68,30 @@ static inline uint16_t sl_float_to_half(float f)
     return (uint16_t)(sign | half);
 }
 
-/* The nearest bfloat16: the first half of a float. */
+/* bfloat16 is the first half of a float, so that every one is a float. */
+static inline float sl_bf16_to_float(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* The nearest bfloat16, ties to even; beyond the range an infinity. NaN keeps
+ * its sign and the first bits of its payload and is made quiet, so that what
+ * is cut off leaves no infinity (ggml-impl.h, ggml_compute_fp32_to_bf16). */
+static inline uint16_t sl_float_to_bf16(float f)
+{
+    uint32_t x;
+
+    memcpy(&x, &f, sizeof x);
+    if ((x & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(x >> 16 | 0x40u);
+    return (uint16_t)((x + 0x7fffu + (x >> 16 & 1)) >> 16);
+}
+
+/* The same as a float; NaN stays as it is. */
 static inline float sl_round_bf16(float f)
 {
     uint32_t x;

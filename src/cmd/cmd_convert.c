@@ -35,8 +35,8 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0,
      "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
     {"quant", OPT_QUANT, "KIND", 0,
-     "keep, f32, f16, int8, int4 (GLM's row-wise scheme), or int8-gN, int4-gN "
-     "with N = 32, 64, 128 (a scale for every N columns, of least squared "
+     "keep, f32, f16, bf16, int8, int4 (GLM's row-wise scheme), or int8-gN, "
+     "int4-gN with N = 32, 64, 128 (a scale for every N columns, of least squared "
      "error). Default: int4-g64; a checkpoint that is quantised already is "
      "kept as it is",
      0},
@@ -46,7 +46,7 @@ static const struct argp_option options[] = {
      "attention.dense and mlp.dense_4h_to_h",
      0},
     {"head", OPT_HEAD, "KIND", 0,
-     "f16 or int8-g64: the embedding, which is the output head too (default: "
+     "f16, bf16 or int8-g64: the embedding, which is the output head too (default: "
      "int8-g64 for int8-gN and int4-gN, else as --quant leaves it)",
      0},
     {"name", OPT_NAME, "NAME", 0,

@@ -94,7 +94,16 @@ char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
 
 const char *sl_inspect_type(enum sl_ggml_type type)
 {
-    return type == SL_GGML_F32 ? "F32" : type == SL_GGML_F16 ? "F16" : "I8";
+    switch (type) {
+    case SL_GGML_F32:
+        return "F32";
+    case SL_GGML_F16:
+        return "F16";
+    case SL_GGML_BF16:
+        return "BF16";
+    default:
+        return "I8";
+    }
 }
 
 /* And embeddings. */

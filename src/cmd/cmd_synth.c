@@ -32,15 +32,15 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0,
      "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
     {"quant", 'q', "KIND", 0,
-     "f32, f16, int8, int4, or int8-gN, int4-gN with N = 32, 64, 128, as "
-     "convert has it (default: int4-g64)",
+     "f32, f16, bf16, int8, int4, or int8-gN, int4-gN with N = 32, 64, 128, "
+     "as convert has it (default: int4-g64)",
      0},
     {"quant-tp", OPT_QUANT_TP, "N", 0,
      "With int8 and int4: scales as the ranks of an N-way checkpoint would "
      "have them",
      0},
     {"head", OPT_HEAD, "KIND", 0,
-     "f16 or int8-g64: the embedding, which is the output head too (default: "
+     "f16, bf16 or int8-g64: the embedding, which is the output head too (default: "
      "as convert has it)",
      0},
     {"name", OPT_NAME, "NAME", 0,

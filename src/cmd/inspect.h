@@ -16,7 +16,8 @@
 char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
                         const struct sl_model_matrix *m);
 
-const char *sl_inspect_type(enum sl_ggml_type type); /* "F32" "F16" "I8" */
+const char *
+sl_inspect_type(enum sl_ggml_type type); /* "F32" "F16" "BF16" "I8" */
 
 /* Bytes of the file by purpose; they add up to file_bytes. */
 struct sl_inspect_parts {

@@ -47,7 +47,7 @@ static const struct argp_option run_options[] = {
      0},
     {"activations", OPT_ACTIVATIONS, "KIND", 0,
      "auto, f32, int8 or bf16: how inputs of matrix products are held; auto is "
-     "f32 for f16/f32 files and int8 in groups of 32 for packed ones",
+     "f32 for files of floats and int8 in groups of 32 for packed ones",
      0},
     {"kv", OPT_KV, "KIND", 0,
      "f32, f16 or int8 (a scale and an offset for each head and position): how "

@@ -149,7 +149,9 @@ static int check_part(enum sl_fmt *fmt, struct sl_merge *m,
     wire = cols * sl_dtype_bytes(t->dtype);
     m->wire_bytes = wire > m->wire_bytes ? wire : m->wire_bytes;
     if (is_float(t->dtype)) {
-        *fmt = t->dtype == SL_DT_F16 ? SL_FMT_F16 : SL_FMT_F32;
+        *fmt = t->dtype == SL_DT_F16    ? SL_FMT_F16
+               : t->dtype == SL_DT_BF16 ? SL_FMT_BF16
+                                        : SL_FMT_F32;
         if (!has_shape(t, rows, vector ? 0 : cols))
             return wrong_shape(m, shard, t, rows, vector ? 0 : cols, err);
         return 0;

@@ -36,6 +36,7 @@ enum sl_ggml_type { /* of tensors: those that sluice writes */
                     SL_GGML_F32 = 0,
                     SL_GGML_F16 = 1,
                     SL_GGML_I8 = 24,
+                    SL_GGML_BF16 = 30,
 };
 
 /* Of one value; 0 for types of blocks and unknown ones. */

@@ -35,14 +35,14 @@ static size_t value_bytes(uint32_t type)
 
 uint64_t sl_ggml_type_bytes(uint32_t type)
 {
-    /* The types without blocks; 24 to 28 are I8 I16 I32 I64 F64, 30 BF16. */
+    /* The types without blocks; 24 to 28 are I8 I16 I32 I64 F64. */
     switch (type) {
     case SL_GGML_F32:
     case 26:
         return 4;
     case SL_GGML_F16:
+    case SL_GGML_BF16:
     case 25:
-    case 30:
         return 2;
     case SL_GGML_I8:
         return 1;

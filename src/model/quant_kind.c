@@ -4,15 +4,16 @@
 
 #include "src/model/quant_kind.h"
 
-#define HEAD_GROUP 64u
-
-static const struct {
+struct kind {
     const char *name;
     struct sl_quant quant;
-} kinds[] = {
+};
+
+static const struct kind kinds[] = {
     {"keep", {true, SL_FMT_F16, 0}},
     {"f32", {false, SL_FMT_F32, 0}},
     {"f16", {false, SL_FMT_F16, 0}},
+    {"bf16", {false, SL_FMT_BF16, 0}},
     {"int8", {false, SL_FMT_INT8, 0}},
     {"int4", {false, SL_FMT_INT4, 0}},
     {"int8-g32", {false, SL_FMT_INT8, 32}},
@@ -23,6 +24,14 @@ static const struct {
     {"int4-g128", {false, SL_FMT_INT4, 128}},
 };
 
+/* Those of the embedding; the last is what belongs to grouped formats. */
+static const struct kind heads[] = {
+    {"f16", {false, SL_FMT_F16, 0}},
+    {"bf16", {false, SL_FMT_BF16, 0}},
+    {"int8-g64", {false, SL_FMT_INT8, 64}},
+};
+#define N_HEADS (sizeof heads / sizeof *heads)
+
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -32,17 +41,25 @@ int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
         }
     }
     return sl_fail(err, SL_ERR_USAGE,
-                   "--quant %s is none of keep, f32, f16, int8, int4, "
+                   "--quant %s is none of keep, f32, f16, bf16, int8, int4, "
                    "int8-gN, int4-gN with N = 32, 64 or 128",
                    name);
 }
 
+static const struct sl_quant *find_head(const char *name)
+{
+    for (size_t i = 0; i < N_HEADS; i++) {
+        if (strcmp(heads[i].name, name) == 0)
+            return &heads[i].quant;
+    }
+    return NULL;
+}
+
 int sl_quant_check_head(const char *head, struct sl_error *err)
 {
-    if (head != NULL && strcmp(head, "f16") != 0 &&
-        strcmp(head, "int8-g64") != 0)
+    if (head != NULL && find_head(head) == NULL)
         return sl_fail(err, SL_ERR_USAGE,
-                       "--head %s is neither f16 nor int8-g64", head);
+                       "--head %s is none of f16, bf16 and int8-g64", head);
     return 0;
 }
 
@@ -93,17 +110,16 @@ int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
 void sl_quant_head(struct sl_layout_matrix *l, const struct sl_quant *q,
                    enum sl_fmt own, const char *head)
 {
-    bool packed =
-        head != NULL ? strcmp(head, "f16") != 0 : !q->keep && q->group > 0;
+    struct sl_quant of = {false, SL_FMT_F16, 0};
 
-    if (packed) {
-        l->geom.fmt = SL_FMT_INT8;
-        l->geom.group_cols = HEAD_GROUP;
-    } else if (head != NULL) {
-        l->geom.fmt = SL_FMT_F16;
-    } else if (q->keep) {
-        l->geom.fmt = own;
-    } else {
-        l->geom.fmt = sl_fmt_is_float(q->fmt) ? q->fmt : SL_FMT_F16;
-    }
+    if (head != NULL)
+        of = *find_head(head);
+    else if (q->keep)
+        of.fmt = own;
+    else if (q->group > 0)
+        of = heads[N_HEADS - 1].quant;
+    else if (sl_fmt_is_float(q->fmt))
+        of.fmt = q->fmt;
+    l->geom.fmt = of.fmt;
+    l->geom.group_cols = of.group;
 }

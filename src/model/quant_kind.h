@@ -15,7 +15,7 @@ struct sl_quant {
 
 /* Errors: SL_ERR_USAGE naming what there is. */
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err);
-/* NULL (as --quant leaves it), "f16" and "int8-g64" are heads. Errors:
+/* NULL (as --quant leaves it), "f16", "bf16" and "int8-g64" are heads. Errors:
  * SL_ERR_USAGE. */
 int sl_quant_check_head(const char *head, struct sl_error *err);
 /* That --quant-tp (tp > 1) goes with q, called name. Errors: SL_ERR_USAGE. */
@@ -28,7 +28,7 @@ int sl_quant_check_tp(const struct sl_quant *q, const char *name, unsigned tp,
 int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
                     const struct sl_tensor_spec *s, unsigned tp,
                     struct sl_error *err);
-/* Format of the embedding; own: what it comes in. */
+/* Format of the embedding; own: what it comes in. head was checked. */
 void sl_quant_head(struct sl_layout_matrix *l, const struct sl_quant *q,
                    enum sl_fmt own, const char *head);
 
