@@ -196,6 +196,14 @@ static double expect(const struct problem *p, const struct way *way, size_t i,
         /* no slope of GELU is above 1.13 */
         *bound = fabs(phi) * ea + 1.13 * eb * (fabs(a) + ea);
         return a * phi;
+    case SL_CUDA_EPI_SWIGLU:
+        b = (double)p->y[second] + (double)p->bias[col + p->m.rows / 2];
+        eb = unit * p->size[second] + ldexp(fabs(b), -22);
+        phi = a / (1 + exp(-a));
+        /* no slope of SiLU is above 1.1 */
+        *bound = fabs(phi) * eb +
+                 (1.1 * ea + ldexp(fabs(phi), -20)) * (fabs(b) + eb);
+        return phi * b;
     case SL_CUDA_EPI_GELU_TANH:
         *bound = 1.13 * ea + ldexp(fabs(a), -20);
         b = sqrt(M_2_PI) * (a + 0.044715 * a * a * a);
@@ -287,10 +295,11 @@ static void *product(struct test_cuda *t, const struct problem *p,
 static void run(struct test_cuda *t, const struct problem *p,
                 const struct way *way)
 {
+    bool glu = way->epilogue == SL_CUDA_EPI_GEGLU ||
+               way->epilogue == SL_CUDA_EPI_SWIGLU;
     void *y = product(t, p, way);
 
-    check(p, way, y,
-          way->epilogue == SL_CUDA_EPI_GEGLU ? p->m.rows / 2 : p->m.rows);
+    check(p, way, y, glu ? p->m.rows / 2 : p->m.rows);
     free(y);
 }
 
@@ -315,6 +324,10 @@ static void run_all(struct test_cuda *t, const struct sl_matrix *m)
         };
 
         run(t, &p, &way);
+        if (m->n_segments == 2) {
+            way.epilogue = SL_CUDA_EPI_SWIGLU;
+            run(t, &p, &way);
+        }
         if (i % 3 != 1)
             continue;
         way.first = blocks - 1;
@@ -392,6 +405,8 @@ static void long_rows_may_be_split_between_thread_blocks(void **state)
         for (size_t i = 0; i < 3; i++) {
             struct way way = {few[i], 0, 2, SL_CUDA_EPI_GEGLU, SL_CUDA_F32};
 
+            run(&t, &p, &way);
+            way.epilogue = SL_CUDA_EPI_SWIGLU;
             run(&t, &p, &way);
             way.epilogue = SL_CUDA_EPI_RESIDUAL;
             run(&t, &p, &way);
@@ -474,6 +489,51 @@ static void a_small_workspace_slows_and_changes_nothing_else(void **state)
     test_cuda_set_workspace(&t, SL_CUDA_BLAS_BYTES + (4ull << 20));
     t.c.workspace_bytes = 128 * (2 * 96 + 4 * MOST_N) + 512;
     run(&t, &p, &way);
+    problem_fini(&p);
+    test_cuda_close(&t);
+}
+
+/* x += W y + bias on x itself, as models do whose residual is not normed: the
+ * sum of what the product alone gives and x, rounded once. */
+static void results_may_be_added_where_they_stand(void **state)
+{
+    struct sl_matrix m = {SL_FMT_INT4, 40, 264, 1, 64};
+    struct test_cuda t;
+    struct problem p;
+
+    test_cuda_open(&t, WITH_BLAS);
+    problem_init(&p, &m, &t.ref);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct way way = {counts[i], 0, 3, SL_CUDA_EPI_NONE, SL_CUDA_F32};
+        float *alone = product(&t, &p, &way), *x;
+        size_t bytes = counts[i] * p.stride * sizeof *x;
+        struct sl_cuda_matmul mm = {
+            .m = &m,
+            .n_blocks = 3,
+            .w = {p.dev_w},
+            .scale = {p.dev_scale},
+            .bias = p.dev_bias,
+            .epilogue = SL_CUDA_EPI_RESIDUAL,
+            .alpha = 1,
+            .residual = test_cuda_up(p.residual, bytes),
+            .residual_stride = p.stride,
+        };
+        void *dev_x = (void *)(uintptr_t)mm.residual;
+        struct sl_error err;
+
+        x = make(counts[i] * p.stride, sizeof *x);
+        assert_ok(sl_cuda_matmul_run(&t.c, dev_x, p.stride, SL_CUDA_F32, &mm,
+                                     p.dev_x, p.x_stride, counts[i], &err),
+                  &err);
+        test_cuda_down(&t, x, dev_x, bytes);
+        for (size_t at = 0; at < counts[i] * p.stride; at++)
+            assert_true(x[at] == (at % p.stride < m.rows
+                                      ? alone[at] + p.residual[at]
+                                      : p.residual[at]));
+        test_cuda_free(dev_x);
+        free(alone);
+        free(x);
+    }
     problem_fini(&p);
     test_cuda_close(&t);
 }
@@ -566,6 +626,7 @@ int main(void)
         cmocka_unit_test(long_rows_may_be_split_between_thread_blocks),
         cmocka_unit_test(pieces_of_a_matrix_give_the_same_bits),
         cmocka_unit_test(a_small_workspace_slows_and_changes_nothing_else),
+        cmocka_unit_test(results_may_be_added_where_they_stand),
         cmocka_unit_test(large_results_are_clamped_when_stored_as_f16),
         cmocka_unit_test(bf16_weights_keep_their_range_for_few_positions),
     };

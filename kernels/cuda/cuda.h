@@ -82,6 +82,7 @@ enum sl_cuda_epilogue {
     SL_CUDA_EPI_GEGLU,     /* two segments: y = (A x + a) * gelu_erf(B x + b) */
     SL_CUDA_EPI_GELU_TANH, /* y = gelu_tanh(W x + bias) */
     SL_CUDA_EPI_RESIDUAL,  /* y = alpha * residual + W x + bias */
+    SL_CUDA_EPI_SWIGLU,    /* two segments: y = silu(A x + a) * (B x + b) */
 };
 
 /* Blocks [first_block, first_block + n_blocks) of every segment of m. */
@@ -98,8 +99,8 @@ struct sl_cuda_matmul {
 };
 
 /* y: (n, y_stride) of y_type; row r of segment s goes to column
- * s * segment_rows + r, with SL_CUDA_EPI_GEGLU to column r; only the columns
- * of the given blocks are written. x: (n, x_stride) f16, m->cols used.
+ * s * segment_rows + r, with a GLU to column r; only the columns of the given
+ * blocks are written. x: (n, x_stride) f16, m->cols used.
  *
  * Up to SL_CUDA_FEW positions are done on CUDA cores in one pass over the
  * weights, up to SL_CUDA_SOME by mma.sync on the packed weights; more by
@@ -185,6 +186,11 @@ uint64_t sl_cuda_attend_workspace(uint32_t n, uint32_t n_heads,
 int sl_cuda_embed(const struct sl_cuda *c, float *x,
                   const struct sl_cuda_matmul *mm, const int32_t *ids,
                   uint32_t n, struct sl_error *err);
+
+/* x[i] += row ids[i] of m, otherwise the same: positions that are learned. */
+int sl_cuda_embed_add(const struct sl_cuda *c, float *x,
+                      const struct sl_cuda_matmul *mm, const int32_t *ids,
+                      uint32_t n, struct sl_error *err);
 
 /* The k largest of each row of x (n, stride), cols values each: best first,
  * of equals the lower column first; NaN counts as the least. index and value

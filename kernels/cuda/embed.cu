@@ -13,6 +13,7 @@ struct embed_args {
     float *x;
     const int32_t *ids;
     int64_t first; /* row of p's first */
+    uint64_t add;
 };
 
 __global__ void __launch_bounds__(THREADS) embed(struct embed_args a)
@@ -23,13 +24,16 @@ __global__ void __launch_bounds__(THREADS) embed(struct embed_args a)
 
     if (row < 0 || row >= (int64_t)a.p.n_rows)
         return;
-    for (; c < a.p.cols; c += gridDim.y * THREADS)
-        x[c] = sl_weight_at(a.p, 0, (uint32_t)row, c);
+    for (; c < a.p.cols; c += gridDim.y * THREADS) {
+        float v = sl_weight_at(a.p, 0, (uint32_t)row, c);
+
+        x[c] = a.add ? x[c] + v : v;
+    }
 }
 
 int sl_embed_launch(const struct sl_cuda *c, float *x,
                     const struct sl_product *p, uint32_t first,
-                    const int32_t *ids, struct sl_error *err)
+                    const int32_t *ids, bool add, struct sl_error *err)
 {
     struct embed_args a = {};
     uint32_t blocks = (p->cols + THREADS - 1) / THREADS;
@@ -39,5 +43,6 @@ int sl_embed_launch(const struct sl_cuda *c, float *x,
     a.x = x;
     a.ids = ids;
     a.first = first;
+    a.add = add;
     return sl_launch(c, "embedding", embed, grid, THREADS, &a, err);
 }

@@ -8,7 +8,7 @@
 #include "kernels/cuda/values.cuh"
 
 /* a: the sum of row `row` for position p; b: its partner's in a GLU. The
- * product of a GLU's halves is where GLM-130B comes nearest to FP16's limit:
+ * product of a GLU's halves is where models come nearest to FP16's limit:
  * it is taken in FP32 and clamped when it is stored. */
 __device__ __forceinline__ void sl_epilogue(const struct sl_product_out *o,
                                             size_t p, uint32_t row, float a,
@@ -21,7 +21,10 @@ __device__ __forceinline__ void sl_epilogue(const struct sl_product_out *o,
     if (o->pairs) {
         if (o->bias[1] != NULL)
             b += o->bias[1][row];
-        a *= sl_gelu_erf(b);
+        if (o->epilogue == SL_CUDA_EPI_SWIGLU)
+            a = sl_silu(a) * b;
+        else
+            a *= sl_gelu_erf(b);
     } else if (o->epilogue == SL_CUDA_EPI_GELU_TANH) {
         a = sl_gelu_tanh(a);
     } else if (o->epilogue == SL_CUDA_EPI_RESIDUAL) {

@@ -3,7 +3,7 @@
  *
  * Bound by the rate of VRAM: every weight is read once, in loads of 16 bytes
  * a lane, and all else hides behind that. A thread block takes two blocks of
- * 16 rows (with GEGLU one of A and its partner of B); its warps share the
+ * 16 rows (in a GLU one of A and its partner of B); its warps share the
  * columns. Within a warp a lane holds 4 rows x 8 (INT8: 4) columns, so that
  * a warp reads 512 consecutive bytes, the inputs it converts serve 8 rows,
  * and the eight lanes of the same rows add up by shuffles.

@@ -1,7 +1,7 @@
 /*
  * matvec_rows.cu - row-major weights x 1 to 4 positions, on CUDA cores
  *
- * A warp takes two rows (with GEGLU one of A and its partner of B) and its
+ * A warp takes two rows (in a GLU one of A and its partner of B) and its
  * lanes share their columns, 16 bytes of each row at a time. Float weights
  * are used at their own precision. What is packed in groups that are no whole
  * units, or in rows that begin at odd addresses, goes through here too, one

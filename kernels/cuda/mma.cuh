@@ -7,7 +7,7 @@
  * inputs to BF16 instead would cost them three bits, and sm_75 has no product
  * of those.
  *
- * A thread block takes 128 rows (8 blocks of 16; with GEGLU 4 of A and 4 of B
+ * A thread block takes 128 rows (8 blocks of 16; in a GLU 4 of A and 4 of B
  * by turns) and all positions; each of its 4 warps (KW sets of them share the
  * columns) takes 32 rows as two tiles of 16. The order of rows and columns in
  * a tile is free as long as both factors agree, and is chosen so that the 16

@@ -175,7 +175,8 @@ static struct sl_product shape_of(const struct sl_matrix *m,
     p.group_cols = m->group_cols;
     p.n = n;
     p.out.epilogue = epilogue;
-    p.out.pairs = epilogue == SL_CUDA_EPI_GEGLU;
+    p.out.pairs =
+        epilogue == SL_CUDA_EPI_GEGLU || epilogue == SL_CUDA_EPI_SWIGLU;
     if (!f->is_float)
         p.units =
             (uint32_t)(sl_round_up(m->cols, f->block_cols) / f->unit_cols);
@@ -255,9 +256,9 @@ uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n)
     return sl_round_up(blas > bytes ? blas : bytes, 256);
 }
 
-int sl_cuda_embed(const struct sl_cuda *c, float *x,
-                  const struct sl_cuda_matmul *mm, const int32_t *ids,
-                  uint32_t n, struct sl_error *err)
+static int look_up(const struct sl_cuda *c, float *x,
+                   const struct sl_cuda_matmul *mm, const int32_t *ids,
+                   uint32_t n, bool add, struct sl_error *err)
 {
     uint32_t first = mm->first_block * SL_BLOCK_ROWS;
     struct sl_product p = shape_of(mm->m, SL_CUDA_EPI_NONE, n);
@@ -269,5 +270,19 @@ int sl_cuda_embed(const struct sl_cuda *c, float *x,
         p.n_rows = sl_matrix_segment_rows(mm->m) - first;
     p.w[0] = mm->w[0];
     p.scale[0] = mm->scale[0];
-    return sl_embed_launch(c, x, &p, first, ids, err);
+    return sl_embed_launch(c, x, &p, first, ids, add, err);
+}
+
+int sl_cuda_embed(const struct sl_cuda *c, float *x,
+                  const struct sl_cuda_matmul *mm, const int32_t *ids,
+                  uint32_t n, struct sl_error *err)
+{
+    return look_up(c, x, mm, ids, n, false, err);
+}
+
+int sl_cuda_embed_add(const struct sl_cuda *c, float *x,
+                      const struct sl_cuda_matmul *mm, const int32_t *ids,
+                      uint32_t n, struct sl_error *err)
+{
+    return look_up(c, x, mm, ids, n, true, err);
 }

@@ -2,7 +2,7 @@
  * product.h - one matrix product as its kernels take it
  *
  * product.c turns a struct sl_cuda_matmul into one of these for each segment
- * (with GEGLU: for both together), chooses a way and calls its launcher. What
+ * (of a GLU: for both together), chooses a way and calls its launcher. What
  * kernels take as arguments has no padding (see launch.cuh).
  */
 #ifndef SL_KERNELS_CUDA_PRODUCT_H
@@ -19,17 +19,17 @@ extern "C" {
 struct sl_product_out {
     void *y; /* (n, y_stride) */
     size_t y_stride;
-    const float *bias[2]; /* GEGLU: of A and B; NULL for none */
+    const float *bias[2]; /* GLU: of A and B; NULL for none */
     const float *residual;
     size_t residual_stride;
     enum sl_cuda_type type;
     enum sl_cuda_epilogue epilogue;
-    uint32_t pairs; /* GEGLU: 1, rows of A go with those of B */
+    uint32_t pairs; /* GLU: 1, rows of A go with those of B */
     float alpha;
 };
 
 struct sl_product {
-    const uint8_t *w[2]; /* GEGLU: rows of A and B; else w[0] alone */
+    const uint8_t *w[2]; /* GLU: rows of A and B; else w[0] alone */
     const uint16_t *scale[2];
     const uint16_t *x; /* (n, x_stride) f16 */
     size_t x_stride;
@@ -82,10 +82,11 @@ int sl_finish_launch(const struct sl_cuda *c, const struct sl_product_out *out,
                      const struct sl_product_sums *sums, uint32_t n,
                      uint32_t n_rows, struct sl_error *err);
 
-/* x[i] = row ids[i] - first of p.w[0], if it has that row, for i < p.n. */
+/* x[i] = row ids[i] - first of p.w[0], if it has that row, for i < p.n; or it
+ * is added to x[i]. */
 int sl_embed_launch(const struct sl_cuda *c, float *x,
                     const struct sl_product *p, uint32_t first,
-                    const int32_t *ids, struct sl_error *err);
+                    const int32_t *ids, bool add, struct sl_error *err);
 
 /* cublas.c. Errors of open: SL_ERR_UNSUPPORTED, none was found. */
 int sl_cublas_open(struct sl_cublas **blas, void *stream, struct sl_error *err);

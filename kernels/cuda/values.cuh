@@ -100,6 +100,12 @@ __device__ __forceinline__ float sl_gelu_tanh(float x)
     return x / (1.0f + expf(-2.0f * u));
 }
 
+/* expf may become infinite: the quotient then is zero, too. */
+__device__ __forceinline__ float sl_silu(float x)
+{
+    return x / (1.0f + expf(-x));
+}
+
 __device__ __forceinline__ float sl_warp_sum(float v)
 {
     for (int i = 16; i > 0; i /= 2)
