@@ -465,8 +465,8 @@ INLINE void run_blocks(const struct attn_run *r, attn_tile_fns fns)
 
 /* Queries [row, row + n), counted position after position. alone: there are no
  * others in the call. */
-static void ISA(attend_run)(const struct sl_attend_args *a, size_t row,
-                            size_t n, size_t score_stride, bool alone)
+static void attend_run(const struct sl_attend_args *a, size_t row, size_t n,
+                       size_t score_stride, bool alone)
 {
     struct attn_run r;
 
@@ -508,8 +508,8 @@ static void ISA(attend)(const struct sl_attend_args *a)
     for (size_t i = 0; i < a->n_q; i++)
         most = a->n_keys[i] > most ? a->n_keys[i] : most;
     for (size_t row = 0; row < rows; row += run)
-        ISA(attend_run)
-        (a, row, rows - row < run ? rows - row : run, most, rows <= run);
+        attend_run(a, row, rows - row < run ? rows - row : run, most,
+                   rows <= run);
 }
 
 #undef KEYS
