@@ -1,6 +1,6 @@
 /*
- * LayerNorm, embedding and the largest values on a CUDA device, and launches
- * that the device refuses.
+ * Norms of rows, embedding and the largest values on a CUDA device, and
+ * launches that the device refuses.
  */
 #include "config.h"
 
@@ -22,11 +22,11 @@ static void *make(size_t n, size_t size)
     return p;
 }
 
-/* --- LayerNorm ----------------------------------------------------------- */
+/* --- norms --------------------------------------------------------------- */
 
 /* Sums of h values are off by h * 2^-24 of their magnitudes; what is left is
  * the rounding of the result. */
-static void norm_case(struct test_cuda *t, uint32_t h, bool rows)
+static void norm_case(struct test_cuda *t, uint32_t h, bool rows, bool rms)
 {
     static const uint32_t picked[] = {4, 1, 1};
     uint32_t n_x = 5, n = rows ? 3 : 5;
@@ -51,15 +51,24 @@ static void norm_case(struct test_cuda *t, uint32_t h, bool rows)
     dev_y = test_cuda_up(y, (size_t)n * h * 4);
     dev_y16 = test_cuda_up(y16, n * stride * 2);
     dev_rows = test_cuda_up(picked, sizeof picked);
-    assert_ok(sl_cuda_layer_norm(&t->c, dev_y16, stride, dev_y, dev_x, dev_w,
-                                 dev_b, rows ? dev_rows : NULL, n, h, 1e-5f,
-                                 &err),
-              &err);
+    if (rms)
+        assert_ok(sl_cuda_rms_norm(&t->c, dev_y16, stride, dev_y, dev_x, dev_w,
+                                   rows ? dev_rows : NULL, n, h, 1e-5f, &err),
+                  &err);
+    else
+        assert_ok(sl_cuda_layer_norm(&t->c, dev_y16, stride, dev_y, dev_x,
+                                     dev_w, dev_b, rows ? dev_rows : NULL, n, h,
+                                     1e-5f, &err),
+                  &err);
     test_cuda_down(t, y, dev_y, (size_t)n * h * 4);
     test_cuda_down(t, y16, dev_y16, n * stride * 2);
     for (uint32_t i = 0; i < n; i++) {
-        t->ref.layer_norm(ref, x + (size_t)(rows ? picked[i] : i) * h, w, b, h,
-                          1e-5f);
+        const float *from = x + (size_t)(rows ? picked[i] : i) * h;
+
+        if (rms)
+            t->ref.rms_norm(ref, from, w, h, 1e-5f);
+        else
+            t->ref.layer_norm(ref, from, w, b, h, 1e-5f);
         for (uint32_t c = 0; c < h; c++) {
             double v = (double)ref[c], is = (double)y[(size_t)i * h + c];
             double is16 = (double)sl_half_to_float(y16[i * stride + c]);
@@ -88,9 +97,56 @@ static void rows_are_normed(void **state)
     struct test_cuda t;
 
     test_cuda_open(&t, 0);
-    norm_case(&t, 256, false);
-    norm_case(&t, 2501, true);
-    norm_case(&t, 24, true);
+    for (int rms = 0; rms < 2; rms++) {
+        norm_case(&t, 256, false, rms);
+        norm_case(&t, 2501, true, rms);
+        norm_case(&t, 24, true, rms);
+    }
+    test_cuda_close(&t);
+}
+
+static void norms_are_added(void **state)
+{
+    enum { N = 3, H = 1030 };
+    struct test_random rnd = {7};
+    float *x = make(N * H + 1, 4), *v = make(N * H, 4),
+          *is = make(N * H + 1, 4);
+    float w[H], ref[H];
+    struct test_cuda t;
+    struct sl_error err;
+    void *dev_x, *dev_v, *dev_w;
+
+    test_cuda_open(&t, 0);
+    for (size_t i = 0; i < N * H; i++) {
+        x[i] = 100 * test_random_float(&rnd);
+        v[i] = test_random_float(&rnd) * (i % 97 ? 1 : 500);
+    }
+    x[N * H] = -1;
+    for (size_t i = 0; i < H; i++)
+        w[i] = 2 * test_random_float(&rnd);
+    dev_x = test_cuda_up(x, (N * H + 1) * 4);
+    dev_v = test_cuda_up(v, N * H * 4);
+    dev_w = test_cuda_up(w, sizeof w);
+    assert_ok(
+        sl_cuda_rms_norm_add(&t.c, dev_x, dev_v, dev_w, N, H, 0.01f, &err),
+        &err);
+    test_cuda_down(&t, is, dev_x, (N * H + 1) * 4);
+    for (size_t i = 0; i < N; i++) {
+        t.ref.rms_norm(ref, v + i * H, w, H, 0.01f);
+        for (size_t c = 0; c < H; c++) {
+            double want = (double)x[i * H + c] + (double)ref[c];
+
+            assert_true(fabs((double)is[i * H + c] - want) <=
+                        ldexp(8 + fabs((double)ref[c]) + fabs(want), -20));
+        }
+    }
+    assert_true(is[N * H] == -1);
+    test_cuda_free(dev_x);
+    test_cuda_free(dev_v);
+    test_cuda_free(dev_w);
+    free(x);
+    free(v);
+    free(is);
     test_cuda_close(&t);
 }
 
@@ -104,7 +160,7 @@ static void embedding_case(struct test_cuda *t, enum sl_fmt fmt)
     size_t w_bytes = sl_matrix_bytes(&m), n_scale = sl_matrix_scale_bytes(&m);
     uint8_t *w = make(w_bytes, 1);
     uint16_t *scale = make(n_scale + 2, 1);
-    float x[6][44], row[44];
+    float x[6][44], twice[6][44], row[44];
     struct sl_cuda_matmul mm = {.m = &m, .first_block = 1, .n_blocks = 3};
     void *dev_w, *dev_scale, *dev_x, *dev_ids;
     struct sl_error err;
@@ -126,14 +182,18 @@ static void embedding_case(struct test_cuda *t, enum sl_fmt fmt)
             (uint16_t *)dev_scale + sl_matrix_scale_offset(&m, 0, 1) / 2;
     assert_ok(sl_cuda_embed(&t->c, dev_x, &mm, dev_ids, 6, &err), &err);
     test_cuda_down(t, x, dev_x, sizeof x);
+    assert_ok(sl_cuda_embed_add(&t->c, dev_x, &mm, dev_ids, 6, &err), &err);
+    test_cuda_down(t, twice, dev_x, sizeof twice);
     for (size_t i = 0; i < 6; i++) {
         uint32_t id = (uint32_t)ids[i];
 
         sl_matrix_decode_row(
             row, &m, w + sl_matrix_block_offset(&m, 0, id / 16),
             scale + sl_matrix_scale_offset(&m, 0, id / 16) / 2, id % 16);
-        for (size_t c = 0; c < 44; c++)
+        for (size_t c = 0; c < 44; c++) {
             assert_true(x[i][c] == (id < 16 ? -1 : row[c]));
+            assert_true(twice[i][c] == (id < 16 ? -1 : row[c] + row[c]));
+        }
     }
     test_cuda_free(dev_w);
     test_cuda_free(dev_scale);
@@ -236,6 +296,35 @@ struct everything {
     void *zeros; /* 1 MiB */
 };
 
+static int run_newer(const struct everything *e, float *y,
+                     const struct sl_cuda_kv *kv, const struct sl_cuda_rows *r,
+                     const struct sl_cuda_matmul *mm, struct sl_error *err)
+{
+    const struct sl_cuda *c = &e->t.c;
+    float *z = e->zeros;
+    struct sl_cuda_qkv qkv = {
+        .at = z, /* stays zeros: also where positions are read */
+        .stride = 256,
+        .type = SL_CUDA_F16,
+        .order = SL_CUDA_BLOCKS,
+        .n = r->n,
+        .n_heads = 4,
+        .n_kv_heads = 1,
+        .head_dim = 32,
+    };
+
+    if (sl_cuda_rms_norm(c, (uint16_t *)y, 32, NULL, z, z, NULL, 2, 32, 1e-5f,
+                         err) != 0 ||
+        sl_cuda_rms_norm_add(c, y, z, z, 2, 32, 1e-5f, err) != 0 ||
+        sl_cuda_head_norm(c, &qkv, z, z, 1e-6f, err) != 0 ||
+        sl_cuda_rotate_store(c, (uint16_t *)y + 8192, 128, kv, &qkv, r,
+                             SL_CUDA_PAIRS_NEXT, 16, err) != 0 ||
+        sl_cuda_attend_shared(c, (uint16_t *)y, 128, (uint16_t *)z, 128, 4, kv,
+                              r, err) != 0)
+        return -1;
+    return sl_cuda_embed_add(c, y, mm, (const int32_t *)z, 2, err);
+}
+
 static int run_everything(struct everything *e, struct sl_error *err)
 {
     static const struct sl_cuda_item items[] = {{0, 1, 600}, {1, 16, 30}};
@@ -264,6 +353,7 @@ static int run_everything(struct everything *e, struct sl_error *err)
         sl_cuda_rope_store(c, (uint16_t *)y, 32, &kv, z, 96, SL_CUDA_F32, &rows,
                            false, err) != 0 ||
         sl_cuda_attend(c, (uint16_t *)y, 32, z, 32, &kv, &rows, err) != 0 ||
+        run_newer(e, y, &kv, &rows, &mm, err) != 0 ||
         sl_cuda_embed(c, y, &mm, (const int32_t *)z, 2, err) != 0 ||
         sl_cuda_top_k(c, (uint32_t *)y, NULL, (float *)z, 64, 64, 2, 1, err) !=
             0)
@@ -293,7 +383,7 @@ static void a_refused_call_is_an_error_and_nothing_hangs(void **state)
             assert_true(err.msg[0] != '\0');
         }
         cudasim_fail(calls[i], 0, cudaSuccess);
-        assert_true(n > (i == 0 ? 12 : 1));
+        assert_true(n > (i == 0 ? 20 : 1));
     }
     test_cuda_free(e.zeros);
     test_cuda_close(&e.t);
@@ -321,6 +411,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_normed),
+        cmocka_unit_test(norms_are_added),
         cmocka_unit_test(rows_are_looked_up_where_a_part_has_them),
         cmocka_unit_test(the_largest_values_come_in_order),
 #ifdef CUDA_SIM

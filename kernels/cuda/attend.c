@@ -28,7 +28,7 @@ static int attend_rows(const struct sl_cuda *c, struct sl_attention *a,
                        uint32_t first, uint32_t n, uint32_t most_keys,
                        struct sl_error *err)
 {
-    uint64_t one = part_bytes(1, a->kv.n_heads, a->kv.head_dim, most_keys);
+    uint64_t one = part_bytes(1, a->n_heads, a->kv.head_dim, most_keys);
     uint64_t room = one ? c->workspace_bytes / one : n;
 
     if (room == 0)
@@ -55,6 +55,15 @@ int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
                    const struct sl_cuda_kv *kv, const struct sl_cuda_rows *rows,
                    struct sl_error *err)
 {
+    return sl_cuda_attend_shared(c, out, out_stride, q, q_stride, kv->n_heads,
+                                 kv, rows, err);
+}
+
+int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
+                          size_t out_stride, const uint16_t *q, size_t q_stride,
+                          uint32_t n_heads, const struct sl_cuda_kv *kv,
+                          const struct sl_cuda_rows *rows, struct sl_error *err)
+{
     uint32_t d = kv->head_dim;
     bool tiles = d <= SL_TILE_HEAD;
     struct sl_attention a;
@@ -65,6 +74,8 @@ int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
     a.q = q;
     a.q_stride = q_stride;
     a.kv = *kv;
+    a.n_heads = n_heads;
+    a.group = n_heads / kv->n_heads;
     a.n_keys = rows->n_keys;
     a.table = rows->table;
     a.pages = rows->pages;

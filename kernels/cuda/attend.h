@@ -24,12 +24,13 @@ struct sl_attention {
     struct sl_cuda_kv kv;
     const uint32_t *n_keys, *table, *pages;
     float *part; /* (n, n_heads, n_splits, head_dim + 2); unused with 1 split */
-    uint32_t first, n; /* rows to be done */
+    uint32_t n_heads, group; /* of queries; of these to a head of keys */
+    uint32_t first, n;       /* rows to be done */
     uint32_t n_splits;
     float scale; /* of scores, to the base of 2: log2(e) / sqrt(d) */
 };
 
-/* Every row on its own, split over keys. */
+/* Every row on its own, split over keys. kv.n_heads * group is n_heads. */
 int sl_attend_rows_launch(const struct sl_cuda *c, const struct sl_attention *a,
                           struct sl_error *err);
 /* Rows of one sequence, in tiles. */

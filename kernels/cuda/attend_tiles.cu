@@ -50,7 +50,7 @@ __device__ __forceinline__ void
 load_keys(uint4 *to, const uint16_t *from, const struct sl_attention &a,
           const uint32_t *pages, uint32_t first, uint32_t end)
 {
-    uint32_t d = a.kv.head_dim;
+    uint32_t d = a.kv.head_dim, head = blockIdx.y / a.group;
 
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < KEYS * D / 8; i += THREADS) {
@@ -63,11 +63,9 @@ load_keys(uint4 *to, const uint16_t *from, const struct sl_attention &a,
         if (there) {
             uint32_t k = first + key;
 
-            at =
-                pages[k / SL_CUDA_PAGE_LEN] * a.kv.page_stride +
-                ((size_t)blockIdx.y * SL_CUDA_PAGE_LEN + k % SL_CUDA_PAGE_LEN) *
-                    d +
-                c;
+            at = pages[k / SL_CUDA_PAGE_LEN] * a.kv.page_stride +
+                 ((size_t)head * SL_CUDA_PAGE_LEN + k % SL_CUDA_PAGE_LEN) * d +
+                 c;
         }
         if (sl_heads_aligned(a.kv) || !there) {
             sl_copy_begin(&copy, box, from + at, there ? 16 : 0);
@@ -286,7 +284,7 @@ __global__ void __launch_bounds__(THREADS) attend_tiles(struct sl_attention a)
 int sl_attend_tiles_launch(const struct sl_cuda *c,
                            const struct sl_attention *a, struct sl_error *err)
 {
-    dim3 grid((a->n + ROWS - 1) / ROWS, a->kv.n_heads);
+    dim3 grid((a->n + ROWS - 1) / ROWS, a->n_heads);
     uint32_t d = a->kv.head_dim;
 
     if (d <= 32)

@@ -11,7 +11,7 @@
  * Types. Weights are the model file's bytes (quant/matrix.h). The inputs of
  * products, q, k and v are FP16; the residual stream is FP32, because the
  * outliers of GLM-130B's hidden states and alpha = sqrt(2 * n_layers) leave
- * FP16's range. All sums, LayerNorm, softmax and GELU are FP32. A value that
+ * FP16's range. All sums, norms, softmax and activations are FP32. A value that
  * is stored as FP16 is clamped to +-65504, so that no outlier becomes an
  * infinity and then a NaN. (NaN stays NaN.)
  * BF16 weights are used as they are for up to SL_CUDA_FEW positions and by
@@ -127,6 +127,41 @@ int sl_cuda_layer_norm(const struct sl_cuda *c, uint16_t *y_f16,
                        const float *w, const float *b, const uint32_t *rows,
                        uint32_t n, uint32_t h, float eps, struct sl_error *err);
 
+/* y = x / sqrt(mean(x^2) + eps) * w; otherwise as sl_cuda_layer_norm. */
+int sl_cuda_rms_norm(const struct sl_cuda *c, uint16_t *y_f16, size_t y_stride,
+                     float *y_f32, const float *x, const float *w,
+                     const uint32_t *rows, uint32_t n, uint32_t h, float eps,
+                     struct sl_error *err);
+/* x += v / sqrt(mean(v^2) + eps) * w, x and v (n, h) f32: the norm of what a
+ * stage computed, before it is added (GLM-4-0414). */
+int sl_cuda_rms_norm_add(const struct sl_cuda *c, float *x, const float *v,
+                         const float *w, uint32_t n, uint32_t h, float eps,
+                         struct sl_error *err);
+
+/* How the heads of q, k and v follow one another in a row of qkv, head_dim
+ * values each, where n_heads of queries share n_kv_heads of keys and values:
+ * query head i uses key head i / (n_heads / n_kv_heads). */
+enum sl_cuda_order {
+    SL_CUDA_BY_HEAD, /* for each key head: its queries, k, v (GLM-130B: q, k,
+                      * v of each head) */
+    SL_CUDA_BLOCKS,  /* all q, all k, all v (ChatGLM2, Llama) */
+};
+
+struct sl_cuda_qkv {
+    void *at; /* (n, stride) of type */
+    size_t stride;
+    enum sl_cuda_type type;
+    enum sl_cuda_order order;
+    uint32_t n, n_heads, n_kv_heads, head_dim;
+};
+
+/* Norms each head of q and of k in place, as sl_cuda_rms_norm, with weights
+ * (head_dim) that all heads share (Qwen3). A NULL leaves q or k as it is.
+ * Errors: SL_ERR_UNSUPPORTED for heads wider than SL_CUDA_MAX_HEAD. */
+int sl_cuda_head_norm(const struct sl_cuda *c, const struct sl_cuda_qkv *qkv,
+                      const float *q_w, const float *k_w, float eps,
+                      struct sl_error *err);
+
 /* Consecutive rows of a pass that belong to one sequence. Host. */
 struct sl_cuda_item {
     uint32_t row, n;
@@ -140,7 +175,7 @@ struct sl_cuda_rows {
     const uint32_t *n_keys;   /* (n) keys that the row sees, > 0 */
     const uint32_t *table;    /* (n) where its sequence's list begins in: */
     const uint32_t *pages;    /* page numbers, sequence after sequence */
-    const float *cos, *sin;   /* (n, head_dim / 2) f32 */
+    const float *cos, *sin;   /* (n, rotated values of a head / 2) f32 */
     const struct sl_cuda_item *items; /* (n_items) host; cover all rows */
     size_t n_items;
 };
@@ -164,6 +199,26 @@ int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
                        const struct sl_cuda_rows *rows, bool position_2d,
                        struct sl_error *err);
 
+/* Which pairs of a head's first `turned` values rotate together; the others
+ * stay as they are. */
+enum sl_cuda_pairs {
+    SL_CUDA_PAIRS_APART, /* (i, i + turned / 2): Llama, GLM-130B */
+    SL_CUDA_PAIRS_NEXT,  /* (2i, 2i + 1): ChatGLM2, GLM-4 */
+    SL_CUDA_PAIRS_2D,    /* each half by itself, apart: ChatGLM-6B; turned is a
+                          * multiple of 4 */
+};
+
+/* The same for any order of qkv, fewer heads of keys than of queries, and
+ * rotation of part of a head or, with turned 0, of none. qkv is only read; its
+ * n, n_kv_heads and head_dim are rows->n, kv->n_heads and kv->head_dim. turned
+ * and head_dim are even. */
+int sl_cuda_rotate_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                         const struct sl_cuda_kv *kv,
+                         const struct sl_cuda_qkv *qkv,
+                         const struct sl_cuda_rows *rows,
+                         enum sl_cuda_pairs pairs, uint32_t turned,
+                         struct sl_error *err);
+
 /* out (n, out_stride) f16: per row and head softmax(q . k / sqrt(d)) . v over
  * the row's first n_keys keys. Online softmax in FP32 (Milakov and
  * Gimelshein, arXiv 1805.02867); rows of short items are split over keys
@@ -174,7 +229,15 @@ int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
                    const uint16_t *q, size_t q_stride,
                    const struct sl_cuda_kv *kv, const struct sl_cuda_rows *rows,
                    struct sl_error *err);
-/* Bytes that a pass of n rows with up to most_keys keys needs. */
+/* The same for n_heads of queries (a multiple of kv->n_heads) that share keys
+ * and values; a thread block reads these once for several of them. */
+int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
+                          size_t out_stride, const uint16_t *q, size_t q_stride,
+                          uint32_t n_heads, const struct sl_cuda_kv *kv,
+                          const struct sl_cuda_rows *rows,
+                          struct sl_error *err);
+/* Bytes that a pass of n rows with up to most_keys keys needs; n_heads of
+ * queries. */
 uint64_t sl_cuda_attend_workspace(uint32_t n, uint32_t n_heads,
                                   uint32_t head_dim, uint32_t most_keys);
 

@@ -1,13 +1,13 @@
 /*
  * rope.cu - rotary positions, and keys and values into the cache
  *
- * One pass over q, k and v of all rows: a thread takes one pair of values of
- * each.
+ * One pass over q, k and v of all rows: a thread takes a pair of values after
+ * the other.
  */
 #include "config.h"
 
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/values.cuh"
+#include "kernels/cuda/qkv.cuh"
 
 #define THREADS 256u
 
@@ -15,74 +15,79 @@ struct rope_args {
     uint16_t *q;
     size_t q_stride;
     struct sl_cuda_kv kv;
-    const void *qkv;
-    size_t qkv_stride;
+    struct sl_cuda_qkv qkv;
     const uint32_t *position, *table, *pages;
     const float *cos, *sin;
-    uint32_t pairs; /* of a head */
-    uint32_t position_2d;
+    enum sl_cuda_pairs pairs;
+    uint32_t turned; /* pairs of a head */
 };
 
-__device__ __forceinline__ float value(const float *p)
+/* Pair i of a head's first 2 * n values. */
+__device__ __forceinline__ void pair_of(enum sl_cuda_pairs pairs, uint32_t n,
+                                        uint32_t i, uint32_t *first,
+                                        uint32_t *second)
 {
-    return *p;
-}
+    uint32_t half = n / 2;
 
-__device__ __forceinline__ float value(const uint16_t *p)
-{
-    return sl_half_at(p);
-}
-
-/* to[first], to[second] = the pair from + (first, second), rotated */
-template <class T>
-__device__ __forceinline__ void rotate(uint16_t *to, const T *from,
-                                       uint32_t first, uint32_t second,
-                                       float cos, float sin)
-{
-    float a = value(from + first), b = value(from + second);
-
-    to[first] = sl_to_half(a * cos - b * sin);
-    to[second] = sl_to_half(b * cos + a * sin);
+    if (pairs == SL_CUDA_PAIRS_NEXT) {
+        *first = 2 * i;
+        *second = *first + 1;
+    } else if (pairs == SL_CUDA_PAIRS_2D) {
+        *first = i + (i >= half ? half : 0);
+        *second = *first + half;
+    } else {
+        *first = i;
+        *second = i + n;
+    }
 }
 
 template <class T>
 __global__ void __launch_bounds__(THREADS) rope_store(struct rope_args a)
 {
-    uint32_t d = a.kv.head_dim, pairs = a.pairs, row = blockIdx.x;
-    uint32_t at = a.position[row], in_page = at % SL_CUDA_PAGE_LEN;
+    uint32_t d = a.kv.head_dim, n_kv = a.kv.n_heads, n_q = a.qkv.n_heads;
+    uint32_t row = blockIdx.x, at = a.position[row];
     size_t page = a.pages[a.table[row] + at / SL_CUDA_PAGE_LEN];
-    const float *cos = a.cos + (size_t)row * pairs;
-    const float *sin = a.sin + (size_t)row * pairs;
-    uint32_t i = blockIdx.y * THREADS + threadIdx.x;
+    const T *from_row = (const T *)a.qkv.at + row * a.qkv.stride;
+    const float *cos = a.cos + (size_t)row * a.turned;
+    const float *sin = a.sin + (size_t)row * a.turned;
+    uint32_t all = (n_q + 2 * n_kv) * (d / 2);
 
-    for (; i < a.kv.n_heads * pairs; i += gridDim.y * THREADS) {
-        uint32_t head = i / pairs, pair = i % pairs;
-        uint32_t first = pair, second = pair + pairs;
-        const T *from =
-            (const T *)a.qkv + row * a.qkv_stride + (size_t)head * 3 * d;
-        size_t to = page * a.kv.page_stride +
-                    ((size_t)head * SL_CUDA_PAGE_LEN + in_page) * d;
+    for (uint32_t i = blockIdx.y * THREADS + threadIdx.x; i < all;
+         i += gridDim.y * THREADS) {
+        uint32_t slot = i / (d / 2), pair = i % (d / 2);
+        uint32_t first = 2 * pair, second = first + 1, head = slot - n_q;
+        const T *from = from_row + sl_qkv_at(a.qkv, slot);
+        bool turn = slot < n_q + n_kv && pair < a.turned;
+        float x, y, by_cos = 1, by_sin = 0;
+        uint16_t *to = a.q + row * a.q_stride + (size_t)slot * d;
 
-        if (a.position_2d) { /* each half of a head on its own */
-            first = pair + (pair >= pairs / 2 ? pairs / 2 : 0);
-            second = first + pairs / 2;
+        if (slot >= n_q)
+            to = (head < n_kv ? a.kv.k : a.kv.v) + page * a.kv.page_stride +
+                 ((size_t)(head % n_kv) * SL_CUDA_PAGE_LEN +
+                  at % SL_CUDA_PAGE_LEN) *
+                     d;
+        if (turn) {
+            pair_of(a.pairs, a.turned, pair, &first, &second);
+            by_cos = cos[pair];
+            by_sin = sin[pair];
         }
-        rotate(a.q + row * a.q_stride + (size_t)head * d, from, first, second,
-               cos[pair], sin[pair]);
-        rotate(a.kv.k + to, from + d, first, second, cos[pair], sin[pair]);
-        a.kv.v[to + first] = sl_to_half(value(from + 2 * d + first));
-        a.kv.v[to + second] = sl_to_half(value(from + 2 * d + second));
+        x = sl_value(from + first);
+        y = sl_value(from + second);
+        to[first] = sl_to_half(turn ? x * by_cos - y * by_sin : x);
+        to[second] = sl_to_half(turn ? y * by_cos + x * by_sin : y);
     }
 }
 
-int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
-                       const struct sl_cuda_kv *kv, const void *qkv,
-                       size_t qkv_stride, enum sl_cuda_type qkv_type,
-                       const struct sl_cuda_rows *rows, bool position_2d,
-                       struct sl_error *err)
+int sl_cuda_rotate_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                         const struct sl_cuda_kv *kv,
+                         const struct sl_cuda_qkv *qkv,
+                         const struct sl_cuda_rows *rows,
+                         enum sl_cuda_pairs pairs, uint32_t turned,
+                         struct sl_error *err)
 {
     struct rope_args a = {};
-    uint64_t all = (uint64_t)kv->n_heads * (kv->head_dim / 2);
+    uint64_t all =
+        ((uint64_t)qkv->n_heads + 2 * kv->n_heads) * (kv->head_dim / 2);
     uint64_t blocks = (all + THREADS - 1) / THREADS;
     dim3 grid(rows->n, (unsigned)(blocks < 65535 ? blocks : 65535));
 
@@ -91,18 +96,38 @@ int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
     a.q = q;
     a.q_stride = q_stride;
     a.kv = *kv;
-    a.qkv = qkv;
-    a.qkv_stride = qkv_stride;
+    a.qkv = *qkv;
     a.position = rows->position;
     a.table = rows->table;
     a.pages = rows->pages;
     a.cos = rows->cos;
     a.sin = rows->sin;
-    a.pairs = kv->head_dim / 2;
-    a.position_2d = position_2d;
-    if (qkv_type == SL_CUDA_F16)
+    a.pairs = pairs;
+    a.turned = turned / 2;
+    if (qkv->type == SL_CUDA_F16)
         return sl_launch(c, "rotary positions", rope_store<uint16_t>, grid,
                          THREADS, &a, err);
     return sl_launch(c, "rotary positions", rope_store<float>, grid, THREADS,
                      &a, err);
+}
+
+int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                       const struct sl_cuda_kv *kv, const void *qkv,
+                       size_t qkv_stride, enum sl_cuda_type qkv_type,
+                       const struct sl_cuda_rows *rows, bool position_2d,
+                       struct sl_error *err)
+{
+    struct sl_cuda_qkv by_head = {};
+
+    by_head.at = const_cast<void *>(qkv); /* it is read only */
+    by_head.stride = qkv_stride;
+    by_head.type = qkv_type;
+    by_head.order = SL_CUDA_BY_HEAD;
+    by_head.n = rows->n;
+    by_head.n_heads = by_head.n_kv_heads = kv->n_heads;
+    by_head.head_dim = kv->head_dim;
+    return sl_cuda_rotate_store(c, q, q_stride, kv, &by_head, rows,
+                                position_2d ? SL_CUDA_PAIRS_2D
+                                            : SL_CUDA_PAIRS_APART,
+                                kv->head_dim, err);
 }
