@@ -1,37 +1,22 @@
 /*
- * tokenizer_impl.h - what the two halves of the tokenizer share: tokenizer.cc
- * loads and encodes, detok.cc decodes
+ * tokenizer_impl.h - a tokenizer as its kinds see it
  */
 #ifndef SL_TOKENIZER_IMPL_H
 #define SL_TOKENIZER_IMPL_H
 
-#include <new>
-#include <string>
-
-#include <sentencepiece_processor.h>
-
+#include "src/text/added.h"
 #include "src/text/tokenizer.h"
-
-enum { SL_N_SPECIAL = 8, SL_N_BYTES = 256 };
+#include "src/text/vocab_kind.h"
 
 struct sl_tokenizer {
-    sentencepiece::SentencePieceProcessor sp;
-    struct sl_text_params tp; /* special and n_tokens as the model has them */
-    uint32_t n_pieces;        /* of the file */
+    const struct sl_vocab_kind *kind;
+    uint8_t *blob; /* owned */
+    struct sl_vocab vocab;
+    struct sl_text_params tp; /* as the vocabulary has them */
+    struct sl_added added;    /* cut out of the text as it is */
+    void *impl;               /* the kind's */
+    struct sl_textbuf text;   /* UTF-8, repaired */
+    struct sl_ids lists[3];   /* prefix, suffix, stops */
 };
-
-/* Runs body, which returns 0 or -1 with err filled; exceptions end here. */
-template <typename F> int sl_guarded(struct sl_error *err, F body)
-{
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return sl_fail(err, SL_ERR_NOMEM, "tokenizer: out of memory");
-    } catch (const std::exception &e) {
-        return sl_fail(err, SL_ERR_INTERNAL, "tokenizer: %s", e.what());
-    } catch (...) {
-        return sl_fail(err, SL_ERR_INTERNAL, "tokenizer: unknown exception");
-    }
-}
 
 #endif

@@ -4,39 +4,16 @@
 #include <cstring>
 #include <vector>
 
-#include "src/text/tokenizer_impl.h"
-
-struct sl_detok {
-    struct sl_tokenizer *t;
-    std::vector<int> run; /* sentencepiece ids since the last special one */
-    size_t emitted;       /* bytes of the run's text that were given out */
-    std::string out;
-};
+#include "src/text/vocab_sp.h"
 
 namespace
 {
 
-/* What SAT's detokenize prints for them, in brackets. */
-const char *const special_names[SL_N_SPECIAL] = {
-    "[MASK]", "[gMASK]", "[sMASK]", "eod", "sop", "eop", "ENC", "dBLOCK",
+struct run {
+    const struct sl_sp *s;
+    std::vector<int> ids; /* of the library, since the run began */
+    size_t emitted;       /* bytes of the run's text that were given out */
 };
-
-/* The name of an id at which detokenize cuts; empty for ordinary ones. */
-std::string special_name(const struct sl_tokenizer *t, int32_t id)
-{
-    int32_t k = id - (int32_t)(t->tp.n_image_tokens + t->n_pieces);
-
-    if (id == t->tp.special.eos)
-        return "</s>";
-    if (k < 0)
-        return "";
-    if (k < SL_N_SPECIAL)
-        return special_names[k];
-    k -= SL_N_SPECIAL;
-    if (k >= (int32_t)t->tp.max_blank)
-        return "";
-    return k == 0 ? "<t>" : "<blank_" + std::to_string(k + 1) + ">";
-}
 
 /* Bytes a UTF-8 character beginning with lead should have; 1 if it is none. */
 size_t utf8_length(uint8_t lead)
@@ -63,15 +40,15 @@ bool utf8_valid(const uint8_t *s, size_t n)
 /* How many byte pieces at the end of the run are the beginning of a character
  * that is not complete. sentencepiece goes through a stretch of byte pieces
  * from its start: a whole character, or else one byte that is none. */
-size_t held_bytes(const struct sl_tokenizer *t, const std::vector<int> &run)
+size_t held_bytes(const struct sl_sp *s, const std::vector<int> &run)
 {
     std::vector<uint8_t> bytes;
     size_t begin = run.size(), i = 0;
 
-    while (begin > 0 && t->sp.IsByte(run[begin - 1]))
+    while (begin > 0 && s->sp.IsByte(run[begin - 1]))
         begin--;
     for (size_t k = begin; k < run.size(); k++)
-        bytes.push_back((uint8_t)strtol(t->sp.IdToPiece(run[k]).c_str() + 3,
+        bytes.push_back((uint8_t)strtol(s->sp.IdToPiece(run[k]).c_str() + 3,
                                         NULL, 16)); /* "<0xNN>" */
     while (i < bytes.size()) {
         size_t want = utf8_length(bytes[i]), have = 1;
@@ -123,8 +100,8 @@ size_t mark_at(const char *s, size_t left, uint32_t max_blank, char *c,
 
 /* Appends text from byte `from` on with its whitespace marks resolved, and
  * returns how far it came: unless last, an unfinished mark is left. */
-size_t append_text(std::string *out, const std::string &text, size_t from,
-                   uint32_t max_blank, bool last)
+size_t resolve_marks(std::string *out, const std::string &text, size_t from,
+                     uint32_t max_blank, bool last)
 {
     for (size_t i = from, size; i < text.size(); i += size) {
         uint32_t n;
@@ -149,118 +126,92 @@ size_t append_text(std::string *out, const std::string &text, size_t from,
     return text.size();
 }
 
-/* Gives out what is final of the run, all of it if last. */
-int advance(struct sl_detok *d, bool last, struct sl_error *err)
+/* Appends text from byte `from` on, and returns how far it came. */
+size_t append_text(const struct sl_sp *s, std::string *out,
+                   const std::string &text, size_t from, bool last)
 {
-    std::vector<int> part = d->run;
+    if (s->marks)
+        return resolve_marks(out, text, from, s->max_blank, last);
+    out->append(text, from, std::string::npos);
+    return text.size();
+}
+
+/* Gives out what is final of the run, all of it if last. */
+int advance(struct run *r, std::string *out, bool last, struct sl_error *err)
+{
+    std::vector<int> part = r->ids;
     std::string text;
     size_t held = 0;
 
     if (!last)
-        part.resize(part.size() - (held = held_bytes(d->t, part)));
-    auto status = d->t->sp.Decode(part, &text);
+        part.resize(part.size() - (held = held_bytes(r->s, part)));
+    auto status = r->s->sp.Decode(part, &text);
     if (!status.ok())
         return sl_fail(err, SL_ERR_INTERNAL, "tokenizer: %s",
                        status.error_message());
-    if (d->emitted < text.size())
-        d->emitted =
-            append_text(&d->out, text, d->emitted, d->t->tp.max_blank, last);
+    if (r->emitted < text.size())
+        r->emitted = append_text(r->s, out, text, r->emitted, last);
     if (last) {
-        d->run.clear();
-        d->emitted = 0;
+        r->ids.clear();
+        r->emitted = 0;
         return 0;
     }
     /* All that later text depends on is whether something stands before it,
      * so one piece that shows can stand for the whole run. */
-    if (held == 0 && !part.empty() && d->emitted == text.size() &&
-        !d->t->sp.IsByte(part.back())) {
+    if (held == 0 && !part.empty() && r->emitted == text.size() &&
+        !r->s->sp.IsByte(part.back())) {
         std::vector<int> anchor(1, part.back());
 
-        status = d->t->sp.Decode(anchor, &text);
+        status = r->s->sp.Decode(anchor, &text);
         if (status.ok() && !text.empty()) {
-            d->run = anchor;
-            d->emitted = text.size();
+            r->ids = anchor;
+            r->emitted = text.size();
         }
     }
     return 0;
 }
 
-int push(struct sl_detok *d, const int32_t *ids, size_t n, bool last,
-         struct sl_error *err)
+int push(struct run *r, const int32_t *ids, size_t n, bool last,
+         struct sl_textbuf *out, struct sl_error *err)
 {
-    int32_t n_image = (int32_t)d->t->tp.n_image_tokens;
+    return sl_guarded(err, [&] {
+        std::string text;
 
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < n_image || ids[i] >= (int32_t)d->t->tp.n_tokens)
-            continue;
-        std::string name = special_name(d->t, ids[i]);
-        if (name.empty()) {
-            d->run.push_back(ids[i] - n_image);
-            continue;
+        for (size_t i = 0; i < n; i++) {
+            int id = ids[i] - r->s->offset;
+
+            if (id >= 0 && id < r->s->sp.GetPieceSize())
+                r->ids.push_back(id);
         }
-        if (advance(d, true, err) != 0)
+        if (advance(r, &text, last, err) != 0)
             return -1;
-        d->out += "[" + name + "]";
-    }
-    return advance(d, last, err);
+        return sl_textbuf_add(out, text.data(), text.size(), err);
+    });
 }
 
 } /* namespace */
 
-int sl_tokenizer_decode(struct sl_tokenizer *t, const int32_t *ids, size_t n,
-                        char **text, struct sl_error *err)
+int sl_sp_run_create(void **out, struct sl_tokenizer *t, struct sl_error *err)
 {
     return sl_guarded(err, [&] {
-        struct sl_detok d = {t, {}, 0, {}};
-        char *copy;
-
-        if (push(&d, ids, n, true, err) != 0)
-            return -1;
-        copy = (char *)malloc(d.out.size() + 1);
-        if (copy == NULL)
-            throw std::bad_alloc();
-        memcpy(copy, d.out.c_str(), d.out.size() + 1);
-        *text = copy;
+        *out = new run{(const struct sl_sp *)t->impl, {}, 0};
         return 0;
     });
 }
 
-int sl_detok_create(struct sl_detok **d, struct sl_tokenizer *t,
-                    struct sl_error *err)
+void sl_sp_run_destroy(void *r)
 {
-    return sl_guarded(err, [&] {
-        *d = new sl_detok{t, {}, 0, {}};
-        return 0;
-    });
+    delete (struct run *)r;
 }
 
-void sl_detok_destroy(struct sl_detok *d)
+int sl_sp_run_push(void *r, const int32_t *ids, size_t n,
+                   struct sl_textbuf *out, struct sl_error *err)
 {
-    delete d;
+    return push((struct run *)r, ids, n, false, out, err);
 }
 
-int sl_detok_push(struct sl_detok *d, const int32_t *ids, size_t n,
-                  const char **text, size_t *n_text, struct sl_error *err)
+int sl_sp_run_end(void *r, bool last, struct sl_textbuf *out,
+                  struct sl_error *err)
 {
-    return sl_guarded(err, [&] {
-        d->out.clear();
-        if (push(d, ids, n, false, err) != 0)
-            return -1;
-        *text = d->out.data();
-        *n_text = d->out.size();
-        return 0;
-    });
-}
-
-int sl_detok_end(struct sl_detok *d, const char **text, size_t *n_text,
-                 struct sl_error *err)
-{
-    return sl_guarded(err, [&] {
-        d->out.clear();
-        if (push(d, NULL, 0, true, err) != 0)
-            return -1;
-        *text = d->out.data();
-        *n_text = d->out.size();
-        return 0;
-    });
+    return push((struct run *)r, NULL, 0, true, out, err);
 }

@@ -1,0 +1,364 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+#include "src/text/pretok.h"
+#include "src/text/vocab_build.h"
+#include "src/text/vocab_build_impl.h"
+
+int sl_vocab_builder_create(struct sl_vocab_builder **out, const char *kind,
+                            struct sl_error *err)
+{
+    struct sl_vocab_builder *b;
+    const struct sl_vocab_kind *k = sl_vocab_kind_find(kind);
+
+    if (k == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "there is no kind of vocabulary '%s'", kind);
+    b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a vocabulary");
+    b->kind = k;
+    for (int i = 0; i < SL_N_CONTROLS; i++)
+        b->controls[i] = -1;
+    *out = b;
+    return 0;
+}
+
+void sl_vocab_builder_destroy(struct sl_vocab_builder *b)
+{
+    if (b == NULL)
+        return;
+    for (int i = 0; i < SL_VOCAB_N_TAGS; i++)
+        sl_textbuf_fini(&b->part[i]);
+    sl_textbuf_fini(&b->text);
+    free(b->pieces);
+    free(b->slots);
+    free(b);
+}
+
+/* --- pieces by their spelling ---------------------------------------------
+ */
+
+static size_t slot_of(const struct sl_vocab_builder *b, const char *s, size_t n)
+{
+    size_t i = XXH3_64bits(s, n) & (b->n_slots - 1);
+
+    while (b->slots[i] != 0) {
+        const struct sl_built_piece *p = &b->pieces[b->slots[i] - 1];
+
+        if (p->n == n && memcmp(b->text.p + p->off, s, n) == 0)
+            break;
+        i = (i + 1) & (b->n_slots - 1);
+    }
+    return i;
+}
+
+static int grow_slots(struct sl_vocab_builder *b, struct sl_error *err)
+{
+    size_t n = b->n_slots == 0 ? 1024 : 2 * b->n_slots;
+    uint32_t *old = b->slots;
+
+    if (2 * (b->n_named + 1) <= b->n_slots)
+        return 0;
+    b->slots = sl_zalloc_array(n, sizeof *b->slots);
+    if (b->slots == NULL) {
+        b->slots = old;
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu pieces", n);
+    }
+    free(old);
+    b->n_slots = n;
+    for (uint32_t id = 0; id < b->n_tokens; id++) {
+        const struct sl_built_piece *p = &b->pieces[id];
+
+        if (p->type != 0 && p->n > 0)
+            b->slots[slot_of(b, b->text.p + p->off, p->n)] = id + 1;
+    }
+    return 0;
+}
+
+static int grow_pieces(struct sl_vocab_builder *b, uint32_t id,
+                       struct sl_error *err)
+{
+    size_t room = b->room < 1024 ? 1024 : b->room;
+    struct sl_built_piece *p;
+
+    if (id >= SL_VOCAB_MAX)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "a token has the id %u; ids below %u are possible", id,
+                       SL_VOCAB_MAX);
+    while (room <= id)
+        room *= 2;
+    if (room > b->room) {
+        p = realloc(b->pieces, room * sizeof *p);
+        if (p == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu pieces", room);
+        memset(p + b->room, 0, (room - b->room) * sizeof *p);
+        b->pieces = p;
+        b->room = room;
+    }
+    if (id >= b->n_tokens)
+        b->n_tokens = id + 1;
+    return 0;
+}
+
+/* Writes down how the piece is spelt, and finds it by that from now on. */
+static int name_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                      size_t n, struct sl_error *err)
+{
+    struct sl_built_piece *p;
+
+    if (grow_pieces(b, id, err) != 0 || grow_slots(b, err) != 0)
+        return -1;
+    if (n > UINT32_MAX - b->text.n)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "the pieces have more than 4 GiB of text");
+    p = &b->pieces[id];
+    p->off = (uint32_t)b->text.n;
+    p->n = (uint32_t)n;
+    if (sl_textbuf_add(&b->text, s, n, err) != 0)
+        return -1;
+    if (n > 0) {
+        b->slots[slot_of(b, s, n)] = id + 1;
+        b->n_named++;
+    }
+    return 0;
+}
+
+int sl_vocab_add_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                       size_t n, enum sl_piece_type type, struct sl_error *err)
+{
+    if (id < b->n_tokens && b->pieces[id].type != 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "two tokens have the id %u: '%.*s' and '%.*s'", id,
+                       (int)b->pieces[id].n, b->text.p + b->pieces[id].off,
+                       (int)(n < 40 ? n : 40), s);
+    if (name_piece(b, id, s, n, err) != 0)
+        return -1;
+    b->pieces[id].type = (uint8_t)(type | SL_PIECE_MODEL);
+    return 0;
+}
+
+int sl_vocab_set_score(struct sl_vocab_builder *b, uint32_t id, float score,
+                       struct sl_error *err)
+{
+    if (id >= b->n_tokens)
+        return sl_fail(err, SL_ERR_CORRUPT, "a score of token %u of %u", id,
+                       b->n_tokens);
+    b->pieces[id].score = score;
+    return 0;
+}
+
+int32_t sl_vocab_find(const struct sl_vocab_builder *b, const char *s, size_t n)
+{
+    if (n == 0 || b->n_slots == 0)
+        return -1;
+    return (int32_t)b->slots[slot_of(b, s, n)] - 1;
+}
+
+uint32_t sl_vocab_n_tokens(const struct sl_vocab_builder *b)
+{
+    return b->n_tokens;
+}
+
+/* --- merges, added tokens, steps -------------------------------------------
+ */
+
+static int add_u32(struct sl_vocab_builder *b, enum sl_vocab_tag tag,
+                   const uint32_t *v, size_t n, struct sl_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint8_t bytes[4];
+
+        sl_store_u32(bytes, v[i]);
+        if (sl_textbuf_add(&b->part[tag], (char *)bytes, 4, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sl_vocab_add_merge_ids(struct sl_vocab_builder *b, uint32_t left,
+                           uint32_t right, uint32_t result,
+                           struct sl_error *err)
+{
+    const uint32_t v[] = {left, right, result};
+
+    if (left >= b->n_tokens || right >= b->n_tokens || result >= b->n_tokens)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "merge %u names the ids %u, %u, %u; there are %u",
+                       b->count[SL_VOCAB_MERGES], left, right, result,
+                       b->n_tokens);
+    b->count[SL_VOCAB_MERGES]++;
+    return add_u32(b, SL_VOCAB_MERGES, v, 3, err);
+}
+
+int sl_vocab_add_merge(struct sl_vocab_builder *b, const char *left,
+                       size_t n_left, const char *right, size_t n_right,
+                       struct sl_error *err)
+{
+    int32_t l = sl_vocab_find(b, left, n_left);
+    int32_t r = sl_vocab_find(b, right, n_right), result = -1;
+
+    if (sl_textbuf_add(&b->text, left, n_left, err) != 0 ||
+        sl_textbuf_add(&b->text, right, n_right, err) != 0)
+        return -1;
+    b->text.n -= n_left + n_right; /* behind what is used: room to join in */
+    result = sl_vocab_find(b, b->text.p + b->text.n, n_left + n_right);
+    if (l < 0 || r < 0 || result < 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "merge %u, '%.*s %.*s': %s is no piece of the "
+                       "vocabulary",
+                       b->count[SL_VOCAB_MERGES],
+                       (int)(n_left < 40 ? n_left : 40), left,
+                       (int)(n_right < 40 ? n_right : 40), right,
+                       l < 0   ? "the first"
+                       : r < 0 ? "the second"
+                               : "what they make");
+    return sl_vocab_add_merge_ids(b, (uint32_t)l, (uint32_t)r, (uint32_t)result,
+                                  err);
+}
+
+int sl_vocab_add_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                       size_t n, unsigned flags, struct sl_error *err)
+{
+    const struct sl_built_piece *p = id < b->n_tokens ? &b->pieces[id] : NULL;
+    const uint32_t v[] = {id, flags};
+    uint8_t *entry = (uint8_t *)b->part[SL_VOCAB_ADDED].p;
+    uint8_t model;
+
+    if (n == 0)
+        return sl_fail(err, SL_ERR_CORRUPT, "added token %u is empty", id);
+    model = p != NULL ? p->type & SL_PIECE_MODEL : 0;
+    if (p == NULL || p->type == 0 || p->n != n ||
+        memcmp(b->text.p + p->off, s, n) != 0) {
+        if (name_piece(b, id, s, n, err) != 0)
+            return -1;
+    }
+    b->pieces[id].type = (uint8_t)((flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
+                                                             : SL_PIECE_USER) |
+                                   model);
+    for (uint32_t i = 0; b->pieces[id].added && i < b->count[SL_VOCAB_ADDED];
+         i++, entry += 8) {
+        if (sl_load_u32(entry) == id) {
+            sl_store_u32(entry + 4, flags);
+            return 0;
+        }
+    }
+    b->pieces[id].added = true;
+    b->count[SL_VOCAB_ADDED]++;
+    return add_u32(b, SL_VOCAB_ADDED, v, 2, err);
+}
+
+static int add_step(struct sl_vocab_builder *b, enum sl_vocab_tag tag,
+                    uint32_t what, const char *a, size_t n_a, const char *c,
+                    size_t n_c, struct sl_error *err)
+{
+    const uint32_t v[] = {what, (uint32_t)n_a, (uint32_t)n_c};
+
+    if (n_a > SL_STEP_MAX || n_c > SL_STEP_MAX)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "a tokenizer's step with a pattern of %zu bytes; %u are "
+                       "possible",
+                       n_a > n_c ? n_a : n_c, SL_STEP_MAX);
+    if (add_u32(b, tag, v, 3, err) != 0 ||
+        sl_textbuf_add(&b->part[tag], a, n_a, err) != 0 ||
+        sl_textbuf_add(&b->part[tag], c, n_c, err) != 0)
+        return -1;
+    b->count[tag]++;
+    return 0;
+}
+
+int sl_vocab_add_norm(struct sl_vocab_builder *b, uint32_t what, const char *a,
+                      size_t n_a, const char *c, size_t n_c,
+                      struct sl_error *err)
+{
+    return add_step(b, SL_VOCAB_NORMS, what, a, n_a, c, n_c, err);
+}
+
+int sl_vocab_add_split(struct sl_vocab_builder *b, uint32_t what, const char *a,
+                       size_t n_a, const char *c, size_t n_c,
+                       struct sl_error *err)
+{
+    return add_step(b, SL_VOCAB_SPLITS, what, a, n_a, c, n_c, err);
+}
+
+int sl_vocab_set_pre(struct sl_vocab_builder *b, const char *name,
+                     struct sl_error *err)
+{
+    const char *const *patterns = sl_pretok_named(name);
+
+    if (patterns == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "the pre-tokenizer '%.64s' is not known", name);
+    for (; *patterns != NULL; patterns++) {
+        if (sl_vocab_add_split(b, SL_PRETOK_ISOLATED, *patterns,
+                               strlen(*patterns), NULL, 0, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* --- ids and settings ------------------------------------------------------
+ */
+
+int sl_vocab_add_id(struct sl_vocab_builder *b, enum sl_vocab_tag which,
+                    int32_t id, struct sl_error *err)
+{
+    const uint32_t v = (uint32_t)id;
+
+    if (id < 0 || (uint32_t)id >= SL_VOCAB_MAX)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "id %d; ids from 0 to %u are possible", id,
+                       SL_VOCAB_MAX - 1);
+    for (uint32_t i = 0; which == SL_VOCAB_STOPS && i < b->count[which]; i++) {
+        if (sl_load_u32(b->part[which].p + 4 * (size_t)i) == v)
+            return 0;
+    }
+    b->count[which]++;
+    return add_u32(b, which, &v, 1, err);
+}
+
+void sl_vocab_clear_ids(struct sl_vocab_builder *b, enum sl_vocab_tag which)
+{
+    b->count[which] = 0;
+    b->part[which].n = 0;
+}
+
+bool sl_vocab_has_ids(const struct sl_vocab_builder *b, enum sl_vocab_tag which)
+{
+    return b->count[which] > 0;
+}
+
+void sl_vocab_set_control(struct sl_vocab_builder *b,
+                          enum sl_vocab_control which, int32_t id)
+{
+    b->controls[which] = id;
+}
+
+int32_t sl_vocab_get_control(const struct sl_vocab_builder *b,
+                             enum sl_vocab_control which)
+{
+    return b->controls[which];
+}
+
+void sl_vocab_set_number(struct sl_vocab_builder *b, enum sl_vocab_number which,
+                         uint32_t value)
+{
+    b->numbers[which] = value;
+}
+
+int sl_vocab_set_model(struct sl_vocab_builder *b, const void *model, size_t n,
+                       struct sl_error *err)
+{
+    if (n == 0 || n > UINT32_MAX)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "a sentencepiece model of %zu bytes", n);
+    b->part[SL_VOCAB_MODEL].n = 0;
+    b->count[SL_VOCAB_MODEL] = (uint32_t)n;
+    return sl_textbuf_add(&b->part[SL_VOCAB_MODEL], model, n, err);
+}
