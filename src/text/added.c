@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/text/added.h"
 #include "src/text/textnorm.h"
@@ -19,30 +18,28 @@ static int compare(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static int take(struct sl_added *a, const struct sl_vocab *v, uint32_t id,
-                unsigned flags, struct sl_error *err)
+static int take(struct sl_added *a, const struct sl_vocab *v,
+                const struct sl_vocab_added *from, unsigned flags,
+                struct sl_error *err)
 {
     const struct sl_vocab_span *norms = &v->part[SL_VOCAB_NORMS];
     struct sl_textbuf out = {0}, spare = {0};
-    struct sl_added_token *t = &a->v[a->n];
-    size_t n;
-    const char *s = sl_vocab_piece(v, id, &n);
     int rc;
 
-    if (!sl_utf8_valid(s, n) || n == 0)
+    if (!sl_utf8_valid(from->s, from->n))
         return sl_fail(err, SL_ERR_CORRUPT,
-                       "vocabulary: added token %u is %s; convert again", id,
-                       n == 0 ? "empty" : "not UTF-8");
+                       "vocabulary: the name of added token %u is not UTF-8; "
+                       "convert again",
+                       from->id);
     rc = flags & SL_ADDED_NORMALIZED
-             ? sl_textnorm_run(norms, &out, &spare, s, n, err)
-             : sl_textbuf_add(&out, s, n, err);
+             ? sl_textnorm_run(norms, &out, &spare, from->s, from->n, err)
+             : sl_textbuf_add(&out, from->s, from->n, err);
     sl_textbuf_fini(&spare);
     if (rc != 0 || out.n == 0) {
         sl_textbuf_fini(&out); /* normalised to nothing: never found */
         return rc;
     }
-    *t = (struct sl_added_token){out.p, out.n, id, flags};
-    a->n++;
+    a->v[a->n++] = (struct sl_added_token){out.p, out.n, from->id, flags};
     return 0;
 }
 
@@ -51,6 +48,7 @@ int sl_added_init(struct sl_added *a, const struct sl_vocab *v, bool normalized,
 {
     const struct sl_vocab_span *part = &v->part[SL_VOCAB_ADDED];
     bool norms = v->part[SL_VOCAB_NORMS].count > 0;
+    const uint8_t *at = part->p;
 
     *a = (struct sl_added){0};
     a->v = sl_alloc_array((size_t)part->count + 1, sizeof *a->v);
@@ -58,16 +56,13 @@ int sl_added_init(struct sl_added *a, const struct sl_vocab *v, bool normalized,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u added tokens",
                        part->count);
     for (uint32_t i = 0; i < part->count; i++) {
-        uint32_t id = sl_load_u32(part->p + 8 * (size_t)i);
-        uint32_t flags = sl_load_u32(part->p + 8 * (size_t)i + 4);
-        bool late = (flags & SL_ADDED_NORMALIZED) != 0;
-
+        struct sl_vocab_added from = sl_vocab_added_next(&at);
+        bool late = norms && from.flags & SL_ADDED_NORMALIZED;
         /* Where nothing is normalised one look is enough. */
-        if (!norms)
-            flags &= ~(uint32_t)SL_ADDED_NORMALIZED;
-        if ((norms && late) != normalized)
-            continue;
-        if (take(a, v, id, flags, err) != 0) {
+        unsigned flags =
+            norms ? from.flags : from.flags & ~(unsigned)SL_ADDED_NORMALIZED;
+
+        if (late == normalized && take(a, v, &from, flags, err) != 0) {
             sl_added_fini(a);
             return -1;
         }

@@ -234,15 +234,13 @@ uint32_t sl_tokenizer_n_tokens(const struct sl_tokenizer *t)
 
 int32_t sl_tokenizer_find(const struct sl_tokenizer *t, const char *name)
 {
-    const struct sl_vocab_span *added = &t->vocab.part[SL_VOCAB_ADDED];
+    const uint8_t *at = t->vocab.part[SL_VOCAB_ADDED].p;
 
-    for (uint32_t i = 0; i < added->count; i++) {
-        uint32_t id = sl_load_u32(added->p + 8 * (size_t)i);
-        size_t n;
-        const char *s = sl_vocab_piece(&t->vocab, id, &n);
+    for (uint32_t i = 0; i < t->vocab.part[SL_VOCAB_ADDED].count; i++) {
+        struct sl_vocab_added added = sl_vocab_added_next(&at);
 
-        if (n == strlen(name) && memcmp(s, name, n) == 0)
-            return (int32_t)id;
+        if (added.n == strlen(name) && memcmp(added.s, name, added.n) == 0)
+            return (int32_t)added.id;
     }
     return -1;
 }

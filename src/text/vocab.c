@@ -6,7 +6,7 @@
 #include "src/base/mem.h"
 #include "src/text/vocab.h"
 
-enum { SECTION_BYTES = 24, STEP_HEAD = 12 };
+enum { SECTION_BYTES = 24, STEP_HEAD = 12, ADDED_HEAD = 12 };
 
 /* Name for messages, and bytes of an element; 0: the section says itself. */
 static const struct {
@@ -14,7 +14,7 @@ static const struct {
     size_t element;
 } tags[SL_VOCAB_N_TAGS] = {
     [SL_VOCAB_PIECES] = {"pieces", 0},   [SL_VOCAB_TYPES] = {"types", 1},
-    [SL_VOCAB_MERGES] = {"merges", 12},  [SL_VOCAB_ADDED] = {"added", 8},
+    [SL_VOCAB_MERGES] = {"merges", 12},  [SL_VOCAB_ADDED] = {"added", 0},
     [SL_VOCAB_NORMS] = {"norms", 0},     [SL_VOCAB_SPLITS] = {"splits", 0},
     [SL_VOCAB_PREFIX] = {"prefix", 4},   [SL_VOCAB_SUFFIX] = {"suffix", 4},
     [SL_VOCAB_STOPS] = {"stops", 4},     [SL_VOCAB_CONTROLS] = {"controls", 4},
@@ -110,6 +110,29 @@ static int check_ids(const struct sl_vocab *v, enum sl_vocab_tag tag,
     return 0;
 }
 
+static int check_added(const struct sl_vocab *v, struct sl_error *err)
+{
+    const struct sl_vocab_span *part = &v->part[SL_VOCAB_ADDED];
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < part->count; i++) {
+        uint32_t id, n;
+
+        if (part->bytes - at < ADDED_HEAD)
+            return bad(err, "an added token that is cut off", i, at);
+        id = sl_load_u32(part->p + at);
+        n = sl_load_u32(part->p + at + 8);
+        at += ADDED_HEAD;
+        if (id >= v->n_tokens || n == 0 || n > part->bytes - at)
+            return bad(err, "an added token of an impossible id or size", id,
+                       n);
+        at += n;
+    }
+    if (at != part->bytes)
+        return bad(err, "bytes behind the last added token", at, part->bytes);
+    return 0;
+}
+
 static int check_steps(const struct sl_vocab *v, enum sl_vocab_tag tag,
                        struct sl_error *err)
 {
@@ -142,7 +165,7 @@ static int check_parts(const struct sl_vocab *v, struct sl_error *err)
                    v->part[SL_VOCAB_NUMBERS].count);
     if (check_pieces(v, err) != 0 ||
         check_ids(v, SL_VOCAB_MERGES, 12, 3, false, err) != 0 ||
-        check_ids(v, SL_VOCAB_ADDED, 8, 1, false, err) != 0 ||
+        check_added(v, err) != 0 ||
         check_ids(v, SL_VOCAB_PREFIX, 4, 1, false, err) != 0 ||
         check_ids(v, SL_VOCAB_SUFFIX, 4, 1, false, err) != 0 ||
         check_ids(v, SL_VOCAB_STOPS, 4, 1, false, err) != 0 ||
@@ -229,4 +252,17 @@ struct sl_vocab_step sl_vocab_step_next(const uint8_t **p)
     step.b = step.a + step.n_a;
     *p = s + STEP_HEAD + step.n_a + step.n_b;
     return step;
+}
+
+struct sl_vocab_added sl_vocab_added_next(const uint8_t **p)
+{
+    struct sl_vocab_added added = {
+        .id = sl_load_u32(*p),
+        .flags = sl_load_u32(*p + 4),
+        .s = (const char *)*p + ADDED_HEAD,
+        .n = sl_load_u32(*p + 8),
+    };
+
+    *p += ADDED_HEAD + added.n;
+    return added;
 }

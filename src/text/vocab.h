@@ -19,7 +19,8 @@
  *              from 0; then the text, as bytes (byte-level pieces too)
  *     TYPES    u8[ids] enum sl_piece_type | SL_PIECE_MODEL
  *     MERGES   {u32 left, right, result}[count] in order of rank
- *     ADDED    {u32 id, u32 flags}[count] what is cut out of a text first
+ *     ADDED    {u32 id, u32 flags, u32 n, name[n]}[count] what is cut out of a
+ *              text first; an id may have several names
  *     NORMS    steps[count] of the normaliser, see textnorm.h
  *     SPLITS   steps[count] of the pre-tokenizer, see pretok.h
  *     PREFIX, SUFFIX, STOPS   i32[count] ids
@@ -141,6 +142,14 @@ enum sl_piece_type sl_vocab_type(const struct sl_vocab *v, uint32_t id);
 bool sl_vocab_in_model(const struct sl_vocab *v, uint32_t id);
 int32_t sl_vocab_control(const struct sl_vocab *v, enum sl_vocab_control which);
 uint32_t sl_vocab_number(const struct sl_vocab *v, enum sl_vocab_number which);
+
+/* An entry of ADDED, the same way. */
+struct sl_vocab_added {
+    uint32_t id, flags;
+    const char *s;
+    size_t n;
+};
+struct sl_vocab_added sl_vocab_added_next(const uint8_t **p);
 
 /* A step of NORMS or SPLITS. *p is moved behind it; the section was checked. */
 struct sl_vocab_step {

@@ -38,6 +38,7 @@ void sl_vocab_builder_destroy(struct sl_vocab_builder *b)
         sl_textbuf_fini(&b->part[i]);
     sl_textbuf_fini(&b->text);
     free(b->pieces);
+    free(b->added);
     free(b->slots);
     free(b);
 }
@@ -161,6 +162,33 @@ int32_t sl_vocab_find(const struct sl_vocab_builder *b, const char *s, size_t n)
     return (int32_t)b->slots[slot_of(b, s, n)] - 1;
 }
 
+const char *sl_vocab_spelling(const struct sl_vocab_builder *b, uint32_t id,
+                              size_t *n)
+{
+    *n = id < b->n_tokens ? b->pieces[id].n : 0;
+    return *n > 0 ? b->text.p + b->pieces[id].off : "";
+}
+
+bool sl_vocab_is_added(const struct sl_vocab_builder *b, uint32_t id)
+{
+    return id < b->n_tokens && b->pieces[id].added;
+}
+
+const struct sl_vocab_kind *
+sl_vocab_builder_kind(const struct sl_vocab_builder *b)
+{
+    return b->kind;
+}
+
+uint32_t sl_vocab_n_pieces(const struct sl_vocab_builder *b)
+{
+    uint32_t n = b->n_tokens;
+
+    while (n > 0 && !(b->pieces[n - 1].type & SL_PIECE_MODEL))
+        n--;
+    return n;
+}
+
 uint32_t sl_vocab_n_tokens(const struct sl_vocab_builder *b)
 {
     return b->n_tokens;
@@ -223,35 +251,73 @@ int sl_vocab_add_merge(struct sl_vocab_builder *b, const char *left,
                                   err);
 }
 
+/* Its place in the list, or where it would be appended. */
+static size_t added_at(const struct sl_vocab_builder *b, uint32_t id,
+                       const char *s, size_t n)
+{
+    size_t i = id < b->n_tokens && b->pieces[id].added ? 0 : b->n_added;
+
+    while (i < b->n_added && (b->added[i].id != id || b->added[i].n != n ||
+                              memcmp(b->text.p + b->added[i].off, s, n) != 0))
+        i++;
+    return i;
+}
+
+/* The first name of an id is how it is spelt from now on. */
+static int spell_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                       size_t n, unsigned flags, struct sl_error *err)
+{
+    struct sl_built_piece *p;
+    uint8_t model = 0;
+
+    if (id < b->n_tokens) {
+        p = &b->pieces[id];
+        model = p->type & SL_PIECE_MODEL;
+        if (p->added)
+            return 0;
+    }
+    if ((model == 0 || b->pieces[id].n != n ||
+         memcmp(b->text.p + b->pieces[id].off, s, n) != 0) &&
+        name_piece(b, id, s, n, err) != 0)
+        return -1;
+    p = &b->pieces[id];
+    p->type = (uint8_t)(model | (flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
+                                                          : SL_PIECE_USER));
+    return 0;
+}
+
 int sl_vocab_add_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        size_t n, unsigned flags, struct sl_error *err)
 {
-    const struct sl_built_piece *p = id < b->n_tokens ? &b->pieces[id] : NULL;
-    const uint32_t v[] = {id, flags};
-    uint8_t *entry = (uint8_t *)b->part[SL_VOCAB_ADDED].p;
-    uint8_t model;
+    size_t i = added_at(b, id, s, n);
+    struct sl_built_added *more;
 
     if (n == 0)
         return sl_fail(err, SL_ERR_CORRUPT, "added token %u is empty", id);
-    model = p != NULL ? p->type & SL_PIECE_MODEL : 0;
-    if (p == NULL || p->type == 0 || p->n != n ||
-        memcmp(b->text.p + p->off, s, n) != 0) {
-        if (name_piece(b, id, s, n, err) != 0)
-            return -1;
+    if (i < b->n_added) {
+        b->added[i].flags = flags;
+        b->pieces[id].type =
+            (uint8_t)((b->pieces[id].type & SL_PIECE_MODEL) |
+                      (flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
+                                                : SL_PIECE_USER));
+        return 0;
     }
-    b->pieces[id].type = (uint8_t)((flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
-                                                             : SL_PIECE_USER) |
-                                   model);
-    for (uint32_t i = 0; b->pieces[id].added && i < b->count[SL_VOCAB_ADDED];
-         i++, entry += 8) {
-        if (sl_load_u32(entry) == id) {
-            sl_store_u32(entry + 4, flags);
-            return 0;
-        }
+    if (b->n_added >= b->added_room) {
+        size_t room = b->added_room < 64 ? 64 : 2 * b->added_room;
+
+        more = realloc(b->added, room * sizeof *more);
+        if (more == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu added tokens",
+                           room);
+        b->added = more;
+        b->added_room = room;
     }
+    if (spell_added(b, id, s, n, flags, err) != 0)
+        return -1;
     b->pieces[id].added = true;
-    b->count[SL_VOCAB_ADDED]++;
-    return add_u32(b, SL_VOCAB_ADDED, v, 2, err);
+    b->added[b->n_added++] =
+        (struct sl_built_added){id, flags, (uint32_t)b->text.n, (uint32_t)n};
+    return sl_textbuf_add(&b->text, s, n, err);
 }
 
 static int add_step(struct sl_vocab_builder *b, enum sl_vocab_tag tag,

@@ -44,7 +44,8 @@ int sl_vocab_add_merge_ids(struct sl_vocab_builder *b, uint32_t left,
                            uint32_t right, uint32_t result,
                            struct sl_error *err);
 /* What is cut out of a text first; the id may be that of a piece. flags: enum
- * sl_added_flag. Adding it again replaces the flags. */
+ * sl_added_flag. Adding the same name again replaces the flags; the first of
+ * several names is how the token is spelt. */
 int sl_vocab_add_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        size_t n, unsigned flags, struct sl_error *err);
 /* A step of the normaliser (textnorm.h) or pre-tokenizer (pretok.h). */
@@ -76,7 +77,16 @@ int sl_vocab_set_model(struct sl_vocab_builder *b, const void *model, size_t n,
 /* The id of a piece or added token, as the source spells it, or -1. */
 int32_t sl_vocab_find(const struct sl_vocab_builder *b, const char *s,
                       size_t n);
-/* One more than the largest id. */
+/* How the source spells a piece, borrowed until the next is added; nothing
+ * for a hole. */
+const char *sl_vocab_spelling(const struct sl_vocab_builder *b, uint32_t id,
+                              size_t *n);
+/* Is it one that is cut out of a text? */
+bool sl_vocab_is_added(const struct sl_vocab_builder *b, uint32_t id);
+const struct sl_vocab_kind *
+sl_vocab_builder_kind(const struct sl_vocab_builder *b);
+/* One more than the largest id, of the model's own pieces and of all. */
+uint32_t sl_vocab_n_pieces(const struct sl_vocab_builder *b);
 uint32_t sl_vocab_n_tokens(const struct sl_vocab_builder *b);
 
 /* *blob is moved to the caller (free). */

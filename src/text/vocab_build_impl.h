@@ -17,6 +17,11 @@ struct sl_built_piece {
     bool added;   /* cut out of the text: spelt as it is in the text */
 };
 
+struct sl_built_added {
+    uint32_t id, flags;
+    uint32_t off, n; /* its name, in the text */
+};
+
 struct sl_vocab_builder {
     const struct sl_vocab_kind *kind;
     struct sl_built_piece *pieces; /* (room) */
@@ -25,6 +30,8 @@ struct sl_vocab_builder {
     struct sl_textbuf text;
     uint32_t *slots; /* (n_slots, a power of two) id + 1 by spelling; 0: free */
     size_t n_slots, n_named;
+    struct sl_built_added *added; /* (added_room) */
+    size_t n_added, added_room;
     struct sl_textbuf part[SL_VOCAB_N_TAGS]; /* sections as written */
     uint32_t count[SL_VOCAB_N_TAGS];
     int32_t controls[SL_N_CONTROLS];

@@ -66,6 +66,23 @@ static int write_pieces(struct sl_vocab_builder *b, struct sl_error *err)
     return rc;
 }
 
+static int write_added(struct sl_vocab_builder *b, struct sl_error *err)
+{
+    struct sl_textbuf *part = &b->part[SL_VOCAB_ADDED];
+
+    for (size_t i = 0; i < b->n_added; i++) {
+        const struct sl_built_added *a = &b->added[i];
+
+        if (add_u32(part, a->id, err) != 0 ||
+            add_u32(part, a->flags, err) != 0 ||
+            add_u32(part, a->n, err) != 0 ||
+            sl_textbuf_add(part, b->text.p + a->off, a->n, err) != 0)
+            return -1;
+    }
+    b->count[SL_VOCAB_ADDED] = (uint32_t)b->n_added;
+    return 0;
+}
+
 static int write_settings(struct sl_vocab_builder *b, struct sl_error *err)
 {
     for (int i = 0; i < SL_N_CONTROLS; i++) {
@@ -131,7 +148,8 @@ int sl_vocab_builder_finish(struct sl_vocab_builder *b, uint8_t **blob,
     if (b->kind == &sl_vocab_sentencepiece && b->part[SL_VOCAB_MODEL].n == 0 &&
         sl_vocab_make_model(b, err) != 0)
         return -1;
-    if (write_pieces(b, err) != 0 || write_settings(b, err) != 0)
+    if (write_pieces(b, err) != 0 || write_added(b, err) != 0 ||
+        write_settings(b, err) != 0)
         return -1;
     made = lay_out(b, n);
     if (made == NULL)
