@@ -108,7 +108,7 @@ uint8_t *test_read_file(const char *path, size_t *n)
 json_t *test_json(const char *path)
 {
     json_error_t e;
-    json_t *j = json_load_file(path, 0, &e);
+    json_t *j = json_load_file(path, JSON_ALLOW_NUL, &e);
 
     if (j == NULL)
         print_error("%s:%d: %s\n", path, e.line, e.text);

@@ -39,6 +39,7 @@ void sl_vocab_builder_destroy(struct sl_vocab_builder *b)
     sl_textbuf_fini(&b->text);
     free(b->pieces);
     free(b->added);
+    free(b->names);
     free(b->slots);
     free(b);
 }
@@ -51,9 +52,9 @@ static size_t slot_of(const struct sl_vocab_builder *b, const char *s, size_t n)
     size_t i = XXH3_64bits(s, n) & (b->n_slots - 1);
 
     while (b->slots[i] != 0) {
-        const struct sl_built_piece *p = &b->pieces[b->slots[i] - 1];
+        const struct sl_built_name *name = &b->names[b->slots[i] - 1];
 
-        if (p->n == n && memcmp(b->text.p + p->off, s, n) == 0)
+        if (name->n == n && memcmp(b->text.p + name->off, s, n) == 0)
             break;
         i = (i + 1) & (b->n_slots - 1);
     }
@@ -63,23 +64,45 @@ static size_t slot_of(const struct sl_vocab_builder *b, const char *s, size_t n)
 static int grow_slots(struct sl_vocab_builder *b, struct sl_error *err)
 {
     size_t n = b->n_slots == 0 ? 1024 : 2 * b->n_slots;
-    uint32_t *old = b->slots;
+    struct sl_built_name *names;
+    uint32_t *slots;
 
-    if (2 * (b->n_named + 1) <= b->n_slots)
+    if (2 * (b->n_names + 1) <= b->n_slots)
         return 0;
-    b->slots = sl_zalloc_array(n, sizeof *b->slots);
-    if (b->slots == NULL) {
-        b->slots = old;
+    names = realloc(b->names, n / 2 * sizeof *names);
+    if (names != NULL)
+        b->names = names;
+    slots = sl_zalloc_array(n, sizeof *slots);
+    if (names == NULL || slots == NULL) {
+        free(slots);
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu pieces", n);
     }
-    free(old);
+    free(b->slots);
+    b->slots = slots;
     b->n_slots = n;
-    for (uint32_t id = 0; id < b->n_tokens; id++) {
-        const struct sl_built_piece *p = &b->pieces[id];
+    for (uint32_t i = 0; i < b->n_names; i++) {
+        const struct sl_built_name *name = &b->names[i];
 
-        if (p->type != 0 && p->n > 0)
-            b->slots[slot_of(b, b->text.p + p->off, p->n)] = id + 1;
+        b->slots[slot_of(b, b->text.p + name->off, name->n)] = i + 1;
     }
+    return 0;
+}
+
+/* Writes a name down; from now on it leads to the id. */
+static int add_name(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                    size_t n, struct sl_error *err)
+{
+    if (grow_slots(b, err) != 0)
+        return -1;
+    if (n > UINT32_MAX - b->text.n)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "the pieces have more than 4 GiB of text");
+    b->names[b->n_names] =
+        (struct sl_built_name){(uint32_t)b->text.n, (uint32_t)n, id};
+    if (sl_textbuf_add(&b->text, s, n, err) != 0)
+        return -1;
+    if (n > 0)
+        b->slots[slot_of(b, s, n)] = ++b->n_names;
     return 0;
 }
 
@@ -108,27 +131,15 @@ static int grow_pieces(struct sl_vocab_builder *b, uint32_t id,
     return 0;
 }
 
-/* Writes down how the piece is spelt, and finds it by that from now on. */
-static int name_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
-                      size_t n, struct sl_error *err)
+/* The piece is spelt like this. */
+static int spell_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
+                       size_t n, struct sl_error *err)
 {
-    struct sl_built_piece *p;
-
-    if (grow_pieces(b, id, err) != 0 || grow_slots(b, err) != 0)
+    if (grow_pieces(b, id, err) != 0)
         return -1;
-    if (n > UINT32_MAX - b->text.n)
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "the pieces have more than 4 GiB of text");
-    p = &b->pieces[id];
-    p->off = (uint32_t)b->text.n;
-    p->n = (uint32_t)n;
-    if (sl_textbuf_add(&b->text, s, n, err) != 0)
-        return -1;
-    if (n > 0) {
-        b->slots[slot_of(b, s, n)] = id + 1;
-        b->n_named++;
-    }
-    return 0;
+    b->pieces[id].off = (uint32_t)b->text.n;
+    b->pieces[id].n = (uint32_t)n;
+    return add_name(b, id, s, n, err);
 }
 
 int sl_vocab_add_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
@@ -139,7 +150,7 @@ int sl_vocab_add_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        "two tokens have the id %u: '%.*s' and '%.*s'", id,
                        (int)b->pieces[id].n, b->text.p + b->pieces[id].off,
                        (int)(n < 40 ? n : 40), s);
-    if (name_piece(b, id, s, n, err) != 0)
+    if (spell_piece(b, id, s, n, err) != 0)
         return -1;
     b->pieces[id].type = (uint8_t)(type | SL_PIECE_MODEL);
     return 0;
@@ -157,9 +168,12 @@ int sl_vocab_set_score(struct sl_vocab_builder *b, uint32_t id, float score,
 
 int32_t sl_vocab_find(const struct sl_vocab_builder *b, const char *s, size_t n)
 {
+    uint32_t at;
+
     if (n == 0 || b->n_slots == 0)
         return -1;
-    return (int32_t)b->slots[slot_of(b, s, n)] - 1;
+    at = b->slots[slot_of(b, s, n)];
+    return at == 0 ? -1 : (int32_t)b->names[at - 1].id;
 }
 
 const char *sl_vocab_spelling(const struct sl_vocab_builder *b, uint32_t id,
@@ -263,26 +277,28 @@ static size_t added_at(const struct sl_vocab_builder *b, uint32_t id,
     return i;
 }
 
-/* The first name of an id is how it is spelt from now on. */
+/* A piece of the model keeps its spelling, whatever else it is called; what is
+ * no piece is spelt by its first name. */
 static int spell_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        size_t n, unsigned flags, struct sl_error *err)
 {
-    struct sl_built_piece *p;
     uint8_t model = 0;
 
     if (id < b->n_tokens) {
-        p = &b->pieces[id];
-        model = p->type & SL_PIECE_MODEL;
-        if (p->added)
-            return 0;
+        model = b->pieces[id].type & SL_PIECE_MODEL;
+        if (b->pieces[id].added)
+            return add_name(b, id, s, n, err);
     }
-    if ((model == 0 || b->pieces[id].n != n ||
-         memcmp(b->text.p + b->pieces[id].off, s, n) != 0) &&
-        name_piece(b, id, s, n, err) != 0)
+    if (model == 0) {
+        if (spell_piece(b, id, s, n, err) != 0)
+            return -1;
+    } else if (sl_vocab_find(b, s, n) != (int32_t)id &&
+               add_name(b, id, s, n, err) != 0) {
         return -1;
-    p = &b->pieces[id];
-    p->type = (uint8_t)(model | (flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
-                                                          : SL_PIECE_USER));
+    }
+    b->pieces[id].type =
+        (uint8_t)(model | (flags & SL_ADDED_SPECIAL ? SL_PIECE_CONTROL
+                                                    : SL_PIECE_USER));
     return 0;
 }
 

@@ -44,8 +44,8 @@ int sl_vocab_add_merge_ids(struct sl_vocab_builder *b, uint32_t left,
                            uint32_t right, uint32_t result,
                            struct sl_error *err);
 /* What is cut out of a text first; the id may be that of a piece. flags: enum
- * sl_added_flag. Adding the same name again replaces the flags; the first of
- * several names is how the token is spelt. */
+ * sl_added_flag. Adding the same name again replaces the flags; what
+ * is no piece of the model is spelt by its first name. */
 int sl_vocab_add_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        size_t n, unsigned flags, struct sl_error *err);
 /* A step of the normaliser (textnorm.h) or pre-tokenizer (pretok.h). */

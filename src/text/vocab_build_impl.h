@@ -17,6 +17,11 @@ struct sl_built_piece {
     bool added;   /* cut out of the text: spelt as it is in the text */
 };
 
+struct sl_built_name {
+    uint32_t off, n; /* in the text */
+    uint32_t id;
+};
+
 struct sl_built_added {
     uint32_t id, flags;
     uint32_t off, n; /* its name, in the text */
@@ -28,8 +33,13 @@ struct sl_vocab_builder {
     size_t room;
     uint32_t n_tokens;
     struct sl_textbuf text;
-    uint32_t *slots; /* (n_slots, a power of two) id + 1 by spelling; 0: free */
-    size_t n_slots, n_named;
+    /* Pieces and added tokens by their names: slots are (n_slots, a power of
+     * two) index + 1 of names, 0: free; there is room for half as many names.
+     */
+    struct sl_built_name *names;
+    uint32_t *slots;
+    uint32_t n_names;
+    size_t n_slots;
     struct sl_built_added *added; /* (added_room) */
     size_t n_added, added_room;
     struct sl_textbuf part[SL_VOCAB_N_TAGS]; /* sections as written */

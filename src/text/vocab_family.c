@@ -107,7 +107,9 @@ static int32_t command_id(const struct sl_vocab_builder *b, size_t i,
     if (base == CHINESE && o->glm_gmask_is_eop &&
         commands[i].control == SL_CONTROL_GMASK)
         return (int32_t)n + 7;
-    if (there >= 0) /* the folder's added tokens have said it */
+    /* The folder's added tokens may have said it; a piece of the same name
+     * (RoBERTa has an <|endoftext|>) has not. */
+    if (there >= 0 && sl_vocab_is_added(b, (uint32_t)there))
         return there;
     if (at->piece != NULL)
         return find(b, at->piece);
