@@ -228,6 +228,67 @@ static void small_glm_tokenizers_give_the_reference_ids_and_pieces(void **state)
     json_decref(golden);
 }
 
+/* --- every form ------------------------------------------------------------
+ */
+
+static void check_form(struct sl_tokenizer *t, const json_t *cases)
+{
+    struct sl_ids ids = {0};
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(cases, i, c)
+    {
+        const json_t *text = json_object_get(c, "text");
+        const json_t *plain = json_object_get(c, "decode_plain");
+
+        test_encode(t, &ids, json_string_value(text), json_string_length(text),
+                    true);
+        test_same_ids(&ids, json_object_get(c, "ids"), json_string_value(text));
+        check_decode(t, &ids, SL_SPECIALS_SHOWN, json_object_get(c, "decode"));
+        if (plain != NULL)
+            check_decode(t, &ids, SL_SPECIALS_HIDDEN, plain);
+    }
+    assert_int_equal(i, 72);
+    sl_ids_fini(&ids);
+}
+
+static void small_tokenizers_of_all_forms_give_the_reference_ids(void **state)
+{
+    static const struct {
+        const char *name, *file, *kind;
+    } forms[] = {
+        {"qwen", "tokenizer.json", "byte-bpe"},
+        {"llama3", "tokenizer.json", "byte-bpe"},
+        {"smollm", "tokenizer.json", "byte-bpe"},
+        {"flags", "tokenizer.json", "byte-bpe"},
+        {"llama2", "tokenizer.json", "char-bpe"},
+        {"metaspace", "tokenizer.json", "char-bpe"},
+        {"bert", "tokenizer.json", "wordpiece"},
+        {"ranks", "tokenizer.model", "byte-bpe"},
+    };
+    struct sl_vocab_options o = {.family = SL_FAMILY_AUTO};
+    char path[1024], name[128];
+    json_t *golden;
+
+    golden = test_json(test_source(path, "tests/golden/tokenizers/cases.json"));
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        bool json = strcmp(forms[i].file, "tokenizer.json") == 0;
+        struct sl_tokenizer *t;
+
+        snprintf(name, sizeof name, "tests/golden/tokenizers/%s.%s",
+                 forms[i].name, json ? "json" : "model");
+        t = test_vocab_files(
+            (struct test_file[]){{forms[i].file, test_source(path, name), NULL},
+                                 {NULL}},
+            &o);
+        assert_string_equal(sl_tokenizer_kind(t), forms[i].kind);
+        check_form(t, json_object_get(golden, forms[i].name));
+        sl_tokenizer_destroy(t);
+    }
+    json_decref(golden);
+}
+
 static void a_folder_says_where_answers_end(void **state)
 {
     static const struct {
@@ -280,6 +341,7 @@ int main(void)
         cmocka_unit_test(glm_takes_the_blanks_before_a_mask_along),
         cmocka_unit_test(
             small_glm_tokenizers_give_the_reference_ids_and_pieces),
+        cmocka_unit_test(small_tokenizers_of_all_forms_give_the_reference_ids),
         cmocka_unit_test(a_folder_says_where_answers_end),
     };
 
