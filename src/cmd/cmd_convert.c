@@ -52,8 +52,8 @@ static const struct argp_option options[] = {
     {"name", OPT_NAME, "NAME", 0,
      "The model's name (default: the name of SOURCE)", 0},
     {"tokenizer", OPT_TOKENIZER, "FILE", 0,
-     "The sentencepiece model to put in (default: ice_text.model beside the "
-     "checkpoint)",
+     "The vocabulary to put in, a file or the folder it lies in (default: what "
+     "lies beside the checkpoint)",
      0},
     {0, 0, 0, 0, "The conversion:", 2},
     {"compress", OPT_COMPRESS, "KIND", 0,

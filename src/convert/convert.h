@@ -33,7 +33,7 @@ struct sl_convert_options { /* all pointers borrowed */
     const char *head;          /* "f16", "int8-g64"; NULL: as quant has it */
     const char *preset;        /* NULL: none */
     struct sl_config flags;    /* what was said on the command line */
-    const char *tokenizer;     /* file; NULL: ice_text.model of the source */
+    const char *tokenizer;     /* file or folder; NULL: what the source has */
     const char *name;          /* NULL: the source's last path component */
     enum sl_compress compress; /* of stages but the head */
     double disk_bps;           /* for SL_COMPRESS_AUTO: of the disk it is read

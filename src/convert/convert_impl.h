@@ -2,7 +2,8 @@
  * convert_impl.h - what the parts of the converter share
  *
  *   convert.c         the whole, in order: open, plan, run, finish
- *   convert_source.c  checkpoint, hyper-parameters and tokenizer
+ *   convert_source.c  checkpoint and hyper-parameters
+ *   convert_text.c    the vocabulary
  *   convert_plan.c    formats, chunks, memory
  *   convert_pipe.c    reading, packing and writing at the same time
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
@@ -77,6 +78,9 @@ int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err);
 
 /* convert_source.c */
 int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err);
+
+/* convert_text.c: fills tokenizer and hp.text; says so where there is none. */
+int sl_convert_find_text(struct sl_convert *cv, struct sl_error *err);
 
 /* convert_plan.c */
 /* Formats of all matrices, then the layout of the file. */

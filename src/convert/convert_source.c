@@ -9,97 +9,6 @@
 
 #include "src/convert/convert_impl.h"
 #include "src/convert/fit.h"
-#include "src/text/tokenizer.h"
-
-#define TOKENIZER_FILE "ice_text.model"
-
-static int same_id(const char *name, int32_t said, int32_t is, const char *file,
-                   struct sl_error *err)
-{
-    if (said == -1 || said == is)
-        return 0;
-    return sl_fail(err, SL_ERR_CORRUPT,
-                   "%s puts %s at %d, the model's configuration at %d: they do "
-                   "not belong together",
-                   file, name, is, said);
-}
-
-/* Ids that were said must be those of the tokenizer, which knows them all. */
-static int describe_tokenizer(struct sl_convert *cv, const char *file,
-                              struct sl_error *err)
-{
-    const struct sl_special_ids said = cv->hp.text.special;
-    struct sl_hparams hp = cv->hp;
-    const struct sl_special_ids *is = &hp.text.special;
-
-    if (sl_tokenizer_describe(&hp.text, cv->tokenizer, cv->tokenizer_bytes,
-                              err) != 0) {
-        sl_error_prefix(err, "%s: ", file);
-        return -1;
-    }
-    if (hp.text.n_tokens > hp.vocab)
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s has %u ids (with %u image tokens), but the "
-                       "vocabulary is %u: is --num-image-tokens right?",
-                       file, hp.text.n_tokens, hp.text.n_image_tokens,
-                       hp.vocab);
-    if (same_id("[MASK]", said.mask, is->mask, file, err) != 0 ||
-        same_id("[gMASK]", said.gmask, is->gmask, file, err) != 0 ||
-        same_id("[sMASK]", said.smask, is->smask, file, err) != 0 ||
-        same_id("<eod>", said.eod, is->eod, file, err) != 0 ||
-        same_id("<sop>", said.sop, is->sop, file, err) != 0 ||
-        same_id("<eop>", said.eop, is->eop, file, err) != 0 ||
-        same_id("<ENC>", said.enc, is->enc, file, err) != 0 ||
-        same_id("<dBLOCK>", said.dblock, is->dblock, file, err) != 0 ||
-        same_id("</s>", said.eos, is->eos, file, err) != 0 ||
-        same_id("<unk>", said.unk, is->unk, file, err) != 0)
-        return -1;
-    cv->hp = hp;
-    return 0;
-}
-
-static int read_whole(uint8_t **data, size_t *n, const char *path,
-                      struct sl_error *err)
-{
-    struct sl_src *src;
-    int rc = -1;
-
-    if (sl_src_open(&src, &path, 1, err) != 0)
-        return -1;
-    *n = (size_t)sl_src_bytes(src);
-    *data = sl_alloc_array(*n + 1, 1);
-    if (*data == NULL)
-        sl_fail(err, SL_ERR_NOMEM, "%s: no memory for its %zu bytes", path, *n);
-    else
-        rc = sl_src_read(src, *data, 0, *n, err);
-    sl_src_close(src);
-    return rc;
-}
-
-static int find_tokenizer(struct sl_convert *cv, struct sl_error *err)
-{
-    const char *file = cv->o->tokenizer;
-    int rc;
-
-    if (file != NULL) {
-        rc = read_whole(&cv->tokenizer, &cv->tokenizer_bytes, file, err);
-    } else {
-        file = TOKENIZER_FILE;
-        rc = sl_ckpt_read_file(&cv->ckpt, file, &cv->tokenizer,
-                               &cv->tokenizer_bytes, err);
-    }
-    if (rc < 0)
-        return -1;
-    if (rc == 0 && cv->tokenizer_bytes == 0)
-        return sl_fail(err, SL_ERR_CORRUPT, "%s: is empty", file);
-    if (rc == 0)
-        return describe_tokenizer(cv, file, err);
-    sl_log(cv->o->log, SL_LOG_WARN,
-           "there is no " TOKENIZER_FILE " beside the checkpoint: the model "
-           "file will serve logits and benchmarks, but not generate text; "
-           "--tokenizer FILE names one");
-    return 0;
-}
 
 /* Every tensor of the architecture, put together from the shards. */
 static int find_tensors(struct sl_convert *cv, struct sl_error *err)
@@ -238,5 +147,5 @@ int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err)
     if (sl_convert_find_model(cv, err) != 0 || check_fit(cv, err) != 0 ||
         find_tensors(cv, err) != 0)
         return -1;
-    return find_tokenizer(cv, err);
+    return sl_convert_find_text(cv, err);
 }

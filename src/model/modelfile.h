@@ -9,7 +9,7 @@
  *     layer 0 mlp ...
  *     head: the embedding too, where they are one matrix
  *   embeddings of their own, a section each
- *   tokenizer: the sentencepiece model, I8    (absent when there was none)
+ *   tokenizer: the vocabulary, I8             (absent when there was none)
  *
  * Every tensor begins at a multiple of 4096 and the file ends at one. The
  * file is a list of sections (vectors and scales one tensor each; a stage;

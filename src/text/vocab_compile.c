@@ -15,42 +15,68 @@
 
 #define FILE_MAX (UINT64_C(1) << 30)
 
+/* What is no file (a pipe would wait for ever) is refused before it is opened.
+ */
+static int check_file(const char *path, struct sl_error *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? 1
+                   : sl_fail_os(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return sl_fail(err, SL_ERR_IO, "%s: not a regular file", path);
+    if ((uint64_t)st.st_size > FILE_MAX)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: %lld bytes; a vocabulary of up to %llu is possible",
+                       path, (long long)st.st_size,
+                       (unsigned long long)FILE_MAX);
+    return 0;
+}
+
+static int read_all(struct sl_textbuf *to, FILE *in, const char *path,
+                    struct sl_error *err)
+{
+    size_t n = 1;
+
+    while (n > 0) {
+        if (sl_textbuf_reserve(to, 1 << 16, err) != 0)
+            return -1;
+        n = fread(to->p + to->n, 1, to->room - to->n, in);
+        to->n += n;
+        if (to->n > FILE_MAX)
+            return sl_fail(err, SL_ERR_UNSUPPORTED, "%s: it grows", path);
+    }
+    return ferror(in) ? sl_fail_os(err, errno, "%s", path) : 0;
+}
+
 int sl_vocab_read_dir(void *dir, const char *name, uint8_t **data, size_t *n,
                       struct sl_error *err)
 {
+    struct sl_textbuf text = {0};
     char path[4096];
-    struct stat st;
-    uint8_t *p;
     FILE *in;
-    int rc = 0;
+    int rc;
 
     if (snprintf(path, sizeof path, "%s/%s", (const char *)dir, name) >=
         (int)sizeof path)
         return sl_fail(err, SL_ERR_USAGE, "%.60s...: a path too long",
                        (const char *)dir);
+    rc = check_file(path, err);
+    if (rc != 0)
+        return rc;
     in = fopen(path, "rb");
-    if (in == NULL && (errno == ENOENT || errno == ENOTDIR))
-        return 1;
-    if (in == NULL || fstat(fileno(in), &st) != 0) {
-        sl_fail_os(err, errno, "%s", path);
-        if (in != NULL)
-            fclose(in);
-        return -1;
-    }
-    p = (uint64_t)st.st_size > FILE_MAX ? NULL : malloc((size_t)st.st_size + 1);
-    if (p == NULL)
-        rc = sl_fail(err, SL_ERR_NOMEM, "%s: no room for its %lld bytes", path,
-                     (long long)st.st_size);
-    else if (fread(p, 1, (size_t)st.st_size, in) != (size_t)st.st_size)
-        rc = sl_fail(err, SL_ERR_IO, "%s: cannot be read to its end", path);
+    if (in == NULL)
+        return sl_fail_os(err, errno, "%s", path);
+    rc = read_all(&text, in, path, err);
     fclose(in);
     if (rc != 0) {
-        free(p);
+        sl_textbuf_fini(&text);
         return -1;
     }
-    p[st.st_size] = '\0';
-    *data = p;
-    *n = (size_t)st.st_size;
+    *data = (uint8_t *)text.p;
+    *n = text.n;
     return 0;
 }
 
@@ -70,7 +96,8 @@ static int finish(struct sl_vocab_folder *f, struct sl_vocab_builder *b,
 {
     if (!self_contained && sl_vocab_folder_added(f, b, err) != 0)
         return -1;
-    if (f->family == SL_FAMILY_CHATGLM2 && sl_family_add_chatglm2(b, err) != 0)
+    if (f->family == SL_FAMILY_CHATGLM2 && !self_contained &&
+        sl_family_add_chatglm2(b, err) != 0)
         return -1;
     if (f->family == SL_FAMILY_GLM4 && !self_contained &&
         sl_family_add_glm4(b, err) != 0)
