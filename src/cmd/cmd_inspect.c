@@ -7,6 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/cmd/inspect.h"
 #include "src/cmd/inspect_source.h"
+#include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
 #include "src/model/model_layout.h"
 
@@ -203,6 +204,26 @@ static void print_weights(const struct sl_modelfile *mf, bool head)
     printf(", %.2f bits each\n", (double)b.bits / (double)b.n_weights);
 }
 
+static void print_tokenizer(const struct sl_modelfile *mf)
+{
+    const struct sl_text_params *tp = &mf->hp.text;
+    struct sl_tokenizer *t;
+    struct sl_error err;
+
+    if (sl_open_vocab_of(&t, mf, &err) != 0) {
+        printf("inside, but it cannot be used: %s\n", err.msg);
+        return;
+    }
+    printf("%s inside", sl_tokenizer_kind(t));
+    if (strcmp(sl_tokenizer_kind(t), "icetk") == 0)
+        printf("; %u image tokens, whitespace %s%s", tp->n_image_tokens,
+               tp->whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
+                                                      : "collapsed",
+               tp->byte_fallback ? ", byte fallback" : "");
+    printf("; %zu ids end an answer\n", sl_tokenizer_stops(t)->n);
+    sl_tokenizer_destroy(t);
+}
+
 static void print_model(const struct sl_modelfile *mf)
 {
     const struct sl_hparams *hp = &mf->hp;
@@ -226,11 +247,7 @@ static void print_model(const struct sl_modelfile *mf)
     if (mf->tokenizer_bytes == 0)
         puts("none: the file serves 'sluice logits' alone");
     else
-        printf("inside; %u image tokens, whitespace %s%s\n",
-               hp->text.n_image_tokens,
-               hp->text.whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
-                                                           : "collapsed",
-               hp->text.byte_fallback ? ", byte fallback" : "");
+        print_tokenizer(mf);
     print_line("quant");
     print_name(mf->quant);
     putchar('\n');

@@ -20,6 +20,8 @@ static const struct sl_command *const commands[] = {
     &sl_cmd_probe,
     &sl_cmd_synth,
     &sl_cmd_devices,
+    &sl_cmd_tokenize,
+    &sl_cmd_detokenize,
     NULL,
 };
 

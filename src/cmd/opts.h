@@ -33,6 +33,7 @@ struct sl_command {
 
 extern const struct sl_command sl_cmd_bench;
 extern const struct sl_command sl_cmd_convert;
+extern const struct sl_command sl_cmd_detokenize;
 extern const struct sl_command sl_cmd_devices;
 extern const struct sl_command sl_cmd_inspect;
 extern const struct sl_command sl_cmd_verify;
@@ -41,6 +42,7 @@ extern const struct sl_command sl_cmd_logits;
 extern const struct sl_command sl_cmd_plan;
 extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_synth;
+extern const struct sl_command sl_cmd_tokenize;
 
 /* Memory, thread and reader options of every command that runs a model:
  * -m --ram --threads --numa --activations --kv --io --isa --verify --trace. As
