@@ -41,13 +41,14 @@ static void take_signal(struct sl_interrupt *i)
     pthread_mutex_lock(&i->lock);
     first = i->rt != NULL &&
             !atomic_exchange_explicit(&i->stopped, true, memory_order_relaxed);
-    if (first)
+    if (first) {
         sl_runtime_interrupt(i->rt);
+        if (write(i->came, &one, sizeof one) < 0)
+            first = true; /* an eventfd that counts to one never fails */
+    }
     pthread_mutex_unlock(&i->lock);
     if (!first)
         unblock_and_die();
-    else if (write(i->came, &one, sizeof one) < 0)
-        return; /* an eventfd that counts to one never fails */
 }
 
 static void *watch(void *arg)
@@ -144,6 +145,21 @@ void sl_interrupt_watch(struct sl_interrupt *i, struct sl_runtime *rt)
 bool sl_interrupt_came(const struct sl_interrupt *i)
 {
     return atomic_load_explicit(&i->stopped, memory_order_relaxed);
+}
+
+void sl_interrupt_clear(struct sl_interrupt *i)
+{
+    struct pollfd came = {i->came, POLLIN, 0};
+    uint64_t count;
+
+    pthread_mutex_lock(&i->lock);
+    atomic_store_explicit(&i->stopped, false, memory_order_relaxed);
+    if (i->rt != NULL)
+        sl_runtime_resume(i->rt);
+    if (i->came >= 0 && poll(&came, 1, 0) > 0 &&
+        read(i->came, &count, sizeof count) < 0)
+        count = 0;
+    pthread_mutex_unlock(&i->lock);
 }
 
 int sl_interrupt_fd(const struct sl_interrupt *i)

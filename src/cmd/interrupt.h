@@ -25,6 +25,8 @@ void sl_interrupt_destroy(struct sl_interrupt *i); /* NULL is fine */
  * another; with NULL, signals kill again. */
 void sl_interrupt_watch(struct sl_interrupt *i, struct sl_runtime *rt);
 bool sl_interrupt_came(const struct sl_interrupt *i);
+/* What came is done with: rt runs again, and the next signal is the first. */
+void sl_interrupt_clear(struct sl_interrupt *i);
 /* Becomes readable with the first signal, for poll; -1 if none can come. */
 int sl_interrupt_fd(const struct sl_interrupt *i);
 

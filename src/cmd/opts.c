@@ -392,17 +392,27 @@ bool sl_wants_color(void)
 }
 
 /* XDG Base Directory Specification: a relative path does not count. */
-char *sl_cache_folder(void)
+static char *user_folder(const char *variable, const char *below_home)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *said = getenv(variable), *home = getenv("HOME");
     char *folder = NULL;
 
-    if (cache != NULL && cache[0] == '/')
-        return strdup(cache);
+    if (said != NULL && said[0] == '/')
+        return strdup(said);
     if (home == NULL || home[0] != '/' ||
-        asprintf(&folder, "%s/.cache", home) < 0)
+        asprintf(&folder, "%s/%s", home, below_home) < 0)
         return NULL;
     return folder;
+}
+
+char *sl_cache_folder(void)
+{
+    return user_folder("XDG_CACHE_HOME", ".cache");
+}
+
+char *sl_state_folder(void)
+{
+    return user_folder("XDG_STATE_HOME", ".local/state");
 }
 
 void sl_stop_block(sigset_t *set)

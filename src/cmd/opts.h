@@ -92,6 +92,10 @@ bool sl_wants_color(void);
  * caller. NULL where neither is known. */
 char *sl_cache_folder(void);
 
+/* The same for what programs remember ($XDG_STATE_HOME, else ~/.local/state).
+ */
+char *sl_state_folder(void);
+
 /* For work that ends in order when it is stopped: SIGINT and SIGTERM are
  * blocked from now on, in threads to come too, and asked for with
  * sl_stop_came(set). After the first the second kills as usual. */
