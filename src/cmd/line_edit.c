@@ -28,7 +28,8 @@ struct sl_line_edit {
     EditLine *el;
     HistoryW *history;
     int stop_fd;
-    bool stopped;  /* by stop_fd */
+    bool stopped;  /* by stop_fd, */
+    bool empty;    /* when nothing stood in the line */
     locale_t utf8; /* where the user's is none; 0: it is */
     wchar_t *prompt;
     unsigned char bytes[4096]; /* that were read ahead */
@@ -78,10 +79,14 @@ static int read_character(EditLine *el, wchar_t *c)
 {
     struct sl_line_edit *e = edit_of(el);
     int byte = next_byte(e);
+    const LineInfoW *line;
     unsigned more;
 
-    if (byte < 0)
+    if (byte < 0) {
+        line = el_wline(el);
+        e->empty = line->lastchar == line->buffer;
         return 0;
+    }
     *c = (wchar_t)byte;
     if (byte < 0x80)
         return 1;
@@ -310,6 +315,11 @@ int sl_line_edit_next(struct sl_line_edit *e, const char *prompt,
     return rc;
 }
 
+bool sl_line_edit_was_empty(const struct sl_line_edit *e)
+{
+    return e->empty;
+}
+
 int sl_line_edit_remember(void *edit, const char *text, struct sl_error *err)
 {
     struct sl_line_edit *e = edit;
@@ -342,6 +352,11 @@ int sl_line_edit_next(struct sl_line_edit *e, const char *prompt,
                       struct sl_str *line, struct sl_error *err)
 {
     return 0;
+}
+
+bool sl_line_edit_was_empty(const struct sl_line_edit *e)
+{
+    return true;
 }
 
 int sl_line_edit_remember(void *edit, const char *text, struct sl_error *err)

@@ -17,7 +17,7 @@ struct sl_line_editor {
     bool terminal;
     struct sl_line_edit *edit; /* NULL: plain lines */
     struct sl_lines lines;
-    struct sl_str text, line;
+    struct sl_str text, line, last; /* last: what was remembered */
 };
 
 int sl_line_editor_open(struct sl_line_editor **out,
@@ -58,7 +58,14 @@ void sl_line_editor_close(struct sl_line_editor *e)
     sl_lines_fini(&e->lines);
     sl_str_fini(&e->text);
     sl_str_fini(&e->line);
+    sl_str_fini(&e->last);
     free(e);
+}
+
+bool sl_line_editor_was_empty(const struct sl_line_editor *e)
+{
+    return e->text.n == 0 &&
+           (e->edit == NULL || sl_line_edit_was_empty(e->edit));
 }
 
 bool sl_line_editor_has_terminal(const struct sl_line_editor *e)
@@ -146,8 +153,11 @@ static void remember(struct sl_line_editor *e)
 {
     struct sl_error why;
 
-    if (e->edit == NULL || e->text.n == 0)
+    if (e->edit == NULL || e->text.n == 0 ||
+        strcmp(sl_str_text(&e->last), e->text.s) == 0)
         return;
+    sl_str_clear(&e->last);
+    sl_str_add(&e->last, e->text.s, &why); /* else it is remembered twice */
     sl_line_edit_remember(e->edit, e->text.s, &why);
     if (e->c.history == NULL ||
         sl_line_history_add(e->c.history, e->text.s, &why) == 0)

@@ -41,6 +41,9 @@ int sl_line_editor_open(struct sl_line_editor **e,
                         const struct sl_line_config *config,
                         struct sl_error *err);
 void sl_line_editor_close(struct sl_line_editor *e); /* NULL is fine */
+/* Whether the line that Ctrl-C gave up had nothing in it, as far as is known.
+ */
+bool sl_line_editor_was_empty(const struct sl_line_editor *e);
 /* Standard input is a terminal. */
 bool sl_line_editor_has_terminal(const struct sl_line_editor *e);
 
@@ -76,6 +79,7 @@ void sl_line_edit_close(struct sl_line_edit *e); /* NULL is fine */
 /* Appends a line without its end. Returns and errors as sl_line_editor_next. */
 int sl_line_edit_next(struct sl_line_edit *e, const char *prompt,
                       struct sl_str *line, struct sl_error *err);
+bool sl_line_edit_was_empty(const struct sl_line_edit *e);
 /* A text for the arrow keys; an opaque sl_line_edit. */
 int sl_line_edit_remember(void *edit, const char *text, struct sl_error *err);
 

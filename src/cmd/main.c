@@ -11,6 +11,7 @@
 
 static const struct sl_command *const commands[] = {
     &sl_cmd_convert,
+    &sl_cmd_chat,
     &sl_cmd_generate,
     &sl_cmd_inspect,
     &sl_cmd_verify,

@@ -32,6 +32,7 @@ struct sl_command {
 };
 
 extern const struct sl_command sl_cmd_bench;
+extern const struct sl_command sl_cmd_chat;
 extern const struct sl_command sl_cmd_convert;
 extern const struct sl_command sl_cmd_detokenize;
 extern const struct sl_command sl_cmd_devices;

@@ -1,0 +1,312 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/lines.h"
+#include "src/cmd/chat.h"
+#include "src/cmd/opts.h"
+
+/* Reports err and says with which code to leave. A reader that has seen
+ * enough is not worth a line. */
+static int leave(const struct sl_error *err)
+{
+    if (err->os_errno == EPIPE)
+        return SL_EXIT_PIPE_CLOSED;
+    return sl_report(err);
+}
+
+/* What is wrong with one question is told, and the conversation goes on. */
+static bool goes_on(const struct sl_error *err)
+{
+    return err->code == SL_ERR_USAGE || err->code == SL_ERR_UNSUPPORTED;
+}
+
+static void write_history(struct sl_chat *c)
+{
+    struct sl_error err;
+
+    if (c->o->history != NULL &&
+        sl_chat_history_write(&c->session.history, c->o->history, &err) != 0)
+        sl_report(&err);
+}
+
+/* A question and its answer, shown and kept. */
+static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
+{
+    const struct sl_answer_sink sink = {sl_chat_show, c};
+    struct sl_error ignored;
+    int rc;
+
+    sl_runtime_stats(c->g.rt, &c->before);
+    rc = sl_session_ask(&c->session, text, &sink, &c->last, err);
+    sl_runtime_stats(c->g.rt, &c->after);
+    c->g.n_generated += c->last.n_new;
+    if (c->g.first_token_ns == 0)
+        c->g.first_token_ns = c->last.first_token_ns;
+    if (sl_chat_show_end(c, rc == 0 ? err : &ignored) != 0)
+        rc = -1;
+    if (rc != 0)
+        return -1;
+    sl_chat_tell_end(c);
+    if (c->o->run.stats)
+        sl_chat_print_turn(c);
+    write_history(c);
+    return 0;
+}
+
+/* --- one answer -------------------------------------------------------------
+ */
+
+static int read_prompt(struct sl_lines *in, const char **text,
+                       struct sl_error *err)
+{
+    char *all;
+    size_t n;
+
+    if (sl_lines_rest(in, &all, &n, err) != 0) {
+        sl_error_prefix(err, "standard input: ");
+        return -1;
+    }
+    if (strlen(all) != n)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "standard input: a zero byte at %zu is no text",
+                       strlen(all));
+    if (n > 0 && all[n - 1] == '\n')
+        all[--n] = '\0';
+    *text = all;
+    return 0;
+}
+
+int sl_chat_prompt(struct sl_chat *c)
+{
+    struct sl_lines in = {.fd = STDIN_FILENO,
+                          .stop_fd = sl_interrupt_fd(c->g.interrupt)};
+    const char *text = c->o->run.prompt;
+    struct sl_error err = {0};
+    int rc = 0;
+
+    if (strcmp(text, "-") == 0)
+        rc = read_prompt(&in, &text, &err);
+    if (rc == 0)
+        rc = ask(c, text, &err);
+    sl_lines_fini(&in);
+    if (rc != 0)
+        return leave(&err);
+    return c->last.end == SL_CAUSAL_INTERRUPTED ? SL_EXIT_INTERRUPTED
+                                                : SL_EXIT_OK;
+}
+
+/* --- commands ---------------------------------------------------------------
+ */
+
+enum next { NEXT_LINE, NEXT_LEAVE };
+
+static enum next do_help(struct sl_chat *c, const char *rest);
+
+static enum next do_clear(struct sl_chat *c, const char *rest)
+{
+    sl_chat_history_clear(&c->session.history);
+    sl_session_restart(&c->session);
+    c->last = (struct sl_session_turn){0};
+    write_history(c);
+    fputs("sluice: the conversation begins anew\n", stderr);
+    return NEXT_LINE;
+}
+
+static enum next do_system(struct sl_chat *c, const char *rest)
+{
+    struct sl_chat_history *h = &c->session.history;
+    bool has = h->n > 0 && h->v[0].role == SL_CHAT_SYSTEM;
+    struct sl_error err;
+
+    if (*rest == '\0') {
+        fprintf(stderr, "sluice: %s\n",
+                has ? h->v[0].content : "there is no system message");
+        return NEXT_LINE;
+    }
+    if (strcmp(rest, "\"\"") == 0)
+        rest = "";
+    if (sl_chat_history_set_system(h, rest, &err) != 0)
+        sl_report(&err);
+    sl_session_restart(&c->session);
+    write_history(c);
+    return NEXT_LINE;
+}
+
+static enum next do_save(struct sl_chat *c, const char *rest)
+{
+    struct sl_error err;
+
+    if (*rest == '\0')
+        fputs("sluice: /save wants the name of a file\n", stderr);
+    else if (sl_chat_history_write(&c->session.history, rest, &err) != 0)
+        sl_report(&err);
+    return NEXT_LINE;
+}
+
+static enum next do_load(struct sl_chat *c, const char *rest)
+{
+    struct sl_error err;
+
+    if (*rest == '\0') {
+        fputs("sluice: /load wants the name of a file\n", stderr);
+    } else if (sl_chat_history_read(&c->session.history, rest, &err) != 0) {
+        sl_report(&err);
+    } else {
+        sl_session_restart(&c->session);
+        fprintf(stderr, "sluice: %zu messages\n", c->session.history.n);
+        write_history(c);
+    }
+    return NEXT_LINE;
+}
+
+static enum next do_stats(struct sl_chat *c, const char *rest)
+{
+    sl_chat_print_turn(c);
+    sl_chat_print_context(c);
+    return NEXT_LINE;
+}
+
+static enum next do_stop(struct sl_chat *c, const char *rest)
+{
+    return NEXT_LEAVE;
+}
+
+static const struct command {
+    const char *name, *what;
+    enum next (*run)(struct sl_chat *c, const char *rest);
+} commands[] = {
+    {"/help", "these lines", do_help},
+    {"/clear", "begin anew; the system message stays", do_clear},
+    {"/system", "TEXT: set the system message (\"\": none); alone: show it",
+     do_system},
+    {"/save", "FILE: write the conversation, in OpenAI's form", do_save},
+    {"/load", "FILE: go on with that one", do_load},
+    {"/stats", "what the last turn cost", do_stats},
+    {"/stop", "leave, as Ctrl-D does", do_stop},
+    {"/quit", "the same", do_stop},
+};
+
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static enum next do_help(struct sl_chat *c, const char *rest)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(stderr, "  %-8s %s\n", commands[i].name, commands[i].what);
+    fputs("  A line that ends in \\ goes on in the next; \"\"\" begins and "
+          "ends a text of\n  several lines. Ctrl-C stops an answer. A blank "
+          "before / makes it text.\n",
+          stderr);
+    if (c->tmpl->words)
+        fputs("  A line of only 'clear' or 'stop' is a command too.\n", stderr);
+    return NEXT_LINE;
+}
+
+/* The command that a text is, or NULL; *rest: what stands behind its name. */
+static const struct command *find_command(const struct sl_chat *c,
+                                          const char *text, const char **rest,
+                                          bool *unknown)
+{
+    size_t n = strcspn(text, " \t\n");
+    const char *stripped = text;
+    size_t n_stripped = strlen(text);
+
+    *unknown = false;
+    sl_text_strip(&stripped, &n_stripped);
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const char *name = commands[i].name;
+
+        if (strlen(name) == n && memcmp(name, text, n) == 0) {
+            *rest = text + n + strspn(text + n, " \t\n");
+            return &commands[i];
+        }
+        /* ChatGLM-6B's cli_demo.py */
+        if (c->tmpl->words && strlen(name) - 1 == n_stripped &&
+            memcmp(name + 1, stripped, n_stripped) == 0 &&
+            (commands[i].run == do_clear || strcmp(name, "/stop") == 0)) {
+            *rest = "";
+            return &commands[i];
+        }
+    }
+    *unknown = n > 1 && text[0] == '/' &&
+               strspn(text + 1, "abcdefghijklmnopqrstuvwxyz") == n - 1;
+    return NULL;
+}
+
+/* --- the conversation -------------------------------------------------------
+ */
+
+/* Returns 1 to go on, 0 to leave, -1 with what ends the conversation. */
+static int take(struct sl_chat *c, const char *text, struct sl_error *err)
+{
+    const struct command *command;
+    const char *rest;
+    bool unknown;
+
+    if (text[strspn(text, " \t\n")] == '\0')
+        return 1;
+    command = find_command(c, text, &rest, &unknown);
+    if (command != NULL)
+        return command->run(c, rest) == NEXT_LINE;
+    if (unknown) {
+        fprintf(stderr, "sluice: there is no command %.*s; /help lists them\n",
+                (int)strcspn(text, " \t\n"), text);
+        return 1;
+    }
+    if (ask(c, text, err) != 0) {
+        if (!goes_on(err))
+            return -1;
+        sl_report(err);
+    }
+    return 1;
+}
+
+/* One text of the person and what becomes of it. Returns as take. */
+static int turn(struct sl_chat *c, unsigned *n_given_up, struct sl_error *err)
+{
+    const char *prompt = sl_line_editor_has_terminal(c->editor) ? "> " : NULL;
+    char *text;
+    size_t n;
+    int rc = sl_line_editor_next(c->editor, prompt, &text, &n, err);
+
+    if (rc < 0 && err->code == SL_ERR_INTERRUPTED) {
+        sl_interrupt_clear(c->g.interrupt);
+        if (!sl_line_editor_was_empty(c->editor))
+            *n_given_up = 0;
+        else if (++*n_given_up == 2)
+            return -1;
+        else
+            fputs("sluice: Ctrl-D leaves, and so does Ctrl-C again\n", stderr);
+        return 1;
+    }
+    if (rc <= 0)
+        return rc;
+    *n_given_up = 0;
+    if (strlen(text) != n) {
+        fputs("sluice: a zero byte is no text\n", stderr);
+        return 1;
+    }
+    rc = take(c, text, err);
+    if (sl_interrupt_came(c->g.interrupt))
+        sl_interrupt_clear(c->g.interrupt);
+    return rc;
+}
+
+int sl_chat_talk(struct sl_chat *c)
+{
+    struct sl_error err = {0};
+    unsigned n_given_up = 0;
+    int rc;
+
+    do {
+        rc = turn(c, &n_given_up, &err);
+    } while (rc > 0);
+    if (rc == 0)
+        return SL_EXIT_OK;
+    if (err.code == SL_ERR_INTERRUPTED)
+        return SL_EXIT_INTERRUPTED;
+    return leave(&err);
+}

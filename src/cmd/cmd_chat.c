@@ -1,0 +1,448 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/cmd/chat.h"
+#include "src/cmd/opts.h"
+
+enum {
+    OPT_SYSTEM = 0x200,
+    OPT_HISTORY,
+    OPT_TEMPLATE,
+    OPT_TOOLS,
+    OPT_NO_THINK,
+    OPT_TEMPERATURE,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_REPETITION_PENALTY,
+    OPT_STATS,
+};
+
+enum {
+    USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
+    LEAST_CTX = 512,  /* not larger than */
+    USUAL_KV_MIB = 1024,
+    PASS_POSITIONS = 1024, /* of a prompt at a time */
+    MOST_TEXT = 64 << 20,  /* bytes of a text */
+};
+
+static const struct argp_option options[] = {
+    {"prompt", 'p', "TEXT", 0,
+     "Say TEXT, print the answer and leave; '-' reads all of standard input",
+     1},
+    {"system", OPT_SYSTEM, "TEXT", 0,
+     "The system message, in the place of the model's own", 1},
+    {"history", OPT_HISTORY, "FILE", 0,
+     "Go on with the conversation in FILE (JSON, OpenAI's messages) and keep "
+     "it there, turn by turn",
+     1},
+    {"no-think", OPT_NO_THINK, 0, 0,
+     "Ask a model that thinks first to answer at once", 1},
+    {"tools", OPT_TOOLS, "FILE", 0,
+     "Tell the model of the tools in FILE (JSON, OpenAI's tools); what it "
+     "calls is printed",
+     1},
+    {"template", OPT_TEMPLATE, "NAME", 0,
+     "Put messages into the words of another model; an unknown NAME lists them "
+     "(default: the model's own)",
+     1},
+    {"ctx", 'c', "N", 0,
+     "Most tokens of a conversation that the model sees (default: 4096, or "
+     "what the model was trained for, or what a cache of 1 GiB holds)",
+     2},
+    {"n-predict", 'n', "N", 0,
+     "Most tokens of an answer; 0: as many as there is room for (default)", 2},
+    {"temperature", OPT_TEMPERATURE, "X", 0,
+     "Divides the logits (default: the model's)", 3},
+    {"top-k", OPT_TOP_K, "N", 0,
+     "Draw among the N likeliest tokens; 0 is off, 1 always takes the "
+     "likeliest (default: the model's)",
+     3},
+    {"top_k", 0, 0, OPTION_ALIAS, 0, 3},
+    {"top-p", OPT_TOP_P, "X", 0,
+     "Draw among the likeliest tokens that together have this probability; 0 "
+     "is off (default: the model's)",
+     3},
+    {"top_p", 0, 0, OPTION_ALIAS, 0, 3},
+    {"repetition-penalty", OPT_REPETITION_PENALTY, "X", 0,
+     "Makes tokens that were said less likely; 1 is off (default)", 3},
+    {"seed", 's', "N", 0,
+     "Begin of the random numbers, 1 or more (default: 1234)", 3},
+    {"stats", OPT_STATS, 0, 0,
+     "Say after each turn what was read and how fast, and at the end how fast "
+     "it could have been",
+     4},
+    {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 4},
+    {0},
+};
+
+static bool parse_sampling(int key, char *arg, struct argp_state *state,
+                           struct sl_chat_options *o)
+{
+    struct sl_sampler_config *s = &o->run.fill.sampler;
+
+    switch (key) {
+    case OPT_TEMPERATURE:
+        s->temperature = sl_opt_f64(state, "temperature", arg, 1e-4, 1e4);
+        o->temperature_set = true;
+        return true;
+    case OPT_TOP_K:
+        s->top_k = (uint32_t)sl_opt_u64(state, "top-k", arg, 0, INT32_MAX);
+        o->top_k_set = true;
+        return true;
+    case OPT_TOP_P:
+        s->top_p = sl_opt_f64(state, "top-p", arg, 0, 1);
+        o->top_p_set = true;
+        return true;
+    case OPT_REPETITION_PENALTY:
+        o->repetition_penalty =
+            sl_opt_f64(state, "repetition-penalty", arg, 0.01, 100);
+        return true;
+    case 's':
+        o->run.seed = sl_opt_u64(state, "seed", arg, 1, UINT64_MAX);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct sl_chat_options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->run.run;
+        return 0;
+    case 'p':
+        o->run.prompt = arg;
+        return 0;
+    case OPT_SYSTEM:
+        o->system = arg;
+        return 0;
+    case OPT_HISTORY:
+        o->history = arg;
+        return 0;
+    case OPT_NO_THINK:
+        o->no_think = true;
+        return 0;
+    case OPT_TOOLS:
+        o->tools = arg;
+        return 0;
+    case OPT_TEMPLATE:
+        o->tmpl = arg;
+        return 0;
+    case 'c':
+        o->ctx = (uint32_t)sl_opt_u64(state, "ctx", arg, 16, 1 << 24);
+        return 0;
+    case 'n':
+        o->max_new = (uint32_t)sl_opt_u64(state, "n-predict", arg, 0, 1 << 24);
+        return 0;
+    case OPT_STATS:
+        o->run.stats = true;
+        return 0;
+    case 'q':
+        o->run.run.quiet = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument '%s': a text goes behind -p",
+                   arg);
+        return 0;
+    default:
+        return parse_sampling(key, arg, state, o) ? 0 : ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {
+    {&sl_run_argp, 0, "Memory, threads and reading:", 7},
+    {0},
+};
+
+static const struct argp argp = {
+    options,
+    parse,
+    0,
+    "Talk with a model. /help lists what can be said beside questions; Ctrl-C "
+    "stops an answer, Ctrl-D leaves.",
+    children,
+    0,
+    0,
+};
+
+/* --- before the model runs --------------------------------------------------
+ */
+
+static int unknown_template(const char *name, struct sl_error *err)
+{
+    char names[320] = "";
+
+    for (size_t i = 0; sl_chat_template_at(i) != NULL; i++) {
+        size_t n = strlen(names);
+
+        snprintf(names + n, sizeof names - n, "%s%s", i > 0 ? ", " : "",
+                 sl_chat_template_at(i)->name);
+    }
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--template: there is no %.40s; there are %s", name, names);
+}
+
+static int find_template(struct sl_chat *c, struct sl_error *err)
+{
+    const struct sl_modelfile *mf = sl_runtime_modelfile(c->g.rt);
+    struct sl_chat_vocab vocab = sl_chat_vocab_of(c);
+
+    if (c->o->tmpl != NULL) {
+        c->tmpl = sl_chat_template_named(c->o->tmpl);
+        return c->tmpl != NULL ? 0 : unknown_template(c->o->tmpl, err);
+    }
+    c->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
+    if (c->tmpl->base)
+        sl_log(
+            c->o->run.run.log, SL_LOG_WARN,
+            "%s was not trained to chat: it goes on with a talk in ChatGLM's "
+            "form, 问：... 答：...",
+            mf->name);
+    return 0;
+}
+
+/* Tokens of a conversation where nobody said how many. */
+static uint32_t usual_ctx(const struct sl_hparams *hp)
+{
+    uint64_t bytes = 4ull * hp->n_layers * hp->n_kv_heads * hp->head_dim;
+    uint64_t n = ((uint64_t)USUAL_KV_MIB << 20) / bytes;
+
+    if (n > USUAL_CTX)
+        n = USUAL_CTX;
+    if (n < LEAST_CTX)
+        n = LEAST_CTX;
+    return n < hp->max_positions ? (uint32_t)n : hp->max_positions;
+}
+
+static int choose_ctx(struct sl_chat *c, uint32_t *ctx, struct sl_error *err)
+{
+    const struct sl_hparams *hp = c->g.hp;
+
+    *ctx = c->o->ctx > 0 ? c->o->ctx : usual_ctx(hp);
+    if (*ctx <= hp->max_positions)
+        return 0;
+    if (!hp->causal)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--ctx %u: the model's longest sequence is %u", *ctx,
+                       hp->max_positions);
+    sl_log(c->o->run.run.log, SL_LOG_INFO,
+           "--ctx %u goes beyond the %u positions the model was trained for",
+           *ctx, hp->max_positions);
+    return 0;
+}
+
+static int read_tools(struct sl_chat *c, struct sl_error *err)
+{
+    json_error_t why;
+
+    if (c->o->tools == NULL)
+        return 0;
+    c->tools = json_load_file(c->o->tools, JSON_REJECT_DUPLICATES, &why);
+    if (c->tools == NULL)
+        return sl_fail(err, SL_ERR_USAGE, "%s: is no JSON: line %d: %s",
+                       c->o->tools, why.line, why.text);
+    if (!json_is_array(c->tools) || c->tmpl->tools == SL_TOOLS_NONE)
+        return sl_fail(err, SL_ERR_USAGE,
+                       json_is_array(c->tools)
+                           ? "--tools %s: this model has no place for tools"
+                           : "%s: holds no list of tools",
+                       c->o->tools);
+    return 0;
+}
+
+/* A file that is not there yet, or empty, begins a conversation. */
+static int read_history(struct sl_chat *c, struct sl_error *err)
+{
+    struct sl_chat_history *h = &c->begun;
+    struct stat st;
+
+    if (c->o->history != NULL && stat(c->o->history, &st) == 0 &&
+        st.st_size > 0 && sl_chat_history_read(h, c->o->history, err) != 0)
+        return -1;
+    if (c->o->system == NULL)
+        return 0;
+    return sl_chat_history_set_system(h, c->o->system, err);
+}
+
+static int open_editor(struct sl_chat *c, struct sl_error *err)
+{
+    struct sl_line_config config = {
+        .stop_fd = sl_interrupt_fd(c->g.interrupt),
+        .most = MOST_TEXT,
+        .log = c->o->run.run.log,
+    };
+    char *folder = sl_state_folder(), *history = NULL;
+    int rc;
+
+    if (folder != NULL && asprintf(&history, "%s/sluice/history", folder) < 0)
+        history = NULL;
+    c->state_file = history;
+    config.history = history;
+    rc = sl_line_editor_open(&c->editor, &config, err);
+    free(folder);
+    return rc;
+}
+
+static void settle_sampling(struct sl_session_config *to,
+                            const struct sl_chat *c)
+{
+    const struct sl_chat_options *o = c->o;
+
+    to->sampler = o->run.fill.sampler;
+    if (!o->temperature_set)
+        to->sampler.temperature = c->tmpl->temperature;
+    if (!o->top_k_set)
+        to->sampler.top_k = c->tmpl->top_k;
+    if (!o->top_p_set)
+        to->sampler.top_p = c->tmpl->top_p;
+}
+
+/* --- a run ------------------------------------------------------------------
+ */
+
+static int start(struct sl_chat *c, struct sl_error *err)
+{
+    struct sl_workload load;
+    uint32_t ctx;
+
+    if (choose_ctx(c, &ctx, err) != 0 || read_tools(c, err) != 0 ||
+        read_history(c, err) != 0)
+        return -1;
+    if (!c->g.hp->causal && c->o->repetition_penalty != 1)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--repetition-penalty is for causal models, which this "
+                       "one is not");
+    if (sl_session_workload(&load, c->g.hp, ctx, PASS_POSITIONS, err) != 0)
+        return -1;
+    if (c->o->run.prompt == NULL && open_editor(c, err) != 0)
+        return -1;
+    if (sl_detok_create(&c->detok, c->g.tokenizer, err) != 0)
+        return -1;
+    return sl_generate_start(&c->g, &load, err);
+}
+
+static int talk(struct sl_chat *c, struct sl_error *err)
+{
+    struct sl_chat_vocab vocab = sl_chat_vocab_of(c);
+    struct sl_chat_speaker speaker = sl_chat_speaker_of(c);
+    struct sl_session_config config = {
+        .lm = sl_runtime_lm(c->g.rt),
+        .hp = c->g.hp,
+        .tmpl = c->tmpl,
+        .vocab = &vocab,
+        .speaker = &speaker,
+        .tools = c->tools,
+        .repetition_penalty = c->o->repetition_penalty,
+        .max_new = c->o->max_new,
+        .pass_positions = PASS_POSITIONS,
+        .seed = c->o->run.seed,
+        .no_think = c->o->no_think,
+    };
+    int code;
+
+    settle_sampling(&config, c);
+    if (sl_session_open(&c->session, &config, err) != 0) {
+        sl_session_close(&c->session);
+        return sl_report(err);
+    }
+    c->session.history = c->begun; /* moved */
+    c->begun = (struct sl_chat_history){0};
+    if (c->o->run.prompt != NULL) {
+        code = sl_chat_prompt(c);
+    } else {
+        if (!c->o->run.run.quiet && sl_line_editor_has_terminal(c->editor))
+            fprintf(stderr, "sluice: /help tells more, Ctrl-D leaves\n");
+        code = sl_chat_talk(c);
+    }
+    sl_session_close(&c->session);
+    return code;
+}
+
+static int run_all(struct sl_chat *c)
+{
+    struct sl_error err = {0};
+    int code;
+
+    if (sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
+        sl_runtime_open(&c->g.rt, &c->o->run.run, &err) != 0)
+        return sl_report(&err);
+    c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
+    c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
+    if (c->g.tokenizer == NULL) {
+        sl_fail(&err, SL_ERR_UNSUPPORTED,
+                "%s: holds no tokenizer, so it knows no text; convert the "
+                "checkpoint again with its tokenizer",
+                c->o->run.run.model);
+        return sl_report(&err);
+    }
+    if (find_template(c, &err) != 0 || start(c, &err) != 0)
+        return sl_report(&err);
+    code = talk(c, &err);
+    if (c->o->run.stats && c->g.n_generated > 0 &&
+        sl_generate_print_stats(&c->g, &err) != 0)
+        sl_report(&err);
+    return code;
+}
+
+/* A notice begins a line of its own, even where the text that is being shown
+ * has left one open on the terminal. From any thread. */
+static void write_log(void *opaque, enum sl_log_level level, const char *line)
+{
+    struct sl_chat *c = opaque;
+
+    if (isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) &&
+        atomic_exchange(&c->g.line_open, false))
+        fputc('\n', stderr);
+    sl_log_stderr(NULL, level, line);
+}
+
+static int run(int argc, char **argv)
+{
+    struct sl_chat_options o = {
+        .run = {.seed = 1234, .fill = {.strategy = SL_STRATEGY_BASE}},
+        .repetition_penalty = 1,
+    };
+    struct sl_chat c = {.o = &o, .g = {.o = &o.run}};
+    struct sl_log log = {write_log, &c, SL_LOG_INFO};
+    int code = sl_parse_args(&argp, argc, argv, &o);
+
+    if (code != 0)
+        return code;
+    if (o.run.run.quiet)
+        log.max = SL_LOG_WARN;
+    o.run.run.log = &log;
+    o.run.run.needs_less = "a shorter --ctx needs less";
+    c.g.color = sl_wants_color();
+    c.terminal = isatty(STDOUT_FILENO);
+    /* A reader that goes away is noticed by write, so that the run can be
+     * closed in order. */
+    signal(SIGPIPE, SIG_IGN);
+    code = run_all(&c);
+    if (c.g.interrupt != NULL)
+        sl_interrupt_watch(c.g.interrupt, NULL);
+    sl_detok_destroy(c.detok);
+    sl_line_editor_close(c.editor);
+    free(c.state_file);
+    json_decref(c.tools);
+    sl_chat_history_fini(&c.begun);
+    sl_runtime_close(c.g.rt);
+    sl_interrupt_destroy(c.g.interrupt);
+    return code;
+}
+
+const struct sl_command sl_cmd_chat = {
+    "chat",
+    "talk with a model",
+    run,
+    &argp,
+};
