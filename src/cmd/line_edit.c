@@ -87,6 +87,9 @@ static int read_character(EditLine *el, wchar_t *c)
         e->empty = line->lastchar == line->buffer;
         return 0;
     }
+    /* What Ctrl-D leaves while the terminal is no editor's: typed ahead. */
+    if (byte == '\0')
+        byte = '\004';
     *c = (wchar_t)byte;
     if (byte < 0x80)
         return 1;
@@ -289,6 +292,7 @@ static int read_line(struct sl_line_edit *e, const char *prompt,
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for a line");
     e->stopped = false;
     fputs(PASTE_ON, stdout);
+    el_wset(e->el, EL_PREP_TERM, 1); /* before the prompt invites keys */
     text = el_wgets(e->el, &n);
     fputs(PASTE_OFF, stdout);
     if (text == NULL || n <= 0) {
