@@ -36,6 +36,9 @@ struct sl_generate {
     const struct sl_generate_options *o;
     struct sl_runtime *rt;
     struct sl_tokenizer *tokenizer;
+    /* of a causal model: what stands before a text, and what ends an answer;
+     * NULL: nothing */
+    const struct sl_ids *prefix, *stops;
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
     struct sl_rng rng;       /* of the next query */

@@ -84,8 +84,8 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
     json_object_set_new(o, "answers", answers);
     json_object_set_new(o, "tokens",
                         json_pack("{s:I, s:I}", "prompt",
-                                  (json_int_t)w->prompt.ids.n, "generated",
-                                  (json_int_t)r->n_generated));
+                                  (json_int_t)(w->prompt.ids.n - g->hp->causal),
+                                  "generated", (json_int_t)r->n_generated));
     json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
     json_object_set_new(o, "timing", timing_json(w, r));
     device = sl_runtime_device(g->rt, NULL);

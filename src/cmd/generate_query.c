@@ -37,6 +37,9 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
                        "text too long: more than %zu bytes do not fit "
                        "--out-seq-length %u; shorten the text or raise it",
                        most, g->o->fill.out_seq_length);
+    if (g->hp->causal)
+        return sl_prompt_open(p, g->tokenizer, g->prefix, q->text, q->n_text,
+                              err);
     return sl_prompt_make(p, g->tokenizer, &g->hp->text, q->text, q->n_text,
                           err);
 }
@@ -147,6 +150,7 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
     struct sl_fill_batch batch = {
         .hp = g->hp,
         .config = &g->o->fill,
+        .stops = g->stops,
         .texts = group->texts,
         .n_texts = group->n,
         .ended = text_ended,

@@ -38,24 +38,34 @@ struct run {
     const struct sl_fill_batch *b;
     struct sl_fill_common common;
     struct sl_ids banned;
-    int32_t ends[2];
+    struct sl_ids ends;
     struct sl_text *texts;    /* (n_texts) */
     struct sl_lm_item *items; /* (n_texts * room) of one forward pass */
     size_t n_items;
     float *logits; /* (n_texts * room, vocab) */
 };
 
+static int list_ends(struct sl_ids *ends, const struct sl_fill_batch *b,
+                     struct sl_error *err)
+{
+    const struct sl_special_ids *special = &b->hp->text.special;
+
+    if ((special->eop >= 0 && sl_ids_add(ends, special->eop, err) != 0) ||
+        (special->eos >= 0 && sl_ids_add(ends, special->eos, err) != 0))
+        return -1;
+    return b->stops == NULL
+               ? 0
+               : sl_ids_append(ends, b->stops->v, b->stops->n, err);
+}
+
 static int open_run(struct run *r, struct sl_error *err)
 {
     const struct sl_fill_batch *b = r->b;
-    const struct sl_special_ids *special = &b->hp->text.special;
     uint32_t vocab = b->lm->vocab;
     size_t n_rows, n_logits;
 
     for (size_t i = 0; i < b->n_texts; i++)
         b->texts[i].ended = b->texts[i].failed = false;
-    r->ends[0] = special->eop;
-    r->ends[1] = special->eos;
     if (sl_mul_size(&n_rows, b->n_texts, sl_fill_room(b->config)) &&
         sl_mul_size(&n_logits, n_rows, vocab)) {
         r->logits = sl_alloc_array(n_logits, sizeof *r->logits);
@@ -67,14 +77,15 @@ static int open_run(struct run *r, struct sl_error *err)
         return sl_fail(err, SL_ERR_NOMEM,
                        "out of memory for %zu texts with %u logits each",
                        b->n_texts, vocab);
-    if (list_banned(&r->banned, b->hp, vocab, err) != 0)
+    if (list_banned(&r->banned, b->hp, vocab, err) != 0 ||
+        list_ends(&r->ends, b, err) != 0)
         return -1;
     r->common = (struct sl_fill_common){
         .lm = b->lm,
         .hp = b->hp,
         .config = b->config,
-        .ends = r->ends,
-        .n_ends = special->eos >= 0 ? 2 : 1,
+        .ends = r->ends.v,
+        .n_ends = r->ends.n,
         .banned = r->banned.v,
         .n_banned = r->banned.n,
         .scratch = r->common.scratch,
@@ -96,6 +107,7 @@ static void close_run(struct run *r)
     free(r->logits);
     free(r->common.scratch);
     sl_ids_fini(&r->banned);
+    sl_ids_fini(&r->ends);
 }
 
 /* What every text feeds next. What is wrong with one of them ends that one. */

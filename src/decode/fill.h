@@ -7,6 +7,9 @@
  * next blank (THUDM/GLM-130B generate.py, evaluation/model.py;
  * reference-behaviour 1.6, 1.7). Works on ids over any struct sl_lm.
  *
+ * A causal model has one blank, which is the end of its text
+ * (SL_PROMPT_END): it is fed what stands before, and no [sop].
+ *
  *   fill.c        texts filled together: one forward pass takes all of them
  *   fill_text.c   one text, from blank to blank
  *   fill_pass.c   one blank: what the model is fed next, what came of it
@@ -106,6 +109,8 @@ struct sl_fill_batch {
     struct sl_lm *lm;
     const struct sl_hparams *hp;
     const struct sl_fill_config *config;
+    const struct sl_ids *stops; /* that end an answer too, beside eop and
+                                 * </s>; NULL: none */
     struct sl_fill_text *texts;
     size_t n_texts;
     /* Called when a text has ended; NULL: nobody wants to know. */

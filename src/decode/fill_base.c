@@ -46,7 +46,7 @@ size_t sl_base_want(struct sl_pass *p, struct sl_lm_item *items)
         .positions = &p->place[0],
         .blocks = p->c->hp->position_2d ? &p->place[1] : NULL,
         .n = 1,
-        .n_context = (uint32_t)p->context->n,
+        .n_context = sl_pass_context(p),
         .n_logits = 1,
     };
     return 1;

@@ -46,8 +46,8 @@ static int create_search(struct sl_beam **b, const struct sl_pass *p,
         .n_banned = p->c->n_banned,
     };
 
-    /* The context with [sop] is what is about to be fed. */
-    return sl_beam_create(b, &config, p->prefill, p->context->n + 1,
+    /* The context is what is about to be fed. */
+    return sl_beam_create(b, &config, p->prefill, sl_pass_fed(p),
                           p->c->lm->vocab, err);
 }
 
@@ -116,7 +116,7 @@ size_t sl_beams_want(struct sl_pass *p, struct sl_lm_item *items)
             .positions = place,
             .blocks = p->c->hp->position_2d ? place + 1 : NULL,
             .n = 1,
-            .n_context = (uint32_t)p->context->n,
+            .n_context = sl_pass_context(p),
             .n_logits = 1,
         };
     }
@@ -134,12 +134,12 @@ int sl_beams_feed(struct sl_pass *p, float *logits, struct sl_error *err)
     return follow(s, p->c->lm, sl_beam_n_live(s->search), err);
 }
 
-/* Answers are the finished beams: what is behind [sop], without the end
+/* Answers are the finished beams: what is behind the context, without the end
  * token. */
 int sl_beams_end(struct sl_pass *p, struct sl_error *err)
 {
     struct sl_beam *b = p->beams->search;
-    size_t begin = p->context->n + 1, n;
+    size_t begin = sl_pass_fed(p), n;
 
     if (sl_beam_finish(b, err) != 0)
         return -1;

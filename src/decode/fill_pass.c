@@ -12,11 +12,23 @@ static bool by_beams(const struct sl_pass *p)
     return p->c->config->strategy == SL_STRATEGY_BEAM;
 }
 
+size_t sl_pass_fed(const struct sl_pass *p)
+{
+    return p->c->hp->causal ? p->mask_at : p->context->n + 1;
+}
+
+uint32_t sl_pass_context(const struct sl_pass *p)
+{
+    return p->c->hp->causal ? 0 : (uint32_t)p->context->n;
+}
+
 int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block)
 {
     bool two = p->c->hp->position_2d;
 
     *block = 0;
+    if (p->c->hp->causal)
+        return (int32_t)(p->mask_at + n);
     /* 2-D: the mask's place for all that is generated, and for [gMASK] too;
      * the second position counts from 1 at [sop]. */
     if (two)
@@ -30,23 +42,25 @@ int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block)
 static int make_prefill(struct sl_pass *p, struct sl_error *err)
 {
     const struct sl_hparams *hp = p->c->hp;
-    size_t n = p->context->n;
-    int32_t *ids = sl_alloc_array(n + 1, 3 * sizeof *ids), *positions, *blocks;
+    size_t n = p->context->n, fed = sl_pass_fed(p);
+    int32_t *ids = sl_alloc_array(fed, 3 * sizeof *ids), *positions, *blocks;
 
     if (ids == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu positions",
-                       n + 1);
-    positions = ids + n + 1;
-    blocks = positions + n + 1;
-    for (size_t i = 0; i < n; i++) {
+                       fed);
+    positions = ids + fed;
+    blocks = positions + fed;
+    for (size_t i = 0; i < n && i < fed; i++) {
         ids[i] = p->context->v[i];
         positions[i] = (int32_t)i;
         blocks[i] = 0;
     }
+    p->prefill = ids;
+    if (hp->causal)
+        return 0;
     ids[n] = hp->text.special.sop;
     positions[n] = (int32_t)(p->gmask && !hp->position_2d ? n : p->mask_at);
     blocks[n] = 1;
-    p->prefill = ids;
     return 0;
 }
 
@@ -64,7 +78,7 @@ int sl_pass_begin(struct sl_pass *p, struct sl_error *err)
 
 static size_t want_prefill(const struct sl_pass *p, struct sl_lm_item *item)
 {
-    size_t n = p->context->n + 1;
+    size_t n = sl_pass_fed(p);
 
     *item = (struct sl_lm_item){
         .seq = p->first_seq,
@@ -72,7 +86,7 @@ static size_t want_prefill(const struct sl_pass *p, struct sl_lm_item *item)
         .positions = p->prefill + n,
         .blocks = p->c->hp->position_2d ? p->prefill + 2 * n : NULL,
         .n = (uint32_t)n,
-        .n_context = (uint32_t)(n - 1),
+        .n_context = sl_pass_context(p),
         .n_logits = 1,
     };
     return 1;

@@ -45,7 +45,7 @@ struct sl_pass {
     const struct sl_fill_common *c;
     struct sl_rng *rng;
     const struct sl_fill_sink *sink; /* or NULL */
-    const struct sl_ids *context;    /* without [sop] */
+    const struct sl_ids *context;    /* without [sop]; with the mark */
     size_t mask_at;
     bool gmask;
     uint32_t max_new; /* > 0 */
@@ -77,6 +77,11 @@ int sl_pass_feed(struct sl_pass *p, float *logits, struct sl_error *err);
 int sl_pass_end(struct sl_pass *p, struct sl_error *err);
 /* Lets go of the sequences; after end, or instead of it. */
 void sl_pass_close(struct sl_pass *p);
+
+/* Positions that the first thing to be fed has: the context and [sop], or what
+ * a causal model goes on from; and those that all of them see. */
+size_t sl_pass_fed(const struct sl_pass *p);
+uint32_t sl_pass_context(const struct sl_pass *p);
 
 /* Positions of the n-th generated token (from 0). block is 0 for 1-D. */
 int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block);

@@ -7,10 +7,28 @@ size_t sl_fill_room(const struct sl_fill_config *c)
     return c->strategy == SL_STRATEGY_BEAM ? c->n_beams : 1;
 }
 
+/* A text of n ids, its mark among them, that a causal model goes on with. */
+static int check_open(size_t n, const struct sl_fill_config *config,
+                      struct sl_error *err)
+{
+    if (n <= 1)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "an empty text: this model goes on from what it reads");
+    if (config->out_seq_length >= n)
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "text too long: %zu tokens leave no room for an answer "
+                   "within --out-seq-length %u; shorten the text or raise it "
+                   "to at least %zu",
+                   n - 1, config->out_seq_length, n);
+}
+
 int sl_fill_check_length(size_t n, const struct sl_hparams *hp,
                          const struct sl_fill_config *config,
                          struct sl_error *err)
 {
+    if (hp->causal)
+        return check_open(n, config, err);
     if (n > hp->max_positions)
         return sl_fail(err, SL_ERR_USAGE,
                        "text too long: %zu tokens, the model's longest "
@@ -61,8 +79,10 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
         if (sl_fill_check_length(prompt->ids.n, hp, config, err) != 0)
             return -1;
         shared = (uint32_t)(prompt->ids.n + 1 - (n_marks - 1));
+        if (hp->causal)
+            shared = (uint32_t)prompt->ids.n - 1;
         if (n_marks == 1)
-            first = (uint32_t)prompt->ids.n + 1;
+            first = hp->causal ? shared : (uint32_t)prompt->ids.n + 1;
     }
     *one = (struct sl_workload){
         .n_sequences = beams,

@@ -112,7 +112,7 @@ static int begin_blank(struct sl_text *t, struct sl_error *err)
     if (p->sink != NULL &&
         p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
         return -1;
-    p->max_new = (uint32_t)(config->out_seq_length - (t->ids.n + 1));
+    p->max_new = (uint32_t)(config->out_seq_length - sl_pass_fed(p));
     return sl_pass_begin(p, err);
 }
 

@@ -123,6 +123,25 @@ fail:
     return -1;
 }
 
+int sl_prompt_open(struct sl_prompt *out, struct sl_tokenizer *t,
+                   const struct sl_ids *prefix, const char *text, size_t n,
+                   struct sl_error *err)
+{
+    struct sl_prompt p = {.mask = SL_PROMPT_END, .gmask = true};
+
+    if (copy_text(&p, text, n, false, err) != 0 ||
+        (prefix != NULL &&
+         sl_ids_append(&p.ids, prefix->v, prefix->n, err) != 0) ||
+        sl_tokenizer_encode(t, &p.ids, text, n, err) != 0 ||
+        sl_ids_add(&p.ids, SL_PROMPT_END, err) != 0) {
+        sl_prompt_fini(&p);
+        return -1;
+    }
+    p.english = is_ascii(p.text, p.n_text);
+    *out = p;
+    return 0;
+}
+
 void sl_prompt_fini(struct sl_prompt *p)
 {
     free(p->text);

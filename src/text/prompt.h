@@ -14,6 +14,9 @@
 #include "src/base/ids.h"
 #include "src/text/tokenizer.h"
 
+/* The mark of a text that goes on: its end, and no token. */
+#define SL_PROMPT_END INT32_MIN
+
 struct sl_prompt {
     char *text; /* as shown: with the mark that was appended; owned */
     size_t n_text;
@@ -26,6 +29,11 @@ struct sl_prompt {
 /* Errors: SL_ERR_NOMEM; those of sl_tokenizer_encode. */
 int sl_prompt_make(struct sl_prompt *p, struct sl_tokenizer *t,
                    const struct sl_text_params *tp, const char *text, size_t n,
+                   struct sl_error *err);
+/* For a causal model: the text goes on behind its last token. prefix: what
+ * stands before every text, or NULL. */
+int sl_prompt_open(struct sl_prompt *p, struct sl_tokenizer *t,
+                   const struct sl_ids *prefix, const char *text, size_t n,
                    struct sl_error *err);
 void sl_prompt_fini(struct sl_prompt *p); /* a zeroed one is fine */
 
