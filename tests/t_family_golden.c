@@ -242,6 +242,78 @@ static void glm_gives_the_reference_logits(void **state)
     check_prefix("golden/D_glm/glm_a", "tp2", heads, "logits_f32", 0);
 }
 
+#ifdef HAVE_CUDA
+/* The GPU rounds inputs of products to FP16: as near as it is for GLM-130B. */
+#define NEAR 5e-2
+
+static void on_the_gpu(const char *source, const char *flags, const char *quant)
+{
+    struct test_array cpu, gpu;
+    char path[1024], all[300];
+
+    if (test_variant(path, source) == NULL)
+        return;
+    run_sluice(dir, "convert -q --force %s --quant %s -o '%s/model.gguf' '%s'",
+               flags, quant, dir, path);
+    run_logits(dir, &cpu, "--activations f32");
+    for (int steps = 0; steps < 2; steps++) {
+        double most = 0;
+
+        snprintf(all, sizeof all, "--device cuda --engine gpu --vram 128M %s",
+                 steps ? "--step-by-step" : "");
+        run_logits(dir, &gpu, all);
+        assert_int_equal(gpu.n, cpu.n);
+        for (size_t i = 0; i < cpu.n; i++)
+            most = fmax(most, fabs((double)((float *)gpu.data)[i] -
+                                   (double)((float *)cpu.data)[i]));
+        if (most > NEAR) {
+            print_error("%s as %s: the GPU is %g away\n", source, quant, most);
+            fail();
+        }
+        test_array_fini(&gpu);
+    }
+    test_array_fini(&cpu);
+}
+
+static void a_gpu_gives_nearly_the_same_for_causal_models(void **state)
+{
+    static const char *const models[] = {
+        "golden/H_family/llama3_rope/hf", "golden/H_family/qwen2/hf",
+        "golden/H_family/qwen3/hf",       "golden/H_family/glm4_9b_hf/hf",
+        "golden/H_family/glm4_0414/hf",   "golden/H_family/chatglm3/hf"};
+    static const char *const quants[] = {"f16", "bf16", "int8", "int4-g32"};
+    int32_t ids[24];
+
+    for (int32_t i = 0; i < 24; i++)
+        ids[i] = (i * 89 + 17) % 420;
+    write_logits_input(dir, json_pack("{so}", "ids", json_of_ids(ids, 24)));
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        for (size_t q = i % 2; q < sizeof quants / sizeof *quants; q += 2)
+            on_the_gpu(models[i], "", quants[q]);
+    }
+}
+
+/* Positions of two dimensions; sop is the id behind the context. */
+static void a_gpu_gives_nearly_the_same_for_prefix_models(void **state)
+{
+    int32_t ids[20], pos[2][20];
+
+    for (int32_t i = 0; i < 20; i++) {
+        ids[i] = (i * 89 + 17) % 280;
+        pos[0][i] = i < 12 ? i : 5;
+        pos[1][i] = i < 12 ? 0 : i - 11;
+    }
+    write_logits_input(
+        dir, json_pack("{so so s[oo]}", "context", json_of_ids(ids, 12),
+                       "answer", json_of_ids(ids + 12, 8), "positions",
+                       json_of_ids(pos[0], 20), json_of_ids(pos[1], 20)));
+    on_the_gpu(C6 "/hf", "", "f16");
+    on_the_gpu(C6 "/hf", "", "int4-g32");
+    on_the_gpu("golden/D_glm/glm_a/tp1", "--num-attention-heads 4", "f16");
+    on_the_gpu("golden/D_glm/glm_a/tp1", "--num-attention-heads 4", "int8");
+}
+#endif
+
 static int make_dir(void **state)
 {
     test_temp_dir(dir);
@@ -265,10 +337,18 @@ int main(void)
         cmocka_unit_test(chatglm_6b_gives_the_reference_logits),
         cmocka_unit_test(quantised_chatglm_6b_gives_the_reference_logits),
         cmocka_unit_test(glm_gives_the_reference_logits),
+#ifdef HAVE_CUDA
+        cmocka_unit_test(a_gpu_gives_nearly_the_same_for_causal_models),
+        cmocka_unit_test(a_gpu_gives_nearly_the_same_for_prefix_models),
+#endif
     };
+    size_t n = sizeof tests / sizeof *tests;
     char path[1024];
 
     if (test_shared(path, "golden/H_family/llama/hf") == NULL)
         test_skip_all("no golden data");
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+#ifdef HAVE_CUDA
+    n -= test_has_gpu() ? 0 : 2;
+#endif
+    return _cmocka_run_group_tests("tests", tests, n, make_dir, remove_dir);
 }

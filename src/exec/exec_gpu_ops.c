@@ -25,32 +25,79 @@ static bool keeps_norm(const struct sl_stage_ops *stage)
     return false;
 }
 
+/* out = norm(x), or x += norm(what a product left in `a`). */
 static int norm(struct sl_gpu *g, const struct sl_stage_ops *stage,
                 const struct sl_layer_op *op, uint32_t layer,
                 struct sl_error *err)
 {
     uint32_t n = stage->wanted_rows ? g->pass->n_rows : g->pass->n;
+    const uint32_t *rows = stage->wanted_rows ? g->t.rows : NULL;
+    const float *w = vector(g, layer, op->weight);
+    float *keep = keeps_norm(stage) ? g->a : NULL;
+    float eps = g->c.shape.mf->hp.norm_eps;
 
     if (n == 0)
         return 0;
+    if (op->residual != SL_BUF_NONE)
+        return sl_cuda_rms_norm_add(g->c.cuda, g->x, g->a, w, n, g->hidden, eps,
+                                    err);
+    if (g->c.shape.mf->hp.norm == SL_NORM_RMS)
+        return sl_cuda_rms_norm(g->c.cuda, g->half[SL_BUF_NORM],
+                                g->stride[SL_BUF_NORM], keep, g->x, w, rows, n,
+                                g->hidden, eps, err);
     return sl_cuda_layer_norm(
-        g->c.cuda, g->half[SL_BUF_NORM], g->stride[SL_BUF_NORM],
-        keeps_norm(stage) ? g->a : NULL, g->x, vector(g, layer, op->weight),
-        vector(g, layer, op->bias), stage->wanted_rows ? g->t.rows : NULL, n,
-        g->hidden, g->c.shape.mf->hp.norm_eps, err);
+        g->c.cuda, g->half[SL_BUF_NORM], g->stride[SL_BUF_NORM], keep, g->x, w,
+        vector(g, layer, op->bias), rows, n, g->hidden, eps, err);
+}
+
+/* Query, key and value of all rows, as the product left them. */
+static struct sl_cuda_qkv qkv_of(const struct sl_gpu *g)
+{
+    return (struct sl_cuda_qkv){
+        .at = g->half[SL_BUF_WIDE],
+        .stride = g->stride[SL_BUF_WIDE],
+        .type = SL_CUDA_F16,
+        .order = g->c.shape.mf->hp.qkv == SL_QKV_BY_HEAD ? SL_CUDA_BY_HEAD
+                                                         : SL_CUDA_BLOCKS,
+        .n = g->pass->n,
+        .n_heads = g->n_heads,
+        .n_kv_heads = g->n_kv_heads,
+        .head_dim = g->head_dim,
+    };
+}
+
+static int head_norm(struct sl_gpu *g, const struct sl_layer_op *op,
+                     uint32_t layer, struct sl_error *err)
+{
+    struct sl_cuda_qkv qkv = qkv_of(g);
+    const float *q = vector(g, layer, op->weight);
+
+    if (q == NULL)
+        return 0;
+    return sl_cuda_head_norm(g->c.cuda, &qkv, q, vector(g, layer, op->bias),
+                             g->c.shape.mf->hp.norm_eps, err);
+}
+
+static enum sl_cuda_pairs pairs_of(const struct sl_hparams *hp)
+{
+    if (hp->rope == SL_ROPE_INTERLEAVED)
+        return SL_CUDA_PAIRS_NEXT;
+    return hp->position_2d ? SL_CUDA_PAIRS_2D : SL_CUDA_PAIRS_APART;
 }
 
 static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
 {
+    const struct sl_hparams *hp = &g->c.shape.mf->hp;
     bool here = g->c.layer_here[layer];
     const struct sl_cuda_rows *rows = here ? &g->rows : &g->back_rows;
     struct sl_cuda_kv kv = {
         .k = g->back.k,
         .v = g->back.v,
         .page_stride = g->page_values,
-        .n_heads = g->n_heads,
+        .n_heads = g->n_kv_heads,
         .head_dim = g->head_dim,
     };
+    struct sl_cuda_qkv qkv = qkv_of(g);
 
     if (here) {
         size_t plane = (size_t)g->c.shape.n_pages * g->page_values;
@@ -60,15 +107,14 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
     } else if (sl_gpu_back_take(g, err) != 0) {
         return -1;
     }
-    if (sl_cuda_rope_store(g->c.cuda, g->q, g->stride[SL_BUF_ATT], &kv,
-                           g->half[SL_BUF_WIDE], g->stride[SL_BUF_WIDE],
-                           SL_CUDA_F16, rows, g->c.shape.mf->hp.position_2d,
-                           err) != 0)
+    if (sl_cuda_rotate_store(g->c.cuda, g->q, g->stride[SL_BUF_ATT], &kv, &qkv,
+                             rows, pairs_of(hp), hp->rope_dims, err) != 0)
         return -1;
     if (!here && sl_gpu_back_give(g, layer, err) != 0)
         return -1;
-    return sl_cuda_attend(g->c.cuda, g->half[SL_BUF_ATT], g->stride[SL_BUF_ATT],
-                          g->q, g->stride[SL_BUF_ATT], &kv, rows, err);
+    return sl_cuda_attend_shared(
+        g->c.cuda, g->half[SL_BUF_ATT], g->stride[SL_BUF_ATT], g->q,
+        g->stride[SL_BUF_ATT], g->n_heads, &kv, rows, err);
 }
 
 static int run_op(struct sl_gpu *g, const struct sl_stage_ops *stage,
@@ -78,6 +124,8 @@ static int run_op(struct sl_gpu *g, const struct sl_stage_ops *stage,
     switch (op->what) {
     case SL_DO_NORM:
         return norm(g, stage, op, layer, err);
+    case SL_DO_HEAD_NORM:
+        return head_norm(g, op, layer, err);
     case SL_DO_ATTEND:
         return attend(g, layer, err);
     default:
@@ -126,6 +174,7 @@ static void set_epilogue(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
     static const enum sl_cuda_epilogue of[] = {
         [SL_FN_NONE] = SL_CUDA_EPI_NONE,
         [SL_FN_GEGLU] = SL_CUDA_EPI_GEGLU,
+        [SL_FN_SWIGLU] = SL_CUDA_EPI_SWIGLU,
         [SL_FN_GELU_TANH] = SL_CUDA_EPI_GELU_TANH,
     };
 
