@@ -165,7 +165,7 @@ int sl_utf8_repair(struct sl_textbuf *b, const char *s, size_t n,
 {
     size_t taken;
 
-    return repair(b, &taken, s, n, SL_UTF8_SUBPARTS, true, err);
+    return n == 0 ? 0 : repair(b, &taken, s, n, SL_UTF8_SUBPARTS, true, err);
 }
 
 int sl_utf8_flow(struct sl_textbuf *b, struct sl_textbuf *pending,
@@ -173,6 +173,8 @@ int sl_utf8_flow(struct sl_textbuf *b, struct sl_textbuf *pending,
 {
     size_t taken;
 
+    if (pending->n == 0)
+        return 0;
     if (repair(b, &taken, pending->p, pending->n, rule, last, err) != 0)
         return -1;
     pending->n -= taken;

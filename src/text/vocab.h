@@ -46,7 +46,7 @@ extern "C" {
 #define SL_VOCAB_MAGIC "SLVOCAB1"
 #define SL_VOCAB_HEAD  32u
 /* Ids are below this: far above any model. */
-#define SL_VOCAB_MAX (1u << 24)
+#define SL_VOCAB_MAX (1u << 21)
 
 enum sl_vocab_tag {
     SL_VOCAB_PIECES,
