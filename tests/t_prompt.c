@@ -6,6 +6,7 @@
 #include "src/text/prompt.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
+#include "tests/vocabs.h"
 
 struct fixture {
     struct sl_hparams hp;
@@ -130,6 +131,90 @@ static void chinese_is_not_english(void **state)
     }
 }
 
+/* BERT's vocabulary as GLM extends it: [PAD] 0 [UNK] 1 [CLS] 2 [SEP] 3 [MASK] 4
+ * a 5 b 6 sop 7 eop 8, with task masks [gMASK] 9 [sMASK] 10. */
+static struct sl_tokenizer *open_glm(struct sl_text_params *tp, bool task_mask)
+{
+    static const struct test_file files[] = {
+        {"vocab.txt", NULL, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n"},
+        {NULL}};
+    struct sl_vocab_options o = {
+        .family = SL_FAMILY_GLM,
+        .glm_task_mask = task_mask,
+    };
+    struct sl_vocab_source source = {test_files_read, (void *)files};
+    struct sl_vocab_made made;
+    struct sl_error err;
+
+    assert_ok(sl_vocab_compile(&made, &source, &o, &err), &err);
+    *tp = made.text;
+    return test_vocab_open(&made);
+}
+
+static void glm_begins_with_cls_and_fills_marks_of_every_kind(void **state)
+{
+    static const struct {
+        const char *text, *shown;
+        int32_t ids[8];
+        size_t n;
+        int32_t mask;
+        enum sl_prompt_style style;
+        bool task_mask;
+    } cases[] = {
+        {"a", "a [gMASK]", {2, 5, 9}, 3, 9, SL_STYLE_GLM, true},
+        {"a", "a [MASK]", {2, 5, 4, 0}, 4, 4, SL_STYLE_GLM, false},
+        {"a [MASK]", "a [MASK]", {2, 5, 4, 0}, 4, 4, SL_STYLE_GLM, true},
+        {"a [MASK]", "a [MASK]", {2, 5, 4}, 3, 4, SL_STYLE_GLM_130B, true},
+        {"[sMASK] a [MASK] b",
+         "[sMASK] a [MASK] b",
+         {2, 10, 5, 4, 6, 0},
+         6,
+         10,
+         SL_STYLE_GLM,
+         true},
+        {"a [gMASK]", "a [gMASK]", {2, 5, 9}, 3, 9, SL_STYLE_GLM, true},
+        {"a[SEP]b [gMASK] a",
+         "a[SEP]b [gMASK] a",
+         {2, 5, 3, 6, 9, 5, 0},
+         7,
+         9,
+         SL_STYLE_GLM_130B,
+         true},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_text_params tp;
+        struct sl_tokenizer *t = open_glm(&tp, cases[i].task_mask);
+        struct sl_prompt p;
+        struct sl_error err;
+
+        assert_ok(sl_prompt_make_glm(&p, t, &tp, cases[i].style, cases[i].text,
+                                     strlen(cases[i].text), &err),
+                  &err);
+        assert_string_equal(p.text, cases[i].shown);
+        assert_int_equal(p.ids.n, cases[i].n);
+        assert_memory_equal(p.ids.v, cases[i].ids, p.ids.n * sizeof(int32_t));
+        assert_int_equal(p.mask, cases[i].mask);
+        assert_true(sl_prompt_has_blank(&p));
+        assert_false(sl_prompt_fills(&p, 5));
+        sl_prompt_fini(&p);
+        sl_tokenizer_destroy(t);
+    }
+}
+
+static void a_vocabulary_without_marks_fills_no_blanks(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_text_params tp = f->hp.text;
+    struct sl_prompt p;
+    struct sl_error err;
+
+    tp.special.mask = tp.special.gmask = tp.special.smask = -1;
+    assert_int_equal(
+        sl_prompt_make_glm(&p, f->t, &tp, SL_STYLE_GLM, "a", 1, &err), -1);
+    assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +223,8 @@ int main(void)
         cmocka_unit_test(an_end_token_follows_unless_a_mark_ends_the_text),
         cmocka_unit_test(a_mark_of_no_kind_is_plain_text),
         cmocka_unit_test(chinese_is_not_english),
+        cmocka_unit_test(glm_begins_with_cls_and_fills_marks_of_every_kind),
+        cmocka_unit_test(a_vocabulary_without_marks_fills_no_blanks),
     };
 
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);

@@ -63,23 +63,23 @@ static int add_ids(struct sl_prompt *p, struct sl_tokenizer *t,
     return sl_tokenizer_encode(t, &p->ids, text + begin, n - begin, err);
 }
 
-/* Copies the text, with a mark behind it if it has none. */
+/* Copies the text, with a mark behind it unless that is NULL. */
 static int copy_text(struct sl_prompt *p, const char *text, size_t n,
-                     bool append, struct sl_error *err)
+                     const char *mark, struct sl_error *err)
 {
     size_t room;
 
-    if (!sl_add_size(&room, n, 1 + strlen(marks[GMARK]) + 1) ||
+    if (!sl_add_size(&room, n, 1 + strlen(marks[GMARK]) + 1) || /* longest */
         (p->text = malloc(room)) == NULL)
         return sl_fail(err, SL_ERR_NOMEM,
                        "out of memory for a text of %zu bytes", n);
     if (n > 0)
         memcpy(p->text, text, n);
     p->n_text = n;
-    if (append) {
+    if (mark != NULL) {
         p->text[p->n_text++] = ' ';
-        memcpy(p->text + p->n_text, marks[GMARK], strlen(marks[GMARK]));
-        p->n_text += strlen(marks[GMARK]);
+        memcpy(p->text + p->n_text, mark, strlen(mark));
+        p->n_text += strlen(mark);
     }
     p->text[p->n_text] = '\0';
     return 0;
@@ -107,8 +107,9 @@ int sl_prompt_make(struct sl_prompt *out, struct sl_tokenizer *t,
     else if (contains(text, n, marks[SMARK]))
         mark = SMARK;
     p.mask = mark_id(tp, mark);
+    p.masks[p.n_masks++] = p.mask;
     p.gmask = mark == GMARK;
-    if (copy_text(&p, text, n, append, err) != 0 ||
+    if (copy_text(&p, text, n, append ? marks[GMARK] : NULL, err) != 0 ||
         add_ids(&p, t, tp, text, n, err) != 0 ||
         (append && sl_ids_add(&p.ids, p.mask, err) != 0))
         goto fail;
@@ -123,13 +124,61 @@ fail:
     return -1;
 }
 
+/* The first of the text's marks, in whatever order they stand. */
+static int32_t first_mark(const struct sl_prompt *p)
+{
+    for (size_t i = 0; i < p->ids.n; i++) {
+        if (sl_prompt_fills(p, p->ids.v[i]))
+            return p->ids.v[i];
+    }
+    return p->masks[0];
+}
+
+int sl_prompt_make_glm(struct sl_prompt *out, struct sl_tokenizer *t,
+                       const struct sl_text_params *tp,
+                       enum sl_prompt_style style, const char *text, size_t n,
+                       struct sl_error *err)
+{
+    bool append = !contains(text, n, "MASK]");
+    const char *mark = marks[tp->special.gmask >= 0 ? GMARK : MARK];
+    const char *no_eos = style == SL_STYLE_GLM ? marks[GMARK] : "MASK]";
+    struct sl_prompt p = {0};
+
+    for (int i = 0; i < N_MARKS; i++) {
+        if (mark_id(tp, i) >= 0)
+            p.masks[p.n_masks++] = mark_id(tp, i);
+    }
+    if (p.n_masks == 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "the model's vocabulary has no [MASK]: it fills no "
+                       "blanks");
+    if (copy_text(&p, text, n, append ? mark : NULL, err) != 0 ||
+        (tp->special.enc >= 0 &&
+         sl_ids_add(&p.ids, tp->special.enc, err) != 0) ||
+        sl_tokenizer_encode_special(t, &p.ids, p.text, p.n_text, err) != 0 ||
+        (!ends_with(p.text, p.n_text, no_eos) && tp->special.eos >= 0 &&
+         sl_ids_add(&p.ids, tp->special.eos, err) != 0)) {
+        sl_prompt_fini(&p);
+        return -1;
+    }
+    p.mask = first_mark(&p);
+    p.english = is_ascii(p.text, p.n_text);
+    *out = p;
+    return 0;
+}
+
 int sl_prompt_open(struct sl_prompt *out, struct sl_tokenizer *t,
                    const struct sl_ids *prefix, const char *text, size_t n,
                    struct sl_error *err)
 {
-    struct sl_prompt p = {.mask = SL_PROMPT_END, .gmask = true};
+    struct sl_prompt p = {
+        .mask = SL_PROMPT_END,
+        .masks = {SL_PROMPT_END},
+        .n_masks = 1,
+        .gmask = true,
+    };
 
-    if (copy_text(&p, text, n, false, err) != 0 ||
+    if (copy_text(&p, text, n, NULL, err) != 0 ||
         (prefix != NULL &&
          sl_ids_append(&p.ids, prefix->v, prefix->n, err) != 0) ||
         sl_tokenizer_encode(t, &p.ids, text, n, err) != 0 ||
@@ -149,10 +198,19 @@ void sl_prompt_fini(struct sl_prompt *p)
     *p = (struct sl_prompt){0};
 }
 
+bool sl_prompt_fills(const struct sl_prompt *p, int32_t id)
+{
+    for (uint32_t i = 0; i < p->n_masks; i++) {
+        if (p->masks[i] == id)
+            return true;
+    }
+    return id == p->mask;
+}
+
 bool sl_prompt_has_blank(const struct sl_prompt *p)
 {
     for (size_t i = 0; i < p->ids.n; i++) {
-        if (p->ids.v[i] == p->mask)
+        if (sl_prompt_fills(p, p->ids.v[i]))
             return true;
     }
     return false;
