@@ -8,9 +8,9 @@
 #include <jansson.h>
 
 #include "src/base/lines.h"
+#include "src/base/utf8.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
-#include "src/text/textbuf.h"
 
 struct args {
     const char *model;
@@ -93,8 +93,8 @@ static int encode(struct sl_tokenizer *t, struct sl_ids *ids,
 
 /* A piece as it is spelt, or, where it is the half of a character, what UTF-8
  * makes of that. *text: owned. */
-static int spell(const struct sl_tokenizer *t, int32_t id,
-                 struct sl_textbuf *text, struct sl_error *err)
+static int spell(const struct sl_tokenizer *t, int32_t id, struct sl_str *text,
+                 struct sl_error *err)
 {
     size_t n = sl_tokenizer_piece(t, id, NULL, 0);
     char *piece = malloc(n + 1);
@@ -104,8 +104,8 @@ static int spell(const struct sl_tokenizer *t, int32_t id,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a piece of %zu bytes",
                        n);
     sl_tokenizer_piece(t, id, piece, n + 1);
-    text->n = 0;
-    rc = sl_utf8_repair(text, piece, n, err);
+    sl_str_clear(text);
+    rc = sl_utf8_repair(text, piece, n, SL_UTF8_SUBPARTS, err);
     free(piece);
     return rc;
 }
@@ -113,14 +113,14 @@ static int spell(const struct sl_tokenizer *t, int32_t id,
 static int print_pieces(const struct sl_tokenizer *t, const struct sl_ids *ids,
                         struct sl_error *err)
 {
-    struct sl_textbuf text = {0};
+    struct sl_str text = {0};
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < ids->n; i++) {
         rc = spell(t, ids->v[i], &text, err);
         printf("%d\t", ids->v[i]);
         for (size_t k = 0; rc == 0 && k < text.n; k++) {
-            unsigned char c = (unsigned char)text.p[k];
+            unsigned char c = (unsigned char)text.s[k];
 
             if (c < ' ' || c == 127) /* nothing that moves a terminal */
                 printf("\\x%02x", c);
@@ -129,7 +129,7 @@ static int print_pieces(const struct sl_tokenizer *t, const struct sl_ids *ids,
         }
         putchar('\n');
     }
-    sl_textbuf_fini(&text);
+    sl_str_fini(&text);
     return rc;
 }
 
@@ -137,16 +137,16 @@ static int print_json(const struct sl_tokenizer *t, const struct sl_ids *ids,
                       struct sl_error *err)
 {
     json_t *list = json_array(), *pieces = json_array(), *o;
-    struct sl_textbuf text = {0};
+    struct sl_str text = {0};
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < ids->n; i++) {
         rc = spell(t, ids->v[i], &text, err);
         json_array_append_new(list, json_integer(ids->v[i]));
         json_array_append_new(pieces,
-                              json_stringn(text.n > 0 ? text.p : "", text.n));
+                              json_stringn(text.n > 0 ? text.s : "", text.n));
     }
-    sl_textbuf_fini(&text);
+    sl_str_fini(&text);
     o = json_pack("{s:s, s:i, s:o, s:o}", "kind", sl_tokenizer_kind(t), "n",
                   (int)ids->n, "ids", list, "pieces", pieces);
     if (rc == 0 && (o == NULL || json_dumpf(o, stdout, JSON_PRESERVE_ORDER)))

@@ -23,7 +23,7 @@ static int take(struct sl_added *a, const struct sl_vocab *v,
                 struct sl_error *err)
 {
     const struct sl_vocab_span *norms = &v->part[SL_VOCAB_NORMS];
-    struct sl_textbuf out = {0}, spare = {0};
+    struct sl_str out = {0}, spare = {0};
     int rc;
 
     if (!sl_utf8_valid(from->s, from->n))
@@ -33,13 +33,13 @@ static int take(struct sl_added *a, const struct sl_vocab *v,
                        from->id);
     rc = flags & SL_ADDED_NORMALIZED
              ? sl_textnorm_run(norms, &out, &spare, from->s, from->n, err)
-             : sl_textbuf_add(&out, from->s, from->n, err);
-    sl_textbuf_fini(&spare);
+             : sl_str_append(&out, from->s, from->n, err);
+    sl_str_fini(&spare);
     if (rc != 0 || out.n == 0) {
-        sl_textbuf_fini(&out); /* normalised to nothing: never found */
+        sl_str_fini(&out); /* normalised to nothing: never found */
         return rc;
     }
-    a->v[a->n++] = (struct sl_added_token){out.p, out.n, from->id, flags};
+    a->v[a->n++] = (struct sl_added_token){out.s, out.n, from->id, flags};
     return 0;
 }
 

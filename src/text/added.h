@@ -8,7 +8,7 @@
 #ifndef SL_ADDED_H
 #define SL_ADDED_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 #include "src/text/vocab.h"
 
 struct sl_added_token {

@@ -27,8 +27,8 @@ int sl_bytelevel_byte(uint32_t c)
     return (int)(c <= 32 ? c : c < 67 ? c + 94 : 173);
 }
 
-int sl_bytelevel_decode(bool *is, struct sl_textbuf *out, const char *s,
-                        size_t n, struct sl_error *err)
+int sl_bytelevel_decode(bool *is, struct sl_str *out, const char *s, size_t n,
+                        struct sl_error *err)
 {
     size_t before = out->n;
     struct sl_utf8_bad bad;
@@ -42,23 +42,22 @@ int sl_bytelevel_decode(bool *is, struct sl_textbuf *out, const char *s,
         size = sl_utf8_get(&c, &bad, s + i, n - i);
         byte = size > 0 ? sl_bytelevel_byte(c) : -1;
         if (byte < 0) {
-            out->n = before;
+            sl_str_cut(out, before);
             *is = false;
             return 0;
         }
         one = (char)byte;
-        if (sl_textbuf_add(out, &one, 1, err) != 0)
+        if (sl_str_append(out, &one, 1, err) != 0)
             return -1;
     }
     return 0;
 }
 
-int sl_bytelevel_encode(struct sl_textbuf *out, const char *s, size_t n,
+int sl_bytelevel_encode(struct sl_str *out, const char *s, size_t n,
                         struct sl_error *err)
 {
     for (size_t i = 0; i < n; i++) {
-        if (sl_textbuf_add_char(out, sl_bytelevel_char((uint8_t)s[i]), err) !=
-            0)
+        if (sl_utf8_put(out, sl_bytelevel_char((uint8_t)s[i]), err) != 0)
             return -1;
     }
     return 0;

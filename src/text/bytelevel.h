@@ -7,7 +7,7 @@
 #ifndef SL_BYTELEVEL_H
 #define SL_BYTELEVEL_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 
 /* The character of a byte. */
 uint32_t sl_bytelevel_char(uint8_t byte);
@@ -16,9 +16,9 @@ int sl_bytelevel_byte(uint32_t c);
 
 /* Appends the bytes of a piece that is spelt in the alphabet; false, and
  * nothing appended, when it is not. */
-int sl_bytelevel_decode(bool *is, struct sl_textbuf *out, const char *s,
-                        size_t n, struct sl_error *err);
-int sl_bytelevel_encode(struct sl_textbuf *out, const char *s, size_t n,
+int sl_bytelevel_decode(bool *is, struct sl_str *out, const char *s, size_t n,
+                        struct sl_error *err);
+int sl_bytelevel_encode(struct sl_str *out, const char *s, size_t n,
                         struct sl_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include "src/base/lines.h"
 #include "src/base/newfile.h"
 #include "src/base/outfile.h"
+#include "src/base/utf8.h"
 #include "src/text/chat_history.h"
 
 #define MOST_BYTES (64u << 20) /* of a file: no model reads so much */
@@ -41,7 +42,7 @@ static char *copy_utf8(const char *text, struct sl_error *err)
     struct sl_str s = {0};
 
     if (sl_str_add(&s, "", err) != 0 ||
-        sl_str_append_utf8(&s, text, strlen(text), err) != 0) {
+        sl_utf8_repair(&s, text, strlen(text), SL_UTF8_BYTES, err) != 0) {
         sl_str_fini(&s);
         return NULL;
     }

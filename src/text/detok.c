@@ -9,12 +9,12 @@ struct sl_detok {
     struct sl_tokenizer *t;
     enum sl_specials specials;
     void *run; /* the kind's: ids since the last one that stands apart */
-    struct sl_textbuf out, label;
+    struct sl_str out, label;
 };
 
 /* Control pieces, and what was added behind the pieces of the model. */
 static int label_default(const struct sl_tokenizer *t, uint32_t id,
-                         struct sl_textbuf *out, struct sl_error *err)
+                         struct sl_str *out, struct sl_error *err)
 {
     size_t n;
     const char *s = sl_vocab_piece(&t->vocab, id, &n);
@@ -22,7 +22,7 @@ static int label_default(const struct sl_tokenizer *t, uint32_t id,
     if (sl_vocab_type(&t->vocab, id) != SL_PIECE_CONTROL &&
         sl_vocab_in_model(&t->vocab, id))
         return 0;
-    return sl_textbuf_add(out, s, n, err) == 0 ? 1 : -1;
+    return sl_str_append(out, s, n, err) == 0 ? 1 : -1;
 }
 
 static bool means_something(const struct sl_vocab *v, int32_t id)
@@ -42,7 +42,7 @@ static int push(struct sl_detok *d, const int32_t *ids, size_t n,
     for (size_t i = 0; i < n; i++) {
         int apart = 1;
 
-        d->label.n = 0;
+        sl_str_clear(&d->label);
         if (means_something(&d->t->vocab, ids[i]))
             apart = (kind->label != NULL ? kind->label : label_default)(
                 d->t, (uint32_t)ids[i], &d->label, err);
@@ -56,7 +56,7 @@ static int push(struct sl_detok *d, const int32_t *ids, size_t n,
                                 sl_tokenizer_is_special(d->t, ids[i])))
             continue;
         if (kind->run_end(d->run, false, &d->out, err) != 0 ||
-            sl_textbuf_add(&d->out, d->label.p, d->label.n, err) != 0)
+            sl_str_append(&d->out, d->label.s, d->label.n, err) != 0)
             return -1;
     }
     return kind->run_push(d->run, n > begin ? ids + begin : NULL, n - begin,
@@ -91,18 +91,18 @@ void sl_detok_destroy(struct sl_detok *d)
     if (d == NULL)
         return;
     d->t->kind->run_destroy(d->run);
-    sl_textbuf_fini(&d->out);
-    sl_textbuf_fini(&d->label);
+    sl_str_fini(&d->out);
+    sl_str_fini(&d->label);
     free(d);
 }
 
 int sl_detok_push(struct sl_detok *d, const int32_t *ids, size_t n,
                   const char **text, size_t *n_text, struct sl_error *err)
 {
-    d->out.n = 0;
+    sl_str_clear(&d->out);
     if (push(d, ids, n, err) != 0)
         return -1;
-    *text = d->out.p != NULL ? d->out.p : "";
+    *text = d->out.s != NULL ? d->out.s : "";
     *n_text = d->out.n;
     return 0;
 }
@@ -110,10 +110,10 @@ int sl_detok_push(struct sl_detok *d, const int32_t *ids, size_t n,
 int sl_detok_end(struct sl_detok *d, const char **text, size_t *n_text,
                  struct sl_error *err)
 {
-    d->out.n = 0;
+    sl_str_clear(&d->out);
     if (d->t->kind->run_end(d->run, true, &d->out, err) != 0)
         return -1;
-    *text = d->out.p != NULL ? d->out.p : "";
+    *text = d->out.s != NULL ? d->out.s : "";
     *n_text = d->out.n;
     return 0;
 }
@@ -131,11 +131,11 @@ int sl_tokenizer_decode_as(struct sl_tokenizer *t, enum sl_specials specials,
     if (rc == 0)
         rc = t->kind->run_end(d->run, true, &d->out, err);
     if (rc == 0)
-        rc = sl_textbuf_add(&d->out, "", 1, err);
+        rc = sl_str_append(&d->out, "", 1, err);
     if (rc == 0) {
         *n_text = d->out.n - 1;
-        *text = d->out.p;
-        d->out = (struct sl_textbuf){0};
+        *text = d->out.s;
+        d->out = (struct sl_str){0};
     }
     sl_detok_destroy(d);
     return rc;

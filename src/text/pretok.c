@@ -22,7 +22,7 @@ struct step {
 struct sl_pretok {
     struct step *steps;
     size_t n_steps;
-    struct sl_textbuf text[2];    /* texts made, when a step changes them */
+    struct sl_str text[2];        /* texts made, when a step changes them */
     struct word_list words[2];    /* of the step before, and of this one */
     struct sl_pretok_word *spans; /* matches and what lies between, in turn */
     size_t n_spans, spans_room;
@@ -192,7 +192,7 @@ static bool begins_with(const char *s, size_t n, const char *what)
 }
 
 /* Appends the word with its blanks replaced and perhaps one in front. */
-static int write_word(const struct step *step, struct sl_textbuf *out,
+static int write_word(const struct step *step, struct sl_str *out,
                       const char *s, size_t n, bool begins,
                       struct sl_error *err)
 {
@@ -202,22 +202,22 @@ static int write_word(const struct step *step, struct sl_textbuf *out,
                (strcmp(step->b, "first") == 0 && begins);
 
     if (put && !begins_with(s, n, blank) && !begins_with(s, n, " ") &&
-        sl_textbuf_add_str(out, blank, err) != 0)
+        sl_str_add(out, blank, err) != 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        int rc = meta && s[i] == ' ' ? sl_textbuf_add_str(out, blank, err)
-                                     : sl_textbuf_add(out, s + i, 1, err);
+        int rc = meta && s[i] == ' ' ? sl_str_add(out, blank, err)
+                                     : sl_str_append(out, s + i, 1, err);
         if (rc != 0)
             return -1;
     }
     return 0;
 }
 
-static int rewrite(const struct step *step, struct sl_textbuf *out,
+static int rewrite(const struct step *step, struct sl_str *out,
                    struct word_list *to, const struct word_list *from,
                    const char *text, bool first, struct sl_error *err)
 {
-    out->n = 0;
+    sl_str_clear(out);
     for (size_t i = 0; i < from->n; i++) {
         size_t at = out->n;
 
@@ -247,11 +247,11 @@ int sl_pretok_run(struct sl_pretok *p, struct sl_pretok_words *words,
         to->n = 0;
         in = 1 - in;
         if (step->re == NULL) {
-            struct sl_textbuf *made = &p->text[text_at];
+            struct sl_str *made = &p->text[text_at];
 
             if (rewrite(step, made, to, from, s, first, err) != 0)
                 return -1;
-            s = made->p;
+            s = made->s;
             text_at = 1 - text_at;
             continue;
         }
@@ -337,7 +337,7 @@ void sl_pretok_destroy(struct sl_pretok *p)
         free(p->steps[i].b);
     }
     for (int i = 0; i < 2; i++) {
-        sl_textbuf_fini(&p->text[i]);
+        sl_str_fini(&p->text[i]);
         free(p->words[i].v);
     }
     free(p->steps);

@@ -10,7 +10,7 @@
 #ifndef SL_PRETOK_H
 #define SL_PRETOK_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 #include "src/text/vocab.h"
 
 enum sl_pretok_what {

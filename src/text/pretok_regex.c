@@ -43,7 +43,7 @@ static size_t posix_class(const char *s, size_t left)
 
 /* Writes the expression as PCRE2 wants it. Set operations of Oniguruma would
  * silently mean something else, so they are refused. */
-static int translate(struct sl_textbuf *out, const char *s, size_t n,
+static int translate(struct sl_str *out, const char *s, size_t n,
                      struct sl_error *err)
 {
     bool in_class = false;
@@ -70,8 +70,8 @@ static int translate(struct sl_textbuf *out, const char *s, size_t n,
         } else if (in_class && s[i] == ']' && i != first) {
             in_class = false;
         }
-        if (put != NULL ? sl_textbuf_add_str(out, put, err) != 0
-                        : sl_textbuf_add(out, s + i, size, err) != 0)
+        if (put != NULL ? sl_str_add(out, put, err) != 0
+                        : sl_str_append(out, s + i, size, err) != 0)
             return -1;
     }
     return 0;
@@ -109,7 +109,7 @@ int sl_regex_create(struct sl_regex **out, const char *pattern, size_t n,
                     struct sl_error *err)
 {
     struct sl_regex *re = calloc(1, sizeof *re);
-    struct sl_textbuf made = {0};
+    struct sl_str made = {0};
 
     if (re == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for an expression");
@@ -118,7 +118,7 @@ int sl_regex_create(struct sl_regex **out, const char *pattern, size_t n,
         goto fail;
     }
     if (translate(&made, pattern, n, err) != 0 ||
-        compile(re, made.n > 0 ? made.p : "", made.n, err) != 0)
+        compile(re, made.n > 0 ? made.s : "", made.n, err) != 0)
         goto fail;
     re->data = pcre2_match_data_create(1, NULL);
     re->context = pcre2_match_context_create(NULL);
@@ -127,11 +127,11 @@ int sl_regex_create(struct sl_regex **out, const char *pattern, size_t n,
         goto fail;
     }
     pcre2_set_heap_limit(re->context, HEAP_KIB);
-    sl_textbuf_fini(&made);
+    sl_str_fini(&made);
     *out = re;
     return 0;
 fail:
-    sl_textbuf_fini(&made);
+    sl_str_fini(&made);
     sl_regex_destroy(re);
     return -1;
 }

@@ -4,7 +4,7 @@
 #ifndef SL_PRETOK_REGEX_H
 #define SL_PRETOK_REGEX_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 
 struct sl_regex;
 

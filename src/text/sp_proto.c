@@ -138,7 +138,7 @@ void sl_sp_read_names(struct sl_sp_names *names, const void *model, size_t n)
     }
 }
 
-static int add_varint(struct sl_textbuf *out, uint64_t v, struct sl_error *err)
+static int add_varint(struct sl_str *out, uint64_t v, struct sl_error *err)
 {
     char bytes[10];
     size_t n = 0;
@@ -146,7 +146,7 @@ static int add_varint(struct sl_textbuf *out, uint64_t v, struct sl_error *err)
     for (; v >= 128; v >>= 7)
         bytes[n++] = (char)(v | 128);
     bytes[n++] = (char)v;
-    return sl_textbuf_add(out, bytes, n, err);
+    return sl_str_append(out, bytes, n, err);
 }
 
 static size_t varint_bytes(uint64_t v)
@@ -158,8 +158,8 @@ static size_t varint_bytes(uint64_t v)
     return n;
 }
 
-int sl_sp_add_piece(struct sl_textbuf *model, const char *s, size_t n,
-                    float score, int type, struct sl_error *err)
+int sl_sp_add_piece(struct sl_str *model, const char *s, size_t n, float score,
+                    int type, struct sl_error *err)
 {
     size_t body = 1 + varint_bytes(n) + n + 5 + 2;
     uint32_t bits;
@@ -167,20 +167,20 @@ int sl_sp_add_piece(struct sl_textbuf *model, const char *s, size_t n,
 
     memcpy(&bits, &score, sizeof bits);
     sl_store_u32(tail + 1, bits);
-    if (sl_textbuf_add(model, "\x0a", 1, err) != 0 ||
+    if (sl_str_append(model, "\x0a", 1, err) != 0 ||
         add_varint(model, body, err) != 0 ||
-        sl_textbuf_add(model, "\x0a", 1, err) != 0 ||
-        add_varint(model, n, err) != 0 || sl_textbuf_add(model, s, n, err) != 0)
+        sl_str_append(model, "\x0a", 1, err) != 0 ||
+        add_varint(model, n, err) != 0 || sl_str_append(model, s, n, err) != 0)
         return -1;
-    return sl_textbuf_add(model, tail, sizeof tail, err);
+    return sl_str_append(model, tail, sizeof tail, err);
 }
 
-int sl_sp_add_byte_fallback(struct sl_textbuf *model, struct sl_error *err)
+int sl_sp_add_byte_fallback(struct sl_str *model, struct sl_error *err)
 {
-    return sl_textbuf_add(model, "\x12\x03\x98\x02\x01", 5, err);
+    return sl_str_append(model, "\x12\x03\x98\x02\x01", 5, err);
 }
 
-int sl_sp_add_specs(struct sl_textbuf *model, bool byte_fallback, bool dummy,
+int sl_sp_add_specs(struct sl_str *model, bool byte_fallback, bool dummy,
                     struct sl_error *err)
 {
     /* name "identity", add_dummy_prefix, remove_extra_whitespaces false,
@@ -188,8 +188,8 @@ int sl_sp_add_specs(struct sl_textbuf *model, bool byte_fallback, bool dummy,
     char spec[] = "\x1a\x10\x0a\x08identity\x18\x01\x20\x00\x28\x01";
 
     spec[13] = (char)dummy;
-    if (sl_textbuf_add(model, "\x12\x02\x18\x02", 4, err) != 0 ||
+    if (sl_str_append(model, "\x12\x02\x18\x02", 4, err) != 0 ||
         (byte_fallback && sl_sp_add_byte_fallback(model, err) != 0))
         return -1;
-    return sl_textbuf_add(model, spec, sizeof spec - 1, err);
+    return sl_str_append(model, spec, sizeof spec - 1, err);
 }

@@ -15,7 +15,7 @@
 #ifndef SL_SP_PROTO_H
 #define SL_SP_PROTO_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,15 +52,15 @@ struct sl_sp_names {
 void sl_sp_read_names(struct sl_sp_names *names, const void *model, size_t n);
 
 /* Appends a piece as a field of a ModelProto. Errors: SL_ERR_NOMEM. */
-int sl_sp_add_piece(struct sl_textbuf *model, const char *s, size_t n,
-                    float score, int type, struct sl_error *err);
+int sl_sp_add_piece(struct sl_str *model, const char *s, size_t n, float score,
+                    int type, struct sl_error *err);
 /* trainer_spec { model_type: BPE, byte_fallback } and a normalizer that
  * changes nothing but puts a blank first (dummy) and turns blanks into U+2581:
  * what Llama's converters assume. */
-int sl_sp_add_specs(struct sl_textbuf *model, bool byte_fallback, bool dummy,
+int sl_sp_add_specs(struct sl_str *model, bool byte_fallback, bool dummy,
                     struct sl_error *err);
 /* trainer_spec { byte_fallback: true } alone. */
-int sl_sp_add_byte_fallback(struct sl_textbuf *model, struct sl_error *err);
+int sl_sp_add_byte_fallback(struct sl_str *model, struct sl_error *err);
 
 #ifdef __cplusplus
 }

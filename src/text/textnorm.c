@@ -54,16 +54,16 @@ static bool is_cjk(uint32_t c)
            (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-static int lower(struct sl_textbuf *out, uint32_t c, struct sl_error *err)
+static int lower(struct sl_str *out, uint32_t c, struct sl_error *err)
 {
     /* The one character whose small form is two (SpecialCasing.txt). */
     if (c == 0x130)
-        return sl_textbuf_add(out, "i\xcc\x87", 3, err);
-    return sl_textbuf_add_char(
-        out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), err);
+        return sl_str_append(out, "i\xcc\x87", 3, err);
+    return sl_utf8_put(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c),
+                       err);
 }
 
-static int add_char_by(struct sl_textbuf *out, uint32_t what, uint32_t c,
+static int add_char_by(struct sl_str *out, uint32_t what, uint32_t c,
                        struct sl_error *err)
 {
     switch (what) {
@@ -83,17 +83,17 @@ static int add_char_by(struct sl_textbuf *out, uint32_t what, uint32_t c,
         break;
     default: /* SL_NORM_CJK */
         if (is_cjk(c))
-            return sl_textbuf_add(out, " ", 1, err) != 0 ||
-                           sl_textbuf_add_char(out, c, err) != 0
+            return sl_str_append(out, " ", 1, err) != 0 ||
+                           sl_utf8_put(out, c, err) != 0
                        ? -1
-                       : sl_textbuf_add(out, " ", 1, err);
+                       : sl_str_append(out, " ", 1, err);
         break;
     }
-    return sl_textbuf_add_char(out, c, err);
+    return sl_utf8_put(out, c, err);
 }
 
-static int by_char(struct sl_textbuf *out, uint32_t what, const char *s,
-                   size_t n, struct sl_error *err)
+static int by_char(struct sl_str *out, uint32_t what, const char *s, size_t n,
+                   struct sl_error *err)
 {
     uint32_t c;
 
@@ -114,7 +114,7 @@ static bool is_ascii(const char *s, size_t n)
     return true;
 }
 
-static int unicode_form(struct sl_textbuf *out, uint32_t what, const char *s,
+static int unicode_form(struct sl_str *out, uint32_t what, const char *s,
                         size_t n, struct sl_error *err)
 {
     static const utf8proc_option_t options[] = {
@@ -128,19 +128,19 @@ static int unicode_form(struct sl_textbuf *out, uint32_t what, const char *s,
     int rc;
 
     if (is_ascii(s, n))
-        return sl_textbuf_add(out, s, n, err);
+        return sl_str_append(out, s, n, err);
     size = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &made,
                         options[what]);
     if (size < 0)
         return sl_fail(err, SL_ERR_NOMEM,
                        "a text of %zu bytes cannot be normalised: %s", n,
                        utf8proc_errmsg(size));
-    rc = sl_textbuf_add(out, (char *)made, (size_t)size, err);
+    rc = sl_str_append(out, (char *)made, (size_t)size, err);
     free(made);
     return rc;
 }
 
-static int replace(struct sl_textbuf *out, const struct sl_vocab_step *step,
+static int replace(struct sl_str *out, const struct sl_vocab_step *step,
                    const char *s, size_t n, struct sl_error *err)
 {
     size_t at = 0;
@@ -149,19 +149,19 @@ static int replace(struct sl_textbuf *out, const struct sl_vocab_step *step,
         const char *hit = memmem(s + at, n - at, step->a, step->n_a);
         size_t size = hit != NULL ? (size_t)(hit - s) - at : n - at;
 
-        if (sl_textbuf_add(out, s + at, size, err) != 0)
+        if (sl_str_append(out, s + at, size, err) != 0)
             return -1;
         at += size;
         if (hit == NULL)
             break;
-        if (sl_textbuf_add(out, step->b, step->n_b, err) != 0)
+        if (sl_str_append(out, step->b, step->n_b, err) != 0)
             return -1;
         at += step->n_a;
     }
-    return step->n_a > 0 ? 0 : sl_textbuf_add(out, s, n, err);
+    return step->n_a > 0 ? 0 : sl_str_append(out, s, n, err);
 }
 
-static int strip(struct sl_textbuf *out, const struct sl_vocab_step *step,
+static int strip(struct sl_str *out, const struct sl_vocab_step *step,
                  const char *s, size_t n, struct sl_error *err)
 {
     size_t begin = 0, end = 0;
@@ -183,10 +183,10 @@ static int strip(struct sl_textbuf *out, const struct sl_vocab_step *step,
         begin = 0;
     if (step->n_b == 0)
         end = n;
-    return sl_textbuf_add(out, s + begin, end > begin ? end - begin : 0, err);
+    return sl_str_append(out, s + begin, end > begin ? end - begin : 0, err);
 }
 
-static int run_step(struct sl_textbuf *out, const struct sl_vocab_step *step,
+static int run_step(struct sl_str *out, const struct sl_vocab_step *step,
                     const char *s, size_t n, struct sl_error *err)
 {
     switch (step->what) {
@@ -198,9 +198,9 @@ static int run_step(struct sl_textbuf *out, const struct sl_vocab_step *step,
     case SL_NORM_REPLACE:
         return replace(out, step, s, n, err);
     case SL_NORM_PREPEND:
-        if (n > 0 && sl_textbuf_add(out, step->a, step->n_a, err) != 0)
+        if (n > 0 && sl_str_append(out, step->a, step->n_a, err) != 0)
             return -1;
-        return sl_textbuf_add(out, s, n, err);
+        return sl_str_append(out, s, n, err);
     case SL_NORM_STRIP:
         return strip(out, step, s, n, err);
     default:
@@ -225,23 +225,23 @@ int sl_textnorm_check(const struct sl_vocab_span *steps, struct sl_error *err)
     return 0;
 }
 
-int sl_textnorm_run(const struct sl_vocab_span *steps, struct sl_textbuf *out,
-                    struct sl_textbuf *spare, const char *s, size_t n,
+int sl_textnorm_run(const struct sl_vocab_span *steps, struct sl_str *out,
+                    struct sl_str *spare, const char *s, size_t n,
                     struct sl_error *err)
 {
     const uint8_t *at = steps->p;
 
-    out->n = 0;
+    sl_str_clear(out);
     if (steps->count == 0)
-        return sl_textbuf_add(out, s, n, err);
+        return sl_str_append(out, s, n, err);
     for (uint32_t i = 0; i < steps->count; i++) {
         struct sl_vocab_step step = sl_vocab_step_next(&at);
 
-        spare->n = 0;
-        if (run_step(spare, &step, i == 0 ? s : out->p, i == 0 ? n : out->n,
+        sl_str_clear(spare);
+        if (run_step(spare, &step, i == 0 ? s : out->s, i == 0 ? n : out->n,
                      err) != 0)
             return -1;
-        struct sl_textbuf swap = *out;
+        struct sl_str swap = *out;
         *out = *spare;
         *spare = swap;
     }

@@ -7,7 +7,7 @@
 #ifndef SL_TEXTNORM_H
 #define SL_TEXTNORM_H
 
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 #include "src/text/vocab.h"
 
 enum sl_textnorm_what {
@@ -29,8 +29,8 @@ enum sl_textnorm_what {
 int sl_textnorm_check(const struct sl_vocab_span *steps, struct sl_error *err);
 /* s is UTF-8; out is emptied first and spare holds what is between two steps.
  * Errors: SL_ERR_NOMEM. */
-int sl_textnorm_run(const struct sl_vocab_span *steps, struct sl_textbuf *out,
-                    struct sl_textbuf *spare, const char *s, size_t n,
+int sl_textnorm_run(const struct sl_vocab_span *steps, struct sl_str *out,
+                    struct sl_str *spare, const char *s, size_t n,
                     struct sl_error *err);
 
 /* Unicode's White_Space. */

@@ -146,7 +146,7 @@ void sl_tokenizer_destroy(struct sl_tokenizer *t)
     for (int k = 0; k < 3; k++)
         sl_ids_fini(&t->lists[k]);
     sl_added_fini(&t->added);
-    sl_textbuf_fini(&t->text);
+    sl_str_fini(&t->text);
     free(t->blob);
     free(t);
 }
@@ -194,10 +194,10 @@ static int encode_any(struct sl_tokenizer *t, struct sl_ids *ids,
     size_t before = ids->n;
 
     if (n > 0 && !sl_utf8_valid(text, n)) {
-        t->text.n = 0;
-        if (sl_utf8_repair(&t->text, text, n, err) != 0)
+        sl_str_clear(&t->text);
+        if (sl_utf8_repair(&t->text, text, n, SL_UTF8_SUBPARTS, err) != 0)
             return -1;
-        text = t->text.p;
+        text = t->text.s;
         n = t->text.n;
     }
     if (encode(t, ids, text, n, special, err) == 0)
@@ -254,7 +254,7 @@ bool sl_tokenizer_is_special(const struct sl_tokenizer *t, int32_t id)
 size_t sl_tokenizer_piece(const struct sl_tokenizer *t, int32_t id, char *buf,
                           size_t room)
 {
-    struct sl_textbuf spelled = {0};
+    struct sl_str spelled = {0};
     struct sl_error err;
     size_t n = 0;
     const char *s;
@@ -266,7 +266,7 @@ size_t sl_tokenizer_piece(const struct sl_tokenizer *t, int32_t id, char *buf,
         if (t->kind->byte_level &&
             sl_vocab_type(&t->vocab, (uint32_t)id) == SL_PIECE_NORMAL &&
             sl_bytelevel_encode(&spelled, s, n, &err) == 0) {
-            s = spelled.p;
+            s = spelled.s;
             n = spelled.n;
         }
     }
@@ -277,7 +277,7 @@ size_t sl_tokenizer_piece(const struct sl_tokenizer *t, int32_t id, char *buf,
             memcpy(buf, s, fits);
         buf[fits] = '\0';
     }
-    sl_textbuf_fini(&spelled);
+    sl_str_fini(&spelled);
     return n;
 }
 

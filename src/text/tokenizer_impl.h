@@ -15,7 +15,7 @@ struct sl_tokenizer {
     struct sl_text_params tp; /* as the vocabulary has them */
     struct sl_added added;    /* cut out of the text as it is */
     void *impl;               /* the kind's */
-    struct sl_textbuf text;   /* UTF-8, repaired */
+    struct sl_str text;       /* UTF-8, repaired */
     struct sl_ids lists[3];   /* prefix, suffix, stops */
 };
 

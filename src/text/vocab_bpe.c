@@ -164,8 +164,8 @@ static int encode_bpe(struct sl_tokenizer *t, struct sl_ids *ids, const char *s,
 
 struct run {
     const struct bpe_vocab *m;
-    struct sl_textbuf pending; /* bytes, perhaps not yet a character */
-    bool strip, begun;         /* lose a first blank; something came */
+    struct sl_str pending; /* bytes, perhaps not yet a character */
+    bool strip, begun;     /* lose a first blank; something came */
 };
 
 static int run_create(void **out, struct sl_tokenizer *t, struct sl_error *err)
@@ -184,12 +184,12 @@ static void run_destroy(void *run)
 {
     struct run *r = run;
 
-    sl_textbuf_fini(&r->pending);
+    sl_str_fini(&r->pending);
     free(r);
 }
 
 /* U+2581 stands for a blank. */
-static int add_meta(struct sl_textbuf *out, const char *s, size_t n,
+static int add_meta(struct sl_str *out, const char *s, size_t n,
                     struct sl_error *err)
 {
     static const char meta[] = "\xe2\x96\x81";
@@ -199,8 +199,8 @@ static int add_meta(struct sl_textbuf *out, const char *s, size_t n,
         const char *hit = memmem(s + at, n - at, meta, 3);
         size_t size = hit != NULL ? (size_t)(hit - s) - at : n - at;
 
-        if (sl_textbuf_add(out, s + at, size, err) != 0 ||
-            (hit != NULL && sl_textbuf_add(out, " ", 1, err) != 0))
+        if (sl_str_append(out, s + at, size, err) != 0 ||
+            (hit != NULL && sl_str_append(out, " ", 1, err) != 0))
             return -1;
         at += size + (hit != NULL ? 3 : 0);
     }
@@ -235,24 +235,24 @@ static int add_piece(struct run *r, uint32_t id, struct sl_error *err)
     int rc;
 
     if (byte >= 0)
-        rc = sl_textbuf_add(&r->pending, &one, 1, err);
+        rc = sl_str_append(&r->pending, &one, 1, err);
     else if (r->m->chars)
         rc = add_meta(&r->pending, s, n, err);
     else
-        rc = sl_textbuf_add(&r->pending, s, n, err);
+        rc = sl_str_append(&r->pending, s, n, err);
     if (rc == 0 && r->strip && !r->begun && r->pending.n > before) {
-        if (r->pending.p[before] == ' ') {
-            r->pending.n--;
-            memmove(r->pending.p + before, r->pending.p + before + 1,
+        if (r->pending.s[before] == ' ') {
+            memmove(r->pending.s + before, r->pending.s + before + 1,
                     r->pending.n - before);
+            r->pending.n--; /* the zero byte came along */
         }
         r->begun = true;
     }
     return rc;
 }
 
-static int run_push(void *run, const int32_t *ids, size_t n,
-                    struct sl_textbuf *out, struct sl_error *err)
+static int run_push(void *run, const int32_t *ids, size_t n, struct sl_str *out,
+                    struct sl_error *err)
 {
     struct run *r = run;
 
@@ -267,7 +267,7 @@ static int run_push(void *run, const int32_t *ids, size_t n,
 
 /* A blank at the beginning of the whole text goes, none behind what stands
  * apart (tokenizers' Strip looks at the whole). */
-static int run_end(void *run, bool last, struct sl_textbuf *out,
+static int run_end(void *run, bool last, struct sl_str *out,
                    struct sl_error *err)
 {
     struct run *r = run;

@@ -35,8 +35,8 @@ void sl_vocab_builder_destroy(struct sl_vocab_builder *b)
     if (b == NULL)
         return;
     for (int i = 0; i < SL_VOCAB_N_TAGS; i++)
-        sl_textbuf_fini(&b->part[i]);
-    sl_textbuf_fini(&b->text);
+        sl_str_fini(&b->part[i]);
+    sl_str_fini(&b->text);
     free(b->pieces);
     free(b->added);
     free(b->names);
@@ -54,7 +54,7 @@ static size_t slot_of(const struct sl_vocab_builder *b, const char *s, size_t n)
     while (b->slots[i] != 0) {
         const struct sl_built_name *name = &b->names[b->slots[i] - 1];
 
-        if (name->n == n && memcmp(b->text.p + name->off, s, n) == 0)
+        if (name->n == n && memcmp(b->text.s + name->off, s, n) == 0)
             break;
         i = (i + 1) & (b->n_slots - 1);
     }
@@ -83,7 +83,7 @@ static int grow_slots(struct sl_vocab_builder *b, struct sl_error *err)
     for (uint32_t i = 0; i < b->n_names; i++) {
         const struct sl_built_name *name = &b->names[i];
 
-        b->slots[slot_of(b, b->text.p + name->off, name->n)] = i + 1;
+        b->slots[slot_of(b, b->text.s + name->off, name->n)] = i + 1;
     }
     return 0;
 }
@@ -99,7 +99,7 @@ static int add_name(struct sl_vocab_builder *b, uint32_t id, const char *s,
                        "the pieces have more than 4 GiB of text");
     b->names[b->n_names] =
         (struct sl_built_name){(uint32_t)b->text.n, (uint32_t)n, id};
-    if (sl_textbuf_add(&b->text, s, n, err) != 0)
+    if (sl_str_append(&b->text, s, n, err) != 0)
         return -1;
     if (n > 0)
         b->slots[slot_of(b, s, n)] = ++b->n_names;
@@ -148,7 +148,7 @@ int sl_vocab_add_piece(struct sl_vocab_builder *b, uint32_t id, const char *s,
     if (id < b->n_tokens && b->pieces[id].type != 0)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "two tokens have the id %u: '%.*s' and '%.*s'", id,
-                       (int)b->pieces[id].n, b->text.p + b->pieces[id].off,
+                       (int)b->pieces[id].n, b->text.s + b->pieces[id].off,
                        (int)(n < 40 ? n : 40), s);
     if (spell_piece(b, id, s, n, err) != 0)
         return -1;
@@ -180,7 +180,7 @@ const char *sl_vocab_spelling(const struct sl_vocab_builder *b, uint32_t id,
                               size_t *n)
 {
     *n = id < b->n_tokens ? b->pieces[id].n : 0;
-    return *n > 0 ? b->text.p + b->pieces[id].off : "";
+    return *n > 0 ? b->text.s + b->pieces[id].off : "";
 }
 
 bool sl_vocab_is_added(const struct sl_vocab_builder *b, uint32_t id)
@@ -218,7 +218,7 @@ static int add_u32(struct sl_vocab_builder *b, enum sl_vocab_tag tag,
         uint8_t bytes[4];
 
         sl_store_u32(bytes, v[i]);
-        if (sl_textbuf_add(&b->part[tag], (char *)bytes, 4, err) != 0)
+        if (sl_str_append(&b->part[tag], (char *)bytes, 4, err) != 0)
             return -1;
     }
     return 0;
@@ -246,11 +246,13 @@ int sl_vocab_add_merge(struct sl_vocab_builder *b, const char *left,
     int32_t l = sl_vocab_find(b, left, n_left);
     int32_t r = sl_vocab_find(b, right, n_right), result = -1;
 
-    if (sl_textbuf_add(&b->text, left, n_left, err) != 0 ||
-        sl_textbuf_add(&b->text, right, n_right, err) != 0)
+    /* Joined behind the text that is used, and taken away again. */
+    if (sl_str_append(&b->text, left, n_left, err) != 0 ||
+        sl_str_append(&b->text, right, n_right, err) != 0)
         return -1;
-    b->text.n -= n_left + n_right; /* behind what is used: room to join in */
-    result = sl_vocab_find(b, b->text.p + b->text.n, n_left + n_right);
+    result = sl_vocab_find(b, b->text.s + b->text.n - n_left - n_right,
+                           n_left + n_right);
+    sl_str_cut(&b->text, b->text.n - n_left - n_right);
     if (l < 0 || r < 0 || result < 0)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "merge %u, '%.*s %.*s': %s is no piece of the "
@@ -272,7 +274,7 @@ static size_t added_at(const struct sl_vocab_builder *b, uint32_t id,
     size_t i = id < b->n_tokens && b->pieces[id].added ? 0 : b->n_added;
 
     while (i < b->n_added && (b->added[i].id != id || b->added[i].n != n ||
-                              memcmp(b->text.p + b->added[i].off, s, n) != 0))
+                              memcmp(b->text.s + b->added[i].off, s, n) != 0))
         i++;
     return i;
 }
@@ -333,7 +335,7 @@ int sl_vocab_add_added(struct sl_vocab_builder *b, uint32_t id, const char *s,
     b->pieces[id].added = true;
     b->added[b->n_added++] =
         (struct sl_built_added){id, flags, (uint32_t)b->text.n, (uint32_t)n};
-    return sl_textbuf_add(&b->text, s, n, err);
+    return sl_str_append(&b->text, s, n, err);
 }
 
 static int add_step(struct sl_vocab_builder *b, enum sl_vocab_tag tag,
@@ -348,8 +350,8 @@ static int add_step(struct sl_vocab_builder *b, enum sl_vocab_tag tag,
                        "possible",
                        n_a > n_c ? n_a : n_c, SL_STEP_MAX);
     if (add_u32(b, tag, v, 3, err) != 0 ||
-        sl_textbuf_add(&b->part[tag], a, n_a, err) != 0 ||
-        sl_textbuf_add(&b->part[tag], c, n_c, err) != 0)
+        sl_str_append(&b->part[tag], a, n_a, err) != 0 ||
+        sl_str_append(&b->part[tag], c, n_c, err) != 0)
         return -1;
     b->count[tag]++;
     return 0;
@@ -398,7 +400,7 @@ int sl_vocab_add_id(struct sl_vocab_builder *b, enum sl_vocab_tag which,
                        "id %d; ids from 0 to %u are possible", id,
                        SL_VOCAB_MAX - 1);
     for (uint32_t i = 0; which == SL_VOCAB_STOPS && i < b->count[which]; i++) {
-        if (sl_load_u32(b->part[which].p + 4 * (size_t)i) == v)
+        if (sl_load_u32(b->part[which].s + 4 * (size_t)i) == v)
             return 0;
     }
     b->count[which]++;
@@ -408,7 +410,7 @@ int sl_vocab_add_id(struct sl_vocab_builder *b, enum sl_vocab_tag which,
 void sl_vocab_clear_ids(struct sl_vocab_builder *b, enum sl_vocab_tag which)
 {
     b->count[which] = 0;
-    b->part[which].n = 0;
+    sl_str_clear(&b->part[which]);
 }
 
 bool sl_vocab_has_ids(const struct sl_vocab_builder *b, enum sl_vocab_tag which)
@@ -440,7 +442,7 @@ int sl_vocab_set_model(struct sl_vocab_builder *b, const void *model, size_t n,
     if (n == 0 || n > UINT32_MAX)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "a sentencepiece model of %zu bytes", n);
-    b->part[SL_VOCAB_MODEL].n = 0;
+    sl_str_clear(&b->part[SL_VOCAB_MODEL]);
     b->count[SL_VOCAB_MODEL] = (uint32_t)n;
-    return sl_textbuf_add(&b->part[SL_VOCAB_MODEL], model, n, err);
+    return sl_str_append(&b->part[SL_VOCAB_MODEL], model, n, err);
 }

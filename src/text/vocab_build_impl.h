@@ -32,7 +32,7 @@ struct sl_vocab_builder {
     struct sl_built_piece *pieces; /* (room) */
     size_t room;
     uint32_t n_tokens;
-    struct sl_textbuf text;
+    struct sl_str text;
     /* Pieces and added tokens by their names: slots are (n_slots, a power of
      * two) index + 1 of names, 0: free; there is room for half as many names.
      */
@@ -42,7 +42,7 @@ struct sl_vocab_builder {
     size_t n_slots;
     struct sl_built_added *added; /* (added_room) */
     size_t n_added, added_room;
-    struct sl_textbuf part[SL_VOCAB_N_TAGS]; /* sections as written */
+    struct sl_str part[SL_VOCAB_N_TAGS]; /* sections as written */
     uint32_t count[SL_VOCAB_N_TAGS];
     int32_t controls[SL_N_CONTROLS];
     uint32_t numbers[SL_N_NUMBERS];

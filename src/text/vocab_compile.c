@@ -35,26 +35,26 @@ static int check_file(const char *path, struct sl_error *err)
     return 0;
 }
 
-static int read_all(struct sl_textbuf *to, FILE *in, const char *path,
+static int read_all(struct sl_str *to, FILE *in, const char *path,
                     struct sl_error *err)
 {
-    size_t n = 1;
+    char chunk[1 << 14];
+    size_t n;
 
-    while (n > 0) {
-        if (sl_textbuf_reserve(to, 1 << 16, err) != 0)
+    do {
+        n = fread(chunk, 1, sizeof chunk, in);
+        if (sl_str_append(to, chunk, n, err) != 0)
             return -1;
-        n = fread(to->p + to->n, 1, to->room - to->n, in);
-        to->n += n;
         if (to->n > FILE_MAX)
             return sl_fail(err, SL_ERR_UNSUPPORTED, "%s: it grows", path);
-    }
+    } while (n > 0);
     return ferror(in) ? sl_fail_os(err, errno, "%s", path) : 0;
 }
 
 int sl_vocab_read_dir(void *dir, const char *name, uint8_t **data, size_t *n,
                       struct sl_error *err)
 {
-    struct sl_textbuf text = {0};
+    struct sl_str text = {0};
     char path[4096];
     FILE *in;
     int rc;
@@ -72,10 +72,10 @@ int sl_vocab_read_dir(void *dir, const char *name, uint8_t **data, size_t *n,
     rc = read_all(&text, in, path, err);
     fclose(in);
     if (rc != 0) {
-        sl_textbuf_fini(&text);
+        sl_str_fini(&text);
         return -1;
     }
-    *data = (uint8_t *)text.p;
+    *data = (uint8_t *)text.s;
     *n = text.n;
     return 0;
 }

@@ -156,7 +156,7 @@ static int add_ranks(struct sl_vocab_builder *b, const char *data, size_t n,
                      struct sl_error *err)
 {
     const char *at = data, *s;
-    struct sl_textbuf spelt = {0};
+    struct sl_str spelt = {0};
     char bytes[TOKEN_MAX];
     size_t size, n_bytes, line = 0;
     uint32_t rank;
@@ -166,7 +166,7 @@ static int add_ranks(struct sl_vocab_builder *b, const char *data, size_t n,
         line++;
         if (size == 0)
             continue;
-        spelt.n = 0;
+        sl_str_clear(&spelt);
         if (!read_rank(bytes, &n_bytes, &rank, s, size))
             rc =
                 sl_fail(err, SL_ERR_CORRUPT,
@@ -174,10 +174,10 @@ static int add_ranks(struct sl_vocab_builder *b, const char *data, size_t n,
         else if (sl_bytelevel_encode(&spelt, bytes, n_bytes, err) != 0)
             rc = -1;
         else
-            rc = sl_vocab_add_piece(b, rank, spelt.p, spelt.n, SL_PIECE_NORMAL,
+            rc = sl_vocab_add_piece(b, rank, spelt.s, spelt.n, SL_PIECE_NORMAL,
                                     err);
     }
-    sl_textbuf_fini(&spelt);
+    sl_str_fini(&spelt);
     return rc;
 }
 

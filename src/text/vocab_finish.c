@@ -10,22 +10,22 @@
 
 enum { SECTION_BYTES = 24 };
 
-static int add_u32(struct sl_textbuf *out, uint32_t v, struct sl_error *err)
+static int add_u32(struct sl_str *out, uint32_t v, struct sl_error *err)
 {
     uint8_t bytes[4];
 
     sl_store_u32(bytes, v);
-    return sl_textbuf_add(out, (char *)bytes, 4, err);
+    return sl_str_append(out, (char *)bytes, 4, err);
 }
 
 /* The bytes that a piece stands for. A piece of a byte-level vocabulary that
  * is not spelt in its alphabet can never come out of a text: it stands for its
  * spelling and is no piece of the model. */
-static int add_piece_text(struct sl_vocab_builder *b, struct sl_textbuf *text,
+static int add_piece_text(struct sl_vocab_builder *b, struct sl_str *text,
                           uint32_t id, struct sl_error *err)
 {
     struct sl_built_piece *p = &b->pieces[id];
-    const char *s = b->text.p + p->off;
+    const char *s = b->text.s + p->off;
     bool is = false;
 
     if (p->type == 0)
@@ -37,13 +37,13 @@ static int add_piece_text(struct sl_vocab_builder *b, struct sl_textbuf *text,
             return 0;
         p->type &= (uint8_t)~SL_PIECE_MODEL;
     }
-    return sl_textbuf_add(text, s, p->n, err);
+    return sl_str_append(text, s, p->n, err);
 }
 
 static int write_pieces(struct sl_vocab_builder *b, struct sl_error *err)
 {
-    struct sl_textbuf *pieces = &b->part[SL_VOCAB_PIECES], text = {0};
-    struct sl_textbuf *types = &b->part[SL_VOCAB_TYPES];
+    struct sl_str *pieces = &b->part[SL_VOCAB_PIECES], text = {0};
+    struct sl_str *types = &b->part[SL_VOCAB_TYPES];
     int rc = add_u32(pieces, 0, err);
 
     for (uint32_t id = 0; rc == 0 && id < b->n_tokens; id++) {
@@ -57,18 +57,18 @@ static int write_pieces(struct sl_vocab_builder *b, struct sl_error *err)
         if (rc == 0)
             rc = add_u32(pieces, (uint32_t)text.n, err);
         if (rc == 0)
-            rc = sl_textbuf_add(types, (char *)&type, 1, err);
+            rc = sl_str_append(types, (char *)&type, 1, err);
     }
     if (rc == 0)
-        rc = sl_textbuf_add(pieces, text.p, text.n, err);
-    sl_textbuf_fini(&text);
+        rc = sl_str_append(pieces, text.s, text.n, err);
+    sl_str_fini(&text);
     b->count[SL_VOCAB_PIECES] = b->count[SL_VOCAB_TYPES] = b->n_tokens;
     return rc;
 }
 
 static int write_added(struct sl_vocab_builder *b, struct sl_error *err)
 {
-    struct sl_textbuf *part = &b->part[SL_VOCAB_ADDED];
+    struct sl_str *part = &b->part[SL_VOCAB_ADDED];
 
     for (size_t i = 0; i < b->n_added; i++) {
         const struct sl_built_added *a = &b->added[i];
@@ -76,7 +76,7 @@ static int write_added(struct sl_vocab_builder *b, struct sl_error *err)
         if (add_u32(part, a->id, err) != 0 ||
             add_u32(part, a->flags, err) != 0 ||
             add_u32(part, a->n, err) != 0 ||
-            sl_textbuf_add(part, b->text.p + a->off, a->n, err) != 0)
+            sl_str_append(part, b->text.s + a->off, a->n, err) != 0)
             return -1;
     }
     b->count[SL_VOCAB_ADDED] = (uint32_t)b->n_added;
@@ -132,7 +132,7 @@ static uint8_t *lay_out(const struct sl_vocab_builder *b, size_t *n)
         sl_store_u32(entry + 4, b->count[i]);
         sl_store_u64(entry + 8, at);
         sl_store_u64(entry + 16, b->part[i].n);
-        memcpy(blob + at, b->part[i].p, b->part[i].n);
+        memcpy(blob + at, b->part[i].s, b->part[i].n);
         at += b->part[i].n;
         entry += SECTION_BYTES;
     }

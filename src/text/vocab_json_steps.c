@@ -133,7 +133,7 @@ int sl_vocab_add_bert_splits(struct sl_vocab_builder *b, struct sl_error *err)
 static int add_literal(struct sl_vocab_builder *b, uint32_t what, const char *s,
                        size_t n, struct sl_error *err)
 {
-    struct sl_textbuf re = {0};
+    struct sl_str re = {0};
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -142,13 +142,13 @@ static int add_literal(struct sl_vocab_builder *b, uint32_t what, const char *s,
                      ((c | 32) >= 'a' && (c | 32) <= 'z') || c <= ' ';
 
         if (!plain)
-            rc = sl_textbuf_add(&re, "\\", 1, err);
+            rc = sl_str_append(&re, "\\", 1, err);
         if (rc == 0)
-            rc = sl_textbuf_add(&re, s + i, 1, err);
+            rc = sl_str_append(&re, s + i, 1, err);
     }
     if (rc == 0)
-        rc = sl_vocab_add_split(b, what, re.p, re.n, NULL, 0, err);
-    sl_textbuf_fini(&re);
+        rc = sl_vocab_add_split(b, what, re.s, re.n, NULL, 0, err);
+    sl_str_fini(&re);
     return rc;
 }
 

@@ -9,7 +9,7 @@
 #define SL_VOCAB_KIND_H
 
 #include "src/base/ids.h"
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 #include "src/text/vocab.h"
 
 #ifdef __cplusplus
@@ -38,17 +38,17 @@ struct sl_vocab_kind {
     /* Does the id stand apart from the run around it, as special ones do? 1
      * and appends what it is shown as, or 0. NULL: control pieces and those
      * that are not the model's do. */
-    int (*label)(const struct sl_tokenizer *t, uint32_t id,
-                 struct sl_textbuf *out, struct sl_error *err);
+    int (*label)(const struct sl_tokenizer *t, uint32_t id, struct sl_str *out,
+                 struct sl_error *err);
 
     /* A run of ordinary ids: what is final of its text is appended to out.
      * end gives out what is left, and the next id begins a new run: behind an
      * id that stands apart, or, if last, a new list. */
     int (*run_create)(void **run, struct sl_tokenizer *t, struct sl_error *err);
     void (*run_destroy)(void *run);
-    int (*run_push)(void *run, const int32_t *ids, size_t n,
-                    struct sl_textbuf *out, struct sl_error *err);
-    int (*run_end)(void *run, bool last, struct sl_textbuf *out,
+    int (*run_push)(void *run, const int32_t *ids, size_t n, struct sl_str *out,
+                    struct sl_error *err);
+    int (*run_end)(void *run, bool last, struct sl_str *out,
                    struct sl_error *err);
 };
 

@@ -7,7 +7,7 @@
  * wants it whole again. Holes keep their ids as pieces that nothing matches. */
 int sl_vocab_make_model(struct sl_vocab_builder *b, struct sl_error *err)
 {
-    struct sl_textbuf model = {0};
+    struct sl_str model = {0};
     bool bytes = false;
     uint32_t n = 0;
     int rc = 0;
@@ -23,15 +23,15 @@ int sl_vocab_make_model(struct sl_vocab_builder *b, struct sl_error *err)
             return sl_fail(err, SL_ERR_CORRUPT,
                            "the vocabulary has no token %u", id);
         bytes = bytes || type == SL_PIECE_BYTE;
-        rc = sl_sp_add_piece(&model, b->text.p + p->off, p->n, p->score, type,
+        rc = sl_sp_add_piece(&model, b->text.s + p->off, p->n, p->score, type,
                              err);
     }
     if (rc == 0)
         rc = sl_sp_add_specs(&model, bytes,
                              b->numbers[SL_VOCAB_STRIP_BLANK] != 0, err);
     if (rc == 0)
-        rc = sl_vocab_set_model(b, model.p, model.n, err);
+        rc = sl_vocab_set_model(b, model.s, model.n, err);
     b->numbers[SL_VOCAB_N_MODEL] = n;
-    sl_textbuf_fini(&model);
+    sl_str_fini(&model);
     return rc;
 }

@@ -13,7 +13,7 @@ namespace
 {
 
 /* The pieces that icetk adds behind those of the file. */
-int extend_model(struct sl_textbuf *model, const struct sl_vocab *v,
+int extend_model(struct sl_str *model, const struct sl_vocab *v,
                  struct sl_error *err)
 {
     uint32_t max_blank = sl_vocab_number(v, SL_VOCAB_MAX_BLANK);
@@ -35,20 +35,20 @@ int load(struct sl_sp *s, const struct sl_vocab *v, bool icetk,
          struct sl_error *err)
 {
     const struct sl_vocab_span *part = &v->part[SL_VOCAB_MODEL];
-    struct sl_textbuf model = {};
-    int rc = sl_textbuf_add(&model, (const char *)part->p, part->bytes, err);
+    struct sl_str model = {};
+    int rc = sl_str_append(&model, (const char *)part->p, part->bytes, err);
 
     if (rc == 0 && icetk)
         rc = extend_model(&model, v, err);
     if (rc == 0) {
         auto status =
-            s->sp.LoadFromSerializedProto(absl::string_view(model.p, model.n));
+            s->sp.LoadFromSerializedProto(absl::string_view(model.s, model.n));
         if (!status.ok())
             rc = sl_fail(err, SL_ERR_CORRUPT,
                          "tokenizer: sentencepiece does not take the model: %s",
                          status.error_message());
     }
-    sl_textbuf_fini(&model);
+    sl_str_fini(&model);
     return rc;
 }
 
@@ -189,8 +189,8 @@ int encode_plain(struct sl_tokenizer *t, struct sl_ids *ids, const char *text,
 /* SAT's detokenize prints control pieces and its tokens for whitespace in
  * brackets, "[[gMASK]]" and "[<t>]"; ChatGLM-6B's decode has the names alone,
  * and whitespace is whitespace. */
-int label_icetk(const struct sl_tokenizer *t, uint32_t id,
-                struct sl_textbuf *out, struct sl_error *err)
+int label_icetk(const struct sl_tokenizer *t, uint32_t id, struct sl_str *out,
+                struct sl_error *err)
 {
     char name[SL_ICETK_NAME + 2];
     uint32_t n_model = sl_vocab_number(&t->vocab, SL_VOCAB_N_MODEL) +
@@ -203,7 +203,7 @@ int label_icetk(const struct sl_tokenizer *t, uint32_t id,
         if (sl_vocab_type(&t->vocab, id) != SL_PIECE_CONTROL)
             return 0;
         label = sl_vocab_piece(&t->vocab, id, &n);
-        return sl_textbuf_add(out, label, n, err) == 0 ? 1 : -1;
+        return sl_str_append(out, label, n, err) == 0 ? 1 : -1;
     }
     if ((int32_t)id == t->tp.special.eos)
         label = "</s>";
@@ -211,9 +211,9 @@ int label_icetk(const struct sl_tokenizer *t, uint32_t id,
         label = sl_icetk_label(name, id - n_model, t->tp.max_blank);
     if (label == NULL)
         return 0;
-    return sl_textbuf_add(out, "[", 1, err) == 0 &&
-                   sl_textbuf_add_str(out, label, err) == 0 &&
-                   sl_textbuf_add(out, "]", 1, err) == 0
+    return sl_str_append(out, "[", 1, err) == 0 &&
+                   sl_str_add(out, label, err) == 0 &&
+                   sl_str_append(out, "]", 1, err) == 0
                ? 1
                : -1;
 }

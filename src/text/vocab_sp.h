@@ -40,9 +40,9 @@ template <typename F> int sl_guarded(struct sl_error *err, F body)
 
 int sl_sp_run_create(void **run, struct sl_tokenizer *t, struct sl_error *err);
 void sl_sp_run_destroy(void *run);
-int sl_sp_run_push(void *run, const int32_t *ids, size_t n,
-                   struct sl_textbuf *out, struct sl_error *err);
-int sl_sp_run_end(void *run, bool last, struct sl_textbuf *out,
+int sl_sp_run_push(void *run, const int32_t *ids, size_t n, struct sl_str *out,
+                   struct sl_error *err);
+int sl_sp_run_end(void *run, bool last, struct sl_str *out,
                   struct sl_error *err);
 
 #endif

@@ -172,7 +172,7 @@ int advance(struct run *r, std::string *out, bool last, struct sl_error *err)
 }
 
 int push(struct run *r, const int32_t *ids, size_t n, bool last,
-         struct sl_textbuf *out, struct sl_error *err)
+         struct sl_str *out, struct sl_error *err)
 {
     return sl_guarded(err, [&] {
         std::string text;
@@ -185,7 +185,7 @@ int push(struct run *r, const int32_t *ids, size_t n, bool last,
         }
         if (advance(r, &text, last, err) != 0)
             return -1;
-        return sl_textbuf_add(out, text.data(), text.size(), err);
+        return sl_str_append(out, text.data(), text.size(), err);
     });
 }
 
@@ -204,14 +204,13 @@ void sl_sp_run_destroy(void *r)
     delete (struct run *)r;
 }
 
-int sl_sp_run_push(void *r, const int32_t *ids, size_t n,
-                   struct sl_textbuf *out, struct sl_error *err)
+int sl_sp_run_push(void *r, const int32_t *ids, size_t n, struct sl_str *out,
+                   struct sl_error *err)
 {
     return push((struct run *)r, ids, n, false, out, err);
 }
 
-int sl_sp_run_end(void *r, bool last, struct sl_textbuf *out,
-                  struct sl_error *err)
+int sl_sp_run_end(void *r, bool last, struct sl_str *out, struct sl_error *err)
 {
     return push((struct run *)r, NULL, 0, true, out, err);
 }

@@ -16,7 +16,7 @@
 struct wordpiece {
     struct sl_wordpipe words;
     struct sl_piece_map pieces;
-    struct sl_textbuf glued; /* "##" and the rest of a word */
+    struct sl_str glued; /* "##" and the rest of a word */
     int32_t unk;
     uint32_t word_max; /* characters */
     size_t piece_max;  /* bytes of the longest piece */
@@ -28,7 +28,7 @@ static void close_wordpiece(void *impl)
 
     sl_wordpipe_fini(&m->words);
     sl_piece_map_fini(&m->pieces);
-    sl_textbuf_fini(&m->glued);
+    sl_str_fini(&m->glued);
     free(m);
 }
 
@@ -91,12 +91,12 @@ static int add_word(void *opaque, struct sl_ids *ids, const char *s, size_t n,
     int32_t id;
 
     /* Before each rest of the word there is room for the glue. */
-    m->glued.n = 0;
-    if (sl_textbuf_add_str(&m->glued, GLUE, err) != 0 ||
-        sl_textbuf_add(&m->glued, s, n, err) != 0)
+    sl_str_clear(&m->glued);
+    if (sl_str_add(&m->glued, GLUE, err) != 0 ||
+        sl_str_append(&m->glued, s, n, err) != 0)
         return -1;
     while (whole && at < n) {
-        char *rest = m->glued.p + at;
+        char *rest = m->glued.s + at;
 
         if (at > 0)
             memcpy(rest, GLUE, 2);
@@ -141,8 +141,8 @@ static int run_create(void **out, struct sl_tokenizer *t, struct sl_error *err)
     return 0;
 }
 
-static int run_push(void *run, const int32_t *ids, size_t n,
-                    struct sl_textbuf *out, struct sl_error *err)
+static int run_push(void *run, const int32_t *ids, size_t n, struct sl_str *out,
+                    struct sl_error *err)
 {
     struct run *r = run;
 
@@ -151,22 +151,23 @@ static int run_push(void *run, const int32_t *ids, size_t n,
         const char *s = sl_vocab_piece(r->v, (uint32_t)ids[i], &size);
         bool glued = size > 2 && memcmp(s, GLUE, 2) == 0;
 
-        if ((r->begun && !glued && sl_textbuf_add(out, " ", 1, err) != 0) ||
-            (r->begun && glued ? sl_textbuf_add(out, s + 2, size - 2, err)
-                               : sl_utf8_repair(out, s, size, err)) != 0)
+        if ((r->begun && !glued && sl_str_append(out, " ", 1, err) != 0) ||
+            (r->begun && glued
+                 ? sl_str_append(out, s + 2, size - 2, err)
+                 : sl_utf8_repair(out, s, size, SL_UTF8_SUBPARTS, err)) != 0)
             return -1;
         r->begun = true;
     }
     return 0;
 }
 
-static int run_end(void *run, bool last, struct sl_textbuf *out,
+static int run_end(void *run, bool last, struct sl_str *out,
                    struct sl_error *err)
 {
     struct run *r = run;
 
     /* What stands apart has a blank before and behind it like any piece. */
-    if (!last && r->begun && sl_textbuf_add(out, " ", 1, err) != 0)
+    if (!last && r->begun && sl_str_append(out, " ", 1, err) != 0)
         return -1;
     r->begun = !last;
     return 0;

@@ -17,8 +17,8 @@ void sl_wordpipe_fini(struct sl_wordpipe *w)
 {
     sl_added_fini(&w->added);
     sl_pretok_destroy(w->pretok);
-    sl_textbuf_fini(&w->text);
-    sl_textbuf_fini(&w->spare);
+    sl_str_fini(&w->text);
+    sl_str_fini(&w->spare);
     *w = (struct sl_wordpipe){0};
 }
 
@@ -49,7 +49,7 @@ int sl_wordpipe_run(struct sl_wordpipe *w, struct sl_ids *ids, const char *s,
         if (sl_textnorm_run(&w->v->part[SL_VOCAB_NORMS], &w->text, &w->spare, s,
                             n, err) != 0)
             return -1;
-        s = w->text.p;
+        s = w->text.s;
         n = w->text.n;
     }
     while (from < n) {

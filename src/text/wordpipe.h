@@ -16,7 +16,7 @@ struct sl_wordpipe { /* zeroed to begin with */
     const struct sl_vocab *v;
     struct sl_added added;
     struct sl_pretok *pretok;
-    struct sl_textbuf text, spare;
+    struct sl_str text, spare;
 };
 
 typedef int sl_word_fn(void *opaque, struct sl_ids *ids, const char *s,

@@ -1,52 +1,10 @@
 #include "config.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "src/base/mem.h"
-#include "src/text/textbuf.h"
+#include "src/base/utf8.h"
 
-int sl_textbuf_reserve(struct sl_textbuf *b, size_t more, struct sl_error *err)
-{
-    size_t need, room;
-    char *p;
-
-    if (more <= b->room - b->n)
-        return 0;
-    if (!sl_add_size(&need, b->n, more))
-        return sl_fail(err, SL_ERR_NOMEM,
-                       "a text of more bytes than there are");
-    room = b->room < 64 ? 64 : b->room;
-    while (room < need)
-        room = room > SIZE_MAX / 2 ? need : room * 2;
-    p = realloc(b->p, room);
-    if (p == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a text of %zu bytes",
-                       room);
-    b->p = p;
-    b->room = room;
-    return 0;
-}
-
-int sl_textbuf_add(struct sl_textbuf *b, const char *s, size_t n,
-                   struct sl_error *err)
-{
-    if (n == 0)
-        return 0;
-    if (sl_textbuf_reserve(b, n, err) != 0)
-        return -1;
-    memcpy(b->p + b->n, s, n);
-    b->n += n;
-    return 0;
-}
-
-int sl_textbuf_add_str(struct sl_textbuf *b, const char *s,
-                       struct sl_error *err)
-{
-    return sl_textbuf_add(b, s, strlen(s), err);
-}
-
-int sl_textbuf_add_char(struct sl_textbuf *b, uint32_t c, struct sl_error *err)
+int sl_utf8_put(struct sl_str *to, uint32_t c, struct sl_error *err)
 {
     char s[4];
     size_t n = 1;
@@ -65,13 +23,7 @@ int sl_textbuf_add_char(struct sl_textbuf *b, uint32_t c, struct sl_error *err)
     }
     for (size_t i = 1; i < n; i++)
         s[i] = (char)(0x80 | (c >> 6 * (n - 1 - i) & 0x3f));
-    return sl_textbuf_add(b, s, n, err);
-}
-
-void sl_textbuf_fini(struct sl_textbuf *b)
-{
-    free(b->p);
-    *b = (struct sl_textbuf){0};
+    return sl_str_append(to, s, n, err);
 }
 
 /* The second byte is what keeps out overlong forms, surrogates and what lies
@@ -131,7 +83,7 @@ bool sl_utf8_valid(const char *s, size_t n)
 
 /* Appends s; *taken is how many of its bytes were used: all, but for an
  * unfinished character at the end if not last. */
-static int repair(struct sl_textbuf *b, size_t *taken, const char *s, size_t n,
+static int repair(struct sl_str *to, size_t *taken, const char *s, size_t n,
                   enum sl_utf8_rule rule, bool last, struct sl_error *err)
 {
     struct sl_utf8_bad bad;
@@ -145,40 +97,39 @@ static int repair(struct sl_textbuf *b, size_t *taken, const char *s, size_t n,
             i += size;
             continue;
         }
-        if (sl_textbuf_add(b, s + begin, i - begin, err) != 0)
+        if (sl_str_append(to, s + begin, i - begin, err) != 0)
             return -1;
         begin = i;
         if (bad.open && !last)
             break;
         for (size_t k = 0; k < (rule == SL_UTF8_BYTES ? bad.n : 1); k++) {
-            if (sl_textbuf_add_char(b, 0xfffd, err) != 0)
+            if (sl_utf8_put(to, 0xfffd, err) != 0)
                 return -1;
         }
         begin = i += bad.n;
     }
     *taken = i;
-    return sl_textbuf_add(b, s + begin, i - begin, err);
+    return sl_str_append(to, s + begin, i - begin, err);
 }
 
-int sl_utf8_repair(struct sl_textbuf *b, const char *s, size_t n,
-                   struct sl_error *err)
+int sl_utf8_repair(struct sl_str *to, const char *s, size_t n,
+                   enum sl_utf8_rule rule, struct sl_error *err)
 {
     size_t taken;
 
-    return n == 0 ? 0 : repair(b, &taken, s, n, SL_UTF8_SUBPARTS, true, err);
+    return n == 0 ? 0 : repair(to, &taken, s, n, rule, true, err);
 }
 
-int sl_utf8_flow(struct sl_textbuf *b, struct sl_textbuf *pending,
+int sl_utf8_flow(struct sl_str *to, struct sl_str *pending,
                  enum sl_utf8_rule rule, bool last, struct sl_error *err)
 {
     size_t taken;
 
     if (pending->n == 0)
         return 0;
-    if (repair(b, &taken, pending->p, pending->n, rule, last, err) != 0)
+    if (repair(to, &taken, pending->s, pending->n, rule, last, err) != 0)
         return -1;
     pending->n -= taken;
-    if (pending->n > 0)
-        memmove(pending->p, pending->p + taken, pending->n);
+    memmove(pending->s, pending->s + taken, pending->n + 1);
     return 0;
 }
