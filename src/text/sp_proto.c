@@ -125,10 +125,12 @@ void sl_sp_read_names(struct sl_sp_names *names, const void *model, size_t n)
         names->name[i].n = strlen(defaults[i]);
     }
     while (p < end && read_field(&p, end, &f)) {
-        const uint8_t *q = f.p, *q_end = f.p + f.n;
+        const uint8_t *q, *q_end;
 
         if (f.number != 2 || f.wire != 2)
             continue;
+        q = f.p;
+        q_end = q + f.n;
         while (q < q_end && read_field(&q, q_end, &g)) {
             if (g.number < 45 || g.number > 48 || g.wire != 2)
                 continue;
