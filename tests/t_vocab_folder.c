@@ -141,6 +141,23 @@ static void more_ids_than_rows_are_refused(void **state)
     assert_ok(try_files(files, &o, &err), &err);
 }
 
+static void an_end_that_the_vocabulary_does_not_have_is_refused(void **state)
+{
+    struct sl_vocab_options o = {.rows = 0};
+    struct sl_error err;
+
+    assert_int_equal(
+        try_files((struct test_file[]){{"tokenizer.json", NULL, MODEL("")},
+                                       {"generation_config.json", NULL,
+                                        "{\"eos_token_id\": [2, 420]}"},
+                                       {NULL}},
+                  &o, &err),
+        -1);
+    assert_int_equal(err.code, SL_ERR_CORRUPT);
+    assert_non_null(strstr(err.msg, "420"));
+    assert_non_null(strstr(err.msg, "has 3"));
+}
+
 static void settings_say_where_texts_begin_and_end(void **state)
 {
     static const char model[] =
@@ -295,6 +312,7 @@ int main(void)
         cmocka_unit_test(all_that_is_not_supported_is_named_at_once),
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(more_ids_than_rows_are_refused),
+        cmocka_unit_test(an_end_that_the_vocabulary_does_not_have_is_refused),
         cmocka_unit_test(settings_say_where_texts_begin_and_end),
         cmocka_unit_test(chatglm_counts_its_ids_in_two_ways),
         cmocka_unit_test(chatglm2_adds_the_names_that_its_program_knows),

@@ -139,6 +139,32 @@ static uint8_t *lay_out(const struct sl_vocab_builder *b, size_t *n)
     return blob;
 }
 
+/* Ids of lists and controls come from other files than the pieces. */
+static int check_ids(const struct sl_vocab_builder *b, struct sl_error *err)
+{
+    static const struct {
+        enum sl_vocab_tag tag;
+        const char *what;
+    } lists[] = {
+        {SL_VOCAB_STOPS, "that ends an answer"},
+        {SL_VOCAB_PREFIX, "that stands before a text"},
+        {SL_VOCAB_SUFFIX, "that stands behind a text"},
+    };
+
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
+        for (uint32_t i = 0; i < b->count[lists[k].tag]; i++) {
+            uint32_t id = sl_load_u32(b->part[lists[k].tag].s + 4 * (size_t)i);
+
+            if (id >= b->n_tokens)
+                return sl_fail(err, SL_ERR_CORRUPT,
+                               "the id %s is %u, but the vocabulary has %u: "
+                               "they do not belong together",
+                               lists[k].what, id, b->n_tokens);
+        }
+    }
+    return 0;
+}
+
 int sl_vocab_builder_finish(struct sl_vocab_builder *b, uint8_t **blob,
                             size_t *n, struct sl_error *err)
 {
@@ -148,15 +174,14 @@ int sl_vocab_builder_finish(struct sl_vocab_builder *b, uint8_t **blob,
     if (b->kind == &sl_vocab_sentencepiece && b->part[SL_VOCAB_MODEL].n == 0 &&
         sl_vocab_make_model(b, err) != 0)
         return -1;
-    if (write_pieces(b, err) != 0 || write_added(b, err) != 0 ||
-        write_settings(b, err) != 0)
+    if (check_ids(b, err) != 0 || write_pieces(b, err) != 0 ||
+        write_added(b, err) != 0 || write_settings(b, err) != 0)
         return -1;
     made = lay_out(b, n);
     if (made == NULL)
         return sl_fail(err, SL_ERR_NOMEM,
                        "no memory for a vocabulary of %zu bytes", *n);
-    /* What a reader would refuse is not written: ids of stops and controls
-     * came from other files than the pieces. */
+    /* What a reader would refuse is not written. */
     if (sl_vocab_parse(&v, made, *n, err) != 0) {
         free(made);
         return -1;
