@@ -111,6 +111,46 @@ done | chat -q -c 128 --history "$work/long.json" >"$work/out" &&
     [ "$(said user "$work/long.json" | wc -l)" = 30 ]
 check the_oldest_turns_go_and_are_kept_in_the_file
 
+# --- a causal model ----------------------------------------------------------
+
+# The second answer is what somebody says who reads all of it for the first
+# time, and yet little was read for it.
+causal=$work/causal.gguf
+greedy()
+{
+    chat -m "$causal" -q -n 8 --top-k 1 "$@"
+}
+"$sluice" convert "$source/tests/golden/H_family/glm4_9b_hf/hf" --quant f16 \
+    -o "$causal" >"$work/convert.log" 2>&1 &&
+    greedy --history "$work/a.json" -p 'Hello there' >"$work/out" &&
+    cp "$work/a.json" "$work/b.json" &&
+    greedy --history "$work/b.json" -p 'And again' >"$work/again" &&
+    printf '%s\n' 'Hello there' 'And again' |
+    greedy --stats --history "$work/both.json" >"$work/out" &&
+    cmp "$work/b.json" "$work/both.json" &&
+    grep -q 'prompt of [0-9]* tokens, [1-9][0-9]* known and [1-9]' "$work/err" &&
+    [ "$(said assistant "$work/both.json" | wc -l)" = 2 ]
+check a_causal_model_reads_what_is_new_and_says_the_same
+
+greedy --repetition-penalty 1.5 -p 'Hello there' --no-think >"$work/out" &&
+    [ "$(greedy --template glm-4-0414 -p 'Hello there')" != \
+        "$(greedy --template glm-z1 -p 'Hello there')" ]
+check a_causal_model_takes_its_options
+
+printf '%s\n' 'Hello there' 'What was that' >"$work/queries"
+"$sluice" generate -m "$causal" --ram 64M -q --top-k 1 --out-seq-length 24 \
+    -p 'Hello there' >"$work/out" 2>"$work/err" &&
+    grep -q '^Hello there' "$work/out" && ! grep -q 'gMASK' "$work/out" &&
+    "$sluice" generate -m "$causal" --ram 64M -q --top-k 1 --batch 2 \
+        --out-seq-length 24 --input-source "$work/queries" --json \
+        --output-path "$work/kept" >"$work/batch" 2>"$work/err" &&
+    "$sluice" generate -m "$causal" --ram 64M -q --top-k 1 \
+        --out-seq-length 24 --input-source "$work/queries" --json \
+        --output-path "$work/kept" >"$work/single" 2>"$work/err" &&
+    [ "$(grep -o '"text":"[^"]*' "$work/batch")" = \
+        "$(grep -o '"text":"[^"]*' "$work/single")" ]
+check generate_goes_on_with_a_causal_models_text
+
 # --- what is wrong is one line -----------------------------------------------
 
 # fails CODE TEXT OPTION...: ends with CODE, says TEXT, prints nothing
@@ -259,7 +299,7 @@ prompt
 send \004
 END
     [ $? = 0 ] && [ "$(said user "$work/c.json")" = '天下大乱
-天下' ]
+天下' ] || { cat -v "$work/screen" >>"$work/err" && false; }
     check every_locale_speaks_utf_8_and_remembers
 
     # 9000 characters are three times what a terminal takes as a line.

@@ -131,9 +131,12 @@ void sl_chat_print_context(const struct sl_chat *c)
 /* --- the vocabulary ---------------------------------------------------------
  */
 
+/* By its name, or by what it does in a vocabulary that calls it otherwise
+ * (icetk's [sop]). */
 static int32_t token(void *opaque, const char *name)
 {
     const struct sl_chat *c = opaque;
+    int32_t id = sl_tokenizer_find(c->g.tokenizer, name);
     const struct sl_special_ids *s = &c->g.hp->text.special;
     const struct {
         const char *name;
@@ -143,11 +146,11 @@ static int32_t token(void *opaque, const char *name)
         {"<sop>", s->sop},   {"<eop>", s->eop},     {"</s>", s->eos},
     };
 
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    for (size_t i = 0; id < 0 && i < sizeof known / sizeof *known; i++) {
         if (strcmp(known[i].name, name) == 0)
-            return known[i].id;
+            id = known[i].id;
     }
-    return -1;
+    return id;
 }
 
 static int encode(void *opaque, struct sl_ids *ids, const char *text, size_t n,

@@ -326,7 +326,8 @@ static int start(struct sl_chat *c, struct sl_error *err)
         return -1;
     if (c->o->run.prompt == NULL && open_editor(c, err) != 0)
         return -1;
-    if (sl_detok_create(&c->detok, c->g.tokenizer, err) != 0)
+    if (sl_detok_create_as(&c->detok, c->g.tokenizer, SL_SPECIALS_HIDDEN,
+                           err) != 0)
         return -1;
     return sl_generate_start(&c->g, &load, err);
 }
@@ -341,6 +342,7 @@ static int talk(struct sl_chat *c, struct sl_error *err)
         .tmpl = c->tmpl,
         .vocab = &vocab,
         .speaker = &speaker,
+        .stops = sl_tokenizer_stops(c->g.tokenizer),
         .tools = c->tools,
         .repetition_penalty = c->o->repetition_penalty,
         .max_new = c->o->max_new,

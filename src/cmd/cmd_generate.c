@@ -254,6 +254,10 @@ static int run_all(struct sl_generate *g)
                 g->o->run.model);
         return sl_report(&err);
     }
+    if (g->hp->causal) {
+        g->prefix = sl_tokenizer_prefix(g->tokenizer);
+        g->stops = sl_tokenizer_stops(g->tokenizer);
+    }
     if (g->o->fill.out_seq_length > g->hp->max_positions)
         sl_log(g->o->run.log, SL_LOG_INFO,
                "--out-seq-length %u goes beyond the %u positions the model "

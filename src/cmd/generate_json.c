@@ -24,8 +24,9 @@ static json_t *answer_json(struct sl_generate *g, const struct sl_work *w,
     for (size_t b = 0; b < a->n_blanks; b++) {
         const struct sl_fill_span *span = &a->blanks[b];
 
-        if (sl_tokenizer_decode(g->tokenizer, a->ids.v + span->begin,
-                                span->end - span->begin, &text, err) != 0)
+        if (sl_tokenizer_decode_as(
+                g->tokenizer, sl_generate_specials(g), a->ids.v + span->begin,
+                span->end - span->begin, &text, &n, err) != 0)
             goto fail;
         json_array_append_new(blanks, json_string(text));
         free(text);

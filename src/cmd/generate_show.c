@@ -9,6 +9,11 @@
 #define UNDERLINE "\033[4m"
 #define PLAIN     "\033[0m"
 
+enum sl_specials sl_generate_specials(const struct sl_generate *g)
+{
+    return g->hp->causal ? SL_SPECIALS_HIDDEN : SL_SPECIALS_SHOWN;
+}
+
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
                    const struct sl_prompt *prompt, bool styled,
                    struct sl_error *err)
@@ -21,7 +26,8 @@ int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
         .english = prompt->english,
         .line_open = out == stdout ? &g->line_open : NULL,
     };
-    return sl_detok_create(&s->detok, g->tokenizer, err);
+    return sl_detok_create_as(&s->detok, g->tokenizer, sl_generate_specials(g),
+                              err);
 }
 
 void sl_shower_fini(struct sl_shower *s)
