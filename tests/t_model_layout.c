@@ -160,11 +160,44 @@ static void headers_that_contradict_themselves_are_refused(void **state)
     test_remove_tree(dir);
 }
 
+/* What GGUF calls a matrix's tensor makes it as long as its format says. */
+static void tensors_are_as_long_as_their_formats(void **state)
+{
+    struct sl_error err;
+
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        const struct sl_fmt_info *info = sl_fmt_of((enum sl_fmt)f);
+        struct sl_layout l;
+        struct test_model m;
+
+        assert_int_equal(sl_ggml_type_bytes(info->ggml_type), info->elem_bytes);
+        test_model_init(&m);
+        m.fmt = m.head_fmt = (enum sl_fmt)f;
+        m.head_group = sl_fmt_has_scales(m.fmt) ? 32 : 0;
+        test_model_layout(&l, &m);
+        for (size_t i = 0; i < l.n_matrices; i++) {
+            const struct sl_matrix *g = &l.matrices[i].geom;
+
+            assert_ok(sl_matrix_check(g, &err), &err);
+            assert_int_equal(l.matrices[i].bytes, sl_matrix_bytes(g));
+            assert_int_equal(l.matrices[i].scale_bytes,
+                             sl_matrix_scale_bytes(g));
+        }
+        for (size_t i = 0; i < l.n_tensors; i++)
+            assert_int_equal(l.tensors[i].bytes,
+                             sl_ggml_type_bytes(l.tensors[i].type) *
+                                 l.tensors[i].ne[0] * l.tensors[i].ne[1]);
+        sl_layout_fini(&l);
+    }
+    assert_int_equal(sl_ggml_type_bytes(2), 0); /* Q4_0, of blocks */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layouts_that_cannot_be_are_refused),
         cmocka_unit_test(the_full_model_has_its_known_size),
+        cmocka_unit_test(tensors_are_as_long_as_their_formats),
         cmocka_unit_test(headers_that_contradict_themselves_are_refused),
     };
 
