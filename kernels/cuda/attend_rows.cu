@@ -271,41 +271,35 @@ __global__ void __launch_bounds__(THREADS) attend_merge(struct sl_attention a)
     }
 }
 
-template <int LANES>
+template <int LANES, int HEADS>
 static int launch_rows(const struct sl_cuda *c, const struct sl_attention *a,
                        struct sl_error *err)
 {
-    void (*kernel)(struct sl_attention) = attend_rows<LANES, 4>;
-    uint32_t heads = 4;
+    dim3 grid(a->n_splits, a->kv.n_heads * ((a->group + HEADS - 1) / HEADS),
+              a->n);
 
-    if (a->group == 1) {
-        kernel = attend_rows<LANES, 1>;
-        heads = 1;
-    } else if (a->group == 2) {
-        kernel = attend_rows<LANES, 2>;
-        heads = 2;
-    }
-    return sl_launch(c, "attention", kernel,
-                     dim3(a->n_splits,
-                          a->kv.n_heads * ((a->group + heads - 1) / heads),
-                          a->n),
-                     THREADS, a, err);
+    return sl_launch(c, "attention", attend_rows<LANES, HEADS>, grid, THREADS,
+                     a, err);
 }
 
+/* More copies for every width and group would take long to compile, and gain
+ * nothing: two heads computed in vain still wait for memory, and narrow ones
+ * are in small models only. */
 int sl_attend_rows_launch(const struct sl_cuda *c, const struct sl_attention *a,
                           struct sl_error *err)
 {
     uint32_t d = a->kv.head_dim;
+    bool alone = a->group == 1;
     int rc;
 
     if (d <= 32)
-        rc = launch_rows<4>(c, a, err);
+        rc = launch_rows<4, 1>(c, a, err);
     else if (d <= 64)
-        rc = launch_rows<8>(c, a, err);
+        rc = (alone ? launch_rows<8, 1> : launch_rows<8, 4>)(c, a, err);
     else if (d <= 128)
-        rc = launch_rows<16>(c, a, err);
+        rc = (alone ? launch_rows<16, 1> : launch_rows<16, 4>)(c, a, err);
     else
-        rc = launch_rows<32>(c, a, err);
+        rc = (alone ? launch_rows<32, 1> : launch_rows<32, 4>)(c, a, err);
     if (rc != 0 || a->n_splits == 1)
         return rc;
     return sl_launch(c, "attention's merge", attend_merge,
