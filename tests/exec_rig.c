@@ -1,8 +1,10 @@
 #include "config.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/exec_rig.h"
 #include "tests/plain_glm.h"
@@ -205,4 +207,77 @@ void rig_sequences(const struct sl_runtime_config *config,
     sl_runtime_close(rt);
     free(alone);
     free(together);
+}
+
+struct interrupter {
+    struct sl_runtime *rt;
+    unsigned after_us;
+};
+
+static void *interrupt_soon(void *arg)
+{
+    struct interrupter *i = arg;
+
+    usleep(i->after_us);
+    sl_runtime_interrupt(i->rt);
+    return NULL;
+}
+
+/* A pass that is interrupted after a time, if it takes that long, and the same
+ * again. True if it was. */
+static bool forward_interrupted(struct sl_runtime *rt,
+                                const struct sl_lm_item *it, uint32_t held,
+                                float *logits, unsigned after_us)
+{
+    struct interrupter i = {rt, after_us};
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_error err;
+    pthread_t thread;
+    int rc;
+
+    assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &i), 0);
+    rc = lm->ops->forward(lm, it, 1, logits, &err);
+    pthread_join(thread, NULL);
+    sl_runtime_resume(rt);
+    if (rc == 0)
+        return false;
+    assert_int_equal(err.code, SL_ERR_INTERRUPTED);
+    lm->ops->seq_cut(lm, it->seq, held);
+    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
+    return true;
+}
+
+unsigned rig_interrupted(const struct sl_runtime_config *config,
+                         const struct shape *s, uint32_t n_ids, unsigned rounds,
+                         unsigned step_us)
+{
+    struct sl_workload load = rig_one_text(n_ids);
+    float *want = rig_steps(config, s, n_ids);
+    float *logits = malloc(4ull * s->vocab);
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct text t = text_of(s, 0);
+    unsigned n = 0, turn = 0;
+    struct sl_error err;
+
+    for (unsigned round = 0; round < rounds; round++) {
+        uint32_t seq;
+
+        assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+        for (uint32_t at = RIG_CONTEXT; at < n_ids; at++, turn++) {
+            uint32_t held = at == RIG_CONTEXT ? 0 : at;
+            struct sl_lm_item it = rig_item(s, &t, seq, held, at + 1, 1);
+
+            n +=
+                forward_interrupted(rt, &it, held, logits, turn % 10 * step_us);
+            assert_memory_equal(logits,
+                                want + (size_t)(at - RIG_CONTEXT) * s->vocab,
+                                4ull * s->vocab);
+        }
+        lm->ops->seq_destroy(lm, seq);
+    }
+    sl_runtime_close(rt);
+    free(logits);
+    free(want);
+    return n;
 }

@@ -58,4 +58,11 @@ void rig_sequences(const struct sl_runtime_config *config,
                    void (*same)(const float *alone, const float *together,
                                 uint32_t vocab));
 
+/* The same steps in so many rounds, each pass interrupted after 0 to 9 times
+ * step_us and then made again: logits must be what they were without. Returns
+ * how many passes were really stopped. */
+unsigned rig_interrupted(const struct sl_runtime_config *config,
+                         const struct shape *s, uint32_t n_ids, unsigned rounds,
+                         unsigned step_us);
+
 #endif

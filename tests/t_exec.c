@@ -1,11 +1,9 @@
 #include "config.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "kernels/kernels.h"
 #include "tests/exec_rig.h"
@@ -352,81 +350,17 @@ static int tear_down(void **state)
     return 0;
 }
 
-struct interrupter {
-    struct sl_runtime *rt;
-    unsigned after_us;
-};
-
-static void *interrupt_soon(void *arg)
-{
-    struct interrupter *i = arg;
-
-    usleep(i->after_us);
-    sl_runtime_interrupt(i->rt);
-    return NULL;
-}
-
-/* A pass that somebody interrupts at some time, if it takes that long, and the
- * same again: behind it the sequence holds what it would have. */
-static unsigned forward_interrupted(struct sl_runtime *rt,
-                                    const struct sl_lm_item *it, uint32_t held,
-                                    float *logits, unsigned after_us)
-{
-    struct interrupter i = {rt, after_us};
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    struct sl_error err;
-    pthread_t thread;
-    int rc;
-
-    assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &i), 0);
-    rc = lm->ops->forward(lm, it, 1, logits, &err);
-    pthread_join(thread, NULL);
-    sl_runtime_resume(rt);
-    if (rc == 0)
-        return 0;
-    assert_int_equal(err.code, SL_ERR_INTERRUPTED);
-    lm->ops->seq_cut(lm, it->seq, held);
-    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
-    return 1;
-}
-
 static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
 {
-    const struct sl_workload one_text = rig_one_text(N_IDS);
     const struct shape *s = &streamed_shapes[2];
-    struct text t = text_of(s, 0);
     char path[1100];
     struct sl_runtime_config config = {
         .model = rig_model(path, dir, s),
         .threads = 2,
         .ram_bytes = SL_RAM_LEAST,
     };
-    float *want = rig_steps(&config, s, N_IDS);
-    float *logits = malloc(4ull * s->vocab);
-    struct sl_runtime *rt = rig_start(&config, &one_text);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    unsigned n = 0, turn = 0;
-    struct sl_error err;
 
-    for (unsigned round = 0; round < 12; round++) {
-        uint32_t seq;
-
-        assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-        for (uint32_t at = RIG_CONTEXT; at < N_IDS; at++, turn++) {
-            uint32_t held = at == RIG_CONTEXT ? 0 : at;
-            struct sl_lm_item it = rig_item(s, &t, seq, held, at + 1, 1);
-
-            n += forward_interrupted(rt, &it, held, logits, turn % 10 * 100);
-            assert_memory_equal(logits,
-                                want + (size_t)(at - RIG_CONTEXT) * s->vocab,
-                                4ull * s->vocab);
-        }
-        lm->ops->seq_destroy(lm, seq);
-    }
-    assert_true(n > 0);
-    sl_runtime_close(rt);
-    free(logits);
-    free(want);
+    assert_true(rig_interrupted(&config, s, N_IDS, 12, 100) > 0);
 }
 
 int main(void)

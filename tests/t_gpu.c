@@ -337,6 +337,23 @@ static void sequences_do_not_see_each_other(void **state)
     assert_int_equal(cudasim_reset(), 0);
 }
 
+/* An interrupted pass leaves the stream, the feed and the queues in its midst:
+ * what comes next must find them where it begins. */
+static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
+{
+    const struct shape *s = &large;
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    uint64_t streamed;
+
+    config.vram_bytes = planned(&config, &streamed).least;
+    assert_true(rig_interrupted(&config, s, N_IDS, 2, 3000) > 0);
+    assert_int_equal(cudasim_reset(), 0);
+    config = divided(path);
+    assert_true(rig_interrupted(&config, s, N_IDS, 2, 3000) > 0);
+    assert_int_equal(cudasim_reset(), 0);
+}
+
 /* --- faults -------------------------------------------------------------- */
 
 /* A context with its first answer, and a step. */
@@ -485,6 +502,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_more_than_the_budget_is_taken),
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
         cmocka_unit_test(sequences_do_not_see_each_other),
+        cmocka_unit_test(an_interrupted_model_goes_on_with_the_same_bits),
         cmocka_unit_test(any_call_of_the_device_may_fail),
         cmocka_unit_test(any_call_of_a_divided_pass_may_fail),
         cmocka_unit_test(a_failed_allocation_shrinks_the_plan),
