@@ -46,6 +46,7 @@ static struct sl_synth_options options_of(const struct sl_hparams *hp,
                                           const char *quant)
 {
     return (struct sl_synth_options){
+        .arch = &sl_arch_glm130b,
         .hp = *hp,
         .name = "random",
         .output = path,
@@ -330,17 +331,22 @@ static void presets_have_their_shapes(void **state)
     } wanted[] = {
         {"glm-130b", 70, 12288, 32768, 96, 150528, true},
         {"glm-10b", 48, 4096, 16384, 64, 50304, false},
+        {"chatglm-6b", 28, 4096, 16384, 32, 130528, false},
+        {"glm-4-9b", 40, 4096, 13696, 32, 151552, true},
+        {"glm-4-32b", 61, 6144, 23040, 48, 151552, true},
+        {"llama-70b", 80, 8192, 28672, 64, 128256, true},
         {"7b", 32, 4096, 11008, 32, 32000, true},
         {"tiny", 8, 256, 704, 8, 8192, true},
     };
+    const struct sl_arch *arch;
     struct sl_config c;
     struct sl_error err;
 
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         struct sl_hparams hp;
 
-        assert_ok(sl_synth_preset(&c, wanted[i].name, &err), &err);
-        assert_ok(sl_config_finish(&hp, &sl_arch_glm130b, &c, &err), &err);
+        assert_ok(sl_synth_preset(&c, &arch, wanted[i].name, &err), &err);
+        assert_ok(sl_config_finish(&hp, arch, &c, &err), &err);
         assert_int_equal(hp.n_layers, wanted[i].layers);
         assert_int_equal(hp.hidden, wanted[i].hidden);
         assert_int_equal(hp.inner, wanted[i].inner);
@@ -348,7 +354,7 @@ static void presets_have_their_shapes(void **state)
         assert_int_equal(hp.vocab, wanted[i].vocab);
         assert_int_equal(hp.glu, wanted[i].glu);
     }
-    assert_int_equal(sl_synth_preset(&c, "13b", &err), -1);
+    assert_int_equal(sl_synth_preset(&c, &arch, "13b", &err), -1);
     assert_int_equal(err.code, SL_ERR_USAGE);
     assert_non_null(strstr(err.msg, "13b"));
 }

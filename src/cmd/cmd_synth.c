@@ -8,7 +8,8 @@
 #include "src/cmd/opts.h"
 #include "src/convert/synth.h"
 
-#define PRESETS "glm-130b, glm-10b, 7b, tiny"
+#define PRESETS                                                                \
+    "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, llama-70b, 7b, tiny"
 
 struct synth_args {
     struct sl_synth_options o;
@@ -129,7 +130,9 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
     struct sl_config c;
 
     sl_config_init(&c);
-    if (a->preset != NULL && sl_synth_preset(&c, a->preset, err) != 0)
+    a->o.arch = &sl_arch_glm130b;
+    if (a->preset != NULL &&
+        sl_synth_preset(&c, &a->o.arch, a->preset, err) != 0)
         return -1;
     sl_config_overlay(&c, &a->flags);
     if (sl_config_missing(missing, &c))
@@ -141,7 +144,7 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
         sl_config_mark(&c, SL_CONFIG_IMAGE_TOKENS); /* none */
     if (a->o.name == NULL)
         a->o.name = a->preset != NULL ? a->preset : "synth";
-    if (sl_config_finish(&a->o.hp, &sl_arch_glm130b, &c, err) == 0)
+    if (sl_config_finish(&a->o.hp, a->o.arch, &c, err) == 0)
         return 0;
     /* The shape is all from the command line. */
     if (err->code == SL_ERR_CORRUPT)

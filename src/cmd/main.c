@@ -29,7 +29,7 @@ static const struct sl_command *const commands[] = {
 static void usage(FILE *out)
 {
     fputs("Usage: sluice COMMAND [OPTION...]\n"
-          "Run GLM-130B within the memory you have: weights stream from disk "
+          "Run GLM and other large language models within the memory you have: weights stream from disk "
           "as they are needed.\n\nCommands:\n",
           out);
     for (size_t i = 0; commands[i] != NULL; i++)

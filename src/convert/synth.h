@@ -19,6 +19,7 @@
 #include "src/model/modelfile.h"
 
 struct sl_synth_options { /* all pointers borrowed */
+    const struct sl_arch *arch;
     struct sl_hparams hp;
     const char *name;   /* general.name */
     const char *output; /* NULL: ./NAME-QUANT.gguf */
@@ -47,10 +48,11 @@ struct sl_synth_result {
     uint64_t ns;
 };
 
-/* "glm-130b", "glm-10b", "7b", "tiny": a shape without a tokenizer. Errors:
+/* A published model's shape, without a tokenizer: "glm-130b", "glm-10b",
+ * "chatglm-6b", "glm-4-9b", "glm-4-32b", "llama-70b"; "7b", "tiny". Errors:
  * SL_ERR_USAGE naming the presets there are. */
-int sl_synth_preset(struct sl_config *c, const char *name,
-                    struct sl_error *err);
+int sl_synth_preset(struct sl_config *c, const struct sl_arch **arch,
+                    const char *name, struct sl_error *err);
 
 /* Where everything would lie in the file. quant: what the format is called.
  * Errors: SL_ERR_USAGE, SL_ERR_NOMEM. */

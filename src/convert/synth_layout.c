@@ -8,68 +8,6 @@
 #include "src/convert/synth.h"
 #include "src/model/quant_kind.h"
 
-/* GLM-10B: THUDM/GLM config_tasks/model_blocklm_10B.sh, in GLM-130B's
- * architecture. 7b: the shape that LLaMA made common, to compare with others.
- * tiny: the demo's. */
-static const struct {
-    const char *name;
-    struct sl_hparams hp;
-} shapes[] = {
-    {"glm-10b",
-     {.n_layers = 48,
-      .hidden = 4096,
-      .inner = 16384,
-      .n_heads = 64,
-      .vocab = 50304,
-      .max_positions = 1024,
-      .norm_eps = 1e-5f}},
-    {"7b",
-     {.n_layers = 32,
-      .hidden = 4096,
-      .inner = 11008,
-      .n_heads = 32,
-      .vocab = 32000,
-      .max_positions = 2048,
-      .norm_eps = 1e-5f,
-      .glu = true}},
-    {"tiny",
-     {.n_layers = 8,
-      .hidden = 256,
-      .inner = 704,
-      .n_heads = 8,
-      .vocab = 8192,
-      .max_positions = 512,
-      .norm_eps = 1e-5f,
-      .glu = true}},
-};
-
-int sl_synth_preset(struct sl_config *c, const char *name, struct sl_error *err)
-{
-    struct sl_config made;
-
-    /* Says something about every field, and how GLM-130B rounds. */
-    if (sl_config_preset(&made, "glm-130b", err) != 0)
-        return -1;
-    if (strcmp(name, "glm-130b") != 0) {
-        size_t i = 0, n = sizeof shapes / sizeof *shapes;
-
-        while (i < n && strcmp(shapes[i].name, name) != 0)
-            i++;
-        if (i == n)
-            return sl_fail(err, SL_ERR_USAGE,
-                           "there is no preset '%s'; there are glm-130b, "
-                           "glm-10b, 7b and tiny",
-                           name);
-        made.hp = shapes[i].hp;
-    }
-    /* No tokenizer, hence no ids that mean anything. */
-    made.hp.text.n_image_tokens = made.hp.text.n_tokens = 0;
-    made.hp.text.special =
-        (struct sl_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-    *c = made;
-    return 0;
-}
-
 static int describe(struct sl_layout_matrix *matrices, size_t *n,
                     const struct sl_synth_options *o, const struct sl_quant *q,
                     struct sl_error *err)
@@ -78,8 +16,8 @@ static int describe(struct sl_layout_matrix *matrices, size_t *n,
     struct sl_tensor_spec spec;
 
     *n = 0;
-    sl_arch_derive(&sl_arch_glm130b, &hp);
-    for (uint32_t i = 0; sl_arch_tensor(&sl_arch_glm130b, &spec, &hp, i); i++) {
+    sl_arch_derive(o->arch, &hp);
+    for (uint32_t i = 0; sl_arch_tensor(o->arch, &spec, &hp, i); i++) {
         struct sl_layout_matrix l = {
             .geom = {.rows = spec.rows,
                      .cols = spec.cols,
@@ -104,7 +42,7 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
 {
     const char *quant = o->quant != NULL ? o->quant : "int4-g64";
     struct sl_layout_config config = {
-        .arch = &sl_arch_glm130b,
+        .arch = o->arch,
         .hp = &o->hp,
         .name = o->name,
         .quant = name,
@@ -147,8 +85,8 @@ int sl_synth_imagine(struct sl_modelfile *mf, const char *preset,
     struct sl_config c;
     int rc;
 
-    if (sl_synth_preset(&c, preset, err) != 0 ||
-        sl_config_finish(&o.hp, &sl_arch_glm130b, &c, err) != 0 ||
+    if (sl_synth_preset(&c, &o.arch, preset, err) != 0 ||
+        sl_config_finish(&o.hp, o.arch, &c, err) != 0 ||
         sl_synth_layout(&layout, name, &o, err) != 0)
         return -1;
     rc = sl_modelfile_imagine(mf, preset, &layout, err);
