@@ -4,7 +4,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
 /* Everything that must not be generated: marks and other control tokens (a
  * mark would be filled again without end, the reference fails to print

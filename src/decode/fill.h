@@ -12,7 +12,7 @@
  *
  *   fill.c        texts filled together: one forward pass takes all of them
  *   fill_text.c   one text, from blank to blank
- *   fill_pass.c   one blank: what the model is fed next, what came of it
+ *   blank.c   one blank: what the model is fed next, what came of it
  *   fill_base.c   ... by sampling
  *   fill_beam.c   ... by beam search
  *   fill_plan.c   what memory that takes

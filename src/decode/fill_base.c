@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
 static bool is_end(const struct sl_fill_common *c, int32_t id)
 {
@@ -17,7 +17,7 @@ static void ban(float *logits, const int32_t *ids, size_t n)
         logits[ids[i]] = SL_BANNED;
 }
 
-static int32_t choose(struct sl_pass *p, float *logits)
+static int32_t choose(struct sl_blank *p, float *logits)
 {
     const struct sl_fill_common *c = p->c;
 
@@ -28,7 +28,7 @@ static int32_t choose(struct sl_pass *p, float *logits)
     return sl_sampler_draw(logits, c->lm->vocab, p->rng);
 }
 
-int sl_base_begin(struct sl_pass *p, struct sl_error *err)
+int sl_base_begin(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_lm *lm = p->c->lm;
 
@@ -38,7 +38,7 @@ int sl_base_begin(struct sl_pass *p, struct sl_error *err)
     return 0;
 }
 
-size_t sl_base_want(struct sl_pass *p, struct sl_lm_item *items)
+size_t sl_base_want(struct sl_blank *p, struct sl_lm_item *items)
 {
     items[0] = (struct sl_lm_item){
         .seq = p->first_seq,
@@ -46,18 +46,18 @@ size_t sl_base_want(struct sl_pass *p, struct sl_lm_item *items)
         .positions = &p->place[0],
         .blocks = p->c->hp->position_2d ? &p->place[1] : NULL,
         .n = 1,
-        .n_context = sl_pass_context(p),
+        .n_context = sl_blank_context(p),
         .n_logits = 1,
     };
     return 1;
 }
 
-int sl_base_feed(struct sl_pass *p, float *logits, struct sl_error *err)
+int sl_base_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     struct sl_ids *out = &p->answers[0].ids;
 
     p->last = choose(p, logits);
-    p->place[0] = sl_pass_position(p, out->n, &p->place[1]);
+    p->place[0] = sl_blank_position(p, out->n, &p->place[1]);
     p->done = is_end(p->c, p->last);
     if (p->done)
         return 0;
@@ -69,7 +69,7 @@ int sl_base_feed(struct sl_pass *p, float *logits, struct sl_error *err)
     return p->sink->ids(p->sink->opaque, &p->last, 1, true, err);
 }
 
-void sl_base_close(struct sl_pass *p)
+void sl_base_close(struct sl_blank *p)
 {
     struct sl_lm *lm = p->c->lm;
 

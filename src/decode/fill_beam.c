@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
 #define NO_SEQ UINT32_MAX
 
@@ -29,7 +29,7 @@ static struct sl_beams *create(size_t n)
     return s;
 }
 
-static int create_search(struct sl_beam **b, const struct sl_pass *p,
+static int create_search(struct sl_beam **b, const struct sl_blank *p,
                          struct sl_error *err)
 {
     const struct sl_fill_config *c = p->c->config;
@@ -47,11 +47,11 @@ static int create_search(struct sl_beam **b, const struct sl_pass *p,
     };
 
     /* The context is what is about to be fed. */
-    return sl_beam_create(b, &config, p->prefill, sl_pass_fed(p),
+    return sl_beam_create(b, &config, p->prefill, sl_blank_fed(p),
                           p->c->lm->vocab, err);
 }
 
-int sl_beams_begin(struct sl_pass *p, struct sl_error *err)
+int sl_beams_begin(struct sl_blank *p, struct sl_error *err)
 {
     size_t n = p->c->config->n_beams;
     struct sl_lm *lm = p->c->lm;
@@ -100,7 +100,7 @@ static int follow(struct sl_beams *s, struct sl_lm *lm, size_t n_next,
     return rc;
 }
 
-size_t sl_beams_want(struct sl_pass *p, struct sl_lm_item *items)
+size_t sl_beams_want(struct sl_blank *p, struct sl_lm_item *items)
 {
     struct sl_beams *s = p->beams;
 
@@ -109,21 +109,21 @@ size_t sl_beams_want(struct sl_pass *p, struct sl_lm_item *items)
         size_t n;
         const int32_t *ids = sl_beam_live(s->search, i, &n, NULL);
 
-        place[0] = sl_pass_position(p, s->n_generated - 1, &place[1]);
+        place[0] = sl_blank_position(p, s->n_generated - 1, &place[1]);
         items[i] = (struct sl_lm_item){
             .seq = s->live[i],
             .ids = ids + n - 1,
             .positions = place,
             .blocks = p->c->hp->position_2d ? place + 1 : NULL,
             .n = 1,
-            .n_context = sl_pass_context(p),
+            .n_context = sl_blank_context(p),
             .n_logits = 1,
         };
     }
     return s->n_live;
 }
 
-int sl_beams_feed(struct sl_pass *p, float *logits, struct sl_error *err)
+int sl_beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     struct sl_beams *s = p->beams;
 
@@ -136,16 +136,16 @@ int sl_beams_feed(struct sl_pass *p, float *logits, struct sl_error *err)
 
 /* Answers are the finished beams: what is behind the context, without the end
  * token. */
-int sl_beams_end(struct sl_pass *p, struct sl_error *err)
+int sl_beams_end(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_beam *b = p->beams->search;
-    size_t begin = sl_pass_fed(p), n;
+    size_t begin = sl_blank_fed(p), n;
 
     if (sl_beam_finish(b, err) != 0)
         return -1;
     p->n_answers = sl_beam_n_finished(b);
     for (size_t i = 0; i < p->n_answers; i++) {
-        struct sl_pass_answer *a = &p->answers[i];
+        struct sl_blank_answer *a = &p->answers[i];
         const int32_t *ids = sl_beam_finished(b, i, &n, &a->score);
 
         for (size_t k = 0; k < p->c->n_ends && n > begin; k++) {
@@ -160,7 +160,7 @@ int sl_beams_end(struct sl_pass *p, struct sl_error *err)
     return 0;
 }
 
-void sl_beams_close(struct sl_pass *p)
+void sl_beams_close(struct sl_blank *p)
 {
     struct sl_lm *lm = p->c->lm;
     struct sl_beams *s = p->beams;

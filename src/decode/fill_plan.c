@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
 size_t sl_fill_room(const struct sl_fill_config *c)
 {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
 /* Index of the first mark of the kind, n if there is none. */
 static size_t find_mark(const struct sl_ids *ids, int32_t mark)
@@ -30,7 +30,7 @@ static int emit_until(struct sl_text *t, size_t end, bool blank,
 
 /* text with its mark replaced by an answer of the pass */
 static int make_answer(struct sl_fill_answer *a, const struct sl_text *t,
-                       const struct sl_pass_answer *from, struct sl_error *err)
+                       const struct sl_blank_answer *from, struct sl_error *err)
 {
     size_t at = t->pass.mask_at;
 
@@ -84,7 +84,7 @@ static int adopt_best(struct sl_text *t, struct sl_error *err)
 int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
                  struct sl_fill_text *io, struct sl_error *err)
 {
-    struct sl_pass *p = &t->pass;
+    struct sl_blank *p = &t->pass;
     size_t n = sl_fill_room(c->config);
 
     t->io = io;
@@ -104,7 +104,7 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
 static int begin_blank(struct sl_text *t, struct sl_error *err)
 {
     const struct sl_fill_config *config = t->pass.c->config;
-    struct sl_pass *p = &t->pass;
+    struct sl_blank *p = &t->pass;
 
     if (emit_until(t, p->mask_at, false, err) != 0 ||
         sl_fill_check_length(t->ids.n, p->c->hp, config, err) != 0)
@@ -112,19 +112,19 @@ static int begin_blank(struct sl_text *t, struct sl_error *err)
     if (p->sink != NULL &&
         p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
         return -1;
-    p->max_new = (uint32_t)(config->out_seq_length - sl_pass_fed(p));
-    return sl_pass_begin(p, err);
+    p->max_new = (uint32_t)(config->out_seq_length - sl_blank_fed(p));
+    return sl_blank_begin(p, err);
 }
 
 /* The text goes on with the best of the pass's answers. */
 static int end_blank(struct sl_text *t, struct sl_error *err)
 {
     struct sl_fill_result *r = &t->result;
-    struct sl_pass *p = &t->pass;
+    struct sl_blank *p = &t->pass;
 
-    if (sl_pass_end(p, err) != 0)
+    if (sl_blank_end(p, err) != 0)
         return -1;
-    sl_pass_close(p);
+    sl_blank_close(p);
     drop_answers(r);
     for (size_t i = 0; i < p->n_answers; i++) {
         r->n_answers++;
@@ -180,13 +180,13 @@ int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
         if (begin_blank(t, err) != 0)
             return -1;
     }
-    t->n_wanted = sl_pass_want(&t->pass, items);
+    t->n_wanted = sl_blank_want(&t->pass, items);
     return 0;
 }
 
 int sl_text_feed(struct sl_text *t, float *logits, struct sl_error *err)
 {
-    if (sl_pass_feed(&t->pass, logits, err) != 0)
+    if (sl_blank_feed(&t->pass, logits, err) != 0)
         return -1;
     return t->pass.done ? end_blank(t, err) : 0;
 }
@@ -201,7 +201,7 @@ int sl_text_interrupt(struct sl_text *t, struct sl_error *err)
 
 void sl_text_close(struct sl_text *t)
 {
-    sl_pass_close(&t->pass);
+    sl_blank_close(&t->pass);
     for (size_t i = 0; t->pass.answers && i < sl_fill_room(t->pass.c->config);
          i++)
         sl_ids_fini(&t->pass.answers[i].ids);

@@ -13,7 +13,7 @@
 #ifndef SL_MACHINE_FILE_H
 #define SL_MACHINE_FILE_H
 
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 
 /* A machine by its name, else by a file's. Errors: SL_ERR_USAGE naming the
  * machines there are, or the key that is wrong or missing; SL_ERR_IO. */

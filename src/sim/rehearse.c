@@ -10,8 +10,8 @@
 #include "src/exec/exec_cpu.h"
 #include "src/exec/stages.h"
 #include "src/exec/vectors.h"
-#include "src/sim/exec_model.h"
 #include "src/sim/rehearse.h"
+#include "src/sim/sim_engine.h"
 
 /* As the runtime has them on a machine that is there. */
 #define SLAB_BYTES    (64ull << 20)
@@ -30,7 +30,7 @@
 
 struct rehearsal {
     const struct sl_rehearsal_config *c;
-    struct sl_machine_model machine;
+    struct sl_sim_machine machine;
     struct sl_trace *trace;
     struct sl_cut cut;
     struct sl_plan_stage *stages;
@@ -250,10 +250,10 @@ static int start_transport(struct rehearsal *r, struct sl_error *err)
         .trace = r->trace,
         .clock = r->machine.clock,
         .io_arg = &r->machine,
-        .io_open = sl_io_open_model,
+        .io_open = sl_io_open_sim,
     };
 
-    if (r->plan->gpu && sl_device_open_model(&r->dev, &r->machine, err) != 0)
+    if (r->plan->gpu && sl_device_open_sim(&r->dev, &r->machine, err) != 0)
         return -1;
     config.device = r->dev;
     if (sl_stream_open(&r->stream, &config, err) != 0)
@@ -263,7 +263,7 @@ static int start_transport(struct rehearsal *r, struct sl_error *err)
 
 static int start_engines(struct rehearsal *r, struct sl_error *err)
 {
-    struct sl_model_config config = {
+    struct sl_sim_config config = {
         .machine = &r->machine,
         .mf = r->c->mf,
         .cut = &r->cut,
@@ -276,10 +276,10 @@ static int start_engines(struct rehearsal *r, struct sl_error *err)
         .trace = r->trace,
     };
 
-    if (sl_model_cpu_create(&r->engines[SL_ENGINE_CPU], &config, err) != 0)
+    if (sl_sim_cpu_create(&r->engines[SL_ENGINE_CPU], &config, err) != 0)
         return -1;
     return r->plan->gpu
-               ? sl_model_gpu_create(&r->engines[SL_ENGINE_GPU], &config, err)
+               ? sl_sim_gpu_create(&r->engines[SL_ENGINE_GPU], &config, err)
                : 0;
 }
 
@@ -448,12 +448,12 @@ int sl_rehearse(struct sl_rehearsal *out, const struct sl_rehearsal_config *c,
     int rc = -1;
 
     atomic_init(&r.stop, false);
-    if (sl_machine_model_init(&r.machine, c->machine, err) != 0)
+    if (sl_sim_machine_init(&r.machine, c->machine, err) != 0)
         return -1;
     if (c->trace == NULL || sl_trace_open(&r.trace, c->trace, err) == 0)
         rc = run(&r, &made, err);
     finish(&r);
-    sl_machine_model_fini(&r.machine);
+    sl_sim_machine_fini(&r.machine);
     if (r.trace != NULL && sl_trace_close(r.trace, rc == 0 ? err : &late) != 0)
         rc = -1;
     if (rc == 0)

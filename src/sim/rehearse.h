@@ -2,7 +2,7 @@
  * rehearse.h - a run on a machine that is not there
  *
  * The planner makes its plan for the machine's rates; stream, feed and
- * executor then run passes on its model (offload/machine_model.h) under
+ * executor then run passes on its model (offload/sim_machine.h) under
  * virtual time, with engines that only take time. What comes out is what the
  * machine could do, waits, hand-overs and full rings included, beside what
  * the plan promised.
@@ -10,8 +10,8 @@
 #ifndef SL_REHEARSE_H
 #define SL_REHEARSE_H
 
-#include "offload/machine_model.h"
 #include "offload/plan.h"
+#include "offload/sim_machine.h"
 #include "src/model/modelfile.h"
 
 struct sl_rehearsal_config {

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 #include "tests/support.h"
 
 #define SECOND 1000000000.0
@@ -21,15 +21,15 @@ static const struct sl_machine_spec plain = {
     .ram_bytes = 64000000000,
 };
 
-static void machine_init(struct sl_machine_model *m,
+static void machine_init(struct sl_sim_machine *m,
                          const struct sl_machine_spec *spec)
 {
     struct sl_error err;
 
-    assert_ok(sl_machine_model_init(m, spec, &err), &err);
+    assert_ok(sl_sim_machine_init(m, spec, &err), &err);
 }
 
-static double now_s(struct sl_machine_model *m)
+static double now_s(struct sl_sim_machine *m)
 {
     return (double)sl_clock_now(m->clock) / SECOND;
 }
@@ -38,7 +38,7 @@ static double now_s(struct sl_machine_model *m)
 
 struct watched {
     struct sl_flow flow; /* first */
-    struct sl_machine_model *m;
+    struct sl_sim_machine *m;
     double ended_s;
 };
 
@@ -49,7 +49,7 @@ static void note_end(struct sl_flow *flow)
     w->ended_s = now_s(w->m);
 }
 
-static void start(struct watched *w, struct sl_machine_model *m, double bytes,
+static void start(struct watched *w, struct sl_sim_machine *m, double bytes,
                   unsigned pipes, double most_bps)
 {
     *w = (struct watched){
@@ -63,7 +63,7 @@ static void start(struct watched *w, struct sl_machine_model *m, double bytes,
 }
 
 /* Lets so much time pass. */
-static void pass_s(struct sl_machine_model *m, double s)
+static void pass_s(struct sl_sim_machine *m, double s)
 {
     sl_machine_compute(m, 0, s * m->spec.rates.ops_per_s);
 }
@@ -76,7 +76,7 @@ static void pass_s(struct sl_machine_model *m, double s)
    then more for who is left. */
 static void rates_are_fair_and_change_when_flows_end(void **state)
 {
-    struct sl_machine_model m;
+    struct sl_sim_machine m;
     struct watched copy, cores, read;
 
     machine_init(&m, &plain);
@@ -94,12 +94,12 @@ static void rates_are_fair_and_change_when_flows_end(void **state)
     /* Half a second of 20 + 20, then the cores have 30. */
     assert_float_equal(copy.ended_s, 10.5, 1e-6);
     assert_float_equal(cores.ended_s, 11, 1e-6);
-    sl_machine_model_fini(&m);
+    sl_sim_machine_fini(&m);
 }
 
 static void cores_take_the_longer_of_bytes_and_operations(void **state)
 {
-    struct sl_machine_model m;
+    struct sl_sim_machine m;
 
     machine_init(&m, &plain);
     sl_machine_compute(&m, 60e9, 1e12);
@@ -108,7 +108,7 @@ static void cores_take_the_longer_of_bytes_and_operations(void **state)
     assert_float_equal(now_s(&m), 6, 1e-6);
     sl_machine_compute(&m, 0, 0);
     assert_float_equal(now_s(&m), 6, 1e-6);
-    sl_machine_model_fini(&m);
+    sl_sim_machine_fini(&m);
 }
 
 /* --- the disk ------------------------------------------------------------- */
@@ -116,15 +116,15 @@ static void cores_take_the_longer_of_bytes_and_operations(void **state)
 static void reads_in_flight_hide_each_others_latency(void **state)
 {
     struct sl_machine_spec spec = plain;
-    struct sl_machine_model m;
+    struct sl_sim_machine m;
     struct sl_io_done done[8];
     struct sl_error err;
     struct sl_io *io;
 
     spec.rates.disk_latency_s = 0.001;
     machine_init(&m, &spec);
-    assert_ok(sl_io_open_model(
-                  &io, &(struct sl_io_config){.depth = 8, .arg = &m}, &err),
+    assert_ok(sl_io_open_sim(&io, &(struct sl_io_config){.depth = 8, .arg = &m},
+                             &err),
               &err);
     for (uint64_t i = 0; i < 64; i++) {
         struct sl_io_read read = {.bytes = 50000000, .tag = i};
@@ -148,13 +148,13 @@ static void reads_in_flight_hide_each_others_latency(void **state)
     io->ops->wake(io);
     assert_int_equal(io->ops->wait(io, done, 8, &err), 0);
     io->ops->close(io);
-    sl_machine_model_fini(&m);
+    sl_sim_machine_fini(&m);
 }
 
 /* --- the GPU -------------------------------------------------------------- */
 
 struct gpu {
-    struct sl_machine_model m;
+    struct sl_sim_machine m;
     struct sl_device *dev;
     const struct sl_device_ops *ops;
     struct sl_event *copied, *used, *end;
@@ -166,7 +166,7 @@ static void gpu_init(struct gpu *g, const struct sl_machine_spec *spec)
     struct sl_error *err = &g->err;
 
     machine_init(&g->m, spec);
-    assert_ok(sl_device_open_model(&g->dev, &g->m, err), err);
+    assert_ok(sl_device_open_sim(&g->dev, &g->m, err), err);
     g->ops = g->dev->ops;
     assert_ok(g->ops->event_create(g->dev, &g->copied, true, err), err);
     assert_ok(g->ops->event_create(g->dev, &g->used, true, err), err);
@@ -179,7 +179,7 @@ static void gpu_fini(struct gpu *g)
     g->ops->event_destroy(g->dev, g->used);
     g->ops->event_destroy(g->dev, g->end);
     sl_device_close(g->dev);
-    sl_machine_model_fini(&g->m);
+    sl_sim_machine_fini(&g->m);
 }
 
 static void copy(struct gpu *g, uint64_t bytes)

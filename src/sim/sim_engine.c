@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
-#include "src/sim/exec_model.h"
+#include "src/sim/sim_engine.h"
 
 /* What a slab asks of its engine. */
 struct slab_cost {
@@ -14,9 +14,9 @@ struct slab_cost {
     bool begins;  /* it is the first of its stage */
 };
 
-struct model_engine {
+struct sim_engine {
     struct sl_exec_engine engine;
-    struct sl_model_config c;
+    struct sl_sim_config c;
     struct slab_cost *costs; /* (n_slabs) */
     size_t head_slab;        /* the first of the head */
     const struct sl_pass *pass;
@@ -47,10 +47,10 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
     }
 }
 
-static int create(struct model_engine **out, const struct sl_model_config *c,
+static int create(struct sim_engine **out, const struct sl_sim_config *c,
                   const struct sl_engine_ops *ops, struct sl_error *err)
 {
-    struct model_engine *e = calloc(1, sizeof *e);
+    struct sim_engine *e = calloc(1, sizeof *e);
 
     if (e != NULL)
         e->costs = sl_zalloc_array(c->cut->n_slabs, sizeof *e->costs);
@@ -77,7 +77,7 @@ static int create(struct model_engine **out, const struct sl_model_config *c,
 
 static void model_destroy(struct sl_exec_engine *engine)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
 
     if (e == NULL)
         return;
@@ -90,7 +90,7 @@ static void model_destroy(struct sl_exec_engine *engine)
     free(e);
 }
 
-static void take_pass(struct model_engine *e, const struct sl_pass *pass)
+static void take_pass(struct sim_engine *e, const struct sl_pass *pass)
 {
     e->pass = pass;
     e->keys = e->key_pairs = 0;
@@ -103,13 +103,13 @@ static void take_pass(struct model_engine *e, const struct sl_pass *pass)
     }
 }
 
-static double rows(const struct model_engine *e, const struct slab_cost *cost)
+static double rows(const struct sim_engine *e, const struct slab_cost *cost)
 {
     return cost->stage->head ? e->pass->n_rows : e->pass->n;
 }
 
-static void trace(const struct model_engine *e, enum sl_track track,
-                  size_t slab, uint64_t begin, uint64_t end)
+static void trace(const struct sim_engine *e, enum sl_track track, size_t slab,
+                  uint64_t begin, uint64_t end)
 {
     const struct sl_cut *cut = e->c.cut;
     const struct sl_part *first = &cut->parts[cut->first_part[slab]];
@@ -128,7 +128,7 @@ static int cpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
                      struct sl_error *err)
 {
     (void)err;
-    take_pass((struct model_engine *)engine, pass);
+    take_pass((struct sim_engine *)engine, pass);
     return 0;
 }
 
@@ -143,10 +143,10 @@ static int cpu_embed(struct sl_exec_engine *engine, bool *done,
 static int cpu_run(struct sl_exec_engine *engine, size_t slab,
                    struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
     const struct slab_cost *cost = &e->costs[slab];
     const struct sl_plan_stage *s = cost->stage;
-    struct sl_machine_model *m = e->c.machine;
+    struct sl_sim_machine *m = e->c.machine;
     const uint8_t *base;
     uint64_t begin;
 
@@ -171,11 +171,10 @@ static const struct sl_engine_ops cpu_ops = {
     .destroy = model_destroy,
 };
 
-int sl_model_cpu_create(struct sl_exec_engine **engine,
-                        const struct sl_model_config *config,
-                        struct sl_error *err)
+int sl_sim_cpu_create(struct sl_exec_engine **engine,
+                      const struct sl_sim_config *config, struct sl_error *err)
 {
-    struct model_engine *e;
+    struct sim_engine *e;
 
     if (create(&e, config, &cpu_ops, err) != 0)
         return -1;
@@ -188,7 +187,7 @@ int sl_model_cpu_create(struct sl_exec_engine **engine,
 static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
                      struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
 
     (void)err;
     take_pass(e, pass);
@@ -205,13 +204,13 @@ static int gpu_embed(struct sl_exec_engine *engine, bool *done,
     return 0;
 }
 
-static uint64_t x_bytes(const struct model_engine *e)
+static uint64_t x_bytes(const struct sim_engine *e)
 {
     return (uint64_t)e->pass->n * e->c.mf->hp.hidden * sizeof(float);
 }
 
 /* Waits for all that was put on a queue. */
-static int settle(struct model_engine *e, enum sl_queue queue,
+static int settle(struct sim_engine *e, enum sl_queue queue,
                   struct sl_error *err)
 {
     const struct sl_device_ops *ops = e->c.dev->ops;
@@ -223,7 +222,7 @@ static int settle(struct model_engine *e, enum sl_queue queue,
 
 static int gpu_load(struct sl_exec_engine *engine, struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
 
     return e->c.dev->ops->copy_up(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
                                   x_bytes(e), err);
@@ -231,7 +230,7 @@ static int gpu_load(struct sl_exec_engine *engine, struct sl_error *err)
 
 static int gpu_store(struct sl_exec_engine *engine, struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
 
     if (e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
                                  x_bytes(e), err) != 0)
@@ -241,7 +240,7 @@ static int gpu_store(struct sl_exec_engine *engine, struct sl_error *err)
 
 /* Attention reads the cache where it lies; what was computed for a layer whose
    cache is the CPU's goes there. */
-static int attend(struct model_engine *e, size_t slab,
+static int attend(struct sim_engine *e, size_t slab,
                   const struct slab_cost *cost, struct sl_error *err)
 {
     const struct sl_plan_stage *s = cost->stage;
@@ -256,7 +255,7 @@ static int attend(struct model_engine *e, size_t slab,
                                   e->key_pairs * s->key_ops, 0, err);
 }
 
-static int mark(struct model_engine *e, size_t i, struct sl_error *err)
+static int mark(struct sim_engine *e, size_t i, struct sl_error *err)
 {
     if (e->marks == NULL)
         return 0;
@@ -266,7 +265,7 @@ static int mark(struct model_engine *e, size_t i, struct sl_error *err)
 static int gpu_run(struct sl_exec_engine *engine, size_t slab,
                    struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
     const struct slab_cost *cost = &e->costs[slab];
     const struct sl_rates *r = &e->c.machine->spec.rates;
     const void *base;
@@ -284,7 +283,7 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
 }
 
 /* What the queue did, now that it is done. */
-static int trace_pass(struct model_engine *e, struct sl_error *err)
+static int trace_pass(struct sim_engine *e, struct sl_error *err)
 {
     const uint8_t *engines = e->c.plan->engine[e->pass->phase];
     uint64_t begin, length;
@@ -305,7 +304,7 @@ static int trace_pass(struct model_engine *e, struct sl_error *err)
 /* The logits come down, if they are here; so do keys and values. */
 static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
 {
-    struct model_engine *e = (struct model_engine *)engine;
+    struct sim_engine *e = (struct sim_engine *)engine;
     const uint8_t *engines = e->c.plan->engine[e->pass->phase];
     size_t last = e->c.cut->n_slabs - 1;
 
@@ -333,7 +332,7 @@ static const struct sl_engine_ops gpu_ops = {
     .destroy = model_destroy,
 };
 
-static int create_events(struct model_engine *e, struct sl_error *err)
+static int create_events(struct sim_engine *e, struct sl_error *err)
 {
     const struct sl_device_ops *ops = e->c.dev->ops;
     size_t n = 2 * e->c.cut->n_slabs;
@@ -352,11 +351,10 @@ static int create_events(struct model_engine *e, struct sl_error *err)
     return 0;
 }
 
-int sl_model_gpu_create(struct sl_exec_engine **engine,
-                        const struct sl_model_config *config,
-                        struct sl_error *err)
+int sl_sim_gpu_create(struct sl_exec_engine **engine,
+                      const struct sl_sim_config *config, struct sl_error *err)
 {
-    struct model_engine *e;
+    struct sim_engine *e;
 
     if (create(&e, config, &gpu_ops, err) != 0)
         return -1;

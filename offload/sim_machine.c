@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 
 #define GB           1e9
 #define GIB          (1ull << 30)
@@ -94,9 +94,9 @@ int sl_machine_spec_check(const struct sl_machine_spec *spec,
 
 /* --- a machine at work ---------------------------------------------------- */
 
-int sl_machine_model_init(struct sl_machine_model *m,
-                          const struct sl_machine_spec *spec,
-                          struct sl_error *err)
+int sl_sim_machine_init(struct sl_sim_machine *m,
+                        const struct sl_machine_spec *spec,
+                        struct sl_error *err)
 {
     const double bps[SL_PIPE_COUNT] = {
         [SL_PIPE_DISK] = spec->rates.disk_bps,
@@ -105,7 +105,7 @@ int sl_machine_model_init(struct sl_machine_model *m,
         [SL_PIPE_DOWN] = spec->rates.pcie_bps,
     };
 
-    *m = (struct sl_machine_model){.spec = *spec};
+    *m = (struct sl_sim_machine){.spec = *spec};
     if (sl_vclock_create(&m->vclock, err) != 0)
         return -1;
     m->clock = sl_vclock_clock(m->vclock);
@@ -115,7 +115,7 @@ int sl_machine_model_init(struct sl_machine_model *m,
     return 0;
 }
 
-void sl_machine_model_fini(struct sl_machine_model *m)
+void sl_sim_machine_fini(struct sl_sim_machine *m)
 {
     sl_fluid_fini(&m->fluid);
     sl_vclock_destroy(m->vclock);
@@ -125,7 +125,7 @@ void sl_machine_model_fini(struct sl_machine_model *m)
 
 struct computation {
     struct sl_flow flow;
-    struct sl_machine_model *machine;
+    struct sl_sim_machine *machine;
     bool done;
 };
 
@@ -137,7 +137,7 @@ static void computed(struct sl_flow *flow)
     sl_clock_broadcast(c->machine->clock, &c->machine->computed);
 }
 
-void sl_machine_compute(struct sl_machine_model *m, double bytes, double ops)
+void sl_machine_compute(struct sl_sim_machine *m, double bytes, double ops)
 {
     const struct sl_rates *r = &m->spec.rates;
     double bps = r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;

@@ -1,22 +1,22 @@
 /*
- * exec_model.h - engines that take a modelled machine's time
+ * sim_engine.h - engines that take a modelled machine's time
  *
  * They ask stream and feed for every slab, as the real ones do, and wait for
  * what its products and its attention would take; they compute nothing.
  */
-#ifndef SL_EXEC_MODEL_H
-#define SL_EXEC_MODEL_H
+#ifndef SL_SIM_ENGINE_H
+#define SL_SIM_ENGINE_H
 
 #include "offload/feed.h"
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 #include "offload/trace.h"
 #include "src/exec/cut.h"
 #include "src/exec/engine.h"
 #include "src/model/modelfile.h"
 
-struct sl_model_config {
+struct sl_sim_config {
     /* all borrowed for the engine's life */
-    struct sl_machine_model *machine;
+    struct sl_sim_machine *machine;
     const struct sl_modelfile *mf;
     const struct sl_cut *cut;
     const struct sl_plan_stage *stages; /* of the plan */
@@ -29,11 +29,9 @@ struct sl_model_config {
 };
 
 /* Errors: SL_ERR_NOMEM. */
-int sl_model_cpu_create(struct sl_exec_engine **e,
-                        const struct sl_model_config *config,
-                        struct sl_error *err);
-int sl_model_gpu_create(struct sl_exec_engine **e,
-                        const struct sl_model_config *config,
-                        struct sl_error *err);
+int sl_sim_cpu_create(struct sl_exec_engine **e,
+                      const struct sl_sim_config *config, struct sl_error *err);
+int sl_sim_gpu_create(struct sl_exec_engine **e,
+                      const struct sl_sim_config *config, struct sl_error *err);
 
 #endif

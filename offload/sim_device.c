@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 #include "src/base/mem.h"
 
 enum kind {
@@ -37,7 +37,7 @@ struct arena {
 /* Fields belong to whoever has the clock's turn. */
 struct model_device {
     struct sl_device dev;
-    struct sl_machine_model *machine;
+    struct sl_sim_machine *machine;
     struct {
         struct op *first, **last;
     } queues[SL_QUEUE_COUNT];
@@ -384,8 +384,8 @@ static const struct sl_device_ops model_ops = {
     .close = model_close,
 };
 
-int sl_device_open_model(struct sl_device **dev, struct sl_machine_model *m,
-                         struct sl_error *err)
+int sl_device_open_sim(struct sl_device **dev, struct sl_sim_machine *m,
+                       struct sl_error *err)
 {
     struct model_device *d = calloc(1, sizeof *d);
 

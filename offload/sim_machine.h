@@ -1,11 +1,11 @@
 /*
- * machine_model.h - a machine that is not there, under a virtual clock
+ * sim_machine.h - a machine that is not there, under a virtual clock
  *
  * Disk, memory, PCIe, cores and a GPU that take the time they would take, and
  * move no data. The stream, the feed and the executor run on it unchanged:
  *
- *   sl_io_open_model       the disk, for sl_stream_config.io_open
- *   sl_device_open_model   the GPU, behind the device table
+ *   sl_io_open_sim       the disk, for sl_stream_config.io_open
+ *   sl_device_open_sim   the GPU, behind the device table
  *   sl_machine_compute     the cores
  *
  * All by threads of the machine's clock.
@@ -34,7 +34,7 @@ const struct sl_machine_spec *sl_machine_spec_at(size_t n);
 int sl_machine_spec_check(const struct sl_machine_spec *spec,
                           struct sl_error *err);
 
-struct sl_machine_model {
+struct sl_sim_machine {
     struct sl_machine_spec spec;
     struct sl_vclock *vclock;
     struct sl_clock *clock;
@@ -44,21 +44,21 @@ struct sl_machine_model {
 };
 
 /* The caller becomes the clock's first thread. Errors: SL_ERR_NOMEM. */
-int sl_machine_model_init(struct sl_machine_model *m,
-                          const struct sl_machine_spec *spec,
-                          struct sl_error *err);
-void sl_machine_model_fini(struct sl_machine_model *m);
+int sl_sim_machine_init(struct sl_sim_machine *m,
+                        const struct sl_machine_spec *spec,
+                        struct sl_error *err);
+void sl_sim_machine_fini(struct sl_sim_machine *m);
 
 /* The cores read so many bytes of memory while they do so many operations. */
-void sl_machine_compute(struct sl_machine_model *m, double bytes, double ops);
+void sl_machine_compute(struct sl_sim_machine *m, double bytes, double ops);
 
 /* config->arg: the machine. Errors: SL_ERR_NOMEM. */
-int sl_io_open_model(struct sl_io **io, const struct sl_io_config *config,
-                     struct sl_error *err);
+int sl_io_open_sim(struct sl_io **io, const struct sl_io_config *config,
+                   struct sl_error *err);
 
 /* Errors: SL_ERR_NOMEM. Addresses that it gives out must not be read. */
-int sl_device_open_model(struct sl_device **dev, struct sl_machine_model *m,
-                         struct sl_error *err);
+int sl_device_open_sim(struct sl_device **dev, struct sl_sim_machine *m,
+                       struct sl_error *err);
 /* Puts a kernel on a model's SL_QUEUE_COMPUTE that reads so many bytes of VRAM,
  * does so many operations, and takes extra_s besides. Errors: SL_ERR_NOMEM. */
 int sl_device_model_launch(struct sl_device *dev, double bytes, double ops,

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "offload/machine_model.h"
+#include "offload/sim_machine.h"
 #include "src/base/mem.h"
 
 struct model_read {
@@ -19,7 +19,7 @@ struct model_read {
    turn. */
 struct model_io {
     struct sl_io io;
-    struct sl_machine_model *machine;
+    struct sl_sim_machine *machine;
     struct model_read *reads; /* (depth) */
     struct model_read *idle;
     struct model_read *asked, **last_asked; /* the first is being served */
@@ -136,8 +136,8 @@ static const struct sl_io_ops model_ops = {
     .close = model_close,
 };
 
-int sl_io_open_model(struct sl_io **io, const struct sl_io_config *config,
-                     struct sl_error *err)
+int sl_io_open_sim(struct sl_io **io, const struct sl_io_config *config,
+                   struct sl_error *err)
 {
     unsigned depth = config->depth > 0 ? config->depth : SL_IO_DEPTH;
     struct model_io *m = calloc(1, sizeof *m);

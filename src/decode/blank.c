@@ -5,24 +5,24 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/decode/fill_pass.h"
+#include "src/decode/blank.h"
 
-static bool by_beams(const struct sl_pass *p)
+static bool by_beams(const struct sl_blank *p)
 {
     return p->c->config->strategy == SL_STRATEGY_BEAM;
 }
 
-size_t sl_pass_fed(const struct sl_pass *p)
+size_t sl_blank_fed(const struct sl_blank *p)
 {
     return p->c->hp->causal ? p->mask_at : p->context->n + 1;
 }
 
-uint32_t sl_pass_context(const struct sl_pass *p)
+uint32_t sl_blank_context(const struct sl_blank *p)
 {
     return p->c->hp->causal ? 0 : (uint32_t)p->context->n;
 }
 
-int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block)
+int32_t sl_blank_position(const struct sl_blank *p, size_t n, int32_t *block)
 {
     bool two = p->c->hp->position_2d;
 
@@ -39,10 +39,10 @@ int32_t sl_pass_position(const struct sl_pass *p, size_t n, int32_t *block)
 }
 
 /* Lays out the first thing to be fed: context and [sop]. */
-static int make_prefill(struct sl_pass *p, struct sl_error *err)
+static int make_prefill(struct sl_blank *p, struct sl_error *err)
 {
     const struct sl_hparams *hp = p->c->hp;
-    size_t n = p->context->n, fed = sl_pass_fed(p);
+    size_t n = p->context->n, fed = sl_blank_fed(p);
     int32_t *ids = sl_alloc_array(fed, 3 * sizeof *ids), *positions, *blocks;
 
     if (ids == NULL)
@@ -64,7 +64,7 @@ static int make_prefill(struct sl_pass *p, struct sl_error *err)
     return 0;
 }
 
-int sl_pass_begin(struct sl_pass *p, struct sl_error *err)
+int sl_blank_begin(struct sl_blank *p, struct sl_error *err)
 {
     p->running = true;
     p->done = false;
@@ -76,9 +76,9 @@ int sl_pass_begin(struct sl_pass *p, struct sl_error *err)
     return by_beams(p) ? sl_beams_begin(p, err) : sl_base_begin(p, err);
 }
 
-static size_t want_prefill(const struct sl_pass *p, struct sl_lm_item *item)
+static size_t want_prefill(const struct sl_blank *p, struct sl_lm_item *item)
 {
-    size_t n = sl_pass_fed(p);
+    size_t n = sl_blank_fed(p);
 
     *item = (struct sl_lm_item){
         .seq = p->first_seq,
@@ -86,13 +86,13 @@ static size_t want_prefill(const struct sl_pass *p, struct sl_lm_item *item)
         .positions = p->prefill + n,
         .blocks = p->c->hp->position_2d ? p->prefill + 2 * n : NULL,
         .n = (uint32_t)n,
-        .n_context = sl_pass_context(p),
+        .n_context = sl_blank_context(p),
         .n_logits = 1,
     };
     return 1;
 }
 
-size_t sl_pass_want(struct sl_pass *p, struct sl_lm_item *items)
+size_t sl_blank_want(struct sl_blank *p, struct sl_lm_item *items)
 {
     if (p->prefill != NULL)
         p->n_rows = want_prefill(p, items);
@@ -104,7 +104,7 @@ size_t sl_pass_want(struct sl_pass *p, struct sl_lm_item *items)
 }
 
 /* Before tokens are chosen: notes the time of the first. */
-static int check(struct sl_pass *p, const float *logits, struct sl_error *err)
+static int check(struct sl_blank *p, const float *logits, struct sl_error *err)
 {
     size_t n = p->n_rows * p->c->lm->vocab;
 
@@ -121,7 +121,7 @@ static int check(struct sl_pass *p, const float *logits, struct sl_error *err)
     return 0;
 }
 
-int sl_pass_feed(struct sl_pass *p, float *logits, struct sl_error *err)
+int sl_blank_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     free(p->prefill);
     p->prefill = NULL;
@@ -131,7 +131,7 @@ int sl_pass_feed(struct sl_pass *p, float *logits, struct sl_error *err)
                        : sl_base_feed(p, logits, err);
 }
 
-int sl_pass_end(struct sl_pass *p, struct sl_error *err)
+int sl_blank_end(struct sl_blank *p, struct sl_error *err)
 {
     if (by_beams(p))
         return sl_beams_end(p, err);
@@ -140,7 +140,7 @@ int sl_pass_end(struct sl_pass *p, struct sl_error *err)
     return 0;
 }
 
-void sl_pass_close(struct sl_pass *p)
+void sl_blank_close(struct sl_blank *p)
 {
     if (!p->running)
         return;
