@@ -112,7 +112,7 @@ struct sl_plan {
     uint64_t kv_bytes[SL_ENGINE_COUNT]; /* of the caches they hold */
     /* A pass whose items all begin at an empty sequence and that has so many
      * positions takes the engines of SL_PHASE_PREFILL, any other those of
-     * SL_PHASE_DECODE. */
+     * SL_PHASE_DECODE. UINT32_MAX: none does. */
     uint32_t prefill_from;
 };
 

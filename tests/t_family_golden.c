@@ -52,14 +52,17 @@ static void compare(const struct test_array *got, const struct test_array *want,
 
 /* What is in dir/input.json, in every way there is: first[] gives the reference
  * logits, the others the same bits. */
-static void same_in_every_way(struct test_array *first, const char *model)
+static void same_in_every_way(struct test_array *first, const char *model,
+                              const char *more)
 {
-    run_logits(dir, first, "--activations f32");
+    char flags[1400];
+
+    snprintf(flags, sizeof flags, "--activations f32 %s", more);
+    run_logits(dir, first, flags);
     for (size_t i = 1; i < sizeof ways / sizeof *ways; i++) {
         struct test_array again;
-        char flags[200];
 
-        snprintf(flags, sizeof flags, "--activations f32 %s", ways[i]);
+        snprintf(flags, sizeof flags, "--activations f32 %s %s", more, ways[i]);
         run_logits(dir, &again, flags);
         assert_int_equal(again.n, first->n);
         if (memcmp(again.data, first->data, first->n * sizeof(float)) != 0) {
@@ -122,7 +125,7 @@ static void check_causal(const char *model, const char *quant)
         get(&want, z, cases[i], "logits");
         write_logits_input(
             dir, json_pack("{so}", "ids", json_of_ids(ids.data, ids.n)));
-        same_in_every_way(&got, model);
+        same_in_every_way(&got, model, "");
         compare(&got, &want, model, cases[i]);
         check_argmax(&got, &want, model);
         test_array_fini(&ids);
@@ -168,9 +171,11 @@ static void fp16_files_give_the_reference_logits(void **state)
 /* --- models whose context sees all of itself -------------------------------
  */
 
-/* sop: whether the context that is counted ends with it. */
-static void check_prefix(const char *folder, const char *variant,
-                         const char *flags, const char *leaf, size_t sop)
+/* sop: whether the context that is counted ends with it; more: options of every
+ * run. */
+static void check_prefix_with(const char *folder, const char *variant,
+                              const char *flags, const char *more,
+                              const char *leaf, size_t sop)
 {
     char path[1024], name[160];
     struct test_npz *z;
@@ -208,7 +213,7 @@ static void check_prefix(const char *folder, const char *variant,
                            "answer", json_of_ids(id + context, ids.n - context),
                            "positions", json_of_ids(pos.data, ids.n),
                            json_of_ids((int32_t *)pos.data + ids.n, ids.n)));
-        same_in_every_way(&got, variant);
+        same_in_every_way(&got, variant, more);
         compare(&got, &want, variant, which);
         test_array_fini(&ids);
         test_array_fini(&pos);
@@ -217,6 +222,12 @@ static void check_prefix(const char *folder, const char *variant,
     }
     json_decref(cases);
     test_npz_close(z);
+}
+
+static void check_prefix(const char *folder, const char *variant,
+                         const char *flags, const char *leaf, size_t sop)
+{
+    check_prefix_with(folder, variant, flags, "", leaf, sop);
 }
 
 #define C6 "golden/C_chatglm6b/c6_a"
@@ -232,6 +243,23 @@ static void quantised_chatglm_6b_gives_the_reference_logits(void **state)
     check_prefix(C6, "hf_int8", "", "logitsB_hf_int8", 1);
     check_prefix(C6, "hf_int4", "", "logitsB_hf_int4", 1);
     check_prefix(C6, "hf_int4_qe", "", "logitsB_hf_int4_qe", 1);
+}
+
+/* P-Tuning v2: initial keys and values of every layer. */
+static void prefixes_give_the_reference_logits(void **state)
+{
+    static const char *const variants[] = {"hf_ptuning", "hf_ptuning_proj"};
+
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        char name[96], path[1024], more[1100], leaf[64];
+
+        snprintf(name, sizeof name, "%s/%s", C6, variants[i]);
+        snprintf(leaf, sizeof leaf, "logitsB_%s", variants[i]);
+        if (test_variant(path, name) == NULL)
+            continue;
+        snprintf(more, sizeof more, "--prefix '%s'", path);
+        check_prefix_with(C6, "hf", "--quant f32", more, leaf, 1);
+    }
 }
 
 static void glm_gives_the_reference_logits(void **state)
@@ -336,6 +364,7 @@ int main(void)
         cmocka_unit_test(fp16_files_give_the_reference_logits),
         cmocka_unit_test(chatglm_6b_gives_the_reference_logits),
         cmocka_unit_test(quantised_chatglm_6b_gives_the_reference_logits),
+        cmocka_unit_test(prefixes_give_the_reference_logits),
         cmocka_unit_test(glm_gives_the_reference_logits),
 #ifdef HAVE_CUDA
         cmocka_unit_test(a_gpu_gives_nearly_the_same_for_causal_models),

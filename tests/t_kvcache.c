@@ -268,6 +268,60 @@ static void layers_may_lie_elsewhere(void **state)
     sl_kv_destroy(kv);
 }
 
+/* A prefix: held once, whole pages shared, the rest copied by who writes. */
+static void sequences_may_begin_alike(void **state)
+{
+    enum { BEGIN = 21, ROW = 3 * 4 };
+    struct sl_kv_config config = small;
+    float rows[BEGIN * ROW];
+    struct sl_kernels k;
+    struct sl_error err;
+    struct sl_kv *kv;
+    uint32_t a, b, c, n;
+
+    sl_kernels_init(&k, SL_ISA_REF);
+    config.n_begin = BEGIN;
+    kv = make(&config);
+    for (uint32_t plane = 0; plane < 4; plane++) {
+        for (uint32_t i = 0; i < BEGIN * ROW; i++)
+            rows[i] = (float)(plane * 1000 + i);
+        assert_ok(sl_kv_begin_put(kv, &k, plane / 2, plane % 2, rows, &err),
+                  &err);
+    }
+    assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+    assert_ok(sl_kv_seq_create(kv, &b, &err), &err);
+    assert_int_equal(sl_kv_len(kv, a), BEGIN);
+    assert_int_equal(sl_kv_pages(kv, a, &n)[1], sl_kv_pages(kv, b, &n)[1]);
+    assert_int_equal(n, 2);
+    /* two of 6 pages so far: each copies the second, and has one more */
+    assert_ok(sl_kv_extend(kv, a, 12, &err), &err);
+    assert_ok(sl_kv_extend(kv, b, 12, &err), &err);
+    *cell(kv, 1, a, BEGIN, 2, 1) = -1;
+    assert_int_equal(sl_kv_extend(kv, a, 8, &err), -1);
+    for (uint32_t plane = 0; plane < 4; plane++)
+        for (uint32_t at = 0; at < BEGIN; at++)
+            for (uint32_t h = 0; h < 3; h++)
+                assert_true(*cell(kv, plane / 2, b, at, h, plane % 2) ==
+                            (float)(plane * 1000 + (at * 3 + h) * 4));
+    assert_true(*cell(kv, 1, b, BEGIN, 2, 1) != -1);
+    sl_kv_seq_cut(kv, a, BEGIN + 3);
+    assert_true(*cell(kv, 1, a, BEGIN, 2, 1) == -1);
+    sl_kv_seq_clear(kv, a);
+    assert_int_equal(sl_kv_len(kv, a), BEGIN);
+    sl_kv_seq_destroy(kv, b);
+    assert_ok(sl_kv_seq_fork(kv, &c, a, &err), &err);
+    assert_ok(sl_kv_extend(kv, c, 19, &err), &err);
+    assert_ok(sl_kv_extend(kv, a, 5, &err), &err);
+    /* c, which wrote first, has a copy of a's page */
+    assert_true(*cell(kv, 1, c, BEGIN - 1, 2, 1) ==
+                *cell(kv, 1, a, BEGIN - 1, 2, 1));
+    sl_kv_seq_destroy(kv, a);
+    sl_kv_seq_destroy(kv, c);
+    assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
+    assert_true(*cell(kv, 1, a, 20, 2, 1) == 3000 + (20 * 3 + 2) * 4);
+    sl_kv_destroy(kv);
+}
+
 struct plane {
     uint32_t layer, page;
     unsigned value;
@@ -396,6 +450,7 @@ int main(void)
         cmocka_unit_test(a_full_cache_says_so_and_changes_nothing),
         cmocka_unit_test(planned_pages_are_enough_for_any_beam_search),
         cmocka_unit_test(layers_may_lie_elsewhere),
+        cmocka_unit_test(sequences_may_begin_alike),
         cmocka_unit_test(planes_are_taken_out_and_put_back),
     };
 

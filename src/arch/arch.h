@@ -129,6 +129,9 @@ struct sl_arch {
     /* Of checkpoints without a config.json: values a head, positions; 0: it
      * must be said. */
     uint32_t default_head_dim, default_positions;
+    /* How the names of a P-Tuning v2 prefix's tensors begin in checkpoints;
+     * NULL: the architecture takes none. */
+    const char *prefix;
     /* In order of use: of every layer, then of the model; a vector has
      * SL_DIM_ONE columns. The head is the model's first matrix. */
     const struct sl_tensor_row *layer_rows, *model_rows;

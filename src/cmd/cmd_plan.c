@@ -74,13 +74,16 @@ static void line(const char *what, uint64_t bytes, const char *more)
 static void print_memory(const struct report *r)
 {
     const struct sl_memory *m = r->memory;
-    char more[96], slot[SL_SIZE_TEXT];
+    char more[96], prefix[32] = "", slot[SL_SIZE_TEXT];
     uint64_t ignored;
 
     puts("Memory");
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
-    snprintf(more, sizeof more, "%u tokens, %u sequence%s, %s",
+    if (sl_runtime_prefix(r->rt) > 0)
+        snprintf(prefix, sizeof prefix, "prefix of %u, ",
+                 sl_runtime_prefix(r->rt));
+    snprintf(more, sizeof more, "%s%u tokens, %u sequence%s, %s", prefix,
              r->o->out_seq_length, sequences(r->o),
              sequences(r->o) == 1 ? "" : "s", r->kv);
     line("KV cache", m->kv, more);
@@ -435,6 +438,8 @@ static const char *ignored_by_machine(const struct options *o)
         return "io";
     if (o->run.max_isa_set)
         return "isa";
+    if (o->run.prefix != NULL)
+        return "prefix";
     if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
         return "device cuda:N";
     return o->measure ? "measure" : NULL;

@@ -79,12 +79,13 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     line(f, "in all", v->total, "");
     line(f, "budget", v->budget, "");
     line(f, "least for all on the GPU", v->least, "");
-    fprintf(f,
-            "  it computes %zu of %zu slabs of a step, %zu of a prompt of %u "
-            "token%s and more\n",
-            count_gpu(p, SL_PHASE_DECODE), p->n_slabs,
-            count_gpu(p, SL_PHASE_PREFILL), p->prefill_from,
-            p->prefill_from == 1 ? "" : "s");
+    fprintf(f, "  it computes %zu of %zu slabs of a step",
+            count_gpu(p, SL_PHASE_DECODE), p->n_slabs);
+    if (p->prefill_from < UINT32_MAX)
+        fprintf(f, ", %zu of a prompt of %u token%s and more",
+                count_gpu(p, SL_PHASE_PREFILL), p->prefill_from,
+                p->prefill_from == 1 ? "" : "s");
+    fputc('\n', f);
 }
 
 void sl_gpu_print_line(FILE *f, const struct sl_runtime *rt)

@@ -30,6 +30,7 @@ enum {
     OPT_VRAM,
     OPT_BMINF,
     OPT_ENGINE,
+    OPT_PREFIX,
 };
 
 static const struct argp_option run_options[] = {
@@ -71,6 +72,10 @@ static const struct argp_option run_options[] = {
     {"engine", OPT_ENGINE, "NAME", 0,
      "auto, gpu or cpu: let the plan divide the work, or compute everything "
      "on one",
+     0},
+    {"prefix", OPT_PREFIX, "DIR", 0,
+     "Begin every sequence with the keys and values of this P-Tuning v2 "
+     "checkpoint (ChatGLM-6B)",
      0},
     {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
      0},
@@ -254,6 +259,9 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
     case OPT_ISA:
         c->max_isa = sl_opt_isa(state, arg);
         c->max_isa_set = true;
+        return 0;
+    case OPT_PREFIX:
+        c->prefix = arg;
         return 0;
     case OPT_VERIFY:
         c->verify = true;

@@ -46,8 +46,9 @@ extern const struct sl_command sl_cmd_synth;
 extern const struct sl_command sl_cmd_tokenize;
 
 /* Memory, thread and reader options of every command that runs a model:
- * -m --ram --threads --numa --activations --kv --io --isa --verify --trace. As
- * an argp child its input is a struct sl_runtime_config. */
+ * -m --ram --threads --numa --activations --kv --io --isa --prefix --verify
+ * --trace and those of a GPU. As an argp child its input is a struct
+ * sl_runtime_config. */
 extern const struct argp sl_run_argp;
 
 /* The values of --ram (bytes, SL_RAM_LEAST or SL_RAM_AUTO), --threads (0:

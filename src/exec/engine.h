@@ -29,8 +29,8 @@
 struct sl_pass_item {
     uint32_t seq;
     uint32_t row, n;
-    uint32_t base; /* positions the sequence held before */
-    uint32_t n_context;
+    uint32_t base;      /* positions the sequence held before */
+    uint32_t n_context; /* as the item's, and those that it began with */
     uint32_t n_logits;
 };
 

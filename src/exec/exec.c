@@ -67,7 +67,8 @@ static int check_items(struct sl_exec *x, const struct sl_lm_item *items,
                            "item %zu of a pass has %u ids and wants %u rows of "
                            "logits",
                            i, items[i].n, items[i].n_logits);
-        if (items[i].n_context > sl_kv_len(x->c.kv, items[i].seq) + items[i].n)
+        if (items[i].n_context > sl_kv_len(x->c.kv, items[i].seq) -
+                                     sl_kv_n_begin(x->c.kv) + items[i].n)
             return sl_fail(err, SL_ERR_INTERNAL,
                            "item %zu of a pass looks at a context of %u "
                            "positions that it does not hold",
@@ -111,13 +112,13 @@ static void fill_row(struct sl_exec *x, const struct sl_lm_item *it,
 {
     uint32_t causal = r->base + j + 1;
 
-    x->n_keys[r->row + j] = causal > it->n_context ? causal : it->n_context;
+    x->n_keys[r->row + j] = causal > r->n_context ? causal : r->n_context;
     fill_rotary(x, r->row + j, it->positions[j],
                 it->blocks ? it->blocks[j] : 0);
 }
 
-/* A prefill is long and begins its sequences: no layer's cache need be where
- * the engine that computes it keeps one. */
+/* A prefill is long and begins its sequences, with nothing in the cache: no
+ * layer's cache need be where the engine that computes it keeps one. */
 static enum sl_phase phase_of(const struct sl_exec *x)
 {
     for (size_t i = 0; i < x->pass.n_items; i++) {
@@ -154,7 +155,7 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
             .row = pass->n,
             .n = it->n,
             .base = sl_kv_len(x->c.kv, it->seq),
-            .n_context = it->n_context,
+            .n_context = it->n_context + sl_kv_n_begin(x->c.kv),
             .n_logits = it->n_logits,
         };
         if (sl_kv_extend(x->c.kv, it->seq, it->n, err) != 0)
@@ -338,7 +339,9 @@ static void exec_seq_destroy(struct sl_lm *lm, uint32_t seq)
 
 static void exec_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
 {
-    sl_kv_seq_cut(((struct sl_exec *)lm)->c.kv, seq, n);
+    struct sl_kv *kv = ((struct sl_exec *)lm)->c.kv;
+
+    sl_kv_seq_cut(kv, seq, n + sl_kv_n_begin(kv));
 }
 
 static const struct sl_lm_ops exec_ops = {

@@ -22,7 +22,7 @@ struct sl_kv {
     uint32_t *counts; /* (n_pages) sequences that hold the page */
     uint32_t *free_pages;
     uint32_t n_free;
-    struct sequence *seqs;
+    struct sequence *seqs; /* (n_sequences) and the one that all begin as */
     uint32_t *place; /* (n_layers) of those that lie here: how many before */
     struct sl_kv_keeper keeper;
 };
@@ -33,6 +33,12 @@ const char *const sl_kv_kind_names[] = {
     [SL_KV_INT8] = "int8",
     NULL,
 };
+
+/* The sequence that all begin as: nobody else's, and never destroyed. */
+static struct sequence *root_of(const struct sl_kv *kv)
+{
+    return &kv->seqs[kv->config.n_sequences];
+}
 
 static uint32_t pages_of(uint32_t tokens)
 {
@@ -94,7 +100,7 @@ uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
 {
     uint64_t lists =
-        (uint64_t)c->n_sequences *
+        (c->n_sequences + 1ull) *
             (sizeof(struct sequence) + 4ull * pages_of(c->max_tokens)) +
         4ull * c->n_layers;
 
@@ -125,7 +131,7 @@ static int create_lists(struct sl_kv *kv)
 
     kv->counts = sl_zalloc_array(c->n_pages, sizeof *kv->counts);
     kv->free_pages = sl_zalloc_array(c->n_pages, sizeof *kv->free_pages);
-    kv->seqs = sl_zalloc_array(c->n_sequences, sizeof *kv->seqs);
+    kv->seqs = sl_zalloc_array(c->n_sequences + 1ull, sizeof *kv->seqs);
     kv->place = sl_zalloc_array(c->n_layers, sizeof *kv->place);
     if (kv->counts == NULL || kv->free_pages == NULL || kv->seqs == NULL ||
         kv->place == NULL)
@@ -134,7 +140,7 @@ static int create_lists(struct sl_kv *kv)
         kv->place[l] = n;
         n += is_here(c, l);
     }
-    for (uint32_t i = 0; i < c->n_sequences; i++) {
+    for (uint32_t i = 0; i <= c->n_sequences; i++) {
         kv->seqs[i].pages = sl_zalloc_array(room, sizeof(uint32_t));
         if (kv->seqs[i].pages == NULL)
             return -1;
@@ -164,6 +170,11 @@ int sl_kv_create(struct sl_kv **out, const struct sl_kv_config *config,
         sl_kv_destroy(kv);
         return -1;
     }
+    root_of(kv)->alive = true;
+    if (sl_kv_extend(kv, config->n_sequences, config->n_begin, err) != 0) {
+        sl_kv_destroy(kv);
+        return -1;
+    }
     *out = kv;
     return 0;
 }
@@ -172,7 +183,7 @@ void sl_kv_destroy(struct sl_kv *kv)
 {
     if (kv == NULL)
         return;
-    for (uint32_t i = 0; kv->seqs != NULL && i < kv->config.n_sequences; i++)
+    for (uint32_t i = 0; kv->seqs != NULL && i <= kv->config.n_sequences; i++)
         free(kv->seqs[i].pages);
     sl_region_fini(&kv->region);
     free(kv->place);
@@ -182,7 +193,19 @@ void sl_kv_destroy(struct sl_kv *kv)
     free(kv);
 }
 
-int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err)
+/* child, which is empty, holds what parent does. */
+static void share_pages(struct sl_kv *kv, struct sequence *child,
+                        const struct sequence *parent)
+{
+    child->len = parent->len;
+    child->n_pages = parent->n_pages;
+    for (uint32_t i = 0; i < parent->n_pages; i++) {
+        child->pages[i] = parent->pages[i];
+        kv->counts[parent->pages[i]]++;
+    }
+}
+
+static int take_sequence(struct sl_kv *kv, uint32_t *seq, struct sl_error *err)
 {
     for (uint32_t i = 0; i < kv->config.n_sequences; i++) {
         struct sequence *s = &kv->seqs[i];
@@ -201,20 +224,17 @@ int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err)
                    kv->config.n_sequences);
 }
 
+int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err)
+{
+    return sl_kv_seq_fork(kv, seq, kv->config.n_sequences, err);
+}
+
 int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
                    struct sl_error *err)
 {
-    struct sequence *parent = &kv->seqs[from], *child;
-
-    if (sl_kv_seq_create(kv, seq, err) != 0)
+    if (take_sequence(kv, seq, err) != 0)
         return -1;
-    child = &kv->seqs[*seq];
-    child->len = parent->len;
-    child->n_pages = parent->n_pages;
-    for (uint32_t i = 0; i < parent->n_pages; i++) {
-        child->pages[i] = parent->pages[i];
-        kv->counts[parent->pages[i]]++;
-    }
+    share_pages(kv, &kv->seqs[*seq], &kv->seqs[from]);
     return 0;
 }
 
@@ -225,25 +245,34 @@ static void drop_page(struct sl_kv *kv, uint32_t page)
         kv->free_pages[kv->n_free++] = page;
 }
 
-void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n)
+static void cut(struct sl_kv *kv, struct sequence *s, uint32_t n)
 {
-    struct sequence *s = &kv->seqs[seq];
-
     assert(s->alive && n <= s->len);
     while (s->n_pages > pages_of(n))
         drop_page(kv, s->pages[--s->n_pages]);
     s->len = n;
 }
 
+void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n)
+{
+    assert(n >= kv->config.n_begin);
+    cut(kv, &kv->seqs[seq], n);
+}
+
 void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq)
 {
-    sl_kv_seq_cut(kv, seq, 0);
+    cut(kv, &kv->seqs[seq], kv->config.n_begin);
 }
 
 void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq)
 {
-    sl_kv_seq_clear(kv, seq);
+    cut(kv, &kv->seqs[seq], 0);
     kv->seqs[seq].alive = false;
+}
+
+uint32_t sl_kv_n_begin(const struct sl_kv *kv)
+{
+    return kv->config.n_begin;
 }
 
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq)
@@ -386,4 +415,60 @@ void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,
         memcpy(scales + at * sizeof scale, &scale, sizeof scale);
         break;
     }
+}
+
+/* Page p of what all begin with, for a layer that lies elsewhere. */
+static int begin_put_elsewhere(struct sl_kv *kv, const struct sl_kernels *k,
+                               uint32_t layer, unsigned value, uint32_t p,
+                               uint16_t *plane, const float *rows,
+                               struct sl_error *err)
+{
+    const struct sl_kv_config *c = &kv->config;
+    size_t d = c->head_dim, head = SL_KV_PAGE_LEN * d;
+    uint32_t first = p * SL_KV_PAGE_LEN;
+
+    memset(plane, 0, c->n_heads * head * sizeof *plane);
+    for (uint32_t at = first; at < c->n_begin && at < first + SL_KV_PAGE_LEN;
+         at++) {
+        for (uint32_t h = 0; h < c->n_heads; h++)
+            k->f32_to_f16(plane + h * head + (at - first) * d,
+                          rows + ((size_t)at * c->n_heads + h) * d, d);
+    }
+    return sl_kv_plane_put(kv, layer, root_of(kv)->pages[p], value, plane, err);
+}
+
+static void begin_put_here(struct sl_kv *kv, const struct sl_kernels *k,
+                           uint32_t layer, unsigned value, const float *rows)
+{
+    const struct sl_kv_config *c = &kv->config;
+    const uint32_t *pages = root_of(kv)->pages;
+
+    for (uint32_t at = 0; at < c->n_begin; at++) {
+        for (uint32_t h = 0; h < c->n_heads; h++)
+            sl_kv_store(
+                kv, k,
+                sl_kv_at(kv, layer, pages[at / SL_KV_PAGE_LEN], h, value),
+                at % SL_KV_PAGE_LEN,
+                rows + ((size_t)at * c->n_heads + h) * c->head_dim);
+    }
+}
+
+int sl_kv_begin_put(struct sl_kv *kv, const struct sl_kernels *k,
+                    uint32_t layer, unsigned value, const float *rows,
+                    struct sl_error *err)
+{
+    uint16_t *plane;
+    int rc = 0;
+
+    if (is_here(&kv->config, layer)) {
+        begin_put_here(kv, k, layer, value, rows);
+        return 0;
+    }
+    plane = sl_alloc_array(sl_kv_plane_bytes(&kv->config, SL_KV_F16), 1);
+    if (plane == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
+    for (uint32_t p = 0; p < root_of(kv)->n_pages && rc == 0; p++)
+        rc = begin_put_elsewhere(kv, k, layer, value, p, plane, rows, err);
+    free(plane);
+    return rc;
 }

@@ -13,6 +13,9 @@
  * memory is mapped whole when the cache is made; nothing is allocated later.
  * Layers whose pages lie elsewhere have the same page numbers there; whoever
  * keeps them is told of copies. One thread at a time.
+ *
+ * All sequences may begin with the same positions (a P-Tuning v2 prefix,
+ * prefix.h): they are put once, and shared like a fork's.
  */
 #ifndef SL_KVCACHE_H
 #define SL_KVCACHE_H
@@ -31,7 +34,8 @@ struct sl_kv_config {
     uint32_t head_dim;
     uint32_t n_pages;     /* in all */
     uint32_t n_sequences; /* alive at the same time */
-    uint32_t max_tokens;  /* of one sequence */
+    uint32_t max_tokens;  /* of one sequence, those it begins with included */
+    uint32_t n_begin;     /* positions that every sequence begins with */
     enum sl_kv_kind kind;
     /* (n_layers) true where a layer's keys and values lie elsewhere, on a
      * device; borrowed for the cache's life. NULL: all lie here. */
@@ -59,7 +63,7 @@ uint64_t sl_kv_plane_bytes(const struct sl_kv_config *config,
 uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
                             uint32_t shared_tokens);
 
-/* Errors: SL_ERR_NOMEM. */
+/* Errors: SL_ERR_NOMEM; SL_ERR_BUDGET where n_begin positions have no room. */
 int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
                  struct sl_error *err);
 void sl_kv_destroy(struct sl_kv *kv);
@@ -79,19 +83,28 @@ struct sl_kv_keeper {
 /* NULL: nobody does. */
 void sl_kv_set_keeper(struct sl_kv *kv, const struct sl_kv_keeper *keeper);
 
+/* What every sequence begins with, before the first is made: the keys (value =
+ * 0) or the values (1) of a layer, rows: (n_begin, n_heads, head_dim) f32.
+ * Errors: its keeper's, SL_ERR_NOMEM. */
+int sl_kv_begin_put(struct sl_kv *kv, const struct sl_kernels *k,
+                    uint32_t layer, unsigned value, const float *rows,
+                    struct sl_error *err);
+uint32_t sl_kv_n_begin(const struct sl_kv *kv);
+
 /* Errors: SL_ERR_BUDGET when n_sequences are alive already. */
 int sl_kv_seq_create(struct sl_kv *kv, uint32_t *seq, struct sl_error *err);
 int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
                    struct sl_error *err);
 void sl_kv_seq_destroy(struct sl_kv *kv, uint32_t seq);
 
-/* Makes a sequence empty. */
+/* Leaves a sequence what it began with. */
 void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq);
-/* Keeps the first n positions of a sequence, which holds at least so many;
+/* Keeps the first n positions of a sequence, which holds at least so many (and
+ * began with no more);
  * pages behind them are free again where no other sequence has them. */
 void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n);
 
-/* Positions held by a sequence. */
+/* Positions held by a sequence, those it began with included. */
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
 /* Makes room for n more positions that seq alone will write, and counts them
  * in. Errors: SL_ERR_BUDGET with the numbers, and those of copying a page; the

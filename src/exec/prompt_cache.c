@@ -28,8 +28,11 @@ static struct sl_prompt_cache *cache_of(struct sl_lm *lm)
 static bool is_context(const struct sl_prompt_cache *pc,
                        const struct sl_lm_item *item)
 {
-    return sl_kv_len(pc->c.kv, item->seq) == 0 &&
-           item->n <= pc->c.kv_config->max_tokens && item->n_logits == 1;
+    uint32_t begin = sl_kv_n_begin(pc->c.kv);
+
+    return sl_kv_len(pc->c.kv, item->seq) == begin &&
+           item->n <= pc->c.kv_config->max_tokens - begin &&
+           item->n_logits == 1;
 }
 
 static bool load(struct sl_prompt_cache *pc, const struct sl_lm_item *item)

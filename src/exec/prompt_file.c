@@ -23,10 +23,11 @@
  *   16  u64 model's checksum     24  u64 its bytes
  *   32  u32 layers, heads, values a head, vocabulary
  *   48  u32 ids, context, rows of logits, flags
- *   64  program's version, 16    80  kernels, 16    96  u64 engines */
+ *   64  program's version, 16    80  kernels, 16    96  u64 engines
+ *  104  u64 checksum of what all sequences begin with */
 enum {
-    FILE_VERSION = 2,
-    FIXED_BYTES = 104,
+    FILE_VERSION = 3,
+    FIXED_BYTES = 112,
     FLAG_INT8 = 1,   /* activations */
     FLAG_BLOCKS = 2, /* second positions */
     FLAG_BF16 = 4,   /* activations */
@@ -143,6 +144,7 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
     snprintf((char *)k + 64, 16, "%s", PACKAGE_VERSION);
     snprintf((char *)k + 80, 16, "%s", f->c.isa);
     sl_store_u64(k + 96, f->c.engines);
+    sl_store_u64(k + 104, f->c.begin_sum);
     end = put_ids(k + FIXED_BYTES, item->ids, item->n);
     end = put_ids(end, item->positions, item->n);
     if (item->blocks != NULL)
@@ -322,6 +324,12 @@ static int load_logits(struct stream *s, const struct sl_lm_item *item,
     return 0;
 }
 
+/* Pages before it hold nothing but what all sequences begin with. */
+static uint32_t first_page(const struct sl_prompt_file *f)
+{
+    return sl_kv_n_begin(f->c.kv) / SL_KV_PAGE_LEN;
+}
+
 static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
 {
     struct sl_prompt_file *f = s->f;
@@ -329,7 +337,7 @@ static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
     uint32_t n_pages;
     const uint32_t *pages = sl_kv_pages(f->c.kv, seq, &n_pages);
 
-    for (uint32_t p = 0; p < n_pages; p++) {
+    for (uint32_t p = first_page(f); p < n_pages; p++) {
         for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
             for (unsigned value = 0; value < 2; value++) {
                 size_t bytes = plane_of(f, l, &value_bytes);
@@ -404,8 +412,8 @@ static int save_pages(struct stream *s, const struct sl_lm_item *item,
     uint32_t n_pages;
     const uint32_t *pages = sl_kv_pages(f->c.kv, item->seq, &n_pages);
 
-    for (uint32_t p = 0; p < n_pages; p++) {
-        uint32_t used = item->n - p * SL_KV_PAGE_LEN;
+    for (uint32_t p = first_page(f); p < n_pages; p++) {
+        uint32_t used = sl_kv_len(f->c.kv, item->seq) - p * SL_KV_PAGE_LEN;
 
         for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
             for (unsigned value = 0; value < 2; value++) {

@@ -3,9 +3,10 @@
  *
  *   key     what the values depend on: program, model, kernels, the kind of
  *           cache, ids, positions; XXH3-64 of it
- *   blocks  the logits of the context's last id, then for each page and layer
- *           its keys, then its values: each block with its lengths and the
- *           XXH3-64 of its bytes, LZ4 where that makes it smaller
+ *   blocks  the logits of the context's last id, then for each page (but those
+ *           that all sequences share) and layer its keys, then its values: each
+ * block with its lengths and the XXH3-64 of its bytes, LZ4 where that makes it
+ * smaller
  *
  * A reader makes the key it would write and compares: nothing that a file says
  * is believed but the length of a block, which has a limit. The file appears
@@ -28,6 +29,8 @@ struct sl_prompt_file_config { /* all borrowed */
     enum sl_act act;
     /* Differs where engines compute other stages; 0: the CPU does all. */
     uint64_t engines;
+    /* Of what all sequences begin with (prefix.h); 0: with nothing. */
+    uint64_t begin_sum;
 };
 
 struct sl_prompt_file;

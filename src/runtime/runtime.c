@@ -80,6 +80,10 @@ int sl_runtime_open(struct sl_runtime **out,
         goto fail;
     if (sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
         goto fail;
+    if (config->prefix != NULL &&
+        sl_prefix_open(&rt->prefix, config->prefix, &rt->mf, config->log,
+                       err) != 0)
+        goto fail;
     pick_kernels(rt);
     *out = rt;
     return 0;
@@ -124,7 +128,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .act = rt->act,
         .kv_kind = rt->kv_config.kind,
         .pass_positions = rt->load.pass_positions,
-        .max_tokens = rt->load.max_tokens,
+        .max_tokens = rt->kv_config.max_tokens,
     };
 
     if (sl_cpu_create(&rt->engines[SL_ENGINE_CPU], &cpu, err) != 0)
@@ -165,6 +169,7 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
         .vocab = rt->mf.hp.vocab,
         .act = rt->act,
         .engines = engines_sum(rt),
+        .begin_sum = sl_prefix_sum(rt->prefix),
     };
 
     if (config.path == NULL)
@@ -224,6 +229,9 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
     memcpy(config.engines, rt->engines, sizeof config.engines);
     if (sl_exec_create(&rt->exec, &config, err) != 0)
         return -1;
+    if (rt->prefix != NULL &&
+        sl_prefix_fill(rt->prefix, rt->kv, &rt->kernels, rt->pool, err) != 0)
+        return -1;
     return open_prompt_cache(rt, err);
 }
 
@@ -239,6 +247,7 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_pool_destroy(rt->pool);
     sl_numa_close(rt->numa);
     sl_tokenizer_destroy(rt->tokenizer);
+    sl_prefix_close(rt->prefix);
     if (rt->trace != NULL && sl_trace_close(rt->trace, &err) != 0)
         sl_log(rt->config.log, SL_LOG_WARN, "%s", err.msg);
     if (rt->mf_open)
@@ -273,6 +282,11 @@ const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt)
 const char *sl_runtime_kv_name(const struct sl_runtime *rt)
 {
     return sl_kv_kind_names[sl_runtime_kv_kind(rt)];
+}
+
+uint32_t sl_runtime_prefix(const struct sl_runtime *rt)
+{
+    return sl_prefix_positions(rt->prefix);
 }
 
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt)

@@ -65,6 +65,7 @@ struct sl_runtime_config {
     bool verify;                  /* check every checksum first */
     bool quiet;
     const char *prompt_cache; /* file (prompt_cache.h), or NULL */
+    const char *prefix;       /* checkpoint of a P-Tuning v2 prefix, or NULL */
     const char *trace;        /* file, or NULL */
     bool max_isa_set;         /* restrict the kernels (tests, --isa) */
     int max_isa;              /* enum sl_isa */
@@ -126,6 +127,8 @@ struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt); /* or NULL */
 struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
+/* Positions that every sequence begins with: a prefix's. */
+uint32_t sl_runtime_prefix(const struct sl_runtime *rt);
 /* The GPU in use and its memory, after planning; NULL where none is, and *why
  * (may be NULL) says why: "" where nobody wants one. */
 const struct sl_device_info *sl_runtime_device(const struct sl_runtime *rt,

@@ -236,7 +236,7 @@ static void fill_shape(struct sl_runtime *rt)
         .pass_positions = w->pass_positions,
         .pass_logits = w->pass_logits,
         .pass_items = w->pass_positions < most ? w->pass_positions : most,
-        .max_tokens = w->max_tokens,
+        .max_tokens = rt->kv_config.max_tokens,
         .n_pages = rt->kv_config.n_pages,
         .n_threads = sl_pool_threads(rt->pool),
         .write_back = rt->config.engine != SL_ENGINE_RULE_GPU,
@@ -322,7 +322,7 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
     in->pass[SL_PHASE_DECODE] = (struct sl_plan_pass){
         .positions = sequences,
         .logits = sequences,
-        .keys = w->max_tokens,
+        .keys = rt->kv_config.max_tokens,
     };
     in->pass[SL_PHASE_PREFILL] = (struct sl_plan_pass){
         .positions = w->pass_positions,

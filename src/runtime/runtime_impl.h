@@ -19,6 +19,7 @@
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_gpu.h"
 #include "src/exec/kvcache.h"
+#include "src/exec/prefix.h"
 #include "src/runtime/runtime.h"
 
 struct sl_runtime {
@@ -26,6 +27,7 @@ struct sl_runtime {
     struct sl_modelfile mf;
     bool mf_open;
     struct sl_tokenizer *tokenizer;
+    struct sl_prefix *prefix; /* or NULL */
     struct sl_kernels kernels;
     struct sl_numa *numa; /* NULL: one node */
     unsigned ring_node;

@@ -39,14 +39,18 @@
 /* --- second step: memory -------------------------------------------------- */
 
 /* Pages of the whole cache. More than a cache can number are more than any
- * memory holds, and refused for that. */
-static uint32_t kv_pages(const struct sl_workload *w)
+ * memory holds, and refused for that. Whole pages of the prefix are there
+ * once, whatever the texts. */
+static uint32_t kv_pages(const struct sl_workload *w, uint32_t prefix)
 {
-    uint64_t each =
-        sl_kv_pages_needed(w->n_sequences, w->max_tokens, w->shared_tokens);
+    uint64_t each = sl_kv_pages_needed(w->n_sequences, w->max_tokens + prefix,
+                                       w->shared_tokens + prefix) -
+                    prefix / SL_KV_PAGE_LEN;
+    uint64_t once = sl_div_up(prefix, SL_KV_PAGE_LEN);
 
-    return each > UINT32_MAX / w->n_texts ? UINT32_MAX
-                                          : (uint32_t)each * w->n_texts;
+    return each > (UINT32_MAX - once) / w->n_texts
+               ? UINT32_MAX
+               : (uint32_t)(each * w->n_texts + once);
 }
 
 enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt)
@@ -63,15 +67,17 @@ static void count_fixed(struct sl_runtime *rt)
     const struct sl_hparams *hp = &rt->mf.hp;
     const struct sl_workload *w = &rt->load;
     struct sl_memory *m = &rt->memory;
+    uint32_t prefix = sl_prefix_positions(rt->prefix);
 
     rt->kv_config = (struct sl_kv_config){
         .n_layers = hp->n_layers,
         .n_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
-        .n_pages = kv_pages(w),
+        .n_pages = kv_pages(w, prefix),
         /* One more than is alive: a fork exists before its parent ends. */
         .n_sequences = 2 * w->n_sequences * w->n_texts,
-        .max_tokens = w->max_tokens,
+        .max_tokens = w->max_tokens + prefix,
+        .n_begin = prefix,
         .kind = sl_runtime_kv_kind(rt),
     };
     *m = (struct sl_memory){
@@ -81,11 +87,12 @@ static void count_fixed(struct sl_runtime *rt)
         .activations =
             sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
                           rt->device == NULL) +
-            sl_cpu_bytes(&rt->mf, w->pass_positions, w->max_tokens,
+            sl_cpu_bytes(&rt->mf, w->pass_positions, rt->kv_config.max_tokens,
                          &rt->kernels, rt->act, sl_pool_threads(rt->pool)),
         .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
-        .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0),
+        .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0) +
+                 sl_prefix_bytes(rt->prefix),
     };
     if (rt->config.prompt_cache != NULL)
         m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab);
@@ -375,6 +382,9 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
         return -1;
     if (dropped)
         return sl_runtime_replan(rt, err);
+    /* No pass begins its sequences: they begin with the prefix (exec.c). */
+    if (rt->prefix != NULL)
+        rt->plan.prefill_from = UINT32_MAX;
     count_planned(rt);
     return 0;
 }
