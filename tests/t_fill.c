@@ -114,6 +114,33 @@ static void behind_gmask_positions_run_on(void **state)
     sl_fill_result_fini(&r);
 }
 
+/* As the original GLM has them (sl_prompt_make_glm). */
+static void marks_of_several_kinds_are_filled_from_left_to_right(void **state)
+{
+    static const int32_t ids[] = {20, GMASK, 21, MASK, 22};
+    struct sl_prompt p = {
+        .mask = GMASK, .masks = {MASK, GMASK}, .n_masks = 2, .gmask = true};
+    struct sl_fill_result r;
+    struct sl_rng rng;
+    struct script s;
+    struct sl_error err;
+
+    test_script_init(&s);
+    s.end_at = 3;
+    sl_rng_seed(&rng, 1);
+    assert_ok(sl_ids_append(&p.ids, ids, 5, &err), &err);
+    assert_ok(sl_fill(&r, &s.lm, &p, &hparams, &greedy, &rng, NULL, &err),
+              &err);
+    assert_int_equal(r.answers[0].n_blanks, 2);
+    assert_int_equal(r.answers[0].blanks[0].begin, 1);
+    assert_true(r.answers[0].blanks[0].end < r.answers[0].blanks[1].begin);
+    for (size_t i = 0; i < r.answers[0].ids.n; i++)
+        assert_false(sl_prompt_fills(&p, r.answers[0].ids.v[i]));
+    assert_int_equal(s.n_alive, 0);
+    sl_fill_result_fini(&r);
+    sl_prompt_fini(&p);
+}
+
 static void two_dimensional_positions_count_in_the_blank(void **state)
 {
     struct sl_hparams hp = hparams;
@@ -518,6 +545,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_blank_s_tokens_share_the_place_of_its_mask),
         cmocka_unit_test(behind_gmask_positions_run_on),
+        cmocka_unit_test(marks_of_several_kinds_are_filled_from_left_to_right),
         cmocka_unit_test(two_dimensional_positions_count_in_the_blank),
         cmocka_unit_test(what_is_heard_is_the_answer),
         cmocka_unit_test(later_blanks_continue_the_best_answer),

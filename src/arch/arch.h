@@ -108,6 +108,12 @@ struct sl_tensor_spec {
 /* "layer 3 attention", "layer 3 mlp", "head" */
 #define SL_STAGE_NAME 32
 
+/* How a text with blanks becomes ids (text/prompt.h). */
+enum sl_prompts {
+    SL_PROMPTS_GLM_130B, /* [gMASK] behind what has no mark, then </s> */
+    SL_PROMPTS_GLM,      /* [CLS] first, marks of all kinds are filled */
+};
+
 struct sl_settings; /* a config.json (settings.h) */
 
 struct sl_arch {
@@ -129,6 +135,7 @@ struct sl_arch {
     /* Of checkpoints without a config.json: values a head, positions; 0: it
      * must be said. */
     uint32_t default_head_dim, default_positions;
+    enum sl_prompts prompts; /* of models that are not causal */
     /* How the names of a P-Tuning v2 prefix's tensors begin in checkpoints;
      * NULL: the architecture takes none. */
     const char *prefix;

@@ -168,6 +168,7 @@ const struct sl_arch sl_arch_glm = {
     .takes = takes,
     .marks = marks,
     .default_head_dim = 64,
+    .prompts = SL_PROMPTS_GLM,
     SL_ROWS(layer_rows, model_rows),
     .derive = derive,
     .configure = configure,

@@ -106,7 +106,6 @@ struct sl_text {
     struct sl_fill_text *io;
     struct sl_fill_result result;
     struct sl_blank pass;
-    int32_t mask;
     struct sl_ids ids;           /* the best answer so far */
     struct sl_fill_span *blanks; /* of it */
     size_t n_blanks;

@@ -63,7 +63,7 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
     size_t n_marks = 0;
 
     for (size_t i = 0; prompt != NULL && i < prompt->ids.n; i++)
-        n_marks += prompt->ids.v[i] == prompt->mask;
+        n_marks += sl_prompt_fills(prompt, prompt->ids.v[i]);
     if (prompt != NULL && n_marks == 0) {
         /* nothing to generate: the least there can be */
         *one = (struct sl_workload){1, 2, 0, 1, 1, 1};

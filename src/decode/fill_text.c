@@ -6,12 +6,12 @@
 #include "src/base/mem.h"
 #include "src/decode/blank.h"
 
-/* Index of the first mark of the kind, n if there is none. */
-static size_t find_mark(const struct sl_ids *ids, int32_t mark)
+/* Index of the first mark that is filled, n if there is none. */
+static size_t find_mark(const struct sl_text *t)
 {
     size_t i = 0;
 
-    while (i < ids->n && ids->v[i] != mark)
+    while (i < t->ids.n && !sl_prompt_fills(t->io->prompt, t->ids.v[i]))
         i++;
     return i;
 }
@@ -88,7 +88,6 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
     size_t n = sl_fill_room(c->config);
 
     t->io = io;
-    t->mask = io->prompt->mask;
     p->c = c;
     p->rng = io->rng;
     p->sink = io->sink;
@@ -174,7 +173,7 @@ int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
 {
     t->n_wanted = 0;
     if (!t->pass.running) {
-        t->pass.mask_at = find_mark(&t->ids, t->mask);
+        t->pass.mask_at = find_mark(t);
         if (t->pass.mask_at == t->ids.n)
             return end_text(t, err);
         if (begin_blank(t, err) != 0)
