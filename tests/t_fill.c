@@ -141,6 +141,37 @@ static void marks_of_several_kinds_are_filled_from_left_to_right(void **state)
     sl_prompt_fini(&p);
 }
 
+/* The context is fed as it was, what was made before behind it. */
+static void pieces_stand_behind_the_text_and_the_pieces_before(void **state)
+{
+    struct sl_fill_config c = greedy;
+    struct sl_hparams hp = hparams;
+    struct sl_fill_result r;
+    struct script s;
+    struct sl_error err;
+    size_t first;
+
+    hp.position_2d = c.pieces = true;
+    test_script_init(&s);
+    s.end_at = 9;
+    assert_ok(fill(&s, &r, &hp, &c, two_masks, 6, false, NULL, &err), &err);
+    assert_int_equal(r.answers[0].n_blanks, 2);
+    first = r.answers[0].blanks[0].end - r.answers[0].blanks[0].begin;
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(s.last.ids[i], two_masks[i]);
+    assert_int_equal(s.last.ids[6], SOP);
+    for (size_t i = 0; i <= first; i++) {
+        assert_int_equal(s.last.positions[6 + i], 1);
+        assert_int_equal(s.last.blocks[6 + i], i + 1);
+    }
+    for (size_t i = 0; i < first; i++)
+        assert_int_equal(s.last.ids[7 + i], r.answers[0].ids.v[1 + i]);
+    assert_int_equal(s.last.ids[7 + first], SOP);
+    assert_int_equal(s.last.positions[7 + first], 3);
+    assert_int_equal(s.last.blocks[7 + first], 1);
+    sl_fill_result_fini(&r);
+}
+
 static void two_dimensional_positions_count_in_the_blank(void **state)
 {
     struct sl_hparams hp = hparams;
@@ -546,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_blank_s_tokens_share_the_place_of_its_mask),
         cmocka_unit_test(behind_gmask_positions_run_on),
         cmocka_unit_test(marks_of_several_kinds_are_filled_from_left_to_right),
+        cmocka_unit_test(pieces_stand_behind_the_text_and_the_pieces_before),
         cmocka_unit_test(two_dimensional_positions_count_in_the_blank),
         cmocka_unit_test(what_is_heard_is_the_answer),
         cmocka_unit_test(later_blanks_continue_the_best_answer),

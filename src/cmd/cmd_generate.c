@@ -18,6 +18,7 @@ enum {
     OPT_OUT_SEQ_LENGTH,
     OPT_MIN_GEN_LENGTH,
     OPT_SAMPLING_STRATEGY,
+    OPT_STYLE,
     OPT_NUM_BEAMS,
     OPT_LENGTH_PENALTY,
     OPT_NO_REPEAT_NGRAM,
@@ -55,6 +56,11 @@ static const struct argp_option options[] = {
      "Most tokens of text, [sop] and answer together (default: 256)", 2},
     {"min-gen-length", OPT_MIN_GEN_LENGTH, "N", 0,
      "Fewest tokens of an answer (default: 0)", 2},
+    {"style", OPT_STYLE, "NAME", 0,
+     "How a GLM of 110M to 10B fills several blanks: glm-130b, one after "
+     "another into the text (default), or glm, behind the text, each seeing "
+     "those before",
+     3},
     {"sampling-strategy", OPT_SAMPLING_STRATEGY, "NAME", 0,
      "BaseStrategy (default) or BeamSearchStrategy", 2},
     {"temperature", OPT_TEMPERATURE, "X", 0,
@@ -118,6 +124,11 @@ static error_t parse_fill(int key, char *arg, struct argp_state *state,
     case OPT_MIN_GEN_LENGTH:
         f->min_gen_length =
             (uint32_t)sl_opt_u64(state, "min-gen-length", arg, 0, 1 << 24);
+        return 0;
+    case OPT_STYLE:
+        f->pieces = strcmp(arg, "glm") == 0;
+        if (!f->pieces && strcmp(arg, "glm-130b") != 0)
+            argp_error(state, "--style is glm or glm-130b, not '%s'", arg);
         return 0;
     case OPT_SAMPLING_STRATEGY:
         f->strategy = parse_strategy(state, arg);
@@ -252,6 +263,13 @@ static int run_all(struct sl_generate *g)
                 "%s: holds no tokenizer, so it knows no text; convert the "
                 "checkpoint again with --tokenizer ice_text.model",
                 g->o->run.model);
+        return sl_report(&err);
+    }
+    if (g->o->fill.pieces &&
+        sl_runtime_modelfile(g->rt)->arch->prompts != SL_PROMPTS_GLM) {
+        sl_fail(&err, SL_ERR_USAGE,
+                "--style glm is for the original GLM; %s is %s",
+                g->o->run.model, sl_runtime_modelfile(g->rt)->arch->what);
         return sl_report(&err);
     }
     if (g->hp->causal) {

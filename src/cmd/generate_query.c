@@ -42,7 +42,9 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
                               err);
     if (sl_runtime_modelfile(g->rt)->arch->prompts == SL_PROMPTS_GLM)
         return sl_prompt_make_glm(p, g->tokenizer, &g->hp->text,
-                                  SL_STYLE_GLM_130B, q->text, q->n_text, err);
+                                  g->o->fill.pieces ? SL_STYLE_GLM
+                                                    : SL_STYLE_GLM_130B,
+                                  q->text, q->n_text, err);
     return sl_prompt_make(p, g->tokenizer, &g->hp->text, q->text, q->n_text,
                           err);
 }

@@ -14,7 +14,7 @@ static bool by_beams(const struct sl_blank *p)
 
 size_t sl_blank_fed(const struct sl_blank *p)
 {
-    return p->c->hp->causal ? p->mask_at : p->context->n + 1;
+    return p->c->hp->causal ? p->mask_at : p->context->n + p->pieces->ids.n + 1;
 }
 
 uint32_t sl_blank_context(const struct sl_blank *p)
@@ -42,6 +42,7 @@ int32_t sl_blank_position(const struct sl_blank *p, size_t n, int32_t *block)
 static int make_prefill(struct sl_blank *p, struct sl_error *err)
 {
     const struct sl_hparams *hp = p->c->hp;
+    const struct sl_pieces *before = p->pieces;
     size_t n = p->context->n, fed = sl_blank_fed(p);
     int32_t *ids = sl_alloc_array(fed, 3 * sizeof *ids), *positions, *blocks;
 
@@ -58,6 +59,11 @@ static int make_prefill(struct sl_blank *p, struct sl_error *err)
     p->prefill = ids;
     if (hp->causal)
         return 0;
+    for (size_t i = 0; i < before->ids.n; i++, n++) {
+        ids[n] = before->ids.v[i];
+        positions[n] = before->positions.v[i];
+        blocks[n] = before->blocks.v[i];
+    }
     ids[n] = hp->text.special.sop;
     positions[n] = (int32_t)(p->gmask && !hp->position_2d ? n : p->mask_at);
     blocks[n] = 1;

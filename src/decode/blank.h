@@ -40,13 +40,19 @@ struct sl_blank_answer {
 
 struct sl_beams; /* of a beam search: fill_beam.c */
 
+/* [sop] and answer of the blanks before, in order, and where they stand. */
+struct sl_pieces {
+    struct sl_ids ids, positions, blocks;
+};
+
 struct sl_blank {
     /* what to do; borrowed */
     const struct sl_fill_common *c;
     struct sl_rng *rng;
     const struct sl_fill_sink *sink; /* or NULL */
     const struct sl_ids *context;    /* without [sop]; with the mark */
-    size_t mask_at;
+    size_t mask_at;                  /* in context */
+    const struct sl_pieces *pieces;  /* fed behind the context */
     bool gmask;
     uint32_t max_new; /* > 0 */
     /* where it stands */
@@ -107,6 +113,9 @@ struct sl_text {
     struct sl_fill_result result;
     struct sl_blank pass;
     struct sl_ids ids;           /* the best answer so far */
+    size_t shown_at;             /* its mark that is being filled */
+    struct sl_ids context;       /* with config.pieces: the text as it was */
+    struct sl_pieces pieces;     /* of it so far */
     struct sl_fill_span *blanks; /* of it */
     size_t n_blanks;
     size_t emitted;  /* ids that went to the sink */

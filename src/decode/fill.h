@@ -43,6 +43,11 @@ struct sl_fill_config {
     /* both */
     uint32_t min_gen_length; /* no end before so many tokens of a blank */
     uint32_t out_seq_length; /* context, [sop] and answer of a pass together */
+    /* Of a model with positions of two dimensions: the text stays as it is,
+     * and every blank follows behind it and behind the blanks before it, which
+     * it sees (THUDM/GLM generation_utils.py). Else what fills a blank replaces
+     * its mark before the next is filled. */
+    bool pieces;
 };
 
 /* Where the text comes out while it is made: the ids of the best answer, in

@@ -6,14 +6,13 @@
 #include "src/base/mem.h"
 #include "src/decode/blank.h"
 
-/* Index of the first mark that is filled, n if there is none. */
-static size_t find_mark(const struct sl_text *t)
+/* Index of the first mark from there on that is filled, n if there is none. */
+static size_t find_mark(const struct sl_text *t, const struct sl_ids *ids,
+                        size_t from)
 {
-    size_t i = 0;
-
-    while (i < t->ids.n && !sl_prompt_fills(t->io->prompt, t->ids.v[i]))
-        i++;
-    return i;
+    while (from < ids->n && !sl_prompt_fills(t->io->prompt, ids->v[from]))
+        from++;
+    return from;
 }
 
 static int emit_until(struct sl_text *t, size_t end, bool blank,
@@ -32,7 +31,7 @@ static int emit_until(struct sl_text *t, size_t end, bool blank,
 static int make_answer(struct sl_fill_answer *a, const struct sl_text *t,
                        const struct sl_blank_answer *from, struct sl_error *err)
 {
-    size_t at = t->pass.mask_at;
+    size_t at = t->shown_at;
 
     a->blanks = sl_alloc_array(t->n_blanks + 1, sizeof *a->blanks);
     if (a->blanks == NULL)
@@ -92,12 +91,43 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
     p->rng = io->rng;
     p->sink = io->sink;
     p->gmask = io->prompt->gmask;
-    p->context = &t->ids;
+    p->context = c->config->pieces ? &t->context : &t->ids;
+    p->pieces = &t->pieces;
     t->result.answers = sl_zalloc_array(n, sizeof *t->result.answers);
     p->answers = sl_zalloc_array(n, sizeof *p->answers);
     if (t->result.answers == NULL || p->answers == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu answers", n);
+    if (c->config->pieces &&
+        sl_ids_append(&t->context, io->prompt->ids.v, io->prompt->ids.n, err))
+        return -1;
     return sl_ids_append(&t->ids, io->prompt->ids.v, io->prompt->ids.n, err);
+}
+
+/* The next mark of the text as it is shown, and the same one of the context. */
+static void find_blank(struct sl_text *t)
+{
+    size_t from = t->n_blanks > 0 ? t->pass.mask_at + 1 : 0;
+
+    t->shown_at = find_mark(t, &t->ids, 0);
+    t->pass.mask_at = t->pass.c->config->pieces
+                          ? find_mark(t, &t->context, from)
+                          : t->shown_at;
+}
+
+/* What was made stands behind the context for the blanks to come. */
+static int keep_piece(struct sl_text *t, const struct sl_ids *answer,
+                      struct sl_error *err)
+{
+    struct sl_pieces *k = &t->pieces;
+    int32_t sop = t->pass.c->hp->text.special.sop;
+
+    for (size_t i = 0; i <= answer->n; i++) {
+        if (sl_ids_add(&k->ids, i == 0 ? sop : answer->v[i - 1], err) != 0 ||
+            sl_ids_add(&k->positions, (int32_t)t->pass.mask_at, err) != 0 ||
+            sl_ids_add(&k->blocks, (int32_t)i + 1, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int begin_blank(struct sl_text *t, struct sl_error *err)
@@ -105,8 +135,9 @@ static int begin_blank(struct sl_text *t, struct sl_error *err)
     const struct sl_fill_config *config = t->pass.c->config;
     struct sl_blank *p = &t->pass;
 
-    if (emit_until(t, p->mask_at, false, err) != 0 ||
-        sl_fill_check_length(t->ids.n, p->c->hp, config, err) != 0)
+    if (emit_until(t, t->shown_at, false, err) != 0 ||
+        sl_fill_check_length(p->context->n + t->pieces.ids.n, p->c->hp, config,
+                             err) != 0)
         return -1;
     if (p->sink != NULL &&
         p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
@@ -130,6 +161,8 @@ static int end_blank(struct sl_text *t, struct sl_error *err)
         if (make_answer(&r->answers[i], t, &p->answers[i], err) != 0)
             return -1;
     }
+    if (p->c->config->pieces && keep_piece(t, &p->answers[0].ids, err) != 0)
+        return -1;
     if (adopt_best(t, err) != 0)
         return -1;
     /* BaseStrategy has handed its tokens out one by one. */
@@ -173,8 +206,8 @@ int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
 {
     t->n_wanted = 0;
     if (!t->pass.running) {
-        t->pass.mask_at = find_mark(t);
-        if (t->pass.mask_at == t->ids.n)
+        find_blank(t);
+        if (t->shown_at == t->ids.n)
             return end_text(t, err);
         if (begin_blank(t, err) != 0)
             return -1;
@@ -207,6 +240,10 @@ void sl_text_close(struct sl_text *t)
     free(t->pass.answers);
     free(t->blanks);
     sl_ids_fini(&t->ids);
+    sl_ids_fini(&t->context);
+    sl_ids_fini(&t->pieces.ids);
+    sl_ids_fini(&t->pieces.positions);
+    sl_ids_fini(&t->pieces.blocks);
     sl_fill_result_fini(&t->result);
     t->pass.answers = NULL;
     t->blanks = NULL;
