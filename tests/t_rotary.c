@@ -92,6 +92,68 @@ static void the_precisions_are_not_the_same(void **state)
     assert_true(worst(128, "_f16", SL_ROTARY_INV_FREQ_F16) > 0.1);
 }
 
+/* Frequencies by the formulas of huggingface/transformers
+ * modeling_rope_utils.py (_compute_yarn_parameters, _compute_llama3_parameters,
+ * _compute_dynamic_ntk_parameters), written out in Python with doubles. */
+static const struct {
+    struct sl_rope_scale scale;
+    float base;
+    uint32_t dim;
+    int32_t position;
+    uint32_t pair[6];
+    double frequency[6];
+    double factor; /* of cos and sin */
+} scaled[] = {
+    {{SL_ROPE_SCALING_YARN, 4, 32768, 1, 32, 0},
+     1e6f,
+     128,
+     700,
+     {0, 20, 30, 36, 40, 63},
+     {1, 0.0133352143, 0.00106436098, 0.000179841156, 4.44569853e-05,
+      3.1023444e-07},
+     1.138629436111989},
+    {{SL_ROPE_SCALING_LLAMA3, 8, 8192, 1, 4, 0},
+     5e5f,
+     128,
+     700,
+     {0, 20, 30, 36, 40, 63},
+     {1, 0.0165604401, 0.00137189357, 7.78465527e-05, 3.4281022e-05,
+      3.06892599e-07},
+     1},
+    {{SL_ROPE_SCALING_NTK, 2, 2048, 0, 0, 0},
+     1e4f,
+     64,
+     4999,
+     {0, 10, 20, 31, 0, 0},
+     {1, 0.036303857, 0.00131797003, 3.43442139e-05, 1, 1},
+     1},
+    {{SL_ROPE_SCALING_LINEAR, 4, 2048, 0, 0, 0},
+     1e4f,
+     64,
+     700,
+     {0, 16, 0, 0, 0, 0},
+     {0.25, 0.0025, 0.25, 0.25, 0.25, 0.25},
+     1},
+};
+
+static void long_contexts_are_scaled_as_transformers_does(void **state)
+{
+    for (size_t k = 0; k < sizeof scaled / sizeof *scaled; k++) {
+        struct sl_hparams hp = {.rope_base = scaled[k].base,
+                                .rope_scale = scaled[k].scale};
+        float c[64], s[64];
+
+        sl_rotary_row(c, s, &hp, scaled[k].dim, scaled[k].position);
+        for (size_t i = 0; i < 6; i++) {
+            double angle = scaled[k].position * scaled[k].frequency[i];
+            uint32_t at = scaled[k].pair[i];
+
+            assert_true(fabs(c[at] - scaled[k].factor * cos(angle)) < 2e-5);
+            assert_true(fabs(s[at] - scaled[k].factor * sin(angle)) < 2e-5);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -99,6 +161,7 @@ int main(void)
         cmocka_unit_test(rounded_frequencies_match_an_fp32_run),
         cmocka_unit_test(half_tables_match_a_half_run),
         cmocka_unit_test(the_precisions_are_not_the_same),
+        cmocka_unit_test(long_contexts_are_scaled_as_transformers_does),
     };
     char path[1024];
 
