@@ -10,27 +10,18 @@
 #include "src/cmd/opts.h"
 
 static const struct sl_command *const commands[] = {
-    &sl_cmd_convert,
-    &sl_cmd_chat,
-    &sl_cmd_generate,
-    &sl_cmd_inspect,
-    &sl_cmd_verify,
-    &sl_cmd_logits,
-    &sl_cmd_plan,
-    &sl_cmd_bench,
-    &sl_cmd_probe,
-    &sl_cmd_synth,
-    &sl_cmd_devices,
-    &sl_cmd_tokenize,
-    &sl_cmd_detokenize,
-    NULL,
+    &sl_cmd_convert,    &sl_cmd_chat,   &sl_cmd_generate, &sl_cmd_inspect,
+    &sl_cmd_verify,     &sl_cmd_logits, &sl_cmd_plan,     &sl_cmd_bench,
+    &sl_cmd_probe,      &sl_cmd_synth,  &sl_cmd_devices,  &sl_cmd_tokenize,
+    &sl_cmd_detokenize, NULL,
 };
 
 static void usage(FILE *out)
 {
     fputs("Usage: sluice COMMAND [OPTION...]\n"
-          "Run GLM and other large language models within the memory you have: weights stream from disk "
-          "as they are needed.\n\nCommands:\n",
+          "Run GLM and other large language models within the memory you "
+          "have: weights\nstream from disk as they are needed."
+          "\n\nCommands:\n",
           out);
     for (size_t i = 0; commands[i] != NULL; i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
