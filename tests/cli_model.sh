@@ -87,6 +87,45 @@ not JSON"
 fi
 verdict 'inspect --json prints JSON'
 
+# shape PRESET TEXT...: what is said of a model of that shape, one layer of it.
+shape()
+{
+    name=$1
+    shift
+    run 0 synth "$name" -Q --force -o shape.gguf --num-layers 1 \
+        --hidden-size 256 --inner-hidden-size 64 --vocab-size 64 --quant int4
+    failed=$wrong
+    run 0 inspect shape.gguf
+    wrong=$failed$wrong
+    for text in "$@"; do
+        has out "$text"
+    done
+    verdict "inspect says what a layer of $name is made of"
+}
+
+shape tiny 'heads of 32' 'GEGLU, inner 64' \
+    '512, 1-D rotary, halves, base 10000, table exact' \
+    'layer norm, epsilon 1e-05' 'the head is the embedding' \
+    '1.0 KiB a position in FP16'
+shape chatglm-6b 'GELU, inner 64' '2048, 2-D rotary, halves, base 10000' \
+    'layer norm' 'the head is a matrix of its own'
+shape glm-10b 'GELU, inner 64' '1024, learned embeddings of two' \
+    'the head is the embedding'
+shape glm-4-32b '48 heads of 128, 2 of keys and values' 'SwiGLU, inner 64' \
+    '64 values of a head, neighbours' 'RMS norm, epsilon 1e-05' \
+    'also of what is added' '1.0 KiB a position in FP16'
+shape llama-70b '64 heads of 128, 8 of keys and values' 'SwiGLU, inner 64' \
+    'halves, base 500000, table exact, llama3 scaling by 8 beyond 8192' \
+    'RMS norm' '4.0 KiB a position in FP16'
+run 0 inspect --json shape.gguf
+for text in '"n_heads": 64' '"n_kv_heads": 8' '"head_dim": 128' \
+    '"norm": "rms"' '"activation": "swiglu"' '"pairs": "half"' \
+    '"base": 500000' '"type": "llama3"' '"original_positions": 8192' \
+    '"causal": true' '"untied": true' '"kv_bytes_per_position_f16": 4096'; do
+    has out "$text"
+done
+verdict 'inspect --json says the same'
+
 run 0 verify m.gguf
 has out 'every checksum is right'
 verdict 'verify says that a file is whole'

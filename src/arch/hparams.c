@@ -33,6 +33,44 @@ bool sl_rotary_find(enum sl_rotary *rotary, const char *name)
     return false;
 }
 
+static const char *const scaling_names[] = {
+    [SL_ROPE_SCALING_NONE] = "none",     [SL_ROPE_SCALING_LINEAR] = "linear",
+    [SL_ROPE_SCALING_NTK] = "dynamic",   [SL_ROPE_SCALING_YARN] = "yarn",
+    [SL_ROPE_SCALING_LLAMA3] = "llama3",
+};
+
+const char *sl_rope_scaling_name(enum sl_rope_scaling kind)
+{
+    return scaling_names[kind];
+}
+
+bool sl_rope_scaling_find(enum sl_rope_scaling *kind, const char *name)
+{
+    for (size_t i = 0; i < sizeof scaling_names / sizeof *scaling_names; i++) {
+        if (strcmp(scaling_names[i], name) == 0) {
+            *kind = (enum sl_rope_scaling)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *sl_norm_name(enum sl_norm norm)
+{
+    return norm == SL_NORM_RMS ? "rms" : "layer";
+}
+
+const char *sl_rope_name(enum sl_rope rope)
+{
+    static const char *const names[] = {
+        [SL_ROPE_NONE] = "none",
+        [SL_ROPE_HALF] = "half",
+        [SL_ROPE_INTERLEAVED] = "interleaved",
+    };
+
+    return names[rope];
+}
+
 static int check_range(const char *what, uint32_t v, uint32_t min, uint32_t max,
                        struct sl_error *err)
 {

@@ -104,4 +104,12 @@ const char *sl_rotary_name(enum sl_rotary rotary);
 /* False when there is none of that name. */
 bool sl_rotary_find(enum sl_rotary *rotary, const char *name);
 
+/* "layer", "rms". */
+const char *sl_norm_name(enum sl_norm norm);
+/* "none", "half", "interleaved". */
+const char *sl_rope_name(enum sl_rope rope);
+/* As the model file has it: "none", "linear", "dynamic", "yarn", "llama3". */
+const char *sl_rope_scaling_name(enum sl_rope_scaling kind);
+bool sl_rope_scaling_find(enum sl_rope_scaling *kind, const char *name);
+
 #endif

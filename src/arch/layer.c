@@ -20,6 +20,18 @@ bool sl_slot_is_gain(enum sl_slot slot)
     }
 }
 
+const char *sl_act_fn_name(enum sl_act_fn fn)
+{
+    static const char *const names[] = {
+        [SL_FN_NONE] = "none",
+        [SL_FN_GEGLU] = "geglu",
+        [SL_FN_SWIGLU] = "swiglu",
+        [SL_FN_GELU_TANH] = "gelu",
+    };
+
+    return names[fn];
+}
+
 uint32_t sl_stage_op_of(const struct sl_stage_ops *s, enum sl_slot matrix)
 {
     uint32_t i = 0;
@@ -29,6 +41,12 @@ uint32_t sl_stage_op_of(const struct sl_stage_ops *s, enum sl_slot matrix)
         i++;
     assert(i < s->n);
     return i;
+}
+
+enum sl_act_fn sl_stage_epilogue(const struct sl_stage_ops *s,
+                                 enum sl_slot matrix)
+{
+    return s->ops[sl_stage_op_of(s, matrix)].epilogue;
 }
 
 uint32_t sl_stage_next_matmul(const struct sl_stage_ops *s, int at)

@@ -89,6 +89,9 @@ enum sl_act_fn {
     SL_FN_GELU_TANH, /* of one segment */
 };
 
+/* "none", "geglu", "swiglu", "gelu". */
+const char *sl_act_fn_name(enum sl_act_fn fn);
+
 struct sl_layer_op {
     enum sl_do what;
     enum sl_buf in, out;
@@ -142,6 +145,9 @@ struct sl_layer_table {
 
 /* The operation of the matrix in that slot; there is one. */
 uint32_t sl_stage_op_of(const struct sl_stage_ops *s, enum sl_slot matrix);
+/* What the product with that matrix is put through. */
+enum sl_act_fn sl_stage_epilogue(const struct sl_stage_ops *s,
+                                 enum sl_slot matrix);
 /* The next MATMUL behind operation `at` (or from the first with at = -1), n
  * where there is none. */
 uint32_t sl_stage_next_matmul(const struct sl_stage_ops *s, int at);

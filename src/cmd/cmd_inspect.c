@@ -150,6 +150,16 @@ struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf, bool head)
     return b;
 }
 
+uint64_t sl_inspect_kv_bytes(const struct sl_hparams *hp)
+{
+    return 4ull * hp->n_layers * hp->n_kv_heads * hp->head_dim;
+}
+
+enum sl_act_fn sl_inspect_activation(const struct sl_modelfile *mf)
+{
+    return sl_stage_epilogue(&mf->arch->layers(&mf->hp)->mlp, SL_SLOT_MLP_IN);
+}
+
 /* A name from the file, without what would drive a terminal. */
 static void print_name(const char *s)
 {
@@ -224,25 +234,67 @@ static void print_tokenizer(const struct sl_modelfile *mf)
     sl_tokenizer_destroy(t);
 }
 
+static void print_shape(const struct sl_modelfile *mf)
+{
+    static const char *const activations[] = {
+        [SL_FN_NONE] = "no activation",
+        [SL_FN_GEGLU] = "GEGLU",
+        [SL_FN_SWIGLU] = "SwiGLU",
+        [SL_FN_GELU_TANH] = "GELU",
+    };
+    const struct sl_hparams *hp = &mf->hp;
+
+    print_line("architecture");
+    printf("%s: %u layers, hidden %u, %u heads of %u", mf->arch->name,
+           hp->n_layers, hp->hidden, hp->n_heads, hp->head_dim);
+    if (hp->n_kv_heads < hp->n_heads)
+        printf(", %u of keys and values", hp->n_kv_heads);
+    putchar('\n');
+    print_line("mlp");
+    printf("%s, inner %u\n", activations[sl_inspect_activation(mf)], hp->inner);
+}
+
+static void print_positions(const struct sl_hparams *hp)
+{
+    const struct sl_rope_scale *scale = &hp->rope_scale;
+
+    print_line("positions");
+    if (hp->rope == SL_ROPE_NONE) {
+        printf("%u, learned embeddings of %s\n", hp->max_positions,
+               hp->position_2d ? "two" : "one");
+        return;
+    }
+    printf("%u, %s rotary, ", hp->max_positions,
+           hp->position_2d ? "2-D" : "1-D");
+    if (hp->rope_dims < hp->head_dim)
+        printf("%u values of a head, ", hp->rope_dims);
+    printf("%s, base %g, table %s",
+           hp->rope == SL_ROPE_HALF ? "halves" : "neighbours",
+           (double)hp->rope_base, sl_rotary_name(hp->rotary));
+    if (scale->kind != SL_ROPE_SCALING_NONE)
+        printf(", %s scaling by %g beyond %u",
+               sl_rope_scaling_name(scale->kind), (double)scale->factor,
+               scale->original_positions);
+    putchar('\n');
+}
+
 static void print_model(const struct sl_modelfile *mf)
 {
     const struct sl_hparams *hp = &mf->hp;
 
-    print_line("architecture");
-    printf("%s: %u layers, hidden %u, %u heads of %u\n", mf->arch->name,
-           hp->n_layers, hp->hidden, hp->n_heads, hp->head_dim);
-    print_line("mlp");
-    printf("%s, inner %u\n", hp->glu ? "GEGLU" : "GELU", hp->inner);
-    print_line("positions");
-    printf("%u, %s rotary, table %s\n", hp->max_positions,
-           hp->position_2d ? "2-D" : "1-D", sl_rotary_name(hp->rotary));
-    print_line("layernorm");
-    printf("epsilon %g\n", (double)hp->norm_eps);
+    print_shape(mf);
+    print_positions(hp);
+    print_line("norms");
+    printf("%s norm, epsilon %g%s%s\n",
+           hp->norm == SL_NORM_RMS ? "RMS" : "layer", (double)hp->norm_eps,
+           hp->post_norms ? ", also of what is added" : "",
+           hp->qk_norm ? ", also of each q and k" : "");
     print_line("vocabulary");
     printf("%u", hp->vocab);
     if (hp->text.n_tokens > 0)
         printf(", %u of them in use", hp->text.n_tokens);
-    putchar('\n');
+    printf("; %s\n", hp->untied ? "the head is a matrix of its own"
+                                : "the head is the embedding");
     print_line("tokenizer");
     if (mf->tokenizer_bytes == 0)
         puts("none: the file serves 'sluice logits' alone");
@@ -305,7 +357,7 @@ static void print_stages(const struct sl_modelfile *mf)
 {
     uint32_t n = sl_arch_n_stages(&mf->hp);
     const struct sl_model_section *largest = &mf->sections[mf->first_stage];
-    uint64_t kv = 4ull * mf->hp.n_layers * mf->hp.hidden;
+    uint64_t kv = sl_inspect_kv_bytes(&mf->hp);
     char size[SL_SIZE_TEXT];
 
     for (uint32_t i = 1; i < n; i++) {

@@ -36,6 +36,11 @@ struct sl_inspect_bits {
 struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf,
                                        bool head);
 
+/* Bytes that a position takes in a cache of FP16, of all layers. */
+uint64_t sl_inspect_kv_bytes(const struct sl_hparams *hp);
+/* What the MLP's inner values are put through. */
+enum sl_act_fn sl_inspect_activation(const struct sl_modelfile *mf);
+
 /* Everything there is to say; NULL when there is no memory. */
 json_t *sl_inspect_json(const struct sl_modelfile *mf);
 

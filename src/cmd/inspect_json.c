@@ -24,15 +24,46 @@ static json_t *special_ids(const struct sl_special_ids *s)
                      "dblock", s->dblock, "eos", s->eos, "unk", s->unk);
 }
 
-static json_t *hparams(const struct sl_hparams *hp)
+/* Settings of a kind that does not have them are 0. */
+static json_t *scaling(const struct sl_rope_scale *r)
 {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:s}",
-                     "n_layers", (int)hp->n_layers, "hidden", (int)hp->hidden,
-                     "inner", (int)hp->inner, "n_heads", (int)hp->n_heads,
-                     "vocab", (int)hp->vocab, "max_positions",
-                     (int)hp->max_positions, "norm_eps", (double)hp->norm_eps,
-                     "position_2d", hp->position_2d, "glu", hp->glu,
-                     "rotary_precision", sl_rotary_name(hp->rotary));
+    if (r->kind == SL_ROPE_SCALING_NONE)
+        return json_null();
+    return json_pack("{s:s, s:f, s:i, s:f, s:f, s:f}", "type",
+                     sl_rope_scaling_name(r->kind), "factor", (double)r->factor,
+                     "original_positions", (int)r->original_positions, "low",
+                     (double)r->low, "high", (double)r->high, "attention",
+                     (double)r->attention);
+}
+
+static json_t *rope(const struct sl_hparams *hp)
+{
+    if (hp->rope == SL_ROPE_NONE)
+        return json_null();
+    return json_pack("{s:s, s:i, s:f, s:o}", "pairs", sl_rope_name(hp->rope),
+                     "dims", (int)hp->rope_dims, "base", (double)hp->rope_base,
+                     "scaling", scaling(&hp->rope_scale));
+}
+
+static json_t *hparams(const struct sl_modelfile *mf)
+{
+    const struct sl_hparams *hp = &mf->hp;
+
+    return json_pack(
+        "{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:s, s:i, s:i, s:s, "
+        "s:s, s:o, s:f, s:b, s:b, s:b, s:b, s:b, s:b, s:b}",
+        "n_layers", (int)hp->n_layers, "hidden", (int)hp->hidden, "inner",
+        (int)hp->inner, "n_heads", (int)hp->n_heads, "vocab", (int)hp->vocab,
+        "max_positions", (int)hp->max_positions, "norm_eps",
+        (double)hp->norm_eps, "position_2d", hp->position_2d, "glu", hp->glu,
+        "rotary_precision", sl_rotary_name(hp->rotary), "n_kv_heads",
+        (int)hp->n_kv_heads, "head_dim", (int)hp->head_dim, "norm",
+        sl_norm_name(hp->norm), "activation",
+        sl_act_fn_name(sl_inspect_activation(mf)), "rope", rope(hp),
+        "residual_scale", (double)hp->residual_scale, "causal", hp->causal,
+        "untied", hp->untied, "qkv_bias", !hp->no_qkv_bias, "attn_out_bias",
+        hp->attn_out_bias, "mlp_bias", hp->mlp_bias, "post_norms",
+        hp->post_norms, "qk_norm", hp->qk_norm);
 }
 
 static json_t *tokenizer(const struct sl_modelfile *mf)
@@ -125,7 +156,7 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
 {
     struct sl_inspect_bits bits = sl_inspect_bits(mf, false);
     struct sl_inspect_bits head = sl_inspect_bits(mf, true);
-    json_int_t kv = 4 * (json_int_t)mf->hp.n_layers * mf->hp.hidden;
+    json_int_t kv = (json_int_t)sl_inspect_kv_bytes(&mf->hp);
 
     return json_pack(
         "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, "
@@ -136,7 +167,7 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
         (json_int_t)(bits.n_weights + head.n_weights), "bits_per_weight",
         (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
         (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
-        kv, "hparams", hparams(&mf->hp), "tokenizer", tokenizer(mf), "parts",
+        kv, "hparams", hparams(mf), "tokenizer", tokenizer(mf), "parts",
         parts(mf), "n_stages", (int)sl_arch_n_stages(&mf->hp), "sections",
         sections(mf), "matrices", matrices(mf), "tensors", tensors(mf->layout));
 }

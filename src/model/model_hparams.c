@@ -97,12 +97,6 @@ static const struct option {
 
 #define N_OPTIONS (sizeof options / sizeof *options)
 
-static const char *const scaling_names[] = {
-    [SL_ROPE_SCALING_NONE] = "none",     [SL_ROPE_SCALING_LINEAR] = "linear",
-    [SL_ROPE_SCALING_NTK] = "dynamic",   [SL_ROPE_SCALING_YARN] = "yarn",
-    [SL_ROPE_SCALING_LLAMA3] = "llama3",
-};
-
 static size_t option_bytes(const struct option *o)
 {
     return o->type == TRUTH ? sizeof(bool) : sizeof(uint32_t);
@@ -183,7 +177,7 @@ static void write_options(struct sl_gguf_writer *w, const struct sl_arch *arch,
     }
     if (hp->rope_scale.kind != SL_ROPE_SCALING_NONE)
         sl_gguf_add_string(w, arch_key(key, arch, "rope.scaling.type"),
-                           scaling_names[hp->rope_scale.kind]);
+                           sl_rope_scaling_name(hp->rope_scale.kind));
 }
 
 void sl_model_hparams_write(struct sl_gguf_writer *w,
@@ -272,12 +266,8 @@ static int read_scaling(struct sl_hparams *hp, const struct sl_gguf *g,
         return 0;
     if (sl_gguf_get_string(g, key, &name, err) != 0)
         return -1;
-    for (size_t i = 0; i < sizeof scaling_names / sizeof *scaling_names; i++) {
-        if (strcmp(scaling_names[i], name) != 0)
-            continue;
-        hp->rope_scale.kind = (enum sl_rope_scaling)i;
+    if (sl_rope_scaling_find(&hp->rope_scale.kind, name))
         return 0;
-    }
     return sl_fail(err, SL_ERR_UNSUPPORTED, "rope scaling '%.64s' is not known",
                    name);
 }
