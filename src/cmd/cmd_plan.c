@@ -13,6 +13,7 @@
 #include "src/cmd/opts.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/rates_kept.h"
+#include "src/convert/synth.h"
 
 struct options {
     struct sl_runtime_config run;
@@ -390,7 +391,7 @@ static const struct argp_option options[] = {
      "or what a JSON file describes",
      1},
     {"preset", OPT_PRESET, "NAME", 0,
-     "Instead of -m the shape of glm-130b, glm-10b, 7b or tiny", 1},
+     "Instead of -m the shape of " SL_SYNTH_PRESETS, 1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, one of convert's (default int4-g128)", 1},
     {0},

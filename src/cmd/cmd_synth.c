@@ -8,9 +8,6 @@
 #include "src/cmd/opts.h"
 #include "src/convert/synth.h"
 
-#define PRESETS                                                                \
-    "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, llama-70b, 7b, tiny"
-
 struct synth_args {
     struct sl_synth_options o;
     struct sl_config flags;
@@ -99,8 +96,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return sl_opt_argument(state, &a->preset, "PRESET", arg);
     case ARGP_KEY_END:
         if (a->preset == NULL && a->flags.given == 0)
-            argp_error(state, "no PRESET (" PRESETS "), and no --num-layers "
-                              "and so on");
+            argp_error(state,
+                       "no PRESET (" SL_SYNTH_PRESETS "), and no --num-layers "
+                       "and so on");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -117,7 +115,7 @@ static const struct argp argp = {
     parse,
     "[PRESET]",
     "Write a model file with random weights, to measure with.\v"
-    "PRESET is glm-130b, glm-10b, 7b or tiny.",
+    "PRESET is " SL_SYNTH_PRESETS ".",
     children,
     0,
     0,
@@ -138,7 +136,7 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
     if (sl_config_missing(missing, &c))
         return sl_fail(err, SL_ERR_USAGE,
                        "the model's size is not known: give %s too, or a "
-                       "PRESET (" PRESETS ")",
+                       "PRESET (" SL_SYNTH_PRESETS ")",
                        missing);
     if (!sl_config_has(&c, SL_CONFIG_IMAGE_TOKENS))
         sl_config_mark(&c, SL_CONFIG_IMAGE_TOKENS); /* none */

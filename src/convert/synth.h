@@ -48,6 +48,10 @@ struct sl_synth_result {
     uint64_t ns;
 };
 
+/* Their names, for people. */
+#define SL_SYNTH_PRESETS                                                       \
+    "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, llama-70b, 7b or tiny"
+
 /* A published model's shape, without a tokenizer: "glm-130b", "glm-10b",
  * "chatglm-6b", "glm-4-9b", "glm-4-32b", "llama-70b"; "7b", "tiny". Errors:
  * SL_ERR_USAGE naming the presets there are. */
