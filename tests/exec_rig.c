@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "tests/exec_rig.h"
-#include "tests/plain_glm.h"
+#include "tests/plain_lm.h"
 #include "tests/support.h"
 
 const char *rig_model(char *path, const char *dir, const struct shape *s)
@@ -141,11 +141,11 @@ double *rig_plain(const char *path, const struct shape *s, uint32_t n_ids)
 {
     struct text t = text_of(s, 0);
     double *logits = malloc(8ull * n_ids * s->vocab);
-    struct plain_glm *g = plain_glm_open(path);
+    struct plain_lm *m = plain_lm_open(path);
 
-    plain_glm_forward(g, logits, t.ids, t.positions,
-                      s->position_2d ? t.blocks : NULL, n_ids, RIG_CONTEXT);
-    plain_glm_close(g);
+    plain_lm_forward(m, logits, t.ids, t.positions,
+                     s->position_2d ? t.blocks : NULL, n_ids, RIG_CONTEXT);
+    plain_lm_close(m);
     return logits;
 }
 

@@ -31,6 +31,7 @@ static float draw_float(uint64_t *state)
 void test_model_init(struct test_model *m)
 {
     *m = (struct test_model){
+        .arch = &sl_arch_glm130b,
         .hp =
             {
                 .n_layers = 2,
@@ -92,13 +93,15 @@ static void choose_geometry(struct sl_layout_matrix *g,
 void test_model_layout(struct sl_layout *layout, const struct test_model *m)
 {
     struct sl_layout_config config = {
-        .arch = &sl_arch_glm130b,
+        .arch = m->arch,
         .hp = &m->hp,
         .name = "random",
         .quant = sl_fmt_name(m->fmt),
         .tokenizer_bytes = m->tokenizer_bytes,
     };
-    size_t most = (size_t)m->hp.n_layers * 4 + 1;
+    /* Of a layer, then the head and what is looked up. */
+    size_t most =
+        (size_t)m->hp.n_layers * m->arch->n_layer_rows + m->arch->n_model_rows;
     struct sl_layout_matrix *matrices = calloc(most, sizeof *matrices);
     struct sl_hparams hp = m->hp;
     struct sl_tensor_spec spec;

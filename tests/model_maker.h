@@ -12,19 +12,21 @@
 #include "src/model/model_layout.h"
 
 struct test_model {
-    struct sl_hparams hp;
+    const struct sl_arch *arch;
+    struct sl_hparams hp;  /* what is 0 is derived */
     enum sl_fmt fmt;       /* of the layers' matrices */
     uint32_t group_cols;   /* packed: 0 row-wise, else group-wise */
     uint32_t tp;           /* row-wise: scales a row of column-split matrices
                               (--quant-tp); 0 and 1 mean one */
-    enum sl_fmt head_fmt;  /* of embedding and head */
+    enum sl_fmt head_fmt;  /* of head, embeddings, position tables */
     uint32_t head_group;   /* packed head: columns a scale */
     const void *tokenizer; /* NULL: none */
     size_t tokenizer_bytes;
     uint64_t seed;
 };
 
-/* 2 layers, hidden 64, inner 88, 4 heads, 160 tokens, FP16, no tokenizer. */
+/* GLM-130B: 2 layers, hidden 64, inner 88, 4 heads, 160 tokens, FP16, no
+ * tokenizer. */
 void test_model_init(struct test_model *m);
 /* The layout of the file that m describes; free with sl_layout_fini. */
 void test_model_layout(struct sl_layout *layout, const struct test_model *m);
