@@ -41,6 +41,10 @@ refuses '{"context":[1],"answer":[]}' 'object 0: needs "context" and "answer"'
 refuses '{"context":[1],"answer":[2]}' 'needs "positions", or "mask_position"'
 refuses '{"context":["a"],"answer":[2],"mask_position":0}' 'not a whole number'
 refuses '[{"context":[1],"answer":[2],"mask_position":null},5]' 'object 1: '
+refuses '{"ids":[]}' 'object 0: "ids" must be a list of token ids'
+refuses '{"ids":7}' 'object 0: "ids" must be a list of token ids'
+refuses '{"ids":[1,2.5]}' 'not a whole number'
+refuses '{"ids":[1,8192]}' 'id 8192 at place 1 is outside the vocabulary'
 verdict what_is_no_input_is_refused
 
 wrong=

@@ -110,9 +110,9 @@ static int read_sample(struct sl_logits_sample *s, const json_t *o, size_t i,
     if (!json_is_array(context) || !json_is_array(answer) ||
         json_array_size(answer) == 0)
         return bad(err, path, i,
-                   "needs \"ids\", a list of token ids, for a causal model, or "
-                   "\"context\" and \"answer\"; the answer begins with the id "
-                   "of [sop]");
+                   "needs \"context\" and \"answer\", lists of token ids (the "
+                   "answer begins with the id of [sop]), or for a causal model "
+                   "\"ids\", one list");
     if (json_array_size(context) + json_array_size(answer) > MOST_IDS)
         return bad(err, path, i, "has more than 1048576 ids");
     s->n_context = (uint32_t)json_array_size(context);
