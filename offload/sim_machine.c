@@ -8,10 +8,10 @@
 #define GIB          (1ull << 30)
 #define DRIVER_BYTES 900000000u
 
-/* peers-and-physics 3.2: sustained, not nominal. Two channels of DDR4-3200 or
-   of DDR5-6000; PCIe 4.0 x16; NVMe of 7 GB/s nominal. A 3090 and a 4090 have 24
-   GiB of which a driver keeps 0.9 GB, a 3060 has 12. 6 ms of a pass are
-   launches: 43 us for each of the 141 stages of GLM-130B. */
+/* What such parts sustain, which is less than their nominal rates. Two channels
+   of DDR4-3200 or of DDR5-6000; PCIe 4.0 x16; NVMe of 7 GB/s nominal. A 3090
+   and a 4090 have 24 GiB of which a driver keeps 0.9 GB, a 3060 has 12. 6 ms of
+   a pass are launches: 43 us for each of the 141 stages of GLM-130B. */
 #define DDR4    .dram_bps = 43 * GB, .cpu_dram_bps = 40 * GB
 #define DDR5    .dram_bps = 80 * GB, .cpu_dram_bps = 74 * GB
 #define PCIE    .pcie_bps = 25 * GB, .pcie_latency_s = 10e-6

@@ -3,7 +3,7 @@
 #include "offload/plan.h"
 #include "tests/support.h"
 
-/* peers-and-physics 3.2: a 3090, two channels of DDR5-6000, NVMe. */
+/* A 3090, two channels of DDR5-6000, NVMe. */
 static const struct sl_rates b = {
     .disk_bps = 6.6e9,
     .dram_bps = 80e9,

@@ -344,7 +344,7 @@ static void no_slabs_need_no_memory(void **state)
     sl_plan_fini(&p);
 }
 
-/* peers-and-physics 3.1: N / B_nvme; (N written and read, R read) / B_dram. */
+/* N / B_nvme; (N written and read, R read) / B_dram. */
 static void the_floor_is_the_slowest_resource(void **state)
 {
     struct sl_rates rates = {.disk_bps = 2e9, .dram_bps = 20e9};

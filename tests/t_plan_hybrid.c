@@ -20,7 +20,7 @@
 #define A_GB        1000000000ull
 #define WHOLE_BYTES ((uint64_t)SLABS * SLAB_PAGES * SL_PAGE_BYTES)
 
-/* peers-and-physics 3.2: B, A with DDR4, D. */
+/* The links of the machines below: NVMe of 7 GB/s nominal, PCIe 4.0 x16. */
 #define LINKS                                                                  \
     .disk_bps = 6.6e9, .disk_latency_s = 8e-5, .pcie_bps = 25e9,               \
     .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
@@ -272,7 +272,7 @@ static void every_kind_is_spread_evenly(void **state)
 
 /* --- what is chosen ------------------------------------------------------- */
 
-/* peers-and-physics 3.3, row B: about 0.6 s, of which the CPU has more than
+/* The 3090 beside DDR5 takes about 0.6 s, of which the CPU has more than
    half; DRAM decides. */
 static void decode_is_shared_and_prefill_is_the_gpus(void **state)
 {

@@ -2,7 +2,7 @@
  * outfile.h - where the answers of a query are kept
  *
  * FOLDER/ID.txt, or FOLDER/PREFIX-MM-DD-HH-MM-SS.txt with the first 20
- * characters of the query (reference-behaviour 1.8). A file appears whole
+ * characters of the query (THUDM/GLM-130B generate.py). A file appears whole
  * under its name or not at all, and a time-stamped one never replaces
  * another.
  */

@@ -135,7 +135,7 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
 
 /* Text of an answer, written as its ids become final. Styled: every stretch
  * is decoded on its own, blanks stand between marks and, in English, blanks
- * (reference-behaviour 1.8). */
+ * (THUDM/GLM-130B generate.py). */
 struct sl_shower {
     FILE *out;
     struct sl_detok *detok;

@@ -17,7 +17,7 @@
 #define BATCH        32u
 #define LEAST_TOKENS 16u
 
-/* What the system and other programs keep of RAM (peers-and-physics 3.2). */
+/* What the system and other programs keep of RAM. */
 #define OTHERS_BYTES 5500000000u
 
 enum row { DECODE, PREFILL, BATCHED, ROWS };

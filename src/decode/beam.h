@@ -3,7 +3,7 @@
  *
  * A pure bookkeeper: it is handed the logits of the live beams and says which
  * beams live on, from which parents and with which tokens
- * (THUDM/GLM-130B generation/strategies.py; reference-behaviour 1.9).
+ * (THUDM/GLM-130B generation/strategies.py).
  */
 #ifndef SL_BEAM_H
 #define SL_BEAM_H

@@ -4,8 +4,8 @@
  * The first remaining mark of the kind that is filled is the blank; the text
  * with [sop] behind it is the context, all of it visible to all of it; what
  * is generated replaces the mark, and the grown text is the context of the
- * next blank (THUDM/GLM-130B generate.py, evaluation/model.py;
- * reference-behaviour 1.6, 1.7). Works on ids over any struct sl_lm.
+ * next blank (THUDM/GLM-130B generate.py, evaluation/model.py).
+ * Works on ids over any struct sl_lm.
  *
  * A causal model has one blank, which is the end of its text
  * (SL_PROMPT_END): it is fed what stands before, and no [sop].

@@ -2,8 +2,8 @@
  * sampler.h - one token from one row of logits (GLM-130B's BaseStrategy)
  *
  * temperature, banned ids, top_k (ties kept), top_p (the crossing token
- * kept), softmax, one draw (SAT 0.2.12 generation/sampling_strategies;
- * reference-behaviour 1.9). All in FP32/FP64.
+ * kept), softmax, one draw (SAT 0.2.12 generation/sampling_strategies).
+ * All in FP32/FP64.
  */
 #ifndef SL_SAMPLER_H
 #define SL_SAMPLER_H

@@ -1,9 +1,10 @@
 /*
  * prompt.h - from a query to the ids a model fills blanks in
  *
- * GLM-130B's generate.py: mask marks split the text, every piece between them
- * is tokenised on its own; a text without a mark gets [gMASK] at its end, and
- * </s> where it does not end with a mark (reference-behaviour 1.5).
+ * THUDM/GLM-130B generate.py: mask marks split the text, every piece between
+ * them is tokenised on its own; a text without a mark gets [gMASK] at its end,
+ * and
+ * </s> where it does not end with a mark.
  */
 #ifndef SL_PROMPT_H
 #define SL_PROMPT_H
