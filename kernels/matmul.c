@@ -55,11 +55,39 @@ static struct sl_acts slice(const struct sl_acts *a, size_t first, size_t n)
     return s;
 }
 
+/* y += the same rows of an adapter's B x, for n positions, the first of which
+ * is p. In slices, so that what is added fits the stack whatever n is. */
+static void add_low(const struct job *j, float *y, size_t y_stride,
+                    uint32_t segment, uint32_t block, uint32_t n_rows, size_t p,
+                    size_t n)
+{
+    enum { SLICE = 16, STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
+    const struct sl_low_rank *l = j->mm->low;
+    const uint8_t *w = (const uint8_t *)l->w;
+    float more[SLICE * STRIDE];
+
+    w += sl_matrix_block_offset(l->b, segment, block);
+    for (size_t i = 0; i < n; i += SLICE) {
+        const struct sl_acts a = {
+            .n = n - i < SLICE ? n - i : SLICE,
+            .cols = l->b->cols,
+            .x = l->x + (p + i) * l->x_stride,
+            .x_stride = l->x_stride,
+        };
+
+        j->k->matmul[SL_FMT_F32][SL_ACT_F32](more, STRIDE, l->b, w, NULL,
+                                             n_rows, &a);
+        for (size_t k = 0; k < a.n; k++)
+            j->k->add(y + (i + k) * y_stride, more + k * STRIDE, n_rows);
+    }
+}
+
 /* y (n, stride) = n_rows rows of one segment, from the block-th of the given
- * blocks on, with their bias. */
+ * blocks on, with what an adapter adds and their bias; p: the first of the
+ * positions. */
 static void product(const struct job *j, float *y, size_t y_stride,
                     uint32_t segment, uint32_t block, uint32_t n_rows,
-                    const struct sl_acts *a)
+                    const struct sl_acts *a, size_t p)
 {
     const struct sl_matmul *mm = j->mm;
     const struct sl_matrix *m = mm->m;
@@ -71,10 +99,12 @@ static void product(const struct job *j, float *y, size_t y_stride,
     if (sl_fmt_has_scales(m->fmt))
         scale += sl_matrix_scale_block_bytes(m, block) / sizeof *scale;
     j->k->matmul[m->fmt][j->act](y, y_stride, m, w, scale, n_rows, a);
+    if (mm->low != NULL)
+        add_low(j, y, y_stride, segment, first, n_rows, p, a->n);
     if (mm->bias == NULL)
         return;
-    for (size_t p = 0; p < a->n; p++)
-        j->k->add(y + p * y_stride,
+    for (size_t i = 0; i < a->n; i++)
+        j->k->add(y + i * y_stride,
                   mm->bias + (size_t)segment * sl_matrix_segment_rows(m) +
                       (size_t)first * SL_BLOCK_ROWS,
                   n_rows);
@@ -100,7 +130,7 @@ static void plain_blocks(const struct job *j, const struct sl_acts *a, size_t p,
         product(j,
                 j->y + p * j->y_stride + s * segment_rows +
                     (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-                j->y_stride, s, (uint32_t)begin, n_rows, a);
+                j->y_stride, s, (uint32_t)begin, n_rows, a, p);
 }
 
 /* Both halves of the same rows, then their product: no array of both halves
@@ -115,7 +145,7 @@ static void glu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
         j->mm->epilogue == SL_EPI_SWIGLU ? j->k->swiglu : j->k->geglu;
 
     for (uint32_t s = 0; s < 2; s++)
-        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, a);
+        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, a, p);
     for (size_t i = 0; i < a->n; i++)
         glu(j->y + (p + i) * j->y_stride +
                 (j->mm->first_block + begin) * SL_BLOCK_ROWS,

@@ -16,6 +16,15 @@ enum sl_epilogue {
     SL_EPI_SWIGLU, /* two segments: y = silu(A x + a) * (B x + b) */
 };
 
+/* What a low-rank adapter adds to a product: B x, where x is few values a
+ * position. */
+struct sl_low_rank {
+    const struct sl_matrix *b; /* FP32, rows and segments as m has them */
+    const float *w;            /* the whole of it */
+    const float *x;            /* (n, x_stride) f32; b's cols are used */
+    size_t x_stride;
+};
+
 /* Blocks [first_block, first_block + n_blocks) of every segment of m. */
 struct sl_matmul {
     const struct sl_matrix *m;
@@ -23,6 +32,7 @@ struct sl_matmul {
     const void *w[2];         /* by segment: first byte of first_block */
     const uint16_t *scale[2]; /* the same for the scales; NULL for floats */
     const float *bias;        /* (m->rows) or NULL */
+    const struct sl_low_rank *low; /* added before the bias; or NULL */
     enum sl_epilogue epilogue;
 };
 

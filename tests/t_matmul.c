@@ -24,6 +24,9 @@ struct setup {
     int32_t *q_sum;
     uint8_t *bf16;
     struct sl_acts acts;
+    struct sl_matrix b; /* what an adapter adds */
+    float *bw, *low_x;
+    struct sl_low_rank low;
     uint64_t state;
 };
 
@@ -99,11 +102,53 @@ static void setup_fini(struct setup *s)
     free(s->q_scale);
     free(s->q_sum);
     free(s->bf16);
+    free(s->bw);
+    free(s->low_x);
 }
 
-/* y (n, rows of all segments): the kernels alone, a position at a time, and
- * the bias. */
-static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
+#define RANK 5
+
+/* What an adapter adds: few values a position, of which there may be more. */
+static void setup_low(struct setup *s)
+{
+    size_t n = s->acts.n;
+
+    s->b = (struct sl_matrix){SL_FMT_F32, s->m.rows, RANK, s->m.n_segments, 0};
+    s->bw = get((size_t)s->m.rows * RANK, sizeof *s->bw);
+    s->low_x = get(n * (RANK + 2), sizeof *s->low_x);
+    for (size_t i = 0; i < (size_t)s->m.rows * RANK; i++)
+        s->bw[i] = uniform(s);
+    for (size_t i = 0; i < n * (RANK + 2); i++)
+        s->low_x[i] = uniform(s);
+    s->low = (struct sl_low_rank){&s->b, s->bw, s->low_x, RANK + 2};
+}
+
+/* y (rows of all segments) += its product for position p. */
+static void add_low(float *y, const struct setup *s, size_t p)
+{
+    uint32_t rows = sl_matrix_segment_rows(&s->m);
+    const struct sl_acts one = {
+        .n = 1,
+        .cols = RANK,
+        .x = s->low_x + p * (RANK + 2),
+        .x_stride = RANK + 2,
+    };
+    float *more = get(rows, sizeof *more);
+
+    for (uint32_t i = 0; i < s->m.n_segments; i++, y += rows) {
+        s->k.matmul[SL_FMT_F32][SL_ACT_F32](more, rows, &s->b,
+                                            s->bw + (size_t)i * rows * RANK,
+                                            NULL, rows, &one);
+        for (uint32_t r = 0; r < rows; r++)
+            y[r] += more[r];
+    }
+    free(more);
+}
+
+/* y (n, rows of all segments): the kernels alone, a position at a time, what an
+ * adapter adds and the bias. */
+static void plainly(float *y, struct setup *s, enum sl_act act, bool low,
+                    bool bias)
 {
     uint32_t rows = sl_matrix_segment_rows(&s->m);
 
@@ -122,6 +167,8 @@ static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
                 s->w + sl_matrix_block_offset(&s->m, i, 0),
                 s->scale + sl_matrix_scale_offset(&s->m, i, 0) / 2, rows, &one);
     }
+    for (size_t p = 0; p < s->acts.n && low; p++)
+        add_low(y + p * s->m.rows, s, p);
     for (size_t p = 0; p < s->acts.n && bias; p++)
         for (uint32_t r = 0; r < s->m.rows; r++)
             y[p * s->m.rows + r] += s->bias[r];
@@ -129,8 +176,9 @@ static void plainly(float *y, struct setup *s, enum sl_act act, bool bias)
 
 /* The same product in runs of `cut` blocks. */
 static void by_pool(float *y, size_t stride, const struct setup *s,
-                    enum sl_act act, bool bias, enum sl_epilogue epilogue,
-                    uint32_t cut, struct sl_pool *pool)
+                    enum sl_act act, bool low, bool bias,
+                    enum sl_epilogue epilogue, uint32_t cut,
+                    struct sl_pool *pool)
 {
     uint32_t blocks = sl_matrix_segment_blocks(&s->m);
 
@@ -140,6 +188,7 @@ static void by_pool(float *y, size_t stride, const struct setup *s,
             .first_block = b,
             .n_blocks = blocks - b < cut ? blocks - b : cut,
             .bias = bias ? s->bias : NULL,
+            .low = low ? &s->low : NULL,
             .epilogue = epilogue,
         };
 
@@ -166,10 +215,13 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
     float *whole, *y;
 
     setup_init(&s, m, n);
+    setup_low(&s);
     whole = get(n * m->rows, sizeof *whole);
     y = get(n * stride, sizeof *y);
-    for (int bias = 0; bias < 2; bias++) {
-        plainly(whole, &s, act, bias);
+    for (unsigned more = 0; more < 4; more++) {
+        bool low = more & 2, bias = more & 1;
+
+        plainly(whole, &s, act, low, bias);
         for (size_t p = 0; glu && p < n; p++)
             (epilogue == SL_EPI_GEGLU ? s.k.geglu : s.k.swiglu)(
                 whole + p * m->rows, whole + p * m->rows,
@@ -180,7 +232,7 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
             assert_ok(sl_pool_create(&pool, 1 + i % 2 * 2, &err), &err);
             for (size_t j = 0; j < n * stride; j++)
                 y[j] = GUARD;
-            by_pool(y, stride, &s, act, bias, epilogue, cuts[i / 2], pool);
+            by_pool(y, stride, &s, act, low, bias, epilogue, cuts[i / 2], pool);
             sl_pool_destroy(pool);
             for (size_t p = 0; p < n; p++) {
                 assert_memory_equal(y + p * stride, whole + p * m->rows,

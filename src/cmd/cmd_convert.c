@@ -28,6 +28,7 @@ enum {
     OPT_TOKENIZER,
     OPT_NAME,
     OPT_COMPRESS,
+    OPT_LORA,
 };
 
 static const struct argp_option options[] = {
@@ -48,6 +49,10 @@ static const struct argp_option options[] = {
     {"head", OPT_HEAD, "KIND", 0,
      "f16, bf16 or int8-g64: the embedding, which is the output head too (default: "
      "int8-g64 for int8-gN and int4-gN, else as --quant leaves it)",
+     0},
+    {"lora", OPT_LORA, "DIR[:SCALE]", 0,
+     "Merge this LoRA adapter (PEFT) into the weights, SCALE times (default: "
+     "1); several add up",
      0},
     {"name", OPT_NAME, "NAME", 0,
      "The model's name (default: the name of SOURCE)", 0},
@@ -139,6 +144,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_COMPRESS:
         o->compress = parse_compress(state, arg);
+        return 0;
+    case OPT_LORA:
+        sl_opt_lora(o->lora, &o->n_lora, state, arg);
         return 0;
     case OPT_NAME:
         o->name = arg;

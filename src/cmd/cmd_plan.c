@@ -81,6 +81,8 @@ static void print_memory(const struct report *r)
     puts("Memory");
     line("program and tokenizer", m->program, "");
     line("norms, biases, scales", m->vectors, "");
+    if (m->adapters > 0)
+        line("adapters", m->adapters, "");
     if (sl_runtime_prefix(r->rt) > 0)
         snprintf(prefix, sizeof prefix, "prefix of %u, ",
                  sl_runtime_prefix(r->rt));
@@ -241,13 +243,14 @@ static void print_text(const struct report *r)
 static json_t *memory_json(const struct sl_memory *m)
 {
     return json_pack(
-        "{sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
-        (json_int_t)m->program, "vectors", (json_int_t)m->vectors, "kv",
-        (json_int_t)m->kv, "activations", (json_int_t)m->activations, "logits",
-        (json_int_t)m->logits, "ring", (json_int_t)m->ring, "residents",
-        (json_int_t)m->residents, "staging", (json_int_t)m->staging, "other",
-        (json_int_t)m->other, "total", (json_int_t)m->total, "budget",
-        (json_int_t)m->budget, "least", (json_int_t)m->least);
+        "{sI sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
+        (json_int_t)m->program, "vectors", (json_int_t)m->vectors, "adapters",
+        (json_int_t)m->adapters, "kv", (json_int_t)m->kv, "activations",
+        (json_int_t)m->activations, "logits", (json_int_t)m->logits, "ring",
+        (json_int_t)m->ring, "residents", (json_int_t)m->residents, "staging",
+        (json_int_t)m->staging, "other", (json_int_t)m->other, "total",
+        (json_int_t)m->total, "budget", (json_int_t)m->budget, "least",
+        (json_int_t)m->least);
 }
 
 /* Of the GPU's parts nothing where there is none. */
@@ -441,6 +444,8 @@ static const char *ignored_by_machine(const struct options *o)
         return "isa";
     if (o->run.prefix != NULL)
         return "prefix";
+    if (o->run.n_lora > 0)
+        return "lora";
     if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
         return "device cuda:N";
     return o->measure ? "measure" : NULL;

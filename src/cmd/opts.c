@@ -31,6 +31,7 @@ enum {
     OPT_BMINF,
     OPT_ENGINE,
     OPT_PREFIX,
+    OPT_LORA,
 };
 
 static const struct argp_option run_options[] = {
@@ -76,6 +77,10 @@ static const struct argp_option run_options[] = {
     {"prefix", OPT_PREFIX, "DIR", 0,
      "Begin every sequence with the keys and values of this P-Tuning v2 "
      "checkpoint (ChatGLM-6B)",
+     0},
+    {"lora", OPT_LORA, "DIR[:SCALE]", 0,
+     "Add this LoRA adapter (PEFT) to what the CPU computes, SCALE times "
+     "(default: 1); several add up",
      0},
     {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
      0},
@@ -150,6 +155,28 @@ int sl_opt_isa(struct argp_state *state, const char *arg)
     static const char *const names[] = {"ref", "avx2", "avx512", "amx", NULL};
 
     return pick(state, "isa", arg, names);
+}
+
+void sl_opt_lora(struct sl_lora_arg *args, size_t *n, struct argp_state *state,
+                 char *arg)
+{
+    char *colon = strrchr(arg, ':'), *end = arg;
+    double scale = colon != NULL ? strtod(colon + 1, &end) : 1;
+
+    if (*n == SL_LORA_MOST)
+        argp_error(state, "--lora: no more than %u at a time", SL_LORA_MOST);
+    /* A folder may have a colon in its name. */
+    if (colon == NULL || access(arg, F_OK) == 0) {
+        scale = 1;
+    } else if (end == colon + 1 || *end != '\0' || !isfinite(scale)) {
+        argp_error(state,
+                   "--lora takes DIR[:SCALE], a folder and a number, not '%s'",
+                   arg);
+    } else {
+        *colon = '\0';
+    }
+    args[*n] = (struct sl_lora_arg){arg, (float)scale};
+    ++*n;
 }
 
 void sl_opt_device(struct sl_runtime_config *c, struct argp_state *state,
@@ -262,6 +289,9 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_PREFIX:
         c->prefix = arg;
+        return 0;
+    case OPT_LORA:
+        sl_opt_lora(c->lora, &c->n_lora, state, arg);
         return 0;
     case OPT_VERIFY:
         c->verify = true;

@@ -46,8 +46,8 @@ extern const struct sl_command sl_cmd_synth;
 extern const struct sl_command sl_cmd_tokenize;
 
 /* Memory, thread and reader options of every command that runs a model:
- * -m --ram --threads --numa --activations --kv --io --isa --prefix --verify
- * --trace and those of a GPU. As an argp child its input is a struct
+ * -m --ram --threads --numa --activations --kv --io --isa --prefix --lora
+ * --verify --trace and those of a GPU. As an argp child its input is a struct
  * sl_runtime_config. */
 extern const struct argp sl_run_argp;
 
@@ -62,6 +62,10 @@ enum sl_activations sl_opt_activations(struct argp_state *state,
 enum sl_kv_kind sl_opt_kv(struct argp_state *state, const char *arg);
 enum sl_io_kind sl_opt_io(struct argp_state *state, const char *arg);
 int sl_opt_isa(struct argp_state *state, const char *arg);
+/* --lora DIR[:SCALE] into the next of the n args there are, of SL_LORA_MOST;
+ * arg is cut where the scale begins. */
+void sl_opt_lora(struct sl_lora_arg *args, size_t *n, struct argp_state *state,
+                 char *arg);
 /* The same for --device (into c), --vram (bytes or SL_VRAM_AUTO), --engine. */
 void sl_opt_device(struct sl_runtime_config *c, struct argp_state *state,
                    const char *arg);

@@ -204,6 +204,8 @@ static void fini(struct sl_convert *cv)
 {
     sl_pool_destroy(cv->pool);
     sl_layout_fini(&cv->layout);
+    sl_lora_close(cv->lora);
+    sl_region_fini(&cv->adapters);
     free(cv->vectors);
     free(cv->matrices);
     free(cv->tokenizer);
@@ -228,7 +230,8 @@ int sl_convert(struct sl_convert_result *r, const struct sl_convert_options *o,
         sl_convert_plan_layout(&cv, err) == 0 && name_output(&cv, err) == 0 &&
         init_result(&cv, err) == 0 &&
         sl_pool_create(&cv.pool, o->threads, err) == 0 &&
-        sl_convert_plan_memory(&cv, err) == 0)
+        sl_convert_plan_memory(&cv, err) == 0 &&
+        sl_convert_read_adapters(&cv, err) == 0)
         rc = write_file(&cv, err);
     if (rc == 0) {
         warn_of_numbers(&cv);

@@ -4,6 +4,7 @@
  *   convert.c         the whole, in order: open, plan, run, finish
  *   convert_source.c  checkpoint and hyper-parameters
  *   convert_text.c    the vocabulary
+ *   convert_lora.c    adapters to merge
  *   convert_plan.c    formats, chunks, memory
  *   convert_pipe.c    reading, packing and writing at the same time
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
@@ -39,8 +40,11 @@ struct sl_chunk_room {
 
 struct sl_convert_matrix {
     struct sl_merge merge;
+    enum sl_fmt source_fmt; /* merge's, or FP32 there for an adapter's sake */
     enum sl_scale_rule rule;
     uint32_t blocks_a_chunk;
+    uint32_t rank; /* of adapters; 0: none */
+    float *a, *b;  /* (rank, cols), (rows, rank) */
 };
 
 struct sl_convert {
@@ -54,6 +58,10 @@ struct sl_convert {
     size_t n_vectors;
     struct sl_convert_matrix *matrices; /* as layout.matrices */
     size_t n_matrices;
+    struct sl_lora *lora;      /* NULL: none */
+    struct sl_region adapters; /* all a and b */
+    size_t adapter_bytes;
+    uint64_t adapter_sum;
     uint8_t *tokenizer;
     size_t tokenizer_bytes;
     char *name;
@@ -78,6 +86,13 @@ int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err);
 
 /* convert_source.c */
 int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err);
+
+/* convert_lora.c: which matrices get something; then what; then adds it to the
+ * FP32 rows of a chunk, which was read. */
+int sl_convert_find_adapters(struct sl_convert *cv, struct sl_error *err);
+int sl_convert_read_adapters(struct sl_convert *cv, struct sl_error *err);
+void sl_convert_add_adapters(const struct sl_convert *cv,
+                             const struct sl_chunk *c, float *rows);
 
 /* convert_text.c: fills tokenizer and hp.text; says so where there is none. */
 int sl_convert_find_text(struct sl_convert *cv, struct sl_error *err);

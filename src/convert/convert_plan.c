@@ -58,7 +58,7 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->cols = m->spec.cols;
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
-    g->fmt = m->fmt;
+    g->fmt = cm->source_fmt;
     if (!sl_fmt_is_float(m->fmt)) {
         if (m->spec.role == SL_ROLE_EMBED && cv->o->head != NULL)
             return sl_fail(err, SL_ERR_USAGE,
@@ -196,6 +196,8 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     cv->scale_bytes = most_scales(cv);
     cv->most_chunks = most_chunks(cv);
     fixed += cv->scale_bytes + sl_stage_out_bytes(cv->most_chunks);
+    if (cv->lora != NULL)
+        fixed += cv->adapter_bytes + SL_LORA_READ_BYTES;
     for (uint32_t i = 0; i < cv->n_matrices; i++) {
         struct sl_chunk_room room;
 

@@ -105,6 +105,7 @@ static int fingerprint(uint64_t *sum, const struct sl_convert *cv,
     add_string(&p, cv->quant);
     add_hparams(&p, &cv->hp);
     add_u64(&p, (uint64_t)cv->o->compress);
+    add_u64(&p, cv->adapter_sum);
     add_u64(&p, cv->tokenizer_bytes);
     add(&p, cv->tokenizer, cv->tokenizer_bytes);
     for (size_t i = 0; i < cv->n_matrices; i++) {

@@ -127,6 +127,7 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         .first_block = part->first_block,
         .n_blocks = part->n_blocks,
         .bias = sl_cpu_vector(x, m->spec.layer, op->bias),
+        .low = sl_cpu_adapter(x, m) != NULL ? &x->low : NULL,
         .epilogue = epilogue_of(op),
     };
     size_t stride;

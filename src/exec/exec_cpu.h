@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "offload/stream.h"
 #include "src/base/pool.h"
+#include "src/exec/adapters.h"
 #include "src/exec/cut.h"
 #include "src/exec/engine.h"
 #include "src/exec/kvcache.h"
@@ -16,6 +17,7 @@ struct sl_cpu_config {
     /* all borrowed for the engine's life */
     const struct sl_modelfile *mf;
     const struct sl_vectors *vectors;
+    const struct sl_adapters *adapters; /* or NULL */
     const struct sl_cut *cut;
     const struct sl_plan *plan;
     const struct sl_kernels *kernels;

@@ -38,6 +38,7 @@ struct sl_cpu {
     const struct sl_pass *pass;
     struct sl_acts acts;
     enum sl_act act;
+    struct sl_low_rank low; /* what an adapter adds to the product */
 };
 
 /* exec_embed.c */
@@ -61,6 +62,16 @@ static inline const float *sl_cpu_vector(const struct sl_cpu *x, uint32_t layer,
                                          enum sl_slot slot)
 {
     return x->c.vectors->layers[layer][slot];
+}
+
+/* What is added to a matrix's products; NULL: nothing. */
+static inline const struct sl_adapter *
+sl_cpu_adapter(const struct sl_cpu *x, const struct sl_model_matrix *m)
+{
+    const struct sl_adapters *as = x->c.adapters;
+    size_t i = (size_t)(m - x->c.mf->matrices);
+
+    return as != NULL && as->of[i].a.rows > 0 ? &as->of[i] : NULL;
 }
 
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all

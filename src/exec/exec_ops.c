@@ -62,6 +62,26 @@ static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
     sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, quantize_rows, x);
 }
 
+/* x->low = A x of a matrix that has an adapter, of its inputs as they are. */
+static void multiply_low(struct sl_cpu *x, const struct sl_adapter *ad)
+{
+    const struct sl_adapters *as = x->c.adapters;
+    const struct sl_matmul mm = {
+        .m = &ad->a,
+        .n_blocks = sl_matrix_segment_blocks(&ad->a),
+        .w = {ad->aw},
+    };
+
+    sl_matmul_run(x->c.kernels, x->c.pool, as->low, as->low_stride, &mm,
+                  &x->acts, SL_ACT_F32);
+    x->low = (struct sl_low_rank){
+        .b = &ad->b,
+        .w = ad->bw,
+        .x = as->low,
+        .x_stride = as->low_stride,
+    };
+}
+
 /* --- buffers ------------------------------------------------------------- */
 
 static float *buffer(const struct sl_cpu *x, enum sl_buf buf)
@@ -221,6 +241,8 @@ void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
     }
     set_input(x, m, buffer(x, o->in), x->width[o->in],
               stage->wanted_rows ? x->pass->n_rows : x->pass->n);
+    if (sl_cpu_adapter(x, m) != NULL)
+        multiply_low(x, sl_cpu_adapter(x, m));
 }
 
 void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,

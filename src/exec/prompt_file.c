@@ -24,7 +24,7 @@
  *   32  u32 layers, heads, values a head, vocabulary
  *   48  u32 ids, context, rows of logits, flags
  *   64  program's version, 16    80  kernels, 16    96  u64 engines
- *  104  u64 checksum of what all sequences begin with */
+ *  104  u64 checksum of prefix and adapters */
 enum {
     FILE_VERSION = 3,
     FIXED_BYTES = 112,
@@ -144,7 +144,7 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
     snprintf((char *)k + 64, 16, "%s", PACKAGE_VERSION);
     snprintf((char *)k + 80, 16, "%s", f->c.isa);
     sl_store_u64(k + 96, f->c.engines);
-    sl_store_u64(k + 104, f->c.begin_sum);
+    sl_store_u64(k + 104, f->c.more_sum);
     end = put_ids(k + FIXED_BYTES, item->ids, item->n);
     end = put_ids(end, item->positions, item->n);
     if (item->blocks != NULL)

@@ -29,8 +29,9 @@ struct sl_prompt_file_config { /* all borrowed */
     enum sl_act act;
     /* Differs where engines compute other stages; 0: the CPU does all. */
     uint64_t engines;
-    /* Of what all sequences begin with (prefix.h); 0: with nothing. */
-    uint64_t begin_sum;
+    /* Of what is added to the model: what all sequences begin with (prefix.h),
+     * adapters; 0: nothing. */
+    uint64_t more_sum;
 };
 
 struct sl_prompt_file;

@@ -80,6 +80,10 @@ int sl_runtime_open(struct sl_runtime **out,
         goto fail;
     if (sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
         goto fail;
+    if (config->n_lora > 0 &&
+        sl_lora_open(&rt->lora, rt->config.lora, config->n_lora, rt->mf.arch,
+                     &rt->mf.hp, rt->mf.path, config->log, err) != 0)
+        goto fail;
     if (config->prefix != NULL &&
         sl_prefix_open(&rt->prefix, config->prefix, &rt->mf, config->log,
                        err) != 0)
@@ -113,11 +117,20 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
     return sl_stream_open(&rt->stream, &config, err);
 }
 
+static int start_adapters(struct sl_runtime *rt, struct sl_error *err)
+{
+    if (rt->lora == NULL)
+        return 0;
+    return sl_adapters_init(&rt->adapters, rt->lora, &rt->mf,
+                            rt->load.pass_positions, err);
+}
+
 static int create_engines(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_cpu_config cpu = {
         .mf = &rt->mf,
         .vectors = &rt->vectors,
+        .adapters = rt->lora != NULL ? &rt->adapters : NULL,
         .cut = &rt->cut,
         .plan = &rt->plan,
         .kernels = &rt->kernels,
@@ -169,7 +182,7 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
         .vocab = rt->mf.hp.vocab,
         .act = rt->act,
         .engines = engines_sum(rt),
-        .begin_sum = sl_prefix_sum(rt->prefix),
+        .more_sum = sl_prefix_sum(rt->prefix) * 31 + rt->adapters.sum,
     };
 
     if (config.path == NULL)
@@ -214,7 +227,7 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
         start_stream(rt, err) != 0 ||
         sl_vectors_init(&rt->vectors, &rt->mf, err) != 0 ||
-        create_engines(rt, err) != 0)
+        start_adapters(rt, err) != 0 || create_engines(rt, err) != 0)
         return -1;
     config = (struct sl_exec_config){
         .mf = &rt->mf,
@@ -248,6 +261,7 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_numa_close(rt->numa);
     sl_tokenizer_destroy(rt->tokenizer);
     sl_prefix_close(rt->prefix);
+    sl_lora_close(rt->lora);
     if (rt->trace != NULL && sl_trace_close(rt->trace, &err) != 0)
         sl_log(rt->config.log, SL_LOG_WARN, "%s", err.msg);
     if (rt->mf_open)

@@ -20,6 +20,7 @@
 #include "offload/stream.h"
 #include "src/base/log.h"
 #include "src/base/pool.h"
+#include "src/ckpt/lora.h"
 #include "src/exec/lm.h"
 #include "src/exec/prompt_cache.h"
 #include "src/exec/workload.h"
@@ -66,9 +67,11 @@ struct sl_runtime_config {
     bool quiet;
     const char *prompt_cache; /* file (prompt_cache.h), or NULL */
     const char *prefix;       /* checkpoint of a P-Tuning v2 prefix, or NULL */
-    const char *trace;        /* file, or NULL */
-    bool max_isa_set;         /* restrict the kernels (tests, --isa) */
-    int max_isa;              /* enum sl_isa */
+    struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters */
+    size_t n_lora;
+    const char *trace; /* file, or NULL */
+    bool max_isa_set;  /* restrict the kernels (tests, --isa) */
+    int max_isa;       /* enum sl_isa */
     /* Ends the refusal of a budget that is too small: which options help;
      * NULL: those of generate. */
     const char *needs_less;
@@ -79,6 +82,7 @@ struct sl_runtime_config {
 struct sl_memory {
     uint64_t program; /* code, libraries, tokenizer, heap: measured */
     uint64_t vectors; /* norms, biases, row-wise scales */
+    uint64_t adapters;
     uint64_t kv;
     uint64_t activations;
     uint64_t logits;

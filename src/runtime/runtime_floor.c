@@ -17,6 +17,7 @@ void sl_runtime_end(struct sl_runtime *rt)
         rt->engines[i] = NULL;
     }
     sl_vectors_fini(&rt->vectors);
+    sl_adapters_fini(&rt->adapters);
     sl_stream_close(rt->stream);
     sl_runtime_end_gpu(rt);
     sl_kv_destroy(rt->kv);
@@ -167,7 +168,7 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
         /* all weights as they are computed with; on disk they may be fewer */
         .cpu_bytes =
             (double)sl_slabs_load_bytes(rt->cut.slabs, rt->cut.n_slabs) +
-            (double)rt->memory.vectors,
+            (double)rt->memory.vectors + (double)rt->memory.adapters,
         .cpu_ops = operations(rt, pass),
         /* a sequence's cache is read once for all its positions */
         .cpu_kv_bytes = (double)pass.keys * pass.logits *

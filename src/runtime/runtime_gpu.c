@@ -18,6 +18,23 @@
 
 /* --- the device ---------------------------------------------------------- */
 
+/* What only the CPU computes. */
+static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
+{
+    if (rt->lora != NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "--lora: adapters are applied by the CPU alone: leave "
+                       "the GPU out with --device cpu, or merge them with "
+                       "'sluice convert --lora'");
+    if (rt->mf.packings != NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s has compressed stages, which are decompressed for "
+                       "the CPU alone: convert again with --compress none for "
+                       "a GPU",
+                       rt->mf.path);
+    return 0;
+}
+
 static bool wants_gpu(const struct sl_runtime_config *c)
 {
     return c->device != SL_DEVICE_CPU && c->engine != SL_ENGINE_RULE_CPU;
@@ -120,12 +137,8 @@ static int measure_all(struct sl_runtime *rt, struct sl_error *err)
 
 static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
 {
-    if (rt->mf.packings != NULL)
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s has compressed stages, which are decompressed for "
-                       "the CPU alone: convert again with --compress none for "
-                       "a GPU",
-                       rt->mf.path);
+    if (check_cpu_only(rt, err) != 0)
+        return -1;
     if (sl_device_open_cuda(&rt->device, ordinal, err) != 0)
         return -1;
     if (sl_gpu_load(&rt->cuda, rt->device, rt->config.log, err) != 0)

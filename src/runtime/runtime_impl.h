@@ -14,6 +14,8 @@
 
 #include "kernels/kernels.h"
 #include "src/base/pool.h"
+#include "src/ckpt/lora.h"
+#include "src/exec/adapters.h"
 #include "src/exec/cut.h"
 #include "src/exec/exec.h"
 #include "src/exec/exec_cpu.h"
@@ -28,6 +30,8 @@ struct sl_runtime {
     bool mf_open;
     struct sl_tokenizer *tokenizer;
     struct sl_prefix *prefix; /* or NULL */
+    struct sl_lora *lora;     /* or NULL */
+    struct sl_adapters adapters;
     struct sl_kernels kernels;
     struct sl_numa *numa; /* NULL: one node */
     unsigned ring_node;

@@ -83,6 +83,7 @@ static void count_fixed(struct sl_runtime *rt)
     *m = (struct sl_memory){
         .program = sl_meminfo_resident(),
         .vectors = sl_vectors_bytes(&rt->mf),
+        .adapters = sl_adapters_bytes(rt->lora, &rt->mf, w->pass_positions),
         .kv = sl_kv_bytes(&rt->kv_config),
         .activations =
             sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
@@ -92,7 +93,8 @@ static void count_fixed(struct sl_runtime *rt)
         .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0) +
-                 sl_prefix_bytes(rt->prefix),
+                 sl_prefix_bytes(rt->prefix) +
+                 (rt->lora != NULL ? SL_LORA_READ_BYTES : 0),
     };
     if (rt->config.prompt_cache != NULL)
         m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab);
@@ -100,8 +102,8 @@ static void count_fixed(struct sl_runtime *rt)
 
 static uint64_t fixed_bytes(const struct sl_memory *m)
 {
-    return m->program + m->vectors + m->kv + m->activations + m->logits +
-           m->staging + m->other;
+    return m->program + m->vectors + m->adapters + m->kv + m->activations +
+           m->logits + m->staging + m->other;
 }
 
 static uint64_t bookkeeping(const struct sl_runtime *rt,
