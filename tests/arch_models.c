@@ -10,7 +10,7 @@ static const struct size {
     bool untied;
 } sizes[] = {
     {2, 40, 37, 5, 1, 8, 61, true},
-    {3, 48, 88, 4, 2, 16, 97, false},
+    {3, 48, 200, 4, 2, 16, 97, false},
     {1, 72, 52, 3, 3, 24, 130, true},
     {2, 96, 160, 6, 3, 32, 200, false},
 };

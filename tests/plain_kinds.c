@@ -347,6 +347,7 @@ static const struct plain_kind kinds[] = {
         LIKE_LLAMA,
         .residual = PLAIN_ADDED,
         .turn = turn_llama,
+        .head_norms = true,
         .vary = vary_qwen3,
     },
 };

@@ -36,6 +36,7 @@ struct plain_kind {
     /* Of the two halves, or of the one part where there is no gate. */
     double (*act)(const struct sl_hparams *hp, double first, double second);
     bool biased;     /* every norm and product is; else hp says which */
+    bool head_norms; /* every q and k has a norm */
     bool tables;     /* learned positions, two of them */
     bool causal;     /* no position sees a later one */
     bool free_heads; /* heads need not divide hidden, and may share keys */

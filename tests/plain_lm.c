@@ -206,7 +206,7 @@ static void turn_heads(const struct pass *p, int layer, double *qkv,
     const struct plain_kind *k = p->m->kind;
     const struct tensor *w = NULL;
 
-    if (hp->qk_norm)
+    if (k->head_norms)
         w = find(p->m, layer, part ? "self_attn.k_norm" : "self_attn.q_norm",
                  "weight");
     for (uint32_t i = 0; i < p->n; i++) {
