@@ -131,7 +131,7 @@ static void check_on_the_cpu(const struct test_model *m, size_t n)
     struct sl_runtime_config config = {
         .threads = 1 + n % 3,
         .activations = SL_ACTIVATIONS_F32,
-        .ram_bytes = n % 2 ? 1u << 30 : SL_RAM_LEAST,
+        .ram_bytes = n % 2 ? 1ull << 32 : SL_RAM_LEAST,
     };
 
     check_logits(m, n, config, 1e-4);
@@ -194,10 +194,10 @@ static void check_ways(const struct sl_runtime_config *config,
         unsigned threads;
         enum sl_io_kind io;
     } ways[] = {
-        {1u << 30, 1, SL_IO_AUTO},
+        {1ull << 32, 1, SL_IO_AUTO},
         {SL_RAM_LEAST, 1, SL_IO_PREAD},
         {SL_RAM_LEAST, 3, SL_IO_AUTO},
-        {1u << 30, 2, SL_IO_PREAD},
+        {1ull << 32, 2, SL_IO_PREAD},
     };
     float *first[2] = {NULL, NULL};
 
@@ -260,7 +260,7 @@ static void a_gpu_gives_nearly_the_same(void **state)
     static const size_t in[] = {0, 3, 6}; /* of formats */
     const struct sl_runtime_config config = {
         .threads = 2,
-        .ram_bytes = 1u << 30,
+        .ram_bytes = 1ull << 32,
         .device = SL_DEVICE_CUDA,
         .engine = SL_ENGINE_RULE_GPU,
         .rates = &rates,
