@@ -271,19 +271,22 @@ static void glm_gives_the_reference_logits(void **state)
 }
 
 #ifdef HAVE_CUDA
-/* The GPU rounds inputs of products to FP16: as near as it is for GLM-130B. */
-#define NEAR 5e-2
+/* The GPU rounds inputs of products to FP16, and these models have outlier
+ * channels: of the largest logit, as in t_arch_logits. */
+#define NEAR 1e-2
 
 static void on_the_gpu(const char *source, const char *flags, const char *quant)
 {
     struct test_array cpu, gpu;
     char path[1024], all[300];
+    double bound;
 
     if (test_variant(path, source) == NULL)
         return;
     run_sluice(dir, "convert -q --force %s --quant %s -o '%s/model.gguf' '%s'",
                flags, quant, dir, path);
     run_logits(dir, &cpu, "--activations f32");
+    bound = NEAR * largest(cpu.data, cpu.n);
     for (int steps = 0; steps < 2; steps++) {
         double most = 0;
 
@@ -294,8 +297,9 @@ static void on_the_gpu(const char *source, const char *flags, const char *quant)
         for (size_t i = 0; i < cpu.n; i++)
             most = fmax(most, fabs((double)((float *)gpu.data)[i] -
                                    (double)((float *)cpu.data)[i]));
-        if (most > NEAR) {
-            print_error("%s as %s: the GPU is %g away\n", source, quant, most);
+        if (most > bound) {
+            print_error("%s as %s: the GPU is %g away, %g allowed\n", source,
+                        quant, most, bound);
             fail();
         }
         test_array_fini(&gpu);
