@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/half.h"
 #include "tests/lora_maker.h"
 #include "tests/support.h"
 
@@ -23,18 +24,15 @@ static void *numbers(float *v, size_t n, enum sl_dtype dt, uint64_t seed)
     uint8_t *raw = malloc(n * bytes);
 
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        _Float16 half;
+        uint16_t half;
 
         v[i] = number(seed, i);
-        memcpy(&bits, &v[i], 4);
-        half = (_Float16)v[i];
+        half =
+            dt == SL_DT_F16 ? sl_float_to_half(v[i]) : sl_float_to_bf16(v[i]);
         if (dt == SL_DT_F32)
-            memcpy(raw + i * 4, &bits, 4);
-        else if (dt == SL_DT_F16)
-            memcpy(raw + i * 2, &half, 2);
+            memcpy(raw + i * 4, &v[i], 4);
         else
-            memcpy(raw + i * 2, (uint8_t *)&bits + 2, 2);
+            memcpy(raw + i * 2, &half, 2);
     }
     return raw;
 }
