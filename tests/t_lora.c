@@ -24,6 +24,8 @@ struct model {
 
 static const struct model llama = {"golden/H_family/llama/hf", 3, true};
 static const struct model qwen3 = {"golden/H_family/qwen3/hf", 2, true};
+static const struct model chatglm3 = {"golden/H_family/chatglm3/hf", 3, true};
+static const struct model glm4 = {"golden/H_family/glm4_0414/hf", 3, true};
 static const struct model chatglm6b = {"golden/C_chatglm6b/c6_a/hf", 3, false};
 
 #define LLAMA "model.layers.%u."
@@ -81,6 +83,30 @@ static const struct maker_adapter qwen = {
                 {LLAMA "mlp.gate_proj", 64, 160}},
 };
 
+#define OWN "transformer.encoder.layers.%u."
+
+/* Fused matrices under names of their own. */
+static const struct maker_adapter chatglm = {
+    .config = "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6}",
+    .scale = 2,
+    .r = 3,
+    .dtype = SL_DT_F16,
+    .modules = {{OWN "self_attention.query_key_value", 64, 128},
+                {OWN "self_attention.dense", 64, 64},
+                {OWN "mlp.dense_h_to_4h", 64, 320}},
+};
+
+/* One fused, one in parts. */
+static const struct maker_adapter sandwich = {
+    .config = "{\"peft_type\":\"LORA\",\"r\":6,\"lora_alpha\":12}",
+    .scale = 2,
+    .r = 6,
+    .dtype = SL_DT_BF16,
+    .modules = {{LLAMA "self_attn.k_proj", 64, 64},
+                {LLAMA "self_attn.o_proj", 128, 64},
+                {LLAMA "mlp.gate_up_proj", 64, 320}},
+};
+
 #define GLM "transformer.layers.%u."
 
 static const struct maker_adapter glm = {
@@ -105,6 +131,8 @@ static const struct test {
     {&llama, {&patterns}, {NAN}},
     {&llama, {&everywhere, &values_alone, &patterns}, {0.25, NAN, -1}},
     {&qwen3, {&qwen}, {NAN}},
+    {&chatglm3, {&chatglm}, {NAN}},
+    {&glm4, {&sandwich}, {0.5}},
     {&chatglm6b, {&glm}, {0.5}},
 };
 
@@ -394,6 +422,65 @@ static void merged_weights_keep_their_format(void **state)
     sl_modelfile_close(&mf);
 }
 
+/* Logits of one pass, with a prompt cache; how much of it came from there. */
+static uint64_t run_cached(float *logits, const char *model, size_t n_lora)
+{
+    static const int32_t ids[6] = {7, 45, 101, 33, 260, 12};
+    static const int32_t positions[6] = {0, 1, 2, 3, 4, 5};
+    static const struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = 20,
+        .pass_positions = 8,
+        .pass_logits = 1,
+    };
+    struct sl_lm_item item = {
+        .ids = ids, .positions = positions, .n = 6, .n_logits = 1};
+    char folder[1100], cache[1100];
+    struct sl_runtime_config config = {
+        .model = model,
+        .ram_bytes = SL_RAM_LEAST,
+        .quiet = true,
+        .prompt_cache = cache,
+        .lora = {{folder, 1}},
+        .n_lora = n_lora,
+    };
+    struct sl_run_stats stats;
+    struct sl_runtime *rt;
+    struct sl_error err;
+    struct sl_lm *lm;
+
+    snprintf(folder, sizeof folder, "%s/adapter0", dir);
+    snprintf(cache, sizeof cache, "%s/kept", dir);
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    assert_ok(sl_runtime_start(rt, &load, &err), &err);
+    lm = sl_runtime_lm(rt);
+    assert_ok(lm->ops->seq_create(lm, &item.seq, &err), &err);
+    assert_ok(lm->ops->forward(lm, &item, 1, logits, &err), &err);
+    sl_runtime_stats(rt, &stats);
+    sl_runtime_close(rt);
+    return stats.prompt_cache.restored;
+}
+
+static void a_kept_prompt_goes_with_its_adapters(void **state)
+{
+    static const struct test t = {&llama, {&everywhere}, {NAN}};
+    static const size_t n_lora[] = {1, 1, 0, 0, 1};
+    static const uint64_t restored[] = {0, 6, 0, 6, 0};
+    char source[1024], lora[3000], path[1100];
+    float logits[5][480];
+
+    if (prepare(source, lora, &t) == NULL)
+        return;
+    convert(source, "--quant int8-g32");
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(run_cached(logits[i], path, n_lora[i]), restored[i]);
+        assert_memory_equal(logits[i], logits[n_lora[i] ? 0 : 2],
+                            sizeof logits[i]);
+    }
+    assert_memory_not_equal(logits[0], logits[2], sizeof logits[0]);
+}
+
 static void the_plan_counts_adapters(void **state)
 {
     static const struct test t = {&llama, {&everywhere}, {NAN}};
@@ -447,6 +534,7 @@ int main(void)
         cmocka_unit_test(quantised_files_take_adapters),
         cmocka_unit_test(scale_0_is_no_adapter),
         cmocka_unit_test(merged_weights_keep_their_format),
+        cmocka_unit_test(a_kept_prompt_goes_with_its_adapters),
         cmocka_unit_test(the_plan_counts_adapters),
     };
     char path[1024];

@@ -200,6 +200,76 @@ static void a_kept_prompt_goes_with_its_prefix(void **state)
     same(got + VOCAB, want[1] + VOCAB);
 }
 
+#ifdef HAVE_CUDA
+/* A machine of which nothing need be measured; what it computes faster. */
+static const struct sl_rates gpu_is_faster = {
+    .disk_bps = 3e9,
+    .dram_bps = 40e9,
+    .ops_per_s = 1e12,
+    .pcie_bps = 20e9,
+    .pcie_latency_s = 1e-6,
+    .vram_bps = 500e9,
+    .gpu_ops_per_s = 40e12,
+};
+
+/* Steps behind a context, and a cut, with caches on the device, whatever it
+ * computes of the layers; *least: the device memory with which it can compute
+ * all. Whether both engines do. */
+static bool check_gpu(uint64_t *least, enum sl_engine_rule rule,
+                      uint64_t vram_bytes, const float *want)
+{
+    static const int32_t next = 207;
+    struct sl_runtime_config config = config_of(prefix);
+    struct sl_runtime *rt;
+    float got[2 * VOCAB];
+    const struct sl_plan *plan;
+    bool by[SL_ENGINE_COUNT] = {false};
+    struct sl_lm *lm;
+    uint32_t seq;
+
+    config.device = SL_DEVICE_CUDA;
+    config.device_ordinal = SL_DEVICE_BEST;
+    config.engine = rule;
+    config.vram_bytes = vram_bytes;
+    config.ram_bytes = 1u << 30;
+    config.rates = &gpu_is_faster;
+    rt = start(&config);
+    lm = sl_runtime_lm(rt);
+    seq = begin(lm, got);
+    for (int turn = 0; turn < 2; turn++) {
+        feed(lm, seq, &next, CONTEXT, 1, got + VOCAB);
+        for (size_t i = 0; i < sizeof got / sizeof *got; i++)
+            assert_true(fabsf(got[i] - want[i]) < 0.02f);
+        lm->ops->seq_cut(lm, seq, turn == 0 ? 0 : CONTEXT);
+        if (turn == 0)
+            feed(lm, seq, context, 0, CONTEXT, got);
+    }
+    plan = sl_runtime_plan_made(rt);
+    for (size_t i = 0; i < plan->n_slabs; i++)
+        by[plan->engine[SL_PHASE_DECODE][i]] = true;
+    *least = sl_runtime_vram(rt)->least;
+    sl_runtime_close(rt);
+    return by[SL_ENGINE_CPU] && by[SL_ENGINE_GPU];
+}
+
+static void a_gpu_begins_with_the_prefix_too(void **state)
+{
+    float want[2 * VOCAB];
+    bool divided = false;
+    uint64_t least, ignored;
+    char cache[1100];
+
+    if (!test_has_gpu())
+        return;
+    snprintf(cache, sizeof cache, "%s/cpu", dir);
+    run_cached(prefix, cache, want);
+    check_gpu(&least, SL_ENGINE_RULE_GPU, SL_VRAM_AUTO, want);
+    for (uint64_t more = 0; more < 1u << 20; more += 64u << 10)
+        divided |= check_gpu(&ignored, SL_ENGINE_RULE_AUTO, least + more, want);
+    assert_true(divided);
+}
+#endif
+
 static void the_plan_counts_the_prefix(void **state)
 {
     struct sl_runtime_config config = config_of(NULL);
@@ -357,6 +427,9 @@ int main(void)
         cmocka_unit_test(forks_and_cuts_keep_the_prefix),
         cmocka_unit_test(all_texts_of_a_batch_have_room),
         cmocka_unit_test(a_kept_prompt_goes_with_its_prefix),
+#ifdef HAVE_CUDA
+        cmocka_unit_test(a_gpu_begins_with_the_prefix_too),
+#endif
         cmocka_unit_test(the_plan_counts_the_prefix),
         cmocka_unit_test(what_does_not_fit_is_named),
         cmocka_unit_test(numbers_that_are_none_are_found),

@@ -44,6 +44,8 @@ enum {
     OPT_JSON,
     OPT_PLOT,
     OPT_TRACE,
+    OPT_PREFIX,
+    OPT_LORA,
 };
 
 static const struct argp_option options[] = {
@@ -85,6 +87,9 @@ static const struct argp_option options[] = {
     {"isa", OPT_ISA, "NAME", 0,
      "Use kernels up to ref, avx2, avx512 or amx (default: the best there is)",
      0},
+    {"prefix", OPT_PREFIX, "DIR", 0, "Begin with this P-Tuning v2 checkpoint",
+     0},
+    {"lora", OPT_LORA, "DIR[:SCALE]", 0, "Add this LoRA adapter", 0},
     {0, 0, 0, 0, "What comes out:", 3},
     {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
     {"plot", OPT_PLOT, "FILE", 0,
@@ -185,6 +190,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_KV:
         o->run.kv = sl_opt_kv(state, arg);
         o->run.kv_set = true;
+        return 0;
+    case OPT_PREFIX:
+        o->run.prefix = arg;
+        return 0;
+    case OPT_LORA:
+        sl_opt_lora(o->run.lora, &o->run.n_lora, state, arg);
         return 0;
     case OPT_IO:
         o->run.io = sl_opt_io(state, arg);
