@@ -12,18 +12,8 @@ static const struct preset {
     const struct sl_arch *arch;
     struct sl_hparams hp;
 } presets[] = {
-    /* THUDM/GLM-130B configs/model_glm_130b.sh */
-    {"glm-130b",
-     &sl_arch_glm130b,
-     {.n_layers = 70,
-      .hidden = 12288,
-      .inner = 32768,
-      .n_heads = 96,
-      .vocab = 150528,
-      .max_positions = 2048,
-      .norm_eps = 1e-5f,
-      .rotary = SL_ROTARY_F16,
-      .glu = true}},
+    /* its sizes: sl_config_preset */
+    {"glm-130b", &sl_arch_glm130b, {0}},
     /* THUDM/GLM config_tasks/model_blocklm_10B.sh */
     {"glm-10b",
      &sl_arch_glm,
@@ -147,7 +137,9 @@ int sl_synth_preset(struct sl_config *c, const struct sl_arch **arch,
      * anything. */
     if (sl_config_preset(&made, "glm-130b", err) != 0)
         return -1;
-    made.hp = presets[i].hp;
+    if (presets[i].hp.n_layers != 0)
+        made.hp = presets[i].hp;
+    made.hp.text.n_image_tokens = made.hp.text.n_tokens = 0;
     made.hp.text.special =
         (struct sl_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     *c = made;
