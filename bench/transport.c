@@ -63,14 +63,14 @@ static int lay_out(struct transport *t, struct sl_error *err)
     n = (size_t)((uint64_t)st.st_size / SLAB_BYTES);
     t->slabs = sl_zalloc_array(n, sizeof *t->slabs);
     t->plan = (struct sl_plan){
-        .home = sl_zalloc_array(n, sizeof *t->plan.home), /* disk */
+        .tier = sl_zalloc_array(n, sizeof *t->plan.tier), /* disk */
         .n_slabs = n,
         .n_slots = SLOTS,
         .slot_bytes = SLAB_BYTES,
         .ring_bytes = SLOTS * SLAB_BYTES,
         .streamed_bytes = n * SLAB_BYTES,
     };
-    if (t->slabs == NULL || t->plan.home == NULL)
+    if (t->slabs == NULL || t->plan.tier == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu slabs", n);
     for (size_t i = 0; i < n; i++) {
         t->slabs[i].n_extents = 1;
@@ -163,6 +163,6 @@ int main(int argc, char **argv)
     if (rc != 0)
         fprintf(stderr, "bench_transport: %s\n", err.msg);
     free(t.slabs);
-    free(t.plan.home);
+    free(t.plan.tier);
     return rc;
 }

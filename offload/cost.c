@@ -162,7 +162,7 @@ static void share(double rate[USERS], double all)
 
 /* An empty ring gives no more than comes in, a full one takes no more than goes
    out. take: of each byte copied. True if that changed a rate. */
-static bool couple(const struct sl_walk *w, double rate[USERS], double take)
+static bool couple(const struct sl_timeline *w, double rate[USERS], double take)
 {
     if (take > 0 && w->read <= 0 && rate[COPY] * take > rate[READ]) {
         rate[COPY] = rate[READ] / take;
@@ -179,7 +179,8 @@ static bool couple(const struct sl_walk *w, double rate[USERS], double take)
 #define ROUNDS 5
 
 /* Rates at this moment. room: for bytes that are copied. */
-static void set_rates(const struct sl_walk *w, double rate[USERS], double room)
+static void set_rates(const struct sl_timeline *w, double rate[USERS],
+                      double room)
 {
     double take = w->from_disk, wants[USERS];
 
@@ -204,8 +205,8 @@ static void set_rates(const struct sl_walk *w, double rate[USERS], double room)
 }
 
 /* Seconds for which these rates hold. */
-static double until_change(const struct sl_walk *w, const double rate[USERS],
-                           double room)
+static double until_change(const struct sl_timeline *w,
+                           const double rate[USERS], double room)
 {
     double net = rate[READ] - rate[COPY] * w->from_disk, s = 1e9;
 
@@ -231,7 +232,7 @@ static double snap(double bytes, double most_bytes)
 }
 
 /* Without a GPU the ring in RAM plays the device's part, filled from disk. */
-static void one_ring(struct sl_walk *w)
+static void one_ring(struct sl_timeline *w)
 {
     w->copy_bps = w->disk_bps;
     w->most_copied = w->most_read;
@@ -240,7 +241,7 @@ static void one_ring(struct sl_walk *w)
 
 /* One kind of work, of so many seconds alone, that reads so many bytes of
    DRAM, with so many moved near before it ends. */
-static double run(struct sl_walk *w, double seconds, double dram_bytes,
+static double run(struct sl_timeline *w, double seconds, double dram_bytes,
                   double moved_bytes)
 {
     double left = 1, total = 0, room = w->most_copied + moved_bytes;
@@ -277,7 +278,7 @@ static double run(struct sl_walk *w, double seconds, double dram_bytes,
 /* Of the products of an attention, those of queries, keys and values. */
 #define BEFORE_ATTENTION 0.75
 
-double sl_walk_step(struct sl_walk *w, const struct sl_step *s)
+double sl_timeline_step(struct sl_timeline *w, const struct sl_step *s)
 {
     double bytes = s->gpu ? 0 : s->dram_bytes, first = BEFORE_ATTENTION, t;
 

@@ -96,14 +96,14 @@ struct sl_step {
     double moved_bytes; /* that must be moved near the engine before */
 };
 
-/* A walk through the steps of a pass, one after another, while bytes are moved
+/* A timeline of the steps of a pass, one after another, while bytes are moved
  * ahead of them, each store of them as far as it has room:
  *
  *   disk --disk_bps--> ring in RAM --copy_bps--> ring on the device --> steps
  *
  * Without a GPU copy_bps is 0, and the steps take from the ring in RAM. Cores,
  * copies and reads share DRAM fairly. */
-struct sl_walk {
+struct sl_timeline {
     double dram_bps, disk_bps, copy_bps; /* alone */
     double from_disk; /* part of the moved bytes that come from there */
     double most_read, most_copied; /* room for bytes ahead of their use */
@@ -111,6 +111,7 @@ struct sl_walk {
 };
 
 /* Seconds until the step has ended. */
-double sl_walk_step(struct sl_walk *walk, const struct sl_step *step);
+double sl_timeline_step(struct sl_timeline *timeline,
+                        const struct sl_step *step);
 
 #endif

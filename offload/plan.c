@@ -86,7 +86,7 @@ uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs)
    behind their share of the bytes passed (Bresenham's line). Returns the
    resident bytes. */
 static uint64_t spread(const struct planner *p, uint64_t target,
-                       enum sl_home *home)
+                       enum sl_tier *tier)
 {
     double share = (double)target / (double)p->total;
     uint64_t passed = 0, resident = 0;
@@ -99,11 +99,11 @@ static uint64_t spread(const struct planner *p, uint64_t target,
 
         passed += bytes;
         due = (double)passed * share - (double)resident;
-        home[i] = SL_HOME_DISK;
+        tier[i] = SL_TIER_DISK;
         /* half a byte: due is rounded */
         if (!forced && (bytes > room || due + 0.5 < (double)bytes))
             continue;
-        home[i] = SL_HOME_RAM;
+        tier[i] = SL_TIER_RAM;
         resident += bytes;
         if (!forced)
             room -= bytes;
@@ -113,7 +113,7 @@ static uint64_t spread(const struct planner *p, uint64_t target,
 
 /* The streamed slab to keep next: the largest that fits and, among equals,
    the one farthest from any resident. p->n when none fits. */
-static size_t pick(const struct planner *p, const enum sl_home *home,
+static size_t pick(const struct planner *p, const enum sl_tier *tier,
                    uint64_t *ahead, uint64_t room)
 {
     uint64_t run = 0, best_gap = 0;
@@ -121,14 +121,14 @@ static size_t pick(const struct planner *p, const enum sl_home *home,
 
     for (size_t i = p->n; i-- > 0;) {
         ahead[i] = run;
-        run = home[i] == SL_HOME_RAM ? 0 : run + p->load[i];
+        run = tier[i] == SL_TIER_RAM ? 0 : run + p->load[i];
     }
     run = 0;
     for (size_t i = 0; i < p->n; i++) {
         uint64_t gap = run < ahead[i] ? run : ahead[i];
 
-        run = home[i] == SL_HOME_RAM ? 0 : run + p->load[i];
-        if (home[i] == SL_HOME_RAM || p->load[i] > room)
+        run = tier[i] == SL_TIER_RAM ? 0 : run + p->load[i];
+        if (tier[i] == SL_TIER_RAM || p->load[i] > room)
             continue;
         if (best < p->n && (p->load[i] < p->load[best] ||
                             (p->load[i] == p->load[best] && gap <= best_gap)))
@@ -141,45 +141,45 @@ static size_t pick(const struct planner *p, const enum sl_home *home,
 
 /* Fills what the walk's rounding left over. Returns the resident bytes. */
 static uint64_t fill(const struct planner *p, uint64_t resident,
-                     enum sl_home *home, uint64_t *scratch)
+                     enum sl_tier *tier, uint64_t *scratch)
 {
     for (;;) {
-        size_t i = pick(p, home, scratch, p->room - resident);
+        size_t i = pick(p, tier, scratch, p->room - resident);
 
         if (i == p->n)
             return resident;
-        home[i] = SL_HOME_RAM;
+        tier[i] = SL_TIER_RAM;
         resident += p->load[i];
     }
 }
 
 static uint64_t largest_streamed(const struct planner *p,
-                                 const enum sl_home *home)
+                                 const enum sl_tier *tier)
 {
     uint64_t largest = 0;
 
     for (size_t i = 0; i < p->n; i++)
-        if (home[i] == SL_HOME_DISK && p->load[i] > largest)
+        if (tier[i] == SL_TIER_DISK && p->load[i] > largest)
             largest = p->load[i];
     return largest;
 }
 
-/* Chooses the homes for one candidate. Returns the resident bytes. */
+/* Chooses the tiers for one candidate. Returns the resident bytes. */
 static uint64_t choose(struct planner *p, struct candidate *c,
-                       uint64_t weights_bytes, enum sl_home *home,
+                       uint64_t weights_bytes, enum sl_tier *tier,
                        uint64_t *scratch)
 {
     uint64_t slot, resident;
 
     p->room = weights_bytes - c->n_slots * c->slot_bytes;
-    resident = fill(p, spread(p, p->room, home), home, scratch);
+    resident = fill(p, spread(p, p->room, tier), tier, scratch);
     /* A line drawn to what really fits has no uneven end. */
-    resident = fill(p, spread(p, resident, home), home, scratch);
+    resident = fill(p, spread(p, resident, tier), tier, scratch);
     /* Where all slabs as large as a slot were kept, slots can be smaller. */
-    while ((slot = largest_streamed(p, home)) < c->slot_bytes) {
+    while ((slot = largest_streamed(p, tier)) < c->slot_bytes) {
         c->slot_bytes = slot;
         p->room = weights_bytes - c->n_slots * slot;
-        resident = fill(p, resident, home, scratch);
+        resident = fill(p, resident, tier, scratch);
     }
     return resident;
 }
@@ -203,7 +203,7 @@ static void candidate_slots(struct candidate *c, uint64_t weights_bytes,
 /* Scratch arrays of one planning. */
 struct work {
     uint64_t *load, *sizes, *ahead; /* (n) each */
-    enum sl_home *home;             /* (n) */
+    enum sl_tier *tier;             /* (n) */
 };
 
 static void work_fini(struct work *w)
@@ -211,7 +211,7 @@ static void work_fini(struct work *w)
     free(w->load);
     free(w->sizes);
     free(w->ahead);
-    free(w->home);
+    free(w->tier);
 }
 
 static bool work_init(struct work *w, const struct sl_plan_input *in)
@@ -220,10 +220,10 @@ static bool work_init(struct work *w, const struct sl_plan_input *in)
         .load = sl_alloc_array(in->n_slabs, sizeof *w->load),
         .sizes = sl_alloc_array(in->n_slabs, sizeof *w->sizes),
         .ahead = sl_alloc_array(in->n_slabs, sizeof *w->ahead),
-        .home = sl_alloc_array(in->n_slabs, sizeof *w->home),
+        .tier = sl_alloc_array(in->n_slabs, sizeof *w->tier),
     };
     if (w->load == NULL || w->sizes == NULL || w->ahead == NULL ||
-        w->home == NULL) {
+        w->tier == NULL) {
         work_fini(w);
         return false;
     }
@@ -250,12 +250,12 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
                             &c.forced_bytes) > in->weights_bytes)
             continue;
         candidate_slots(&c, in->weights_bytes, in->read_ahead_bytes);
-        resident = choose(&p, &c, in->weights_bytes, w->home, w->ahead);
+        resident = choose(&p, &c, in->weights_bytes, w->tier, w->ahead);
         if (plan->streamed_bytes != UINT64_MAX &&
             total - resident + plan->streamed_bytes / UNEVEN_SHARE >=
                 plan->streamed_bytes)
             continue;
-        memcpy(plan->home, w->home, in->n_slabs * sizeof *w->home);
+        memcpy(plan->tier, w->tier, in->n_slabs * sizeof *w->tier);
         plan->n_slots = (uint32_t)c.n_slots;
         plan->slot_bytes = c.slot_bytes;
         plan->ring_bytes = c.n_slots * c.slot_bytes;
@@ -282,11 +282,11 @@ static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
 int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
 {
     *plan = (struct sl_plan){
-        .home = sl_zalloc_array(n_slabs, sizeof *plan->home),
+        .tier = sl_zalloc_array(n_slabs, sizeof *plan->tier),
         .engine = {sl_zalloc_array(n_slabs, 1), sl_zalloc_array(n_slabs, 1)},
         .n_slabs = n_slabs,
     };
-    if (plan->home != NULL && plan->engine[SL_PHASE_DECODE] != NULL &&
+    if (plan->tier != NULL && plan->engine[SL_PHASE_DECODE] != NULL &&
         plan->engine[SL_PHASE_PREFILL] != NULL)
         return 0;
     sl_plan_fini(plan);
@@ -312,7 +312,7 @@ static int make_plain(struct sl_plan *plan, const struct sl_plan_input *in,
         total += w.load[i];
     if (total <= in->weights_bytes) {
         for (size_t i = 0; i < in->n_slabs; i++)
-            made.home[i] = SL_HOME_RAM;
+            made.tier[i] = SL_TIER_RAM;
         made.resident_bytes = total;
     } else {
         search(&made, in, total, &w);
@@ -321,7 +321,7 @@ static int make_plain(struct sl_plan *plan, const struct sl_plan_input *in,
     /* Of compressed slabs less is read than they take. */
     made.streamed_bytes = 0;
     for (size_t i = 0; i < in->n_slabs; i++) {
-        if (made.home[i] == SL_HOME_DISK)
+        if (made.tier[i] == SL_TIER_DISK)
             made.streamed_bytes += sl_slab_read_bytes(&in->slabs[i]);
     }
     *plan = made;
@@ -403,7 +403,7 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
 
 void sl_plan_fini(struct sl_plan *plan)
 {
-    free(plan->home);
+    free(plan->tier);
     for (int p = 0; p < SL_PHASE_COUNT; p++)
         free(plan->engine[p]);
     memset(plan, 0, sizeof *plan);

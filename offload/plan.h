@@ -26,10 +26,10 @@
 #include "offload/slab.h"
 #include "src/base/error.h"
 
-enum sl_home {
-    SL_HOME_DISK, /* read anew in every pass, through the ring */
-    SL_HOME_RAM,  /* read once, kept */
-    SL_HOME_VRAM, /* read once through the ring, copied to the device, kept */
+enum sl_tier {
+    SL_TIER_DISK, /* read anew in every pass, through the ring */
+    SL_TIER_RAM,  /* read once, kept */
+    SL_TIER_VRAM, /* read once through the ring, copied to the device, kept */
 };
 
 enum sl_engine {
@@ -95,7 +95,7 @@ struct sl_plan_input {
 };
 
 struct sl_plan {
-    enum sl_home *home;              /* (n_slabs), owned */
+    enum sl_tier *tier;              /* (n_slabs), owned */
     uint8_t *engine[SL_PHASE_COUNT]; /* (n_slabs) enum sl_engine, owned */
     size_t n_slabs;
     uint32_t n_slots;        /* 0 when nothing passes through the ring */

@@ -50,9 +50,9 @@ static void add_moves(struct sl_demand *d, const struct sl_plan *plan,
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
         double bytes = (double)sl_slab_load_bytes(&in->slabs[i]);
 
-        if (plan->home[i] == SL_HOME_DISK)
+        if (plan->tier[i] == SL_TIER_DISK)
             d->disk_bytes += bytes;
-        if (gpu && plan->home[i] != SL_HOME_VRAM)
+        if (gpu && plan->tier[i] != SL_TIER_VRAM)
             d->copy_bytes += bytes;
     }
 }
@@ -80,11 +80,11 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
 
 /* Rings of so many bytes; of the bytes that are copied, some are read from
    disk first. */
-static struct sl_walk walk_gpu(const struct sl_plan_input *in, double copied,
-                               double from_disk, double device_ring,
-                               double ring)
+static struct sl_timeline timeline_gpu(const struct sl_plan_input *in,
+                                       double copied, double from_disk,
+                                       double device_ring, double ring)
 {
-    return (struct sl_walk){
+    return (struct sl_timeline){
         .dram_bps = in->rates.dram_bps,
         .disk_bps = in->rates.disk_bps,
         .copy_bps = copied > 0 ? in->rates.pcie_bps : 0,
@@ -123,17 +123,18 @@ double sl_plan_crossing_s(const struct sl_plan_input *in,
     return sl_cost_gpu_seconds(&in->rates, &d);
 }
 
-struct sl_walk sl_division_walk(const struct sl_division *v)
+struct sl_timeline sl_division_timeline(const struct sl_division *v)
 {
-    return walk_gpu(v->in, (double)v->copied_bytes + (double)v->disk_bytes,
-                    (double)v->disk_bytes,
-                    ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
-                    ((double)v->n_slots - 1) * (double)v->slot_bytes);
+    return timeline_gpu(v->in, (double)v->copied_bytes + (double)v->disk_bytes,
+                        (double)v->disk_bytes,
+                        ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
+                        ((double)v->n_slots - 1) * (double)v->slot_bytes);
 }
 
-static struct sl_walk walk_plan(const struct sl_plan *plan,
-                                const struct sl_plan_input *in,
-                                enum sl_phase phase, struct sl_plan_pass pass)
+static struct sl_timeline timeline_of_plan(const struct sl_plan *plan,
+                                           const struct sl_plan_input *in,
+                                           enum sl_phase phase,
+                                           struct sl_plan_pass pass)
 {
     struct sl_demand d = sl_plan_demand(plan, in, phase, pass);
     double ring = plan->n_slots > 0
@@ -141,11 +142,11 @@ static struct sl_walk walk_plan(const struct sl_plan *plan,
                       : 0;
 
     if (plan->gpu)
-        return walk_gpu(in, d.copy_bytes, d.disk_bytes,
-                        ((double)plan->n_device_slots - 1) *
-                            (double)plan->device_slot_bytes,
-                        ring);
-    return (struct sl_walk){
+        return timeline_gpu(in, d.copy_bytes, d.disk_bytes,
+                            ((double)plan->n_device_slots - 1) *
+                                (double)plan->device_slot_bytes,
+                            ring);
+    return (struct sl_timeline){
         .dram_bps = in->rates.dram_bps,
         .disk_bps = in->rates.disk_bps,
         .from_disk = d.disk_bytes > 0 ? 1 : 0,
@@ -157,7 +158,7 @@ double sl_plan_seconds(const struct sl_plan *plan,
                        const struct sl_plan_input *in, enum sl_phase phase,
                        struct sl_plan_pass pass)
 {
-    struct sl_walk w = walk_plan(plan, in, phase, pass);
+    struct sl_timeline w = timeline_of_plan(plan, in, phase, pass);
     const uint8_t *engine = plan->engine[phase];
     double seconds = 0;
 
@@ -175,7 +176,7 @@ double sl_plan_seconds(const struct sl_plan *plan,
                 step.seconds += sl_plan_crossing_s(in, pass);
             add_moves(&moves, plan, in, s, gpu);
             step.moved_bytes = gpu ? moves.copy_bytes : moves.disk_bytes;
-            seconds += sl_walk_step(&w, &step);
+            seconds += sl_timeline_step(&w, &step);
         }
     }
     return seconds;

@@ -145,7 +145,7 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
 {
     double copied = (double)d->copied_bytes + (double)d->disk_bytes;
     double share = copied > 0 ? copied / (copied + (double)d->vram_bytes) : 0;
-    struct sl_walk w = sl_division_walk(d);
+    struct sl_timeline w = sl_division_timeline(d);
     double seconds = 0;
 
     /* The first pass only shows how far ahead the second begins. */
@@ -159,7 +159,7 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
                 s.moved_bytes = (double)d->stage_bytes[i] * share;
             if (i > 0 && d->cpu[i] != d->cpu[i - 1])
                 s.seconds += c->crossing_s;
-            seconds += sl_walk_step(&w, &s);
+            seconds += sl_timeline_step(&w, &s);
         }
     }
     return seconds;

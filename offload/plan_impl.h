@@ -38,7 +38,7 @@ struct sl_division {
 
 /* Fills in what follows from d->cpu. False when it does not fit. */
 bool sl_plan_divide(struct sl_division *d);
-/* Gives every slab its home and engines (those of decode, for both phases).
+/* Gives every slab its tier and engines (those of decode, for both phases).
  * plan: from sl_plan_init. */
 void sl_plan_place(struct sl_plan *plan, const struct sl_division *d);
 
@@ -59,6 +59,6 @@ struct sl_step sl_plan_step(const struct sl_plan_input *in,
                             bool gpu, struct sl_plan_pass pass);
 double sl_plan_crossing_s(const struct sl_plan_input *in,
                           struct sl_plan_pass pass);
-struct sl_walk sl_division_walk(const struct sl_division *d);
+struct sl_timeline sl_division_timeline(const struct sl_division *d);
 
 #endif

@@ -79,42 +79,42 @@ bool sl_plan_divide(struct sl_division *d)
 
 /* --- slabs ---------------------------------------------------------------- */
 
-#define HOMES 3
+#define TIERS 3
 
-/* Hands slabs to homes so that each has its share of any stretch: the home
+/* Hands slabs to tiers so that each has its share of any stretch: the tier
    that lags most takes the next slab, if it has room (error diffusion). */
 struct dealer {
-    double share[HOMES], due[HOMES];
-    uint64_t room[HOMES];
+    double share[TIERS], due[TIERS];
+    uint64_t room[TIERS];
 };
 
-static enum sl_home deal(struct dealer *d, uint64_t bytes)
+static enum sl_tier deal(struct dealer *d, uint64_t bytes)
 {
-    int best = SL_HOME_DISK;
+    int best = SL_TIER_DISK;
 
-    for (int h = 0; h < HOMES; h++)
+    for (int h = 0; h < TIERS; h++)
         d->due[h] += d->share[h] * (double)bytes;
-    for (int h = 0; h < HOMES; h++) {
+    for (int h = 0; h < TIERS; h++) {
         if (d->room[h] >= bytes &&
             (d->room[best] < bytes || d->due[h] > d->due[best]))
             best = h;
     }
     d->due[best] -= (double)bytes;
     d->room[best] -= lesser(bytes, d->room[best]);
-    return (enum sl_home)best;
+    return (enum sl_tier)best;
 }
 
 /* What rounding left over: slabs that fit move to faster memory. */
 static void move_up(struct sl_plan *plan, const struct sl_division *d,
-                    struct dealer *deal, enum sl_home from, enum sl_home to)
+                    struct dealer *deal, enum sl_tier from, enum sl_tier to)
 {
     for (size_t i = 0; i < plan->n_slabs; i++) {
         uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
 
-        if (plan->home[i] != from || bytes > deal->room[to] ||
+        if (plan->tier[i] != from || bytes > deal->room[to] ||
             plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU)
             continue;
-        plan->home[i] = to;
+        plan->tier[i] = to;
         deal->room[to] -= bytes;
         deal->room[from] += bytes;
     }
@@ -127,8 +127,8 @@ static void place_stage(struct sl_plan *plan, const struct sl_division *d,
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
         for (int p = 0; p < SL_PHASE_COUNT; p++)
             plan->engine[p][i] = cpu ? SL_ENGINE_CPU : SL_ENGINE_GPU;
-        plan->home[i] =
-            cpu ? SL_HOME_RAM
+        plan->tier[i] =
+            cpu ? SL_TIER_RAM
                 : deal(dealer, sl_slab_load_bytes(&d->in->slabs[i]));
     }
 }
@@ -138,8 +138,8 @@ static void sum_up(struct sl_plan *plan, const struct sl_division *d)
     for (size_t i = 0; i < plan->n_slabs; i++) {
         uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
 
-        *(plan->home[i] == SL_HOME_RAM    ? &plan->resident_bytes
-          : plan->home[i] == SL_HOME_VRAM ? &plan->vram_bytes
+        *(plan->tier[i] == SL_TIER_RAM    ? &plan->resident_bytes
+          : plan->tier[i] == SL_TIER_VRAM ? &plan->vram_bytes
                                           : &plan->streamed_bytes) += bytes;
     }
     memcpy(plan->kv_bytes, d->kv_bytes, sizeof plan->kv_bytes);
@@ -160,20 +160,20 @@ void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
     double rest =
         (double)d->vram_bytes + (double)d->copied_bytes + (double)d->disk_bytes;
     struct dealer dealer = {
-        .share = {[SL_HOME_DISK] = (double)d->disk_bytes,
-                  [SL_HOME_RAM] = (double)d->copied_bytes,
-                  [SL_HOME_VRAM] = (double)d->vram_bytes},
-        .room = {[SL_HOME_DISK] = UINT64_MAX / 2,
-                 [SL_HOME_RAM] = d->ram_room,
-                 [SL_HOME_VRAM] = d->vram_room},
+        .share = {[SL_TIER_DISK] = (double)d->disk_bytes,
+                  [SL_TIER_RAM] = (double)d->copied_bytes,
+                  [SL_TIER_VRAM] = (double)d->vram_bytes},
+        .room = {[SL_TIER_DISK] = UINT64_MAX / 2,
+                 [SL_TIER_RAM] = d->ram_room,
+                 [SL_TIER_VRAM] = d->vram_room},
     };
 
-    for (int h = 0; h < HOMES && rest > 0; h++)
+    for (int h = 0; h < TIERS && rest > 0; h++)
         dealer.share[h] /= rest;
     for (size_t i = 0; i < d->in->n_stages; i++)
         place_stage(plan, d, &d->in->stages[i], d->cpu[i], &dealer);
-    move_up(plan, d, &dealer, SL_HOME_RAM, SL_HOME_VRAM);
-    move_up(plan, d, &dealer, SL_HOME_DISK, SL_HOME_VRAM);
-    move_up(plan, d, &dealer, SL_HOME_DISK, SL_HOME_RAM);
+    move_up(plan, d, &dealer, SL_TIER_RAM, SL_TIER_VRAM);
+    move_up(plan, d, &dealer, SL_TIER_DISK, SL_TIER_VRAM);
+    move_up(plan, d, &dealer, SL_TIER_DISK, SL_TIER_RAM);
     sum_up(plan, d);
 }

@@ -53,7 +53,7 @@ static bool begin_slab(struct sl_stream *st)
 
         if (ring)
             p = &st->places[c->next_slot];
-        else if (plan->home[slab] == SL_HOME_RAM)
+        else if (plan->tier[slab] == SL_TIER_RAM)
             p = &st->places[st->place_of[slab]];
         if (p != NULL && p->state != SL_PLACE_EMPTY) {
             p = NULL;

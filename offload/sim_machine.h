@@ -2,7 +2,8 @@
  * sim_machine.h - a machine that is not there, under a virtual clock
  *
  * Disk, memory, PCIe, cores and a GPU that take the time they would take, and
- * move no data. The stream, the feed and the executor run on it unchanged:
+ * move no data. The stream, the upload ring and the executor run on it
+ * unchanged:
  *
  *   sl_io_open_sim       the disk, for sl_stream_config.io_open
  *   sl_device_open_sim   the GPU, behind the device table

@@ -10,15 +10,15 @@
  *   file:  ...|....aaaa|aaaa....|............|..bbbb..|...
  *   slot:     |....aaaa|aaaa....|..bbbb..|
  *
- * A slab may lie in a run that is kept compressed (packing.h). Its extents are
- * where its bytes are meant to be; other ones are read.
+ * A slab may lie in a run that is kept compressed (compressed.h). Its extents
+ * are where its bytes are meant to be; other ones are read.
  */
 #ifndef SL_OFFLOAD_SLAB_H
 #define SL_OFFLOAD_SLAB_H
 
 #include <stdint.h>
 
-#include "offload/packing.h"
+#include "offload/compressed.h"
 
 #define SL_SLAB_EXTENTS 4u
 
@@ -30,7 +30,7 @@ struct sl_extent {
 struct sl_slab {
     struct sl_extent extents[SL_SLAB_EXTENTS];
     uint32_t n_extents;
-    const struct sl_packing *packing; /* borrowed; NULL: not compressed */
+    const struct sl_compressed *compressed; /* borrowed; NULL: not compressed */
 };
 
 /* The file pages that cover an extent. */
@@ -49,7 +49,7 @@ static inline uint64_t sl_extent_load_bytes(const struct sl_extent *e)
 static inline struct sl_extent sl_slab_read_extent(const struct sl_slab *s,
                                                    uint32_t i)
 {
-    const struct sl_packing *p = s->packing;
+    const struct sl_compressed *p = s->compressed;
     struct sl_extent r = {sl_extent_load_off(&s->extents[i]),
                           sl_extent_load_bytes(&s->extents[i])};
     uint64_t first, last;
@@ -73,7 +73,7 @@ static inline uint64_t sl_slab_read_bytes(const struct sl_slab *s)
     return n;
 }
 
-/* Bytes a slab takes in a slot or a home, as it is kept and as it is meant: a
+/* Bytes a slab takes in a slot or a tier, as it is kept and as it is meant: a
  * multiple of a page. */
 static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
 {
@@ -81,7 +81,7 @@ static inline uint64_t sl_slab_load_bytes(const struct sl_slab *s)
 
     for (uint32_t i = 0; i < s->n_extents; i++)
         n += sl_extent_load_bytes(&s->extents[i]);
-    read = s->packing != NULL ? sl_slab_read_bytes(s) : 0;
+    read = s->compressed != NULL ? sl_slab_read_bytes(s) : 0;
     return n > read ? n : read;
 }
 

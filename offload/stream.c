@@ -43,7 +43,7 @@ static void stream_free(struct sl_stream *st)
     sl_region_fini(&st->residents);
     pthread_mutex_destroy(&st->mutex);
     pthread_cond_destroy(&st->ready);
-    sl_unpack_destroy(st->unpack);
+    sl_decompress_destroy(st->decompress);
     free(st->places);
     free(st->place_of);
     free(st->requests);
@@ -61,7 +61,7 @@ static void place_memory(struct sl_stream *st)
     if (plan->ring_bytes > 0)
         to->ring(to->arg, st->ring.base, st->ring.bytes);
     for (size_t i = 0; i < plan->n_slabs; i++) {
-        if (plan->home[i] == SL_HOME_RAM)
+        if (plan->tier[i] == SL_TIER_RAM)
             to->resident(to->arg, i, st->places[st->place_of[i]].base);
     }
 }
@@ -100,7 +100,7 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     uint64_t at = 0;
 
     for (size_t i = 0; i < plan->n_slabs; i++)
-        n += plan->home[i] == SL_HOME_RAM;
+        n += plan->tier[i] == SL_TIER_RAM;
     st->places = sl_zalloc_array(n, sizeof *st->places);
     st->place_of = sl_zalloc_array(plan->n_slabs, sizeof *st->place_of);
     if (st->places == NULL || st->place_of == NULL)
@@ -115,7 +115,7 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     for (n = 0; n < plan->n_slots; n++)
         st->places[n].base = st->ring.base + n * plan->slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
-        if (plan->home[i] != SL_HOME_RAM)
+        if (plan->tier[i] != SL_TIER_RAM)
             continue;
         st->places[n].base = st->residents.base + at;
         at += sl_slab_load_bytes(&st->config.slabs[i]);
@@ -138,7 +138,7 @@ static uint64_t whole_residents(const struct sl_stream *st, uint64_t limit)
     for (size_t i = 0; i < plan->n_slabs; i++) {
         uint64_t bytes = sl_slab_load_bytes(&st->config.slabs[i]);
 
-        if (plan->home[i] != SL_HOME_RAM)
+        if (plan->tier[i] != SL_TIER_RAM)
             continue;
         if (bytes > limit - at)
             break;
@@ -251,14 +251,14 @@ static void settle(struct sl_stream_config *c)
 
 /* Compressed slabs are for the thread that has the pool; what copies slabs to
  * a device is another one. */
-static int create_unpack(struct sl_stream *st, struct sl_error *err)
+static int create_decompress(struct sl_stream *st, struct sl_error *err)
 {
     const struct sl_stream_config *c = &st->config;
 
-    if (sl_unpack_create(&st->unpack, c->slabs, c->plan->n_slabs, c->pool,
-                         err) != 0)
+    if (sl_decompress_create(&st->decompress, c->slabs, c->plan->n_slabs,
+                             c->pool, err) != 0)
         return -1;
-    if (st->unpack == NULL || c->device == NULL)
+    if (st->decompress == NULL || c->device == NULL)
         return 0;
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "%s: has compressed stages, which are decompressed for the "
@@ -285,7 +285,7 @@ int sl_stream_open(struct sl_stream **stream,
        pinned first can be registered, the reverse fails on some. */
     if (config->device != NULL)
         pin(st);
-    if (create_unpack(st, err) != 0 || open_reader(st, err) != 0 ||
+    if (create_decompress(st, err) != 0 || open_reader(st, err) != 0 ||
         make_requests(st, st->config.depth, err) != 0 ||
         start_thread(st, err) != 0) {
         stream_free(st);
@@ -341,21 +341,21 @@ static int unpack(struct sl_stream *st, struct sl_place *p, size_t slab,
     uint64_t begin = sl_clock_now(st->config.clock);
     uint8_t *to;
 
-    if (s->packing == NULL || p->unpacked)
+    if (s->compressed == NULL || p->decompressed)
         return 0;
-    if (sl_unpack_run(st->unpack, s, p->base, &to, err) != 0) {
+    if (sl_decompress_run(st->decompress, s, p->base, &to, err) != 0) {
         sl_error_prefix(err, "%s: slab %zu: ", st->config.path, slab);
         return -1;
     }
-    if (st->config.plan->home[slab] != SL_HOME_RAM) {
+    if (st->config.plan->tier[slab] != SL_TIER_RAM) {
         *base = to;
     } else {
         memcpy(p->base, to, (size_t)sl_slab_load_bytes(s));
-        p->unpacked = true;
+        p->decompressed = true;
     }
     pthread_mutex_lock(&st->mutex);
-    st->stats.unpack_ns += sl_clock_now(st->config.clock) - begin;
-    st->stats.unpacked_bytes += sl_slab_load_bytes(s);
+    st->stats.decompress_ns += sl_clock_now(st->config.clock) - begin;
+    st->stats.decompressed_bytes += sl_slab_load_bytes(s);
     pthread_mutex_unlock(&st->mutex);
     return 0;
 }
@@ -366,7 +366,7 @@ static struct sl_place *find_place(struct sl_stream *st, size_t slab,
 {
     const struct sl_plan *plan = st->config.plan;
 
-    if (slab < plan->n_slabs && plan->home[slab] == SL_HOME_RAM)
+    if (slab < plan->n_slabs && plan->tier[slab] == SL_TIER_RAM)
         return &st->places[st->place_of[slab]];
     if (st->get.found && slab == st->get.slab)
         return &st->places[st->get.slot];
@@ -385,7 +385,7 @@ static int take(struct sl_stream *st, size_t slab, bool wait,
 
     if (p == NULL)
         return -1;
-    ring = st->config.plan->home[slab] != SL_HOME_RAM;
+    ring = st->config.plan->tier[slab] != SL_TIER_RAM;
     pthread_mutex_lock(&st->mutex);
     if (!wait && p->state != SL_PLACE_READY && !st->failed) {
         pthread_mutex_unlock(&st->mutex);
@@ -428,7 +428,7 @@ void sl_stream_put(struct sl_stream *st, size_t slab)
     struct sl_place *p;
     bool wake;
 
-    if (st->config.plan->home[slab] == SL_HOME_RAM)
+    if (st->config.plan->tier[slab] == SL_TIER_RAM)
         return;
     assert(st->put.found && slab == st->put.slab);
     p = &st->places[st->put.slot];

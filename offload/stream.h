@@ -64,9 +64,9 @@ struct sl_stream_stats {
     uint64_t bytes_read; /* from disk, whole life */
     uint64_t reads;
     uint64_t retries;
-    uint64_t wait_ns;                   /* get waited for the disk */
-    uint64_t busy_ns;                   /* at least one read was in flight */
-    uint64_t unpack_ns, unpacked_bytes; /* get decompressed */
+    uint64_t wait_ns; /* get waited for the disk */
+    uint64_t busy_ns; /* at least one read was in flight */
+    uint64_t decompress_ns, decompressed_bytes; /* get decompressed */
     const char *io_name;
     bool direct;
     bool registered; /* buffers registered with the kernel */

@@ -11,8 +11,8 @@
 
 #include <pthread.h>
 
+#include "offload/decompress.h"
 #include "offload/stream.h"
-#include "offload/unpack.h"
 #include "src/base/mem.h"
 
 /*
@@ -35,7 +35,7 @@ struct sl_place {
     size_t slab;            /* from LOADING on */
     uint64_t missing_bytes; /* while LOADING: reads that have not ended */
     enum sl_place_state state;
-    bool unpacked; /* a resident that is in its home as it is meant */
+    bool decompressed; /* a resident that is in its tier as it is meant */
 };
 
 /* A read in flight. */
@@ -74,8 +74,8 @@ struct sl_ring_at {
 static inline bool sl_stream_in_ring(const struct sl_plan *plan, size_t slab,
                                      uint64_t cycle)
 {
-    return plan->home[slab] == SL_HOME_DISK ||
-           (plan->home[slab] == SL_HOME_VRAM && cycle == 0);
+    return plan->tier[slab] == SL_TIER_DISK ||
+           (plan->tier[slab] == SL_TIER_VRAM && cycle == 0);
 }
 
 struct sl_stream {
@@ -92,7 +92,7 @@ struct sl_stream {
     unsigned *idle;              /* (depth) stack of unused requests */
     unsigned n_idle;
 
-    struct sl_unpack *unpack; /* NULL where nothing is compressed */
+    struct sl_decompress *decompress; /* NULL where nothing is compressed */
     /* of the thread that takes slabs from the ring */
     struct sl_ring_at get, put; /* next of each */
 

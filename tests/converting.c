@@ -150,8 +150,8 @@ void assert_weights(const struct fixture *f, double limit)
         }
         free(w);
     }
-    for (size_t i = 0; i < mf.n_vectors; i++) {
-        const struct sl_model_vector *v = &mf.vectors[i];
+    for (size_t i = 0; i < mf.n_small; i++) {
+        const struct sl_model_small *v = &mf.small[i];
         float got[256];
 
         assert_ok(sl_modelfile_read(&mf, got, v->off, v->bytes, &err), &err);

@@ -120,7 +120,7 @@ void test_model_layout(struct sl_layout *layout, const struct test_model *m)
     free(matrices);
 }
 
-static void fill_vector(uint8_t *image, const struct sl_model_vector *v,
+static void fill_vector(uint8_t *image, const struct sl_model_small *v,
                         uint64_t *state)
 {
     /* Gains lie around one, biases around zero. */
@@ -220,8 +220,8 @@ uint8_t *test_model_image(const struct test_model *m, size_t *bytes)
     test_model_layout(&layout, m);
     image = calloc(layout.file_bytes, 1);
     assert_non_null(image);
-    for (size_t i = 0; i < layout.n_vectors; i++)
-        fill_vector(image, &layout.vectors[i], &state);
+    for (size_t i = 0; i < layout.n_small; i++)
+        fill_vector(image, &layout.small[i], &state);
     for (size_t i = 0; i < layout.n_matrices; i++) {
         const struct sl_model_matrix *x = &layout.matrices[i];
 

@@ -66,7 +66,7 @@ static double *decode_matrix(const struct sl_modelfile *mf,
 }
 
 static double *decode_vector(const struct sl_modelfile *mf,
-                             const struct sl_model_vector *v)
+                             const struct sl_model_small *v)
 {
     double *out = malloc(8ull * v->spec.rows);
     float *f = malloc(v->bytes);
@@ -85,14 +85,14 @@ static void read_tensors(struct plain_lm *m, const struct sl_modelfile *mf)
         bool matrix = i < mf->n_matrices;
         const struct sl_tensor_spec *spec =
             matrix ? &mf->matrices[i].spec
-                   : &mf->vectors[i - mf->n_matrices].spec;
+                   : &mf->small[i - mf->n_matrices].spec;
         struct tensor *t = &m->tensors[i];
 
         snprintf(t->name, sizeof t->name, "%s", spec->name);
         t->rows = spec->rows;
         t->cols = spec->cols;
         t->v = matrix ? decode_matrix(mf, &mf->matrices[i])
-                      : decode_vector(mf, &mf->vectors[i - mf->n_matrices]);
+                      : decode_vector(mf, &mf->small[i - mf->n_matrices]);
     }
 }
 
@@ -106,7 +106,7 @@ struct plain_lm *plain_lm_open(const char *path)
     assert_ok(sl_modelfile_open(&mf, path, &err), &err);
     m->hp = mf.hp;
     m->kind = plain_kind_find(mf.arch->name);
-    m->n = mf.n_matrices + mf.n_vectors;
+    m->n = mf.n_matrices + mf.n_small;
     m->tensors = calloc(m->n, sizeof *m->tensors);
     assert_non_null(m->tensors);
     read_tensors(m, &mf);

@@ -407,7 +407,7 @@ static void hyperparameters_survive_the_model_file(void **state)
         assert_same_kind(&mf.hp, &want);
         assert_same_texts(&mf.hp.text, &want.text);
         assert_same_scale(&mf.hp.rope_scale, &want.rope_scale);
-        assert_int_equal(mf.n_matrices + mf.n_vectors,
+        assert_int_equal(mf.n_matrices + mf.n_small,
                          count_tensors(arch, &want));
         sl_modelfile_close(&mf);
     }

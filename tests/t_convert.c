@@ -350,8 +350,8 @@ static void assert_cut(const struct fixture *f, enum sl_fmt fmt)
     struct sl_error err;
 
     open_checked(&mf, f->out);
-    for (size_t i = 0; i < mf.n_vectors; i++) {
-        const struct sl_model_vector *v = &mf.vectors[i];
+    for (size_t i = 0; i < mf.n_small; i++) {
+        const struct sl_model_small *v = &mf.small[i];
         float *got = malloc(v->bytes);
 
         assert_ok(sl_modelfile_read(&mf, got, v->off, v->bytes, &err), &err);

@@ -214,8 +214,8 @@ static void the_demos_f16_file_is_its_shards(void **state)
         free(want);
         free(got);
     }
-    for (size_t i = 0; i < mf.n_vectors; i++) {
-        const struct sl_model_vector *v = &mf.vectors[i];
+    for (size_t i = 0; i < mf.n_small; i++) {
+        const struct sl_model_small *v = &mf.small[i];
         uint16_t *want = malloc(v->bytes);
         float *got = malloc(v->bytes);
 

@@ -61,14 +61,14 @@ static void attention_adds_to_the_products(void **state)
 
 /* --- walks ---------------------------------------------------------------- */
 
-static double walk(struct sl_walk w, const struct sl_step *steps, size_t n)
+static double walk(struct sl_timeline w, const struct sl_step *steps, size_t n)
 {
     double s = 0;
 
     for (int pass = 0; pass < 3; pass++) {
         s = 0;
         for (size_t i = 0; i < n; i++)
-            s += sl_walk_step(&w, &steps[i]);
+            s += sl_timeline_step(&w, &steps[i]);
     }
     return s;
 }
@@ -80,7 +80,7 @@ static void moving_hides_behind_the_cores_if_there_is_room(void **state)
         {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
         {.gpu = true, .seconds = 0.5, .moved_bytes = 20e9},
     };
-    struct sl_walk w = {
+    struct sl_timeline w = {
         .dram_bps = 100e9, .copy_bps = 25e9, .most_copied = 30e9};
 
     assert_float_equal(walk(w, steps, 2), 1.5, 1e-9);
@@ -102,7 +102,7 @@ static void cores_and_copies_share_dram(void **state)
         {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
         {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
     };
-    struct sl_walk w = {
+    struct sl_timeline w = {
         .dram_bps = 60e9, .copy_bps = 25e9, .most_copied = 10e9};
     double copying = 10e9 / 25e9;
 
@@ -122,11 +122,11 @@ static void a_full_ring_stops_the_disk(void **state)
         {.gpu = false, .seconds = 1, .dram_bytes = 1e9},
         {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
     };
-    struct sl_walk w = {.dram_bps = 1e12,
-                        .disk_bps = 5e9,
-                        .copy_bps = 25e9,
-                        .from_disk = 1,
-                        .most_read = 20e9};
+    struct sl_timeline w = {.dram_bps = 1e12,
+                            .disk_bps = 5e9,
+                            .copy_bps = 25e9,
+                            .from_disk = 1,
+                            .most_read = 20e9};
 
     assert_float_equal(walk(w, steps, 2), 2, 1e-6);
     w.most_read = 2e9;
@@ -134,7 +134,7 @@ static void a_full_ring_stops_the_disk(void **state)
     w.most_copied = 3e9;
     assert_float_equal(walk(w, steps, 2), 1 + 5.0 / 5, 0.11);
     /* Without a GPU the same ring feeds the cores. */
-    w = (struct sl_walk){
+    w = (struct sl_timeline){
         .dram_bps = 1e12, .disk_bps = 5e9, .from_disk = 1, .most_read = 2e9};
     assert_float_equal(walk(w,
                             &(struct sl_step){.seconds = 1,
@@ -149,11 +149,11 @@ static void a_full_ring_stops_the_disk(void **state)
 static void a_disk_held_back_leaves_dram_to_the_copies(void **state)
 {
     struct sl_step step = {.gpu = true, .seconds = 0.01, .moved_bytes = 100e9};
-    struct sl_walk w = {.dram_bps = 25e9,
-                        .disk_bps = 13e9,
-                        .copy_bps = 25e9,
-                        .from_disk = 0.75,
-                        .most_read = 0.2e9};
+    struct sl_timeline w = {.dram_bps = 25e9,
+                            .disk_bps = 13e9,
+                            .copy_bps = 25e9,
+                            .from_disk = 0.75,
+                            .most_read = 0.2e9};
 
     assert_float_equal(walk(w, &step, 1), 100 / (25 / 1.75), 0.1);
 }
@@ -170,7 +170,7 @@ static void attention_comes_among_the_products(void **state)
         steps[0],
         {.gpu = true, .seconds = 1e-9, .moved_bytes = 20e9},
     };
-    struct sl_walk w = {
+    struct sl_timeline w = {
         .dram_bps = 40e9, .copy_bps = 20e9, .most_copied = 10e9};
 
     assert_float_equal(walk(w, steps, 2), 2.5, 1e-6);
@@ -185,7 +185,7 @@ static void no_walk_is_below_its_floor(void **state)
     uint64_t seed = 7;
 
     for (int i = 0; i < 3000; i++) {
-        struct sl_walk w = {.dram_bps = 80e9, .copy_bps = 25e9};
+        struct sl_timeline w = {.dram_bps = 80e9, .copy_bps = 25e9};
         double moved = 0, alone = 0, dram = 0;
         struct sl_step steps[20];
 

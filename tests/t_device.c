@@ -12,7 +12,7 @@
 #include "src/exec/exec_gpu.h"
 #include "src/probe/probe.h"
 #include "tests/fake_device.h"
-#include "tests/feed_rig.h"
+#include "tests/upload_rig.h"
 
 #define BYTES ((size_t)3 << 20)
 
@@ -328,11 +328,11 @@ static void whatever_call_fails_a_run_ends_with_its_line(void **state)
 {
     static const cudaError_t errors[] = {cudaErrorLaunchFailure,
                                          cudaErrorMemoryAllocation};
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
 
-    feed_slabs(r, 10, 9000);
-    feed_plan(r, "DPVCPDGVDP", 3);
+    upload_slabs(r, 10, 9000);
+    upload_plan(r, "DPVCPDGVDP", 3);
     for (int e = 0; e < 2; e++) {
         for (uint64_t n = 1; n < 200; n += n < 40 ? 1 : 9) {
             bool ok = true;
@@ -340,12 +340,13 @@ static void whatever_call_fails_a_run_ends_with_its_line(void **state)
             defaults();
             assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
             cudasim_fail(NULL, n, errors[e]);
-            if (feed_open(r, &err) != 0) {
+            if (upload_open(r, &err) != 0) {
                 ok = false;
             } else {
                 for (int pass = 0; ok && pass < 3; pass++)
-                    ok = feed_pass(r, pass != 1, SIZE_MAX, false, &err) == r->n;
-                feed_close(r);
+                    ok = upload_pass(r, pass != 1, SIZE_MAX, false, &err) ==
+                         r->n;
+                upload_close(r);
             }
             if (!ok)
                 assert_non_null(strstr(err.msg, "GPU 0"));
@@ -360,29 +361,30 @@ static void whatever_call_fails_a_run_ends_with_its_line(void **state)
 
 static void pages_beyond_the_limit_stay_unpinned(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct cudasim_config c = defaults();
     struct sl_stream_stats stats;
     struct sl_error err;
 
-    feed_slabs(r, 10, 20000);
-    feed_plan(r, "DPPCPDGPDP", 3);
+    upload_slabs(r, 10, 20000);
+    upload_plan(r, "DPPCPDGPDP", 3);
     c.pin_bytes = r->plan.ring_bytes + r->plan.resident_bytes / 3;
     cudasim_set_config(&c);
     assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
-    assert_ok(feed_open(r, &err), &err);
+    assert_ok(upload_open(r, &err), &err);
     for (int pass = 0; pass < 3; pass++)
-        assert_int_equal(feed_pass(r, pass != 1, SIZE_MAX, false, &err), 10);
+        assert_int_equal(upload_pass(r, pass != 1, SIZE_MAX, false, &err), 10);
     sl_stream_stats(r->stream, &stats);
     assert_int_equal(stats.pinned_ring_bytes, r->plan.ring_bytes);
     assert_in_range(stats.pinned_resident_bytes, 1, r->plan.resident_bytes / 3);
-    feed_close(r);
+    upload_close(r);
     sl_device_close(r->dev);
     assert_int_equal(cudasim_reset(), 0);
 }
 #endif
 
-#define T(name) cmocka_unit_test_setup_teardown(name, feed_setup, feed_teardown)
+#define T(name)                                                                \
+    cmocka_unit_test_setup_teardown(name, upload_setup, upload_teardown)
 
 int main(void)
 {

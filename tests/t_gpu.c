@@ -337,8 +337,8 @@ static void sequences_do_not_see_each_other(void **state)
     assert_int_equal(cudasim_reset(), 0);
 }
 
-/* An interrupted pass leaves the stream, the feed and the queues in its midst:
- * what comes next must find them where it begins. */
+/* An interrupted pass leaves the stream, the upload ring and the queues in its
+ * midst: what comes next must find them where it begins. */
 static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
 {
     const struct shape *s = &large;

@@ -229,7 +229,7 @@ static int note_copy(void *arg, uint32_t to, uint32_t from,
 static void layers_may_lie_elsewhere(void **state)
 {
     static const bool elsewhere[] = {false, true, false};
-    struct sl_kv_keeper keeper = {.copy = note_copy};
+    struct sl_kv_page_store store = {.copy = note_copy};
     struct sl_kv_config config = small;
     uint64_t bytes;
     struct copies copies = {0};
@@ -242,8 +242,8 @@ static void layers_may_lie_elsewhere(void **state)
     config.elsewhere = elsewhere;
     assert_true(sl_kv_page_bytes(&config) == bytes / 3 * 2);
     kv = make(&config);
-    keeper.arg = &copies;
-    sl_kv_set_keeper(kv, &keeper);
+    store.arg = &copies;
+    sl_kv_set_page_store(kv, &store);
     assert_ok(sl_kv_seq_create(kv, &a, &err), &err);
     assert_ok(sl_kv_extend(kv, a, 5, &err), &err);
     *cell(kv, 0, a, 4, 2, 1) = 1;
@@ -359,7 +359,7 @@ static void planes_are_taken_out_and_put_back(void **state)
     static const bool elsewhere[] = {false, true};
     struct plane there = {0};
     struct sl_kv_config config = small;
-    struct sl_kv_keeper keeper = {NULL, fetch, keep, &there};
+    struct sl_kv_page_store store = {NULL, fetch, keep, &there};
     uint8_t *plane, *again;
     struct sl_error err;
     struct sl_kv *kv;
@@ -368,7 +368,7 @@ static void planes_are_taken_out_and_put_back(void **state)
     config.n_layers = 2;
     config.elsewhere = elsewhere;
     kv = make(&config);
-    sl_kv_set_keeper(kv, &keeper);
+    sl_kv_set_page_store(kv, &store);
     assert_int_equal(sl_kv_layer_kind(&config, 0), config.kind);
     assert_int_equal(sl_kv_layer_kind(&config, 1), SL_KV_F16);
     there.bytes = sl_kv_plane_bytes(&config, SL_KV_F16);

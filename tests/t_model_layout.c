@@ -81,7 +81,7 @@ static void swap_vectors(struct sl_layout *l)
 
 static void turn_matrix(struct sl_layout *l)
 {
-    struct sl_layout_tensor *t = &l->tensors[l->n_vectors];
+    struct sl_layout_tensor *t = &l->tensors[l->n_small];
     uint64_t ne = t->ne[0];
 
     t->ne[0] = t->ne[1];

@@ -178,7 +178,7 @@ static void every_format_opens_and_lies_where_it_says(void **state)
         test_model_write(d->path, &m);
         assert_ok(sl_modelfile_open(&mf, d->path, &err), &err);
         check_matrices(&mf, &m);
-        assert_int_equal(mf.n_vectors, 8 * m.hp.n_layers + 2);
+        assert_int_equal(mf.n_small, 8 * m.hp.n_layers + 2);
         assert_int_equal(mf.file_bytes % 4096, 0);
         at = sl_gguf_data_off(mf.gguf);
         for (size_t s = 0; s < mf.n_sections; s++) {

@@ -65,7 +65,7 @@ static int make(struct sl_plan *plan, const struct list *l, uint64_t bytes,
     return sl_plan_make(plan, &in, err);
 }
 
-/* Everything a plan says about itself must follow from its homes. */
+/* Everything a plan says about itself must follow from its tiers. */
 static void check(const struct sl_plan *p, const struct list *l,
                   uint64_t budget)
 {
@@ -75,7 +75,7 @@ static void check(const struct sl_plan *p, const struct list *l,
     for (size_t i = 0; i < l->n; i++) {
         uint64_t bytes = sl_slab_load_bytes(&l->slabs[i]);
 
-        if (p->home[i] == SL_HOME_RAM) {
+        if (p->tier[i] == SL_TIER_RAM) {
             resident += bytes;
             continue;
         }
@@ -217,7 +217,7 @@ static void residents_are_spread_evenly(void **state)
                 make(&p, &l, (keep + 3) * l.largest + 4096 * keep, 0, &err),
                 &err);
             for (size_t i = 0; i < n; i++) {
-                if (p.home[i] != SL_HOME_RAM)
+                if (p.tier[i] != SL_TIER_RAM)
                     continue;
                 if (kept++ == 0) {
                     first = last = i;
@@ -254,7 +254,7 @@ static void residents_of_mixed_sizes_keep_pace_with_the_bytes(void **state)
             double off;
 
             passed += bytes;
-            resident += p.home[i] == SL_HOME_RAM ? bytes : 0;
+            resident += p.tier[i] == SL_TIER_RAM ? bytes : 0;
             off = (double)resident -
                   (double)passed * (double)p.resident_bytes / (double)l.total;
             assert_true(off <= 2.0 * (double)l.largest &&
@@ -277,7 +277,7 @@ static void a_giant_slab_is_kept_rather_than_given_three_slots(void **state)
     assert_int_equal(sl_plan_least_bytes(l.slabs, l.n),
                      (25600 + 3 * 256) * 4096ull);
     assert_ok(make(&p, &l, (25600 + 5 * 256) * 4096ull, 0, &err), &err);
-    assert_int_equal(p.home[7], SL_HOME_RAM);
+    assert_int_equal(p.tier[7], SL_TIER_RAM);
     assert_int_equal(p.slot_bytes, 256 * 4096);
     assert_int_equal(p.streamed_bytes, 17 * 256 * 4096);
     sl_plan_fini(&p);

@@ -114,10 +114,10 @@ static void check_slab(const struct sl_plan *p, size_t i, size_t first)
     assert_int_equal(prefill, p->engine[SL_PHASE_PREFILL][first]);
     if (!p->gpu) {
         assert_int_equal(decode + prefill, 2 * SL_ENGINE_CPU);
-        assert_true(p->home[i] != SL_HOME_VRAM);
+        assert_true(p->tier[i] != SL_TIER_VRAM);
         return;
     }
-    if (p->home[i] != SL_HOME_RAM)
+    if (p->tier[i] != SL_TIER_RAM)
         assert_int_equal(decode, SL_ENGINE_GPU);
     if (decode == SL_ENGINE_GPU)
         assert_int_equal(prefill, SL_ENGINE_GPU);
@@ -136,12 +136,12 @@ static void check(const struct sl_plan *p, const struct sl_plan_input *in)
             size_t slab = stage->first_slab + i;
 
             check_slab(p, slab, stage->first_slab);
-            bytes[p->home[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
+            bytes[p->tier[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
         }
     }
-    assert_int_equal(p->streamed_bytes, bytes[SL_HOME_DISK]);
-    assert_int_equal(p->resident_bytes, bytes[SL_HOME_RAM]);
-    assert_int_equal(p->vram_bytes, bytes[SL_HOME_VRAM]);
+    assert_int_equal(p->streamed_bytes, bytes[SL_TIER_DISK]);
+    assert_int_equal(p->resident_bytes, bytes[SL_TIER_RAM]);
+    assert_int_equal(p->vram_bytes, bytes[SL_TIER_VRAM]);
     assert_true(p->resident_bytes + p->ring_bytes + kv[SL_ENGINE_CPU] <=
                 in->weights_bytes);
     assert_true(p->vram_bytes + p->device_ring_bytes + kv[SL_ENGINE_GPU] <=
@@ -256,7 +256,7 @@ static void every_kind_is_spread_evenly(void **state)
         for (size_t i = 0; i < p.n_slabs; i++) {
             int kind = p.engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU
                            ? 3
-                           : (int)p.home[i];
+                           : (int)p.tier[i];
 
             all[kind]++;
             part[i * 10 / p.n_slabs][kind]++;
@@ -407,7 +407,7 @@ static void without_a_gpu_the_plan_is_that_of_ram_alone(void **state)
         assert_false(p.gpu);
         assert_int_equal(p.ring_bytes, expected.ring_bytes);
         assert_int_equal(p.resident_bytes, expected.resident_bytes);
-        assert_memory_equal(p.home, expected.home, p.n_slabs * sizeof *p.home);
+        assert_memory_equal(p.tier, expected.tier, p.n_slabs * sizeof *p.tier);
         sl_plan_fini(&p);
     }
     sl_plan_fini(&expected);

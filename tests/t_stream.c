@@ -10,15 +10,15 @@
 #include "src/probe/meminfo.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
-#include "tests/feed_rig.h"
+#include "tests/upload_rig.h"
 
 /* Bytes of all slabs. */
-static uint64_t total(const struct feed_rig *r)
+static uint64_t total(const struct upload_rig *r)
 {
     return r->sink_at[r->n];
 }
 
-static void make_plan(struct feed_rig *r, uint64_t bytes)
+static void make_plan(struct upload_rig *r, uint64_t bytes)
 {
     struct sl_error err;
     struct sl_plan_input in = {
@@ -32,12 +32,12 @@ static void make_plan(struct feed_rig *r, uint64_t bytes)
     assert_ok(sl_plan_make(&r->plan, &in, &err), &err);
 }
 
-static uint64_t least(const struct feed_rig *r)
+static uint64_t least(const struct upload_rig *r)
 {
     return sl_plan_least_bytes(r->slabs, r->n);
 }
 
-static struct sl_stream_config config_of(const struct feed_rig *r)
+static struct sl_stream_config config_of(const struct upload_rig *r)
 {
     return (struct sl_stream_config){
         .path = r->path,
@@ -48,7 +48,7 @@ static struct sl_stream_config config_of(const struct feed_rig *r)
 }
 
 /* Whether every extent of the slab lies where it should. */
-static bool intact(const struct feed_rig *r, size_t slab, const uint8_t *base)
+static bool intact(const struct upload_rig *r, size_t slab, const uint8_t *base)
 {
     const struct sl_slab *s = &r->slabs[slab];
 
@@ -61,7 +61,7 @@ static bool intact(const struct feed_rig *r, size_t slab, const uint8_t *base)
 
 /* Goes through the cycle; returns how many slabs were had before an error,
    and checks each. */
-static size_t go(const struct feed_rig *r, struct sl_stream *st, size_t n,
+static size_t go(const struct upload_rig *r, struct sl_stream *st, size_t n,
                  struct sl_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -77,7 +77,7 @@ static size_t go(const struct feed_rig *r, struct sl_stream *st, size_t n,
 
 static void every_budget_and_reader_gives_the_same_bytes(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
 
     for (int turn = 0; turn < 60; turn++) {
@@ -86,13 +86,13 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
         struct sl_stream_stats stats;
         uint64_t read;
 
-        feed_slabs(r, 1 + feed_random(r) % FEED_MAX_SLABS, 60000);
-        make_plan(r, least(r) + feed_random(r) % (total(r) - least(r) + 1));
+        upload_slabs(r, 1 + upload_random(r) % UPLOAD_MAX_SLABS, 60000);
+        make_plan(r, least(r) + upload_random(r) % (total(r) - least(r) + 1));
         config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
         config.direct = turn % 3 != 0;
-        config.depth = turn % 5 == 0 ? 1 : (unsigned)(feed_random(r) % 20);
+        config.depth = turn % 5 == 0 ? 1 : (unsigned)(upload_random(r) % 20);
         config.read_bytes =
-            turn % 4 == 0 ? 0 : (uint32_t)(feed_random(r) % 100000);
+            turn % 4 == 0 ? 0 : (uint32_t)(upload_random(r) % 100000);
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, r->n * 5, &err), r->n * 5);
         sl_stream_stats(st, &stats);
@@ -107,13 +107,13 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
 
 static void all_resident_needs_no_ring_and_reads_once(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream_stats stats;
     struct sl_stream *st;
     struct sl_error err;
 
-    feed_slabs(r, 12, 50000);
+    upload_slabs(r, 12, 50000);
     make_plan(r, total(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -125,13 +125,13 @@ static void all_resident_needs_no_ring_and_reads_once(void **state)
 
 static void slabs_can_be_held_while_others_are_used(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *a, *b;
 
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -148,14 +148,14 @@ static void slabs_can_be_held_while_others_are_used(void **state)
 
 static void a_caller_that_holds_every_slot_is_told(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *base;
     size_t got = 0;
 
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -168,13 +168,13 @@ static void a_caller_that_holds_every_slot_is_told(void **state)
 
 static void a_slab_out_of_order_is_refused(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st;
     struct sl_error err;
     const uint8_t *base;
 
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -187,10 +187,10 @@ static void a_slab_out_of_order_is_refused(void **state)
 
 static void closing_is_clean_at_any_moment(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
 
-    feed_slabs(r, 20, 60000);
+    upload_slabs(r, 20, 60000);
     for (size_t n = 0; n < 50; n++) {
         struct sl_stream_config config = config_of(r);
         const uint8_t *base;
@@ -209,12 +209,12 @@ static void closing_is_clean_at_any_moment(void **state)
 
 static void a_missing_file_is_named(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_stream_config config;
     struct sl_stream *st = NULL;
     struct sl_error err;
 
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     make_plan(r, least(r));
     config = config_of(r);
     config.path = "/nowhere/model.gguf";
@@ -226,7 +226,7 @@ static void a_missing_file_is_named(void **state)
 
 static void a_file_cut_short_anywhere_is_told_from_a_bad_disk(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
 
     r->n = 10;
@@ -255,7 +255,7 @@ static void a_file_cut_short_anywhere_is_told_from_a_bad_disk(void **state)
     }
 }
 
-static void check_failure(const struct feed_rig *r, enum faulty_kind fault,
+static void check_failure(const struct upload_rig *r, enum faulty_kind fault,
                           const struct sl_error *err)
 {
     assert_int_equal(err->code,
@@ -269,7 +269,7 @@ static void check_failure(const struct feed_rig *r, enum faulty_kind fault,
 }
 
 /* One run of three passes; returns whether the fault happened. */
-static bool run_with(struct feed_rig *r, enum faulty_kind fault, long n,
+static bool run_with(struct upload_rig *r, enum faulty_kind fault, long n,
                      enum sl_io_kind kind)
 {
     bool deadly = fault == FAULTY_EIO || fault >= FAULTY_NOTHING;
@@ -307,9 +307,9 @@ static bool run_with(struct feed_rig *r, enum faulty_kind fault, long n,
 static void
 whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
 
-    feed_slabs(r, 7, 20000);
+    upload_slabs(r, 7, 20000);
     make_plan(r, least(r) + (total(r) - least(r)) / 2);
     assert_true(r->plan.streamed_bytes > 0 && r->plan.resident_bytes > 0);
     for (int fault = 0; fault < FAULTY_COUNT; fault++)
@@ -325,10 +325,10 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
 
 static void whatever_allocation_fails_opening_ends_cleanly(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
 
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     make_plan(r, least(r) + 50000);
     for (int kind = SL_IO_AUTO; kind <= SL_IO_PREAD; kind += 2) {
         bool fired = true;
@@ -359,7 +359,7 @@ static void whatever_allocation_fails_opening_ends_cleanly(void **state)
 
 static void plans_and_bounced_reads_survive_failing_allocations(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_plan_input in = {.slabs = r->slabs};
     struct sl_error err;
     uint8_t *buf = malloc(9000);
@@ -367,7 +367,7 @@ static void plans_and_bounced_reads_survive_failing_allocations(void **state)
     int fd, rc;
 
     assert_non_null(buf);
-    feed_slabs(r, 9, 30000);
+    upload_slabs(r, 9, 30000);
     in.n_slabs = r->n;
     in.weights_bytes = least(r);
     for (long n = 0; fired; n++) {
@@ -399,11 +399,11 @@ static void plans_and_bounced_reads_survive_failing_allocations(void **state)
 #ifndef SL_SANITIZED
 static void a_stream_takes_no_more_memory_than_it_says(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
     struct sl_error err;
     uint64_t first;
 
-    feed_slabs(r, 30, 100000);
+    upload_slabs(r, 30, 100000);
     first = sl_meminfo_resident();
     for (int turn = 0; turn < 6; turn++) {
         struct sl_stream_config config = config_of(r);
@@ -426,7 +426,8 @@ static void a_stream_takes_no_more_memory_than_it_says(void **state)
 }
 #endif
 
-#define T(name) cmocka_unit_test_setup_teardown(name, feed_setup, feed_teardown)
+#define T(name)                                                                \
+    cmocka_unit_test_setup_teardown(name, upload_setup, upload_teardown)
 
 int main(void)
 {

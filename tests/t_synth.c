@@ -272,8 +272,8 @@ static void vectors_are_norms_near_one_and_small_biases(void **state)
 
     make(&o);
     assert_ok(sl_modelfile_open(&mf, path, &err), &err);
-    for (size_t i = 0; i < mf.n_vectors; i++) {
-        const struct sl_model_vector *v = &mf.vectors[i];
+    for (size_t i = 0; i < mf.n_small; i++) {
+        const struct sl_model_small *v = &mf.small[i];
         bool norm = strstr(v->spec.name, "layernorm.weight") != NULL;
         float *x = malloc(v->bytes);
 

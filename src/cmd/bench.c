@@ -337,7 +337,7 @@ static void sum_up_phase(struct sl_bench_result *r, const struct state *s,
     p->disk_bytes = spread_of(s, v, at + DISK_BYTES).median;
     p->wait_s = spread_of(s, v, at + WAIT_S).median;
     p->floor = sl_runtime_floor_at(s->rt, &r->rates, pass);
-    p->dram_bytes = (double)r->resident_bytes + (double)r->memory.vectors +
+    p->dram_bytes = (double)r->resident_bytes + (double)r->memory.small +
                     2 * (double)r->streamed_bytes;
 }
 

@@ -288,9 +288,9 @@ static void print_stages(const struct sl_stage_out_stats *s)
     if (s->sample_bytes > 0)
         printf(" (samples became %.1f%%",
                100 * (double)s->sample_kept / (double)s->sample_bytes);
-    if (s->unpack_ns > 0)
+    if (s->decompress_ns > 0)
         printf(", and again what they were at %.2f GB/s a thread",
-               (double)s->unpacked_bytes / (double)s->unpack_ns);
+               (double)s->decompressed_bytes / (double)s->decompress_ns);
     puts(s->sample_bytes > 0 ? ")" : "");
 }
 

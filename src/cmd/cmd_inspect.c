@@ -121,8 +121,8 @@ struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
     for (size_t i = 0; i < mf->n_sections; i++) {
         const struct sl_model_section *s = &mf->sections[i];
 
-        if (i < mf->n_vectors)
-            p.vectors += s->bytes;
+        if (i < mf->n_small)
+            p.small += s->bytes;
         else if (i < mf->first_stage)
             p.scales += s->bytes;
         else if (mf->tokenizer_bytes > 0 && s->off == mf->tokenizer_off)
@@ -324,7 +324,7 @@ static void print_parts(const struct sl_modelfile *mf)
     struct sl_inspect_parts p = sl_inspect_parts(mf);
 
     print_part(mf, "header", p.header);
-    print_part(mf, "vectors", p.vectors);
+    print_part(mf, "vectors", p.small);
     print_part(mf, "row scales", p.scales);
     print_part(mf, "layers", p.layers);
     print_part(mf, "head", p.head);
@@ -337,14 +337,14 @@ static void print_compression(const struct sl_modelfile *mf)
     uint64_t bytes = 0, kept = 0;
     size_t n = 0;
 
-    for (size_t i = 0; mf->packings != NULL && i < mf->n_sections; i++) {
-        const struct sl_packing *p = &mf->packings[i];
+    for (size_t i = 0; mf->compressed != NULL && i < mf->n_sections; i++) {
+        const struct sl_compressed *p = &mf->compressed[i];
 
         if (p->n_chunks == 0)
             continue;
         n++;
         bytes += p->bytes;
-        kept += sl_packing_kept(p);
+        kept += sl_compressed_kept(p);
     }
     if (n == 0)
         return;

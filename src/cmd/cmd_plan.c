@@ -80,7 +80,7 @@ static void print_memory(const struct report *r)
 
     puts("Memory");
     line("program and tokenizer", m->program, "");
-    line("norms, biases, scales", m->vectors, "");
+    line("norms, biases, scales", m->small, "");
     if (m->adapters > 0)
         line("adapters", m->adapters, "");
     if (sl_runtime_prefix(r->rt) > 0)
@@ -163,28 +163,28 @@ static void print_gpu_rates(const struct report *report, const char *when)
 }
 
 /* One letter a slab, or for several: small when they have not all the same
- * home, of which the nearest is shown. */
+ * tier, of which the nearest is shown. */
 static char letter_of(const struct sl_plan *p, size_t from, size_t to)
 {
-    enum sl_home nearest = p->home[from];
+    enum sl_tier nearest = p->tier[from];
     bool same = true;
 
     for (size_t i = from; i < to; i++) {
-        same &= p->home[i] == p->home[from];
-        if (p->home[i] > nearest)
-            nearest = p->home[i];
+        same &= p->tier[i] == p->tier[from];
+        if (p->tier[i] > nearest)
+            nearest = p->tier[i];
     }
-    return (char)(same ? sl_home_letter(nearest)
-                       : tolower((unsigned char)sl_home_letter(nearest)));
+    return (char)(same ? sl_tier_letter(nearest)
+                       : tolower((unsigned char)sl_tier_letter(nearest)));
 }
 
 /* The slabs in order of use; so many of them to a character that there are
  * at most 20 lines. */
-static void print_homes(const struct sl_plan *p)
+static void print_tiers(const struct sl_plan *p)
 {
     size_t step = p->n_slabs / 1400 + 1;
 
-    printf("\nHomes (%sR resident, . streamed",
+    printf("\nTiers (%sR resident, . streamed",
            p->vram_bytes > 0 ? "V in VRAM, " : "");
     if (step > 1)
         printf(", %s some of %zu", p->vram_bytes > 0 ? "v r" : "r", step);
@@ -234,7 +234,7 @@ static void print_text(const struct report *r)
                 r->o->batch * r->o->prompt_length);
     print_floor(sequences(r->o) > 1 ? "one step of all sequences" : "one token",
                 &r->decode, r->decode_s, sequences(r->o));
-    print_homes(r->plan);
+    print_tiers(r->plan);
 }
 
 /* --- JSON ------------------------------------------------------------------
@@ -244,7 +244,7 @@ static json_t *memory_json(const struct sl_memory *m)
 {
     return json_pack(
         "{sI sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
-        (json_int_t)m->program, "vectors", (json_int_t)m->vectors, "adapters",
+        (json_int_t)m->program, "vectors", (json_int_t)m->small, "adapters",
         (json_int_t)m->adapters, "kv", (json_int_t)m->kv, "activations",
         (json_int_t)m->activations, "logits", (json_int_t)m->logits, "ring",
         (json_int_t)m->ring, "residents", (json_int_t)m->residents, "staging",
@@ -273,11 +273,11 @@ static json_t *floor_json(const struct sl_floor *f, double expected_s,
 
 static void print_json(const struct report *r)
 {
-    json_t *homes = json_array(), *root;
+    json_t *tiers = json_array(), *root;
 
     for (size_t i = 0; i < r->plan->n_slabs; i++)
-        json_array_append_new(homes,
-                              json_string(sl_home_name(r->plan->home[i])));
+        json_array_append_new(tiers,
+                              json_string(sl_tier_name(r->plan->tier[i])));
     root = json_pack(
         "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
         "so}",
@@ -294,8 +294,8 @@ static void print_json(const struct report *r)
         r->rates.gpu_ops_per_s, "age_seconds", r->age_s, "prefill",
         floor_json(&r->prefill, r->prefill_s,
                    r->o->batch * r->o->prompt_length),
-        "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "homes",
-        homes, "gpu", sl_gpu_json(r->rt));
+        "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "tiers",
+        tiers, "gpu", sl_gpu_json(r->rt));
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -353,7 +353,7 @@ static int plan(const struct options *o, struct sl_error *err)
         r.kv = sl_runtime_kv_name(rt);
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
-            r.n_resident += r.plan->home[i] == SL_HOME_RAM;
+            r.n_resident += r.plan->tier[i] == SL_TIER_RAM;
         if (o->json)
             print_json(&r);
         else

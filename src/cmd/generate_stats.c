@@ -117,13 +117,14 @@ static void print_disk(const struct sl_stream_stats *s)
     if (s->retries > 0)
         fprintf(stderr, "             %llu reads were repeated\n",
                 (unsigned long long)s->retries);
-    if (s->unpacked_bytes > 0)
+    if (s->decompressed_bytes > 0)
         fprintf(stderr, "             %s decompressed in %.2f s\n",
-                sl_size_format(size, s->unpacked_bytes), seconds(s->unpack_ns));
+                sl_size_format(size, s->decompressed_bytes),
+                seconds(s->decompress_ns));
 }
 
 static void print_gpu(const struct sl_generate *g,
-                      const struct sl_feed_stats *s)
+                      const struct sl_upload_stats *s)
 {
     char size[SL_SIZE_TEXT];
 
@@ -215,7 +216,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     fprintf(stderr, "memory       peak %s of a budget of %s\n",
             sl_size_format(peak, s.peak_bytes),
             sl_size_format(budget, m->budget));
-    print_gpu(g, &s.feed);
+    print_gpu(g, &s.upload);
     return print_efficiency(g, &s, err);
 }
 
@@ -289,7 +290,7 @@ static json_t *counts_json(const struct sl_run_stats *before,
         "decode_seconds", seconds(after->decode_ns - before->decode_ns),
         "bytes_read", (json_int_t)(b->bytes_read - a->bytes_read),
         "disk_wait_seconds", seconds(b->wait_ns - a->wait_ns), "bytes_copied",
-        (json_int_t)(after->feed.bytes_up - before->feed.bytes_up),
+        (json_int_t)(after->upload.bytes_up - before->upload.bytes_up),
         "peak_bytes", (json_int_t)after->peak_bytes);
 }
 

@@ -3,26 +3,26 @@
 #include "src/base/bytes.h"
 #include "src/cmd/gpu_show.h"
 
-char sl_home_letter(enum sl_home home)
+char sl_tier_letter(enum sl_tier tier)
 {
     static const char letters[] = {
-        [SL_HOME_DISK] = '.',
-        [SL_HOME_RAM] = 'R',
-        [SL_HOME_VRAM] = 'V',
+        [SL_TIER_DISK] = '.',
+        [SL_TIER_RAM] = 'R',
+        [SL_TIER_VRAM] = 'V',
     };
 
-    return letters[home];
+    return letters[tier];
 }
 
-const char *sl_home_name(enum sl_home home)
+const char *sl_tier_name(enum sl_tier tier)
 {
     static const char *const names[] = {
-        [SL_HOME_DISK] = "disk",
-        [SL_HOME_RAM] = "ram",
-        [SL_HOME_VRAM] = "vram",
+        [SL_TIER_DISK] = "disk",
+        [SL_TIER_RAM] = "ram",
+        [SL_TIER_VRAM] = "vram",
     };
 
-    return names[home];
+    return names[tier];
 }
 
 static void line(FILE *f, const char *what, uint64_t bytes, const char *more)
@@ -48,7 +48,7 @@ static size_t count_vram(const struct sl_plan *p)
     size_t n = 0;
 
     for (size_t i = 0; i < p->n_slabs; i++)
-        n += p->home[i] == SL_HOME_VRAM;
+        n += p->tier[i] == SL_TIER_VRAM;
     return n;
 }
 
@@ -67,7 +67,7 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     }
     fprintf(f, "\nMemory of the GPU (%s)\n", d->name);
     line(f, "driver", v->context, "");
-    line(f, "norms, biases, scales", v->vectors, "");
+    line(f, "norms, biases, scales", v->small, "");
     line(f, "KV cache", v->kv, "f16, of the layers that it decodes");
     line(f, "activations, logits", v->activations, "");
     line(f, "workspace", v->workspace, "");
@@ -123,7 +123,7 @@ json_t *sl_gpu_json(const struct sl_runtime *rt)
     return json_pack(
         "{ss s{sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name", d->name,
         "vram", "driver", (json_int_t)v->context, "vectors",
-        (json_int_t)v->vectors, "kv", (json_int_t)v->kv, "activations",
+        (json_int_t)v->small, "kv", (json_int_t)v->kv, "activations",
         (json_int_t)v->activations, "workspace", (json_int_t)v->workspace,
         "ring", (json_int_t)v->ring, "residents", (json_int_t)v->residents,
         "total", (json_int_t)v->total, "budget", (json_int_t)v->budget, "least",

@@ -11,8 +11,8 @@
 #include "src/runtime/runtime.h"
 
 /* 'V' VRAM, 'R' RAM, '.' disk */
-char sl_home_letter(enum sl_home home);
-const char *sl_home_name(enum sl_home home); /* "vram" "ram" "disk" */
+char sl_tier_letter(enum sl_tier tier);
+const char *sl_tier_name(enum sl_tier tier); /* "vram" "ram" "disk" */
 
 /* Device memory by purpose, line by line; or why there is no GPU, if somebody
  * may want to know. */

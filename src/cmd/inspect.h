@@ -21,7 +21,7 @@ sl_inspect_type(enum sl_ggml_type type); /* "F32" "F16" "BF16" "I8" */
 
 /* Bytes of the file by purpose; they add up to file_bytes. */
 struct sl_inspect_parts {
-    uint64_t header, vectors, scales, layers, head, tokenizer;
+    uint64_t header, small, scales, layers, head, tokenizer;
 };
 
 struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf);

@@ -84,7 +84,7 @@ static json_t *parts(const struct sl_modelfile *mf)
     struct sl_inspect_parts p = sl_inspect_parts(mf);
 
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "header",
-                     (json_int_t)p.header, "vectors", (json_int_t)p.vectors,
+                     (json_int_t)p.header, "vectors", (json_int_t)p.small,
                      "scales", (json_int_t)p.scales, "layers",
                      (json_int_t)p.layers, "head", (json_int_t)p.head,
                      "tokenizer", (json_int_t)p.tokenizer);
@@ -144,9 +144,9 @@ static json_t *sections(const struct sl_modelfile *mf)
                       (json_int_t)s->off, "bytes", (json_int_t)s->bytes, "xxh3",
                       sum);
         if (s->planes > 0)
-            json_object_set_new(
-                o, "kept_bytes",
-                json_integer((json_int_t)sl_packing_kept(&mf->packings[i])));
+            json_object_set_new(o, "kept_bytes",
+                                json_integer((json_int_t)sl_compressed_kept(
+                                    &mf->compressed[i])));
         json_array_append_new(list, o);
     }
     return list;

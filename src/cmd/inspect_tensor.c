@@ -31,12 +31,12 @@ static const struct sl_model_matrix *find_matrix(const struct sl_modelfile *mf,
     return NULL;
 }
 
-static const struct sl_model_vector *find_vector(const struct sl_modelfile *mf,
-                                                 const char *name)
+static const struct sl_model_small *find_vector(const struct sl_modelfile *mf,
+                                                const char *name)
 {
-    for (size_t i = 0; i < mf->n_vectors; i++)
-        if (strcmp(mf->vectors[i].spec.name, name) == 0)
-            return &mf->vectors[i];
+    for (size_t i = 0; i < mf->n_small; i++)
+        if (strcmp(mf->small[i].spec.name, name) == 0)
+            return &mf->small[i];
     return NULL;
 }
 
@@ -52,7 +52,7 @@ static int from_model(struct sl_npy *npy, const char *path, const char *name,
                       const char *output, struct sl_error *err)
 {
     const struct sl_model_matrix *m;
-    const struct sl_model_vector *v;
+    const struct sl_model_small *v;
     struct sl_modelfile mf;
     uint64_t shape[2];
     int rc;

@@ -47,7 +47,7 @@ static int open_model(struct answer *a, struct sl_error *err)
     if (q->preset == NULL) {
         if (sl_modelfile_open(&a->mf, q->model, err) != 0)
             return -1;
-        if (a->mf.packings == NULL)
+        if (a->mf.compressed == NULL)
             return 0;
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s has compressed stages, which no modelled machine "

@@ -92,7 +92,7 @@ static void widen(float *v, enum sl_fmt fmt, uint32_t n)
 static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
                         struct sl_error *err)
 {
-    const struct sl_merge *m = &cv->vectors[i];
+    const struct sl_merge *m = &cv->small[i];
     uint32_t n = m->spec.rows;
     float *v = sl_alloc_array(n, sizeof *v);
     void *scratch = sl_alloc_array(sl_merge_scratch_bytes(m, n), 1);
@@ -103,7 +103,7 @@ static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
                 m->spec.name);
     } else if (sl_merge_read(m, v, NULL, 0, n, scratch, err) == 0) {
         widen(v, m->fmt, n);
-        rc = write_section(cv, out, cv->layout.vectors[i].off, v, n * sizeof *v,
+        rc = write_section(cv, out, cv->layout.small[i].off, v, n * sizeof *v,
                            err);
     }
     free(v);
@@ -114,7 +114,7 @@ static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
 static int write_small(struct sl_convert *cv, struct sl_out *out,
                        struct sl_error *err)
 {
-    for (size_t i = 0; i < cv->n_vectors; i++) {
+    for (size_t i = 0; i < cv->n_small; i++) {
         if (write_vector(cv, out, i, err) != 0)
             return -1;
     }
@@ -206,7 +206,7 @@ static void fini(struct sl_convert *cv)
     sl_layout_fini(&cv->layout);
     sl_lora_close(cv->lora);
     sl_region_fini(&cv->adapters);
-    free(cv->vectors);
+    free(cv->small);
     free(cv->matrices);
     free(cv->tokenizer);
     free(cv->name);

@@ -54,8 +54,8 @@ struct sl_convert {
     struct sl_ckpt ckpt;
     struct sl_hparams hp;
     struct sl_layout layout;
-    struct sl_merge *vectors; /* as layout.vectors */
-    size_t n_vectors;
+    struct sl_merge *small; /* as layout.small */
+    size_t n_small;
     struct sl_convert_matrix *matrices; /* as layout.matrices */
     size_t n_matrices;
     struct sl_lora *lora;      /* NULL: none */

@@ -19,20 +19,20 @@ static int find_tensors(struct sl_convert *cv, struct sl_error *err)
     while (sl_arch_tensor(cv->arch, &spec, &cv->hp, n)) {
         n++;
         if (spec.role == SL_ROLE_VECTOR)
-            cv->n_vectors++;
+            cv->n_small++;
         else
             cv->n_matrices++;
     }
-    cv->vectors = sl_zalloc_array(cv->n_vectors, sizeof *cv->vectors);
+    cv->small = sl_zalloc_array(cv->n_small, sizeof *cv->small);
     cv->matrices = sl_zalloc_array(cv->n_matrices, sizeof *cv->matrices);
-    if (cv->vectors == NULL || cv->matrices == NULL)
+    if (cv->small == NULL || cv->matrices == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a list of %u tensors",
                        n);
     /* The architecture lists vectors before matrices. */
     for (uint32_t i = 0; i < n; i++) {
-        struct sl_merge *m = i < cv->n_vectors
-                                 ? &cv->vectors[i]
-                                 : &cv->matrices[i - cv->n_vectors].merge;
+        struct sl_merge *m = i < cv->n_small
+                                 ? &cv->small[i]
+                                 : &cv->matrices[i - cv->n_small].merge;
 
         sl_arch_tensor(cv->arch, &spec, &cv->hp, i);
         if (sl_merge_init(m, &cv->ckpt, &spec, err) != 0)

@@ -115,8 +115,8 @@ static void try_chunk(struct sl_stage_out *so, const uint8_t *data, size_t n,
         ns = sl_clock_ns() - begin;
         best = ns < best ? ns : best;
     }
-    so->stats.unpacked_bytes += kept > 0 ? n : 0;
-    so->stats.unpack_ns += kept > 0 ? best : 0;
+    so->stats.decompressed_bytes += kept > 0 ? n : 0;
+    so->stats.decompress_ns += kept > 0 ? best : 0;
 }
 
 /* A pass over the stage, streamed: what is compressed takes less from the
@@ -125,19 +125,20 @@ static bool is_faster(const struct sl_stage_out *so, const struct sample *s)
 {
     double bytes = (double)s->bytes, dram = so->c.dram_bps;
     /* of all samples so far: one stage's are soon disturbed */
-    double unpack_bps = (double)so->stats.unpacked_bytes * so->c.threads /
-                        ((double)so->stats.unpack_ns / 1e9);
+    double decompress_bps = (double)so->stats.decompressed_bytes *
+                            so->c.threads /
+                            ((double)so->stats.decompress_ns / 1e9);
     struct sl_rates rates = {.disk_bps = so->c.disk_bps, .dram_bps = dram};
     struct sl_demand plain = {.disk_bytes = bytes, .cpu_bytes = bytes};
     struct sl_demand packed = {
         .disk_bytes = (double)s->kept,
         .cpu_bytes = bytes,
     };
-    double plain_s = sl_floor_of(&rates, &plain).seconds, packed_s;
-    double cores_s = bytes / unpack_bps + (dram > 0 ? bytes / dram : 0);
+    double plain_s = sl_floor_of(&rates, &plain).seconds, compressed_s;
+    double cores_s = bytes / decompress_bps + (dram > 0 ? bytes / dram : 0);
 
-    packed_s = sl_floor_of(&rates, &packed).seconds;
-    return (packed_s > cores_s ? packed_s : cores_s) < WORTH * plain_s;
+    compressed_s = sl_floor_of(&rates, &packed).seconds;
+    return (compressed_s > cores_s ? compressed_s : cores_s) < WORTH * plain_s;
 }
 
 static void decide(struct sl_stage_out *so, const uint8_t *data, size_t n)
@@ -231,7 +232,7 @@ int sl_stage_out_pad(struct sl_stage_out *so, uint64_t off,
     return 0;
 }
 
-static int end_packed(struct sl_stage_out *so, struct sl_error *err)
+static int end_compressed(struct sl_stage_out *so, struct sl_error *err)
 {
     if (sl_stage_out_pad(so, so->end, err) != 0 ||
         (so->fill > 0 && end_chunk(so, err) != 0) ||
@@ -243,7 +244,7 @@ static int end_packed(struct sl_stage_out *so, struct sl_error *err)
 int sl_stage_out_end(struct sl_stage_out *so, struct sl_model_section *section,
                      struct sl_error *err)
 {
-    if (so->planes > 0 && end_packed(so, err) != 0)
+    if (so->planes > 0 && end_compressed(so, err) != 0)
         return -1;
     section->planes = so->planes;
     so->stats.n_stages++;

@@ -1,9 +1,9 @@
 /*
  * stage_out.h - the bytes of a stage to the disk, compressed where it pays
  *
- * Over section_out.h: chunks of a stage (offload/packing.h) are compressed on
- * their way, and their lengths put at the end of the section. What to do with
- * a stage is decided when its first bytes come, from what a sample of them
+ * Over section_out.h: chunks of a stage (offload/compressed.h) are compressed
+ * on their way, and their lengths put at the end of the section. What to do
+ * with a stage is decided when its first bytes come, from what a sample of them
  * gives. A stage is never compressed unless its section has a table.
  */
 #ifndef SL_STAGE_OUT_H
@@ -32,8 +32,9 @@ struct sl_stage_out_stats {
     size_t n_stages, n_compressed;
     uint64_t bytes, kept_bytes;         /* of all stages */
     uint64_t sample_bytes, sample_kept; /* of all samples */
-    uint64_t unpacked_bytes, unpack_ns; /* of those that got smaller: one
-                                         * thread, as they were again */
+    uint64_t decompressed_bytes,
+        decompress_ns; /* of those that got smaller: one
+                        * thread, as they were again */
 };
 
 struct sl_stage_out;

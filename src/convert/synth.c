@@ -125,7 +125,7 @@ static int write_matrix(struct synth *s, struct worker *w,
 
 /* Norms are near one, biases small. */
 static int write_vector(struct synth *s, struct worker *w,
-                        const struct sl_model_vector *v, struct sl_error *err)
+                        const struct sl_model_small *v, struct sl_error *err)
 {
     bool weight = sl_slot_is_gain(v->spec.slot);
 
@@ -143,9 +143,9 @@ static int write_section(struct synth *s, struct worker *w, size_t i,
     struct sl_model_section *section = &l->sections[i];
 
     sl_out_begin(w->out, section->off);
-    if (i < l->n_vectors && write_vector(s, w, &l->vectors[i], err) != 0)
+    if (i < l->n_small && write_vector(s, w, &l->small[i], err) != 0)
         return -1;
-    for (size_t k = 0; i >= l->n_vectors && k < l->n_matrices; k++) {
+    for (size_t k = 0; i >= l->n_small && k < l->n_matrices; k++) {
         const struct sl_model_matrix *m = &l->matrices[k];
 
         if (i < l->first_stage) {

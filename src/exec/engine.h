@@ -82,8 +82,8 @@ struct sl_engine_ops {
      * whose cache lies with the engine. NULL: none does. */
     int (*copy_page)(struct sl_exec_engine *e, uint32_t to, uint32_t from,
                      struct sl_error *err);
-    /* A plane of keys or values (struct sl_kv_keeper) of a layer whose cache
-     * lies with the engine. NULL as copy_page. */
+    /* A plane of keys or values (struct sl_kv_page_store) of a layer whose
+     * cache lies with the engine. NULL as copy_page. */
     int (*get_plane)(struct sl_exec_engine *e, uint32_t layer, uint32_t page,
                      unsigned value, void *to, struct sl_error *err);
     int (*put_plane)(struct sl_exec_engine *e, uint32_t layer, uint32_t page,

@@ -188,8 +188,9 @@ static int run_slab(struct sl_exec *x, struct sl_exec_engine *e, size_t slab,
                     struct sl_error *err)
 {
     const struct sl_modelfile *mf = x->c.mf;
-    const struct sl_cut *cut = x->c.cut;
-    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    const struct sl_partition *partition = x->c.partition;
+    const struct sl_part *first =
+        &partition->parts[partition->first_part[slab]];
     char name[SL_STAGE_NAME];
 
     if (e->ops->run(e, slab, err) == 0)
@@ -241,7 +242,7 @@ static int embed(struct sl_exec *x, struct sl_exec_engine **now,
  * that whoever interrupted it has no disk to wait for. */
 static int skip_rest(struct sl_exec *x, struct sl_error *err)
 {
-    for (; x->left_at < x->c.cut->n_slabs; x->left_at++) {
+    for (; x->left_at < x->c.partition->n_slabs; x->left_at++) {
         struct sl_exec_engine *e = engine_of(x, x->left_at);
 
         if (e->ops->skip(e, x->left_at, err) != 0)
@@ -257,7 +258,7 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
 
     if (begin_engines(x, err) != 0 || embed(x, &now, err) != 0)
         return -1;
-    for (size_t slab = 0; slab < x->c.cut->n_slabs; slab++) {
+    for (size_t slab = 0; slab < x->c.partition->n_slabs; slab++) {
         struct sl_exec_engine *next = engine_of(x, slab);
 
         if (atomic_load_explicit(x->c.stop, memory_order_relaxed)) {
@@ -370,7 +371,7 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
 }
 
 /* The one engine that keeps caches of its own. */
-static struct sl_exec_engine *keeper_of(const struct sl_exec *x)
+static struct sl_exec_engine *store_of(const struct sl_exec *x)
 {
     struct sl_exec_engine *e = NULL;
 
@@ -384,7 +385,7 @@ static struct sl_exec_engine *keeper_of(const struct sl_exec *x)
 static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      void *to, struct sl_error *err)
 {
-    struct sl_exec_engine *e = keeper_of(arg);
+    struct sl_exec_engine *e = store_of(arg);
 
     return e->ops->get_plane(e, layer, page, value, to, err);
 }
@@ -392,7 +393,7 @@ static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
 static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      const void *from, struct sl_error *err)
 {
-    struct sl_exec_engine *e = keeper_of(arg);
+    struct sl_exec_engine *e = store_of(arg);
 
     return e->ops->put_plane(e, layer, page, value, from, err);
 }
@@ -403,7 +404,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     const struct sl_modelfile *mf = config->mf;
     struct sl_exec *x = calloc(1, sizeof *x);
     struct sl_carver carver = {NULL, 0};
-    struct sl_kv_keeper keeper = {copy_page, get_plane, put_plane, x};
+    struct sl_kv_page_store store = {copy_page, get_plane, put_plane, x};
     bool own_x;
 
     if (x == NULL)
@@ -431,7 +432,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     carver.base = x->buffers.base;
     carve_all(x, &carver, mf, config->pass_positions, config->pass_logits,
               own_x);
-    sl_kv_set_keeper(config->kv, &keeper);
+    sl_kv_set_page_store(config->kv, &store);
     *out = x;
     return 0;
 }
@@ -440,7 +441,7 @@ void sl_exec_destroy(struct sl_exec *x)
 {
     if (x == NULL)
         return;
-    sl_kv_set_keeper(x->c.kv, NULL);
+    sl_kv_set_page_store(x->c.kv, NULL);
     sl_region_fini(&x->buffers);
     free(x);
 }

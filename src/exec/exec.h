@@ -20,16 +20,16 @@
 #include <stdbool.h>
 
 #include "offload/plan.h"
-#include "src/exec/cut.h"
 #include "src/exec/engine.h"
 #include "src/exec/kvcache.h"
 #include "src/exec/lm.h"
+#include "src/exec/partition.h"
 #include "src/model/modelfile.h"
 
 struct sl_exec_config {
     /* all borrowed for the executor's life */
     const struct sl_modelfile *mf;
-    const struct sl_cut *cut;
+    const struct sl_partition *partition;
     const struct sl_plan *plan;
     struct sl_kv *kv;
     const atomic_bool *stop; /* set from outside: end the pass */

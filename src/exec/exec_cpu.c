@@ -140,7 +140,7 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         if (!sl_fmt_has_scales(g->fmt))
             continue;
         if (m->scale_resident)
-            mm.scale[s] = x->c.vectors->scales[part->matrix] +
+            mm.scale[s] = x->c.small->scales[part->matrix] +
                           sl_matrix_scale_offset(g, s, part->first_block) / 2;
         else
             mm.scale[s] = (const void *)(base + part->scale_at[s]);
@@ -154,30 +154,32 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
 static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
 {
     const struct sl_modelfile *mf = x->c.mf;
-    const struct sl_cut *cut = x->c.cut;
-    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    const struct sl_partition *partition = x->c.partition;
+    const struct sl_part *first =
+        &partition->parts[partition->first_part[slab]];
     char name[SL_STAGE_NAME];
 
     sl_arch_stage_name(name, &mf->hp,
                        (uint32_t)mf->matrices[first->matrix].spec.stage);
     sl_trace_span(x->c.trace, SL_TRACK_STAGES, name, begin, sl_clock_ns(),
-                  sl_slab_load_bytes(&cut->slabs[slab]));
+                  sl_slab_load_bytes(&partition->slabs[slab]));
 }
 
 static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_cpu *x = (struct sl_cpu *)e;
-    const struct sl_cut *cut = x->c.cut;
+    const struct sl_partition *partition = x->c.partition;
     const uint8_t *base;
     uint64_t begin;
 
     if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
         return -1;
-    if (slab >= x->first_head_slab && x->c.plan->home[slab] == SL_HOME_RAM)
+    if (slab >= x->first_head_slab && x->c.plan->tier[slab] == SL_TIER_RAM)
         x->head_base[slab - x->first_head_slab] = base;
     begin = x->c.trace ? sl_clock_ns() : 0;
-    for (uint32_t p = cut->first_part[slab]; p < cut->first_part[slab + 1]; p++)
-        run_part(x, &cut->parts[p], base);
+    for (uint32_t p = partition->first_part[slab];
+         p < partition->first_part[slab + 1]; p++)
+        run_part(x, &partition->parts[p], base);
     sl_stream_put(x->c.stream, slab);
     if (x->c.trace != NULL)
         trace_slab(x, slab, begin);
@@ -220,12 +222,12 @@ static const struct sl_engine_ops cpu_ops = {
 /* The head's stage has one matrix, so each of its slabs has one part. */
 static size_t first_head_slab(const struct sl_cpu_config *c)
 {
-    size_t slab = c->cut->n_slabs;
+    size_t slab = c->partition->n_slabs;
 
     while (slab > 0) {
-        uint32_t part = c->cut->first_part[slab - 1];
+        uint32_t part = c->partition->first_part[slab - 1];
 
-        if (c->mf->matrices[c->cut->parts[part].matrix].spec.slot !=
+        if (c->mf->matrices[c->partition->parts[part].matrix].spec.slot !=
             SL_SLOT_HEAD)
             break;
         slab--;
@@ -248,7 +250,7 @@ static int allocate(struct sl_cpu *x, struct sl_error *err)
     memcpy(x->width, s.width, sizeof x->width);
     x->lookup_bytes = s.lookup;
     x->first_head_slab = first_head_slab(c);
-    x->head_base = sl_zalloc_array(c->cut->n_slabs - x->first_head_slab,
+    x->head_base = sl_zalloc_array(c->partition->n_slabs - x->first_head_slab,
                                    sizeof *x->head_base);
     if (x->head_base == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "executor: no memory");

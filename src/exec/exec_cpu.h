@@ -8,17 +8,17 @@
 #include "offload/stream.h"
 #include "src/base/pool.h"
 #include "src/exec/adapters.h"
-#include "src/exec/cut.h"
 #include "src/exec/engine.h"
 #include "src/exec/kvcache.h"
-#include "src/exec/vectors.h"
+#include "src/exec/partition.h"
+#include "src/exec/small_tensors.h"
 
 struct sl_cpu_config {
     /* all borrowed for the engine's life */
     const struct sl_modelfile *mf;
-    const struct sl_vectors *vectors;
+    const struct sl_small_tensors *small;
     const struct sl_adapters *adapters; /* or NULL */
-    const struct sl_cut *cut;
+    const struct sl_partition *partition;
     const struct sl_plan *plan;
     const struct sl_kernels *kernels;
     struct sl_pool *pool;

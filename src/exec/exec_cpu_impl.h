@@ -61,7 +61,7 @@ float *sl_cpu_output(const struct sl_cpu *x, const struct sl_layer_op *op,
 static inline const float *sl_cpu_vector(const struct sl_cpu *x, uint32_t layer,
                                          enum sl_slot slot)
 {
-    return x->c.vectors->layers[layer][slot];
+    return x->c.small->layers[layer][slot];
 }
 
 /* What is added to a matrix's products; NULL: nothing. */

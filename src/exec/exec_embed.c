@@ -54,8 +54,8 @@ static const uint8_t *resident_block(const struct sl_cpu *x,
                                      const struct sl_model_matrix *m,
                                      uint32_t block, const uint16_t **scale)
 {
-    const struct sl_cut *cut = x->c.cut;
-    size_t lo = x->first_head_slab, hi = cut->n_slabs;
+    const struct sl_partition *partition = x->c.partition;
+    size_t lo = x->first_head_slab, hi = partition->n_slabs;
     const struct sl_part *part;
     const uint8_t *base;
     uint32_t into;
@@ -63,7 +63,7 @@ static const uint8_t *resident_block(const struct sl_cpu *x,
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
 
-        if (cut->parts[cut->first_part[mid]].first_block <= block)
+        if (partition->parts[partition->first_part[mid]].first_block <= block)
             lo = mid;
         else
             hi = mid;
@@ -71,7 +71,7 @@ static const uint8_t *resident_block(const struct sl_cpu *x,
     base = x->head_base[lo - x->first_head_slab];
     if (base == NULL)
         return NULL;
-    part = &cut->parts[cut->first_part[lo]];
+    part = &partition->parts[partition->first_part[lo]];
     into = block - part->first_block;
     *scale = NULL;
     if (m->scale_bytes != 0 && !m->scale_resident)
@@ -131,7 +131,7 @@ static int look_up(const struct sl_cpu *x, float *out,
     if (w == NULL)
         return -1;
     if (m->scale_resident)
-        scale = x->c.vectors->scales[m - x->c.mf->matrices] +
+        scale = x->c.small->scales[m - x->c.mf->matrices] +
                 sl_matrix_scale_offset(&m->geom, 0, block) / 2;
     sl_matrix_decode_row(out, &m->geom, w, scale, row % SL_BLOCK_ROWS);
     return 0;

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "offload/feed.h"
 #include "offload/trace.h"
+#include "offload/upload.h"
 #include "src/exec/exec_gpu_impl.h"
 
 int sl_gpu_wait(struct sl_gpu *g, enum sl_queue queue, struct sl_event *event,
@@ -119,7 +119,7 @@ static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
 
     g->pass = pass;
     g->has_logits = false;
-    sl_feed_begin(g->c.feed, pass->phase);
+    sl_upload_begin(g->c.upload, pass->phase);
     return send_tables(g, err);
 }
 
@@ -132,7 +132,7 @@ static int gpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
     if (sl_modelfile_embedding(mf)->spec.slot != SL_SLOT_HEAD ||
         sl_modelfile_matrix(mf, SL_SLOT_EMBED_POSITIONS, mf->hp.n_layers))
         return 0;
-    for (size_t i = 0; i < g->c.cut->n_slabs - g->first_head_slab; i++) {
+    for (size_t i = 0; i < g->c.partition->n_slabs - g->first_head_slab; i++) {
         if (g->head_base[i] == NULL)
             return 0;
     }
@@ -185,25 +185,25 @@ static int mark(struct sl_gpu *g, size_t slab, unsigned end,
 static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
-    const struct sl_cut *cut = g->c.cut;
+    const struct sl_partition *partition = g->c.partition;
     const void *base;
 
-    if (sl_feed_get(g->c.feed, slab, &base, err) != 0 ||
+    if (sl_upload_get(g->c.upload, slab, &base, err) != 0 ||
         mark(g, slab, 0, err) != 0)
         return -1;
     if (slab >= g->first_head_slab) {
         g->has_logits = true;
-        if (g->c.plan->home[slab] == SL_HOME_VRAM)
+        if (g->c.plan->tier[slab] == SL_TIER_VRAM)
             g->head_base[slab - g->first_head_slab] = base;
     }
-    for (uint32_t p = cut->first_part[slab]; p < cut->first_part[slab + 1];
-         p++) {
-        if (sl_gpu_run_part(g, &cut->parts[p], base, err) != 0)
+    for (uint32_t p = partition->first_part[slab];
+         p < partition->first_part[slab + 1]; p++) {
+        if (sl_gpu_run_part(g, &partition->parts[p], base, err) != 0)
             return -1;
     }
     if (mark(g, slab, 1, err) != 0)
         return -1;
-    return sl_feed_put(g->c.feed, slab, err);
+    return sl_upload_put(g->c.upload, slab, err);
 }
 
 static int gpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
@@ -212,9 +212,9 @@ static int gpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     const void *base;
 
     g->has_logits = false;
-    if (sl_feed_get(g->c.feed, slab, &base, err) != 0)
+    if (sl_upload_get(g->c.upload, slab, &base, err) != 0)
         return -1;
-    return sl_feed_put(g->c.feed, slab, err);
+    return sl_upload_put(g->c.upload, slab, err);
 }
 
 /* A few rows at a time, so that little memory need be pinned for them. */
@@ -241,11 +241,12 @@ static int fetch_logits(struct sl_gpu *g, struct sl_error *err)
 static int trace_pass(struct sl_gpu *g, struct sl_error *err)
 {
     const struct sl_modelfile *mf = g->c.shape.mf;
-    const struct sl_cut *cut = g->c.cut;
+    const struct sl_partition *partition = g->c.partition;
     struct sl_device *dev = g->c.device;
 
-    for (size_t slab = 0; slab < cut->n_slabs; slab++) {
-        const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    for (size_t slab = 0; slab < partition->n_slabs; slab++) {
+        const struct sl_part *first =
+            &partition->parts[partition->first_part[slab]];
         char name[SL_STAGE_NAME];
         uint64_t begin, length;
 
@@ -258,7 +259,7 @@ static int trace_pass(struct sl_gpu *g, struct sl_error *err)
         sl_arch_stage_name(name, &mf->hp,
                            (uint32_t)mf->matrices[first->matrix].spec.stage);
         sl_trace_span(g->c.trace, SL_TRACK_KERNELS, name, begin, begin + length,
-                      sl_slab_load_bytes(&cut->slabs[slab]));
+                      sl_slab_load_bytes(&partition->slabs[slab]));
     }
     return 0;
 }

@@ -3,9 +3,9 @@
  *
  * Everything of a pass is put on the device's compute queue and runs there
  * while the host goes on: the tables of the pass go up in one copy, slabs
- * arrive through the feed, x stays on the device from stage to stage. The
- * host waits where x crosses to the CPU, for the logits, and, in a prefill of
- * layers that the CPU will decode, for the keys and values of the layer
+ * arrive through the upload ring, x stays on the device from stage to stage.
+ * The host waits where x crosses to the CPU, for the logits, and, in a prefill
+ * of layers that the CPU will decode, for the keys and values of the layer
  * before.
  *
  * Types are those of kernels/cuda/cuda.h: x is FP32, inputs of products, keys
@@ -17,13 +17,13 @@
 #include "kernels/kernels.h"
 #include "offload/device.h"
 #include "src/base/pool.h"
-#include "src/exec/cut.h"
 #include "src/exec/engine.h"
 #include "src/exec/kvcache.h"
-#include "src/exec/vectors.h"
+#include "src/exec/partition.h"
+#include "src/exec/small_tensors.h"
 
 struct sl_cuda;
-struct sl_feed;
+struct sl_upload;
 struct sl_log;
 struct sl_trace;
 
@@ -42,7 +42,7 @@ struct sl_gpu_shape {
 
 /* Bytes of device and host memory, by purpose. */
 struct sl_gpu_need {
-    uint64_t vectors;         /* norms, biases, row-wise scales */
+    uint64_t small;           /* norms, biases, row-wise scales */
     uint64_t activations;     /* everything per position */
     uint64_t workspace;       /* of kernels: with this they run at their best */
     uint64_t workspace_least; /* with this they run */
@@ -52,14 +52,14 @@ struct sl_gpu_need {
 
 struct sl_gpu_config {
     /* all borrowed for the engine's life */
-    const struct sl_cut *cut;
+    const struct sl_partition *partition;
     const struct sl_plan *plan;
-    const struct sl_vectors *vectors;
+    const struct sl_small_tensors *small;
     const struct sl_kernels *kernels;
     struct sl_pool *pool;
     struct sl_device *device;
     struct sl_cuda *cuda; /* its kernels; the engine gives them workspace */
-    struct sl_feed *feed;
+    struct sl_upload *upload;
     struct sl_kv *kv;
     /* Before it is touched: where memory that the device fills is to lie. */
     void (*place)(void *arg, uint8_t *base, uint64_t bytes); /* or NULL */

@@ -46,9 +46,9 @@ struct sl_gpu {
     size_t page_values;          /* of one layer's keys in a page */
 
     /* device memory */
-    const uint8_t *vectors; /* as c.vectors->region */
-    float *x;               /* (n, hidden) the residual stream */
-    float *a;               /* (n, hidden) its norm in FP32, for the residual */
+    const uint8_t *small; /* as c.small->region */
+    float *x;             /* (n, hidden) the residual stream */
+    float *a;             /* (n, hidden) its norm in FP32, for the residual */
     /* (n, stride) by use. The norm and the attention's output share memory:
      * what was multiplied makes room. */
     uint16_t *half[SL_BUF_COUNT];
@@ -110,7 +110,7 @@ static inline const void *sl_gpu_vector(const struct sl_gpu *g, const void *v)
 {
     if (v == NULL)
         return NULL;
-    return g->vectors + ((const uint8_t *)v - g->c.vectors->region.base);
+    return g->small + ((const uint8_t *)v - g->c.small->region.base);
 }
 
 #endif

@@ -148,7 +148,7 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
     carve_activations(&counted, &device, s);
     carve_staging(&counted, &host, s);
     need = (struct sl_gpu_need){
-        .vectors = sl_round_up(sl_vectors_bytes(s->mf), 256),
+        .small = sl_round_up(sl_small_tensors_bytes(s->mf), 256),
         .activations = device.used,
         .workspace_least = attend_workspace(s, 1),
         .kv = sl_round_up(2ull * s->n_layers_here * s->n_pages *
@@ -180,11 +180,12 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
 
 static size_t first_head_slab(const struct sl_gpu_config *c)
 {
-    size_t slab = c->cut->n_slabs;
+    size_t slab = c->partition->n_slabs;
 
     /* The head's stage has one matrix, so each of its slabs has one part. */
     while (slab > 0) {
-        const struct sl_part *p = &c->cut->parts[c->cut->first_part[slab - 1]];
+        const struct sl_part *p =
+            &c->partition->parts[c->partition->first_part[slab - 1]];
 
         if (c->shape.mf->matrices[p->matrix].spec.slot != SL_SLOT_HEAD)
             break;
@@ -196,7 +197,7 @@ static size_t first_head_slab(const struct sl_gpu_config *c)
 static int make_lists(struct sl_gpu *g, struct sl_error *err)
 {
     uint32_t n_layers = g->c.shape.mf->hp.n_layers;
-    size_t n_slabs = g->c.cut->n_slabs;
+    size_t n_slabs = g->c.partition->n_slabs;
 
     g->first_head_slab = first_head_slab(&g->c);
     g->head_base =
@@ -220,7 +221,7 @@ static int make_lists(struct sl_gpu *g, struct sl_error *err)
 static int make_events(struct sl_gpu *g, struct sl_error *err)
 {
     struct sl_device *dev = g->c.device;
-    size_t n_marks = g->marks != NULL ? 2 * g->c.cut->n_slabs : 0;
+    size_t n_marks = g->marks != NULL ? 2 * g->c.partition->n_slabs : 0;
 
     if (dev->ops->event_create(dev, &g->done, false, err) != 0 ||
         dev->ops->event_create(dev, &g->back.ready, false, err) != 0 ||
@@ -240,8 +241,8 @@ static void carve_device(struct sl_gpu *g)
     uint8_t *at = g->c.memory;
     struct sl_carver c;
 
-    g->vectors = at;
-    at += need.vectors;
+    g->small = at;
+    at += need.small;
     c = (struct sl_carver){at, 0};
     carve_activations(g, &c, s);
     at += need.activations;
@@ -254,14 +255,14 @@ static int start_cuda(struct sl_gpu *g, struct sl_error *err)
     struct sl_gpu_need need = sl_gpu_need(&g->c.shape);
     struct sl_device *dev = g->c.device;
     uint8_t *workspace =
-        (uint8_t *)g->c.memory + need.vectors + need.activations + need.kv;
+        (uint8_t *)g->c.memory + need.small + need.activations + need.kv;
 
     if (sl_cuda_set_workspace(g->c.cuda, workspace, g->c.workspace_bytes,
                               err) != 0)
         return -1;
     return dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->c.memory,
-                             g->c.vectors->region.base,
-                             sl_vectors_bytes(g->c.shape.mf), err);
+                             g->c.small->region.base,
+                             sl_small_tensors_bytes(g->c.shape.mf), err);
 }
 
 static int make_staging(struct sl_gpu *g, struct sl_error *err)
@@ -349,7 +350,7 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);
     if (g->back.down != NULL)
         sl_gpu_wait(g, SL_QUEUE_DOWN, g->back.down, &ignored);
-    for (size_t i = 0; g->marks != NULL && i < 2 * g->c.cut->n_slabs; i++)
+    for (size_t i = 0; g->marks != NULL && i < 2 * g->c.partition->n_slabs; i++)
         dev->ops->event_destroy(dev, g->marks[i]);
     dev->ops->event_destroy(dev, g->done);
     dev->ops->event_destroy(dev, g->back.ready);

@@ -10,7 +10,7 @@
 static const void *vector(const struct sl_gpu *g, uint32_t layer,
                           enum sl_slot slot)
 {
-    return sl_gpu_vector(g, g->c.vectors->layers[layer][slot]);
+    return sl_gpu_vector(g, g->c.small->layers[layer][slot]);
 }
 
 /* --- norms and attention ------------------------------------------------- */
@@ -201,7 +201,7 @@ static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
         if (m->scale_resident)
             mm->scale[s] = sl_gpu_vector(
                 g,
-                g->c.vectors->scales[part->matrix] +
+                g->c.small->scales[part->matrix] +
                     sl_matrix_scale_offset(&m->geom, s, part->first_block) / 2);
         else
             mm->scale[s] = (const void *)(base + part->scale_at[s]);
@@ -245,10 +245,11 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
 
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err)
 {
-    const struct sl_cut *cut = g->c.cut;
+    const struct sl_partition *partition = g->c.partition;
 
-    for (size_t slab = g->first_head_slab; slab < cut->n_slabs; slab++) {
-        const struct sl_part *part = &cut->parts[cut->first_part[slab]];
+    for (size_t slab = g->first_head_slab; slab < partition->n_slabs; slab++) {
+        const struct sl_part *part =
+            &partition->parts[partition->first_part[slab]];
         struct sl_cuda_matmul mm = {
             .m = &g->c.shape.mf->matrices[part->matrix].geom,
             .first_block = part->first_block,

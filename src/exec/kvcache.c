@@ -24,7 +24,7 @@ struct sl_kv {
     uint32_t n_free;
     struct sequence *seqs; /* (n_sequences) and the one that all begin as */
     uint32_t *place; /* (n_layers) of those that lie here: how many before */
-    struct sl_kv_keeper keeper;
+    struct sl_kv_page_store store;
 };
 
 const char *const sl_kv_kind_names[] = {
@@ -288,15 +288,16 @@ static uint32_t take_page(struct sl_kv *kv)
     return page;
 }
 
-void sl_kv_set_keeper(struct sl_kv *kv, const struct sl_kv_keeper *keeper)
+void sl_kv_set_page_store(struct sl_kv *kv,
+                          const struct sl_kv_page_store *store)
 {
-    kv->keeper = keeper != NULL ? *keeper : (struct sl_kv_keeper){0};
+    kv->store = store != NULL ? *store : (struct sl_kv_page_store){0};
 }
 
 static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
                      struct sl_error *err)
 {
-    const struct sl_kv_keeper *keeper = &kv->keeper;
+    const struct sl_kv_page_store *store = &kv->store;
     uint64_t bytes = kv->head_bytes * kv->config.n_heads;
 
     for (uint32_t l = 0; l < kv->config.n_layers; l++) {
@@ -306,7 +307,7 @@ static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
             memcpy(sl_kv_at(kv, l, to, 0, value),
                    sl_kv_at(kv, l, from, 0, value), bytes);
     }
-    return keeper->copy != NULL ? keeper->copy(keeper->arg, to, from, err) : 0;
+    return store->copy != NULL ? store->copy(store->arg, to, from, err) : 0;
 }
 
 int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
@@ -374,7 +375,7 @@ int sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
 
     if (is_here(c, layer))
         memcpy(to, sl_kv_at(kv, layer, page, 0, value), c->n_heads * head);
-    else if (kv->keeper.get(kv->keeper.arg, layer, page, value, to, err) != 0)
+    else if (kv->store.get(kv->store.arg, layer, page, value, to, err) != 0)
         return -1;
     for (uint32_t h = 0; h < c->n_heads; h++) {
         uint8_t *at = (uint8_t *)to + h * head;
@@ -389,7 +390,7 @@ int sl_kv_plane_put(struct sl_kv *kv, uint32_t layer, uint32_t page,
                     unsigned value, const void *from, struct sl_error *err)
 {
     if (!is_here(&kv->config, layer))
-        return kv->keeper.put(kv->keeper.arg, layer, page, value, from, err);
+        return kv->store.put(kv->store.arg, layer, page, value, from, err);
     memcpy(sl_kv_at(kv, layer, page, 0, value), from,
            kv->head_bytes * kv->config.n_heads);
     return 0;

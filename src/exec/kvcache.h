@@ -69,7 +69,7 @@ int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
 void sl_kv_destroy(struct sl_kv *kv);
 
 /* Who keeps the layers that lie elsewhere. */
-struct sl_kv_keeper {
+struct sl_kv_page_store {
     /* Page `to` becomes what page `from` is, in all those layers. */
     int (*copy)(void *arg, uint32_t to, uint32_t from, struct sl_error *err);
     /* A plane (heads, SL_KV_PAGE_LEN, head_dim) f16 to and from host memory;
@@ -81,11 +81,12 @@ struct sl_kv_keeper {
     void *arg; /* borrowed until the cache ends or another is set */
 };
 /* NULL: nobody does. */
-void sl_kv_set_keeper(struct sl_kv *kv, const struct sl_kv_keeper *keeper);
+void sl_kv_set_page_store(struct sl_kv *kv,
+                          const struct sl_kv_page_store *store);
 
 /* What every sequence begins with, before the first is made: the keys (value =
  * 0) or the values (1) of a layer, rows: (n_begin, n_heads, head_dim) f32.
- * Errors: its keeper's, SL_ERR_NOMEM. */
+ * Errors: its page store's, SL_ERR_NOMEM. */
 int sl_kv_begin_put(struct sl_kv *kv, const struct sl_kernels *k,
                     uint32_t layer, unsigned value, const float *rows,
                     struct sl_error *err);
@@ -119,7 +120,7 @@ const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value);
 /* Copies a plane whose first n_used positions (or all) hold something, with
- * zeros for the others. Errors: its keeper's. */
+ * zeros for the others. Errors: its page store's. */
 int sl_kv_plane_get(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                     unsigned value, uint32_t n_used, void *to,
                     struct sl_error *err);

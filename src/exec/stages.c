@@ -4,9 +4,11 @@
 #include "src/exec/stages.h"
 
 static const struct sl_tensor_spec *
-spec_of(const struct sl_modelfile *mf, const struct sl_cut *cut, size_t slab)
+spec_of(const struct sl_modelfile *mf, const struct sl_partition *partition,
+        size_t slab)
 {
-    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    const struct sl_part *first =
+        &partition->parts[partition->first_part[slab]];
 
     return &mf->matrices[first->matrix].spec;
 }
@@ -46,7 +48,8 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
 }
 
 int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
-                   const struct sl_modelfile *mf, const struct sl_cut *cut,
+                   const struct sl_modelfile *mf,
+                   const struct sl_partition *partition,
                    const struct sl_kv_config *kv, struct sl_error *err)
 {
     size_t n = sl_arch_n_stages(&mf->hp);
@@ -55,8 +58,8 @@ int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
     if (made == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to describe %zu stages",
                        n);
-    for (size_t i = 0; i < cut->n_slabs; i++) {
-        struct sl_plan_stage *s = &made[spec_of(mf, cut, i)->stage];
+    for (size_t i = 0; i < partition->n_slabs; i++) {
+        struct sl_plan_stage *s = &made[spec_of(mf, partition, i)->stage];
 
         if (s->n_slabs++ == 0)
             s->first_slab = i;

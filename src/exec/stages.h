@@ -5,15 +5,16 @@
 #define SL_STAGES_H
 
 #include "offload/plan.h"
-#include "src/exec/cut.h"
 #include "src/exec/kvcache.h"
+#include "src/exec/partition.h"
 #include "src/model/modelfile.h"
 
 /* The stages of a cut, for plan_input.stages. kv: the whole cache as the CPU
  * would hold it; a GPU holds the same pages in FP16. *stages is moved to the
  * caller (free). Errors: SL_ERR_NOMEM. */
 int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
-                   const struct sl_modelfile *mf, const struct sl_cut *cut,
+                   const struct sl_modelfile *mf,
+                   const struct sl_partition *partition,
                    const struct sl_kv_config *kv, struct sl_error *err);
 
 #endif

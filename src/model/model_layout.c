@@ -20,7 +20,7 @@ static int count_tensors(struct sl_layout *l, struct sl_error *err)
         if (spec.role != SL_ROLE_VECTOR)
             l->n_matrices++;
         else if (l->n_matrices == 0)
-            l->n_vectors++;
+            l->n_small++;
         else
             return sl_fail(err, SL_ERR_INTERNAL,
                            "architecture %s lists vector %s after a matrix",
@@ -33,14 +33,14 @@ static int count_tensors(struct sl_layout *l, struct sl_error *err)
  * and its stage's table, the tokenizer; a section for each. */
 static int allocate(struct sl_layout *l, struct sl_error *err)
 {
-    size_t most = l->n_vectors + 3 * l->n_matrices + 1;
+    size_t most = l->n_small + 3 * l->n_matrices + 1;
 
-    l->vectors = sl_zalloc_array(l->n_vectors, sizeof *l->vectors);
+    l->small = sl_zalloc_array(l->n_small, sizeof *l->small);
     l->matrices = sl_zalloc_array(l->n_matrices, sizeof *l->matrices);
     l->tensors = sl_zalloc_array(most, sizeof *l->tensors);
     l->sections = sl_zalloc_array(most, sizeof *l->sections);
     l->section_names = sl_zalloc_array(most, sizeof *l->section_names);
-    if (l->vectors == NULL || l->matrices == NULL || l->tensors == NULL ||
+    if (l->small == NULL || l->matrices == NULL || l->tensors == NULL ||
         l->sections == NULL || l->section_names == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to lay out %zu tensors",
                        most);
@@ -69,12 +69,12 @@ static int check_matrix(const struct sl_tensor_spec *spec,
 static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
                       struct sl_error *err)
 {
-    for (size_t i = 0; i < l->n_vectors; i++)
-        sl_arch_tensor(l->arch, &l->vectors[i].spec, &l->hp, (uint32_t)i);
+    for (size_t i = 0; i < l->n_small; i++)
+        sl_arch_tensor(l->arch, &l->small[i].spec, &l->hp, (uint32_t)i);
     for (size_t i = 0; i < l->n_matrices; i++) {
         struct sl_model_matrix *m = &l->matrices[i];
 
-        sl_arch_tensor(l->arch, &m->spec, &l->hp, (uint32_t)(l->n_vectors + i));
+        sl_arch_tensor(l->arch, &m->spec, &l->hp, (uint32_t)(l->n_small + i));
         if (check_matrix(&m->spec, &c->matrices[i], err) != 0)
             return -1;
         m->geom = c->matrices[i].geom;
@@ -171,8 +171,8 @@ void sl_layout_scale_name(char *name, size_t n, const char *weight)
 
 static int place_resident(struct sl_layout *l, struct sl_error *err)
 {
-    for (size_t i = 0; i < l->n_vectors; i++) {
-        struct sl_model_vector *v = &l->vectors[i];
+    for (size_t i = 0; i < l->n_small; i++) {
+        struct sl_model_small *v = &l->small[i];
 
         begin_section(l, v->spec.name);
         if (add_tensor(l, v->spec.name, SL_GGML_F32, v->spec.rows, 1, &v->off,
@@ -209,7 +209,7 @@ static int end_stage(struct sl_layout *l, const struct sl_tensor_spec *last,
         return 0;
     snprintf(name, sizeof name, "sluice.stage.%d.chunks", last->stage);
     s->chunk_bytes = chunk_bytes(s->bytes);
-    chunks = sl_packing_chunks(s->bytes, s->chunk_bytes);
+    chunks = sl_compressed_chunks(s->bytes, s->chunk_bytes);
     s->table_bytes = sl_round_up(4 * chunks, SL_MODEL_ALIGNMENT);
     return add_tensor(l, name, SL_GGML_I8, s->table_bytes, 1, &s->table_off,
                       err);
@@ -335,7 +335,7 @@ void sl_layout_fini(struct sl_layout *layout)
     free(layout->name);
     free(layout->quant);
     free(layout->tensors);
-    free(layout->vectors);
+    free(layout->small);
     free(layout->matrices);
     free(layout->sections);
     free(layout->section_names);

@@ -14,9 +14,9 @@
 
 #include "src/model/modelfile.h"
 
-#define SL_MODEL_VERSION        1u
-#define SL_MODEL_VERSION_PACKED 2u /* stages may be compressed */
-#define SL_TENSOR_NAME          64 /* with its zero byte: GGUF allows 64 bytes */
+#define SL_MODEL_VERSION            1u
+#define SL_MODEL_VERSION_COMPRESSED 2u /* stages may be compressed */
+#define SL_TENSOR_NAME              64 /* with its zero byte: GGUF allows 64 bytes */
 
 struct sl_layout_matrix {
     struct sl_matrix geom;
@@ -57,8 +57,8 @@ struct sl_layout {
     /* Offsets are those in the file. */
     struct sl_layout_tensor *tensors; /* in file order */
     size_t n_tensors;
-    struct sl_model_vector *vectors; /* in order of sl_arch_tensor */
-    size_t n_vectors;
+    struct sl_model_small *small; /* in order of sl_arch_tensor */
+    size_t n_small;
     struct sl_model_matrix *matrices; /* in order of sl_arch_tensor */
     size_t n_matrices;
     /* In file order and without holes from header_bytes to file_bytes; bytes

@@ -20,7 +20,7 @@ static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
     sl_gguf_add_string(w, "general.name", l->name);
     sl_model_hparams_write(w, l->arch, &l->hp);
     sl_gguf_add_u32(w, "sluice.version",
-                    l->tables ? SL_MODEL_VERSION_PACKED : SL_MODEL_VERSION);
+                    l->tables ? SL_MODEL_VERSION_COMPRESSED : SL_MODEL_VERSION);
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
     sl_model_text_write(w, &l->hp.text);
@@ -171,18 +171,18 @@ int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
     if (sl_gguf_get_u64(g, "sluice.version", &version, err) != 0 ||
         sl_gguf_get_string(g, "sluice.layout", &layout, err) != 0)
         return -1;
-    if (version != SL_MODEL_VERSION && version != SL_MODEL_VERSION_PACKED)
+    if (version != SL_MODEL_VERSION && version != SL_MODEL_VERSION_COMPRESSED)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "it is a model file of version %llu; this sluice reads "
                        "versions %u and %u: convert again, or use a newer "
                        "sluice",
                        (unsigned long long)version, SL_MODEL_VERSION,
-                       SL_MODEL_VERSION_PACKED);
-    if ((version == SL_MODEL_VERSION_PACKED) != sl_gguf_has(g, KEY_PLANES))
+                       SL_MODEL_VERSION_COMPRESSED);
+    if ((version == SL_MODEL_VERSION_COMPRESSED) != sl_gguf_has(g, KEY_PLANES))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "metadata '%s' is what version %u has, and this is "
                        "version %llu",
-                       KEY_PLANES, SL_MODEL_VERSION_PACKED,
+                       KEY_PLANES, SL_MODEL_VERSION_COMPRESSED,
                        (unsigned long long)version);
     if (strcmp(layout, SL_LAYOUT_NAME) != 0)
         return sl_fail(err, SL_ERR_UNSUPPORTED,

@@ -114,7 +114,7 @@ static int check_length(const struct sl_modelfile *mf, struct sl_error *err)
 }
 
 /* Where the chunks of a compressed stage are kept. */
-static int read_table(struct sl_packing *p, const struct sl_modelfile *mf,
+static int read_table(struct sl_compressed *p, const struct sl_modelfile *mf,
                       const struct sl_model_section *s, struct sl_error *err)
 {
     size_t n;
@@ -124,7 +124,7 @@ static int read_table(struct sl_packing *p, const struct sl_modelfile *mf,
     p->bytes = s->table_off - s->off;
     p->chunk_bytes = s->chunk_bytes;
     p->planes = s->planes;
-    n = sl_packing_chunks(p->bytes, p->chunk_bytes);
+    n = sl_compressed_chunks(p->bytes, p->chunk_bytes);
     p->at = sl_zalloc_array(n + 1, sizeof *p->at);
     table = sl_alloc_array((size_t)s->table_bytes, 1);
     if (p->at == NULL || table == NULL ||
@@ -140,13 +140,13 @@ static int read_table(struct sl_packing *p, const struct sl_modelfile *mf,
         uint32_t kept = sl_load_u32(table + 4 * i);
 
         p->at[i + 1] = p->at[i] + kept;
-        if (kept != 0 && kept <= sl_packing_chunk_bytes(p, i))
+        if (kept != 0 && kept <= sl_compressed_chunk_bytes(p, i))
             continue;
         free(table);
         return sl_fail(err, SL_ERR_CORRUPT,
                        "section '%s': chunk %zu of %zu is kept in %u bytes and "
                        "stands for %zu: damaged; convert again or copy again",
-                       s->name, i, n, kept, sl_packing_chunk_bytes(p, i));
+                       s->name, i, n, kept, sl_compressed_chunk_bytes(p, i));
     }
     free(table);
     return 0;
@@ -157,13 +157,13 @@ static int read_tables(struct sl_modelfile *mf, struct sl_error *err)
     for (size_t i = 0; i < mf->n_sections; i++) {
         if (mf->sections[i].planes == 0)
             continue;
-        if (mf->packings == NULL)
-            mf->packings =
-                sl_zalloc_array(mf->n_sections, sizeof *mf->packings);
-        if (mf->packings == NULL)
+        if (mf->compressed == NULL)
+            mf->compressed =
+                sl_zalloc_array(mf->n_sections, sizeof *mf->compressed);
+        if (mf->compressed == NULL)
             return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu tables",
                            mf->n_sections);
-        if (read_table(&mf->packings[i], mf, &mf->sections[i], err) != 0)
+        if (read_table(&mf->compressed[i], mf, &mf->sections[i], err) != 0)
             return -1;
     }
     return 0;
@@ -178,8 +178,8 @@ static void publish(struct sl_modelfile *mf)
     mf->quant = l->quant;
     mf->matrices = l->matrices;
     mf->n_matrices = l->n_matrices;
-    mf->vectors = l->vectors;
-    mf->n_vectors = l->n_vectors;
+    mf->small = l->small;
+    mf->n_small = l->n_small;
     mf->sections = l->sections;
     mf->n_sections = l->n_sections;
     mf->first_stage = l->first_stage;
@@ -253,9 +253,9 @@ int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
 
 void sl_modelfile_close(struct sl_modelfile *mf)
 {
-    for (size_t i = 0; mf->packings != NULL && i < mf->n_sections; i++)
-        free(mf->packings[i].at);
-    free(mf->packings);
+    for (size_t i = 0; mf->compressed != NULL && i < mf->n_sections; i++)
+        free(mf->compressed[i].at);
+    free(mf->compressed);
     if (mf->layout != NULL)
         sl_layout_fini(mf->layout);
     free(mf->layout);

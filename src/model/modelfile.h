@@ -18,14 +18,15 @@
  * eight bytes of that value zero.
  *
  * Version 2 is a file whose stages, but for the head, may be kept compressed
- * (offload/packing.h): sluice.section.planes says how each is, and the lengths
- * of its chunks end its section. Everything else is as in version 1; what a
- * compressed stage does not need of its section is a hole, and reads as zeros.
+ * (offload/compressed.h): sluice.section.planes says how each is, and the
+ * lengths of its chunks end its section. Everything else is as in version 1;
+ * what a compressed stage does not need of its section is a hole, and reads as
+ * zeros.
  */
 #ifndef SL_MODELFILE_H
 #define SL_MODELFILE_H
 
-#include "offload/packing.h"
+#include "offload/compressed.h"
 #include "quant/matrix.h"
 #include "src/arch/arch.h"
 #include "src/arch/hparams.h"
@@ -43,7 +44,7 @@ struct sl_model_matrix {
     size_t section;                  /* that holds the weights */
 };
 
-struct sl_model_vector {
+struct sl_model_small {
     struct sl_tensor_spec spec;
     uint64_t off, bytes; /* rows F32 */
 };
@@ -57,7 +58,7 @@ struct sl_model_section {
      * there is none. */
     uint64_t table_off, table_bytes;
     uint32_t chunk_bytes; /* what a chunk stands for */
-    uint32_t planes;      /* sl_packing; 0: kept as it is */
+    uint32_t planes;      /* sl_compressed; 0: kept as it is */
 };
 
 struct sl_layout; /* model_layout.h */
@@ -74,11 +75,11 @@ struct sl_modelfile {
      * embeddings that are looked up. */
     struct sl_model_matrix *matrices;
     size_t n_matrices;
-    struct sl_model_vector *vectors; /* in order of sl_arch_tensor */
-    size_t n_vectors;
+    struct sl_model_small *small; /* in order of sl_arch_tensor */
+    size_t n_small;
     struct sl_model_section *sections;
     size_t n_sections;
-    struct sl_packing *packings;             /* (n_sections) with n_chunks 0:
+    struct sl_compressed *compressed;        /* (n_sections) with n_chunks 0:
                                               * not compressed; or NULL */
     size_t first_stage;                      /* the section of stage 0 */
     uint64_t tokenizer_off, tokenizer_bytes; /* 0 bytes: none */

@@ -23,9 +23,10 @@ static int plain_init(struct plain *p, const struct sl_modelfile *mf,
     size_t most = 0;
 
     *p = (struct plain){.mf = mf, .err = err};
-    for (size_t i = 0; mf->packings != NULL && i < mf->n_sections; i++)
-        if (mf->packings[i].n_chunks > 0 && mf->packings[i].chunk_bytes > most)
-            most = mf->packings[i].chunk_bytes;
+    for (size_t i = 0; mf->compressed != NULL && i < mf->n_sections; i++)
+        if (mf->compressed[i].n_chunks > 0 &&
+            mf->compressed[i].chunk_bytes > most)
+            most = mf->compressed[i].chunk_bytes;
     if (most == 0)
         return 0;
     p->kept = sl_alloc_array(most, 1);
@@ -48,8 +49,8 @@ static int plain_read(struct plain *p, void *to, uint64_t off, size_t n)
 {
     const struct sl_modelfile *mf = p->mf;
     size_t section = sl_layout_section_at(mf->layout, off);
-    const struct sl_packing *k =
-        mf->packings != NULL ? &mf->packings[section] : NULL;
+    const struct sl_compressed *k =
+        mf->compressed != NULL ? &mf->compressed[section] : NULL;
     size_t first, last;
 
     if (k == NULL || k->n_chunks == 0)
@@ -62,7 +63,7 @@ static int plain_read(struct plain *p, void *to, uint64_t off, size_t n)
         if (sl_modelfile_read(mf, p->kept, at,
                               (size_t)(k->at[i + 1] - k->at[i]), p->err) != 0)
             return -1;
-        if (!sl_packing_decode(k, i, off, off + n, to, p->kept, p->scratch))
+        if (!sl_compressed_decode(k, i, off, off + n, to, p->kept, p->scratch))
             return sl_fail(p->err, SL_ERR_CORRUPT,
                            "%s: compressed chunk %zu of section %s, at offset "
                            "%" PRIu64 ", is damaged",
@@ -145,7 +146,7 @@ int sl_modelfile_matrix_rows(const struct sl_modelfile *mf,
 }
 
 int sl_modelfile_vector_rows(const struct sl_modelfile *mf,
-                             const struct sl_model_vector *v, sl_rows_fn *take,
+                             const struct sl_model_small *v, sl_rows_fn *take,
                              void *opaque, struct sl_error *err)
 {
     float *values = sl_alloc_array((size_t)v->bytes, 1);

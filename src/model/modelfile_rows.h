@@ -20,7 +20,7 @@ int sl_modelfile_matrix_rows(const struct sl_modelfile *mf,
                              const struct sl_model_matrix *m, sl_rows_fn *take,
                              void *opaque, struct sl_error *err);
 int sl_modelfile_vector_rows(const struct sl_modelfile *mf,
-                             const struct sl_model_vector *v, sl_rows_fn *take,
+                             const struct sl_model_small *v, sl_rows_fn *take,
                              void *opaque, struct sl_error *err);
 
 #endif

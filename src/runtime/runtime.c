@@ -103,7 +103,7 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_stream_config config = {
         .path = rt->mf.path,
-        .slabs = rt->cut.slabs,
+        .slabs = rt->partition.slabs,
         .plan = &rt->plan,
         .io = rt->config.io,
         .direct = true,
@@ -129,9 +129,9 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_cpu_config cpu = {
         .mf = &rt->mf,
-        .vectors = &rt->vectors,
+        .small = &rt->small,
         .adapters = rt->lora != NULL ? &rt->adapters : NULL,
-        .cut = &rt->cut,
+        .partition = &rt->partition,
         .plan = &rt->plan,
         .kernels = &rt->kernels,
         .pool = rt->pool,
@@ -159,7 +159,8 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
     if (!rt->plan.gpu)
         return 0;
     for (size_t slab = 0; slab < rt->plan.n_slabs; slab++) {
-        const struct sl_part *p = &rt->cut.parts[rt->cut.first_part[slab]];
+        const struct sl_part *p =
+            &rt->partition.parts[rt->partition.first_part[slab]];
         uint32_t of = (uint32_t)rt->mf.matrices[p->matrix].spec.stage;
 
         if (of == stage)
@@ -226,12 +227,12 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         sl_runtime_take_vram(rt, err) != 0 ||
         sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
         start_stream(rt, err) != 0 ||
-        sl_vectors_init(&rt->vectors, &rt->mf, err) != 0 ||
+        sl_small_tensors_init(&rt->small, &rt->mf, err) != 0 ||
         start_adapters(rt, err) != 0 || create_engines(rt, err) != 0)
         return -1;
     config = (struct sl_exec_config){
         .mf = &rt->mf,
-        .cut = &rt->cut,
+        .partition = &rt->partition,
         .plan = &rt->plan,
         .kv = rt->kv,
         .stop = &rt->stop,
@@ -256,7 +257,7 @@ void sl_runtime_close(struct sl_runtime *rt)
         return;
     sl_runtime_end(rt);
     sl_plan_fini(&rt->plan);
-    sl_cut_fini(&rt->cut);
+    sl_partition_fini(&rt->partition);
     sl_pool_destroy(rt->pool);
     sl_numa_close(rt->numa);
     sl_tokenizer_destroy(rt->tokenizer);

@@ -2,7 +2,7 @@
  * runtime.h - puts a model file, a budget and a machine together
  *
  * The only module that knows all others: it opens the model file, cuts its
- * stages into slabs, plans their homes within the RAM budget, starts the
+ * stages into slabs, plans their tiers within the RAM budget, starts the
  * stream and hands out a language model (lm.h) to generate with.
  */
 #ifndef SL_RUNTIME_H
@@ -13,11 +13,11 @@
 
 #include "kernels/kernels.h"
 #include "offload/device.h"
-#include "offload/feed.h"
 #include "offload/io.h"
 #include "offload/numa.h"
 #include "offload/plan.h"
 #include "offload/stream.h"
+#include "offload/upload.h"
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/ckpt/lora.h"
@@ -81,7 +81,7 @@ struct sl_runtime_config {
 /* Memory by purpose, bytes. */
 struct sl_memory {
     uint64_t program; /* code, libraries, tokenizer, heap: measured */
-    uint64_t vectors; /* norms, biases, row-wise scales */
+    uint64_t small;   /* norms, biases, row-wise scales */
     uint64_t adapters;
     uint64_t kv;
     uint64_t activations;
@@ -98,7 +98,7 @@ struct sl_memory {
 /* Device memory by purpose, bytes. */
 struct sl_vram {
     uint64_t context; /* the driver's, measured; a part for what it adds */
-    uint64_t vectors;
+    uint64_t small;
     uint64_t activations; /* and logits, tables */
     uint64_t workspace;
     uint64_t kv; /* of the layers that the GPU decodes */
@@ -170,7 +170,7 @@ struct sl_run_stats {
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
     struct sl_prompt_cache_stats prompt_cache;
-    struct sl_feed_stats feed; /* zeros without a GPU */
+    struct sl_upload_stats upload; /* zeros without a GPU */
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

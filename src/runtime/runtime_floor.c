@@ -10,20 +10,20 @@ void sl_runtime_end(struct sl_runtime *rt)
 {
     sl_prompt_cache_destroy(rt->prompt_cache);
     sl_exec_destroy(rt->exec);
-    sl_feed_close(rt->feed);
+    sl_upload_close(rt->upload);
     for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
         if (rt->engines[i] != NULL)
             rt->engines[i]->ops->destroy(rt->engines[i]);
         rt->engines[i] = NULL;
     }
-    sl_vectors_fini(&rt->vectors);
+    sl_small_tensors_fini(&rt->small);
     sl_adapters_fini(&rt->adapters);
     sl_stream_close(rt->stream);
     sl_runtime_end_gpu(rt);
     sl_kv_destroy(rt->kv);
     rt->prompt_cache = NULL;
     rt->exec = NULL;
-    rt->feed = NULL;
+    rt->upload = NULL;
     rt->stream = NULL;
     rt->kv = NULL;
 }
@@ -50,8 +50,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     sl_stream_stats(rt->stream, &s->stream);
     if (rt->prompt_cache != NULL)
         sl_prompt_cache_stats(rt->prompt_cache, &s->prompt_cache);
-    if (rt->feed != NULL)
-        sl_feed_stats(rt->feed, &s->feed);
+    if (rt->upload != NULL)
+        sl_upload_stats(rt->upload, &s->upload);
 }
 
 /* Buffers of the measurements stay within what the plan gives to weights;
@@ -166,9 +166,9 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
     demand = (struct sl_demand){
         .disk_bytes = (double)rt->plan.streamed_bytes,
         /* all weights as they are computed with; on disk they may be fewer */
-        .cpu_bytes =
-            (double)sl_slabs_load_bytes(rt->cut.slabs, rt->cut.n_slabs) +
-            (double)rt->memory.vectors + (double)rt->memory.adapters,
+        .cpu_bytes = (double)sl_slabs_load_bytes(rt->partition.slabs,
+                                                 rt->partition.n_slabs) +
+                     (double)rt->memory.small + (double)rt->memory.adapters,
         .cpu_ops = operations(rt, pass),
         /* a sequence's cache is read once for all its positions */
         .cpu_kv_bytes = (double)pass.keys * pass.logits *

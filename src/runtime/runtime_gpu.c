@@ -26,7 +26,7 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "--lora: adapters are applied by the CPU alone: leave "
                        "the GPU out with --device cpu, or merge them with "
                        "'sluice convert --lora'");
-    if (rt->mf.packings != NULL)
+    if (rt->mf.compressed != NULL)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s has compressed stages, which are decompressed for "
                        "the CPU alone: convert again with --compress none for "
@@ -216,7 +216,7 @@ static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
 /* Bytes beside weights, ring and caches. */
 static uint64_t vram_fixed(const struct sl_vram *v)
 {
-    return v->context + v->vectors + v->activations + v->workspace;
+    return v->context + v->small + v->activations + v->workspace;
 }
 
 /* What the GPU needs at least to compute everything: the ring of the finest
@@ -225,15 +225,17 @@ static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
                       struct sl_error *err)
 {
     struct sl_vram *v = &rt->vram;
-    struct sl_cut cut;
+    struct sl_partition partition;
     uint64_t least;
 
-    if (sl_cut_make(&cut, &rt->mf, sl_runtime_least_cap(rt), err) != 0)
+    if (sl_partition_make(&partition, &rt->mf, sl_runtime_least_cap(rt), err) !=
+        0)
         return -1;
-    least = rt->device->info.context_bytes + need->vectors + need->activations +
-            need->workspace_least + SL_RING_MIN_SLOTS * sl_cut_largest(&cut) +
+    least = rt->device->info.context_bytes + need->small + need->activations +
+            need->workspace_least +
+            SL_RING_MIN_SLOTS * sl_partition_largest(&partition) +
             rt->mf.hp.n_layers * kv_layer_bytes(rt);
-    sl_cut_fini(&cut);
+    sl_partition_fini(&partition);
     least += least / (DRIVER_SHARE - 1) + 1;
     v->least = sl_round_up(least, LEAST_STEP);
     return 0;
@@ -264,7 +266,7 @@ static void fill_vram(struct sl_runtime *rt, const struct sl_gpu_need *need)
     uint64_t more = v->budget > v->least ? (v->budget - v->least) / 4 : 0;
 
     v->context = rt->device->info.context_bytes + v->budget / DRIVER_SHARE;
-    v->vectors = need->vectors;
+    v->small = need->small;
     v->activations = need->activations;
     if (more > need->workspace - need->workspace_least)
         more = need->workspace - need->workspace_least;
@@ -319,16 +321,16 @@ int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err)
 /* --- what the planner must know ------------------------------------------ */
 
 int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
-                       const struct sl_cut *cut, struct sl_plan_stage **stages,
-                       struct sl_error *err)
+                       const struct sl_partition *partition,
+                       struct sl_plan_stage **stages, struct sl_error *err)
 {
     const struct sl_workload *w = &rt->load;
     uint32_t sequences = w->n_sequences * w->n_texts;
 
     if (rt->device == NULL)
         return 0;
-    if (sl_stages_make(stages, &in->n_stages, &rt->mf, cut, &rt->kv_config,
-                       err) != 0)
+    if (sl_stages_make(stages, &in->n_stages, &rt->mf, partition,
+                       &rt->kv_config, err) != 0)
         return -1;
     in->stages = *stages;
     in->vram_bytes = rt->vram.budget - vram_fixed(&rt->vram);
@@ -360,8 +362,8 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
     struct sl_kv_config kv = rt->kv_config;
     struct sl_plan_stage *stages;
     struct sl_plan_input in = {
-        .slabs = rt->cut.slabs,
-        .n_slabs = rt->cut.n_slabs,
+        .slabs = rt->partition.slabs,
+        .n_slabs = rt->partition.n_slabs,
         .rates = *rates,
         .x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float),
     };
@@ -369,7 +371,7 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
     struct sl_error ignored;
 
     kv.elsewhere = NULL;
-    if (sl_stages_make(&stages, &in.n_stages, &rt->mf, &rt->cut, &kv,
+    if (sl_stages_make(&stages, &in.n_stages, &rt->mf, &rt->partition, &kv,
                        &ignored) != 0)
         return false;
     in.stages = stages;
@@ -395,7 +397,8 @@ static int place_caches(struct sl_runtime *rt, struct sl_error *err)
     shape->n_layers_here = 0;
     shape->write_back = false;
     for (size_t slab = 0; slab < plan->n_slabs; slab++) {
-        const struct sl_part *p = &rt->cut.parts[rt->cut.first_part[slab]];
+        const struct sl_part *p =
+            &rt->partition.parts[rt->partition.first_part[slab]];
         const struct sl_tensor_spec *spec = &rt->mf.matrices[p->matrix].spec;
 
         if (spec->slot != SL_SLOT_QKV || p->first_block != 0)
@@ -487,18 +490,18 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_gpu_need need;
     uint8_t *at = rt->arena;
-    struct sl_feed_config feed = {
+    struct sl_upload_config upload = {
         .dev = rt->device,
         .stream = rt->stream,
-        .slabs = rt->cut.slabs,
+        .slabs = rt->partition.slabs,
         .plan = &rt->plan,
         .residents = at,
         .trace = rt->trace,
     };
     struct sl_gpu_config config = {
-        .cut = &rt->cut,
+        .partition = &rt->partition,
         .plan = &rt->plan,
-        .vectors = &rt->vectors,
+        .small = &rt->small,
         .kernels = &rt->kernels,
         .pool = rt->pool,
         .device = rt->device,
@@ -513,17 +516,17 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
 
     if (rt->device == NULL)
         return 0;
-    feed.ring = at + rt->plan.vram_bytes;
+    upload.ring = at + rt->plan.vram_bytes;
     config.memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes;
     if (stream_is_pinned(rt))
         config.log = rt->config.log;
     need = sl_gpu_need(&rt->shape);
     config.workspace_bytes = arena_bytes(&rt->vram) - rt->plan.vram_bytes -
-                             rt->plan.device_ring_bytes - need.vectors -
+                             rt->plan.device_ring_bytes - need.small -
                              need.activations - need.kv;
-    if (sl_feed_open(&rt->feed, &feed, err) != 0)
+    if (sl_upload_open(&rt->upload, &upload, err) != 0)
         return -1;
-    config.feed = rt->feed;
+    config.upload = rt->upload;
     return sl_gpu_create(&rt->engines[SL_ENGINE_GPU], &config, err);
 }
 

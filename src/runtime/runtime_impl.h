@@ -16,11 +16,11 @@
 #include "src/base/pool.h"
 #include "src/ckpt/lora.h"
 #include "src/exec/adapters.h"
-#include "src/exec/cut.h"
 #include "src/exec/exec.h"
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_gpu.h"
 #include "src/exec/kvcache.h"
+#include "src/exec/partition.h"
 #include "src/exec/prefix.h"
 #include "src/runtime/runtime.h"
 
@@ -41,13 +41,13 @@ struct sl_runtime {
     struct sl_trace *trace;
     enum sl_act act; /* of the products that take it */
     struct sl_workload load;
-    struct sl_cut cut;
+    struct sl_partition partition;
     struct sl_plan plan;
     struct sl_memory memory;
     struct sl_kv_config kv_config;
     struct sl_kv *kv;
     struct sl_stream *stream;
-    struct sl_vectors vectors;
+    struct sl_small_tensors small;
     struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     struct sl_exec *exec;
     struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
@@ -60,7 +60,7 @@ struct sl_runtime {
     struct sl_vram vram;
     bool *elsewhere; /* (n_layers) the cache lies on the device */
     void *arena;     /* all of the device's memory that a run uses */
-    struct sl_feed *feed;
+    struct sl_upload *upload;
     atomic_bool stop;
     bool ended; /* stats are those of a run that is over */
     struct sl_run_stats stats;
@@ -73,7 +73,7 @@ struct sl_runtime {
 /* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */
 int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err);
 enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt);
-/* The size of slabs of the finest cut. */
+/* The size of slabs of the finest partition. */
 uint64_t sl_runtime_least_cap(const struct sl_runtime *rt);
 
 /* runtime_gpu.c. Opens the device that is wanted, if any, and learns the
@@ -84,8 +84,8 @@ int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err);
 /* What a plan with the GPU must know; *stages (owned by the caller, free) is
  * borrowed by in. Nothing without a GPU. */
 int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
-                       const struct sl_cut *cut, struct sl_plan_stage **stages,
-                       struct sl_error *err);
+                       const struct sl_partition *partition,
+                       struct sl_plan_stage **stages, struct sl_error *err);
 /* After planning: where caches lie. *dropped: the GPU has nothing to do and
  * is closed; the plan is to be made anew. */
 int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,

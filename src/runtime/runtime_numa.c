@@ -38,11 +38,11 @@ void sl_runtime_place_staging(void *arg, uint8_t *base, uint64_t bytes)
 static void place_resident(void *arg, size_t slab, uint8_t *base)
 {
     struct sl_runtime *rt = arg;
-    const struct sl_cut *cut = &rt->cut;
-    uint32_t end = cut->first_part[slab + 1];
+    const struct sl_partition *partition = &rt->partition;
+    uint32_t end = partition->first_part[slab + 1];
 
-    for (uint32_t p = cut->first_part[slab]; p < end; p++) {
-        const struct sl_part *part = &cut->parts[p];
+    for (uint32_t p = partition->first_part[slab]; p < end; p++) {
+        const struct sl_part *part = &partition->parts[p];
         const struct sl_matrix *m = &rt->mf.matrices[part->matrix].geom;
         uint64_t bytes =
             sl_matrix_block_bytes(m, part->first_block, part->n_blocks);

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "offload/feed.h"
-#include "offload/unpack.h"
+#include "offload/decompress.h"
+#include "offload/upload.h"
 #include "src/base/bytes.h"
 #include "src/decode/sampler.h"
 #include "src/probe/meminfo.h"
@@ -82,7 +82,7 @@ static void count_fixed(struct sl_runtime *rt)
     };
     *m = (struct sl_memory){
         .program = sl_meminfo_resident(),
-        .vectors = sl_vectors_bytes(&rt->mf),
+        .small = sl_small_tensors_bytes(&rt->mf),
         .adapters = sl_adapters_bytes(rt->lora, &rt->mf, w->pass_positions),
         .kv = sl_kv_bytes(&rt->kv_config),
         .activations =
@@ -102,32 +102,34 @@ static void count_fixed(struct sl_runtime *rt)
 
 static uint64_t fixed_bytes(const struct sl_memory *m)
 {
-    return m->program + m->vectors + m->adapters + m->kv + m->activations +
+    return m->program + m->small + m->adapters + m->kv + m->activations +
            m->logits + m->staging + m->other;
 }
 
 static uint64_t bookkeeping(const struct sl_runtime *rt,
-                            const struct sl_cut *cut)
+                            const struct sl_partition *partition)
 {
-    return sl_cut_bytes(cut) + sl_stream_overhead_bytes(cut->n_slabs) +
-           sl_unpack_bytes(cut->slabs, cut->n_slabs,
-                           sl_pool_threads(rt->pool)) +
-           (rt->device != NULL ? sl_feed_overhead_bytes(cut->n_slabs) : 0);
+    return sl_partition_bytes(partition) +
+           sl_stream_overhead_bytes(partition->n_slabs) +
+           sl_decompress_bytes(partition->slabs, partition->n_slabs,
+                               sl_pool_threads(rt->pool)) +
+           (rt->device != NULL ? sl_upload_overhead_bytes(partition->n_slabs)
+                               : 0);
 }
 
 /* Least budget with slabs cut at `cap`. */
 static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
                           struct sl_error *err)
 {
-    struct sl_cut cut;
+    struct sl_partition partition;
 
-    if (sl_cut_make(&cut, &rt->mf, cap, err) != 0)
+    if (sl_partition_make(&partition, &rt->mf, cap, err) != 0)
         return -1;
-    *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &cut) +
+    *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &partition) +
              (rt->config.engine == SL_ENGINE_RULE_GPU
-                  ? SL_RING_MIN_SLOTS * sl_cut_largest(&cut)
-                  : sl_plan_least_bytes(cut.slabs, cut.n_slabs));
-    sl_cut_fini(&cut);
+                  ? SL_RING_MIN_SLOTS * sl_partition_largest(&partition)
+                  : sl_plan_least_bytes(partition.slabs, partition.n_slabs));
+    sl_partition_fini(&partition);
     return 0;
 }
 
@@ -213,9 +215,10 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
-static uint64_t ring_wanted(const struct sl_cut *cut, uint64_t weights_bytes)
+static uint64_t ring_wanted(const struct sl_partition *partition,
+                            uint64_t weights_bytes)
 {
-    uint64_t total = sl_slabs_load_bytes(cut->slabs, cut->n_slabs);
+    uint64_t total = sl_slabs_load_bytes(partition->slabs, partition->n_slabs);
     uint64_t least = weights_bytes / RING_SHARE, wanted;
 
     if (total <= weights_bytes)
@@ -242,14 +245,14 @@ static double cost_of(const struct sl_plan *plan,
     if (in->n_stages == 0)
         return (double)plan->streamed_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++)
-        n += plan->home[i] == SL_HOME_VRAM;
+        n += plan->tier[i] == SL_TIER_VRAM;
     return n * VRAM_SLAB_S + sl_plan_seconds(plan, in, SL_PHASE_DECODE,
                                              in->pass[SL_PHASE_DECODE]);
 }
 
 /* A cut, its plan, and what this costs. */
 struct attempt {
-    struct sl_cut cut;
+    struct sl_partition partition;
     struct sl_plan plan;
     double cost;
 };
@@ -257,7 +260,7 @@ struct attempt {
 static void attempt_fini(struct attempt *a)
 {
     sl_plan_fini(&a->plan);
-    sl_cut_fini(&a->cut);
+    sl_partition_fini(&a->partition);
 }
 
 /* With slabs cut at `cap`; 1 when it does not fit. */
@@ -270,23 +273,23 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     struct sl_plan_input in;
     int rc;
 
-    if (sl_cut_make(&a->cut, &rt->mf, cap, err) != 0)
+    if (sl_partition_make(&a->partition, &rt->mf, cap, err) != 0)
         return -1;
-    fixed += bookkeeping(rt, &a->cut);
+    fixed += bookkeeping(rt, &a->partition);
     /* With a GPU the plan says where the cache lies. */
     if (rt->device != NULL)
         fixed -= m->kv;
     in = (struct sl_plan_input){
-        .slabs = a->cut.slabs,
-        .n_slabs = a->cut.n_slabs,
+        .slabs = a->partition.slabs,
+        .n_slabs = a->partition.n_slabs,
         .weights_bytes = m->budget > fixed ? m->budget - fixed : 0,
     };
-    in.read_ahead_bytes = ring_wanted(&a->cut, in.weights_bytes);
-    rc = sl_runtime_add_gpu(rt, &in, &a->cut, &stages, err);
+    in.read_ahead_bytes = ring_wanted(&a->partition, in.weights_bytes);
+    rc = sl_runtime_add_gpu(rt, &in, &a->partition, &stages, err);
     if (rc == 0)
         rc = sl_plan_make(&a->plan, &in, err);
     if (rc != 0)
-        sl_cut_fini(&a->cut);
+        sl_partition_fini(&a->partition);
     else
         a->cost = cost_of(&a->plan, &in);
     free(stages);
@@ -335,7 +338,7 @@ static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
                        rt->memory.budget >= rt->memory.least
                    ? sl_runtime_refuse_vram(rt, err)
                    : refuse(rt, err);
-    rt->cut = best.cut;
+    rt->partition = best.partition;
     rt->plan = best.plan;
     return 0;
 }
@@ -347,7 +350,7 @@ static void count_planned(struct sl_runtime *rt)
 
     m->ring = rt->plan.ring_bytes;
     m->residents = rt->plan.resident_bytes;
-    m->other += bookkeeping(rt, &rt->cut);
+    m->other += bookkeeping(rt, &rt->partition);
     m->kv = sl_kv_bytes(&rt->kv_config);
     m->total = fixed_bytes(m) + m->ring + m->residents;
 }
@@ -355,7 +358,7 @@ static void count_planned(struct sl_runtime *rt)
 int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
                     struct sl_error *err)
 {
-    if (rt->plan.home != NULL)
+    if (rt->plan.tier != NULL)
         return sl_fail(err, SL_ERR_INTERNAL, "a plan was made already");
     rt->load = *load;
     if (load->n_texts == 0)
@@ -372,7 +375,7 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
     bool dropped, had = rt->device != NULL;
 
     sl_plan_fini(&rt->plan);
-    sl_cut_fini(&rt->cut);
+    sl_partition_fini(&rt->partition);
     count_fixed(rt);
     if (sl_runtime_count_vram(rt, err) != 0)
         return -1;

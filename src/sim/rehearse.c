@@ -5,11 +5,11 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
-#include "src/exec/cut.h"
 #include "src/exec/exec.h"
 #include "src/exec/exec_cpu.h"
+#include "src/exec/partition.h"
+#include "src/exec/small_tensors.h"
 #include "src/exec/stages.h"
-#include "src/exec/vectors.h"
 #include "src/sim/rehearse.h"
 #include "src/sim/sim_engine.h"
 
@@ -32,7 +32,7 @@ struct rehearsal {
     const struct sl_rehearsal_config *c;
     struct sl_sim_machine machine;
     struct sl_trace *trace;
-    struct sl_cut cut;
+    struct sl_partition partition;
     struct sl_plan_stage *stages;
     struct sl_plan_input in;
     struct sl_plan *plan; /* the result's */
@@ -40,7 +40,7 @@ struct rehearsal {
     struct sl_kv *kv;
     struct sl_device *dev;
     struct sl_stream *stream;
-    struct sl_feed *feed;
+    struct sl_upload *upload;
     struct sl_exec_engine *engines[SL_ENGINE_COUNT];
     struct sl_exec *exec;
     atomic_bool stop;
@@ -67,11 +67,12 @@ static uint64_t host_bytes(const struct rehearsal *r)
     const struct sl_rehearsal_config *c = r->c;
     uint32_t n = pass_positions(c);
 
-    return PROGRAM_BYTES + sl_vectors_bytes(c->mf) +
+    return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
            sl_cpu_bytes(c->mf, n, max_tokens(c), NULL, SL_ACT_INT8, THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts, true) +
            2ull * c->n_texts * c->mf->hp.vocab * sizeof(float) +
-           sl_cut_bytes(&r->cut) + sl_stream_overhead_bytes(r->cut.n_slabs);
+           sl_partition_bytes(&r->partition) +
+           sl_stream_overhead_bytes(r->partition.n_slabs);
 }
 
 /* Norms and biases, and for each position x in FP32, its norm, q, k, v, what
@@ -82,7 +83,7 @@ static uint64_t device_bytes(const struct rehearsal *r)
     uint64_t position =
         4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
 
-    return DEVICE_BYTES + sl_vectors_bytes(r->c->mf) +
+    return DEVICE_BYTES + sl_small_tensors_bytes(r->c->mf) +
            pass_positions(r->c) * position + 4ull * r->c->n_texts * hp->vocab;
 }
 
@@ -112,7 +113,7 @@ static int check_vram(const struct rehearsal *r, uint64_t device_bytes,
                       struct sl_error *err)
 {
     const struct sl_rehearsal_config *c = r->c;
-    uint64_t ring = SL_RING_MIN_SLOTS * sl_cut_largest(&r->cut);
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition);
     uint64_t kv = c->engine == SL_ENGINE_RULE_GPU ? device_kv_bytes(&r->in) : 0;
     uint64_t least = sl_round_up(device_bytes + ring + kv, MIB);
     char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], slots[SL_SIZE_TEXT];
@@ -133,7 +134,8 @@ static int check_vram(const struct rehearsal *r, uint64_t device_bytes,
 static uint64_t least_weights(const struct rehearsal *r)
 {
     const struct sl_plan_input *in = &r->in;
-    uint64_t ring = SL_RING_MIN_SLOTS * sl_cut_largest(&r->cut), kv = 0;
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition),
+             kv = 0;
     uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs);
 
     for (size_t i = 0; i < in->n_stages; i++)
@@ -183,15 +185,15 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .max_tokens = max_tokens(c) + 1,
         .kind = SL_KV_F16,
     };
-    if (sl_cut_make(&r->cut, c->mf, SLAB_BYTES, err) != 0 ||
-        sl_stages_make(&r->stages, &n_stages, c->mf, &r->cut, &r->kv_config,
-                       err) != 0)
+    if (sl_partition_make(&r->partition, c->mf, SLAB_BYTES, err) != 0 ||
+        sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
+                       &r->kv_config, err) != 0)
         return -1;
     out->host_bytes = host_bytes(r);
     out->device_bytes = c->vram_bytes > 0 ? device_bytes(r) : 0;
     r->in = (struct sl_plan_input){
-        .slabs = r->cut.slabs,
-        .n_slabs = r->cut.n_slabs,
+        .slabs = r->partition.slabs,
+        .n_slabs = r->partition.n_slabs,
         .weights_bytes = minus(c->ram_bytes, out->host_bytes),
         .read_ahead_bytes = READ_AHEAD,
         .vram_bytes = minus(c->vram_bytes, out->device_bytes),
@@ -220,9 +222,9 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
 
 static int start_device(struct rehearsal *r, struct sl_error *err)
 {
-    struct sl_feed_config config = {
+    struct sl_upload_config config = {
         .stream = r->stream,
-        .slabs = r->cut.slabs,
+        .slabs = r->partition.slabs,
         .plan = r->plan,
         .trace = r->trace,
         .clock = r->machine.clock,
@@ -237,14 +239,14 @@ static int start_device(struct rehearsal *r, struct sl_error *err)
         r->dev->ops->alloc(r->dev, &config.residents, r->plan->vram_bytes,
                            err) != 0)
         return -1;
-    return sl_feed_open(&r->feed, &config, err);
+    return sl_upload_open(&r->upload, &config, err);
 }
 
 static int start_transport(struct rehearsal *r, struct sl_error *err)
 {
     struct sl_stream_config config = {
         .path = r->c->mf->path,
-        .slabs = r->cut.slabs,
+        .slabs = r->partition.slabs,
         .plan = r->plan,
         .direct = true,
         .trace = r->trace,
@@ -266,13 +268,13 @@ static int start_engines(struct rehearsal *r, struct sl_error *err)
     struct sl_sim_config config = {
         .machine = &r->machine,
         .mf = r->c->mf,
-        .cut = &r->cut,
+        .partition = &r->partition,
         .stages = r->stages,
         .n_stages = r->in.n_stages,
         .plan = r->plan,
         .stream = r->stream,
         .dev = r->dev,
-        .feed = r->feed,
+        .upload = r->upload,
         .trace = r->trace,
     };
 
@@ -288,7 +290,7 @@ static int start(struct rehearsal *r, struct sl_error *err)
     const struct sl_rehearsal_config *c = r->c;
     struct sl_exec_config config = {
         .mf = c->mf,
-        .cut = &r->cut,
+        .partition = &r->partition,
         .plan = r->plan,
         .stop = &r->stop,
         .pass_positions = pass_positions(c),
@@ -315,14 +317,14 @@ static void finish(struct rehearsal *r)
         if (r->engines[e] != NULL)
             r->engines[e]->ops->destroy(r->engines[e]);
     }
-    sl_feed_close(r->feed);
+    sl_upload_close(r->upload);
     sl_stream_close(r->stream);
     sl_device_close(r->dev);
     sl_kv_destroy(r->kv);
     free(r->stages);
     free(r->ids);
     free(r->items);
-    sl_cut_fini(&r->cut);
+    sl_partition_fini(&r->partition);
 }
 
 /* --- passes --------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /*
  * rehearse.h - a run on a machine that is not there
  *
- * The planner makes its plan for the machine's rates; stream, feed and
+ * The planner makes its plan for the machine's rates; stream, upload ring and
  * executor then run passes on its model (offload/sim_machine.h) under
  * virtual time, with engines that only take time. What comes out is what the
  * machine could do, waits, hand-overs and full rings included, beside what

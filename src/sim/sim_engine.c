@@ -30,12 +30,12 @@ struct sim_engine {
 /* --- what both know ------------------------------------------------------- */
 
 static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
-                      const struct sl_cut *cut, size_t slab)
+                      const struct sl_partition *partition, size_t slab)
 {
-    cost->bytes = (double)sl_slab_load_bytes(&cut->slabs[slab]);
-    for (uint32_t i = cut->first_part[slab]; i < cut->first_part[slab + 1];
-         i++) {
-        const struct sl_part *p = &cut->parts[i];
+    cost->bytes = (double)sl_slab_load_bytes(&partition->slabs[slab]);
+    for (uint32_t i = partition->first_part[slab];
+         i < partition->first_part[slab + 1]; i++) {
+        const struct sl_part *p = &partition->parts[i];
         const struct sl_model_matrix *m = &mf->matrices[p->matrix];
         const struct sl_matrix *g = &m->geom;
         double share =
@@ -53,7 +53,7 @@ static int create(struct sim_engine **out, const struct sl_sim_config *c,
     struct sim_engine *e = calloc(1, sizeof *e);
 
     if (e != NULL)
-        e->costs = sl_zalloc_array(c->cut->n_slabs, sizeof *e->costs);
+        e->costs = sl_zalloc_array(c->partition->n_slabs, sizeof *e->costs);
     if (e == NULL || e->costs == NULL) {
         free(e);
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a run");
@@ -66,7 +66,7 @@ static int create(struct sim_engine **out, const struct sl_sim_config *c,
         for (size_t j = 0; j < s->n_slabs; j++) {
             struct slab_cost *cost = &e->costs[s->first_slab + j];
 
-            cost_slab(cost, c->mf, c->cut, s->first_slab + j);
+            cost_slab(cost, c->mf, c->partition, s->first_slab + j);
             cost->stage = s;
             cost->begins = j == 0;
         }
@@ -83,7 +83,7 @@ static void model_destroy(struct sl_exec_engine *engine)
         return;
     if (e->done != NULL)
         e->c.dev->ops->event_destroy(e->c.dev, e->done);
-    for (size_t i = 0; e->marks != NULL && i < 2 * e->c.cut->n_slabs; i++)
+    for (size_t i = 0; e->marks != NULL && i < 2 * e->c.partition->n_slabs; i++)
         e->c.dev->ops->event_destroy(e->c.dev, e->marks[i]);
     free(e->marks);
     free(e->costs);
@@ -111,15 +111,16 @@ static double rows(const struct sim_engine *e, const struct slab_cost *cost)
 static void trace(const struct sim_engine *e, enum sl_track track, size_t slab,
                   uint64_t begin, uint64_t end)
 {
-    const struct sl_cut *cut = e->c.cut;
-    const struct sl_part *first = &cut->parts[cut->first_part[slab]];
+    const struct sl_partition *partition = e->c.partition;
+    const struct sl_part *first =
+        &partition->parts[partition->first_part[slab]];
     const struct sl_modelfile *mf = e->c.mf;
     char name[SL_STAGE_NAME];
 
     sl_arch_stage_name(name, &mf->hp,
                        (uint32_t)mf->matrices[first->matrix].spec.stage);
     sl_trace_span(e->c.trace, track, name, begin, end,
-                  sl_slab_load_bytes(&cut->slabs[slab]));
+                  sl_slab_load_bytes(&partition->slabs[slab]));
 }
 
 /* --- the cores ------------------------------------------------------------ */
@@ -191,7 +192,7 @@ static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
 
     (void)err;
     take_pass(e, pass);
-    sl_feed_begin(e->c.feed, pass->phase);
+    sl_upload_begin(e->c.upload, pass->phase);
     return 0;
 }
 
@@ -270,7 +271,7 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
     const struct sl_rates *r = &e->c.machine->spec.rates;
     const void *base;
 
-    if (sl_feed_get(e->c.feed, slab, &base, err) != 0 ||
+    if (sl_upload_get(e->c.upload, slab, &base, err) != 0 ||
         mark(e, 2 * slab, err) != 0)
         return -1;
     if (cost->attends && attend(e, slab, cost, err) != 0)
@@ -279,7 +280,7 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
                                cost->begins ? r->gpu_stage_s : 0, err) != 0 ||
         mark(e, 2 * slab + 1, err) != 0)
         return -1;
-    return sl_feed_put(e->c.feed, slab, err);
+    return sl_upload_put(e->c.upload, slab, err);
 }
 
 /* What the queue did, now that it is done. */
@@ -288,7 +289,7 @@ static int trace_pass(struct sim_engine *e, struct sl_error *err)
     const uint8_t *engines = e->c.plan->engine[e->pass->phase];
     uint64_t begin, length;
 
-    for (size_t slab = 0; slab < e->c.cut->n_slabs && e->marks != NULL;
+    for (size_t slab = 0; slab < e->c.partition->n_slabs && e->marks != NULL;
          slab++) {
         if (engines[slab] != SL_ENGINE_GPU)
             continue;
@@ -306,7 +307,7 @@ static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
 {
     struct sim_engine *e = (struct sim_engine *)engine;
     const uint8_t *engines = e->c.plan->engine[e->pass->phase];
-    size_t last = e->c.cut->n_slabs - 1;
+    size_t last = e->c.partition->n_slabs - 1;
 
     if (engines[last] == SL_ENGINE_GPU &&
         e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
@@ -335,7 +336,7 @@ static const struct sl_engine_ops gpu_ops = {
 static int create_events(struct sim_engine *e, struct sl_error *err)
 {
     const struct sl_device_ops *ops = e->c.dev->ops;
-    size_t n = 2 * e->c.cut->n_slabs;
+    size_t n = 2 * e->c.partition->n_slabs;
 
     if (ops->event_create(e->c.dev, &e->done, false, err) != 0)
         return -1;

@@ -1,30 +1,30 @@
 /*
  * sim_engine.h - engines that take a modelled machine's time
  *
- * They ask stream and feed for every slab, as the real ones do, and wait for
- * what its products and its attention would take; they compute nothing.
+ * They ask stream and upload ring for every slab, as the real ones do, and wait
+ * for what its products and its attention would take; they compute nothing.
  */
 #ifndef SL_SIM_ENGINE_H
 #define SL_SIM_ENGINE_H
 
-#include "offload/feed.h"
 #include "offload/sim_machine.h"
 #include "offload/trace.h"
-#include "src/exec/cut.h"
+#include "offload/upload.h"
 #include "src/exec/engine.h"
+#include "src/exec/partition.h"
 #include "src/model/modelfile.h"
 
 struct sl_sim_config {
     /* all borrowed for the engine's life */
     struct sl_sim_machine *machine;
     const struct sl_modelfile *mf;
-    const struct sl_cut *cut;
+    const struct sl_partition *partition;
     const struct sl_plan_stage *stages; /* of the plan */
     size_t n_stages;
     const struct sl_plan *plan;
     struct sl_stream *stream; /* the CPU's */
-    struct sl_device *dev;    /* the GPU's, with its feed */
-    struct sl_feed *feed;
+    struct sl_device *dev;    /* the GPU's, with its upload ring */
+    struct sl_upload *upload;
     struct sl_trace *trace; /* or NULL */
 };
 

@@ -24,7 +24,7 @@ struct rig {
     char dir[1024], path[1100];
     uint8_t meant[FILE_BYTES], kept[FILE_BYTES];
     uint64_t at[N_CHUNKS + 1];
-    struct sl_packing packing;
+    struct sl_compressed compressed;
     struct sl_slab slabs[N_SLABS];
     struct sl_plan plan;
     struct sl_pool *pool;
@@ -53,7 +53,7 @@ static void pack(struct rig *r)
 
     memset(r->kept, 0, sizeof r->kept);
     memcpy(r->kept, r->meant, OFF);
-    r->packing = (struct sl_packing){
+    r->compressed = (struct sl_compressed){
         .off = OFF,
         .bytes = RUN_BYTES,
         .chunk_bytes = CHUNK,
@@ -64,13 +64,13 @@ static void pack(struct rig *r)
     assert_true(sl_lz_bound(CHUNK) <= sizeof out);
     for (size_t i = 0; i < N_CHUNKS; i++) {
         const uint8_t *from = r->meant + OFF + i * CHUNK;
-        size_t n = sl_packing_chunk_bytes(&r->packing, i);
+        size_t n = sl_compressed_chunk_bytes(&r->compressed, i);
         size_t kept = sl_lz_encode(out, from, n, 2, scratch);
 
         memcpy(r->kept + OFF + r->at[i], kept ? out : from, kept ? kept : n);
         r->at[i + 1] = r->at[i] + (kept ? kept : n);
     }
-    assert_true(sl_packing_kept(&r->packing) < RUN_BYTES / 2);
+    assert_true(sl_compressed_kept(&r->compressed) < RUN_BYTES / 2);
 }
 
 static void write_file(const struct rig *r)
@@ -92,7 +92,7 @@ static void make_slabs(struct rig *r)
     for (size_t i = 1; i < N_SLABS; i++) {
         struct sl_slab *s = &r->slabs[i];
 
-        s->packing = &r->packing;
+        s->compressed = &r->compressed;
         s->n_extents = 1 + (uint32_t)(next(&r->seed) % SL_SLAB_EXTENTS);
         for (uint32_t e = 0; e < s->n_extents; e++) {
             s->extents[e].bytes = 1 + next(&r->seed) % (RUN_BYTES / 2);
@@ -187,7 +187,7 @@ static void every_slab_comes_as_it_is_meant(void **state)
             sl_stream_put(st, i % N_SLABS);
         }
         sl_stream_stats(st, &stats);
-        assert_true(stats.unpacked_bytes > 0);
+        assert_true(stats.decompressed_bytes > 0);
         assert_true(r->plan.streamed_bytes < all);
         sl_stream_close(st);
     }

@@ -1,5 +1,5 @@
 /*
- * cut.h - stages cut into slabs
+ * partition.h - stages cut into slabs
  *
  * A slab is what is loaded and computed in one go. A stage that is no larger
  * than the cap is one slab; a larger one is cut into its matrices, and these
@@ -7,8 +7,8 @@
  * a sum, so any cut gives the same bits. Small slabs leave more room for
  * residents, large ones take fewer hand-offs.
  */
-#ifndef SL_CUT_H
-#define SL_CUT_H
+#ifndef SL_PARTITION_H
+#define SL_PARTITION_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -28,7 +28,7 @@ struct sl_part {
     uint64_t scale_at[2];  /* meaningless when scales are resident or none */
 };
 
-struct sl_cut {
+struct sl_partition {
     struct sl_slab *slabs;
     size_t n_slabs;
     struct sl_part *parts; /* of all slabs, in order of use */
@@ -38,13 +38,14 @@ struct sl_cut {
 
 /* Cuts so that slabs load at most cap bytes, or one block where a block is
  * larger. Errors: SL_ERR_NOMEM. */
-int sl_cut_make(struct sl_cut *cut, const struct sl_modelfile *mf, uint64_t cap,
-                struct sl_error *err);
-void sl_cut_fini(struct sl_cut *cut);
+int sl_partition_make(struct sl_partition *partition,
+                      const struct sl_modelfile *mf, uint64_t cap,
+                      struct sl_error *err);
+void sl_partition_fini(struct sl_partition *partition);
 
 /* Load bytes of the largest slab. */
-uint64_t sl_cut_largest(const struct sl_cut *cut);
+uint64_t sl_partition_largest(const struct sl_partition *partition);
 /* Heap bytes a cut takes. */
-uint64_t sl_cut_bytes(const struct sl_cut *cut);
+uint64_t sl_partition_bytes(const struct sl_partition *partition);
 
 #endif

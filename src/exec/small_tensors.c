@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/exec/vectors.h"
+#include "src/exec/small_tensors.h"
 
 /* Every vector begins a cache line. */
 static uint64_t padded(uint64_t bytes)
@@ -11,12 +11,12 @@ static uint64_t padded(uint64_t bytes)
     return sl_round_up(bytes, 64);
 }
 
-uint64_t sl_vectors_bytes(const struct sl_modelfile *mf)
+uint64_t sl_small_tensors_bytes(const struct sl_modelfile *mf)
 {
     uint64_t n = 0;
 
-    for (size_t i = 0; i < mf->n_vectors; i++)
-        n += padded(mf->vectors[i].bytes);
+    for (size_t i = 0; i < mf->n_small; i++)
+        n += padded(mf->small[i].bytes);
     for (size_t i = 0; i < mf->n_matrices; i++) {
         if (mf->matrices[i].scale_resident)
             n += padded(mf->matrices[i].scale_bytes);
@@ -24,13 +24,13 @@ uint64_t sl_vectors_bytes(const struct sl_modelfile *mf)
     return n;
 }
 
-static int load(struct sl_vectors *vs, const struct sl_modelfile *mf,
+static int load(struct sl_small_tensors *vs, const struct sl_modelfile *mf,
                 struct sl_error *err)
 {
     uint8_t *at = vs->region.base;
 
-    for (size_t i = 0; i < mf->n_vectors; i++) {
-        const struct sl_model_vector *v = &mf->vectors[i];
+    for (size_t i = 0; i < mf->n_small; i++) {
+        const struct sl_model_small *v = &mf->small[i];
 
         if (sl_modelfile_read(mf, at, v->off, v->bytes, err) != 0)
             return -1;
@@ -50,27 +50,27 @@ static int load(struct sl_vectors *vs, const struct sl_modelfile *mf,
     return 0;
 }
 
-int sl_vectors_init(struct sl_vectors *v, const struct sl_modelfile *mf,
-                    struct sl_error *err)
+int sl_small_tensors_init(struct sl_small_tensors *v,
+                          const struct sl_modelfile *mf, struct sl_error *err)
 {
     memset(v, 0, sizeof *v);
     v->layers = sl_zalloc_array(mf->hp.n_layers + 1, sizeof *v->layers);
     v->scales = sl_zalloc_array(mf->n_matrices, sizeof *v->scales);
     if (v->layers == NULL || v->scales == NULL) {
-        sl_vectors_fini(v);
+        sl_small_tensors_fini(v);
         return sl_fail(err, SL_ERR_NOMEM,
                        "norms, biases and scales: no memory");
     }
-    if (sl_region_init(&v->region, sl_vectors_bytes(mf),
+    if (sl_region_init(&v->region, sl_small_tensors_bytes(mf),
                        "norms, biases and scales", err) != 0 ||
         load(v, mf, err) != 0) {
-        sl_vectors_fini(v);
+        sl_small_tensors_fini(v);
         return -1;
     }
     return 0;
 }
 
-void sl_vectors_fini(struct sl_vectors *v)
+void sl_small_tensors_fini(struct sl_small_tensors *v)
 {
     sl_region_fini(&v->region);
     free(v->layers);

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "offload/feed_impl.h"
+#include "offload/upload_impl.h"
 
 /* Why nothing can be copied now. */
 enum obstacle {
@@ -14,36 +14,36 @@ enum obstacle {
 
 /* What is to be copied next. */
 struct job {
-    struct sl_feed_use use;
-    struct sl_feed_place *place;
+    struct sl_upload_use use;
+    struct sl_upload_place *place;
     uint32_t index; /* of the place */
     const uint8_t *from;
 };
 
 /* --- what comes next ------------------------------------------------------ */
 
-static bool gpu(const struct sl_feed *f, enum sl_phase phase, size_t slab)
+static bool gpu(const struct sl_upload *f, enum sl_phase phase, size_t slab)
 {
     return f->config.plan->engine[phase][slab] == SL_ENGINE_GPU;
 }
 
 /* Whether the slab must be copied for a pass of a phase. */
-static bool wanted(const struct sl_feed *f, enum sl_phase phase, size_t slab)
+static bool wanted(const struct sl_upload *f, enum sl_phase phase, size_t slab)
 {
     if (!gpu(f, phase, slab))
         return false;
-    return f->config.plan->home[slab] != SL_HOME_VRAM ||
-           f->places[f->home[slab]].state == SL_FEED_EMPTY;
+    return f->config.plan->tier[slab] != SL_TIER_VRAM ||
+           f->places[f->tier[slab]].state == SL_UPLOAD_EMPTY;
 }
 
 /* Slabs that a decode leaves to the CPU. They come before all others of their
  * pass that are not on the device yet. */
-static bool find_late(struct sl_feed *f, struct sl_feed_use *use)
+static bool find_late(struct sl_upload *f, struct sl_upload_use *use)
 {
     for (; f->late < f->late_end; f->late++)
         if (gpu(f, SL_PHASE_PREFILL, f->late) &&
             !gpu(f, SL_PHASE_DECODE, f->late)) {
-            *use = (struct sl_feed_use){f->passes - 1, f->late};
+            *use = (struct sl_upload_use){f->passes - 1, f->late};
             return true;
         }
     return false;
@@ -51,7 +51,7 @@ static bool find_late(struct sl_feed *f, struct sl_feed_use *use)
 
 /* The next use: of the pass under way, then of the one after it, of which is
  * assumed that it is a decode. */
-static bool find_use(struct sl_feed *f, struct sl_feed_use *use)
+static bool find_use(struct sl_upload *f, struct sl_upload_use *use)
 {
     const struct sl_plan *plan = f->config.plan;
 
@@ -66,13 +66,13 @@ static bool find_use(struct sl_feed *f, struct sl_feed_use *use)
                 *use = f->next;
                 return true;
             }
-        f->next = (struct sl_feed_use){f->next.pass + 1, 0};
+        f->next = (struct sl_upload_use){f->next.pass + 1, 0};
     }
     return false;
 }
 
 /* The next use is settled. */
-static void advance(struct sl_feed *f)
+static void advance(struct sl_upload *f)
 {
     if (f->late < f->late_end)
         f->late++;
@@ -83,25 +83,26 @@ static void advance(struct sl_feed *f)
 /* The empty slot that was given back first, whose kernels end first. Ahead of
  * a pass that has not begun one slot stays empty: it may turn out to want
  * slabs that come before those in the other slots. */
-static uint32_t find_slot(const struct sl_feed *f, bool ahead)
+static uint32_t find_slot(const struct sl_upload *f, bool ahead)
 {
-    uint32_t best = SL_FEED_NOWHERE, n_empty = 0;
+    uint32_t best = SL_UPLOAD_NOWHERE, n_empty = 0;
 
     for (uint32_t i = 0; i < f->config.plan->n_device_slots; i++) {
-        const struct sl_feed_place *p = &f->places[i];
+        const struct sl_upload_place *p = &f->places[i];
 
-        if (p->state != SL_FEED_EMPTY)
+        if (p->state != SL_UPLOAD_EMPTY)
             continue;
         n_empty++;
-        if (best == SL_FEED_NOWHERE || p->freed < f->places[best].freed)
+        if (best == SL_UPLOAD_NOWHERE || p->freed < f->places[best].freed)
             best = i;
     }
-    return n_empty > (ahead && f->may_be_late ? 1 : 0) ? best : SL_FEED_NOWHERE;
+    return n_empty > (ahead && f->may_be_late ? 1 : 0) ? best
+                                                       : SL_UPLOAD_NOWHERE;
 }
 
 /* Takes a place and the bytes for what comes next; with the mutex. A stream
  * that failed comes out as -1. */
-static int find_job(struct sl_feed *f, struct job *job, enum obstacle *why,
+static int find_job(struct sl_upload *f, struct job *job, enum obstacle *why,
                     struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
@@ -111,10 +112,10 @@ static int find_job(struct sl_feed *f, struct job *job, enum obstacle *why,
     if (!find_use(f, &job->use))
         return 0;
     *why = NO_SLOT;
-    job->index = plan->home[job->use.slab] == SL_HOME_VRAM
-                     ? f->home[job->use.slab]
+    job->index = plan->tier[job->use.slab] == SL_TIER_VRAM
+                     ? f->tier[job->use.slab]
                      : find_slot(f, job->use.pass >= f->passes);
-    if (job->index == SL_FEED_NOWHERE)
+    if (job->index == SL_UPLOAD_NOWHERE)
         return 0;
     *why = NO_BYTES;
     rc = sl_stream_try(f->config.stream, job->use.slab, &job->from, err);
@@ -122,7 +123,7 @@ static int find_job(struct sl_feed *f, struct job *job, enum obstacle *why,
         return rc;
     *why = COPIED;
     job->place = &f->places[job->index];
-    job->place->state = SL_FEED_FILLING;
+    job->place->state = SL_UPLOAD_FILLING;
     f->stats.late += f->late < f->late_end;
     advance(f);
     return 0;
@@ -132,8 +133,8 @@ static int find_job(struct sl_feed *f, struct job *job, enum obstacle *why,
 
 /* Puts a copy on the queue; without the mutex, as the driver takes its time
  * for memory that is not pinned. */
-static int put_on_queue(struct sl_feed *f, const struct job *job,
-                        struct sl_feed_copy *c, struct sl_error *err)
+static int put_on_queue(struct sl_upload *f, const struct job *job,
+                        struct sl_upload_copy *c, struct sl_error *err)
 {
     struct sl_device *dev = f->config.dev;
     const struct sl_device_ops *ops = dev->ops;
@@ -152,19 +153,20 @@ static int put_on_queue(struct sl_feed *f, const struct job *job,
     return 0;
 }
 
-static int copy(struct sl_feed *f, const struct job *job, struct sl_error *err)
+static int copy(struct sl_upload *f, const struct job *job,
+                struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
-    struct sl_feed_copy *c =
-        &f->copies[(f->first_copy + f->n_copies) % SL_FEED_COPIES];
+    struct sl_upload_copy *c =
+        &f->copies[(f->first_copy + f->n_copies) % SL_UPLOAD_COPIES];
 
     if (put_on_queue(f, job, c, err) != 0)
         return -1;
     f->n_copies++;
     pthread_mutex_lock(&f->mutex);
     job->place->copy = c;
-    job->place->state = SL_FEED_FILLED;
-    if (plan->home[job->use.slab] != SL_HOME_VRAM)
+    job->place->state = SL_UPLOAD_FILLED;
+    if (plan->tier[job->use.slab] != SL_TIER_VRAM)
         f->slot_of[(job->use.pass & 1) * plan->n_slabs + job->use.slab] =
             job->index;
     sl_clock_signal(f->config.clock, &f->filled);
@@ -173,9 +175,9 @@ static int copy(struct sl_feed *f, const struct job *job, struct sl_error *err)
 }
 
 /* The oldest copy is done: its bytes on the host are not needed any more. */
-static int retire(struct sl_feed *f, struct sl_error *err)
+static int retire(struct sl_upload *f, struct sl_error *err)
 {
-    struct sl_feed_copy *c = &f->copies[f->first_copy];
+    struct sl_upload_copy *c = &f->copies[f->first_copy];
     uint64_t bytes = sl_slab_load_bytes(&f->config.slabs[c->slab]);
     uint64_t begin, length;
     char name[SL_TRACE_NAME];
@@ -191,7 +193,7 @@ static int retire(struct sl_feed *f, struct sl_error *err)
     f->stats.bytes_up += bytes;
     f->stats.copy_ns += length;
     pthread_mutex_unlock(&f->mutex);
-    f->first_copy = (f->first_copy + 1) % SL_FEED_COPIES;
+    f->first_copy = (f->first_copy + 1) % SL_UPLOAD_COPIES;
     f->n_copies--;
     if (f->config.trace != NULL) {
         snprintf(name, sizeof name, "slab %zu", c->slab);
@@ -202,7 +204,7 @@ static int retire(struct sl_feed *f, struct sl_error *err)
 }
 
 /* Retires what is done. */
-static int retire_done(struct sl_feed *f, struct sl_error *err)
+static int retire_done(struct sl_upload *f, struct sl_error *err)
 {
     while (f->n_copies > 0) {
         int rc = f->config.dev->ops->done(f->config.dev,
@@ -218,7 +220,7 @@ static int retire_done(struct sl_feed *f, struct sl_error *err)
 
 /* Sleeps until the oldest copy is done. The queue is not empty meanwhile, so
  * nothing is lost if another could be put on it before that. */
-static int wait_for_copy(struct sl_feed *f, struct sl_error *err)
+static int wait_for_copy(struct sl_upload *f, struct sl_error *err)
 {
     if (f->config.dev->ops->sync(f->config.dev, f->copies[f->first_copy].end,
                                  err) != 0)
@@ -229,7 +231,7 @@ static int wait_for_copy(struct sl_feed *f, struct sl_error *err)
 /* --- the thread ----------------------------------------------------------- */
 
 /* Sleeps until there is news, with an idle queue. */
-static void wait_for_news(struct sl_feed *f, uint64_t seen, enum obstacle why)
+static void wait_for_news(struct sl_upload *f, uint64_t seen, enum obstacle why)
 {
     uint64_t begin = sl_clock_now(f->config.clock), end;
 
@@ -244,7 +246,7 @@ static void wait_for_news(struct sl_feed *f, uint64_t seen, enum obstacle why)
 }
 
 /* One step. Returns 1 when told to stop. */
-static int step(struct sl_feed *f, struct sl_error *err)
+static int step(struct sl_upload *f, struct sl_error *err)
 {
     /* Asked for first: what changes from now on ends the wait below. */
     uint64_t seen = sl_stream_news(f->config.stream);
@@ -257,7 +259,7 @@ static int step(struct sl_feed *f, struct sl_error *err)
         return -1;
     pthread_mutex_lock(&f->mutex);
     stop = f->stop;
-    if (!stop && f->n_copies < SL_FEED_COPIES)
+    if (!stop && f->n_copies < SL_UPLOAD_COPIES)
         rc = find_job(f, &job, &why, err);
     pthread_mutex_unlock(&f->mutex);
     if (stop)
@@ -272,9 +274,9 @@ static int step(struct sl_feed *f, struct sl_error *err)
     return 0;
 }
 
-void *sl_feed_main(void *arg)
+void *sl_upload_main(void *arg)
 {
-    struct sl_feed *f = arg;
+    struct sl_upload *f = arg;
     struct sl_error err;
     int rc;
 

@@ -1,16 +1,17 @@
 /*
- * vectors.h - what of a model is always in RAM: norms, biases, scales of rows
+ * small_tensors.h - what of a model is always in RAM: norms, biases, scales of
+ * rows
  *
  * Read once, into one region, so that a device can take a copy as a whole: a
  * pointer's distance from region.base is its distance there.
  */
-#ifndef SL_VECTORS_H
-#define SL_VECTORS_H
+#ifndef SL_SMALL_TENSORS_H
+#define SL_SMALL_TENSORS_H
 
 #include "src/base/mem.h"
 #include "src/model/modelfile.h"
 
-struct sl_vectors {
+struct sl_small_tensors {
     struct sl_region region;
     /* (n_layers + 1) by slot, NULL where the model has none; the last are
      * those of no layer. */
@@ -19,10 +20,11 @@ struct sl_vectors {
 };
 
 /* Bytes of the region. */
-uint64_t sl_vectors_bytes(const struct sl_modelfile *mf);
+uint64_t sl_small_tensors_bytes(const struct sl_modelfile *mf);
 /* Errors: SL_ERR_NOMEM, SL_ERR_IO. */
-int sl_vectors_init(struct sl_vectors *v, const struct sl_modelfile *mf,
-                    struct sl_error *err);
-void sl_vectors_fini(struct sl_vectors *v); /* a zeroed one is fine */
+int sl_small_tensors_init(struct sl_small_tensors *v,
+                          const struct sl_modelfile *mf, struct sl_error *err);
+void sl_small_tensors_fini(
+    struct sl_small_tensors *v); /* a zeroed one is fine */
 
 #endif

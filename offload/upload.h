@@ -1,11 +1,11 @@
 /*
- * feed.h - weights flowing on from the host to a device
+ * upload.h - weights flowing on from the host to a device
  *
  *   stream: [slot][slot][slot]  [resident]...      host memory, pinned
  *                 \                 |
  *                  '-- copies, queue UP, ahead of use
  *                             |
- *   feed:       [slot][slot][slot]  [resident]...  device memory
+ *   upload:     [slot][slot][slot]  [resident]...  device memory
  *                             |
  *                        get, compute, put         queue COMPUTE
  *
@@ -21,11 +21,11 @@
  *
  * begin, get and put are called by one thread, slabs in ascending order
  * within a pass. Every slab of the pass that the GPU computes must be asked
- * for. The feed is the only one that takes slabs whose home is not RAM from
- * its stream.
+ * for. The upload ring is the only one that takes slabs whose home is not RAM
+ * from its stream.
  */
-#ifndef SL_OFFLOAD_FEED_H
-#define SL_OFFLOAD_FEED_H
+#ifndef SL_OFFLOAD_UPLOAD_H
+#define SL_OFFLOAD_UPLOAD_H
 
 #include "offload/device.h"
 #include "offload/plan.h"
@@ -33,10 +33,10 @@
 #include "offload/trace.h"
 #include "src/base/clock.h"
 
-struct sl_feed;
+struct sl_upload;
 
-/* All borrowed for the feed's life. */
-struct sl_feed_config {
+/* All borrowed for the upload ring's life. */
+struct sl_upload_config {
     struct sl_device *dev;
     struct sl_stream *stream;
     const struct sl_slab *slabs;
@@ -48,7 +48,7 @@ struct sl_feed_config {
     struct sl_clock *clock; /* NULL: the real one */
 };
 
-struct sl_feed_stats {
+struct sl_upload_stats {
     uint64_t bytes_up; /* copied, whole life */
     uint64_t copies;
     uint64_t copy_ns;      /* copies took this long on the device */
@@ -59,24 +59,26 @@ struct sl_feed_stats {
 };
 
 /* Starts copying. Errors: SL_ERR_NOMEM, those of the device. */
-int sl_feed_open(struct sl_feed **feed, const struct sl_feed_config *config,
-                 struct sl_error *err);
+int sl_upload_open(struct sl_upload **upload,
+                   const struct sl_upload_config *config, struct sl_error *err);
 /* A pass begins; all slabs of the one before have been put. */
-void sl_feed_begin(struct sl_feed *feed, enum sl_phase phase);
+void sl_upload_begin(struct sl_upload *upload, enum sl_phase phase);
 /* Where the slab's bytes are on the device, laid out as in the stream; what
  * is put on SL_QUEUE_COMPUTE from now on finds them there. Valid until put.
  * Errors: those of the stream and the device; they stay. */
-int sl_feed_get(struct sl_feed *feed, size_t slab, const void **base,
-                struct sl_error *err);
+int sl_upload_get(struct sl_upload *upload, size_t slab, const void **base,
+                  struct sl_error *err);
 /* What was put on SL_QUEUE_COMPUTE by now is the last that uses the slab. */
-int sl_feed_put(struct sl_feed *feed, size_t slab, struct sl_error *err);
-void sl_feed_stats(const struct sl_feed *feed, struct sl_feed_stats *stats);
+int sl_upload_put(struct sl_upload *upload, size_t slab, struct sl_error *err);
+void sl_upload_stats(const struct sl_upload *upload,
+                     struct sl_upload_stats *stats);
 /* Ends copying at once: copies on the queue end, others are not begun. The
- * stream fails from then on, and is closed after the feed. NULL is fine. */
-void sl_feed_close(struct sl_feed *feed);
+ * stream fails from then on, and is closed after the upload ring. NULL is fine.
+ */
+void sl_upload_close(struct sl_upload *upload);
 
-/* Host memory that a feed of so many slabs takes at most, whatever their
- * homes. */
-uint64_t sl_feed_overhead_bytes(size_t n_slabs);
+/* Host memory that an upload ring of so many slabs takes at most, whatever
+ * their tiers. */
+uint64_t sl_upload_overhead_bytes(size_t n_slabs);
 
 #endif

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/feed_rig.h"
+#include "tests/upload_rig.h"
 
 /* xorshift64: the same bytes and slabs on every machine. */
-uint64_t feed_random(struct feed_rig *r)
+uint64_t upload_random(struct upload_rig *r)
 {
     r->seed ^= r->seed << 13;
     r->seed ^= r->seed >> 7;
@@ -15,33 +15,34 @@ uint64_t feed_random(struct feed_rig *r)
     return r->seed;
 }
 
-int feed_setup(void **state)
+int upload_setup(void **state)
 {
-    struct feed_rig *r = calloc(1, sizeof *r);
+    struct upload_rig *r = calloc(1, sizeof *r);
     FILE *f;
 
     assert_non_null(r);
     r->seed = 88172645463325252u;
     test_temp_dir(r->dir);
     snprintf(r->path, sizeof r->path, "%s/model", r->dir);
-    r->data = malloc(FEED_FILE_BYTES);
+    r->data = malloc(UPLOAD_FILE_BYTES);
     assert_non_null(r->data);
-    for (size_t i = 0; i < FEED_FILE_BYTES; i += 8) {
-        uint64_t v = feed_random(r);
+    for (size_t i = 0; i < UPLOAD_FILE_BYTES; i += 8) {
+        uint64_t v = upload_random(r);
 
         memcpy(r->data + i, &v, 8);
     }
     f = fopen(r->path, "wb");
     assert_non_null(f);
-    assert_int_equal(fwrite(r->data, 1, FEED_FILE_BYTES, f), FEED_FILE_BYTES);
+    assert_int_equal(fwrite(r->data, 1, UPLOAD_FILE_BYTES, f),
+                     UPLOAD_FILE_BYTES);
     assert_int_equal(fclose(f), 0);
     *state = r;
     return 0;
 }
 
-int feed_teardown(void **state)
+int upload_teardown(void **state)
 {
-    struct feed_rig *r = *state;
+    struct upload_rig *r = *state;
 
     sl_plan_fini(&r->plan);
     test_remove_tree(r->dir);
@@ -51,18 +52,18 @@ int feed_teardown(void **state)
     return 0;
 }
 
-void feed_slabs(struct feed_rig *r, size_t n, uint64_t max_bytes)
+void upload_slabs(struct upload_rig *r, size_t n, uint64_t max_bytes)
 {
-    assert_true(n <= FEED_MAX_SLABS);
+    assert_true(n <= UPLOAD_MAX_SLABS);
     r->n = n;
     for (size_t i = 0; i < n; i++) {
         struct sl_slab *s = &r->slabs[i];
 
-        s->n_extents = 1 + (uint32_t)(feed_random(r) % SL_SLAB_EXTENTS);
+        s->n_extents = 1 + (uint32_t)(upload_random(r) % SL_SLAB_EXTENTS);
         for (uint32_t e = 0; e < s->n_extents; e++) {
-            s->extents[e].bytes = 1 + feed_random(r) % max_bytes;
+            s->extents[e].bytes = 1 + upload_random(r) % max_bytes;
             s->extents[e].off =
-                feed_random(r) % (FEED_FILE_BYTES - s->extents[e].bytes);
+                upload_random(r) % (UPLOAD_FILE_BYTES - s->extents[e].bytes);
         }
         r->sink_at[i + 1] = r->sink_at[i] + sl_slab_load_bytes(s);
     }
@@ -79,9 +80,9 @@ static void grow(uint64_t *most, uint64_t bytes)
 
 static void plan_slab(struct sl_plan *p, size_t i, char letter, uint64_t bytes)
 {
-    p->home[i] = letter == 'D'   ? SL_HOME_DISK
-                 : letter == 'V' ? SL_HOME_VRAM
-                                 : SL_HOME_RAM;
+    p->tier[i] = letter == 'D'   ? SL_TIER_DISK
+                 : letter == 'V' ? SL_TIER_VRAM
+                                 : SL_TIER_RAM;
     p->engine[SL_PHASE_DECODE][i] =
         letter == 'C' || letter == 'P' ? SL_ENGINE_CPU : SL_ENGINE_GPU;
     p->engine[SL_PHASE_PREFILL][i] =
@@ -98,15 +99,15 @@ static void plan_slab(struct sl_plan *p, size_t i, char letter, uint64_t bytes)
         p->resident_bytes += bytes;
 }
 
-void feed_plan(struct feed_rig *r, const char *letters, uint32_t n_slots)
+void upload_plan(struct upload_rig *r, const char *letters, uint32_t n_slots)
 {
     struct sl_plan *p = &r->plan;
 
     assert_int_equal(strlen(letters), r->n);
     sl_plan_fini(p);
     p->n_slabs = r->n;
-    p->home = calloc(r->n, sizeof *p->home);
-    assert_non_null(p->home);
+    p->tier = calloc(r->n, sizeof *p->tier);
+    assert_non_null(p->tier);
     for (int i = 0; i < SL_PHASE_COUNT; i++) {
         p->engine[i] = calloc(r->n, sizeof *p->engine[i]);
         assert_non_null(p->engine[i]);
@@ -120,22 +121,22 @@ void feed_plan(struct feed_rig *r, const char *letters, uint32_t n_slots)
     p->device_ring_bytes = p->n_device_slots * p->device_slot_bytes;
 }
 
-void feed_random_plan(struct feed_rig *r, size_t n, uint32_t n_slots)
+void upload_random_plan(struct upload_rig *r, size_t n, uint32_t n_slots)
 {
     static const char *const mixes[] = {"DVCPG", "DDDV", "PPPD", "VVP",
                                         "D",     "V",    "CP",   "GD"};
-    const char *mix = mixes[feed_random(r) % 8];
-    char letters[FEED_MAX_SLABS + 1] = "";
+    const char *mix = mixes[upload_random(r) % 8];
+    char letters[UPLOAD_MAX_SLABS + 1] = "";
 
     for (size_t i = 0; i < n; i++)
-        letters[i] = mix[feed_random(r) % strlen(mix)];
-    feed_slabs(r, n, 20000);
-    feed_plan(r, letters, n_slots);
+        letters[i] = mix[upload_random(r) % strlen(mix)];
+    upload_slabs(r, n, 20000);
+    upload_plan(r, letters, n_slots);
 }
 
 /* --- running -------------------------------------------------------------- */
 
-static int take_device(struct feed_rig *r, struct sl_error *err)
+static int take_device(struct upload_rig *r, struct sl_error *err)
 {
     struct sl_device *dev = r->dev;
 
@@ -151,7 +152,7 @@ static int take_device(struct feed_rig *r, struct sl_error *err)
     return 0;
 }
 
-int feed_open(struct feed_rig *r, struct sl_error *err)
+int upload_open(struct upload_rig *r, struct sl_error *err)
 {
     r->stream_config.path = r->path;
     r->stream_config.slabs = r->slabs;
@@ -160,22 +161,22 @@ int feed_open(struct feed_rig *r, struct sl_error *err)
     r->stream_config.device = r->dev;
     if (take_device(r, err) == 0 &&
         sl_stream_open(&r->stream, &r->stream_config, err) == 0) {
-        r->feed_config.dev = r->dev;
-        r->feed_config.stream = r->stream;
-        r->feed_config.slabs = r->slabs;
-        r->feed_config.plan = &r->plan;
-        r->feed_config.ring = r->ring;
-        r->feed_config.residents = r->residents;
-        if (sl_feed_open(&r->feed, &r->feed_config, err) == 0)
+        r->upload_config.dev = r->dev;
+        r->upload_config.stream = r->stream;
+        r->upload_config.slabs = r->slabs;
+        r->upload_config.plan = &r->plan;
+        r->upload_config.ring = r->ring;
+        r->upload_config.residents = r->residents;
+        if (sl_upload_open(&r->upload, &r->upload_config, err) == 0)
             return 0;
     }
-    feed_close(r);
+    upload_close(r);
     return -1;
 }
 
-void feed_close(struct feed_rig *r)
+void upload_close(struct upload_rig *r)
 {
-    sl_feed_close(r->feed);
+    sl_upload_close(r->upload);
     sl_stream_close(r->stream);
     /* what was put on the queue still reads the memory that goes */
     if (r->end != NULL) {
@@ -187,14 +188,14 @@ void feed_close(struct feed_rig *r)
     }
     r->dev->ops->free(r->dev, r->ring);
     r->dev->ops->free(r->dev, r->residents);
-    r->feed = NULL;
+    r->upload = NULL;
     r->stream = NULL;
     r->end = NULL;
     r->ring = r->residents = NULL;
 }
 
 /* Whether every extent of the slab lies where it should. */
-static void check_slab(const struct feed_rig *r, size_t slab,
+static void check_slab(const struct upload_rig *r, size_t slab,
                        const uint8_t *base)
 {
     const struct sl_slab *s = &r->slabs[slab];
@@ -204,25 +205,25 @@ static void check_slab(const struct feed_rig *r, size_t slab,
                             r->data + s->extents[e].off, s->extents[e].bytes);
 }
 
-static bool on_gpu(const struct feed_rig *r, enum sl_phase phase, size_t slab)
+static bool on_gpu(const struct upload_rig *r, enum sl_phase phase, size_t slab)
 {
     return r->plan.engine[phase][slab] == SL_ENGINE_GPU;
 }
 
-static int use_on_gpu(struct feed_rig *r, size_t slab, bool keep,
+static int use_on_gpu(struct upload_rig *r, size_t slab, bool keep,
                       struct sl_error *err)
 {
     const void *base;
 
-    if (sl_feed_get(r->feed, slab, &base, err) != 0 ||
+    if (sl_upload_get(r->upload, slab, &base, err) != 0 ||
         r->dev->ops->copy_down(
             r->dev, SL_QUEUE_COMPUTE, r->sink + r->sink_at[slab], base,
             r->sink_at[slab + 1] - r->sink_at[slab], err) != 0)
         return -1;
-    return keep ? 0 : sl_feed_put(r->feed, slab, err);
+    return keep ? 0 : sl_upload_put(r->upload, slab, err);
 }
 
-static int use_on_cpu(struct feed_rig *r, size_t slab, struct sl_error *err)
+static int use_on_cpu(struct upload_rig *r, size_t slab, struct sl_error *err)
 {
     const uint8_t *base;
 
@@ -233,14 +234,14 @@ static int use_on_cpu(struct feed_rig *r, size_t slab, struct sl_error *err)
     return 0;
 }
 
-size_t feed_pass(struct feed_rig *r, enum sl_phase phase, size_t until,
-                 bool held, struct sl_error *err)
+size_t upload_pass(struct upload_rig *r, enum sl_phase phase, size_t until,
+                   bool held, struct sl_error *err)
 {
     size_t i;
     int rc = 0;
 
     memset(r->sink, 0x55, r->sink_at[r->n]);
-    sl_feed_begin(r->feed, phase);
+    sl_upload_begin(r->upload, phase);
     for (i = 0; i < r->n && i < until + held && rc == 0; i++)
         rc = on_gpu(r, phase, i) ? use_on_gpu(r, i, i == until, err)
                                  : use_on_cpu(r, i, err);

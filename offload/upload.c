@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "offload/feed_impl.h"
+#include "offload/upload_impl.h"
 #include "src/base/mem.h"
 
 #define STACK_BYTES (256u << 10)
@@ -16,22 +16,22 @@ static uint32_t count_residents(const struct sl_plan *plan)
     uint32_t n = 0;
 
     for (size_t i = 0; i < plan->n_slabs; i++)
-        n += plan->home[i] == SL_HOME_VRAM;
+        n += plan->tier[i] == SL_TIER_VRAM;
     return n;
 }
 
 /* A slab has a place of its own or goes through slots, of which there are no
  * more than slabs, but for the least ring. */
-uint64_t sl_feed_overhead_bytes(size_t n_slabs)
+uint64_t sl_upload_overhead_bytes(size_t n_slabs)
 {
-    return sizeof(struct sl_feed) +
-           (n_slabs + SL_RING_MIN_SLOTS) * sizeof(struct sl_feed_place) +
+    return sizeof(struct sl_upload) +
+           (n_slabs + SL_RING_MIN_SLOTS) * sizeof(struct sl_upload_place) +
            3 * n_slabs * sizeof(uint32_t) + SLACK_BYTES;
 }
 
 /* --- opening -------------------------------------------------------------- */
 
-static int place_slabs(struct sl_feed *f, struct sl_error *err)
+static int place_slabs(struct sl_upload *f, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
     uint32_t n = plan->n_device_slots;
@@ -39,29 +39,29 @@ static int place_slabs(struct sl_feed *f, struct sl_error *err)
 
     f->n_places = n + count_residents(plan);
     f->places = sl_zalloc_array(f->n_places, sizeof *f->places);
-    f->home = sl_alloc_array(plan->n_slabs, sizeof *f->home);
+    f->tier = sl_alloc_array(plan->n_slabs, sizeof *f->tier);
     f->slot_of = sl_alloc_array(plan->n_slabs, 2 * sizeof *f->slot_of);
-    if (f->places == NULL || f->home == NULL || f->slot_of == NULL)
+    if (f->places == NULL || f->tier == NULL || f->slot_of == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u device slots", n);
     for (uint32_t i = 0; i < n; i++)
         f->places[i].base =
             (uint8_t *)f->config.ring + i * plan->device_slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
-        f->home[i] = f->slot_of[i] = f->slot_of[plan->n_slabs + i] =
-            SL_FEED_NOWHERE;
+        f->tier[i] = f->slot_of[i] = f->slot_of[plan->n_slabs + i] =
+            SL_UPLOAD_NOWHERE;
         f->may_be_late |= plan->engine[SL_PHASE_PREFILL][i] !=
                           plan->engine[SL_PHASE_DECODE][i];
-        if (plan->home[i] != SL_HOME_VRAM)
+        if (plan->tier[i] != SL_TIER_VRAM)
             continue;
         f->places[n].base = (uint8_t *)f->config.residents + at;
         at += sl_slab_load_bytes(&f->config.slabs[i]);
-        f->home[i] = n++;
+        f->tier[i] = n++;
     }
     assert(at == plan->vram_bytes);
     return 0;
 }
 
-static int make_events(struct sl_feed *f, struct sl_error *err)
+static int make_events(struct sl_upload *f, struct sl_error *err)
 {
     struct sl_device *dev = f->config.dev;
     const struct sl_device_ops *ops = dev->ops;
@@ -71,52 +71,52 @@ static int make_events(struct sl_feed *f, struct sl_error *err)
     for (uint32_t i = 0; i < f->config.plan->n_device_slots; i++)
         if (ops->event_create(dev, &f->places[i].released, false, err) != 0)
             return -1;
-    for (unsigned i = 0; i < SL_FEED_COPIES; i++)
+    for (unsigned i = 0; i < SL_UPLOAD_COPIES; i++)
         if (ops->event_create(dev, &f->copies[i].begin, true, err) != 0 ||
             ops->event_create(dev, &f->copies[i].end, true, err) != 0)
             return -1;
     return 0;
 }
 
-static void feed_free(struct sl_feed *f)
+static void feed_free(struct sl_upload *f)
 {
     struct sl_device *dev = f->config.dev;
 
     for (uint32_t i = 0; f->places != NULL && i < f->n_places; i++)
         dev->ops->event_destroy(dev, f->places[i].released);
-    for (unsigned i = 0; i < SL_FEED_COPIES; i++) {
+    for (unsigned i = 0; i < SL_UPLOAD_COPIES; i++) {
         dev->ops->event_destroy(dev, f->copies[i].begin);
         dev->ops->event_destroy(dev, f->copies[i].end);
     }
     pthread_mutex_destroy(&f->mutex);
     pthread_cond_destroy(&f->filled);
     free(f->places);
-    free(f->home);
+    free(f->tier);
     free(f->slot_of);
     free(f);
 }
 
-static int start_thread(struct sl_feed *f, struct sl_error *err)
+static int start_thread(struct sl_upload *f, struct sl_error *err)
 {
     pthread_attr_t attr;
     int rc;
 
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    rc = sl_clock_thread(f->config.clock, &f->thread, &attr, sl_feed_main, f);
+    rc = sl_clock_thread(f->config.clock, &f->thread, &attr, sl_upload_main, f);
     pthread_attr_destroy(&attr);
     if (rc != 0)
         return sl_fail_os(err, rc, "cannot start the copying thread");
     return 0;
 }
 
-int sl_feed_open(struct sl_feed **feed, const struct sl_feed_config *config,
-                 struct sl_error *err)
+int sl_upload_open(struct sl_upload **upload,
+                   const struct sl_upload_config *config, struct sl_error *err)
 {
-    struct sl_feed *f = calloc(1, sizeof *f);
+    struct sl_upload *f = calloc(1, sizeof *f);
 
     if (f == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a feed");
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for an upload ring");
     f->config = *config;
     pthread_mutex_init(&f->mutex, NULL);
     pthread_cond_init(&f->filled, NULL);
@@ -125,15 +125,15 @@ int sl_feed_open(struct sl_feed **feed, const struct sl_feed_config *config,
         feed_free(f);
         return -1;
     }
-    *feed = f;
+    *upload = f;
     return 0;
 }
 
-void sl_feed_close(struct sl_feed *f)
+void sl_upload_close(struct sl_upload *f)
 {
     const struct sl_error stopped = {
         .code = SL_ERR_INTERRUPTED,
-        .msg = "the feed was closed",
+        .msg = "the upload ring was closed",
     };
     struct sl_event *last;
     struct sl_error later;
@@ -150,7 +150,7 @@ void sl_feed_close(struct sl_feed *f)
     for (; f->n_copies > 0; f->n_copies--) {
         last = f->copies[f->first_copy].end;
         f->config.dev->ops->sync(f->config.dev, last, &later);
-        f->first_copy = (f->first_copy + 1) % SL_FEED_COPIES;
+        f->first_copy = (f->first_copy + 1) % SL_UPLOAD_COPIES;
     }
     last = f->copies[0].end;
     if (f->config.dev->ops->record(f->config.dev, SL_QUEUE_UP, last, &later) ==
@@ -161,13 +161,13 @@ void sl_feed_close(struct sl_feed *f)
 
 /* --- passes --------------------------------------------------------------- */
 
-void sl_feed_begin(struct sl_feed *f, enum sl_phase phase)
+void sl_upload_begin(struct sl_upload *f, enum sl_phase phase)
 {
     pthread_mutex_lock(&f->mutex);
     f->phase = phase;
     /* Of the pass before, nothing that is wanted can be left. */
     if (f->next.pass < f->passes)
-        f->next = (struct sl_feed_use){f->passes, 0};
+        f->next = (struct sl_upload_use){f->passes, 0};
     /* What the copier went past, taking the pass for a decode. */
     f->late = f->late_end = 0;
     if (phase == SL_PHASE_PREFILL)
@@ -180,44 +180,44 @@ void sl_feed_begin(struct sl_feed *f, enum sl_phase phase)
 
 /* The place of the slab in the present pass, NULL until it has one; with the
  * mutex. */
-static struct sl_feed_place *place_of(const struct sl_feed *f, size_t slab)
+static struct sl_upload_place *place_of(const struct sl_upload *f, size_t slab)
 {
     size_t n = f->config.plan->n_slabs;
-    uint32_t i = f->config.plan->home[slab] == SL_HOME_VRAM
-                     ? f->home[slab]
+    uint32_t i = f->config.plan->tier[slab] == SL_TIER_VRAM
+                     ? f->tier[slab]
                      : f->slot_of[((f->passes - 1) & 1) * n + slab];
 
-    return i == SL_FEED_NOWHERE ? NULL : &f->places[i];
+    return i == SL_UPLOAD_NOWHERE ? NULL : &f->places[i];
 }
 
 /* Waits for the slab's copy to be on its queue; with the mutex. */
-static struct sl_feed_place *wait_filled(struct sl_feed *f, size_t slab,
-                                         struct sl_error *err)
+static struct sl_upload_place *wait_filled(struct sl_upload *f, size_t slab,
+                                           struct sl_error *err)
 {
-    struct sl_feed_place *p = place_of(f, slab);
+    struct sl_upload_place *p = place_of(f, slab);
     uint64_t begin;
 
-    if (p == NULL || p->state < SL_FEED_FILLED) {
+    if (p == NULL || p->state < SL_UPLOAD_FILLED) {
         begin = sl_clock_now(f->config.clock);
-        while ((p == NULL || p->state < SL_FEED_FILLED) && !f->failed) {
+        while ((p == NULL || p->state < SL_UPLOAD_FILLED) && !f->failed) {
             sl_clock_wait(f->config.clock, &f->filled, &f->mutex);
             p = place_of(f, slab);
         }
         f->stats.get_wait_ns += sl_clock_now(f->config.clock) - begin;
     }
-    if (p != NULL && p->state >= SL_FEED_FILLED)
+    if (p != NULL && p->state >= SL_UPLOAD_FILLED)
         return p;
     if (err != NULL)
         *err = f->failure;
     return NULL;
 }
 
-int sl_feed_get(struct sl_feed *f, size_t slab, const void **base,
-                struct sl_error *err)
+int sl_upload_get(struct sl_upload *f, size_t slab, const void **base,
+                  struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
     struct sl_device *dev = f->config.dev;
-    struct sl_feed_place *p;
+    struct sl_upload_place *p;
     int rc = -1;
 
     pthread_mutex_lock(&f->mutex);
@@ -235,33 +235,33 @@ int sl_feed_get(struct sl_feed *f, size_t slab, const void **base,
                              : dev->ops->queue_wait(dev, SL_QUEUE_COMPUTE,
                                                     p->copy->end, err);
     if (rc == 0) {
-        p->state = SL_FEED_HELD;
+        p->state = SL_UPLOAD_HELD;
         *base = p->base;
     }
     pthread_mutex_unlock(&f->mutex);
     return rc;
 }
 
-int sl_feed_put(struct sl_feed *f, size_t slab, struct sl_error *err)
+int sl_upload_put(struct sl_upload *f, size_t slab, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
     struct sl_device *dev = f->config.dev;
-    bool resident = plan->home[slab] == SL_HOME_VRAM;
-    struct sl_feed_place *p;
+    bool resident = plan->tier[slab] == SL_TIER_VRAM;
+    struct sl_upload_place *p;
     int rc = 0;
 
     pthread_mutex_lock(&f->mutex);
     p = place_of(f, slab);
-    assert(p != NULL && p->state == SL_FEED_HELD);
+    assert(p != NULL && p->state == SL_UPLOAD_HELD);
     if (resident) {
-        p->state = SL_FEED_FILLED;
+        p->state = SL_UPLOAD_FILLED;
     } else {
         rc = dev->ops->record(dev, SL_QUEUE_COMPUTE, p->released, err);
         p->used = true;
-        p->state = SL_FEED_EMPTY;
+        p->state = SL_UPLOAD_EMPTY;
         p->freed = ++f->puts;
         f->slot_of[((f->passes - 1) & 1) * plan->n_slabs + slab] =
-            SL_FEED_NOWHERE;
+            SL_UPLOAD_NOWHERE;
     }
     pthread_mutex_unlock(&f->mutex);
     if (!resident)
@@ -269,7 +269,7 @@ int sl_feed_put(struct sl_feed *f, size_t slab, struct sl_error *err)
     return rc;
 }
 
-void sl_feed_stats(const struct sl_feed *f, struct sl_feed_stats *stats)
+void sl_upload_stats(const struct sl_upload *f, struct sl_upload_stats *stats)
 {
     pthread_mutex_t *mutex = (pthread_mutex_t *)&f->mutex;
 

@@ -1,5 +1,5 @@
 /*
- * packing.h - a run of the file that is kept compressed
+ * compressed.h - a run of the file that is kept compressed
  *
  * The bytes [off, off + bytes) of the file are cut into chunks; what is kept
  * of them lies one after another from off on, each chunk LZ4 (src/base/lz.h)
@@ -10,8 +10,8 @@
  *   meant:  |chunk 0....|chunk 1....|chunk 2....|
  *   kept:   |0.....|1...|2.....|   (a hole)     |
  */
-#ifndef SL_OFFLOAD_PACKING_H
-#define SL_OFFLOAD_PACKING_H
+#ifndef SL_OFFLOAD_COMPRESSED_H
+#define SL_OFFLOAD_COMPRESSED_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,7 +19,7 @@
 
 #include "src/base/mem.h"
 
-struct sl_packing {
+struct sl_compressed {
     uint64_t off, bytes;  /* multiples of a page */
     uint32_t chunk_bytes; /* multiple of a page */
     uint32_t planes;      /* 1, 2 or 4: see sl_lz_encode */
@@ -28,14 +28,14 @@ struct sl_packing {
 };
 
 /* Chunks of a run of so many bytes. */
-static inline size_t sl_packing_chunks(uint64_t bytes, uint32_t chunk_bytes)
+static inline size_t sl_compressed_chunks(uint64_t bytes, uint32_t chunk_bytes)
 {
     return (size_t)sl_div_up(bytes, chunk_bytes);
 }
 
 /* Bytes that chunk i stands for. */
-static inline size_t sl_packing_chunk_bytes(const struct sl_packing *p,
-                                            size_t i)
+static inline size_t sl_compressed_chunk_bytes(const struct sl_compressed *p,
+                                               size_t i)
 {
     uint64_t left = p->bytes - (uint64_t)i * p->chunk_bytes;
 
@@ -43,13 +43,13 @@ static inline size_t sl_packing_chunk_bytes(const struct sl_packing *p,
 }
 
 /* Bytes that all chunks are kept in. */
-static inline uint64_t sl_packing_kept(const struct sl_packing *p)
+static inline uint64_t sl_compressed_kept(const struct sl_compressed *p)
 {
     return p->at[p->n_chunks];
 }
 
-/* Scratch memory of one thread for sl_packing_decode. */
-static inline size_t sl_packing_scratch_bytes(const struct sl_packing *p)
+/* Scratch memory of one thread for sl_compressed_decode. */
+static inline size_t sl_compressed_scratch_bytes(const struct sl_compressed *p)
 {
     return 2 * (size_t)p->chunk_bytes;
 }
@@ -57,8 +57,8 @@ static inline size_t sl_packing_scratch_bytes(const struct sl_packing *p)
 /* The part of chunk i that lies in [begin, end) of the file's bytes as they
  * are meant, to `to`, which stands for begin. kept: the chunk's bytes. False
  * when these are damaged. */
-bool sl_packing_decode(const struct sl_packing *p, size_t i, uint64_t begin,
-                       uint64_t end, uint8_t *to, const uint8_t *kept,
-                       uint8_t *scratch);
+bool sl_compressed_decode(const struct sl_compressed *p, size_t i,
+                          uint64_t begin, uint64_t end, uint8_t *to,
+                          const uint8_t *kept, uint8_t *scratch);
 
 #endif

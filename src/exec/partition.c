@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/exec/cut.h"
+#include "src/exec/partition.h"
 
 struct builder {
-    struct sl_cut *cut;
+    struct sl_partition *partition;
     const struct sl_modelfile *mf;
     size_t slab_room, first_room, part_room;
 };
@@ -33,7 +33,7 @@ static int grow(void **list, size_t *room, size_t n, size_t item)
 static struct sl_slab *add_slab(struct builder *b, size_t matrix)
 {
     const struct sl_modelfile *mf = b->mf;
-    struct sl_cut *c = b->cut;
+    struct sl_partition *c = b->partition;
 
     /* first_part has one entry more than there are slabs */
     if (grow((void **)&c->slabs, &b->slab_room, c->n_slabs, sizeof *c->slabs) !=
@@ -43,19 +43,19 @@ static struct sl_slab *add_slab(struct builder *b, size_t matrix)
         return NULL;
     c->first_part[c->n_slabs] = (uint32_t)c->n_parts;
     c->slabs[c->n_slabs] = (struct sl_slab){0};
-    if (mf->packings != NULL) {
-        const struct sl_packing *p =
-            &mf->packings[mf->first_stage +
-                          (size_t)mf->matrices[matrix].spec.stage];
+    if (mf->compressed != NULL) {
+        const struct sl_compressed *p =
+            &mf->compressed[mf->first_stage +
+                            (size_t)mf->matrices[matrix].spec.stage];
 
-        c->slabs[c->n_slabs].packing = p->n_chunks > 0 ? p : NULL;
+        c->slabs[c->n_slabs].compressed = p->n_chunks > 0 ? p : NULL;
     }
     return &c->slabs[c->n_slabs++];
 }
 
 static int add_part(struct builder *b, const struct sl_part *part)
 {
-    struct sl_cut *c = b->cut;
+    struct sl_partition *c = b->partition;
 
     if (grow((void **)&c->parts, &b->part_room, c->n_parts, sizeof *c->parts) !=
         0)
@@ -217,37 +217,39 @@ static int cut_stages(struct builder *b, uint64_t cap)
     return 0;
 }
 
-int sl_cut_make(struct sl_cut *cut, const struct sl_modelfile *mf, uint64_t cap,
-                struct sl_error *err)
+int sl_partition_make(struct sl_partition *partition,
+                      const struct sl_modelfile *mf, uint64_t cap,
+                      struct sl_error *err)
 {
-    struct builder b = {.cut = cut, .mf = mf};
+    struct builder b = {.partition = partition, .mf = mf};
 
-    *cut = (struct sl_cut){0};
+    *partition = (struct sl_partition){0};
     if (cap > SL_SLAB_MAX_BYTES)
         cap = SL_SLAB_MAX_BYTES;
     if (cut_stages(&b, cap) != 0) {
-        sl_cut_fini(cut);
+        sl_partition_fini(partition);
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the list of slabs");
     }
-    cut->first_part[cut->n_slabs] = (uint32_t)cut->n_parts;
+    partition->first_part[partition->n_slabs] = (uint32_t)partition->n_parts;
     return 0;
 }
 
-void sl_cut_fini(struct sl_cut *cut)
+void sl_partition_fini(struct sl_partition *partition)
 {
-    free(cut->slabs);
-    free(cut->parts);
-    free(cut->first_part);
-    *cut = (struct sl_cut){0};
+    free(partition->slabs);
+    free(partition->parts);
+    free(partition->first_part);
+    *partition = (struct sl_partition){0};
 }
 
-uint64_t sl_cut_bytes(const struct sl_cut *cut)
+uint64_t sl_partition_bytes(const struct sl_partition *partition)
 {
-    return cut->n_slabs * (sizeof *cut->slabs + sizeof *cut->first_part) +
-           cut->n_parts * sizeof *cut->parts;
+    return partition->n_slabs *
+               (sizeof *partition->slabs + sizeof *partition->first_part) +
+           partition->n_parts * sizeof *partition->parts;
 }
 
-uint64_t sl_cut_largest(const struct sl_cut *cut)
+uint64_t sl_partition_largest(const struct sl_partition *partition)
 {
-    return sl_slabs_largest(cut->slabs, cut->n_slabs);
+    return sl_slabs_largest(partition->slabs, partition->n_slabs);
 }

@@ -3,9 +3,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "offload/unpack.h"
+#include "offload/decompress.h"
 
-struct sl_unpack {
+struct sl_decompress {
     struct sl_pool *pool;
     struct sl_region buffer, scratch;
     size_t scratch_bytes; /* of one thread */
@@ -18,7 +18,7 @@ static uint64_t most_load(const struct sl_slab *slabs, size_t n)
     for (size_t i = 0; i < n; i++) {
         uint64_t bytes = sl_slab_load_bytes(&slabs[i]);
 
-        if (slabs[i].packing != NULL && bytes > most)
+        if (slabs[i].compressed != NULL && bytes > most)
             most = bytes;
     }
     return most;
@@ -29,30 +29,32 @@ static size_t most_scratch(const struct sl_slab *slabs, size_t n)
     size_t most = 0;
 
     for (size_t i = 0; i < n; i++) {
-        size_t bytes =
-            slabs[i].packing ? sl_packing_scratch_bytes(slabs[i].packing) : 0;
+        size_t bytes = slabs[i].compressed
+                           ? sl_compressed_scratch_bytes(slabs[i].compressed)
+                           : 0;
 
         most = bytes > most ? bytes : most;
     }
     return most;
 }
 
-uint64_t sl_unpack_bytes(const struct sl_slab *slabs, size_t n_slabs,
-                         unsigned n_threads)
+uint64_t sl_decompress_bytes(const struct sl_slab *slabs, size_t n_slabs,
+                             unsigned n_threads)
 {
     uint64_t most = most_load(slabs, n_slabs);
 
     if (most == 0)
         return 0;
     return most + (uint64_t)n_threads * most_scratch(slabs, n_slabs) +
-           sizeof(struct sl_unpack);
+           sizeof(struct sl_decompress);
 }
 
-int sl_unpack_create(struct sl_unpack **out, const struct sl_slab *slabs,
-                     size_t n_slabs, struct sl_pool *pool, struct sl_error *err)
+int sl_decompress_create(struct sl_decompress **out,
+                         const struct sl_slab *slabs, size_t n_slabs,
+                         struct sl_pool *pool, struct sl_error *err)
 {
     uint64_t most = most_load(slabs, n_slabs);
-    struct sl_unpack *u;
+    struct sl_decompress *u;
 
     *out = NULL;
     if (most == 0)
@@ -66,14 +68,14 @@ int sl_unpack_create(struct sl_unpack **out, const struct sl_slab *slabs,
             0 ||
         sl_region_init(&u->scratch, u->scratch_bytes * sl_pool_threads(pool),
                        "decompressing", err) != 0) {
-        sl_unpack_destroy(u);
+        sl_decompress_destroy(u);
         return -1;
     }
     *out = u;
     return 0;
 }
 
-void sl_unpack_destroy(struct sl_unpack *u)
+void sl_decompress_destroy(struct sl_decompress *u)
 {
     if (u == NULL)
         return;
@@ -83,8 +85,8 @@ void sl_unpack_destroy(struct sl_unpack *u)
 }
 
 struct job {
-    struct sl_unpack *u;
-    const struct sl_packing *packing;
+    struct sl_decompress *u;
+    const struct sl_compressed *compressed;
     uint64_t begin, end; /* of the extent's pages in the file */
     size_t first_chunk;
     const uint8_t *kept; /* the first chunk's */
@@ -95,22 +97,22 @@ struct job {
 static void run_chunks(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct job *j = arg;
-    const struct sl_packing *p = j->packing;
+    const struct sl_compressed *p = j->compressed;
     uint8_t *scratch = j->u->scratch.base + worker * j->u->scratch_bytes;
 
     for (size_t k = begin; k < end; k++) {
         size_t i = j->first_chunk + k;
         const uint8_t *kept = j->kept + (p->at[i] - p->at[j->first_chunk]);
 
-        if (!sl_packing_decode(p, i, j->begin, j->end, j->to, kept, scratch))
+        if (!sl_compressed_decode(p, i, j->begin, j->end, j->to, kept, scratch))
             atomic_store(&j->damaged, i);
     }
 }
 
-int sl_unpack_run(struct sl_unpack *u, const struct sl_slab *slab,
-                  const uint8_t *kept, uint8_t **to, struct sl_error *err)
+int sl_decompress_run(struct sl_decompress *u, const struct sl_slab *slab,
+                      const uint8_t *kept, uint8_t **to, struct sl_error *err)
 {
-    const struct sl_packing *p = slab->packing;
+    const struct sl_compressed *p = slab->compressed;
     uint8_t *at = u->buffer.base;
 
     for (uint32_t e = 0; e < slab->n_extents; e++) {
@@ -118,7 +120,7 @@ int sl_unpack_run(struct sl_unpack *u, const struct sl_slab *slab,
         struct sl_extent read = sl_slab_read_extent(slab, e);
         struct job j = {
             .u = u,
-            .packing = p,
+            .compressed = p,
             .begin = sl_extent_load_off(x),
             .to = at,
         };

@@ -2,14 +2,14 @@
 
 #include <string.h>
 
-#include "offload/packing.h"
+#include "offload/compressed.h"
 #include "src/base/lz.h"
 
 /* A whole chunk. */
-static bool decode(const struct sl_packing *p, size_t i, uint8_t *to,
+static bool decode(const struct sl_compressed *p, size_t i, uint8_t *to,
                    const uint8_t *kept, uint8_t *scratch)
 {
-    size_t bytes = sl_packing_chunk_bytes(p, i);
+    size_t bytes = sl_compressed_chunk_bytes(p, i);
     size_t kept_bytes = (size_t)(p->at[i + 1] - p->at[i]);
 
     if (kept_bytes < bytes)
@@ -18,12 +18,12 @@ static bool decode(const struct sl_packing *p, size_t i, uint8_t *to,
     return true;
 }
 
-bool sl_packing_decode(const struct sl_packing *p, size_t i, uint64_t begin,
-                       uint64_t end, uint8_t *to, const uint8_t *kept,
-                       uint8_t *scratch)
+bool sl_compressed_decode(const struct sl_compressed *p, size_t i,
+                          uint64_t begin, uint64_t end, uint8_t *to,
+                          const uint8_t *kept, uint8_t *scratch)
 {
     uint64_t first = p->off + (uint64_t)i * p->chunk_bytes;
-    uint64_t last = first + sl_packing_chunk_bytes(p, i);
+    uint64_t last = first + sl_compressed_chunk_bytes(p, i);
     uint8_t *whole = scratch + p->chunk_bytes;
 
     if (first >= begin && last <= end)
