@@ -45,6 +45,13 @@ enum sl_phase {
 };
 
 #define SL_RING_MIN_SLOTS 3u
+/* Slabs are no larger where there is a choice: 64 MiB is milliseconds of work,
+ * and no disk reads faster in larger pieces. */
+#define SL_PLAN_SLAB_BYTES (64ull << 20)
+/* What is read ahead of its use at most: no disk needs more. */
+#define SL_PLAN_READ_AHEAD (256ull << 20)
+/* A ring takes no more than this part of its memory. */
+#define SL_PLAN_RING_SHARE 8u
 
 /* Slabs [first_slab, first_slab + n_slabs) that have one engine: their only
  * input and output is the residual stream. */

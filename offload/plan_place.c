@@ -4,9 +4,6 @@
 
 #include "offload/plan_impl.h"
 
-/* No ring takes more than this part of its memory. */
-#define RING_SHARE 8u
-
 static uint64_t lesser(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -17,7 +14,7 @@ static uint64_t lesser(uint64_t a, uint64_t b)
 static uint32_t slots(const struct sl_division *d, uint64_t wanted,
                       uint64_t room, uint64_t left)
 {
-    uint64_t n = lesser(wanted, room / RING_SHARE) / d->slot_bytes;
+    uint64_t n = lesser(wanted, room / SL_PLAN_RING_SHARE) / d->slot_bytes;
 
     n = lesser(lesser(n, left / d->slot_bytes), d->in->n_slabs);
     return n < SL_RING_MIN_SLOTS ? SL_RING_MIN_SLOTS : (uint32_t)n;

@@ -78,16 +78,6 @@ struct sl_engine_ops {
     /* pass->logits are there when it returns (if the head ran here). NULL:
      * nothing to do. */
     int (*end)(struct sl_exec_engine *e, struct sl_error *err);
-    /* Page `to` of the KV cache becomes what page `from` is, in the layers
-     * whose cache lies with the engine. NULL: none does. */
-    int (*copy_page)(struct sl_exec_engine *e, uint32_t to, uint32_t from,
-                     struct sl_error *err);
-    /* A plane of keys or values (struct sl_kv_page_store) of a layer whose
-     * cache lies with the engine. NULL as copy_page. */
-    int (*get_plane)(struct sl_exec_engine *e, uint32_t layer, uint32_t page,
-                     unsigned value, void *to, struct sl_error *err);
-    int (*put_plane)(struct sl_exec_engine *e, uint32_t layer, uint32_t page,
-                     unsigned value, const void *from, struct sl_error *err);
     void (*destroy)(struct sl_exec_engine *e);
 };
 

@@ -355,56 +355,12 @@ static const struct sl_lm_ops exec_ops = {
 
 /* --- life -------------------------------------------------------------- */
 
-static int copy_page(void *arg, uint32_t to, uint32_t from,
-                     struct sl_error *err)
-{
-    struct sl_exec *x = arg;
-
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
-        struct sl_exec_engine *e = x->c.engines[i];
-
-        if (e != NULL && e->ops->copy_page != NULL &&
-            e->ops->copy_page(e, to, from, err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-/* The one engine that keeps caches of its own. */
-static struct sl_exec_engine *store_of(const struct sl_exec *x)
-{
-    struct sl_exec_engine *e = NULL;
-
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
-        if (x->c.engines[i] != NULL && x->c.engines[i]->ops->get_plane != NULL)
-            e = x->c.engines[i];
-    }
-    return e;
-}
-
-static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
-                     void *to, struct sl_error *err)
-{
-    struct sl_exec_engine *e = store_of(arg);
-
-    return e->ops->get_plane(e, layer, page, value, to, err);
-}
-
-static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
-                     const void *from, struct sl_error *err)
-{
-    struct sl_exec_engine *e = store_of(arg);
-
-    return e->ops->put_plane(e, layer, page, value, from, err);
-}
-
 int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
                    struct sl_error *err)
 {
     const struct sl_modelfile *mf = config->mf;
     struct sl_exec *x = calloc(1, sizeof *x);
     struct sl_carver carver = {NULL, 0};
-    struct sl_kv_page_store store = {copy_page, get_plane, put_plane, x};
     bool own_x;
 
     if (x == NULL)
@@ -432,7 +388,6 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     carver.base = x->buffers.base;
     carve_all(x, &carver, mf, config->pass_positions, config->pass_logits,
               own_x);
-    sl_kv_set_page_store(config->kv, &store);
     *out = x;
     return 0;
 }
@@ -441,7 +396,6 @@ void sl_exec_destroy(struct sl_exec *x)
 {
     if (x == NULL)
         return;
-    sl_kv_set_page_store(x->c.kv, NULL);
     sl_region_fini(&x->buffers);
     free(x);
 }

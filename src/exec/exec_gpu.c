@@ -282,10 +282,10 @@ static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
 
 /* --- the cache ----------------------------------------------------------- */
 
-static int gpu_copy_page(struct sl_exec_engine *e, uint32_t to, uint32_t from,
-                         struct sl_error *err)
+static int copy_page(void *arg, uint32_t to, uint32_t from,
+                     struct sl_error *err)
 {
-    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_gpu *g = arg;
     struct sl_device *dev = g->c.device;
     size_t n_planes = 2 * (size_t)g->c.shape.n_layers_here;
 
@@ -301,6 +301,9 @@ static int gpu_copy_page(struct sl_exec_engine *e, uint32_t to, uint32_t from,
     return 0;
 }
 
+_Static_assert(SL_KV_PAGE_LEN == SL_CUDA_PAGE_LEN,
+               "a page is as long in RAM as on the device");
+
 static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
                           unsigned value)
 {
@@ -309,11 +312,10 @@ static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
     return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
 }
 
-static int gpu_get_plane(struct sl_exec_engine *e, uint32_t layer,
-                         uint32_t page, unsigned value, void *to,
-                         struct sl_error *err)
+static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                     void *to, struct sl_error *err)
 {
-    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_gpu *g = arg;
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
@@ -325,11 +327,10 @@ static int gpu_get_plane(struct sl_exec_engine *e, uint32_t layer,
     return 0;
 }
 
-static int gpu_put_plane(struct sl_exec_engine *e, uint32_t layer,
-                         uint32_t page, unsigned value, const void *from,
-                         struct sl_error *err)
+static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
+                     const void *from, struct sl_error *err)
 {
-    struct sl_gpu *g = (struct sl_gpu *)e;
+    struct sl_gpu *g = arg;
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
@@ -339,6 +340,13 @@ static int gpu_put_plane(struct sl_exec_engine *e, uint32_t layer,
                           err) != 0)
         return -1;
     return sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
+}
+
+void sl_gpu_keep_pages(struct sl_gpu *g)
+{
+    struct sl_kv_page_store store = {copy_page, get_plane, put_plane, g};
+
+    sl_kv_set_page_store(g->c.kv, &store);
 }
 
 const struct sl_engine_ops sl_gpu_ops = {
@@ -351,8 +359,5 @@ const struct sl_engine_ops sl_gpu_ops = {
     .run = gpu_run,
     .skip = gpu_skip,
     .end = gpu_end,
-    .copy_page = gpu_copy_page,
-    .get_plane = gpu_get_plane,
-    .put_plane = gpu_put_plane,
     .destroy = sl_gpu_destroy,
 };

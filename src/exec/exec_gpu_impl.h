@@ -93,6 +93,8 @@ int sl_gpu_wait(struct sl_gpu *g, enum sl_queue queue, struct sl_event *event,
                 struct sl_error *err);
 
 extern const struct sl_engine_ops sl_gpu_ops;
+/* Pages of the layers that lie on the device are copied by g from now on. */
+void sl_gpu_keep_pages(struct sl_gpu *g);
 
 /* exec_gpu_ops.c */
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,

@@ -335,6 +335,7 @@ int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
         sl_gpu_destroy(&g->engine);
         return -1;
     }
+    sl_gpu_keep_pages(g);
     *e = &g->engine;
     return 0;
 }
@@ -345,6 +346,7 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
     struct sl_device *dev = g->c.device;
     struct sl_error ignored;
 
+    sl_kv_set_page_store(g->c.kv, NULL);
     /* After a failed pass copies may still be under way. */
     if (g->done != NULL)
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);

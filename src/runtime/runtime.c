@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "src/base/bytes.h"
 #include "src/model/model_meta.h"
@@ -150,7 +151,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
 }
 
 /* What the engines compute, stage by stage and however they are cut: a GPU
- * rounds otherwise than a CPU. FNV-1's steps. */
+ * rounds otherwise than a CPU. */
 static uint64_t engines_sum(const struct sl_runtime *rt)
 {
     uint64_t sum = rt->plan.prefill_from;
@@ -167,7 +168,8 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
             continue;
         stage = of;
         for (int phase = 0; phase < SL_PHASE_COUNT; phase++)
-            sum = sum * 0x100000001b3u ^ rt->plan.engine[phase][slab];
+            sum = XXH3_64bits_withSeed(&rt->plan.engine[phase][slab],
+                                       sizeof **rt->plan.engine, sum);
     }
     return sum;
 }

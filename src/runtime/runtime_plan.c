@@ -10,21 +10,17 @@
 #include "src/probe/meminfo.h"
 #include "src/runtime/runtime_impl.h"
 
-/* Where slabs are cut: from large to small. 64 MiB is milliseconds of work,
- * so hand-offs cost nothing. */
-#define CAP_LARGEST (64ull << 20)
-#define CAP_LEAST   (256ull << 10)
+/* Slabs are cut from SL_PLAN_SLAB_BYTES down to this. */
+#define CAP_LEAST (256ull << 10)
 /* A file this large is not cut as finely: its list of slabs would grow to
  * tens of megabytes. */
 #define BIG_FILE      (1ull << 30)
 #define CAP_LEAST_BIG (1ull << 20)
 /* The ring is memory that no resident has: it takes a small part of what must
  * stream anyway. Where that is not enough for all reads in flight and a slab's
- * work, it may take a part of the memory; no disk needs more than the most. */
+ * work, it may take a part of the memory (SL_PLAN_RING_SHARE). */
 #define RING_PART  64u
-#define RING_SHARE 8u
 #define RING_LEAST (24ull << 20)
-#define RING_MOST  (256ull << 20)
 /* One slot is computed from, some are being read into; with fewer than these
  * the reader was seen to wait for a slot in every round. */
 #define SLOTS_WANTED 8u
@@ -144,7 +140,7 @@ static int find_least(struct sl_runtime *rt, struct sl_error *err)
     uint64_t least = UINT64_MAX;
 
     /* A finer cut needs a smaller ring but a longer list. */
-    for (uint64_t cap = CAP_LARGEST; cap >= sl_runtime_least_cap(rt);
+    for (uint64_t cap = SL_PLAN_SLAB_BYTES; cap >= sl_runtime_least_cap(rt);
          cap /= 2) {
         uint64_t bytes;
 
@@ -219,7 +215,7 @@ static uint64_t ring_wanted(const struct sl_partition *partition,
                             uint64_t weights_bytes)
 {
     uint64_t total = sl_slabs_load_bytes(partition->slabs, partition->n_slabs);
-    uint64_t least = weights_bytes / RING_SHARE, wanted;
+    uint64_t least = weights_bytes / SL_PLAN_RING_SHARE, wanted;
 
     if (total <= weights_bytes)
         return 0;
@@ -228,7 +224,7 @@ static uint64_t ring_wanted(const struct sl_partition *partition,
     wanted = (total - weights_bytes) / RING_PART;
     if (wanted < least)
         return least;
-    return wanted < RING_MOST ? wanted : RING_MOST;
+    return wanted < SL_PLAN_READ_AHEAD ? wanted : SL_PLAN_READ_AHEAD;
 }
 
 /* Seconds that a slab in VRAM costs beside its bytes: a launch, and a grid
@@ -313,7 +309,7 @@ static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
     struct attempt best = {.cost = -1}, a;
     struct sl_error why;
 
-    for (uint64_t cap = CAP_LARGEST; cap >= sl_runtime_least_cap(rt);
+    for (uint64_t cap = SL_PLAN_SLAB_BYTES; cap >= sl_runtime_least_cap(rt);
          cap /= 2) {
         int rc = attempt_make(&a, rt, cap, &why);
 

@@ -13,9 +13,7 @@
 #include "src/sim/rehearse.h"
 #include "src/sim/sim_engine.h"
 
-/* As the runtime has them on a machine that is there. */
-#define SLAB_BYTES    (64ull << 20)
-#define READ_AHEAD    (256ull << 20)
+/* What the program itself takes where it was seen (`plan`, "program"). */
 #define PROGRAM_BYTES (48ull << 20)
 /* On the device, beside what a pass needs for each position: a matrix's tile
    expanded, and the libraries' own. */
@@ -185,7 +183,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .max_tokens = max_tokens(c) + 1,
         .kind = SL_KV_F16,
     };
-    if (sl_partition_make(&r->partition, c->mf, SLAB_BYTES, err) != 0 ||
+    if (sl_partition_make(&r->partition, c->mf, SL_PLAN_SLAB_BYTES, err) != 0 ||
         sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
                        &r->kv_config, err) != 0)
         return -1;
@@ -195,7 +193,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .slabs = r->partition.slabs,
         .n_slabs = r->partition.n_slabs,
         .weights_bytes = minus(c->ram_bytes, out->host_bytes),
-        .read_ahead_bytes = READ_AHEAD,
+        .read_ahead_bytes = SL_PLAN_READ_AHEAD,
         .vram_bytes = minus(c->vram_bytes, out->device_bytes),
         .stages = r->stages,
         .n_stages = n_stages,
