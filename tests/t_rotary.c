@@ -92,66 +92,76 @@ static void the_precisions_are_not_the_same(void **state)
     assert_true(worst(128, "_f16", SL_ROTARY_INV_FREQ_F16) > 0.1);
 }
 
-/* Frequencies by the formulas of huggingface/transformers
- * modeling_rope_utils.py (_compute_yarn_parameters, _compute_llama3_parameters,
- * _compute_dynamic_ntk_parameters), written out in Python with doubles. */
-static const struct {
-    struct sl_rope_scale scale;
-    float base;
+/* --- scaled for long contexts --------------------------------------------- */
+
+/* A case of tests/golden/rope/scaled.txt, which is what transformers' own code
+ * gives (make.py). */
+struct scaled {
+    struct sl_hparams hp;
     uint32_t dim;
     int32_t position;
-    uint32_t pair[6];
-    double frequency[6];
-    double factor; /* of cos and sin */
-} scaled[] = {
-    {{SL_ROPE_SCALING_YARN, 4, 32768, 1, 32, 0},
-     1e6f,
-     128,
-     700,
-     {0, 20, 30, 36, 40, 63},
-     {1, 0.0133352143, 0.00106436098, 0.000179841156, 4.44569853e-05,
-      3.1023444e-07},
-     1.138629436111989},
-    {{SL_ROPE_SCALING_LLAMA3, 8, 8192, 1, 4, 0},
-     5e5f,
-     128,
-     700,
-     {0, 20, 30, 36, 40, 63},
-     {1, 0.0165604401, 0.00137189357, 7.78465527e-05, 3.4281022e-05,
-      3.06892599e-07},
-     1},
-    {{SL_ROPE_SCALING_NTK, 2, 2048, 0, 0, 0},
-     1e4f,
-     64,
-     4999,
-     {0, 10, 20, 31, 0, 0},
-     {1, 0.036303857, 0.00131797003, 3.43442139e-05, 1, 1},
-     1},
-    {{SL_ROPE_SCALING_LINEAR, 4, 2048, 0, 0, 0},
-     1e4f,
-     64,
-     700,
-     {0, 16, 0, 0, 0, 0},
-     {0.25, 0.0025, 0.25, 0.25, 0.25, 0.25},
-     1},
+    double factor;        /* of cos and sin */
+    double frequency[64]; /* (dim / 2) */
 };
+
+static bool read_scaled(FILE *f, struct scaled *c)
+{
+    struct sl_rope_scale *r = &c->hp.rope_scale;
+    char kind[16];
+
+    *c = (struct scaled){.dim = 0};
+    if (fscanf(f, " case %15s %f %u %f %f %f %f %u %d factor %lf", kind,
+               &r->factor, &r->original_positions, &r->low, &r->high,
+               &r->attention, &c->hp.rope_base, &c->dim, &c->position,
+               &c->factor) != 10)
+        return false;
+    assert_true(sl_rope_scaling_find(&r->kind, kind));
+    if (r->kind == SL_ROPE_SCALING_YARN && r->low == 0) {
+        r->low = 1;
+        r->high = 32;
+    }
+    assert_in_range(c->dim, 2, 128);
+    for (uint32_t i = 0; i < c->dim / 2; i++)
+        assert_int_equal(fscanf(f, " frequency %lf", &c->frequency[i]), 1);
+    return true;
+}
+
+/* Frequencies there are FP32: an angle may differ by some of its roundings. */
+static void check_scaled(const struct scaled *c, int32_t position)
+{
+    float cos_row[64], sin_row[64];
+
+    sl_rotary_row(cos_row, sin_row, &c->hp, c->dim, position);
+    for (uint32_t i = 0; i < c->dim / 2; i++) {
+        double angle = position * c->frequency[i];
+        double room = 1e-6 + 6e-7 * fabs(angle);
+
+        assert_true(fabs(cos_row[i] - c->factor * cos(angle)) < room);
+        assert_true(fabs(sin_row[i] - c->factor * sin(angle)) < room);
+    }
+}
 
 static void long_contexts_are_scaled_as_transformers_does(void **state)
 {
-    for (size_t k = 0; k < sizeof scaled / sizeof *scaled; k++) {
-        struct sl_hparams hp = {.rope_base = scaled[k].base,
-                                .rope_scale = scaled[k].scale};
-        float c[64], s[64];
+    static const int32_t positions[] = {0, 1, 700, 5000, 100000};
+    char path[1024];
+    FILE *f = fopen(test_shared(path, "golden/rope/scaled.txt"), "r");
+    struct scaled c;
+    unsigned n = 0;
 
-        sl_rotary_row(c, s, &hp, scaled[k].dim, scaled[k].position);
-        for (size_t i = 0; i < 6; i++) {
-            double angle = scaled[k].position * scaled[k].frequency[i];
-            uint32_t at = scaled[k].pair[i];
-
-            assert_true(fabs(c[at] - scaled[k].factor * cos(angle)) < 2e-5);
-            assert_true(fabs(s[at] - scaled[k].factor * sin(angle)) < 2e-5);
+    (void)state;
+    assert_non_null(f);
+    while (read_scaled(f, &c)) {
+        n++;
+        if (c.position > 0) { /* frequencies of a context that ends here */
+            check_scaled(&c, c.position);
+            continue;
         }
+        for (size_t i = 0; i < sizeof positions / sizeof *positions; i++)
+            check_scaled(&c, positions[i]);
     }
+    fclose(f);
+    assert_int_equal(n, 9);
 }
 
 int main(void)

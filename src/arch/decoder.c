@@ -187,6 +187,55 @@ static int read_scaling_kind(enum sl_rope_scaling *kind,
                    sl_settings_file(s), name);
 }
 
+/* What cos and sin are multiplied by where two values are said instead of the
+ * factor itself (_compute_yarn_parameters: get_mscale). */
+static double mscale(double factor, double by)
+{
+    return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
+}
+
+static int read_yarn(struct sl_rope_scale *r, const struct sl_settings *s,
+                     struct sl_error *err)
+{
+    double one = 0, all = 0;
+    bool truncate = true;
+
+    r->low = 1;
+    r->high = 32;
+    if (read_f32(&r->low, s, SCALING("beta_slow"), SL_SETTING_OPTIONAL, err) ||
+        read_f32(&r->high, s, SCALING("beta_fast"), SL_SETTING_OPTIONAL, err) ||
+        read_f32(&r->attention, s, SCALING("attention_factor"),
+                 SL_SETTING_OPTIONAL, err) ||
+        sl_settings_f64(&one, s, SCALING("mscale"), SL_SETTING_OPTIONAL, err) ||
+        sl_settings_f64(&all, s, SCALING("mscale_all_dim"), SL_SETTING_OPTIONAL,
+                        err) ||
+        sl_settings_bool(&truncate, s, SCALING("truncate"), SL_SETTING_OPTIONAL,
+                         err))
+        return -1;
+    if (!truncate)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: yarn with truncate false: sluice has it with whole "
+                       "pairs alone",
+                       sl_settings_file(s));
+    if (r->attention == 0 && one != 0 && all != 0)
+        r->attention = (float)(mscale(r->factor, one) / mscale(r->factor, all));
+    return 0;
+}
+
+static int read_llama3(struct sl_rope_scale *r, const struct sl_settings *s,
+                       struct sl_error *err)
+{
+    return read_f32(&r->low, s, SCALING("low_freq_factor"), SL_SETTING_REQUIRED,
+                    err) != 0 ||
+                   read_f32(&r->high, s, SCALING("high_freq_factor"),
+                            SL_SETTING_REQUIRED, err) != 0
+               ? -1
+               : 0;
+}
+
+#define ORIGINAL "original_max_position_embeddings"
+
+/* huggingface/transformers modeling_rope_utils.py */
 static int read_scaling(struct sl_hparams *hp, const struct sl_settings *s,
                         struct sl_error *err)
 {
@@ -197,30 +246,12 @@ static int read_scaling(struct sl_hparams *hp, const struct sl_settings *s,
     if (r.kind == SL_ROPE_SCALING_NONE)
         return 0;
     if (read_f32(&r.factor, s, SCALING("factor"), SL_SETTING_REQUIRED, err) ||
-        sl_settings_u32(
-            &r.original_positions, s,
-            SCALING(
-                "original_max_position_embeddings") "|"
-                                                    "original_max_position_embeddings",
-            SL_SETTING_OPTIONAL, err))
+        sl_settings_u32(&r.original_positions, s,
+                        SCALING(ORIGINAL) "|" ORIGINAL, SL_SETTING_OPTIONAL,
+                        err) ||
+        (r.kind == SL_ROPE_SCALING_LLAMA3 && read_llama3(&r, s, err)) ||
+        (r.kind == SL_ROPE_SCALING_YARN && read_yarn(&r, s, err)))
         return -1;
-    if (r.kind == SL_ROPE_SCALING_LLAMA3 &&
-        (read_f32(&r.low, s, SCALING("low_freq_factor"), SL_SETTING_REQUIRED,
-                  err) ||
-         read_f32(&r.high, s, SCALING("high_freq_factor"), SL_SETTING_REQUIRED,
-                  err)))
-        return -1;
-    if (r.kind == SL_ROPE_SCALING_YARN) {
-        r.low = 1;
-        r.high = 32;
-        if (read_f32(&r.low, s, SCALING("beta_slow"), SL_SETTING_OPTIONAL,
-                     err) ||
-            read_f32(&r.high, s, SCALING("beta_fast"), SL_SETTING_OPTIONAL,
-                     err) ||
-            read_f32(&r.attention, s, SCALING("attention_factor"),
-                     SL_SETTING_OPTIONAL, err))
-            return -1;
-    }
     hp->rope_scale = r;
     return 0;
 }
