@@ -62,6 +62,10 @@ static void settings_are_found_by_any_of_their_names(void **state)
     assert_true(sl_settings_has(s, "rope_parameters"));
     assert_false(sl_settings_has(s, "nothing"));
     assert_false(sl_settings_has(s, "nothing.x|num_layers.x|x"));
+    assert_true(sl_settings_null(s, "nothing"));
+    assert_false(sl_settings_null(s, "nothing.x"));
+    assert_false(sl_settings_null(s, "num_layers"));
+    assert_false(sl_settings_null(s, "none"));
     assert_string_equal(sl_settings_architecture(s), "");
     assert_string_equal(sl_settings_model_type(s), "");
     assert_string_equal(sl_settings_file(s), "config.json");

@@ -106,8 +106,8 @@ const char *sl_settings_file(const struct sl_settings *s)
     return s->file;
 }
 
-/* Goes down a dotted path; NULL where it ends early or in null. */
-static const json_t *follow(const json_t *at, const char *path)
+/* Goes down a dotted path; NULL where it ends early. */
+static const json_t *reach(const json_t *at, const char *path)
 {
     char key[KEY_BYTES];
 
@@ -120,7 +120,14 @@ static const json_t *follow(const json_t *at, const char *path)
             break;
         path += n + 1;
     }
-    return at == NULL || json_is_null(at) ? NULL : at;
+    return at;
+}
+
+/* The same, and NULL where it ends in null. */
+static const json_t *follow(const json_t *at, const char *path)
+{
+    at = reach(at, path);
+    return json_is_null(at) ? NULL : at;
 }
 
 /* The first alternative that is said, and its name in key. */
@@ -159,6 +166,11 @@ bool sl_settings_has(const struct sl_settings *s, const char *keys)
     char key[KEY_BYTES];
 
     return find(key, s, keys) != NULL;
+}
+
+bool sl_settings_null(const struct sl_settings *s, const char *key)
+{
+    return json_is_null(reach(s->root, key));
 }
 
 static bool is_count(const json_t *v)

@@ -44,6 +44,9 @@ const char *sl_settings_file(const struct sl_settings *s);
 
 /* Whether one of the alternatives is said, of whatever type. */
 bool sl_settings_has(const struct sl_settings *s, const char *keys);
+/* Whether a setting (one name, no alternatives) is said to be null: "none", to
+ * classes whose default is something. */
+bool sl_settings_null(const struct sl_settings *s, const char *key);
 
 /* Whole numbers from 0 to 2^31 - 1: sizes, counts, ids. */
 int sl_settings_u32(uint32_t *v, const struct sl_settings *s, const char *keys,
