@@ -262,6 +262,13 @@ static void vary_llama(struct sl_hparams *hp, unsigned variant)
     };
 }
 
+/* 7B v0.2 and later; v0.1. */
+static void vary_mistral(struct sl_hparams *hp, unsigned variant)
+{
+    hp->no_qkv_bias = true;
+    hp->rope_base = variant == 0 ? 1e6f : 1e4f;
+}
+
 static void vary_qwen2(struct sl_hparams *hp, unsigned variant)
 {
     hp->rope_base = variant == 0 ? 1e6f : 0;
@@ -334,6 +341,13 @@ static const struct plain_kind kinds[] = {
         .residual = PLAIN_ADDED,
         .turn = turn_llama,
         .vary = vary_llama,
+    },
+    {
+        .name = "mistral",
+        LIKE_LLAMA,
+        .residual = PLAIN_ADDED,
+        .turn = turn_llama,
+        .vary = vary_mistral,
     },
     {
         .name = "qwen2",

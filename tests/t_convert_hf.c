@@ -15,12 +15,14 @@
 /* Hugging Face folders of small models of every architecture, converted. Each
  * weight is glm_value of the model file's tensor. */
 
-#define WIDTHS                                                                 \
-    "\"hidden_size\": 24, \"intermediate_size\": 44, "                         \
+#define SHAPE(layers, positions)                                               \
+    "\"num_hidden_layers\": " #layers                                          \
+    ", \"max_position_embeddings\": " #positions                               \
+    ", \"hidden_size\": 24, \"intermediate_size\": 44, "                       \
     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, "                 \
-    "\"vocab_size\": 52, \"max_position_embeddings\": 64, \"rms_norm_eps\": "  \
-    "1e-5, \"head_dim\": 8, \"tie_word_embeddings\": false"
-#define SIZES       "\"num_hidden_layers\": 2, " WIDTHS
+    "\"vocab_size\": 52, \"rms_norm_eps\": 1e-5, \"head_dim\": 8, "            \
+    "\"tie_word_embeddings\": false"
+#define SIZES       SHAPE(2, 64)
 #define NAMED(name) "{\"architectures\": [\"" name "\"], "
 #define CHATGLM                                                                \
     "\"num_layers\": 2, \"hidden_size\": 32, \"num_attention_heads\": 4, "     \
@@ -31,6 +33,8 @@ static const struct model {
     bool alias; /* the tensors under their other names, in one piece */
 } models[] = {
     {"llama", NAMED("LlamaForCausalLM") SIZES "}", false},
+    {"mistral", NAMED("MistralForCausalLM") SIZES ", \"sliding_window\": null}",
+     false},
     {"qwen2", NAMED("Qwen2ForCausalLM") SIZES "}", false},
     {"qwen3", NAMED("Qwen3ForCausalLM") SIZES "}", false},
     {"glm4", NAMED("Glm4ForCausalLM") SIZES ", \"attention_bias\": true}",
@@ -271,15 +275,13 @@ static void what_is_missing_or_misshapen_is_told_at_once(void **state)
     t->dtype = SL_DT_F16;
 
     /* A model of four layers by its config.json: 18 tensors are missing. */
-    write_config(
-        f, NAMED("LlamaForCausalLM") "\"num_hidden_layers\": 4, " WIDTHS "}");
+    write_config(f, NAMED("LlamaForCausalLM") SHAPE(4, 64) "}");
     maker_hf(f->source, to->t, to->n, MAKER_SAFETENSORS, 1);
     f->said[0] = '\0';
     REFUSE(f, SL_ERR_CORRUPT, " problems; the first: ", "model.layers.2.");
     assert_non_null(strstr(f->said, "and more"));
     /* Of one: the second is too much. */
-    write_config(
-        f, NAMED("LlamaForCausalLM") "\"num_hidden_layers\": 1, " WIDTHS "}");
+    write_config(f, NAMED("LlamaForCausalLM") SHAPE(1, 64) "}");
     REFUSE(f, SL_ERR_CORRUPT, "model.layers.1.", "1 layers (0 to 0)");
     assert_false(file_exists(f->out, ""));
     assert_false(file_exists(f->out, ".partial"));
@@ -303,6 +305,10 @@ static void foreign_folders_are_refused_by_name(void **state)
          "config.json: "},
         {NAMED("LlamaForCausalLM") "\"hidden_size\": 24}", SL_ERR_CORRUPT,
          "does not say"},
+        {NAMED("MistralForCausalLM") SIZES ", \"sliding_window\": 32}",
+         SL_ERR_UNSUPPORTED, "sliding_window is 32"},
+        {NAMED("MistralForCausalLM") SHAPE(2, 8192) "}", SL_ERR_UNSUPPORTED,
+         "does not say sliding_window"},
         {"{\"architectures\": ", SL_ERR_CORRUPT, "not JSON"},
         {"[]", SL_ERR_CORRUPT, "an object is expected"},
     };

@@ -141,6 +141,12 @@ static void llama_gives_the_reference_logits(void **state)
     check_causal("llama3_rope", "f32");
 }
 
+static void mistral_gives_the_reference_logits(void **state)
+{
+    check_causal("mistral", "f32");
+    check_causal("mistral", "keep");
+}
+
 static void qwen_gives_the_reference_logits(void **state)
 {
     check_causal("qwen2", "f32");
@@ -362,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama_gives_the_reference_logits),
+        cmocka_unit_test(mistral_gives_the_reference_logits),
         cmocka_unit_test(qwen_gives_the_reference_logits),
         cmocka_unit_test(glm4_gives_the_reference_logits),
         cmocka_unit_test(chatglm3_gives_the_reference_logits),

@@ -154,6 +154,7 @@ extern const struct sl_arch sl_arch_glm;
 extern const struct sl_arch sl_arch_chatglm;
 extern const struct sl_arch sl_arch_glm4;
 extern const struct sl_arch sl_arch_llama;
+extern const struct sl_arch sl_arch_mistral;
 extern const struct sl_arch sl_arch_qwen2;
 extern const struct sl_arch sl_arch_qwen3;
 
