@@ -398,7 +398,8 @@ static void round_bf16_amx(void *to, const float *x, uint32_t cols)
 void sl_kernels_init_amx_bf16(struct sl_kernels *k)
 {
     for (int f = 0; f < SL_FMT_COUNT; f++)
-        k->matmul[f][SL_ACT_BF16] = matmul_bf16_amx;
+        k->matmul[f][SL_ACT_BF16] =
+            sl_fmt_has_blocks((enum sl_fmt)f) ? NULL : matmul_bf16_amx;
     k->round_bf16 = round_bf16_amx;
     k->bf16_bytes = sizeof(uint16_t);
 }

@@ -79,6 +79,28 @@ static void row_q8(double *sum, const struct sl_matrix *m, const uint8_t *w,
     }
 }
 
+/* Blocks hold whole weights, and every RUN columns one scale or two. */
+static void row_q8_blocks(double *sum, const struct sl_matrix *m,
+                          const uint8_t *w, const struct sl_acts *a, size_t p0,
+                          size_t n)
+{
+    uint32_t n_runs = m->cols / RUN;
+
+    for (uint32_t run = 0; run < n_runs; run++) {
+        float v[RUN];
+
+        sl_fmt_of(m->fmt)->load(v, w, run * RUN, RUN);
+        for (size_t p = 0; p < n; p++) {
+            const int8_t *q = a->q + (p0 + p) * a->q_stride + (size_t)run * RUN;
+            double dot = 0;
+
+            for (uint32_t i = 0; i < RUN; i++)
+                dot += (double)v[i] * q[i];
+            sum[p] += dot * (double)a->q_scale[run * a->group_stride + p0 + p];
+        }
+    }
+}
+
 static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
                    const void *w, const uint16_t *scale, uint32_t n_rows,
                    const struct sl_acts *a, enum sl_act act)
@@ -96,7 +118,9 @@ static void matmul(float *y, size_t y_stride, const struct sl_matrix *m,
             size_t n = a->n - p < POSITIONS ? a->n - p : POSITIONS;
             double sum[POSITIONS] = {0};
 
-            if (act == SL_ACT_INT8)
+            if (act == SL_ACT_INT8 && sb == NULL)
+                row_q8_blocks(sum, m, wr, a, p, n);
+            else if (act == SL_ACT_INT8)
                 row_q8(sum, m, wr, sb, r, a, p, n);
             else
                 row_f32(sum, m, wr, sb, r, a->x + p * a->x_stride, a->x_stride,

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "quant/fmt.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
@@ -84,6 +85,12 @@ static const struct sl_fmt_info formats[SL_FMT_COUNT] = {
                      load_int8, NULL},
     [SL_FMT_INT4] = {"int4", 24, SL_SCALES_BESIDE, false, 4, 1, 8, 4, 8,
                      load_int4, NULL},
+#define BLOCKS(NAME, name, type, cols, bytes, share, run, q_bits, ...)         \
+    [SL_FMT_##                                                                 \
+        NAME] = {#name, type, SL_SCALES_INSIDE,      false, q_bits, 1, cols,   \
+                 bytes, 0,    sl_blocks_load_##name, NULL},
+    SL_BLOCK_SHAPES(BLOCKS)
+#undef BLOCKS
 };
 
 const struct sl_fmt_info *sl_fmt_of(enum sl_fmt fmt)
@@ -96,6 +103,18 @@ bool sl_fmt_find(enum sl_fmt *fmt, const char *name)
 {
     for (int f = 0; f < SL_FMT_COUNT; f++) {
         if (strcmp(formats[f].name, name) == 0) {
+            *fmt = (enum sl_fmt)f;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool sl_fmt_find_ggml(enum sl_fmt *fmt, uint32_t ggml_type)
+{
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        if (formats[f].ggml_type == ggml_type &&
+            formats[f].scales != SL_SCALES_BESIDE) {
             *fmt = (enum sl_fmt)f;
             return true;
         }
@@ -118,9 +137,18 @@ bool sl_fmt_has_scales(enum sl_fmt fmt)
     return sl_fmt_of(fmt)->scales == SL_SCALES_BESIDE;
 }
 
+bool sl_fmt_has_blocks(enum sl_fmt fmt)
+{
+    return sl_fmt_of(fmt)->scales == SL_SCALES_INSIDE;
+}
+
 uint64_t sl_fmt_row_bytes(enum sl_fmt fmt, uint32_t cols)
 {
     const struct sl_fmt_info *f = sl_fmt_of(fmt);
+    uint64_t n = sl_div_up(cols, f->block_cols);
 
-    return sl_div_up(cols, f->block_cols) * f->block_bytes;
+    if (f->scales != SL_SCALES_INSIDE)
+        return n * f->block_bytes;
+    return 4 * (n * sl_block_words(sl_block_shape_of(fmt)) +
+                sl_div_up(n, sl_block_shape_of(fmt)->share));
 }

@@ -33,6 +33,11 @@ int sl_matrix_check(const struct sl_matrix *m, struct sl_error *err)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%u columns a scale in a matrix of format %s",
                        m->group_cols, sl_fmt_name(m->fmt));
+    if (sl_fmt_has_blocks(m->fmt) && m->cols % sl_fmt_of(m->fmt)->block_cols)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%u columns are no whole blocks of format %s (%u each)",
+                       m->cols, sl_fmt_name(m->fmt),
+                       sl_fmt_of(m->fmt)->block_cols);
     return 0;
 }
 

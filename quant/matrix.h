@@ -28,6 +28,10 @@
  * rows in each, and each segment's blocks are counted and filled up on their
  * own, so that block b of A and block b of B are matched row for row.
  *
+ * ggml's blocks (Q4_0 and so on) have their scales among the weights and lie by
+ * the same rule: 16 rows a block, four bytes of each in 64. quant/blocks.h says
+ * what the four bytes are. Their columns are whole blocks.
+ *
  * This arrangement is named "rows16" in the model file (sluice.layout).
  */
 #ifndef SL_QUANT_MATRIX_H
@@ -78,7 +82,8 @@ uint64_t sl_matrix_scale_offset(const struct sl_matrix *m, uint32_t segment,
 uint64_t sl_matrix_bytes(const struct sl_matrix *m);
 uint64_t sl_matrix_scale_bytes(const struct sl_matrix *m); /* 0: none beside */
 
-/* Decodes one row to floats, exactly (q * scale in FP32). w and scale point
+/* Decodes one row to floats, exactly (q * scale in FP32; of ggml's blocks what
+ * ggml makes of them). w and scale point
  * to the first byte of the block that holds the row; row_in_block < 16.
  * out: (cols) f32. */
 void sl_matrix_decode_row(float *out, const struct sl_matrix *m, const void *w,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "quant/pack.h"
 #include "quant/pack_block.h"
 #include "src/base/mem.h"
@@ -12,7 +13,8 @@
 #define WAVE 128u
 /* Columns that are worked on at once: sixteen rows of them stay in the
  * first-level cache. */
-#define PIECE 256u
+#define PIECE      256u
+#define UNIT_BYTES 64u
 
 struct job {
     uint8_t *w;
@@ -245,4 +247,36 @@ void sl_pack_quantized(void *w, uint16_t *scale, const struct sl_matrix *m,
     };
 
     sl_pool_for(pool, sl_div_up(n_rows, SL_BLOCK_ROWS), 1, pack_quantized, &j);
+}
+
+static void pack_published(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    const struct job *j = arg;
+    const struct sl_matrix *m = j->m;
+    size_t bytes = (size_t)sl_matrix_block_bytes(m, 0, 1);
+
+    for (size_t block = begin; block < end; block++) {
+        uint8_t *w = j->w + block * bytes;
+        size_t row = block * SL_BLOCK_ROWS;
+
+        if (j->n_rows - row < SL_BLOCK_ROWS)
+            memset(w, 0, bytes);
+        for (unsigned r = 0; r < SL_BLOCK_ROWS && row + r < j->n_rows; r++)
+            sl_blocks_pack(w + (size_t)r * 4, UNIT_BYTES, m->fmt,
+                           j->rows + (row + r) * j->row_bytes, m->cols);
+    }
+}
+
+void sl_pack_published(void *w, const struct sl_matrix *m, const void *rows,
+                       size_t row_bytes, uint32_t n_rows, struct sl_pool *pool)
+{
+    struct job j = {
+        .w = w,
+        .m = m,
+        .rows = rows,
+        .row_bytes = row_bytes,
+        .n_rows = n_rows,
+    };
+
+    sl_pool_for(pool, sl_div_up(n_rows, SL_BLOCK_ROWS), 1, pack_published, &j);
 }

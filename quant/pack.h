@@ -54,4 +54,9 @@ void sl_pack_quantized(void *w, uint16_t *scale, const struct sl_matrix *m,
                        const int8_t *q, const uint16_t *q_scale,
                        uint32_t n_rows, struct sl_pool *pool);
 
+/* From a published file: rows of ggml's blocks, one every row_bytes, in m's
+ * format. Exact. */
+void sl_pack_published(void *w, const struct sl_matrix *m, const void *rows,
+                       size_t row_bytes, uint32_t n_rows, struct sl_pool *pool);
+
 #endif

@@ -14,8 +14,15 @@ static const struct sl_matrix glm130b_4h = {
 static void formats_are_found_by_their_names(void **state)
 {
     static const char *const names[SL_FMT_COUNT] = {
-        [SL_FMT_F32] = "f32",   [SL_FMT_F16] = "f16",   [SL_FMT_BF16] = "bf16",
-        [SL_FMT_INT8] = "int8", [SL_FMT_INT4] = "int4",
+        [SL_FMT_F32] = "f32",       [SL_FMT_F16] = "f16",
+        [SL_FMT_BF16] = "bf16",     [SL_FMT_INT8] = "int8",
+        [SL_FMT_INT4] = "int4",     [SL_FMT_Q4_0] = "q4_0",
+        [SL_FMT_Q4_1] = "q4_1",     [SL_FMT_Q5_0] = "q5_0",
+        [SL_FMT_Q5_1] = "q5_1",     [SL_FMT_Q8_0] = "q8_0",
+        [SL_FMT_Q2_K] = "q2_k",     [SL_FMT_Q3_K] = "q3_k",
+        [SL_FMT_Q4_K] = "q4_k",     [SL_FMT_Q5_K] = "q5_k",
+        [SL_FMT_Q6_K] = "q6_k",     [SL_FMT_IQ4_NL] = "iq4_nl",
+        [SL_FMT_IQ4_XS] = "iq4_xs", [SL_FMT_MXFP4] = "mxfp4",
     };
     enum sl_fmt fmt = SL_FMT_COUNT;
 
@@ -39,6 +46,14 @@ static void every_line_of_the_table_agrees_with_itself(void **state)
         assert_int_equal(f->store != NULL, f->is_float);
         assert_int_equal(f->scales == SL_SCALES_BESIDE,
                          sl_fmt_has_scales((enum sl_fmt)i));
+        assert_int_equal(f->scales == SL_SCALES_INSIDE,
+                         sl_fmt_has_blocks((enum sl_fmt)i));
+        if (f->scales == SL_SCALES_INSIDE) { /* more in t_blocks.c */
+            assert_false(f->is_float);
+            assert_int_equal(f->elem_bytes, 1);
+            assert_true(f->bits * f->block_cols < 8 * f->block_bytes);
+            continue;
+        }
         assert_int_equal(sl_fmt_row_bytes((enum sl_fmt)i, f->block_cols + 1),
                          2 * f->block_bytes);
         if (f->is_float) {
@@ -71,6 +86,9 @@ static void sizes_follow_the_drawing(void **state)
         {{SL_FMT_INT8, 16, 172, 1, 43}, 16, 1, 4, 2816, 128},
         {{SL_FMT_INT4, 1, 100, 1, 64}, 1, 1, 2, 832, 64},
         {{SL_FMT_INT4, 1, 20, 1, 64}, 1, 1, 1, 192, 32},
+        {{SL_FMT_Q8_0, 40, 64, 1, 0}, 40, 3, 0, 3 * 16 * 2 * 34, 0},
+        {{SL_FMT_Q4_0, 40, 32, 2, 0}, 20, 2, 0, 64 * 20, 0},
+        {{SL_FMT_Q6_K, 17, 768, 1, 0}, 17, 2, 0, 32 * (3 * 210 + 2), 0},
     };
 
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
@@ -108,12 +126,14 @@ static void blocks_tile_every_segment(void **state)
     static const uint32_t rows[] = {1, 15, 16, 17, 40, 64};
 
     for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
+        bool blocks = sl_fmt_has_blocks((enum sl_fmt)fmt);
+
         for (size_t i = 0; i < 12; i++) {
             uint32_t n_segments = 1 + (uint32_t)i / 6;
             struct sl_matrix m = {
                 (enum sl_fmt)fmt,
                 rows[i % 6] * n_segments,
-                21,
+                blocks ? 3 * sl_fmt_of((enum sl_fmt)fmt)->block_cols : 21,
                 n_segments,
                 sl_fmt_has_scales((enum sl_fmt)fmt) ? 8 : 0,
             };
@@ -153,6 +173,9 @@ static void impossible_matrices_are_refused(void **state)
         {SL_FMT_BF16, 4, 4, 1, 4},
         {SL_FMT_INT8, 4, 4, 1, 0},
         {SL_FMT_INT4, 4, 4, 1, UINT32_MAX},
+        {SL_FMT_Q8_0, 4, 33, 1, 0},
+        {SL_FMT_Q4_K, 4, 128, 1, 0},
+        {SL_FMT_Q4_K, 4, 256, 1, 32},
     };
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

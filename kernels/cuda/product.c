@@ -164,7 +164,6 @@ static int run(const struct sl_cuda *c, const struct sl_product *p,
 static struct sl_product shape_of(const struct sl_matrix *m,
                                   enum sl_cuda_epilogue epilogue, uint32_t n)
 {
-    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
     struct sl_product p;
 
     memset(&p, 0, sizeof p);
@@ -177,9 +176,8 @@ static struct sl_product shape_of(const struct sl_matrix *m,
     p.out.epilogue = epilogue;
     p.out.pairs =
         epilogue == SL_CUDA_EPI_GEGLU || epilogue == SL_CUDA_EPI_SWIGLU;
-    if (!f->is_float)
-        p.units =
-            (uint32_t)(sl_round_up(m->cols, f->block_cols) / f->unit_cols);
+    if (!sl_fmt_is_float(m->fmt))
+        p.units = (uint32_t)(sl_fmt_row_bytes(m->fmt, m->cols) / 4);
     return p;
 }
 

@@ -132,17 +132,17 @@ static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
                       struct sl_error *err)
 {
     const struct sl_matrix *g = &m->geom;
-    enum sl_ggml_type type = (enum sl_ggml_type)sl_fmt_of(g->fmt)->ggml_type;
     uint64_t block;
 
     m->section = l->n_sections - 1;
     if (sl_fmt_is_float(g->fmt))
-        return add_tensor(l, m->spec.name, type, g->cols, g->rows, &m->off,
-                          err);
+        return add_tensor(l, m->spec.name,
+                          (enum sl_ggml_type)sl_fmt_of(g->fmt)->ggml_type,
+                          g->cols, g->rows, &m->off, err);
     /* Our own bytes: a block of 16 rows, times the number of blocks. */
     block = sl_matrix_block_bytes(g, 0, 1);
-    return add_tensor(l, m->spec.name, type, block, m->bytes / block, &m->off,
-                      err);
+    return add_tensor(l, m->spec.name, SL_GGML_I8, block, m->bytes / block,
+                      &m->off, err);
 }
 
 static int add_scale(struct sl_layout *l, struct sl_model_matrix *m,

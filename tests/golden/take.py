@@ -26,9 +26,10 @@ TAKEN = (
     ["F_rotary_and_layers/rotary_tables.npz", "G_tokenizers"] +
     ["H_family/%s/%s" % (model, name) for model in MODELS for name in
      ("cases.json", "cases.npz", "hf")] +
-    ["H_family/tokenizer"])
-# Runs in half precision and variants whose checkpoints stay behind.
-LEFT_OUT = ("logitsB_f16", "_halfdeq", "_tp4")
+    ["H_family/blocks", "H_family/tokenizer"])
+# Runs in half precision, variants whose checkpoints stay behind, and what blocks
+# were made from.
+LEFT_OUT = ("logitsB_f16", "_halfdeq", "_tp4", ".source")
 # Of tables with a row a position; what rounding does shows at 1024 as well as
 # at 2048.
 ROWS = {"rotary_tables.npz": 1024}
