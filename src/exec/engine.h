@@ -32,6 +32,7 @@ struct sl_pass_item {
     uint32_t base;      /* positions the sequence held before */
     uint32_t n_context; /* as the item's, and those that it began with */
     uint32_t n_logits;
+    bool apart; /* as the item's */
 };
 
 /* A pass as engines see it; borrowed until it ends. */

@@ -73,6 +73,13 @@ static int check_items(struct sl_exec *x, const struct sl_lm_item *items,
                            "item %zu of a pass looks at a context of %u "
                            "positions that it does not hold",
                            i, items[i].n_context);
+        if (items[i].apart && items[i].n_context >
+                                  sl_kv_len(x->c.kv, items[i].seq) -
+                                      sl_kv_n_begin(x->c.kv))
+            return sl_fail(err, SL_ERR_INTERNAL,
+                           "item %zu of a pass has positions apart in a "
+                           "context of %u that its sequence does not hold yet",
+                           i, items[i].n_context);
         for (uint32_t j = 0; j < items[i].n; j++) {
             if (items[i].ids[j] < 0 || (uint32_t)items[i].ids[j] >= x->lm.vocab)
                 return sl_fail(err, SL_ERR_USAGE,
@@ -157,6 +164,7 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
             .base = sl_kv_len(x->c.kv, it->seq),
             .n_context = it->n_context + sl_kv_n_begin(x->c.kv),
             .n_logits = it->n_logits,
+            .apart = it->apart,
         };
         if (sl_kv_extend(x->c.kv, it->seq, it->n, err) != 0)
             return -1;
@@ -278,11 +286,13 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
 static void count_pass(struct sl_exec *x, uint64_t ns)
 {
     struct sl_exec_stats *s = &x->stats;
-    bool prefill = x->pass.n > x->pass.n_items;
+    bool prefill = false;
     uint64_t keys = 0;
 
-    for (size_t i = 0; i < x->pass.n_items; i++)
+    for (size_t i = 0; i < x->pass.n_items; i++) {
+        prefill = prefill || (x->run[i].n > 1 && !x->run[i].apart);
         keys += x->run[i].base + x->run[i].n;
+    }
     if (s->passes++ == 0)
         s->first_pass_ns = ns;
     s->positions += x->pass.n;
@@ -293,6 +303,7 @@ static void count_pass(struct sl_exec *x, uint64_t ns)
         s->prefill_keys += keys;
     } else {
         s->decode_positions += x->pass.n;
+        s->decode_sequences += x->pass.n_items;
         s->decode_ns += ns;
         s->decode_keys += keys;
     }
@@ -370,6 +381,8 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
         .vocab = mf->hp.vocab,
         .max_tokens = config->max_tokens,
         .ops = &exec_ops,
+        .pass_positions = config->pass_positions,
+        .pass_logits = config->pass_logits,
     };
     for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
         struct sl_exec_engine *e = config->engines[i];

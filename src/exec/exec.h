@@ -42,12 +42,12 @@ struct sl_exec_config {
 
 struct sl_exec_stats {
     uint64_t passes, prefill_passes; /* prefill: more than one position of
-                                      * some sequence */
+                                      * some sequence, and not apart */
     uint64_t positions;              /* in all passes */
     uint64_t decode_positions;       /* in the others */
     /* In all passes of a kind, each with its sequences: a decode has one
-     * position of each. */
-    uint64_t prefill_sequences;
+     * position of each, and its drafts. */
+    uint64_t prefill_sequences, decode_sequences;
     uint64_t prefill_keys, decode_keys; /* cached positions they read */
     uint64_t prefill_ns, decode_ns;
     uint64_t first_pass_ns;

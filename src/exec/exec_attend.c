@@ -126,7 +126,9 @@ static uint32_t most_keys(const struct sl_attend_args *args)
 
 /* Queries [first, first + queries) of heads [h, h + heads), which share a head
  * of keys. What this pass adds is seen as it was computed; rounded it is for
- * the passes to come, so a context costs no precision in its own pass. */
+ * the passes to come, so a context costs no precision in its own pass. A
+ * position apart sees no more of its pass than itself: those before it lie in
+ * the pages already. */
 static void attend_unit(const struct attend_job *job, uint32_t h,
                         uint32_t first, unsigned worker)
 {
@@ -139,7 +141,9 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
     const void **k_pages = x->k_pages + worker * room;
     const void **v_pages = x->v_pages + worker * room;
     size_t row = it->row + first;
-    const float *new = qkv_row(x, it->row) + (size_t)g * x->qkv.kv_step;
+    uint32_t paged = it->base + (it->apart ? first : 0);
+    const float *new =
+        qkv_row(x, it->row + paged - it->base) + (size_t)g * x->qkv.kv_step;
     struct sl_attend_args args = {
         .out = x->buf[SL_BUF_ATT] + row * x->width[SL_BUF_ATT] + (size_t)h * d,
         .out_stride = x->width[SL_BUF_ATT],
@@ -152,7 +156,7 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         .page_len = SL_KV_PAGE_LEN,
         .d = d,
         .kv_kind = x->c.kv_kind,
-        .n_paged = it->base,
+        .n_paged = paged,
         .k_new = new + x->qkv.k_at,
         .v_new = new + x->qkv.v_at,
         .new_stride = x->width[SL_BUF_WIDE],
@@ -169,8 +173,8 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], g, 1);
     }
     most = most_keys(&args);
-    if (most - it->base >= GATHER_ROWS)
-        gather_new(x, &args, most - it->base, worker);
+    if (most - paged >= GATHER_ROWS)
+        gather_new(x, &args, most - paged, worker);
     x->c.kernels->attend(&args);
 }
 
@@ -187,15 +191,17 @@ static void attend_units(void *arg, size_t begin, size_t end, unsigned worker)
 /* A unit has all heads that share keys, so that these are read once. Where
  * there are many threads and few heads of keys, queries are shared out too,
  * then heads. */
-static void share_out(struct attend_job *job, uint32_t n)
+static void share_out(struct attend_job *job)
 {
     const struct sl_cpu *x = job->x;
     uint32_t jobs = ATTEND_JOBS * sl_pool_threads(x->c.pool);
     uint32_t group = sharing(x), n_kv = x->c.mf->hp.n_kv_heads;
-    uint32_t a_head = (uint32_t)sl_div_up(jobs, n_kv), runs;
+    uint32_t a_head = (uint32_t)sl_div_up(jobs, n_kv), runs, n = job->item->n;
 
     job->queries = (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
                    ATTEND_QUERIES;
+    if (job->item->apart)
+        job->queries = 1;
     runs = (uint32_t)sl_div_up(n, job->queries);
     job->heads = group;
     while (job->heads > 1 && runs * (x->n_heads / job->heads) < jobs) {
@@ -211,7 +217,7 @@ void sl_cpu_attend(struct sl_cpu *x, uint32_t layer)
 
     for (size_t i = 0; i < x->pass->n_items; i++) {
         job.item = &x->pass->run[i];
-        share_out(&job, job.item->n);
+        share_out(&job);
         sl_pool_for(x->c.pool, x->c.mf->hp.n_kv_heads, 1, rotate_and_store,
                     &job);
         sl_pool_for(x->c.pool,

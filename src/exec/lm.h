@@ -9,6 +9,7 @@
 #ifndef SL_LM_H
 #define SL_LM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,12 +26,19 @@ struct sl_lm_item {
                                * positions see (the bidirectional context);
                                * a first item must hold them all */
     uint32_t n_logits;        /* logits wanted for the last n_logits ids */
+    /* Each position is computed as if it had come in a pass of its own, on a
+     * sequence that held those before: it sees them as they are kept, rounded,
+     * where positions of one pass see each other as they were computed. The
+     * sequence holds n_context already. */
+    bool apart;
 };
 
 struct sl_lm {
     uint32_t vocab;
     uint32_t max_tokens; /* most positions a sequence can hold */
     const struct sl_lm_ops *ops;
+    /* Most positions and rows of logits of a pass; 0: as many as one likes. */
+    uint32_t pass_positions, pass_logits;
 };
 
 struct sl_lm_ops {

@@ -250,7 +250,8 @@ int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
 
     if (pc == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
-    pc->lm = (struct sl_lm){lm->vocab, lm->max_tokens, &cache_ops};
+    pc->lm = *lm;
+    pc->lm.ops = &cache_ops;
     pc->inner = lm;
     pc->c = *config;
     pc->log = log;

@@ -165,6 +165,7 @@ struct sl_run_stats {
     uint64_t prefill_ns, decode_ns; /* passes with > 1 position a sequence */
     uint64_t decode_positions;
     uint64_t prefill_sequences;         /* in all those passes */
+    uint64_t decode_sequences;          /* in all others */
     uint64_t prefill_keys, decode_keys; /* cached positions that they read */
     uint64_t first_pass_ns;
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */

@@ -42,6 +42,7 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->positions = x.positions;
     s->decode_positions = x.decode_positions;
     s->prefill_sequences = x.prefill_sequences;
+    s->decode_sequences = x.decode_sequences;
     s->prefill_keys = x.prefill_keys;
     s->decode_keys = x.decode_keys;
     s->prefill_ns = x.prefill_ns;
