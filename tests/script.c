@@ -118,7 +118,11 @@ static const struct sl_lm_ops script_ops = {seq_create, seq_fork, seq_destroy,
 void test_script_init(struct script *s)
 {
     memset(s, 0, sizeof *s);
-    s->lm = (struct sl_lm){V, MAX_LEN, &script_ops};
+    s->lm = (struct sl_lm){
+        .vocab = V,
+        .max_tokens = MAX_LEN,
+        .ops = &script_ops,
+    };
     s->fail_at = s->end_at = -1;
     s->favourite = -1;
 }

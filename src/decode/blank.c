@@ -7,11 +7,6 @@
 #include "src/base/mem.h"
 #include "src/decode/blank.h"
 
-static bool by_beams(const struct sl_blank *p)
-{
-    return p->c->config->strategy == SL_STRATEGY_BEAM;
-}
-
 size_t sl_blank_fed(const struct sl_blank *p)
 {
     return p->c->hp->causal ? p->mask_at : p->context->n + p->pieces->ids.n + 1;
@@ -75,14 +70,14 @@ int sl_blank_begin(struct sl_blank *p, struct sl_error *err)
     p->running = true;
     p->done = false;
     p->n_answers = 0;
-    for (size_t i = 0; i < sl_fill_room(p->c->config); i++)
+    for (size_t i = 0; i < p->strategy->room(p->c->config); i++)
         p->answers[i].ids.n = 0;
     if (make_prefill(p, err) != 0)
         return -1;
-    return by_beams(p) ? sl_beams_begin(p, err) : sl_base_begin(p, err);
+    return p->strategy->begin(p, err);
 }
 
-static size_t want_prefill(const struct sl_blank *p, struct sl_lm_item *item)
+static void want_prefill(struct sl_blank *p, struct sl_lm_item *item)
 {
     size_t n = sl_blank_fed(p);
 
@@ -95,24 +90,34 @@ static size_t want_prefill(const struct sl_blank *p, struct sl_lm_item *item)
         .n_context = sl_blank_context(p),
         .n_logits = 1,
     };
-    return 1;
+    p->n_positions = (uint32_t)n;
+    p->n_rows = 1;
 }
 
-size_t sl_blank_want(struct sl_blank *p, struct sl_lm_item *items)
+size_t sl_blank_n_items(const struct sl_blank *p)
 {
-    if (p->prefill != NULL)
-        p->n_rows = want_prefill(p, items);
-    else if (by_beams(p))
-        p->n_rows = sl_beams_want(p, items);
-    else
-        p->n_rows = sl_base_want(p, items);
-    return p->n_rows;
+    return p->prefill != NULL ? 1 : p->strategy->n_live(p);
 }
 
-/* Before tokens are chosen: notes the time of the first. */
-static int check(struct sl_blank *p, const float *logits, struct sl_error *err)
+void sl_blank_offer(struct sl_blank *p, struct sl_offer *offers, uint32_t most)
 {
-    size_t n = p->n_rows * p->c->lm->vocab;
+    if (p->prefill == NULL && p->strategy->offer != NULL)
+        p->strategy->offer(p, offers, most);
+}
+
+int sl_blank_want(struct sl_blank *p, struct sl_lm_item *items,
+                  const uint32_t *drafts, struct sl_error *err)
+{
+    if (p->prefill == NULL)
+        return p->strategy->want(p, items, drafts, err);
+    want_prefill(p, items);
+    return 0;
+}
+
+int sl_blank_check(struct sl_blank *p, const float *logits, size_t n_rows,
+                   struct sl_error *err)
+{
+    size_t n = n_rows * p->c->lm->vocab;
 
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(logits[i]))
@@ -122,6 +127,7 @@ static int check(struct sl_blank *p, const float *logits, struct sl_error *err)
                            i, n);
     }
     p->n_generated++;
+    p->n_tokens++;
     if (p->first_token_ns == 0)
         p->first_token_ns = sl_clock_ns() - p->c->start_ns;
     return 0;
@@ -129,21 +135,18 @@ static int check(struct sl_blank *p, const float *logits, struct sl_error *err)
 
 int sl_blank_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
+    int rc;
+
+    p->n_tokens = 0;
+    rc = p->strategy->feed(p, logits, err);
     free(p->prefill);
     p->prefill = NULL;
-    if (check(p, logits, err) != 0)
-        return -1;
-    return by_beams(p) ? sl_beams_feed(p, logits, err)
-                       : sl_base_feed(p, logits, err);
+    return rc;
 }
 
 int sl_blank_end(struct sl_blank *p, struct sl_error *err)
 {
-    if (by_beams(p))
-        return sl_beams_end(p, err);
-    p->n_answers = 1;
-    p->answers[0].score = 0;
-    return 0;
+    return p->strategy->end(p, err);
 }
 
 void sl_blank_close(struct sl_blank *p)
@@ -153,8 +156,5 @@ void sl_blank_close(struct sl_blank *p)
     p->running = false;
     free(p->prefill);
     p->prefill = NULL;
-    if (by_beams(p))
-        sl_beams_close(p);
-    else
-        sl_base_close(p);
+    p->strategy->close(p);
 }

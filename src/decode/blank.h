@@ -1,16 +1,21 @@
 /*
  * blank.h - inside fill: a text on its way, and the blank being filled
  *
- * Neither runs the model. Both say what they want to feed it next and take
- * the logits behind that, so that one driver (fill.c) serves one text or many:
+ * Neither runs the model. A text is a request (sequence.h): it says what it
+ * wants to feed next and takes the logits behind that, so that one stepper
+ * serves one text or many:
  *
  *   text   blank -> blank -> ... -> ended             (fill_text.c)
  *   blank  prefill -> step -> step -> ... -> done     (blank.c)
+ *
+ * What a step is, the blank's strategy says (strategy.h).
  */
 #ifndef SL_BLANK_H
 #define SL_BLANK_H
 
 #include "src/decode/fill.h"
+#include "src/decode/sequence.h"
+#include "src/decode/strategy.h"
 
 /* The same for all texts of a batch; borrowed. */
 struct sl_fill_common {
@@ -23,8 +28,6 @@ struct sl_fill_common {
     uint64_t start_ns;
 };
 
-/* Answers of a pass, and items it feeds at once, at most. */
-size_t sl_fill_room(const struct sl_fill_config *config);
 /* Does a text of n ids leave room for an answer? Errors: SL_ERR_USAGE. */
 int sl_fill_check_length(size_t n, const struct sl_hparams *hp,
                          const struct sl_fill_config *config,
@@ -38,7 +41,8 @@ struct sl_blank_answer {
     double score;
 };
 
-struct sl_beams; /* of a beam search: fill_beam.c */
+struct sl_beams;  /* of a beam search: fill_beam.c */
+struct sl_voices; /* of answers that are drawn: fill_base.c */
 
 /* [sop] and answer of the blanks before, in order, and where they stand. */
 struct sl_pieces {
@@ -48,6 +52,7 @@ struct sl_pieces {
 struct sl_blank {
     /* what to do; borrowed */
     const struct sl_fill_common *c;
+    const struct sl_strategy_ops *strategy;
     struct sl_rng *rng;
     const struct sl_fill_sink *sink; /* or NULL */
     const struct sl_ids *context;    /* without [sop]; with the mark */
@@ -59,26 +64,30 @@ struct sl_blank {
     bool running;       /* between begin and end */
     bool done;          /* wants nothing more */
     int32_t *prefill;   /* ids, positions, blocks until they are fed; owned */
-    size_t n_rows;      /* of logits that were asked for */
     uint32_t first_seq; /* takes the context */
-    bool has_seq;       /* BaseStrategy: it is alive */
-    int32_t last, place[2]; /* BaseStrategy: token, its position and block */
+    uint32_t n_positions, n_rows; /* that want asked for */
+    uint32_t n_tokens;            /* that the last feed chose */
     struct sl_beams *beams;
+    struct sl_voices *voices;
     /* what came of it; the first is the best */
-    struct sl_blank_answer *answers; /* (sl_fill_room), owned */
+    struct sl_blank_answer *answers; /* (the strategy's room), owned */
     size_t n_answers;
     uint64_t n_generated, first_token_ns; /* of all passes of a text */
 };
 
 /* Errors: those of the model's seq_create; SL_ERR_NOMEM. */
 int sl_blank_begin(struct sl_blank *p, struct sl_error *err);
-/* Writes what is to be fed next to items (room for sl_fill_room) and returns
- * how many; what they point to stays until the next call. */
-size_t sl_blank_want(struct sl_blank *p, struct sl_lm_item *items);
-/* logits: (as many rows as items were wanted, vocab), changed in place.
- * Errors: SL_ERR_CORRUPT when one is not a number; those of the sink and of
- * the model's seq_fork. */
+/* Items of what is to be fed next. */
+size_t sl_blank_n_items(const struct sl_blank *p);
+/* As struct sl_sequence_ops has them. */
+void sl_blank_offer(struct sl_blank *p, struct sl_offer *offers, uint32_t most);
+int sl_blank_want(struct sl_blank *p, struct sl_lm_item *items,
+                  const uint32_t *drafts, struct sl_error *err);
 int sl_blank_feed(struct sl_blank *p, float *logits, struct sl_error *err);
+/* For strategies, before tokens are chosen from so many rows: notes the time
+ * of the first. Errors: SL_ERR_CORRUPT when a logit is not a number. */
+int sl_blank_check(struct sl_blank *p, const float *logits, size_t n_rows,
+                   struct sl_error *err);
 /* Makes answers of what there is, done or not. */
 int sl_blank_end(struct sl_blank *p, struct sl_error *err);
 /* Lets go of the sequences; after end, or instead of it. */
@@ -92,23 +101,11 @@ uint32_t sl_blank_context(const struct sl_blank *p);
 /* Positions of the n-th generated token (from 0). block is 0 for 1-D. */
 int32_t sl_blank_position(const struct sl_blank *p, size_t n, int32_t *block);
 
-/* fill_base.c and fill_beam.c: the strategies' parts of the above. begin sets
- * first_seq. */
-int sl_base_begin(struct sl_blank *p, struct sl_error *err);
-size_t sl_base_want(struct sl_blank *p, struct sl_lm_item *items);
-int sl_base_feed(struct sl_blank *p, float *logits, struct sl_error *err);
-void sl_base_close(struct sl_blank *p);
-
-int sl_beams_begin(struct sl_blank *p, struct sl_error *err);
-size_t sl_beams_want(struct sl_blank *p, struct sl_lm_item *items);
-int sl_beams_feed(struct sl_blank *p, float *logits, struct sl_error *err);
-int sl_beams_end(struct sl_blank *p, struct sl_error *err);
-void sl_beams_close(struct sl_blank *p);
-
 /* --- text ------------------------------------------------------------------
  */
 
 struct sl_text {
+    struct sl_sequence seq; /* first: it is a request */
     struct sl_fill_text *io;
     struct sl_fill_result result;
     struct sl_blank pass;
@@ -118,20 +115,12 @@ struct sl_text {
     struct sl_pieces pieces;     /* of it so far */
     struct sl_fill_span *blanks; /* of it */
     size_t n_blanks;
-    size_t emitted;  /* ids that went to the sink */
-    size_t n_wanted; /* items of the pass being run */
-    bool over;       /* ended, well or not */
+    size_t emitted; /* ids that went to the sink */
 };
 
 /* Errors: SL_ERR_NOMEM; close it all the same. */
 int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
                  struct sl_fill_text *io, struct sl_error *err);
-/* What the text wants to feed next (see sl_blank_want), notes it in n_wanted:
- * 0 when it has ended. Errors: SL_ERR_USAGE for what is wrong with this text
- * alone; others. */
-int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
-                 struct sl_error *err);
-int sl_text_feed(struct sl_text *t, float *logits, struct sl_error *err);
 /* Ends a text that is not over with what there is. */
 int sl_text_interrupt(struct sl_text *t, struct sl_error *err);
 void sl_text_close(struct sl_text *t);

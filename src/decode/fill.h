@@ -10,10 +10,11 @@
  * A causal model has one blank, which is the end of its text
  * (SL_PROMPT_END): it is fed what stands before, and no [sop].
  *
- *   fill.c        texts filled together: one forward pass takes all of them
+ *   fill.c        texts filled together
+ *   batch.c       ... that come and go between passes (batch.h)
  *   fill_text.c   one text, from blank to blank
- *   blank.c   one blank: what the model is fed next, what came of it
- *   fill_base.c   ... by sampling
+ *   blank.c       one blank: what the model is fed next, what came of it
+ *   fill_base.c   ... by sampling (strategy.h)
  *   fill_beam.c   ... by beam search
  *   fill_plan.c   what memory that takes
  */
@@ -22,6 +23,7 @@
 
 #include "src/arch/hparams.h"
 #include "src/decode/beam.h"
+#include "src/decode/draft.h"
 #include "src/decode/sampler.h"
 #include "src/exec/lm.h"
 #include "src/exec/workload.h"
@@ -34,7 +36,11 @@ enum sl_strategy {
 
 struct sl_fill_config {
     enum sl_strategy strategy;
-    struct sl_sampler_config sampler; /* BaseStrategy only */
+    /* BaseStrategy only */
+    struct sl_sampler_config sampler;
+    uint32_t n_answers;       /* drawn from one context; 0 as 1 */
+    struct sl_drafts *drafts; /* guesses that passes take along, and what came
+                               * of them; borrowed; NULL: none */
     /* BeamSearchStrategy only */
     uint32_t n_beams;
     double length_penalty;

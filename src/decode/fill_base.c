@@ -1,6 +1,40 @@
 #include "config.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
 #include "src/decode/blank.h"
+
+/* BaseStrategy: answers that are drawn token by token, each by a voice. All
+ * voices go on from one context, which is read once; each has its own stream
+ * of random numbers, so that what it says depends on no other.
+ *
+ * A voice may feed drafts behind its last token. From each row of logits it
+ * draws as it would have without, as long as what it drew is what was fed
+ * next; the rest of what it fed is cut off again. */
+
+struct voice {
+    uint32_t seq;
+    bool has_seq;  /* else it has ended, or not begun */
+    uint32_t held; /* positions of seq */
+    struct sl_rng *rng, own;
+    struct sl_drafter drafter;
+    int32_t last; /* token, not fed yet */
+    uint32_t n_fed;
+    int32_t *ids, *positions, *blocks; /* of what is fed: (1 + drafts) */
+};
+
+struct sl_voices {
+    struct voice *v;
+    uint32_t n;
+    int32_t *fed; /* where the voices' ids lie */
+};
+
+static uint32_t base_room(const struct sl_fill_config *config)
+{
+    return config->n_answers > 1 ? config->n_answers : 1;
+}
 
 static bool is_end(const struct sl_fill_common *c, int32_t id)
 {
@@ -17,63 +51,294 @@ static void ban(float *logits, const int32_t *ids, size_t n)
         logits[ids[i]] = SL_BANNED;
 }
 
-static int32_t choose(struct sl_blank *p, float *logits)
+/* Leaves the tokens that may come after so many of an answer. */
+static void filter(const struct sl_blank *p, float *logits, size_t n_said)
 {
     const struct sl_fill_common *c = p->c;
 
     ban(logits, c->banned, c->n_banned);
-    if (p->answers[0].ids.n < c->config->min_gen_length)
+    if (n_said < c->config->min_gen_length)
         ban(logits, c->ends, c->n_ends);
     sl_sampler_filter(logits, c->lm->vocab, &c->config->sampler, c->scratch);
-    return sl_sampler_draw(logits, c->lm->vocab, p->rng);
 }
 
-int sl_base_begin(struct sl_blank *p, struct sl_error *err)
+static uint32_t most_fed(const struct sl_blank *p)
+{
+    return 1 +
+           (p->c->config->drafts != NULL ? p->c->config->drafts->gate.most : 0);
+}
+
+/* What drafts know of the text: what stands behind the blank, then what stands
+ * before it, which the answer goes on with. */
+static int tell_drafts(const struct sl_blank *p, struct voice *v,
+                       struct sl_error *err)
+{
+    const struct sl_ids *context = p->context;
+    size_t behind = p->mask_at + 1;
+    struct sl_ids ids = {0};
+    int rc = 0;
+
+    if (p->c->config->drafts == NULL)
+        return 0;
+    if (behind < context->n)
+        rc = sl_ids_append(&ids, context->v + behind, context->n - behind, err);
+    if (rc == 0)
+        rc = sl_ids_append(&ids, p->pieces->ids.v, p->pieces->ids.n, err);
+    if (rc == 0)
+        rc = sl_ids_append(&ids, context->v, p->mask_at, err);
+    if (rc == 0)
+        rc = sl_drafter_begin(&v->drafter, ids.v, ids.n, err);
+    sl_ids_fini(&ids);
+    return rc;
+}
+
+static int open_voice(struct sl_blank *p, uint32_t i, struct sl_error *err)
+{
+    struct voice *v = &p->voices->v[i];
+    size_t room = most_fed(p);
+
+    v->rng = p->rng;
+    if (i > 0) {
+        v->own = p->voices->v[i - 1].rng == p->rng ? *p->rng
+                                                   : p->voices->v[i - 1].own;
+        sl_rng_jump_far(&v->own);
+        v->rng = &v->own;
+    }
+    v->ids = p->voices->fed + 3 * room * i;
+    v->positions = v->ids + room;
+    v->blocks = v->positions + room;
+    if (sl_drafter_init(&v->drafter, p->c->config->drafts, p->c->lm->max_tokens,
+                        err) != 0)
+        return -1;
+    return tell_drafts(p, v, err);
+}
+
+static int base_begin(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_lm *lm = p->c->lm;
+    uint32_t n = base_room(p->c->config);
+    struct sl_voices *s = p->voices = sl_zalloc_array(1, sizeof *s);
 
+    if (s != NULL) {
+        s->v = sl_zalloc_array(n, sizeof *s->v);
+        s->fed = sl_alloc_array((size_t)n * most_fed(p), 3 * sizeof *s->fed);
+    }
+    if (s == NULL || s->v == NULL || s->fed == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %u answers", n);
+    for (s->n = 0; s->n < n; s->n++) {
+        if (open_voice(p, s->n, err) != 0)
+            return -1;
+    }
     if (lm->ops->seq_create(lm, &p->first_seq, err) != 0)
         return -1;
-    p->has_seq = true;
+    s->v[0].seq = p->first_seq;
+    s->v[0].has_seq = true;
     return 0;
 }
 
-size_t sl_base_want(struct sl_blank *p, struct sl_lm_item *items)
+static size_t base_n_live(const struct sl_blank *p)
 {
-    items[0] = (struct sl_lm_item){
-        .seq = p->first_seq,
-        .ids = &p->last,
-        .positions = &p->place[0],
-        .blocks = p->c->hp->position_2d ? &p->place[1] : NULL,
-        .n = 1,
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < p->voices->n; i++)
+        n += p->voices->v[i].has_seq;
+    return n;
+}
+
+static void base_offer(struct sl_blank *p, struct sl_offer *offers,
+                       uint32_t most)
+{
+    for (uint32_t i = 0; i < p->voices->n; i++) {
+        struct voice *v = &p->voices->v[i];
+        /* the answer's tokens that may come after the next one */
+        uint32_t left = p->max_new - (uint32_t)p->answers[i].ids.n - 1;
+
+        if (v->has_seq)
+            *offers++ =
+                sl_drafter_offer(&v->drafter, left < most ? left : most);
+    }
+}
+
+static void want_voice(const struct sl_blank *p, struct voice *v, size_t n_said,
+                       struct sl_lm_item *item)
+{
+    for (uint32_t k = 0; k < v->n_fed; k++)
+        v->positions[k] = sl_blank_position(p, n_said - 1 + k, &v->blocks[k]);
+    *item = (struct sl_lm_item){
+        .seq = v->seq,
+        .ids = v->ids,
+        .positions = v->positions,
+        .blocks = p->c->hp->position_2d ? v->blocks : NULL,
+        .n = v->n_fed,
         .n_context = sl_blank_context(p),
-        .n_logits = 1,
+        .n_logits = v->n_fed,
+        .apart = v->n_fed > 1,
     };
-    return 1;
 }
 
-int sl_base_feed(struct sl_blank *p, float *logits, struct sl_error *err)
+static int base_want(struct sl_blank *p, struct sl_lm_item *items,
+                     const uint32_t *drafts, struct sl_error *err)
 {
-    struct sl_ids *out = &p->answers[0].ids;
+    p->n_positions = p->n_rows = 0;
+    for (uint32_t i = 0; i < p->voices->n; i++) {
+        struct voice *v = &p->voices->v[i];
+        uint32_t n = 0;
 
-    p->last = choose(p, logits);
-    p->place[0] = sl_blank_position(p, out->n, &p->place[1]);
-    p->done = is_end(p->c, p->last);
-    if (p->done)
-        return 0;
-    if (sl_ids_add(out, p->last, err) != 0)
-        return -1;
-    p->done = out->n == p->max_new;
-    if (p->sink == NULL)
-        return 0;
-    return p->sink->ids(p->sink->opaque, &p->last, 1, true, err);
+        if (!v->has_seq)
+            continue;
+        v->ids[0] = v->last;
+        if (drafts != NULL &&
+            sl_drafter_propose(&v->drafter, v->ids + 1, *drafts++, &n, err))
+            return -1;
+        v->n_fed = 1 + n;
+        want_voice(p, v, p->answers[i].ids.n, items++);
+        p->n_positions += v->n_fed;
+        p->n_rows += v->n_fed;
+    }
+    return 0;
 }
 
-void sl_base_close(struct sl_blank *p)
+static void end_voice(struct sl_blank *p, struct voice *v)
+{
+    if (v->has_seq)
+        p->c->lm->ops->seq_destroy(p->c->lm, v->seq);
+    v->has_seq = false;
+}
+
+/* Draws from a filtered row and takes the token in. *end: it was the last. */
+static int say(struct sl_blank *p, uint32_t i, const float *row, bool *end,
+               struct sl_error *err)
+{
+    struct voice *v = &p->voices->v[i];
+    struct sl_ids *out = &p->answers[i].ids;
+
+    v->last = sl_sampler_draw(row, p->c->lm->vocab, v->rng);
+    *end = is_end(p->c, v->last);
+    if (*end)
+        return 0;
+    if (sl_ids_add(out, v->last, err) != 0)
+        return -1;
+    sl_drafter_add(&v->drafter, v->last);
+    *end = out->n == p->max_new;
+    if (p->sink == NULL || i > 0)
+        return 0;
+    return p->sink->ids(p->sink->opaque, &v->last, 1, true, err);
+}
+
+/* The context was read: all voices go on from there. */
+static int feed_first(struct sl_blank *p, float *row, struct sl_error *err)
 {
     struct sl_lm *lm = p->c->lm;
+    struct sl_voices *s = p->voices;
 
-    if (p->has_seq)
-        lm->ops->seq_destroy(lm, p->first_seq);
-    p->has_seq = false;
+    if (sl_blank_check(p, row, 1, err) != 0)
+        return -1;
+    p->n_generated += s->n - 1;
+    filter(p, row, 0);
+    for (uint32_t i = 0; i < s->n; i++) {
+        struct voice *v = &s->v[i];
+        bool end;
+
+        if (i > 0) {
+            if (lm->ops->seq_fork(lm, &v->seq, p->first_seq, err) != 0)
+                return -1;
+            v->has_seq = true;
+        }
+        v->held = (uint32_t)sl_blank_fed(p);
+        if (say(p, i, row, &end, err) != 0)
+            return -1;
+        v->n_fed = end; /* until all have forked */
+    }
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (s->v[i].n_fed == 1)
+            end_voice(p, &s->v[i]);
+    }
+    return 0;
 }
+
+/* Draws from row after row while what was drawn is what was fed. */
+static int feed_voice(struct sl_blank *p, uint32_t i, float *row,
+                      struct sl_error *err)
+{
+    struct voice *v = &p->voices->v[i];
+    struct sl_lm *lm = p->c->lm;
+    bool end = false;
+    uint32_t k;
+
+    for (k = 0; k < v->n_fed; k++, row += lm->vocab) {
+        if (k > 0 && (end || v->ids[k] != v->last))
+            break;
+        if (sl_blank_check(p, row, 1, err) != 0)
+            return -1;
+        filter(p, row, p->answers[i].ids.n);
+        if (say(p, i, row, &end, err) != 0)
+            return -1;
+    }
+    sl_drafter_note(&v->drafter, v->n_fed - 1, k - 1);
+    if (end) {
+        end_voice(p, v);
+        return 0;
+    }
+    v->held += k;
+    if (k < v->n_fed)
+        lm->ops->seq_cut(lm, v->seq, v->held);
+    return 0;
+}
+
+static int base_feed(struct sl_blank *p, float *logits, struct sl_error *err)
+{
+    struct sl_voices *s = p->voices;
+    int rc = 0;
+
+    if (p->prefill != NULL) {
+        rc = feed_first(p, logits, err);
+    } else {
+        for (uint32_t i = 0; i < s->n && rc == 0; i++) {
+            uint32_t n_rows = s->v[i].n_fed;
+
+            if (!s->v[i].has_seq)
+                continue;
+            rc = feed_voice(p, i, logits, err);
+            logits += (size_t)n_rows * p->c->lm->vocab;
+        }
+    }
+    p->done = base_n_live(p) == 0;
+    return rc;
+}
+
+static int base_end(struct sl_blank *p, struct sl_error *err)
+{
+    p->n_answers = p->voices->n;
+    for (size_t i = 0; i < p->n_answers; i++)
+        p->answers[i].score = 0;
+    return 0;
+}
+
+static void base_close(struct sl_blank *p)
+{
+    struct sl_voices *s = p->voices;
+
+    p->voices = NULL;
+    if (s == NULL)
+        return;
+    for (uint32_t i = 0; s->v != NULL && i < base_room(p->c->config); i++) {
+        end_voice(p, &s->v[i]);
+        sl_drafter_fini(&s->v[i].drafter);
+    }
+    free(s->v);
+    free(s->fed);
+    free(s);
+}
+
+const struct sl_strategy_ops sl_strategy_base = {
+    .name = "BaseStrategy",
+    .room = base_room,
+    .begin = base_begin,
+    .n_live = base_n_live,
+    .offer = base_offer,
+    .want = base_want,
+    .feed = base_feed,
+    .end = base_end,
+    .close = base_close,
+    .speaks = true,
+};

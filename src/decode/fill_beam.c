@@ -51,7 +51,7 @@ static int create_search(struct sl_beam **b, const struct sl_blank *p,
                           p->c->lm->vocab, err);
 }
 
-int sl_beams_begin(struct sl_blank *p, struct sl_error *err)
+static int beams_begin(struct sl_blank *p, struct sl_error *err)
 {
     size_t n = p->c->config->n_beams;
     struct sl_lm *lm = p->c->lm;
@@ -65,6 +65,16 @@ int sl_beams_begin(struct sl_blank *p, struct sl_error *err)
     s->n_live = 1;
     p->first_seq = s->live[0];
     return 0;
+}
+
+static size_t beams_n_live(const struct sl_blank *p)
+{
+    return p->beams->n_live;
+}
+
+static uint32_t beams_room(const struct sl_fill_config *config)
+{
+    return config->n_beams;
 }
 
 /* Gives each new beam a sequence: its parent's own where it is the first
@@ -100,7 +110,8 @@ static int follow(struct sl_beams *s, struct sl_lm *lm, size_t n_next,
     return rc;
 }
 
-size_t sl_beams_want(struct sl_blank *p, struct sl_lm_item *items)
+static int beams_want(struct sl_blank *p, struct sl_lm_item *items,
+                      const uint32_t *drafts, struct sl_error *err)
 {
     struct sl_beams *s = p->beams;
 
@@ -120,13 +131,16 @@ size_t sl_beams_want(struct sl_blank *p, struct sl_lm_item *items)
             .n_logits = 1,
         };
     }
-    return s->n_live;
+    p->n_positions = p->n_rows = (uint32_t)s->n_live;
+    return 0;
 }
 
-int sl_beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
+static int beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     struct sl_beams *s = p->beams;
 
+    if (sl_blank_check(p, logits, p->prefill != NULL ? 1 : s->n_live, err) != 0)
+        return -1;
     if (sl_beam_step(s->search, logits, s->parents, p->rng, &p->done, err) != 0)
         return -1;
     if (++s->n_generated == p->max_new)
@@ -136,7 +150,7 @@ int sl_beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 
 /* Answers are the finished beams: what is behind the context, without the end
  * token. */
-int sl_beams_end(struct sl_blank *p, struct sl_error *err)
+static int beams_end(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_beam *b = p->beams->search;
     size_t begin = sl_blank_fed(p), n;
@@ -160,7 +174,7 @@ int sl_beams_end(struct sl_blank *p, struct sl_error *err)
     return 0;
 }
 
-void sl_beams_close(struct sl_blank *p)
+static void beams_close(struct sl_blank *p)
 {
     struct sl_lm *lm = p->c->lm;
     struct sl_beams *s = p->beams;
@@ -179,3 +193,14 @@ void sl_beams_close(struct sl_blank *p)
     free(s->places);
     free(s);
 }
+
+const struct sl_strategy_ops sl_strategy_beam = {
+    .name = "BeamSearchStrategy",
+    .room = beams_room,
+    .begin = beams_begin,
+    .n_live = beams_n_live,
+    .want = beams_want,
+    .feed = beams_feed,
+    .end = beams_end,
+    .close = beams_close,
+};

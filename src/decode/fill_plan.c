@@ -2,11 +2,6 @@
 
 #include "src/decode/blank.h"
 
-size_t sl_fill_room(const struct sl_fill_config *c)
-{
-    return c->strategy == SL_STRATEGY_BEAM ? c->n_beams : 1;
-}
-
 /* A text of n ids, its mark among them, that a causal model goes on with. */
 static int check_open(size_t n, const struct sl_fill_config *config,
                       struct sl_error *err)
@@ -59,7 +54,7 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
                    const struct sl_hparams *hp,
                    const struct sl_fill_config *config, struct sl_error *err)
 {
-    uint32_t beams = (uint32_t)sl_fill_room(config), first, shared = 2;
+    uint32_t beams = sl_strategy_of(config)->room(config), first, shared = 2;
     size_t n_marks = 0;
 
     for (size_t i = 0; prompt != NULL && i < prompt->ids.n; i++)

@@ -80,29 +80,6 @@ static int adopt_best(struct sl_text *t, struct sl_error *err)
     return sl_ids_append(&t->ids, best->ids.v, best->ids.n, err);
 }
 
-int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
-                 struct sl_fill_text *io, struct sl_error *err)
-{
-    struct sl_blank *p = &t->pass;
-    size_t n = sl_fill_room(c->config);
-
-    t->io = io;
-    p->c = c;
-    p->rng = io->rng;
-    p->sink = io->sink;
-    p->gmask = io->prompt->gmask;
-    p->context = c->config->pieces ? &t->context : &t->ids;
-    p->pieces = &t->pieces;
-    t->result.answers = sl_zalloc_array(n, sizeof *t->result.answers);
-    p->answers = sl_zalloc_array(n, sizeof *p->answers);
-    if (t->result.answers == NULL || p->answers == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu answers", n);
-    if (c->config->pieces &&
-        sl_ids_append(&t->context, io->prompt->ids.v, io->prompt->ids.n, err))
-        return -1;
-    return sl_ids_append(&t->ids, io->prompt->ids.v, io->prompt->ids.n, err);
-}
-
 /* The next mark of the text as it is shown, and the same one of the context. */
 static void find_blank(struct sl_text *t)
 {
@@ -165,8 +142,7 @@ static int end_blank(struct sl_text *t, struct sl_error *err)
         return -1;
     if (adopt_best(t, err) != 0)
         return -1;
-    /* BaseStrategy has handed its tokens out one by one. */
-    if (p->c->config->strategy == SL_STRATEGY_BASE)
+    if (p->strategy->speaks) /* its tokens were handed out one by one */
         t->emitted += p->answers[0].ids.n;
     return emit_until(t, t->blanks[t->n_blanks - 1].end, true, err);
 }
@@ -197,14 +173,16 @@ static int end_text(struct sl_text *t, struct sl_error *err)
     t->io->result = *r;
     t->io->ended = true;
     *r = (struct sl_fill_result){0};
-    t->over = true;
+    t->seq.over = true;
     return 0;
 }
 
-int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
-                 struct sl_error *err)
+static int text_next(struct sl_sequence *seq, struct sl_error *err)
 {
-    t->n_wanted = 0;
+    struct sl_text *t = (struct sl_text *)seq;
+
+    seq->n_items = 0;
+    seq->n_positions = seq->n_rows = 0;
     if (!t->pass.running) {
         find_blank(t);
         if (t->shown_at == t->ids.n)
@@ -212,21 +190,80 @@ int sl_text_want(struct sl_text *t, struct sl_lm_item *items,
         if (begin_blank(t, err) != 0)
             return -1;
     }
-    t->n_wanted = sl_blank_want(&t->pass, items);
+    seq->reads = t->pass.prefill != NULL;
+    seq->n_items = sl_blank_n_items(&t->pass);
+    seq->n_rows = (uint32_t)seq->n_items;
+    seq->n_positions =
+        seq->reads ? (uint32_t)sl_blank_fed(&t->pass) : seq->n_rows;
     return 0;
 }
 
-int sl_text_feed(struct sl_text *t, float *logits, struct sl_error *err)
+static void text_offer(struct sl_sequence *seq, struct sl_offer *offers,
+                       uint32_t most)
 {
-    if (sl_blank_feed(&t->pass, logits, err) != 0)
+    sl_blank_offer(&((struct sl_text *)seq)->pass, offers, most);
+}
+
+static int text_want(struct sl_sequence *seq, struct sl_lm_item *items,
+                     const uint32_t *drafts, struct sl_error *err)
+{
+    struct sl_text *t = (struct sl_text *)seq;
+
+    if (sl_blank_want(&t->pass, items, drafts, err) != 0)
+        return -1;
+    seq->n_positions = t->pass.n_positions;
+    seq->n_rows = t->pass.n_rows;
+    return 0;
+}
+
+static int text_feed(struct sl_sequence *seq, float *logits,
+                     struct sl_error *err)
+{
+    struct sl_text *t = (struct sl_text *)seq;
+    int rc = sl_blank_feed(&t->pass, logits, err);
+
+    seq->n_tokens = t->pass.n_tokens;
+    if (rc != 0)
         return -1;
     return t->pass.done ? end_blank(t, err) : 0;
+}
+
+static const struct sl_sequence_ops text_ops = {
+    .next = text_next,
+    .offer = text_offer,
+    .want = text_want,
+    .feed = text_feed,
+};
+
+int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
+                 struct sl_fill_text *io, struct sl_error *err)
+{
+    struct sl_blank *p = &t->pass;
+    size_t n = sl_strategy_of(c->config)->room(c->config);
+
+    t->io = io;
+    t->seq.ops = &text_ops;
+    p->c = c;
+    p->strategy = sl_strategy_of(c->config);
+    p->rng = io->rng;
+    p->sink = io->sink;
+    p->gmask = io->prompt->gmask;
+    p->context = c->config->pieces ? &t->context : &t->ids;
+    p->pieces = &t->pieces;
+    t->result.answers = sl_zalloc_array(n, sizeof *t->result.answers);
+    p->answers = sl_zalloc_array(n, sizeof *p->answers);
+    if (t->result.answers == NULL || p->answers == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu answers", n);
+    if (c->config->pieces &&
+        sl_ids_append(&t->context, io->prompt->ids.v, io->prompt->ids.n, err))
+        return -1;
+    return sl_ids_append(&t->ids, io->prompt->ids.v, io->prompt->ids.n, err);
 }
 
 int sl_text_interrupt(struct sl_text *t, struct sl_error *err)
 {
     t->result.interrupted = true;
-    if (end_blank(t, err) != 0)
+    if (t->pass.running && end_blank(t, err) != 0)
         return -1;
     return end_text(t, err);
 }
@@ -234,8 +271,8 @@ int sl_text_interrupt(struct sl_text *t, struct sl_error *err)
 void sl_text_close(struct sl_text *t)
 {
     sl_blank_close(&t->pass);
-    for (size_t i = 0; t->pass.answers && i < sl_fill_room(t->pass.c->config);
-         i++)
+    for (size_t i = 0;
+         t->pass.answers && i < t->pass.strategy->room(t->pass.c->config); i++)
         sl_ids_fini(&t->pass.answers[i].ids);
     free(t->pass.answers);
     free(t->blanks);

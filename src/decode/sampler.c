@@ -45,10 +45,8 @@ double sl_rng_uniform(struct sl_rng *rng)
     return (double)(next(rng) >> 11) * 0x1p-53;
 }
 
-void sl_rng_jump(struct sl_rng *rng)
+static void jump_by(struct sl_rng *rng, const uint64_t jump[4])
 {
-    static const uint64_t jump[] = {0x180ec6d33cfd0aba, 0xd5a61266f0c9392c,
-                                    0xa9582618e03fc9aa, 0x39abdc4529b1661c};
     struct sl_rng to = {{0}};
 
     for (int i = 0; i < 256; i++) {
@@ -57,6 +55,22 @@ void sl_rng_jump(struct sl_rng *rng)
         next(rng);
     }
     *rng = to;
+}
+
+void sl_rng_jump(struct sl_rng *rng)
+{
+    static const uint64_t jump[] = {0x180ec6d33cfd0aba, 0xd5a61266f0c9392c,
+                                    0xa9582618e03fc9aa, 0x39abdc4529b1661c};
+
+    jump_by(rng, jump);
+}
+
+void sl_rng_jump_far(struct sl_rng *rng)
+{
+    static const uint64_t jump[] = {0x76e15d3efefdcbbf, 0xc5004e441c522fb3,
+                                    0x77710069854ee241, 0x39109bb02acbe635};
+
+    jump_by(rng, jump);
 }
 
 size_t sl_sampler_scratch_bytes(uint32_t vocab)

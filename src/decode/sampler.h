@@ -27,6 +27,8 @@ double sl_rng_uniform(struct sl_rng *rng); /* [0, 1) with 53 bits */
 /* Goes 2^128 numbers on: to a stream that does not meet the one before
  * (jump of prng.di.unimi.it/xoshiro256starstar.c). */
 void sl_rng_jump(struct sl_rng *rng);
+/* The same by 2^192: past all streams that jumps lead to (long_jump there). */
+void sl_rng_jump_far(struct sl_rng *rng);
 
 struct sl_sampler_config {
     double temperature; /* > 0 */

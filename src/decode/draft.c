@@ -1,0 +1,130 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/decode/draft.h"
+
+const struct sl_draft_kind *const sl_draft_kinds[] = {
+    &sl_draft_lookup,
+    NULL,
+};
+
+const struct sl_draft_kind *sl_draft_find(const char *name)
+{
+    for (size_t i = 0; sl_draft_kinds[i] != NULL; i++) {
+        if (strcmp(sl_draft_kinds[i]->name, name) == 0)
+            return sl_draft_kinds[i];
+    }
+    return NULL;
+}
+
+void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more)
+{
+    *d = (struct sl_drafts){0};
+    sl_gate_init(&d->gate, most, more);
+}
+
+int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
+                  void *arg, struct sl_error *err)
+{
+    if (d->n == SL_DRAFT_SOURCES)
+        return sl_fail(err, SL_ERR_USAGE, "drafts come from at most %u sources",
+                       SL_DRAFT_SOURCES);
+    d->sources[d->n].kind = kind;
+    d->sources[d->n].arg = arg;
+    sl_gate_add(&d->gate, d->n++, kind->prior);
+    return 0;
+}
+
+uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
+                         uint32_t max_tokens)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < d->n; i++)
+        bytes += d->sources[i].kind->bytes(max_tokens);
+    return bytes * n_texts;
+}
+
+int sl_drafter_init(struct sl_drafter *d, struct sl_drafts *all,
+                    uint32_t max_tokens, struct sl_error *err)
+{
+    *d = (struct sl_drafter){.all = all};
+    for (uint32_t i = 0; all != NULL && i < all->n; i++) {
+        if (all->sources[i].kind->create(&d->sources[i], max_tokens,
+                                         all->sources[i].arg, err) != 0) {
+            sl_drafter_fini(d);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void sl_drafter_fini(struct sl_drafter *d)
+{
+    for (uint32_t i = 0; d->all != NULL && i < d->all->n; i++) {
+        if (d->sources[i] != NULL)
+            d->sources[i]->ops->destroy(d->sources[i]);
+    }
+    *d = (struct sl_drafter){0};
+}
+
+int sl_drafter_begin(struct sl_drafter *d, const int32_t *ids, size_t n,
+                     struct sl_error *err)
+{
+    for (uint32_t i = 0; d->all != NULL && i < d->all->n; i++) {
+        if (d->sources[i]->ops->begin(d->sources[i], ids, n, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+void sl_drafter_add(struct sl_drafter *d, int32_t id)
+{
+    for (uint32_t i = 0; d->all != NULL && i < d->all->n; i++)
+        d->sources[i]->ops->add(d->sources[i], id);
+}
+
+/* Of several sources the one whose first draft is likeliest to be right, for
+ * what it costs to make. */
+struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most)
+{
+    double best = 0;
+
+    d->offer = (struct sl_offer){0};
+    for (uint32_t i = 0; d->all != NULL && i < d->all->n; i++) {
+        const struct sl_gate *g = &d->all->gate;
+        struct sl_offer o = {.source = i};
+        double worth;
+
+        o.most = d->sources[i]->ops->offer(d->sources[i], most, &o.strength);
+        if (o.most == 0)
+            continue;
+        worth = sl_gate_right(g, i, o.strength, 0) *
+                sl_pass_times_of(&g->times, 1) /
+                (sl_pass_times_of(&g->times, 1) + g->sources[i].seconds);
+        if (worth <= best)
+            continue;
+        best = worth;
+        d->offer = o;
+    }
+    return d->offer;
+}
+
+int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
+                       uint32_t *made, struct sl_error *err)
+{
+    struct sl_draft *from;
+
+    *made = 0;
+    if (n == 0)
+        return 0;
+    from = d->sources[d->offer.source];
+    return from->ops->propose(from, ids, n, made, err);
+}
+
+void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right)
+{
+    if (n > 0)
+        sl_gate_note(&d->all->gate, &d->offer, n, n_right);
+}

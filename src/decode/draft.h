@@ -1,0 +1,102 @@
+/*
+ * draft.h - tokens that a text may go on with: a table of ways to guess them
+ *
+ * A draft follows one text as it grows and proposes what comes next. It never
+ * reaches the sampler: a pass computes the logits behind each proposed token
+ * as if it had come alone, the text picks from them as it would have without,
+ * and what it did not pick is cut off again. So a wrong draft costs time, and
+ * the text is the same whatever is proposed.
+ *
+ *   draft_lookup.c   what followed the same words before
+ */
+#ifndef SL_DRAFT_H
+#define SL_DRAFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/error.h"
+#include "src/decode/gate.h"
+
+struct sl_draft {
+    const struct sl_draft_ops *ops; /* every draft embeds this first */
+};
+
+struct sl_draft_ops {
+    /* The text is these ids, whatever it was before. Errors: SL_ERR_NOMEM,
+     * those of a model that drafts. */
+    int (*begin)(struct sl_draft *d, const int32_t *ids, size_t n,
+                 struct sl_error *err);
+    /* It has grown by one. */
+    void (*add)(struct sl_draft *d, int32_t id);
+    /* How many tokens could be proposed now, at most `most`, and of which
+     * class (below SL_DRAFT_CLASSES) they are. */
+    uint32_t (*offer)(struct sl_draft *d, uint32_t most, uint32_t *strength);
+    /* Writes n that were offered, or fewer: *made. Errors: those of a model
+     * that drafts. */
+    int (*propose)(struct sl_draft *d, int32_t *ids, uint32_t n, uint32_t *made,
+                   struct sl_error *err);
+    void (*destroy)(struct sl_draft *d);
+};
+
+/* A way to guess, as --draft names it. */
+struct sl_draft_kind {
+    const char *name;
+    double prior[SL_DRAFT_CLASSES]; /* that the first is right, by class */
+    /* Memory of a text of at most max_tokens. */
+    uint64_t (*bytes)(uint32_t max_tokens);
+    /* Errors: SL_ERR_NOMEM. */
+    int (*create)(struct sl_draft **d, uint32_t max_tokens, void *arg,
+                  struct sl_error *err);
+};
+
+extern const struct sl_draft_kind sl_draft_lookup;
+/* Those with a name; ends in NULL. */
+extern const struct sl_draft_kind *const sl_draft_kinds[];
+/* NULL: none of that name. */
+const struct sl_draft_kind *sl_draft_find(const char *name);
+
+/* All ways that a run guesses in, and the gate they go through. */
+struct sl_drafts {
+    struct {
+        const struct sl_draft_kind *kind;
+        void *arg; /* of create; borrowed */
+    } sources[SL_DRAFT_SOURCES];
+    uint32_t n;
+    struct sl_gate gate;
+};
+
+/* None yet; most: drafts of a text in a pass; more: what a position of a pass
+ * costs beside the first (pass_times.h), as far as it is known. */
+void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more);
+/* Errors: SL_ERR_USAGE for more than SL_DRAFT_SOURCES. */
+int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
+                  void *arg, struct sl_error *err);
+/* Memory of n_texts texts of max_tokens. */
+uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
+                         uint32_t max_tokens);
+
+/* The drafts of one text. */
+struct sl_drafter {
+    struct sl_drafts *all; /* borrowed; NULL: no drafts */
+    struct sl_draft *sources[SL_DRAFT_SOURCES];
+    struct sl_offer offer; /* what was offered last */
+};
+
+/* all may be NULL. Errors: SL_ERR_NOMEM. */
+int sl_drafter_init(struct sl_drafter *d, struct sl_drafts *all,
+                    uint32_t max_tokens, struct sl_error *err);
+void sl_drafter_fini(struct sl_drafter *d); /* a zeroed one is fine */
+int sl_drafter_begin(struct sl_drafter *d, const int32_t *ids, size_t n,
+                     struct sl_error *err);
+void sl_drafter_add(struct sl_drafter *d, int32_t id);
+/* At most `most`, of the source that is likeliest to be right. */
+struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most);
+/* n of the last offer, or fewer: *made. */
+int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
+                       uint32_t *made, struct sl_error *err);
+/* Of those the first n_right were. */
+void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right);
+
+#endif

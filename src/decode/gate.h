@@ -1,0 +1,80 @@
+/*
+ * gate.h - how many drafts are worth a place in a pass
+ *
+ * Drafts are tokens that a text may go on with (draft.h). A pass takes them
+ * along and tells which are right; each right one saves a pass, and each costs
+ * a position. The gate knows from the passes so far what n positions take,
+ * T(n), and how often the j-th draft of a source was right where those before
+ * it were, a_j. It takes as many as give most tokens a second:
+ *
+ *   (1 + a_1 + a_1 a_2 + ...) / (T(1 + n) + seconds of drafting)
+ *
+ * and none where none pays. Now and then it takes one more, to learn whether
+ * that would pay by now, and now and then none, so that T(1) stays known. A
+ * decision depends on what was noted before and on no clock.
+ */
+#ifndef SL_GATE_H
+#define SL_GATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/decode/pass_times.h"
+
+#define SL_DRAFT_MOST    63u /* drafts of a text in a pass: 64 positions */
+#define SL_DRAFT_CLASSES 4u  /* of a source, weak to strong */
+#define SL_DRAFT_SOURCES 8u
+
+/* What the gate knows of a source's drafts of a class. */
+struct sl_acceptance {
+    double prior; /* of the first, before any was tried */
+    /* by place, from 0; each counts less the longer ago it was */
+    double tried[SL_DRAFT_MOST], right[SL_DRAFT_MOST];
+};
+
+struct sl_gate_source {
+    struct sl_acceptance of[SL_DRAFT_CLASSES];
+    double seconds; /* of making a draft; 0: nothing */
+    uint64_t drafted, accepted;
+};
+
+struct sl_gate {
+    struct sl_pass_times times;
+    struct sl_gate_source sources[SL_DRAFT_SOURCES];
+    uint32_t most; /* drafts of a text in a pass */
+    uint32_t since_plain, until_probe, interval;
+    bool probing; /* the pass that was chosen last has one more */
+    /* passes that decoded, tokens that came of them, seconds that drafts
+     * saved (or cost, where less than 0) */
+    uint64_t passes, tokens;
+    double saved_s;
+};
+
+/* What a text could do in a pass. */
+struct sl_offer {
+    uint32_t source, strength;
+    uint32_t most; /* drafts there are; 0: none */
+};
+
+void sl_gate_init(struct sl_gate *g, uint32_t most, double more);
+/* Priors of a source, by class. */
+void sl_gate_add(struct sl_gate *g, uint32_t source,
+                 const double prior[SL_DRAFT_CLASSES]);
+/* The probability that the j-th draft (from 0) is right where those before it
+ * are. */
+double sl_gate_right(const struct sl_gate *g, uint32_t source,
+                     uint32_t strength, uint32_t j);
+/* How many drafts of each offer a pass takes, whose other positions are base
+ * and which has room for so many more. Returns their sum. */
+uint32_t sl_gate_choose(struct sl_gate *g, const struct sl_offer *offers,
+                        size_t n, uint32_t base, uint32_t room,
+                        uint32_t *counts);
+/* Of n drafts of a text the first n_right were. */
+void sl_gate_note(struct sl_gate *g, const struct sl_offer *offer, uint32_t n,
+                  uint32_t n_right);
+/* A pass of so many positions that only decoded, base of them no drafts, and
+ * the tokens of it. */
+void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
+                  uint32_t tokens, double seconds);
+
+#endif
