@@ -335,6 +335,7 @@ static void a_model_has_its_template(void **state)
 
 static void templates_are_found_by_their_names(void **state)
 {
+    struct sl_error err;
     size_t n = 0;
 
     for (; sl_chat_template_at(n) != NULL; n++) {
@@ -343,7 +344,10 @@ static void templates_are_found_by_their_names(void **state)
         assert_ptr_equal(sl_chat_template_named(t->name), t);
         assert_non_null(t->open[SL_CHAT_USER]);
         assert_non_null(t->open[SL_CHAT_ASSISTANT]);
-        assert_true(t->temperature > 0 && t->top_p > 0 && t->top_p <= 1);
+        assert_int_equal(t->sampling.given, SL_SAMPLING_TEMPERATURE |
+                                                SL_SAMPLING_TOP_K |
+                                                SL_SAMPLING_TOP_P);
+        assert_int_equal(sl_sampling_check(&t->sampling, &err), 0);
         assert_true((t->tools != SL_TOOLS_NONE) ==
                     (t->open[SL_CHAT_TOOL] != NULL));
     }

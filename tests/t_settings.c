@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/arch/sampling.h"
 #include "src/arch/settings.h"
 #include "src/base/json.h"
 #include "tests/support.h"
@@ -202,6 +203,63 @@ static void a_list_of_ids_may_be_one_id(void **state)
     sl_settings_close(s);
 }
 
+static void sampling_is_read_as_its_publisher_says_it(void **state)
+{
+    static const struct {
+        const char *text;
+        struct sl_sampling is;
+    } good[] = {
+        {"{}", {0}},
+        {"{\"eos_token_id\": 2, \"temperature\": null}", {0}},
+        {"{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.95}",
+         {.given = SL_SAMPLING_TEMPERATURE | SL_SAMPLING_TOP_P,
+          .temperature = 0.6,
+          .top_p = 0.95}},
+        {"{\"top_k\": 20, \"repetition_penalty\": 1.05}",
+         {.given = SL_SAMPLING_TOP_K | SL_SAMPLING_PENALTY,
+          .top_k = 20,
+          .penalty = 1.05}},
+        {"{\"top_k\": 0}", {.given = SL_SAMPLING_TOP_K}},
+        {"{\"top_k\": -1}", {.given = SL_SAMPLING_TOP_K}},
+        {"{\"do_sample\": false, \"top_k\": 50}",
+         {.given = SL_SAMPLING_TOP_K, .top_k = 1}},
+        {"{\"do_sample\": true, \"temperature\": 0}",
+         {.given = SL_SAMPLING_TOP_K, .top_k = 1}},
+    };
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
+        {"{\"temperature\": -1}", "config.json: temperature is -1"},
+        {"{\"temperature\": \"hot\"}", "temperature is \"hot\""},
+        {"{\"top_p\": 1.5}", "top_p is 1.5; 0 to 1"},
+        {"{\"top_k\": -2}", "top_k is -2"},
+        {"{\"top_k\": 1.5}", "top_k is 1.5"},
+        {"{\"repetition_penalty\": 0}", "repetition_penalty is 0"},
+        {"{\"do_sample\": \"yes\"}", "do_sample is \"yes\""},
+    };
+    struct sl_sampling is;
+    struct sl_error err;
+
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct sl_settings *s = parse(good[i].text);
+
+        assert_ok(sl_sampling_configure(&is, s, &err), &err);
+        assert_int_equal(is.given, good[i].is.given);
+        assert_int_equal(is.top_k, good[i].is.top_k);
+        assert_true(is.temperature == good[i].is.temperature);
+        assert_true(is.top_p == good[i].is.top_p);
+        assert_true(is.penalty == good[i].is.penalty);
+        sl_settings_close(s);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct sl_settings *s = parse(bad[i].text);
+
+        check_failed(sl_sampling_configure(&is, s, &err), &err, SL_ERR_CORRUPT,
+                     bad[i].says);
+        sl_settings_close(s);
+    }
+}
+
 static void foreign_quantisation_is_refused_by_name(void **state)
 {
     static const char *const methods[] = {
@@ -327,6 +385,7 @@ int main(void)
         cmocka_unit_test(what_is_not_said_leaves_the_default),
         cmocka_unit_test(a_value_of_another_type_is_named),
         cmocka_unit_test(a_list_of_ids_may_be_one_id),
+        cmocka_unit_test(sampling_is_read_as_its_publisher_says_it),
         cmocka_unit_test(foreign_quantisation_is_refused_by_name),
         cmocka_unit_test(what_is_no_object_is_refused),
         cmocka_unit_test(depth_and_size_are_limited_before_parsing),

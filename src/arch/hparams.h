@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "src/arch/sampling.h"
 #include "src/arch/text_params.h"
 #include "src/base/error.h"
 
@@ -92,6 +93,7 @@ struct sl_hparams {
     bool glu;         /* the MLP has a gate; GLM-130B: SAT --no-glu */
     enum sl_rotary rotary;
     struct sl_text_params text;
+    struct sl_sampling sampling;
 };
 
 /* That the numbers can be a model and that no size made of them overflows.

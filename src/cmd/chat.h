@@ -19,11 +19,9 @@ struct sl_chat_options {
     const char *history;            /* file, or NULL */
     const char *tmpl;               /* name; NULL: the model's */
     const char *tools;              /* file, or NULL */
-    double repetition_penalty;
-    uint32_t ctx;     /* 0: what is usual */
-    uint32_t max_new; /* 0: what there is room for */
+    uint32_t ctx;                   /* 0: what is usual */
+    uint32_t max_new;               /* 0: what there is room for */
     bool no_think;
-    bool temperature_set, top_k_set, top_p_set;
 };
 
 struct sl_chat {

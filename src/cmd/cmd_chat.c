@@ -17,10 +17,6 @@ enum {
     OPT_TEMPLATE,
     OPT_TOOLS,
     OPT_NO_THINK,
-    OPT_TEMPERATURE,
-    OPT_TOP_K,
-    OPT_TOP_P,
-    OPT_REPETITION_PENALTY,
     OPT_STATS,
 };
 
@@ -58,22 +54,11 @@ static const struct argp_option options[] = {
      2},
     {"n-predict", 'n', "N", 0,
      "Most tokens of an answer; 0: as many as there is room for (default)", 2},
-    {"temperature", OPT_TEMPERATURE, "X", 0,
-     "Divides the logits (default: the model's)", 3},
-    {"top-k", OPT_TOP_K, "N", 0,
-     "Draw among the N likeliest tokens; 0 is off, 1 always takes the "
-     "likeliest (default: the model's)",
+    SL_SAMPLING_ROWS(3, "the model's", "the model's", "the model's"),
+    {"repetition-penalty", SL_OPT_REPETITION_PENALTY, "X", 0,
+     "Makes tokens that were said less likely; 1 is off (default: the model's)",
      3},
-    {"top_k", 0, 0, OPTION_ALIAS, 0, 3},
-    {"top-p", OPT_TOP_P, "X", 0,
-     "Draw among the likeliest tokens that together have this probability; 0 "
-     "is off (default: the model's)",
-     3},
-    {"top_p", 0, 0, OPTION_ALIAS, 0, 3},
-    {"repetition-penalty", OPT_REPETITION_PENALTY, "X", 0,
-     "Makes tokens that were said less likely; 1 is off (default)", 3},
-    {"seed", 's', "N", 0,
-     "Begin of the random numbers, 1 or more (default: 1234)", 3},
+    SL_SEED_ROW(3),
     {"stats", OPT_STATS, 0, 0,
      "Say after each turn what was read and how fast, and at the end how fast "
      "it could have been",
@@ -81,36 +66,6 @@ static const struct argp_option options[] = {
     {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 4},
     {0},
 };
-
-static bool parse_sampling(int key, char *arg, struct argp_state *state,
-                           struct sl_chat_options *o)
-{
-    struct sl_sampler_config *s = &o->run.fill.sampler;
-
-    switch (key) {
-    case OPT_TEMPERATURE:
-        s->temperature = sl_opt_f64(state, "temperature", arg, 1e-4, 1e4);
-        o->temperature_set = true;
-        return true;
-    case OPT_TOP_K:
-        s->top_k = (uint32_t)sl_opt_u64(state, "top-k", arg, 0, INT32_MAX);
-        o->top_k_set = true;
-        return true;
-    case OPT_TOP_P:
-        s->top_p = sl_opt_f64(state, "top-p", arg, 0, 1);
-        o->top_p_set = true;
-        return true;
-    case OPT_REPETITION_PENALTY:
-        o->repetition_penalty =
-            sl_opt_f64(state, "repetition-penalty", arg, 0.01, 100);
-        return true;
-    case 's':
-        o->run.seed = sl_opt_u64(state, "seed", arg, 1, UINT64_MAX);
-        return true;
-    default:
-        return false;
-    }
-}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -155,7 +110,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                    arg);
         return 0;
     default:
-        return parse_sampling(key, arg, state, o) ? 0 : ARGP_ERR_UNKNOWN;
+        return sl_opt_sampling(&o->run.sampling, key, arg, state)
+                   ? 0
+                   : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -293,18 +250,21 @@ static int open_editor(struct sl_chat *c, struct sl_error *err)
     return rc;
 }
 
-static void settle_sampling(struct sl_session_config *to,
-                            const struct sl_chat *c)
+/* What the command line leaves open is the publisher's, then the template's. */
+static void settle_sampling(struct sl_sampling_options *o,
+                            const struct sl_chat_template *tmpl,
+                            const struct sl_hparams *hp)
 {
-    const struct sl_chat_options *o = c->o;
+    struct sl_sampling by = hp->sampling;
 
-    to->sampler = o->run.fill.sampler;
-    if (!o->temperature_set)
-        to->sampler.temperature = c->tmpl->temperature;
-    if (!o->top_k_set)
-        to->sampler.top_k = c->tmpl->top_k;
-    if (!o->top_p_set)
-        to->sampler.top_p = c->tmpl->top_p;
+    if (!hp->causal) /* whose decoder has none */
+        by.given &= ~(unsigned)SL_SAMPLING_PENALTY;
+    /* A model that is said not to sample does when somebody says how. */
+    if (by.top_k == 1 &&
+        (o->given & (SL_SAMPLING_TEMPERATURE | SL_SAMPLING_TOP_P)) != 0)
+        by.given &= ~(unsigned)SL_SAMPLING_TOP_K;
+    sl_sampling_settle(o, &by);
+    sl_sampling_settle(o, &tmpl->sampling);
 }
 
 /* --- a run ------------------------------------------------------------------
@@ -318,7 +278,7 @@ static int start(struct sl_chat *c, struct sl_error *err)
     if (choose_ctx(c, &ctx, err) != 0 || read_tools(c, err) != 0 ||
         read_history(c, err) != 0)
         return -1;
-    if (!c->g.hp->causal && c->o->repetition_penalty != 1)
+    if (!c->g.hp->causal && c->o->run.sampling.penalty != 1)
         return sl_fail(err, SL_ERR_USAGE,
                        "--repetition-penalty is for causal models, which this "
                        "one is not");
@@ -344,15 +304,17 @@ static int talk(struct sl_chat *c, struct sl_error *err)
         .speaker = &speaker,
         .stops = sl_tokenizer_stops(c->g.tokenizer),
         .tools = c->tools,
-        .repetition_penalty = c->o->repetition_penalty,
         .max_new = c->o->max_new,
         .pass_positions = PASS_POSITIONS,
-        .seed = c->o->run.seed,
         .no_think = c->o->no_think,
     };
+    struct sl_sampling_options sampling = c->o->run.sampling;
     int code;
 
-    settle_sampling(&config, c);
+    settle_sampling(&sampling, c->tmpl, c->g.hp);
+    config.sampler = sampling.sampler;
+    config.repetition_penalty = sampling.penalty;
+    config.seed = sampling.seed;
     if (sl_session_open(&c->session, &config, err) != 0) {
         sl_session_close(&c->session);
         return sl_report(err);
@@ -411,8 +373,11 @@ static void write_log(void *opaque, enum sl_log_level level, const char *line)
 static int run(int argc, char **argv)
 {
     struct sl_chat_options o = {
-        .run = {.seed = 1234, .fill = {.strategy = SL_STRATEGY_BASE}},
-        .repetition_penalty = 1,
+        .run =
+            {
+                .fill = {.strategy = SL_STRATEGY_BASE},
+                .sampling = {.penalty = 1, .seed = SL_USUAL_SEED},
+            },
     };
     struct sl_chat c = {.o = &o, .g = {.o = &o.run}};
     struct sl_log log = {write_log, &c, SL_LOG_INFO};

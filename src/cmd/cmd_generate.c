@@ -8,7 +8,6 @@
 
 #include "src/base/outfile.h"
 #include "src/cmd/generate.h"
-#include "src/cmd/opts.h"
 
 enum {
     OPT_INPUT_SOURCE = 0x200,
@@ -24,10 +23,6 @@ enum {
     OPT_NO_REPEAT_NGRAM,
     OPT_PRINT_ALL_BEAMS,
     OPT_DETERMINISTIC,
-    OPT_TEMPERATURE,
-    OPT_TOP_K,
-    OPT_TOP_P,
-    OPT_SEED,
     OPT_PROMPT_CACHE,
     OPT_STATS,
     OPT_JSON,
@@ -60,36 +55,25 @@ static const struct argp_option options[] = {
      "How a GLM of 110M to 10B fills several blanks: glm-130b, one after "
      "another into the text (default), or glm, behind the text, each seeing "
      "those before",
-     3},
+     2},
     {"sampling-strategy", OPT_SAMPLING_STRATEGY, "NAME", 0,
      "BaseStrategy (default) or BeamSearchStrategy", 2},
-    {"temperature", OPT_TEMPERATURE, "X", 0,
-     "BaseStrategy: divides the logits (default: 1.0)", 3},
-    {"top-k", OPT_TOP_K, "N", 0,
-     "BaseStrategy: draw among the N likeliest tokens; 0 is off, 1 always "
-     "takes the likeliest (default: 0)",
-     3},
-    {"top_k", 0, 0, OPTION_ALIAS, 0, 3},
-    {"top-p", OPT_TOP_P, "X", 0,
-     "BaseStrategy: draw among the likeliest tokens that together have this "
-     "probability; 0 is off (default: 0.7)",
-     3},
-    {"top_p", 0, 0, OPTION_ALIAS, 0, 3},
-    {"num-beams", OPT_NUM_BEAMS, "N", 0, "BeamSearchStrategy (default: 4)", 4},
-    {"length-penalty", OPT_LENGTH_PENALTY, "X", 0,
-     "BeamSearchStrategy: exponent (default: 1.0)", 4},
+    {0, 0, 0, 0, "BaseStrategy:", 3},
+    SL_SAMPLING_ROWS(3, "1.0", "0", "0.7"),
+    {0, 0, 0, 0, "BeamSearchStrategy:", 4},
+    {"num-beams", OPT_NUM_BEAMS, "N", 0, "Beams (default: 4)", 4},
+    {"length-penalty", OPT_LENGTH_PENALTY, "X", 0, "Exponent (default: 1.0)",
+     4},
     {"no-repeat-ngram-size", OPT_NO_REPEAT_NGRAM, "N", 0,
-     "BeamSearchStrategy: no N tokens come twice in an answer; 0 is off "
+     "No N tokens come twice in an answer; 0 is off "
      "(default: 3)",
      4},
-    {"print-all-beams", OPT_PRINT_ALL_BEAMS, 0, 0,
-     "BeamSearchStrategy: print every beam", 4},
+    {"print-all-beams", OPT_PRINT_ALL_BEAMS, 0, 0, "Print every beam", 4},
     {"deterministic", OPT_DETERMINISTIC, 0, 0,
-     "BeamSearchStrategy: follow the likeliest candidates, where GLM-130B "
+     "Follow the likeliest candidates, where GLM-130B "
      "draws them",
      4},
-    {"seed", OPT_SEED, "N", 0,
-     "Begin of the random numbers, 1 or more (default: 1234)", 5},
+    SL_SEED_ROW(5),
     {"prompt-cache", OPT_PROMPT_CACHE, "FILE", 0,
      "Keep what the first text's context leaves in the KV cache in FILE, and "
      "take it from there when the same is asked again",
@@ -132,17 +116,6 @@ static error_t parse_fill(int key, char *arg, struct argp_state *state,
         return 0;
     case OPT_SAMPLING_STRATEGY:
         f->strategy = parse_strategy(state, arg);
-        return 0;
-    case OPT_TEMPERATURE:
-        f->sampler.temperature =
-            sl_opt_f64(state, "temperature", arg, 1e-4, 1e4);
-        return 0;
-    case OPT_TOP_K:
-        f->sampler.top_k =
-            (uint32_t)sl_opt_u64(state, "top-k", arg, 0, INT32_MAX);
-        return 0;
-    case OPT_TOP_P:
-        f->sampler.top_p = sl_opt_f64(state, "top-p", arg, 0, 1);
         return 0;
     case OPT_NUM_BEAMS:
         f->n_beams = (uint32_t)sl_opt_u64(state, "num-beams", arg, 1, 256);
@@ -188,9 +161,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_PRINT_ALL_BEAMS:
         o->print_all_beams = true;
         return 0;
-    case OPT_SEED:
-        o->seed = sl_opt_u64(state, "seed", arg, 1, UINT64_MAX);
-        return 0;
     case OPT_PROMPT_CACHE:
         o->run.prompt_cache = arg;
         return 0;
@@ -217,7 +187,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                               "one with --input-source");
         return 0;
     default:
-        return parse_fill(key, arg, state, &o->fill);
+        return sl_opt_sampling(&o->sampling, key, arg, state)
+                   ? 0
+                   : parse_fill(key, arg, state, &o->fill);
     }
 }
 
@@ -281,7 +253,7 @@ static int run_all(struct sl_generate *g)
                "--out-seq-length %u goes beyond the %u positions the model "
                "was trained for",
                g->o->fill.out_seq_length, g->hp->max_positions);
-    sl_rng_seed(&g->rng, g->o->seed);
+    sl_rng_seed(&g->rng, g->o->sampling.seed);
     code = run_mode(g);
     if (g->o->stats && g->started && sl_generate_print_stats(g, &err) != 0)
         sl_report(&err);
@@ -308,13 +280,16 @@ static int run(int argc, char **argv)
         .fill =
             {
                 .strategy = SL_STRATEGY_BASE,
-                .sampler = {.temperature = 1.0, .top_k = 0, .top_p = 0.7},
                 .n_beams = 4,
                 .length_penalty = 1.0,
                 .no_repeat_ngram = 3,
                 .out_seq_length = 256,
             },
-        .seed = 1234,
+        .sampling =
+            {
+                .sampler = {.temperature = 1.0, .top_k = 0, .top_p = 0.7},
+                .seed = SL_USUAL_SEED,
+            },
         .batch = 1,
     };
     struct sl_generate g = {.o = &o};
@@ -323,6 +298,7 @@ static int run(int argc, char **argv)
 
     if (code != 0)
         return code;
+    o.fill.sampler = o.sampling.sampler;
     if (o.run.quiet)
         log.max = SL_LOG_WARN;
     o.run.log = &log;

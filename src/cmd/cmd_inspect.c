@@ -183,6 +183,8 @@ static void print_count(double n)
 /* Formats a model mixes: a handful at most, further ones are not named. */
 enum { MOST_FORMATS = 6 };
 
+enum { MOST_STOPS = 8 };
+
 static void print_formats(const struct sl_modelfile *mf, bool head)
 {
     char seen[MOST_FORMATS][SL_FORMAT_TEXT];
@@ -214,6 +216,28 @@ static void print_weights(const struct sl_modelfile *mf, bool head)
     printf(", %.2f bits each\n", (double)b.bits / (double)b.n_weights);
 }
 
+/* The ids that end an answer, by their names. */
+static void print_stops(const struct sl_tokenizer *t)
+{
+    const struct sl_ids *stops = sl_tokenizer_stops(t);
+    char piece[40];
+
+    print_line("ends");
+    for (size_t i = 0; i < stops->n && i < MOST_STOPS; i++) {
+        size_t n = sl_tokenizer_piece(t, stops->v[i], piece, sizeof piece);
+
+        printf("%s%d", i > 0 ? ", " : "", stops->v[i]);
+        if (n == 0)
+            continue;
+        fputs(" (", stdout);
+        print_name(piece);
+        putchar(')');
+    }
+    if (stops->n > MOST_STOPS)
+        printf(" and %zu more", stops->n - MOST_STOPS);
+    puts(stops->n == 0 ? "nothing ends an answer" : "");
+}
+
 static void print_tokenizer(const struct sl_modelfile *mf)
 {
     const struct sl_text_params *tp = &mf->hp.text;
@@ -230,8 +254,35 @@ static void print_tokenizer(const struct sl_modelfile *mf)
                tp->whitespace == SL_WHITESPACE_TOKENS ? "as tokens"
                                                       : "collapsed",
                tp->byte_fallback ? ", byte fallback" : "");
-    printf("; %zu ids end an answer\n", sl_tokenizer_stops(t)->n);
+    putchar('\n');
+    print_stops(t);
     sl_tokenizer_destroy(t);
+}
+
+static void print_sampling(const struct sl_sampling *s)
+{
+    const struct {
+        unsigned bit;
+        const char *name;
+        double v;
+    } numbers[] = {
+        {SL_SAMPLING_TEMPERATURE, "temperature", s->temperature},
+        {SL_SAMPLING_TOP_K, "top-k", s->top_k},
+        {SL_SAMPLING_TOP_P, "top-p", s->top_p},
+        {SL_SAMPLING_PENALTY, "repetition penalty", s->penalty},
+    };
+    const char *comma = "";
+
+    if (s->given == 0)
+        return;
+    print_line("sampling");
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if ((s->given & numbers[i].bit) == 0)
+            continue;
+        printf("%s%s %g", comma, numbers[i].name, numbers[i].v);
+        comma = ", ";
+    }
+    puts(": what chat begins with");
 }
 
 static void print_shape(const struct sl_modelfile *mf)
@@ -300,6 +351,7 @@ static void print_model(const struct sl_modelfile *mf)
         puts("none: the file serves 'sluice logits' alone");
     else
         print_tokenizer(mf);
+    print_sampling(&hp->sampling);
     print_line("quant");
     print_name(mf->quant);
     putchar('\n');

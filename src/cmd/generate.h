@@ -18,6 +18,7 @@
 #include <jansson.h>
 
 #include "src/cmd/interrupt.h"
+#include "src/cmd/opts_sampling.h"
 #include "src/decode/fill.h"
 #include "src/runtime/runtime.h"
 
@@ -27,7 +28,7 @@ struct sl_generate_options {
     char *prompt;             /* -p; NULL: interactive or file */
     const char *input_source; /* "interactive" or a file */
     const char *output_path;  /* NULL: keep no files */
-    uint64_t seed;
+    struct sl_sampling_options sampling;
     uint32_t batch; /* lines of a file filled together */
     bool with_id, print_all_beams, json, stats;
 };

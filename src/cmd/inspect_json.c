@@ -66,6 +66,21 @@ static json_t *hparams(const struct sl_modelfile *mf)
         hp->post_norms, "qk_norm", hp->qk_norm);
 }
 
+/* What is not given is null. */
+static json_t *sampling(const struct sl_sampling *s)
+{
+    json_t *o = json_object();
+
+#define ADD(bit, key, v)                                                       \
+    json_object_set_new(o, key, s->given &(bit) ? (v) : json_null())
+    ADD(SL_SAMPLING_TEMPERATURE, "temperature", json_real(s->temperature));
+    ADD(SL_SAMPLING_TOP_K, "top_k", json_integer(s->top_k));
+    ADD(SL_SAMPLING_TOP_P, "top_p", json_real(s->top_p));
+    ADD(SL_SAMPLING_PENALTY, "repetition_penalty", json_real(s->penalty));
+#undef ADD
+    return o;
+}
+
 static json_t *tokenizer(const struct sl_modelfile *mf)
 {
     const struct sl_hparams *hp = &mf->hp;
@@ -160,14 +175,15 @@ json_t *sl_inspect_json(const struct sl_modelfile *mf)
 
     return json_pack(
         "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, "
-        "s:i, s:o, s:o, s:o}",
+        "s:o, s:i, s:o, s:o, s:o}",
         "file", string(mf->path), "name", string(mf->name), "architecture",
         mf->arch->name, "quantization", string(mf->quant), "layout",
         SL_LAYOUT_NAME, "file_bytes", (json_int_t)mf->file_bytes, "n_weights",
         (json_int_t)(bits.n_weights + head.n_weights), "bits_per_weight",
         (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
         (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
-        kv, "hparams", hparams(mf), "tokenizer", tokenizer(mf), "parts",
-        parts(mf), "n_stages", (int)sl_arch_n_stages(&mf->hp), "sections",
-        sections(mf), "matrices", matrices(mf), "tensors", tensors(mf->layout));
+        kv, "hparams", hparams(mf), "tokenizer", tokenizer(mf), "sampling",
+        sampling(&mf->hp.sampling), "parts", parts(mf), "n_stages",
+        (int)sl_arch_n_stages(&mf->hp), "sections", sections(mf), "matrices",
+        matrices(mf), "tensors", tensors(mf->layout));
 }

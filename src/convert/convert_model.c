@@ -11,22 +11,31 @@
 
 /* --- Hugging Face -------------------------------------------------------- */
 
-/* A config.json that names an architecture; *s is NULL where there is none. */
-static int read_settings(struct sl_settings **s, const struct sl_convert *cv,
-                         struct sl_error *err)
+/* A file of settings beside the checkpoint; *s is NULL where there is none. */
+static int read_file(struct sl_settings **s, const struct sl_convert *cv,
+                     const char *name, struct sl_error *err)
 {
     uint8_t *data;
     size_t n;
     int rc;
 
     *s = NULL;
-    rc = sl_ckpt_read_file(&cv->ckpt, "config.json", &data, &n, err);
+    rc = sl_ckpt_read_file(&cv->ckpt, name, &data, &n, err);
     if (rc != 0)
         return rc < 0 ? -1 : 0;
-    rc = sl_settings_parse(s, (const char *)data, n, "config.json", err);
+    rc = sl_settings_parse(s, (const char *)data, n, name, err);
     free(data);
-    if (rc != 0)
-        return -1;
+    return rc;
+}
+
+/* A config.json that names an architecture. */
+static int read_settings(struct sl_settings **s, const struct sl_convert *cv,
+                         struct sl_error *err)
+{
+    int rc = read_file(s, cv, "config.json", err);
+
+    if (rc != 0 || *s == NULL)
+        return rc;
     if (sl_settings_architecture(*s)[0] != '\0' ||
         sl_settings_model_type(*s)[0] != '\0')
         return 0;
@@ -161,6 +170,18 @@ static int find_sat(struct sl_convert *cv, struct sl_error *err)
     return sl_config_finish(&cv->hp, cv->arch, &config, err);
 }
 
+/* How its publisher has it sample. */
+static int find_sampling(struct sl_convert *cv, struct sl_error *err)
+{
+    struct sl_settings *s;
+    int rc = read_file(&s, cv, "generation_config.json", err);
+
+    if (rc == 0 && s != NULL)
+        rc = sl_sampling_configure(&cv->hp.sampling, s, err);
+    sl_settings_close(s);
+    return rc;
+}
+
 int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err)
 {
     struct sl_settings *s = NULL;
@@ -170,7 +191,7 @@ int sl_convert_find_model(struct sl_convert *cv, struct sl_error *err)
         return -1;
     rc = s != NULL ? take_settings(cv, s, err) : find_sat(cv, err);
     sl_settings_close(s);
-    return rc;
+    return rc != 0 ? rc : find_sampling(cv, err);
 }
 
 int sl_convert_describe(const struct sl_arch **arch, struct sl_hparams *hp,

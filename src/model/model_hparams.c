@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/model/model_hparams.h"
@@ -215,6 +216,35 @@ void sl_model_text_write(struct sl_gguf_writer *w,
         sl_gguf_add_i32(w, specials[i].key, *special_at(&hp, specials[i].at));
 }
 
+/* Numbers of struct sl_sampling, by the keys of llama.cpp's gguf-py. */
+static const struct {
+    const char *key;
+    unsigned bit;
+    size_t at;
+} samplings[] = {
+    {"general.sampling.temp", SL_SAMPLING_TEMPERATURE,
+     offsetof(struct sl_sampling, temperature)},
+    {"general.sampling.top_p", SL_SAMPLING_TOP_P,
+     offsetof(struct sl_sampling, top_p)},
+    {"general.sampling.penalty_repeat", SL_SAMPLING_PENALTY,
+     offsetof(struct sl_sampling, penalty)},
+};
+#define TOP_K_KEY "general.sampling.top_k"
+enum { N_SAMPLINGS = sizeof samplings / sizeof *samplings };
+
+void sl_model_sampling_write(struct sl_gguf_writer *w,
+                             const struct sl_sampling *s)
+{
+    for (size_t i = 0; i < N_SAMPLINGS; i++) {
+        const void *v = (const char *)s + samplings[i].at;
+
+        if (s->given & samplings[i].bit)
+            sl_gguf_add_f32(w, samplings[i].key, (float)*(const double *)v);
+    }
+    if (s->given & SL_SAMPLING_TOP_K)
+        sl_gguf_add_i32(w, TOP_K_KEY, (int32_t)s->top_k);
+}
+
 /* --- reading -------------------------------------------------------------- */
 
 static int read_u32(const struct sl_gguf *g, const char *key, uint32_t *v,
@@ -325,6 +355,43 @@ static int read_text(struct sl_text_params *text, const struct sl_gguf *g,
     return 0;
 }
 
+/* The decimal number that was rounded to FP32: 0.8, not 0.800000012, so that
+ * the file samples as the same number on the command line does. */
+static double undo_rounding(double v)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.7g", v);
+    return strtod(text, NULL);
+}
+
+static int read_sampling(struct sl_sampling *s, const struct sl_gguf *g,
+                         struct sl_error *err)
+{
+    int64_t k;
+
+    for (size_t i = 0; i < N_SAMPLINGS; i++) {
+        double *v = (double *)((char *)s + samplings[i].at);
+
+        if (!sl_gguf_has(g, samplings[i].key))
+            continue;
+        if (sl_gguf_get_f64(g, samplings[i].key, v, err) != 0)
+            return -1;
+        *v = undo_rounding(*v);
+        s->given |= samplings[i].bit;
+    }
+    if (sl_gguf_has(g, TOP_K_KEY)) {
+        if (sl_gguf_get_i64(g, TOP_K_KEY, &k, err) != 0)
+            return -1;
+        s->top_k = k > 0 && k <= INT32_MAX ? (uint32_t)k : 0;
+        s->given |= SL_SAMPLING_TOP_K;
+    }
+    if (sl_sampling_check(s, err) == 0)
+        return 0;
+    sl_error_prefix(err, "metadata 'general.sampling': ");
+    return -1;
+}
+
 int sl_model_hparams_read(struct sl_hparams *hp, const struct sl_gguf *g,
                           const struct sl_arch *arch, struct sl_error *err)
 {
@@ -351,5 +418,7 @@ int sl_model_hparams_read(struct sl_hparams *hp, const struct sl_gguf *g,
     if (sl_gguf_get_f64(g, arch_key(key, arch, eps_key(hp)), &eps, err) != 0)
         return -1;
     hp->norm_eps = (float)eps;
+    if (read_sampling(&hp->sampling, g, err) != 0)
+        return -1;
     return read_text(&hp->text, g, err);
 }

@@ -18,7 +18,12 @@ void sl_model_hparams_write(struct sl_gguf_writer *w,
 void sl_model_text_write(struct sl_gguf_writer *w,
                          const struct sl_text_params *text);
 
-/* Both, derived; not yet checked (sl_hparams_check). hp is zeroed to begin
+/* What is given of how to sample, under "general.sampling." as llama.cpp has
+ * it. */
+void sl_model_sampling_write(struct sl_gguf_writer *w,
+                             const struct sl_sampling *s);
+
+/* All three, derived; not yet checked (sl_hparams_check). hp is zeroed to begin
  * with. Errors: SL_ERR_CORRUPT, SL_ERR_UNSUPPORTED, naming the key. */
 int sl_model_hparams_read(struct sl_hparams *hp, const struct sl_gguf *g,
                           const struct sl_arch *arch, struct sl_error *err);

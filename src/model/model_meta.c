@@ -24,6 +24,7 @@ static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
     sl_model_text_write(w, &l->hp.text);
+    sl_model_sampling_write(w, &l->hp.sampling);
 }
 
 /* The columns of a table, each an array of the metadata. */

@@ -22,6 +22,7 @@
 
 #include <jansson.h>
 
+#include "src/arch/sampling.h"
 #include "src/base/error.h"
 #include "src/base/ids.h"
 #include "src/base/str.h"
@@ -104,13 +105,12 @@ struct sl_chat_template {
     enum sl_chat_tools tools;
     enum sl_chat_polish polish;
     uint32_t first_round;
-    bool bare_first; /* a first round has no text around it */
-    bool trim;       /* contents lose blanks at both ends */
-    bool base;       /* for models that were not trained to chat */
-    bool words;      /* "stop" and "clear" alone are commands */
-    /* what the model's own program samples with; 0: off */
-    double temperature, top_p;
-    uint32_t top_k;
+    bool bare_first;             /* a first round has no text around it */
+    bool trim;                   /* contents lose blanks at both ends */
+    bool base;                   /* for models that were not trained to chat */
+    bool words;                  /* "stop" and "clear" alone are commands */
+    struct sl_sampling sampling; /* what the model's own program has, where its
+                                  * publisher says nothing */
 };
 
 /* What a vocabulary can do for a conversation. */

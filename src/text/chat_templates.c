@@ -10,6 +10,13 @@
  * tokenizer_config.json; sampling from their generation_config.json or the
  * defaults of their chat(). */
 
+#define SAMPLING(temperature_, top_k_, top_p_)                                 \
+    {                                                                          \
+        .given =                                                               \
+            SL_SAMPLING_TEMPERATURE | SL_SAMPLING_TOP_K | SL_SAMPLING_TOP_P,   \
+        .temperature = (temperature_), .top_k = (top_k_), .top_p = (top_p_),   \
+    }
+
 static const char *const stops_eop[] = {"<eop>", NULL};
 static const char *const stops_eos[] = {"</s>", NULL};
 static const char *const stops_glm[] = {"</s>", "<|endoftext|>", "<|user|>",
@@ -27,9 +34,7 @@ static const struct sl_chat_template chatglm_6b = {
     .polish = SL_POLISH_FULL,
     .bare_first = true,
     .words = true,
-    .temperature = 0.95,
-    .top_p = 0.7,
-    .top_k = 50,
+    .sampling = SAMPLING(0.95, 50, 0.7),
 };
 
 static const struct sl_chat_template chatglm2 = {
@@ -40,9 +45,7 @@ static const struct sl_chat_template chatglm2 = {
     .stops = stops_eos,
     .polish = SL_POLISH_DATE,
     .first_round = 1,
-    .temperature = 0.8,
-    .top_p = 0.8,
-    .top_k = 50,
+    .sampling = SAMPLING(0.8, 50, 0.8),
 };
 
 static const struct sl_chat_template chatglm3 = {
@@ -54,9 +57,7 @@ static const struct sl_chat_template chatglm3 = {
     .stops = stops_glm,
     .tools = SL_TOOLS_CHATGLM3,
     .polish = SL_POLISH_DATE,
-    .temperature = 0.8,
-    .top_p = 0.8,
-    .top_k = 50,
+    .sampling = SAMPLING(0.8, 50, 0.8),
 };
 
 static const struct sl_chat_template glm_4 = {
@@ -67,9 +68,7 @@ static const struct sl_chat_template glm_4 = {
     .prompt = "`<|assistant|>`",
     .stops = stops_glm,
     .tools = SL_TOOLS_GLM4,
-    .temperature = 0.8,
-    .top_p = 0.8,
-    .top_k = 50,
+    .sampling = SAMPLING(0.8, 50, 0.8),
 };
 
 static const struct sl_chat_template glm_4_0414 = {
@@ -80,8 +79,7 @@ static const struct sl_chat_template glm_4_0414 = {
     .prompt = "`<|assistant|>`",
     .stops = stops_glm,
     .tools = SL_TOOLS_GLM4,
-    .temperature = 0.6,
-    .top_p = 0.95,
+    .sampling = SAMPLING(0.6, 0, 0.95),
 };
 
 static const struct sl_chat_template glm_z1 = {
@@ -94,9 +92,7 @@ static const struct sl_chat_template glm_z1 = {
     .thinking = SL_THINKING_Z1,
     .tools = SL_TOOLS_GLM4,
     .trim = true,
-    .temperature = 0.6,
-    .top_p = 0.95,
-    .top_k = 40,
+    .sampling = SAMPLING(0.6, 40, 0.95),
 };
 
 static const struct sl_chat_template glm_4_5 = {
@@ -111,8 +107,7 @@ static const struct sl_chat_template glm_4_5 = {
     .stops = stops_glm,
     .thinking = SL_THINKING_GLM45,
     .tools = SL_TOOLS_GLM45,
-    .temperature = 0.6,
-    .top_p = 0.95,
+    .sampling = SAMPLING(0.6, 0, 0.95),
 };
 
 static const struct sl_chat_template glm_4_7 = {
@@ -127,8 +122,7 @@ static const struct sl_chat_template glm_4_7 = {
     .stops = stops_glm,
     .thinking = SL_THINKING_GLM47,
     .tools = SL_TOOLS_GLM47,
-    .temperature = 1.0,
-    .top_p = 0.95,
+    .sampling = SAMPLING(1.0, 0, 0.95),
 };
 
 static const struct sl_chat_template llama_2 = {
@@ -138,8 +132,7 @@ static const struct sl_chat_template llama_2 = {
     .user_after_system = "",
     .stops = stops_eos,
     .trim = true,
-    .temperature = 0.6,
-    .top_p = 0.9,
+    .sampling = SAMPLING(0.6, 0, 0.9),
 };
 
 #define LLAMA_HEADER(role)                                                     \
@@ -154,8 +147,7 @@ static const struct sl_chat_template llama_3 = {
     .prompt = LLAMA_HEADER("assistant"),
     .stops = stops_llama3,
     .trim = true,
-    .temperature = 0.6,
-    .top_p = 0.9,
+    .sampling = SAMPLING(0.6, 0, 0.9),
 };
 
 /* The date is the one that Llama 3.1's template falls back to: what is said
@@ -171,8 +163,7 @@ static const struct sl_chat_template llama_3_1 = {
     .prompt = LLAMA_HEADER("assistant"),
     .stops = stops_llama3,
     .trim = true,
-    .temperature = 0.6,
-    .top_p = 0.9,
+    .sampling = SAMPLING(0.6, 0, 0.9),
 };
 
 #define CHATML(role) "`<|im_start|>`" role "\n"
@@ -195,8 +186,7 @@ static const struct sl_chat_template llama_3_1 = {
 static const struct sl_chat_template chatml = {
     .name = "chatml",
     CHATML_MESSAGES,
-    .temperature = 0.7,
-    .top_p = 0.9,
+    .sampling = SAMPLING(0.7, 0, 0.9),
 };
 
 static const struct sl_chat_template smollm2 = {
@@ -204,17 +194,14 @@ static const struct sl_chat_template smollm2 = {
     CHATML_MESSAGES,
     .system = "You are a helpful AI assistant named SmolLM, trained by Hugging "
               "Face",
-    .temperature = 0.2,
-    .top_p = 0.9,
+    .sampling = SAMPLING(0.2, 0, 0.9),
 };
 
 static const struct sl_chat_template qwen2 = {
     .name = "qwen2",
     CHATML_MESSAGES,
     .system = "You are a helpful assistant.",
-    .temperature = 0.7,
-    .top_p = 0.8,
-    .top_k = 20,
+    .sampling = SAMPLING(0.7, 20, 0.8),
 };
 
 static const struct sl_chat_template qwen2_5 = {
@@ -222,9 +209,7 @@ static const struct sl_chat_template qwen2_5 = {
     CHATML_MESSAGES_AND_TOOLS,
     .system = "You are Qwen, created by Alibaba Cloud. You are a helpful "
               "assistant.",
-    .temperature = 0.7,
-    .top_p = 0.8,
-    .top_k = 20,
+    .sampling = SAMPLING(0.7, 20, 0.8),
 };
 
 static const struct sl_chat_template qwen3 = {
@@ -232,9 +217,7 @@ static const struct sl_chat_template qwen3 = {
     CHATML_MESSAGES_AND_TOOLS,
     .prompt_no_think = CHATML("assistant") "`?<think>`\n\n`?</think>`\n\n",
     .thinking = SL_THINKING_QWEN3,
-    .temperature = 0.6,
-    .top_p = 0.95,
-    .top_k = 20,
+    .sampling = SAMPLING(0.6, 20, 0.95),
 };
 
 /* For what was never trained to chat: ChatGLM's words, which say to a reader
@@ -246,8 +229,7 @@ static const struct sl_chat_template plain = {
     .stops = stops_eop,
     .stop_text = "\n问：",
     .base = true,
-    .temperature = 1.0,
-    .top_p = 0.7,
+    .sampling = SAMPLING(1.0, 0, 0.7),
 };
 
 static const struct sl_chat_template *const templates[] = {
