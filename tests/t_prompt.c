@@ -202,6 +202,62 @@ static void glm_begins_with_cls_and_fills_marks_of_every_kind(void **state)
     }
 }
 
+/* 你好 of the published vocabulary is 5 74874 130001 130004 (its tokenizer, sop
+ * included); here the pieces are the demo's. */
+static void chatglm_6b_has_gmask_behind_every_text(void **state)
+{
+    char path[1024];
+    const struct test_file files[] = {
+        {"ice_text.model", test_source(path, "demo/ice_text.model"), NULL},
+        {NULL}};
+    static const struct {
+        const char *text, *mask; /* of the text's own */
+        int n_gmask;             /* in it */
+    } cases[] = {
+        {"In the", NULL, 0},    {"In the [MASK] of", "[MASK]", 0},
+        {"", NULL, 0},          {"床前\n明月光", NULL, 0},
+        {"a[gMASK]b", NULL, 1},
+    };
+    struct sl_vocab_options o = {.family = SL_FAMILY_CHATGLM};
+    struct sl_vocab_source source = {test_files_read, (void *)files};
+    struct sl_vocab_made made;
+    struct sl_text_params tp;
+    struct sl_tokenizer *t;
+    struct sl_error err;
+
+    assert_ok(sl_vocab_compile(&made, &source, &o, &err), &err);
+    tp = made.text;
+    t = test_vocab_open(&made);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *text = cases[i].text;
+        int32_t gmask = tp.special.gmask;
+        struct sl_ids plain = {0};
+        struct sl_prompt p;
+        int n_gmask = 0, n_mask = 0;
+
+        test_encode(t, &plain, text, strlen(text), true);
+        assert_ok(sl_prompt_make_chatglm(&p, t, &tp, text, strlen(text), &err),
+                  &err);
+        assert_string_equal(p.text, text);
+        assert_int_equal(p.ids.n, plain.n + (cases[i].n_gmask == 0));
+        assert_memory_equal(p.ids.v, plain.v, plain.n * sizeof *plain.v);
+        for (size_t k = 0; k < p.ids.n; k++) {
+            n_gmask += p.ids.v[k] == gmask;
+            n_mask += p.ids.v[k] == tp.special.mask;
+        }
+        assert_int_equal(n_gmask, 1);
+        assert_int_equal(n_mask, cases[i].mask != NULL);
+        if (cases[i].n_gmask == 0)
+            assert_int_equal(last(&p), gmask);
+        assert_int_equal(p.mask, gmask);
+        assert_true(p.gmask && sl_prompt_has_blank(&p));
+        assert_false(sl_prompt_fills(&p, tp.special.mask));
+        sl_prompt_fini(&p);
+        sl_ids_fini(&plain);
+    }
+    sl_tokenizer_destroy(t);
+}
+
 static void a_vocabulary_without_marks_fills_no_blanks(void **state)
 {
     struct fixture *f = *state;
@@ -224,6 +280,7 @@ int main(void)
         cmocka_unit_test(a_mark_of_no_kind_is_plain_text),
         cmocka_unit_test(chinese_is_not_english),
         cmocka_unit_test(glm_begins_with_cls_and_fills_marks_of_every_kind),
+        cmocka_unit_test(chatglm_6b_has_gmask_behind_every_text),
         cmocka_unit_test(a_vocabulary_without_marks_fills_no_blanks),
     };
 

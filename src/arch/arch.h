@@ -112,6 +112,7 @@ struct sl_tensor_spec {
 enum sl_prompts {
     SL_PROMPTS_GLM_130B, /* [gMASK] behind what has no mark, then </s> */
     SL_PROMPTS_GLM,      /* [CLS] first, marks of all kinds are filled */
+    SL_PROMPTS_CHATGLM,  /* [gMASK] behind every text, and nothing else */
 };
 
 struct sl_settings; /* a config.json (settings.h) */

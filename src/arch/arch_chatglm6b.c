@@ -162,6 +162,7 @@ const struct sl_arch sl_arch_chatglm6b = {
     .marks = marks,
     .default_head_dim = 128,
     .default_positions = 2048,
+    .prompts = SL_PROMPTS_CHATGLM,
     .prefix = "transformer.prefix_encoder.",
     SL_ROWS(layer_rows, model_rows),
     .derive = derive,

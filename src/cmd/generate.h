@@ -145,8 +145,8 @@ struct sl_shower {
     atomic_bool *line_open; /* the run's; NULL: nobody sees out yet */
 };
 
-/* Marks are a part of texts with blanks; what stands before the texts of other
- * models is not. */
+/* Marks are a part of texts with blanks; what stands before or behind the texts
+ * of other models is not. */
 enum sl_specials sl_generate_specials(const struct sl_generate *g);
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
                    const struct sl_prompt *prompt, bool styled,

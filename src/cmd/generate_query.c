@@ -40,13 +40,19 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
     if (g->hp->causal)
         return sl_prompt_open(p, g->tokenizer, g->prefix, q->text, q->n_text,
                               err);
-    if (sl_runtime_modelfile(g->rt)->arch->prompts == SL_PROMPTS_GLM)
+    switch (sl_runtime_modelfile(g->rt)->arch->prompts) {
+    case SL_PROMPTS_GLM:
         return sl_prompt_make_glm(p, g->tokenizer, &g->hp->text,
                                   g->o->fill.pieces ? SL_STYLE_GLM
                                                     : SL_STYLE_GLM_130B,
                                   q->text, q->n_text, err);
-    return sl_prompt_make(p, g->tokenizer, &g->hp->text, q->text, q->n_text,
-                          err);
+    case SL_PROMPTS_CHATGLM:
+        return sl_prompt_make_chatglm(p, g->tokenizer, &g->hp->text, q->text,
+                                      q->n_text, err);
+    default:
+        return sl_prompt_make(p, g->tokenizer, &g->hp->text, q->text, q->n_text,
+                              err);
+    }
 }
 
 /* Finds what is wrong with a query before anything is made of it. */

@@ -11,7 +11,10 @@
 
 enum sl_specials sl_generate_specials(const struct sl_generate *g)
 {
-    return g->hp->causal ? SL_SPECIALS_HIDDEN : SL_SPECIALS_SHOWN;
+    return g->hp->causal || sl_runtime_modelfile(g->rt)->arch->prompts ==
+                                SL_PROMPTS_CHATGLM
+               ? SL_SPECIALS_HIDDEN
+               : SL_SPECIALS_SHOWN;
 }
 
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,

@@ -167,6 +167,33 @@ int sl_prompt_make_glm(struct sl_prompt *out, struct sl_tokenizer *t,
     return 0;
 }
 
+int sl_prompt_make_chatglm(struct sl_prompt *out, struct sl_tokenizer *t,
+                           const struct sl_text_params *tp, const char *text,
+                           size_t n, struct sl_error *err)
+{
+    int32_t mask = tp->special.gmask;
+    struct sl_prompt p = {
+        .mask = mask,
+        .masks = {mask},
+        .n_masks = 1,
+        .gmask = true,
+        .english = is_ascii(text, n),
+    };
+
+    if (mask < 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "the model's vocabulary has no [gMASK]: it goes on with "
+                       "no text");
+    if (copy_text(&p, text, n, NULL, err) != 0 ||
+        sl_tokenizer_encode_special(t, &p.ids, text, n, err) != 0 ||
+        (!sl_prompt_has_blank(&p) && sl_ids_add(&p.ids, mask, err) != 0)) {
+        sl_prompt_fini(&p);
+        return -1;
+    }
+    *out = p;
+    return 0;
+}
+
 int sl_prompt_open(struct sl_prompt *out, struct sl_tokenizer *t,
                    const struct sl_ids *prefix, const char *text, size_t n,
                    struct sl_error *err)

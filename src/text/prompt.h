@@ -45,6 +45,14 @@ int sl_prompt_make_glm(struct sl_prompt *p, struct sl_tokenizer *t,
                        const struct sl_text_params *tp,
                        enum sl_prompt_style style, const char *text, size_t n,
                        struct sl_error *err);
+/* For ChatGLM-6B, as its tokenizer has it since April 2023
+ * (tokenization_chatglm.py, build_inputs_with_special_tokens): [gMASK] behind
+ * the text, whether it has a [MASK] or not, and no end token. Special tokens
+ * count where they are written; a [gMASK] of the text's own is the one that is
+ * filled. Errors as above. */
+int sl_prompt_make_chatglm(struct sl_prompt *p, struct sl_tokenizer *t,
+                           const struct sl_text_params *tp, const char *text,
+                           size_t n, struct sl_error *err);
 /* For a causal model: the text goes on behind its last token. prefix: what
  * stands before every text, or NULL. */
 int sl_prompt_open(struct sl_prompt *p, struct sl_tokenizer *t,
