@@ -1,18 +1,16 @@
 #include "config.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "offload/trace.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/base/newfile.h"
 
 /* GLM-130B at INT4 is 16,000 reads of 4 MiB a pass: seven passes. */
 #define MAX_EVENTS   131072u
@@ -27,10 +25,8 @@ struct event {
 };
 
 struct sl_trace {
-    FILE *file;
-    char *path;
-    char *temp;            /* written, then renamed; NULL: path itself */
-    char *buffer;          /* of file */
+    struct sl_newfile to;  /* what is there stays until it is whole */
+    char *buffer;          /* of its stream */
     pthread_mutex_t mutex; /* guards what follows */
     uint64_t start_ns;     /* time 0 of the trace */
     uint64_t least_ns;     /* no span begins before */
@@ -54,29 +50,10 @@ uint64_t sl_trace_bytes(void)
 
 static void trace_free(struct sl_trace *t)
 {
-    if (t->file != NULL)
-        fclose(t->file);
-    if (t->temp != NULL)
-        unlink(t->temp);
-    free(t->temp);
+    sl_newfile_drop(&t->to);
     sl_region_fini(&t->region);
-    free(t->path);
     free(t->buffer);
     free(t);
-}
-
-/* A trace that is there stays until the new one is whole. A pipe or a device
- * is written in place. */
-static int name_temp(struct sl_trace *t)
-{
-    struct stat st;
-
-    if (stat(t->path, &st) == 0 && !S_ISREG(st.st_mode))
-        return 0;
-    if (asprintf(&t->temp, "%s.partial", t->path) >= 0)
-        return 0;
-    t->temp = NULL;
-    return -1;
 }
 
 int sl_trace_open(struct sl_trace **trace, const char *path,
@@ -86,9 +63,8 @@ int sl_trace_open(struct sl_trace **trace, const char *path,
 
     if (t == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
-    t->path = strdup(path);
     t->buffer = malloc(BUFFER_BYTES);
-    if (t->path == NULL || t->buffer == NULL || name_temp(t) != 0) {
+    if (t->buffer == NULL) {
         trace_free(t);
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for a trace", path);
     }
@@ -98,14 +74,12 @@ int sl_trace_open(struct sl_trace **trace, const char *path,
         return -1;
     }
     t->events = (struct event *)t->region.base;
-    t->file = fopen(t->temp ? t->temp : path, "we");
-    if (t->file == NULL) {
-        int e = errno;
-
+    if (sl_newfile_open(&t->to, path, err) != 0) {
         trace_free(t);
-        return sl_fail_os(err, e, "cannot write the trace %s", path);
+        sl_error_prefix(err, "the trace ");
+        return -1;
     }
-    setvbuf(t->file, t->buffer, _IOFBF, BUFFER_BYTES);
+    setvbuf(t->to.file, t->buffer, _IOFBF, BUFFER_BYTES);
     pthread_mutex_init(&t->mutex, NULL);
     t->start_ns = sl_clock_ns();
     *trace = t;
@@ -216,20 +190,17 @@ static void write_tracks(FILE *f)
 
 /* Puts what was written on the disk and out of the page cache, which counts
    as memory of ours. Returns 0 or an errno. */
-static int settle(FILE *f)
+static int settle(struct sl_newfile *to)
 {
-    errno = 0;
-    if (fflush(f) != 0 || ferror(f))
-        return errno ? errno : EIO;
-    /* EINVAL: a pipe or a device, which has no pages */
-    if (fdatasync(fileno(f)) != 0 && errno != EINVAL && errno != EROFS)
-        return errno;
-    posix_fadvise(fileno(f), 0, 0, POSIX_FADV_DONTNEED);
-    return 0;
+    int e = sl_newfile_flush(to);
+
+    posix_fadvise(fileno(to->file), 0, 0, POSIX_FADV_DONTNEED);
+    return e;
 }
 
-static int write_all(FILE *f, const struct sl_trace *t)
+static int write_all(struct sl_trace *t)
 {
+    FILE *f = t->to.file;
     int rc;
 
     fprintf(f,
@@ -241,34 +212,41 @@ static int write_all(FILE *f, const struct sl_trace *t)
     write_tracks(f);
     for (uint32_t i = 0; i < t->n; i++) {
         write_event(f, t, i);
-        if (i % SETTLE_EVENTS == SETTLE_EVENTS - 1 && (rc = settle(f)) != 0)
+        if (i % SETTLE_EVENTS == SETTLE_EVENTS - 1 &&
+            (rc = settle(&t->to)) != 0)
             return rc;
     }
     fputs("\n]}\n", f);
-    return settle(f);
+    return settle(&t->to);
 }
 
 int sl_trace_close(struct sl_trace *t, struct sl_error *err)
 {
-    int rc = 0, e;
+    struct sl_newfile to;
+    int rc, e;
 
     if (t == NULL)
         return 0;
-    e = write_all(t->file, t);
-    if (fclose(t->file) != 0 && e == 0)
-        e = errno;
-    t->file = NULL;
-    if (e == 0 && t->temp != NULL) {
-        if (rename(t->temp, t->path) != 0) {
-            e = errno;
-        } else {
-            free(t->temp);
-            t->temp = NULL;
-        }
+    e = write_all(t);
+    to = t->to;
+    t->to = (struct sl_newfile){0};
+    if (e != 0) {
+        rc = sl_fail_os(err, e, "%s: cannot write", to.path);
+        sl_newfile_drop(&to);
+    } else {
+        rc = sl_newfile_close(&to, err);
     }
-    if (e != 0)
-        rc = sl_fail_os(err, e, "cannot write the trace %s", t->path);
+    if (rc != 0)
+        sl_error_prefix(err, "the trace ");
     pthread_mutex_destroy(&t->mutex);
     trace_free(t);
     return rc;
+}
+
+void sl_trace_drop(struct sl_trace *t)
+{
+    if (t == NULL)
+        return;
+    pthread_mutex_destroy(&t->mutex);
+    trace_free(t);
 }

@@ -42,6 +42,8 @@ void sl_trace_span(struct sl_trace *trace, enum sl_track track,
 /* Writes the file and frees, on failure too; NULL is fine.
  * Errors: SL_ERR_IO, SL_ERR_NOSPACE. */
 int sl_trace_close(struct sl_trace *trace, struct sl_error *err);
+/* Frees without writing: what is there of that name stays. NULL is fine. */
+void sl_trace_drop(struct sl_trace *trace);
 /* Memory a trace takes at most, taken as events come. */
 uint64_t sl_trace_bytes(void);
 

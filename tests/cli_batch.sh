@@ -35,6 +35,7 @@ run()
 {
     name=$1
     shift
+    rm -rf "${work:?}/$name" # no answers of another run
     generate --with-id --input-source "$work/queries" \
         --output-path "$work/$name" --out-seq-length 48 "$@" \
         >"$work/$name.raw"
@@ -172,7 +173,7 @@ END
     kill -INT $pid
     wait $pid
     [ $? = 130 ] && [ "$(wc -l <"$work/err")" = 3 ] &&
-        [ "$(ls "$work/cut" | tr '\n' ' ')" = 'a.txt b.txt c.txt ' ] &&
+        [ "$(ls "$work/cut" | tr '\n' ' ')" = 'a.cut.txt b.cut.txt c.cut.txt ' ] &&
         grep -q '^Output: In the ' "$work/out" &&
         [ "$(grep -c '^Taken time' "$work/out")" = 3 ]
     check ctrl_c_keeps_the_texts_of_all_lines

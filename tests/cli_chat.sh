@@ -167,7 +167,8 @@ echo 'no JSON' >"$work/bad.json"
 cp "$model" "$work/copy.gguf"
 fails 2 'is no JSON: line 1' --history "$work/bad.json" -p a &&
     [ "$(cat "$work/bad.json")" = 'no JSON' ] &&
-    fails 2 'is no JSON' --history "$model" -p a &&
+    fails 2 'would replace what -m reads' --history "$model" -p a &&
+    fails 2 'is no JSON' --history "$work/copy.gguf" -p a &&
     cmp "$model" "$work/copy.gguf" &&
     echo "/save $model" | chat -q >"$work/out" &&
     grep -q 'it is left as it is' "$work/err" && cmp "$model" "$work/copy.gguf"

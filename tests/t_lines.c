@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/base/lines.h"
+#include "src/base/newfile.h"
 #include "src/base/outfile.h"
 #include "tests/support.h"
 
@@ -215,12 +216,31 @@ static size_t count_files(const char *dir)
 }
 
 /* Whatever fails, there is a whole file or none. */
+static int keep(const char *folder, const char *id, bool replace,
+                const char *text, char name[1200])
+{
+    struct sl_outfile o = {
+        .folder = folder,
+        .id = id,
+        .query = "x/y",
+        .n_query = 3,
+        .replace = replace,
+    };
+    struct sl_error err;
+    char *path = NULL;
+    int rc = sl_outfile_write(&path, NULL, &o, text, strlen(text), &err);
+
+    if (name != NULL)
+        snprintf(name, 1200, "%s", path);
+    free(path);
+    return rc;
+}
+
 static void a_failed_write_leaves_no_file(void **state)
 {
     char dir[1024], deep[1100], path[1200];
     struct sl_error err;
     struct rlimit none = {3, RLIM_INFINITY}, all;
-    size_t files;
 
     test_temp_dir(dir);
     snprintf(deep, sizeof deep, "%s/a/b", dir);
@@ -230,22 +250,72 @@ static void a_failed_write_leaves_no_file(void **state)
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
     none.rlim_max = all.rlim_max;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
-    assert_int_equal(sl_outfile_write(deep, NULL, "x/y", 3, "text\n", 5, &err),
-                     -1);
-    assert_int_equal(sl_outfile_write(deep, "id", "q", 1, "text\n", 5, &err),
-                     -1);
+    assert_int_equal(keep(deep, NULL, false, "text\n", NULL), -1);
+    assert_int_equal(keep(deep, "id", false, "text\n", NULL), -1);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
     assert_int_equal(count_files(deep), 0);
-    assert_ok(sl_outfile_write(deep, NULL, "x/y", 3, "text\n", 5, &err), &err);
-    assert_ok(sl_outfile_write(deep, NULL, "x/y", 3, "text\n", 5, &err), &err);
+    assert_int_equal(keep(deep, NULL, false, "text\n", NULL), 0);
+    assert_int_equal(keep(deep, NULL, false, "text\n", NULL), 0);
     assert_int_equal(count_files(deep), 2);
-    assert_ok(sl_outfile_write(deep, "id", "q", 1, "one", 3, &err), &err);
-    assert_ok(sl_outfile_write(deep, "id", "q", 1, "three", 5, &err), &err);
     snprintf(path, sizeof path, "%s/id.txt", deep);
-    free(test_read_file(path, &files));
-    assert_int_equal(files, 5);
-    snprintf(path, sizeof path, "%s/id.txt", deep);
+    assert_int_equal(sl_outfile_folder(deep, &err), 0);
+    assert_int_equal(keep(deep, "id", false, "one", NULL), 0);
     assert_int_equal(sl_outfile_folder(path, &err), -1);
+    test_remove_tree(dir);
+}
+
+static void an_answer_replaces_another_only_where_that_is_wanted(void **state)
+{
+    char dir[1024], path[1200], want[1200];
+    size_t n;
+
+    test_temp_dir(dir);
+    for (unsigned i = 1; i <= 3; i++) {
+        snprintf(want, sizeof want, "%s/id%s.txt", dir,
+                 i == 1   ? ""
+                 : i == 2 ? "-2"
+                          : "-3");
+        assert_int_equal(keep(dir, "id", false, "first", path), 0);
+        assert_string_equal(path, want);
+    }
+    assert_int_equal(keep(dir, "id", true, "replaced", path), 0);
+    snprintf(want, sizeof want, "%s/id.txt", dir);
+    assert_string_equal(path, want);
+    free(test_read_file(path, &n));
+    assert_int_equal(n, 8);
+    assert_int_equal(count_files(dir), 3);
+    test_remove_tree(dir);
+}
+
+/* What is there of a temporary name may be somebody's too. */
+static void a_new_file_takes_no_name_that_is_there(void **state)
+{
+    char dir[1024], path[1100], temp[1200];
+    struct sl_newfile f;
+    struct sl_error err;
+    FILE *mine;
+    size_t n;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/out", dir);
+    snprintf(temp, sizeof temp, "%s.partial", path);
+    mine = fopen(temp, "w");
+    assert_non_null(mine);
+    fputs("mine", mine);
+    fclose(mine);
+    assert_ok(sl_newfile_open(&f, path, &err), &err);
+    fputs("whole", f.file);
+    assert_ok(sl_newfile_close(&f, &err), &err);
+    free(test_read_file(temp, &n));
+    assert_int_equal(n, 4);
+    free(test_read_file(path, &n));
+    assert_int_equal(n, 5);
+    assert_ok(sl_newfile_open(&f, path, &err), &err);
+    fputs("less", f.file);
+    sl_newfile_drop(&f);
+    free(test_read_file(path, &n));
+    assert_int_equal(n, 5);
+    assert_int_equal(count_files(dir), 2);
     test_remove_tree(dir);
 }
 
@@ -262,6 +332,8 @@ int main(void)
         cmocka_unit_test(characters_are_counted_not_bytes),
         cmocka_unit_test(ids_that_lead_elsewhere_are_refused),
         cmocka_unit_test(a_failed_write_leaves_no_file),
+        cmocka_unit_test(an_answer_replaces_another_only_where_that_is_wanted),
+        cmocka_unit_test(a_new_file_takes_no_name_that_is_there),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,12 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
 #include "src/base/newfile.h"
+
+#define MOST_TEMPS 1000
 
 /* The folder that path lies in; free it. */
 static char *folder_of(const char *path)
@@ -23,6 +26,100 @@ static char *folder_of(const char *path)
         dir = strdup(dirname(copy));
     free(copy);
     return dir;
+}
+
+/* Makes path.partial, or path.partial-2 and so on: what is there of such a name
+ * is somebody's. */
+static int open_temp(struct sl_newfile *f)
+{
+    struct stat old;
+    int fd = -1;
+
+    for (int i = 1; fd < 0 && i < MOST_TEMPS; i++) {
+        char more[16] = "";
+
+        if (i > 1)
+            snprintf(more, sizeof more, "-%d", i);
+        free(f->temp);
+        if (asprintf(&f->temp, "%s.partial%s", f->path, more) < 0) {
+            f->temp = NULL;
+            errno = ENOMEM;
+            return -1;
+        }
+        fd = open(f->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0) {
+        free(f->temp);
+        f->temp = NULL;
+    } else if (stat(f->path, &old) == 0) {
+        /* not all file systems have modes */
+        (void)!fchmod(fd, old.st_mode & 07777);
+    }
+    return fd;
+}
+
+int sl_newfile_open(struct sl_newfile *f, const char *path,
+                    struct sl_error *err)
+{
+    int fd, e;
+
+    *f = (struct sl_newfile){.path = strdup(path)};
+    if (f->path == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to write it", path);
+    if (sl_newfile_in_place(path))
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+    else
+        fd = open_temp(f);
+    if (fd >= 0)
+        f->file = fdopen(fd, "w");
+    if (f->file != NULL)
+        return 0;
+    e = errno;
+    if (fd >= 0)
+        close(fd);
+    sl_newfile_drop(f);
+    return sl_fail_os(err, e, "%s: cannot create", path);
+}
+
+int sl_newfile_flush(struct sl_newfile *f)
+{
+    errno = 0;
+    if (fflush(f->file) != 0 || ferror(f->file))
+        return errno != 0 ? errno : EIO;
+    return sl_sync(fileno(f->file)) == 0 ? 0 : errno;
+}
+
+int sl_newfile_close(struct sl_newfile *f, struct sl_error *err)
+{
+    int e = sl_newfile_flush(f);
+
+    if (fclose(f->file) != 0 && e == 0)
+        e = errno;
+    f->file = NULL;
+    if (e == 0 && f->temp != NULL && rename(f->temp, f->path) != 0)
+        e = errno;
+    if (e != 0) {
+        sl_fail_os(err, e, "%s: cannot write", f->path);
+        sl_newfile_drop(f);
+        return -1;
+    }
+    free(f->temp);
+    free(f->path);
+    *f = (struct sl_newfile){0};
+    return 0;
+}
+
+void sl_newfile_drop(struct sl_newfile *f)
+{
+    if (f->file != NULL)
+        fclose(f->file);
+    if (f->temp != NULL)
+        unlink(f->temp);
+    free(f->temp);
+    free(f->path);
+    *f = (struct sl_newfile){0};
 }
 
 bool sl_newfile_in_place(const char *name)
@@ -77,6 +174,17 @@ int sl_newfile_check_space(const char *temp, const char *name, uint64_t bytes,
     return rc;
 }
 
+int sl_newfile_lock(int fd, const char *path, struct sl_error *err)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno == ENOTSUP ||
+        errno == ENOSYS || errno == EINVAL || errno == ENOLCK)
+        return 0;
+    if (errno == EWOULDBLOCK)
+        return sl_fail(err, SL_ERR_USAGE, "%s: another sluice is writing it",
+                       path);
+    return sl_fail_os(err, errno, "%s: cannot lock it", path);
+}
+
 int sl_newfile_reserve(int fd, const char *path, uint64_t bytes,
                        struct sl_error *err)
 {
@@ -92,6 +200,16 @@ int sl_newfile_reserve(int fd, const char *path, uint64_t bytes,
     return 0;
 }
 
+int sl_sync(int fd)
+{
+    if (fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ||
+        errno == ENOSYS || errno == EROFS)
+        return 0;
+    return -1;
+}
+
+/* A folder that may be written need not be readable, nor can every file
+ * system sync one: the file is whole all the same. */
 static int sync_folder(const char *path, struct sl_error *err)
 {
     char *dir = folder_of(path);
@@ -100,7 +218,7 @@ static int sync_folder(const char *path, struct sl_error *err)
     if (dir == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0)
+    if (fd >= 0 && sl_sync(fd) != 0 && (errno == EIO || errno == ENOSPC))
         rc = sl_fail_os(err, errno, "%s: cannot sync the folder", dir);
     if (fd >= 0)
         close(fd);
@@ -111,7 +229,7 @@ static int sync_folder(const char *path, struct sl_error *err)
 int sl_newfile_commit(int fd, const char *temp, const char *name,
                       struct sl_error *err)
 {
-    if (fsync(fd) != 0)
+    if (sl_sync(fd) != 0)
         return sl_fail_os(err, errno, "%s: cannot sync to the disk", temp);
     if (rename(temp, name) != 0)
         return sl_fail_os(err, errno, "%s: cannot rename to %s", temp, name);

@@ -11,9 +11,15 @@
 #include <unistd.h>
 
 #include "src/base/lines.h"
+#include "src/base/newfile.h"
 #include "src/base/outfile.h"
 
-enum { PREFIX_CHARS = 20, MAX_ID = NAME_MAX - 16, MAX_SAME_SECOND = 10000 };
+enum {
+    PREFIX_CHARS = 20,
+    MAX_ID = NAME_MAX - 32, /* -9999.cut.txt.partial */
+    MAX_NAME = NAME_MAX + 1,
+    MAX_SAME_NAME = 10000,
+};
 
 int sl_outfile_folder(const char *folder, struct sl_error *err)
 {
@@ -57,80 +63,15 @@ int sl_outfile_check_id(const char *id, struct sl_error *err)
     return 0;
 }
 
-static int write_all(int fd, const char *text, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, text, n);
-
-        if (done < 0 && errno != EINTR)
-            return -1;
-        if (done > 0) {
-            text += done;
-            n -= (size_t)done;
-        }
-    }
-    return 0;
-}
-
 int sl_outfile_replace(const char *path, const char *text, size_t n,
                        struct sl_error *err)
 {
-    struct stat old;
-    char *temp = NULL;
-    int fd, rc = 0;
+    struct sl_newfile f;
 
-    if (asprintf(&temp, "%s.part", path) < 0)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory");
-    fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        rc = sl_fail_os(err, errno, "%s: cannot create", temp);
-        goto out;
-    }
-    if ((stat(path, &old) == 0 && fchmod(fd, old.st_mode & 07777) != 0) ||
-        write_all(fd, text, n) != 0 || fsync(fd) != 0)
-        rc = sl_fail_os(err, errno, "%s: cannot write %zu bytes", path, n);
-    if (close(fd) != 0 && rc == 0)
-        rc = sl_fail_os(err, errno, "%s: cannot write %zu bytes", path, n);
-    if (rc == 0 && rename(temp, path) != 0)
-        rc = sl_fail_os(err, errno, "%s: cannot rename to its place", temp);
-    if (rc != 0)
-        unlink(temp);
-out:
-    free(temp);
-    return rc;
-}
-
-/* A name no file has yet, reserved by an empty file. */
-static int reserve(char **path, const char *folder, const char *prefix,
-                   struct sl_error *err)
-{
-    time_t now = time(NULL);
-    char stamp[32], more[16] = "";
-    struct tm tm;
-    int fd;
-
-    localtime_r(&now, &tm);
-    strftime(stamp, sizeof stamp, "%m-%d-%H-%M-%S", &tm);
-    for (int i = 2; i < MAX_SAME_SECOND; i++) {
-        if (asprintf(path, "%s/%s-%s%s.txt", folder, prefix, stamp, more) < 0) {
-            *path = NULL;
-            return sl_fail(err, SL_ERR_NOMEM, "out of memory");
-        }
-        fd = open(*path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0) {
-            close(fd);
-            return 0;
-        }
-        if (errno != EEXIST)
-            break;
-        free(*path);
-        *path = NULL;
-        snprintf(more, sizeof more, "-%d", i);
-    }
-    sl_fail_os(err, errno, "%s: cannot create", *path ? *path : folder);
-    free(*path);
-    *path = NULL;
-    return -1;
+    if (sl_newfile_open(&f, path, err) != 0)
+        return -1;
+    fwrite(text, 1, n, f.file); /* what failed is seen when it is closed */
+    return sl_newfile_close(&f, err);
 }
 
 /* The first characters of the query without '/' and control characters. */
@@ -151,23 +92,106 @@ static void make_prefix(char *prefix, const char *query, size_t n)
     prefix[used] = '\0';
 }
 
-int sl_outfile_write(const char *folder, const char *id, const char *query,
-                     size_t n_query, const char *text, size_t n,
-                     struct sl_error *err)
+char *sl_outfile_path(const char *folder, const char *id, bool cut,
+                      unsigned number)
 {
-    char prefix[4 * PREFIX_CHARS + 1], *path = NULL;
-    int rc;
+    char more[16] = "", *path;
 
-    if (id == NULL) {
-        make_prefix(prefix, query, n_query);
-        if (reserve(&path, folder, prefix, err) != 0)
-            return -1;
-    } else if (asprintf(&path, "%s/%s.txt", folder, id) < 0) {
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory");
+    if (number > 1)
+        snprintf(more, sizeof more, "-%u", number);
+    if (asprintf(&path, "%s/%s%s%s.txt", folder, id, more, cut ? ".cut" : "") <
+        0)
+        return NULL;
+    return path;
+}
+
+/* Renames, unless there is a file of that name: EEXIST. Where the system cannot
+ * do both in one step, an empty file holds the name. */
+static int rename_new(const char *from, const char *to)
+{
+    int fd;
+
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return -1;
+    close(fd);
+    return rename(from, to);
+}
+
+/* The name of what will be written, without a number and an ending. */
+static int make_name(char name[MAX_NAME], const struct sl_outfile *o)
+{
+    char prefix[4 * PREFIX_CHARS + 1], stamp[32];
+    time_t now = time(NULL);
+    struct tm tm;
+
+    if (o->id != NULL)
+        return snprintf(name, MAX_NAME, "%s", o->id);
+    make_prefix(prefix, o->query, o->n_query);
+    localtime_r(&now, &tm);
+    strftime(stamp, sizeof stamp, "%m-%d-%H-%M-%S", &tm);
+    return snprintf(name, MAX_NAME, "%s-%s", prefix, stamp);
+}
+
+/* Gives what was written a name that is free, from *number on. */
+static int settle(struct sl_newfile *f, char **path, unsigned *number,
+                  const char *name, const struct sl_outfile *o)
+{
+    bool replace = o->replace && o->id != NULL;
+
+    for (; *number < MAX_SAME_NAME; ++*number) {
+        free(*path);
+        *path = sl_outfile_path(o->folder, name, o->cut, *number);
+        if (*path == NULL)
+            return ENOMEM;
+        if ((replace ? rename(f->temp, *path) : rename_new(f->temp, *path)) ==
+            0) {
+            free(f->temp);
+            f->temp = NULL; /* it is a file of its own now */
+            return 0;
+        }
+        if (replace || errno != EEXIST)
+            return errno;
     }
-    rc = sl_outfile_replace(path, text, n, err);
-    if (rc != 0 && id == NULL)
-        unlink(path);
-    free(path);
+    return EEXIST;
+}
+
+int sl_outfile_write(char **path, unsigned *number, const struct sl_outfile *o,
+                     const char *text, size_t n, struct sl_error *err)
+{
+    char name[MAX_NAME], *first, *made = NULL;
+    unsigned at = o->number > 0 ? o->number : 1;
+    struct sl_newfile f;
+    int e, rc;
+
+    make_name(name, o);
+    first = sl_outfile_path(o->folder, name, o->cut, at);
+    if (first == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory");
+    rc = sl_newfile_open(&f, first, err);
+    free(first);
+    if (rc != 0)
+        return -1;
+    fwrite(text, 1, n, f.file); /* what failed is seen when it is flushed */
+    if (f.temp == NULL)         /* a pipe of that name */
+        return sl_newfile_close(&f, err);
+    e = sl_newfile_flush(&f);
+    if (e == 0)
+        e = settle(&f, &made, &at, name, o);
+    if (e != 0)
+        rc = sl_fail_os(err, e, "%s: cannot write",
+                        made != NULL ? made : f.path);
+    sl_newfile_drop(&f);
+    if (number != NULL)
+        *number = at;
+    if (rc == 0 && path != NULL) {
+        *path = made;
+        made = NULL;
+    }
+    free(made);
     return rc;
 }

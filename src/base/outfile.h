@@ -3,12 +3,13 @@
  *
  * FOLDER/ID.txt, or FOLDER/PREFIX-MM-DD-HH-MM-SS.txt with the first 20
  * characters of the query (THUDM/GLM-130B generate.py). A file appears whole
- * under its name or not at all, and a time-stamped one never replaces
- * another.
+ * under its name or not at all, and none replaces another unless that is
+ * wanted: ID-2.txt, ID-3.txt and so on come after ID.txt.
  */
 #ifndef SL_OUTFILE_H
 #define SL_OUTFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "src/base/error.h"
@@ -26,10 +27,23 @@ int sl_outfile_replace(const char *path, const char *text, size_t n,
  * SL_ERR_USAGE. */
 int sl_outfile_check_id(const char *id, struct sl_error *err);
 
-/* id NULL: named after query and the present time. Errors: SL_ERR_IO,
- * SL_ERR_NOSPACE, SL_ERR_NOMEM. */
-int sl_outfile_write(const char *folder, const char *id, const char *query,
-                     size_t n_query, const char *text, size_t n,
-                     struct sl_error *err);
+struct sl_outfile { /* all borrowed */
+    const char *folder;
+    const char *id;    /* NULL: named after query and the present time */
+    const char *query; /* (n_query) */
+    size_t n_query;
+    bool cut;        /* not all of an answer: ID.cut.txt */
+    bool replace;    /* what there is of the name; else the next one is taken */
+    unsigned number; /* with an id: the name to begin with, 1 being ID.txt */
+};
+
+/* *path (owned, free): the file that was written; may be NULL. *number, with an
+ * id, is that of the name. Errors: SL_ERR_IO, SL_ERR_NOSPACE, SL_ERR_NOMEM. */
+int sl_outfile_write(char **path, unsigned *number, const struct sl_outfile *o,
+                     const char *text, size_t n, struct sl_error *err);
+
+/* FOLDER/ID.txt for number 1, FOLDER/ID-2.txt and so on; free it. */
+char *sl_outfile_path(const char *folder, const char *id, bool cut,
+                      unsigned number);
 
 #endif

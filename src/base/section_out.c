@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "src/base/mem.h"
+#include "src/base/newfile.h"
 #include "src/base/section_out.h"
 
 /* Written in pieces of this size, each a multiple of a page at a multiple of
@@ -191,7 +192,7 @@ int sl_out_end(struct sl_out *o, uint64_t end, uint64_t *xxh3,
 
 int sl_out_sync(struct sl_out *o, struct sl_error *err)
 {
-    if (fdatasync(o->fd) != 0)
+    if (sl_sync(o->fd) != 0)
         return sl_fail_os(err, errno, "%s: cannot sync to the disk", o->path);
     return 0;
 }

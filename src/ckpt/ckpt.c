@@ -79,6 +79,16 @@ void sl_ckpt_close(struct sl_ckpt *c)
     memset(c, 0, sizeof *c);
 }
 
+bool sl_ckpt_is(const struct sl_ckpt *c, const struct stat *st)
+{
+    for (size_t i = 0; i < c->n_shards; i++) {
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++)
+            if (sl_src_is(c->shards[i].srcs[k], st))
+                return true;
+    }
+    return c->impl->archive != NULL && sl_src_is(c->impl->archive, st);
+}
+
 static int compare_name(const void *name, const void *t)
 {
     return strcmp(name, ((const struct sl_ckpt_tensor *)t)->name);

@@ -96,6 +96,9 @@ int sl_ckpt_open(struct sl_ckpt *c, const char *path, const struct sl_log *log,
                  struct sl_error *err);
 void sl_ckpt_close(struct sl_ckpt *c);
 
+/* Is it one of the checkpoint's files of tensors that st is of? */
+bool sl_ckpt_is(const struct sl_ckpt *c, const struct stat *st);
+
 /* NULL if the shard has no such tensor. */
 const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
                                           const char *name);

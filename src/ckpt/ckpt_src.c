@@ -201,6 +201,20 @@ struct sl_src_place sl_src_part(const struct sl_src *src, size_t i)
     return (struct sl_src_place){p->path, p->begin, p->bytes};
 }
 
+bool sl_src_is(const struct sl_src *src, const struct stat *st)
+{
+    struct stat in;
+
+    for (; src->parent != NULL; src = src->parent)
+        continue;
+    for (size_t i = 0; i < src->n_parts; i++) {
+        if (fstat(src->parts[i].fd, &in) == 0 && in.st_dev == st->st_dev &&
+            in.st_ino == st->st_ino)
+            return true;
+    }
+    return false;
+}
+
 static int read_part(const struct part *p, uint8_t *buf, uint64_t off, size_t n,
                      struct sl_error *err)
 {

@@ -7,11 +7,13 @@
 #ifndef SL_CKPT_SRC_H
 #define SL_CKPT_SRC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "src/base/error.h"
 
+struct stat;
 struct sl_src;
 
 /* Files end to end, in the order given. Errors: SL_ERR_IO. */
@@ -42,6 +44,9 @@ struct sl_src_place sl_src_where(const struct sl_src *src, uint64_t off);
  * at which it begins. Memory and slices have none. */
 size_t sl_src_n_parts(const struct sl_src *src);
 struct sl_src_place sl_src_part(const struct sl_src *src, size_t i);
+
+/* Is it (one of) the source's own files that st is of? */
+bool sl_src_is(const struct sl_src *src, const struct stat *st);
 
 /* All n bytes or an error: SL_ERR_IO (also for a file that has become shorter
  * since it was opened), or SL_ERR_CORRUPT when the source ends before

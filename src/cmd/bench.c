@@ -494,6 +494,8 @@ int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
     if (rc == 0)
         *result = r;
 out:
+    if (rc != 0)
+        sl_runtime_spoil(s.rt);
     finish(&s);
     return rc;
 }

@@ -352,31 +352,6 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
     fputs("</svg>\n", p->f);
 }
 
-/* temp: path itself where it is written in place. */
-static int write_file(const char *temp, const char *path, struct plot *p,
-                      const struct sl_bench_origin *origin,
-                      struct sl_error *err)
-{
-    bool whole, moved = strcmp(temp, path) != 0;
-
-    p->f = fopen(temp, "we");
-    if (p->f == NULL)
-        return sl_fail_os(err, errno, "%s: cannot create", temp);
-    draw_all(p, origin);
-    errno = 0;
-    whole = fflush(p->f) == 0 && !ferror(p->f);
-    whole = fclose(p->f) == 0 && whole;
-    if (!whole)
-        sl_fail_os(err, errno != 0 ? errno : EIO, "%s: cannot write", temp);
-    else if (!moved || rename(temp, path) == 0)
-        return 0;
-    else
-        sl_fail_os(err, errno, "%s: cannot rename to %s", temp, path);
-    if (moved)
-        unlink(temp);
-    return -1;
-}
-
 int sl_bench_plot_check(const char *path, struct sl_error *err)
 {
     char *copy;
@@ -401,20 +376,20 @@ int sl_bench_plot(const char *path, const struct sl_bench_result *results,
                   struct sl_error *err)
 {
     struct plot p = {.n = n};
-    char *temp = NULL;
+    struct sl_newfile to;
     int rc = -1;
 
     p.r = sl_alloc_array(n, sizeof *p.r);
-    if (p.r == NULL || asprintf(&temp, "%s%s", path,
-                                sl_newfile_in_place(path) ? "" : ".part") < 0) {
-        free(p.r);
+    if (p.r == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the plot");
-    }
     for (size_t i = 0; i < n; i++)
         p.r[i] = &results[i];
     qsort(p.r, n, sizeof *p.r, compare);
-    rc = write_file(temp, path, &p, origin, err);
+    if (sl_newfile_open(&to, path, err) == 0) {
+        p.f = to.file;
+        draw_all(&p, origin);
+        rc = sl_newfile_close(&to, err);
+    }
     free(p.r);
-    free(temp);
     return rc;
 }

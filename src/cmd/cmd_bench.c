@@ -316,10 +316,15 @@ static int bench(const struct options *o, const char *command,
                  struct sl_error *err)
 {
     struct sl_bench_origin origin = {.model = o->run.model, .command = command};
+    struct sl_paths paths = {0};
     struct sl_modelfile mf;
     struct sl_bench *b;
     int rc;
 
+    sl_run_paths(&paths, &o->run);
+    sl_paths_write(&paths, "--plot", o->plot);
+    if (sl_paths_check(paths.use, paths.n, err) != 0)
+        return -1;
     if (o->plot != NULL && sl_bench_plot_check(o->plot, err) != 0)
         return -1;
     if (sl_modelfile_open(&mf, o->run.model, err) != 0)

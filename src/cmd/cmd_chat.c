@@ -329,7 +329,21 @@ static int talk(struct sl_chat *c, struct sl_error *err)
         code = sl_chat_talk(c);
     }
     sl_session_close(&c->session);
+    if (code == SL_EXIT_FAILED)
+        sl_runtime_spoil(c->g.rt);
     return code;
+}
+
+static int check_paths(const struct sl_chat_options *o, struct sl_error *err)
+{
+    struct sl_paths paths = {0};
+
+    sl_run_paths(&paths, &o->run.run);
+    if (o->run.prompt != NULL && strcmp(o->run.prompt, "-") == 0)
+        sl_paths_read(&paths, "-p", "-");
+    sl_paths_read(&paths, "--tools", o->tools);
+    sl_paths_write(&paths, "--history", o->history);
+    return sl_paths_check(paths.use, paths.n, err);
 }
 
 static int run_all(struct sl_chat *c)
@@ -337,6 +351,8 @@ static int run_all(struct sl_chat *c)
     struct sl_error err = {0};
     int code;
 
+    if (check_paths(c->o, &err) != 0)
+        return sl_report(&err);
     if (sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
         sl_runtime_open(&c->g.rt, &c->o->run.run, &err) != 0)
         return sl_report(&err);

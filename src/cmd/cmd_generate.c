@@ -14,6 +14,8 @@ enum {
     OPT_WITH_ID,
     OPT_BATCH,
     OPT_OUTPUT_PATH,
+    OPT_FORCE,
+    OPT_RESUME,
     OPT_OUT_SEQ_LENGTH,
     OPT_MIN_GEN_LENGTH,
     OPT_SAMPLING_STRATEGY,
@@ -46,6 +48,13 @@ static const struct argp_option options[] = {
      1},
     {"output-path", OPT_OUTPUT_PATH, "DIR", 0,
      "Keep answers as files there (default: ./samples, and nothing with -p)",
+     1},
+    {"resume", OPT_RESUME, 0, 0,
+     "Do not ask again the queries of the file whose answers are there, whole",
+     1},
+    {"force", OPT_FORCE, 0, 0,
+     "Replace answers of earlier runs (default: they stay, and ID-2.txt comes "
+     "after ID.txt)",
      1},
     {"out-seq-length", OPT_OUT_SEQ_LENGTH, "N", 0,
      "Most tokens of text, [sop] and answer together (default: 256)", 2},
@@ -158,6 +167,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_OUTPUT_PATH:
         o->output_path = arg;
         return 0;
+    case OPT_RESUME:
+        o->resume = true;
+        return 0;
+    case OPT_FORCE:
+        o->force = true;
+        return 0;
     case OPT_PRINT_ALL_BEAMS:
         o->print_all_beams = true;
         return 0;
@@ -181,6 +196,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (o->prompt != NULL && (o->input_source != NULL || o->with_id))
             argp_error(state, "-p is one text: it goes with neither "
                               "--input-source nor --with-id");
+        if (o->resume && (o->force || o->input_source == NULL ||
+                          strcmp(o->input_source, "interactive") == 0))
+            argp_error(state, "--resume goes on with a file of queries: name "
+                              "it with --input-source, without --force");
         if (o->batch > 1 && (o->input_source == NULL ||
                              strcmp(o->input_source, "interactive") == 0))
             argp_error(state, "--batch takes lines of a file together: name "
@@ -218,13 +237,37 @@ static int run_mode(struct sl_generate *g)
     return sl_generate_file(g);
 }
 
+void sl_generate_paths(struct sl_paths *p, const struct sl_generate_options *o)
+{
+    sl_run_paths(p, &o->run);
+    if (o->prompt != NULL && strcmp(o->prompt, "-") == 0)
+        sl_paths_read(p, "-p", "-");
+    if (o->input_source != NULL && strcmp(o->input_source, "interactive") != 0)
+        sl_paths_read(p, "--input-source", o->input_source);
+    else if (o->prompt == NULL)
+        sl_paths_read(p, "standard input", "-");
+}
+
+static int open_files(struct sl_generate *g, struct sl_error *err)
+{
+    struct sl_paths paths = {0};
+
+    sl_generate_paths(&paths, g->o);
+    if (sl_paths_check(paths.use, paths.n, err) != 0)
+        return -1;
+    if (g->o->output_path == NULL)
+        return 0;
+    if (sl_outfile_folder(g->o->output_path, err) != 0)
+        return -1;
+    return sl_keeper_create(&g->keeper, g, err);
+}
+
 static int run_all(struct sl_generate *g)
 {
     struct sl_error err = {0};
     int code;
 
-    if ((g->o->output_path != NULL &&
-         sl_outfile_folder(g->o->output_path, &err) != 0) ||
+    if (open_files(g, &err) != 0 ||
         sl_interrupt_create(&g->interrupt, &err) != 0 ||
         sl_runtime_open(&g->rt, &g->o->run, &err) != 0)
         return sl_report(&err);
@@ -314,6 +357,7 @@ static int run(int argc, char **argv)
     if (g.interrupt != NULL)
         sl_interrupt_watch(g.interrupt, NULL);
     sl_runtime_close(g.rt);
+    sl_keeper_destroy(g.keeper);
     sl_interrupt_destroy(g.interrupt);
     return code;
 }

@@ -513,7 +513,13 @@ static int run(int argc, char **argv)
     if (rc != 0)
         return rc;
     if (a.tensor != NULL) {
-        if (sl_inspect_tensor(a.file, a.tensor, a.output, &err) != 0)
+        struct sl_path_use paths[] = {
+            {.option = "inspect", .path = a.file, .beside = true},
+            {.option = "--output", .path = a.output, .written = true},
+        };
+
+        if (sl_paths_check(paths, 2, &err) != 0 ||
+            sl_inspect_tensor(a.file, a.tensor, a.output, &err) != 0)
             return sl_report(&err);
         return SL_EXIT_OK;
     }

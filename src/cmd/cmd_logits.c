@@ -195,6 +195,16 @@ static int run_all(struct sl_lm *lm, const struct sl_logits_input *in,
     return rc;
 }
 
+static int check_paths(const struct options *o, struct sl_error *err)
+{
+    struct sl_paths paths = {0};
+
+    sl_run_paths(&paths, &o->run);
+    sl_paths_read(&paths, "--input", o->input);
+    sl_paths_write(&paths, "--output", o->output);
+    return sl_paths_check(paths.use, paths.n, err);
+}
+
 static int logits(struct options *o, struct sl_error *err)
 {
     struct sl_logits_input in = {0};
@@ -203,8 +213,10 @@ static int logits(struct options *o, struct sl_error *err)
     struct sl_npy out = {0};
     struct sl_workload w;
     uint64_t rows = 0;
-    int rc = sl_logits_input_read(&in, o->input, err);
+    int rc = check_paths(o, err);
 
+    if (rc == 0)
+        rc = sl_logits_input_read(&in, o->input, err);
     if (rc == 0)
         rc = sl_interrupt_create(&interrupt, err);
     if (rc == 0)
@@ -229,6 +241,8 @@ static int logits(struct options *o, struct sl_error *err)
         rc = sl_npy_close(&out, err);
     else
         sl_npy_abort(&out);
+    if (rc != 0)
+        sl_runtime_spoil(rt);
     if (interrupt != NULL)
         sl_interrupt_watch(interrupt, NULL);
     sl_runtime_close(rt);

@@ -5,6 +5,7 @@
  *   generate_modes.c    -p, interactive, file
  *   generate_file.c     the lines of a file, in groups
  *   generate_query.c    queries: fill their blanks, print and keep answers
+ *   generate_keep.c     answers as files, and those of earlier runs
  *   generate_json.c     ... as JSON
  *   generate_show.c     ids to the text on the terminal
  *   generate_stats.c    what the plan is, what the run did
@@ -17,6 +18,7 @@
 
 #include <jansson.h>
 
+#include "src/base/paths.h"
 #include "src/cmd/interrupt.h"
 #include "src/cmd/opts_sampling.h"
 #include "src/decode/fill.h"
@@ -31,6 +33,8 @@ struct sl_generate_options {
     struct sl_sampling_options sampling;
     uint32_t batch; /* lines of a file filled together */
     bool with_id, print_all_beams, json, stats;
+    bool force;  /* replace answers of an earlier run */
+    bool resume; /* leave them, and do not ask again */
 };
 
 struct sl_generate {
@@ -42,14 +46,15 @@ struct sl_generate {
     const struct sl_ids *prefix, *stops;
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
-    struct sl_rng rng;       /* of the next query */
-    bool color;              /* standard output is a terminal that wants it */
-    bool started;            /* the runtime is */
-    bool rates_kept;         /* the machine's were found: */
-    struct sl_rates rates;   /* by 'sluice probe' */
-    atomic_bool line_open;   /* what is shown has begun a line, not ended */
-    uint64_t first_token_ns; /* of the first query, from its beginning */
-    uint64_t n_generated;    /* tokens of all queries */
+    struct sl_rng rng;        /* of the next query */
+    struct sl_keeper *keeper; /* of answers, where they are kept */
+    bool color;               /* standard output is a terminal that wants it */
+    bool started;             /* the runtime is */
+    bool rates_kept;          /* the machine's were found: */
+    struct sl_rates rates;    /* by 'sluice probe' */
+    atomic_bool line_open;    /* what is shown has begun a line, not ended */
+    uint64_t first_token_ns;  /* of the first query, from its beginning */
+    uint64_t n_generated;     /* tokens of all queries */
 };
 
 /* A query as a mode found it. */
@@ -125,6 +130,25 @@ void sl_group_fini(struct sl_group *group);  /* a zeroed one is fine */
  * load has. Errors: as sl_group_add. */
 int sl_generate_measure(struct sl_generate *g, const struct sl_query *q,
                         struct sl_workload *load, struct sl_error *err);
+
+/* -- generate_keep.c -- */
+
+/* All files of a run. */
+void sl_generate_paths(struct sl_paths *p, const struct sl_generate_options *o);
+
+struct sl_keeper;
+/* Reads, with --resume, what the folder has. Errors: SL_ERR_IO, SL_ERR_NOMEM.
+ */
+int sl_keeper_create(struct sl_keeper **k, struct sl_generate *g,
+                     struct sl_error *err);
+void sl_keeper_destroy(struct sl_keeper *k); /* NULL is fine */
+/* The query's answer is there, whole, and --resume was said. Asked once a
+ * query. */
+bool sl_keeper_has(struct sl_keeper *k, const struct sl_query *q);
+/* Keeps an answer; cut: what there was of it when it was stopped. Errors: as
+ * sl_outfile_write; SL_ERR_USAGE where a file that is read would go. */
+int sl_keeper_write(struct sl_keeper *k, const struct sl_query *q,
+                    const char *text, size_t n, bool cut, struct sl_error *err);
 
 /* -- generate_json.c -- */
 

@@ -15,6 +15,7 @@ struct file {
     size_t n;
     struct sl_group group;
     size_t at, end;   /* lines of the group that are not printed yet */
+    bool *done;       /* (n) --resume leaves it out */
     size_t next_work; /* the first of the group that is not printed yet */
     bool write_failed;
     size_t *n_bad;
@@ -33,6 +34,34 @@ static size_t count_lines(const char *text, size_t n)
 static bool is_empty(const struct sl_query *q)
 {
     return q->id == NULL && q->n_text == 0;
+}
+
+/* There is nothing to ask. */
+static bool is_over(const struct file *f, size_t line)
+{
+    return f->done[line] || is_empty(&f->queries[line]);
+}
+
+/* Finds what an earlier run has answered. */
+static int find_done(struct file *f, struct sl_error *err)
+{
+    size_t n_done = 0, n = 0;
+
+    f->done = sl_zalloc_array(f->n + 1, sizeof *f->done);
+    if (f->done == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu queries",
+                       f->n);
+    for (size_t i = 0; i < f->n; i++) {
+        n += !is_empty(&f->queries[i]);
+        f->done[i] = !is_empty(&f->queries[i]) &&
+                     sl_keeper_has(f->g->keeper, &f->queries[i]);
+        n_done += f->done[i];
+    }
+    if (f->g->o->resume)
+        sl_log(f->g->o->run.log, SL_LOG_INFO,
+               "%zu of %zu queries have their answers in %s", n_done, n,
+               f->g->o->output_path);
+    return 0;
 }
 
 /* Takes the text apart, in place. */
@@ -77,7 +106,7 @@ static int measure(struct file *f, struct sl_workload *load,
     for (size_t i = 0; i < f->n; i++) {
         const struct sl_query *q = &f->queries[i];
 
-        if (is_empty(q))
+        if (is_over(f, i))
             continue;
         if (sl_generate_measure(f->g, q, &group, err) != 0) {
             if (err->code != SL_ERR_USAGE)
@@ -106,7 +135,8 @@ static int gather(struct file *f, struct sl_error *err)
         struct sl_rng rng = f->g->rng;
 
         sl_rng_jump(&f->g->rng);
-        if (!is_empty(q) && sl_group_add(&f->group, q, &rng, err) != 0 &&
+        if (!is_over(f, f->end - 1) &&
+            sl_group_add(&f->group, q, &rng, err) != 0 &&
             err->code != SL_ERR_USAGE)
             return -1;
     }
@@ -136,12 +166,12 @@ static int print_line(struct file *f, bool has_work, struct sl_error *err)
     const struct sl_query *q = &f->queries[f->at];
     int rc = 0;
 
-    if (!f->g->o->json) {
+    if (!f->g->o->json && !f->done[f->at]) {
         printf("Working on No. %lld on model group 0... \n",
                (long long)q->line);
         rc = sl_show_flush(stdout, err);
     }
-    if (rc == 0 && !is_empty(q))
+    if (rc == 0 && !is_over(f, f->at))
         rc = print_query(f, has_work, err);
     f->next_work += has_work;
     f->at++;
@@ -226,6 +256,8 @@ int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
     int rc = read_queries(&f, text, n, err);
 
     if (rc == 0)
+        rc = find_done(&f, err);
+    if (rc == 0)
         rc = measure(&f, &load, err);
     if (rc == 0 && load.n_sequences > 0)
         rc = sl_generate_start(g, &load, err);
@@ -233,5 +265,6 @@ int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
         rc = run_all(&f, err);
     sl_group_fini(&f.group);
     free(f.queries);
+    free(f.done);
     return rc;
 }

@@ -15,12 +15,13 @@
 
 /* Reports err and says with which code to leave. A reader that has seen
  * enough is not worth a line. */
-static int leave(const struct sl_error *err)
+static int leave(struct sl_generate *g, const struct sl_error *err)
 {
     if (err->os_errno == EPIPE)
         return SL_EXIT_PIPE_CLOSED;
     if (err->code == SL_ERR_INTERRUPTED)
         return SL_EXIT_INTERRUPTED;
+    sl_runtime_spoil(g->rt);
     sl_report(err);
     return SL_EXIT_FAILED;
 }
@@ -100,7 +101,7 @@ int sl_generate_prompt(struct sl_generate *g)
     sl_group_fini(&group);
     sl_lines_fini(&in);
     if (rc != 0)
-        return leave(&err);
+        return leave(g, &err);
     return interrupted ? SL_EXIT_INTERRUPTED : SL_EXIT_OK;
 }
 
@@ -210,7 +211,7 @@ int sl_generate_interactive(struct sl_generate *g)
     sl_lines_fini(&in);
     if (interrupted)
         return SL_EXIT_INTERRUPTED;
-    return rc < 0 ? leave(&err) : SL_EXIT_OK;
+    return rc < 0 ? leave(g, &err) : SL_EXIT_OK;
 }
 
 int sl_generate_file(struct sl_generate *g)
@@ -226,7 +227,7 @@ int sl_generate_file(struct sl_generate *g)
     in.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (in.fd < 0) {
         sl_fail_os(&err, errno, "%s: cannot open the queries", path);
-        return leave(&err);
+        return leave(g, &err);
     }
     rc = sl_lines_rest(&in, &text, &n, &err);
     if (rc != 0)
@@ -236,7 +237,7 @@ int sl_generate_file(struct sl_generate *g)
         rc = sl_generate_lines(g, text, n, &n_bad, &interrupted, &err);
     sl_lines_fini(&in);
     if (rc != 0)
-        return leave(&err);
+        return leave(g, &err);
     if (interrupted)
         return SL_EXIT_INTERRUPTED;
     return n_bad == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;

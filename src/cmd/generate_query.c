@@ -278,8 +278,7 @@ static int write_answers(struct sl_generate *g, const struct sl_work *w,
     if (fclose(out) != 0 && rc == 0)
         rc = sl_fail(err, SL_ERR_NOMEM, "out of memory for the answers");
     if (rc == 0)
-        rc = sl_outfile_write(o->output_path, w->q->id, w->q->text,
-                              w->q->n_text, all, n_all, err);
+        rc = sl_keeper_write(g->keeper, w->q, all, n_all, r->interrupted, err);
     free(all);
     return rc;
 }

@@ -1,39 +1,20 @@
 #include "config.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "src/base/bytes.h"
-#include "src/base/newfile.h"
 #include "src/cmd/npy.h"
 
 #define HEADER_BYTES 128u
 #define HEADER_ROOM  320u /* of eight dimensions of twenty digits */
 
-/* A pipe or a device is written in place: renaming over /dev/stdout would
- * replace it. */
-static int name_temp(struct sl_npy *npy)
-{
-    if (sl_newfile_in_place(npy->path))
-        return 0;
-    if (asprintf(&npy->temp, "%s.partial", npy->path) >= 0)
-        return 0;
-    npy->temp = NULL;
-    return -1;
-}
-
-static const char *written_path(const struct sl_npy *npy)
-{
-    return npy->temp ? npy->temp : npy->path;
-}
-
 static int write_all(struct sl_npy *npy, const void *data, size_t n,
                      struct sl_error *err)
 {
-    if (fwrite(data, 1, n, npy->file) != n)
-        return sl_fail_os(err, errno, "cannot write %s", written_path(npy));
+    if (fwrite(data, 1, n, npy->to.file) != n)
+        return sl_fail_os(err, errno, "%s: cannot write", npy->to.path);
     return 0;
 }
 
@@ -76,17 +57,8 @@ int sl_npy_open(struct sl_npy *npy, const char *path, const uint64_t *shape,
     *npy = (struct sl_npy){.total_bytes = sizeof(float)};
     for (unsigned i = 0; i < n_dims; i++)
         npy->total_bytes *= shape[i];
-    npy->path = strdup(path);
-    if (npy->path == NULL || name_temp(npy) != 0) {
-        sl_npy_abort(npy);
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory", path);
-    }
-    npy->file = fopen(written_path(npy), "wbe");
-    if (npy->file == NULL) {
-        sl_fail_os(err, errno, "cannot write %s", written_path(npy));
-        sl_npy_abort(npy);
-        return -1;
-    }
+    if (sl_newfile_open(&npy->to, path, err) != 0)
+        return sl_fail_os(err, err->os_errno, "cannot write %s", path);
     return write_header(npy, shape, n_dims, err);
 }
 
@@ -101,33 +73,11 @@ int sl_npy_write(struct sl_npy *npy, const float *values, size_t n,
 
 int sl_npy_close(struct sl_npy *npy, struct sl_error *err)
 {
-    FILE *f = npy->file;
-
-    if (fflush(f) != 0 || (npy->temp != NULL && fsync(fileno(f)) != 0)) {
-        sl_fail_os(err, errno, "cannot write %s", written_path(npy));
-        sl_npy_abort(npy);
-        return -1;
-    }
-    npy->file = NULL;
-    fclose(f);
-    if (npy->temp != NULL && rename(npy->temp, npy->path) != 0) {
-        sl_fail_os(err, errno, "cannot rename %s to %s", npy->temp, npy->path);
-        sl_npy_abort(npy);
-        return -1;
-    }
-    free(npy->temp);
-    npy->temp = NULL;
-    sl_npy_abort(npy);
-    return 0;
+    return sl_newfile_close(&npy->to, err);
 }
 
 void sl_npy_abort(struct sl_npy *npy)
 {
-    if (npy->file != NULL)
-        fclose(npy->file);
-    if (npy->temp != NULL)
-        unlink(npy->temp);
-    free(npy->temp);
-    free(npy->path);
+    sl_newfile_drop(&npy->to);
     *npy = (struct sl_npy){0};
 }

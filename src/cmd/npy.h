@@ -9,13 +9,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "src/base/error.h"
+#include "src/base/newfile.h"
 
 struct sl_npy {
-    FILE *file;
-    char *path, *temp;
+    struct sl_newfile to;
     uint64_t total_bytes, written_bytes;
 };
 

@@ -14,6 +14,7 @@
 
 #include "src/base/error.h"
 #include "src/base/log.h"
+#include "src/base/paths.h"
 #include "src/runtime/runtime.h"
 
 enum {
@@ -50,6 +51,9 @@ extern const struct sl_command sl_cmd_tokenize;
  * --verify --trace and those of a GPU. As an argp child its input is a struct
  * sl_runtime_config. */
 extern const struct argp sl_run_argp;
+
+/* What the run of a model reads and writes. */
+void sl_run_paths(struct sl_paths *p, const struct sl_runtime_config *c);
 
 /* The values of --ram (bytes, SL_RAM_LEAST or SL_RAM_AUTO), --threads (0:
  * auto), --numa, --activations, --kv, --io and --isa; a bad one is a usage

@@ -228,7 +228,7 @@ int sl_convert(struct sl_convert_result *r, const struct sl_convert_options *o,
     memset(r, 0, sizeof *r);
     if (sl_convert_source_open(&cv, err) == 0 &&
         sl_convert_plan_layout(&cv, err) == 0 && name_output(&cv, err) == 0 &&
-        init_result(&cv, err) == 0 &&
+        sl_convert_check_paths(&cv, err) == 0 && init_result(&cv, err) == 0 &&
         sl_pool_create(&cv.pool, o->threads, err) == 0 &&
         sl_convert_plan_memory(&cv, err) == 0 &&
         sl_convert_read_adapters(&cv, err) == 0)

@@ -7,6 +7,7 @@
  *   convert_lora.c    adapters to merge
  *   convert_plan.c    formats, chunks, memory
  *   convert_pipe.c    reading, packing and writing at the same time
+ *   convert_guard.c   nothing that is read is written
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
  */
 #ifndef SL_CONVERT_IMPL_H
@@ -107,6 +108,10 @@ int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err);
 void sl_convert_chunk_room(struct sl_chunk_room *room,
                            const struct sl_convert *cv, uint32_t matrix,
                            uint64_t n_rows);
+
+/* convert_guard.c: that no name of what will be written is of what is read.
+ * Errors: SL_ERR_USAGE. */
+int sl_convert_check_paths(const struct sl_convert *cv, struct sl_error *err);
 
 /* convert_resume.c */
 struct sl_partial {

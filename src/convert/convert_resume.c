@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -220,7 +219,7 @@ static int open_journal(struct sl_partial *p, uint64_t print, bool resume,
     if (resume)
         return 0;
     fprintf(p->journal, JOURNAL_HEAD "%016" PRIx64 "\n", print);
-    if (fflush(p->journal) != 0 || fsync(fileno(p->journal)) != 0)
+    if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
         return sl_fail_os(err, errno, "%s: cannot write", path);
     return 0;
 }
@@ -237,7 +236,7 @@ void sl_partial_note(struct sl_partial *p, size_t section)
 
 int sl_partial_sync(struct sl_partial *p, struct sl_error *err)
 {
-    if (fflush(p->journal) != 0 || fdatasync(fileno(p->journal)) != 0)
+    if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
         return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
     p->worthwhile = true;
     return 0;
@@ -250,11 +249,10 @@ static int open_locked(struct sl_partial *p, bool resume, struct sl_error *err)
     p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (p->lock_fd < 0)
         return sl_fail_os(err, errno, "%s: cannot create", path);
-    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (sl_newfile_lock(p->lock_fd, path, err) != 0) {
         close(p->lock_fd);
         p->lock_fd = -1;
-        return sl_fail(err, SL_ERR_USAGE,
-                       "%s: another sluice convert is writing it", path);
+        return -1;
     }
     if (!resume && ftruncate(p->lock_fd, 0) != 0)
         return sl_fail_os(err, errno, "%s: cannot empty it", path);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -266,11 +265,10 @@ static int open_partial(struct synth *s, struct sl_error *err)
     s->fd = open(s->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (s->fd < 0)
         return sl_fail_os(err, errno, "%s: cannot create", s->partial);
-    if (flock(s->fd, LOCK_EX | LOCK_NB) != 0) {
+    if (sl_newfile_lock(s->fd, s->partial, err) != 0) {
         close(s->fd);
         s->fd = -1;
-        return sl_fail(err, SL_ERR_USAGE, "%s: another sluice is writing it",
-                       s->partial);
+        return -1;
     }
     if (ftruncate(s->fd, 0) != 0)
         return sl_fail_os(err, errno, "%s: cannot empty it", s->partial);

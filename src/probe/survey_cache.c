@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/base/newfile.h"
 #include "src/base/outfile.h"
 #include "src/probe/survey.h"
 #include "src/probe/survey_impl.h"
@@ -67,26 +68,17 @@ void sl_survey_load(json_t **survey, const char *path,
 int sl_survey_store(const json_t *survey, const char *path,
                     struct sl_error *err)
 {
-    char *temp = NULL, *folder = strdup(path);
+    char *folder = strdup(path);
+    struct sl_newfile to;
     int rc = -1;
 
-    if (folder == NULL || asprintf(&temp, "%s.part", path) < 0) {
-        free(folder);
+    if (folder == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    if (sl_outfile_folder(dirname(folder), err) == 0 &&
+        sl_newfile_open(&to, path, err) == 0) {
+        json_dumpf(survey, to.file, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+        rc = sl_newfile_close(&to, err);
     }
-    if (sl_outfile_folder(dirname(folder), err) == 0) {
-        errno = 0;
-        if (json_dump_file(survey, temp,
-                           JSON_INDENT(1) | JSON_REAL_PRECISION(6)) != 0)
-            sl_fail_os(err, errno != 0 ? errno : EIO, "%s: cannot write", temp);
-        else if (rename(temp, path) != 0)
-            sl_fail_os(err, errno, "%s: cannot rename to %s", temp, path);
-        else
-            rc = 0;
-        if (rc != 0)
-            unlink(temp);
-    }
-    free(temp);
     free(folder);
     return rc;
 }

@@ -248,7 +248,16 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
     if (rt->prefix != NULL &&
         sl_prefix_fill(rt->prefix, rt->kv, &rt->kernels, rt->pool, err) != 0)
         return -1;
-    return open_prompt_cache(rt, err);
+    if (open_prompt_cache(rt, err) != 0)
+        return -1;
+    rt->traced = true;
+    return 0;
+}
+
+void sl_runtime_spoil(struct sl_runtime *rt)
+{
+    if (rt != NULL)
+        rt->traced = false;
 }
 
 void sl_runtime_close(struct sl_runtime *rt)
@@ -265,7 +274,9 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_tokenizer_destroy(rt->tokenizer);
     sl_prefix_close(rt->prefix);
     sl_lora_close(rt->lora);
-    if (rt->trace != NULL && sl_trace_close(rt->trace, &err) != 0)
+    if (!rt->traced)
+        sl_trace_drop(rt->trace);
+    else if (sl_trace_close(rt->trace, &err) != 0)
         sl_log(rt->config.log, SL_LOG_WARN, "%s", err.msg);
     if (rt->mf_open)
         sl_modelfile_close(&rt->mf);

@@ -124,6 +124,9 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
 /* Plans without starting (sluice plan). */
 int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
                     struct sl_error *err);
+/* The run failed: its trace is not kept, and one that was there is. NULL is
+ * fine; so is a run that did not start, for which this goes without saying. */
+void sl_runtime_spoil(struct sl_runtime *rt);
 void sl_runtime_close(struct sl_runtime *rt); /* NULL is fine */
 
 const struct sl_modelfile *sl_runtime_modelfile(const struct sl_runtime *rt);

@@ -62,7 +62,8 @@ struct sl_runtime {
     void *arena;     /* all of the device's memory that a run uses */
     struct sl_upload *upload;
     atomic_bool stop;
-    bool ended; /* stats are those of a run that is over */
+    bool traced; /* it started, and nothing failed */
+    bool ended;  /* stats are those of a run that is over */
     struct sl_run_stats stats;
     bool rates_known;
     struct sl_rates rates;

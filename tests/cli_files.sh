@@ -1,0 +1,151 @@
+#!/bin/sh
+# Nothing of the user's is destroyed: no output of any command is a file that
+# is read, by whatever name; what fails leaves what was there; answers stay.
+source=${SLUICE_SOURCE:-.}
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-files-XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES=''
+if ! "$sluice" convert --help >/dev/null 2>&1; then
+    echo "1..0 # SKIP this sluice cannot convert the demo model"
+    exit 0
+fi
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
+cd "$work" || exit 99
+case $sluice in /*) ;; *) sluice=$OLDPWD/$sluice ;; esac
+
+cp -r "$source/demo" ckpt && chmod -R u+w ckpt || exit 99
+mv demo.gguf m.gguf
+ln m.gguf hard
+ln -s m.gguf soft
+mkdir below
+printf 'a\tIn the beginning [gMASK]\na\tThe earth [gMASK]\nb\tGod [gMASK]\n' \
+    >queries.txt
+cp queries.txt q.txt # so that --force has something to replace
+printf '{"context": [1, 2], "answer": [3], "mask_position": 1}' >in.json
+printf '{"role": "user"}' >tools.json
+shards=$(find ckpt -type f | sort | tr '\n' ' ')
+# shellcheck disable=SC2086 # these names have no blanks
+all="m.gguf queries.txt q.txt in.json tools.json $shards"
+# shellcheck disable=SC2086
+cksum $all >before
+
+# refused OUT ARGUMENT...: a usage error that tells OUT, before anything.
+bad=
+refused()
+{
+    out=$1
+    shift
+    # shellcheck disable=SC2086
+    timeout 60 "$sluice" "$@" >out 2>err </dev/null
+    code=$?
+    # shellcheck disable=SC2086
+    cksum $all >after
+    [ $code = 2 ] && grep -qF -- "$out" err && [ "$(wc -l <err)" = 1 ] &&
+        cmp -s before after && return
+    bad="$bad; $*: exit $code: $(cat err)"
+}
+for name in m.gguf ./m.gguf below/../m.gguf hard soft "$work/m.gguf"; do
+    refused --trace generate -m m.gguf -p hi --trace "$name"
+    refused --prompt-cache generate -m m.gguf -p hi --prompt-cache "$name"
+    refused --output logits -m m.gguf -i in.json -o "$name"
+    refused --trace logits -m m.gguf -i in.json -o x.npy --trace "$name"
+    refused --plot bench -m m.gguf --plot "$name"
+    refused --trace bench -m m.gguf --trace "$name"
+    refused --history chat -m m.gguf -p hi --history "$name"
+    refused --trace chat -m m.gguf -p hi --trace "$name"
+    refused --output inspect "$name" --tensor model.layers.0.mlp -o m.gguf
+done
+refused --trace generate -m m.gguf --input-source queries.txt --trace queries.txt
+refused --output logits -m m.gguf -i in.json -o in.json
+refused --history chat -m m.gguf -p hi --tools tools.json --history tools.json
+refused --trace generate -m m.gguf -p hi --trace t --prompt-cache ./t
+refused --trace logits -m m.gguf -i in.json -o t --trace below/../t
+refused --trace generate -m m.gguf -p hi --lora ckpt \
+    --trace "$(echo "$shards" | cut -d' ' -f1)"
+for shard in $shards; do
+    case $shard in *README* | *.py | *golden* | *.inc) continue ;; esac
+    refused "$shard" convert -q --force -o "$shard" ckpt
+    refused "$shard" convert -q --force -o "./$shard" ckpt
+done
+[ -z "$bad" ]
+rc=$?
+[ $rc = 0 ] || echo "# $bad"
+(exit $rc)
+check no_output_is_a_file_that_is_read
+
+# Standard input is a file like others.
+"$sluice" generate -m m.gguf -p - --trace queries.txt <queries.txt >out 2>err
+[ $? = 2 ] && "$sluice" logits -m m.gguf -i - -o in.json <in.json >out 2>err
+[ $? = 2 ] && cmp -s queries.txt q.txt
+check neither_is_what_comes_on_standard_input
+
+# A run that is refused, or fails on its way, leaves what was there.
+echo old >trace.json
+cp trace.json old
+"$sluice" generate -m m.gguf --ram 1M -p hi --trace trace.json >out 2>err
+[ $? = 1 ] && cmp -s trace.json old &&
+    ! "$sluice" generate -m m.gguf -p hi --trace trace.json >/dev/full 2>err &&
+    cmp -s trace.json old && ! ls trace.json.* 2>/dev/null &&
+    "$sluice" generate -q -m m.gguf -p hi --out-seq-length 8 \
+        --trace trace.json >out 2>err && ! cmp -s trace.json old
+check a_run_that_fails_leaves_the_trace_of_another
+
+# A temporary name may be somebody's, too.
+echo mine >trace.json.partial
+"$sluice" generate -q -m m.gguf -p hi --out-seq-length 8 --trace trace.json \
+    >out 2>err && [ "$(cat trace.json.partial)" = mine ]
+check temporary_names_are_new_ones
+
+ask()
+{
+    "$sluice" generate -m m.gguf --ram 64M --with-id --out-seq-length 12 \
+        --input-source queries.txt --output-path "$@" >out 2>err
+}
+ask o && [ "$(ls o)" = "$(printf 'a-2.txt\na.txt\nb.txt')" ] &&
+    [ "$(grep -c "id 'a' comes again.*o/a-2.txt" err)" = 1 ] &&
+    grep -q 'In the beginning' o/a.txt && grep -q 'The earth' o/a-2.txt
+check an_id_that_comes_twice_has_two_answers
+
+cksum o/*.txt >kept
+ask o && cksum o/a.txt o/a-2.txt o/b.txt >again && sort kept >kept1 &&
+    sort again | cmp -s - kept1 && [ -e o/b-2.txt ] && [ -e o/a-3.txt ] &&
+    [ "$(grep -c 'answers of an earlier run' err)" = 1 ] &&
+    ask o --force && [ "$(ls o | wc -l)" = 6 ]
+check a_second_run_replaces_answers_by_force_alone
+
+# --force replaces answers, not what they come from.
+mkdir f && cp queries.txt f/a.txt && cp queries.txt f/was
+"$sluice" generate -m m.gguf --ram 64M --with-id --out-seq-length 12 --force \
+    --input-source f/a.txt --output-path f >out 2>err
+cmp -s f/a.txt f/was && grep -q 'would replace what --input-source reads' err
+check an_answer_never_replaces_the_queries
+
+resume()
+{
+    ask o2 --resume && grep -q "$1 of 3 queries have" err &&
+        [ "$(grep -c '^Input:' out)" = "$2" ]
+}
+ask o2 && resume 3 0 && rm o2/b.txt && resume 2 1 && resume 3 0 &&
+    rm o2/a-2.txt && resume 2 1 && [ -e o2/a-2.txt ] &&
+    rm o2/.sluice-answers && resume 3 0
+check what_is_answered_is_not_asked_again
+
+# Without ids files have the time in their names.
+lines()
+{
+    "$sluice" generate -m m.gguf --ram 64M --out-seq-length 12 --resume \
+        --input-source plain.txt --output-path o3 >out 2>err
+}
+printf 'In the [gMASK]\nGod [gMASK]\nIn the [gMASK]\n' >plain.txt
+lines && [ "$(ls o3 | wc -l)" = 3 ] && lines &&
+    grep -q '3 of 3 queries have' err && [ "$(ls o3 | wc -l)" = 3 ] &&
+    rm "$(find o3 -name 'In the*' | head -n 1)" && lines &&
+    [ "$(ls o3 | wc -l)" = 3 ] && grep -q '2 of 3 queries have' err
+check so_it_is_with_answers_that_are_named_by_time
+
+"$sluice" generate -m m.gguf -p hi --resume >out 2>err
+[ $? = 2 ] && grep -q -- --input-source err
+check resume_goes_on_with_files
+echo "1..$n"
