@@ -85,7 +85,7 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
                    float *logits, struct sl_error *err)
 {
     struct script *s = (struct script *)lm;
-    size_t total = 0;
+    size_t total = 0, row = 0;
 
     if (failing(s, err) != 0)
         return -1;
@@ -94,7 +94,8 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
         struct seq *q = &s->seqs[items[i].seq];
 
         assert_true(q->alive && items[i].n > 0);
-        assert_int_equal(items[i].n_logits, 1);
+        assert_in_range(items[i].n_logits, 1, items[i].n);
+        assert_int_equal(items[i].apart, items[i].n_logits > 1);
         assert_in_range(q->n + items[i].n, items[i].n_context + 1, MAX_LEN);
         for (size_t k = 0; k < i; k++)
             assert_int_not_equal(items[k].seq, items[i].seq);
@@ -102,9 +103,13 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
             q->ids[q->n] = items[i].ids[k];
             q->positions[q->n] = items[i].positions[k];
             q->blocks[q->n] = items[i].blocks ? items[i].blocks[k] : -1;
+            if (k < items[i].n - items[i].n_logits)
+                continue;
+            q->n++;
+            test_script_speak(s, q, logits + row++ * V);
+            q->n--;
         }
         total += items[i].n;
-        test_script_speak(s, q, logits + i * V);
     }
     s->last = s->seqs[items[0].seq];
     if (total > s->pass_positions)

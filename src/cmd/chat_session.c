@@ -55,7 +55,7 @@ int sl_session_open(struct sl_session *s,
         return -1;
     if (config->hp->causal)
         return sl_causal_create(&s->causal, config->lm, config->pass_positions,
-                                err);
+                                config->drafts, err);
     return 0;
 }
 
@@ -288,6 +288,7 @@ static int answer_fill(struct asking *a, struct sl_rng *rng,
     struct sl_fill_config config = {
         .strategy = SL_STRATEGY_BASE,
         .sampler = s->c.sampler,
+        .drafts = s->c.drafts,
         .out_seq_length = (uint32_t)a->ids.n + 1 + (all ? room : s->c.max_new),
     };
     struct sl_prompt prompt = {

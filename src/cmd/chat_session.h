@@ -27,6 +27,7 @@ struct sl_chat_speaker {
 struct sl_session_config {
     /* all borrowed for the session's life */
     struct sl_lm *lm;
+    struct sl_drafts *drafts; /* or NULL */
     const struct sl_hparams *hp;
     const struct sl_chat_template *tmpl;
     const struct sl_chat_vocab *vocab;

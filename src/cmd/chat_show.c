@@ -95,7 +95,8 @@ void sl_chat_print_turn(const struct sl_chat *c)
 {
     const struct sl_session_turn *t = &c->last;
     const struct sl_run_stats *a = &c->before, *b = &c->after;
-    uint64_t n = b->decode_positions - a->decode_positions;
+    /* the prompt's pass gave the first token; the last may be an end */
+    uint64_t n = t->n_new + (t->end == SL_CAUSAL_STOP) - (t->n_new > 0);
     double s = (double)(b->decode_ns - a->decode_ns) / 1e9;
 
     if (t->n_prompt == 0) {

@@ -381,7 +381,7 @@ int sl_batch_step(struct sl_batch *b, bool *more, struct sl_error *err)
         return 0;
     n = choose(b);
     if (sl_stepper_run(&b->stepper, b->pass, n, err) != 0)
-        return err->code == SL_ERR_INTERRUPTED ? interrupt(b, err) : -1;
+        return b->stepper.interrupted ? interrupt(b, err) : -1;
     for (size_t i = 0; i < b->n_running; i++) {
         if (b->running[i]->served == b->n_passes)
             b->running[i]->ready = false;

@@ -7,6 +7,7 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/decode/causal.h"
+#include "src/decode/sequence.h"
 
 struct sl_causal {
     struct sl_lm *lm;
@@ -14,21 +15,27 @@ struct sl_causal {
     uint32_t seq;
     bool has_seq;
     struct sl_ids held; /* what the sequence holds */
-    int32_t *positions; /* (pass_positions) */
-    float *logits;      /* (vocab) */
+    struct sl_stepper stepper;
+    struct sl_drafter drafter;
+    int32_t *ids; /* (1 + drafts) what is fed: said last, drafts */
+    uint32_t n_fed;
+    int32_t *positions; /* (pass_positions, at least 1 + drafts) */
     void *scratch;      /* of the sampler */
     uint8_t *seen;      /* (vocab) bits: the text has the id */
 };
 
-/* A run on its way. */
+/* A run on its way: a request (sequence.h). It reads its prompt in several
+ * passes, then feeds what it said last and drafts behind that. */
 struct run {
+    struct sl_sequence s; /* first */
     struct sl_causal *c;
     const struct sl_causal_config *config;
     struct sl_rng *rng;
     const struct sl_causal_sink *sink;
     struct sl_causal_result *result;
     uint64_t start_ns;
-    bool over;
+    const int32_t *prompt;
+    size_t n_prompt;
 };
 
 void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
@@ -44,24 +51,46 @@ void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
     };
 }
 
+static uint32_t most_fed(const struct sl_drafts *drafts)
+{
+    return 1 + (drafts != NULL ? drafts->gate.most : 0);
+}
+
+static int allocate(struct sl_causal *c, struct sl_drafts *drafts,
+                    struct sl_error *err)
+{
+    uint32_t fed = most_fed(drafts);
+
+    c->ids = sl_alloc_array(fed, sizeof *c->ids);
+    c->positions =
+        sl_alloc_array(fed > c->pass_positions ? fed : c->pass_positions,
+                       sizeof *c->positions);
+    c->scratch = malloc(sl_sampler_scratch_bytes(c->lm->vocab));
+    c->seen = malloc(c->lm->vocab / 8 + 1);
+    if (c->ids == NULL || c->positions == NULL || c->scratch == NULL ||
+        c->seen == NULL)
+        return sl_fail(err, SL_ERR_NOMEM,
+                       "out of memory to choose among %u tokens", c->lm->vocab);
+    c->stepper.lm = c->lm;
+    c->stepper.drafts = drafts;
+    if (sl_stepper_init(&c->stepper, 1, 1, err) != 0)
+        return -1;
+    return sl_drafter_init(&c->drafter, drafts, c->lm->max_tokens, err);
+}
+
 int sl_causal_create(struct sl_causal **out, struct sl_lm *lm,
-                     uint32_t pass_positions, struct sl_error *err)
+                     uint32_t pass_positions, struct sl_drafts *drafts,
+                     struct sl_error *err)
 {
     struct sl_causal *c = sl_zalloc_array(1, sizeof *c);
 
-    if (c != NULL) {
-        c->lm = lm;
-        c->pass_positions = pass_positions;
-        c->positions = sl_alloc_array(pass_positions, sizeof *c->positions);
-        c->logits = sl_alloc_array(lm->vocab, sizeof *c->logits);
-        c->scratch = malloc(sl_sampler_scratch_bytes(lm->vocab));
-        c->seen = malloc(lm->vocab / 8 + 1);
-    }
-    if (c == NULL || c->positions == NULL || c->logits == NULL ||
-        c->scratch == NULL || c->seen == NULL) {
+    if (c == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for a text");
+    c->lm = lm;
+    c->pass_positions = pass_positions;
+    if (allocate(c, drafts, err) != 0) {
         sl_causal_destroy(c);
-        return sl_fail(err, SL_ERR_NOMEM,
-                       "out of memory to choose among %u tokens", lm->vocab);
+        return -1;
     }
     *out = c;
     return 0;
@@ -81,8 +110,10 @@ void sl_causal_destroy(struct sl_causal *c)
         return;
     sl_causal_forget(c);
     sl_ids_fini(&c->held);
+    sl_stepper_fini(&c->stepper);
+    sl_drafter_fini(&c->drafter);
+    free(c->ids);
     free(c->positions);
-    free(c->logits);
     free(c->scratch);
     free(c->seen);
     free(c);
@@ -96,40 +127,12 @@ void sl_causal_result_fini(struct sl_causal_result *r)
 static int end(struct run *r, enum sl_causal_end why)
 {
     r->result->end = why;
-    r->over = true;
+    r->s.over = true;
     return 0;
 }
 
-/* One pass: these ids behind those that are held, which they join. */
-static int feed(struct run *r, const int32_t *ids, uint32_t n,
-                struct sl_error *err)
-{
-    struct sl_causal *c = r->c;
-    struct sl_lm_item item = {
-        .seq = c->seq,
-        .ids = ids,
-        .positions = c->positions,
-        .n = n,
-        .n_logits = 1,
-    };
-    size_t held = c->held.n;
-
-    for (uint32_t i = 0; i < n; i++)
-        c->positions[i] = (int32_t)(held + i);
-    if (sl_ids_append(&c->held, ids, n, err) != 0)
-        return -1;
-    if (c->lm->ops->forward(c->lm, &item, 1, c->logits, err) == 0)
-        return 0;
-    if (err->code != SL_ERR_INTERRUPTED)
-        return -1;
-    c->held.n = held;
-    c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)held);
-    return end(r, SL_CAUSAL_INTERRUPTED);
-}
-
-/* What is held and begins the prompt stays; the rest is read. */
-static int read_prompt(struct run *r, const int32_t *prompt, size_t n,
-                       struct sl_error *err)
+/* What is held and begins the prompt stays. */
+static int keep_prompt(struct run *r, struct sl_error *err)
 {
     struct sl_causal *c = r->c;
     size_t at = 0;
@@ -139,30 +142,79 @@ static int read_prompt(struct run *r, const int32_t *prompt, size_t n,
             return -1;
         c->has_seq = true;
     }
-    while (at < c->held.n && at < n - 1 && c->held.v[at] == prompt[at])
+    while (at < c->held.n && at < r->n_prompt - 1 &&
+           c->held.v[at] == r->prompt[at])
         at++;
     if (at < c->held.n)
         c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)at);
     c->held.n = at;
     r->result->n_kept = (uint32_t)at;
-    while (at < n && !r->over) {
-        size_t left = n - at;
-        uint32_t now =
-            left < c->pass_positions ? (uint32_t)left : c->pass_positions;
+    return sl_drafter_begin(&c->drafter, r->prompt, r->n_prompt, err);
+}
 
-        if (feed(r, prompt + at, now, err) != 0)
-            return -1;
-        at += now;
-    }
-    r->result->n_read = (uint32_t)(c->held.n - r->result->n_kept);
+static bool reading(const struct run *r)
+{
+    return r->c->held.n < r->n_prompt;
+}
+
+static int run_next(struct sl_sequence *s, struct sl_error *err)
+{
+    struct run *r = (struct run *)s;
+    size_t left = r->n_prompt - r->c->held.n, most = r->c->pass_positions;
+
+    s->reads = reading(r);
+    s->n_items = s->n_rows = 1;
+    s->n_positions = 1;
+    if (s->reads)
+        s->n_positions = (uint32_t)(left < most ? left : most);
     return 0;
 }
 
-static void punish(struct run *r)
+/* The sequence has room for the drafts and what comes after them, and nothing
+ * is drafted that would not be said any more. */
+static void run_offer(struct sl_sequence *s, struct sl_offer *offers,
+                      uint32_t most)
+{
+    struct run *r = (struct run *)s;
+    size_t room = r->c->lm->max_tokens - r->c->held.n - 1;
+    uint32_t max_new = r->config->max_new;
+
+    if (max_new > 0 && max_new - r->result->ids.n - 1 < room)
+        room = max_new - r->result->ids.n - 1;
+    *offers =
+        sl_drafter_offer(&r->c->drafter, room < most ? (uint32_t)room : most);
+}
+
+static int run_want(struct sl_sequence *s, struct sl_lm_item *items,
+                    const uint32_t *drafts, struct sl_error *err)
+{
+    struct run *r = (struct run *)s;
+    struct sl_causal *c = r->c;
+    uint32_t n = 0;
+
+    if (drafts != NULL &&
+        sl_drafter_propose(&c->drafter, c->ids + 1, *drafts, &n, err) != 0)
+        return -1;
+    c->n_fed = s->reads ? s->n_positions : 1 + n;
+    s->n_positions = c->n_fed;
+    s->n_rows = s->reads ? 1 : c->n_fed;
+    for (uint32_t i = 0; i < c->n_fed; i++)
+        c->positions[i] = (int32_t)(c->held.n + i);
+    items[0] = (struct sl_lm_item){
+        .seq = c->seq,
+        .ids = s->reads ? r->prompt + c->held.n : c->ids,
+        .positions = c->positions,
+        .n = c->n_fed,
+        .n_logits = s->n_rows,
+        .apart = !s->reads && n > 0,
+    };
+    return 0;
+}
+
+static void punish(struct run *r, float *l)
 {
     const struct sl_causal *c = r->c;
     float penalty = (float)r->config->repetition_penalty;
-    float *l = c->logits;
 
     if (r->config->repetition_penalty == 1 ||
         r->config->repetition_penalty <= 0)
@@ -178,23 +230,23 @@ static void punish(struct run *r)
     }
 }
 
-static int choose(struct run *r, int32_t *id, struct sl_error *err)
+static int choose(struct run *r, float *l, int32_t *id, struct sl_error *err)
 {
     const struct sl_causal *c = r->c;
     uint32_t vocab = c->lm->vocab, n = r->config->n_tokens;
 
     for (uint32_t i = 0; i < vocab; i++) {
-        if (!isfinite(c->logits[i]))
+        if (!isfinite(l[i]))
             return sl_fail(err, SL_ERR_CORRUPT,
                            "the model's output is not a number (logit %u of "
                            "%u): damaged weights? 'sluice verify' tells",
                            i, vocab);
     }
-    punish(r);
+    punish(r, l);
     for (uint32_t i = n; n > 0 && i < vocab; i++)
-        c->logits[i] = SL_BANNED;
-    sl_sampler_filter(c->logits, vocab, &r->config->sampler, c->scratch);
-    *id = sl_sampler_draw(c->logits, vocab, r->rng);
+        l[i] = SL_BANNED;
+    sl_sampler_filter(l, vocab, &r->config->sampler, c->scratch);
+    *id = sl_sampler_draw(l, vocab, r->rng);
     if (r->result->first_token_ns == 0)
         r->result->first_token_ns = sl_clock_ns() - r->start_ns;
     return 0;
@@ -209,29 +261,90 @@ static bool is_stop(const struct sl_causal_config *config, int32_t id)
     return false;
 }
 
-/* The next id, and what the model makes of it. */
-static int step(struct run *r, struct sl_error *err)
+/* The next id of a row, which is to be fed then. */
+static int say(struct run *r, float *row, struct sl_error *err)
 {
     struct sl_causal *c = r->c;
     struct sl_ids *said = &r->result->ids;
     bool enough = false;
-    int32_t id;
+    int32_t id = -1;
 
-    if (choose(r, &id, err) != 0)
+    if (choose(r, row, &id, err) != 0)
         return -1;
+    r->s.n_tokens++;
     if (is_stop(r->config, id))
         return end(r, SL_CAUSAL_STOP);
     if (sl_ids_add(said, id, err) != 0 ||
         (r->sink != NULL &&
          r->sink->id(r->sink->opaque, id, &enough, err) != 0))
         return -1;
+    sl_drafter_add(&c->drafter, id);
     if (enough)
         return end(r, SL_CAUSAL_ENOUGH);
     if (said->n == r->config->max_new)
         return end(r, SL_CAUSAL_LENGTH);
     if (c->held.n == c->lm->max_tokens)
         return end(r, SL_CAUSAL_FULL);
-    return feed(r, &id, 1, err);
+    c->ids[0] = id;
+    return 0;
+}
+
+/* Says id after id while what was said is what was fed next; the rest is cut
+ * off again. */
+static int feed_said(struct run *r, float *row, struct sl_error *err)
+{
+    struct sl_causal *c = r->c;
+    uint32_t k;
+
+    for (k = 0; k < c->n_fed; k++, row += c->lm->vocab) {
+        int32_t id = c->ids[k];
+
+        if (k > 0 && (r->s.over || c->ids[0] != id))
+            break;
+        if (sl_ids_add(&c->held, id, err) != 0 || say(r, row, err) != 0)
+            return -1;
+    }
+    sl_drafter_note(&c->drafter, c->n_fed - 1, k - 1);
+    if (k < c->n_fed)
+        c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)c->held.n);
+    return 0;
+}
+
+static int run_feed(struct sl_sequence *s, float *logits, struct sl_error *err)
+{
+    struct run *r = (struct run *)s;
+    struct sl_causal *c = r->c;
+
+    s->n_tokens = 0;
+    if (!s->reads)
+        return feed_said(r, logits, err);
+    if (sl_ids_append(&c->held, r->prompt + c->held.n, c->n_fed, err) != 0)
+        return -1;
+    r->result->n_read += c->n_fed;
+    return reading(r) ? 0 : say(r, logits, err);
+}
+
+static const struct sl_sequence_ops run_ops = {
+    .next = run_next,
+    .offer = run_offer,
+    .want = run_want,
+    .feed = run_feed,
+};
+
+/* One pass. What an interrupted one has fed is not held. */
+static int step(struct run *r, struct sl_error *err)
+{
+    struct sl_causal *c = r->c;
+    struct sl_sequence *s = &r->s;
+
+    if (run_next(s, err) != 0)
+        return -1;
+    if (sl_stepper_run(&c->stepper, &s, 1, err) == 0)
+        return 0;
+    if (!c->stepper.interrupted)
+        return -1;
+    c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)c->held.n);
+    return end(r, SL_CAUSAL_INTERRUPTED);
 }
 
 int sl_causal_run(struct sl_causal *c, const int32_t *prompt, size_t n,
@@ -240,12 +353,15 @@ int sl_causal_run(struct sl_causal *c, const int32_t *prompt, size_t n,
                   struct sl_causal_result *result, struct sl_error *err)
 {
     struct run r = {
+        .s = {.ops = &run_ops},
         .c = c,
         .config = config,
         .rng = rng,
         .sink = sink,
         .result = result,
         .start_ns = sl_clock_ns(),
+        .prompt = prompt,
+        .n_prompt = n,
     };
     int rc;
 
@@ -254,8 +370,8 @@ int sl_causal_run(struct sl_causal *c, const int32_t *prompt, size_t n,
                        "text too long: %zu tokens leave no room for an answer "
                        "among %u",
                        n, c->lm->max_tokens);
-    rc = read_prompt(&r, prompt, n, err);
-    while (rc == 0 && !r.over)
+    rc = keep_prompt(&r, err);
+    while (rc == 0 && !r.s.over)
         rc = step(&r, err);
     if (rc != 0)
         sl_causal_forget(c);

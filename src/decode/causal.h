@@ -12,6 +12,7 @@
 #define SL_CAUSAL_H
 
 #include "src/base/ids.h"
+#include "src/decode/draft.h"
 #include "src/decode/sampler.h"
 #include "src/exec/lm.h"
 #include "src/exec/workload.h"
@@ -56,9 +57,10 @@ void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
 
 struct sl_causal;
 
-/* lm is borrowed. Errors: SL_ERR_NOMEM. */
+/* lm and drafts (or NULL) are borrowed. Errors: SL_ERR_NOMEM. */
 int sl_causal_create(struct sl_causal **c, struct sl_lm *lm,
-                     uint32_t pass_positions, struct sl_error *err);
+                     uint32_t pass_positions, struct sl_drafts *drafts,
+                     struct sl_error *err);
 void sl_causal_destroy(struct sl_causal *c); /* NULL is fine */
 
 /* Reads a prompt (n > 0 ids) and goes on from there. sink may be NULL. An

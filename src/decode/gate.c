@@ -179,9 +179,9 @@ void sl_gate_note(struct sl_gate *g, const struct sl_offer *offer, uint32_t n,
 }
 
 void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
-                  uint32_t tokens, double seconds)
+                  uint32_t tokens, double draft_s, double pass_s)
 {
-    sl_pass_times_note(&g->times, positions, seconds);
+    sl_pass_times_note(&g->times, positions, pass_s);
     g->passes++;
     g->tokens += tokens;
     if (positions <= base) {
@@ -190,9 +190,7 @@ void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
     }
     g->since_plain++;
     /* what as many tokens would have taken one by one, in as many passes */
-    if (g->times.of[base].n > 0)
-        g->saved_s += (double)tokens / base *
-
-                          sl_pass_times_of(&g->times, base) -
-                      seconds;
+    if (base <= SL_PASS_SIZES && g->times.of[base].n > 0)
+        g->saved_s +=
+            (double)tokens / base * g->times.of[base].median - draft_s - pass_s;
 }

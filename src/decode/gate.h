@@ -72,9 +72,10 @@ uint32_t sl_gate_choose(struct sl_gate *g, const struct sl_offer *offers,
 /* Of n drafts of a text the first n_right were. */
 void sl_gate_note(struct sl_gate *g, const struct sl_offer *offer, uint32_t n,
                   uint32_t n_right);
-/* A pass of so many positions that only decoded, base of them no drafts, and
+/* A pass of so many positions that only decoded and took pass_s, after draft_s
+ * of guessing, base of them no drafts, and
  * the tokens of it. */
 void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
-                  uint32_t tokens, double seconds);
+                  uint32_t tokens, double draft_s, double pass_s);
 
 #endif

@@ -60,6 +60,7 @@ struct sl_stepper {
     uint32_t *counts;         /* (n_items) */
     float *logits;            /* (n_rows, vocab) */
     size_t n_items, n_rows;
+    bool interrupted; /* the pass that failed last was, and nobody's sink */
 };
 
 /* For requests that have at most so many items and rows of logits together,
@@ -73,7 +74,8 @@ uint32_t sl_stepper_draft_rows(const struct sl_lm *lm,
                                const struct sl_drafts *drafts, size_t n_rows);
 
 /* One pass for requests that want something. Errors: those of the model (after
- * SL_ERR_INTERRUPTED they stand where they stood) and of feed. */
+ * SL_ERR_INTERRUPTED they stand where they stood, and interrupted is set) and
+ * of feed. */
 int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
                    size_t n, struct sl_error *err);
 

@@ -117,10 +117,12 @@ int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
                    size_t n, struct sl_error *err)
 {
     struct load load = measure(seqs, n), all;
-    uint64_t begin = now(p), end;
+    uint64_t begin = now(p), drafted, end;
     bool drafts = deal_drafts(p, seqs, n, &load);
     uint32_t n_tokens;
     size_t at = 0;
+
+    p->interrupted = false;
 
     for (size_t i = 0; i < n; i++) {
         if (seqs[i]->ops->want(seqs[i], p->items + at,
@@ -129,13 +131,18 @@ int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
         at += seqs[i]->n_items;
     }
     all = measure(seqs, n);
-    if (p->lm->ops->forward(p->lm, p->items, load.n_items, p->logits, err) != 0)
+    drafted = now(p);
+    if (p->lm->ops->forward(p->lm, p->items, load.n_items, p->logits, err) !=
+        0) {
+        p->interrupted = err->code == SL_ERR_INTERRUPTED;
         return -1;
+    }
     end = now(p);
     if (feed(p, seqs, n, &n_tokens, err) != 0)
         return -1;
     if (p->drafts != NULL && !load.reads)
         sl_gate_pass(&p->drafts->gate, all.n_positions, load.n_positions,
-                     n_tokens, (double)(end - begin) * 1e-9);
+                     n_tokens, (double)(drafted - begin) * 1e-9,
+                     (double)(end - drafted) * 1e-9);
     return 0;
 }
