@@ -165,7 +165,7 @@ static void check_guesses(const struct sl_hparams *hp,
                 assert_in_range(drafted.script.forwards, 1,
                                 plain.script.forwards);
                 if (kind == GUESS_WRONG)
-                    assert_int_equal(drafts.gate.sources[0].accepted, 0);
+                    assert_int_equal(drafts.gate.counts.accepted[0], 0);
                 end(&drafted);
                 if (kind != GUESS_WRONG_AT && kind != GUESS_RANDOM)
                     break;
@@ -217,8 +217,8 @@ static void right_guesses_save_passes(void **state)
     assert_int_equal(plain.heard[0].n, LENGTH - 6);
     assert_int_equal(plain.script.forwards, 42);
     assert_int_equal(drafted.script.forwards, 1 + 9);
-    assert_int_equal(drafts.gate.sources[0].drafted,
-                     drafts.gate.sources[0].accepted);
+    assert_int_equal(drafts.gate.counts.drafted[0],
+                     drafts.gate.counts.accepted[0]);
     end(&plain);
     end(&drafted);
 }
@@ -251,7 +251,7 @@ static void texts_together_are_guessed_like_each_alone(void **state)
                 run(&drafted, &models[m], &config, 0, TEXTS, 30);
                 check_same(&plain, &drafted);
                 if (s == N_SAMPLERS)
-                    assert_int_equal(drafts.gate.sources[0].drafted, 0);
+                    assert_int_equal(drafts.gate.counts.drafted[0], 0);
                 end(&plain);
                 end(&drafted);
             }

@@ -24,17 +24,18 @@ struct asking {
 
 int sl_session_workload(struct sl_workload *load, const struct sl_hparams *hp,
                         uint32_t max_tokens, uint32_t pass_positions,
-                        struct sl_error *err)
+                        struct sl_drafts *drafts, struct sl_error *err)
 {
     struct sl_fill_config fill = {
         .strategy = SL_STRATEGY_BASE,
+        .drafts = drafts,
         .out_seq_length = max_tokens,
     };
 
     *load = (struct sl_workload){0};
     if (!hp->causal)
         return sl_fill_workload(load, NULL, hp, &fill, err);
-    sl_causal_workload(load, max_tokens, pass_positions);
+    sl_causal_workload(load, max_tokens, pass_positions, drafts);
     return 0;
 }
 

@@ -66,10 +66,10 @@ struct sl_session {
     struct sl_rng rng;
 };
 
-/* Memory that conversations of max_tokens ids need. */
+/* Memory that conversations of max_tokens ids need; drafts may be NULL. */
 int sl_session_workload(struct sl_workload *load, const struct sl_hparams *hp,
                         uint32_t max_tokens, uint32_t pass_positions,
-                        struct sl_error *err);
+                        struct sl_drafts *drafts, struct sl_error *err);
 
 /* Errors: SL_ERR_NOMEM. */
 int sl_session_open(struct sl_session *s,

@@ -73,7 +73,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->run.run;
+        state->child_inputs[0] = &o->run.draft;
+        state->child_inputs[1] = &o->run.run;
         return 0;
     case 'p':
         o->run.prompt = arg;
@@ -117,6 +118,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
+    {&sl_draft_argp, 0, "Guessing ahead:", 6},
     {&sl_run_argp, 0, "Memory, threads and reading:", 7},
     {0},
 };
@@ -282,7 +284,8 @@ static int start(struct sl_chat *c, struct sl_error *err)
         return sl_fail(err, SL_ERR_USAGE,
                        "--repetition-penalty is for causal models, which this "
                        "one is not");
-    if (sl_session_workload(&load, c->g.hp, ctx, PASS_POSITIONS, err) != 0)
+    if (sl_session_workload(&load, c->g.hp, ctx, PASS_POSITIONS, &c->g.drafts,
+                            err) != 0)
         return -1;
     if (c->o->run.prompt == NULL && open_editor(c, err) != 0)
         return -1;
@@ -298,6 +301,7 @@ static int talk(struct sl_chat *c, struct sl_error *err)
     struct sl_chat_speaker speaker = sl_chat_speaker_of(c);
     struct sl_session_config config = {
         .lm = sl_runtime_lm(c->g.rt),
+        .drafts = &c->g.drafts,
         .hp = c->g.hp,
         .tmpl = c->tmpl,
         .vocab = &vocab,
@@ -353,7 +357,8 @@ static int run_all(struct sl_chat *c)
 
     if (check_paths(c->o, &err) != 0)
         return sl_report(&err);
-    if (sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
+    if (sl_drafts_open(&c->g.drafts, &c->o->run.draft, &err) != 0 ||
+        sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
         sl_runtime_open(&c->g.rt, &c->o->run.run, &err) != 0)
         return sl_report(&err);
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;

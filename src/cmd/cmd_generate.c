@@ -150,7 +150,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->run;
+        state->child_inputs[0] = &o->draft;
+        state->child_inputs[1] = &o->run;
         return 0;
     case 'p':
         o->prompt = arg;
@@ -213,6 +214,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
+    {&sl_draft_argp, 0, "Guessing ahead:", 6},
     {&sl_run_argp, 0, "Memory, threads and reading:", 7},
     {0},
 };
@@ -268,6 +270,7 @@ static int run_all(struct sl_generate *g)
     int code;
 
     if (open_files(g, &err) != 0 ||
+        sl_drafts_open(&g->drafts, &g->o->draft, &err) != 0 ||
         sl_interrupt_create(&g->interrupt, &err) != 0 ||
         sl_runtime_open(&g->rt, &g->o->run, &err) != 0)
         return sl_report(&err);
@@ -342,6 +345,7 @@ static int run(int argc, char **argv)
     if (code != 0)
         return code;
     o.fill.sampler = o.sampling.sampler;
+    o.fill.drafts = &g.drafts;
     if (o.run.quiet)
         log.max = SL_LOG_WARN;
     o.run.log = &log;

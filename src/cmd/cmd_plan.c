@@ -94,6 +94,8 @@ static void print_memory(const struct report *r)
              workload(r->o).pass_positions);
     line("activations", m->activations, more);
     line("logits", m->logits, "");
+    if (m->drafts > 0)
+        line("drafts", m->drafts, "");
     snprintf(more, sizeof more, "%u slots of %s", r->plan->n_slots,
              sl_size_format(slot, r->plan->slot_bytes));
     line("ring", m->ring, r->plan->n_slots ? more : "nothing streams");

@@ -8,6 +8,7 @@
  *   generate_keep.c     answers as files, and those of earlier runs
  *   generate_json.c     ... as JSON
  *   generate_show.c     ids to the text on the terminal
+ *   generate_drafts.c   guesses: what they cost, what came of them
  *   generate_stats.c    what the plan is, what the run did
  */
 #ifndef SL_GENERATE_H
@@ -20,6 +21,7 @@
 
 #include "src/base/paths.h"
 #include "src/cmd/interrupt.h"
+#include "src/cmd/opts_draft.h"
 #include "src/cmd/opts_sampling.h"
 #include "src/decode/fill.h"
 #include "src/runtime/runtime.h"
@@ -32,6 +34,7 @@ struct sl_generate_options {
     const char *output_path;  /* NULL: keep no files */
     struct sl_sampling_options sampling;
     uint32_t batch; /* lines of a file filled together */
+    struct sl_draft_options draft;
     bool with_id, print_all_beams, json, stats;
     bool force;  /* replace answers of an earlier run */
     bool resume; /* leave them, and do not ask again */
@@ -46,6 +49,7 @@ struct sl_generate {
     const struct sl_ids *prefix, *stops;
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
+    struct sl_drafts drafts;
     struct sl_rng rng;        /* of the next query */
     struct sl_keeper *keeper; /* of answers, where they are kept */
     bool color;               /* standard output is a terminal that wants it */
@@ -91,6 +95,7 @@ struct sl_work {
     struct sl_prompt prompt;
     struct sl_rng rng;
     struct sl_run_stats before, after;
+    struct sl_gate_counts guessed_before, guessed_after;
     uint64_t start_ns, end_ns;
 };
 
@@ -190,6 +195,18 @@ int sl_show_answer(char **text, size_t *n, struct sl_generate *g,
 /* Flushes standard output. Errors: SL_ERR_IO, EPIPE among them. */
 int sl_show_flush(FILE *out, struct sl_error *err);
 
+/* -- generate_drafts.c -- */
+
+/* After the plan: as many drafts as it has room for, and what it says of what
+ * positions cost, until passes tell. */
+void sl_generate_start_drafts(struct sl_generate *g);
+/* One line, if anything was guessed. */
+void sl_generate_print_drafts(const struct sl_generate *g);
+/* Adds what came of guesses between two readings to stats. */
+void sl_generate_drafts_json(json_t *stats, const struct sl_generate *g,
+                             const struct sl_gate_counts *before,
+                             const struct sl_gate_counts *after);
+
 /* -- generate_stats.c -- */
 
 void sl_generate_print_plan(const struct sl_generate *g);
@@ -203,7 +220,6 @@ bool sl_generate_wants_summary(const struct sl_generate *g);
 void sl_generate_print_summary(const struct sl_generate *g);
 /* What happened between two readings, for --json; NULL without memory. */
 json_t *sl_generate_stats_json(const struct sl_generate *g,
-                               const struct sl_run_stats *before,
-                               const struct sl_run_stats *after);
+                               const struct sl_work *w);
 
 #endif

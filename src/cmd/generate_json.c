@@ -49,13 +49,14 @@ static json_t *timing_json(const struct sl_work *w,
 {
     double seconds = (double)(w->end_ns - w->start_ns) / 1e9;
     double decode = (double)(w->after.decode_ns - w->before.decode_ns) / 1e9;
-    uint64_t passes = (w->after.passes - w->after.prefill_passes) -
-                      (w->before.passes - w->before.prefill_passes);
+    /* each blank's first token came of the pass that read the context */
+    size_t n_first = r->n_answers > 0 ? r->answers[0].n_blanks : 0;
+    uint64_t n = r->n_generated > n_first ? r->n_generated - n_first : 0;
 
     return json_pack("{s:f, s:f, s:f}", "seconds", seconds,
                      "first_token_seconds", (double)r->first_token_ns / 1e9,
                      "decode_tokens_per_second",
-                     decode > 0 ? (double)passes / decode : 0.0);
+                     decode > 0 ? (double)n / decode : 0.0);
 }
 
 int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
@@ -92,8 +93,7 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
     device = sl_runtime_device(g->rt, NULL);
     json_object_set_new(o, "device",
                         json_string(device != NULL ? device->name : "cpu"));
-    json_object_set_new(o, "stats",
-                        sl_generate_stats_json(g, &w->before, &w->after));
+    json_object_set_new(o, "stats", sl_generate_stats_json(g, w));
     if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
         rc = sl_fail_os(err, errno, "cannot write to standard output");
     json_decref(o);

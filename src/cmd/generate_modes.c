@@ -32,11 +32,12 @@ int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
     double age_s;
 
     /* before the plan, which counts the memory that this takes */
-    if (g->o->json || sl_generate_wants_summary(g))
+    if (g->o->json || g->drafts.n > 0 || sl_generate_wants_summary(g))
         g->rates_kept = sl_rates_kept(&g->rates, &age_s, g->rt);
     if (sl_runtime_start(g->rt, load, err) != 0)
         return -1;
     g->started = true;
+    sl_generate_start_drafts(g);
     if (!g->o->run.quiet)
         sl_generate_print_plan(g);
     sl_interrupt_watch(g->interrupt, g->rt);

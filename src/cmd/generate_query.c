@@ -148,6 +148,7 @@ static int text_ended(void *opaque, size_t i, struct sl_error *err)
     struct sl_work *w = &group->works[i];
 
     sl_runtime_stats(g->rt, &w->after);
+    w->guessed_after = g->drafts.gate.counts;
     w->end_ns = sl_clock_ns();
     g->n_generated += group->texts[i].result.n_generated;
     if (g->first_token_ns == 0)
@@ -175,6 +176,7 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
     sl_runtime_stats(g->rt, &before);
     for (size_t i = 0; i < group->n; i++) {
         group->works[i].before = before;
+        group->works[i].guessed_before = g->drafts.gate.counts;
         group->works[i].start_ns = sl_clock_ns();
     }
     return sl_fill_all(&batch, err);

@@ -50,14 +50,18 @@ void sl_generate_print_plan(const struct sl_generate *g)
     }
 }
 
-/* A step of a text feeds one position for each of its beams. */
+/* A step of a text feeds one position for each of its beams, and drafts; each
+ * that is right is a token more. */
 static double tokens_per_s(const struct sl_generate *g,
                            const struct sl_run_stats *s)
 {
     const struct sl_fill_config *fill = &g->o->fill;
     uint32_t beams = fill->strategy == SL_STRATEGY_BEAM ? fill->n_beams : 1;
+    double tokens = (double)s->decode_sequences / beams;
 
-    return (double)s->decode_positions / beams / seconds(s->decode_ns);
+    for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++)
+        tokens += (double)g->drafts.gate.counts.accepted[i];
+    return tokens / seconds(s->decode_ns);
 }
 
 static void print_speed(const struct sl_generate *g,
@@ -86,6 +90,7 @@ static void print_speed(const struct sl_generate *g,
         fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
                 (unsigned long long)passes, seconds(s->decode_ns),
                 tokens_per_s(g, s));
+    sl_generate_print_drafts(g);
 }
 
 static void print_threads(struct sl_generate *g)
@@ -159,7 +164,8 @@ static bool mean_pass(struct mean *m, const struct sl_run_stats *a,
     uint64_t prefills = b->prefill_passes - a->prefill_passes;
     uint64_t passes = b->passes - a->passes - prefills;
     uint64_t positions = b->decode_positions - a->decode_positions;
-    uint64_t sequences = positions, keys = b->decode_keys - a->decode_keys;
+    uint64_t sequences = b->decode_sequences - a->decode_sequences;
+    uint64_t keys = b->decode_keys - a->decode_keys;
     uint64_t ns = b->decode_ns - a->decode_ns;
 
     if (passes == 0) {
@@ -295,14 +301,16 @@ static json_t *counts_json(const struct sl_run_stats *before,
 }
 
 json_t *sl_generate_stats_json(const struct sl_generate *g,
-                               const struct sl_run_stats *before,
-                               const struct sl_run_stats *after)
+                               const struct sl_work *w)
 {
-    json_t *stats = counts_json(before, after);
+    json_t *stats = counts_json(&w->before, &w->after);
     struct sl_floor floor;
     struct mean m;
 
-    if (stats == NULL || !known_floor(&floor, &m, g, before, after))
+    if (stats == NULL)
+        return NULL;
+    sl_generate_drafts_json(stats, g, &w->guessed_before, &w->guessed_after);
+    if (!known_floor(&floor, &m, g, &w->before, &w->after))
         return stats;
     json_object_set_new(stats, "floor_seconds", json_real(floor.seconds));
     json_object_set_new(stats, "efficiency",

@@ -39,7 +39,7 @@ struct run {
 };
 
 void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
-                        uint32_t pass_positions)
+                        uint32_t pass_positions, const struct sl_drafts *drafts)
 {
     *load = (struct sl_workload){
         .n_sequences = 1,
@@ -49,6 +49,11 @@ void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
         .pass_logits = 1,
         .n_texts = 1,
     };
+    if (drafts == NULL || drafts->n == 0)
+        return;
+    load->draft_positions = drafts->gate.most;
+    load->draft_bytes = sl_drafts_bytes(drafts, 1, max_tokens);
+    load->draft_optional = drafts->optional;
 }
 
 static uint32_t most_fed(const struct sl_drafts *drafts)

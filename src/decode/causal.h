@@ -51,9 +51,10 @@ struct sl_causal_result { /* zeroed to begin with */
 };
 
 /* What generation needs where prompt and answer have max_tokens ids together
- * and no pass takes more than pass_positions. */
+ * and no pass takes more than pass_positions; drafts may be NULL. */
 void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
-                        uint32_t pass_positions);
+                        uint32_t pass_positions,
+                        const struct sl_drafts *drafts);
 
 struct sl_causal;
 

@@ -36,6 +36,11 @@ int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
     return 0;
 }
 
+void sl_drafts_stop(struct sl_drafts *d)
+{
+    d->n = 0;
+}
+
 uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
                          uint32_t max_tokens)
 {

@@ -64,6 +64,7 @@ struct sl_drafts {
         void *arg; /* of create; borrowed */
     } sources[SL_DRAFT_SOURCES];
     uint32_t n;
+    bool optional; /* as struct sl_workload has it */
     struct sl_gate gate;
 };
 
@@ -73,6 +74,8 @@ void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more);
 /* Errors: SL_ERR_USAGE for more than SL_DRAFT_SOURCES. */
 int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
                   void *arg, struct sl_error *err);
+/* None any more, for texts to come; what came of drafts stays. */
+void sl_drafts_stop(struct sl_drafts *d);
 /* Memory of n_texts texts of max_tokens. */
 uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
                          uint32_t max_tokens);

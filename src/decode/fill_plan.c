@@ -49,6 +49,26 @@ static uint32_t sum(uint32_t a, uint32_t b)
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
+/* A pass that has more than the gate knows takes no drafts. */
+static uint32_t drafts_of(uint32_t n, const struct sl_drafts *d)
+{
+    uint32_t most = n < SL_PASS_SIZES ? n * d->gate.most : SL_PASS_SIZES;
+
+    return most < SL_PASS_SIZES ? most : SL_PASS_SIZES - 1;
+}
+
+static void add_drafts(struct sl_workload *one,
+                       const struct sl_fill_config *config)
+{
+    const struct sl_drafts *d = config->drafts;
+
+    if (d == NULL || d->n == 0 || config->strategy != SL_STRATEGY_BASE)
+        return;
+    one->draft_positions = drafts_of(one->n_sequences, d);
+    one->draft_bytes = sl_drafts_bytes(d, one->n_sequences, one->max_tokens);
+    one->draft_optional = d->optional;
+}
+
 /* What one text needs. */
 static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
                    const struct sl_hparams *hp,
@@ -61,7 +81,11 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
         n_marks += sl_prompt_fills(prompt, prompt->ids.v[i]);
     if (prompt != NULL && n_marks == 0) {
         /* nothing to generate: the least there can be */
-        *one = (struct sl_workload){1, 2, 0, 1, 1, 1};
+        *one = (struct sl_workload){.n_sequences = 1,
+                                    .max_tokens = 2,
+                                    .pass_positions = 1,
+                                    .pass_logits = 1,
+                                    .n_texts = 1};
         return 0;
     }
     /* The longest context: one token less than a pass may hold. With several
@@ -87,6 +111,7 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
         .pass_logits = beams,
         .n_texts = 1,
     };
+    add_drafts(one, config);
     return 0;
 }
 
@@ -107,6 +132,10 @@ void sl_fill_workload_cover(struct sl_workload *load,
     load->pass_positions = largest(load->pass_positions, w->pass_positions);
     load->pass_logits = largest(load->pass_logits, w->pass_logits);
     load->n_texts = largest(load->n_texts, w->n_texts);
+    load->draft_positions = largest(load->draft_positions, w->draft_positions);
+    if (load->draft_bytes < w->draft_bytes)
+        load->draft_bytes = w->draft_bytes;
+    load->draft_optional = w->draft_optional;
 }
 
 int sl_fill_workload(struct sl_workload *load, const struct sl_prompt *prompt,
@@ -135,5 +164,10 @@ int sl_fill_workload_beside(struct sl_workload *load,
     load->pass_positions = sum(load->pass_positions, one.pass_positions);
     load->pass_logits = sum(load->pass_logits, one.pass_logits);
     load->n_texts = sum(load->n_texts, one.n_texts);
+    load->draft_positions += one.draft_positions;
+    if (load->draft_positions >= SL_PASS_SIZES)
+        load->draft_positions = SL_PASS_SIZES - 1;
+    load->draft_bytes += one.draft_bytes;
+    load->draft_optional = one.draft_optional;
     return 0;
 }

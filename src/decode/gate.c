@@ -162,8 +162,8 @@ void sl_gate_note(struct sl_gate *g, const struct sl_offer *offer, uint32_t n,
     struct sl_gate_source *s = &g->sources[offer->source];
     struct sl_acceptance *a = &s->of[offer->strength];
 
-    s->drafted += n;
-    s->accepted += n_right;
+    g->counts.drafted[offer->source] += n;
+    g->counts.accepted[offer->source] += n_right;
     for (uint32_t j = 0; j < n && j <= n_right; j++) {
         a->tried[j] = a->tried[j] * (1 - 1 / WINDOW) + 1;
         a->right[j] = a->right[j] * (1 - 1 / WINDOW) + (j < n_right);
@@ -182,8 +182,8 @@ void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
                   uint32_t tokens, double draft_s, double pass_s)
 {
     sl_pass_times_note(&g->times, positions, pass_s);
-    g->passes++;
-    g->tokens += tokens;
+    g->counts.passes++;
+    g->counts.tokens += tokens;
     if (positions <= base) {
         g->since_plain = 0;
         return;
@@ -191,6 +191,6 @@ void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
     g->since_plain++;
     /* what as many tokens would have taken one by one, in as many passes */
     if (base <= SL_PASS_SIZES && g->times.of[base].n > 0)
-        g->saved_s +=
+        g->counts.saved_s +=
             (double)tokens / base * g->times.of[base].median - draft_s - pass_s;
 }

@@ -35,7 +35,13 @@ struct sl_acceptance {
 struct sl_gate_source {
     struct sl_acceptance of[SL_DRAFT_CLASSES];
     double seconds; /* of making a draft; 0: nothing */
-    uint64_t drafted, accepted;
+};
+
+/* What came of it. */
+struct sl_gate_counts {
+    uint64_t drafted[SL_DRAFT_SOURCES], accepted[SL_DRAFT_SOURCES];
+    uint64_t passes, tokens; /* that decoded, and what they gave */
+    double saved_s; /* that drafts saved, or cost where it is less than 0 */
 };
 
 struct sl_gate {
@@ -44,10 +50,7 @@ struct sl_gate {
     uint32_t most; /* drafts of a text in a pass */
     uint32_t since_plain, until_probe, interval;
     bool probing; /* the pass that was chosen last has one more */
-    /* passes that decoded, tokens that came of them, seconds that drafts
-     * saved (or cost, where less than 0) */
-    uint64_t passes, tokens;
-    double saved_s;
+    struct sl_gate_counts counts;
 };
 
 /* What a text could do in a pass. */

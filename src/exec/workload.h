@@ -4,6 +4,7 @@
 #ifndef SL_WORKLOAD_H
 #define SL_WORKLOAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What the longest run will need; the budget is planned for it. */
@@ -14,6 +15,13 @@ struct sl_workload {
     uint32_t pass_positions; /* most positions in one pass */
     uint32_t pass_logits;    /* most rows of logits in one pass */
     uint32_t n_texts;        /* at the same time; 0 is 1 */
+    /* Guesses that a pass of generation may take along, each a position and a
+     * row of logits beside those above, and the memory of guessing. Optional:
+     * fewer or none where they would raise the least budget, or take more than
+     * a small part of it. */
+    uint32_t draft_positions;
+    uint64_t draft_bytes;
+    bool draft_optional;
 };
 
 #endif

@@ -312,6 +312,11 @@ const char *sl_runtime_kv_name(const struct sl_runtime *rt)
     return sl_kv_kind_names[sl_runtime_kv_kind(rt)];
 }
 
+uint32_t sl_runtime_draft_positions(const struct sl_runtime *rt)
+{
+    return rt->load.draft_positions;
+}
+
 uint32_t sl_runtime_prefix(const struct sl_runtime *rt)
 {
     return sl_prefix_positions(rt->prefix);

@@ -86,6 +86,7 @@ struct sl_memory {
     uint64_t kv;
     uint64_t activations;
     uint64_t logits;
+    uint64_t drafts; /* of guessing what comes next */
     uint64_t ring;
     uint64_t residents;
     uint64_t staging; /* what goes to and from a GPU, beside weights */
@@ -134,6 +135,8 @@ struct sl_tokenizer *sl_runtime_tokenizer(struct sl_runtime *rt); /* or NULL */
 struct sl_lm *sl_runtime_lm(struct sl_runtime *rt); /* after start */
 const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
+/* Guesses that a pass may take along, as planned: 0 where there is no room. */
+uint32_t sl_runtime_draft_positions(const struct sl_runtime *rt);
 /* Positions that every sequence begins with: a prefix's. */
 uint32_t sl_runtime_prefix(const struct sl_runtime *rt);
 /* The GPU in use and its memory, after planning; NULL where none is, and *why

@@ -39,8 +39,9 @@ struct sl_runtime {
     struct sl_stream_places places;
     struct sl_pool *pool;
     struct sl_trace *trace;
-    enum sl_act act; /* of the products that take it */
-    struct sl_workload load;
+    enum sl_act act;          /* of the products that take it */
+    struct sl_workload asked; /* drafts apart from the rest */
+    struct sl_workload load;  /* with the drafts there is room for */
     struct sl_partition partition;
     struct sl_plan plan;
     struct sl_memory memory;

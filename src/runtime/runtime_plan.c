@@ -31,6 +31,8 @@
  * fits although a few pages more or less are resident each time. */
 #define LEAST_STEP  (256ull << 10)
 #define LEAST_SLACK (256ull << 10)
+/* Drafts that nobody asked for take at most this part of a budget. */
+#define DRAFT_SHARE 32u
 
 /* --- second step: memory -------------------------------------------------- */
 
@@ -88,6 +90,7 @@ static void count_fixed(struct sl_runtime *rt)
                          &rt->kernels, rt->act, sl_pool_threads(rt->pool)),
         .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
+        .drafts = w->draft_bytes,
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0) +
                  sl_prefix_bytes(rt->prefix) +
                  (rt->lora != NULL ? SL_LORA_READ_BYTES : 0),
@@ -99,7 +102,7 @@ static void count_fixed(struct sl_runtime *rt)
 static uint64_t fixed_bytes(const struct sl_memory *m)
 {
     return m->program + m->small + m->adapters + m->kv + m->activations +
-           m->logits + m->staging + m->other;
+           m->logits + m->drafts + m->staging + m->other;
 }
 
 static uint64_t bookkeeping(const struct sl_runtime *rt,
@@ -351,16 +354,57 @@ static void count_planned(struct sl_runtime *rt)
     m->total = fixed_bytes(m) + m->ring + m->residents;
 }
 
+/* What was asked for, and n drafts in a pass: a pass of generation has a
+ * position for each row of logits. */
+static void set_load(struct sl_runtime *rt, uint32_t n)
+{
+    struct sl_workload *w = &rt->load;
+
+    *w = rt->asked;
+    w->draft_positions = n;
+    if (n == 0) {
+        w->draft_bytes = 0;
+        return;
+    }
+    w->pass_logits += n;
+    if (w->pass_positions < w->pass_logits)
+        w->pass_positions = w->pass_logits;
+}
+
+/* Drafts that are optional, as many as cost little. */
+static void take_drafts(struct sl_runtime *rt)
+{
+    struct sl_memory *m = &rt->memory, before = *m;
+    uint64_t room = m->budget > m->least ? m->budget - m->least : 0;
+
+    if (!rt->asked.draft_optional || rt->device != NULL)
+        return;
+    if (room > m->budget / DRAFT_SHARE)
+        room = m->budget / DRAFT_SHARE;
+    for (uint32_t n = rt->asked.draft_positions; n > 0; n /= 2) {
+        set_load(rt, n);
+        count_fixed(rt);
+        m->program = before.program;
+        m->least = before.least;
+        m->budget = before.budget;
+        if (fixed_bytes(m) <= fixed_bytes(&before) + room)
+            return;
+    }
+    set_load(rt, 0);
+    count_fixed(rt);
+    *m = before;
+}
+
 int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
                     struct sl_error *err)
 {
     if (rt->plan.tier != NULL)
         return sl_fail(err, SL_ERR_INTERNAL, "a plan was made already");
-    rt->load = *load;
+    rt->asked = *load;
     if (load->n_texts == 0)
-        rt->load.n_texts = 1;
+        rt->asked.n_texts = 1;
     if (load->n_texts <= 1 && load->max_tokens < load->pass_positions)
-        rt->load.max_tokens = load->pass_positions;
+        rt->asked.max_tokens = load->pass_positions;
     if (sl_runtime_open_device(rt, err) != 0)
         return -1;
     return sl_runtime_replan(rt, err);
@@ -370,6 +414,7 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
 {
     bool dropped, had = rt->device != NULL;
 
+    set_load(rt, rt->asked.draft_optional ? 0 : rt->asked.draft_positions);
     sl_plan_fini(&rt->plan);
     sl_partition_fini(&rt->partition);
     count_fixed(rt);
@@ -377,8 +422,10 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
         return -1;
     if (had && rt->device == NULL) /* what lay there is the CPU's now */
         count_fixed(rt);
-    if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0 ||
-        choose_cut(rt, err) != 0 ||
+    if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0)
+        return -1;
+    take_drafts(rt);
+    if (choose_cut(rt, err) != 0 ||
         sl_runtime_count_gpu(rt, &dropped, err) != 0)
         return -1;
     if (dropped)

@@ -1,0 +1,101 @@
+#include "config.h"
+
+#include "src/cmd/generate.h"
+
+/* What n positions take, one being 1, at rates that were measured. */
+static void set_shape(struct sl_generate *g, const struct sl_rates *rates)
+{
+    struct sl_pass_times *t = &g->drafts.gate.times;
+    double first = 0;
+
+    for (uint32_t n = 1; n <= SL_PASS_SIZES; n++) {
+        struct sl_plan_pass pass = {n, n, 1};
+        double s = sl_runtime_expected_at(g->rt, rates, pass);
+
+        if (s <= 0)
+            s = sl_runtime_floor_at(g->rt, rates, pass).seconds;
+        if (n == 1)
+            first = s;
+        if (first <= 0)
+            return;
+        t->shape[n] = s / first;
+    }
+}
+
+void sl_generate_start_drafts(struct sl_generate *g)
+{
+    const struct sl_rates *rates = sl_runtime_rates(g->rt);
+
+    if (sl_runtime_draft_positions(g->rt) == 0)
+        sl_drafts_stop(&g->drafts);
+    if (g->drafts.n == 0)
+        return;
+    if (rates->disk_bps <= 0 && g->rates_kept)
+        rates = &g->rates;
+    if (rates->disk_bps > 0)
+        set_shape(g, rates);
+    if (sl_runtime_device(g->rt, NULL) != NULL)
+        sl_log(g->o->run.log, SL_LOG_INFO,
+               "a GPU rounds products of several positions otherwise than of "
+               "one: with --draft a text may differ from the one without");
+}
+
+static void sum_up(const struct sl_gate_counts *c, uint64_t *drafted,
+                   uint64_t *accepted)
+{
+    *drafted = *accepted = 0;
+    for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++) {
+        *drafted += c->drafted[i];
+        *accepted += c->accepted[i];
+    }
+}
+
+void sl_generate_print_drafts(const struct sl_generate *g)
+{
+    const struct sl_gate_counts *c = &g->drafts.gate.counts;
+    uint64_t drafted, accepted;
+
+    sum_up(c, &drafted, &accepted);
+    if (drafted == 0 || c->passes == 0)
+        return;
+    fprintf(stderr, "drafts       ");
+    for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++) {
+        if (c->drafted[i] > 0)
+            fprintf(stderr, "%s: %llu guessed, %llu right; ",
+                    g->drafts.sources[i].kind->name,
+                    (unsigned long long)c->drafted[i],
+                    (unsigned long long)c->accepted[i]);
+    }
+    fprintf(stderr, "%.2f tokens a pass, %.2f s %s\n",
+            (double)c->tokens / (double)c->passes,
+            c->saved_s < 0 ? -c->saved_s : c->saved_s,
+            c->saved_s < 0 ? "lost" : "saved");
+}
+
+void sl_generate_drafts_json(json_t *stats, const struct sl_generate *g,
+                             const struct sl_gate_counts *before,
+                             const struct sl_gate_counts *after)
+{
+    uint64_t passes = after->passes - before->passes;
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++) {
+        if (g->drafts.sources[i].kind == NULL)
+            continue;
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:I, s:I}", "source",
+                      g->drafts.sources[i].kind->name, "drafted",
+                      (json_int_t)(after->drafted[i] - before->drafted[i]),
+                      "accepted",
+                      (json_int_t)(after->accepted[i] - before->accepted[i])));
+    }
+    json_object_set_new(
+        stats, "tokens_per_pass",
+        json_real(passes > 0 ? (double)(after->tokens - before->tokens) /
+                                   (double)passes
+                             : 0));
+    json_object_set_new(stats, "seconds_saved",
+                        json_real(after->saved_s - before->saved_s));
+    json_object_set_new(stats, "drafts", list);
+}

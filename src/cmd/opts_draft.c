@@ -1,0 +1,85 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/cmd/opts.h"
+#include "src/cmd/opts_draft.h"
+
+/* So many positions a pass: beyond, even a disk's pass is no longer free. */
+#define USUAL_MOST 31u
+/* What a position more costs before any was measured, part of the first. */
+#define USUAL_MORE 0.2
+
+enum { OPT_DRAFT = 0x400, OPT_DRAFT_MAX };
+
+static const struct argp_option options[] = {
+    {"draft", OPT_DRAFT, "KIND", 0,
+     "Guess what comes next and let passes check it: the text is the same, and "
+     "comes faster where guesses are right. auto (default), lookup (what "
+     "followed the same words before) or off; may be given several times",
+     0},
+    {"draft-max", OPT_DRAFT_MAX, "N", 0,
+     "Most guesses that a pass checks (default: 31; at most 63)", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct sl_draft_options *o = state->input;
+
+    switch (key) {
+    case OPT_DRAFT:
+        if (o->n == SL_DRAFT_SOURCES)
+            argp_error(state, "--draft may be given at most %u times",
+                       SL_DRAFT_SOURCES);
+        o->names[o->n++] = arg;
+        return 0;
+    case OPT_DRAFT_MAX:
+        o->most =
+            (uint32_t)sl_opt_u64(state, "draft-max", arg, 1, SL_DRAFT_MOST);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp sl_draft_argp = {options, parse, 0, 0, 0, 0, 0};
+
+/* auto and off are words for what to do, and stand alone. */
+static int add(struct sl_drafts *d, const struct sl_draft_options *o,
+               const char *name, struct sl_error *err)
+{
+    const struct sl_draft_kind *kind = sl_draft_find(name);
+    bool word = strcmp(name, "auto") == 0 || strcmp(name, "off") == 0;
+
+    if (word && o->n > 1)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--draft %s goes with no other --draft", name);
+    if (strcmp(name, "off") == 0)
+        return 0;
+    if (word) {
+        d->optional = true;
+        kind = &sl_draft_lookup;
+    }
+    if (kind == NULL)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--draft is auto, lookup or off, not '%s'", name);
+    for (uint32_t i = 0; i < d->n; i++) {
+        if (d->sources[i].kind == kind)
+            return 0;
+    }
+    return sl_drafts_add(d, kind, NULL, err);
+}
+
+int sl_drafts_open(struct sl_drafts *d, const struct sl_draft_options *o,
+                   struct sl_error *err)
+{
+    sl_drafts_init(d, o->most > 0 ? o->most : USUAL_MOST, USUAL_MORE);
+    if (o->n == 0)
+        return add(d, o, o->usual != NULL ? o->usual : "auto", err);
+    for (uint32_t i = 0; i < o->n; i++) {
+        if (add(d, o, o->names[i], err) != 0)
+            return -1;
+    }
+    return 0;
+}

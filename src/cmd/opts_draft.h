@@ -1,0 +1,26 @@
+/*
+ * opts_draft.h - --draft and --draft-max, of all commands that generate
+ */
+#ifndef SL_CMD_OPTS_DRAFT_H
+#define SL_CMD_OPTS_DRAFT_H
+
+#include <argp.h>
+
+#include "src/decode/draft.h"
+
+struct sl_draft_options {
+    /* as they were given; none: what `usual` says */
+    const char *names[SL_DRAFT_SOURCES];
+    uint32_t n;
+    const char *usual; /* NULL: auto */
+    uint32_t most;     /* drafts of a pass; 0: as many as is usual */
+};
+
+/* A child of a command's argp; its input is a struct sl_draft_options. */
+extern const struct argp sl_draft_argp;
+
+/* What a run guesses with. Errors: SL_ERR_USAGE for a name that is none. */
+int sl_drafts_open(struct sl_drafts *d, const struct sl_draft_options *o,
+                   struct sl_error *err);
+
+#endif
