@@ -1,0 +1,287 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/decode/causal.h"
+#include "src/decode/fill.h"
+#include "tests/arch_models.h"
+#include "tests/exec_rig.h"
+#include "tests/guesses.h"
+#include "tests/support.h"
+
+/* Of every architecture: a text that is guessed ahead is the text without, and
+ * so is every bit of the logits that chose it, whatever is guessed. */
+
+enum { LENGTH = 40, MOST = 5 };
+
+/* A model over the executor that remembers the logits behind each position, as
+ * they were computed last: those that chose what follows. */
+struct witness {
+    struct sl_lm lm; /* first */
+    struct sl_lm *inner;
+    uint32_t held;
+    float *rows; /* (LENGTH + 1, vocab) */
+};
+
+static int seq_create(struct sl_lm *lm, uint32_t *seq, struct sl_error *err)
+{
+    struct witness *w = (struct witness *)lm;
+
+    w->held = 0;
+    return w->inner->ops->seq_create(w->inner, seq, err);
+}
+
+static void seq_destroy(struct sl_lm *lm, uint32_t seq)
+{
+    struct witness *w = (struct witness *)lm;
+
+    w->inner->ops->seq_destroy(w->inner, seq);
+}
+
+static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
+{
+    struct witness *w = (struct witness *)lm;
+
+    w->held = n;
+    w->inner->ops->seq_cut(w->inner, seq, n);
+}
+
+static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
+                   float *logits, struct sl_error *err)
+{
+    struct witness *w = (struct witness *)lm;
+
+    assert_int_equal(n, 1);
+    assert_in_range(w->held + items->n, 1, LENGTH);
+    if (w->inner->ops->forward(w->inner, items, n, logits, err) != 0)
+        return -1;
+    w->held += items->n;
+    memcpy(w->rows + (size_t)(w->held - items->n_logits) * lm->vocab, logits,
+           4ull * items->n_logits * lm->vocab);
+    return 0;
+}
+
+static const struct sl_lm_ops witness_ops = {
+    .seq_create = seq_create,
+    .seq_destroy = seq_destroy,
+    .seq_cut = seq_cut,
+    .forward = forward,
+};
+
+/* What a run said, and of what. */
+struct said {
+    struct sl_ids ids;
+    float *rows;
+    uint32_t n_rows;
+    struct sl_rng rng;
+};
+
+static int listen(void *opaque, const int32_t *ids, size_t n, bool blank,
+                  struct sl_error *err)
+{
+    return blank ? sl_ids_append(opaque, ids, n, err) : 0;
+}
+
+/* A text with its blank in the middle, or a beginning; ids that repeat, so
+ * that there is something to look up. */
+static void make_prompt(struct sl_prompt *p, const struct sl_hparams *hp,
+                        bool gmask)
+{
+    struct sl_error err;
+
+    *p = (struct sl_prompt){.gmask = gmask};
+    p->mask = hp->causal ? SL_PROMPT_END
+              : gmask    ? hp->text.special.gmask
+                         : hp->text.special.mask;
+    for (int32_t i = 0; i < 12; i++) {
+        if (i == 7 && !gmask && !hp->causal)
+            assert_ok(sl_ids_add(&p->ids, p->mask, &err), &err);
+        assert_ok(sl_ids_add(&p->ids, 8 + i % 5, &err), &err);
+    }
+    if (gmask || hp->causal)
+        assert_ok(sl_ids_add(&p->ids, p->mask, &err), &err);
+}
+
+static struct said speak(struct sl_lm *inner, const struct sl_hparams *hp,
+                         const struct sl_fill_config *config, bool gmask)
+{
+    struct witness w = {
+        .lm = *inner,
+        .inner = inner,
+        .rows = calloc((LENGTH + 1) * (size_t)inner->vocab, sizeof(float)),
+    };
+    struct said s = {.rows = w.rows};
+    const struct sl_fill_sink sink = {listen, &s.ids};
+    struct sl_fill_result result;
+    struct sl_prompt prompt;
+    struct sl_error err;
+
+    w.lm.ops = &witness_ops;
+    make_prompt(&prompt, hp, gmask);
+    sl_rng_seed(&s.rng, 11);
+    assert_ok(sl_fill(&result, &w.lm, &prompt, hp, config, &s.rng, &sink, &err),
+              &err);
+    s.n_rows = (uint32_t)(prompt.ids.n + s.ids.n - hp->causal);
+    sl_fill_result_fini(&result);
+    sl_prompt_fini(&prompt);
+    return s;
+}
+
+static void said_fini(struct said *s)
+{
+    sl_ids_fini(&s->ids);
+    free(s->rows);
+}
+
+static void check_same(const struct said *a, const struct said *b,
+                       uint32_t vocab)
+{
+    assert_int_equal(a->ids.n, b->ids.n);
+    assert_memory_equal(a->ids.v, b->ids.v, a->ids.n * sizeof *a->ids.v);
+    assert_memory_equal(&a->rng, &b->rng, sizeof a->rng);
+    /* behind the last position that was fed there may be others */
+    for (uint32_t i = 0; i < a->n_rows; i++)
+        assert_memory_equal(a->rows + (size_t)i * vocab,
+                            b->rows + (size_t)i * vocab, 4ull * vocab);
+}
+
+static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
+                         struct sl_fill_config config, bool gmask)
+{
+    struct said plain = speak(lm, hp, &config, gmask);
+    struct sl_drafts drafts;
+    struct sl_error err;
+    struct said got;
+
+    assert_in_range(plain.ids.n, 10, LENGTH);
+    config.drafts = &drafts;
+    for (enum guess kind = 0; kind < GUESS_KINDS; kind++) {
+        for (uint32_t at = 0; at < MOST; at += 2) {
+            struct guesses g = {kind, at, 8, at, &plain.ids, 1, 0};
+
+            test_drafts_init(&drafts, &g, MOST);
+            got = speak(lm, hp, &config, gmask);
+            check_same(&plain, &got, lm->vocab);
+            if (kind == GUESS_RIGHT)
+                assert_int_equal(drafts.gate.counts.accepted[0],
+                                 drafts.gate.counts.drafted[0]);
+            if (kind != GUESS_RIGHT || plain.ids.n > 2)
+                assert_in_range(drafts.gate.counts.drafted[0], 1, 1000);
+            said_fini(&got);
+            if (kind == GUESS_RIGHT || kind == GUESS_WRONG)
+                break;
+        }
+    }
+    sl_drafts_init(&drafts, MOST, 0);
+    assert_ok(sl_drafts_add(&drafts, &sl_draft_lookup, NULL, &err), &err);
+    got = speak(lm, hp, &config, gmask);
+    check_same(&plain, &got, lm->vocab);
+    said_fini(&got);
+    said_fini(&plain);
+}
+
+static void check_model(const struct sl_runtime_config *config,
+                        const struct test_model *m)
+{
+    static const struct sl_sampler_config samplers[] = {{1, 1, 0}, {3, 0, 0.9}};
+    struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = LENGTH,
+        .pass_positions = LENGTH,
+        .pass_logits = 1,
+        .draft_positions = MOST,
+    };
+    struct sl_hparams hp = m->hp;
+    struct sl_runtime *rt = rig_start(config, &load);
+
+    sl_arch_derive(m->arch, &hp);
+    if (!hp.causal)
+        hp.text.special = (struct sl_special_ids){.mask = 1,
+                                                  .gmask = 2,
+                                                  .smask = 3,
+                                                  .eod = -1,
+                                                  .sop = 4,
+                                                  .eop = -1,
+                                                  .enc = -1,
+                                                  .dblock = -1,
+                                                  .eos = -1};
+    for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++) {
+        struct sl_fill_config fill = {
+            .strategy = SL_STRATEGY_BASE,
+            .sampler = samplers[i],
+            .out_seq_length = LENGTH,
+        };
+
+        check_config(sl_runtime_lm(rt), &hp, fill, true);
+        if (!hp.causal)
+            check_config(sl_runtime_lm(rt), &hp, fill, false);
+    }
+    sl_runtime_close(rt);
+}
+
+static const struct way {
+    enum sl_fmt fmt;
+    uint32_t group_cols;
+    enum sl_kv_kind kv;
+    enum sl_activations activations;
+    unsigned threads;
+    uint64_t ram_bytes;
+} ways[] = {
+    {SL_FMT_F32, 0, SL_KV_F16, SL_ACTIVATIONS_F32, 2, 1ull << 32},
+    {SL_FMT_F16, 0, SL_KV_INT8, SL_ACTIVATIONS_AUTO, 1, SL_RAM_LEAST},
+    {SL_FMT_INT8, 32, SL_KV_F16, SL_ACTIVATIONS_INT8, 3, SL_RAM_LEAST},
+    {SL_FMT_INT4, 32, SL_KV_F32, SL_ACTIVATIONS_AUTO, 2, 1ull << 32},
+    {SL_FMT_BF16, 0, SL_KV_F16, SL_ACTIVATIONS_BF16, 2, 1ull << 32},
+};
+#define N_WAYS (sizeof ways / sizeof *ways)
+
+static void guesses_change_no_bit_of_any_architecture(void **state)
+{
+    const struct sl_arch *arch;
+
+    for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
+        for (size_t i = a; i < a + 2; i++) {
+            const struct way *w = &ways[i % N_WAYS];
+            struct test_model m = arch_model(arch, (2 * i + a) % ARCH_MODELS);
+            char path[ARCH_PATH];
+            struct sl_runtime_config config = {
+                .threads = w->threads,
+                .ram_bytes = w->ram_bytes,
+                .activations = w->activations,
+                .kv_set = true,
+                .kv = w->kv,
+            };
+
+            m.fmt = w->fmt;
+            m.head_fmt = w->fmt == SL_FMT_F32 ? SL_FMT_F32 : SL_FMT_F16;
+            m.group_cols = w->group_cols;
+            config.model = arch_model_write(path, *state, &m);
+            check_model(&config, &m);
+        }
+    }
+}
+
+static int set_up(void **state)
+{
+    static char dir[1024];
+
+    test_temp_dir(dir);
+    *state = dir;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(*state);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guesses_change_no_bit_of_any_architecture),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
