@@ -23,6 +23,7 @@ void sl_gate_init(struct sl_gate *g, uint32_t most, double more)
     sl_pass_times_init(&g->times, more);
     g->most = most < SL_DRAFT_MOST ? most : SL_DRAFT_MOST;
     g->interval = g->until_probe = PROBE_LEAST;
+    g->since_plain = PLAIN_AFTER; /* T(1) comes first */
 }
 
 void sl_gate_add(struct sl_gate *g, uint32_t source,

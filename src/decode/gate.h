@@ -16,6 +16,7 @@
 #ifndef SL_GATE_H
 #define SL_GATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
