@@ -430,8 +430,10 @@ static void bad_beginnings_are_told_apart(void **state)
     m.data[0] = 'g';
     check_refused(&m, SL_ERR_CORRUPT, "not a model file");
     put_head(&m, 0, 0);
-    m.data[4] = 2;
-    check_refused(&m, SL_ERR_UNSUPPORTED, "version 2");
+    m.data[4] = 1;
+    check_refused(&m, SL_ERR_UNSUPPORTED, "version 1");
+    m.data[4] = 4;
+    check_refused(&m, SL_ERR_UNSUPPORTED, "version 4");
     put_head(&m, 0, 0);
     memcpy(m.data + 4, "\0\0\0\3", 4);
     check_refused(&m, SL_ERR_UNSUPPORTED, "big-endian");
@@ -502,8 +504,11 @@ static void bad_tensors_are_refused(void **state)
     put_tensor(&m, "u", 8, SL_GGML_F32, 16); /* overlaps */
     check_refused(&m, SL_ERR_CORRUPT, "tensor u lies at 16");
     put_head(&m, 1, 0);
-    put_tensor(&m, "t", 8, 2, 0); /* Q4_0 */
-    check_refused(&m, SL_ERR_UNSUPPORTED, "ggml type 2");
+    put_tensor(&m, "t", 8, 4, 0); /* it was taken out of ggml */
+    check_refused(&m, SL_ERR_UNSUPPORTED, "ggml type 4");
+    put_head(&m, 1, 0);
+    put_tensor(&m, "t", 40, 2, 0);
+    check_refused(&m, SL_ERR_CORRUPT, "no blocks of 32, as Q4_0 has them");
     put_head(&m, 1, 0);
     put_tensor(&m, "t", 0, SL_GGML_F32, 0);
     check_refused(&m, SL_ERR_CORRUPT, "tensor t: its size");

@@ -55,7 +55,7 @@ static double worst(uint32_t dim, const char *suffix, enum sl_rotary precision)
         int32_t position =
             c.shape[0] == rows.n ? ((int32_t *)rows.data)[i] : (int32_t)i;
 
-        sl_rotary_row(cos_row, sin_row, &hp, dim, position);
+        sl_rotary_row(cos_row, sin_row, &hp, NULL, dim, position);
         for (uint32_t j = 0; j < dim / 2; j++) {
             most = fmax(most, fabs(cos_row[j] - at(&c, i * (dim / 2) + j)));
             most = fmax(most, fabs(sin_row[j] - at(&s, i * (dim / 2) + j)));
@@ -131,7 +131,7 @@ static void check_scaled(const struct scaled *c, int32_t position)
 {
     float cos_row[64], sin_row[64];
 
-    sl_rotary_row(cos_row, sin_row, &c->hp, c->dim, position);
+    sl_rotary_row(cos_row, sin_row, &c->hp, NULL, c->dim, position);
     for (uint32_t i = 0; i < c->dim / 2; i++) {
         double angle = position * c->frequency[i];
         double room = 1e-6 + 6e-7 * fabs(angle);

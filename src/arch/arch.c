@@ -92,6 +92,10 @@ uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim)
         return (hp->n_heads + 2 * hp->n_kv_heads) * hp->head_dim;
     case SL_DIM_ATT:
         return hp->n_heads * hp->head_dim;
+    case SL_DIM_KV:
+        return hp->n_kv_heads * hp->head_dim;
+    case SL_DIM_PAIRS:
+        return hp->rope_dims / 2;
     case SL_DIM_HEAD:
         return hp->head_dim;
     case SL_DIM_INNER:
@@ -119,6 +123,18 @@ struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp)
         .v_at = (hp->n_heads + hp->n_kv_heads) * d,
         .kv_step = d,
     };
+}
+
+uint32_t sl_arch_out_at(const struct sl_hparams *hp, enum sl_slot matrix)
+{
+    struct sl_qkv_row row = sl_arch_qkv_row(hp);
+
+    return matrix == SL_SLOT_K ? row.k_at : matrix == SL_SLOT_V ? row.v_at : 0;
+}
+
+bool sl_arch_has_gguf(const struct sl_arch *arch)
+{
+    return arch->layer_rows[0].gguf[0] != NULL;
 }
 
 /* --- stages -------------------------------------------------------------- */
@@ -154,6 +170,9 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
 {
     switch (slot) {
     case SL_SLOT_QKV:
+    case SL_SLOT_Q:
+    case SL_SLOT_K:
+    case SL_SLOT_V:
     case SL_SLOT_ATTN_OUT:
         return (int)(2 * layer);
     case SL_SLOT_MLP_IN:
@@ -171,6 +190,12 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
 static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r)
 {
     switch (r->when) {
+    case SL_WHEN_QKV_WHOLE:
+        return !hp->split_qkv;
+    case SL_WHEN_QKV_SPLIT:
+        return hp->split_qkv;
+    case SL_WHEN_ROPE_FACTORS:
+        return hp->rope_factors;
     case SL_WHEN_QKV_BIAS:
         return !hp->no_qkv_bias;
     case SL_WHEN_ATTN_OUT_BIAS:
@@ -230,7 +255,7 @@ static void fill_parts(struct sl_tensor_spec *s, const struct sl_hparams *hp,
 {
     if (rows == SL_DIM_QKV) {
         s->part_rows[0] = sl_dim_size(hp, SL_DIM_ATT);
-        s->part_rows[1] = s->part_rows[2] = hp->n_kv_heads * hp->head_dim;
+        s->part_rows[1] = s->part_rows[2] = sl_dim_size(hp, SL_DIM_KV);
         return;
     }
     s->part_rows[0] = s->part_rows[1] = hp->inner;
@@ -302,6 +327,9 @@ static uint32_t op_rows(const struct sl_hparams *hp, enum sl_slot matrix)
 {
     switch (matrix) {
     case SL_SLOT_QKV:
+    case SL_SLOT_Q:
+    case SL_SLOT_K:
+    case SL_SLOT_V: /* side by side */
         return sl_dim_size(hp, SL_DIM_QKV);
     case SL_SLOT_MLP_IN: /* a gate's halves become one */
         return hp->inner;

@@ -40,6 +40,8 @@ enum sl_dim {
     SL_DIM_HIDDEN,
     SL_DIM_QKV,    /* (n_heads + 2 n_kv_heads) * head_dim */
     SL_DIM_ATT,    /* n_heads * head_dim */
+    SL_DIM_KV,     /* n_kv_heads * head_dim */
+    SL_DIM_PAIRS,  /* rope_dims / 2 */
     SL_DIM_HEAD,   /* head_dim */
     SL_DIM_INNER,  /* of the MLP */
     SL_DIM_MLP_IN, /* inner, twice with a gate */
@@ -50,6 +52,9 @@ enum sl_dim {
 /* Which models have a tensor. */
 enum sl_when {
     SL_WHEN_ALWAYS,
+    SL_WHEN_QKV_WHOLE,
+    SL_WHEN_QKV_SPLIT,
+    SL_WHEN_ROPE_FACTORS,
     SL_WHEN_QKV_BIAS,
     SL_WHEN_ATTN_OUT_BIAS,
     SL_WHEN_MLP_BIAS,
@@ -72,6 +77,10 @@ struct sl_tensor_row {
     const char *alias[2];
     /* or its rows lie in several tensors, in this order. */
     const char *parts[SL_SOURCES];
+    /* The same in published GGUF files (ggml-org/llama.cpp
+     * src/llama-arch.cpp): parts, where the first of them is there. */
+    const char *gguf[2];
+    const char *gguf_parts[SL_SOURCES];
 };
 
 /* Rows of a table; what follows names more fields. */
@@ -209,5 +218,11 @@ struct sl_qkv_row {
     uint32_t q_step, k_at, v_at, kv_step;
 };
 struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp);
+
+/* Where a matrix's product begins in a row of the buffer that it goes to, and
+ * its bias among the values of the bias: 0 but for K and V. */
+uint32_t sl_arch_out_at(const struct sl_hparams *hp, enum sl_slot matrix);
+/* Whether published GGUF files can hold the architecture. */
+bool sl_arch_has_gguf(const struct sl_arch *arch);
 
 #endif

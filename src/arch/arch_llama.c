@@ -3,7 +3,8 @@
 #include "src/arch/decoder.h"
 
 /* Llama 1 to 3, and what has its shape (SmolLM2, ...): halves of a head are
- * rotated, biases where config.json says so (huggingface/transformers
+ * rotated (in GGUF files, whose rows of q and k are in another order,
+ * neighbours), biases where config.json says so (huggingface/transformers
  * models/llama/modeling_llama.py, configuration_llama.py). */
 
 static const char *const hf_names[] = {"LlamaForCausalLM", "llama", NULL};
@@ -26,7 +27,8 @@ static int configure(struct sl_hparams *hp, const struct sl_settings *s,
         return -1;
     hp->no_qkv_bias = !bias;
     hp->attn_out_bias = bias;
-    return 0;
+    return sl_settings_bool(&hp->attn_out_bias, s, "gguf.attn_out_bias",
+                            SL_SETTING_OPTIONAL, err);
 }
 
 const struct sl_arch sl_arch_llama = {

@@ -24,7 +24,8 @@ static int configure(struct sl_hparams *hp, const struct sl_settings *s,
         return -1;
     hp->no_qkv_bias = !bias;
     hp->attn_out_bias = bias;
-    return 0;
+    return sl_settings_bool(&hp->attn_out_bias, s, "gguf.attn_out_bias",
+                            SL_SETTING_OPTIONAL, err);
 }
 
 const struct sl_arch sl_arch_qwen3 = {

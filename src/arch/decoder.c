@@ -8,94 +8,137 @@
 #define LAYER "model.layers.%u."
 /* ChatGLM's own names (THUDM/chatglm3-6b modeling_chatglm.py). */
 #define OWN "transformer.encoder.layers.%u."
+#define BLK "blk.%u."
 
 const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_ATTN_NORM, LAYER "input_layernorm.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, .alias = {OWN "input_layernorm.weight"}),
+              SL_DIM_HIDDEN, .alias = {OWN "input_layernorm.weight"},
+              .gguf = {BLK "attn_norm.weight"}),
     SL_VECTOR(SL_SLOT_QKV_BIAS, LAYER "self_attn.qkv_proj.bias", SL_SPLIT_NONE,
               SL_DIM_QKV, .when = SL_WHEN_QKV_BIAS,
               .alias = {OWN "self_attention.query_key_value.bias"},
               .parts = {LAYER "self_attn.q_proj.bias",
                         LAYER "self_attn.k_proj.bias",
-                        LAYER "self_attn.v_proj.bias"}),
+                        LAYER "self_attn.v_proj.bias"},
+              .gguf = {BLK "attn_qkv.bias"},
+              .gguf_parts = {BLK "attn_q.bias", BLK "attn_k.bias",
+                             BLK "attn_v.bias"}),
     SL_VECTOR(SL_SLOT_Q_NORM, LAYER "self_attn.q_norm.weight", SL_SPLIT_NONE,
-              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM),
+              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM,
+              .gguf = {BLK "attn_q_norm.weight"}),
     SL_VECTOR(SL_SLOT_K_NORM, LAYER "self_attn.k_norm.weight", SL_SPLIT_NONE,
-              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM),
+              SL_DIM_HEAD, .when = SL_WHEN_QK_NORM,
+              .gguf = {BLK "attn_k_norm.weight"}),
     SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS, LAYER "self_attn.o_proj.bias",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_ATTN_OUT_BIAS),
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_ATTN_OUT_BIAS,
+              .gguf = {BLK "attn_output.bias"}),
     SL_VECTOR(SL_SLOT_ATTN_POST_NORM, LAYER "post_self_attn_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS,
+              .gguf = {BLK "post_attention_norm.weight"}),
     SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
               SL_SPLIT_NONE, SL_DIM_HIDDEN,
-              .alias = {OWN "post_attention_layernorm.weight"}),
+              .alias = {OWN "post_attention_layernorm.weight"},
+              .gguf = {BLK "ffn_norm.weight"}),
     SL_VECTOR(SL_SLOT_MLP_IN_BIAS, LAYER "mlp.gate_up_proj.bias", SL_SPLIT_NONE,
               SL_DIM_MLP_IN, .when = SL_WHEN_MLP_BIAS,
+              .gguf = {BLK "ffn_up.bias"},
+              .gguf_parts = {BLK "ffn_gate.bias", BLK "ffn_up.bias"},
               .parts = {LAYER "mlp.gate_proj.bias", LAYER "mlp.up_proj.bias"}),
     SL_VECTOR(SL_SLOT_MLP_OUT_BIAS, LAYER "mlp.down_proj.bias", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, .when = SL_WHEN_MLP_BIAS),
+              SL_DIM_HIDDEN, .when = SL_WHEN_MLP_BIAS,
+              .gguf = {BLK "ffn_down.bias"}),
     SL_VECTOR(SL_SLOT_MLP_POST_NORM, LAYER "post_mlp_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS),
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS,
+              .gguf = {BLK "post_ffw_norm.weight"}),
     SL_MATRIX(SL_SLOT_QKV, LAYER "self_attn.qkv_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_QKV, SL_DIM_HIDDEN,
+              SL_DIM_QKV, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_WHOLE,
               .alias = {OWN "self_attention.query_key_value.weight"},
               .parts = {LAYER "self_attn.q_proj.weight",
                         LAYER "self_attn.k_proj.weight",
-                        LAYER "self_attn.v_proj.weight"}),
+                        LAYER "self_attn.v_proj.weight"},
+              .gguf = {BLK "attn_qkv.weight"},
+              .gguf_parts = {BLK "attn_q.weight", BLK "attn_k.weight",
+                             BLK "attn_v.weight"}),
+    SL_MATRIX(SL_SLOT_Q, LAYER "self_attn.q_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_ATT, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_SPLIT,
+              .gguf = {BLK "attn_q.weight"}),
+    SL_MATRIX(SL_SLOT_K, LAYER "self_attn.k_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_KV, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_SPLIT,
+              .gguf = {BLK "attn_k.weight"}),
+    SL_MATRIX(SL_SLOT_V, LAYER "self_attn.v_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_KV, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_SPLIT,
+              .gguf = {BLK "attn_v.weight"}),
     SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attn.o_proj.weight", SL_SPLIT_NONE,
               SL_DIM_HIDDEN, SL_DIM_ATT,
-              .alias = {OWN "self_attention.dense.weight"}),
+              .alias = {OWN "self_attention.dense.weight"},
+              .gguf = {BLK "attn_output.weight"}),
     SL_MATRIX(
         SL_SLOT_MLP_IN, LAYER "mlp.gate_up_proj.weight", SL_SPLIT_NONE,
         SL_DIM_MLP_IN, SL_DIM_HIDDEN, .alias = {OWN "mlp.dense_h_to_4h.weight"},
-        .parts = {LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight"}),
+        .parts = {LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight"},
+        .gguf = {BLK "ffn_up.weight"},
+        .gguf_parts = {BLK "ffn_gate.weight", BLK "ffn_up.weight"}),
     SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.down_proj.weight", SL_SPLIT_NONE,
               SL_DIM_HIDDEN, SL_DIM_INNER,
-              .alias = {OWN "mlp.dense_4h_to_h.weight"}),
+              .alias = {OWN "mlp.dense_4h_to_h.weight"},
+              .gguf = {BLK "ffn_down.weight"}),
 };
 
 /* Where they are one matrix, checkpoints hold it under either name. */
 const struct sl_tensor_row sl_decoder_model_rows[SL_DECODER_MODEL_ROWS] = {
     SL_VECTOR(SL_SLOT_FINAL_NORM, "model.norm.weight", SL_SPLIT_NONE,
               SL_DIM_HIDDEN,
-              .alias = {"transformer.encoder.final_layernorm.weight"}),
+              .alias = {"transformer.encoder.final_layernorm.weight"},
+              .gguf = {"output_norm.weight"}),
+    SL_VECTOR(SL_SLOT_ROPE_FACTORS, "rope_freqs.weight", SL_SPLIT_NONE,
+              SL_DIM_PAIRS, .when = SL_WHEN_ROPE_FACTORS,
+              .gguf = {"rope_freqs.weight"}),
     SL_MATRIX(SL_SLOT_HEAD, "lm_head.weight", SL_SPLIT_NONE, SL_DIM_VOCAB,
               SL_DIM_HIDDEN,
               .alias = {"transformer.output_layer.weight",
-                        "model.embed_tokens.weight"}),
+                        "model.embed_tokens.weight"},
+              .gguf = {"output.weight", "token_embd.weight"}),
     SL_MATRIX(SL_SLOT_EMBED, "model.embed_tokens.weight", SL_SPLIT_NONE,
               SL_DIM_VOCAB, SL_DIM_HIDDEN, .when = SL_WHEN_UNTIED,
-              .alias = {"transformer.embedding.word_embeddings.weight"}),
+              .alias = {"transformer.embedding.word_embeddings.weight"},
+              .gguf = {"token_embd.weight"}),
 };
 
 /* --- operations ----------------------------------------------------------- */
 
-static const struct sl_layer_op attention[] = {
-    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE),
-    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
-    SL_OP_HEAD_NORM,
-    SL_OP_ATTEND,
-    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_X, SL_SLOT_ATTN_OUT, SL_SLOT_ATTN_OUT_BIAS,
-                 .residual = SL_BUF_X),
-};
+/* q, k and v, side by side. */
+#define WHOLE_QKV                                                              \
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS)
+#define SPLIT_QKV                                                              \
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_Q, SL_SLOT_QKV_BIAS),       \
+        SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_K, SL_SLOT_QKV_BIAS),   \
+        SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_V, SL_SLOT_QKV_BIAS)
 
+#define ATTENTION(qkv)                                                         \
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE), qkv,   \
+        SL_OP_HEAD_NORM, SL_OP_ATTEND,                                         \
+        SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_X, SL_SLOT_ATTN_OUT,                   \
+                     SL_SLOT_ATTN_OUT_BIAS, .residual = SL_BUF_X)
+#define NORMED_ATTENTION(qkv)                                                  \
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE), qkv,   \
+        SL_OP_HEAD_NORM, SL_OP_ATTEND,                                         \
+        SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_NORM, SL_SLOT_ATTN_OUT,                \
+                     SL_SLOT_ATTN_OUT_BIAS),                                   \
+        SL_OP_NORM(SL_BUF_NORM, SL_BUF_X, SL_SLOT_ATTN_POST_NORM,              \
+                   SL_SLOT_NONE, .residual = SL_BUF_X)
+
+static const struct sl_layer_op attention[] = {ATTENTION(WHOLE_QKV)};
+static const struct sl_layer_op split_attention[] = {ATTENTION(SPLIT_QKV)};
+static const struct sl_layer_op normed_attention[] = {
+    NORMED_ATTENTION(WHOLE_QKV)};
+static const struct sl_layer_op split_normed_attention[] = {
+    NORMED_ATTENTION(SPLIT_QKV)};
 static const struct sl_layer_op mlp[] = {
     SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
     SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
                  .epilogue = SL_FN_SWIGLU),
     SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_X, SL_SLOT_MLP_OUT, SL_SLOT_MLP_OUT_BIAS,
                  .residual = SL_BUF_X),
-};
-
-static const struct sl_layer_op normed_attention[] = {
-    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE),
-    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
-    SL_OP_HEAD_NORM,
-    SL_OP_ATTEND,
-    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_NORM, SL_SLOT_ATTN_OUT,
-                 SL_SLOT_ATTN_OUT_BIAS),
-    SL_OP_NORM(SL_BUF_NORM, SL_BUF_X, SL_SLOT_ATTN_POST_NORM, SL_SLOT_NONE,
-               .residual = SL_BUF_X),
 };
 
 static const struct sl_layer_op normed_mlp[] = {
@@ -113,28 +156,27 @@ static const struct sl_layer_op head[] = {
     SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LOGITS, SL_SLOT_HEAD, SL_SLOT_NONE),
 };
 
-static const struct sl_layer_table plain = {
-    SL_STAGE_OPS(attention),
-    SL_STAGE_OPS(mlp),
-    SL_HEAD_OPS(head),
-};
-
-static const struct sl_layer_table sandwich = {
-    SL_STAGE_OPS(normed_attention),
-    SL_STAGE_OPS(normed_mlp),
-    SL_HEAD_OPS(head),
+/* By post_norms, then by split_qkv. */
+static const struct sl_layer_table tables[2][2] = {
+    {{SL_STAGE_OPS(attention), SL_STAGE_OPS(mlp), SL_HEAD_OPS(head)},
+     {SL_STAGE_OPS(split_attention), SL_STAGE_OPS(mlp), SL_HEAD_OPS(head)}},
+    {{SL_STAGE_OPS(normed_attention), SL_STAGE_OPS(normed_mlp),
+      SL_HEAD_OPS(head)},
+     {SL_STAGE_OPS(split_normed_attention), SL_STAGE_OPS(normed_mlp),
+      SL_HEAD_OPS(head)}},
 };
 
 const struct sl_layer_table *sl_decoder_layers(const struct sl_hparams *hp)
 {
-    return hp->post_norms ? &sandwich : &plain;
+    return &tables[hp->post_norms][hp->split_qkv];
 }
 
 void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope)
 {
     hp->norm = SL_NORM_RMS;
     hp->qkv = SL_QKV_IN_BLOCKS;
-    hp->rope = rope;
+    if (hp->rope == SL_ROPE_NONE)
+        hp->rope = rope;
     hp->residual_scale = 1;
     hp->glu = true;
     hp->causal = true;
@@ -314,6 +356,27 @@ static int check_activation(const struct sl_settings *s, struct sl_error *err)
                    sl_settings_file(s), act);
 }
 
+/* What a GGUF has otherwise than Hugging Face's checkpoints: no config.json
+ * says this (ckpt/gguf_config.h). */
+static int read_gguf(struct sl_hparams *hp, const struct sl_settings *s,
+                     struct sl_error *err)
+{
+    bool inter = false;
+
+    if (sl_settings_bool(&inter, s, "gguf.rope_interleaved",
+                         SL_SETTING_OPTIONAL, err) ||
+        sl_settings_u32(&hp->rope_dims, s, "gguf.rope_dims",
+                        SL_SETTING_OPTIONAL, err) ||
+        sl_settings_bool(&hp->rope_factors, s, "gguf.rope_factors",
+                         SL_SETTING_OPTIONAL, err) ||
+        sl_settings_bool(&hp->split_qkv, s, "gguf.split_qkv",
+                         SL_SETTING_OPTIONAL, err))
+        return -1;
+    if (inter)
+        hp->rope = SL_ROPE_INTERLEAVED;
+    return 0;
+}
+
 int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
                          double rope_part, bool untied, struct sl_error *err)
 {
@@ -341,5 +404,5 @@ int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
         check_activation(s, err) || check_window(s, err))
         return -1;
     hp->untied = !tied;
-    return read_rope(hp, s, rope_part, err);
+    return read_rope(hp, s, rope_part, err) != 0 ? -1 : read_gguf(hp, s, err);
 }

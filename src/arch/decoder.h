@@ -18,15 +18,15 @@
 
 /* Tensors under the names of Hugging Face, or ChatGLM's own; biases, q and k
  * norms and sandwich norms where hp has them. */
-#define SL_DECODER_LAYER_ROWS 14u
-#define SL_DECODER_MODEL_ROWS 3u
+#define SL_DECODER_LAYER_ROWS 17u
+#define SL_DECODER_MODEL_ROWS 4u
 extern const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS];
 extern const struct sl_tensor_row sl_decoder_model_rows[SL_DECODER_MODEL_ROWS];
 
 /* The operations; with norms of what is added where hp->post_norms. */
 const struct sl_layer_table *sl_decoder_layers(const struct sl_hparams *hp);
 
-/* The fixed part of hp; rope: which pairs are turned. */
+/* The fixed part of hp; rope: which pairs are turned, unless hp says so. */
 void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope);
 
 /* What a Hugging Face config.json says under its usual names: sizes, eps, rope

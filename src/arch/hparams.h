@@ -85,12 +85,15 @@ struct sl_hparams {
     bool causal;          /* a prompt's positions do not see later ones */
     bool untied;          /* the head is not the embedding */
     bool no_qkv_bias, attn_out_bias, mlp_bias;
-    bool post_norms;  /* what attention and MLP give is normed before it is
-                       * added ("sandwich") */
-    bool qk_norm;     /* every head's q and k have a norm of their own */
-    bool position_2d; /* rope_dims / 2 by each of two positions; SAT
-                       * --position-encoding-2d */
-    bool glu;         /* the MLP has a gate; GLM-130B: SAT --no-glu */
+    bool post_norms;   /* what attention and MLP give is normed before it is
+                        * added ("sandwich") */
+    bool split_qkv;    /* q, k and v are matrices of their own, since a GGUF
+                        * has them in different formats */
+    bool rope_factors; /* there are divisors of the frequencies */
+    bool qk_norm;      /* every head's q and k have a norm of their own */
+    bool position_2d;  /* rope_dims / 2 by each of two positions; SAT
+                        * --position-encoding-2d */
+    bool glu;          /* the MLP has a gate; GLM-130B: SAT --no-glu */
     enum sl_rotary rotary;
     struct sl_text_params text;
     struct sl_sampling sampling;

@@ -4,6 +4,11 @@
 
 #include "src/arch/layer.h"
 
+bool sl_slot_is_first_of_attention(enum sl_slot slot)
+{
+    return slot == SL_SLOT_QKV || slot == SL_SLOT_Q;
+}
+
 bool sl_slot_is_gain(enum sl_slot slot)
 {
     switch (slot) {
@@ -14,6 +19,7 @@ bool sl_slot_is_gain(enum sl_slot slot)
     case SL_SLOT_MLP_NORM:
     case SL_SLOT_MLP_POST_NORM:
     case SL_SLOT_FINAL_NORM:
+    case SL_SLOT_ROPE_FACTORS:
         return true;
     default:
         return false;

@@ -55,6 +55,9 @@ enum sl_slot {
     SL_SLOT_ATTN_NORM,
     SL_SLOT_ATTN_NORM_BIAS,
     SL_SLOT_QKV,
+    SL_SLOT_Q, /* the three of it, where they are of different formats */
+    SL_SLOT_K,
+    SL_SLOT_V,
     SL_SLOT_QKV_BIAS,
     SL_SLOT_Q_NORM,
     SL_SLOT_K_NORM,
@@ -70,6 +73,7 @@ enum sl_slot {
     SL_SLOT_MLP_POST_NORM,
     SL_SLOT_FINAL_NORM,
     SL_SLOT_FINAL_NORM_BIAS,
+    SL_SLOT_ROPE_FACTORS, /* what each pair's frequency is divided by */
     SL_SLOT_HEAD,
     SL_SLOT_EMBED,           /* rows by id, where the head is another matrix */
     SL_SLOT_EMBED_POSITIONS, /* rows by position, added */
@@ -77,6 +81,8 @@ enum sl_slot {
     SL_SLOT_COUNT,
 };
 
+/* The matrix whose product an attention begins with. */
+bool sl_slot_is_first_of_attention(enum sl_slot slot);
 /* The gain of a norm: near one, where biases are near zero. */
 bool sl_slot_is_gain(enum sl_slot slot);
 

@@ -15,6 +15,7 @@
 static const struct sl_ckpt_kind *const kinds[] = {
     &sl_ckpt_hf,
     &sl_ckpt_sat,
+    &sl_ckpt_gguf_kind,
     &sl_ckpt_file,
 };
 
@@ -71,6 +72,7 @@ void sl_ckpt_close(struct sl_ckpt *c)
     if (c->impl != NULL) {
         sl_tar_close(&c->impl->tar);
         sl_src_close(c->impl->archive);
+        sl_gguf_destroy(c->impl->gguf);
         free(c->impl->base);
         free(c->impl->folder);
         free(c->impl->label);
@@ -120,6 +122,8 @@ int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,
     struct sl_src *src;
     int rc = 1;
 
+    if (c->kind->read_file != NULL)
+        return c->kind->read_file(c, name, data, n, err);
     root.base = "";
     for (size_t i = 0; rc > 0 && i < sizeof places / sizeof *places; i++)
         rc = sl_place_open(&src, places[i].in, places[i].folder, name, err);

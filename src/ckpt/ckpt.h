@@ -2,10 +2,10 @@
  * ckpt.h - a published checkpoint, as lists of tensors
  *
  * One face for every kind (ckpt_kind.h) and container. Kinds: a SAT
- * checkpoint, folder or split archive read in place; a Hugging Face folder;
- * one file on its own. Containers: safetensors; torch.save files, zip or
- * legacy, whose pickle is read by a restricted machine that executes nothing
- * (ckpt_pickle.h).
+ * checkpoint, folder or split archive read in place; a Hugging Face folder; a
+ * published GGUF file; one file on its own. Containers: safetensors; torch.save
+ * files, zip or legacy, whose pickle is read by a restricted machine that
+ * executes nothing (ckpt_pickle.h).
  */
 #ifndef SL_CKPT_H
 #define SL_CKPT_H
@@ -37,7 +37,10 @@ enum sl_dtype {
     SL_DT_COUNT,
 };
 
+/* Of one element, or of a block of sl_dtype_block_values: those lie along a
+ * row, whose length is a multiple. */
 uint32_t sl_dtype_bytes(enum sl_dtype dt);
+uint32_t sl_dtype_block_values(enum sl_dtype dt);
 const char *sl_dtype_name(enum sl_dtype dt);  /* "float16" */
 const char *sl_dtype_short(enum sl_dtype dt); /* "F16" */
 /* One element, little-endian at p, as the nearest float. */
@@ -110,6 +113,11 @@ const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
  * 1 when there is no such file. */
 int sl_ckpt_read_file(const struct sl_ckpt *c, const char *name, uint8_t **data,
                       size_t *n, struct sl_error *err);
+
+struct sl_gguf;
+/* The header of a published GGUF file (of a split one's first part), borrowed
+ * until close; NULL: the checkpoint is none. */
+const struct sl_gguf *sl_ckpt_gguf(const struct sl_ckpt *c);
 
 /* One torch.save file on its own: the tensors found under "module", or at the
  * top level where there is no such key. src is moved,

@@ -35,6 +35,11 @@ uint32_t sl_dtype_bytes(enum sl_dtype dt)
     return dtypes[dt].bytes;
 }
 
+uint32_t sl_dtype_block_values(enum sl_dtype dt)
+{
+    return 1;
+}
+
 const char *sl_dtype_name(enum sl_dtype dt)
 {
     return dtypes[dt].name;

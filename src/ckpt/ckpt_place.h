@@ -9,6 +9,7 @@
 
 #include "src/ckpt/ckpt.h"
 #include "src/ckpt/ckpt_tar.h"
+#include "src/model/gguf.h"
 
 #define SL_CKPT_PATH 4096
 
@@ -20,6 +21,7 @@ struct sl_ckpt_impl {
     struct sl_tar tar;
     char *base;  /* "" or "glm-130b-sat/": what is in front of `latest` */
     char *label; /* of a shard of several files, for messages */
+    struct sl_gguf *gguf; /* a GGUF file's header; NULL: it is none */
 };
 
 /* FOLDER/NAME; an empty folder is this one. Errors: SL_ERR_USAGE (too long). */

@@ -85,7 +85,9 @@ static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
 {
     const struct sl_convert_options *o = cv->o;
     const struct sl_merge *already = quantised(cv);
-    const char *name = o->quant != NULL ? o->quant : "int4-g64";
+    const char *name = o->quant != NULL                  ? o->quant
+                       : sl_ckpt_gguf(&cv->ckpt) != NULL ? "keep"
+                                                         : "int4-g64";
 
     if (sl_quant_find(q, name, err) != 0 ||
         sl_quant_check_head(o->head, err) != 0)

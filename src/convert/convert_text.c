@@ -8,6 +8,7 @@
 #include "src/convert/convert_impl.h"
 #include "src/text/tokenizer.h"
 #include "src/text/vocab_compile.h"
+#include "src/text/vocab_gguf.h"
 
 /* The vocabulary that goes into the model file: a compiled one, but for
  * GLM-130B, whose files hold its sentencepiece model as it is. */
@@ -138,6 +139,14 @@ static void choose_rules(struct sl_vocab_options *o,
         cv->hp.hidden >= hidden_10b && strcmp(cv->ckpt.kind->name, "sat") == 0;
 }
 
+static void take_made(struct sl_convert *cv, const struct sl_vocab_made *made)
+{
+    cv->tokenizer = made->blob;
+    cv->tokenizer_bytes = made->n;
+    cv->hp.text = made->text;
+    sl_log(cv->o->log, SL_LOG_INFO, "tokenizer: %s", made->took);
+}
+
 static int find_compiled(struct sl_convert *cv, struct place *p,
                          struct sl_error *err)
 {
@@ -150,10 +159,34 @@ static int find_compiled(struct sl_convert *cv, struct place *p,
     rc = sl_vocab_compile(&made, &source, &o, err);
     if (rc != 0)
         return rc;
-    cv->tokenizer = made.blob;
-    cv->tokenizer_bytes = made.n;
-    cv->hp.text = made.text;
-    sl_log(cv->o->log, SL_LOG_INFO, "tokenizer: %s", made.took);
+    take_made(cv, &made);
+    return 0;
+}
+
+/* What the metadata of a GGUF file has. What it has and is not known makes a
+ * file without texts, not none. */
+static int find_in_metadata(struct sl_convert *cv, struct sl_error *err)
+{
+    struct sl_vocab_made made;
+    struct sl_error why;
+    int rc = sl_vocab_compile_gguf(&made, sl_ckpt_gguf(&cv->ckpt), cv->hp.vocab,
+                                   &why);
+
+    if (rc < 0 && why.code != SL_ERR_UNSUPPORTED) {
+        *err = why;
+        sl_error_prefix(err, "%s: ", cv->ckpt.shards[0].file);
+        return -1;
+    }
+    if (rc == 0) {
+        take_made(cv, &made);
+        return 0;
+    }
+    snprintf(cv->no_text, sizeof cv->no_text, "%s",
+             rc > 0 ? "its GGUF file has no vocabulary" : why.msg);
+    sl_log(cv->o->log, SL_LOG_WARN,
+           "%s: the model file will serve logits and benchmarks, but not "
+           "texts; --tokenizer FILE names another vocabulary",
+           cv->no_text);
     return 0;
 }
 
@@ -163,6 +196,8 @@ int sl_convert_find_text(struct sl_convert *cv, struct sl_error *err)
     struct place p;
     int rc;
 
+    if (sl_ckpt_gguf(&cv->ckpt) != NULL && cv->o->tokenizer == NULL)
+        return find_in_metadata(cv, err);
     if (find_place(&p, cv, err) != 0)
         return -1;
     rc = (bare ? find_bare : find_compiled)(cv, &p, err);

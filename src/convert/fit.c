@@ -96,8 +96,12 @@ static int want(struct sl_fit_list *wanted, const struct sl_merge *m,
                 const struct sl_tensor_spec *spec, struct sl_error *err)
 {
     const struct sl_tensor_row *row = spec->row;
-    const char *const names[] = {row->name,     row->alias[0], row->alias[1],
-                                 row->parts[0], row->parts[1], row->parts[2]};
+    const char *const names[] = {
+        row->name,          row->alias[0],      row->alias[1],
+        row->parts[0],      row->parts[1],      row->parts[2],
+        row->gguf[0],       row->gguf[1],       row->gguf_parts[0],
+        row->gguf_parts[1], row->gguf_parts[2],
+    };
     char name[SL_TENSOR_SPEC_NAME];
 
     for (unsigned i = 0; m != NULL && i < m->n_sources; i++) {

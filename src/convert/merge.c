@@ -180,31 +180,55 @@ static bool has(const struct sl_ckpt *c, const char *of, uint32_t layer)
     return sl_ckpt_find(c, 0, name) != NULL;
 }
 
-/* Under which names the checkpoint holds the tensor; its own where it does
- * not, which is then missed. */
+/* The names that a row of the table can have in this checkpoint. */
+struct names {
+    const char *whole[3]; /* NULL: none */
+    const char *const *parts;
+};
+
+static struct names names_of(const struct sl_ckpt *c,
+                             const struct sl_tensor_row *row)
+{
+    if (sl_ckpt_gguf(c) != NULL)
+        return (struct names){{row->gguf[0], row->gguf[1]}, row->gguf_parts};
+    return (struct names){{row->name, row->alias[0], row->alias[1]},
+                          row->parts};
+}
+
+static void take_parts(struct sl_merge *m, const char *const *parts)
+{
+    while (m->n_sources < SL_SOURCES && parts[m->n_sources] != NULL) {
+        sl_arch_source_name(m->source[m->n_sources].name, parts[m->n_sources],
+                            m->spec.layer);
+        m->source[m->n_sources].rows = m->spec.part_rows[m->n_sources];
+        m->n_sources++;
+    }
+}
+
+/* Under which names the checkpoint holds the tensor: the first that it has;
+ * its parts, or else the first name, where it has none, which is then
+ * missed. (A GGUF's ffn_up is all of the matrix where there is no
+ * ffn_gate.) */
 static void find_sources(struct sl_merge *m)
 {
     const struct sl_tensor_spec *s = &m->spec;
-    const struct sl_tensor_row *row = s->row;
-    const char *name = row->name;
+    const struct names names = names_of(m->ckpt, s->row);
+    const char *name = NULL;
 
-    for (unsigned i = 0; i < 2 && row->alias[i] != NULL; i++) {
-        if (!has(m->ckpt, name, s->layer) &&
-            has(m->ckpt, row->alias[i], s->layer))
-            name = row->alias[i];
+    for (unsigned i = 0; i < 3; i++) {
+        if (name == NULL && names.whole[i] != NULL &&
+            has(m->ckpt, names.whole[i], s->layer))
+            name = names.whole[i];
     }
-    if (row->parts[0] != NULL && !has(m->ckpt, name, s->layer)) {
-        while (m->n_sources < SL_SOURCES && row->parts[m->n_sources] != NULL) {
-            sl_arch_source_name(m->source[m->n_sources].name,
-                                row->parts[m->n_sources], s->layer);
-            m->source[m->n_sources].rows = s->part_rows[m->n_sources];
-            m->n_sources++;
-        }
+    if (names.parts[0] != NULL &&
+        (name == NULL || has(m->ckpt, names.parts[0], s->layer))) {
+        take_parts(m, names.parts);
         return;
     }
     m->n_sources = 1;
     m->source[0].rows = s->rows;
-    sl_arch_source_name(m->source[0].name, name, s->layer);
+    sl_arch_source_name(m->source[0].name, name != NULL ? name : names.whole[0],
+                        s->layer);
 }
 
 /* What all parts so far are, and one more. */

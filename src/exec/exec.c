@@ -106,11 +106,13 @@ static void fill_rotary(struct sl_exec *x, uint32_t row, int32_t position,
     float *sin_row = x->sin + (size_t)row * half;
 
     if (!hp->position_2d) {
-        sl_rotary_row(cos_row, sin_row, hp, hp->rope_dims, position);
+        sl_rotary_row(cos_row, sin_row, hp, x->c.rope_factors, hp->rope_dims,
+                      position);
         return;
     }
-    sl_rotary_row(cos_row, sin_row, hp, half, position);
-    sl_rotary_row(cos_row + half / 2, sin_row + half / 2, hp, half, block);
+    sl_rotary_row(cos_row, sin_row, hp, NULL, half, position);
+    sl_rotary_row(cos_row + half / 2, sin_row + half / 2, hp, NULL, half,
+                  block);
 }
 
 /* Position j of an item. */

@@ -35,9 +35,11 @@ struct sl_exec_config {
     const atomic_bool *stop; /* set from outside: end the pass */
     /* by enum sl_engine; NULL where there is none */
     struct sl_exec_engine *engines[SL_ENGINE_COUNT];
-    uint32_t pass_positions; /* most positions in one pass, all sequences */
-    uint32_t pass_logits;    /* most rows of logits in one pass */
-    uint32_t max_tokens;     /* of one sequence */
+    const float *rope_factors; /* (rope_dims / 2), as sl_rotary_row has them; or
+                                * NULL */
+    uint32_t pass_positions;   /* most positions in one pass, all sequences */
+    uint32_t pass_logits;      /* most rows of logits in one pass */
+    uint32_t max_tokens;       /* of one sequence */
 };
 
 struct sl_exec_stats {

@@ -130,9 +130,12 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         .low = sl_cpu_adapter(x, m) != NULL ? &x->low : NULL,
         .epilogue = epilogue_of(op),
     };
+    uint32_t out_at = sl_arch_out_at(&mf->hp, m->spec.slot);
     size_t stride;
     float *y;
 
+    if (mm.bias != NULL)
+        mm.bias += out_at;
     if (part->first_block == 0)
         sl_cpu_before(x, m, stage, at);
     for (uint32_t s = 0; s < g->n_segments; s++) {
@@ -146,7 +149,8 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
             mm.scale[s] = (const void *)(base + part->scale_at[s]);
     }
     y = sl_cpu_output(x, op, &stride);
-    sl_matmul_run(x->c.kernels, x->c.pool, y, stride, &mm, &x->acts, x->act);
+    sl_matmul_run(x->c.kernels, x->c.pool, y + out_at, stride, &mm, &x->acts,
+                  x->act);
     if (part->first_block + part->n_blocks == sl_matrix_segment_blocks(g))
         sl_cpu_after(x, m, stage, at);
 }

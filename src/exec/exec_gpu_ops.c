@@ -217,6 +217,7 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
         sl_arch_stage(mf->arch, &mf->hp, (uint32_t)m->spec.stage);
     uint32_t at = sl_stage_op_of(stage, m->spec.slot), layer = m->spec.layer;
     const struct sl_layer_op *op = &stage->ops[at];
+    uint32_t out_at = sl_arch_out_at(&mf->hp, m->spec.slot);
     struct target to = target_of(g, op->out);
     uint32_t n = stage->wanted_rows ? g->pass->n_rows : g->pass->n;
     struct sl_cuda_matmul mm = {
@@ -226,6 +227,9 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
         .bias = vector(g, layer, op->bias),
     };
 
+    if (mm.bias != NULL)
+        mm.bias += out_at;
+    to.y = (uint8_t *)to.y + (size_t)out_at * (to.type == SL_CUDA_F16 ? 2 : 4);
     if (part->first_block == 0 && at == sl_stage_next_matmul(stage, -1) &&
         run_ops(g, stage, 0, at, layer, err) != 0)
         return -1;

@@ -73,14 +73,14 @@ static double ntk_base(const struct sl_hparams *hp, uint32_t dim, double n)
 
 /* The i-th angle of a position, nothing rounded. */
 static double exact_angle(const struct sl_hparams *hp, uint32_t dim, uint32_t i,
-                          int32_t position)
+                          double factor, int32_t position)
 {
     const struct sl_rope_scale *s = &hp->rope_scale;
     double base = hp->rope_base, f, share;
 
     if (s->kind == SL_ROPE_SCALING_NTK)
         base = ntk_base(hp, dim, (double)position + 1);
-    f = pow(base, -2.0 * i / dim);
+    f = pow(base, -2.0 * i / dim) / factor;
     switch (s->kind) {
     case SL_ROPE_SCALING_LINEAR:
         return position * (f / s->factor);
@@ -109,12 +109,13 @@ static double attention_factor(const struct sl_hparams *hp)
 /* --- a row ---------------------------------------------------------------- */
 
 void sl_rotary_row(float *cos_row, float *sin_row, const struct sl_hparams *hp,
-                   uint32_t dim, int32_t position)
+                   const float *factors, uint32_t dim, int32_t position)
 {
     double by = attention_factor(hp);
 
     for (uint32_t i = 0; i < dim / 2; i++) {
-        double exact = exact_angle(hp, dim, i, position);
+        double factor = factors != NULL ? (double)factors[i] : 1;
+        double exact = exact_angle(hp, dim, i, factor, position);
         float angle;
 
         switch (hp->rotary) {

@@ -17,8 +17,10 @@
 
 /* cos, sin: (dim / 2) f32 for one position: frequencies base^(-2i / dim),
  * scaled as hp says. dim is the width that one position turns: rope_dims, or
- * half of them in a 2-D model. */
+ * half of them in a 2-D model. factors: (dim / 2) what each frequency is
+ * divided by (rope_freqs.weight of ggml-org/llama.cpp), or NULL; only with
+ * SL_ROTARY_EXACT. */
 void sl_rotary_row(float *cos_row, float *sin_row, const struct sl_hparams *hp,
-                   uint32_t dim, int32_t position);
+                   const float *factors, uint32_t dim, int32_t position);
 
 #endif

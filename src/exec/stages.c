@@ -42,7 +42,7 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
             continue;
         s->ops += 2.0 * m->geom.rows * m->geom.cols;
         s->head |= m->spec.slot == SL_SLOT_HEAD;
-        if (m->spec.slot == SL_SLOT_QKV)
+        if (sl_slot_is_first_of_attention(m->spec.slot))
             add_cache(s, mf, kv);
     }
 }

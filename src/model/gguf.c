@@ -71,6 +71,7 @@ void sl_gguf_destroy(struct sl_gguf *g)
             free(v->strings[k]);
         free(v->strings);
         free(v->u64);
+        free(v->f32);
         free(v->key);
     }
     for (size_t i = 0; i < g->n_tensors; i++)
@@ -251,6 +252,20 @@ int sl_gguf_get_u64_array(const struct sl_gguf *g, const char *key,
     if (x->type != SL_GGUF_ARRAY || x->u64 == NULL || x->negative)
         return wrong_type(key, "an array of whole numbers from 0 on", err);
     *v = x->u64;
+    *n = x->n;
+    return 0;
+}
+
+int sl_gguf_get_f32_array(const struct sl_gguf *g, const char *key,
+                          const float **v, size_t *n, struct sl_error *err)
+{
+    const struct sl_gguf_value *x = get(g, key, err);
+
+    if (x == NULL)
+        return -1;
+    if (x->type != SL_GGUF_ARRAY || x->f32 == NULL)
+        return wrong_type(key, "an array of floating-point numbers", err);
+    *v = x->f32;
     *n = x->n;
     return 0;
 }

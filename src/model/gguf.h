@@ -1,11 +1,13 @@
 /*
- * gguf.h - the GGUF v3 container: header, metadata, tensor infos
+ * gguf.h - the GGUF container: header, metadata, tensor infos
  *
  * Reader and writer of the part before the tensor data (ggml-org/ggml
- * docs/gguf.md). A reader trusts nothing: every count, length and offset is
- * checked against the bytes there are, keys and names are unique and
- * printable, strings hold no zero byte. A parsed header borrows nothing:
- * strings are copied.
+ * docs/gguf.md), of our own model files and of those that others publish;
+ * versions 2 and 3, which are the same but for big-endian files, are read,
+ * version 3 is written. A reader trusts nothing: every count, length and
+ * offset is checked against the bytes there are, keys and names are unique and
+ * printable, strings hold no zero byte, tensors lie one after another without
+ * overlap. A parsed header borrows nothing: strings are copied.
  */
 #ifndef SL_GGUF_H
 #define SL_GGUF_H
@@ -39,6 +41,14 @@ enum sl_ggml_type { /* of tensors: those that sluice writes */
                     SL_GGML_BF16 = 30,
 };
 
+/* What a type of tensors is called, and that so many values of a row (one,
+ * where there are no blocks) take so many bytes. */
+struct sl_ggml_info {
+    const char *name; /* "Q4_K" */
+    uint32_t block_values, block_bytes;
+};
+/* NULL for a number that ggml does not have. */
+const struct sl_ggml_info *sl_ggml_type_of(uint32_t type);
 /* Of one value; 0 for types of blocks and unknown ones. */
 uint64_t sl_ggml_type_bytes(uint32_t type);
 
@@ -96,6 +106,8 @@ int sl_gguf_get_string(const struct sl_gguf *g, const char *key, const char **v,
                        struct sl_error *err);
 int sl_gguf_get_u64_array(const struct sl_gguf *g, const char *key,
                           const uint64_t **v, size_t *n, struct sl_error *err);
+int sl_gguf_get_f32_array(const struct sl_gguf *g, const char *key,
+                          const float **v, size_t *n, struct sl_error *err);
 int sl_gguf_get_string_array(const struct sl_gguf *g, const char *key,
                              const char *const **v, size_t *n,
                              struct sl_error *err);

@@ -20,6 +20,7 @@ struct sl_gguf_value {
     size_t n;
     bool negative;  /* an array holds a number below zero */
     uint64_t *u64;  /* integer arrays */
+    float *f32;     /* arrays of F32 */
     char **strings; /* string arrays */
 };
 

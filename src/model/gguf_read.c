@@ -7,9 +7,9 @@
 #include "src/base/mem.h"
 #include "src/model/gguf_index.h"
 
-/* GGUF v3 (ggml-org/ggml docs/gguf.md, src/gguf.cpp). Memory taken is a small
- * multiple of the bytes that are really there: counts are believed only when
- * the smallest thing of that kind would fit that often. */
+/* GGUF v2 and v3 (ggml-org/ggml docs/gguf.md, src/gguf.cpp). Memory taken is a
+ * small multiple of the bytes that are really there: counts are believed only
+ * when the smallest thing of that kind would fit that often. */
 
 #define LEAST_KEY_BYTES    14u /* length, a character, type, a byte */
 #define LEAST_TENSOR_BYTES 33u /* length, a character, 1-D info */
@@ -31,27 +31,6 @@ static size_t value_bytes(uint32_t type)
     static const uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
     return type < sizeof sizes ? sizes[type] : 0;
-}
-
-uint64_t sl_ggml_type_bytes(uint32_t type)
-{
-    /* The types without blocks; 24 to 28 are I8 I16 I32 I64 F64. */
-    switch (type) {
-    case SL_GGML_F32:
-    case 26:
-        return 4;
-    case SL_GGML_F16:
-    case SL_GGML_BF16:
-    case 25:
-        return 2;
-    case SL_GGML_I8:
-        return 1;
-    case 27:
-    case 28:
-        return 8;
-    default:
-        return 0;
-    }
 }
 
 /* Makes sure of the next bytes. Returns 0, -1, or 1 when the file has them
@@ -235,6 +214,22 @@ static int take_integers(struct cursor *c, struct sl_gguf_value *v,
     return 0;
 }
 
+static int take_floats(struct cursor *c, struct sl_gguf_value *v,
+                       struct sl_error *err)
+{
+    v->f32 = sl_alloc_array(v->n, sizeof *v->f32);
+    if (v->f32 == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for metadata '%s'",
+                       v->key);
+    for (size_t i = 0; i < v->n; i++) {
+        uint32_t bits = sl_load_u32(c->data + c->pos);
+
+        memcpy(&v->f32[i], &bits, sizeof bits);
+        c->pos += sizeof bits;
+    }
+    return 0;
+}
+
 /* The head of an array, and that n of its smallest items fit. */
 static int take_array_head(struct cursor *c, const char *key, uint32_t *type,
                            uint64_t *n, struct sl_error *err)
@@ -308,6 +303,8 @@ static int take_array(struct cursor *c, struct sl_gguf_value *v,
         return take_strings(c, v, err);
     if (sl_gguf_is_integer(v->item_type))
         return take_integers(c, v, err);
+    if (v->item_type == SL_GGUF_F32)
+        return take_floats(c, v, err);
     c->pos = at;
     return skip_array(c, v->key, 1, err);
 }
@@ -333,6 +330,34 @@ static int take_value(struct cursor *c, struct sl_gguf_value *v,
     return take_scalar(c, v, err);
 }
 
+/* Bytes of a tensor: rows of whole blocks. */
+static int count_bytes(struct sl_gguf_tensor *t, struct sl_error *err)
+{
+    const struct sl_ggml_info *info = sl_ggml_type_of(t->type);
+
+    if (info == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "tensor %s has ggml type %u, which is not known",
+                       t->name, t->type);
+    if (t->ne[0] % info->block_values != 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s: rows of %llu values are no blocks of %u, as "
+                       "%s has them",
+                       t->name, (unsigned long long)t->ne[0],
+                       info->block_values, info->name);
+    t->bytes = t->ne[0] / info->block_values;
+    if (__builtin_mul_overflow(t->bytes, info->block_bytes, &t->bytes))
+        t->bytes = 0;
+    for (uint32_t i = 1; i < t->n_dims; i++) {
+        if (__builtin_mul_overflow(t->bytes, t->ne[i], &t->bytes))
+            t->bytes = 0;
+    }
+    if (t->bytes == 0 || t->bytes > INT64_MAX)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s: its size is zero or overflows", t->name);
+    return 0;
+}
+
 static int take_tensor(struct cursor *c, struct sl_gguf *g,
                        struct sl_gguf_tensor *t, uint64_t *next,
                        struct sl_error *err)
@@ -356,20 +381,10 @@ static int take_tensor(struct cursor *c, struct sl_gguf *g,
         rc = take_u32(c, &t->type, err);
     if (rc == 0)
         rc = take_u64(c, &t->off, err);
+    if (rc == 0)
+        rc = count_bytes(t, err);
     if (rc != 0)
         return rc;
-    t->bytes = sl_ggml_type_bytes(t->type);
-    if (t->bytes == 0)
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "tensor %s has ggml type %u, which sluice does not use",
-                       t->name, t->type);
-    for (uint32_t i = 0; i < t->n_dims; i++) {
-        if (t->ne[i] == 0 ||
-            __builtin_mul_overflow(t->bytes, t->ne[i], &t->bytes) ||
-            t->bytes > INT64_MAX)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "tensor %s: its size is zero or overflows", t->name);
-    }
     if (t->off != *next)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tensor %s lies at %llu of the data, not at %llu where "
@@ -398,13 +413,13 @@ static int take_head(struct cursor *c, struct sl_gguf *g, struct sl_error *err)
     rc = take_u32(c, &version, err);
     if (rc != 0)
         return rc;
-    if (version == 0x03000000u)
+    if (version == 0x03000000u || version == 0x02000000u)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "it is a big-endian GGUF file; only little-endian ones "
                        "are read");
-    if (version != 3)
+    if (version != 2 && version != 3)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "it is GGUF version %u; only version 3 is read",
+                       "it is GGUF version %u; versions 2 and 3 are read",
                        version);
     rc = take_u64(c, &n_tensors, err);
     if (rc == 0)

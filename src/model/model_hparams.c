@@ -82,11 +82,13 @@ static const struct option {
     {"attention.output_bias", TRUTH, AT(attn_out_bias)},
     {"attention.no_qkv_bias", TRUTH, AT(no_qkv_bias)},
     {"attention.qk_norm", TRUTH, AT(qk_norm)},
+    {"attention.split_qkv", TRUTH, AT(split_qkv)},
     {"mlp_bias", TRUTH, AT(mlp_bias)},
     {"untied", TRUTH, AT(untied)},
     {"residual_scale", F32, AT(residual_scale)},
     {"rope.dimension_count", U32, AT(rope_dims)},
     {"rope.freq_base", F32, AT(rope_base)},
+    {"rope.factors", TRUTH, AT(rope_factors)},
     {"rope.scaling.factor", F32, AT(rope_scale.factor)},
     {"rope.scaling.original_context_length", U32,
      AT(rope_scale.original_positions)},
@@ -176,6 +178,9 @@ static void write_options(struct sl_gguf_writer *w, const struct sl_arch *arch,
         if (memcmp(option_at(hp, o), option_at(usual, o), option_bytes(o)) != 0)
             write_option(w, arch_key(key, arch, o->key), o, option_at(hp, o));
     }
+    if (hp->rope != others.rope)
+        sl_gguf_add_string(w, arch_key(key, arch, "rope.pairs"),
+                           sl_rope_name(hp->rope));
     if (hp->rope_scale.kind != SL_ROPE_SCALING_NONE)
         sl_gguf_add_string(w, arch_key(key, arch, "rope.scaling.type"),
                            sl_rope_scaling_name(hp->rope_scale.kind));
@@ -285,6 +290,27 @@ static int read_option(struct sl_hparams *hp, const struct sl_gguf *g,
     }
 }
 
+static int read_pairs(struct sl_hparams *hp, const struct sl_gguf *g,
+                      const struct sl_arch *arch, struct sl_error *err)
+{
+    char key[KEY_ROOM];
+    const char *name;
+
+    arch_key(key, arch, "rope.pairs");
+    if (!sl_gguf_has(g, key))
+        return 0;
+    if (sl_gguf_get_string(g, key, &name, err) != 0)
+        return -1;
+    for (int r = SL_ROPE_HALF; r <= SL_ROPE_INTERLEAVED; r++) {
+        if (strcmp(name, sl_rope_name((enum sl_rope)r)) == 0) {
+            hp->rope = (enum sl_rope)r;
+            return 0;
+        }
+    }
+    return sl_fail(err, SL_ERR_UNSUPPORTED, "rope pairs '%.64s' are not known",
+                   name);
+}
+
 static int read_scaling(struct sl_hparams *hp, const struct sl_gguf *g,
                         const struct sl_arch *arch, struct sl_error *err)
 {
@@ -320,7 +346,8 @@ static int read_options(struct sl_hparams *hp, const struct sl_gguf *g,
         if (again == 0)
             sl_arch_derive(arch, hp);
     }
-    return read_scaling(hp, g, arch, err);
+    return read_pairs(hp, g, arch, err) != 0 ? -1
+                                             : read_scaling(hp, g, arch, err);
 }
 
 static int read_text(struct sl_text_params *text, const struct sl_gguf *g,

@@ -238,6 +238,8 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         .plan = &rt->plan,
         .kv = rt->kv,
         .stop = &rt->stop,
+        .rope_factors =
+            rt->small.layers[rt->mf.hp.n_layers][SL_SLOT_ROPE_FACTORS],
         .pass_positions = rt->load.pass_positions,
         .pass_logits = rt->load.pass_logits,
         .max_tokens = rt->load.max_tokens,

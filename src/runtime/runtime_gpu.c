@@ -401,7 +401,7 @@ static int place_caches(struct sl_runtime *rt, struct sl_error *err)
             &rt->partition.parts[rt->partition.first_part[slab]];
         const struct sl_tensor_spec *spec = &rt->mf.matrices[p->matrix].spec;
 
-        if (spec->slot != SL_SLOT_QKV || p->first_block != 0)
+        if (!sl_slot_is_first_of_attention(spec->slot) || p->first_block != 0)
             continue;
         rt->elsewhere[spec->layer] =
             plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_GPU;

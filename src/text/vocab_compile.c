@@ -355,13 +355,11 @@ static int find_file(struct sl_vocab_made *made, struct sl_vocab_folder *f,
 /* --- the whole -------------------------------------------------------------
  */
 
-/* What was compiled must open, and fit the model. */
-static int check(struct sl_vocab_made *made, const struct sl_vocab_folder *f,
-                 struct sl_error *err)
+int sl_vocab_made_check(struct sl_vocab_made *made, uint32_t rows,
+                        const char *stops_from, struct sl_error *err)
 {
     struct sl_tokenizer *t;
     struct sl_text_params *tp = &made->text;
-    uint32_t rows = f->o->rows;
     size_t n = strlen(made->took);
 
     if (sl_tokenizer_describe(tp, made->blob, made->n, err) != 0)
@@ -377,8 +375,8 @@ static int check(struct sl_vocab_made *made, const struct sl_vocab_folder *f,
     snprintf(made->took + n, sizeof made->took - n,
              ": %s, %u ids, %zu that end an answer%s%s", sl_tokenizer_kind(t),
              tp->n_tokens, sl_tokenizer_stops(t)->n,
-             f->stops_from != NULL ? " by " : "",
-             f->stops_from != NULL ? f->stops_from : "");
+             stops_from != NULL ? " by " : "",
+             stops_from != NULL ? stops_from : "");
     sl_tokenizer_destroy(t);
     return 0;
 }
@@ -395,7 +393,8 @@ int sl_vocab_compile(struct sl_vocab_made *out,
     if (sl_vocab_folder_open(&f, source, options, err) != 0)
         return -1;
     rc = find_file(&made, &f, err);
-    if (rc == 0 && check(&made, &f, err) != 0) {
+    if (rc == 0 &&
+        sl_vocab_made_check(&made, f.o->rows, f.stops_from, err) != 0) {
         sl_error_prefix(err, "%s: ", made.took);
         rc = -1;
     }

@@ -66,6 +66,10 @@ int sl_vocab_compile(struct sl_vocab_made *made,
                      const struct sl_vocab_source *source,
                      const struct sl_vocab_options *options,
                      struct sl_error *err);
+/* What was compiled must open, and fit an embedding of so many rows (0: they
+ * are not known); fills text and ends took. stops_from: a file, or NULL. */
+int sl_vocab_made_check(struct sl_vocab_made *made, uint32_t rows,
+                        const char *stops_from, struct sl_error *err);
 void sl_vocab_made_fini(struct sl_vocab_made *made);
 
 #endif

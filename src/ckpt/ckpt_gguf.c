@@ -1,0 +1,402 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "quant/fmt.h"
+#include "src/base/mem.h"
+#include "src/base/problems.h"
+#include "src/ckpt/ckpt_kind.h"
+#include "src/ckpt/ckpt_place.h"
+#include "src/ckpt/ckpt_shard.h"
+#include "src/ckpt/gguf_config.h"
+#include "src/model/gguf.h"
+
+/* A GGUF file as llama.cpp and its relatives write it, on its own or cut into
+ * parts (ggml-org/llama.cpp tools/gguf-split, src/llama-impl.cpp
+ * llama_split_path): name-00001-of-00003.gguf and so on, the metadata in the
+ * first. Our own model files are GGUF files too, and no checkpoints. */
+
+#define FIRST_READ_BYTES (64u << 10)
+#define MAX_PARTS        9999u
+
+/* --- is it one? ----------------------------------------------------------- */
+
+static bool ends_in(const char *name, const char *tail)
+{
+    size_t n = strlen(name), n_tail = strlen(tail);
+
+    return n > n_tail && strcmp(name + n - n_tail, tail) == 0;
+}
+
+/* The first bytes of a regular file; 0 where they cannot be had. */
+static size_t read_beginning(void *to, size_t n, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
+
+    if (fd >= 0)
+        close(fd);
+    return got > 0 ? (size_t)got : 0;
+}
+
+/* A model file of ours says so within its first metadata, of which there is
+ * little before. */
+static bool is_ours(const char *data, size_t n)
+{
+    static const char key[] = "sluice.version";
+
+    return memmem(data, n, key, sizeof key - 1) != NULL;
+}
+
+static bool gguf_look(char why[SL_CKPT_WHY], const char *path)
+{
+    static const size_t beginning = 16384;
+    char *data = NULL;
+    struct stat st;
+    size_t n;
+    bool is;
+
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) {
+        snprintf(why, SL_CKPT_WHY, "it is no regular file");
+        return false;
+    }
+    data = sl_alloc_array(beginning, 1);
+    n = data != NULL ? read_beginning(data, beginning, path) : 0;
+    is = n >= 4 ? memcmp(data, "GGUF", 4) == 0 : ends_in(path, ".gguf");
+    if (!is)
+        snprintf(why, SL_CKPT_WHY, "it does not begin with 'GGUF'");
+    else if (is_ours(data, n))
+        snprintf(why, SL_CKPT_WHY, "it is a model file that was converted");
+    is = is && !is_ours(data, n);
+    free(data);
+    return is;
+}
+
+/* --- one file ------------------------------------------------------------- */
+
+/* What tensors can be: numbers, and the blocks that there are kernels for. */
+static const struct {
+    uint32_t ggml;
+    enum sl_dtype dtype;
+} numbers[] = {
+    {0, SL_DT_F32},  {1, SL_DT_F16},  {24, SL_DT_I8},  {25, SL_DT_I16},
+    {26, SL_DT_I32}, {27, SL_DT_I64}, {28, SL_DT_F64}, {30, SL_DT_BF16},
+};
+
+static bool find_dtype(enum sl_dtype *dtype, uint32_t ggml)
+{
+    const struct sl_ggml_info *info = sl_ggml_type_of(ggml);
+
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i].ggml == ggml) {
+            *dtype = numbers[i].dtype;
+            return true;
+        }
+    }
+    return info != NULL && info->block_values > 1 &&
+           sl_dtype_find(dtype, info->name);
+}
+
+static int unknown_type(const struct sl_gguf_tensor *t, const char *file,
+                        struct sl_error *err)
+{
+    char list[160] = "F32, F16, BF16";
+    size_t n = strlen(list);
+    enum sl_dtype dt;
+
+    for (uint32_t type = 0; type < 64 && n < sizeof list; type++) {
+        const struct sl_ggml_info *info = sl_ggml_type_of(type);
+
+        if (info != NULL && info->block_values > 1 &&
+            sl_dtype_find(&dt, info->name))
+            n +=
+                (size_t)snprintf(list + n, sizeof list - n, ", %s", info->name);
+    }
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: tensor %s is of type %s; those that are read: %s", file,
+                   t->name, sl_ggml_type_of(t->type)->name, list);
+}
+
+/* Rows of a GGUF are the fastest dimension: the order is the other way
+ * round. */
+static int take_tensor(struct sl_ckpt_tensor *to,
+                       const struct sl_gguf_tensor *from, struct sl_src *src,
+                       struct sl_error *err)
+{
+    uint64_t stride = 1;
+
+    if (!find_dtype(&to->dtype, from->type))
+        return unknown_type(from, sl_src_name(src), err);
+    to->n_dims = from->n_dims;
+    for (uint32_t i = 0; i < from->n_dims; i++) {
+        to->shape[from->n_dims - 1 - i] = from->ne[i];
+        to->stride[from->n_dims - 1 - i] = stride;
+        stride *= from->ne[i];
+    }
+    to->src = src;
+    to->off = from->off;
+    return sl_shard_name(&to->name, from->name, strlen(from->name),
+                         sl_src_name(src), err);
+}
+
+static int take_tensors(struct sl_ckpt_shard *shard, const struct sl_gguf *g,
+                        struct sl_error *err)
+{
+    size_t n = sl_gguf_n_tensors(g);
+
+    shard->tensors = sl_zalloc_array(n, sizeof *shard->tensors);
+    if (shard->tensors == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for %zu tensors",
+                       shard->file, n);
+    for (; shard->n_tensors < n; shard->n_tensors++) {
+        if (take_tensor(&shard->tensors[shard->n_tensors],
+                        sl_gguf_tensor_at(g, shard->n_tensors), shard->srcs[0],
+                        err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Reads as much of the file as its header turns out to take. */
+static int read_header(struct sl_gguf **g, struct sl_src *src,
+                       struct sl_error *err)
+{
+    uint64_t bytes = sl_src_bytes(src);
+    size_t need = FIRST_READ_BYTES;
+    uint8_t *data = NULL;
+    int rc;
+
+    do {
+        size_t n = bytes < need ? (size_t)bytes : need;
+
+        free(data);
+        data = sl_alloc_array(n, 1);
+        if (data == NULL)
+            return sl_fail(err, SL_ERR_NOMEM,
+                           "%s: no memory for a header of %zu bytes",
+                           sl_src_name(src), n);
+        rc = sl_src_read(src, data, 0, n, err);
+        if (rc == 0) {
+            rc = sl_gguf_parse(g, data, n, bytes, &need, err);
+            if (rc < 0)
+                sl_error_prefix(err, "%s: ", sl_src_name(src));
+        }
+    } while (rc > 0);
+    free(data);
+    return rc;
+}
+
+/* *g is owned. */
+static int open_file(struct sl_ckpt_shard *shard, struct sl_gguf **g,
+                     const char *path, struct sl_error *err)
+{
+    struct sl_src *src;
+
+    *g = NULL;
+    if (sl_src_open(&src, &path, 1, err) != 0 ||
+        sl_shard_init(shard, src, err) != 0)
+        return -1;
+    if (read_header(g, src, err) == 0 && take_tensors(shard, *g, err) == 0)
+        return 0;
+    sl_gguf_destroy(*g);
+    sl_ckpt_shard_close(shard);
+    return -1;
+}
+
+/* --- parts ---------------------------------------------------------------- */
+
+/* name-00002-of-00003.gguf: part 1 of 3. */
+struct split {
+    char stem[SL_CKPT_PATH];
+    unsigned no, count;
+};
+
+static bool read_digits(unsigned *v, const char *s)
+{
+    *v = 0;
+    for (int i = 0; i < 5; i++) {
+        if (s[i] < '0' || s[i] > '9')
+            return false;
+        *v = *v * 10 + (unsigned)(s[i] - '0');
+    }
+    return true;
+}
+
+static bool is_split(struct split *sp, const char *path)
+{
+    static const char pattern[] = "-00000-of-00000.gguf";
+    size_t n = strlen(path), n_tail = sizeof pattern - 1;
+    const char *tail = path + n - n_tail;
+    unsigned no, count;
+
+    if (n <= n_tail || n >= SL_CKPT_PATH || tail[0] != '-' ||
+        strncmp(tail + 6, "-of-", 4) != 0 || !ends_in(path, ".gguf") ||
+        !read_digits(&no, tail + 1) || !read_digits(&count, tail + 10) ||
+        no < 1 || no > count || count > MAX_PARTS)
+        return false;
+    *sp = (struct split){.no = no - 1, .count = count};
+    memcpy(sp->stem, path, n - n_tail);
+    return true;
+}
+
+static int part_path(char path[SL_CKPT_PATH], const struct split *sp,
+                     unsigned no, struct sl_error *err)
+{
+    int n = snprintf(path, SL_CKPT_PATH, "%s-%05u-of-%05u.gguf", sp->stem,
+                     no + 1, sp->count);
+
+    return n < SL_CKPT_PATH ? 0
+                            : sl_fail(err, SL_ERR_USAGE,
+                                      "%.60s...: a path too long", sp->stem);
+}
+
+static int check_there(const struct split *sp, struct sl_error *err)
+{
+    char path[SL_CKPT_PATH], first[SL_CKPT_PATH] = "";
+    unsigned missing = 0;
+    struct stat st;
+
+    for (unsigned i = 0; i < sp->count; i++) {
+        if (part_path(path, sp, i, err) != 0)
+            return -1;
+        if (stat(path, &st) == 0)
+            continue;
+        if (missing++ == 0)
+            memcpy(first, path, sizeof first);
+    }
+    if (missing == 0)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%.150s is missing: %u of the model's %u parts %s not there",
+                   first, missing, sp->count, missing == 1 ? "is" : "are");
+}
+
+static int check_number(const struct sl_gguf *g, const char *key,
+                        uint64_t wanted, const char *file, struct sl_error *err)
+{
+    uint64_t v;
+
+    if (sl_gguf_get_u64(g, key, &v, err) != 0) {
+        sl_error_prefix(err, "%s: by its name a part of a model, but ", file);
+        return -1;
+    }
+    if (v == wanted)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: metadata '%s' is %llu and should be %llu: its parts "
+                   "are of different models",
+                   file, key, (unsigned long long)v,
+                   (unsigned long long)wanted);
+}
+
+/* Appends a part to the shard; the first one's metadata is the model's. */
+static int add_part(struct sl_ckpt *c, const struct split *sp, unsigned no,
+                    struct sl_error *err)
+{
+    struct sl_ckpt_shard part;
+    char path[SL_CKPT_PATH];
+    struct sl_gguf *g;
+    uint64_t total;
+    int rc;
+
+    if (part_path(path, sp, no, err) != 0 ||
+        open_file(&part, &g, path, err) != 0)
+        return -1;
+    if (no == 0)
+        c->impl->gguf = g;
+    rc = check_number(g, "split.no", no, path, err);
+    if (rc == 0)
+        rc = check_number(g, "split.count", sp->count, path, err);
+    if (rc == 0 && no > 0)
+        rc = sl_gguf_get_u64(c->impl->gguf, "split.tensors.count", &total, err);
+    if (rc == 0 && no > 0)
+        rc = check_number(g, "split.tensors.count", total, path, err);
+    if (rc == 0)
+        rc = sl_shard_append(&c->shards[0], &part, err);
+    if (rc != 0)
+        sl_ckpt_shard_close(&part);
+    if (no > 0)
+        sl_gguf_destroy(g);
+    return rc;
+}
+
+static int open_parts(struct sl_ckpt *c, const struct split *sp,
+                      struct sl_error *err)
+{
+    struct sl_ckpt_shard *all = &c->shards[0];
+    uint64_t total;
+
+    if (check_there(sp, err) != 0)
+        return -1;
+    for (unsigned i = 0; i < sp->count; i++) {
+        if (add_part(c, sp, i, err) != 0)
+            return -1;
+        if (i == 0)
+            all->file = sl_src_name(all->srcs[0]);
+    }
+    if (sl_gguf_get_u64(c->impl->gguf, "split.tensors.count", &total, err) != 0)
+        return -1;
+    if (total != all->n_tensors)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: the model has %llu tensors, its %u parts hold %zu",
+                       all->file, (unsigned long long)total, sp->count,
+                       all->n_tensors);
+    return 0;
+}
+
+/* --- the kind ------------------------------------------------------------- */
+
+static int gguf_open(struct sl_ckpt *c, const char *path,
+                     const struct sl_log *log, struct sl_error *err)
+{
+    struct split sp;
+    int rc;
+
+    c->shards = sl_zalloc_array(1, sizeof *c->shards);
+    c->impl->folder = strdup("");
+    if (c->shards == NULL || c->impl->folder == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to open the checkpoint");
+    c->n_shards = 1;
+    rc = is_split(&sp, path)
+             ? open_parts(c, &sp, err)
+             : open_file(&c->shards[0], &c->impl->gguf, path, err);
+    if (rc == 0)
+        rc = sl_shard_sort(&c->shards[0], err);
+    return rc;
+}
+
+/* What stands beside a GGUF file may be anything's: all there is to know is in
+ * it. */
+static int gguf_read_file(const struct sl_ckpt *c, const char *name,
+                          uint8_t **data, size_t *n, struct sl_error *err)
+{
+    char *text;
+
+    if (strcmp(name, "config.json") != 0)
+        return 1;
+    if (sl_gguf_config(&text, c->impl->gguf, c, err) != 0)
+        return -1;
+    *data = (uint8_t *)text;
+    *n = strlen(text);
+    return 0;
+}
+
+const struct sl_gguf *sl_ckpt_gguf(const struct sl_ckpt *c)
+{
+    return c->impl->gguf;
+}
+
+const struct sl_ckpt_kind sl_ckpt_gguf_kind = {
+    .name = "gguf",
+    .what = "a published GGUF file",
+    .looks_for = "a .gguf file, or one of its parts",
+    .look = gguf_look,
+    .open = gguf_open,
+    .read_file = gguf_read_file,
+};
