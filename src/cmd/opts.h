@@ -37,6 +37,7 @@ extern const struct sl_command sl_cmd_chat;
 extern const struct sl_command sl_cmd_convert;
 extern const struct sl_command sl_cmd_detokenize;
 extern const struct sl_command sl_cmd_devices;
+extern const struct sl_command sl_cmd_eval;
 extern const struct sl_command sl_cmd_inspect;
 extern const struct sl_command sl_cmd_verify;
 extern const struct sl_command sl_cmd_generate;
