@@ -73,9 +73,9 @@ static int check_items(struct sl_exec *x, const struct sl_lm_item *items,
                            "item %zu of a pass looks at a context of %u "
                            "positions that it does not hold",
                            i, items[i].n_context);
-        if (items[i].apart && items[i].n_context >
-                                  sl_kv_len(x->c.kv, items[i].seq) -
-                                      sl_kv_n_begin(x->c.kv))
+        if (items[i].apart &&
+            items[i].n_context >
+                sl_kv_len(x->c.kv, items[i].seq) - sl_kv_n_begin(x->c.kv))
             return sl_fail(err, SL_ERR_INTERNAL,
                            "item %zu of a pass has positions apart in a "
                            "context of %u that its sequence does not hold yet",
