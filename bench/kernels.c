@@ -142,7 +142,7 @@ static int setup(struct bench *b, unsigned threads, struct sl_error *err)
     b->y = sl_zalloc_array(values, sizeof *b->y);
     b->q = sl_zalloc_array(values + MANY * 64, sizeof *b->q);
     b->q_scale = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_scale);
-    b->q_sum = sl_zalloc_array(values / SL_Q8_GROUP, sizeof *b->q_sum);
+    b->q_sum = sl_zalloc_array(values / SL_Q8_GROUP * 2, sizeof *b->q_sum);
     b->bf16 = sl_zalloc_array(values, b->k.bf16_bytes);
     if (!b->x || !b->y || !b->q || !b->q_scale || !b->q_sum || !b->bf16)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the inputs");

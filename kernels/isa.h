@@ -12,6 +12,9 @@
 
 void sl_kernels_init_ref(struct sl_kernels *k);
 void sl_kernels_init_avx2(struct sl_kernels *k);
+/* Their part that multiplies ggml's blocks. */
+void sl_kernels_init_blocks_avx2(struct sl_kernels *k);
+void sl_kernels_init_blocks_avx512(struct sl_kernels *k);
 void sl_kernels_init_avx512(struct sl_kernels *k);
 void sl_kernels_init_amx(struct sl_kernels *k); /* over AVX-512 */
 

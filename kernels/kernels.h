@@ -51,7 +51,7 @@ struct sl_acts {
     const int8_t *q; /* (n, q_stride) */
     size_t q_stride;
     const float *q_scale; /* (cols / 32, group_stride): group, position */
-    const int32_t *q_sum; /* the same: sum of the group's q */
+    const int32_t *q_sum; /* (cols / 16, group_stride): sum of 16 q */
     size_t group_stride;
     const void *bf16;   /* SL_ACT_BF16, else NULL: (n) rows of round_bf16 */
     size_t bf16_stride; /* bytes */
@@ -133,8 +133,9 @@ struct sl_kernels {
     void (*rms_norm)(float *y, const float *x, const float *w, uint32_t h,
                      float eps);
     /* Groups of 32: scale = max|x| / 127 (0 for an all-zero group),
-     * q = round-half-even(x / scale), sum = sum of q. cols % 32 == 0. Group g
-     * has scale[g * stride] and sum[g * stride]. */
+     * q = round-half-even(x / scale), sum = sums of 16 q. cols % 32 == 0. Group
+     * g has scale[g * stride], sum[2 g * stride] and sum[(2 g + 1) * stride].
+     */
     void (*quantize_q8)(int8_t *q, float *scale, int32_t *sum, size_t stride,
                         const float *x, uint32_t cols);
     /* A row of n > 0 values from its least (q = -128) to its largest (127):

@@ -43,7 +43,7 @@ static void row_f32(double *sum, const struct sl_matrix *m, const uint8_t *w,
             float v[RUN];
 
             f->load(v, w, c, run);
-            for (uint32_t i = 0; bf16 && i < run; i++)
+            for (uint32_t i = 0; bf16 && f->is_float && i < run; i++)
                 v[i] = sl_round_bf16(v[i]);
             for (size_t p = 0; p < n; p++)
                 for (uint32_t i = 0; i < run; i++)
@@ -197,7 +197,6 @@ static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
 {
     for (uint32_t g = 0; g < cols / SL_Q8_GROUP; g++, x += SL_Q8_GROUP) {
         float max = 0;
-        int32_t total = 0;
 
         for (uint32_t i = 0; i < SL_Q8_GROUP; i++)
             if (fabsf(x[i]) > max)
@@ -211,11 +210,12 @@ static void quantize_q8_ref(int8_t *q, float *scale, int32_t *sum,
 
             v = v > -127 ? v : -127;
             v = v < 127 ? v : 127;
+            if (i % 16 == 0)
+                sum[i / 16 * stride] = 0;
             *q = (int8_t)lrintf(v);
-            total += *q++;
+            sum[i / 16 * stride] += *q++;
         }
-        *sum = total;
-        sum += stride;
+        sum += 2 * stride;
     }
 }
 

@@ -21,6 +21,8 @@
 #define PANEL_TILE    4
 #define PANEL_LEAST   4
 #define PANEL_TILES_H "kernels/panel_avx2.h"
+#define BLOCKS_DOT_H  "kernels/blocks_avx2.h"
+#define BLOCKS_TILE   4
 #define ISA(name)     name##_avx2
 #define ISA_NAME      "avx2"
 
@@ -357,6 +359,72 @@ INLINE vf vf_round_bf16(vf a)
 INLINE vf vf_byte(vi v, int i)
 {
     v = _mm256_xor_si256(v, _mm256_set1_epi32((int)0x80808080u));
+    v = _mm256_slli_epi32(v, 24 - 8 * i);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24));
+}
+
+INLINE vi vi_left(vi a, unsigned n)
+{
+    return _mm256_slli_epi32(a, (int)n);
+}
+
+INLINE vi vi_right(vi a, unsigned n)
+{
+    return _mm256_srli_epi32(a, (int)n);
+}
+
+INLINE vi vi_and(vi a, vi b)
+{
+    return _mm256_and_si256(a, b);
+}
+
+INLINE vi vi_or(vi a, vi b)
+{
+    return _mm256_or_si256(a, b);
+}
+
+INLINE vi vi_sub(vi a, vi b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+
+INLINE vi vi_max(vi a, vi b)
+{
+    return _mm256_max_epi32(a, b);
+}
+
+INLINE vi vi_min(vi a, vi b)
+{
+    return _mm256_min_epi32(a, b);
+}
+
+INLINE vi vi_sub_bytes(vi a, int n)
+{
+    return _mm256_sub_epi8(a, _mm256_set1_epi8((char)n));
+}
+
+INLINE vi vi_look_up(vi codes, __m128i table)
+{
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
+}
+
+INLINE vf vi_as_floats(vi a)
+{
+    return _mm256_castsi256_ps(a);
+}
+
+INLINE vf vf_low_half(vi a)
+{
+    const vi low = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1,
+                                    -1, -1, -1, -1, 0, 1, 4, 5, 8, 9, 12, 13,
+                                    -1, -1, -1, -1, -1, -1, -1, -1);
+
+    a = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(a, low), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(a));
+}
+
+INLINE vf vf_signed_byte(vi v, int i)
+{
     v = _mm256_slli_epi32(v, 24 - 8 * i);
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24));
 }

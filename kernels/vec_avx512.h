@@ -27,6 +27,8 @@
 #define PANEL_LEAST   6 /* positions from which it is faster */
 #define PANEL_TILES_H "kernels/panel_avx512.h"
 #define PANEL_AMX_H   "kernels/panel_amx.h"
+#define BLOCKS_DOT_H  "kernels/blocks_avx512.h"
+#define BLOCKS_TILE   4  /* positions of a tile of ggml's blocks */
 #define AMX_TILE      16 /* positions */
 #define ISA(name)     name##_avx512
 #define ISA_NAME      "avx512"
@@ -355,6 +357,72 @@ INLINE vf vf_round_bf16(vf a)
 INLINE vf vf_byte(vi v, int i)
 {
     v = _mm512_xor_si512(v, _mm512_set1_epi32((int)0x80808080u));
+    v = _mm512_slli_epi32(v, (unsigned)(24 - 8 * i));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
+}
+
+/* Logical shifts of lanes. */
+INLINE vi vi_left(vi a, unsigned n)
+{
+    return _mm512_slli_epi32(a, n);
+}
+
+INLINE vi vi_right(vi a, unsigned n)
+{
+    return _mm512_srli_epi32(a, n);
+}
+
+INLINE vi vi_and(vi a, vi b)
+{
+    return _mm512_and_si512(a, b);
+}
+
+INLINE vi vi_or(vi a, vi b)
+{
+    return _mm512_or_si512(a, b);
+}
+
+INLINE vi vi_sub(vi a, vi b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+
+INLINE vi vi_max(vi a, vi b)
+{
+    return _mm512_max_epi32(a, b);
+}
+
+INLINE vi vi_min(vi a, vi b)
+{
+    return _mm512_min_epi32(a, b);
+}
+
+/* Every byte less n. */
+INLINE vi vi_sub_bytes(vi a, int n)
+{
+    return _mm512_sub_epi8(a, _mm512_set1_epi8((char)n));
+}
+
+/* The bytes of a table by their numbers, 0 .. 15. */
+INLINE vi vi_look_up(vi codes, __m128i table)
+{
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), codes);
+}
+
+INLINE vf vi_as_floats(vi a)
+{
+    return _mm512_castsi512_ps(a);
+}
+
+/* The low half of each lane, an FP16. */
+INLINE vf vf_low_half(vi a)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
+}
+
+/* Byte i of each lane, signed. */
+INLINE vf vf_signed_byte(vi v, int i)
+{
     v = _mm512_slli_epi32(v, (unsigned)(24 - 8 * i));
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
 }

@@ -11,13 +11,8 @@
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+#include "kernels/vec_packed.h"
 #include "kernels/vec_panel.h"
-
-#define UNIT_BYTES 64
-/* With one position the weights come from memory: they are asked for this
- * far ahead of their use, which the processor's own prefetcher does not do
- * across the end of a page. */
-#define AHEAD 4096
 
 /* Rows of numbers: how they are stored, and whether they are rounded. */
 enum float_kind { FROM_F32, FROM_HALF, FROM_BF16, TO_BF16 = 4 };
@@ -189,26 +184,6 @@ static void ISA(matmul_bf16_bf16)(float *y, size_t y_stride,
     matmul_float(y, y_stride, m, w, n_rows, &a, FROM_BF16);
 }
 
-/* Where one call of a packed kernel works: W rows of a block. */
-struct packed {
-    const struct sl_matrix *m;
-    const uint8_t *w;      /* the first unit's bytes of these rows */
-    const uint16_t *scale; /* the first group's */
-    float *y;
-    size_t y_stride;
-    uint32_t n_rows; /* of the W, to be written */
-};
-
-INLINE void packed_store(const struct packed *k, size_t p, vf v)
-{
-    float *y = k->y + p * k->y_stride;
-
-    if (k->n_rows >= W)
-        vf_store(y, v);
-    else
-        vf_store_n(y, v, k->n_rows);
-}
-
 /* acc[p][i] += columns i and, in INT4, i + 4 of one unit. */
 INLINE void unit_f32(vf acc[][4], const uint8_t *w, const float *x,
                      size_t x_stride, const int n, const bool int4)
@@ -336,7 +311,9 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
                 _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 #pragma GCC unroll 8
             for (int p = 0; p < n; p++)
-                acc[p] = vi_set((int4 ? -8 : -128) * q_sum[p]);
+                acc[p] =
+                    vi_set((int4 ? -8 : -128) *
+                           (q_sum[p] + q_sum[(size_t)p + a->group_stride]));
             if (int4)
                 dot32_int4(acc, w, q, a->q_stride, n);
             else
@@ -346,7 +323,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
                 part[p] =
                     vf_fma(vi_to_float(acc[p]), vf_set(q_scale[p]), part[p]);
             q_scale += a->group_stride;
-            q_sum += a->group_stride;
+            q_sum += 2 * a->group_stride;
         }
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)

@@ -164,7 +164,7 @@ static void ISA(quantize_q8)(int8_t *q, float *scale, int32_t *sum,
 
     for (uint32_t g = 0; g < cols / SL_Q8_GROUP; g++) {
         vf v[N], max = vf_set(0);
-        vi total = vi_set(0);
+        vi total[2] = {vi_set(0), vi_set(0)};
         float s;
 
 #pragma GCC unroll 8
@@ -181,12 +181,13 @@ static void ISA(quantize_q8)(int8_t *q, float *scale, int32_t *sum,
             r = vf_min(vf_max(r, vf_set(-127)), vf_set(127));
             n = s > 0 ? vf_to_int(r) : vi_set(0);
             vi_store_i8(q + i * W, n);
-            total = vi_add(total, n);
+            total[2 * i / N] = vi_add(total[2 * i / N], n);
         }
         *scale = s;
-        *sum = vi_sum(total);
+        sum[0] = vi_sum(total[0]);
+        sum[stride] = vi_sum(total[1]);
         scale += stride;
-        sum += stride;
+        sum += 2 * stride;
         q += SL_Q8_GROUP;
         x += SL_Q8_GROUP;
     }

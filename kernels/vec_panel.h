@@ -11,14 +11,7 @@
 #define SL_KERNELS_VEC_PANEL_H
 
 #include "kernels/kernels.h"
-
-#define PANEL_COLS   512u
-#define PANEL_RUN    96u /* a multiple of every tile */
-#define PANEL_GROUPS (PANEL_COLS / SL_Q8_GROUP)
-#define PANEL_ROWS   (PANEL_BLOCKS * SL_BLOCK_ROWS)
-/* Bytes of a block's unpacked columns, and of 32 of them. */
-#define PANEL_BYTES (PANEL_COLS * SL_BLOCK_ROWS)
-#define GROUP_BYTES (SL_Q8_GROUP * SL_BLOCK_ROWS)
+#include "kernels/vec_packed.h"
 
 struct panel {
     /* (PANEL_BLOCKS, PANEL_PLANES, PANEL_COLS / 4, 16, 4): as in INT8 */
@@ -65,17 +58,20 @@ INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
 {
     k->q = a->q + p0 * a->q_stride + c;
     for (uint32_t g = 0; g < k->groups; g++) {
-        size_t at = (c / SL_Q8_GROUP + g) * a->group_stride + p0;
+        size_t at = (c / SL_Q8_GROUP + g) * a->group_stride;
+        const int32_t *first = a->q_sum + 2 * at + p0;
+        const int32_t *second = first + a->group_stride;
         int32_t *bias = k->bias + (size_t)g * PANEL_RUN;
         size_t p = 0;
 
-        memcpy(k->scale + (size_t)g * PANEL_RUN, a->q_scale + at,
+        memcpy(k->scale + (size_t)g * PANEL_RUN, a->q_scale + at + p0,
                k->n * sizeof *k->scale);
         for (; p + W <= k->n; p += W)
             vi_store(bias + p,
-                     vi_mul(vi_load(a->q_sum + at + p), vi_set(-offset)));
+                     vi_mul(vi_add(vi_load(first + p), vi_load(second + p)),
+                            vi_set(-offset)));
         for (; p < k->n; p++)
-            bias[p] = -offset * a->q_sum[at + p];
+            bias[p] = -offset * (first[p] + second[p]);
     }
 }
 

@@ -23,6 +23,7 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->matmul[SL_FMT_INT8][SL_ACT_INT8] = ISA(matmul_int8_q8);
     k->matmul[SL_FMT_INT4][SL_ACT_F32] = ISA(matmul_int4_f32);
     k->matmul[SL_FMT_INT4][SL_ACT_INT8] = ISA(matmul_int4_q8);
+    ISA(sl_kernels_init_blocks)(k);
     k->layer_norm = ISA(layer_norm);
     k->rms_norm = ISA(rms_norm);
     k->quantize_q8 = ISA(quantize_q8);

@@ -7,8 +7,6 @@
 #ifndef SL_KERNELS_VEC_TILE_H
 #define SL_KERNELS_VEC_TILE_H
 
-#define PANEL_VECTORS ((int)(PANEL_ROWS / W))
-
 /* The scale of W rows of a panel. */
 INLINE vf panel_scale(const struct panel *k, int v, size_t group)
 {

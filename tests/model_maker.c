@@ -7,8 +7,10 @@
 
 #include <xxhash.h>
 
+#include "quant/blocks.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
+#include "tests/block_maker.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
 
@@ -179,6 +181,23 @@ static void fill_block(uint8_t *w, uint8_t *scale, const struct sl_matrix *m,
     }
 }
 
+/* The same of ggml's blocks, with weights of variance 1 / cols. */
+static void fill_blocks(uint8_t *w, const struct sl_matrix *m, uint32_t n,
+                        uint64_t *state)
+{
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
+    size_t n_blocks = m->cols / f->block_cols;
+    uint8_t *blocks = malloc(n_blocks * f->block_bytes);
+
+    assert_non_null(blocks);
+    for (uint32_t r = 0; r < n; r++) {
+        test_blocks_make(blocks, m->fmt, n_blocks, 1 / sqrt((double)m->cols),
+                         state);
+        sl_blocks_pack(w + (size_t)4 * r, 64, m->fmt, blocks, m->cols);
+    }
+    free(blocks);
+}
+
 static void fill_packed(uint8_t *image, const struct sl_model_matrix *m,
                         uint64_t *state)
 {
@@ -188,10 +207,15 @@ static void fill_packed(uint8_t *image, const struct sl_model_matrix *m,
     for (uint32_t s = 0; s < g->n_segments; s++) {
         for (uint32_t b = 0; b < sl_matrix_segment_blocks(g); b++) {
             uint32_t left = rows - b * SL_BLOCK_ROWS;
+            uint32_t n = left < SL_BLOCK_ROWS ? left : SL_BLOCK_ROWS;
+            uint8_t *w = image + m->off + sl_matrix_block_offset(g, s, b);
 
-            fill_block(image + m->off + sl_matrix_block_offset(g, s, b),
-                       image + m->scale_off + sl_matrix_scale_offset(g, s, b),
-                       g, left < SL_BLOCK_ROWS ? left : SL_BLOCK_ROWS, state);
+            if (sl_fmt_has_blocks(g->fmt))
+                fill_blocks(w, g, n, state);
+            else
+                fill_block(
+                    w, image + m->scale_off + sl_matrix_scale_offset(g, s, b),
+                    g, n, state);
         }
     }
 }

@@ -16,6 +16,7 @@
 #include "quant/pack.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
+#include "tests/block_maker.h"
 #include "tests/support.h"
 
 #define MAX_COLS 2048u
@@ -112,43 +113,6 @@ static float formula(enum sl_fmt fmt, const uint8_t *b, unsigned i)
     }
 }
 
-static uint32_t next(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(*state >> 33);
-}
-
-/* Random bytes, FP16 scales that are finite among them. */
-static void fill(uint8_t *b, enum sl_fmt fmt, size_t n_blocks, uint64_t seed)
-{
-    static const struct {
-        enum sl_fmt fmt;
-        uint8_t at[2];
-        uint8_t n;
-    } halves[] = {
-        {SL_FMT_Q4_0, {0}, 1},    {SL_FMT_Q4_1, {0, 2}, 2},
-        {SL_FMT_Q5_0, {0}, 1},    {SL_FMT_Q5_1, {0, 2}, 2},
-        {SL_FMT_Q8_0, {0}, 1},    {SL_FMT_Q2_K, {80, 82}, 2},
-        {SL_FMT_Q3_K, {108}, 1},  {SL_FMT_Q4_K, {0, 2}, 2},
-        {SL_FMT_Q5_K, {0, 2}, 2}, {SL_FMT_Q6_K, {208}, 1},
-        {SL_FMT_IQ4_NL, {0}, 1},  {SL_FMT_IQ4_XS, {0}, 1},
-    };
-    size_t bytes = sl_fmt_of(fmt)->block_bytes;
-
-    for (size_t i = 0; i < n_blocks * bytes; i++)
-        b[i] = (uint8_t)next(&seed);
-    for (size_t h = 0; h < sizeof halves / sizeof *halves; h++) {
-        for (size_t i = 0; halves[h].fmt == fmt && i < n_blocks; i++) {
-            for (unsigned k = 0; k < halves[h].n; k++) {
-                uint8_t *high = b + i * bytes + halves[h].at[k] + 1;
-
-                if ((*high & 0x7c) == 0x7c)
-                    *high ^= 0x40;
-            }
-        }
-    }
-}
-
 static void same_floats(const float *got, const float *want, size_t n,
                         const char *what)
 {
@@ -201,8 +165,10 @@ static void weights_are_what_the_formulas_say(void **state)
 
         for (uint32_t n = 1; sl_fmt_has_blocks(fmt) && n < 9; n++) {
             uint32_t cols = n * info->block_cols;
+            uint64_t seed;
 
-            fill(b, fmt, n, 77 * n + (unsigned)f);
+            seed = 77 * n + (unsigned)f;
+            test_blocks_make(b, fmt, n, n % 2 ? 0 : 0.1, &seed);
             for (uint32_t i = 0; i < cols; i++)
                 want[i] = formula(
                     fmt, b + (size_t)i / info->block_cols * info->block_bytes,
@@ -276,6 +242,7 @@ static void published_rows_lie_side_by_side(void **state)
         const struct sl_fmt_info *info = sl_fmt_of((enum sl_fmt)f);
         struct sl_matrix m = {(enum sl_fmt)f, 41, 3 * info->block_cols, 1, 0};
         size_t row_bytes = (size_t)3 * info->block_bytes + 5, bytes;
+        uint64_t seed = (unsigned)f;
         uint8_t *rows, *w;
         float want[768], got[768];
 
@@ -286,7 +253,7 @@ static void published_rows_lie_side_by_side(void **state)
         w = malloc(bytes);
         memset(w, 0xa5, bytes);
         for (uint32_t r = 0; r < m.rows; r++)
-            fill(rows + r * row_bytes, m.fmt, 3, r + 1);
+            test_blocks_make(rows + r * row_bytes, m.fmt, 3, 1, &seed);
         sl_pack_published(w, &m, rows, row_bytes, m.rows, pool);
         for (uint32_t r = 0; r < m.rows; r++) {
             sl_blocks_decode(want, m.fmt, rows + r * row_bytes, m.cols);

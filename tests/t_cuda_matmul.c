@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "src/base/half.h"
+#include "tests/block_maker.h"
 #include "tests/cuda_support.h"
 
 #define MOST_N 70u
@@ -61,6 +63,26 @@ static void fill_packed(struct problem *p, struct test_random *rnd)
 
         p->scale[i] = sl_float_to_half(row < rows ? s : 0);
     }
+}
+
+static void fill_blocks(struct problem *p, struct test_random *rnd)
+{
+    const struct sl_matrix *m = &p->m;
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
+    uint32_t rows = sl_matrix_segment_rows(m), n = m->cols / f->block_cols;
+    uint64_t state = test_random_next(rnd);
+    uint8_t *blocks = malloc((size_t)n * f->block_bytes);
+
+    assert_non_null(blocks);
+    for (uint32_t r = 0; r < m->rows; r++) {
+        uint32_t in = r % rows;
+
+        test_blocks_make(blocks, m->fmt, n, 0.03, &state);
+        sl_blocks_pack(p->w + sl_matrix_block_offset(m, r / rows, in / 16) +
+                           in % 16 * 4,
+                       64, m->fmt, blocks, m->cols);
+    }
+    free(blocks);
 }
 
 static void fill_floats(struct problem *p, struct test_random *rnd)
@@ -135,6 +157,8 @@ static void problem_init(struct problem *p, const struct sl_matrix *m,
     p->size = make(MOST_N * p->stride, sizeof *p->size);
     if (sl_fmt_is_float(m->fmt))
         fill_floats(p, &rnd);
+    else if (sl_fmt_has_blocks(m->fmt))
+        fill_blocks(p, &rnd);
     else
         fill_packed(p, &rnd);
     for (size_t i = 0; i < MOST_N; i++) {
@@ -390,6 +414,28 @@ static void products_of_float_matrices_are_those_of_the_reference(void **state)
     test_cuda_close(&t);
 }
 
+static void products_of_blocks_are_those_of_the_reference(void **state)
+{
+    static const struct {
+        uint32_t rows, blocks, n_segments;
+    } sizes[] = {{40, 2, 1}, {38, 3, 2}};
+    struct test_cuda t;
+
+    test_cuda_open(&t, WITH_BLAS);
+    for (size_t i = 0; i < SL_FMT_COUNT * sizeof sizes / sizeof *sizes; i++) {
+        struct sl_matrix m = {
+            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
+            .rows = sizes[i / SL_FMT_COUNT].rows,
+            .n_segments = sizes[i / SL_FMT_COUNT].n_segments,
+        };
+
+        m.cols = sizes[i / SL_FMT_COUNT].blocks * sl_fmt_of(m.fmt)->block_cols;
+        if (sl_fmt_has_blocks(m.fmt))
+            run_all(&t, &m);
+    }
+    test_cuda_close(&t);
+}
+
 static void long_rows_may_be_split_between_thread_blocks(void **state)
 {
     static const uint32_t few[] = {6, 30, 64};
@@ -544,6 +590,7 @@ int main(void)
         cmocka_unit_test(
             products_of_packed_matrices_are_those_of_the_reference),
         cmocka_unit_test(products_of_float_matrices_are_those_of_the_reference),
+        cmocka_unit_test(products_of_blocks_are_those_of_the_reference),
         cmocka_unit_test(long_rows_may_be_split_between_thread_blocks),
         cmocka_unit_test(pieces_of_a_matrix_give_the_same_bits),
         cmocka_unit_test(a_small_workspace_slows_and_changes_nothing_else),

@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "kernels/matmul.h"
+#include "quant/blocks.h"
 #include "src/base/half.h"
+#include "tests/block_maker.h"
 #include "tests/support.h"
 
 #define MAX_N 17
@@ -129,6 +131,31 @@ static void fill_floats(struct problem *p, struct random *rnd)
     }
 }
 
+/* Row 2 is all zero. Blocks, dense and packed, are ggml's (t_blocks.c). */
+static void fill_blocks(struct problem *p, struct random *rnd)
+{
+    const struct sl_matrix *m = &p->m;
+    const struct sl_fmt_info *f = sl_fmt_of(m->fmt);
+    size_t n = m->cols / f->block_cols;
+    uint8_t *blocks = malloc(n * f->block_bytes);
+    float *row = malloc(m->cols * sizeof *row);
+
+    assert_true(blocks != NULL && row != NULL);
+    for (uint32_t r = 0; r < m->rows; r++) {
+        uint8_t *w = (uint8_t *)p->w.at + sl_matrix_block_offset(m, 0, r / 16);
+
+        test_blocks_make(blocks, m->fmt, n, 0.05, &rnd->state);
+        if (r == 2)
+            memset(blocks, 0, n * f->block_bytes);
+        sl_blocks_pack(w + r % 16 * 4, 64, m->fmt, blocks, m->cols);
+        sl_blocks_decode(row, m->fmt, blocks, m->cols);
+        for (uint32_t c = 0; c < m->cols; c++)
+            p->dense[(size_t)r * m->cols + c] = (double)row[c];
+    }
+    free(blocks);
+    free(row);
+}
+
 /* MAX_N positions, one value in 40 an outlier; the third group is zero. */
 static void fill_acts(struct problem *p, const struct sl_kernels *k,
                       struct random *rnd)
@@ -149,7 +176,7 @@ static void fill_acts(struct problem *p, const struct sl_kernels *k,
         return;
     p->q = array_make((size_t)(MAX_N - 1) * (cols + 5) + cols, 1, 1);
     p->q_scale = array_make((size_t)MAX_N * groups, sizeof(float), 4);
-    p->q_sum = array_make((size_t)MAX_N * groups, sizeof(int32_t), 4);
+    p->q_sum = array_make((size_t)MAX_N * 2 * groups, sizeof(int32_t), 4);
     for (size_t i = 0; i < MAX_N; i++)
         k->quantize_q8((int8_t *)p->q.at + i * (cols + 5),
                        (float *)p->q_scale.at + i, (int32_t *)p->q_sum.at + i,
@@ -185,6 +212,8 @@ static void problem_init(struct problem *p, const struct sl_matrix *m,
     assert_non_null(p->dense);
     if (sl_fmt_is_float(m->fmt))
         fill_floats(p, &rnd);
+    else if (sl_fmt_has_blocks(m->fmt))
+        fill_blocks(p, &rnd);
     else
         fill_packed(p, &rnd);
     fill_acts(p, k, &rnd);
@@ -377,6 +406,70 @@ static void packed_products_are_right(void **state)
     }
 }
 
+/* Every format; rows of one block and of several tiles, which end in the middle
+ * of one, and columns of more than one panel. */
+static void products_of_blocks_are_right(void **state)
+{
+    static const uint32_t counts[2][4] = {{1, 3, 8, 37}, {1, 2, 5, 5}};
+
+    for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
+        const struct sl_fmt_info *f = sl_fmt_of((enum sl_fmt)fmt);
+
+        for (size_t i = 0; sl_fmt_has_blocks((enum sl_fmt)fmt) && i < 8; i++) {
+            struct sl_matrix m = {(enum sl_fmt)fmt, all_rows[i], 0, 1, 0};
+
+            m.cols =
+                counts[f->block_cols > 32][(i + i / 4) % 4] * f->block_cols;
+            check_matrix(&m);
+        }
+    }
+}
+
+/* Every code and sub code at its end, inputs too. */
+static void block_sums_do_not_overflow(void **state)
+{
+    for (int i = 0; i < SL_FMT_COUNT * 4; i++) {
+        struct sl_matrix m = {(enum sl_fmt)(i / 4), 17, 512, 1, 0};
+        int8_t x = i & 1 ? 127 : -127;
+
+        if (!sl_fmt_has_blocks(m.fmt))
+            continue;
+        for (int isa = SL_ISA_REF; isa <= (int)sl_cpu_best_isa(); isa++) {
+            const struct sl_block_shape *s = sl_block_shape_of(m.fmt);
+            struct sl_kernels k;
+            struct problem p;
+            uint8_t *w;
+
+            sl_kernels_init(&k, (enum sl_isa)isa);
+            problem_init(&p, &m, &k);
+            memset(p.q.at, x, (MAX_N - 1) * p.acts.q_stride + m.cols);
+            for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 32); g++)
+                ((float *)p.q_scale.at)[g] = 0.5f;
+            for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 16); g++)
+                ((int32_t *)p.q_sum.at)[g] = 16 * x;
+            /* all but the heads */
+            w = p.w.at;
+            for (size_t j = 0; j < sl_matrix_bytes(&m); j++) {
+                size_t word = j % sl_matrix_block_bytes(&m, 0, 1) / 64;
+
+                if (word % (1 + s->share * sl_block_words(s)) != 0)
+                    w[j] = i & 2 ? 0xff : 0;
+            }
+            for (uint32_t r = 0; r < m.rows; r++) {
+                float row[512];
+
+                sl_matrix_decode_row(row, &m,
+                                     w + sl_matrix_block_offset(&m, 0, r / 16),
+                                     NULL, r % 16);
+                for (uint32_t c = 0; c < m.cols; c++)
+                    p.dense[r * m.cols + c] = (double)row[c];
+            }
+            check_product(&k, &p, SL_ACT_INT8);
+            problem_fini(&p);
+        }
+    }
+}
+
 /* Largest sums an integer accumulator can meet: all weights and inputs at
  * their ends. */
 static void integer_sums_do_not_overflow(void **state)
@@ -396,10 +489,10 @@ static void integer_sums_do_not_overflow(void **state)
             sl_kernels_init(&k, (enum sl_isa)isa);
             problem_init(&p, &m, &k);
             memset(p.q.at, x, (MAX_N - 1) * p.acts.q_stride + m.cols);
-            for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 32); g++) {
-                ((int32_t *)p.q_sum.at)[g] = 32 * x;
+            for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 32); g++)
                 ((float *)p.q_scale.at)[g] = 0.5f;
-            }
+            for (size_t g = 0; g < (size_t)MAX_N * (m.cols / 16); g++)
+                ((int32_t *)p.q_sum.at)[g] = 16 * x;
             for (uint32_t r = 0; r < m.rows; r++) {
                 for (uint32_t c = 0; c < m.cols; c++) {
                     put_weight(&p, r, c, weight);
@@ -525,7 +618,7 @@ static void the_ladder_stops_where_it_is_told(void **state)
                         sl_fmt_has_blocks((enum sl_fmt)f));
             assert_int_equal(k.matmul[f][SL_ACT_INT8] != NULL,
                              !sl_fmt_is_float((enum sl_fmt)f));
-            if (best > SL_ISA_REF && !sl_fmt_has_blocks((enum sl_fmt)f))
+            if (best > SL_ISA_REF)
                 assert_true(k.matmul[f][SL_ACT_F32] !=
                             ref.matmul[f][SL_ACT_F32]);
         }
@@ -563,7 +656,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float_products_are_right),
         cmocka_unit_test(packed_products_are_right),
+        cmocka_unit_test(products_of_blocks_are_right),
         cmocka_unit_test(integer_sums_do_not_overflow),
+        cmocka_unit_test(block_sums_do_not_overflow),
         cmocka_unit_test(int8_inputs_stay_close_to_floats),
         cmocka_unit_test(bf16_is_the_first_half_of_a_float),
         cmocka_unit_test(bf16_weights_keep_their_range),

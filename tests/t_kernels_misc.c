@@ -136,7 +136,7 @@ static void q8(const struct sl_kernels *k, uint32_t n, uint64_t *state)
     float *x = floats(cols, 1, n % 3 ? 4 : 1e-43f, state);
     float *scale = floats(groups + 1, 0, 0, state), ref_scale[32];
     int8_t *q = malloc(cols + 1), ref_q[1024];
-    int32_t sum[33], ref_sum[32], sum_apart[96];
+    int32_t sum[65], ref_sum[64], sum_apart[192];
     float apart[96];
     struct sl_kernels ref;
 
@@ -147,31 +147,33 @@ static void q8(const struct sl_kernels *k, uint32_t n, uint64_t *state)
         x[0] = NAN, x[1] = INFINITY;
     q[cols] = 99;
     scale[groups] = GUARD;
-    sum[groups] = 99;
+    sum[2 * groups] = 99;
     sl_kernels_init(&ref, SL_ISA_REF);
     k->quantize_q8(q, scale, sum, 1, x, cols);
     ref.quantize_q8(ref_q, ref_scale, ref_sum, 1, x, cols);
     assert_memory_equal(q, ref_q, cols);
     assert_memory_equal(scale, ref_scale, groups * sizeof *scale);
-    assert_memory_equal(sum, ref_sum, groups * sizeof *sum);
-    assert_true(q[cols] == 99 && sum[groups] == 99 && scale[groups] == GUARD);
+    assert_memory_equal(sum, ref_sum, 2 * groups * sizeof *sum);
+    assert_true(q[cols] == 99 && sum[2 * groups] == 99 &&
+                scale[groups] == GUARD);
     k->quantize_q8(q, apart, sum_apart, 3, x, cols);
     for (uint32_t g = 0; g < groups; g++)
         assert_true(memcmp(&apart[3 * g], &scale[g], 4) == 0 &&
-                    sum_apart[3 * g] == sum[g]);
+                    sum_apart[6 * g] == sum[2 * g] &&
+                    sum_apart[6 * g + 3] == sum[2 * g + 1]);
     for (uint32_t g = 0; g < groups && n % 7 != 0; g++) {
         float max = 0;
-        int32_t total = 0;
+        int32_t total[2] = {0, 0};
 
         for (uint32_t c = 32 * g; c < 32 * g + 32; c++) {
             max = fmaxf(max, fabsf(x[c]));
-            total += q[c];
+            total[c % 32 / 16] += q[c];
             assert_in_range(q[c] + 127, 0, 254);
             near_to((double)q[c] * (double)scale[g], (double)x[c],
                     0.5001 * (double)scale[g] + 1.5e-43, k->isa, c);
         }
         assert_true(scale[g] == max / 127);
-        assert_int_equal(sum[g], total);
+        assert_memory_equal(sum + (size_t)2 * g, total, sizeof total);
     }
     free(x - 1);
     free(scale);

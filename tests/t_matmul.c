@@ -59,7 +59,7 @@ static void setup_init(struct setup *s, const struct sl_matrix *m, size_t n)
     s->x = get(n * m->cols, 4);
     s->q = get(n * sl_q8_stride(m->cols), 1);
     s->q_scale = get(n * groups, 4);
-    s->q_sum = get(n * groups, 4);
+    s->q_sum = get(n * 2 * groups, 4);
     s->bf16 = get(n * m->cols, s->k.bf16_bytes);
     for (uint64_t i = 0; i < bytes; i++)
         s->w[i] = (uint8_t)(128 + 100 * (double)uniform(s));

@@ -4,6 +4,7 @@
 #ifndef SL_KERNELS_CUDA_WEIGHT_CUH
 #define SL_KERNELS_CUDA_WEIGHT_CUH
 
+#include "kernels/cuda/blocks.cuh"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/values.cuh"
 
@@ -24,6 +25,8 @@ __device__ __forceinline__ float sl_weight_at(const struct sl_product &p,
         return sl_half_at((const uint16_t *)w + at);
     if (p.fmt == SL_FMT_BF16)
         return sl_bf16_at((const uint16_t *)w + at);
+    if (p.groups == 0) /* the scales are inside */
+        return sl_block_weight_at(p.fmt, w + block * p.units * 64 + r * 4, col);
     s = sl_half_at(p.scale[which] +
                    (block * p.groups + col / p.group_cols) * SL_BLOCK_ROWS + r);
     w += block * p.units * 64 + r * 4;

@@ -51,7 +51,7 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
 
         x->q = sl_carve(c, s->n * sl_q8_stride((uint32_t)s->widest_in), 1);
         x->q_scale = sl_carve(c, s->n * groups, sizeof(float));
-        x->q_sum = sl_carve(c, s->n * groups, sizeof(int32_t));
+        x->q_sum = sl_carve(c, s->n * 2 * groups, sizeof(int32_t));
     }
     x->lookup = sl_carve(c, s->threads, s->lookup);
     x->scores =

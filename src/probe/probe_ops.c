@@ -57,7 +57,7 @@ static size_t carve(struct ops *o)
     o->bf16 = take(o, &at, bf16 ? values * o->config->kernels->bf16_bytes : 0);
     o->q = take(o, &at, int8 ? o->n * sl_q8_stride(cols) : 0);
     o->q_scale = take(o, &at, int8 ? groups * sizeof *o->q_scale : 0);
-    o->q_sum = take(o, &at, int8 ? groups * sizeof *o->q_sum : 0);
+    o->q_sum = take(o, &at, int8 ? 2 * groups * sizeof *o->q_sum : 0);
     return at;
 }
 
@@ -81,11 +81,9 @@ static void fill(struct ops *o)
         int8_t *q = o->q + p * sl_q8_stride(cols);
 
         for (size_t i = 0; i < cols; i++) {
-            size_t g = i / SL_Q8_GROUP * o->n + p;
-
             q[i] = (int8_t)((i + p) % 253 - 126);
-            o->q_scale[g] = 1;
-            o->q_sum[g] += q[i];
+            o->q_scale[i / SL_Q8_GROUP * o->n + p] = 1;
+            o->q_sum[i / 16 * o->n + p] += q[i];
         }
     }
 }

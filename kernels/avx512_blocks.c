@@ -1,0 +1,6 @@
+#include "config.h"
+
+#include "kernels/isa.h"
+#include "kernels/vec_avx512.h"
+
+#include "kernels/vec_blocks.h"

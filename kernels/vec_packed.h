@@ -1,0 +1,46 @@
+/*
+ * vec_packed.h - what products of packed weights have in common
+ */
+#ifndef SL_KERNELS_VEC_PACKED_H
+#define SL_KERNELS_VEC_PACKED_H
+
+#include "kernels/kernels.h"
+
+#define UNIT_BYTES 64
+/* With one position the weights come from memory: they are asked for this
+ * far ahead of their use, which the processor's own prefetcher does not do
+ * across the end of a page. */
+#define AHEAD 4096
+
+/* Columns that are unpacked at once for many positions (vec_panel.h), and
+ * these. */
+#define PANEL_COLS   512u
+#define PANEL_RUN    96u /* a multiple of every tile */
+#define PANEL_GROUPS (PANEL_COLS / SL_Q8_GROUP)
+#define PANEL_ROWS   (PANEL_BLOCKS * SL_BLOCK_ROWS)
+/* Bytes of a block's unpacked columns, and of 32 of them. */
+#define PANEL_BYTES   (PANEL_COLS * SL_BLOCK_ROWS)
+#define GROUP_BYTES   (SL_Q8_GROUP * SL_BLOCK_ROWS)
+#define PANEL_VECTORS ((int)(PANEL_ROWS / W))
+
+/* Where one call of a packed kernel works: W rows of a block. */
+struct packed {
+    const struct sl_matrix *m;
+    const uint8_t *w;      /* the first unit's bytes of these rows */
+    const uint16_t *scale; /* the first group's */
+    float *y;
+    size_t y_stride;
+    uint32_t n_rows; /* of the W, to be written */
+};
+
+INLINE void packed_store(const struct packed *k, size_t p, vf v)
+{
+    float *y = k->y + p * k->y_stride;
+
+    if (k->n_rows >= W)
+        vf_store(y, v);
+    else
+        vf_store_n(y, v, k->n_rows);
+}
+
+#endif
