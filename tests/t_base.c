@@ -235,6 +235,10 @@ static void messages_keep_their_context_and_never_overflow(void **state)
     assert_true(strlen(err.msg) < sizeof err.msg);
     sl_fail_os(&err, EIO, "%s", word);
     assert_true(strlen(err.msg) < sizeof err.msg);
+    /* What would drive a terminal does not reach it. */
+    sl_fail(&err, SL_ERR_CORRUPT, "a tensor is named %s", "a\n\033[2Jb\x7f");
+    sl_error_prefix(&err, "%s: ", "x\ty");
+    assert_string_equal(err.msg, "x?y: a tensor is named a??[2Jb?");
 }
 
 static void regions_are_aligned_and_zero(void **state)

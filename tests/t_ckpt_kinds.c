@@ -142,6 +142,8 @@ static const struct source {
 } sources[] = {
     {"sat", make_sat, ""},
     {"sat", make_bare_sat, ""},
+    {"file", make_bare_sat,
+     "/mp_rank_00_model_states.pt"}, /* one of its shards */
     {"hf", make_one_safetensors, ""},
     {"hf", make_many_safetensors, ""},
     {"hf", make_one_bin, ""},

@@ -6,6 +6,14 @@
 
 #include "src/base/error.h"
 
+/* Names and texts of files that others made may hold what drives a terminal. */
+void sl_error_tame(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 int sl_fail(struct sl_error *err, enum sl_code code, const char *fmt, ...)
 {
     va_list ap;
@@ -17,6 +25,7 @@ int sl_fail(struct sl_error *err, enum sl_code code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    sl_error_tame(err->msg);
     return -1;
 }
 
@@ -34,6 +43,7 @@ int sl_fail_os(struct sl_error *err, int os_errno, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    sl_error_tame(err->msg);
     n = strlen(err->msg);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", strerror(os_errno));
     return -1;
@@ -50,6 +60,7 @@ void sl_error_prefix(struct sl_error *err, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(head, sizeof head, fmt, ap);
     va_end(ap);
+    sl_error_tame(head);
     n = strlen(head);
     memmove(err->msg + n, err->msg, sizeof err->msg - n);
     memcpy(err->msg, head, n);

@@ -45,6 +45,10 @@ int sl_fail(struct sl_error *err, enum sl_code code, const char *fmt, ...)
 int sl_fail_os(struct sl_error *err, int os_errno, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Makes question marks of what is no text (below U+0020, U+007F), so that a
+ * message stays one line; all of these do. */
+void sl_error_tame(char *text);
+
 /* Puts context in front of the message on the way up: "layer 3: ...". */
 void sl_error_prefix(struct sl_error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

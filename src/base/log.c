@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "src/base/error.h"
 #include "src/base/log.h"
 
 void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
@@ -16,6 +17,7 @@ void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
+    sl_error_tame(line);
     log->write(log->opaque, level, line);
 }
 

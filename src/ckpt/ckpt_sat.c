@@ -314,10 +314,17 @@ static int open_archive(struct sl_ckpt_impl *im, const struct sl_parts *parts,
     return find_base(im, err);
 }
 
-/* Whether a file of this name tells a SAT folder, or an archive of one. */
-static bool tells(const char *name)
+static bool is_archive(const char *name)
 {
     size_t n = strlen(name);
+
+    return strstr(name, ".tar.part_") != NULL ||
+           (n > 4 && strcmp(name + n - 4, ".tar") == 0);
+}
+
+/* Whether a file of this name tells a SAT folder. */
+static bool tells(const char *name)
+{
     char canonical[64];
     unsigned rank;
 
@@ -328,8 +335,7 @@ static bool tells(const char *name)
         shard_name(canonical, rank);
         return strcmp(name, canonical) == 0;
     }
-    return strstr(name, ".tar.part_") != NULL ||
-           (n > 4 && strcmp(name + n - 4, ".tar") == 0);
+    return is_archive(name);
 }
 
 static bool sat_look(char why[SL_CKPT_WHY], const char *path)
@@ -341,7 +347,7 @@ static bool sat_look(char why[SL_CKPT_WHY], const char *path)
 
     if (d == NULL) {
         snprintf(why, SL_CKPT_WHY, "the file's name is none of an archive");
-        return errno == ENOTDIR && tells(slash != NULL ? slash + 1 : path);
+        return errno == ENOTDIR && is_archive(slash != NULL ? slash + 1 : path);
     }
     while (!found && (e = readdir(d)) != NULL)
         found = tells(e->d_name);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "src/cmd/chat.h"
+#include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
 
 enum {
@@ -364,10 +365,7 @@ static int run_all(struct sl_chat *c)
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
     c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
     if (c->g.tokenizer == NULL) {
-        sl_fail(&err, SL_ERR_UNSUPPORTED,
-                "%s: holds no tokenizer, so it knows no text; convert the "
-                "checkpoint again with its tokenizer",
-                c->o->run.run.model);
+        sl_no_vocab(c->o->run.run.model, &err);
         return sl_report(&err);
     }
     if (find_template(c, &err) != 0 || start(c, &err) != 0)

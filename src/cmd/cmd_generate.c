@@ -8,6 +8,7 @@
 
 #include "src/base/outfile.h"
 #include "src/cmd/generate.h"
+#include "src/cmd/open_vocab.h"
 
 enum {
     OPT_INPUT_SOURCE = 0x200,
@@ -277,10 +278,7 @@ static int run_all(struct sl_generate *g)
     g->hp = &sl_runtime_modelfile(g->rt)->hp;
     g->tokenizer = sl_runtime_tokenizer(g->rt);
     if (g->tokenizer == NULL) {
-        sl_fail(&err, SL_ERR_UNSUPPORTED,
-                "%s: holds no tokenizer, so it knows no text; convert the "
-                "checkpoint again with --tokenizer ice_text.model",
-                g->o->run.model);
+        sl_no_vocab(g->o->run.model, &err);
         return sl_report(&err);
     }
     if (g->o->fill.pieces &&
