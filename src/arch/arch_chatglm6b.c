@@ -2,40 +2,11 @@
 
 #include <math.h>
 
-#include "src/arch/arch.h"
+#include "src/arch/deepnorm.h"
 #include "src/arch/settings.h"
 
 /* ChatGLM-6B: GLM-130B's layers without a gate, positions of two dimensions, a
  * head of its own (THUDM/chatglm-6b modeling_chatglm.py). */
-
-#define LAYER "transformer.layers.%u."
-
-static const struct sl_tensor_row layer_rows[] = {
-    SL_VECTOR(SL_SLOT_ATTN_NORM, LAYER "input_layernorm.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN),
-    SL_VECTOR(SL_SLOT_ATTN_NORM_BIAS, LAYER "input_layernorm.bias",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
-    SL_VECTOR(SL_SLOT_QKV_BIAS, LAYER "attention.query_key_value.bias",
-              SL_SPLIT_ROWS, SL_DIM_QKV),
-    SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS, LAYER "attention.dense.bias",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
-    SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
-    SL_VECTOR(SL_SLOT_MLP_NORM_BIAS, LAYER "post_attention_layernorm.bias",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
-    SL_VECTOR(SL_SLOT_MLP_IN_BIAS, LAYER "mlp.dense_h_to_4h.bias",
-              SL_SPLIT_ROWS, SL_DIM_MLP_IN),
-    SL_VECTOR(SL_SLOT_MLP_OUT_BIAS, LAYER "mlp.dense_4h_to_h.bias",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN),
-    SL_MATRIX(SL_SLOT_QKV, LAYER "attention.query_key_value.weight",
-              SL_SPLIT_ROWS, SL_DIM_QKV, SL_DIM_HIDDEN),
-    SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "attention.dense.weight", SL_SPLIT_COLS,
-              SL_DIM_HIDDEN, SL_DIM_ATT),
-    SL_MATRIX(SL_SLOT_MLP_IN, LAYER "mlp.dense_h_to_4h.weight", SL_SPLIT_ROWS,
-              SL_DIM_MLP_IN, SL_DIM_HIDDEN),
-    SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.dense_4h_to_h.weight", SL_SPLIT_COLS,
-              SL_DIM_HIDDEN, SL_DIM_INNER),
-};
 
 static const struct sl_tensor_row model_rows[] = {
     SL_VECTOR(SL_SLOT_FINAL_NORM, "transformer.final_layernorm.weight",
@@ -47,40 +18,6 @@ static const struct sl_tensor_row model_rows[] = {
     SL_MATRIX(SL_SLOT_EMBED, "transformer.word_embeddings.weight",
               SL_SPLIT_ROWS, SL_DIM_VOCAB, SL_DIM_HIDDEN),
 };
-
-static const struct sl_layer_op attention[] = {
-    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM,
-               SL_SLOT_ATTN_NORM_BIAS),
-    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_QKV, SL_SLOT_QKV_BIAS),
-    SL_OP_ATTEND,
-    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_X, SL_SLOT_ATTN_OUT, SL_SLOT_ATTN_OUT_BIAS,
-                 .residual = SL_BUF_NORM, .scaled = true),
-};
-
-static const struct sl_layer_op mlp[] = {
-    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_MLP_NORM_BIAS),
-    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
-                 .epilogue = SL_FN_GELU_TANH),
-    SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_X, SL_SLOT_MLP_OUT, SL_SLOT_MLP_OUT_BIAS,
-                 .residual = SL_BUF_NORM, .scaled = true),
-};
-
-static const struct sl_layer_op head[] = {
-    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_FINAL_NORM,
-               SL_SLOT_FINAL_NORM_BIAS),
-    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LOGITS, SL_SLOT_HEAD, SL_SLOT_NONE),
-};
-
-static const struct sl_layer_table table = {
-    SL_STAGE_OPS(attention),
-    SL_STAGE_OPS(mlp),
-    SL_HEAD_OPS(head),
-};
-
-static const struct sl_layer_table *layers(const struct sl_hparams *hp)
-{
-    return &table;
-}
 
 static const char *const hf_names[] = {
     "ChatGLMModel", "ChatGLMForConditionalGeneration", "chatglm", NULL};
@@ -99,18 +36,13 @@ static bool takes(const struct sl_settings *s)
 
 static void derive(struct sl_hparams *hp)
 {
-    hp->norm = SL_NORM_LAYER;
-    hp->qkv = SL_QKV_BY_HEAD;
-    hp->rope = SL_ROPE_HALF;
-    hp->rope_dims = hp->head_dim;
-    hp->attn_out_bias = hp->mlp_bias = true;
+    sl_deepnorm_derive(hp);
+    hp->glu = false;
     hp->untied = true;
     if (hp->norm_eps == 0)
         hp->norm_eps = 1e-5f;
     if (hp->inner == 0)
         hp->inner = 4 * hp->hidden;
-    if (hp->residual_scale == 0)
-        hp->residual_scale = sqrtf(2.0f * (float)hp->n_layers);
 }
 
 /* A half run rounds the whole rotary table, which is how the published model
@@ -164,8 +96,8 @@ const struct sl_arch sl_arch_chatglm6b = {
     .default_positions = 2048,
     .prompts = SL_PROMPTS_CHATGLM,
     .prefix = "transformer.prefix_encoder.",
-    SL_ROWS(layer_rows, model_rows),
+    SL_ROWS(sl_deepnorm_layer_rows, model_rows),
     .derive = derive,
     .configure = configure,
-    .layers = layers,
+    .layers = sl_deepnorm_layers,
 };
