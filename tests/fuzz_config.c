@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/arch/sampling.h"
 #include "src/arch/settings.h"
 #include "src/ckpt/ckpt_hf.h"
 #include "src/model/config_json.h"
@@ -25,14 +26,13 @@ static void ask(const struct sl_settings *s)
         "a.b.c.d|||x.",
     };
     struct sl_error err = {0};
+    struct sl_sampling sampling;
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         enum sl_setting need = (enum sl_setting)(i % 2);
         const char *text = NULL;
-        int32_t ids[4] = {-7, -7, -7, -7};
-        double x = -7, list[4];
+        double x = -7;
         uint32_t v = 7;
-        size_t n = 4;
         bool yes;
 
         if (sl_settings_u32(&v, s, keys[i], need, &err) != 0 &&
@@ -40,17 +40,16 @@ static void ask(const struct sl_settings *s)
             abort();
         if (sl_settings_f64(&x, s, keys[i], need, &err) != 0 && x != -7)
             abort();
-        if (sl_settings_ids(ids, &n, 4, s, keys[i], need, &err) != 0 &&
-            ids[0] != -7)
-            abort();
         if (sl_settings_string(&text, s, keys[i], need, &err) != 0 &&
             text != NULL)
             abort();
         if (text != NULL && !sl_settings_has(s, keys[i]))
             abort();
         (void)!sl_settings_bool(&yes, s, keys[i], need, &err);
-        (void)!sl_settings_f64s(list, &n, 4, s, keys[i], need, &err);
     }
+    if (sl_sampling_configure(&sampling, s, &err) == 0 &&
+        sl_sampling_check(&sampling, &err) != 0)
+        abort();
     (void)!sl_settings_check_quantised(s, &err);
     if (sl_settings_architecture(s) == NULL ||
         sl_settings_model_type(s) == NULL)

@@ -76,11 +76,9 @@ static void settings_are_found_by_any_of_their_names(void **state)
 static void what_is_not_said_leaves_the_default(void **state)
 {
     struct sl_settings *s = parse("{\"a\": null, \"b\": {}}");
-    int32_t ids[2] = {7, 8};
     struct sl_error err;
     const char *text = "as it was";
     uint32_t n = 5;
-    size_t count = 9;
     bool yes = true;
     double x = 2.5;
 
@@ -89,48 +87,35 @@ static void what_is_not_said_leaves_the_default(void **state)
     assert_ok(sl_settings_bool(&yes, s, "a", SL_SETTING_OPTIONAL, &err), &err);
     assert_ok(sl_settings_string(&text, s, "a", SL_SETTING_OPTIONAL, &err),
               &err);
-    assert_ok(
-        sl_settings_ids(ids, &count, 2, s, "a", SL_SETTING_OPTIONAL, &err),
-        &err);
     assert_int_equal(n, 5);
     assert_true(x == 2.5);
     assert_true(yes);
     assert_string_equal(text, "as it was");
-    assert_int_equal(count, 9);
-    assert_int_equal(ids[0], 7);
     check_failed(sl_settings_u32(&n, s, "a|b.c", SL_SETTING_REQUIRED, &err),
                  &err, SL_ERR_CORRUPT, "config.json: does not say a|b.c");
     assert_int_equal(n, 5);
     sl_settings_close(s);
 }
 
-enum type { U32, F64, BOOL, STRING, IDS, F64S };
+enum type { U32, F64, BOOL, STRING };
 
 static int get(enum type type, const struct sl_settings *s, const char *keys,
                struct sl_error *err)
 {
     const char *text;
-    int32_t ids[3];
-    double x[3];
+    double x;
     uint32_t n;
-    size_t count;
     bool yes;
 
     switch (type) {
     case U32:
         return sl_settings_u32(&n, s, keys, SL_SETTING_OPTIONAL, err);
     case F64:
-        return sl_settings_f64(x, s, keys, SL_SETTING_OPTIONAL, err);
+        return sl_settings_f64(&x, s, keys, SL_SETTING_OPTIONAL, err);
     case BOOL:
         return sl_settings_bool(&yes, s, keys, SL_SETTING_OPTIONAL, err);
-    case STRING:
-        return sl_settings_string(&text, s, keys, SL_SETTING_OPTIONAL, err);
-    case IDS:
-        return sl_settings_ids(ids, &count, 3, s, keys, SL_SETTING_OPTIONAL,
-                               err);
     default:
-        return sl_settings_f64s(x, &count, 3, s, keys, SL_SETTING_OPTIONAL,
-                                err);
+        return sl_settings_string(&text, s, keys, SL_SETTING_OPTIONAL, err);
     }
 }
 
@@ -151,9 +136,6 @@ static void a_value_of_another_type_is_named(void **state)
         {BOOL, "1", "k is 1; true or false is expected"},
         {BOOL, "\"true\"", "k is \"true\"; true or false is expected"},
         {STRING, "3", "k is 3; a string is expected"},
-        {IDS, "-1", "k is -1; an id or a list of ids is expected"},
-        {IDS, "[1,\"x\"]", "k is [1,\"x\"]; an id or a list of ids"},
-        {F64S, "[1,null]", "k is [1,null]; a list of numbers is expected"},
     };
     struct sl_error err;
     char text[128];
@@ -168,39 +150,6 @@ static void a_value_of_another_type_is_named(void **state)
         assert_ptr_equal(strstr(err.msg, "config.json: "), err.msg);
         sl_settings_close(s);
     }
-}
-
-static void a_list_of_ids_may_be_one_id(void **state)
-{
-    struct sl_settings *s =
-        parse("{\"one\": 3, \"three\": [4, 5, 6], \"four\": [1,2,3,4],"
-              " \"none\": [], \"x\": [0.5, 2]}");
-    struct sl_error err;
-    int32_t ids[3];
-    double x[3];
-    size_t n = 9;
-
-    assert_ok(sl_settings_ids(ids, &n, 3, s, "one", SL_SETTING_REQUIRED, &err),
-              &err);
-    assert_int_equal(n, 1);
-    assert_int_equal(ids[0], 3);
-    assert_ok(
-        sl_settings_ids(ids, &n, 3, s, "three", SL_SETTING_REQUIRED, &err),
-        &err);
-    assert_int_equal(n, 3);
-    assert_int_equal(ids[2], 6);
-    check_failed(
-        sl_settings_ids(ids, &n, 3, s, "four", SL_SETTING_REQUIRED, &err), &err,
-        SL_ERR_UNSUPPORTED, "four lists 4 values; at most 3");
-    assert_int_equal(n, 3);
-    assert_ok(sl_settings_ids(ids, &n, 3, s, "none", SL_SETTING_REQUIRED, &err),
-              &err);
-    assert_int_equal(n, 0);
-    assert_ok(sl_settings_f64s(x, &n, 3, s, "x", SL_SETTING_REQUIRED, &err),
-              &err);
-    assert_int_equal(n, 2);
-    assert_true(x[0] == 0.5 && x[1] == 2);
-    sl_settings_close(s);
 }
 
 static void sampling_is_read_as_its_publisher_says_it(void **state)
@@ -384,7 +333,6 @@ int main(void)
         cmocka_unit_test(settings_are_found_by_any_of_their_names),
         cmocka_unit_test(what_is_not_said_leaves_the_default),
         cmocka_unit_test(a_value_of_another_type_is_named),
-        cmocka_unit_test(a_list_of_ids_may_be_one_id),
         cmocka_unit_test(sampling_is_read_as_its_publisher_says_it),
         cmocka_unit_test(foreign_quantisation_is_refused_by_name),
         cmocka_unit_test(what_is_no_object_is_refused),

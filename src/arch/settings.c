@@ -146,19 +146,24 @@ static const json_t *find(char key[KEY_BYTES], const struct sl_settings *s,
     }
 }
 
-/* As find: 1 when an optional setting is not said. */
-static int need_value(const json_t **v, char key[KEY_BYTES],
-                      const struct sl_settings *s, const char *keys,
-                      enum sl_setting need, struct sl_error *err)
+/* *v: what is said, NULL: nothing, which fails where it is required; a value
+ * must be of a kind, and wanted says which. */
+static int look_for(const json_t **v, const struct sl_settings *s,
+                    const char *keys, enum sl_setting need,
+                    bool (*is)(const json_t *v), const char *wanted,
+                    struct sl_error *err)
 {
+    char key[KEY_BYTES];
+
     *v = find(key, s, keys);
-    if (*v != NULL)
+    if (*v == NULL && need == SL_SETTING_OPTIONAL)
         return 0;
-    if (need == SL_SETTING_OPTIONAL)
-        return 1;
-    return sl_fail(
-        err, SL_ERR_CORRUPT, "%s: does not say %s%s", s->file, keys,
-        strchr(keys, '|') != NULL ? " (one of these names must be there)" : "");
+    if (*v == NULL)
+        return sl_fail(
+            err, SL_ERR_CORRUPT, "%s: does not say %s%s", s->file, keys,
+            strchr(keys, '|') != NULL ? " (one of these names must be there)"
+                                      : "");
+    return is(*v) ? 0 : sl_json_bad_value(err, s->file, key, *v, wanted);
 }
 
 bool sl_settings_has(const struct sl_settings *s, const char *keys)
@@ -179,133 +184,65 @@ static bool is_count(const json_t *v)
            json_integer_value(v) <= INT32_MAX;
 }
 
+static bool is_number(const json_t *v)
+{
+    return json_is_number(v) && isfinite(json_number_value(v));
+}
+
+static bool is_truth(const json_t *v)
+{
+    return json_is_boolean(v);
+}
+
+static bool is_text(const json_t *v)
+{
+    return json_is_string(v);
+}
+
 int sl_settings_u32(uint32_t *v, const struct sl_settings *s, const char *keys,
                     enum sl_setting need, struct sl_error *err)
 {
-    char key[KEY_BYTES];
     const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
+    int rc = look_for(&x, s, keys, need, is_count,
+                      "a whole number from 0 to 2147483647", err);
 
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!is_count(x))
-        return sl_json_bad_value(err, s->file, key, x,
-                                 "a whole number from 0 to 2147483647");
-    *v = (uint32_t)json_integer_value(x);
-    return 0;
+    if (rc == 0 && x != NULL)
+        *v = (uint32_t)json_integer_value(x);
+    return rc;
 }
 
 int sl_settings_f64(double *v, const struct sl_settings *s, const char *keys,
                     enum sl_setting need, struct sl_error *err)
 {
-    char key[KEY_BYTES];
     const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
+    int rc = look_for(&x, s, keys, need, is_number, "a number", err);
 
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!json_is_number(x) || !isfinite(json_number_value(x)))
-        return sl_json_bad_value(err, s->file, key, x, "a number");
-    *v = json_number_value(x);
-    return 0;
+    if (rc == 0 && x != NULL)
+        *v = json_number_value(x);
+    return rc;
 }
 
 int sl_settings_bool(bool *v, const struct sl_settings *s, const char *keys,
                      enum sl_setting need, struct sl_error *err)
 {
-    char key[KEY_BYTES];
     const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
+    int rc = look_for(&x, s, keys, need, is_truth, "true or false", err);
 
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!json_is_boolean(x))
-        return sl_json_bad_value(err, s->file, key, x, "true or false");
-    *v = json_is_true(x);
-    return 0;
+    if (rc == 0 && x != NULL)
+        *v = json_is_true(x);
+    return rc;
 }
 
 int sl_settings_string(const char **v, const struct sl_settings *s,
                        const char *keys, enum sl_setting need,
                        struct sl_error *err)
 {
-    char key[KEY_BYTES];
     const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
+    int rc = look_for(&x, s, keys, need, is_text, "a string", err);
 
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!json_is_string(x))
-        return sl_json_bad_value(err, s->file, key, x, "a string");
-    *v = json_string_value(x);
-    return 0;
-}
-
-/* A value as a list: itself, or the items of an array. */
-static size_t list_length(const json_t *v)
-{
-    return json_is_array(v) ? json_array_size(v) : 1;
-}
-
-static const json_t *list_item(const json_t *v, size_t i)
-{
-    return json_is_array(v) ? json_array_get(v, i) : v;
-}
-
-static int check_length(const struct sl_settings *s, const char *key,
-                        const json_t *v, size_t max, struct sl_error *err)
-{
-    if (list_length(v) <= max)
-        return 0;
-    return sl_fail(err, SL_ERR_UNSUPPORTED,
-                   "%s: %s lists %zu values; at most %zu are read", s->file,
-                   key, list_length(v), max);
-}
-
-int sl_settings_ids(int32_t *ids, size_t *n, size_t max,
-                    const struct sl_settings *s, const char *keys,
-                    enum sl_setting need, struct sl_error *err)
-{
-    char key[KEY_BYTES];
-    const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
-
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (check_length(s, key, x, max, err) != 0)
-        return -1;
-    for (size_t i = 0; i < list_length(x); i++)
-        if (!is_count(list_item(x, i)))
-            return sl_json_bad_value(err, s->file, key, x,
-                                     "an id or a list of ids");
-    *n = list_length(x);
-    for (size_t i = 0; i < *n; i++)
-        ids[i] = (int32_t)json_integer_value(list_item(x, i));
-    return 0;
-}
-
-int sl_settings_f64s(double *v, size_t *n, size_t max,
-                     const struct sl_settings *s, const char *keys,
-                     enum sl_setting need, struct sl_error *err)
-{
-    char key[KEY_BYTES];
-    const json_t *x;
-    int rc = need_value(&x, key, s, keys, need, err);
-
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (check_length(s, key, x, max, err) != 0)
-        return -1;
-    for (size_t i = 0; i < list_length(x); i++) {
-        const json_t *item = list_item(x, i);
-
-        if (!json_is_number(item) || !isfinite(json_number_value(item)))
-            return sl_json_bad_value(err, s->file, key, x, "a list of numbers");
-    }
-    *n = list_length(x);
-    for (size_t i = 0; i < *n; i++)
-        v[i] = json_number_value(list_item(x, i));
-    return 0;
+    if (rc == 0 && x != NULL)
+        *v = json_string_value(x);
+    return rc;
 }
 
 const char *sl_settings_architecture(const struct sl_settings *s)

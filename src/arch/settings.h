@@ -60,16 +60,6 @@ int sl_settings_bool(bool *v, const struct sl_settings *s, const char *keys,
 int sl_settings_string(const char **v, const struct sl_settings *s,
                        const char *keys, enum sl_setting need,
                        struct sl_error *err);
-/* One id or a list of them (eos_token_id): fills at most max and sets *n.
- * SL_ERR_UNSUPPORTED when there are more. */
-int sl_settings_ids(int32_t *ids, size_t *n, size_t max,
-                    const struct sl_settings *s, const char *keys,
-                    enum sl_setting need, struct sl_error *err);
-/* A list of numbers (factors of a rope scaling), as sl_settings_ids. */
-int sl_settings_f64s(double *v, size_t *n, size_t max,
-                     const struct sl_settings *s, const char *keys,
-                     enum sl_setting need, struct sl_error *err);
-
 /* architectures[0], else "". */
 const char *sl_settings_architecture(const struct sl_settings *s);
 /* model_type, else "". */
