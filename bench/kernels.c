@@ -1,7 +1,8 @@
 /*
  * bench_kernels: how fast are the matrix products, against plain reading?
  *
- * usage: bench_kernels [THREADS [ISA]]      ISA: ref avx2 avx512 amx
+ * usage: bench_kernels [THREADS [ISA [FORMAT...]]]
+ *        ISA: ref avx2 avx512 amx; FORMAT: int4 q4_k ..., else all
  *
  * One position (a product that only reads weights) on a matrix that fits the
  * caches and on one that does not; many positions (a product that only
@@ -29,6 +30,8 @@ struct bench {
     float *x, *y, *q_scale;
     int8_t *q;
     int32_t *q_sum;
+    char **names; /* of formats to be measured; none: all */
+    int n_names;
     uint8_t *bf16;
     double read_gbps; /* of memory beyond the caches */
 };
@@ -112,6 +115,16 @@ static void measure(struct bench *b, const struct sl_matrix *m, enum sl_act act,
     fflush(stdout);
 }
 
+/* Only formats that are named, if some are. */
+static bool is_wanted(const struct bench *b, enum sl_fmt fmt)
+{
+    for (int i = 0; i < b->n_names; i++) {
+        if (strcmp(b->names[i], sl_fmt_name(fmt)) == 0)
+            return true;
+    }
+    return b->n_names == 0;
+}
+
 static void measure_all(struct bench *b, size_t n, bool big)
 {
     static const uint32_t groups[] = {0, 64, 32}; /* 0: the row's */
@@ -120,6 +133,8 @@ static void measure_all(struct bench *b, size_t n, bool big)
         enum sl_fmt fmt = (enum sl_fmt)(i / 3);
         struct sl_matrix m = {fmt, 16, big ? BIG_COLS : SIDE, 1, 0};
 
+        if (!is_wanted(b, fmt))
+            continue;
         if (sl_fmt_has_scales(fmt))
             m.group_cols = i % 3 ? groups[i % 3] : m.cols;
         else if (i % 3)
@@ -164,6 +179,10 @@ int main(int argc, char **argv)
     struct bench b = {.pool = NULL};
     struct sl_error err;
 
+    if (argc > 3) {
+        b.names = argv + 3;
+        b.n_names = argc - 3;
+    }
     sl_kernels_init(&b.k, SL_ISA_AMX);
     for (int isa = SL_ISA_REF; argc > 2 && strcmp(b.k.isa, argv[2]) != 0;
          isa++) {

@@ -103,8 +103,7 @@ static int add_operations(json_t *list, const struct job *job,
         };
         bool widths = sl_fmt_has_scales(config.fmt) && config.act != SL_ACT_F32;
 
-        if (kernels.matmul[config.fmt][config.act] == NULL ||
-            sl_fmt_has_blocks(config.fmt))
+        if (kernels.matmul[config.fmt][config.act] == NULL)
             continue;
         for (size_t g = 0; g < (widths ? n_groups : 1); g++) {
             config.group_cols = groups[g];
