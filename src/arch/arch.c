@@ -132,11 +132,6 @@ uint32_t sl_arch_out_at(const struct sl_hparams *hp, enum sl_slot matrix)
     return matrix == SL_SLOT_K ? row.k_at : matrix == SL_SLOT_V ? row.v_at : 0;
 }
 
-bool sl_arch_has_gguf(const struct sl_arch *arch)
-{
-    return arch->layer_rows[0].gguf[0] != NULL;
-}
-
 /* --- stages -------------------------------------------------------------- */
 
 uint32_t sl_arch_n_stages(const struct sl_hparams *hp)

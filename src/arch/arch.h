@@ -132,6 +132,9 @@ struct sl_arch {
     /* What config.json has as architectures[0] or, failing that, model_type;
      * ends in NULL. NULL: its checkpoints bring none. */
     const char *const *hf_names;
+    /* general.architecture of the GGUF files that llama.cpp's converter makes
+     * of it; NULL: it makes none, or calls it something else. */
+    const char *gguf_name;
     /* Several kinds of model go by one name: whether this is one of them.
      * NULL: it is. */
     bool (*takes)(const struct sl_settings *s);
@@ -222,7 +225,5 @@ struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp);
 /* Where a matrix's product begins in a row of the buffer that it goes to, and
  * its bias among the values of the bias: 0 but for K and V. */
 uint32_t sl_arch_out_at(const struct sl_hparams *hp, enum sl_slot matrix);
-/* Whether published GGUF files can hold the architecture. */
-bool sl_arch_has_gguf(const struct sl_arch *arch);
 
 #endif

@@ -148,6 +148,7 @@ const struct sl_arch sl_arch_chatglm = {
     .name = "chatglm",
     .what = "ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B",
     .hf_names = hf_names,
+    .gguf_name = "chatglm",
     .takes = takes,
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,

@@ -30,6 +30,7 @@ const struct sl_arch sl_arch_glm4 = {
     .name = "glm4",
     .what = "GLM-4-0414, GLM-Z1",
     .hf_names = hf_names,
+    .gguf_name = "glm4",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,
     .configure = configure,

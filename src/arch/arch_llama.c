@@ -35,6 +35,7 @@ const struct sl_arch sl_arch_llama = {
     .name = "llama",
     .what = "Llama",
     .hf_names = hf_names,
+    .gguf_name = "llama",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,
     .configure = configure,

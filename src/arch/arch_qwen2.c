@@ -22,6 +22,7 @@ const struct sl_arch sl_arch_qwen2 = {
     .name = "qwen2",
     .what = "Qwen2",
     .hf_names = hf_names,
+    .gguf_name = "qwen2",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,
     .configure = configure,

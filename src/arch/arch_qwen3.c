@@ -32,6 +32,7 @@ const struct sl_arch sl_arch_qwen3 = {
     .name = "qwen3",
     .what = "Qwen3 (dense)",
     .hf_names = hf_names,
+    .gguf_name = "qwen3",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     .derive = derive,
     .configure = configure,

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quant/block_shape.h"
+#include "quant/fmt.h"
 #include "src/base/error.h"
 #include "src/base/log.h"
 #include "src/ckpt/ckpt_src.h"
@@ -34,18 +36,25 @@ enum sl_dtype {
     SL_DT_U64,
     SL_DT_F8_E4M3,
     SL_DT_F8_E5M2,
-    SL_DT_COUNT,
+/* ggml's blocks: SL_DT_Q4_0 ... SL_DT_MXFP4 */
+#define SL_DT_OF_BLOCKS(NAME, ...) SL_DT_##NAME,
+    SL_BLOCK_SHAPES(SL_DT_OF_BLOCKS)
+#undef SL_DT_OF_BLOCKS
+        SL_DT_COUNT,
 };
 
 /* Of one element, or of a block of sl_dtype_block_values: those lie along a
  * row, whose length is a multiple. */
 uint32_t sl_dtype_bytes(enum sl_dtype dt);
 uint32_t sl_dtype_block_values(enum sl_dtype dt);
+/* The format of a type of blocks; false: it is a type of single elements. */
+bool sl_dtype_blocks(enum sl_fmt *fmt, enum sl_dtype dt);
 const char *sl_dtype_name(enum sl_dtype dt);  /* "float16" */
 const char *sl_dtype_short(enum sl_dtype dt); /* "F16" */
-/* One element, little-endian at p, as the nearest float. */
+/* One element (not of a block), little-endian at p, as the nearest float. */
 float sl_dtype_load(const void *p, enum sl_dtype dt);
-/* By the name in a safetensors header ("F16"); false when there is none. */
+/* By the name in a safetensors header ("F16"), or in GGML ("Q4_K"); false when
+ * there is none. */
 bool sl_dtype_find(enum sl_dtype *dt, const char *short_name);
 
 #define SL_CKPT_DIMS 8
@@ -62,14 +71,15 @@ struct sl_ckpt_tensor {
 
 /* Rows [first, first + n) of a 2-D tensor (or elements of a 1-D one) as
  * dense little-endian elements of the tensor's own type, whatever its
- * strides; takes at most 1 MiB of memory. A tensor of more dimensions counts
- * as a matrix of shape[0] rows, one of none as a single element. Errors:
- * SL_ERR_IO or SL_ERR_CORRUPT naming file and offset, SL_ERR_NOMEM,
- * SL_ERR_USAGE (rows the tensor has not), SL_ERR_UNSUPPORTED (more than two
- * dimensions whose rows are no even series). */
+ * strides, or its blocks; takes at most 1 MiB of memory. A tensor of more
+ * dimensions counts as a matrix of shape[0] rows, one of none as a single
+ * element. Errors: SL_ERR_IO or SL_ERR_CORRUPT naming file and offset,
+ * SL_ERR_NOMEM, SL_ERR_USAGE (rows the tensor has not), SL_ERR_UNSUPPORTED
+ * (more than two dimensions whose rows are no even series). */
 int sl_ckpt_read_rows(const struct sl_ckpt_tensor *t, void *out, uint64_t first,
                       uint64_t n, struct sl_error *err);
-/* As above, columns [first_col, first_col + n_cols) only, dense. */
+/* As above, columns [first_col, first_col + n_cols) only, dense; of blocks
+ * whole ones. */
 int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
                        uint64_t first, uint64_t n, uint64_t first_col,
                        uint64_t n_cols, struct sl_error *err);

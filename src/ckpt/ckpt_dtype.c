@@ -12,22 +12,26 @@ static const struct {
     const char *name;
     const char *short_name;
     uint32_t bytes;
-} dtypes[SL_DT_COUNT] = {
-    [SL_DT_F32] = {"float32", "F32", 4},
-    [SL_DT_F16] = {"float16", "F16", 2},
-    [SL_DT_BF16] = {"bfloat16", "BF16", 2},
-    [SL_DT_F64] = {"float64", "F64", 8},
-    [SL_DT_I8] = {"int8", "I8", 1},
-    [SL_DT_U8] = {"uint8", "U8", 1},
-    [SL_DT_I16] = {"int16", "I16", 2},
-    [SL_DT_I32] = {"int32", "I32", 4},
-    [SL_DT_I64] = {"int64", "I64", 8},
-    [SL_DT_BOOL] = {"bool", "BOOL", 1},
-    [SL_DT_U16] = {"uint16", "U16", 2},
-    [SL_DT_U32] = {"uint32", "U32", 4},
-    [SL_DT_U64] = {"uint64", "U64", 8},
-    [SL_DT_F8_E4M3] = {"float8_e4m3", "F8_E4M3", 1},
-    [SL_DT_F8_E5M2] = {"float8_e5m2", "F8_E5M2", 1},
+    uint32_t values; /* of a block; 0: one */
+} dtypes[SL_DT_COUNT] = {[SL_DT_F32] = {"float32", "F32", 4, 0},
+                         [SL_DT_F16] = {"float16", "F16", 2, 0},
+                         [SL_DT_BF16] = {"bfloat16", "BF16", 2, 0},
+                         [SL_DT_F64] = {"float64", "F64", 8, 0},
+                         [SL_DT_I8] = {"int8", "I8", 1, 0},
+                         [SL_DT_U8] = {"uint8", "U8", 1, 0},
+                         [SL_DT_I16] = {"int16", "I16", 2, 0},
+                         [SL_DT_I32] = {"int32", "I32", 4, 0},
+                         [SL_DT_I64] = {"int64", "I64", 8, 0},
+                         [SL_DT_BOOL] = {"bool", "BOOL", 1, 0},
+                         [SL_DT_U16] = {"uint16", "U16", 2, 0},
+                         [SL_DT_U32] = {"uint32", "U32", 4, 0},
+                         [SL_DT_U64] = {"uint64", "U64", 8, 0},
+                         [SL_DT_F8_E4M3] = {"float8_e4m3", "F8_E4M3", 1, 0},
+                         [SL_DT_F8_E5M2] = {"float8_e5m2", "F8_E5M2", 1, 0},
+#define BLOCKS(NAME, name, type, cols, bytes, ...)                             \
+    [SL_DT_##NAME] = {#name, #NAME, bytes, cols},
+                         SL_BLOCK_SHAPES(BLOCKS)
+#undef BLOCKS
 };
 
 uint32_t sl_dtype_bytes(enum sl_dtype dt)
@@ -37,7 +41,21 @@ uint32_t sl_dtype_bytes(enum sl_dtype dt)
 
 uint32_t sl_dtype_block_values(enum sl_dtype dt)
 {
-    return 1;
+    return dtypes[dt].values > 0 ? dtypes[dt].values : 1;
+}
+
+bool sl_dtype_blocks(enum sl_fmt *fmt, enum sl_dtype dt)
+{
+    switch (dt) {
+#define BLOCKS(NAME, ...)                                                      \
+    case SL_DT_##NAME:                                                         \
+        *fmt = SL_FMT_##NAME;                                                  \
+        return true;
+        SL_BLOCK_SHAPES(BLOCKS)
+#undef BLOCKS
+    default:
+        return false;
+    }
 }
 
 const char *sl_dtype_name(enum sl_dtype dt)

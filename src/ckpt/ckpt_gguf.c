@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "quant/fmt.h"
 #include "src/base/mem.h"
 #include "src/base/problems.h"
 #include "src/ckpt/ckpt_kind.h"
@@ -80,27 +79,12 @@ static bool gguf_look(char why[SL_CKPT_WHY], const char *path)
 
 /* --- one file ------------------------------------------------------------- */
 
-/* What tensors can be: numbers, and the blocks that there are kernels for. */
-static const struct {
-    uint32_t ggml;
-    enum sl_dtype dtype;
-} numbers[] = {
-    {0, SL_DT_F32},  {1, SL_DT_F16},  {24, SL_DT_I8},  {25, SL_DT_I16},
-    {26, SL_DT_I32}, {27, SL_DT_I64}, {28, SL_DT_F64}, {30, SL_DT_BF16},
-};
-
+/* Types of single elements have the names that safetensors gives them. */
 static bool find_dtype(enum sl_dtype *dtype, uint32_t ggml)
 {
     const struct sl_ggml_info *info = sl_ggml_type_of(ggml);
 
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        if (numbers[i].ggml == ggml) {
-            *dtype = numbers[i].dtype;
-            return true;
-        }
-    }
-    return info != NULL && info->block_values > 1 &&
-           sl_dtype_find(dtype, info->name);
+    return info != NULL && sl_dtype_find(dtype, info->name);
 }
 
 static int unknown_type(const struct sl_gguf_tensor *t, const char *file,
@@ -133,6 +117,10 @@ static int take_tensor(struct sl_ckpt_tensor *to,
 
     if (!find_dtype(&to->dtype, from->type))
         return unknown_type(from, sl_src_name(src), err);
+    if (from->n_dims < 2 && sl_dtype_block_values(to->dtype) > 1)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: tensor %s, of one dimension, is in blocks (%s)",
+                       sl_src_name(src), from->name, sl_dtype_short(to->dtype));
     to->n_dims = from->n_dims;
     for (uint32_t i = 0; i < from->n_dims; i++) {
         to->shape[from->n_dims - 1 - i] = from->ne[i];

@@ -131,9 +131,9 @@ static int as_matrix(const struct sl_ckpt_tensor *t, struct axis *rows,
     return 0;
 }
 
-int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
-                       uint64_t first, uint64_t n, uint64_t first_col,
-                       uint64_t n_cols, struct sl_error *err)
+static int read_elements(const struct sl_ckpt_tensor *t, void *out,
+                         uint64_t first, uint64_t n, uint64_t first_col,
+                         uint64_t n_cols, struct sl_error *err)
 {
     struct axis rows, cols;
     uint64_t off;
@@ -165,6 +165,35 @@ int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
     if (rows.from < cols.from)
         return read_strided(t, out, cols, rows, off, err);
     return read_strided(t, out, rows, cols, off, err);
+}
+
+/* Blocks lie dense along a row: the same, block by block. */
+static int read_blocks(const struct sl_ckpt_tensor *t, void *out,
+                       uint64_t first, uint64_t n, uint64_t first_col,
+                       uint64_t n_cols, struct sl_error *err)
+{
+    uint64_t values = sl_dtype_block_values(t->dtype);
+    struct sl_ckpt_tensor blocks = *t;
+    uint32_t d = t->n_dims;
+
+    if (d < 2 || t->shape[d - 1] % values != 0 || first_col % values != 0 ||
+        n_cols % values != 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s: tensor %s: part of a block of %" PRIu64 " values",
+                       sl_src_name(t->src), t->name, values);
+    blocks.shape[d - 1] /= values;
+    for (uint32_t i = 0; i + 1 < d; i++)
+        blocks.stride[i] /= values;
+    return read_elements(&blocks, out, first, n, first_col / values,
+                         n_cols / values, err);
+}
+
+int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
+                       uint64_t first, uint64_t n, uint64_t first_col,
+                       uint64_t n_cols, struct sl_error *err)
+{
+    return (sl_dtype_block_values(t->dtype) > 1 ? read_blocks : read_elements)(
+        t, out, first, n, first_col, n_cols, err);
 }
 
 int sl_ckpt_read_rows(const struct sl_ckpt_tensor *t, void *out, uint64_t first,

@@ -134,7 +134,7 @@ static int take_dtype(struct sl_ckpt_tensor *t, const json_t *dtype,
 
     if (name == NULL)
         return sl_fail(err, SL_ERR_CORRUPT, "has no dtype");
-    if (!sl_dtype_find(&t->dtype, name))
+    if (!sl_dtype_find(&t->dtype, name) || sl_dtype_block_values(t->dtype) > 1)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "elements of type %.20s are not read", name);
     return 0;

@@ -20,12 +20,11 @@ struct making {
     json_t *root, *own, *scaling;
 };
 
-/* "llama.block_count"; without an architecture's name where key begins with a
- * dot: ".general.name". */
+/* "llama.block_count" */
 static const char *full_key(char buf[KEY_ROOM], const struct making *m,
                             const char *key)
 {
-    snprintf(buf, KEY_ROOM, "%s.%s", m->arch->name, key);
+    snprintf(buf, KEY_ROOM, "%s.%s", m->arch->gguf_name, key);
     return buf;
 }
 
@@ -357,13 +356,13 @@ static int find_arch(struct making *m, struct sl_error *err)
     if (sl_gguf_get_string(m->g, "general.architecture", &name, err) != 0)
         return -1;
     for (size_t i = 0; (m->arch = sl_arch_at(i)) != NULL; i++) {
-        if (!sl_arch_has_gguf(m->arch))
+        if (m->arch->gguf_name == NULL)
             continue;
-        if (strcmp(m->arch->name, name) == 0)
+        if (strcmp(m->arch->gguf_name, name) == 0)
             return 0;
         if (n < sizeof list)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
-                                  n > 0 ? ", " : "", m->arch->name);
+                                  n > 0 ? ", " : "", m->arch->gguf_name);
     }
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "architecture '%.48s' is not one that sluice runs from GGUF "

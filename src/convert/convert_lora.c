@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <xxhash.h>
 
@@ -12,13 +13,16 @@
 static int check_matrix(const struct sl_convert *cv, const struct sl_merge *m,
                         struct sl_error *err)
 {
-    if (sl_fmt_is_float(m->fmt))
+    bool keeps = cv->o->quant == NULL || strcmp(cv->o->quant, "keep") == 0;
+
+    if (sl_fmt_is_float(m->fmt) || (sl_fmt_has_blocks(m->fmt) && !keeps))
         return 0;
     return sl_fail(err, SL_ERR_USAGE,
                    "--lora: tensor %s of %s is quantised already (%s), and "
-                   "cannot be changed: give the FP16 checkpoint, or --lora to "
+                   "cannot be changed: give the FP16 checkpoint, %s--lora to "
                    "what runs the model file",
-                   m->spec.name, cv->o->source, sl_fmt_name(m->fmt));
+                   m->spec.name, cv->o->source, sl_fmt_name(m->fmt),
+                   sl_fmt_has_blocks(m->fmt) ? "another --quant, or " : "or ");
 }
 
 static void carve(struct sl_convert *cv, struct sl_carver *c)

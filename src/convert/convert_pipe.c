@@ -152,7 +152,10 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
     find_areas(&a, p, s, c);
     src.rows = a.rows;
     sl_convert_add_adapters(cv, c, (float *)(void *)a.rows);
-    if (!sl_fmt_is_float(src.fmt))
+    if (sl_fmt_has_blocks(src.fmt))
+        sl_pack_published(a.w, g, a.rows, (size_t)sl_merge_row_bytes(&m->merge),
+                          c->n_rows, cv->pool);
+    else if (!sl_fmt_is_float(src.fmt))
         sl_pack_quantized(a.w, a.scale, g, (const int8_t *)a.rows, a.q_scale,
                           c->n_rows, cv->pool);
     else

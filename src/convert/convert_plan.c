@@ -15,11 +15,12 @@
 /* Thread stacks, allocator slack, what libraries touch on the way. */
 #define MARGIN_BYTES (12ull << 20)
 
-/* The first matrix that comes quantised; NULL: none does. */
+/* The first matrix that comes quantised with scales of its own; NULL: none
+ * does. */
 static const struct sl_merge *quantised(const struct sl_convert *cv)
 {
     for (size_t i = 0; i < cv->n_matrices; i++) {
-        if (!sl_fmt_is_float(cv->matrices[i].merge.fmt))
+        if (sl_fmt_has_scales(cv->matrices[i].merge.fmt))
             return &cv->matrices[i].merge;
     }
     return NULL;
@@ -51,7 +52,7 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
                          struct sl_error *err)
 {
     struct sl_convert_matrix *cm = &cv->matrices[i];
-    const struct sl_merge *m = &cm->merge;
+    struct sl_merge *m = &cm->merge;
     struct sl_matrix *g = &l->geom;
 
     g->rows = m->spec.rows;
@@ -59,7 +60,7 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     g->n_segments = m->spec.n_segments;
     cm->rule = SL_SCALE_MSE;
     g->fmt = cm->source_fmt;
-    if (!sl_fmt_is_float(m->fmt)) {
+    if (sl_fmt_has_scales(m->fmt)) {
         if (m->spec.role == SL_ROLE_EMBED && cv->o->head != NULL)
             return sl_fail(err, SL_ERR_USAGE,
                            "%s: tensor %s is quantised already (%s) and kept "
@@ -71,10 +72,13 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     }
     if (m->spec.role == SL_ROLE_EMBED) {
         sl_quant_head(l, q, m->fmt, cv->o->head);
+        if (g->fmt != m->fmt)
+            sl_merge_decode(m);
         return 0;
     }
     if (q->keep)
         return 0;
+    sl_merge_decode(m);
     if (sl_fmt_has_scales(q->fmt) && q->group == 0)
         cm->rule = SL_SCALE_ABSMAX;
     return sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err);
@@ -106,6 +110,42 @@ static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
     return 0;
 }
 
+/* The blocks that most weights of the layers come in; NULL: none. */
+static const char *usual_blocks(const struct sl_convert *cv)
+{
+    uint64_t n[SL_FMT_COUNT] = {0};
+    int most = -1;
+
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        const struct sl_convert_matrix *cm = &cv->matrices[i];
+        const struct sl_tensor_spec *s = &cm->merge.spec;
+
+        if (sl_fmt_has_blocks(cm->source_fmt) && s->role == SL_ROLE_LINEAR)
+            n[cm->source_fmt] += (uint64_t)s->rows * s->cols;
+    }
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        if (n[f] > 0 && (most < 0 || n[f] > n[most]))
+            most = f;
+    }
+    return most < 0 ? NULL : sl_fmt_name((enum sl_fmt)most);
+}
+
+/* What is kept is named by what it is; what is quantised anew is said. */
+static void name_blocks(struct sl_convert *cv, const struct sl_quant *q)
+{
+    const char *blocks = usual_blocks(cv);
+
+    if (blocks == NULL)
+        return;
+    if (q->keep)
+        snprintf(cv->quant, sizeof cv->quant, "%s", blocks);
+    else
+        sl_log(cv->o->log, SL_LOG_INFO,
+               "the file is quantised already (%s): its weights are decoded "
+               "and made %s anew; --quant keep would keep them exactly",
+               blocks, cv->quant);
+}
+
 int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
 {
     struct sl_layout_config config = {
@@ -123,6 +163,7 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
 
     if (choose_quant(&q, cv, err) != 0)
         return -1;
+    name_blocks(cv, &q);
     matrices = sl_zalloc_array(cv->n_matrices, sizeof *matrices);
     if (matrices == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",

@@ -105,7 +105,7 @@ static int want(struct sl_fit_list *wanted, const struct sl_merge *m,
     char name[SL_TENSOR_SPEC_NAME];
 
     for (unsigned i = 0; m != NULL && i < m->n_sources; i++) {
-        if (want_name(wanted, m->source[i].name, !sl_fmt_is_float(m->fmt),
+        if (want_name(wanted, m->source[i].name, sl_fmt_has_scales(m->fmt),
                       err) != 0)
             return -1;
     }

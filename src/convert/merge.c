@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/convert/merge.h"
+#include "src/convert/published.h"
 
 #define NAME_ROOM 96
 
@@ -134,6 +136,12 @@ static bool has_scale(const struct sl_merge *m,
     return sl_ckpt_find(m->ckpt, shard, name) != NULL;
 }
 
+/* Of so many values of a row as they are stored. */
+static uint64_t wire_bytes(enum sl_dtype dt, uint64_t cols)
+{
+    return cols / sl_dtype_block_values(dt) * sl_dtype_bytes(dt);
+}
+
 /* One shard's part of a source: shape and type; *fmt is what it is on its
  * own. */
 static int check_part(enum sl_fmt *fmt, struct sl_merge *m,
@@ -146,8 +154,12 @@ static int check_part(enum sl_fmt *fmt, struct sl_merge *m,
 
     if (find(&t, m, shard, source->name, err) != 0)
         return -1;
-    wire = cols * sl_dtype_bytes(t->dtype);
+    wire = wire_bytes(t->dtype, cols);
     m->wire_bytes = wire > m->wire_bytes ? wire : m->wire_bytes;
+    if (sl_dtype_blocks(fmt, t->dtype) && !vector)
+        return has_shape(t, rows, cols)
+                   ? 0
+                   : wrong_shape(m, shard, t, rows, cols, err);
     if (is_float(t->dtype)) {
         *fmt = t->dtype == SL_DT_F16    ? SL_FMT_F16
                : t->dtype == SL_DT_BF16 ? SL_FMT_BF16
@@ -231,6 +243,12 @@ static void find_sources(struct sl_merge *m)
                         s->layer);
 }
 
+/* INT8 or INT4 with scales of their own. */
+static bool is_scaled(enum sl_fmt fmt)
+{
+    return sl_fmt_has_scales(fmt);
+}
+
 /* What all parts so far are, and one more. */
 static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
                       const struct sl_merge_source *source, size_t shard,
@@ -240,12 +258,12 @@ static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
         m->fmt = fmt;
     if (fmt == m->fmt)
         return 0;
-    if (!sl_fmt_is_float(fmt) || !sl_fmt_is_float(m->fmt))
+    if (is_scaled(fmt) || is_scaled(m->fmt))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s: tensor %s is quantised otherwise than %s in %s",
                        m->ckpt->shards[shard].file, source->name,
                        m->source[0].name, m->ckpt->shards[0].file);
-    m->fmt = SL_FMT_F32; /* which holds all others */
+    m->fmt = SL_FMT_F32; /* which holds all others, blocks too */
     return 0;
 }
 
@@ -278,7 +296,7 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
     find_sources(&made);
     if (check_sources(&made, err) != 0)
         return -1;
-    if (!sl_fmt_is_float(made.fmt))
+    if (is_scaled(made.fmt))
         made.n_groups =
             spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
     *m = made;
@@ -291,8 +309,16 @@ static uint32_t element_bytes(const struct sl_merge *m)
     return sl_fmt_of(m->fmt)->elem_bytes;
 }
 
+void sl_merge_decode(struct sl_merge *m)
+{
+    if (sl_fmt_has_blocks(m->fmt))
+        m->fmt = SL_FMT_F32;
+}
+
 uint64_t sl_merge_row_bytes(const struct sl_merge *m)
 {
+    if (sl_fmt_has_blocks(m->fmt))
+        return sl_published_bytes(m->fmt, m->spec.cols);
     return (uint64_t)m->spec.cols * element_bytes(m);
 }
 
@@ -325,6 +351,32 @@ static void convert(uint8_t *out, const uint8_t *in, uint64_t n,
     }
 }
 
+/* Rows of blocks, as they are or decoded. */
+static int read_blocks(const struct sl_merge *m, const struct sl_ckpt_tensor *t,
+                       enum sl_fmt fmt, uint8_t *out, uint64_t first,
+                       uint64_t n, uint8_t *scratch, struct sl_error *err)
+{
+    bool decodes = m->fmt != fmt;
+    uint8_t *to = decodes ? scratch : out;
+    uint32_t cols = m->spec.cols;
+    uint64_t wire = wire_bytes(t->dtype, cols), bad;
+
+    if (sl_ckpt_read_rows(t, to, first, n, err) != 0)
+        return -1;
+    for (uint64_t r = 0; r < n; r++) {
+        if (!sl_published_finite(&bad, fmt, to + r * wire, cols))
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s: tensor %s: in row %" PRIu64
+                           " the scales of column %" PRIu64
+                           " and those behind it are infinite or no numbers",
+                           sl_src_name(t->src), t->name, first + r, bad);
+        if (decodes)
+            sl_blocks_decode((float *)(void *)(out + r * cols * sizeof(float)),
+                             fmt, to + r * wire, cols);
+    }
+    return 0;
+}
+
 /* Rows [first, first + n) of one shard's part of a source, to columns from
  * col on. */
 static int read_part(const struct sl_merge *m,
@@ -336,9 +388,12 @@ static int read_part(const struct sl_merge *m,
     uint64_t cols = t->n_dims == 2 ? t->shape[1] : 1;
     uint64_t wire = cols * sl_dtype_bytes(t->dtype);
     uint64_t row = sl_merge_row_bytes(m), part;
+    enum sl_fmt blocks;
     bool same =
         m->fmt != SL_FMT_INT4 && sl_dtype_bytes(t->dtype) == element_bytes(m);
 
+    if (sl_dtype_blocks(&blocks, t->dtype))
+        return read_blocks(m, t, blocks, out, first, n, scratch, err);
     if (m->fmt == SL_FMT_INT4)
         cols *= 2;
     part = cols * element_bytes(m);

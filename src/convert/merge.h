@@ -12,6 +12,10 @@
  *                  halves, then all second halves
  *   SL_SPLIT_QKV   the same of q, k and v, thirds
  *
+ * A GGUF file's matrix may be in ggml's blocks (quant/blocks.h). They are
+ * handed out as they are, or decoded where that is asked for or where the parts
+ * of one matrix differ.
+ *
  * A matrix may come quantised (THUDM/GLM-130B quantization/layers.py): int8
  * "X.weight" of [out, in], or of [out, in / 2] bytes with the even column in
  * the high four bits, and FP16 "X.weight_scale" of [out], for each shard on
@@ -34,7 +38,8 @@ struct sl_merge {
     const struct sl_ckpt *ckpt;
     struct sl_tensor_spec spec;
     /* What all shards have it in; numbers of several types, and FP64, are
-     * handed out as FP32. INT8 and INT4: quantised already. */
+     * handed out as FP32. INT8 and INT4: quantised already. A format of
+     * blocks: rows of them. */
     enum sl_fmt fmt;
     uint32_t n_groups;   /* quantised: scales a row */
     uint64_t wire_bytes; /* of the widest row of a shard as it is stored */
@@ -52,6 +57,9 @@ struct sl_merge {
 int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
                   const struct sl_tensor_spec *spec, struct sl_error *err);
 
+/* What it comes in is blocks: hand it out as FP32, exactly. */
+void sl_merge_decode(struct sl_merge *m);
+
 /* Bytes of a merged row as sl_merge_read hands it out. */
 uint64_t sl_merge_row_bytes(const struct sl_merge *m);
 /* Bytes of scratch that reading n rows takes. */
@@ -62,8 +70,8 @@ uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n);
  * weight, for INT4 too.
  * scale: (n, n_groups) FP16, each finite and not negative; quantised only,
  * else NULL.
- * Errors: SL_ERR_IO, SL_ERR_CORRUPT (a bad scale), with the tensor's name in
- * front. */
+ * Errors: SL_ERR_IO, SL_ERR_CORRUPT (a bad scale, of a block too), with the
+ * tensor's name in front. */
 int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
                   uint64_t first, uint64_t n, void *scratch,
                   struct sl_error *err);
