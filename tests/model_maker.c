@@ -73,8 +73,11 @@ static void choose_geometry(struct sl_layout_matrix *g,
 {
     bool head = spec->role == SL_ROLE_EMBED;
     enum sl_fmt fmt = head ? m->head_fmt : m->fmt;
+    bool expert = spec->role == SL_ROLE_EXPERT;
     uint32_t group = head ? m->head_group : m->group_cols;
 
+    if (spec->role == SL_ROLE_ROUTER)
+        fmt = SL_FMT_F32;
     g->geom = (struct sl_matrix){
         .fmt = fmt,
         .rows = spec->rows,
@@ -83,7 +86,7 @@ static void choose_geometry(struct sl_layout_matrix *g,
     };
     if (!sl_fmt_has_scales(fmt))
         return;
-    g->scale_resident = group == 0;
+    g->scale_resident = group == 0 && !expert;
     if (group == 0) {
         group = spec->cols;
         if (spec->split == SL_SPLIT_COLS && m->tp > 1)
@@ -101,9 +104,10 @@ void test_model_layout(struct sl_layout *layout, const struct test_model *m)
         .quant = sl_fmt_name(m->fmt),
         .tokenizer_bytes = m->tokenizer_bytes,
     };
-    /* Of a layer, then the head and what is looked up. */
-    size_t most =
-        (size_t)m->hp.n_layers * m->arch->n_layer_rows + m->arch->n_model_rows;
+    /* Of a layer, then the head and what is looked up, then experts. */
+    size_t most = (size_t)m->hp.n_layers * m->arch->n_layer_rows +
+                  m->arch->n_model_rows +
+                  sl_arch_n_expert_matrices(m->arch, &m->hp);
     struct sl_layout_matrix *matrices = calloc(most, sizeof *matrices);
     struct sl_hparams hp = m->hp;
     struct sl_tensor_spec spec;

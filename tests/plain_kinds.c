@@ -149,6 +149,16 @@ static void turn_llama(double *v, const struct sl_hparams *hp, int32_t position,
     turn_halves(v, hp, hp->head_dim, position);
 }
 
+/* Half of a head's first half with the other. */
+static void turn_glm4_moe(double *v, const struct sl_hparams *hp,
+                          int32_t position, int32_t block)
+{
+    uint32_t dims = hp->head_dim / 2;
+
+    for (uint32_t i = 0; i < dims / 2; i++)
+        turn_pair(&v[i], &v[i + dims / 2], hp, i, dims, position);
+}
+
 /* Neighbours of the first half of a head. */
 static void turn_chatglm(double *v, const struct sl_hparams *hp,
                          int32_t position, int32_t block)
@@ -245,6 +255,28 @@ static void vary_glm4(struct sl_hparams *hp, unsigned variant)
     hp->no_qkv_bias = variant == 1;
 }
 
+/* GLM-4.5-Air with a q and k norm; groups of experts, weights as they are. */
+static void vary_glm4_moe(struct sl_hparams *hp, unsigned variant)
+{
+    hp->rope_dims = hp->head_dim / 2;
+    hp->expert_inner = 20;
+    hp->qk_norm = variant == 0;
+    hp->no_qkv_bias = variant == 1;
+    hp->n_dense_layers = variant == 0;
+    if (variant == 0) {
+        hp->n_experts = 7;
+        hp->n_experts_used = 3;
+        hp->expert_norm = true;
+        hp->expert_scale = 2.5f;
+        return;
+    }
+    hp->n_experts = 8;
+    hp->n_experts_used = 2;
+    hp->n_expert_groups = 4;
+    hp->n_expert_groups_used = 2;
+    hp->shared_inner = 40;
+}
+
 /* Llama 2; Llama 3.1's rope, with every bias that config.json can ask for. */
 static void vary_llama(struct sl_hparams *hp, unsigned variant)
 {
@@ -334,6 +366,14 @@ static const struct plain_kind kinds[] = {
         .residual = PLAIN_NORMED_AND_ADDED,
         .turn = turn_chatglm,
         .vary = vary_glm4,
+    },
+    {
+        .name = "glm4moe",
+        LIKE_LLAMA,
+        .residual = PLAIN_ADDED,
+        .turn = turn_glm4_moe,
+        .may_head_norms = true,
+        .vary = vary_glm4_moe,
     },
     {
         .name = "llama",

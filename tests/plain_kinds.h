@@ -3,7 +3,8 @@
  *
  * Formulas of their own, after demo/reference.py (GLM-130B), THUDM/chatglm-6b
  * and THUDM/chatglm3-6b modeling_chatglm.py, THUDM/GLM model/modeling_glm.py
- * and huggingface/transformers models/{llama,mistral,qwen2,qwen3,glm4}. The
+ * and huggingface/transformers models/{llama,mistral,qwen2,qwen3,glm4,
+ * glm4_moe}. The
  * tables of src/arch are what they are there to check, and nothing here looks
  * at them.
  */
@@ -36,11 +37,12 @@ struct plain_kind {
                  int32_t block); /* NULL: nothing is turned */
     /* Of the two halves, or of the one part where there is no gate. */
     double (*act)(const struct sl_hparams *hp, double first, double second);
-    bool biased;     /* every norm and product is; else hp says which */
-    bool head_norms; /* every q and k has a norm */
-    bool tables;     /* learned positions, two of them */
-    bool causal;     /* no position sees a later one */
-    bool free_heads; /* heads need not divide hidden, and may share keys */
+    bool biased;         /* every norm and product is; else hp says which */
+    bool head_norms;     /* every q and k has a norm */
+    bool may_head_norms; /* where hp says so */
+    bool tables;         /* learned positions, two of them */
+    bool causal;         /* no position sees a later one */
+    bool free_heads;     /* heads need not divide hidden, and may share keys */
     void (*vary)(struct sl_hparams *hp, unsigned variant);
 };
 

@@ -206,7 +206,7 @@ static void turn_heads(const struct pass *p, int layer, double *qkv,
     const struct plain_kind *k = p->m->kind;
     const struct tensor *w = NULL;
 
-    if (k->head_norms)
+    if (k->head_norms || (k->may_head_norms && hp->qk_norm))
         w = find(p->m, layer, part ? "self_attn.k_norm" : "self_attn.q_norm",
                  "weight");
     for (uint32_t i = 0; i < p->n; i++) {
@@ -273,13 +273,16 @@ static double *attention(const struct pass *p, int layer, const double *x)
     return y;
 }
 
-static double *mlp(const struct pass *p, int layer, const double *x)
+/* W_out act(W_in x) of an MLP with those leaves. */
+static double *mlp(const struct pass *p, int layer, const char *in,
+                   const char *out, const double *x)
 {
     const struct sl_hparams *hp = &p->m->hp;
     const struct plain_kind *k = p->m->kind;
     bool biased = k->biased || hp->mlp_bias;
-    uint32_t inner = hp->inner, width = hp->glu ? 2 * inner : inner;
-    double *u = linear(p, x, layer, k->names->mlp_in, biased);
+    uint32_t inner = find(p->m, layer, out, "weight")->cols;
+    uint32_t width = hp->glu ? 2 * inner : inner;
+    double *u = linear(p, x, layer, in, biased);
     double *v = malloc(8ull * p->n * inner), *y;
 
     for (uint32_t i = 0; i < p->n; i++) {
@@ -289,10 +292,97 @@ static double *mlp(const struct pass *p, int layer, const double *x)
             v[(size_t)i * inner + c] =
                 k->act(hp, row[c], hp->glu ? row[inner + c] : 0);
     }
-    y = linear(p, v, layer, k->names->mlp_out, biased);
+    y = linear(p, v, layer, out, biased);
     free(u);
     free(v);
     return y;
+}
+
+/* The weights (n, experts) of all experts, 0 of those not chosen: of the
+ * largest sigmoid + bias, in the groups whose two largest give most. */
+static double *route(const struct pass *p, int layer, const double *x)
+{
+    const struct sl_hparams *hp = &p->m->hp;
+    uint32_t n = hp->n_experts, each = n / hp->n_expert_groups;
+    double *w = linear(p, x, layer, "mlp.gate", false);
+    const double *bias =
+        find(p->m, layer, "mlp.gate", "e_score_correction_bias")->v;
+
+    for (uint32_t i = 0; i < p->n; i++) {
+        double *s = w + (size_t)i * n, sum = 0;
+        bool *chosen = calloc(n, sizeof *chosen);
+        bool *open = calloc(hp->n_expert_groups, sizeof *open);
+
+        for (uint32_t e = 0; e < n; e++)
+            s[e] = 1 / (1 + exp(-s[e]));
+        for (uint32_t k = 0; k < hp->n_expert_groups_used; k++) {
+            double most = -INFINITY;
+            uint32_t best = 0;
+
+            for (uint32_t g = 0; g < hp->n_expert_groups; g++) {
+                double two = hp->n_expert_groups > 1 ? -INFINITY : 0;
+
+                for (uint32_t a = g * each; a < (g + 1) * each; a++) {
+                    for (uint32_t b = g * each; b < a; b++)
+                        two = fmax(two, s[a] + bias[a] + s[b] + bias[b]);
+                }
+                if (!open[g] && two > most) {
+                    most = two;
+                    best = g;
+                }
+            }
+            open[best] = true;
+        }
+        for (uint32_t k = 0; k < hp->n_experts_used; k++) {
+            int best = -1;
+
+            for (uint32_t e = 0; e < n; e++) {
+                if (open[e / each] && !chosen[e] &&
+                    (best < 0 || s[e] + bias[e] > s[best] + bias[best]))
+                    best = (int)e;
+            }
+            chosen[best] = true;
+            sum += s[best];
+        }
+        for (uint32_t e = 0; e < n; e++)
+            s[e] = chosen[e]
+                       ? s[e] / (hp->expert_norm ? sum : 1) * hp->expert_scale
+                       : 0;
+        free(chosen);
+        free(open);
+    }
+    return w;
+}
+
+static double *mixture(const struct pass *p, int layer, const double *x)
+{
+    const struct sl_hparams *hp = &p->m->hp;
+    double *w = route(p, layer, x);
+    double *y = mlp(p, layer, "mlp.shared_experts.gate_up_proj",
+                    "mlp.shared_experts.down_proj", x);
+
+    for (uint32_t e = 0; e < hp->n_experts; e++) {
+        char in[64], out[64];
+        double *one;
+
+        snprintf(in, sizeof in, "mlp.experts.%u.gate_up_proj", e);
+        snprintf(out, sizeof out, "mlp.experts.%u.down_proj", e);
+        one = mlp(p, layer, in, out, x);
+        for (size_t i = 0; i < (size_t)p->n * hp->hidden; i++)
+            y[i] += w[i / hp->hidden * hp->n_experts + e] * one[i];
+        free(one);
+    }
+    free(w);
+    return y;
+}
+
+static double *second_half(const struct pass *p, int layer, const double *x)
+{
+    const struct plain_names *s = p->m->kind->names;
+
+    if (p->m->hp.n_experts > 0 && layer >= (int)p->m->hp.n_dense_layers)
+        return mixture(p, layer, x);
+    return mlp(p, layer, s->mlp_in, s->mlp_out, x);
 }
 
 /* x becomes what it is behind a layer's attention or MLP. */
@@ -302,7 +392,7 @@ static void sublayer(const struct pass *p, double *x, int layer, bool second)
     const struct plain_names *s = k->names;
     size_t n = (size_t)p->n * p->m->hp.hidden;
     double *in = normed(p, x, layer, second ? s->mlp_norm : s->attn_norm);
-    double *out = second ? mlp(p, layer, in) : attention(p, layer, in);
+    double *out = second ? second_half(p, layer, in) : attention(p, layer, in);
 
     if (k->residual == PLAIN_NORMED_AND_ADDED) {
         double *post = normed(p, out, layer,

@@ -55,11 +55,13 @@ static uint32_t count_tensors(const struct sl_arch *arch,
     return n;
 }
 
-/* Vectors, stages, and what no stage streams: 0 to 2. */
+/* Vectors, stages, what no stage streams, and experts: 0 to 3. */
 static int part_of(const struct sl_tensor_spec *t)
 {
     if (t->role == SL_ROLE_VECTOR)
         return 0;
+    if (t->role == SL_ROLE_EXPERT)
+        return 3;
     return t->stage >= 0 ? 1 : 2;
 }
 
@@ -71,6 +73,7 @@ static void assert_in_order(const struct sl_tensor_spec *before,
         return;
     assert_true(before->layer <= t->layer);
     assert_true(before->stage <= t->stage);
+    assert_true(before->layer < t->layer || before->expert <= t->expert);
 }
 
 static void check_order(const struct sl_arch *arch, const struct sl_hparams *hp)
@@ -94,7 +97,8 @@ static void check_order(const struct sl_arch *arch, const struct sl_hparams *hp)
         for (uint32_t j = 0; j < i; j++) {
             assert_true(sl_arch_tensor(arch, &other, hp, j));
             assert_string_not_equal(other.name, t.name);
-            assert_false(other.slot == t.slot && other.layer == t.layer);
+            assert_false(other.slot == t.slot && other.layer == t.layer &&
+                         other.expert == t.expert);
         }
     }
     assert_int_equal(highest, last);
@@ -231,6 +235,20 @@ static void flow_matmul(struct flow *f)
     writes(f, op->out, w.rows / w.n_segments);
 }
 
+static void flow_experts(struct flow *f)
+{
+    const struct sl_hparams *hp = f->hp;
+    const struct sl_layer_op *op = f->op;
+
+    assert_reads(f, op->in, hp->hidden);
+    assert_reads(f, op->out, hp->hidden); /* is added to */
+    assert_reads(f, SL_BUF_ROUTE, hp->n_experts);
+    assert_int_not_equal(op->in, op->out);
+    assert_int_equal(op->residual, SL_BUF_X);
+    assert_true(sl_arch_widest_input(f->arch, hp) >= hp->expert_inner);
+    writes(f, SL_BUF_WIDE, hp->expert_inner);
+}
+
 static void flow_op(struct flow *f)
 {
     const struct sl_layer_op *op = f->op;
@@ -258,7 +276,21 @@ static void flow_op(struct flow *f)
         assert_true(row.v_at + (kv - 1) * row.kv_step + d <= qkv);
         assert_true(row.k_at + (kv - 1) * row.kv_step + d <= qkv);
         writes(f, op->out, f->hp->n_heads * d);
+        return;
+    case SL_DO_ROUTE:
+        assert_reads(f, op->in, f->hp->n_experts);
+        assert_int_equal(op->out, op->in);
+        assert_true(check_vector(f, op->bias, f->hp->n_experts));
+        return;
+    case SL_DO_EXPERTS:
+        flow_experts(f);
     }
+}
+
+/* Where a stage's last operation leaves what it is for. */
+static enum sl_buf result_of(const struct sl_layer_op *op)
+{
+    return op->what == SL_DO_EXPERTS ? op->residual : op->out;
 }
 
 /* Between stages nothing lives but x. */
@@ -280,8 +312,8 @@ static void check_flow(const struct sl_arch *arch, const struct sl_hparams *hp)
             f.op = &ops->ops[i];
             flow_op(&f);
         }
-        assert_int_equal(f.op->out, s == last ? SL_BUF_LOGITS : SL_BUF_X);
-        assert_reads(&f, f.op->out, s == last ? hp->vocab : hp->hidden);
+        assert_int_equal(result_of(f.op), s == last ? SL_BUF_LOGITS : SL_BUF_X);
+        assert_reads(&f, result_of(f.op), s == last ? hp->vocab : hp->hidden);
     }
 }
 
@@ -307,6 +339,8 @@ static void check_uses(const struct sl_arch *arch, const struct sl_hparams *hp)
     for (uint32_t i = 0; sl_arch_tensor(arch, &t, hp, i); i++) {
         unsigned n = 0;
 
+        if (t.role == SL_ROLE_EXPERT)
+            continue; /* EXPERTS names them all */
         for (uint32_t s = 0; s < sl_arch_n_stages(hp); s++) {
             unsigned here =
                 s / 2 == t.layer ? uses(sl_arch_stage(arch, hp, s), t.slot) : 0;
@@ -351,6 +385,20 @@ static void assert_same_sizes(const struct sl_hparams *a,
     assert_int_equal(a->rope_dims, b->rope_dims);
     assert_true(a->norm_eps == b->norm_eps && a->rope_base == b->rope_base &&
                 a->residual_scale == b->residual_scale);
+}
+
+static void assert_same_experts(const struct sl_hparams *a,
+                                const struct sl_hparams *b)
+{
+    assert_int_equal(a->n_experts, b->n_experts);
+    assert_int_equal(a->n_experts_used, b->n_experts_used);
+    assert_int_equal(a->n_expert_groups, b->n_expert_groups);
+    assert_int_equal(a->n_expert_groups_used, b->n_expert_groups_used);
+    assert_int_equal(a->expert_inner, b->expert_inner);
+    assert_int_equal(a->shared_inner, b->shared_inner);
+    assert_int_equal(a->n_dense_layers, b->n_dense_layers);
+    assert_int_equal(a->expert_norm, b->expert_norm);
+    assert_true(a->expert_scale == b->expert_scale);
 }
 
 static void assert_same_texts(const struct sl_text_params *a,
@@ -405,6 +453,7 @@ static void hyperparameters_survive_the_model_file(void **state)
         assert_ptr_equal(mf.arch, arch);
         assert_same_sizes(&mf.hp, &want);
         assert_same_kind(&mf.hp, &want);
+        assert_same_experts(&mf.hp, &want);
         assert_same_texts(&mf.hp.text, &want.text);
         assert_same_scale(&mf.hp.rope_scale, &want.rope_scale);
         assert_int_equal(mf.n_matrices + mf.n_small,

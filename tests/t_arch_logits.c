@@ -271,6 +271,8 @@ static void a_gpu_gives_nearly_the_same(void **state)
         size_t n = i % ARCH_MODELS;
         struct test_model m = arch_model(arch, n);
 
+        if (m.hp.n_experts > 0)
+            continue; /* the CPU alone mixes experts */
         m = stored_as(m, &formats[in[i % 3]]);
         check_logits(&m, n, config, 0.01);
     }

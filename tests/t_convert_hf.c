@@ -39,6 +39,14 @@ static const struct model {
     {"qwen3", NAMED("Qwen3ForCausalLM") SIZES "}", false},
     {"glm4", NAMED("Glm4ForCausalLM") SIZES ", \"attention_bias\": true}",
      false},
+    {"glm4moe",
+     NAMED("Glm4MoeForCausalLM") SIZES
+     ", \"attention_bias\": true, \"use_qk_norm\": true, "
+     "\"n_routed_experts\": 5, \"num_experts_per_tok\": 2, "
+     "\"n_shared_experts\": 2, \"moe_intermediate_size\": 12, "
+     "\"first_k_dense_replace\": 1, \"num_nextn_predict_layers\": 1, "
+     "\"routed_scaling_factor\": 1.5}",
+     false},
     {"chatglm", NAMED("GlmForCausalLM") SIZES ", \"attention_bias\": true}",
      false},
     {"chatglm",
@@ -94,13 +102,14 @@ static uint8_t *values(const struct fixture *f, const struct sl_tensor_spec *s,
 }
 
 static struct maker_tensor *add(struct folder *to, const char *name,
-                                uint32_t layer, enum sl_dtype dt, uint64_t rows,
-                                uint64_t cols, bool vector)
+                                const struct sl_tensor_spec *spec,
+                                enum sl_dtype dt, uint64_t rows, uint64_t cols,
+                                bool vector)
 {
     struct maker_tensor *t = &to->t[to->n];
 
     assert_true(to->n < 256);
-    sl_arch_source_name(to->name[to->n], name, layer);
+    sl_arch_spec_name(to->name[to->n], name, spec);
     *t = (struct maker_tensor){.name = to->name[to->n],
                                .dtype = dt,
                                .n_dims = vector ? 1 : 2,
@@ -130,7 +139,7 @@ static void make(struct folder *to, const struct fixture *f,
         for (unsigned p = 0; cut && p < SL_SOURCES && s.row->parts[p] != NULL;
              p++) {
             struct maker_tensor *t =
-                add(to, s.row->parts[p], s.layer, dt, s.part_rows[p], s.cols,
+                add(to, s.row->parts[p], &s, dt, s.part_rows[p], s.cols,
                     s.role == SL_ROLE_VECTOR);
             size_t bytes = s.part_rows[p] * row;
             uint8_t *copy = malloc(bytes);
@@ -144,8 +153,8 @@ static void make(struct folder *to, const struct fixture *f,
             free(all);
             continue;
         }
-        add(to, other != NULL ? other : s.row->name, s.layer, dt, s.rows,
-            s.cols, s.role == SL_ROLE_VECTOR)
+        add(to, other != NULL ? other : s.row->name, &s, dt, s.rows, s.cols,
+            s.role == SL_ROLE_VECTOR)
             ->data = all;
     }
 }

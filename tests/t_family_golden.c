@@ -135,6 +135,16 @@ static void check_causal(const char *model, const char *quant)
     test_npz_close(z);
 }
 
+static void glm45_moe_gives_the_reference_logits(void **state)
+{
+    check_causal("glm45_moe", "f32");
+}
+
+static void mixtures_choose_within_groups_of_experts(void **state)
+{
+    check_causal("glm45_moe_groups", "f32");
+}
+
 static void llama_gives_the_reference_logits(void **state)
 {
     check_causal("llama", "f32");
@@ -367,6 +377,8 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(glm45_moe_gives_the_reference_logits),
+        cmocka_unit_test(mixtures_choose_within_groups_of_experts),
         cmocka_unit_test(llama_gives_the_reference_logits),
         cmocka_unit_test(mistral_gives_the_reference_logits),
         cmocka_unit_test(qwen_gives_the_reference_logits),

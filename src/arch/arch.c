@@ -8,9 +8,9 @@
 
 /* Of those that a checkpoint's tensors tell apart the more particular first. */
 static const struct sl_arch *const archs[] = {
-    &sl_arch_chatglm6b, &sl_arch_glm,   &sl_arch_glm130b,
-    &sl_arch_chatglm,   &sl_arch_glm4,  &sl_arch_llama,
-    &sl_arch_mistral,   &sl_arch_qwen2, &sl_arch_qwen3,
+    &sl_arch_chatglm6b, &sl_arch_glm,      &sl_arch_glm130b, &sl_arch_chatglm,
+    &sl_arch_glm4,      &sl_arch_llama,    &sl_arch_mistral, &sl_arch_qwen2,
+    &sl_arch_qwen3,     &sl_arch_glm4_moe,
 };
 
 const struct sl_arch *sl_arch_at(size_t n)
@@ -102,6 +102,16 @@ uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim)
         return hp->inner;
     case SL_DIM_MLP_IN:
         return hp->glu ? 2 * hp->inner : hp->inner;
+    case SL_DIM_EXPERTS:
+        return hp->n_experts;
+    case SL_DIM_EXPERT_INNER:
+        return hp->expert_inner;
+    case SL_DIM_EXPERT_IN:
+        return 2 * hp->expert_inner;
+    case SL_DIM_SHARED_INNER:
+        return hp->shared_inner;
+    case SL_DIM_SHARED_IN:
+        return 2 * hp->shared_inner;
     case SL_DIM_VOCAB:
         return hp->vocab;
     case SL_DIM_POSITIONS:
@@ -157,6 +167,8 @@ const struct sl_stage_ops *sl_arch_stage(const struct sl_arch *arch,
 
     if (stage == 2 * hp->n_layers)
         return &t->head;
+    if (stage % 2 && sl_arch_is_mixture(hp, stage / 2))
+        return arch->mixture;
     return stage % 2 ? &t->mlp : &t->attention;
 }
 
@@ -172,6 +184,9 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
         return (int)(2 * layer);
     case SL_SLOT_MLP_IN:
     case SL_SLOT_MLP_OUT:
+    case SL_SLOT_ROUTER:
+    case SL_SLOT_SHARED_IN:
+    case SL_SLOT_SHARED_OUT:
         return (int)(2 * layer + 1);
     case SL_SLOT_HEAD:
         return (int)(2 * hp->n_layers);
@@ -182,7 +197,8 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
 
 /* --- tensors ------------------------------------------------------------- */
 
-static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r)
+static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r,
+                    uint32_t layer)
 {
     switch (r->when) {
     case SL_WHEN_QKV_WHOLE:
@@ -203,6 +219,10 @@ static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r)
         return hp->post_norms;
     case SL_WHEN_UNTIED:
         return hp->untied;
+    case SL_WHEN_DENSE:
+        return !sl_arch_is_mixture(hp, layer);
+    case SL_WHEN_MIXTURE:
+        return sl_arch_is_mixture(hp, layer);
     default:
         return true;
     }
@@ -217,30 +237,51 @@ static enum sl_role role_of(const struct sl_tensor_row *r)
 {
     if (!is_matrix(r))
         return SL_ROLE_VECTOR;
+    if (r->slot == SL_SLOT_ROUTER)
+        return SL_ROLE_ROUTER;
+    if (r->slot == SL_SLOT_EXPERT_IN || r->slot == SL_SLOT_EXPERT_OUT)
+        return SL_ROLE_EXPERT;
     return r->slot >= SL_SLOT_HEAD ? SL_ROLE_EMBED : SL_ROLE_LINEAR;
 }
 
 static uint32_t count_rows(const struct sl_hparams *hp,
                            const struct sl_tensor_row *rows, size_t n,
-                           bool matrices)
+                           bool matrices, uint32_t layer)
 {
     uint32_t count = 0;
 
     for (size_t i = 0; i < n; i++)
-        count += is_matrix(&rows[i]) == matrices && has_row(hp, &rows[i]);
+        count +=
+            is_matrix(&rows[i]) == matrices && has_row(hp, &rows[i], layer);
     return count;
 }
 
 /* The i-th of those that are counted. */
 static const struct sl_tensor_row *row_at(const struct sl_hparams *hp,
                                           const struct sl_tensor_row *rows,
-                                          bool matrices, uint32_t i)
+                                          bool matrices, uint32_t layer,
+                                          uint32_t i)
 {
     for (;; rows++) {
-        if (is_matrix(rows) != matrices || !has_row(hp, rows))
+        if (is_matrix(rows) != matrices || !has_row(hp, rows, layer))
             continue;
         if (i-- == 0)
             return rows;
+    }
+}
+
+/* A matrix with a gate: rows of one of its halves, else 0. */
+static uint32_t gate_rows(const struct sl_hparams *hp, enum sl_dim rows)
+{
+    switch (rows) {
+    case SL_DIM_MLP_IN:
+        return hp->glu ? hp->inner : 0;
+    case SL_DIM_EXPERT_IN:
+        return hp->expert_inner;
+    case SL_DIM_SHARED_IN:
+        return hp->shared_inner;
+    default:
+        return 0;
     }
 }
 
@@ -253,13 +294,14 @@ static void fill_parts(struct sl_tensor_spec *s, const struct sl_hparams *hp,
         s->part_rows[1] = s->part_rows[2] = sl_dim_size(hp, SL_DIM_KV);
         return;
     }
-    s->part_rows[0] = s->part_rows[1] = hp->inner;
+    s->part_rows[0] = s->part_rows[1] = s->rows / 2;
 }
 
 static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
-                 const struct sl_tensor_row *row, uint32_t layer)
+                 const struct sl_tensor_row *row, uint32_t layer,
+                 uint32_t expert)
 {
-    bool gated = row->rows == SL_DIM_MLP_IN && hp->glu;
+    bool gated = gate_rows(hp, row->rows) > 0;
 
     *s = (struct sl_tensor_spec){
         .slot = row->slot,
@@ -271,15 +313,17 @@ static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
         .n_segments = gated ? 2 : 1,
         .stage = is_matrix(row) ? sl_arch_stage_of(hp, row->slot, layer) : -1,
         .layer = layer,
+        .expert = expert,
         .row = row,
     };
     if (row->parts[0] != NULL)
         fill_parts(s, hp, row->rows);
-    sl_arch_source_name(s->name, row->name, layer);
+    sl_arch_spec_name(s->name, row->name, s);
 }
 
-void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
-                         uint32_t layer)
+/* The first %u of a name becomes a number. */
+static void put_number(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                       uint32_t number)
 {
     const char *mark = strstr(of, "%u");
 
@@ -287,30 +331,86 @@ void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
         snprintf(name, SL_TENSOR_SPEC_NAME, "%s", of);
     else
         snprintf(name, SL_TENSOR_SPEC_NAME, "%.*s%u%s", (int)(mark - of), of,
-                 layer, mark + 2);
+                 number, mark + 2);
+}
+
+void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                         uint32_t layer)
+{
+    put_number(name, of, layer);
+}
+
+void sl_arch_spec_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                       const struct sl_tensor_spec *spec)
+{
+    char of_layer[SL_TENSOR_SPEC_NAME];
+
+    put_number(of_layer, of, spec->layer);
+    put_number(name, of_layer, spec->expert);
+}
+
+static bool layer_tensor(const struct sl_arch *arch,
+                         struct sl_tensor_spec *spec,
+                         const struct sl_hparams *hp, bool matrices,
+                         uint32_t *i)
+{
+    uint32_t first = 0, end[2] = {hp->n_layers, hp->n_layers};
+
+    if (hp->n_experts > 0)
+        end[0] = hp->n_dense_layers;
+    for (int kind = 0; kind < 2; first = end[kind++]) {
+        uint32_t n, here = end[kind] - first;
+
+        if (here == 0)
+            continue;
+        n = count_rows(hp, arch->layer_rows, arch->n_layer_rows, matrices,
+                       first);
+        if (*i < n * here) {
+            uint32_t layer = first + *i / n;
+
+            fill(spec, hp,
+                 row_at(hp, arch->layer_rows, matrices, layer, *i % n), layer,
+                 0);
+            return true;
+        }
+        *i -= n * here;
+    }
+    return false;
+}
+
+uint32_t sl_arch_n_expert_matrices(const struct sl_arch *arch,
+                                   const struct sl_hparams *hp)
+{
+    if (hp->n_experts == 0)
+        return 0;
+    return (hp->n_layers - hp->n_dense_layers) * hp->n_experts *
+           (uint32_t)arch->n_expert_rows;
 }
 
 bool sl_arch_tensor(const struct sl_arch *arch, struct sl_tensor_spec *spec,
                     const struct sl_hparams *hp, uint32_t i)
 {
     for (int matrices = 0; matrices < 2; matrices++) {
-        uint32_t a_layer =
-            count_rows(hp, arch->layer_rows, arch->n_layer_rows, matrices);
-        uint32_t of_model =
-            count_rows(hp, arch->model_rows, arch->n_model_rows, matrices);
+        uint32_t of_model = count_rows(hp, arch->model_rows, arch->n_model_rows,
+                                       matrices, hp->n_layers);
 
-        if (i < a_layer * hp->n_layers) {
-            fill(spec, hp, row_at(hp, arch->layer_rows, matrices, i % a_layer),
-                 i / a_layer);
+        if (layer_tensor(arch, spec, hp, matrices, &i))
             return true;
-        }
-        i -= a_layer * hp->n_layers;
         if (i < of_model) {
-            fill(spec, hp, row_at(hp, arch->model_rows, matrices, i),
-                 hp->n_layers);
+            fill(spec, hp,
+                 row_at(hp, arch->model_rows, matrices, hp->n_layers, i),
+                 hp->n_layers, 0);
             return true;
         }
         i -= of_model;
+    }
+    if (i < sl_arch_n_expert_matrices(arch, hp)) {
+        uint32_t n = (uint32_t)arch->n_expert_rows, expert = i / n;
+
+        fill(spec, hp, &arch->expert_rows[i % n],
+             hp->n_dense_layers + expert / hp->n_experts,
+             expert % hp->n_experts);
+        return true;
     }
     return false;
 }
@@ -328,6 +428,10 @@ static uint32_t op_rows(const struct sl_hparams *hp, enum sl_slot matrix)
         return sl_dim_size(hp, SL_DIM_QKV);
     case SL_SLOT_MLP_IN: /* a gate's halves become one */
         return hp->inner;
+    case SL_SLOT_SHARED_IN:
+        return hp->shared_inner;
+    case SL_SLOT_ROUTER:
+        return hp->n_experts;
     case SL_SLOT_HEAD:
         return hp->vocab;
     default:
@@ -342,6 +446,8 @@ static uint32_t op_cols(const struct sl_hparams *hp, enum sl_slot matrix)
         return sl_dim_size(hp, SL_DIM_ATT);
     case SL_SLOT_MLP_OUT:
         return hp->inner;
+    case SL_SLOT_SHARED_OUT:
+        return hp->shared_inner;
     default:
         return hp->hidden;
     }
@@ -352,6 +458,8 @@ static uint32_t op_width(const struct sl_hparams *hp,
 {
     if (op->what == SL_DO_MATMUL)
         return op_rows(hp, op->weight);
+    if (op->what == SL_DO_ROUTE)
+        return hp->n_experts;
     return op->what == SL_DO_ATTEND ? sl_dim_size(hp, SL_DIM_ATT) : hp->hidden;
 }
 
@@ -359,16 +467,20 @@ static uint32_t widest(const struct sl_arch *arch, const struct sl_hparams *hp,
                        enum sl_buf buf, bool inputs)
 {
     const struct sl_layer_table *t = arch->layers(hp);
-    const struct sl_stage_ops *stages[] = {&t->attention, &t->mlp, &t->head};
+    const struct sl_stage_ops *stages[] = {&t->attention, &t->mlp, &t->head,
+                                           arch->mixture};
     uint32_t most = 0;
 
-    for (size_t s = 0; s < 3; s++) {
+    for (size_t s = 0; s < (hp->n_experts > 0 ? 4u : 3u); s++) {
         for (uint32_t i = 0; i < stages[s]->n; i++) {
             const struct sl_layer_op *op = &stages[s]->ops[i];
             uint32_t width = 0;
 
             if (inputs && op->what == SL_DO_MATMUL)
                 width = op_cols(hp, op->weight);
+            else if (op->what == SL_DO_EXPERTS &&
+                     (inputs || buf == SL_BUF_WIDE))
+                width = hp->expert_inner; /* which waits in wide */
             else if (!inputs && op->out == buf && op->what != SL_DO_HEAD_NORM)
                 width = op_width(hp, op);
             most = width > most ? width : most;

@@ -32,6 +32,8 @@ enum sl_role {
     SL_ROLE_VECTOR, /* norm or bias: FP32 in the model file, always resident */
     SL_ROLE_LINEAR, /* a weight matrix that --quant packs */
     SL_ROLE_EMBED,  /* the output head, embeddings: --head says how */
+    SL_ROLE_ROUTER, /* a matrix that stays FP32: it decides */
+    SL_ROLE_EXPERT, /* one expert's weight matrix: --quant-experts packs it */
 };
 
 /* A size that a tensor can have, by name. */
@@ -45,6 +47,11 @@ enum sl_dim {
     SL_DIM_HEAD,   /* head_dim */
     SL_DIM_INNER,  /* of the MLP */
     SL_DIM_MLP_IN, /* inner, twice with a gate */
+    SL_DIM_EXPERTS,
+    SL_DIM_EXPERT_INNER,
+    SL_DIM_EXPERT_IN, /* twice that: gate and up */
+    SL_DIM_SHARED_INNER,
+    SL_DIM_SHARED_IN,
     SL_DIM_VOCAB,
     SL_DIM_POSITIONS, /* max_positions + 1 */
 };
@@ -61,12 +68,15 @@ enum sl_when {
     SL_WHEN_QK_NORM,
     SL_WHEN_POST_NORMS,
     SL_WHEN_UNTIED,
+    SL_WHEN_DENSE,   /* layers with an MLP */
+    SL_WHEN_MIXTURE, /* layers with experts */
 };
 
 /* Most tensors of a checkpoint that are one here: q, k, v; gate, up. */
 #define SL_SOURCES 3
 
-/* A tensor of every layer (with %u for its number) or of the model. */
+/* A tensor of every layer (with %u for its number), of every expert (with a
+ * second one for its own) or of the model. */
 struct sl_tensor_row {
     enum sl_slot slot;
     const char *name; /* in the model file, and in checkpoints unless ... */
@@ -98,6 +108,9 @@ struct sl_tensor_row {
     .layer_rows = (layer_), .n_layer_rows = sizeof(layer_) / sizeof *(layer_), \
     .model_rows = (model_), .n_model_rows = sizeof(model_) / sizeof *(model_)
 
+#define SL_EXPERT_ROWS(rows_)                                                  \
+    .expert_rows = (rows_), .n_expert_rows = sizeof(rows_) / sizeof *(rows_)
+
 #define SL_TENSOR_SPEC_NAME 80
 
 struct sl_tensor_spec {
@@ -110,6 +123,7 @@ struct sl_tensor_spec {
     uint32_t n_segments; /* 2 for a gated MLP's matrix and its bias, else 1 */
     int stage;           /* the stage a matrix is streamed for; -1: none */
     uint32_t layer;      /* n_layers: of the model */
+    uint32_t expert;     /* 0 of those that have none */
     const struct sl_tensor_row *row; /* where parts and aliases are */
     uint32_t part_rows[SL_SOURCES];  /* rows of each of its parts */
 };
@@ -156,6 +170,10 @@ struct sl_arch {
      * SL_DIM_ONE columns. The head is the model's first matrix. */
     const struct sl_tensor_row *layer_rows, *model_rows;
     size_t n_layer_rows, n_model_rows;
+    /* Matrices of every expert, in order of use; NULL: there are none. */
+    const struct sl_tensor_row *expert_rows;
+    size_t n_expert_rows;
+    const struct sl_stage_ops *mixture; /* in place of the MLP; or NULL */
     /* Fills in what is 0 of hp and cannot be otherwise. */
     void (*derive)(struct sl_hparams *hp);
     const struct sl_layer_table *(*layers)(const struct sl_hparams *hp);
@@ -166,6 +184,7 @@ extern const struct sl_arch sl_arch_chatglm6b;
 extern const struct sl_arch sl_arch_glm;
 extern const struct sl_arch sl_arch_chatglm;
 extern const struct sl_arch sl_arch_glm4;
+extern const struct sl_arch sl_arch_glm4_moe;
 extern const struct sl_arch sl_arch_llama;
 extern const struct sl_arch sl_arch_mistral;
 extern const struct sl_arch sl_arch_qwen2;
@@ -188,11 +207,24 @@ void sl_arch_derive(const struct sl_arch *arch, struct sl_hparams *hp);
 uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim);
 
 /* The i-th tensor in order: vectors first (as used), then the matrices stage
- * by stage, the head, and embeddings that no stage streams. False beyond the
- * last. */
+ * by stage, the head, embeddings that no stage streams, and the experts layer
+ * by layer, which none streams either. False beyond the last. */
 bool sl_arch_tensor(const struct sl_arch *arch, struct sl_tensor_spec *spec,
                     const struct sl_hparams *hp, uint32_t i);
 
+/* Matrices that experts have together; 0: there are no experts. */
+uint32_t sl_arch_n_expert_matrices(const struct sl_arch *arch,
+                                   const struct sl_hparams *hp);
+/* Whether a layer has experts. */
+static inline bool sl_arch_is_mixture(const struct sl_hparams *hp,
+                                      uint32_t layer)
+{
+    return hp->n_experts > 0 && layer >= hp->n_dense_layers;
+}
+
+/* A name of the spec's row (its own, a part's, its alias). */
+void sl_arch_spec_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
+                       const struct sl_tensor_spec *spec);
 /* A name of a row (its own, a part's, its alias) for a layer. */
 void sl_arch_source_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
                          uint32_t layer);

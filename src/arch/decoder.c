@@ -50,6 +50,9 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_MLP_POST_NORM, LAYER "post_mlp_layernorm.weight",
               SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_POST_NORMS,
               .gguf = {BLK "post_ffw_norm.weight"}),
+    SL_VECTOR(SL_SLOT_ROUTER_BIAS, LAYER "mlp.gate.e_score_correction_bias",
+              SL_SPLIT_NONE, SL_DIM_EXPERTS, .when = SL_WHEN_MIXTURE,
+              .gguf = {BLK "exp_probs_b.bias"}),
     SL_MATRIX(SL_SLOT_QKV, LAYER "self_attn.qkv_proj.weight", SL_SPLIT_NONE,
               SL_DIM_QKV, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_WHOLE,
               .alias = {OWN "self_attention.query_key_value.weight"},
@@ -74,14 +77,38 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
               .gguf = {BLK "attn_output.weight"}),
     SL_MATRIX(
         SL_SLOT_MLP_IN, LAYER "mlp.gate_up_proj.weight", SL_SPLIT_NONE,
-        SL_DIM_MLP_IN, SL_DIM_HIDDEN, .alias = {OWN "mlp.dense_h_to_4h.weight"},
+        SL_DIM_MLP_IN, SL_DIM_HIDDEN, .when = SL_WHEN_DENSE,
+        .alias = {OWN "mlp.dense_h_to_4h.weight"},
         .parts = {LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight"},
         .gguf = {BLK "ffn_up.weight"},
         .gguf_parts = {BLK "ffn_gate.weight", BLK "ffn_up.weight"}),
     SL_MATRIX(SL_SLOT_MLP_OUT, LAYER "mlp.down_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, SL_DIM_INNER,
+              SL_DIM_HIDDEN, SL_DIM_INNER, .when = SL_WHEN_DENSE,
               .alias = {OWN "mlp.dense_4h_to_h.weight"},
               .gguf = {BLK "ffn_down.weight"}),
+    SL_MATRIX(SL_SLOT_ROUTER, LAYER "mlp.gate.weight", SL_SPLIT_NONE,
+              SL_DIM_EXPERTS, SL_DIM_HIDDEN, .when = SL_WHEN_MIXTURE,
+              .gguf = {BLK "ffn_gate_inp.weight"}),
+    SL_MATRIX(SL_SLOT_SHARED_IN, LAYER "mlp.shared_experts.gate_up_proj.weight",
+              SL_SPLIT_NONE, SL_DIM_SHARED_IN, SL_DIM_HIDDEN,
+              .when = SL_WHEN_MIXTURE,
+              .parts = {LAYER "mlp.shared_experts.gate_proj.weight",
+                        LAYER "mlp.shared_experts.up_proj.weight"},
+              .gguf_parts = {BLK "ffn_gate_shexp.weight",
+                             BLK "ffn_up_shexp.weight"}),
+    SL_MATRIX(SL_SLOT_SHARED_OUT, LAYER "mlp.shared_experts.down_proj.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_SHARED_INNER,
+              .when = SL_WHEN_MIXTURE,
+              .gguf = {BLK "ffn_down_shexp.weight"}),
+};
+
+const struct sl_tensor_row sl_decoder_expert_rows[SL_DECODER_EXPERT_ROWS] = {
+    SL_MATRIX(SL_SLOT_EXPERT_IN, LAYER "mlp.experts.%u.gate_up_proj.weight",
+              SL_SPLIT_NONE, SL_DIM_EXPERT_IN, SL_DIM_HIDDEN,
+              .parts = {LAYER "mlp.experts.%u.gate_proj.weight",
+                        LAYER "mlp.experts.%u.up_proj.weight"}),
+    SL_MATRIX(SL_SLOT_EXPERT_OUT, LAYER "mlp.experts.%u.down_proj.weight",
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_EXPERT_INNER),
 };
 
 /* Where they are one matrix, checkpoints hold it under either name. */
@@ -141,6 +168,17 @@ static const struct sl_layer_op mlp[] = {
                  .residual = SL_BUF_X),
 };
 
+/* The experts are read while the shared one computes. */
+static const struct sl_layer_op mixture[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_ROUTE, SL_SLOT_ROUTER, SL_SLOT_NONE),
+    SL_OP_ROUTE,
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_SHARED_IN, SL_SLOT_NONE,
+                 .epilogue = SL_FN_SWIGLU),
+    SL_OP_MATMUL(SL_BUF_WIDE, SL_BUF_MIX, SL_SLOT_SHARED_OUT, SL_SLOT_NONE),
+    SL_OP_EXPERTS(SL_BUF_NORM, SL_BUF_MIX, .residual = SL_BUF_X),
+};
+
 static const struct sl_layer_op normed_mlp[] = {
     SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
     SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
@@ -155,6 +193,8 @@ static const struct sl_layer_op head[] = {
     SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_FINAL_NORM, SL_SLOT_NONE),
     SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LOGITS, SL_SLOT_HEAD, SL_SLOT_NONE),
 };
+
+const struct sl_stage_ops sl_decoder_mixture = SL_STAGE_OPS(mixture);
 
 /* By post_norms, then by split_qkv. */
 static const struct sl_layer_table tables[2][2] = {

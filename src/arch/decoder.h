@@ -17,12 +17,17 @@
 #include "src/arch/settings.h"
 
 /* Tensors under the names of Hugging Face, or ChatGLM's own; biases, q and k
- * norms and sandwich norms where hp has them. */
-#define SL_DECODER_LAYER_ROWS 17u
+ * norms and sandwich norms where hp has them; experts in place of the MLP. */
+#define SL_DECODER_LAYER_ROWS 21u
 #define SL_DECODER_MODEL_ROWS 4u
+#define SL_DECODER_EXPERT_ROWS 2u
 extern const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS];
 extern const struct sl_tensor_row sl_decoder_model_rows[SL_DECODER_MODEL_ROWS];
+extern const struct sl_tensor_row
+    sl_decoder_expert_rows[SL_DECODER_EXPERT_ROWS];
 
+/* A layer's router, its shared expert and the chosen ones. */
+extern const struct sl_stage_ops sl_decoder_mixture;
 /* The operations; with norms of what is added where hp->post_norms. */
 const struct sl_layer_table *sl_decoder_layers(const struct sl_hparams *hp);
 
@@ -35,5 +40,11 @@ void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope);
  * not say. */
 int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
                          double rope_part, bool untied, struct sl_error *err);
+
+/* The same of a mixture of experts: how many there are, how they are chosen. */
+void sl_decoder_derive_experts(struct sl_hparams *hp);
+int sl_decoder_configure_experts(struct sl_hparams *hp,
+                                 const struct sl_settings *s,
+                                 struct sl_error *err);
 
 #endif

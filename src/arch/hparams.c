@@ -10,6 +10,7 @@
 #define MAX_WIDTH     (1u << 20)
 #define MAX_VOCAB     (1u << 24)
 #define MAX_POSITIONS (1u << 24)
+#define MAX_EXPERTS   4096u
 
 static const char *const rotary_names[] = {
     [SL_ROTARY_EXACT] = "exact",
@@ -115,6 +116,44 @@ static int check_heads(const struct sl_hparams *hp, struct sl_error *err)
     return 0;
 }
 
+static int check_experts(const struct sl_hparams *hp, struct sl_error *err)
+{
+    uint32_t in_group;
+
+    if (hp->n_experts == 0)
+        return 0;
+    if (check_range("number of experts", hp->n_experts, 1, MAX_EXPERTS, err) ||
+        check_range("number of experts used", hp->n_experts_used, 1,
+                    hp->n_experts, err) ||
+        check_range("number of groups of experts", hp->n_expert_groups, 1,
+                    hp->n_experts, err) ||
+        check_range("number of groups of experts used",
+                    hp->n_expert_groups_used, 1, hp->n_expert_groups, err) ||
+        check_range("inner size of an expert", hp->expert_inner, 1, MAX_WIDTH,
+                    err) ||
+        check_range("inner size of the shared expert", hp->shared_inner, 1,
+                    MAX_WIDTH, err) ||
+        check_range("number of layers without experts", hp->n_dense_layers, 0,
+                    hp->n_layers, err))
+        return -1;
+    in_group = hp->n_experts / hp->n_expert_groups;
+    if (hp->n_experts % hp->n_expert_groups != 0 ||
+        (hp->n_expert_groups > 1 && in_group < 2) ||
+        hp->n_experts_used > in_group * hp->n_expert_groups_used)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%u experts in %u groups, of which %u groups and %u "
+                       "experts are used: groups must be alike, of two or "
+                       "more, and hold as many as are used",
+                       hp->n_experts, hp->n_expert_groups,
+                       hp->n_expert_groups_used, hp->n_experts_used);
+    if (hp->expert_scale > 0 && hp->expert_scale < 1e6f)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "the scale of experts' weights is %g; more than 0 is "
+                   "possible",
+                   (double)hp->expert_scale);
+}
+
 int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
 {
     if (check_range("number of layers", hp->n_layers, 1, MAX_LAYERS, err) ||
@@ -130,7 +169,7 @@ int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
                        "layernorm epsilon is %g; more than 0 and less than 1 "
                        "is possible",
                        (double)hp->norm_eps);
-    if (check_heads(hp, err) != 0)
+    if (check_heads(hp, err) != 0 || check_experts(hp, err) != 0)
         return -1;
     return sl_text_params_check(&hp->text, hp->vocab, err);
 }

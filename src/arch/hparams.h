@@ -94,7 +94,19 @@ struct sl_hparams {
     bool position_2d;  /* rope_dims / 2 by each of two positions; SAT
                         * --position-encoding-2d */
     bool glu;          /* the MLP has a gate; GLM-130B: SAT --no-glu */
+    /* Mixtures of experts; 0 experts: there are none. */
+    uint32_t n_experts, n_experts_used; /* of a layer, for a position */
+    uint32_t n_expert_groups;           /* of as many consecutive experts */
+    uint32_t n_expert_groups_used;      /* those with the best two experts */
+    uint32_t expert_inner;              /* inner of one expert */
+    uint32_t shared_inner;              /* of the one that is always used */
+    uint32_t n_dense_layers;            /* the first, which have an MLP */
+    bool expert_norm;                   /* weights are made to sum up to 1 */
+    float expert_scale;                 /* then they count so many times */
     enum sl_rotary rotary;
+    /* Of a checkpoint, behind the last: layers that predict further tokens and
+     * are left out. */
+    uint32_t n_layers_left_out;
     struct sl_text_params text;
     struct sl_sampling sampling;
 };

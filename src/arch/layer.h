@@ -36,6 +36,8 @@ enum sl_buf {
     SL_BUF_NORM,   /* hidden values */
     SL_BUF_WIDE,   /* query_key_value, then the MLP's inner values */
     SL_BUF_ATT,    /* the heads' outputs side by side */
+    SL_BUF_ROUTE,  /* what the router gives each expert */
+    SL_BUF_MIX,    /* hidden values: what the experts give together */
     SL_BUF_LOGITS, /* vocab values of the positions that are wanted */
     SL_BUF_COUNT,
 };
@@ -46,6 +48,11 @@ enum sl_do {
     SL_DO_HEAD_NORM, /* in place: each head's q by weight, its k by bias,
                       * RMS norms over head_dim values */
     SL_DO_ATTEND,    /* turns q and k, keeps k and v, out = attention */
+    SL_DO_ROUTE,     /* chooses experts and their weights by `in`; bias: what
+                      * is added for choosing */
+    SL_DO_EXPERTS,   /* out += the chosen experts' MLPs of in, by weight;
+                      * then residual += out. Their matrices are read when
+                      * ROUTE has spoken, and are of no stage */
 };
 
 /* Which tensor of a layer (or of the model): what binds names in files to
@@ -71,6 +78,12 @@ enum sl_slot {
     SL_SLOT_MLP_OUT,
     SL_SLOT_MLP_OUT_BIAS,
     SL_SLOT_MLP_POST_NORM,
+    SL_SLOT_ROUTER,
+    SL_SLOT_ROUTER_BIAS,
+    SL_SLOT_SHARED_IN, /* the expert that is always used */
+    SL_SLOT_SHARED_OUT,
+    SL_SLOT_EXPERT_IN, /* of each expert, which the specs number */
+    SL_SLOT_EXPERT_OUT,
     SL_SLOT_FINAL_NORM,
     SL_SLOT_FINAL_NORM_BIAS,
     SL_SLOT_ROPE_FACTORS, /* what each pair's frequency is divided by */
@@ -127,6 +140,15 @@ struct sl_layer_op {
     {                                                                          \
         .what = SL_DO_ATTEND, .in = SL_BUF_WIDE, .out = SL_BUF_ATT             \
     }
+#define SL_OP_ROUTE                                                            \
+    {                                                                          \
+        .what = SL_DO_ROUTE, .in = SL_BUF_ROUTE, .out = SL_BUF_ROUTE,          \
+        .bias = SL_SLOT_ROUTER_BIAS                                            \
+    }
+#define SL_OP_EXPERTS(from, to, ...)                                           \
+    {                                                                          \
+        .what = SL_DO_EXPERTS, .in = (from), .out = (to), __VA_ARGS__          \
+    }
 
 /* A stage's operations. */
 struct sl_stage_ops {
@@ -144,7 +166,9 @@ struct sl_stage_ops {
         .ops = (list), .n = sizeof(list) / sizeof *(list), .wanted_rows = true \
     }
 
-/* The layers of a model are alike, so far. */
+/* The layers of a model are alike, but that of models with experts only the
+ * first n_dense_layers have an MLP; the others have a mixture there (arch.h).
+ */
 struct sl_layer_table {
     struct sl_stage_ops attention, mlp, head;
 };

@@ -17,6 +17,7 @@
 enum {
     OPT_QUANT = 0x200,
     OPT_QUANT_TP,
+    OPT_QUANT_EXPERTS,
     OPT_HEAD,
     OPT_REPORT,
     OPT_JSON,
@@ -46,6 +47,8 @@ static const struct argp_option options[] = {
      "would, one scale for a row and an N-th of its columns in "
      "attention.dense and mlp.dense_4h_to_h",
      0},
+    {"quant-experts", OPT_QUANT_EXPERTS, "KIND", 0,
+     "The same for the experts of a mixture (default: as --quant)", 0},
     {"head", OPT_HEAD, "KIND", 0,
      "f16, bf16 or int8-g64: the embedding, which is the output head too (default: "
      "int8-g64 for int8-gN and int4-gN, else as --quant leaves it)",
@@ -138,6 +141,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_QUANT_TP:
         o->quant_tp = (unsigned)sl_opt_u64(state, "quant-tp", arg, 1, 1024);
+        return 0;
+    case OPT_QUANT_EXPERTS:
+        o->quant_experts = arg;
         return 0;
     case OPT_HEAD:
         o->head = arg;

@@ -28,13 +28,14 @@
 
 struct sl_convert_options { /* all pointers borrowed */
     const char *source;
-    const char *output;     /* NULL: ./NAME-QUANT.gguf */
-    const char *quant;      /* NULL: int4-g64, or keep what is quantised */
-    unsigned quant_tp;      /* 0: not said */
-    const char *head;       /* "f16", "int8-g64"; NULL: as quant has it */
-    const char *preset;     /* NULL: none */
-    struct sl_config flags; /* what was said on the command line */
-    const char *tokenizer;  /* file or folder; NULL: what the source has */
+    const char *output;        /* NULL: ./NAME-QUANT.gguf */
+    const char *quant;         /* NULL: int4-g64, or keep what is quantised */
+    const char *quant_experts; /* NULL: as quant */
+    unsigned quant_tp;         /* 0: not said */
+    const char *head;          /* "f16", "int8-g64"; NULL: as quant has it */
+    const char *preset;        /* NULL: none */
+    struct sl_config flags;    /* what was said on the command line */
+    const char *tokenizer;     /* file or folder; NULL: what the source has */
     struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters to merge */
     size_t n_lora;
     const char *name;          /* NULL: the source's last path component */

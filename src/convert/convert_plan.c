@@ -76,7 +76,7 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
             sl_merge_decode(m);
         return 0;
     }
-    if (q->keep)
+    if (q->keep && m->spec.role != SL_ROLE_ROUTER)
         return 0;
     sl_merge_decode(m);
     if (sl_fmt_has_scales(q->fmt) && q->group == 0)
@@ -84,8 +84,8 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     return sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err);
 }
 
-static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
-                        struct sl_error *err)
+static int choose_quant(struct sl_quant *q, struct sl_quant *experts,
+                        struct sl_convert *cv, struct sl_error *err)
 {
     const struct sl_convert_options *o = cv->o;
     const struct sl_merge *already = quantised(cv);
@@ -107,7 +107,8 @@ static int choose_quant(struct sl_quant *q, struct sl_convert *cv,
     if (already != NULL ? cv->ckpt.n_shards > 1 : o->quant_tp > 1)
         snprintf(cv->quant, sizeof cv->quant, "%s-tp%zu", name,
                  already != NULL ? cv->ckpt.n_shards : (size_t)o->quant_tp);
-    return 0;
+    return sl_quant_find_experts(experts, cv->quant, q, o->quant_experts,
+                                 &cv->hp, err);
 }
 
 /* The blocks that most weights of the layers come in; NULL: none. */
@@ -158,10 +159,10 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
         .tables = cv->o->compress != SL_COMPRESS_NONE,
     };
     struct sl_layout_matrix *matrices;
-    struct sl_quant q = {0};
+    struct sl_quant q = {0}, experts = {0};
     int rc = -1;
 
-    if (choose_quant(&q, cv, err) != 0)
+    if (choose_quant(&q, &experts, cv, err) != 0)
         return -1;
     name_blocks(cv, &q);
     matrices = sl_zalloc_array(cv->n_matrices, sizeof *matrices);
@@ -169,7 +170,10 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
                        cv->n_matrices);
     for (size_t i = 0; i < cv->n_matrices; i++) {
-        if (matrix_format(&matrices[i], cv, &q, i, err) != 0)
+        bool expert = cv->matrices[i].merge.spec.role == SL_ROLE_EXPERT;
+
+        if (matrix_format(&matrices[i], cv, expert ? &experts : &q, i, err) !=
+            0)
             goto out;
     }
     config.matrices = matrices;
@@ -310,17 +314,23 @@ static void add_chunks(struct sl_chunk *chunks, size_t *n,
     }
 }
 
-/* Weights count as done with the sections of their resident scales. */
-static bool weights_done(const struct sl_convert *cv, size_t section)
+/* Weights count as done with the sections of their resident scales, those of
+ * all matrices of their section, which stand side by side. */
+static bool weights_done(const struct sl_convert *cv, size_t matrix)
 {
     const struct sl_layout *l = &cv->layout;
+    size_t section = l->matrices[matrix].section;
 
+    while (matrix > 0 && l->matrices[matrix - 1].section == section)
+        matrix--;
     if (!cv->section_done[section])
         return false;
-    for (size_t i = 0; i < l->n_matrices; i++) {
+    for (size_t i = matrix; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
-        if (m->section == section && m->scale_resident &&
+        if (m->section != section)
+            break;
+        if (m->scale_resident &&
             !cv->section_done[sl_layout_section_at(l, m->scale_off)])
             return false;
     }
@@ -338,7 +348,7 @@ int sl_convert_plan_chunks(struct sl_convert *cv, struct sl_error *err)
                        cv->n_matrices);
     for (uint32_t i = 0; i < cv->n_matrices; i++) {
         cv->matrices[i].blocks_a_chunk = blocks_a_chunk(cv, i);
-        done[i] = weights_done(cv, cv->layout.matrices[i].section);
+        done[i] = weights_done(cv, i);
         cv->result->tensors[i].done = !done[i];
         if (!done[i])
             add_chunks(NULL, &n, cv, i);

@@ -112,7 +112,7 @@ static int want(struct sl_fit_list *wanted, const struct sl_merge *m,
     for (size_t i = 0; m == NULL && i < sizeof names / sizeof *names; i++) {
         if (names[i] == NULL)
             continue;
-        sl_arch_source_name(name, names[i], spec->layer);
+        sl_arch_spec_name(name, names[i], spec);
         if (want_name(wanted, name, true, err) != 0)
             return -1;
     }
@@ -148,16 +148,17 @@ static int check_wanted(struct sl_fit *fit, struct sl_fit_list *wanted,
     return 0;
 }
 
-/* The name with the number of its layer, if it has one, made 0. */
-static bool of_layer_0(char to[NAME_ROOM], const char *name)
+/* The number of the layer that a name has, and the name with 0 in its place. */
+static bool of_layer_0(char to[NAME_ROOM], uint32_t *layer, const char *name)
 {
     const char *dot = name;
 
     while ((dot = strchr(dot, '.')) != NULL) {
         size_t digits = strspn(++dot, "0123456789");
 
-        if (digits == 0 || dot[digits] != '.')
+        if (digits == 0 || digits > 9 || dot[digits] != '.')
             continue;
+        *layer = (uint32_t)strtoul(dot, NULL, 10);
         return snprintf(to, NAME_ROOM, "%.*s0%s", (int)(dot - name), name,
                         dot + digits) < NAME_ROOM;
     }
@@ -170,10 +171,15 @@ static int check_layer(struct sl_fit *fit, const struct sl_ckpt_shard *shard,
                        const char *name, const struct sl_fit_list *wanted,
                        const struct sl_hparams *hp, struct sl_error *err)
 {
+    uint32_t layer;
     char same[NAME_ROOM];
     struct sl_error one;
 
-    if (!of_layer_0(same, name) || !has(wanted, same))
+    if (!of_layer_0(same, &layer, name))
+        return add(&fit->unknown, name, err);
+    if (layer >= hp->n_layers && layer - hp->n_layers < hp->n_layers_left_out)
+        return add(&fit->ignored, name, err);
+    if (!has(wanted, same))
         return add(&fit->unknown, name, err);
     sl_fail(&one, SL_ERR_CORRUPT,
             "%s: tensor %s: the model is said to have %u layers "

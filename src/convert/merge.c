@@ -184,11 +184,12 @@ static int check_part(enum sl_fmt *fmt, struct sl_merge *m,
     return check_scale(m, source, shard, rows, err);
 }
 
-static bool has(const struct sl_ckpt *c, const char *of, uint32_t layer)
+static bool has(const struct sl_ckpt *c, const char *of,
+                const struct sl_tensor_spec *spec)
 {
     char name[SL_TENSOR_SPEC_NAME];
 
-    sl_arch_source_name(name, of, layer);
+    sl_arch_spec_name(name, of, spec);
     return sl_ckpt_find(c, 0, name) != NULL;
 }
 
@@ -210,8 +211,8 @@ static struct names names_of(const struct sl_ckpt *c,
 static void take_parts(struct sl_merge *m, const char *const *parts)
 {
     while (m->n_sources < SL_SOURCES && parts[m->n_sources] != NULL) {
-        sl_arch_source_name(m->source[m->n_sources].name, parts[m->n_sources],
-                            m->spec.layer);
+        sl_arch_spec_name(m->source[m->n_sources].name, parts[m->n_sources],
+                          &m->spec);
         m->source[m->n_sources].rows = m->spec.part_rows[m->n_sources];
         m->n_sources++;
     }
@@ -229,18 +230,18 @@ static void find_sources(struct sl_merge *m)
 
     for (unsigned i = 0; i < 3; i++) {
         if (name == NULL && names.whole[i] != NULL &&
-            has(m->ckpt, names.whole[i], s->layer))
+            has(m->ckpt, names.whole[i], s))
             name = names.whole[i];
     }
     if (names.parts[0] != NULL &&
-        (name == NULL || has(m->ckpt, names.parts[0], s->layer))) {
+        (name == NULL || has(m->ckpt, names.parts[0], s))) {
         take_parts(m, names.parts);
         return;
     }
     m->n_sources = 1;
     m->source[0].rows = s->rows;
-    sl_arch_source_name(m->source[0].name, name != NULL ? name : names.whole[0],
-                        s->layer);
+    sl_arch_spec_name(m->source[0].name, name != NULL ? name : names.whole[0],
+                      s);
 }
 
 /* INT8 or INT4 with scales of their own. */

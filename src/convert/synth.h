@@ -17,15 +17,17 @@
 #include "src/model/config_json.h"
 #include "src/model/model_layout.h"
 #include "src/model/modelfile.h"
+#include "src/model/quant_kind.h"
 
 struct sl_synth_options { /* all pointers borrowed */
     const struct sl_arch *arch;
     struct sl_hparams hp;
-    const char *name;   /* general.name */
-    const char *output; /* NULL: ./NAME-QUANT.gguf */
-    const char *quant;  /* as convert has it, but keep; NULL: int4-g64 */
-    unsigned quant_tp;  /* 0: not said */
-    const char *head;   /* NULL: as quant has it */
+    const char *name;          /* general.name */
+    const char *output;        /* NULL: ./NAME-QUANT.gguf */
+    const char *quant;         /* as convert has it, but keep; NULL: int4-g64 */
+    const char *quant_experts; /* NULL: as quant */
+    unsigned quant_tp;         /* 0: not said */
+    const char *head;          /* NULL: as quant has it */
     uint64_t seed;
     unsigned threads; /* 0: SL_SYNTH_THREADS */
     bool force;       /* replace a file that is there */
@@ -39,7 +41,7 @@ struct sl_synth_options { /* all pointers borrowed */
 /* Some fill buffers while others wait for the disk. */
 #define SL_SYNTH_THREADS 4u
 
-#define SL_SYNTH_QUANT 32u
+#define SL_SYNTH_QUANT SL_QUANT_NAME
 
 struct sl_synth_result {
     char *output; /* owned */

@@ -10,7 +10,7 @@
 
 static int describe(struct sl_layout_matrix *matrices, size_t *n,
                     const struct sl_synth_options *o, const struct sl_quant *q,
-                    struct sl_error *err)
+                    const struct sl_quant *experts, struct sl_error *err)
 {
     struct sl_hparams hp = o->hp;
     struct sl_tensor_spec spec;
@@ -28,7 +28,8 @@ static int describe(struct sl_layout_matrix *matrices, size_t *n,
             continue;
         if (spec.role == SL_ROLE_EMBED)
             sl_quant_head(&l, q, SL_FMT_F16, o->head);
-        else if (sl_quant_linear(&l, q, &spec, o->quant_tp, err) != 0)
+        else if (sl_quant_linear(&l, spec.role == SL_ROLE_EXPERT ? experts : q,
+                                 &spec, o->quant_tp, err) != 0)
             return -1;
         if (matrices != NULL)
             matrices[*n] = l;
@@ -48,7 +49,7 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
         .quant = name,
     };
     struct sl_layout_matrix *matrices;
-    struct sl_quant q = {0};
+    struct sl_quant q = {0}, experts = {0};
     int rc;
 
     if (sl_quant_find(&q, quant, err) != 0 ||
@@ -62,13 +63,19 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
     snprintf(name, SL_SYNTH_QUANT, "%s", quant);
     if (o->quant_tp > 1)
         snprintf(name, SL_SYNTH_QUANT, "%s-tp%u", quant, o->quant_tp);
-    if (describe(NULL, &config.n_matrices, o, &q, err) != 0)
+    if (sl_quant_find_experts(&experts, name, &q, o->quant_experts, &o->hp,
+                              err) != 0)
+        return -1;
+    if (experts.keep)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-experts keep belongs to a checkpoint");
+    if (describe(NULL, &config.n_matrices, o, &q, &experts, err) != 0)
         return -1;
     matrices = sl_zalloc_array(config.n_matrices, sizeof *matrices);
     if (matrices == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",
                        config.n_matrices);
-    rc = describe(matrices, &config.n_matrices, o, &q, err);
+    rc = describe(matrices, &config.n_matrices, o, &q, &experts, err);
     config.matrices = matrices;
     if (rc == 0)
         rc = sl_layout_init(layout, &config, err);

@@ -11,6 +11,7 @@ struct shape {
     uint64_t n, widest_in, head_dim, max_tokens, threads, lookup, score_rows;
     uint32_t width[SL_BUF_COUNT];
     const struct sl_kernels *kernels;
+    const struct sl_hparams *hp;
     enum sl_act act;
 };
 
@@ -28,6 +29,7 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .lookup = sl_cpu_lookup_bytes(mf),
         .score_rows = sl_cpu_score_rows(&mf->hp),
         .kernels = kernels,
+        .hp = &mf->hp,
         .act = act,
     };
 
@@ -39,7 +41,8 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
 static void carve_all(struct sl_cpu *x, struct sl_carver *c,
                       const struct shape *s)
 {
-    static const enum sl_buf own[] = {SL_BUF_NORM, SL_BUF_ATT, SL_BUF_WIDE};
+    static const enum sl_buf own[] = {SL_BUF_NORM, SL_BUF_ATT, SL_BUF_WIDE,
+                                      SL_BUF_ROUTE, SL_BUF_MIX};
     uint64_t pages = sl_div_up(s->max_tokens, SL_KV_PAGE_LEN);
 
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
@@ -60,6 +63,7 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
         sl_carve(c, s->threads * 2 * s->n * s->head_dim, sizeof(float));
     x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
     x->v_pages = sl_carve(c, s->threads * pages, sizeof(void *));
+    sl_cpu_mixture_carve(&x->mixture, c, s->hp, s->n, (uint32_t)s->threads);
 }
 
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
@@ -100,9 +104,9 @@ static int cpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
     return sl_cpu_embed((struct sl_cpu *)e, err);
 }
 
-static enum sl_epilogue epilogue_of(const struct sl_layer_op *op)
+enum sl_epilogue sl_cpu_epilogue(enum sl_act_fn fn)
 {
-    switch (op->epilogue) {
+    switch (fn) {
     case SL_FN_GEGLU:
         return SL_EPI_GEGLU;
     case SL_FN_SWIGLU:
@@ -112,8 +116,26 @@ static enum sl_epilogue epilogue_of(const struct sl_layer_op *op)
     }
 }
 
-static void run_part(struct sl_cpu *x, const struct sl_part *part,
-                     const uint8_t *base)
+void sl_cpu_place(struct sl_matmul *mm, const struct sl_cpu *x,
+                  const struct sl_part *part, const uint8_t *base)
+{
+    const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
+
+    for (uint32_t s = 0; s < m->geom.n_segments; s++) {
+        mm->w[s] = base + part->weight_at[s];
+        if (!sl_fmt_has_scales(m->geom.fmt))
+            continue;
+        if (m->scale_resident)
+            mm->scale[s] =
+                x->c.small->scales[part->matrix] +
+                sl_matrix_scale_offset(&m->geom, s, part->first_block) / 2;
+        else
+            mm->scale[s] = (const void *)(base + part->scale_at[s]);
+    }
+}
+
+static int run_part(struct sl_cpu *x, const struct sl_part *part,
+                    const uint8_t *base, struct sl_error *err)
 {
     const struct sl_modelfile *mf = x->c.mf;
     const struct sl_model_matrix *m = &mf->matrices[part->matrix];
@@ -128,7 +150,7 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
         .n_blocks = part->n_blocks,
         .bias = sl_cpu_vector(x, m->spec.layer, op->bias),
         .low = sl_cpu_adapter(x, m) != NULL ? &x->low : NULL,
-        .epilogue = epilogue_of(op),
+        .epilogue = sl_cpu_epilogue(op->epilogue),
     };
     uint32_t out_at = sl_arch_out_at(&mf->hp, m->spec.slot);
     size_t stride;
@@ -136,23 +158,15 @@ static void run_part(struct sl_cpu *x, const struct sl_part *part,
 
     if (mm.bias != NULL)
         mm.bias += out_at;
-    if (part->first_block == 0)
-        sl_cpu_before(x, m, stage, at);
-    for (uint32_t s = 0; s < g->n_segments; s++) {
-        mm.w[s] = base + part->weight_at[s];
-        if (!sl_fmt_has_scales(g->fmt))
-            continue;
-        if (m->scale_resident)
-            mm.scale[s] = x->c.small->scales[part->matrix] +
-                          sl_matrix_scale_offset(g, s, part->first_block) / 2;
-        else
-            mm.scale[s] = (const void *)(base + part->scale_at[s]);
-    }
+    if (part->first_block == 0 && sl_cpu_before(x, m, stage, at, err) != 0)
+        return -1;
+    sl_cpu_place(&mm, x, part, base);
     y = sl_cpu_output(x, op, &stride);
     sl_matmul_run(x->c.kernels, x->c.pool, y + out_at, stride, &mm, &x->acts,
                   x->act);
-    if (part->first_block + part->n_blocks == sl_matrix_segment_blocks(g))
-        sl_cpu_after(x, m, stage, at);
+    if (part->first_block + part->n_blocks < sl_matrix_segment_blocks(g))
+        return 0;
+    return sl_cpu_after(x, m, stage, at, err);
 }
 
 static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
@@ -175,6 +189,7 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     const struct sl_partition *partition = x->c.partition;
     const uint8_t *base;
     uint64_t begin;
+    int rc = 0;
 
     if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
         return -1;
@@ -182,12 +197,12 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
         x->head_base[slab - x->first_head_slab] = base;
     begin = x->c.trace ? sl_clock_ns() : 0;
     for (uint32_t p = partition->first_part[slab];
-         p < partition->first_part[slab + 1]; p++)
-        run_part(x, &partition->parts[p], base);
+         rc == 0 && p < partition->first_part[slab + 1]; p++)
+        rc = run_part(x, &partition->parts[p], base, err);
     sl_stream_put(x->c.stream, slab);
     if (x->c.trace != NULL)
         trace_slab(x, slab, begin);
-    return 0;
+    return rc;
 }
 
 static int cpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)

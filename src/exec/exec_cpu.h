@@ -9,6 +9,7 @@
 #include "src/base/pool.h"
 #include "src/exec/adapters.h"
 #include "src/exec/engine.h"
+#include "src/exec/experts.h"
 #include "src/exec/kvcache.h"
 #include "src/exec/partition.h"
 #include "src/exec/small_tensors.h"
@@ -23,6 +24,7 @@ struct sl_cpu_config {
     const struct sl_kernels *kernels;
     struct sl_pool *pool;
     struct sl_stream *stream;
+    struct sl_experts *experts; /* NULL: the model has none */
     struct sl_kv *kv;
     struct sl_trace *trace;  /* or NULL */
     enum sl_act act;         /* of the products that take it, else FP32 */

@@ -2,7 +2,7 @@
  * exec_cpu_impl.h - the state of the CPU engine, shared by its parts
  *
  * exec_cpu.c runs slabs; exec_embed.c looks up embeddings; exec_ops.c does
- * what comes between matrices.
+ * what comes between matrices; exec_route.c and exec_experts.c mix experts.
  */
 #ifndef SL_EXEC_CPU_IMPL_H
 #define SL_EXEC_CPU_IMPL_H
@@ -10,6 +10,7 @@
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
 #include "src/exec/exec_cpu.h"
+#include "src/exec/exec_experts.h"
 
 struct sl_cpu {
     struct sl_exec_engine engine; /* first */
@@ -39,6 +40,7 @@ struct sl_cpu {
     struct sl_acts acts;
     enum sl_act act;
     struct sl_low_rank low; /* what an adapter adds to the product */
+    struct sl_cpu_mixture mixture;
 };
 
 /* exec_embed.c */
@@ -50,10 +52,16 @@ int sl_cpu_embed(struct sl_cpu *x, struct sl_error *err);
 /* exec_ops.c: a stage's operations (arch/layer.h). before: what comes before
  * a matrix's first part; after: what comes after its last; op: its place among
  * the stage's operations. */
-void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
-                   const struct sl_stage_ops *stage, uint32_t op);
-void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
-                  const struct sl_stage_ops *stage, uint32_t op);
+int sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
+                  const struct sl_stage_ops *stage, uint32_t op,
+                  struct sl_error *err);
+int sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
+                 const struct sl_stage_ops *stage, uint32_t op,
+                 struct sl_error *err);
+/* Hands n rows of `in` to the products with m. */
+void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
+                      const float *in, size_t stride, size_t n);
+float *sl_cpu_buffer(const struct sl_cpu *x, enum sl_buf buf);
 /* Where the product of a matrix goes, and how wide its rows are there. */
 float *sl_cpu_output(const struct sl_cpu *x, const struct sl_layer_op *op,
                      size_t *stride);
@@ -73,6 +81,19 @@ sl_cpu_adapter(const struct sl_cpu *x, const struct sl_model_matrix *m)
 
     return as != NULL && as->of[i].a.rows > 0 ? &as->of[i] : NULL;
 }
+
+/* exec_cpu.c: blocks of a matrix whose slab or record lies at base. */
+void sl_cpu_place(struct sl_matmul *mm, const struct sl_cpu *x,
+                  const struct sl_part *part, const uint8_t *base);
+enum sl_epilogue sl_cpu_epilogue(enum sl_act_fn fn);
+
+/* exec_route.c: who computes what in a mixture; asks for the experts. bias: of
+ * the choice. */
+int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
+                 const float *bias, struct sl_error *err);
+/* exec_experts.c: what they give. */
+int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
+                   uint32_t layer, struct sl_error *err);
 
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all
  * queries that share a head of keys. */

@@ -34,8 +34,7 @@ static void round_rows(void *arg, size_t begin, size_t end, unsigned worker)
                                  a->x + i * a->x_stride, a->cols);
 }
 
-/* Hands n rows of `in` to the products with m. */
-static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
+void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
                       const float *in, size_t stride, size_t n)
 {
     x->acts = (struct sl_acts){
@@ -45,7 +44,8 @@ static void set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
         .x_stride = stride,
     };
     x->act = x->c.act;
-    if (!sl_matmul_takes(x->c.kernels, &m->geom, x->act))
+    if (m->spec.role == SL_ROLE_ROUTER ||
+        !sl_matmul_takes(x->c.kernels, &m->geom, x->act))
         x->act = SL_ACT_F32;
     if (x->act == SL_ACT_BF16) {
         x->acts.bf16 = x->bf16;
@@ -84,7 +84,7 @@ static void multiply_low(struct sl_cpu *x, const struct sl_adapter *ad)
 
 /* --- buffers ------------------------------------------------------------- */
 
-static float *buffer(const struct sl_cpu *x, enum sl_buf buf)
+float *sl_cpu_buffer(const struct sl_cpu *x, enum sl_buf buf)
 {
     switch (buf) {
     case SL_BUF_X:
@@ -108,7 +108,7 @@ float *sl_cpu_output(const struct sl_cpu *x, const struct sl_layer_op *op,
     enum sl_buf to = product_buffer(op);
 
     *stride = x->width[to];
-    return buffer(x, to);
+    return sl_cpu_buffer(x, to);
 }
 
 /* --- norms --------------------------------------------------------------- */
@@ -127,7 +127,8 @@ static void norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
     struct sl_cpu *x = job->x;
     const struct sl_kernels *k = x->c.kernels;
     bool adds = job->op->residual != SL_BUF_NONE;
-    float *in = buffer(x, job->op->in), *out = buffer(x, job->op->out);
+    float *in = sl_cpu_buffer(x, job->op->in),
+          *out = sl_cpu_buffer(x, job->op->out);
     float eps = x->c.mf->hp.norm_eps;
 
     for (size_t i = begin; i < end; i++) {
@@ -152,7 +153,7 @@ static void head_norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
     uint32_t d = x->head_dim;
 
     for (size_t i = begin; i < end; i++) {
-        float *row = buffer(x, job->op->in) + i * x->width[job->op->in];
+        float *row = sl_cpu_buffer(x, job->op->in) + i * x->width[job->op->in];
 
         for (uint32_t h = 0; h < hp->n_heads; h++) {
             float *q = row + (size_t)h * x->qkv.q_step;
@@ -178,11 +179,11 @@ static void residual_rows(void *arg, size_t begin, size_t end, unsigned worker)
     float alpha = op->scaled ? x->c.mf->hp.residual_scale : 1;
 
     if (op->residual == op->out)
-        x->c.kernels->add(buffer(x, op->out) + at,
-                          buffer(x, product_buffer(op)) + at, n);
+        x->c.kernels->add(sl_cpu_buffer(x, op->out) + at,
+                          sl_cpu_buffer(x, product_buffer(op)) + at, n);
     else
-        x->c.kernels->scale_add(buffer(x, op->out) + at, alpha,
-                                buffer(x, op->residual) + at, n);
+        x->c.kernels->scale_add(sl_cpu_buffer(x, op->out) + at, alpha,
+                                sl_cpu_buffer(x, op->residual) + at, n);
 }
 
 static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
@@ -190,7 +191,7 @@ static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
     struct op_job *job = arg;
     struct sl_cpu *x = job->x;
     enum sl_buf to = product_buffer(job->op);
-    float *out = buffer(x, to);
+    float *out = sl_cpu_buffer(x, to);
 
     for (size_t i = begin; i < end; i++) {
         float *row = out + i * x->width[to];
@@ -201,8 +202,9 @@ static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
 
 /* --- the interpreter ----------------------------------------------------- */
 
-static void run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
-                   const struct sl_layer_op *op, uint32_t layer)
+static int run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
+                  const struct sl_layer_op *op, uint32_t layer,
+                  struct sl_error *err)
 {
     struct op_job job = {
         .x = x,
@@ -224,29 +226,39 @@ static void run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
     case SL_DO_ATTEND:
         sl_cpu_attend(x, layer);
         break;
+    case SL_DO_ROUTE:
+        return sl_cpu_route(x, op, layer, job.b, err);
+    case SL_DO_EXPERTS:
+        return sl_cpu_experts(x, op, layer, err);
     default:
         assert(op->what != SL_DO_MATMUL);
         break;
     }
+    return 0;
 }
 
-void sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
-                   const struct sl_stage_ops *stage, uint32_t op)
+int sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
+                  const struct sl_stage_ops *stage, uint32_t op,
+                  struct sl_error *err)
 {
     const struct sl_layer_op *o = &stage->ops[op];
 
     if (op == sl_stage_next_matmul(stage, -1)) {
-        for (uint32_t i = 0; i < op; i++)
-            run_op(x, stage, &stage->ops[i], m->spec.layer);
+        for (uint32_t i = 0; i < op; i++) {
+            if (run_op(x, stage, &stage->ops[i], m->spec.layer, err) != 0)
+                return -1;
+        }
     }
-    set_input(x, m, buffer(x, o->in), x->width[o->in],
-              stage->wanted_rows ? x->pass->n_rows : x->pass->n);
+    sl_cpu_set_input(x, m, sl_cpu_buffer(x, o->in), x->width[o->in],
+                     stage->wanted_rows ? x->pass->n_rows : x->pass->n);
     if (sl_cpu_adapter(x, m) != NULL)
         multiply_low(x, sl_cpu_adapter(x, m));
+    return 0;
 }
 
-void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
-                  const struct sl_stage_ops *stage, uint32_t op)
+int sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
+                 const struct sl_stage_ops *stage, uint32_t op,
+                 struct sl_error *err)
 {
     struct op_job job = {.x = x, .op = &stage->ops[op]};
     uint32_t end = sl_stage_next_matmul(stage, (int)op);
@@ -255,6 +267,9 @@ void sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
         sl_pool_for(x->c.pool, x->pass->n, 1, gelu_rows, &job);
     if (job.op->residual != SL_BUF_NONE)
         sl_pool_for(x->c.pool, x->pass->n, 1, residual_rows, &job);
-    for (uint32_t i = op + 1; i < end; i++)
-        run_op(x, stage, &stage->ops[i], m->spec.layer);
+    for (uint32_t i = op + 1; i < end; i++) {
+        if (run_op(x, stage, &stage->ops[i], m->spec.layer, err) != 0)
+            return -1;
+    }
+    return 0;
 }

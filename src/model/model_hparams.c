@@ -95,6 +95,15 @@ static const struct option {
     {"rope.scaling.low_freq_factor", F32, AT(rope_scale.low)},
     {"rope.scaling.high_freq_factor", F32, AT(rope_scale.high)},
     {"rope.scaling.attn_factor", F32, AT(rope_scale.attention)},
+    {"expert_count", U32, AT(n_experts)},
+    {"expert_used_count", U32, AT(n_experts_used)},
+    {"expert_group_count", U32, AT(n_expert_groups)},
+    {"expert_group_used_count", U32, AT(n_expert_groups_used)},
+    {"expert_feed_forward_length", U32, AT(expert_inner)},
+    {"expert_shared_feed_forward_length", U32, AT(shared_inner)},
+    {"leading_dense_block_count", U32, AT(n_dense_layers)},
+    {"expert_weights_norm", TRUTH, AT(expert_norm)},
+    {"expert_weights_scale", F32, AT(expert_scale)},
 #undef AT
 };
 

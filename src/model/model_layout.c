@@ -248,7 +248,17 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
-/* Embeddings of their own: rows are looked up, no pass streams them. */
+/* The record of an expert: all its matrices and scales, a section. */
+static void begin_expert(struct sl_layout *l, const struct sl_tensor_spec *s)
+{
+    char name[SL_STAGE_NAME];
+
+    snprintf(name, sizeof name, "layer %u expert %u", s->layer, s->expert);
+    begin_section(l, name);
+}
+
+/* Embeddings of their own, whose rows are looked up, and experts: no pass
+ * streams them all. */
 static int place_lookups(struct sl_layout *l, struct sl_error *err)
 {
     for (size_t i = 0; i < l->n_matrices; i++) {
@@ -256,7 +266,12 @@ static int place_lookups(struct sl_layout *l, struct sl_error *err)
 
         if (m->spec.stage >= 0)
             continue;
-        begin_section(l, m->spec.name);
+        if (m->spec.role != SL_ROLE_EXPERT)
+            begin_section(l, m->spec.name);
+        else if (m->spec.expert != m[-1].spec.expert ||
+                 m->spec.layer != m[-1].spec.layer ||
+                 m[-1].spec.role != SL_ROLE_EXPERT)
+            begin_expert(l, &m->spec);
         if (add_weight(l, m, err) != 0)
             return -1;
         if (m->scale_bytes > 0 && !m->scale_resident &&

@@ -281,6 +281,24 @@ const struct sl_model_matrix *sl_modelfile_matrix(const struct sl_modelfile *mf,
     return NULL;
 }
 
+const struct sl_model_matrix *sl_modelfile_expert(const struct sl_modelfile *mf,
+                                                  uint32_t layer,
+                                                  uint32_t expert)
+{
+    const struct sl_hparams *hp = &mf->hp;
+    size_t each = mf->arch->n_expert_rows;
+    size_t behind = (size_t)(hp->n_layers - layer) * hp->n_experts - expert;
+
+    /* They stand at the end. */
+    return &mf->matrices[mf->n_matrices - behind * each];
+}
+
+uint64_t sl_modelfile_record_bytes(const struct sl_modelfile *mf,
+                                   const struct sl_model_matrix *first)
+{
+    return mf->sections[first->section].bytes;
+}
+
 const struct sl_model_matrix *
 sl_modelfile_embedding(const struct sl_modelfile *mf)
 {

@@ -9,6 +9,8 @@
  *     layer 0 mlp ...
  *     head: the embedding too, where they are one matrix
  *   embeddings of their own, a section each
+ *   experts: layer by layer, the matrices of one (its record) side by side, a
+ *     section each
  *   tokenizer: the vocabulary, I8             (absent when there was none)
  *
  * Every tensor begins at a multiple of 4096 and the file ends at one. The
@@ -72,7 +74,7 @@ struct sl_modelfile {
     uint64_t file_bytes;
     struct sl_gguf *gguf;
     /* In order of use: those of the stages, the head last of them, then
-     * embeddings that are looked up. */
+     * embeddings that are looked up, then experts. */
     struct sl_model_matrix *matrices;
     size_t n_matrices;
     struct sl_model_small *small; /* in order of sl_arch_tensor */
@@ -106,6 +108,13 @@ void sl_modelfile_close(struct sl_modelfile *mf);
 const struct sl_model_matrix *sl_modelfile_matrix(const struct sl_modelfile *mf,
                                                   enum sl_slot slot,
                                                   uint32_t layer);
+/* The first matrix of an expert, whose others follow; a layer that has. */
+const struct sl_model_matrix *sl_modelfile_expert(const struct sl_modelfile *mf,
+                                                  uint32_t layer,
+                                                  uint32_t expert);
+/* The bytes of the record that begins with that matrix. */
+uint64_t sl_modelfile_record_bytes(const struct sl_modelfile *mf,
+                                   const struct sl_model_matrix *first);
 /* What ids are looked up in: the embedding, the head where they are one. */
 const struct sl_model_matrix *
 sl_modelfile_embedding(const struct sl_modelfile *mf);

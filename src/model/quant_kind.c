@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "src/model/quant_kind.h"
@@ -44,6 +45,27 @@ int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
                    "--quant %s is none of keep, f32, f16, bf16, int8, int4, "
                    "int8-gN, int4-gN with N = 32, 64 or 128",
                    name);
+}
+
+int sl_quant_find_experts(struct sl_quant *q, char what[SL_QUANT_NAME],
+                          const struct sl_quant *of, const char *name,
+                          const struct sl_hparams *hp, struct sl_error *err)
+{
+    size_t n = strlen(what);
+
+    if (name == NULL) {
+        *q = *of;
+        return 0;
+    }
+    if (hp->n_experts == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--quant-experts %s: the model has no experts", name);
+    if (sl_quant_find(q, name, err) != 0) {
+        sl_error_prefix(err, "--quant-experts: ");
+        return -1;
+    }
+    snprintf(what + n, SL_QUANT_NAME - n, "-experts-%s", name);
+    return 0;
 }
 
 static const struct sl_quant *find_head(const char *name)
@@ -97,13 +119,17 @@ int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
 {
     struct sl_matrix *g = &l->geom;
 
+    if (s->role == SL_ROLE_ROUTER) {
+        g->fmt = SL_FMT_F32;
+        return 0;
+    }
     g->fmt = q->fmt;
     if (!sl_fmt_has_scales(q->fmt))
         return 0;
     g->group_cols = q->group;
     if (q->group > 0)
         return 0;
-    l->scale_resident = true;
+    l->scale_resident = s->role != SL_ROLE_EXPERT;
     return row_group(&g->group_cols, s, tp, err);
 }
 

@@ -13,8 +13,17 @@ struct sl_quant {
     uint32_t group; /* 0: rows as GLM quantises them */
 };
 
+/* Room for the name of what a file's matrices are. */
+#define SL_QUANT_NAME 32
+
 /* Errors: SL_ERR_USAGE naming what there is. */
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err);
+/* The same for the experts' matrices: `of` where name is NULL. Adds it to
+ * what: "int8-g64-experts-int4-g64". Errors: also for a model without
+ * experts. */
+int sl_quant_find_experts(struct sl_quant *q, char what[SL_QUANT_NAME],
+                          const struct sl_quant *of, const char *name,
+                          const struct sl_hparams *hp, struct sl_error *err);
 /* NULL (as --quant leaves it), "f16", "bf16" and "int8-g64" are heads. Errors:
  * SL_ERR_USAGE. */
 int sl_quant_check_head(const char *head, struct sl_error *err);
@@ -23,8 +32,9 @@ int sl_quant_check_tp(const struct sl_quant *q, const char *name, unsigned tp,
                       struct sl_error *err);
 
 /* Format, groups and place of the scales of a matrix that comes in floats; q
- * is not "keep". tp: parts of a row with a scale each where s is split by
- * columns. Errors: SL_ERR_USAGE. */
+ * is not "keep". A router stays FP32; an expert's scales are in its record. tp:
+ * parts of a row with a scale each where s is split by columns. Errors:
+ * SL_ERR_USAGE. */
 int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
                     const struct sl_tensor_spec *s, unsigned tp,
                     struct sl_error *err);

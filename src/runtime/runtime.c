@@ -79,7 +79,8 @@ int sl_runtime_open(struct sl_runtime **out,
     if (config->trace != NULL &&
         sl_trace_open(&rt->trace, config->trace, err) != 0)
         goto fail;
-    if (sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
+    if (sl_experts_init(&rt->experts, &rt->mf, err) != 0 ||
+        sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
         goto fail;
     if (config->n_lora > 0 &&
         sl_lora_open(&rt->lora, rt->config.lora, config->n_lora, rt->mf.arch,
@@ -137,6 +138,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .kernels = &rt->kernels,
         .pool = rt->pool,
         .stream = rt->stream,
+        .experts = rt->experts.n_records > 0 ? &rt->experts : NULL,
         .kv = rt->kv,
         .trace = rt->trace,
         .act = rt->act,
@@ -228,7 +230,7 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
     if (sl_runtime_plan(rt, load, err) != 0 || check_machine(rt, err) != 0 ||
         sl_runtime_take_vram(rt, err) != 0 ||
         sl_kv_create(&rt->kv, &rt->kv_config, err) != 0 ||
-        start_stream(rt, err) != 0 ||
+        start_stream(rt, err) != 0 || sl_runtime_start_experts(rt, err) != 0 ||
         sl_small_tensors_init(&rt->small, &rt->mf, err) != 0 ||
         start_adapters(rt, err) != 0 || create_engines(rt, err) != 0)
         return -1;
@@ -273,6 +275,7 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_partition_fini(&rt->partition);
     sl_pool_destroy(rt->pool);
     sl_numa_close(rt->numa);
+    sl_experts_fini(&rt->experts);
     sl_tokenizer_destroy(rt->tokenizer);
     sl_prefix_close(rt->prefix);
     sl_lora_close(rt->lora);

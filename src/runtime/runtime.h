@@ -16,6 +16,7 @@
 #include "offload/io.h"
 #include "offload/numa.h"
 #include "offload/plan.h"
+#include "offload/slab_cache.h"
 #include "offload/stream.h"
 #include "offload/upload.h"
 #include "src/base/log.h"
@@ -89,6 +90,7 @@ struct sl_memory {
     uint64_t drafts; /* of guessing what comes next */
     uint64_t ring;
     uint64_t residents;
+    uint64_t experts; /* places and lists of those of a mixture */
     uint64_t staging; /* what goes to and from a GPU, beside weights */
     uint64_t other;   /* stream bookkeeping, trace, margin */
     uint64_t total;
@@ -146,6 +148,9 @@ const struct sl_device_info *sl_runtime_device(const struct sl_runtime *rt,
 const struct sl_vram *sl_runtime_vram(const struct sl_runtime *rt);
 /* The machine's rates that the plan was made with; zeros without a GPU. */
 const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
+/* How many experts have a place in RAM, of how many; 0 of 0: no mixture. */
+void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
+                        uint32_t *n_experts);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
 const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
@@ -177,7 +182,8 @@ struct sl_run_stats {
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
     struct sl_prompt_cache_stats prompt_cache;
-    struct sl_upload_stats upload; /* zeros without a GPU */
+    struct sl_upload_stats upload;      /* zeros without a GPU */
+    struct sl_slab_cache_stats experts; /* zeros without a mixture */
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

@@ -19,6 +19,8 @@ void sl_runtime_end(struct sl_runtime *rt)
     sl_small_tensors_fini(&rt->small);
     sl_adapters_fini(&rt->adapters);
     sl_stream_close(rt->stream);
+    sl_slab_cache_close(rt->experts.cache);
+    rt->experts.cache = NULL;
     sl_runtime_end_gpu(rt);
     sl_kv_destroy(rt->kv);
     rt->prompt_cache = NULL;
@@ -49,6 +51,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
     sl_stream_stats(rt->stream, &s->stream);
+    if (rt->experts.cache != NULL)
+        sl_slab_cache_stats(rt->experts.cache, &s->experts);
     if (rt->prompt_cache != NULL)
         sl_prompt_cache_stats(rt->prompt_cache, &s->prompt_cache);
     if (rt->upload != NULL)

@@ -32,6 +32,11 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "the CPU alone: convert again with --compress none for "
                        "a GPU",
                        rt->mf.path);
+    if (rt->experts.n_records > 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s is a mixture of experts, which the CPU alone "
+                       "computes: leave the GPU out with --device cpu",
+                       rt->mf.path);
     return 0;
 }
 

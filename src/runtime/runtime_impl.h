@@ -4,6 +4,7 @@
  *   runtime.c        opening, starting
  *   runtime_plan.c   budgets: what lies where in RAM
  *   runtime_gpu.c    the same of a device, and its part of a run
+ *   runtime_experts.c  the same of experts, which come when they are wanted
  *   runtime_numa.c   where its memory and threads are
  *   runtime_floor.c  what it did, and how fast it could
  */
@@ -19,6 +20,7 @@
 #include "src/exec/exec.h"
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_gpu.h"
+#include "src/exec/experts.h"
 #include "src/exec/kvcache.h"
 #include "src/exec/partition.h"
 #include "src/exec/prefix.h"
@@ -32,6 +34,8 @@ struct sl_runtime {
     struct sl_prefix *prefix; /* or NULL */
     struct sl_lora *lora;     /* or NULL */
     struct sl_adapters adapters;
+    struct sl_experts experts; /* no records where the model has none */
+    uint32_t n_expert_places;
     struct sl_kernels kernels;
     struct sl_numa *numa; /* NULL: one node */
     unsigned ring_node;
@@ -77,6 +81,16 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err);
 enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt);
 /* The size of slabs of the finest partition. */
 uint64_t sl_runtime_least_cap(const struct sl_runtime *rt);
+
+/* runtime_experts.c; 0 and nothing for models without experts. The least that
+ * experts need; what is to be set aside of bytes for them, where the other
+ * weights need others_least. */
+uint64_t sl_runtime_experts_least(const struct sl_runtime *rt);
+uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
+                                    uint64_t others_least);
+/* How many have a place in so many bytes. */
+void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes);
+int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
 
 /* runtime_gpu.c. Opens the device that is wanted, if any, and learns the
  * machine's rates. */

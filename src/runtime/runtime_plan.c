@@ -125,6 +125,7 @@ static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
     if (sl_partition_make(&partition, &rt->mf, cap, err) != 0)
         return -1;
     *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &partition) +
+             sl_runtime_experts_least(rt) +
              (rt->config.engine == SL_ENGINE_RULE_GPU
                   ? SL_RING_MIN_SLOTS * sl_partition_largest(&partition)
                   : sl_plan_least_bytes(partition.slabs, partition.n_slabs));
@@ -267,7 +268,7 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
                         struct sl_error *err)
 {
     const struct sl_memory *m = &rt->memory;
-    uint64_t fixed = fixed_bytes(m);
+    uint64_t fixed = fixed_bytes(m), weights, experts;
     struct sl_plan_stage *stages = NULL;
     struct sl_plan_input in;
     int rc;
@@ -278,10 +279,14 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     /* With a GPU the plan says where the cache lies. */
     if (rt->device != NULL)
         fixed -= m->kv;
+    weights = m->budget > fixed ? m->budget - fixed : 0;
+    experts = sl_runtime_experts_reserve(
+        rt, weights,
+        sl_plan_least_bytes(a->partition.slabs, a->partition.n_slabs));
     in = (struct sl_plan_input){
         .slabs = a->partition.slabs,
         .n_slabs = a->partition.n_slabs,
-        .weights_bytes = m->budget > fixed ? m->budget - fixed : 0,
+        .weights_bytes = weights > experts ? weights - experts : 0,
     };
     in.read_ahead_bytes = ring_wanted(&a->partition, in.weights_bytes);
     rc = sl_runtime_add_gpu(rt, &in, &a->partition, &stages, err);
@@ -352,6 +357,9 @@ static void count_planned(struct sl_runtime *rt)
     m->other += bookkeeping(rt, &rt->partition);
     m->kv = sl_kv_bytes(&rt->kv_config);
     m->total = fixed_bytes(m) + m->ring + m->residents;
+    sl_runtime_count_experts(rt,
+                             m->budget > m->total ? m->budget - m->total : 0);
+    m->total += m->experts;
 }
 
 /* What was asked for, and n drafts in a pass: a pass of generation has a

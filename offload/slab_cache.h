@@ -1,0 +1,106 @@
+/*
+ * slab_cache.h - records in any order of use, as many of them kept as fit
+ *
+ *   want --> reads --> [place][place]... --get--> compute --put--> may be
+ *   hint --> reads       of a few          there       evicted
+ *            while idle  it is not known
+ *                        before which
+ *
+ * A ring (stream.h) knows the order of use for ever. Which experts of a layer
+ * a position takes is known only when its router has spoken: then all that are
+ * missing are wanted at once, are read with as deep a queue as the disk likes,
+ * and are computed where they were read. Who has to go for them is the record
+ * that is worth least: what it was used for counts half as much after some
+ * time, whether it was there or not.
+ *
+ * One thread calls; reads go on between calls as far as the queue is deep.
+ */
+#ifndef SL_OFFLOAD_SLAB_CACHE_H
+#define SL_OFFLOAD_SLAB_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "offload/io.h"
+#include "offload/slab.h"
+#include "offload/trace.h"
+#include "src/base/clock.h"
+
+enum sl_cache_policy {
+    SL_CACHE_USE, /* frequency of use, halved in half_life */
+    SL_CACHE_LRU, /* the one that was not used for longest */
+};
+
+/* Wants in which a use comes to count half as much, of a model with n layers:
+ * so many of its passes. */
+#define SL_CACHE_HALF_LIFE_PASSES 64u
+
+struct sl_slab_cache_config {
+    const char *path;                /* borrowed for the cache's life */
+    const struct sl_extent *records; /* whole pages; borrowed likewise */
+    uint32_t n_records;
+    uint32_t n_places;    /* at least one */
+    uint64_t place_bytes; /* of the largest record, whole pages */
+    enum sl_cache_policy policy;
+    double half_life; /* in wants; more than 0 */
+    enum sl_io_kind io;
+    bool direct;
+    unsigned depth;      /* reads in flight; 0: default */
+    uint32_t read_bytes; /* size of one read; 0: 2 MiB */
+    const struct sl_log *log;
+    struct sl_trace *trace; /* NULL: none */
+    struct sl_clock *clock; /* NULL: the real one */
+    void *io_arg;           /* for io_open, as config->arg */
+    /* NULL: sl_io_open. */
+    int (*io_open)(struct sl_io **io, const struct sl_io_config *config,
+                   struct sl_error *err);
+};
+
+struct sl_slab_cache_stats {
+    uint64_t wants;        /* records that were wanted */
+    uint64_t hits;         /* of these there already, or on their way */
+    uint64_t wanted_bytes; /* of all of them */
+    uint64_t demand_bytes; /* read because they were wanted */
+    uint64_t hint_used_bytes, hint_wasted_bytes; /* read by hint */
+    uint64_t reads, retries;
+    uint64_t wait_ns; /* get waited for the disk */
+    const char *io_name;
+    bool direct;
+};
+
+struct sl_slab_cache;
+
+/* Maps n_places * place_bytes, opens the reader. Errors: SL_ERR_IO,
+ * SL_ERR_NOMEM. */
+int sl_slab_cache_open(struct sl_slab_cache **cache,
+                       const struct sl_slab_cache_config *config,
+                       struct sl_error *err);
+void sl_slab_cache_close(struct sl_slab_cache *cache); /* NULL is fine */
+/* Bytes beside the places. */
+uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_places);
+
+/* n records are needed, each once, in about this order: those that are there
+ * stay until they are put, reads of the others begin. What was wanted before
+ * and never got is forgotten; nothing must be held. Errors: SL_ERR_IO. */
+int sl_slab_cache_want(struct sl_slab_cache *cache, const uint32_t *records,
+                       uint32_t n, struct sl_error *err);
+/* n records are likely to be wanted next: read while nothing that is wanted
+ * is missing, best first. Takes the place of the last hint. Errors:
+ * SL_ERR_IO. */
+int sl_slab_cache_hint(struct sl_slab_cache *cache, const uint32_t *records,
+                       uint32_t n, struct sl_error *err);
+/* Whether get of a wanted record would not wait. */
+bool sl_slab_cache_there(const struct sl_slab_cache *cache, uint32_t record);
+/* The bytes of a wanted record, borrowed until put. Errors: SL_ERR_IO naming
+ * file and offset, SL_ERR_CORRUPT for a file that ends early. */
+int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
+                      const uint8_t **base, struct sl_error *err);
+/* uses: how many uses this one counts for. Errors: SL_ERR_IO. */
+int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double uses,
+                      struct sl_error *err);
+
+void sl_slab_cache_stats(const struct sl_slab_cache *cache,
+                         struct sl_slab_cache_stats *stats);
+
+#endif

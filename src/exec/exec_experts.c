@@ -1,0 +1,221 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/exec/exec_cpu_impl.h"
+
+/* Up to so many positions a pass has room for what every pair gives, and
+ * computes what has come first from the disk. */
+#define SMALL_PASS 16u
+
+void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
+                          const struct sl_hparams *hp, uint64_t n,
+                          uint32_t n_threads)
+{
+    uint64_t k = hp->n_experts_used;
+    uint64_t pairs = n * k, small = n < SMALL_PASS ? n : SMALL_PASS;
+
+    if (hp->n_experts == 0)
+        return;
+    m->k = hp->n_experts_used;
+    m->n_out = (uint32_t)(small * k > n ? small * k : n);
+    m->chosen = sl_carve(c, pairs, sizeof *m->chosen);
+    m->weight = sl_carve(c, pairs, sizeof *m->weight);
+    m->pair_of = sl_carve(c, pairs, sizeof *m->pair_of);
+    m->row = sl_carve(c, pairs, sizeof *m->row);
+    m->pair_weight = sl_carve(c, pairs, sizeof *m->pair_weight);
+    m->first = sl_carve(c, hp->n_experts + 1, sizeof *m->first);
+    m->records = sl_carve(c, hp->n_experts, sizeof *m->records);
+    m->score =
+        sl_carve(c, (uint64_t)n_threads * 2 * hp->n_experts, sizeof *m->score);
+    m->gathered = sl_carve(c, n * hp->hidden, sizeof *m->gathered);
+    m->out = sl_carve(c, (uint64_t)m->n_out * hp->hidden, sizeof *m->out);
+}
+
+struct mix_job {
+    struct sl_cpu *x;
+    const struct sl_layer_op *op;
+    const float *out; /* of the first pair that is mixed */
+    uint32_t first;   /* pair */
+};
+
+/* Rows of an expert's inputs, side by side. */
+static void gather_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct mix_job *job = arg;
+    struct sl_cpu *x = job->x;
+    const float *in = sl_cpu_buffer(x, job->op->in);
+
+    for (size_t i = begin; i < end; i++)
+        memcpy(x->mixture.gathered + i * x->hidden,
+               in + (size_t)x->mixture.row[job->first + i] * x->hidden,
+               x->hidden * sizeof *in);
+}
+
+/* An expert's pairs, of a position one at most, to their positions. */
+static void scatter_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct mix_job *job = arg;
+    struct sl_cpu *x = job->x;
+    const struct sl_cpu_mixture *m = &x->mixture;
+    float *mix = sl_cpu_buffer(x, job->op->out);
+
+    for (size_t i = begin; i < end; i++) {
+        uint32_t pair = job->first + (uint32_t)i;
+
+        x->c.kernels->scale_add(mix + (size_t)m->row[pair] * x->hidden,
+                                m->pair_weight[pair], job->out + i * x->hidden,
+                                x->hidden);
+    }
+}
+
+/* The same of all pairs of a position, expert by expert. */
+static void mix_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct mix_job *job = arg;
+    struct sl_cpu *x = job->x;
+    const struct sl_cpu_mixture *m = &x->mixture;
+    float *mix = sl_cpu_buffer(x, job->op->out);
+
+    for (size_t i = begin; i < end; i++) {
+        for (uint32_t r = 0; r < m->k; r++) {
+            uint32_t pair = m->pair_of[i * m->k + r];
+
+            x->c.kernels->scale_add(mix + i * x->hidden, m->pair_weight[pair],
+                                    job->out + (size_t)pair * x->hidden,
+                                    x->hidden);
+        }
+    }
+}
+
+static void add_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct mix_job *job = arg;
+    struct sl_cpu *x = job->x;
+    size_t at = begin * x->hidden;
+
+    x->c.kernels->add(sl_cpu_buffer(x, job->op->residual) + at,
+                      sl_cpu_buffer(x, job->op->out) + at,
+                      (end - begin) * x->hidden);
+}
+
+/* y = W in of n rows; the record, which begins with the matrix `first`, lies
+ * at base. */
+static void multiply(struct sl_cpu *x, float *y, size_t y_stride,
+                     const struct sl_model_matrix *first, uint32_t i,
+                     const uint8_t *base, const float *in, size_t stride,
+                     size_t n)
+{
+    const struct sl_model_matrix *m = &first[i];
+    const struct sl_matrix *g = &m->geom;
+    struct sl_part part = {
+        .matrix = (uint32_t)(m - x->c.mf->matrices),
+        .n_blocks = sl_matrix_segment_blocks(g),
+    };
+    struct sl_matmul mm = {
+        .m = g,
+        .n_blocks = part.n_blocks,
+        .epilogue = sl_cpu_epilogue(i == 0 ? SL_FN_SWIGLU : SL_FN_NONE),
+    };
+
+    for (uint32_t s = 0; s < g->n_segments; s++) {
+        part.weight_at[s] =
+            m->off - first->off + sl_matrix_block_offset(g, s, 0);
+        part.scale_at[s] =
+            m->scale_off - first->off + sl_matrix_scale_offset(g, s, 0);
+    }
+    sl_cpu_place(&mm, x, &part, base);
+    sl_cpu_set_input(x, m, in, stride, n);
+    sl_matmul_run(x->c.kernels, x->c.pool, y, y_stride, &mm, &x->acts, x->act);
+}
+
+/* What an expert gives of all its positions, to rows of out. */
+static int run_expert(struct sl_cpu *x, const struct sl_layer_op *op,
+                      uint32_t layer, uint32_t expert, float *out,
+                      struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct sl_experts *experts = x->c.experts;
+    uint32_t record = sl_experts_record(experts, layer, expert);
+    uint32_t n = m->first[expert + 1] - m->first[expert];
+    const struct sl_model_matrix *first =
+        sl_modelfile_expert(x->c.mf, layer, expert);
+    struct mix_job job = {.x = x, .op = op, .first = m->first[expert]};
+    float *wide = sl_cpu_buffer(x, SL_BUF_WIDE);
+    size_t width = x->width[SL_BUF_WIDE];
+    const uint8_t *base;
+
+    sl_pool_for(x->c.pool, n, 1, gather_rows, &job);
+    if (sl_slab_cache_get(experts->cache, record, &base, err) != 0) {
+        sl_error_prefix(err, "expert %u: ", expert);
+        return -1;
+    }
+    multiply(x, wide, width, first, 0, base, m->gathered, x->hidden, n);
+    multiply(x, out, x->hidden, first, 1, base, wide, width, n);
+    return sl_slab_cache_put(experts->cache, record, (double)n / x->pass->n,
+                             err);
+}
+
+/* All pairs have room: what is there computes while the rest is read. */
+static int run_small(struct sl_cpu *x, const struct sl_layer_op *op,
+                     uint32_t layer, struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct mix_job job = {.x = x, .op = op, .out = m->out};
+    uint32_t n_experts = x->c.experts->n_experts;
+
+    while (m->n_used > 0) {
+        uint32_t i = 0, expert;
+
+        while (i < m->n_used &&
+               !sl_slab_cache_there(x->c.experts->cache, m->records[i]))
+            i++;
+        if (i == m->n_used)
+            i = 0;
+        expert = m->records[i] % n_experts;
+        m->n_used--;
+        memmove(&m->records[i], &m->records[i + 1],
+                (m->n_used - i) * sizeof *m->records);
+        if (run_expert(x, op, layer, expert,
+                       m->out + (size_t)m->first[expert] * x->hidden, err) != 0)
+            return -1;
+    }
+    sl_pool_for(x->c.pool, x->pass->n, 1, mix_rows, &job);
+    return 0;
+}
+
+/* Expert by expert, in the order in which they lie in the file. */
+static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
+                     uint32_t layer, struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct mix_job job = {.x = x, .op = op, .out = m->out};
+
+    for (uint32_t i = 0; i < m->n_used; i++) {
+        uint32_t expert = m->records[i] % x->c.experts->n_experts;
+
+        if (run_expert(x, op, layer, expert, m->out, err) != 0)
+            return -1;
+        job.first = m->first[expert];
+        sl_pool_for(x->c.pool, m->first[expert + 1] - job.first, 1,
+                    scatter_rows, &job);
+    }
+    return 0;
+}
+
+int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
+                   uint32_t layer, struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct mix_job job = {.x = x, .op = op};
+    int rc;
+
+    if ((uint64_t)x->pass->n * m->k <= m->n_out)
+        rc = run_small(x, op, layer, err);
+    else
+        rc = run_large(x, op, layer, err);
+    if (rc != 0)
+        return -1;
+    sl_pool_for(x->c.pool, x->pass->n, 1, add_rows, &job);
+    return 0;
+}

@@ -1,0 +1,51 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/exec/experts.h"
+
+int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
+                    struct sl_error *err)
+{
+    const struct sl_hparams *hp = &mf->hp;
+
+    *e = (struct sl_experts){
+        .n_experts = hp->n_experts,
+        .first_layer = hp->n_dense_layers,
+    };
+    if (hp->n_experts == 0)
+        return 0;
+    e->n_records = (hp->n_layers - hp->n_dense_layers) * hp->n_experts;
+    e->records = sl_alloc_array(e->n_records, sizeof *e->records);
+    if (e->records == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to list %u experts",
+                       e->n_records);
+    for (uint32_t r = 0; r < e->n_records; r++) {
+        const struct sl_model_matrix *m = sl_modelfile_expert(
+            mf, e->first_layer + r / e->n_experts, r % e->n_experts);
+        uint64_t bytes = sl_modelfile_record_bytes(mf, m);
+
+        e->records[r] = (struct sl_extent){m->off, bytes};
+        e->largest = bytes > e->largest ? bytes : e->largest;
+        e->bytes += bytes;
+    }
+    return 0;
+}
+
+void sl_experts_fini(struct sl_experts *e)
+{
+    sl_slab_cache_close(e->cache);
+    free(e->records);
+    memset(e, 0, sizeof *e);
+}
+
+uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
+                                   uint32_t n_places)
+{
+    if (e->n_records == 0)
+        return 0;
+    return e->n_records * sizeof *e->records +
+           sl_slab_cache_overhead_bytes(e->n_records, n_places);
+}

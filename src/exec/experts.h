@@ -1,0 +1,36 @@
+/*
+ * experts.h - a model's experts as records of a cache
+ *
+ * Record r holds the matrices of expert r % E of the (r / E)-th layer that has
+ * experts, side by side as they lie in the file.
+ */
+#ifndef SL_EXPERTS_H
+#define SL_EXPERTS_H
+
+#include "offload/slab_cache.h"
+#include "src/model/modelfile.h"
+
+struct sl_experts {
+    struct sl_slab_cache *cache; /* owned; NULL until opened */
+    struct sl_extent *records;   /* owned, (n_records) */
+    uint32_t n_records, n_experts, first_layer;
+    uint64_t largest; /* bytes of a record */
+    uint64_t bytes;   /* of all */
+};
+
+/* Lists the records; 0 of a model without experts. Errors: SL_ERR_NOMEM. */
+int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
+                    struct sl_error *err);
+void sl_experts_fini(struct sl_experts *e); /* a zeroed one is fine */
+
+/* Bytes beside the places. */
+uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
+                                   uint32_t n_places);
+
+static inline uint32_t sl_experts_record(const struct sl_experts *e,
+                                         uint32_t layer, uint32_t expert)
+{
+    return (layer - e->first_layer) * e->n_experts + expert;
+}
+
+#endif
