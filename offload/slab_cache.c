@@ -46,7 +46,7 @@ struct request {
 
 /* Records to be read, the next one first. */
 struct queue {
-    uint32_t *records; /* (n_records) */
+    uint32_t *records; /* (n_records); NOWHERE: was put */
     uint32_t at, n;
     uint32_t place; /* that is being asked for; NOWHERE */
 };
@@ -61,7 +61,8 @@ struct sl_slab_cache {
      * more the later it was: what halves with time keeps its order. */
     double *worth;
     struct queue wanted, hinted;
-    uint64_t n_wants; /* the time */
+    uint64_t n_wants;   /* the time */
+    uint32_t n_missing; /* that are wanted and being read */
     struct request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
     unsigned n_idle;
@@ -122,6 +123,11 @@ static void evict(struct sl_slab_cache *s, struct place *p)
     if (p->hinted)
         s->stats.hint_wasted_bytes += s->c.records[p->record].bytes;
     s->place_of[p->record] = NOWHERE;
+    /* One that is wanted, and was there, has to be read after all. */
+    for (uint32_t i = 0; i < s->wanted.at; i++) {
+        if (s->wanted.records[i] == p->record)
+            s->wanted.at = i;
+    }
 }
 
 /* --- reading -------------------------------------------------------------- */
@@ -148,35 +154,43 @@ static int submit(struct sl_slab_cache *s, struct request *q,
     return -1;
 }
 
+/* A record begins to be read into a place. */
+static void begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
+                     struct queue *from)
+{
+    struct place *p = &s->places[at];
+    bool hinted = from == &s->hinted;
+
+    evict(s, p);
+    *p = (struct place){
+        .record = record,
+        .missing = s->c.records[record].bytes,
+        .state = LOADING,
+        .wanted = !hinted,
+        .hinted = hinted,
+    };
+    s->place_of[record] = at;
+    from->place = at;
+    if (hinted)
+        return;
+    s->stats.demand_bytes += p->missing;
+    s->n_missing++;
+}
+
 /* The next record of a queue takes a place; false: none is missing, or no
  * place is to be had. */
 static bool begin_record(struct sl_slab_cache *s, struct queue *from)
 {
-    bool hinted = from == &s->hinted;
-
     for (; from->at < from->n; from->at++) {
         uint32_t record = from->records[from->at], at;
-        struct place *p;
 
-        if (s->place_of[record] != NOWHERE)
+        if (record == NOWHERE || s->place_of[record] != NOWHERE)
             continue;
         at = victim(s);
         if (at == NOWHERE)
             return false;
-        p = &s->places[at];
-        evict(s, p);
-        *p = (struct place){
-            .record = record,
-            .missing = s->c.records[record].bytes,
-            .state = LOADING,
-            .wanted = !hinted,
-            .hinted = hinted,
-        };
-        s->place_of[record] = at;
-        if (!hinted)
-            s->stats.demand_bytes += p->missing;
-        from->place = at;
         from->at++;
+        begin_at(s, at, record, from);
         return true;
     }
     return false;
@@ -220,9 +234,9 @@ static int issue(struct sl_slab_cache *s, struct sl_error *err)
 
         if (!has_work(s, from)) {
             /* One that a hint began may be what is wanted now. */
-            if (from->at < from->n && s->hinted.place == NOWHERE)
-                return 0;
             from = &s->hinted;
+            if (from->place == NOWHERE && s->n_missing > 0)
+                return 0;
             if (!has_work(s, from))
                 return 0;
         }
@@ -273,8 +287,10 @@ static void complete(struct sl_slab_cache *s, struct request *q)
 
     s->stats.reads++;
     p->missing -= q->bytes;
-    if (p->missing == 0)
+    if (p->missing == 0) {
         p->state = READY;
+        s->n_missing -= p->wanted;
+    }
     if (s->c.trace == NULL)
         return;
     snprintf(name, sizeof name, "record %u", p->record);
@@ -330,10 +346,13 @@ static int advance(struct sl_slab_cache *s, bool wait, struct sl_error *err)
 static void forget_wanted(struct sl_slab_cache *s)
 {
     for (uint32_t i = 0; i < s->wanted.n; i++) {
-        uint32_t at = s->place_of[s->wanted.records[i]];
+        uint32_t of = s->wanted.records[i];
+        uint32_t at = of != NOWHERE ? s->place_of[of] : NOWHERE;
 
-        if (at != NOWHERE)
-            s->places[at].wanted = false;
+        if (at == NOWHERE || !s->places[at].wanted)
+            continue;
+        s->places[at].wanted = false;
+        s->n_missing -= s->places[at].state == LOADING;
     }
     s->wanted.n = s->wanted.at = 0;
 }
@@ -341,6 +360,8 @@ static void forget_wanted(struct sl_slab_cache *s)
 int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
                        uint32_t n, struct sl_error *err)
 {
+    uint32_t n_kept = 0;
+
     forget_wanted(s);
     s->n_wants++;
     for (uint32_t i = 0; i < n; i++) {
@@ -353,7 +374,10 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
         if (at == NOWHERE)
             continue;
         s->stats.hits++;
-        s->places[at].wanted = true;
+        /* The others need places to be read into. */
+        if (n_kept++ < s->c.n_places / 2 || n <= s->c.n_places / 2)
+            s->places[at].wanted = true;
+        s->n_missing += s->places[at].wanted && s->places[at].state == LOADING;
         if (s->places[at].hinted)
             s->stats.hint_used_bytes += bytes;
         s->places[at].hinted = false;
@@ -371,6 +395,38 @@ int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
     return advance(s, false, err);
 }
 
+/* Nothing is read, and the record is not there: those that are wanted later
+ * have all the places. One of them has to be read again. */
+static int make_room(struct sl_slab_cache *s, uint32_t record,
+                     struct sl_error *err)
+{
+    uint32_t at = victim(s);
+
+    for (uint32_t i = s->wanted.n; i-- > 0 && at == NOWHERE;) {
+        uint32_t of = s->wanted.records[i];
+
+        if (of != NOWHERE && s->place_of[of] != NOWHERE)
+            at = s->place_of[of];
+        if (at != NOWHERE && s->places[at].held)
+            at = NOWHERE;
+    }
+    if (at == NOWHERE)
+        return sl_fail(err, SL_ERR_INTERNAL,
+                       "record %u is wanted, but all %u places are held",
+                       record, s->c.n_places);
+    begin_at(s, at, record, &s->wanted);
+    return 0;
+}
+
+static bool is_wanted(const struct sl_slab_cache *s, uint32_t record)
+{
+    for (uint32_t i = 0; i < s->wanted.n; i++) {
+        if (s->wanted.records[i] == record)
+            return true;
+    }
+    return false;
+}
+
 bool sl_slab_cache_there(const struct sl_slab_cache *s, uint32_t record)
 {
     uint32_t at = s->place_of[record];
@@ -386,12 +442,15 @@ int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
     while (!sl_slab_cache_there(s, record)) {
         if (issue(s, err) != 0)
             return -1;
-        if (s->n_idle == s->c.depth)
+        if (s->n_idle < s->c.depth) {
+            if (advance(s, true, err) != 0)
+                return -1;
+            continue;
+        }
+        if (!is_wanted(s, record))
             return sl_fail(err, SL_ERR_INTERNAL,
-                           "record %u is not there and nothing is read: it was "
-                           "not wanted, or all %u places are held",
-                           record, s->c.n_places);
-        if (advance(s, true, err) != 0)
+                           "record %u was not wanted and is not there", record);
+        if (make_room(s, record, err) != 0)
             return -1;
     }
     s->stats.wait_ns += sl_clock_now(s->c.clock) - begin;
@@ -407,6 +466,10 @@ int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double uses,
 
     assert(p->held && p->record == record);
     p->held = p->wanted = false;
+    for (uint32_t i = 0; i < s->wanted.n; i++) {
+        if (s->wanted.records[i] == record)
+            s->wanted.records[i] = NOWHERE;
+    }
     note_use(s, record, uses);
     return advance(s, false, err);
 }

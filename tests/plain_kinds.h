@@ -4,9 +4,8 @@
  * Formulas of their own, after demo/reference.py (GLM-130B), THUDM/chatglm-6b
  * and THUDM/chatglm3-6b modeling_chatglm.py, THUDM/GLM model/modeling_glm.py
  * and huggingface/transformers models/{llama,mistral,qwen2,qwen3,glm4,
- * glm4_moe}. The
- * tables of src/arch are what they are there to check, and nothing here looks
- * at them.
+ * glm4_moe}. The tables of src/arch are what they are there to check, and
+ * nothing here looks at them.
  */
 #ifndef SL_TESTS_PLAIN_KINDS_H
 #define SL_TESTS_PLAIN_KINDS_H

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/plan_machine.h"
@@ -61,6 +62,17 @@ static struct sl_workload workload(const struct options *o)
     };
 }
 
+static struct sl_plan_pass decode_pass(const struct options *o)
+{
+    return (struct sl_plan_pass){sequences(o), sequences(o), o->prompt_length};
+}
+
+static struct sl_plan_pass prefill_pass(const struct options *o)
+{
+    return (struct sl_plan_pass){o->batch * o->prompt_length, o->batch,
+                                 o->prompt_length};
+}
+
 /* --- text ------------------------------------------------------------------
  */
 
@@ -102,6 +114,7 @@ static void print_memory(const struct report *r)
     snprintf(more, sizeof more, "%zu of %zu slabs", r->n_resident,
              r->plan->n_slabs);
     line("resident weights", m->residents, more);
+    sl_experts_print_memory(stdout, r->rt);
     if (m->staging > 0)
         line("to and from the GPU", m->staging, "");
     line("lists, stacks, margin", m->other, "");
@@ -219,6 +232,8 @@ static void print_text(const struct report *r)
     printf("  %-28s %10s  %.1f %% of the weights\n", "read from disk",
            sl_size_format(streamed, r->plan->streamed_bytes),
            all ? 100.0 * (double)r->plan->streamed_bytes / (double)all : 0);
+    sl_experts_print_pass(stdout, r->rt, "a step", decode_pass(r->o));
+    sl_experts_print_pass(stdout, r->rt, "the prompt", prefill_pass(r->o));
     printf("  %-28s %8.2f GB/s%s\n", "disk, direct reads",
            r->rates.disk_bps * 1e-9, when);
     printf("  %-28s %8.1f GB/s%s\n", "memory, all threads",
@@ -282,7 +297,7 @@ static void print_json(const struct report *r)
                               json_string(sl_tier_name(r->plan->tier[i])));
     root = json_pack(
         "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
-        "so}",
+        "so so}",
         "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
         "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
         (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
@@ -297,7 +312,8 @@ static void print_json(const struct report *r)
         floor_json(&r->prefill, r->prefill_s,
                    r->o->batch * r->o->prompt_length),
         "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "tiers",
-        tiers, "gpu", sl_gpu_json(r->rt));
+        tiers, "gpu", sl_gpu_json(r->rt), "experts",
+        sl_experts_json(r->rt, decode_pass(r->o)));
     if (root == NULL)
         return;
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -312,9 +328,7 @@ static int predict(struct report *r, struct sl_runtime *rt,
                    struct sl_error *err)
 {
     const struct options *o = r->o;
-    struct sl_plan_pass decode = {sequences(o), sequences(o), o->prompt_length};
-    struct sl_plan_pass prefill = {o->batch * o->prompt_length, o->batch,
-                                   o->prompt_length};
+    struct sl_plan_pass decode = decode_pass(o), prefill = prefill_pass(o);
 
     /* With a GPU the plan was made from rates, which count. */
     if (o->measure || sl_runtime_device(rt, NULL) != NULL ||

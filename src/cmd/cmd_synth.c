@@ -20,6 +20,8 @@ enum {
     OPT_HEAD,
     OPT_NAME,
     OPT_SEED,
+    OPT_QUANT_EXPERTS,
+    OPT_ROUTER_SKEW,
     OPT_THREADS,
     OPT_FORCE,
     OPT_JSON,
@@ -36,6 +38,12 @@ static const struct argp_option options[] = {
     {"quant-tp", OPT_QUANT_TP, "N", 0,
      "With int8 and int4: scales as the ranks of an N-way checkpoint would "
      "have them",
+     0},
+    {"quant-experts", OPT_QUANT_EXPERTS, "KIND", 0,
+     "The same for the experts of a mixture (default: as --quant)", 0},
+    {"router-skew", OPT_ROUTER_SKEW, "S", 0,
+     "Of a mixture: choose the expert of rank r as often as 1 / r^S (default: "
+     "0, all alike)",
      0},
     {"head", OPT_HEAD, "KIND", 0,
      "f16, bf16 or int8-g64: the embedding, which is the output head too (default: "
@@ -70,6 +78,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_QUANT_TP:
         o->quant_tp = (unsigned)sl_opt_u64(state, "quant-tp", arg, 1, 1024);
+        return 0;
+    case OPT_QUANT_EXPERTS:
+        o->quant_experts = arg;
+        return 0;
+    case OPT_ROUTER_SKEW:
+        o->router_skew = sl_opt_f64(state, "router-skew", arg, 0, 4);
         return 0;
     case OPT_HEAD:
         o->head = arg;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/experts_show.h"
 #include "src/cmd/generate.h"
 #include "src/cmd/gpu_show.h"
 
@@ -38,6 +39,8 @@ void sl_generate_print_plan(const struct sl_generate *g)
     fprintf(stderr, "sluice: %s of a budget of %s, %s of it KV cache",
             sl_size_format(a, m->total), sl_size_format(b, m->budget),
             sl_size_format(c, m->kv));
+    if (m->experts > 0)
+        fprintf(stderr, ", %s experts", sl_size_format(a, m->experts));
     if (p->n_slots > 0)
         fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
                 sl_size_format(a, p->slot_bytes));
@@ -219,6 +222,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     print_speed(g, &s);
     print_threads(g);
     print_disk(&s.stream);
+    sl_experts_print_stats(stderr, g->rt, &s);
     fprintf(stderr, "memory       peak %s of a budget of %s\n",
             sl_size_format(peak, s.peak_bytes),
             sl_size_format(budget, m->budget));
@@ -304,9 +308,12 @@ json_t *sl_generate_stats_json(const struct sl_generate *g,
                                const struct sl_work *w)
 {
     json_t *stats = counts_json(&w->before, &w->after);
+    json_t *experts = sl_experts_stats_json(g->rt, &w->before, &w->after);
     struct sl_floor floor;
     struct mean m;
 
+    if (experts != NULL)
+        json_object_set_new(stats, "experts", experts);
     if (stats == NULL)
         return NULL;
     sl_generate_drafts_json(stats, g, &w->guessed_before, &w->guessed_after);

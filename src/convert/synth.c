@@ -18,6 +18,7 @@
 #include "src/base/section_out.h"
 #include "src/convert/synth.h"
 #include "src/convert/synth_fill.h"
+#include "src/convert/synth_router.h"
 
 /* Made and handed to the writer in runs that stay in a core's cache. */
 #define RUN_BYTES (256u << 10)
@@ -128,6 +129,13 @@ static int write_vector(struct synth *s, struct worker *w,
 {
     bool weight = sl_slot_is_gain(v->spec.slot);
 
+    if (v->spec.slot == SL_SLOT_ROUTER_BIAS && s->o->router_skew > 0) {
+        if (sl_out_pad(w->out, v->off, err) != 0)
+            return -1;
+        sl_synth_router_bias((float *)(void *)w->run, &s->layout.hp,
+                             v->spec.layer, s->o->router_skew);
+        return sl_out_append(w->out, w->run, v->bytes, err);
+    }
     w->source.kind = SL_SYNTH_FLOATS;
     w->source.fmt = SL_FMT_F32;
     w->source.centre = weight ? 1 : 0;

@@ -29,6 +29,9 @@ struct sl_synth_options { /* all pointers borrowed */
     unsigned quant_tp;         /* 0: not said */
     const char *head;          /* NULL: as quant has it */
     uint64_t seed;
+    /* How unlike experts are chosen: the one of rank r as often as r to the
+     * power of -router_skew; 0: alike, but for chance. */
+    double router_skew;
     unsigned threads; /* 0: SL_SYNTH_THREADS */
     bool force;       /* replace a file that is there */
     bool quiet;       /* no progress */
@@ -52,10 +55,12 @@ struct sl_synth_result {
 
 /* Their names, for people. */
 #define SL_SYNTH_PRESETS                                                       \
-    "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, llama-70b, 7b or tiny"
+    "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, glm-4.5-air, "        \
+    "glm-4.6, llama-70b, 7b or tiny"
 
 /* A published model's shape, without a tokenizer: "glm-130b", "glm-10b",
- * "chatglm-6b", "glm-4-9b", "glm-4-32b", "llama-70b"; "7b", "tiny". Errors:
+ * "chatglm-6b", "glm-4-9b", "glm-4-32b", "glm-4.5-air", "glm-4.6",
+ * "llama-70b"; "7b", "tiny". Errors:
  * SL_ERR_USAGE naming the presets there are. */
 int sl_synth_preset(struct sl_config *c, const struct sl_arch **arch,
                     const char *name, struct sl_error *err);

@@ -64,6 +64,48 @@ static const struct preset {
       .norm_eps = 1e-5f,
       .no_qkv_bias = true,
       .untied = true}},
+    /* zai-org/GLM-4.5-Air config.json */
+    {"glm-4.5-air",
+     &sl_arch_glm4_moe,
+     {.n_layers = 46,
+      .hidden = 4096,
+      .inner = 10944,
+      .n_heads = 96,
+      .n_kv_heads = 8,
+      .head_dim = 128,
+      .rope_dims = 64,
+      .rope_base = 1e6f,
+      .vocab = 151552,
+      .max_positions = 131072,
+      .norm_eps = 1e-5f,
+      .untied = true,
+      .n_experts = 128,
+      .n_experts_used = 8,
+      .expert_inner = 1408,
+      .n_dense_layers = 1,
+      .expert_norm = true}},
+    /* zai-org/GLM-4.6 config.json */
+    {"glm-4.6",
+     &sl_arch_glm4_moe,
+     {.n_layers = 92,
+      .hidden = 5120,
+      .inner = 12288,
+      .n_heads = 96,
+      .n_kv_heads = 8,
+      .head_dim = 128,
+      .rope_dims = 64,
+      .rope_base = 1e6f,
+      .vocab = 151552,
+      .max_positions = 202752,
+      .norm_eps = 1e-5f,
+      .untied = true,
+      .qk_norm = true,
+      .n_experts = 160,
+      .n_experts_used = 8,
+      .expert_inner = 1536,
+      .n_dense_layers = 3,
+      .expert_norm = true,
+      .expert_scale = 2.5f}},
     /* meta-llama/Llama-3.1-70B config.json */
     {"llama-70b",
      &sl_arch_llama,
@@ -110,7 +152,7 @@ static const struct preset {
 
 static int unknown(const char *name, struct sl_error *err)
 {
-    char list[160];
+    char list[240];
     size_t n = 0;
 
     for (size_t i = 0; i < N_PRESETS; i++)

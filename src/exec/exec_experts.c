@@ -203,11 +203,24 @@ static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
     return 0;
 }
 
+/* As exec.c counts it. */
+static bool is_prompt(const struct sl_pass *pass)
+{
+    for (size_t i = 0; i < pass->n_items; i++) {
+        if (pass->run[i].n > 1 && !pass->run[i].apart)
+            return true;
+    }
+    return false;
+}
+
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
     struct mix_job job = {.x = x, .op = op};
+    struct sl_slab_cache_stats s;
+    struct sl_expert_use *use =
+        is_prompt(x->pass) ? &x->c.experts->prefill : &x->c.experts->decode;
     int rc;
 
     if ((uint64_t)x->pass->n * m->k <= m->n_out)
@@ -217,5 +230,9 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
     if (rc != 0)
         return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, add_rows, &job);
+    sl_slab_cache_stats(x->c.experts->cache, &s);
+    use->layers++;
+    use->wanted_bytes += s.wanted_bytes - m->wanted_before;
+    use->read_bytes += s.demand_bytes - m->read_before;
     return 0;
 }

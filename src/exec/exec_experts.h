@@ -28,6 +28,8 @@ struct sl_cpu_mixture {
     float *gathered; /* (n, hidden) an expert's inputs */
     float *out;      /* (n_out, hidden) */
     uint32_t n_out;  /* at least n; all pairs of a small pass */
+    /* What the cache had counted before the layer. */
+    uint64_t wanted_before, read_before;
 };
 
 /* Carves the arrays for n positions; nothing where there are no experts. */

@@ -10,12 +10,19 @@
 #include "offload/slab_cache.h"
 #include "src/model/modelfile.h"
 
+/* What passes of a kind wanted of the cache, and read for that. */
+struct sl_expert_use {
+    uint64_t layers; /* that were mixed, in all passes */
+    uint64_t wanted_bytes, read_bytes;
+};
+
 struct sl_experts {
     struct sl_slab_cache *cache; /* owned; NULL until opened */
     struct sl_extent *records;   /* owned, (n_records) */
     uint32_t n_records, n_experts, first_layer;
     uint64_t largest; /* bytes of a record */
     uint64_t bytes;   /* of all */
+    struct sl_expert_use decode, prefill;
 };
 
 /* Lists the records; 0 of a model without experts. Errors: SL_ERR_NOMEM. */

@@ -151,6 +151,13 @@ const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
 /* How many experts have a place in RAM, of how many; 0 of 0: no mixture. */
 void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
                         uint32_t *n_experts);
+/* Bytes of the experts that a pass wants, and of those that have no place,
+ * where all are chosen equally often and apart. */
+struct sl_expert_demand {
+    double wanted_bytes, disk_bytes, ops;
+};
+struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
+                                                 struct sl_plan_pass pass);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);
 
 const struct sl_numa *sl_runtime_numa(const struct sl_runtime *rt);
@@ -184,6 +191,9 @@ struct sl_run_stats {
     struct sl_prompt_cache_stats prompt_cache;
     struct sl_upload_stats upload;      /* zeros without a GPU */
     struct sl_slab_cache_stats experts; /* zeros without a mixture */
+    /* Of passes of generation, whole ones; what their experts were and what of
+     * it was not there. */
+    uint64_t decode_expert_passes, decode_expert_wanted, decode_expert_read;
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

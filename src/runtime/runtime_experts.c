@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <math.h>
+
 #include "src/runtime/runtime_impl.h"
 
 /* Memory for experts (exec/experts.h): what is left when everything that each
@@ -82,4 +84,91 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
     if (c.n_records == 0)
         return 0;
     return sl_slab_cache_open(&rt->experts.cache, &c, err);
+}
+
+static uint32_t n_mixtures(const struct sl_runtime *rt)
+{
+    return rt->mf.hp.n_layers - rt->mf.hp.n_dense_layers;
+}
+
+struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
+                                                 struct sl_plan_pass pass)
+{
+    const struct sl_hparams *hp = &rt->mf.hp;
+    const struct sl_experts *e = &rt->experts;
+    struct sl_expert_demand d = {0};
+    double missed, distinct;
+
+    if (e->n_records == 0)
+        return d;
+    /* 1 - (1 - k / E)^n of a layer's experts */
+    missed = 1 - (double)hp->n_experts_used / hp->n_experts;
+    distinct = 1 - pow(missed, pass.positions);
+    d.wanted_bytes = distinct * (double)e->bytes;
+    d.disk_bytes =
+        d.wanted_bytes * (1 - (double)rt->n_expert_places / e->n_records);
+    /* gate, up and down */
+    d.ops = 2.0 * 3 * hp->hidden * (double)hp->expert_inner *
+            hp->n_experts_used * pass.positions * n_mixtures(rt);
+    return d;
+}
+
+/* The same as it was in the passes of generation, where there were any. */
+static void take_measured(struct sl_expert_demand *d,
+                          const struct sl_run_stats *s,
+                          struct sl_plan_pass pass)
+{
+    double share;
+
+    if (s->decode_expert_wanted == 0 || pass.positions > pass.logits)
+        return;
+    share = (double)s->decode_expert_read / (double)s->decode_expert_wanted;
+    d->wanted_bytes =
+        (double)s->decode_expert_wanted / (double)s->decode_expert_passes;
+    d->disk_bytes = share * d->wanted_bytes;
+}
+
+void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
+                            const struct sl_rates *rates,
+                            struct sl_plan_pass pass)
+{
+    struct sl_expert_demand d = sl_runtime_expert_demand(rt, pass);
+    struct sl_run_stats now = rt->stats;
+    double disk_s = 0, dram_s = 0, ops_s = 0, there, seconds;
+
+    if (d.wanted_bytes <= 0)
+        return;
+    if (!rt->ended)
+        sl_runtime_experts_stats(rt, &now);
+    take_measured(&d, &now, pass);
+    /* Those that are there compute while the others are read. */
+    there = 1 - d.disk_bytes / d.wanted_bytes;
+    if (rates->disk_bps > 0)
+        disk_s = d.disk_bytes / rates->disk_bps;
+    if (rates->dram_bps > 0)
+        dram_s = there * d.wanted_bytes / rates->dram_bps;
+    if (rates->ops_per_s > 0)
+        ops_s = there * d.ops / rates->ops_per_s;
+    seconds = fmax(disk_s, fmax(dram_s, ops_s));
+    if (seconds > floor->seconds)
+        floor->limit = seconds == disk_s   ? SL_LIMIT_DISK
+                       : seconds == dram_s ? SL_LIMIT_DRAM
+                                           : SL_LIMIT_COMPUTE;
+    floor->disk_s += disk_s;
+    floor->dram_s += dram_s;
+    floor->compute_s += ops_s;
+    floor->seconds += seconds;
+}
+
+void sl_runtime_experts_stats(const struct sl_runtime *rt,
+                              struct sl_run_stats *s)
+{
+    const struct sl_expert_use *use = &rt->experts.decode;
+
+    if (rt->experts.cache == NULL)
+        return;
+    sl_slab_cache_stats(rt->experts.cache, &s->experts);
+    s->decode_expert_passes = use->layers / n_mixtures(rt);
+    s->decode_expert_wanted = use->wanted_bytes;
+    s->decode_expert_read = use->read_bytes;
 }

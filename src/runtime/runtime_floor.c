@@ -51,8 +51,7 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
     sl_stream_stats(rt->stream, &s->stream);
-    if (rt->experts.cache != NULL)
-        sl_slab_cache_stats(rt->experts.cache, &s->experts);
+    sl_runtime_experts_stats(rt, s);
     if (rt->prompt_cache != NULL)
         sl_prompt_cache_stats(rt->prompt_cache, &s->prompt_cache);
     if (rt->upload != NULL)
@@ -182,7 +181,9 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
         .cpu_kv_ops = 4.0 * sl_dim_size(hp, SL_DIM_ATT) * hp->n_layers *
                       pass.positions * (double)pass.keys,
     };
-    return sl_floor_of(rates, &demand);
+    floor = sl_floor_of(rates, &demand);
+    sl_runtime_add_experts(&floor, rt, rates, pass);
+    return floor;
 }
 
 double sl_runtime_expected_at(const struct sl_runtime *rt,
@@ -207,8 +208,10 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
         rt->ended = true;
     }
     if (!rt->rates_known &&
-        sl_runtime_measure_rates(
-            rt, rt->plan.ring_bytes + rt->plan.resident_bytes, err) != 0)
+        sl_runtime_measure_rates(rt,
+                                 rt->plan.ring_bytes + rt->plan.resident_bytes +
+                                     rt->memory.experts,
+                                 err) != 0)
         return -1;
     *rates = rt->rates;
     *floor = sl_runtime_floor_at(rt, rates, pass);

@@ -91,6 +91,13 @@ uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
 /* How many have a place in so many bytes. */
 void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes);
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
+/* Adds what a pass's experts take to the floor of the rest: of a run what they
+ * took, else what is expected. */
+void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
+                            const struct sl_rates *rates,
+                            struct sl_plan_pass pass);
+void sl_runtime_experts_stats(const struct sl_runtime *rt,
+                              struct sl_run_stats *s);
 
 /* runtime_gpu.c. Opens the device that is wanted, if any, and learns the
  * machine's rates. */

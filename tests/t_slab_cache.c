@@ -1,0 +1,432 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/slab_cache.h"
+#include "tests/fault.h"
+#include "tests/faulty_io.h"
+#include "tests/support.h"
+
+#define PAGE      4096u
+#define N_RECORDS 24u
+#define MOST      5u /* pages of a record */
+
+static struct rig {
+    char dir[1024], path[1100];
+    uint8_t *data;
+    struct sl_extent records[N_RECORDS]; /* of 1 to MOST pages */
+    uint64_t bytes, seed;
+} * rig;
+
+static uint32_t draw(uint32_t n)
+{
+    rig->seed = rig->seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(rig->seed >> 33) % n;
+}
+
+static struct sl_slab_cache_config config_of(uint32_t n_places)
+{
+    return (struct sl_slab_cache_config){
+        .path = rig->path,
+        .records = rig->records,
+        .n_records = N_RECORDS,
+        .n_places = n_places,
+        .place_bytes = MOST * PAGE,
+        .half_life = 100,
+        .direct = true,
+        .depth = 4,
+        .read_bytes = 2 * PAGE,
+    };
+}
+
+static struct sl_slab_cache *
+open_cache(const struct sl_slab_cache_config *config)
+{
+    struct sl_slab_cache *c;
+    struct sl_error err;
+
+    assert_ok(sl_slab_cache_open(&c, config, &err), &err);
+    return c;
+}
+
+static void want(struct sl_slab_cache *c, const uint32_t *records, uint32_t n)
+{
+    struct sl_error err;
+
+    assert_ok(sl_slab_cache_want(c, records, n, &err), &err);
+}
+
+/* Gets, checks and puts; -1 with an error. */
+static int use(struct sl_slab_cache *c, uint32_t record, double uses,
+               struct sl_error *err)
+{
+    const struct sl_extent *e = &rig->records[record];
+    const uint8_t *base;
+
+    if (sl_slab_cache_get(c, record, &base, err) != 0)
+        return -1;
+    assert_true(sl_slab_cache_there(c, record));
+    assert_memory_equal(base, rig->data + e->off, e->bytes);
+    return sl_slab_cache_put(c, record, uses, err);
+}
+
+/* One record as a want of its own; whether it was read for that. */
+static bool reads(struct sl_slab_cache *c, uint32_t record, double uses)
+{
+    struct sl_slab_cache_stats before, after;
+    struct sl_error err;
+
+    sl_slab_cache_stats(c, &before);
+    want(c, &record, 1);
+    assert_ok(use(c, record, uses, &err), &err);
+    sl_slab_cache_stats(c, &after);
+    assert_int_equal(after.demand_bytes - before.demand_bytes +
+                         (after.hits - before.hits) *
+                             rig->records[record].bytes,
+                     rig->records[record].bytes);
+    return after.hits == before.hits;
+}
+
+/* n different records. */
+static void draw_list(uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = 0;
+
+        list[i] = draw(N_RECORDS);
+        while (list[j] != list[i])
+            j++;
+        i -= j < i;
+    }
+}
+
+static void records_come_whole_whatever_the_places_and_the_reader(void **state)
+{
+    static const struct {
+        uint32_t places;
+        enum sl_io_kind io;
+        enum sl_cache_policy policy;
+    } ways[] = {
+        {1, SL_IO_AUTO, SL_CACHE_USE},
+        {3, SL_IO_PREAD, SL_CACHE_LRU},
+        {7, SL_IO_AUTO, SL_CACHE_LRU},
+        {16, SL_IO_PREAD, SL_CACHE_USE},
+        {N_RECORDS, SL_IO_PREAD, SL_CACHE_USE},
+    };
+
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        struct sl_slab_cache_config config = config_of(ways[w].places);
+        struct sl_slab_cache_stats stats;
+        struct sl_slab_cache *c;
+        struct sl_error err;
+        uint64_t bytes = 0;
+
+        config.io = ways[w].io;
+        config.policy = ways[w].policy;
+        c = open_cache(&config);
+        for (unsigned round = 0; round < 60; round++) {
+            uint32_t list[8], n = 1 + draw(8);
+
+            draw_list(list, n);
+            want(c, list, n);
+            for (uint32_t i = 0; i < n; i++) {
+                assert_ok(use(c, list[i], 1, &err), &err);
+                bytes += rig->records[list[i]].bytes;
+            }
+        }
+        sl_slab_cache_stats(c, &stats);
+        assert_int_equal(stats.wanted_bytes, bytes);
+        if (ways[w].places >= 16)
+            assert_true(stats.demand_bytes <= bytes);
+        if (ways[w].places == N_RECORDS)
+            assert_int_equal(stats.demand_bytes, rig->bytes);
+        sl_slab_cache_close(c);
+    }
+}
+
+/* With room for all of them what was wanted can be had in any order. */
+static void what_is_wanted_stays_until_it_is_put(void **state)
+{
+    struct sl_slab_cache_config config = config_of(6);
+    struct sl_slab_cache *c = open_cache(&config);
+    struct sl_error err;
+
+    for (unsigned round = 0; round < 30; round++) {
+        struct sl_slab_cache_stats before, after;
+        uint32_t list[6];
+
+        draw_list(list, 6);
+        want(c, list, 6);
+        sl_slab_cache_stats(c, &before);
+        for (uint32_t i = 6; i-- > 0;)
+            assert_ok(use(c, list[i], 1, &err), &err);
+        sl_slab_cache_stats(c, &after);
+        assert_int_equal(after.wants, before.wants);
+        assert_int_equal(after.hits, before.hits);
+    }
+    sl_slab_cache_close(c);
+}
+
+static void a_want_that_was_given_up_does_not_stand_in_the_way(void **state)
+{
+    struct sl_slab_cache_config config = config_of(3);
+    struct sl_slab_cache *c = open_cache(&config);
+    struct sl_error err;
+
+    for (unsigned round = 0; round < 40; round++) {
+        uint32_t list[8];
+
+        draw_list(list, 8);
+        want(c, list, 8);
+        for (uint32_t i = 0; i < round % 8; i++)
+            assert_ok(use(c, list[i], 1, &err), &err);
+    }
+    sl_slab_cache_close(c);
+}
+
+static void what_was_used_last_stays_where_that_is_the_policy(void **state)
+{
+    struct sl_slab_cache_config config = config_of(3);
+    struct sl_slab_cache *c;
+
+    config.policy = SL_CACHE_LRU;
+    c = open_cache(&config);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(reads(c, i, 1));
+    assert_false(reads(c, 0, 1));
+    assert_true(reads(c, 3, 1)); /* in place of 1 */
+    assert_false(reads(c, 2, 1));
+    assert_false(reads(c, 0, 1));
+    assert_true(reads(c, 1, 1)); /* in place of 3 */
+    assert_true(reads(c, 3, 1)); /* in place of 2 */
+    assert_false(reads(c, 0, 1));
+    sl_slab_cache_close(c);
+}
+
+static void what_is_used_often_outlives_what_is_used_once(void **state)
+{
+    struct sl_slab_cache_config config = config_of(4);
+    struct sl_slab_cache *c = open_cache(&config);
+
+    for (unsigned round = 0; round < 4; round++) {
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(reads(c, i, 1), round == 0);
+    }
+    for (uint32_t i = 3; i < N_RECORDS; i++)
+        assert_true(reads(c, i, 1));
+    for (uint32_t i = 0; i < 3; i++)
+        assert_false(reads(c, i, 1));
+    sl_slab_cache_close(c);
+}
+
+static void old_use_is_forgotten_and_little_use_counts_little(void **state)
+{
+    struct sl_slab_cache_config config = config_of(2);
+    struct sl_slab_cache *c;
+
+    config.half_life = 4;
+    c = open_cache(&config);
+    for (unsigned i = 0; i < 8; i++)
+        reads(c, 0, 1);
+    for (unsigned i = 0; i < 60; i++)
+        reads(c, 1 + i % 3, 1);
+    assert_true(reads(c, 0, 1)); /* fifteen half lives */
+    sl_slab_cache_close(c);
+
+    config.half_life = 1000;
+    c = open_cache(&config);
+    reads(c, 0, 1);
+    for (unsigned i = 0; i < 20; i++)
+        reads(c, 1 + i % 4, 0.125); /* five each: less than one */
+    assert_false(reads(c, 0, 1));
+    sl_slab_cache_close(c);
+}
+
+static void hints_are_read_while_nothing_is_missing(void **state)
+{
+    struct sl_slab_cache_config config = config_of(8);
+    struct sl_slab_cache_stats stats;
+    struct sl_slab_cache *c;
+    struct sl_error err;
+    uint32_t list[] = {0, 1, 2}, likely[] = {3, 4, 5};
+
+    config.depth = 16;
+    c = open_cache(&config);
+    want(c, list, 3);
+    assert_ok(sl_slab_cache_hint(c, likely, 3, &err), &err);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_ok(use(c, list[i], 1, &err), &err);
+    /* wanted on their way, or there */
+    want(c, likely, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_ok(use(c, likely[i], 1, &err), &err);
+    sl_slab_cache_stats(c, &stats);
+    assert_int_equal(stats.hint_used_bytes,
+                     rig->records[3].bytes + rig->records[4].bytes);
+    assert_int_equal(stats.hits, 2);
+    for (uint32_t i = 6; i < N_RECORDS; i++)
+        assert_true(reads(c, i, 1));
+    sl_slab_cache_stats(c, &stats);
+    assert_int_equal(stats.hint_wasted_bytes, rig->records[5].bytes);
+    sl_slab_cache_close(c);
+}
+
+/* Hints may be wrong, of what is held, or more than there is room for. */
+static void hints_change_no_byte(void **state)
+{
+    for (uint32_t places = 1; places < 12; places += 5) {
+        struct sl_slab_cache_config config = config_of(places);
+        struct sl_slab_cache *c = open_cache(&config);
+        struct sl_error err;
+
+        for (unsigned round = 0; round < 60; round++) {
+            uint32_t list[8], likely[8], n = 1 + draw(8);
+
+            draw_list(list, n);
+            draw_list(likely, 8);
+            want(c, list, n);
+            for (uint32_t i = 0; i < n; i++) {
+                if (i == n / 2)
+                    assert_ok(sl_slab_cache_hint(c, likely, 8, &err), &err);
+                assert_ok(use(c, list[i], 1, &err), &err);
+            }
+        }
+        sl_slab_cache_close(c);
+    }
+}
+
+static void what_was_not_wanted_is_refused(void **state)
+{
+    struct sl_slab_cache_config config = config_of(2);
+    struct sl_slab_cache *c = open_cache(&config);
+    const uint8_t *base;
+    struct sl_error err;
+
+    assert_int_equal(sl_slab_cache_get(c, 3, &base, &err), -1);
+    assert_int_equal(err.code, SL_ERR_INTERNAL);
+    sl_slab_cache_close(c);
+}
+
+/* --- faults --------------------------------------------------------------- */
+
+/* Whether the fault happened. */
+static bool run_with(enum faulty_kind fault, long n, enum sl_io_kind io)
+{
+    bool deadly = fault == FAULTY_EIO || fault >= FAULTY_NOTHING;
+    struct sl_slab_cache_config config = config_of(5);
+    struct sl_slab_cache *c;
+    struct sl_error err;
+    int rc = 0;
+
+    faulty_set(fault, n);
+    config.io = io;
+    config.io_open = faulty_open;
+    c = open_cache(&config);
+    for (unsigned round = 0; round < 6 && rc == 0; round++) {
+        uint32_t list[4];
+
+        draw_list(list, 4);
+        rc = sl_slab_cache_want(c, list, 4, &err);
+        for (uint32_t i = 0; i < 4 && rc == 0; i++)
+            rc = use(c, list[i], 1, &err);
+    }
+    if (rc != 0) {
+        assert_true(deadly);
+        assert_non_null(strstr(err.msg, rig->path));
+        assert_int_equal(err.code,
+                         fault == FAULTY_NOTHING ? SL_ERR_CORRUPT : SL_ERR_IO);
+    }
+    sl_slab_cache_close(c);
+    return faulty_happened();
+}
+
+static void
+whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
+{
+    for (enum faulty_kind fault = 0; fault < FAULTY_COUNT; fault++) {
+        for (long n = 0; n < 6; n++) {
+            bool happened = run_with(fault, n, SL_IO_AUTO);
+
+            assert_true(happened || n > 0);
+        }
+        assert_true(run_with(fault, 0, SL_IO_PREAD));
+    }
+}
+
+static void no_memory_is_an_error_and_leaks_nothing(void **state)
+{
+    struct sl_slab_cache_config config = config_of(5);
+    bool fired = true;
+
+    for (long n = 0; fired; n++) {
+        struct sl_slab_cache *c;
+        struct sl_error err;
+        int rc;
+
+        fault_arm(n);
+        rc = sl_slab_cache_open(&c, &config, &err);
+        fired = fault_fired();
+        if (rc == 0) {
+            assert_true(reads(c, 1, 1));
+            sl_slab_cache_close(c);
+        } else {
+            assert_true(fired);
+        }
+    }
+}
+
+static int set_up(void **state)
+{
+    uint64_t at = PAGE;
+    FILE *f;
+
+    rig = calloc(1, sizeof *rig);
+    assert_non_null(rig);
+    test_temp_dir(rig->dir);
+    snprintf(rig->path, sizeof rig->path, "%s/records", rig->dir);
+    for (uint32_t i = 0; i < N_RECORDS; i++) {
+        rig->records[i] =
+            (struct sl_extent){at, (1 + (uint64_t)draw(MOST)) * PAGE};
+        at += rig->records[i].bytes;
+        rig->bytes += rig->records[i].bytes;
+    }
+    rig->data = malloc(at);
+    assert_non_null(rig->data);
+    for (uint64_t i = 0; i < at; i++)
+        rig->data[i] = (uint8_t)draw(256);
+    f = fopen(rig->path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(rig->data, 1, at, f), at);
+    assert_int_equal(fclose(f), 0);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(rig->dir);
+    free(rig->data);
+    free(rig);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(records_come_whole_whatever_the_places_and_the_reader),
+        cmocka_unit_test(what_is_wanted_stays_until_it_is_put),
+        cmocka_unit_test(a_want_that_was_given_up_does_not_stand_in_the_way),
+        cmocka_unit_test(what_was_used_last_stays_where_that_is_the_policy),
+        cmocka_unit_test(what_is_used_often_outlives_what_is_used_once),
+        cmocka_unit_test(old_use_is_forgotten_and_little_use_counts_little),
+        cmocka_unit_test(hints_are_read_while_nothing_is_missing),
+        cmocka_unit_test(hints_change_no_byte),
+        cmocka_unit_test(what_was_not_wanted_is_refused),
+        cmocka_unit_test(
+            whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),
+        cmocka_unit_test(no_memory_is_an_error_and_leaks_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
