@@ -21,6 +21,7 @@ enum {
     OPT_MIN_GEN_LENGTH,
     OPT_SAMPLING_STRATEGY,
     OPT_STYLE,
+    OPT_NUM_ANSWERS,
     OPT_NUM_BEAMS,
     OPT_LENGTH_PENALTY,
     OPT_NO_REPEAT_NGRAM,
@@ -70,6 +71,8 @@ static const struct argp_option options[] = {
      "BaseStrategy (default) or BeamSearchStrategy", 2},
     {0, 0, 0, 0, "BaseStrategy:", 3},
     SL_SAMPLING_ROWS(3, "1.0", "0", "0.7"),
+    {"num-answers", OPT_NUM_ANSWERS, "N", 0,
+     "Draw N answers from one text, which is read once (default: 1)", 3},
     {0, 0, 0, 0, "BeamSearchStrategy:", 4},
     {"num-beams", OPT_NUM_BEAMS, "N", 0, "Beams (default: 4)", 4},
     {"length-penalty", OPT_LENGTH_PENALTY, "X", 0, "Exponent (default: 1.0)",
@@ -126,6 +129,9 @@ static error_t parse_fill(int key, char *arg, struct argp_state *state,
         return 0;
     case OPT_SAMPLING_STRATEGY:
         f->strategy = parse_strategy(state, arg);
+        return 0;
+    case OPT_NUM_ANSWERS:
+        f->n_answers = (uint32_t)sl_opt_u64(state, "num-answers", arg, 1, 256);
         return 0;
     case OPT_NUM_BEAMS:
         f->n_beams = (uint32_t)sl_opt_u64(state, "num-beams", arg, 1, 256);
@@ -202,6 +208,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                           strcmp(o->input_source, "interactive") == 0))
             argp_error(state, "--resume goes on with a file of queries: name "
                               "it with --input-source, without --force");
+        if (o->fill.n_answers > 1 && o->fill.strategy != SL_STRATEGY_BASE)
+            argp_error(state, "--num-answers draws, as BaseStrategy does; "
+                              "beams are --num-beams");
         if (o->batch > 1 && (o->input_source == NULL ||
                              strcmp(o->input_source, "interactive") == 0))
             argp_error(state, "--batch takes lines of a file together: name "

@@ -225,12 +225,22 @@ static int fill_streaming(struct sl_group *group, bool styled,
 /* --- after -----------------------------------------------------------------
  */
 
-/* The best answer, or all beams one after another. */
+/* All answers, and not the best alone. */
+static bool shows_all(const struct sl_generate *g)
+{
+    const struct sl_fill_config *fill = &g->o->fill;
+
+    return fill->strategy == SL_STRATEGY_BEAM ? g->o->print_all_beams
+                                              : fill->n_answers > 1;
+}
+
+/* The best answer, or all of them one after another. */
 static int print_answers(struct sl_generate *g, const struct sl_work *w,
                          const struct sl_fill_result *r, bool styled,
                          struct sl_error *err)
 {
-    size_t n_shown = g->o->print_all_beams ? r->n_answers : 1;
+    size_t n_shown = shows_all(g) ? r->n_answers : 1;
+    bool beams = g->o->fill.strategy == SL_STRATEGY_BEAM;
 
     for (size_t i = 0; i < n_shown; i++) {
         char *text;
@@ -240,7 +250,7 @@ static int print_answers(struct sl_generate *g, const struct sl_work *w,
                            err) != 0)
             return -1;
         if (styled && n_shown > 1)
-            printf("Output beam %zu: ", i);
+            printf(beams ? "Output beam %zu: " : "Output %zu: ", i);
         else if (styled)
             fputs("Output: ", stdout);
         fwrite(text, 1, n, stdout);
@@ -301,8 +311,7 @@ int sl_group_show(struct sl_group *group, size_t i, bool *interrupted,
     struct sl_work *w = &group->works[i];
     struct sl_fill_text *t = &group->texts[i];
     bool styled = show_of(g) == SHOW_STYLED;
-    bool stream = !t->ended && !o->json &&
-                  !(o->print_all_beams && o->fill.strategy == SL_STRATEGY_BEAM);
+    bool stream = !t->ended && !o->json && !shows_all(g);
     int rc = styled ? announce(w, err) : 0;
 
     if (rc == 0 && !t->ended)
