@@ -4,49 +4,142 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/outfile.h"
+#include "src/cmd/eval_model.h"
 #include "src/cmd/opts.h"
-#include "src/eval/console.h"
-#include "src/eval/task.h"
+#include "src/eval/journal.h"
 
 struct options {
     struct sl_runtime_config run;
     char **tasks; /* (n_tasks) paths, borrowed */
     size_t n_tasks;
-    const char *data_path;
-    bool dry_run, quiet;
+    const char *data_path, *output;
+    struct sl_eval_options eval;
+    uint32_t positions; /* of a pass; 0: auto */
+    bool dry_run, quiet, resume, ece;
 };
 
 static int load_tasks(struct sl_tasks *tasks, const struct options *o,
                       struct sl_error *err)
 {
+    struct sl_task plain;
+
     for (size_t i = 0; i < o->n_tasks; i++) {
         if (sl_tasks_find(tasks, o->tasks[i], o->run.log, err) != 0)
             return -1;
     }
-    sl_console_tasks(stdout, tasks);
-    return 0;
+    if (o->eval.plain == NULL)
+        return 0;
+    if (sl_task_init(&plain, SL_TASK_MUL, o->eval.plain, err) != 0)
+        return -1;
+    if (sl_task_add_group(&plain, "all", o->eval.plain, err) != 0) {
+        sl_task_fini(&plain);
+        return -1;
+    }
+    return sl_tasks_add(tasks, &plain, err);
+}
+
+static int ask(struct sl_eval_model *m, struct sl_eval *ev,
+               const struct options *o, struct sl_error *err)
+{
+    struct sl_eval_run run = {.ev = ev, .out = stdout, .ece = o->ece};
+    size_t n_found = 0;
+    int rc = 0;
+
+    if (o->output != NULL)
+        rc = sl_journal_open(&run.journal, o->output, m->id, o->resume, ev,
+                             &n_found, err);
+    if (rc == 0) {
+        sl_eval_measure(ev);
+        if (n_found > 0)
+            sl_log(o->run.log, SL_LOG_INFO,
+                   "%zu questions were answered before", n_found);
+        rc = sl_eval_model_start(m, &o->run, &run, o->positions, err);
+    }
+    if (rc == 0) {
+        sl_eval_progress_init(&run.progress, ev->needs.n_questions,
+                              ev->needs.n_positions, o->quiet);
+        rc = sl_eval_run_all(&run, err);
+    }
+    sl_journal_close(run.journal);
+    return rc;
 }
 
 static int eval(struct options *o, struct sl_error *err)
 {
+    struct sl_eval_model model = {0};
     struct sl_tasks tasks = {0};
+    struct sl_eval ev = {0};
     int rc = load_tasks(&tasks, o, err);
 
+    if (rc == 0)
+        sl_console_tasks(stdout, &tasks);
+    o->eval.data_path = o->data_path;
+    o->eval.log = o->run.log;
+    if (rc == 0 && o->output != NULL)
+        rc = sl_outfile_folder(o->output, err);
+    if (rc == 0 && !o->dry_run)
+        rc = sl_eval_model_open(&model, &o->run, err);
+    if (rc == 0 && !o->dry_run)
+        rc = sl_eval_load(&ev, &tasks, model.tokenizer, &model.hp, model.is_glm,
+                          &o->eval, err);
+    if (rc == 0 && !o->dry_run)
+        rc = ask(&model, &ev, o, err);
+    sl_eval_fini(&ev);
+    sl_eval_model_close(&model);
     sl_tasks_fini(&tasks);
     return rc;
 }
 
 /* --- command ------------------------------------------------------------- */
 
-enum { OPT_TASK = 0x300, OPT_DATA_PATH, OPT_DRY_RUN };
+enum {
+    OPT_TASK = 0x300,
+    OPT_DATA_PATH,
+    OPT_TASKS_JSON,
+    OPT_LIMIT,
+    OPT_SHUFFLE,
+    OPT_SEED,
+    OPT_OUTPUT,
+    OPT_RESUME,
+    OPT_ECE,
+    OPT_STYLE,
+    OPT_UNIDIRECTIONAL,
+    OPT_LEAD,
+    OPT_POSITIONS,
+    OPT_DRY_RUN,
+};
 
 static const struct argp_option options[] = {
     {"task", OPT_TASK, "PATH", 0,
-     "A task file, or a folder with such (more may follow, as arguments) "
-     "(required)",
+     "A task file, or a folder with such; more may follow, as arguments", 0},
+    {"data-path", OPT_DATA_PATH, "DIR", 0, "Folder that the tasks' data lie in",
      0},
-    {"data-path", OPT_DATA_PATH, "DIR", 0,
-     "Folder that the tasks' data lie in (required)", 0},
+    {"tasks-json", OPT_TASKS_JSON, "FILE", 0,
+     "Questions of one's own: {\"context\", \"choices\", \"answer\"}, in a "
+     "list or a line each",
+     0},
+    {"limit", OPT_LIMIT, "N", 0, "No more than N examples of a file", 0},
+    {"shuffle", OPT_SHUFFLE, 0, 0, "Take the examples in another order", 0},
+    {"seed", OPT_SEED, "N", 0, "Which order that is (default 1234)", 0},
+    {"output", OPT_OUTPUT, "DIR", 0,
+     "Keep results there: every score as JSON, a table in Markdown", 0},
+    {"resume", OPT_RESUME, 0, 0,
+     "Go on with what --output has: ask nothing twice", 0},
+    {"ece", OPT_ECE, 0, 0, "Print calibration errors, too", 0},
+    {"style", OPT_STYLE, "NAME", 0,
+     "How questions are put: auto, or glm, as THUDM/GLM does for its models",
+     0},
+    {"unidirectional", OPT_UNIDIRECTIONAL, 0, 0,
+     "Ask a model whose context sees all of itself as a causal one", 0},
+    {"text-begin", OPT_LEAD, 0, 0,
+     "Put what the vocabulary begins texts with before the questions of a "
+     "causal model",
+     0},
+    {"pass-positions", OPT_POSITIONS, "N", 0,
+     "Tokens that go through the weights together (default: where arithmetic "
+     "begins to limit)",
+     0},
     {"dry-run", OPT_DRY_RUN, 0, 0,
      "Read the task files and say what they are, no data and no weights", 0},
     {"quiet", 'q', 0, 0, "No progress and no notices", 0},
@@ -65,10 +158,52 @@ static void add_task(struct options *o, char *path)
 
 static void check(const struct options *o, struct argp_state *state)
 {
-    if (o->n_tasks == 0)
-        argp_error(state, "no task given: --task PATH");
-    if (o->data_path == NULL && !o->dry_run)
+    if (o->n_tasks == 0 && o->eval.plain == NULL)
+        argp_error(state, "no task given: --task PATH, or --tasks-json FILE");
+    if (o->n_tasks > 0 && o->data_path == NULL && !o->dry_run)
         argp_error(state, "no data given: --data-path DIR");
+    if (o->resume && o->output == NULL)
+        argp_error(state, "--resume needs the --output to go on with");
+}
+
+/* Options that say how questions are put, and to where. */
+static error_t parse_ask(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    switch (key) {
+    case OPT_ECE:
+        o->ece = true;
+        return 0;
+    case OPT_STYLE:
+        if (strcmp(arg, "glm") != 0 && strcmp(arg, "auto") != 0)
+            argp_error(state, "--style is auto or glm, not '%s'", arg);
+        o->eval.build.glm = strcmp(arg, "glm") == 0;
+        return 0;
+    case OPT_UNIDIRECTIONAL:
+        o->eval.build.unidirectional = true;
+        return 0;
+    case OPT_LEAD:
+        o->eval.build.lead = true;
+        return 0;
+    case OPT_POSITIONS:
+        o->positions =
+            (uint32_t)sl_opt_u64(state, "pass-positions", arg, 1, 1u << 20);
+        return 0;
+    case OPT_DRY_RUN:
+        o->dry_run = true;
+        if (o->run.model == NULL)
+            o->run.model = ""; /* none is read */
+        return 0;
+    case 'q':
+        o->quiet = o->run.quiet = true;
+        return 0;
+    case ARGP_KEY_END:
+        check(o, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -86,19 +221,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_DATA_PATH:
         o->data_path = arg;
         return 0;
-    case OPT_DRY_RUN:
-        o->dry_run = true;
-        if (o->run.model == NULL)
-            o->run.model = ""; /* none is read */
+    case OPT_TASKS_JSON:
+        o->eval.plain = arg;
         return 0;
-    case 'q':
-        o->quiet = o->run.quiet = true;
+    case OPT_LIMIT:
+        o->eval.limit = sl_opt_u64(state, "limit", arg, 1, UINT32_MAX);
         return 0;
-    case ARGP_KEY_END:
-        check(o, state);
+    case OPT_SHUFFLE:
+        o->eval.shuffle = true;
+        return 0;
+    case OPT_SEED:
+        o->eval.seed = sl_opt_u64(state, "seed", arg, 0, UINT64_MAX);
+        return 0;
+    case OPT_OUTPUT:
+        o->output = arg;
+        return 0;
+    case OPT_RESUME:
+        o->resume = true;
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_ask(key, arg, state);
     }
 }
 
@@ -124,6 +266,7 @@ static int run(int argc, char **argv)
     struct options o = {
         .run.needs_less = "shorter questions or fewer in a pass need less",
         .run.log = &log,
+        .eval.seed = 1234,
     };
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);

@@ -214,7 +214,12 @@ static int take_module(const struct reader *r, const yaml_node_t *v, void *to,
 /* --- keys --------------------------------------------------------------- */
 
 #define AT(member) offsetof(struct sl_task, member)
-enum { ALL = 7, GEN = 1 << SL_TASK_GEN, LM = 1 << SL_TASK_LM };
+enum {
+    ALL = 7,
+    MUL = 1 << SL_TASK_MUL,
+    GEN = 1 << SL_TASK_GEN,
+    LM = 1 << SL_TASK_LM
+};
 
 static const struct field {
     const char *name; /* in snake case */
@@ -241,6 +246,13 @@ static const struct field {
     {"min_gen_length", take_number, AT(min_gen_length), GEN},
     {"max_gen_length", take_number, AT(max_gen_length), GEN},
     {"generation_length", take_number, AT(generation_length), LM},
+};
+
+static const unsigned metric_types[SL_METRICS] = {
+    [SL_METRIC_ACCURACY] = MUL,  [SL_METRIC_EM] = GEN,
+    [SL_METRIC_F1] = GEN,        [SL_METRIC_PPL] = LM,
+    [SL_METRIC_PRECISION] = MUL, [SL_METRIC_RECALL] = MUL,
+    [SL_METRIC_F1_MUL] = MUL,
 };
 
 /* filePattern, file-pattern and file_pattern are one key. */
@@ -376,6 +388,11 @@ static int check_task(struct reader *r, const yaml_node_t *root,
         return bad(r, root, err,
                    "generation_length is not between 1 and max_seq_length - 1",
                    "");
+    for (size_t i = 0; i < t->n_metrics; i++) {
+        if (!(metric_types[t->metrics[i]] & 1u << t->type))
+            return bad(r, root, err, "a metric that its type does not have",
+                       sl_metric_name(t->metrics[i]));
+    }
     if (t->class == SL_CLASS_LAMBADA) {
         t->metrics[0] = SL_METRIC_ACCURACY;
         t->n_metrics = 1;

@@ -46,6 +46,9 @@ static uint32_t kv_pages(const struct sl_workload *w, uint32_t prefix)
                     prefix / SL_KV_PAGE_LEN;
     uint64_t once = sl_div_up(prefix, SL_KV_PAGE_LEN);
 
+    if (w->kv_pages > 0)
+        return w->kv_pages > UINT32_MAX - once ? UINT32_MAX
+                                               : w->kv_pages + (uint32_t)once;
     return each > (UINT32_MAX - once) / w->n_texts
                ? UINT32_MAX
                : (uint32_t)(each * w->n_texts + once);

@@ -1,0 +1,150 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/cmd/eval_model.h"
+#include "src/cmd/open_vocab.h"
+#include "src/cmd/rates_kept.h"
+#include "src/probe/meminfo.h"
+
+/* Positions of a pass where nothing is known of the machine, and the most. */
+#define POSITIONS_DEFAULT 512u
+#define POSITIONS_MOST    8192u
+
+static void identify(struct sl_eval_model *m, const struct sl_modelfile *mf)
+{
+    uint64_t id = mf->file_bytes;
+
+    for (size_t i = 0; i < mf->n_sections; i++)
+        id = (id ^ mf->sections[i].xxh3) * 0x100000001b3ull;
+    snprintf(m->id, sizeof m->id, "%016" PRIx64, id);
+    snprintf(m->name, sizeof m->name, "%s", mf->name ? mf->name : "");
+}
+
+int sl_eval_model_open(struct sl_eval_model *m,
+                       const struct sl_runtime_config *config,
+                       struct sl_error *err)
+{
+    const struct sl_modelfile *mf;
+
+    if (sl_interrupt_create(&m->interrupt, err) != 0 ||
+        sl_runtime_open(&m->rt, config, err) != 0)
+        return -1;
+    mf = sl_runtime_modelfile(m->rt);
+    m->hp = mf->hp;
+    m->is_glm = !mf->hp.causal && mf->arch->prompts == SL_PROMPTS_GLM;
+    identify(m, mf);
+    /* One of its own: the runtime may be opened again. */
+    return sl_open_vocab_of(&m->tokenizer, mf, err);
+}
+
+void sl_eval_model_close(struct sl_eval_model *m)
+{
+    if (m->interrupt != NULL)
+        sl_interrupt_watch(m->interrupt, NULL);
+    sl_runtime_close(m->rt);
+    sl_tokenizer_destroy(m->tokenizer);
+    sl_interrupt_destroy(m->interrupt);
+    *m = (struct sl_eval_model){0};
+}
+
+uint64_t sl_eval_logit_bytes(uint64_t ram_bytes)
+{
+    uint64_t known =
+        ram_bytes == SL_RAM_AUTO ? sl_meminfo_available() : ram_bytes;
+
+    /* The plan counts them twice. */
+    return ram_bytes == SL_RAM_LEAST ? 0 : known / 32;
+}
+
+static int reopen(struct sl_eval_model *m,
+                  const struct sl_runtime_config *config, struct sl_error *err)
+{
+    sl_runtime_close(m->rt);
+    m->rt = NULL;
+    return sl_runtime_open(&m->rt, config, err);
+}
+
+/* The fewest positions with which arithmetic takes as long as bytes. */
+static uint32_t knee(const struct sl_runtime *rt, const struct sl_rates *rates)
+{
+    uint32_t n = 32;
+
+    while (n < POSITIONS_MOST) {
+        struct sl_floor f =
+            sl_runtime_floor_at(rt, rates, (struct sl_plan_pass){n, n / 16, 0});
+        double bytes = f.disk_s > f.dram_s ? f.disk_s : f.dram_s;
+
+        if (f.compute_s >= bytes)
+            break;
+        n += n / 2;
+    }
+    /* A pass is seldom full. */
+    return n + n / 4 < POSITIONS_MOST ? n + n / 4 : POSITIONS_MOST;
+}
+
+/* Where all is in memory, any number does that is not small. */
+static int choose_positions(struct sl_eval_model *m, uint32_t *positions,
+                            const struct sl_runtime_config *config,
+                            const struct sl_workload *load,
+                            struct sl_error *err)
+{
+    struct sl_runtime_config quiet = *config;
+    struct sl_rates rates;
+    struct sl_floor ignored;
+    double age;
+
+    *positions = POSITIONS_DEFAULT;
+    if (sl_runtime_plan(m->rt, load, err) != 0) {
+        if (err->code != SL_ERR_BUDGET)
+            return -1;
+        return reopen(m, config, err); /* starting says what is missing */
+    }
+    if (sl_runtime_plan_made(m->rt)->streamed_bytes > 0) {
+        if (!sl_rates_kept(&rates, &age, m->rt) &&
+            sl_runtime_floor(m->rt, (struct sl_plan_pass){1, 1, 0}, &ignored,
+                             &rates, err) != 0)
+            return -1;
+        *positions = knee(m->rt, &rates);
+        if (*positions < POSITIONS_DEFAULT)
+            *positions = POSITIONS_DEFAULT;
+    }
+    quiet.verify = false; /* it was checked */
+    return reopen(m, &quiet, err);
+}
+
+int sl_eval_model_start(struct sl_eval_model *m,
+                        const struct sl_runtime_config *config,
+                        struct sl_eval_run *run, uint32_t positions,
+                        struct sl_error *err)
+{
+    uint64_t logits = sl_eval_logit_bytes(config->ram_bytes);
+    struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = 2,
+        .pass_positions = 1,
+        .pass_logits = 1,
+        .n_texts = 2,
+    };
+    bool fixed = positions > 0;
+
+    sl_eval_plan(run, &load, fixed ? positions : POSITIONS_DEFAULT, logits,
+                 m->hp.vocab);
+    if (!fixed && choose_positions(m, &positions, config, &load, err) != 0)
+        return -1;
+    for (;; positions /= 2) {
+        sl_eval_plan(run, &load, positions, logits, m->hp.vocab);
+        if (sl_runtime_start(m->rt, &load, err) == 0)
+            break;
+        /* Fewer positions need less, down to the longest question. */
+        if (fixed || err->code != SL_ERR_BUDGET || run->positions < positions ||
+            positions < 2 || reopen(m, config, err) != 0)
+            return -1;
+    }
+    run->lm = sl_runtime_lm(m->rt);
+    run->pool = sl_runtime_pool(m->rt);
+    sl_interrupt_watch(m->interrupt, m->rt);
+    return 0;
+}

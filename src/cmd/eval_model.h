@@ -1,0 +1,41 @@
+/*
+ * eval_model.h - a model that commands ask questions: open it, choose how much
+ * goes into a pass, start it
+ */
+#ifndef SL_EVAL_MODEL_H
+#define SL_EVAL_MODEL_H
+
+#include "src/arch/hparams.h"
+#include "src/cmd/interrupt.h"
+#include "src/eval/run.h"
+#include "src/runtime/runtime.h"
+#include "src/text/tokenizer.h"
+
+struct sl_eval_model { /* zeroed to begin with, owned */
+    struct sl_runtime *rt;
+    struct sl_tokenizer *tokenizer;
+    struct sl_interrupt *interrupt;
+    struct sl_hparams hp;
+    bool is_glm;   /* of THUDM/GLM: 110M to 10B */
+    char id[24];   /* tells model files apart: of checksums and sizes */
+    char name[64]; /* the model's own */
+};
+
+/* Opens the file and its vocabulary. Errors: as sl_runtime_open; SL_ERR_USAGE
+ * where it has no vocabulary. */
+int sl_eval_model_open(struct sl_eval_model *m,
+                       const struct sl_runtime_config *config,
+                       struct sl_error *err);
+/* Plans for what run's evaluation needs and starts. positions: of a pass, or
+ * 0: where arithmetic begins to limit, as far as the budget goes. Errors: as
+ * sl_runtime_start. */
+int sl_eval_model_start(struct sl_eval_model *m,
+                        const struct sl_runtime_config *config,
+                        struct sl_eval_run *run, uint32_t positions,
+                        struct sl_error *err);
+void sl_eval_model_close(struct sl_eval_model *m);
+
+/* Bytes of logits that a pass may take of a budget (0: unknown). */
+uint64_t sl_eval_logit_bytes(uint64_t ram_bytes);
+
+#endif

@@ -1,0 +1,448 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/json.h"
+#include "src/base/lines.h"
+#include "src/base/mem.h"
+#include "src/eval/data.h"
+
+/* One line being read. */
+struct line {
+    const char *file;
+    size_t number;
+    const json_t *o;
+    struct sl_example *e;
+};
+
+static int bad(const struct line *l, const char *field, const char *what,
+               struct sl_error *err)
+{
+    return sl_fail(err, SL_ERR_CORRUPT, "%s:%zu: %s: %s", l->file, l->number,
+                   field, what);
+}
+
+static int no_memory(const struct line *l, struct sl_error *err)
+{
+    return sl_fail(err, SL_ERR_NOMEM, "%s:%zu: out of memory", l->file,
+                   l->number);
+}
+
+static void passage_fini(struct sl_passage *p)
+{
+    free(p->text);
+    sl_ids_fini(&p->ids);
+    *p = (struct sl_passage){0};
+}
+
+static void example_fini(struct sl_example *e)
+{
+    passage_fini(&e->inputs);
+    for (uint32_t i = 0; i < e->n_choices; i++) {
+        passage_fini(&e->choices[i]);
+        if (e->goal_labels != NULL)
+            free(e->goal_labels[i]);
+    }
+    free(e->choices);
+    free(e->goal_labels);
+    free(e->bias_type);
+    free(e->pair_id);
+    free(e->set_name);
+    *e = (struct sl_example){0};
+}
+
+void sl_data_fini(struct sl_data *data)
+{
+    for (size_t i = 0; i < data->n; i++)
+        example_fini(&data->v[i]);
+    free(data->v);
+    *data = (struct sl_data){0};
+}
+
+static struct sl_example *add(struct sl_data *data)
+{
+    size_t room = data->room ? 2 * data->room : 64;
+    struct sl_example *more;
+
+    if (data->n == data->room) {
+        more = realloc(data->v, room * sizeof *more);
+        if (more == NULL)
+            return NULL;
+        data->v = more;
+        data->room = room;
+    }
+    data->v[data->n] = (struct sl_example){0};
+    return &data->v[data->n++];
+}
+
+/* --- fields -------------------------------------------------------------- */
+
+static int take_ids(struct line *l, struct sl_passage *p, const char *field,
+                    const json_t *v, struct sl_error *err)
+{
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *id = json_array_get(v, i);
+
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > INT32_MAX)
+            return bad(l, field, "not a list of token ids", err);
+        if (sl_ids_add(&p->ids, (int32_t)json_integer_value(id), err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int take_text(struct line *l, struct sl_passage *p, const json_t *v,
+                     struct sl_error *err)
+{
+    p->n_text = json_string_length(v);
+    p->text = malloc(p->n_text + 1);
+    if (p->text == NULL)
+        return no_memory(l, err);
+    memcpy(p->text, json_string_value(v), p->n_text + 1);
+    return 0;
+}
+
+static int take_inputs(struct line *l, struct sl_error *err)
+{
+    const json_t *ids = json_object_get(l->o, "inputs");
+    const json_t *text = json_object_get(l->o, "inputs_pretokenized");
+
+    if (json_is_array(ids))
+        return take_ids(l, &l->e->inputs, "inputs", ids, err);
+    if (ids != NULL)
+        return bad(l, "inputs", "not a list of token ids", err);
+    if (!json_is_string(text))
+        return bad(l, "inputs_pretokenized",
+                   text ? "not a text" : "missing, and inputs too", err);
+    return take_text(l, &l->e->inputs, text, err);
+}
+
+/* A list of texts, of lists of ids, or one text. */
+static int take_list(struct line *l, const char *name, const char *texts_name,
+                     struct sl_error *err)
+{
+    const json_t *v = json_object_get(l->o, name), *item;
+    const char *field = v ? name : texts_name;
+    struct sl_example *e = l->e;
+    size_t n;
+
+    if (v == NULL)
+        v = json_object_get(l->o, texts_name);
+    if (v == NULL)
+        return bad(l, texts_name, "missing", err);
+    if (!json_is_array(v) && !json_is_string(v))
+        return bad(l, field, "not a list", err);
+    n = json_is_array(v) ? json_array_size(v) : 1;
+    e->choices = sl_zalloc_array(n + 1, sizeof *e->choices);
+    if (e->choices == NULL)
+        return no_memory(l, err);
+    for (; e->n_choices < n; e->n_choices++) {
+        struct sl_passage *p = &e->choices[e->n_choices];
+        int rc;
+
+        item = json_is_array(v) ? json_array_get(v, e->n_choices) : v;
+        if (json_is_string(item) && field == texts_name)
+            rc = take_text(l, p, item, err);
+        else if (json_is_array(item) && field == name)
+            rc = take_ids(l, p, field, item, err);
+        else
+            rc = bad(l, field,
+                     field == name ? "not lists of token ids" : "not texts",
+                     err);
+        if (rc != 0) {
+            e->n_choices++;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int copy_text(struct line *l, char **to, const char *field,
+                     struct sl_error *err)
+{
+    const json_t *v = json_object_get(l->o, field);
+
+    if (json_is_integer(v)) {
+        char number[24];
+
+        snprintf(number, sizeof number, "%lld",
+                 (long long)json_integer_value(v));
+        *to = strdup(number);
+    } else if (json_is_string(v)) {
+        *to = strdup(json_string_value(v));
+    } else {
+        return bad(l, field, v ? "neither a text nor a number" : "missing",
+                   err);
+    }
+    return *to != NULL ? 0 : no_memory(l, err);
+}
+
+static int take_label(struct line *l, struct sl_error *err)
+{
+    const json_t *v = json_object_get(l->o, "label");
+    char what[80];
+
+    if (!json_is_integer(v))
+        return bad(l, "label", v ? "not a whole number" : "missing", err);
+    if (json_integer_value(v) < 0 ||
+        json_integer_value(v) >= (json_int_t)l->e->n_choices) {
+        snprintf(what, sizeof what, "%lld is none of the %u choices",
+                 (long long)json_integer_value(v), l->e->n_choices);
+        return bad(l, "label", what, err);
+    }
+    l->e->label = (uint32_t)json_integer_value(v);
+    return 0;
+}
+
+static int take_goal_labels(struct line *l, struct sl_error *err)
+{
+    const json_t *v = json_object_get(l->o, "goal_label");
+    struct sl_example *e = l->e;
+
+    if (!json_is_array(v) || json_array_size(v) != e->n_choices)
+        return bad(l, "goal_label", "not a list with one for each choice", err);
+    e->goal_labels = sl_zalloc_array(e->n_choices, sizeof(char *));
+    if (e->goal_labels == NULL)
+        return no_memory(l, err);
+    for (uint32_t i = 0; i < e->n_choices; i++) {
+        const char *text = json_string_value(json_array_get(v, i));
+
+        if (text == NULL)
+            return bad(l, "goal_label", "not a list of texts", err);
+        e->goal_labels[i] = strdup(text);
+        if (e->goal_labels[i] == NULL)
+            return no_memory(l, err);
+    }
+    return 0;
+}
+
+/* --- lines --------------------------------------------------------------- */
+
+static int take_mul(struct line *l, enum sl_task_class class,
+                    struct sl_error *err)
+{
+    const json_t *sent;
+
+    if (take_inputs(l, err) != 0 ||
+        take_list(l, "choices", "choices_pretokenized", err) != 0)
+        return -1;
+    if (l->e->n_choices == 0)
+        return bad(l, "choices", "there are none", err);
+    if (class == SL_CLASS_STEREOSET)
+        return copy_text(l, &l->e->bias_type, "bias_type", err) != 0
+                   ? -1
+                   : take_goal_labels(l, err);
+    if (class != SL_CLASS_CROWS_PAIRS)
+        return take_label(l, err);
+    sent = json_object_get(l->o, "sent_ID");
+    if (!json_is_integer(sent))
+        return bad(l, "sent_ID", "not a whole number", err);
+    l->e->first_sentence = json_integer_value(sent) == 1;
+    return copy_text(l, &l->e->bias_type, "bias_type", err) != 0
+               ? -1
+               : copy_text(l, &l->e->pair_id, "pair_ID", err);
+}
+
+static int take_pile(struct line *l, struct sl_error *err)
+{
+    const json_t *ids = json_object_get(l->o, "text");
+    const json_t *text = json_object_get(l->o, "text_pretokenized");
+    struct line meta = *l;
+
+    meta.o = json_object_get(l->o, "meta");
+    if (!json_is_string(text))
+        return bad(l, "text_pretokenized", text ? "not a text" : "missing",
+                   err);
+    l->e->n_bytes = json_string_length(text);
+    if (ids != NULL && !json_is_array(ids))
+        return bad(l, "text", "not a list of token ids", err);
+    if ((ids != NULL ? take_ids(l, &l->e->inputs, "text", ids, err)
+                     : take_text(l, &l->e->inputs, text, err)) != 0)
+        return -1;
+    return copy_text(&meta, &l->e->set_name, "pile_set_name", err);
+}
+
+static int take_line(struct line *l, const struct sl_task *task,
+                     struct sl_error *err)
+{
+    if (task->type == SL_TASK_LM)
+        return take_pile(l, err);
+    if (task->type == SL_TASK_MUL)
+        return take_mul(l, task->class, err);
+    if (take_inputs(l, err) != 0)
+        return -1;
+    return take_list(l, "targets", "targets_pretokenized", err);
+}
+
+static bool is_blank(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r')
+            return false;
+    }
+    return true;
+}
+
+/* Every line that is not empty. take: sets the example from it. */
+static int read_lines(struct sl_data *data, const char *text, size_t n,
+                      const char *shown,
+                      int (*take)(struct line *l, const struct sl_task *task,
+                                  struct sl_error *err),
+                      const struct sl_task *task, struct sl_error *err)
+{
+    struct line l = {.file = shown};
+    int rc = 0;
+
+    for (size_t at = 0; rc == 0 && at < n;) {
+        const char *end = memchr(text + at, '\n', n - at);
+        size_t len = end ? (size_t)(end - (text + at)) : n - at;
+        char name[300];
+        json_t *o = NULL;
+
+        l.number++;
+        if (!is_blank(text + at, len)) {
+            snprintf(name, sizeof name, "%.260s, line %zu", shown, l.number);
+            rc = sl_json_parse(&o, text + at, len, name, err);
+            l.o = o;
+            l.e = rc == 0 ? add(data) : NULL;
+            if (rc == 0 && l.e == NULL)
+                rc = no_memory(&l, err);
+            else if (rc == 0 && !json_is_object(o))
+                rc = sl_fail(err, SL_ERR_CORRUPT,
+                             "%s:%zu: %s, where an object is expected", shown,
+                             l.number, sl_json_kind(o));
+            if (rc == 0) {
+                l.e->line = l.number;
+                rc = take(&l, task, err);
+            }
+            json_decref(o);
+        }
+        at += len + 1;
+    }
+    return rc;
+}
+
+/* Parts of a text between single blanks, as Python's split(" ") has them. */
+static uint64_t count_words(const char *text, size_t n)
+{
+    uint64_t words = 1;
+
+    sl_text_strip(&text, &n);
+    for (size_t i = 0; i < n; i++)
+        words += text[i] == ' ';
+    return words;
+}
+
+static int read_raw(struct sl_data *data, char *text, size_t n,
+                    struct sl_error *err)
+{
+    struct sl_example *e = add(data);
+
+    if (e == NULL) {
+        free(text);
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an example");
+    }
+    e->line = 1;
+    e->inputs.text = text;
+    e->inputs.n_text = n;
+    e->n_bytes = n;
+    e->n_words = count_words(text, n);
+    return 0;
+}
+
+int sl_data_read(struct sl_data *data, const struct sl_task *task,
+                 const char *path, const char *shown, struct sl_error *err)
+{
+    char *text;
+    size_t n;
+    int rc;
+
+    if (sl_file_read(&text, &n, path, err) != 0)
+        return -1;
+    if (task->type == SL_TASK_LM && task->class != SL_CLASS_PILE)
+        return read_raw(data, text, n, err);
+    rc = read_lines(data, text, n, shown, take_line, task, err);
+    free(text);
+    return rc;
+}
+
+/* --- --tasks-json -------------------------------------------------------- */
+
+static int find_answer(struct line *l, const json_t *v, struct sl_error *err)
+{
+    if (json_is_integer(v) && json_integer_value(v) >= 0 &&
+        json_integer_value(v) < (json_int_t)l->e->n_choices) {
+        l->e->label = (uint32_t)json_integer_value(v);
+        return 0;
+    }
+    for (uint32_t i = 0; json_is_string(v) && i < l->e->n_choices; i++) {
+        if (strcmp(l->e->choices[i].text, json_string_value(v)) == 0) {
+            l->e->label = i;
+            return 0;
+        }
+    }
+    return bad(l, "answer", v ? "none of the choices" : "missing", err);
+}
+
+static int take_plain(struct line *l, const struct sl_task *task,
+                      struct sl_error *err)
+{
+    const json_t *context = json_object_get(l->o, "context");
+
+    (void)task;
+    if (!json_is_string(context))
+        return bad(l, "context", context ? "not a text" : "missing", err);
+    if (take_text(l, &l->e->inputs, context, err) != 0 ||
+        take_list(l, "", "choices", err) != 0)
+        return -1;
+    if (l->e->n_choices == 0)
+        return bad(l, "choices", "there are none", err);
+    return find_answer(l, json_object_get(l->o, "answer"), err);
+}
+
+/* A list of objects: each counts as a line. */
+static int read_list(struct sl_data *data, const json_t *list,
+                     const char *shown, struct sl_error *err)
+{
+    struct line l = {.file = shown};
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        l.number = i + 1;
+        l.o = json_array_get(list, i);
+        l.e = add(data);
+        if (l.e == NULL)
+            return no_memory(&l, err);
+        l.e->line = l.number;
+        if (!json_is_object(l.o))
+            return bad(&l, "item", "not an object", err);
+        if (take_plain(&l, NULL, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sl_data_read_plain(struct sl_data *data, const char *path,
+                       struct sl_error *err)
+{
+    json_t *root = NULL;
+    char *text;
+    size_t n, first = 0;
+    int rc;
+
+    if (sl_file_read(&text, &n, path, err) != 0)
+        return -1;
+    while (first < n && strchr(" \t\r\n", text[first]) != NULL)
+        first++;
+    if (first < n && text[first] == '[') {
+        rc = sl_json_parse(&root, text, n, path, err);
+        if (rc == 0)
+            rc = read_list(data, root, path, err);
+        json_decref(root);
+    } else {
+        rc = read_lines(data, text, n, path, take_plain, NULL, err);
+    }
+    free(text);
+    return rc;
+}

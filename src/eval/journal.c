@@ -1,0 +1,223 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "src/base/mem.h"
+#include "src/eval/journal.h"
+
+struct sl_journal {
+    int fd;
+    char *path;
+    struct sl_eval *ev; /* borrowed */
+};
+
+void sl_journal_close(struct sl_journal *j)
+{
+    if (j == NULL)
+        return;
+    if (j->fd >= 0)
+        close(j->fd);
+    free(j->path);
+    free(j);
+}
+
+static int write_line(struct sl_journal *j, json_t *o, struct sl_error *err)
+{
+    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
+                                       JSON_REAL_PRECISION(17))
+                   : NULL;
+    size_t n = text ? strlen(text) : 0;
+    ssize_t done;
+
+    json_decref(o);
+    if (text == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
+    text[n] = '\n'; /* in place of the zero byte */
+    for (size_t at = 0; at < n + 1; at += (size_t)done) {
+        done = write(j->fd, text + at, n + 1 - at);
+        if (done < 0) {
+            sl_fail_os(err, errno, "cannot write %s", j->path);
+            free(text);
+            return -1;
+        }
+    }
+    free(text);
+    return 0;
+}
+
+int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
+                   const struct sl_unit *u, struct sl_error *err)
+{
+    const struct sl_eval_file *f = &t->files[u->file];
+    json_t *logp = json_array(), *said = json_array(), *o;
+    char key[20], *top = sl_zalloc_array(u->q.n_logp + 1u, 1);
+
+    for (uint32_t i = 0; top != NULL && i < u->q.n_logp; i++) {
+        json_array_append_new(logp, json_real(u->q.logp[i]));
+        top[i] = u->q.top[i] ? '1' : '0';
+    }
+    for (size_t i = 0; i < u->said.n; i++)
+        json_array_append_new(said, json_integer(u->said.v[i]));
+    snprintf(key, sizeof key, "%016" PRIx64, sl_unit_key(u));
+    o = json_pack("{sI ss sI ss so so ss}", "task", (json_int_t)(t - j->ev->v),
+                  "file", f->name, "unit",
+                  (json_int_t)(u - t->units) - (json_int_t)f->first, "key", key,
+                  "logp", logp, "said", said, "top", top ? top : "");
+    free(top);
+    return write_line(j, o, err);
+}
+
+int sl_journal_sync(struct sl_journal *j, struct sl_error *err)
+{
+    if (fdatasync(j->fd) != 0)
+        return sl_fail_os(err, errno, "cannot write %s", j->path);
+    return 0;
+}
+
+/* --- resuming ------------------------------------------------------------ */
+
+static struct sl_unit *unit_of(struct sl_journal *j, const json_t *o,
+                               struct sl_eval_file **file)
+{
+    const char *name = json_string_value(json_object_get(o, "file"));
+    json_int_t task = json_integer_value(json_object_get(o, "task"));
+    json_int_t unit = json_integer_value(json_object_get(o, "unit"));
+    struct sl_eval_task *t;
+
+    if (name == NULL || task < 0 || (size_t)task >= j->ev->n || unit < 0)
+        return NULL;
+    t = &j->ev->v[task];
+    for (size_t i = 0; i < t->n_files; i++) {
+        struct sl_eval_file *f = &t->files[i];
+
+        if (strcmp(f->name, name) == 0 && (size_t)unit < f->n) {
+            *file = f;
+            return &t->units[f->first + (size_t)unit];
+        }
+    }
+    return NULL;
+}
+
+/* Sets a unit from an entry that is about it. */
+static void take(struct sl_journal *j, const json_t *o, size_t *n_found)
+{
+    const json_t *logp = json_object_get(o, "logp");
+    const json_t *said = json_object_get(o, "said");
+    const char *top = json_string_value(json_object_get(o, "top"));
+    const char *key = json_string_value(json_object_get(o, "key"));
+    struct sl_eval_file *f = NULL;
+    struct sl_unit *u = unit_of(j, o, &f);
+    struct sl_error ignored;
+    char wanted[20];
+
+    if (u == NULL || u->done || key == NULL || top == NULL ||
+        json_array_size(logp) != u->q.n_logp || strlen(top) != u->q.n_logp)
+        return;
+    snprintf(wanted, sizeof wanted, "%016" PRIx64, sl_unit_key(u));
+    if (strcmp(key, wanted) != 0)
+        return;
+    for (uint32_t i = 0; i < u->q.n_logp; i++) {
+        u->q.logp[i] = json_number_value(json_array_get(logp, i));
+        u->q.top[i] = top[i] == '1';
+    }
+    for (size_t i = 0; i < json_array_size(said); i++) {
+        const json_t *id = json_array_get(said, i);
+
+        if (sl_ids_add(&u->said, (int32_t)json_integer_value(id), &ignored))
+            return;
+    }
+    u->done = true;
+    f->n_left--;
+    ++*n_found;
+}
+
+/* Reads what there is; *kept: bytes of it that are whole lines. */
+static int read_entries(struct sl_journal *j, const char *model, char *text,
+                        size_t n, size_t *kept, size_t *n_found,
+                        struct sl_error *err)
+{
+    char *end;
+
+    for (*kept = 0; (end = memchr(text + *kept, '\n', n - *kept)) != NULL;
+         *kept = (size_t)(end - text) + 1) {
+        json_t *o =
+            json_loadb(text + *kept, (size_t)(end - text) - *kept, 0, NULL);
+        const char *of = json_string_value(json_object_get(o, "model"));
+
+        if (o == NULL)
+            return 0; /* what follows is asked again */
+        if (*kept == 0 && (of == NULL || strcmp(of, model) != 0)) {
+            json_decref(o);
+            return sl_fail(err, SL_ERR_USAGE,
+                           "%s is of another model file; --resume goes on with "
+                           "the same one",
+                           j->path);
+        }
+        if (*kept > 0)
+            take(j, o, n_found);
+        json_decref(o);
+    }
+    return 0;
+}
+
+static int resume(struct sl_journal *j, const char *model, size_t *n_found,
+                  bool *empty, struct sl_error *err)
+{
+    char *text;
+    size_t n, kept = 0;
+    int rc;
+
+    if (access(j->path, F_OK) != 0)
+        return 0;
+    if (sl_file_read(&text, &n, j->path, err) != 0)
+        return -1;
+    rc = read_entries(j, model, text, n, &kept, n_found, err);
+    free(text);
+    if (rc == 0 && ftruncate(j->fd, (off_t)kept) != 0)
+        rc = sl_fail_os(err, errno, "cannot write %s", j->path);
+    *empty = kept == 0;
+    return rc;
+}
+
+int sl_journal_open(struct sl_journal **out, const char *folder,
+                    const char *model, bool go_on, struct sl_eval *ev,
+                    size_t *n_found, struct sl_error *err)
+{
+    struct sl_journal *j = sl_zalloc_array(1, sizeof *j);
+    bool empty = true;
+    int rc = 0;
+
+    *n_found = 0;
+    if (j == NULL ||
+        (j->path = sl_path_join(folder, "journal.jsonl")) == NULL) {
+        free(j);
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
+    }
+    j->ev = ev;
+    j->fd =
+        open(j->path,
+             O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (go_on ? 0 : O_TRUNC),
+             0666);
+    if (j->fd < 0)
+        rc = sl_fail_os(err, errno, "cannot write %s", j->path);
+    if (rc == 0 && go_on)
+        rc = resume(j, model, n_found, &empty, err);
+    if (rc == 0 && empty)
+        rc = write_line(
+            j, json_pack("{ss ss}", "sluice", PACKAGE_VERSION, "model", model),
+            err);
+    if (rc != 0) {
+        sl_journal_close(j);
+        return -1;
+    }
+    *out = j;
+    return 0;
+}

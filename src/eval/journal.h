@@ -1,0 +1,33 @@
+/*
+ * journal.h - what was answered, kept as it comes
+ *
+ * One line of JSON for each unit, written when it is over, so that a run that
+ * was killed goes on where it was (--resume). A line that was cut off is as if
+ * it had never been. An entry counts for a unit of the same task, file and
+ * number that asks the very same thing.
+ *
+ *   {"sluice":"0.1.0","model":"..."}
+ *   {"task":0,"file":"a.jsonl","unit":3,"key":"91ab...","logp":[...],
+ *    "top":"01"}
+ */
+#ifndef SL_EVAL_JOURNAL_H
+#define SL_EVAL_JOURNAL_H
+
+#include "src/eval/eval.h"
+
+struct sl_journal;
+
+/* Opens FOLDER/journal.jsonl: empty, or, to resume, with what is in it, which
+ * is put into ev (*n_found units). model: what tells one model file from
+ * another. Errors: SL_ERR_IO; SL_ERR_USAGE for a journal of another model;
+ * SL_ERR_NOMEM. */
+int sl_journal_open(struct sl_journal **j, const char *folder,
+                    const char *model, bool resume, struct sl_eval *ev,
+                    size_t *n_found, struct sl_error *err);
+int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
+                   const struct sl_unit *u, struct sl_error *err);
+/* Puts what was written on the disk. */
+int sl_journal_sync(struct sl_journal *j, struct sl_error *err);
+void sl_journal_close(struct sl_journal *j); /* NULL is fine */
+
+#endif

@@ -1,0 +1,487 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "src/base/mem.h"
+#include "src/eval/pack.h"
+#include "src/exec/kvcache.h"
+
+/* Questions that are looked at to fill what a pass has left. */
+#define LOOK_AHEAD 64u
+/* A cut strand's rows of logits take so many bytes at most. */
+#define CHUNK_BYTES (192ull << 20)
+#define CHUNK_LEAST 32u
+#define CHUNK_MOST  2048u
+
+struct piece {             /* of a strand, in a pass */
+    struct sl_question *q; /* NULL: a stem */
+    struct sl_strand *s;
+    uint32_t n, n_logits;
+    uint32_t ask, n_asks; /* of the strand that it answers */
+    size_t row;           /* of the logits, its first */
+};
+
+/* Asks that read one row. */
+struct reading {
+    const struct piece *piece;
+    uint32_t first, n; /* asks */
+    size_t row;
+};
+
+struct packer {
+    struct sl_pack_config c;
+    struct sl_question *const *all;
+    size_t n, next; /* the first that has not begun */
+    uint8_t *begun; /* (n) */
+    struct sl_question **live;
+    size_t n_live;
+    uint64_t n_pages; /* of questions and stems under way */
+    /* a pass */
+    struct sl_lm_item *items; /* (positions) */
+    struct piece *pieces;     /* (positions) */
+    struct reading *readings; /* (rows) */
+    int32_t *places, *blocks; /* (positions) */
+    float *logits;            /* (rows, vocab) */
+    size_t n_items, n_readings;
+    uint32_t n_positions, n_rows;
+    bool nan;
+};
+
+uint32_t sl_pack_chunk_rows(uint32_t vocab)
+{
+    uint32_t rows = CHUNK_MOST;
+
+    while (rows > CHUNK_LEAST && 4ull * rows * vocab > CHUNK_BYTES)
+        rows /= 2;
+    return rows;
+}
+
+/* --- measuring ----------------------------------------------------------- */
+
+/* Rows of logits of positions [from, to) of a strand: those from the first ask
+ * on, as an item has them. */
+static uint32_t rows_of(const struct sl_strand *s, uint32_t from, uint32_t to)
+{
+    uint32_t first = s->n_asks > 0 ? s->asks[0].at : s->n;
+
+    if (to <= first)
+        return 0;
+    return to - (from > first ? from : first);
+}
+
+/* How much of a strand goes into one pass: its context in one piece, rows of
+ * logits up to a chunk. */
+static uint32_t piece_len(const struct sl_strand *s, uint32_t from,
+                          uint32_t chunk)
+{
+    uint32_t first = s->n_asks > 0 ? s->asks[0].at : s->n;
+    uint32_t to = (from > first ? from : first) + chunk;
+
+    if (to > s->n)
+        to = s->n;
+    return to - from;
+}
+
+static void measure_strand(struct sl_pack_needs *needs,
+                           const struct sl_strand *s, uint32_t chunk)
+{
+    for (uint32_t at = 0; at < s->n;) {
+        uint32_t n = piece_len(s, at, chunk), rows = rows_of(s, at, at + n);
+
+        needs->positions = n > needs->positions ? n : needs->positions;
+        needs->rows = rows > needs->rows ? rows : needs->rows;
+        needs->n_rows += rows;
+        at += n;
+    }
+    needs->n_positions += s->n;
+}
+
+void sl_pack_measure(struct sl_pack_needs *needs, const struct sl_question *q,
+                     uint32_t vocab)
+{
+    uint32_t longest = sl_question_longest(q);
+    uint64_t pages = sl_question_pages(q);
+
+    for (uint32_t i = 0; i < q->n_strands; i++)
+        measure_strand(needs, &q->strands[i], sl_pack_chunk_rows(vocab));
+    if (q->stem != NULL)
+        pages += sl_div_up(q->stem->strand.n, SL_KV_PAGE_LEN) + 1;
+    needs->longest = longest > needs->longest ? longest : needs->longest;
+    needs->pages = pages > needs->pages ? pages : needs->pages;
+    if (q->n_strands + 1 > needs->sequences)
+        needs->sequences = q->n_strands + 1;
+    needs->n_questions++;
+    needs->n_pages += pages;
+}
+
+void sl_pack_measure_stem(struct sl_pack_needs *needs,
+                          const struct sl_stem *stem)
+{
+    const struct sl_strand *s = &stem->strand;
+
+    needs->positions = s->n > needs->positions ? s->n : needs->positions;
+    needs->n_positions += s->n;
+    needs->rows = needs->rows > 1 ? needs->rows : 1;
+}
+
+/* --- reading logits ------------------------------------------------------ */
+
+double sl_row_log_sum(const float *row, uint32_t vocab, double *most)
+{
+    float top = row[0];
+    double sum = 0;
+
+    for (uint32_t i = 1; i < vocab; i++)
+        top = row[i] > top ? row[i] : top;
+    for (uint32_t i = 0; i < vocab; i++)
+        sum += exp((double)row[i] - (double)top);
+    *most = (double)top;
+    return (double)top + log(sum);
+}
+
+static void read_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct packer *p = arg;
+    uint32_t vocab = p->c.lm->vocab;
+
+    (void)worker;
+    for (size_t i = begin; i < end; i++) {
+        const struct reading *r = &p->readings[i];
+        const float *row = p->logits + r->row * vocab;
+        double most, log_sum = sl_row_log_sum(row, vocab, &most);
+
+        for (uint32_t k = r->first; k < r->first + r->n; k++) {
+            const struct sl_ask *ask = &r->piece->s->asks[k];
+            double x = (double)row[ask->id];
+
+            r->piece->q->logp[ask->to] = x - log_sum;
+            r->piece->q->top[ask->to] = x >= most;
+        }
+    }
+}
+
+/* Sorts the asks of the pass by the rows they read. */
+static void list_readings(struct packer *p)
+{
+    p->n_readings = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct piece *piece = &p->pieces[i];
+        const struct sl_strand *s = piece->s;
+        uint32_t first = s->fed + piece->n - piece->n_logits;
+
+        for (uint32_t k = piece->ask; k < piece->ask + piece->n_asks;) {
+            uint32_t n = 1, at = s->asks[k].at;
+
+            while (k + n < piece->ask + piece->n_asks &&
+                   s->asks[k + n].at == at)
+                n++;
+            p->readings[p->n_readings++] =
+                (struct reading){piece, k, n, piece->row + at - first};
+            k += n;
+        }
+    }
+}
+
+/* --- sequences ----------------------------------------------------------- */
+
+static void let_go(struct packer *p, struct sl_strand *s)
+{
+    if (s->live)
+        p->c.lm->ops->seq_destroy(p->c.lm, s->seq);
+    s->live = false;
+}
+
+static uint64_t stem_pages(const struct sl_stem *stem)
+{
+    return sl_div_up(stem->strand.n, SL_KV_PAGE_LEN) + 1;
+}
+
+static void drop_stem(struct packer *p, struct sl_stem *stem)
+{
+    if (stem == NULL || --stem->n_users > 0)
+        return;
+    if (stem->strand.live)
+        p->n_pages -= stem_pages(stem);
+    let_go(p, &stem->strand);
+}
+
+static int take_sequence(struct packer *p, struct sl_strand *s,
+                         const struct sl_strand *from, struct sl_error *err)
+{
+    struct sl_lm *lm = p->c.lm;
+    int rc;
+
+    if (s->live)
+        return 0;
+    rc = from != NULL ? lm->ops->seq_fork(lm, &s->seq, from->seq, err)
+                      : lm->ops->seq_create(lm, &s->seq, err);
+    s->live = rc == 0;
+    return rc;
+}
+
+/* --- a pass -------------------------------------------------------------- */
+
+static bool fits(const struct packer *p, uint32_t n, uint32_t rows)
+{
+    return p->n_positions + n <= p->c.positions &&
+           p->n_rows + rows <= p->c.rows;
+}
+
+static int32_t place(const struct sl_strand *s, uint32_t at)
+{
+    return at < s->n_run ? s->start + (int32_t)at : s->held;
+}
+
+static int32_t block(const struct sl_strand *s, uint32_t at)
+{
+    return at < s->block_from ? 0 : s->block + (int32_t)(at - s->block_from);
+}
+
+/* Adds the next piece of a strand, if there is room; *added tells. parent: the
+ * strand that it goes on from. */
+static int add_piece(struct packer *p, struct sl_question *q,
+                     struct sl_strand *s, const struct sl_strand *parent,
+                     bool *added, struct sl_error *err)
+{
+    uint32_t n = piece_len(s, s->fed, sl_pack_chunk_rows(p->c.lm->vocab));
+    uint32_t rows = q ? rows_of(s, s->fed, s->fed + n) : 1;
+    struct piece *piece = &p->pieces[p->n_items];
+
+    *added = fits(p, n, rows);
+    if (!*added)
+        return 0;
+    if (take_sequence(p, s, parent, err) != 0)
+        return -1;
+    *piece = (struct piece){
+        .q = q, .s = s, .n = n, .n_logits = rows, .row = p->n_rows};
+    while (piece->ask < s->n_asks && s->asks[piece->ask].at < s->fed)
+        piece->ask++;
+    while (piece->ask + piece->n_asks < s->n_asks &&
+           s->asks[piece->ask + piece->n_asks].at < s->fed + n)
+        piece->n_asks++;
+    for (uint32_t i = 0; i < n; i++) {
+        p->places[p->n_positions + i] = place(s, s->fed + i);
+        p->blocks[p->n_positions + i] = block(s, s->fed + i);
+    }
+    p->items[p->n_items++] = (struct sl_lm_item){
+        .seq = s->seq,
+        .ids = s->ids + s->fed,
+        .positions = p->places + p->n_positions,
+        .blocks = p->c.two ? p->blocks + p->n_positions : NULL,
+        .n = n,
+        .n_context = s->n_context,
+        .n_logits = rows,
+    };
+    p->n_positions += n;
+    p->n_rows += rows;
+    return 0;
+}
+
+/* Adds what a question can go on with. */
+static int add_question(struct packer *p, struct sl_question *q, bool *added,
+                        struct sl_error *err)
+{
+    const struct sl_strand *stem = q->stem ? &q->stem->strand : NULL;
+    struct sl_strand *root = &q->strands[0];
+    bool one;
+
+    *added = false;
+    if (stem != NULL && stem->fed < stem->n)
+        return 0;
+    if (root->fed < root->n)
+        return add_piece(p, q, root, stem, added, err);
+    for (uint32_t i = 1; i < q->n_strands; i++) {
+        struct sl_strand *s = &q->strands[i];
+
+        if (s->fed == s->n)
+            continue;
+        /* Branches of branches have what all before them have. */
+        if (add_piece(p, q, s, root, &one, err) != 0)
+            return -1;
+        *added |= one;
+    }
+    return 0;
+}
+
+/* Lets a question begin, its stem too. */
+static int begin(struct packer *p, size_t i, bool *added, struct sl_error *err)
+{
+    struct sl_question *q = p->all[i];
+    uint64_t pages = sl_question_pages(q), more = 0;
+    struct sl_stem *stem = q->stem;
+    struct sl_strand *root = &q->strands[0];
+    uint32_t n = piece_len(root, 0, sl_pack_chunk_rows(p->c.lm->vocab));
+
+    *added = false;
+    if (stem != NULL && !stem->strand.live)
+        more = stem_pages(stem);
+    if (p->n_live > 0 && p->n_pages + pages + more > p->c.n_pages)
+        return 0;
+    if (stem != NULL && stem->strand.fed < stem->strand.n) {
+        if (!stem->strand.live &&
+            add_piece(p, NULL, &stem->strand, NULL, added, err) != 0)
+            return -1;
+        if (!stem->strand.live)
+            return 0; /* no room in this pass */
+        *added = true;
+    } else if (fits(p, n, rows_of(root, 0, n))) {
+        if (add_question(p, q, added, err) != 0)
+            return -1;
+    }
+    if (!*added)
+        return 0;
+    q->n_pages = pages;
+    q->n_open = q->n_strands;
+    p->n_pages += pages + more;
+    p->live[p->n_live++] = q;
+    p->begun[i] = 1;
+    return 0;
+}
+
+static int fill_pass(struct packer *p, struct sl_error *err)
+{
+    bool added;
+
+    p->n_items = 0;
+    p->n_positions = p->n_rows = 0;
+    for (size_t i = 0; i < p->n_live; i++) {
+        if (add_question(p, p->live[i], &added, err) != 0)
+            return -1;
+    }
+    for (size_t i = p->next; i < p->n && i < p->next + LOOK_AHEAD; i++) {
+        if (p->n_live == p->c.most_live || p->n_positions == p->c.positions)
+            break;
+        if (!p->begun[i] && begin(p, i, &added, err) != 0)
+            return -1;
+    }
+    while (p->next < p->n && p->begun[p->next])
+        p->next++;
+    if (p->n_items > 0)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "a question does not fit passes of %u positions and %u rows "
+                   "of logits with %llu pages of KV cache",
+                   p->c.positions, p->c.rows, (unsigned long long)p->c.n_pages);
+}
+
+/* Notes what the pass did, and ends questions. */
+static int end_pass(struct packer *p, struct sl_error *err)
+{
+    size_t kept = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < p->n_items; i++) {
+        struct piece *piece = &p->pieces[i];
+        struct sl_strand *s = piece->s;
+
+        s->fed += piece->n;
+        if (s->fed < s->n || piece->q == NULL)
+            continue;
+        piece->q->n_open--;
+        if (s != &piece->q->strands[0]) /* nothing goes on from it */
+            let_go(p, s);
+    }
+    for (size_t i = 0; i < p->n_live; i++) {
+        struct sl_question *q = p->live[i];
+
+        if (q->n_open > 0) {
+            p->live[kept++] = q;
+            continue;
+        }
+        let_go(p, &q->strands[0]);
+        p->n_pages -= q->n_pages;
+        drop_stem(p, q->stem);
+        q->done = true;
+        for (uint32_t k = 0; rc == 0 && k < q->n_logp; k++) {
+            if (!isfinite(q->logp[k]))
+                rc = sl_fail(err, SL_ERR_CORRUPT,
+                             "the model's logits are not numbers");
+        }
+        if (rc == 0)
+            rc = p->c.done(p->c.opaque, q, err);
+    }
+    p->n_live = kept;
+    return rc;
+}
+
+static int run_pass(struct packer *p, struct sl_error *err)
+{
+    struct sl_lm *lm = p->c.lm;
+
+    if (fill_pass(p, err) != 0)
+        return -1;
+    if (lm->ops->forward(lm, p->items, p->n_items, p->logits, err) != 0)
+        return -1;
+    list_readings(p);
+    if (p->c.pool != NULL)
+        sl_pool_for(p->c.pool, p->n_readings, 1, read_rows, p);
+    else
+        read_rows(p, 0, p->n_readings, 0);
+    if (p->c.passed != NULL)
+        p->c.passed(p->c.opaque, p->n_positions);
+    return end_pass(p, err);
+}
+
+static void close_all(struct packer *p)
+{
+    for (size_t i = 0; i < p->n_live; i++) {
+        struct sl_question *q = p->live[i];
+
+        for (uint32_t k = 0; k < q->n_strands; k++)
+            let_go(p, &q->strands[k]);
+        if (q->stem != NULL)
+            let_go(p, &q->stem->strand);
+    }
+    free(p->begun);
+    free(p->live);
+    free(p->items);
+    free(p->pieces);
+    free(p->readings);
+    free(p->places);
+    free(p->blocks);
+    free(p->logits);
+}
+
+static int open_all(struct packer *p, struct sl_error *err)
+{
+    const struct sl_pack_config *c = &p->c;
+
+    p->begun = sl_zalloc_array(p->n + 1, 1);
+    p->live = sl_alloc_array(c->most_live, sizeof(struct sl_question *));
+    p->items = sl_alloc_array(c->positions, sizeof *p->items);
+    p->pieces = sl_alloc_array(c->positions, sizeof *p->pieces);
+    p->readings = sl_alloc_array(c->rows, sizeof *p->readings);
+    p->places = sl_alloc_array(c->positions, sizeof *p->places);
+    p->blocks = sl_alloc_array(c->positions, sizeof *p->blocks);
+    p->logits = sl_alloc_array(c->rows, c->lm->vocab * sizeof(float));
+    if (!p->begun || !p->live || !p->items || !p->pieces || !p->readings ||
+        !p->places || !p->blocks || !p->logits)
+        return sl_fail(err, SL_ERR_NOMEM,
+                       "out of memory for passes of %u positions and %u rows "
+                       "of logits",
+                       c->positions, c->rows);
+    for (size_t i = 0; i < p->n; i++) {
+        struct sl_question *q = p->all[i];
+
+        p->begun[i] = q->done;
+        if (q->done && q->stem != NULL)
+            q->stem->n_users--;
+    }
+    while (p->next < p->n && p->begun[p->next])
+        p->next++;
+    return 0;
+}
+
+int sl_pack_run(const struct sl_pack_config *config,
+                struct sl_question *const *questions, size_t n,
+                struct sl_error *err)
+{
+    struct packer p = {.c = *config, .all = questions, .n = n};
+    int rc = open_all(&p, err);
+
+    while (rc == 0 && (p.next < n || p.n_live > 0))
+        rc = run_pass(&p, err);
+    close_all(&p);
+    return rc;
+}
