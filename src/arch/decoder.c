@@ -89,17 +89,15 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_MATRIX(SL_SLOT_ROUTER, LAYER "mlp.gate.weight", SL_SPLIT_NONE,
               SL_DIM_EXPERTS, SL_DIM_HIDDEN, .when = SL_WHEN_MIXTURE,
               .gguf = {BLK "ffn_gate_inp.weight"}),
-    SL_MATRIX(SL_SLOT_SHARED_IN, LAYER "mlp.shared_experts.gate_up_proj.weight",
-              SL_SPLIT_NONE, SL_DIM_SHARED_IN, SL_DIM_HIDDEN,
-              .when = SL_WHEN_MIXTURE,
-              .parts = {LAYER "mlp.shared_experts.gate_proj.weight",
-                        LAYER "mlp.shared_experts.up_proj.weight"},
-              .gguf_parts = {BLK "ffn_gate_shexp.weight",
-                             BLK "ffn_up_shexp.weight"}),
+    SL_MATRIX(
+        SL_SLOT_SHARED_IN, LAYER "mlp.shared_experts.gate_up_proj.weight",
+        SL_SPLIT_NONE, SL_DIM_SHARED_IN, SL_DIM_HIDDEN, .when = SL_WHEN_MIXTURE,
+        .parts = {LAYER "mlp.shared_experts.gate_proj.weight", LAYER
+                  "mlp.shared_experts.up_proj.weight"},
+        .gguf_parts = {BLK "ffn_gate_shexp.weight", BLK "ffn_up_shexp.weight"}),
     SL_MATRIX(SL_SLOT_SHARED_OUT, LAYER "mlp.shared_experts.down_proj.weight",
               SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_SHARED_INNER,
-              .when = SL_WHEN_MIXTURE,
-              .gguf = {BLK "ffn_down_shexp.weight"}),
+              .when = SL_WHEN_MIXTURE, .gguf = {BLK "ffn_down_shexp.weight"}),
 };
 
 const struct sl_tensor_row sl_decoder_expert_rows[SL_DECODER_EXPERT_ROWS] = {
