@@ -7,7 +7,7 @@
 #
 # An arrow reads "is included by". A room of src includes the rooms before it
 # in this list and itself.
-rooms='arch model text ckpt probe convert exec decode runtime sim eval cmd'
+rooms='arch model text ckpt probe convert exec decode runtime sim eval serve cmd'
 cd "${SLUICE_SOURCE:-.}" || exit 99
 
 n=0
@@ -94,7 +94,7 @@ lost_documents()
     done
 }
 
-echo 1..22
+echo 1..23
 verdict base_includes_base_alone "$(strays src/base src/base/)"
 verdict quant_includes_base_and_quant "$(strays quant 'src/base/|quant/')"
 verdict kernels_include_base_and_quant \

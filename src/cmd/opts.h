@@ -44,6 +44,7 @@ extern const struct sl_command sl_cmd_generate;
 extern const struct sl_command sl_cmd_logits;
 extern const struct sl_command sl_cmd_plan;
 extern const struct sl_command sl_cmd_probe;
+extern const struct sl_command sl_cmd_serve;
 extern const struct sl_command sl_cmd_synth;
 extern const struct sl_command sl_cmd_tokenize;
 

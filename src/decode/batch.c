@@ -37,8 +37,8 @@ struct sl_batch {
 /* Everything that must not be generated: marks and other control tokens (a
  * mark would be filled again without end, the reference fails to print
  * [dBLOCK]), image codes, the padding rows of the embedding. */
-static int list_banned(struct sl_ids *banned, const struct sl_hparams *hp,
-                       uint32_t vocab, struct sl_error *err)
+int sl_fill_list_banned(struct sl_ids *banned, const struct sl_hparams *hp,
+                        uint32_t vocab, struct sl_error *err)
 {
     const struct sl_special_ids *s = &hp->text.special;
     const int32_t control[] = {s->mask, s->gmask, s->smask, s->eod,
@@ -92,7 +92,7 @@ static int prepare(struct sl_batch *b, struct sl_error *err)
     b->stepper.now = c->now;
     b->stepper.now_arg = c->now_arg;
     if (sl_stepper_init(&b->stepper, n, n, err) != 0 ||
-        list_banned(&b->banned, c->hp, c->lm->vocab, err) != 0 ||
+        sl_fill_list_banned(&b->banned, c->hp, c->lm->vocab, err) != 0 ||
         list_ends(&b->ends, c, err) != 0)
         return -1;
     b->common = (struct sl_fill_common){

@@ -33,6 +33,10 @@ int sl_fill_check_length(size_t n, const struct sl_hparams *hp,
                          const struct sl_fill_config *config,
                          struct sl_error *err);
 
+/* Appends the ids that must not be generated. */
+int sl_fill_list_banned(struct sl_ids *banned, const struct sl_hparams *hp,
+                        uint32_t vocab, struct sl_error *err);
+
 /* --- blank -----------------------------------------------------------------
  */
 

@@ -1,0 +1,330 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/serve/api.h"
+
+enum { MOST_TOP = 20 };
+
+/* --- answers ----------------------------------------------------------------
+ */
+
+static json_t *frame(const struct sl_req *r, const char *object)
+{
+    return json_pack("{s:s, s:s, s:I, s:o}", "id", r->job->id, "object", object,
+                     "created", (json_int_t)r->job->created, "model",
+                     sl_req_model_name(r));
+}
+
+static json_t *message_json(const struct sl_choice *c)
+{
+    bool bare = c->tool_calls != NULL && c->text.n == 0;
+    json_t *o =
+        json_pack("{s:s, s:o}", "role", "assistant", "content",
+                  bare ? json_null() : sl_str_json(&c->text, 0, c->text.n));
+
+    if (c->reasoning.n > 0)
+        json_object_set_new(o, "reasoning_content",
+                            sl_str_json(&c->reasoning, 0, c->reasoning.n));
+    if (c->tool_calls != NULL)
+        json_object_set(o, "tool_calls", c->tool_calls);
+    return o;
+}
+
+static json_t *whole(struct sl_req *r)
+{
+    json_t *o = frame(r, "chat.completion"), *choices = json_array();
+
+    for (size_t i = 0; i < r->job->n; i++) {
+        const struct sl_choice *c = &r->job->choices[i];
+
+        json_array_append_new(
+            choices,
+            json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)i, "message",
+                      message_json(c), "logprobs",
+                      r->n_logprobs >= 0 ? sl_openai_logprobs(c, 0, c->n_toks)
+                                         : json_null(),
+                      "finish_reason", sl_openai_finish(c)));
+    }
+    json_object_set_new(o, "choices", choices);
+    json_object_set_new(o, "usage", sl_openai_usage(r->job));
+    if (r->s->tmpl->base)
+        json_object_set_new(o, "warning",
+                            json_string("this base model was not trained to "
+                                        "chat: it goes on with a talk in "
+                                        "ChatGLM's plain form"));
+    return o;
+}
+
+static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *delta,
+                 json_t *logprobs, const char *finish, json_t *progress,
+                 struct sl_str *out, struct sl_error *err)
+{
+    json_t *o = frame(r, "chat.completion.chunk");
+
+    json_object_set_new(o, "choices",
+                        json_pack("[{s:I, s:o, s:o, s:s?}]", "index",
+                                  (json_int_t)c->index, "delta", delta,
+                                  "logprobs", logprobs, "finish_reason",
+                                  finish));
+    if (progress != NULL)
+        json_object_set_new(o, "progress", progress);
+    return sl_sse(out, NULL, o, err);
+}
+
+/* Calls as a stream has them: each with its index. */
+static json_t *calls_delta(const struct sl_choice *c)
+{
+    json_t *list = json_array(), *call;
+    size_t i;
+
+    json_array_foreach(c->tool_calls, i, call)
+    {
+        json_t *o = json_copy(call);
+
+        json_object_set_new(o, "index", json_integer((json_int_t)i));
+        json_array_append_new(list, o);
+    }
+    return json_pack("{s:o}", "tool_calls", list);
+}
+
+static json_t *part_delta(const struct sl_choice *c, const struct sl_part *p)
+{
+    switch (p->kind) {
+    case SL_PART_CALLS:
+        return calls_delta(c);
+    case SL_PART_REASONING:
+        return json_pack("{s:o}", "reasoning_content",
+                         sl_str_json(&c->reasoning, p->begin, p->end));
+    default:
+        return json_pack("{s:o}", "content",
+                         sl_str_json(&c->text, p->begin, p->end));
+    }
+}
+
+static int choice_events(struct sl_req *r, const struct sl_choice *c,
+                         struct sl_str *out, struct sl_error *err)
+{
+    size_t *at = &r->cursor[2 * c->index];
+    bool with = r->n_logprobs >= 0;
+    json_t *logprobs;
+
+    for (; at[0] < c->n_parts; at[0]++) {
+        const struct sl_part *p = &c->parts[at[0]];
+
+        logprobs = with ? sl_openai_logprobs(c, at[1], p->n_toks) : json_null();
+        at[1] = p->n_toks;
+        if (chunk(r, c, part_delta(c, p), logprobs, NULL, NULL, out, err) != 0)
+            return -1;
+    }
+    if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
+        c->how == SL_GEN_CANCELLED)
+        return 0;
+    r->cursor_ended[c->index] = true;
+    logprobs = with && c->n_toks > at[1]
+                   ? sl_openai_logprobs(c, at[1], c->n_toks)
+                   : json_null();
+    return chunk(r, c, json_object(), logprobs, sl_openai_finish(c), NULL, out,
+                 err);
+}
+
+static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    json_t *o;
+
+    for (size_t i = 0; i < r->job->n; i++) {
+        const struct sl_choice *c = &r->job->choices[i];
+
+        if (!r->begun_stream &&
+            chunk(r, c,
+                  json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
+                  json_null(), NULL, NULL, out, err) != 0)
+            return -1;
+        if (choice_events(r, c, out, err) != 0)
+            return -1;
+    }
+    r->begun_stream = true;
+    if (!sl_job_ended(r->job) || r->job->cancelled ||
+        sl_job_error(r->job) != NULL)
+        return 0;
+    if (r->include_usage) {
+        o = frame(r, "chat.completion.chunk");
+        json_object_set_new(o, "choices", json_array());
+        json_object_set_new(o, "usage", sl_openai_usage(r->job));
+        if (sl_sse(out, NULL, o, err) != 0)
+            return -1;
+    }
+    r->stream_ended = true;
+    return sl_str_add(out, "data: [DONE]\n\n", err);
+}
+
+static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    return chunk(r, &r->job->choices[0], json_object(), json_null(), NULL,
+                 sl_job_progress_json(r->job), out, err);
+}
+
+const struct sl_form sl_form_chat = {
+    .name = "chat",
+    .error = sl_openai_error,
+    .whole = whole,
+    .events = events,
+    .progress = progress,
+    .failed = sl_openai_failed,
+};
+
+/* --- requests ---------------------------------------------------------------
+ */
+
+int sl_talk_read(struct sl_chat_history *h, const json_t *messages,
+                 struct sl_refusal *why)
+{
+    char *text;
+    struct sl_error err;
+    int rc;
+
+    if (messages == NULL)
+        return sl_refuse(why, 400, "messages", "'messages' is missing");
+    if (!json_is_array(messages) || json_array_size(messages) == 0)
+        return sl_body_wrong(why, "messages", messages,
+                             "a list of messages, not empty");
+    text = json_dumps(messages, JSON_COMPACT);
+    if (text == NULL)
+        return sl_refuse(why, 503, NULL, "out of memory");
+    rc = sl_chat_history_parse(h, text, strlen(text), &err);
+    free(text);
+    return rc == 0 ? 0 : sl_refuse_error(why, "messages", &err);
+}
+
+int sl_talk_tools(json_t **tools, const struct sl_req *r,
+                  struct sl_refusal *why)
+{
+    json_t *v = sl_body_get(r->body, "tools");
+    const json_t *choice = sl_body_get(r->body, "tool_choice");
+
+    *tools = NULL;
+    if (v == NULL || json_array_size(v) == 0 ||
+        (json_is_string(choice) &&
+         strcmp(json_string_value(choice), "none") == 0)) {
+        if (v != NULL && !json_is_array(v))
+            return sl_body_wrong(why, "tools", v, "a list of tools");
+        return 0;
+    }
+    if (choice != NULL && !(json_is_string(choice) &&
+                            strcmp(json_string_value(choice), "auto") == 0))
+        return sl_body_wrong(why, "tool_choice", choice,
+                             "\"auto\" or \"none\"");
+    if (r->s->tmpl->tools == SL_TOOLS_NONE)
+        return sl_refuse(why, 400, "tools",
+                         "'tools' needs a model that was trained to call "
+                         "some; the template of %s has no place for them",
+                         r->s->model);
+    *tools = v;
+    return 0;
+}
+
+static int read_thinking(bool *no_think, const json_t *body,
+                         struct sl_refusal *why)
+{
+    const json_t *kwargs = sl_body_get(body, "chat_template_kwargs");
+    const char *effort = NULL;
+    bool enable = true;
+
+    if (kwargs != NULL && !json_is_object(kwargs))
+        return sl_body_wrong(why, "chat_template_kwargs", kwargs, "an object");
+    if (kwargs != NULL &&
+        sl_body_bool(&enable, kwargs, "enable_thinking", why) != 0)
+        return -1;
+    if (sl_body_string(&effort, NULL, body, "reasoning_effort", why) != 0)
+        return -1;
+    *no_think = !enable || (effort != NULL && strcmp(effort, "none") == 0);
+    return 0;
+}
+
+/* "logprobs": true, "top_logprobs": n */
+static int read_logprobs(struct sl_params *p, const json_t *body,
+                         struct sl_refusal *why)
+{
+    bool wanted = false;
+    int64_t n = 0;
+
+    if (sl_body_bool(&wanted, body, "logprobs", why) != 0 ||
+        sl_body_int(&n, body, "top_logprobs", 0, MOST_TOP, why) != 0)
+        return -1;
+    p->n_top = wanted ? n : -1;
+    return 0;
+}
+
+void sl_params_of_template(struct sl_params *p, const struct sl_server *s)
+{
+    p->temperature = s->tmpl->temperature;
+    p->top_p = s->tmpl->top_p > 0 ? s->tmpl->top_p : 1;
+    p->top_k = s->tmpl->top_k;
+}
+
+int sl_talk_submit(struct sl_req *r, const char *prefix,
+                   const struct sl_params *p, const struct sl_chat_input *input,
+                   const uint64_t hash[2], struct sl_refusal *why)
+{
+    struct sl_job *job;
+    struct sl_error err;
+
+    if (sl_job_create(&job, r->s, prefix, (size_t)p->n, &err) != 0)
+        return sl_refuse_error(why, NULL, &err);
+    for (size_t i = 0; i < job->n; i++) {
+        struct sl_choice *c = &job->choices[i];
+
+        c->reader.kind = r->s->tmpl->tools;
+        c->reader.tools = json_incref((json_t *)input->tools);
+        if (sl_choice_talk(c, p, input, why) != 0) {
+            sl_job_discard(job);
+            return -1;
+        }
+    }
+    return sl_req_submit(r, job, hash, p, why);
+}
+
+static int submit(struct sl_req *r, const struct sl_params *p,
+                  struct sl_refusal *why)
+{
+    struct sl_chat_history h = {0};
+    struct sl_chat_input input = {0};
+    json_t *tools;
+    uint64_t hash[2];
+    int rc = sl_talk_tools(&tools, r, why);
+
+    if (rc == 0)
+        rc = sl_talk_read(&h, sl_body_get(r->body, "messages"), why);
+    if (rc == 0)
+        rc = read_thinking(&input.no_think, r->body, why);
+    if (rc == 0) {
+        input.messages = h.v;
+        input.n_messages = h.n;
+        input.tools = tools;
+        sl_req_hash(r, hash);
+        if (!sl_req_join(r, hash))
+            rc = sl_talk_submit(r, "chatcmpl", p, &input, hash, why);
+    }
+    sl_chat_history_fini(&h);
+    return rc;
+}
+
+int sl_api_chat(struct sl_req *r, struct sl_refusal *why)
+{
+    struct sl_params p;
+    int rc = sl_req_body(r, why);
+
+    if (rc != 0)
+        return -1;
+    sl_params_init(&p, r->s);
+    sl_params_of_template(&p, r->s);
+    if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
+        sl_params_read(&p, r, why) != 0 || read_logprobs(&p, r->body, why) != 0)
+        rc = -1;
+    r->n_logprobs = (int)p.n_top;
+    r->n_answers = r->per_prompt = (size_t)p.n;
+    if (rc == 0)
+        rc = submit(r, &p, why);
+    sl_params_fini(&p);
+    return rc;
+}

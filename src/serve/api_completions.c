@@ -1,0 +1,358 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/serve/api.h"
+
+enum { MOST_PROMPTS = 1024, MOST_LEGACY_TOP = 20 };
+
+/* --- answers ----------------------------------------------------------------
+ */
+
+static json_t *frame(const struct sl_req *r)
+{
+    return json_pack("{s:s, s:s, s:I, s:o}", "id", r->job->id, "object",
+                     "text_completion", "created", (json_int_t)r->job->created,
+                     "model", sl_req_model_name(r));
+}
+
+/* The prompt as the client wrote it, or its ids as text. */
+static const char *echoed(const struct sl_req *r, const struct sl_choice *c)
+{
+    json_t *list = json_array_get(r->echoes, c->index / r->per_prompt);
+
+    return r->echo && json_is_string(list) ? json_string_value(list) : "";
+}
+
+/* The toks that belong to the text: a stop takes some away. */
+static size_t known_toks(const struct sl_req *r, const struct sl_choice *c)
+{
+    size_t n = c->n_toks;
+
+    if (c->stop == NULL)
+        return n;
+    while (n > 0 && c->toks[n - 1].offset >= c->n_chars_out && n > c->n_scored)
+        n--;
+    return n;
+}
+
+static json_t *blanks_of(const struct sl_choice *c)
+{
+    json_t *list = json_array();
+    struct sl_str one = {0};
+    struct sl_error err;
+
+    for (uint32_t b = 0; b < c->n_blanks; b++) {
+        sl_str_clear(&one);
+        for (size_t i = 0; i < c->n_parts; i++) {
+            const struct sl_part *p = &c->parts[i];
+
+            if (p->blank == b && p->kind == SL_PART_TEXT)
+                sl_str_append(&one, c->text.s + p->begin, p->end - p->begin,
+                              &err);
+        }
+        json_array_append_new(list, sl_str_json(&one, 0, one.n));
+    }
+    sl_str_fini(&one);
+    return list;
+}
+
+static json_t *choice_json(const struct sl_req *r, const struct sl_choice *c,
+                           size_t index)
+{
+    size_t skip = r->echo ? 0 : c->n_scored;
+    struct sl_str text = {0};
+    struct sl_error err;
+    json_t *o;
+
+    if (sl_str_add(&text, echoed(r, c), &err) != 0 ||
+        sl_str_append(&text, sl_str_text(&c->text), c->text.n, &err) != 0) {
+        sl_str_fini(&text);
+        return NULL;
+    }
+    o = json_pack("{s:o, s:I, s:o, s:s}", "text", sl_str_json(&text, 0, text.n),
+                  "index", (json_int_t)index, "logprobs",
+                  r->n_logprobs >= 0
+                      ? sl_openai_legacy_logprobs(c, skip, known_toks(r, c))
+                      : json_null(),
+                  "finish_reason", sl_openai_finish(c));
+    if (c->stop != NULL)
+        json_object_set_new(o, "stop_reason", json_string(c->stop));
+    if (c->n_blanks > 1)
+        json_object_set_new(o, "blanks", blanks_of(c));
+    sl_str_fini(&text);
+    return o;
+}
+
+static json_t *whole(struct sl_req *r)
+{
+    json_t *o = frame(r), *choices = json_array();
+    size_t n_prompts = r->job->n / r->per_prompt;
+
+    for (size_t i = 0; i < n_prompts * r->n_answers; i++) {
+        const struct sl_choice *c =
+            sl_req_answer(r, i / r->n_answers, i % r->n_answers);
+
+        if (json_array_append_new(choices, choice_json(r, c, i)) != 0) {
+            json_decref(choices);
+            json_decref(o);
+            return NULL;
+        }
+    }
+    json_object_set_new(o, "choices", choices);
+    json_object_set_new(o, "usage", sl_openai_usage(r->job));
+    return o;
+}
+
+static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *text,
+                 json_t *logprobs, const char *finish, const struct sl_part *p,
+                 json_t *progress, struct sl_str *out, struct sl_error *err)
+{
+    json_t *o = frame(r), *choice;
+
+    choice = json_pack("{s:o, s:I, s:o, s:s?}", "text", text, "index",
+                       (json_int_t)c->index, "logprobs", logprobs,
+                       "finish_reason", finish);
+    if (p != NULL && c->n_blanks > 1)
+        json_object_set_new(choice, "blank", json_integer(p->blank));
+    json_object_set_new(o, "choices", json_pack("[o]", choice));
+    if (progress != NULL)
+        json_object_set_new(o, "progress", progress);
+    return sl_sse(out, NULL, o, err);
+}
+
+/* All that is new of a choice. cursor[0]: parts; cursor[1]: toks. */
+static int choice_events(struct sl_req *r, const struct sl_choice *c,
+                         struct sl_str *out, struct sl_error *err)
+{
+    size_t *at = &r->cursor[2 * c->index], to;
+    bool with = r->n_logprobs >= 0;
+    json_t *logprobs = json_null();
+
+    for (; at[0] < c->n_parts; at[0]++) {
+        const struct sl_part *p = &c->parts[at[0]];
+
+        logprobs =
+            with ? sl_openai_legacy_logprobs(c, at[1], p->n_toks) : json_null();
+        at[1] = p->n_toks;
+        if (chunk(r, c, sl_str_json(&c->text, p->begin, p->end), logprobs, NULL,
+                  p, NULL, out, err) != 0)
+            return -1;
+    }
+    if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
+        c->how == SL_GEN_CANCELLED)
+        return 0;
+    r->cursor_ended[c->index] = true;
+    to = known_toks(r, c);
+    logprobs = with && to > at[1] ? sl_openai_legacy_logprobs(c, at[1], to)
+                                  : json_null();
+    return chunk(r, c, json_string(""), logprobs, sl_openai_finish(c), NULL,
+                 NULL, out, err);
+}
+
+static int begin_events(struct sl_req *r, struct sl_str *out,
+                        struct sl_error *err)
+{
+    r->begun_stream = true;
+    for (size_t i = 0; i < r->job->n && r->echo; i++) {
+        const struct sl_choice *c = &r->job->choices[i];
+
+        if (chunk(r, c, json_string(echoed(r, c)), json_null(), NULL, NULL,
+                  NULL, out, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    json_t *o;
+
+    if (!r->begun_stream && begin_events(r, out, err) != 0)
+        return -1;
+    for (size_t i = 0; i < r->job->n; i++) {
+        if (choice_events(r, &r->job->choices[i], out, err) != 0)
+            return -1;
+    }
+    if (!sl_job_ended(r->job) || r->job->cancelled ||
+        sl_job_error(r->job) != NULL)
+        return 0;
+    if (r->include_usage) {
+        o = frame(r);
+        json_object_set_new(o, "choices", json_array());
+        json_object_set_new(o, "usage", sl_openai_usage(r->job));
+        if (sl_sse(out, NULL, o, err) != 0)
+            return -1;
+    }
+    r->stream_ended = true;
+    return sl_str_add(out, "data: [DONE]\n\n", err);
+}
+
+static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    return chunk(r, &r->job->choices[0], json_string(""), json_null(), NULL,
+                 NULL, sl_job_progress_json(r->job), out, err);
+}
+
+const struct sl_form sl_form_completions = {
+    .name = "completions",
+    .error = sl_openai_error,
+    .whole = whole,
+    .events = events,
+    .progress = progress,
+    .failed = sl_openai_failed,
+};
+
+/* --- requests ---------------------------------------------------------------
+ */
+
+/* "prompt": a string, a list of strings, of ids, or of lists of ids. */
+static int list_prompts(json_t **list, const json_t *body,
+                        struct sl_refusal *why)
+{
+    json_t *p = sl_body_get(body, "prompt"), *first;
+
+    if (p == NULL)
+        return sl_refuse(why, 400, "prompt", "'prompt' is missing");
+    first = json_array_get(p, 0);
+    if (json_is_string(p) || json_is_integer(first)) {
+        *list = json_pack("[O]", p);
+        return 0;
+    }
+    if (!json_is_array(p) || first == NULL || json_array_size(p) > MOST_PROMPTS)
+        return sl_body_wrong(why, "prompt", p,
+                             "a string, or a list (not empty, of 1024 at most) "
+                             "of strings, of token ids or of lists of these");
+    *list = json_incref(p);
+    return 0;
+}
+
+static int read_flags(struct sl_req *r, struct sl_params *p, int64_t *best_of,
+                      struct sl_refusal *why)
+{
+    if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
+        sl_params_read(p, r, why) != 0 ||
+        sl_body_bool(&r->echo, r->body, "echo", why) != 0 ||
+        sl_body_int(&p->n_top, r->body, "logprobs", 0, MOST_LEGACY_TOP, why) !=
+            0)
+        return -1;
+    *best_of = p->n;
+    r->n_logprobs = (int)p->n_top;
+    if (sl_body_int(best_of, r->body, "best_of", p->n, 128, why) != 0)
+        return -1;
+    if (*best_of > p->n && r->stream)
+        return sl_refuse(why, 400, "best_of",
+                         "'best_of' does not go with 'stream'");
+    if (*best_of > p->n && p->n_top < 0)
+        p->n_top = 0;
+    r->n_answers = (size_t)p->n;
+    r->per_prompt = (size_t)*best_of;
+    return 0;
+}
+
+/* What an echo says, one string a prompt. */
+static int make_echoes(struct sl_req *r, const json_t *list,
+                       struct sl_refusal *why)
+{
+    struct sl_server *s = r->s;
+    struct sl_error err;
+
+    r->echoes = json_array();
+    for (size_t i = 0; i < json_array_size(list) && r->echo; i++) {
+        json_t *one = json_array_get(list, i);
+        struct sl_ids ids = {0};
+        char *text = NULL;
+        size_t n = 0;
+        int rc;
+
+        if (json_is_string(one)) {
+            json_array_append(r->echoes, one);
+            continue;
+        }
+        if (sl_body_ids(&ids, one, "prompt", s->hp.vocab, why) != 0) {
+            sl_ids_fini(&ids);
+            return -1;
+        }
+        pthread_mutex_lock(&s->text_lock);
+        rc = s->tokenizer == NULL
+                 ? sl_fail(&err, SL_ERR_IO, "the model is gone")
+                 : sl_tokenizer_decode_as(s->tokenizer, SL_SPECIALS_HIDDEN,
+                                          ids.v, ids.n, &text, &n, &err);
+        pthread_mutex_unlock(&s->text_lock);
+        sl_ids_fini(&ids);
+        if (rc != 0)
+            return sl_refuse_error(why, "prompt", &err);
+        json_array_append_new(r->echoes, json_stringn(text, n));
+        free(text);
+    }
+    return 0;
+}
+
+static int make_choices(struct sl_req *r, struct sl_job *job,
+                        const json_t *list, const struct sl_params *p,
+                        struct sl_refusal *why)
+{
+    const char *suffix = NULL;
+
+    if (sl_body_string(&suffix, NULL, r->body, "suffix", why) != 0)
+        return -1;
+    for (size_t i = 0; i < job->n; i++) {
+        json_t *one = json_array_get(list, i / r->per_prompt);
+        struct sl_ask ask = {
+            .suffix = suffix != NULL && *suffix != '\0' ? suffix : NULL,
+            .echo = r->echo,
+        };
+
+        if (json_is_string(one)) {
+            ask.text = json_string_value(one);
+            ask.n_text = json_string_length(one);
+        } else {
+            ask.ids = one;
+        }
+        if (sl_choice_ask(&job->choices[i], p, &ask, why) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int submit(struct sl_req *r, const struct sl_params *p,
+                  const json_t *list, struct sl_refusal *why)
+{
+    uint64_t hash[2];
+    struct sl_job *job;
+    struct sl_error err;
+
+    if (make_echoes(r, list, why) != 0)
+        return -1;
+    sl_req_hash(r, hash);
+    if (sl_req_join(r, hash))
+        return 0;
+    if (sl_job_create(&job, r->s, "cmpl", json_array_size(list) * r->per_prompt,
+                      &err) != 0)
+        return sl_refuse_error(why, NULL, &err);
+    if (make_choices(r, job, list, p, why) != 0) {
+        sl_job_discard(job);
+        return -1;
+    }
+    return sl_req_submit(r, job, hash, p, why);
+}
+
+int sl_api_completions(struct sl_req *r, struct sl_refusal *why)
+{
+    struct sl_params p;
+    json_t *list = NULL;
+    int64_t best_of;
+    int rc;
+
+    if (sl_req_body(r, why) != 0)
+        return -1;
+    sl_params_init(&p, r->s);
+    rc = read_flags(r, &p, &best_of, why);
+    if (rc == 0)
+        rc = list_prompts(&list, r->body, why);
+    if (rc == 0)
+        rc = submit(r, &p, list, why);
+    json_decref(list);
+    sl_params_fini(&p);
+    return rc;
+}

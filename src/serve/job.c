@@ -1,0 +1,366 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+#include "src/serve/http.h"
+#include "src/serve/job.h"
+
+int sl_job_create(struct sl_job **out, struct sl_server *s, const char *prefix,
+                  size_t n, struct sl_error *err)
+{
+    struct sl_job *job = calloc(1, sizeof *job);
+    uint64_t id;
+
+    if (job == NULL ||
+        (job->choices = calloc(n, sizeof *job->choices)) == NULL) {
+        free(job);
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu texts", n);
+    }
+    pthread_mutex_lock(&s->lock);
+    id = s->next_id++;
+    pthread_mutex_unlock(&s->lock);
+    job->s = s;
+    job->n = n;
+    job->created = time(NULL);
+    job->created_ns = sl_clock_ns();
+    snprintf(job->id, sizeof job->id, "%s-%llx%04llx", prefix,
+             (unsigned long long)s->created, (unsigned long long)id);
+    for (size_t i = 0; i < n; i++) {
+        job->choices[i].job = job;
+        job->choices[i].index = (unsigned)i;
+        sl_gen_init(&job->choices[i].gen);
+    }
+    *out = job;
+    return 0;
+}
+
+void sl_job_discard(struct sl_job *job)
+{
+    if (job == NULL)
+        return;
+    for (size_t i = 0; i < job->n; i++)
+        sl_choice_fini(&job->choices[i]);
+    free(job->choices);
+    json_decref(job->request);
+    free(job);
+}
+
+bool sl_job_ended(const struct sl_job *job)
+{
+    return job->n_ended == job->n;
+}
+
+const struct sl_error *sl_job_error(const struct sl_job *job)
+{
+    for (size_t i = 0; i < job->n; i++) {
+        if (job->choices[i].ended && job->choices[i].how == SL_GEN_FAILED)
+            return &job->choices[i].err;
+    }
+    return NULL;
+}
+
+/* --- the list of all --------------------------------------------------------
+ */
+
+static void unlink_job(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    if (job->before != NULL)
+        job->before->after = job->after;
+    else
+        s->jobs = job->after;
+    if (job->after != NULL)
+        job->after->before = job->before;
+    else
+        s->last_job = job->before;
+    s->kept_bytes -= job->bytes;
+    sl_job_discard(job);
+}
+
+static void link_job(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    job->before = s->last_job;
+    if (s->last_job != NULL)
+        s->last_job->after = job;
+    else
+        s->jobs = job;
+    s->last_job = job;
+}
+
+static size_t count_bytes(const struct sl_job *job)
+{
+    size_t n = sizeof *job;
+
+    for (size_t i = 0; i < job->n; i++) {
+        const struct sl_choice *c = &job->choices[i];
+
+        n += sizeof *c + c->text.room + c->reasoning.room + c->names.room +
+             c->room_toks * sizeof *c->toks + c->room_tops * sizeof *c->tops +
+             c->room_parts * sizeof *c->parts +
+             c->gen.ids.room * sizeof(int32_t) +
+             c->gen.prompt.ids.room * sizeof(int32_t) + c->gen.prompt.n_text;
+    }
+    return n;
+}
+
+/* An answer that nobody can ask for again. */
+static bool is_useless(const struct sl_job *job)
+{
+    bool found = job->background || job->hash[0] != 0 || job->hash[1] != 0;
+
+    if (job->cancelled || sl_job_error(job) != NULL)
+        return !job->background;
+    return !found || (!job->background && job->delivered && !job->repeatable);
+}
+
+void sl_jobs_tidy(struct sl_server *s, uint64_t now_ns)
+{
+    uint64_t keep_ns = (uint64_t)s->c->keep_s * 1000000000u;
+    uint64_t linger_ns = (uint64_t)s->c->linger_s * 1000000000u;
+    struct sl_job *after;
+
+    for (struct sl_job *job = s->jobs; job != NULL; job = after) {
+        after = job->after;
+        if (job->n_listeners > 0)
+            continue;
+        if (!sl_job_ended(job)) {
+            if (!job->background && !job->cancelled &&
+                now_ns - job->lonely_ns >= linger_ns)
+                sl_job_cancel(job);
+            continue;
+        }
+        if (is_useless(job) || now_ns - job->ended_ns > keep_ns ||
+            s->kept_bytes > s->c->keep_bytes)
+            unlink_job(job);
+    }
+}
+
+void sl_jobs_drop_all(struct sl_server *s)
+{
+    while (s->jobs != NULL)
+        unlink_job(s->jobs);
+}
+
+struct sl_job *sl_job_find(struct sl_server *s, const uint64_t hash[2])
+{
+    for (struct sl_job *job = s->last_job; job != NULL; job = job->before) {
+        if (job->hash[0] == hash[0] && job->hash[1] == hash[1] &&
+            (hash[0] != 0 || hash[1] != 0) && !job->cancelled &&
+            !job->background && sl_job_error(job) == NULL &&
+            (job->repeatable || !job->delivered))
+            return job;
+    }
+    return NULL;
+}
+
+struct sl_job *sl_job_named(struct sl_server *s, const char *id)
+{
+    for (struct sl_job *job = s->last_job; job != NULL; job = job->before) {
+        if (strcmp(job->id, id) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+/* --- its way ----------------------------------------------------------------
+ */
+
+int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
+{
+    struct sl_server *s = job->s;
+
+    if (s->state != SL_SERVE_READY)
+        return sl_refuse(why, 503, NULL, "the server is not ready");
+    if (s->n_waiting + job->n > s->c->queue) {
+        double wait = sl_server_queue_s(s);
+
+        sl_refuse(why, 429, NULL,
+                  "%u texts wait already and %zu more are too many (--queue "
+                  "%u); try again in about %.0f seconds",
+                  s->n_waiting, job->n, s->c->queue, wait);
+        why->retry_after_s = wait < 1       ? 1
+                             : wait > 86400 ? 86400
+                                            : (unsigned)wait;
+        return -1;
+    }
+    for (size_t i = 0; i < job->n; i++) {
+        struct sl_gen *g = &job->choices[i].gen;
+
+        job->n_prompt +=
+            (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n - g->n_context);
+        g->next = NULL;
+        if (s->last_waiting != NULL)
+            s->last_waiting->next = g;
+        else
+            s->first_waiting = g;
+        s->last_waiting = g;
+        s->n_waiting++;
+        s->waiting_ids += g->max_new;
+    }
+    job->submitted = true;
+    job->lonely_ns = sl_clock_ns();
+    link_job(job);
+    pthread_cond_broadcast(&s->work);
+    return 0;
+}
+
+void sl_job_listen(struct sl_job *job)
+{
+    job->n_listeners++;
+}
+
+void sl_job_leave(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    if (--job->n_listeners > 0)
+        return;
+    job->lonely_ns = sl_clock_ns();
+    sl_jobs_tidy(s, job->lonely_ns);
+}
+
+/* Takes a text that waits out of the queue. */
+static bool take_back(struct sl_server *s, struct sl_gen *g)
+{
+    struct sl_gen *before = NULL, *at = s->first_waiting;
+
+    while (at != NULL && at != g) {
+        before = at;
+        at = at->next;
+    }
+    if (at == NULL)
+        return false;
+    if (before != NULL)
+        before->next = g->next;
+    else
+        s->first_waiting = g->next;
+    if (s->last_waiting == g)
+        s->last_waiting = before;
+    s->n_waiting--;
+    s->waiting_ids -= g->max_new;
+    return true;
+}
+
+void sl_job_cancel(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    if (job->cancelled || sl_job_ended(job))
+        return;
+    job->cancelled = true;
+    s->counts.jobs_cancelled++;
+    for (size_t i = 0; i < job->n; i++) {
+        struct sl_choice *c = &job->choices[i];
+
+        atomic_store_explicit(&c->gen.cancelled, true, memory_order_relaxed);
+        if (!c->ended && take_back(s, &c->gen)) {
+            c->ended = true;
+            c->how = SL_GEN_CANCELLED;
+            job->n_ended++;
+        }
+    }
+    if (sl_job_ended(job))
+        job->ended_ns = sl_clock_ns();
+    if (s->batcher != NULL && sl_batcher_idle(s->batcher) && s->rt != NULL)
+        sl_runtime_interrupt(s->rt);
+    sl_job_wake(job);
+}
+
+void sl_job_wake(struct sl_job *job)
+{
+    sl_http_wake(job->s, job);
+}
+
+void sl_job_choice_ended(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    job->n_ended++;
+    if (sl_job_ended(job)) {
+        job->ended_ns = sl_clock_ns();
+        job->bytes = count_bytes(job);
+        s->kept_bytes += job->bytes;
+        s->counts.jobs_done += !job->cancelled;
+        s->counts.failed += sl_job_error(job) != NULL;
+    }
+    sl_job_wake(job);
+}
+
+/* --- how far it is ----------------------------------------------------------
+ */
+
+/* Passes that a text still takes at most. */
+static double passes_left(const struct sl_server *s, const struct sl_gen *g)
+{
+    unsigned prompt = atomic_load(&g->n_prompt), read = atomic_load(&g->n_read);
+    unsigned said = atomic_load(&g->n_said);
+    double left = g->max_new > said ? g->max_new - said : 0;
+
+    if (prompt == 0)
+        prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
+    if (prompt > read)
+        left += (double)sl_div_up(prompt - read, s->pass_positions);
+    return left;
+}
+
+void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
+{
+    struct sl_server *s = job->s;
+    double sweep = sl_server_sweep_s(s), most = 0, all = 0;
+    bool waits = false;
+
+    *p = (struct sl_job_progress){.seconds_left = -1};
+    for (size_t i = 0; i < job->n; i++) {
+        const struct sl_gen *g = &job->choices[i].gen;
+        unsigned prompt = atomic_load(&g->n_prompt);
+        double left = job->choices[i].ended ? 0 : passes_left(s, g);
+
+        if (prompt == 0)
+            prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
+        p->n_prompt += prompt;
+        p->n_read += atomic_load(&g->n_read);
+        p->n_said += atomic_load(&g->n_said);
+        p->n_most += g->max_new;
+        all += g->max_new + (double)sl_div_up(prompt, s->pass_positions);
+        p->done += left;
+        most = left > most ? left : most;
+        waits |= !atomic_load(&g->admitted) && !job->choices[i].ended;
+    }
+    p->done = all > 0 ? 1 - p->done / all : 1;
+    if (sl_job_ended(job))
+        p->done = 1;
+    if (waits) {
+        for (const struct sl_gen *g = s->first_waiting;
+             g != NULL && g->opaque != &job->choices[0]; g = g->next)
+            p->queue++;
+    }
+    if (sweep > 0)
+        p->seconds_left = most * sweep + (waits ? sl_server_queue_s(s) : 0);
+}
+
+json_t *sl_job_progress_json(const struct sl_job *job)
+{
+    struct sl_job_progress p;
+    double sweep = sl_server_sweep_s(job->s);
+    json_t *o;
+
+    sl_job_progress(job, &p);
+    o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "queue",
+                  (json_int_t)p.queue, "prompt_tokens", (json_int_t)p.n_prompt,
+                  "read_tokens", (json_int_t)p.n_read, "said_tokens",
+                  (json_int_t)p.n_said, "most_tokens", (json_int_t)p.n_most,
+                  "done", p.done);
+    json_object_set_new(o, "seconds_left",
+                        p.seconds_left >= 0 ? json_real(p.seconds_left)
+                                            : json_null());
+    json_object_set_new(o, "sweep_seconds",
+                        sweep > 0 ? json_real(sweep) : json_null());
+    return o;
+}

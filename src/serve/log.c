@@ -1,0 +1,44 @@
+#include "config.h"
+
+#include <time.h>
+
+#include "src/base/clock.h"
+#include "src/serve/http.h"
+
+/* One line a request, when it is over: nothing of what was said. */
+void sl_request_log(struct sl_req *r)
+{
+    const struct sl_serve_config *c = r->s->c;
+    double seconds = (double)(sl_clock_ns() - r->begun_ns) / 1e9;
+    time_t now = time(NULL);
+    char when[32];
+    struct tm tm;
+    json_t *o;
+    char *line;
+
+    if (r->s->log == NULL)
+        return;
+    gmtime_r(&now, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:f}", "time", when,
+                  "id", r->id, "peer", r->peer, "method", r->method, "path",
+                  r->path, "status", r->gone ? 499 : r->status, "in",
+                  (json_int_t)r->body_text.n, "out", (json_int_t)r->sent,
+                  "seconds", seconds);
+    if (o == NULL)
+        return;
+    if (c->log_text)
+        json_object_set_new(
+            o, "body",
+            json_stringn(sl_str_text(&r->body_text), r->body_text.n));
+    line = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    if (line != NULL && (c->log_json || c->log_text))
+        fprintf(r->s->log, "%s\n", line);
+    else if (line != NULL)
+        fprintf(r->s->log, "%s %s %s %s %s %d %zu %zu %.3f\n", when, r->id,
+                r->peer, r->method, r->path, r->gone ? 499 : r->status,
+                r->body_text.n, r->sent, seconds);
+    fflush(r->s->log);
+    free(line);
+    json_decref(o);
+}

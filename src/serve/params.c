@@ -1,0 +1,306 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "src/serve/api.h"
+
+/* --- fields -----------------------------------------------------------------
+ */
+
+void sl_params_init(struct sl_params *p, const struct sl_server *s)
+{
+    *p = (struct sl_params){
+        .max_tokens = -1,
+        .max_field = "max_tokens",
+        .temperature = 1,
+        .top_p = 1,
+        .repetition = 1,
+        .seed = -1,
+        .n = 1,
+        .n_top = -1,
+    };
+}
+
+void sl_params_fini(struct sl_params *p)
+{
+    free(p->bias);
+    sl_stops_fini(&p->stops);
+}
+
+static int add_stop(struct sl_params *p, const json_t *v, const char *name,
+                    struct sl_refusal *why)
+{
+    char *copy;
+
+    if (!json_is_string(v) ||
+        strlen(json_string_value(v)) != json_string_length(v))
+        return sl_body_wrong(why, name, v, "a string or a list of strings");
+    if (json_string_length(v) == 0)
+        return 0;
+    if (p->stops.n == SL_MOST_STOPS)
+        return sl_refuse(why, 400, name, "'%s' has more than %d texts", name,
+                         SL_MOST_STOPS);
+    copy = strdup(json_string_value(v));
+    if (copy == NULL)
+        return sl_refuse(why, 503, name, "out of memory");
+    p->stops.v[p->stops.n++] = copy;
+    return 0;
+}
+
+int sl_params_read_stops(struct sl_params *p, const json_t *body,
+                         const char *name, struct sl_refusal *why)
+{
+    const json_t *v = sl_body_get(body, name);
+
+    if (v == NULL)
+        return 0;
+    if (!json_is_array(v))
+        return add_stop(p, v, name, why);
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        if (add_stop(p, json_array_get(v, i), name, why) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* {"ID": bias, ...} */
+static int read_bias(struct sl_params *p, const struct sl_req *r,
+                     struct sl_refusal *why)
+{
+    json_t *o = sl_body_get(r->body, "logit_bias"), *v;
+    const char *key;
+
+    if (o == NULL)
+        return 0;
+    if (!json_is_object(o))
+        return sl_body_wrong(why, "logit_bias", o, "an object");
+    p->bias = calloc(json_object_size(o) + 1, sizeof *p->bias);
+    if (p->bias == NULL)
+        return sl_refuse(why, 503, NULL, "out of memory");
+    json_object_foreach(o, key, v)
+    {
+        char *end;
+        unsigned long id = strtoul(key, &end, 10);
+        double add = json_number_value(v);
+
+        if (*key < '0' || *key > '9' || *end != '\0' || id >= r->s->hp.vocab)
+            return sl_refuse(why, 400, "logit_bias",
+                             "'logit_bias' has '%.40s', which is no token id "
+                             "below %u",
+                             key, r->s->hp.vocab);
+        if (!json_is_number(v) || add < -100 || add > 100)
+            return sl_body_wrong(why, "logit_bias", v,
+                                 "a number from -100 to 100 for each id");
+        p->bias[p->n_bias++] = (struct sl_gen_bias){(int32_t)id, (float)add};
+    }
+    return 0;
+}
+
+int sl_params_read(struct sl_params *p, const struct sl_req *r,
+                   struct sl_refusal *why)
+{
+    const json_t *b = r->body;
+    int64_t most = r->s->c->most_tokens > 0 ? r->s->c->most_tokens : r->s->ctx;
+
+    if (sl_body_int(&p->max_tokens, b, "max_tokens", 0, most, why) != 0)
+        return -1;
+    if (sl_body_get(b, "max_completion_tokens") != NULL)
+        p->max_field = "max_completion_tokens";
+    if (sl_body_int(&p->max_tokens, b, "max_completion_tokens", 0, most, why) ||
+        sl_body_int(&p->min_tokens, b, "min_tokens", 0, most, why) ||
+        sl_body_real(&p->temperature, b, "temperature", 0, 100, why) ||
+        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) ||
+        sl_body_int(&p->top_k, b, "top_k", -1, INT32_MAX, why) ||
+        sl_body_real(&p->presence, b, "presence_penalty", -2, 2, why) ||
+        sl_body_real(&p->frequency, b, "frequency_penalty", -2, 2, why) ||
+        sl_body_real(&p->repetition, b, "repetition_penalty", 0.01, 100, why) ||
+        sl_body_int(&p->seed, b, "seed", INT64_MIN, INT64_MAX, why) ||
+        sl_body_int(&p->n, b, "n", 1, 128, why) ||
+        sl_params_read_stops(p, b, "stop", why) || read_bias(p, r, why))
+        return -1;
+    if (p->top_k < 0)
+        p->top_k = 0;
+    return 0;
+}
+
+int sl_req_body(struct sl_req *r, struct sl_refusal *why)
+{
+    return sl_body_parse(&r->body, sl_str_text(&r->body_text), r->body_text.n,
+                         why);
+}
+
+int sl_req_model(struct sl_req *r, struct sl_refusal *why)
+{
+    json_t *v = sl_body_get(r->body, "model");
+
+    if (v == NULL)
+        return 0;
+    if (!json_is_string(v))
+        return sl_body_wrong(why, "model", v, "a string");
+    r->model = json_incref(v);
+    return 0;
+}
+
+json_t *sl_req_model_name(const struct sl_req *r)
+{
+    return r->model != NULL ? json_incref(r->model) : json_string(r->s->model);
+}
+
+int sl_req_stream(struct sl_req *r, struct sl_refusal *why)
+{
+    const json_t *o = sl_body_get(r->body, "stream_options");
+
+    if (sl_body_bool(&r->stream, r->body, "stream", why) != 0)
+        return -1;
+    if (o == NULL)
+        return 0;
+    if (!json_is_object(o))
+        return sl_body_wrong(why, "stream_options", o, "an object");
+    return sl_body_bool(&r->include_usage, o, "include_usage", why);
+}
+
+/* --- the job of a request ---------------------------------------------------
+ */
+
+void sl_req_hash(const struct sl_req *r, uint64_t hash[2])
+{
+    static const char *const idle[] = {"stream",      "stream_options", "user",
+                                       "metadata",    "model",          "store",
+                                       "service_tier"};
+    json_t *o = json_copy(r->body);
+    XXH128_hash_t h = {0, 0};
+    char *text;
+
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
+        json_object_del(o, idle[i]);
+    json_object_set_new(o, "", json_string(r->path));
+    text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
+    if (text != NULL)
+        h = XXH3_128bits_withSeed(text, strlen(text), (uint64_t)r->key);
+    free(text);
+    json_decref(o);
+    hash[0] = h.low64;
+    hash[1] = h.high64;
+}
+
+static void listen_to(struct sl_req *r, struct sl_job *job)
+{
+    sl_job_listen(job);
+    r->job = job;
+}
+
+static bool make_cursors(struct sl_req *r, size_t n)
+{
+    r->cursor = calloc(n * 2, sizeof *r->cursor);
+    r->cursor_ended = calloc(n, sizeof *r->cursor_ended);
+    return r->cursor != NULL && r->cursor_ended != NULL;
+}
+
+bool sl_req_join(struct sl_req *r, const uint64_t hash[2])
+{
+    struct sl_server *s = r->s;
+    struct sl_job *job;
+
+    pthread_mutex_lock(&s->lock);
+    job = sl_job_find(s, hash);
+    if (job != NULL && make_cursors(r, job->n)) {
+        if (sl_job_ended(job))
+            s->counts.from_kept++;
+        else
+            s->counts.joined++;
+        listen_to(r, job);
+        r->joined = true;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return r->job != NULL;
+}
+
+int sl_req_submit(struct sl_req *r, struct sl_job *job, const uint64_t hash[2],
+                  const struct sl_params *p, struct sl_refusal *why)
+{
+    struct sl_server *s = r->s;
+    int rc;
+
+    job->hash[0] = hash[0];
+    job->hash[1] = hash[1];
+    job->background = r->in_background;
+    job->request = json_incref(r->body);
+    job->repeatable = p->seed != -1 || p->temperature == 0 || p->top_k == 1;
+    if (!make_cursors(r, job->n)) {
+        sl_job_discard(job);
+        return sl_refuse(why, 503, NULL, "out of memory");
+    }
+    pthread_mutex_lock(&s->lock);
+    rc = sl_job_submit(job, why);
+    if (rc == 0)
+        listen_to(r, job);
+    pthread_mutex_unlock(&s->lock);
+    if (rc != 0)
+        sl_job_discard(job);
+    return rc;
+}
+
+const struct sl_choice *sl_req_answer(const struct sl_req *r, size_t prompt,
+                                      size_t j)
+{
+    const struct sl_choice *c = r->job->choices + prompt * r->per_prompt;
+    size_t rank[128];
+
+    if (r->per_prompt == r->n_answers || r->per_prompt > 128)
+        return c + j;
+    for (size_t i = 0; i < r->per_prompt; i++) {
+        double mean = 0;
+        size_t at = i;
+
+        for (size_t k = 0; k < c[i].n_toks; k++)
+            mean += c[i].toks[k].logprob / (double)c[i].n_toks;
+        for (; at > 0; at--) {
+            const struct sl_choice *other = &c[rank[at - 1]];
+            double theirs = 0;
+
+            for (size_t k = 0; k < other->n_toks; k++)
+                theirs += other->toks[k].logprob / (double)other->n_toks;
+            if (theirs >= mean)
+                break;
+            rank[at] = rank[at - 1];
+        }
+        rank[at] = i;
+    }
+    return &c[rank[j]];
+}
+
+/* --- events -----------------------------------------------------------------
+ */
+
+int sl_sse(struct sl_str *out, const char *event, json_t *json,
+           struct sl_error *err)
+{
+    char *text = json != NULL
+                     ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(12))
+                     : NULL;
+    int rc = 0;
+
+    json_decref(json);
+    if (text == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an event");
+    if (event != NULL)
+        rc = sl_str_add(out, "event: ", err) || sl_str_add(out, event, err) ||
+                     sl_str_add(out, "\n", err)
+                 ? -1
+                 : 0;
+    if (rc == 0 &&
+        (sl_str_add(out, "data: ", err) != 0 ||
+         sl_str_add(out, text, err) != 0 || sl_str_add(out, "\n\n", err) != 0))
+        rc = -1;
+    free(text);
+    return rc;
+}
+
+json_t *sl_str_json(const struct sl_str *text, size_t from, size_t to)
+{
+    json_t *v = json_stringn(sl_str_text(text) + from, to - from);
+
+    return v != NULL ? v : json_string("");
+}

@@ -1,0 +1,521 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/base/clock.h"
+#include "src/serve/http.h"
+#include "src/serve/server.h"
+
+enum {
+    USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
+    LEAST_CTX = 512,  /* not larger than */
+    USUAL_KV_MIB = 1024,
+    USUAL_PARALLEL = 8,
+    PROMPT_POSITIONS = 512, /* of causal prompts in a pass */
+    ROWS_MIB = 64,          /* of logits, of texts that are scored */
+    LEAST_ROWS = 16,
+    AGAIN_S = 5, /* a model that is gone is tried again after so long */
+};
+
+void sl_serve_config_init(struct sl_serve_config *c)
+{
+    *c = (struct sl_serve_config){
+        .host = "127.0.0.1",
+        .port = 8000,
+        .max_tokens = 256,
+        .queue = 256,
+        .body_bytes = 4 << 20,
+        .header_bytes = 32 << 10,
+        .connections = 256,
+        .per_address = 128,
+        .idle_s = 60,
+        .drain_s = 30,
+        .progress_s = 5,
+        .keep_bytes = 32 << 20,
+        .keep_s = 600,
+    };
+}
+
+/* --- sizes ------------------------------------------------------------------
+ */
+
+static uint64_t kv_bytes(const struct sl_hparams *hp)
+{
+    return 4ull * hp->n_layers * hp->n_kv_heads * hp->head_dim;
+}
+
+static uint32_t usual_ctx(const struct sl_hparams *hp)
+{
+    uint64_t n = ((uint64_t)USUAL_KV_MIB << 20) / kv_bytes(hp);
+
+    if (n > USUAL_CTX)
+        n = USUAL_CTX;
+    if (n < LEAST_CTX)
+        n = LEAST_CTX;
+    return n < hp->max_positions ? (uint32_t)n : hp->max_positions;
+}
+
+/* So many texts as have room in twice what one may usually take. */
+static uint32_t usual_parallel(const struct sl_hparams *hp, uint32_t ctx)
+{
+    uint64_t n = ((uint64_t)USUAL_KV_MIB << 21) / (kv_bytes(hp) * ctx);
+
+    return n < 1 ? 1 : n < USUAL_PARALLEL ? (uint32_t)n : USUAL_PARALLEL;
+}
+
+static int choose_sizes(struct sl_server *s, struct sl_error *err)
+{
+    const struct sl_hparams *hp = &s->hp;
+    uint64_t rows = ((uint64_t)ROWS_MIB << 20) / (4ull * hp->vocab);
+
+    s->ctx = s->c->ctx > 0 ? s->c->ctx : usual_ctx(hp);
+    if (s->ctx > hp->max_positions && !hp->causal)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--ctx %u: the model's longest sequence is %u", s->ctx,
+                       hp->max_positions);
+    s->parallel =
+        s->c->parallel > 0 ? s->c->parallel : usual_parallel(hp, s->ctx);
+    s->pass_positions = s->parallel + s->ctx;
+    if (hp->causal && s->ctx > PROMPT_POSITIONS)
+        s->pass_positions = s->parallel + PROMPT_POSITIONS;
+    if (rows < LEAST_ROWS)
+        rows = LEAST_ROWS;
+    if (rows > s->ctx)
+        rows = s->ctx;
+    s->pass_logits = s->parallel + (uint32_t)rows;
+    return 0;
+}
+
+/* --- the model --------------------------------------------------------------
+ */
+
+static int32_t find_token(void *opaque, const char *name)
+{
+    return sl_tokenizer_find(opaque, name);
+}
+
+static int find_template(struct sl_server *s, const struct sl_modelfile *mf,
+                         struct sl_error *err)
+{
+    struct sl_chat_vocab vocab = {find_token, NULL, s->tokenizer};
+
+    if (s->c->tmpl == NULL) {
+        s->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
+        return 0;
+    }
+    s->tmpl = sl_chat_template_named(s->c->tmpl);
+    if (s->tmpl != NULL)
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE, "--template: there is no %.40s",
+                   s->c->tmpl);
+}
+
+/* What a model file tells; text_lock is held, or nobody else is there. */
+static int describe(struct sl_server *s, struct sl_error *err)
+{
+    const struct sl_modelfile *mf = sl_runtime_modelfile(s->rt);
+
+    s->tokenizer = sl_runtime_tokenizer(s->rt);
+    if (s->tokenizer == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: holds no tokenizer, so it knows no text; convert "
+                       "the checkpoint again with its tokenizer",
+                       s->c->run.model);
+    if (s->arch_name != NULL) /* the same model, opened again */
+        return 0;
+    s->hp = mf->hp;
+    s->prompts = mf->arch->prompts;
+    s->arch_name = mf->arch->name;
+    s->arch_what = mf->arch->what;
+    if (s->model[0] == '\0')
+        snprintf(s->model, sizeof s->model, "%s",
+                 s->c->name != NULL ? s->c->name : mf->name);
+    s->prefix.n = 0;
+    if (s->hp.causal &&
+        sl_ids_append(&s->prefix, sl_tokenizer_prefix(s->tokenizer)->v,
+                      sl_tokenizer_prefix(s->tokenizer)->n, err) != 0)
+        return -1;
+    return find_template(s, mf, err);
+}
+
+static struct sl_gen *next_waiting(void *opaque)
+{
+    struct sl_server *s = opaque;
+    struct sl_gen *g;
+
+    pthread_mutex_lock(&s->lock);
+    g = s->first_waiting;
+    if (g != NULL) {
+        s->first_waiting = g->next;
+        if (g->next == NULL)
+            s->last_waiting = NULL;
+        s->n_waiting--;
+        s->waiting_ids -= g->max_new;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return g;
+}
+
+/* Takes the memory, begins to read: minutes, perhaps. */
+static int start_model(struct sl_server *s, struct sl_error *err)
+{
+    struct sl_batcher_config c = {
+        .hp = &s->hp,
+        .max_active = s->parallel,
+        .max_tokens = s->ctx,
+        .pass_positions = s->pass_positions,
+        .pass_logits = s->pass_logits,
+        .next = next_waiting,
+        .opaque = s,
+    };
+    struct sl_workload load;
+    struct sl_batcher *e;
+
+    sl_batcher_workload(&load, &c);
+    if (sl_runtime_start(s->rt, &load, err) != 0)
+        return -1;
+    c.lm = sl_runtime_lm(s->rt);
+    c.stops = sl_tokenizer_stops(s->tokenizer);
+    if (sl_batcher_create(&e, &c, err) != 0)
+        return -1;
+    pthread_mutex_lock(&s->lock);
+    s->batcher = e;
+    if (s->c->floor != NULL)
+        s->floor_s = s->c->floor(s->rt);
+    if (s->state != SL_SERVE_ENDING && s->state != SL_SERVE_DRAINING)
+        s->state = SL_SERVE_READY;
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+/* All that waits has failed too: what it holds of the vocabulary goes. */
+static void fail_waiting(struct sl_server *s, const struct sl_error *why)
+{
+    struct sl_gen *g;
+
+    while ((g = next_waiting(s)) != NULL)
+        g->sink->ended(g->opaque,
+                       why != NULL ? SL_GEN_FAILED : SL_GEN_CANCELLED, why);
+}
+
+static void add_past(struct sl_server *s, const struct sl_batcher_stats *e)
+{
+    s->counts.past_passes += e->passes;
+    s->counts.past_ns += e->all_sweeps_ns;
+    s->counts.past_prompt_ids += e->prompt_ids;
+    s->counts.past_said_ids += e->said_ids;
+    s->counts.past_kept_ids += e->kept_ids;
+}
+
+static void stop_model(struct sl_server *s, const struct sl_error *why)
+{
+    struct sl_batcher_stats stats;
+    struct sl_batcher *e;
+    struct sl_runtime *rt;
+
+    pthread_mutex_lock(&s->lock);
+    e = s->batcher;
+    pthread_mutex_unlock(&s->lock);
+    fail_waiting(s, why);
+    if (e != NULL) {
+        sl_batcher_stats(e, &stats);
+        pthread_mutex_lock(&s->lock);
+        s->batcher = NULL;
+        add_past(s, &stats);
+        pthread_mutex_unlock(&s->lock);
+    }
+    sl_batcher_destroy(e, why);
+    fail_waiting(s, why);
+    pthread_mutex_lock(&s->lock);
+    rt = s->rt;
+    s->rt = NULL;
+    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&s->text_lock);
+    s->tokenizer = NULL;
+    pthread_mutex_unlock(&s->text_lock);
+    sl_runtime_close(rt);
+}
+
+static int reopen_model(struct sl_server *s, struct sl_error *err)
+{
+    struct sl_runtime *rt = NULL;
+    int rc = sl_runtime_open(&rt, &s->c->run, err);
+
+    if (rc != 0)
+        return -1;
+    pthread_mutex_lock(&s->lock);
+    s->rt = rt;
+    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&s->text_lock);
+    rc = describe(s, err);
+    pthread_mutex_unlock(&s->text_lock);
+    return rc != 0 ? -1 : start_model(s, err);
+}
+
+/* --- the executor's thread --------------------------------------------------
+ */
+
+static bool ends(struct sl_server *s)
+{
+    bool yes;
+
+    pthread_mutex_lock(&s->lock);
+    yes = s->state == SL_SERVE_ENDING;
+    pthread_mutex_unlock(&s->lock);
+    return yes;
+}
+
+/* Passes, while there is something to do. Errors: the model is gone. */
+static int run_passes(struct sl_server *s, struct sl_error *err)
+{
+    for (;;) {
+        int rc;
+
+        pthread_mutex_lock(&s->lock);
+        sl_runtime_resume(s->rt);
+        if (s->state == SL_SERVE_ENDING) {
+            pthread_mutex_unlock(&s->lock);
+            return 0;
+        }
+        pthread_mutex_unlock(&s->lock);
+        rc = sl_batcher_step(s->batcher, err);
+        if (rc < 0)
+            return -1;
+        pthread_mutex_lock(&s->lock);
+        while (rc == 0 && s->first_waiting == NULL &&
+               s->state != SL_SERVE_ENDING)
+            pthread_cond_wait(&s->work, &s->lock);
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+static void set_broken(struct sl_server *s, const struct sl_error *why)
+{
+    pthread_mutex_lock(&s->lock);
+    s->why = *why;
+    if (s->state == SL_SERVE_READY || s->state == SL_SERVE_LOADING)
+        s->state = SL_SERVE_BROKEN;
+    pthread_mutex_unlock(&s->lock);
+    sl_log(s->c->log, SL_LOG_WARN, "the model cannot be used: %s", why->msg);
+}
+
+static void pause_before_again(struct sl_server *s)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += AGAIN_S;
+    pthread_mutex_lock(&s->lock);
+    while (s->state != SL_SERVE_ENDING &&
+           pthread_cond_timedwait(&s->work, &s->lock, &until) == 0)
+        ;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void *execute(void *arg)
+{
+    struct sl_server *s = arg;
+    struct sl_error err;
+    int rc = start_model(s, &err);
+
+    if (rc != 0) {
+        pthread_mutex_lock(&s->lock);
+        s->loading_failed = true;
+        s->why = err;
+        pthread_cond_broadcast(&s->work);
+        pthread_mutex_unlock(&s->lock);
+        return NULL;
+    }
+    while (!ends(s)) {
+        rc = rc == 0 ? run_passes(s, &err) : reopen_model(s, &err);
+        if (rc == 0)
+            continue;
+        set_broken(s, &err);
+        stop_model(s, &err);
+        pause_before_again(s);
+    }
+    return NULL;
+}
+
+/* --- life -------------------------------------------------------------------
+ */
+
+static int open_log(struct sl_server *s, struct sl_error *err)
+{
+    if (s->c->log_file == NULL)
+        return 0;
+    s->log =
+        strcmp(s->c->log_file, "-") == 0 ? stdout : fopen(s->c->log_file, "ae");
+    if (s->log != NULL)
+        return 0;
+    return sl_fail_os(err, errno, "cannot write %s", s->c->log_file);
+}
+
+static int start_thread(pthread_t *thread, bool *has, void *(*run)(void *),
+                        struct sl_server *s, struct sl_error *err)
+{
+    int rc = pthread_create(thread, NULL, run, s);
+
+    *has = rc == 0;
+    return rc == 0 ? 0 : sl_fail_os(err, rc, "cannot start a thread");
+}
+
+int sl_server_start(struct sl_server *s, const struct sl_serve_config *c,
+                    struct sl_error *err)
+{
+    *s = (struct sl_server){.c = c, .created = time(NULL), .next_id = 1};
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->text_lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    if (sl_guard_open(s, err) != 0 || open_log(s, err) != 0 ||
+        sl_runtime_open(&s->rt, &c->run, err) != 0 || describe(s, err) != 0 ||
+        choose_sizes(s, err) != 0 || sl_http_start(s, err) != 0)
+        return -1;
+    if (s->tmpl->base)
+        sl_log(c->log, SL_LOG_INFO,
+               "%s was not trained to chat: it goes on with a talk in "
+               "ChatGLM's form, 问：... 答：...",
+               s->model);
+    if (start_thread(&s->watch, &s->has_watch, sl_watch, s, err) != 0)
+        return -1;
+    return start_thread(&s->executor, &s->has_executor, execute, s, err);
+}
+
+void sl_server_address(const struct sl_server *s, char *to, size_t room)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    bool six = strchr(s->c->host, ':') != NULL;
+
+    snprintf(to, room, "%s://%s%s%s:%u",
+             s->c->tls_cert != NULL ? "https" : "http", six ? "[" : "",
+             s->c->host, six ? "]" : "",
+             info != NULL ? info->port : s->c->port);
+}
+
+int sl_server_loaded(struct sl_server *s, struct sl_error *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&s->lock);
+    while (s->state == SL_SERVE_LOADING && !s->loading_failed)
+        pthread_cond_wait(&s->work, &s->lock);
+    if (s->loading_failed) {
+        *err = s->why;
+        rc = -1;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void sl_server_drain(struct sl_server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->state != SL_SERVE_ENDING)
+        s->state = SL_SERVE_DRAINING;
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool sl_server_is_idle(struct sl_server *s)
+{
+    bool idle = true;
+
+    pthread_mutex_lock(&s->lock);
+    for (const struct sl_job *job = s->jobs; job != NULL; job = job->after)
+        idle &= sl_job_ended(job);
+    for (const struct sl_req *r = s->reqs; r != NULL; r = r->after)
+        idle &= r->job == NULL;
+    pthread_mutex_unlock(&s->lock);
+    return idle;
+}
+
+void sl_server_stop(struct sl_server *s)
+{
+    if (s->c == NULL)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->state = SL_SERVE_ENDING;
+    for (struct sl_job *job = s->jobs; job != NULL; job = job->after)
+        sl_job_cancel(job);
+    if (s->rt != NULL)
+        sl_runtime_interrupt(s->rt);
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    if (s->has_executor)
+        pthread_join(s->executor, NULL);
+    if (s->has_watch)
+        pthread_join(s->watch, NULL);
+    sl_http_stop(s);
+    stop_model(s, NULL);
+    pthread_mutex_lock(&s->lock);
+    sl_jobs_drop_all(s);
+    pthread_mutex_unlock(&s->lock);
+    sl_guard_close(s);
+    sl_ids_fini(&s->prefix);
+    if (s->log != NULL && s->log != stdout)
+        fclose(s->log);
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->text_lock);
+    *s = (struct sl_server){0};
+}
+
+/* --- what others ask --------------------------------------------------------
+ */
+
+int sl_server_ready(struct sl_server *s, struct sl_refusal *why)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&s->lock);
+    switch (s->state) {
+    case SL_SERVE_READY:
+        break;
+    case SL_SERVE_LOADING:
+        rc = sl_refuse(why, 503, NULL, "the model is being loaded");
+        why->retry_after_s = 5;
+        break;
+    case SL_SERVE_BROKEN:
+        rc = sl_refuse(why, 503, NULL, "the model cannot be used: %s",
+                       s->why.msg);
+        why->retry_after_s = AGAIN_S;
+        break;
+    default:
+        rc = sl_refuse(why, 503, NULL, "the server is about to end");
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats)
+{
+    *stats = (struct sl_batcher_stats){0};
+    if (s->batcher != NULL)
+        sl_batcher_stats(s->batcher, stats);
+}
+
+double sl_server_sweep_s(struct sl_server *s)
+{
+    struct sl_batcher_stats e;
+    uint64_t ns;
+
+    sl_server_stats(s, &e);
+    ns = e.sweep_ns != 0 ? e.sweep_ns : e.prompt_ns;
+    return (double)ns / 1e9;
+}
+
+/* Those that wait, so many at a time, and about half of what runs. */
+double sl_server_queue_s(struct sl_server *s)
+{
+    double sweep = sl_server_sweep_s(s);
+    double ids = (double)s->waiting_ids / s->parallel;
+
+    if (s->n_waiting > 0)
+        ids += s->c->max_tokens / 2.0;
+    return ids * sweep;
+}

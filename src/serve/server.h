@@ -1,0 +1,162 @@
+/*
+ * server.h - what the files of the server share
+ *
+ *   server.c         life: loading, the executor's thread, draining, the end
+ *   http.c           connections, and requests that come in on them
+ *   guard.c          who may ask: Host, Origin, keys, limits
+ *   watch.c          looks after sockets while nothing is sent
+ *   route.c          which function answers which path
+ *   reply.c          answers: whole, streams, waiting for either
+ *   job.c, choice.c  requests as jobs: texts, listeners, kept answers
+ *   api_*.c          one API each
+ *
+ * Threads: libmicrohttpd's, which parse requests and write answers; the
+ * executor, which alone uses the model; the watch. Everything of jobs and
+ * requests that more than one of them sees is under `lock`; the tokenizer is
+ * under `text_lock`. Who needs both takes `lock` first.
+ */
+#ifndef SL_SERVER_H
+#define SL_SERVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "src/runtime/runtime.h"
+#include "src/serve/batcher.h"
+#include "src/serve/refusal.h"
+#include "src/text/chat.h"
+
+enum { SL_SERVE_MOST_HOSTS = 16 };
+
+struct sl_serve_config {
+    struct sl_runtime_config run;
+    const char *host; /* address to listen at */
+    uint16_t port;    /* 0: any that is free */
+    const char *key_file;
+    bool no_auth;
+    const char *cors; /* origin that may ask, "*": any; NULL: none */
+    const char *hosts[SL_SERVE_MOST_HOSTS]; /* names in Host beside addresses
+                                             * and localhost */
+    size_t n_hosts;
+    const char *tls_cert, *tls_key; /* files */
+    const char *log_file;           /* "-": standard output; NULL: none */
+    bool log_json, log_text;
+    const char *tmpl;     /* name; NULL: the model's */
+    const char *name;     /* that the model goes by; NULL: the file's */
+    uint32_t ctx;         /* tokens of a text; 0: what is usual */
+    uint32_t parallel;    /* texts at a time; 0: what is usual */
+    uint32_t max_tokens;  /* of an answer, where nobody says */
+    uint32_t most_tokens; /* that may be asked for; 0: as --ctx allows */
+    uint32_t queue;       /* texts that may wait */
+    uint64_t body_bytes;
+    uint32_t header_bytes;
+    uint32_t connections, per_address;
+    uint32_t per_key; /* requests at a time; 0: any number */
+    uint32_t idle_s;  /* a connection without a whole request is closed */
+    uint32_t drain_s;
+    uint32_t progress_s; /* an event of progress after so much silence */
+    uint32_t linger_s;   /* a job goes on for so long without listeners */
+    uint64_t keep_bytes; /* of answers that are kept, */
+    uint32_t keep_s;     /* for so long */
+    const struct sl_log *log;
+    /* Seconds of the floor of a pass for one token, where the machine's rates
+     * are known, else 0; NULL: nobody knows. */
+    double (*floor)(const struct sl_runtime *rt);
+};
+
+void sl_serve_config_init(struct sl_serve_config *c);
+
+enum sl_serve_state {
+    SL_SERVE_LOADING,
+    SL_SERVE_READY,
+    SL_SERVE_BROKEN,   /* the model is gone (why tells); tried again */
+    SL_SERVE_DRAINING, /* nothing new */
+    SL_SERVE_ENDING,   /* all that waits is let go */
+};
+
+struct sl_counts {
+    uint64_t requests, refused, failed, gone, joined, from_kept;
+    uint64_t jobs_done, jobs_cancelled;
+    uint64_t past_prompt_ids, past_said_ids, past_kept_ids; /* of batchers
+                                                             * that are gone */
+    uint64_t past_passes, past_ns;
+};
+
+struct MHD_Daemon;
+struct sl_job;
+struct sl_req;
+struct sl_conn;
+struct sl_key;
+
+struct sl_server {
+    const struct sl_serve_config *c;
+    char model[128]; /* name of it */
+    int64_t created; /* unix seconds */
+    struct MHD_Daemon *daemon;
+    struct sl_key *keys; /* (n_keys) */
+    size_t n_keys;
+    FILE *log;
+    pthread_t executor, watch;
+    bool has_executor, has_watch;
+
+    /* of the model; set before the first request is let in */
+    struct sl_hparams hp;
+    enum sl_prompts prompts;
+    const char *arch_name, *arch_what;
+    const struct sl_chat_template *tmpl;
+    uint32_t ctx, parallel, pass_positions, pass_logits;
+
+    pthread_mutex_t text_lock;
+    struct sl_tokenizer *tokenizer; /* NULL while there is no model */
+    struct sl_ids prefix;           /* before a text of a causal model */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* something waits, or the state has changed */
+    enum sl_serve_state state;
+    struct sl_error why; /* SL_SERVE_BROKEN, or why loading failed */
+    bool loading_failed;
+    struct sl_runtime *rt; /* under lock where it is not the executor's */
+    struct sl_batcher *batcher;
+    double floor_s; /* 0: unknown */
+    struct sl_gen *first_waiting, *last_waiting;
+    uint32_t n_waiting;
+    uint64_t waiting_ids;           /* that those may say */
+    struct sl_job *jobs, *last_job; /* all there are, oldest first */
+    uint64_t kept_bytes;
+    uint64_t next_id;
+    struct sl_req *reqs;
+    struct sl_conn *conns;
+    struct sl_counts counts;
+};
+
+/* Starts to listen and to load. Errors: SL_ERR_USAGE, SL_ERR_IO, the
+ * runtime's. */
+int sl_server_start(struct sl_server *s, const struct sl_serve_config *c,
+                    struct sl_error *err);
+/* "http://127.0.0.1:8000" */
+void sl_server_address(const struct sl_server *s, char *to, size_t room);
+/* Waits until loading is over. Errors: why it failed. */
+int sl_server_loaded(struct sl_server *s, struct sl_error *err);
+/* Lets nothing new in. */
+void sl_server_drain(struct sl_server *s);
+/* No job is left that somebody waits for. */
+bool sl_server_is_idle(struct sl_server *s);
+/* Ends everything. A zeroed server is fine. */
+void sl_server_stop(struct sl_server *s);
+
+/* -- inside -- */
+
+/* Is there a model to ask? Refusals: 503. */
+int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
+/* Seconds that a pass takes which reads no prompt; 0: unknown. lock is held. */
+double sl_server_sweep_s(struct sl_server *s);
+/* Seconds until a job that comes now would begin. lock is held. */
+double sl_server_queue_s(struct sl_server *s);
+void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats);
+
+/* watch.c's thread. */
+void *sl_watch(void *server);
+
+#endif

@@ -1,0 +1,348 @@
+#!/bin/sh
+# 'sluice serve' with curl, on the demo model: every API's form, what is wrong
+# with requests, who may ask, and the same texts and chances as the other
+# commands have.
+source=${SLUICE_SOURCE:-.}
+sluice=${SLUICE:-./sluice}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-serve-XXXXXX") || exit 99
+pid=
+# shellcheck disable=SC2086 # none is no word
+trap 'kill $pid 2>/dev/null; rm -rf "$work"' EXIT
+export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
+if ! command -v curl >/dev/null; then
+    echo "1..0 # SKIP there is no curl"
+    exit 0
+fi
+if "$sluice" serve -m "$work/none" 2>&1 | grep -q 'built without a server'; then
+    echo "1..0 # SKIP this sluice was built without a server"
+    exit 0
+fi
+# shellcheck source=tests/demo_model.sh
+. "$source/tests/demo_model.sh"
+
+# start OPTION...: a server at a free port; sets pid and url.
+start()
+{
+    "$sluice" serve -m "$model" --ram 128M --threads 2 --port 0 "$@" \
+        >"$work/out" 2>"$work/log" &
+    pid=$!
+    for _ in $(seq 100); do
+        url=$(sed -n 's/.*listening at //p' "$work/log")
+        if [ -n "$url" ] && [ "$(curl -ks -o "$work/got" -w '%{http_code}' \
+            "$url/health")" = 200 ]; then
+            return 0
+        fi
+        kill -0 $pid 2>/dev/null || return 1
+        sleep 0.1
+    done
+    return 1
+}
+
+# stop: ends it by SIGTERM; its exit code.
+stop()
+{
+    kill $pid
+    wait $pid
+    rc=$?
+    pid=
+    return $rc
+}
+
+# ask PATH [JSON] [CURL OPTION...]: the answer in $work/got, its status in
+# $status.
+ask()
+{
+    path=$1
+    shift
+    if [ $# -gt 0 ]; then
+        json=$1
+        shift
+        status=$(printf '%s' "$json" | curl -ks -o "$work/got" \
+            -w '%{http_code}' --data-binary @- "$@" "$url$path")
+    else
+        status=$(curl -ks -o "$work/got" -w '%{http_code}' "$url$path")
+    fi
+}
+
+# The texts of an answer's choices, a line each, newlines as \n.
+texts()
+{
+    grep -o '"text":"[^"]*"' "$work/got" | sed 's/^"text":"//; s/"$//'
+}
+
+start
+check a_server_starts_and_is_healthy
+
+wrong=
+# refused STATUS WHAT: the last answer is an error in OpenAI's form that says
+# WHAT.
+refused()
+{
+    [ "$status" = "$1" ] && grep -qF '{"error":{"message":"' "$work/got" &&
+        grep -qF -- "$2" "$work/got" || wrong="$wrong
+wanted $1 $2, got $status $(head -c 400 "$work/got")"
+}
+verdict()
+{
+    [ -z "$wrong" ] || echo "$wrong" >"$work/err"
+    [ -z "$wrong" ]
+    check "$1"
+    rm -f "$work/err"
+    wrong=
+}
+
+ask /nothing
+refused 404 'there is nothing at /nothing'
+ask /health '{}'
+refused 405 'POST is not for this path'
+ask /v1/completions ''
+refused 400 'no body'
+ask /v1/completions '{"prompt":'
+refused 400 'is no JSON: line 1'
+ask /v1/completions '[]'
+refused 400 'a JSON object is expected'
+ask /v1/completions '{"prompt":"a","prompt":"b"}'
+refused 400 'duplicate'
+ask /v1/completions '{}'
+refused 400 '"param":"prompt"'
+ask /v1/completions '{"prompt":"a","max_tokens":-1}'
+refused 400 '"param":"max_tokens"'
+ask /v1/completions '{"prompt":"a","max_tokens":"many"}'
+refused 400 "'max_tokens' is"
+ask /v1/completions '{"prompt":"a","max_tokens":4000}'
+refused 400 '"param":"max_tokens"'
+ask /v1/completions '{"prompt":[1,99999]}'
+refused 400 'token ids from 0 to 8191'
+ask /v1/completions '{"prompt":[[]]}'
+refused 400 'prompt'
+ask /v1/completions '{"prompt":"a","temperature":-1}'
+refused 400 '"param":"temperature"'
+ask /v1/completions '{"prompt":"a","stop":[1]}'
+refused 400 '"param":"stop"'
+ask /v1/completions '{"prompt":"a","n":4,"best_of":2}'
+refused 400 '"param":"best_of"'
+ask /v1/completions '{"prompt":"a","logit_bias":{"9000":1}}'
+refused 400 '"param":"logit_bias"'
+ask /v1/chat/completions '{}'
+refused 400 '"param":"messages"'
+ask /v1/chat/completions '{"messages":[{"role":"king","content":"a"}]}'
+refused 400 '"param":"messages"'
+ask /v1/chat/completions \
+    '{"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]}'
+refused 400 '"param":"tools"'
+ask /v1/embeddings '{}'
+refused 501 embeddings
+ask /tokenize '{}'
+refused 400 "'prompt' is missing"
+ask /detokenize '{"tokens":"a"}'
+refused 400 '"param":"tokens"'
+head -c 3000 /dev/urandom >"$work/garbage"
+ask /v1/completions "$(printf '\377\376{')"
+refused 400 'no JSON'
+awk 'BEGIN { for (i = 0; i < 100; i++) printf "[" }' >"$work/deep"
+ask /v1/completions "$(cat "$work/deep")"
+refused 400 'nests deeper'
+verdict what_is_wrong_with_a_request_is_told_with_its_field
+
+head -c 6000000 /dev/zero | tr '\0' ' ' >"$work/large"
+status=$(curl -s -o "$work/got" -w '%{http_code}' --data-binary \
+    @"$work/large" "$url/v1/completions")
+refused 413 '--max-body'
+status=$(curl -s -o "$work/got" -w '%{http_code}' -H 'Expect:' \
+    -H 'Transfer-Encoding: chunked' --data-binary @"$work/large" \
+    "$url/v1/completions")
+refused 413 '--max-body'
+verdict a_body_that_is_too_large_is_refused
+
+status=$(curl -s -o "$work/got" -w '%{http_code}' -H 'Host: evil.example' \
+    "$url/v1/models")
+refused 403 'does not go by the name'
+status=$(curl -s -o "$work/got" -w '%{http_code}' \
+    -H 'Origin: http://evil.example' -d '{}' "$url/v1/completions")
+refused 403 'may not use this server'
+status=$(curl -s -o "$work/got" -w '%{http_code}' -H "Origin: $url" \
+    -H 'Host: localhost:1' "$url/v1/models")
+refused 403 'may not use this server'
+verdict strangers_names_and_origins_are_refused
+
+verse='In the beginning God created the heaven and the'
+"$sluice" generate -q -m "$model" --top-k 1 --out-seq-length 64 -p "$verse" \
+    >"$work/wanted" 2>"$work/err"
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":53,
+    \"temperature\":0,\"echo\":true}"
+printf '%b\n' "$(texts)" | cmp - "$work/wanted"
+check a_greedy_text_is_that_of_generate
+ask /v1/completions "{\"prompt\":[\"春眠不觉晓，\",\"$verse\",\"$verse\"],
+    \"max_tokens\":53,\"temperature\":0,\"echo\":true}"
+printf '%b\n' "$(texts | sed 1d | uniq)" | cmp - "$work/wanted"
+check a_text_among_others_is_the_same
+
+for _ in $(seq 32); do
+    curl -s -d '{"prompt":"春眠不觉晓，","max_tokens":40}' -o /dev/null \
+        "$url/v1/completions" &
+    others="$others $!"
+done
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":53,
+    \"temperature\":0,\"echo\":true,\"seed\":5}"
+printf '%b\n' "$(texts)" | cmp - "$work/wanted"
+check a_text_with_32_others_running_is_the_same
+# shellcheck disable=SC2086 # words on purpose
+wait $others
+
+"$sluice" generate -q -m "$model" --top-k 1 --out-seq-length 64 \
+    -p 'In the beginning [MASK] created the heaven and the earth.' \
+    >"$work/wanted" 2>"$work/err"
+ask /v1/completions '{"prompt":"In the beginning ","temperature":0,
+    "suffix":" created the heaven and the earth.","max_tokens":20}'
+grep -qF "In the beginning$(texts) created the heaven" "$work/wanted"
+check a_suffix_has_its_blank_filled_as_generate_does
+ask /v1/completions '{"prompt":"In [MASK] God created [MASK] earth.",
+    "temperature":0,"max_tokens":20}'
+grep -q '"blanks":\["[^"]*","[^"]*"\]' "$work/got"
+check several_blanks_are_told_apart
+
+curl -sN -d "{\"prompt\":\"$verse\",\"max_tokens\":20,\"temperature\":0,
+    \"stream\":true,\"stream_options\":{\"include_usage\":true}}" \
+    "$url/v1/completions" >"$work/got"
+[ "$(grep -o '"text":"[^"]*"' "$work/got" |
+    sed 's/^"text":"//; s/"$//' | tr -d '\n')" = \
+    ' earth.\nAnd the earth was without form, and void; and darkness' ] &&
+    [ "$(tail -n 2 "$work/got" | head -n 1)" = 'data: [DONE]' ] &&
+    grep -q '"completion_tokens":20' "$work/got" &&
+    ! grep -v -e '^data: ' -e '^$' "$work/got"
+check a_stream_says_the_same_piece_by_piece
+
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":40,
+    \"temperature\":0,\"stop\":[\"form\",\"the earth was with\"]}"
+[ "$(texts)" = ' earth.\nAnd ' ] && grep -q '"finish_reason":"stop"' "$work/got"
+check a_stop_text_ends_an_answer_and_is_not_part_of_it
+
+ask /v1/chat/completions '{"messages":[{"role":"user","content":"你好"}],
+    "max_tokens":5,"seed":1}'
+grep -q '"message":{"role":"assistant","content":"' "$work/got" &&
+    grep -q 'not trained to chat' "$work/got"
+check a_base_model_chats_and_says_what_it_is
+
+ask /tokenize '{"prompt":"Hello world 你好"}'
+grep -q '"tokens":\[521,1087,143,768,69,3076,273\],"count":7' "$work/got" &&
+    ask /detokenize '{"tokens":[521,1087,143,768]}' &&
+    grep -q '"prompt":"Hello world"' "$work/got" &&
+    ask /tokenize '{"text":"Hello [MASK] world\nab"}' &&
+    grep -q '"start_lengths":\[6,3\],"mask_positions":\[3,-1\]' "$work/got" &&
+    ask /tokenizer_info && grep -q '"eos_token":"</s>"' "$work/got"
+check ids_go_to_text_and_back
+
+# The chances of an echo against those of sluice logits: [gMASK] [sop] ids.
+ask /v1/completions '{"prompt":[521,1087,143,768,69,3076,273],"echo":true,
+    "logprobs":1,"max_tokens":0}'
+sed 's/.*"token_logprobs":\[//; s/\].*//; s/,/ /g' "$work/got" >"$work/chances"
+gmask=$(printf '{"text":"a"}' | curl -s -d @- "$url/tokenize" |
+    sed 's/.*,\([0-9]*\)\]\].*/\1/')
+sop=$("$sluice" tokenize -m "$model" '<sop>' 2>/dev/null | tr -d ' ')
+printf '{"context":[%s],"answer":[%s,521,1087,143,768,69,3076],
+    "mask_position":null,"positions":[0,1,2,3,4,5,6,7]}' "$gmask" "$sop" |
+    sed 's/"mask_position":null,//' >"$work/logits.json"
+"$sluice" logits -q -m "$model" -i "$work/logits.json" -o "$work/l.npy" \
+    2>"$work/err" && tail -c $((7 * 8192 * 4)) "$work/l.npy" |
+    od -An -v -tfF -w32768 | awk -v ids='521 1087 143 768 69 3076 273' \
+    -v chances="$(cat "$work/chances")" '
+    BEGIN { split(ids, id); n = split(chances, c) }
+    { m = $1; for (i = 2; i <= NF; i++) if ($i > m) m = $i
+      s = 0; for (i = 1; i <= NF; i++) s += exp($i - m)
+      d = $(id[NR] + 1) - m - log(s) - c[NR]
+      if (d < 0) d = -d
+      if (d > 1e-5) { print "id " NR ": off by " d; bad = 1 } }
+    END { exit bad || NR != 7 || n != 7 }' >>"$work/err"
+check chances_of_an_echo_are_those_of_logits
+
+ask /v1/messages '{"max_tokens":5,"messages":[{"role":"user",
+    "content":[{"type":"text","text":"你好"}]}]}'
+grep -q '"content":\[{"type":"text","text":"' "$work/got" &&
+    grep -q '"stop_reason":"max_tokens"' "$work/got" &&
+    ask /v1/messages/count_tokens \
+        '{"messages":[{"role":"user","content":"你好"}]}' &&
+    grep -q '^{"input_tokens":9}$' "$work/got" &&
+    ask /v1/messages '{"max_tokens":5}' && [ "$status" = 400 ] &&
+    grep -q '{"type":"error","error":{"type":"invalid_request' "$work/got"
+check messages_have_the_form_of_anthropic
+curl -sN -d '{"max_tokens":5,"stream":true,
+    "messages":[{"role":"user","content":"你好"}]}' "$url/v1/messages" |
+    sed -n 's/^event: //p' | uniq | tr '\n' ' ' >"$work/got"
+[ "$(cat "$work/got")" = 'message_start content_block_start '\
+'content_block_delta content_block_stop message_delta message_stop ' ]
+check a_stream_of_messages_has_its_events_in_order
+
+ask / '{"prompt":"你好","history":[["a","b"]],"max_length":0}'
+grep -q '^{"response":"' "$work/got" &&
+    grep -q '"history":\[\["a","b"\],\["你好","' "$work/got" &&
+    grep -q '"status":200,"time":"2' "$work/got" &&
+    ask /generate '{"text":"春眠不觉晓，\nIn the beginning [MASK] God",
+        "out_seq_length":20,"topk":1,"seed":7}' &&
+    grep -q '^{"text":\["处处闻啼鸟。[^"]*"," the"\]}$' "$work/got"
+check the_reference_systems_clients_are_answered
+
+ask /v1/responses '{"max_output_tokens":5,"input":"你好"}'
+grep -q '"type":"output_text","text":"[^"]' "$work/got" &&
+    ask /v1/responses \
+        '{"max_output_tokens":400,"input":"你好","background":true}' &&
+    id=$(sed 's/^{"id":"\([^"]*\)".*/\1/' "$work/got") &&
+    ask "/v1/responses/$id" && [ "$status" = 200 ] &&
+    ask "/v1/responses/$id/cancel" '' && [ "$status" = 200 ] &&
+    grep -q '"status":"c[a-z]*ed"' "$work/got" &&
+    ask /v1/responses/none && [ "$status" = 404 ]
+check responses_run_in_the_background_and_are_cancelled
+
+curl -si "$url/" >"$work/got"
+grep -q "^Content-Security-Policy: default-src 'none'; script-src 'self'" \
+    "$work/got" && grep -q '<title>sluice</title>' "$work/got" &&
+    curl -s "$url/page.js" | cmp - "$source/src/serve/page/page.js" &&
+    curl -s "$url/page.css" | cmp - "$source/src/serve/page/page.css" &&
+    ! grep -E 'innerHTML|outerHTML|insertAdjacent|document.write|eval' \
+        "$source/src/serve/page/page.js"
+check the_page_is_there_and_makes_no_markup_of_answers
+
+# A client that leaves: its text is gone from the passes within a second or so.
+curl -sN -m 0.5 -d '{"prompt":"a","max_tokens":400,"stream":true,"min_tokens":
+    400}' "$url/v1/completions" >"$work/got"
+sleep 1
+curl -s "$url/metrics" >"$work/got"
+grep -q '^sluice_texts_active 0$' "$work/got" &&
+    grep -q '^sluice_requests_gone_total [1-9]' "$work/got"
+check a_client_that_leaves_ends_its_text
+
+curl -s "$url/metrics" >"$work/got"
+grep -q '^sluice_up 1$' "$work/got" &&
+    grep -q '^sluice_generated_tokens_total [1-9]' "$work/got"
+check metrics_count
+
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":7,\"seed\":3}"
+cp "$work/got" "$work/first"
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":7,\"seed\":3}"
+cmp "$work/got" "$work/first" &&
+    curl -s "$url/metrics" | grep -q '^sluice_requests_kept_total [1-9]'
+check the_same_request_gets_the_answer_that_was_kept
+
+stop
+check it_ends_with_0_after_SIGTERM
+
+printf 'secret-key-1\n# no key\nsecret-key-2\n' >"$work/keys"
+start --api-key-file "$work/keys" --log "$work/requests" --log-json
+ask /v1/models
+[ "$status" = 401 ] && grep -q authentication_error "$work/got" &&
+    ask /v1/completions '{"prompt":"a","max_tokens":2}' \
+        -H 'Authorization: Bearer secret-key-3' && [ "$status" = 401 ] &&
+    ask /v1/completions '{"prompt":"a","max_tokens":2}' \
+        -H 'Authorization: Bearer secret-key-2' && [ "$status" = 200 ] &&
+    ask /v1/completions '{"prompt":"a","max_tokens":2}' \
+        -H 'X-Api-Key: secret-key-1' && [ "$status" = 200 ] &&
+    ask /health && [ "$status" = 200 ] &&
+    [ "$(grep -c '"status":401' "$work/requests")" = 2 ] &&
+    ! grep -q secret "$work/requests" "$work/log"
+check keys_are_asked_for_and_never_told
+stop
+
+"$sluice" serve -m "$model" --host 0.0.0.0 --port 0 2>"$work/err"
+[ $? = 2 ] && grep -q 'api-key-file' "$work/err"
+check other_addresses_need_keys
+rm -f "$work/err"
+echo "1..$n"
