@@ -54,6 +54,11 @@ void sl_pack_quantized(void *w, uint16_t *scale, const struct sl_matrix *m,
                        const int8_t *q, const uint16_t *q_scale,
                        uint32_t n_rows, struct sl_pool *pool);
 
+/* Values that are infinite or no numbers, of n dense ones of a format of plain
+ * numbers; of others 0. */
+uint64_t sl_pack_not_finite(const void *values, enum sl_fmt fmt, uint64_t n,
+                            struct sl_pool *pool);
+
 /* From a published file: rows of ggml's blocks, one every row_bytes, in m's
  * format. Exact. */
 void sl_pack_published(void *w, const struct sl_matrix *m, const void *rows,

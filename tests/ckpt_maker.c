@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "src/base/bytes.h"
+#include "src/base/crc32.h"
 #include "tests/ckpt_maker.h"
 #include "tests/support.h"
 
@@ -118,8 +119,13 @@ static void put_tensor(struct maker_buf *b, const struct maker_tensor *tensors,
         stride[d] = dense ? step : t->stride[d];
         step *= t->shape[d];
     }
-    if (o->parameters)
+    if (t->made_by != NULL) {
+        put_text(b, "c");
+        put_text(b, t->made_by);
+        put_text(b, "(");
+    } else if (o->parameters) {
         put_text(b, "ctorch._utils\n_rebuild_parameter\n(");
+    }
     put_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
     put_str(b, "storage");
     put_text(b, "ctorch\n");
@@ -133,8 +139,17 @@ static void put_tensor(struct maker_buf *b, const struct maker_tensor *tensors,
     put_tuple(b, t->shape, t->n_dims);
     put_tuple(b, stride, t->n_dims);
     put_text(b, "\x89"
-                "ccollections\nOrderedDict\n)RtR");
-    if (o->parameters)
+                "ccollections\nOrderedDict\n)R");
+    if (t->view != NULL) {
+        put_text(b, "}(");
+        put_str(b, t->view);
+        put_text(b, "\x88u");
+    }
+    put_text(b, "tR");
+    if (t->made_by != NULL)
+        put_text(b, "\x88"
+                    "ccollections\nOrderedDict\n)R}tR");
+    else if (o->parameters)
         put_text(b, "\x88"
                     "ccollections\nOrderedDict\n)RtR");
 }
@@ -168,6 +183,7 @@ struct zip_maker {
     size_t begin; /* of the zip in out */
     unsigned n;
     bool zip64;
+    bool unsummed;
 };
 
 /* Local headers without sizes, as torch leaves them, and an extra field that
@@ -195,7 +211,8 @@ static void put_member(struct zip_maker *z, const char *name, const void *data,
     put_uint(&z->dir, 0x02014b50, 4);
     put_uint(&z->dir, 0, 4);
     put_uint(&z->dir, 0x0808, 4);
-    put_uint(&z->dir, 0, 8);
+    put_uint(&z->dir, 0, 4);
+    put_uint(&z->dir, z->unsummed ? 0 : sl_crc32(0, data, n), 4);
     put_uint(&z->dir, z->zip64 ? UINT32_MAX : n, 4);
     put_uint(&z->dir, z->zip64 ? UINT32_MAX : n, 4);
     put_uint(&z->dir, n_name, 2);
@@ -248,7 +265,12 @@ static void put_zip(struct maker_buf *b, const struct maker_buf *pickle,
                     const struct maker_options *o)
 {
     const char *prefix = o->prefix ? o->prefix : "archive";
-    struct zip_maker z = {.out = b, .begin = b->n, .zip64 = o->zip64};
+    struct zip_maker z = {
+        .out = b,
+        .begin = b->n,
+        .zip64 = o->zip64,
+        .unsummed = o->unsummed,
+    };
     char name[256];
 
     snprintf(name, sizeof name, "%s/data.pkl", prefix);

@@ -38,11 +38,17 @@ struct maker_tensor {
     uint64_t offset;
     uint64_t stride[4];
     bool expanded;
+    /* What torch has yet to do with its elements, "neg"; NULL: nothing. */
+    const char *view;
+    /* The function that takes the tensor and three things more,
+     * "MODULE\nNAME\n"; NULL: none. */
+    const char *made_by;
 };
 
 struct maker_options {
     bool legacy;        /* the container before torch 1.6 */
     bool zip64;         /* zip64 records although nothing is large */
+    bool unsummed;      /* no member has a CRC-32, as newer torch can write */
     bool bare;          /* the state dict itself, not under "module" */
     bool parameters;    /* each tensor an nn.Parameter */
     const char *prefix; /* of the zip's members; NULL: "archive" */

@@ -522,7 +522,7 @@ static void a_storage_of_another_size_is_refused(void **state)
     static const uint8_t count[] = {'M', 300 & 255, 300 >> 8};
 
     for (unsigned legacy = 0; legacy < 2; legacy++) {
-        struct maker_options o = {.legacy = legacy};
+        struct maker_options o = {.legacy = legacy, .unsummed = true};
         struct maker_tensor t[16];
         struct maker_buf b = {0};
         struct sl_ckpt_shard shard;

@@ -9,6 +9,7 @@
 #include "src/base/mem.h"
 #include "src/ckpt/ckpt_kind.h"
 #include "src/ckpt/ckpt_place.h"
+#include "src/ckpt/ckpt_sums.h"
 
 /* The first that finds what it looks for takes it: a Hugging Face folder
  * written by a training run may hold a `latest` as well. */
@@ -46,6 +47,25 @@ static int find_kind(const struct sl_ckpt_kind **kind, const char *path,
                    path, list);
 }
 
+/* Zeros in the place of checksums: said once, of all files together. */
+static void tell_unsummed(const struct sl_ckpt *c, const struct sl_log *log)
+{
+    const struct sl_sums *sums;
+    size_t n = 0;
+
+    for (size_t i = 0; i < c->n_shards; i++) {
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++) {
+            sums = sl_src_sums(c->shards[i].srcs[k]);
+            n += sums != NULL ? sl_sums_absent(sums) : 0;
+        }
+    }
+    if (n > 0)
+        sl_log(log, SL_LOG_INFO,
+               "%s: %zu members of its zip files have no CRC-32: damage to "
+               "them will not be seen",
+               c->shards[0].file, n);
+}
+
 int sl_ckpt_open(struct sl_ckpt *c, const char *path, const struct sl_log *log,
                  struct sl_error *err)
 {
@@ -60,6 +80,7 @@ int sl_ckpt_open(struct sl_ckpt *c, const char *path, const struct sl_log *log,
         sl_ckpt_close(&made);
         return -1;
     }
+    tell_unsummed(&made, log);
     *c = made;
     return 0;
 }
@@ -89,6 +110,22 @@ bool sl_ckpt_is(const struct sl_ckpt *c, const struct stat *st)
                 return true;
     }
     return c->impl->archive != NULL && sl_src_is(c->impl->archive, st);
+}
+
+void sl_ckpt_trust(struct sl_ckpt *c)
+{
+    for (size_t i = 0; i < c->n_shards; i++)
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++)
+            sl_src_set_sums(c->shards[i].srcs[k], NULL);
+}
+
+int sl_ckpt_check_rest(struct sl_ckpt *c, struct sl_error *err)
+{
+    for (size_t i = 0; i < c->n_shards; i++)
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++)
+            if (sl_src_read_gaps(c->shards[i].srcs[k], err) != 0)
+                return -1;
+    return 0;
 }
 
 static int compare_name(const void *name, const void *t)

@@ -112,6 +112,13 @@ void sl_ckpt_close(struct sl_ckpt *c);
 /* Is it one of the checkpoint's files of tensors that st is of? */
 bool sl_ckpt_is(const struct sl_ckpt *c, const struct stat *st);
 
+/* Nothing is held against a container's checksums any more. */
+void sl_ckpt_trust(struct sl_ckpt *c);
+/* Reads what is missing of all that was begun and has a checksum: for the end,
+ * when all that matters was read. Errors: SL_ERR_CORRUPT naming file, tensor
+ * and offset; SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_ckpt_check_rest(struct sl_ckpt *c, struct sl_error *err);
+
 /* NULL if the shard has no such tensor. */
 const struct sl_ckpt_tensor *sl_ckpt_find(const struct sl_ckpt *c, size_t shard,
                                           const char *name);

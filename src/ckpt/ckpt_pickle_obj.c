@@ -237,6 +237,35 @@ static int push_dict(struct sl_pk_machine *m, uint32_t pairs)
     return sl_pk_push(m, dict);
 }
 
+/* torch/_tensor.py: _rebuild_from_type_v2(function, type, arguments, state) is
+ * how a tensor with attributes of its own is kept. Those of another type may
+ * mean anything. */
+static bool is_plain_again(struct sl_pk_machine *m, uint32_t args)
+{
+    uint32_t item[4];
+
+    return sl_pk_items(m->p, node_at(m, args), item, 4) == 4 &&
+           node_at(m, item[2])->kind == SL_PK_TUPLE &&
+           (global_is(m, item[1], "torch", "Tensor") ||
+            global_is(m, item[1], "torch.nn.parameter", "Parameter") ||
+            global_is(m, item[1], "torch.nn", "Parameter")) &&
+           (global_is(m, item[0], "torch._utils", "_rebuild_tensor_v2") ||
+            global_is(m, item[0], "torch._utils", "_rebuild_parameter"));
+}
+
+static int push_again(struct sl_pk_machine *m, uint32_t args)
+{
+    uint32_t item[3], inner[1] = {SL_PK_NIL};
+
+    sl_pk_items(m->p, node_at(m, args), item, 3);
+    if (global_is(m, item[0], "torch._utils", "_rebuild_tensor_v2"))
+        return push_ref(m, SL_PK_TENSOR, item[2]);
+    sl_pk_items(m->p, node_at(m, item[2]), inner, 1);
+    if (inner[0] != SL_PK_NIL && node_at(m, inner[0])->kind == SL_PK_TENSOR)
+        return sl_pk_push(m, inner[0]);
+    return push_ref(m, SL_PK_OPAQUE, item[0]);
+}
+
 /* The value of callable(*args), without calling anything. */
 static int push_made(struct sl_pk_machine *m, uint32_t callable, uint32_t args)
 {
@@ -257,9 +286,14 @@ static int push_made(struct sl_pk_machine *m, uint32_t callable, uint32_t args)
     if (global_is(m, callable, "torch._utils", "_rebuild_tensor_v2") ||
         global_is(m, callable, "torch._utils", "_rebuild_tensor"))
         return push_ref(m, SL_PK_TENSOR, args);
-    if (global_is(m, callable, "torch._utils", "_rebuild_parameter") && n > 0 &&
-        node_at(m, item[0])->kind == SL_PK_TENSOR)
+    if ((global_is(m, callable, "torch._utils", "_rebuild_parameter") ||
+         global_is(m, callable, "torch._utils",
+                   "_rebuild_parameter_with_state")) &&
+        n > 0 && node_at(m, item[0])->kind == SL_PK_TENSOR)
         return sl_pk_push(m, item[0]);
+    if (global_is(m, callable, "torch._tensor", "_rebuild_from_type_v2") &&
+        is_plain_again(m, args))
+        return push_again(m, args);
     if (global_is(m, callable, "collections", "OrderedDict"))
         return push_dict(m, item[0]);
     if (global_is(m, callable, "collections", "defaultdict"))

@@ -11,6 +11,10 @@
 
 #include "src/base/mem.h"
 #include "src/ckpt/ckpt_src.h"
+#include "src/ckpt/ckpt_sums.h"
+
+/* Of a gap that is read for its checksum alone. */
+#define GAP_BYTES (1u << 20)
 
 struct part {
     char *path;
@@ -28,6 +32,7 @@ struct sl_src {
     const uint8_t *mem;
     struct sl_src *parent;
     uint64_t parent_off;
+    struct sl_sums *sums; /* or NULL */
 };
 
 static int src_new(struct sl_src **out, const char *name, struct sl_error *err)
@@ -146,6 +151,7 @@ void sl_src_close(struct sl_src *src)
             close(src->parts[i].fd);
         free(src->parts[i].path);
     }
+    sl_sums_destroy(src->sums);
     free(src->parts);
     free(src->name);
     free(src);
@@ -242,8 +248,8 @@ static int read_part(const struct part *p, uint8_t *buf, uint64_t off, size_t n,
     return 0;
 }
 
-int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
-                struct sl_error *err)
+static int read_bytes(struct sl_src *src, void *buf, uint64_t off, size_t n,
+                      struct sl_error *err)
 {
     const struct part *p;
     uint8_t *to = buf;
@@ -272,4 +278,49 @@ int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
         n -= take;
     }
     return 0;
+}
+
+int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
+                struct sl_error *err)
+{
+    if (read_bytes(src, buf, off, n, err) != 0)
+        return -1;
+    for (; src != NULL; src = src->parent) {
+        if (src->sums != NULL && n > 0 &&
+            sl_sums_take(src->sums, buf, off, n, err) != 0)
+            return -1;
+        off += src->parent_off;
+    }
+    return 0;
+}
+
+void sl_src_set_sums(struct sl_src *src, struct sl_sums *sums)
+{
+    sl_sums_destroy(src->sums);
+    src->sums = sums;
+}
+
+struct sl_sums *sl_src_sums(const struct sl_src *src)
+{
+    return src->sums;
+}
+
+int sl_src_read_gaps(struct sl_src *src, struct sl_error *err)
+{
+    uint64_t off, bytes;
+    uint8_t *buf;
+    int rc = 0;
+
+    if (src->sums == NULL || !sl_sums_gap(src->sums, &off, &bytes))
+        return 0;
+    buf = sl_alloc_array(GAP_BYTES, 1);
+    if (buf == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it",
+                       src->name);
+    do
+        rc = sl_src_read(src, buf, off,
+                         bytes < GAP_BYTES ? (size_t)bytes : GAP_BYTES, err);
+    while (rc == 0 && sl_sums_gap(src->sums, &off, &bytes));
+    free(buf);
+    return rc;
 }

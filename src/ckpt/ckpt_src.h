@@ -13,6 +13,7 @@
 
 #include "src/base/error.h"
 
+struct sl_sums;
 struct stat;
 struct sl_src;
 
@@ -48,9 +49,19 @@ struct sl_src_place sl_src_part(const struct sl_src *src, size_t i);
 /* Is it (one of) the source's own files that st is of? */
 bool sl_src_is(const struct sl_src *src, const struct stat *st);
 
+/* What is read of the source, through slices too, is held against these sums,
+ * which are moved; NULL: against none any more. No thread may read meanwhile.
+ */
+void sl_src_set_sums(struct sl_src *src, struct sl_sums *sums);
+struct sl_sums *sl_src_sums(const struct sl_src *src); /* or NULL */
+/* Reads what is missing of all that was begun, so that it is compared. Errors:
+ * as sl_src_read. */
+int sl_src_read_gaps(struct sl_src *src, struct sl_error *err);
+
 /* All n bytes or an error: SL_ERR_IO (also for a file that has become shorter
  * since it was opened), or SL_ERR_CORRUPT when the source ends before
- * off + n; both name file, offset and sizes. */
+ * off + n, or its bytes are others than were written; all name file, offset and
+ * sizes. */
 int sl_src_read(struct sl_src *src, void *buf, uint64_t off, size_t n,
                 struct sl_error *err);
 

@@ -8,11 +8,13 @@
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/ckpt/ckpt_shard.h"
+#include "src/ckpt/ckpt_sums.h"
 #include "src/ckpt/ckpt_torch.h"
 
 #define LOCAL_SIG    0x04034b50u /* a zip's first bytes */
 #define MEMBER_BYTES 512         /* of the name of a zip's member */
 #define TENSOR_ITEMS 4           /* storage, offset, size, stride */
+#define VIEW_ITEMS   7           /* ..., metadata being the last */
 
 /* torch/storage.py. The last ones only have a size: a legacy file cannot be
  * walked without. */
@@ -157,6 +159,22 @@ static int find_prefix(struct torch_file *f, const struct sl_zip_member **pkl,
     return 0;
 }
 
+/* Where a member's bytes are, which will be summed when they are read. */
+static int find_data(const struct torch_file *f, const struct sl_zip_member *m,
+                     const char *what, uint64_t *off, struct sl_error *err)
+{
+    char name[256];
+
+    if (sl_zip_data(&f->zip, m, off, err) != 0)
+        return -1;
+    if (what == NULL)
+        snprintf(name, sizeof name, "member %.*s",
+                 (int)(m->n_name < 200 ? m->n_name : 200), m->name);
+    else
+        snprintf(name, sizeof name, "tensor %s", what);
+    return sl_sums_add(sl_src_sums(f->src), *off, m->bytes, m->crc, name, err);
+}
+
 /* A storage or another member by its name below the prefix. */
 static const struct sl_zip_member *find_member(const struct torch_file *f,
                                                const char *folder,
@@ -183,7 +201,7 @@ static int check_byteorder(const struct torch_file *f, struct sl_error *err)
 
     if (m == NULL)
         return 0;
-    if (sl_zip_data(&f->zip, m, &off, err) != 0)
+    if (find_data(f, m, NULL, &off, err) != 0)
         return -1;
     if (m->bytes == 3 && sl_src_read(f->src, text, off, 3, err) != 0)
         return -1;
@@ -196,15 +214,20 @@ static int check_byteorder(const struct torch_file *f, struct sl_error *err)
 
 static int open_zip(struct torch_file *f, struct sl_error *err)
 {
+    struct sl_sums *sums = sl_sums_create(sl_src_name(f->src));
     const struct sl_zip_member *pkl = NULL;
     struct sl_src *part;
     char name[1200];
     uint64_t off = 0;
     int rc;
 
+    if (sums == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it",
+                       sl_src_name(f->src));
+    sl_src_set_sums(f->src, sums);
     if (sl_zip_open(&f->zip, f->src, err) != 0 ||
         find_prefix(f, &pkl, err) != 0 || check_byteorder(f, err) != 0 ||
-        sl_zip_data(&f->zip, pkl, &off, err) != 0)
+        find_data(f, pkl, NULL, &off, err) != 0)
         return -1;
     snprintf(name, sizeof name, "%s: %s/data.pkl", sl_src_name(f->src),
              f->prefix);
@@ -218,7 +241,7 @@ static int open_zip(struct torch_file *f, struct sl_error *err)
 
 /* *off = where the storage begins in the file, with all its bytes there. */
 static int locate(const struct torch_file *f, const struct sl_torch_storage *s,
-                  uint64_t *off, struct sl_error *err)
+                  const char *tensor, uint64_t *off, struct sl_error *err)
 {
     const struct sl_zip_member *m;
     uint64_t bytes;
@@ -235,7 +258,7 @@ static int locate(const struct torch_file *f, const struct sl_torch_storage *s,
                        "member %.*s should hold %" PRIu64
                        " elements of %u bytes, but has %" PRIu64 " bytes",
                        (int)m->n_name, m->name, s->n, s->elem_bytes, m->bytes);
-    return sl_zip_data(&f->zip, m, off, err);
+    return find_data(f, m, tensor, off, err);
 }
 
 /* Fills shape and stride, and *need = how many elements of the storage the
@@ -283,18 +306,57 @@ static int parse_shape(struct sl_ckpt_tensor *t, uint64_t *need,
     return 0;
 }
 
+static const char *view_name(const struct sl_pickle *p, uint32_t key)
+{
+    const struct sl_pk_node *k = sl_pk_at(p, key);
+
+    if (sl_pk_text_is(p, k, "neg"))
+        return "negated";
+    return sl_pk_text_is(p, k, "conj") ? "conjugated" : "unknown metadata";
+}
+
+/* torch/_utils.py and torch/_tensor.py: what a view does to the elements of its
+ * storage is in a dict behind all else: 'conj' and 'neg'. */
+static int check_view(const struct sl_pickle *p, const uint32_t *item,
+                      uint32_t n, struct sl_error *err)
+{
+    const struct sl_pk_node *more;
+    uint32_t cell;
+
+    if (n < VIEW_ITEMS)
+        return 0;
+    more = sl_pk_at(p, item[VIEW_ITEMS - 1]);
+    if (more->kind != SL_PK_DICT)
+        return 0;
+    cell = more->n > 0 ? more->list.first : SL_PK_NIL;
+    while (cell != SL_PK_NIL) {
+        const struct sl_pk_cell *k = &p->cells.at[cell];
+        const struct sl_pk_cell *v = &p->cells.at[k->next];
+        const struct sl_pk_node *value = sl_pk_at(p, v->node);
+
+        if (value->kind != SL_PK_BOOL || value->i != 0)
+            return sl_fail(err, SL_ERR_UNSUPPORTED,
+                           "a view that torch has not worked out yet (%s): "
+                           "save it again after resolve_neg() and "
+                           "resolve_conj()",
+                           view_name(p, k->node));
+        cell = v->next;
+    }
+    return 0;
+}
+
 /* torch/_utils.py: _rebuild_tensor_v2(storage, offset, size, stride, ...).
  * Returns 1 when the elements are of a type that no tensor here can have. */
 static int parse_tensor(struct sl_ckpt_tensor *t, const struct torch_file *f,
                         uint32_t args, struct sl_error *err)
 {
     const struct sl_pickle *p = &f->pickle;
-    uint32_t item[TENSOR_ITEMS];
+    uint32_t item[VIEW_ITEMS], n;
     struct sl_torch_storage s;
     uint64_t first, need = 0, off = 0;
 
-    if (sl_pk_items(p, sl_pk_at(p, args), item, TENSOR_ITEMS) < TENSOR_ITEMS ||
-        sl_pk_at(p, item[0])->kind != SL_PK_STORAGE ||
+    n = sl_pk_items(p, sl_pk_at(p, args), item, VIEW_ITEMS);
+    if (n < TENSOR_ITEMS || sl_pk_at(p, item[0])->kind != SL_PK_STORAGE ||
         !get_count(&first, p, item[1]))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "not made of storage, offset, size and stride");
@@ -302,10 +364,12 @@ static int parse_tensor(struct sl_ckpt_tensor *t, const struct torch_file *f,
         return -1;
     if (s.dtype < 0)
         return 1;
+    if (check_view(p, item, n, err) != 0)
+        return -1;
     t->dtype = (enum sl_dtype)s.dtype;
     t->src = f->src;
     if (parse_shape(t, &need, p, item[2], item[3], err) != 0 ||
-        locate(f, &s, &off, err) != 0)
+        locate(f, &s, t->name, &off, err) != 0)
         return -1;
     if (need == 0) {
         t->off = off;
@@ -345,6 +409,23 @@ static int find_dict(const struct torch_file *f, uint32_t *dict,
     return 0;
 }
 
+/* Something that torch makes a tensor of (torch/_utils.py, _rebuild_...), but
+ * not one of those that are read: no weights may be left out for that. */
+static bool is_rebuilt(const struct sl_pickle *p, const struct sl_pk_node *v)
+{
+    static const char start[] = "_rebuild";
+    const size_t n = sizeof start - 1;
+    const struct sl_pk_node *g, *name;
+
+    if (v->kind != SL_PK_OPAQUE || v->ref == SL_PK_NIL)
+        return false;
+    g = sl_pk_at(p, v->ref);
+    if (g->kind != SL_PK_GLOBAL)
+        return false;
+    name = sl_pk_at(p, g->global.name);
+    return name->n > n && memcmp(sl_pk_text(p, name), start, n) == 0;
+}
+
 /* One entry of the dict; what is no tensor is passed over. */
 static int add_entry(struct sl_ckpt_shard *shard, const struct torch_file *f,
                      uint32_t key, uint32_t value, struct sl_error *err)
@@ -360,6 +441,14 @@ static int add_entry(struct sl_ckpt_shard *shard, const struct torch_file *f,
         return 0;
     if (sl_shard_name(&t.name, sl_pk_text(&f->pickle, k), k->n, file, err) != 0)
         return -1;
+    if (is_rebuilt(&f->pickle, v)) {
+        sl_fail(err, SL_ERR_UNSUPPORTED,
+                "%s: tensor %s is made by %s, which is not read: save it as a "
+                "plain tensor",
+                file, t.name, sl_pk_label(label, &f->pickle, value));
+        free(t.name);
+        return -1;
+    }
     if (v->kind != SL_PK_TENSOR) {
         sl_log(f->log, SL_LOG_INFO, "%s: %s is %s, not a tensor: ignored", file,
                t.name, sl_pk_label(label, &f->pickle, value));

@@ -186,6 +186,7 @@ static int read_member(struct sl_zip *z, struct sl_zip_member *m,
             goto bad;
     m->flags = sl_load_u16(rec + 8);
     m->method = sl_load_u16(rec + 10);
+    m->crc = sl_load_u32(rec + 16);
     packed = sl_load_u32(rec + 20);
     m->bytes = sl_load_u32(rec + 24);
     m->header = sl_load_u32(rec + 42);

@@ -21,6 +21,7 @@ struct sl_zip_member {
     size_t n_name;
     uint64_t header; /* of its local header */
     uint64_t bytes;
+    uint32_t crc; /* CRC-32 of its bytes; 0: not summed */
     uint16_t method;
     uint16_t flags;
 };

@@ -25,6 +25,7 @@ enum {
     OPT_THREADS,
     OPT_RESUME,
     OPT_FORCE,
+    OPT_NO_VERIFY_SOURCE,
     OPT_PRESET,
     OPT_TOKENIZER,
     OPT_NAME,
@@ -80,6 +81,10 @@ static const struct argp_option options[] = {
      0},
     {"force", OPT_FORCE, 0, 0,
      "Replace FILE; begin again where FILE.partial is there", 0},
+    {"no-verify-source", OPT_NO_VERIFY_SOURCE, 0, 0,
+     "Do not hold what is read against the checksums of the checkpoint's zip "
+     "files",
+     0},
     {"report", OPT_REPORT, 0, 0,
      "Print the error of every tensor (root mean square and worst)", 0},
     {"json", OPT_JSON, 0, 0, "Print the summary and the report as JSON", 0},
@@ -171,6 +176,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_FORCE:
         o->force = true;
+        return 0;
+    case OPT_NO_VERIFY_SOURCE:
+        o->trust_source = true;
         return 0;
     case OPT_REPORT:
         o->report = true;

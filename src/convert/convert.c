@@ -88,6 +88,17 @@ static void widen(float *v, enum sl_fmt fmt, uint32_t n)
     }
 }
 
+static void warn_of_numbers(const struct sl_convert *cv, const char *tensor,
+                            uint64_t n_odd, uint64_t n)
+{
+    if (n_odd > 0)
+        sl_log(
+            cv->o->log, SL_LOG_WARN,
+            "tensor %s: %llu of %llu values are infinite, no numbers, or too "
+            "large for FP16",
+            tensor, (unsigned long long)n_odd, (unsigned long long)n);
+}
+
 /* Norms and biases: FP32, a section each. */
 static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
                         struct sl_error *err)
@@ -103,6 +114,8 @@ static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
                 m->spec.name);
     } else if (sl_merge_read(m, v, NULL, 0, n, scratch, err) == 0) {
         widen(v, m->fmt, n);
+        warn_of_numbers(cv, m->spec.name,
+                        sl_pack_not_finite(v, SL_FMT_F32, n, cv->pool), n);
         rc = write_section(cv, out, cv->layout.small[i].off, v, n * sizeof *v,
                            err);
     }
@@ -122,20 +135,6 @@ static int write_small(struct sl_convert *cv, struct sl_out *out,
         return 0;
     return write_section(cv, out, cv->layout.tokenizer_off, cv->tokenizer,
                          cv->tokenizer_bytes, err);
-}
-
-static void warn_of_numbers(const struct sl_convert *cv)
-{
-    for (size_t i = 0; i < cv->result->n_tensors; i++) {
-        const struct sl_convert_tensor *t = &cv->result->tensors[i];
-
-        if (t->error.n_not_finite > 0)
-            sl_log(cv->o->log, SL_LOG_WARN,
-                   "tensor %s: %llu of %llu values are infinite, no numbers, "
-                   "or too large for FP16",
-                   t->name, (unsigned long long)t->error.n_not_finite,
-                   (unsigned long long)t->error.n);
-    }
 }
 
 static int open_stages(struct sl_stage_out **stages, struct sl_convert *cv,
@@ -174,8 +173,10 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
         sl_out_open(&out, cv->partial, err) == 0 &&
         open_stages(&stages, cv, out, err) == 0 &&
         sl_convert_plan_chunks(cv, err) == 0 &&
+        sl_convert_check_replicas(cv, err) == 0 &&
         write_small(cv, out, err) == 0 &&
         sl_convert_run(cv, &partial, out, stages, err) == 0 &&
+        sl_ckpt_check_rest(&cv->ckpt, err) == 0 &&
         sl_partial_commit(&partial, out, err) == 0)
         rc = 0;
     if (stages != NULL && cv->o->compress != SL_COMPRESS_NONE)
@@ -214,6 +215,7 @@ static void fini(struct sl_convert *cv)
     free(cv->partial);
     free(cv->journal);
     free(cv->section_done);
+    free(cv->sums);
     free(cv->chunks);
     sl_ckpt_close(&cv->ckpt);
 }
@@ -234,7 +236,10 @@ int sl_convert(struct sl_convert_result *r, const struct sl_convert_options *o,
         sl_convert_read_adapters(&cv, err) == 0)
         rc = write_file(&cv, err);
     if (rc == 0) {
-        warn_of_numbers(&cv);
+        for (size_t i = 0; i < r->n_tensors; i++)
+            warn_of_numbers(&cv, r->tensors[i].name,
+                            r->tensors[i].error.n_not_finite,
+                            r->tensors[i].error.n);
         r->output = cv.output;
         cv.output = NULL;
         r->ns = sl_clock_ns() - began;

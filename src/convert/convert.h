@@ -45,6 +45,7 @@ struct sl_convert_options { /* all pointers borrowed */
     uint64_t ram_bytes;        /* SL_CONVERT_RAM by default */
     unsigned threads;          /* 0: one per CPU */
     bool report;               /* keep the error of every tensor */
+    bool trust_source; /* hold nothing against the checkpoint's checksums */
     bool resume;
     bool force;
     bool quiet; /* no progress */

@@ -8,6 +8,7 @@
  *   convert_plan.c    formats, chunks, memory
  *   convert_pipe.c    reading, packing and writing at the same time
  *   convert_guard.c   nothing that is read is written
+ *   convert_replicas.c  what all shards should have alike
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
  */
 #ifndef SL_CONVERT_IMPL_H
@@ -20,6 +21,7 @@
 #include "src/base/progress.h"
 #include "src/base/section_out.h"
 #include "src/ckpt/ckpt.h"
+#include "src/ckpt/ckpt_sums.h"
 #include "src/convert/convert.h"
 #include "src/convert/merge.h"
 #include "src/model/model_layout.h"
@@ -48,6 +50,12 @@ struct sl_convert_matrix {
     float *a, *b;  /* (rank, cols), (rows, rank) */
 };
 
+/* Of a file's member, by a run that was killed. */
+struct sl_convert_sum {
+    size_t shard, src;
+    struct sl_sums_piece piece;
+};
+
 struct sl_convert {
     const struct sl_convert_options *o;
     struct sl_convert_result *result;
@@ -70,6 +78,8 @@ struct sl_convert {
     char no_text[480]; /* why there is no tokenizer; "": not known */
     char *output, *partial, *journal;
     bool *section_done; /* by an earlier run */
+    struct sl_convert_sum *sums;
+    size_t n_sums;
     struct sl_chunk *chunks;
     size_t n_chunks;
     size_t n_slots;
@@ -113,6 +123,11 @@ void sl_convert_chunk_room(struct sl_chunk_room *room,
 /* convert_guard.c: that no name of what will be written is of what is read.
  * Errors: SL_ERR_USAGE. */
 int sl_convert_check_paths(const struct sl_convert *cv, struct sl_error *err);
+
+/* convert_replicas.c: says where shards differ in a tensor that each of them
+ * has whole, and goes on. Errors: as sl_ckpt_read_rows. */
+int sl_convert_check_replicas(const struct sl_convert *cv,
+                              struct sl_error *err);
 
 /* convert_resume.c */
 struct sl_partial {

@@ -145,7 +145,7 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
     const struct sl_matrix *g = &cv->layout.matrices[c->matrix].geom;
     struct sl_pack_source src = {.fmt = m->merge.fmt};
     struct sl_pack_error *e = &cv->result->tensors[c->matrix].error;
-    /* Copies lose nothing, so there is nothing to look for. */
+    /* Copies lose nothing: only what is no number is looked for. */
     bool copy = src.fmt == g->fmt;
     struct areas a;
 
@@ -161,6 +161,12 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
     else
         sl_pack_rows(a.w, a.scale, g, m->rule, &src, c->n_rows, cv->pool,
                      copy && !cv->o->report ? NULL : e);
+    if (copy && !cv->o->report) {
+        uint64_t n = (uint64_t)c->n_rows * g->cols;
+
+        e->n += n;
+        e->n_not_finite += sl_pack_not_finite(a.rows, src.fmt, n, cv->pool);
+    }
 }
 
 /* Where the scales of a matrix begin among those of its section. */

@@ -18,6 +18,9 @@
  *     sluice-convert 1 FINGERPRINT
  *     packed SECTION PLANES    (before the done of a compressed stage)
  *     done SECTION XXH3 NAME
+ *     odd MATRIX COUNT OF      (values that are no numbers)
+ *     sums                     (what was read of files' members, up to then:)
+ *     sum SHARD SOURCE OFFSET BYTES CRC
  * A line counts when its end of line is there. */
 #define JOURNAL_HEAD "sluice-convert 1 "
 
@@ -135,6 +138,55 @@ static bool exists(const char *path, uint64_t *bytes)
     return true;
 }
 
+static bool take_sum(struct sl_convert *cv, const char *line)
+{
+    struct sl_convert_sum s;
+    void *grown;
+
+    if (strcmp(line, "sums\n") == 0) {
+        cv->n_sums = 0;
+        return true;
+    }
+    if (sscanf(line, "sum %zu %zu %" SCNu64 " %" SCNu64 " %" SCNx32, &s.shard,
+               &s.src, &s.piece.off, &s.piece.bytes, &s.piece.crc) != 5 ||
+        s.shard >= cv->ckpt.n_shards ||
+        s.src >= cv->ckpt.shards[s.shard].n_srcs)
+        return false;
+    grown = realloc(cv->sums, (cv->n_sums + 1) * sizeof s);
+    if (grown == NULL)
+        return false;
+    cv->sums = grown;
+    cv->sums[cv->n_sums++] = s;
+    return true;
+}
+
+static bool take_odd(struct sl_convert *cv, const char *line)
+{
+    unsigned long long count, of;
+    size_t i;
+
+    if (sscanf(line, "odd %zu %llu %llu", &i, &count, &of) != 3 ||
+        i >= cv->n_matrices)
+        return false;
+    cv->result->tensors[i].error.n_not_finite = count;
+    cv->result->tensors[i].error.n = of;
+    return true;
+}
+
+/* What the earlier run had summed. */
+static int put_sums(struct sl_convert *cv, struct sl_error *err)
+{
+    for (size_t i = 0; i < cv->n_sums; i++) {
+        const struct sl_convert_sum *s = &cv->sums[i];
+        struct sl_sums *sums =
+            sl_src_sums(cv->ckpt.shards[s->shard].srcs[s->src]);
+
+        if (sums != NULL && sl_sums_put(sums, &s->piece, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* One line; false when it does not fit this file. */
 static bool take_line(struct sl_convert *cv, const char *line)
 {
@@ -143,6 +195,8 @@ static bool take_line(struct sl_convert *cv, const char *line)
     uint64_t xxh3;
     uint32_t planes;
 
+    if (take_sum(cv, line) || take_odd(cv, line))
+        return true;
     if (sscanf(line, "packed %zu %" SCNu32, &section, &planes) == 2) {
         if (section >= cv->layout.n_sections || planes > 4 ||
             cv->layout.sections[section].table_bytes == 0)
@@ -195,6 +249,8 @@ static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
         }
         *end = ftell(f);
     }
+    if (rc == 0)
+        rc = put_sums(cv, err);
 out:
     fclose(f);
     return rc;
@@ -230,12 +286,46 @@ void sl_partial_note(struct sl_partial *p, size_t section)
 
     if (s->planes > 0)
         fprintf(p->journal, "packed %zu %" PRIu32 "\n", section, s->planes);
+    for (size_t i = 0; i < p->cv->n_matrices; i++) {
+        const struct sl_pack_error *e = &p->cv->result->tensors[i].error;
+
+        if (p->cv->layout.matrices[i].section == section && e->n_not_finite > 0)
+            fprintf(p->journal, "odd %zu %" PRIu64 " %" PRIu64 "\n", i,
+                    e->n_not_finite, e->n);
+    }
     fprintf(p->journal, "done %zu %016" PRIx64 " %s\n", section, s->xxh3,
             s->name);
 }
 
+static int note_sums(struct sl_partial *p, struct sl_error *err)
+{
+    const struct sl_ckpt *c = &p->cv->ckpt;
+
+    fputs("sums\n", p->journal);
+    for (size_t i = 0; i < c->n_shards; i++) {
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++) {
+            struct sl_sums *sums = sl_src_sums(c->shards[i].srcs[k]);
+            struct sl_sums_piece *piece;
+            size_t n;
+
+            if (sums == NULL)
+                continue;
+            if (sl_sums_pieces(sums, &piece, &n, err) != 0)
+                return -1;
+            for (size_t at = 0; at < n; at++)
+                fprintf(p->journal,
+                        "sum %zu %zu %" PRIu64 " %" PRIu64 " %08" PRIx32 "\n",
+                        i, k, piece[at].off, piece[at].bytes, piece[at].crc);
+            free(piece);
+        }
+    }
+    return 0;
+}
+
 int sl_partial_sync(struct sl_partial *p, struct sl_error *err)
 {
+    if (note_sums(p, err) != 0)
+        return -1;
     if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
         return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
     p->worthwhile = true;

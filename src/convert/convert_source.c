@@ -144,6 +144,8 @@ int sl_convert_source_open(struct sl_convert *cv, struct sl_error *err)
         return -1;
     if (sl_ckpt_open(&cv->ckpt, cv->o->source, cv->o->log, err) != 0)
         return -1;
+    if (cv->o->trust_source)
+        sl_ckpt_trust(&cv->ckpt);
     if (sl_convert_find_model(cv, err) != 0 || check_fit(cv, err) != 0 ||
         find_tensors(cv, err) != 0 || sl_convert_find_adapters(cv, err) != 0)
         return -1;

@@ -426,6 +426,8 @@ int sl_prefix_fill(struct sl_prefix *p, struct sl_kv *kv,
     carver.base = w.region.base;
     carve_all(&w, &carver, p);
     rc = fill(&w, kv, err);
+    if (rc == 0)
+        rc = sl_ckpt_check_rest(&p->ckpt, err);
     sl_region_fini(&w.region);
     if (rc != 0)
         sl_error_prefix(err, "--prefix: ");
