@@ -165,10 +165,6 @@ int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "architecture '%.64s' is not one that sluice runs",
                        name);
-    if (!sl_gguf_has(g, "sluice.version"))
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "it was not written by 'sluice convert', which alone "
-                       "makes files that can be streamed");
     if (sl_gguf_get_u64(g, "sluice.version", &version, err) != 0 ||
         sl_gguf_get_string(g, "sluice.layout", &layout, err) != 0)
         return -1;

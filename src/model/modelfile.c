@@ -187,10 +187,30 @@ static void publish(struct sl_modelfile *mf)
     mf->tokenizer_bytes = l->tokenizer_bytes;
 }
 
+/* Bytes that a disk moves in a second, as a guess of what converting takes. */
+#define GUESSED_BPS (1ull << 30)
+
+/* A GGUF file as it is published has its rows one after another; here sixteen
+ * lie side by side, so that every instruction set reads them alike. */
+static int refuse_published(const struct sl_modelfile *mf, struct sl_error *err)
+{
+    char size[SL_SIZE_TEXT];
+
+    return sl_fail(
+        err, SL_ERR_UNSUPPORTED,
+        "a GGUF file as it is published, which has to be converted "
+        "first: some %llu s, and %s more on the disk: sluice convert "
+        "%s -o MODEL.gguf",
+        (unsigned long long)(2 * mf->file_bytes / GUESSED_BPS + 1),
+        sl_size_format(size, mf->file_bytes), mf->path);
+}
+
 /* Everything there is to check once the container has been understood. */
 static int check_model(struct sl_modelfile *mf, const uint8_t *data, size_t n,
                        struct sl_error *err)
 {
+    if (!sl_gguf_has(mf->gguf, "sluice.version"))
+        return refuse_published(mf, err);
     if (sl_model_meta_check(mf->gguf, &mf->arch, err) != 0 ||
         check_sum(mf, data, n, err) != 0)
         return -1;

@@ -118,6 +118,7 @@ static json_t *response_json(const struct sl_job *job)
 {
     const struct sl_error *error = sl_job_error(job);
     const char *status = status_of(job);
+    struct sl_sampling by = sl_server_sampling(job->s);
     json_t *o = json_pack(
         "{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:b, s:n, s:o}",
         "id", job->id, "object", "response", "created_at",
@@ -132,11 +133,9 @@ static json_t *response_json(const struct sl_job *job)
 
     json_object_set_new(o, "tool_choice",
                         said_or(job, "tool_choice", json_string("auto")));
-    json_object_set_new(
-        o, "temperature",
-        said_or(job, "temperature", json_real(job->s->tmpl->temperature)));
-    json_object_set_new(o, "top_p",
-                        said_or(job, "top_p", json_real(job->s->tmpl->top_p)));
+    json_object_set_new(o, "temperature",
+                        said_or(job, "temperature", json_real(by.temperature)));
+    json_object_set_new(o, "top_p", said_or(job, "top_p", json_real(by.top_p)));
     json_object_set_new(
         o, "text",
         said_or(job, "text", json_pack("{s:{s:s}}", "format", "type", "text")));

@@ -116,7 +116,7 @@ struct sl_gen {
     struct sl_fill_text io;
     struct sl_text text;
     bool text_open, asked; /* next has told what it wants */
-    uint32_t seq; /* line */
+    uint32_t seq;          /* line */
     bool has_seq;
     uint32_t fed;        /* of ids */
     uint32_t prompt_len; /* of ids, before anything was said */

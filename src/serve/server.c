@@ -499,6 +499,20 @@ void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats)
         sl_batcher_stats(s->batcher, stats);
 }
 
+struct sl_sampling sl_server_sampling(const struct sl_server *s)
+{
+    const struct sl_sampling *publisher = &s->hp.sampling;
+    struct sl_sampling by = s->tmpl->sampling;
+
+    if (publisher->given & SL_SAMPLING_TEMPERATURE)
+        by.temperature = publisher->temperature;
+    if (publisher->given & SL_SAMPLING_TOP_K)
+        by.top_k = publisher->top_k;
+    if (publisher->given & SL_SAMPLING_TOP_P)
+        by.top_p = publisher->top_p;
+    return by;
+}
+
 double sl_server_sweep_s(struct sl_server *s)
 {
     struct sl_batcher_stats e;

@@ -150,6 +150,9 @@ void sl_server_stop(struct sl_server *s);
 
 /* Is there a model to ask? Refusals: 503. */
 int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
+/* How ids are chosen where a request does not say: as the model's publisher
+ * has it, else as its own program has. */
+struct sl_sampling sl_server_sampling(const struct sl_server *s);
 /* Seconds that a pass takes which reads no prompt; 0: unknown. lock is held. */
 double sl_server_sweep_s(struct sl_server *s);
 /* Seconds until a job that comes now would begin. lock is held. */
