@@ -3,7 +3,7 @@
  *
  *   cmd_generate.c      options, start and end
  *   generate_modes.c    -p, interactive, file
- *   generate_file.c     the lines of a file, in groups
+ *   generate_file.c     the lines of a file, alone or together
  *   generate_query.c    queries: fill their blanks, print and keep answers
  *   generate_keep.c     answers as files, and those of earlier runs
  *   generate_json.c     ... as JSON
@@ -109,9 +109,6 @@ struct sl_group {
     struct sl_work *works;      /* (room), owned */
     struct sl_fill_text *texts; /* (room), owned; text i belongs to work i */
     size_t n, room;
-    /* Called when a work's text has ended. */
-    int (*ended)(void *opaque, struct sl_error *err);
-    void *opaque;
 };
 
 int sl_group_init(struct sl_group *group, struct sl_generate *g, size_t room,
@@ -128,6 +125,9 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err);
  * query alone. */
 int sl_group_show(struct sl_group *group, size_t i, bool *interrupted,
                   struct sl_error *err);
+/* For whoever fills it otherwise: its times begin; the i-th text has ended. */
+void sl_group_begin(struct sl_group *group);
+void sl_group_ended(struct sl_group *group, size_t i);
 void sl_group_clear(struct sl_group *group); /* makes it empty */
 void sl_group_fini(struct sl_group *group);  /* a zeroed one is fine */
 

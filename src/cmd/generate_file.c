@@ -6,21 +6,29 @@
 #include "src/base/lines.h"
 #include "src/base/mem.h"
 #include "src/cmd/generate.h"
+#include "src/decode/batch.h"
 
-/* The lines of a file, and how far the answers have come. Lines are filled in
- * groups of --batch; what is printed comes line by line, in order. */
+/* The lines of a file, and how far the answers have come. Lines are filled
+ * --batch at a time: one that ends makes room for the next. What is printed
+ * comes line by line, in order. */
 struct file {
     struct sl_generate *g;
     struct sl_query *queries; /* (n) one a line, empty ones too */
     size_t n;
-    struct sl_group group;
-    size_t at, end;   /* lines of the group that are not printed yet */
-    bool *done;       /* (n) --resume leaves it out */
-    size_t next_work; /* the first of the group that is not printed yet */
+    bool *done;    /* (n) --resume leaves it out */
+    size_t at;     /* the first line that is not printed yet */
+    size_t end;    /* the first that is not taken yet */
+    size_t window; /* lines taken and not printed, at most */
+    /* (window) line i's at i % window, with its work if it has any; owned */
+    struct sl_group *lines;
+    struct sl_batch *batch; /* of several lines */
     bool write_failed;
     size_t *n_bad;
     bool *interrupted;
 };
+
+/* Lines that have ended and wait for one before them, for each of a batch. */
+enum { WINDOW = 4 };
 
 static size_t count_lines(const char *text, size_t n)
 {
@@ -123,35 +131,38 @@ static int measure(struct file *f, struct sl_workload *load,
     return 0;
 }
 
-/* Takes the next lines until a batch is full. Every line, right or wrong, has
- * a stream of random numbers of its own, so that what is drawn for it depends
- * neither on the others nor on the batch. */
-static int gather(struct file *f, struct sl_error *err)
+static struct sl_group *line_of(const struct file *f, size_t line)
 {
-    sl_group_clear(&f->group);
-    f->next_work = 0;
-    while (f->end < f->n && f->group.n < f->group.room) {
-        const struct sl_query *q = &f->queries[f->end++];
-        struct sl_rng rng = f->g->rng;
+    return &f->lines[line % f->window];
+}
 
-        sl_rng_jump(&f->g->rng);
-        if (!is_over(f, f->end - 1) &&
-            sl_group_add(&f->group, q, &rng, err) != 0 &&
-            err->code != SL_ERR_USAGE)
-            return -1;
-    }
+/* Takes the next line. Every line, right or wrong, has a stream of random
+ * numbers of its own, so that what is drawn for it depends neither on the
+ * others nor on the batch. */
+static int take_line(struct file *f, struct sl_error *err)
+{
+    const struct sl_query *q = &f->queries[f->end];
+    struct sl_group *line = line_of(f, f->end);
+    struct sl_rng rng = f->g->rng;
+
+    sl_group_clear(line);
+    sl_rng_jump(&f->g->rng);
+    if (!is_over(f, f->end++) && sl_group_add(line, q, &rng, err) != 0 &&
+        err->code != SL_ERR_USAGE)
+        return -1;
     return 0;
 }
 
 /* Prints all there is to a line that is not empty. */
-static int print_query(struct file *f, bool has_work, struct sl_error *err)
+static int print_query(struct file *f, struct sl_error *err)
 {
     const struct sl_query *q = &f->queries[f->at];
+    struct sl_group *line = line_of(f, f->at);
     struct sl_workload load = {0};
     int rc;
 
-    if (has_work)
-        rc = sl_group_show(&f->group, f->next_work, f->interrupted, err);
+    if (line->n > 0)
+        rc = sl_group_show(line, 0, f->interrupted, err);
     else /* wrong: says again why */
         rc = sl_generate_measure(f->g, q, &load, err);
     if (rc == 0 || err->code != SL_ERR_USAGE)
@@ -161,7 +172,7 @@ static int print_query(struct file *f, bool has_work, struct sl_error *err)
     return 0;
 }
 
-static int print_line(struct file *f, bool has_work, struct sl_error *err)
+static int print_line(struct file *f, struct sl_error *err)
 {
     const struct sl_query *q = &f->queries[f->at];
     int rc = 0;
@@ -172,61 +183,114 @@ static int print_line(struct file *f, bool has_work, struct sl_error *err)
         rc = sl_show_flush(stdout, err);
     }
     if (rc == 0 && !is_over(f, f->at))
-        rc = print_query(f, has_work, err);
-    f->next_work += has_work;
+        rc = print_query(f, err);
     f->at++;
     f->write_failed = rc != 0;
     return rc;
 }
 
-/* Prints the lines of the group up to the first that has not ended, or all
+/* Prints the lines that were taken up to the first that has not ended, or all
  * that have. */
 static int print_ended(struct file *f, bool all, struct sl_error *err)
 {
     while (f->at < f->end) {
-        const struct sl_group *group = &f->group;
-        bool has_work = f->next_work < group->n &&
-                        group->works[f->next_work].q == &f->queries[f->at];
+        const struct sl_group *line = line_of(f, f->at);
 
-        if (has_work && !group->texts[f->next_work].ended) {
+        if (line->n > 0 && !line->texts[0].ended) {
             if (!all)
                 return 0;
-            f->next_work++;
             f->at++;
             continue;
         }
-        if (print_line(f, has_work, err) != 0)
+        if (print_line(f, err) != 0)
             return -1;
     }
     return 0;
 }
 
-static int text_ended(void *opaque, struct sl_error *err)
-{
-    return print_ended(opaque, false, err);
-}
-
-/* The group has one line to fill: its text is shown as it comes. */
+/* One line is filled at a time: its text is shown as it comes. */
 static int run_alone(struct file *f, struct sl_error *err)
 {
-    while (f->at < f->end) {
-        bool has_work =
-            f->group.n > 0 && f->group.works[0].q == &f->queries[f->at];
-
-        if (print_line(f, has_work, err) != 0)
+    while (f->at < f->n && !*f->interrupted) {
+        if (sl_interrupt_came(f->g->interrupt))
+            return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
+        if (take_line(f, err) != 0 || print_line(f, err) != 0)
             return -1;
+    }
+    return 0;
+}
+
+static int text_ended(void *opaque, struct sl_fill_text *text,
+                      struct sl_error *err)
+{
+    struct file *f = opaque;
+
+    for (size_t i = f->at; i < f->end; i++) {
+        if (line_of(f, i)->n > 0 && line_of(f, i)->texts == text)
+            sl_group_ended(line_of(f, i), 0);
+    }
+    return print_ended(f, false, err);
+}
+
+/* Lines begin while there is room. */
+static int admit_lines(struct file *f, struct sl_error *err)
+{
+    while (f->end < f->n && f->end - f->at < f->window &&
+           !sl_interrupt_came(f->g->interrupt) &&
+           (f->batch == NULL ||
+            sl_batch_running(f->batch) + sl_batch_waiting(f->batch) <
+                f->g->o->batch)) {
+        struct sl_group *line = line_of(f, f->end);
+
+        if (take_line(f, err) != 0)
+            return -1;
+        if (line->n == 0)
+            continue;
+        sl_group_begin(line);
+        if (sl_batch_admit(f->batch, line->texts, err) != 0)
+            return -1;
+    }
+    return print_ended(f, false, err);
+}
+
+static int run_batch(struct file *f, struct sl_error *err)
+{
+    bool more;
+
+    while (f->at < f->n && !*f->interrupted) {
+        if (admit_lines(f, err) != 0)
+            return -1;
+        if (f->batch != NULL &&
+            sl_batch_running(f->batch) + sl_batch_waiting(f->batch) > 0) {
+            if (sl_batch_step(f->batch, &more, err) != 0)
+                return -1;
+        } else if (sl_interrupt_came(f->g->interrupt)) {
+            return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
+        }
     }
     return 0;
 }
 
 static int run_together(struct file *f, struct sl_error *err)
 {
+    struct sl_generate *g = f->g;
+    struct sl_batch_config config = {
+        .hp = g->hp,
+        .config = &g->o->fill,
+        .stops = g->stops,
+        .most = g->o->batch,
+        .ended = text_ended,
+        .opaque = f,
+    };
     struct sl_error later;
 
-    f->group.ended = text_ended;
-    f->group.opaque = f;
-    if (sl_group_fill(&f->group, err) == 0)
-        return print_ended(f, false, err);
+    if (g->started) { /* else all lines are empty or wrong */
+        config.lm = sl_runtime_lm(g->rt);
+        if (sl_batch_create(&f->batch, &config, err) != 0)
+            return -1;
+    }
+    if (run_batch(f, err) == 0)
+        return 0;
     /* What is finished is not lost with the rest. */
     if (!f->write_failed)
         print_ended(f, true, &later);
@@ -235,17 +299,30 @@ static int run_together(struct file *f, struct sl_error *err)
 
 static int run_all(struct file *f, struct sl_error *err)
 {
-    if (sl_group_init(&f->group, f->g, f->g->o->batch, err) != 0)
-        return -1;
-    while (f->at < f->n && !*f->interrupted) {
-        if (sl_interrupt_came(f->g->interrupt))
-            return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
-        if (gather(f, err) != 0 ||
-            (f->group.room == 1 ? run_alone(f, err) : run_together(f, err)) !=
-                0)
+    uint32_t batch = f->g->o->batch;
+    int rc;
+
+    f->window = batch == 1 ? 1 : (size_t)WINDOW * batch;
+    f->lines = sl_zalloc_array(f->window, sizeof *f->lines);
+    if (f->lines == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu queries",
+                       f->window);
+    for (size_t i = 0; i < f->window; i++) {
+        if (sl_group_init(&f->lines[i], f->g, 1, err) != 0)
             return -1;
     }
-    return sl_show_flush(stdout, err);
+    rc = batch == 1 ? run_alone(f, err) : run_together(f, err);
+    return rc != 0 ? rc : sl_show_flush(stdout, err);
+}
+
+static void close_file(struct file *f)
+{
+    sl_batch_close(f->batch);
+    for (size_t i = 0; f->lines != NULL && i < f->window; i++)
+        sl_group_fini(&f->lines[i]);
+    free(f->lines);
+    free(f->queries);
+    free(f->done);
 }
 
 int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
@@ -263,8 +340,6 @@ int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
         rc = sl_generate_start(g, &load, err);
     if (rc == 0)
         rc = run_all(&f, err);
-    sl_group_fini(&f.group);
-    free(f.queries);
-    free(f.done);
+    close_file(&f);
     return rc;
 }

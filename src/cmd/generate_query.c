@@ -141,9 +141,8 @@ void sl_group_fini(struct sl_group *group)
 /* --- filling ---------------------------------------------------------------
  */
 
-static int text_ended(void *opaque, size_t i, struct sl_error *err)
+void sl_group_ended(struct sl_group *group, size_t i)
 {
-    struct sl_group *group = opaque;
     struct sl_generate *g = group->g;
     struct sl_work *w = &group->works[i];
 
@@ -153,7 +152,25 @@ static int text_ended(void *opaque, size_t i, struct sl_error *err)
     g->n_generated += group->texts[i].result.n_generated;
     if (g->first_token_ns == 0)
         g->first_token_ns = group->texts[i].result.first_token_ns;
-    return group->ended != NULL ? group->ended(group->opaque, err) : 0;
+}
+
+void sl_group_begin(struct sl_group *group)
+{
+    struct sl_generate *g = group->g;
+    struct sl_run_stats before;
+
+    sl_runtime_stats(g->rt, &before);
+    for (size_t i = 0; i < group->n; i++) {
+        group->works[i].before = before;
+        group->works[i].guessed_before = g->drafts.gate.counts;
+        group->works[i].start_ns = sl_clock_ns();
+    }
+}
+
+static int text_ended(void *opaque, size_t i, struct sl_error *err)
+{
+    sl_group_ended(opaque, i);
+    return 0;
 }
 
 int sl_group_fill(struct sl_group *group, struct sl_error *err)
@@ -168,17 +185,11 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
         .ended = text_ended,
         .opaque = group,
     };
-    struct sl_run_stats before;
 
-    if (group->n == 0) /* all lines empty or wrong: there is no model yet */
+    if (group->n == 0) /* empty or wrong: there is no model yet */
         return 0;
     batch.lm = sl_runtime_lm(g->rt);
-    sl_runtime_stats(g->rt, &before);
-    for (size_t i = 0; i < group->n; i++) {
-        group->works[i].before = before;
-        group->works[i].guessed_before = g->drafts.gate.counts;
-        group->works[i].start_ns = sl_clock_ns();
-    }
+    sl_group_begin(group);
     return sl_fill_all(&batch, err);
 }
 
