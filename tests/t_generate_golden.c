@@ -61,8 +61,12 @@ static int open_fixture(void **state)
 static void start_with(struct fixture *f,
                        const struct sl_runtime_config *config)
 {
-    struct sl_workload load = {MAX_BEAMS,  MAX_TOKENS, 2,
-                               MAX_TOKENS, MAX_BEAMS,  1};
+    struct sl_workload load = {.n_sequences = MAX_BEAMS,
+                               .max_tokens = MAX_TOKENS,
+                               .shared_tokens = 2,
+                               .pass_positions = MAX_TOKENS,
+                               .pass_logits = MAX_BEAMS,
+                               .n_texts = 1};
     struct sl_error err;
 
     assert_ok(sl_runtime_open(&f->rt, config, &err), &err);

@@ -294,7 +294,11 @@ static void logits_are_finite(void **state)
                               .n = 4,
                               .n_context = 3,
                               .n_logits = 4};
-    struct sl_workload load = {1, 8, 0, 4, 4, 1};
+    struct sl_workload load = {.n_sequences = 1,
+                               .max_tokens = 8,
+                               .pass_positions = 4,
+                               .pass_logits = 4,
+                               .n_texts = 1};
     float *logits = malloc(4 * odd.vocab * sizeof *logits);
 
     for (size_t i = 0; i < sizeof quants / sizeof *quants; i++) {
