@@ -10,6 +10,8 @@
 #ifndef SL_KERNELS_BLOCKS_AVX2_H
 #define SL_KERNELS_BLOCKS_AVX2_H
 
+#define DOT_BY_BITS
+
 INLINE bool is_signed(const struct shape *s)
 {
     return s->q_bits == 8 || s->codes == SL_CODES_IQ4;

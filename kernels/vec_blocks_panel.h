@@ -179,6 +179,50 @@ INLINE void blocks_tiles(struct blocks_panel *k, const struct shape *s)
         blocks_tile(k, p, 1, s);
 }
 
+/* What was unpacked is multiplied alike whatever it came from: formats that
+ * differ in nothing that dot_quad and runs see share one function. */
+#define TILES(NAME, name)                                                      \
+    static __attribute__((noinline)) void ISA(tiles_##name)(                   \
+        struct blocks_panel * k)                                               \
+    {                                                                          \
+        blocks_tiles(k, &shapes[SL_FMT_##NAME]);                               \
+    }
+TILES(Q4_0, q4_0)
+TILES(Q4_1, q4_1)
+TILES(Q2_K, q2_k)
+TILES(Q3_K, q3_k)
+#ifdef DOT_BY_BITS
+TILES(Q5_0, q5_0)
+TILES(Q5_1, q5_1)
+TILES(Q6_K, q6_k)
+TILES(Q8_0, q8_0)
+#endif
+#undef TILES
+
+INLINE void blocks_tiles_of(struct blocks_panel *k, const struct shape *s)
+{
+    bool mins = s->mins != SL_MINS_NONE;
+
+#ifdef DOT_BY_BITS
+    if (is_signed(s)) {
+        ISA(tiles_q8_0)(k);
+        return;
+    }
+    if (sums_of(s) == 4) {
+        (mins ? ISA(tiles_q5_1) : ISA(tiles_q5_0))(k);
+        return;
+    }
+    if (sums_of(s) == 2) {
+        ISA(tiles_q6_k)(k);
+        return;
+    }
+#endif
+    if (s->run < GROUP_COLS)
+        (mins ? ISA(tiles_q2_k) : ISA(tiles_q3_k))(k);
+    else
+        (mins ? ISA(tiles_q4_1) : ISA(tiles_q4_0))(k);
+}
+
 INLINE void blocks_panel(float *y, size_t y_stride, const struct sl_matrix *m,
                          const uint8_t *w, uint32_t n_rows,
                          const struct sl_acts *a, const struct blocks *f)
@@ -211,7 +255,7 @@ INLINE void blocks_panel(float *y, size_t y_stride, const struct sl_matrix *m,
                             blocks_bytes(s, c),
                         cols, f);
                 blocks_inputs(&k, a, p, c, s);
-                blocks_tiles(&k, s);
+                blocks_tiles_of(&k, s);
             }
             for (size_t i = 0; i < k.n; i++)
                 memcpy(y + (p + i) * y_stride + row, k.total + i * PANEL_ROWS,

@@ -38,6 +38,7 @@
 #define SL_QUANT_BLOCKS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "quant/block_shape.h"
