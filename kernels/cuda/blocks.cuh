@@ -39,16 +39,30 @@ __device__ __forceinline__ uint32_t sl_block_word(const uint8_t *row, size_t k)
     return *(const uint32_t *)(row + k * 64);
 }
 
+/* Four bytes of a table of 16, the i-th such. */
+__host__ __device__ constexpr uint32_t sl_table_word(const int8_t *t, int i)
+{
+    return (uint32_t)(uint8_t)t[4 * i] | (uint32_t)(uint8_t)t[4 * i + 1] << 8 |
+           (uint32_t)(uint8_t)t[4 * i + 2] << 16 |
+           (uint32_t)(uint8_t)t[4 * i + 3] << 24;
+}
+
 /* The value of a code. */
 template <int FMT> __device__ __forceinline__ int sl_block_value(uint32_t code)
 {
-    const int8_t iq4[16] = {SL_IQ4_VALUES}, e2m1[16] = {SL_E2M1_VALUES};
+    constexpr int8_t iq4[16] = {SL_IQ4_VALUES}, e2m1[16] = {SL_E2M1_VALUES};
+    constexpr bool first = sl_shape<FMT>::codes == SL_CODES_IQ4;
+    constexpr uint32_t a = sl_table_word(first ? iq4 : e2m1, 0);
+    constexpr uint32_t b = sl_table_word(first ? iq4 : e2m1, 1);
+    constexpr uint32_t c = sl_table_word(first ? iq4 : e2m1, 2);
+    constexpr uint32_t d = sl_table_word(first ? iq4 : e2m1, 3);
 
-    if (sl_shape<FMT>::codes == SL_CODES_IQ4)
-        return iq4[code];
-    if (sl_shape<FMT>::codes == SL_CODES_E2M1)
-        return e2m1[code];
-    return (int)code - sl_shape<FMT>::q_off;
+    if (sl_shape<FMT>::codes == SL_CODES_EVEN)
+        return (int)code - sl_shape<FMT>::q_off;
+    return (int8_t)((code < 8    ? code < 4 ? a : b
+                     : code < 12 ? c
+                                 : d) >>
+                    code % 4 * 8);
 }
 
 /* Code c of the 32 of a group whose words begin at w. */

@@ -119,7 +119,7 @@ int sl_decode_launch(const struct sl_cuda *c, uint16_t *to, size_t stride,
     a.n_rows = n_rows;
     if (p->fmt == SL_FMT_BF16 && p->cols % 8 == 0)
         return sl_launch(c, "decode", decode_bf16, eights, THREADS, &a, err);
-    if (!sl_matvec_takes(p))
+    if (!sl_matvec_takes(p) || sl_fmt_has_blocks(p->fmt))
         return sl_launch(c, "decode", decode_singly, singly, THREADS, &a, err);
     if (p->fmt == SL_FMT_INT4)
         return sl_launch(c, "decode", decode_units<SL_FMT_INT4>, units, THREADS,

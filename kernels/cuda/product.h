@@ -59,10 +59,13 @@ static inline bool sl_product_pairs(const struct sl_product *p)
 }
 
 /* 1 to SL_CUDA_FEW positions on CUDA cores: packed weights whose groups are
- * whole units of 8 columns; floats and all that is odd. */
+ * whole units of 8 columns (ggml's blocks by the second); floats and all that
+ * is odd. */
 bool sl_matvec_takes(const struct sl_product *p);
 int sl_matvec_launch(const struct sl_cuda *c, const struct sl_product *p,
                      struct sl_error *err);
+int sl_matvec_blocks_launch(const struct sl_cuda *c, const struct sl_product *p,
+                            struct sl_error *err);
 int sl_matvec_rows_launch(const struct sl_cuda *c, const struct sl_product *p,
                           struct sl_error *err);
 
