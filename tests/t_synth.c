@@ -166,6 +166,53 @@ static void weights_keep_the_size_of_their_inputs(void **state)
     }
 }
 
+/* ggml's blocks: rows of whole ones. MXFP4's scales are powers of two. */
+static void check_blocks(const struct loaded *l)
+{
+    const struct sl_matrix *g = &l->m->geom;
+    uint32_t rows = sl_matrix_segment_rows(g), in_last = rows % SL_BLOCK_ROWS;
+    uint64_t last = sl_matrix_block_offset(g, 0, rows / SL_BLOCK_ROWS);
+    double mean, deviation, wanted = 1 / sqrt((double)g->cols);
+    double most = g->fmt == SL_FMT_MXFP4 ? 1 : 0.08;
+
+    measure(l, &mean, &deviation);
+    if (fabs(deviation / wanted - 1) > most || fabs(mean / wanted) > 0.15)
+        fail_msg("%s: deviation %g, mean %g of %g", sl_fmt_name(g->fmt),
+                 deviation, mean, wanted);
+    for (uint64_t i = last;
+         in_last > 0 && g->n_segments == 1 && i < l->m->bytes; i++)
+        assert_true(i % 64 / 4 < in_last || l->w[i] == 0);
+}
+
+static void blocks_of_published_files_can_be_made(void **state)
+{
+    struct sl_hparams hp = odd;
+
+    hp.hidden = hp.inner = 256;
+    hp.n_heads = 8;
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        struct sl_synth_options o =
+            options_of(&hp, sl_fmt_name((enum sl_fmt)f));
+        struct sl_modelfile mf;
+        struct sl_error err;
+
+        if (!sl_fmt_has_blocks((enum sl_fmt)f))
+            continue;
+        make(&o);
+        assert_ok(sl_modelfile_open(&mf, path, &err), &err);
+        assert_ok(sl_modelfile_verify(&mf, true, &err), &err);
+        for (size_t k = 0; k < mf.n_matrices; k++) {
+            struct loaded l;
+
+            load(&l, &mf, k);
+            assert_int_equal(l.m->geom.fmt, f);
+            check_blocks(&l);
+            unload(&l);
+        }
+        sl_modelfile_close(&mf);
+    }
+}
+
 static void nibbles_are_uniform(void **state)
 {
     struct sl_synth_options o = options_of(&odd, "int4");
@@ -438,6 +485,7 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
         CASE(every_format_makes_a_file_with_right_checksums),
         CASE(weights_keep_the_size_of_their_inputs),
+        CASE(blocks_of_published_files_can_be_made),
         CASE(nibbles_are_uniform),
         CASE(rows_and_columns_are_filled_up_with_zeros),
         CASE(bytes_follow_from_the_seed_not_from_the_threads),

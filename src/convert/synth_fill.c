@@ -5,6 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
+#include "src/convert/synth_blocks.h"
 #include "src/convert/synth_fill.h"
 
 /* The i-th number of a stream: splitmix64 (Steele, Lea, Flood: Fast splittable
@@ -94,6 +95,20 @@ static void clear_weights(uint8_t *out, const struct sl_matrix *m, uint64_t off,
     }
 }
 
+/* Rows of the fill are zeros, to the last bit. */
+static void clear_rows(uint8_t *out, const struct sl_matrix *m, uint64_t off,
+                       size_t n)
+{
+    uint64_t block_bytes = sl_matrix_block_bytes(m, 0, 1);
+
+    if (sl_matrix_segment_rows(m) % SL_BLOCK_ROWS == 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if ((off + i) % 64 / 4 >= rows_in_block(m, (off + i) / block_bytes))
+            out[i] = 0;
+    }
+}
+
 static void clear_scales(uint8_t *out, const struct sl_matrix *m, uint64_t off,
                          size_t n)
 {
@@ -115,7 +130,12 @@ void sl_synth_fill(const struct sl_synth_source *s, void *out, uint64_t off,
     switch (s->kind) {
     case SL_SYNTH_BLOCKS:
         fill_bytes(out, s->key, off, n);
-        clear_weights(out, &s->m, off, n);
+        if (!sl_fmt_has_blocks(s->m.fmt)) {
+            clear_weights(out, &s->m, off, n);
+            return;
+        }
+        sl_synth_blocks_heads(out, &s->m, s->centre, off, n);
+        clear_rows(out, &s->m, off, n);
         return;
     case SL_SYNTH_SCALE:
         fill_levels(out, s, off, n);
@@ -152,6 +172,10 @@ void sl_synth_spread(struct sl_synth_source *s)
 
         s->centre = (float)(sigma / unit);
         s->spread = s->centre / 4;
+        return;
+    }
+    if (s->kind == SL_SYNTH_BLOCKS && sl_fmt_has_blocks(s->m.fmt)) {
+        s->centre = (float)(sigma / sl_synth_blocks_unit(s->m.fmt));
         return;
     }
     s->centre = 0;

@@ -11,7 +11,7 @@
 /* One tensor's source of bytes. */
 struct sl_synth_source {
     enum {
-        SL_SYNTH_BLOCKS, /* of INT8 or INT4 */
+        SL_SYNTH_BLOCKS, /* of INT8, INT4 or ggml's blocks */
         SL_SYNTH_SCALE,  /* F16 scales of these blocks */
         SL_SYNTH_FLOATS,
     } kind;

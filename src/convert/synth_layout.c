@@ -8,6 +8,16 @@
 #include "src/convert/synth.h"
 #include "src/model/quant_kind.h"
 
+/* Published files have heads and embeddings in blocks, too. */
+static void choose_head(struct sl_layout_matrix *l, const struct sl_quant *q,
+                        const char *head)
+{
+    if (head != NULL || !sl_fmt_has_blocks(q->fmt))
+        sl_quant_head(l, q, SL_FMT_F16, head);
+    else
+        l->geom.fmt = q->fmt;
+}
+
 static int describe(struct sl_layout_matrix *matrices, size_t *n,
                     const struct sl_synth_options *o, const struct sl_quant *q,
                     const struct sl_quant *experts, struct sl_error *err)
@@ -27,7 +37,7 @@ static int describe(struct sl_layout_matrix *matrices, size_t *n,
         if (spec.role == SL_ROLE_VECTOR)
             continue;
         if (spec.role == SL_ROLE_EMBED)
-            sl_quant_head(&l, q, SL_FMT_F16, o->head);
+            choose_head(&l, q, o->head);
         else if (sl_quant_linear(&l, spec.role == SL_ROLE_EXPERT ? experts : q,
                                  &spec, o->quant_tp, err) != 0)
             return -1;
@@ -35,6 +45,19 @@ static int describe(struct sl_layout_matrix *matrices, size_t *n,
             matrices[*n] = l;
         ++*n;
     }
+    return 0;
+}
+
+/* Formats of published files are no choice where weights are packed anew, but
+ * random ones may be of any. */
+static int find_quant(struct sl_quant *q, const char *name,
+                      struct sl_error *err)
+{
+    enum sl_fmt fmt;
+
+    if (!sl_fmt_find(&fmt, name) || !sl_fmt_has_blocks(fmt))
+        return sl_quant_find(q, name, err);
+    *q = (struct sl_quant){false, fmt, 0};
     return 0;
 }
 
@@ -52,7 +75,7 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
     struct sl_quant q = {0}, experts = {0};
     int rc;
 
-    if (sl_quant_find(&q, quant, err) != 0 ||
+    if (find_quant(&q, quant, err) != 0 ||
         sl_quant_check_head(o->head, err) != 0 ||
         sl_quant_check_tp(&q, quant, o->quant_tp, err) != 0)
         return -1;
