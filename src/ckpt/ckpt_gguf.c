@@ -193,6 +193,7 @@ static int open_file(struct sl_ckpt_shard *shard, struct sl_gguf **g,
     if (read_header(g, src, err) == 0 && take_tensors(shard, *g, err) == 0)
         return 0;
     sl_gguf_destroy(*g);
+    *g = NULL;
     sl_ckpt_shard_close(shard);
     return -1;
 }

@@ -161,7 +161,10 @@ static int find_template(struct sl_chat *c, struct sl_error *err)
         c->tmpl = sl_chat_template_named(c->o->tmpl);
         return c->tmpl != NULL ? 0 : unknown_template(c->o->tmpl, err);
     }
-    c->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
+    if (mf->chat != NULL)
+        c->tmpl = sl_chat_template_named(mf->chat);
+    if (c->tmpl == NULL)
+        c->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
     if (c->tmpl->base)
         sl_log(
             c->o->run.run.log, SL_LOG_WARN,
@@ -365,7 +368,7 @@ static int run_all(struct sl_chat *c)
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
     c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
     if (c->g.tokenizer == NULL) {
-        sl_no_vocab(c->o->run.run.model, &err);
+        sl_no_vocab(sl_runtime_modelfile(c->g.rt), &err);
         return sl_report(&err);
     }
     if (find_template(c, &err) != 0 || start(c, &err) != 0)

@@ -287,7 +287,7 @@ static int run_all(struct sl_generate *g)
     g->hp = &sl_runtime_modelfile(g->rt)->hp;
     g->tokenizer = sl_runtime_tokenizer(g->rt);
     if (g->tokenizer == NULL) {
-        sl_no_vocab(g->o->run.model, &err);
+        sl_no_vocab(sl_runtime_modelfile(g->rt), &err);
         return sl_report(&err);
     }
     if (g->o->fill.pieces &&

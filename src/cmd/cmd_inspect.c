@@ -351,6 +351,10 @@ static void print_model(const struct sl_modelfile *mf)
         puts("none: the file serves 'sluice logits' alone");
     else
         print_tokenizer(mf);
+    if (mf->chat != NULL) {
+        print_line("chat");
+        printf("template %s\n", mf->chat);
+    }
     print_sampling(&hp->sampling);
     print_line("quant");
     print_name(mf->quant);

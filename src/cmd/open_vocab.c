@@ -9,12 +9,13 @@
 #include "src/cmd/open_vocab.h"
 #include "src/text/vocab_compile.h"
 
-int sl_no_vocab(const char *path, struct sl_error *err)
+int sl_no_vocab(const struct sl_modelfile *mf, struct sl_error *err)
 {
     return sl_fail(err, SL_ERR_UNSUPPORTED,
-                   "%s: holds no tokenizer, so it knows no text; convert the "
-                   "checkpoint again with its tokenizer",
-                   path);
+                   "%s: holds no tokenizer, so it knows no text%s%s; convert "
+                   "the checkpoint again with its tokenizer",
+                   mf->path, mf->no_text != NULL ? ": " : "",
+                   mf->no_text != NULL ? mf->no_text : "");
 }
 
 int sl_open_vocab_of(struct sl_tokenizer **t, const struct sl_modelfile *mf,
@@ -24,7 +25,7 @@ int sl_open_vocab_of(struct sl_tokenizer **t, const struct sl_modelfile *mf,
     int rc;
 
     if (mf->tokenizer_bytes == 0)
-        return sl_no_vocab(mf->path, err);
+        return sl_no_vocab(mf, err);
     data = malloc(mf->tokenizer_bytes);
     if (data == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for its vocabulary",

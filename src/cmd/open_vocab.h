@@ -15,7 +15,7 @@ int sl_open_vocab_of(struct sl_tokenizer **t, const struct sl_modelfile *mf,
 int sl_open_vocab(struct sl_tokenizer **t, const char *path,
                   struct sl_error *err);
 
-/* Fails for a model file without one: what to do. */
-int sl_no_vocab(const char *path, struct sl_error *err);
+/* Fails for a model file without one: why, and what to do. */
+int sl_no_vocab(const struct sl_modelfile *mf, struct sl_error *err);
 
 #endif

@@ -75,6 +75,7 @@ struct sl_convert {
     size_t tokenizer_bytes;
     char *name;
     char quant[32];
+    const char *chat;  /* template, by name; NULL: not known */
     char no_text[480]; /* why there is no tokenizer; "": not known */
     char *output, *partial, *journal;
     bool *section_done; /* by an earlier run */

@@ -154,6 +154,8 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
         .hp = &cv->hp,
         .name = cv->name,
         .quant = cv->quant,
+        .chat = cv->chat,
+        .no_text = cv->no_text[0] != '\0' ? cv->no_text : NULL,
         .n_matrices = cv->n_matrices,
         .tokenizer_bytes = cv->tokenizer_bytes,
         .tables = cv->o->compress != SL_COMPRESS_NONE,

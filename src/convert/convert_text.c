@@ -6,6 +6,7 @@
 
 #include "src/ckpt/ckpt_kind.h"
 #include "src/convert/convert_impl.h"
+#include "src/text/chat.h"
 #include "src/text/tokenizer.h"
 #include "src/text/vocab_compile.h"
 #include "src/text/vocab_gguf.h"
@@ -163,6 +164,29 @@ static int find_compiled(struct sl_convert *cv, struct place *p,
     return 0;
 }
 
+/* Which of our templates the file's own is. One that we have not is found by
+ * names, as where there is none, if at all: that is said. */
+static int find_template(struct sl_convert *cv, struct sl_error *err)
+{
+    static const char key[] = "tokenizer.chat_template";
+    const struct sl_gguf *g = sl_ckpt_gguf(&cv->ckpt);
+    const struct sl_chat_template *tmpl;
+    const char *jinja;
+
+    if (!sl_gguf_has(g, key))
+        return 0;
+    if (sl_gguf_get_string(g, key, &jinja, err) != 0)
+        return -1;
+    tmpl = sl_chat_recognise(jinja, cv->arch->name);
+    if (tmpl != NULL)
+        cv->chat = tmpl->name;
+    else
+        sl_log(cv->o->log, SL_LOG_INFO,
+               "its chat template is none that sluice knows: 'sluice chat' "
+               "takes one by the model's names; --template says which");
+    return 0;
+}
+
 /* What the metadata of a GGUF file has. What it has and is not known makes a
  * file without texts, not none. */
 static int find_in_metadata(struct sl_convert *cv, struct sl_error *err)
@@ -179,7 +203,7 @@ static int find_in_metadata(struct sl_convert *cv, struct sl_error *err)
     }
     if (rc == 0) {
         take_made(cv, &made);
-        return 0;
+        return find_template(cv, err);
     }
     snprintf(cv->no_text, sizeof cv->no_text, "%s",
              rc > 0 ? "its GGUF file has no vocabulary" : why.msg);

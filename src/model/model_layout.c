@@ -309,7 +309,11 @@ static int fill(struct sl_layout *l, const struct sl_layout_config *c,
     l->tables = c->tables;
     l->name = strdup(c->name);
     l->quant = strdup(c->quant);
-    if (l->name == NULL || l->quant == NULL)
+    l->chat = c->chat != NULL ? strdup(c->chat) : NULL;
+    l->no_text = c->no_text != NULL ? strdup(c->no_text) : NULL;
+    if (l->name == NULL || l->quant == NULL ||
+        (c->chat != NULL && l->chat == NULL) ||
+        (c->no_text != NULL && l->no_text == NULL))
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the model's name");
     if (sl_hparams_check(&l->hp, err) != 0 || count_tensors(l, err) != 0)
         return -1;
@@ -349,6 +353,8 @@ void sl_layout_fini(struct sl_layout *layout)
 {
     free(layout->name);
     free(layout->quant);
+    free(layout->chat);
+    free(layout->no_text);
     free(layout->tensors);
     free(layout->small);
     free(layout->matrices);

@@ -28,8 +28,10 @@ struct sl_layout_matrix {
 struct sl_layout_config { /* all borrowed for the call */
     const struct sl_arch *arch;
     const struct sl_hparams *hp;
-    const char *name;                        /* general.name */
-    const char *quant;                       /* what --quant was */
+    const char *name;  /* general.name */
+    const char *quant; /* what --quant was */
+    /* What struct sl_modelfile says of them; NULL: nothing. */
+    const char *chat, *no_text;
     const struct sl_layout_matrix *matrices; /* in order of sl_arch_tensor */
     size_t n_matrices;
     uint64_t tokenizer_bytes; /* 0: none */
@@ -52,6 +54,7 @@ struct sl_layout {
     struct sl_hparams hp;
     char *name;
     char *quant;
+    char *chat, *no_text;  /* NULL: nothing is said */
     uint64_t header_bytes; /* multiple of a page; the first tensor's offset */
     uint64_t file_bytes;
     /* Offsets are those in the file. */

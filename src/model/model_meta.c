@@ -13,6 +13,8 @@
 
 #define KEY_HEADER_SUM "sluice.header.xxh3"
 #define KEY_PLANES     "sluice.section.planes"
+#define KEY_CHAT       "sluice.chat.template"
+#define KEY_NO_TEXT    "sluice.tokenizer.missing"
 
 static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
 {
@@ -23,6 +25,10 @@ static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
                     l->tables ? SL_MODEL_VERSION_COMPRESSED : SL_MODEL_VERSION);
     sl_gguf_add_string(w, "sluice.layout", SL_LAYOUT_NAME);
     sl_gguf_add_string(w, "sluice.quantization", l->quant);
+    if (l->chat != NULL)
+        sl_gguf_add_string(w, KEY_CHAT, l->chat);
+    if (l->no_text != NULL)
+        sl_gguf_add_string(w, KEY_NO_TEXT, l->no_text);
     sl_model_text_write(w, &l->hp.text);
     sl_model_sampling_write(w, &l->hp.sampling);
 }
@@ -150,6 +156,11 @@ int sl_model_meta_write(const struct sl_layout *l, uint8_t **data,
     if (rc != 0)
         free(*data);
     return rc;
+}
+
+bool sl_model_meta_is_ours(const struct sl_gguf *g)
+{
+    return sl_gguf_has(g, "sluice.version");
 }
 
 int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
@@ -409,6 +420,11 @@ int sl_model_meta_read(struct sl_layout *l, const struct sl_gguf *g,
     struct sl_layout made = {0};
     int rc = -1;
 
+    if ((sl_gguf_has(g, KEY_CHAT) &&
+         sl_gguf_get_string(g, KEY_CHAT, &config.chat, err) != 0) ||
+        (sl_gguf_has(g, KEY_NO_TEXT) &&
+         sl_gguf_get_string(g, KEY_NO_TEXT, &config.no_text, err) != 0))
+        return -1;
     if (sl_gguf_get_string(g, "general.name", &config.name, err) == 0 &&
         sl_gguf_get_string(g, "sluice.quantization", &config.quant, err) == 0 &&
         sl_model_hparams_read(&hp, g, arch, err) == 0 &&

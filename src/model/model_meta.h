@@ -15,6 +15,8 @@ int sl_model_meta_write(const struct sl_layout *l, uint8_t **data,
 
 /* Architecture, layout and version are ones this program knows.
  * Errors: SL_ERR_UNSUPPORTED, SL_ERR_CORRUPT. */
+/* Whether 'sluice convert' wrote it, as far as it says. */
+bool sl_model_meta_is_ours(const struct sl_gguf *g);
 int sl_model_meta_check(const struct sl_gguf *g, const struct sl_arch **arch,
                         struct sl_error *err);
 

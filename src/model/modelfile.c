@@ -176,6 +176,8 @@ static void publish(struct sl_modelfile *mf)
     mf->hp = l->hp;
     mf->name = l->name;
     mf->quant = l->quant;
+    mf->chat = l->chat;
+    mf->no_text = l->no_text;
     mf->matrices = l->matrices;
     mf->n_matrices = l->n_matrices;
     mf->small = l->small;
@@ -191,25 +193,32 @@ static void publish(struct sl_modelfile *mf)
 #define GUESSED_BPS (1ull << 30)
 
 /* A GGUF file as it is published has its rows one after another; here sixteen
- * lie side by side, so that every instruction set reads them alike. */
+ * lie side by side, so that every instruction set reads them alike. Parts of a
+ * split one are as large as it, more or less. */
 static int refuse_published(const struct sl_modelfile *mf, struct sl_error *err)
 {
     char size[SL_SIZE_TEXT];
+    struct sl_error no;
+    uint64_t bytes = mf->file_bytes, parts;
+
+    if (sl_gguf_get_u64(mf->gguf, "split.count", &parts, &no) == 0 &&
+        parts >= 1 && parts < 10000)
+        bytes *= parts;
 
     return sl_fail(
         err, SL_ERR_UNSUPPORTED,
         "a GGUF file as it is published, which has to be converted "
         "first: some %llu s, and %s more on the disk: sluice convert "
         "%s -o MODEL.gguf",
-        (unsigned long long)(2 * mf->file_bytes / GUESSED_BPS + 1),
-        sl_size_format(size, mf->file_bytes), mf->path);
+        (unsigned long long)(2 * bytes / GUESSED_BPS + 1),
+        sl_size_format(size, bytes), mf->path);
 }
 
 /* Everything there is to check once the container has been understood. */
 static int check_model(struct sl_modelfile *mf, const uint8_t *data, size_t n,
                        struct sl_error *err)
 {
-    if (!sl_gguf_has(mf->gguf, "sluice.version"))
+    if (!sl_model_meta_is_ours(mf->gguf))
         return refuse_published(mf, err);
     if (sl_model_meta_check(mf->gguf, &mf->arch, err) != 0 ||
         check_sum(mf, data, n, err) != 0)

@@ -69,8 +69,10 @@ struct sl_modelfile {
     const struct sl_arch *arch;
     struct sl_hparams hp;
     char *path;
-    const char *name;  /* general.name */
-    const char *quant; /* what --quant was */
+    const char *name;    /* general.name */
+    const char *quant;   /* what --quant was */
+    const char *chat;    /* name of the chat template; NULL: not said */
+    const char *no_text; /* why there is no tokenizer; NULL: not said */
     uint64_t file_bytes;
     struct sl_gguf *gguf;
     /* In order of use: those of the stages, the head last of them, then

@@ -165,6 +165,10 @@ bool sl_chat_prompt_thinks(const struct sl_chat_template *tmpl, bool no_think);
 /* The n-th template, NULL beyond the last; that of a name, or NULL. */
 const struct sl_chat_template *sl_chat_template_at(size_t n);
 const struct sl_chat_template *sl_chat_template_named(const char *name);
+/* The one whose text, as publishers write it (Jinja, tokenizer.chat_template of
+ * a GGUF file), this is; NULL where it is none of ours. */
+const struct sl_chat_template *sl_chat_recognise(const char *jinja,
+                                                 const char *arch);
 /* Which one a model was trained on, by the names of its architecture and of
  * itself (either may be "") and the tokens of its vocabulary; the one for base
  * models where nothing tells. */

@@ -267,6 +267,48 @@ static const struct rule rules[] = {
     {&plain, NULL, NULL, {NULL, NULL}},
 };
 
+/* What a publisher's own text of a template holds: the first rule of which all
+ * is there ("!x": is not). */
+static const struct {
+    const struct sl_chat_template *tmpl;
+    const char *arch; /* NULL: any */
+    const char *parts[3];
+} texts[] = {
+    {&smollm2, NULL, {"<|im_start|>", "AI assistant named SmolLM", NULL}},
+    {&qwen3, "qwen3", {"<|im_start|>", "</think>", NULL}},
+    {&qwen2_5, NULL, {"<|im_start|>", "You are Qwen, created by", NULL}},
+    {&qwen2, NULL, {"<|im_start|>", "You are a helpful assistant", "!<tools>"}},
+    {&chatml, NULL, {"<|im_start|>", "<|im_end|>", "!<tools>"}},
+    {&llama_3_1, NULL, {"<|start_header_id|>", "Cutting Knowledge", NULL}},
+    {&llama_3, NULL, {"<|start_header_id|>", "<|eot_id|>", NULL}},
+    {&llama_2, NULL, {"[INST]", "<<SYS>>", NULL}},
+    {&glm_4_5, NULL, {"[gMASK]<sop>", "/nothink", NULL}},
+    {&glm_4_7, NULL, {"[gMASK]<sop>", "</think>", "<arg_key>"}},
+    {&glm_z1, NULL, {"[gMASK]<sop>", "<think>", NULL}},
+    {&glm_4_0414, "glm4", {"[gMASK]<sop>", "<|assistant|>", NULL}},
+    {&glm_4, NULL, {"[gMASK]<sop>", "<|assistant|>", NULL}},
+    {&chatglm3, NULL, {"[gMASK]sop", "<|assistant|>", NULL}},
+    {&chatglm2, NULL, {"[Round ", "问：", NULL}},
+};
+
+const struct sl_chat_template *sl_chat_recognise(const char *jinja,
+                                                 const char *arch)
+{
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        bool is = texts[i].arch == NULL || strcmp(texts[i].arch, arch) == 0;
+
+        for (size_t k = 0; is && k < 3 && texts[i].parts[k] != NULL; k++) {
+            const char *part = texts[i].parts[k];
+
+            is = *part == '!' ? strstr(jinja, part + 1) == NULL
+                              : strstr(jinja, part) != NULL;
+        }
+        if (is)
+            return texts[i].tmpl;
+    }
+    return NULL;
+}
+
 const struct sl_chat_template *sl_chat_template_at(size_t n)
 {
     return n < sizeof templates / sizeof *templates ? templates[n] : NULL;

@@ -26,10 +26,14 @@ TAKEN = (
     ["F_rotary_and_layers/rotary_tables.npz", "G_tokenizers"] +
     ["H_family/%s/%s" % (model, name) for model in MODELS for name in
      ("cases.json", "cases.npz", "hf")] +
+    ["H_family/%s/%s" % (model, name) for model, file in
+     (("glm4_0414", "glm4_0414-Q4_0"), ("llama3_rope", "llama3_rope-F16"))
+     for name in ("gguf/%s.gguf" % file, "gguf_cases.npz")] +
     ["H_family/blocks", "H_family/tokenizer"])
 # Runs in half precision, variants whose checkpoints stay behind, and what blocks
 # were made from.
-LEFT_OUT = ("logitsB_f16", "_halfdeq", "_tp4", ".source")
+LEFT_OUT = ("logitsB_f16", "_halfdeq", "_tp4", ".source", "llama_last6",
+            "Q8_0.exact")
 # Of tables with a row a position; what rounding does shows at 1024 as well as
 # at 2048.
 ROWS = {"rotary_tables.npz": 1024}
