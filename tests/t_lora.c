@@ -375,6 +375,46 @@ static void quantised_files_take_adapters(void **state)
     }
 }
 
+/* A GGUF has the rows of q and k in another order than the publisher's
+ * checkpoint that the adapter was made for. */
+static void adapters_go_with_gguf_files(void **state)
+{
+    static const struct model model = {"golden/H_family/llama3_rope/hf", 2,
+                                       true};
+    static const struct maker_adapter narrow = {
+        .config = "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6}",
+        .scale = 6.0 / 4,
+        .r = 4,
+        .dtype = SL_DT_F32,
+        .modules = {{LLAMA "self_attn.q_proj", 64, 128},
+                    {LLAMA "self_attn.k_proj", 64, 64},
+                    {LLAMA "self_attn.v_proj", 64, 64},
+                    {LLAMA "mlp.up_proj", 64, 128}},
+    };
+    static const struct test t = {&model, {&narrow}, {NAN}};
+    struct test_array want, got;
+    char source[1024], file[1024], lora[3000], flags[3200];
+
+    if (prepare(source, lora, &t) == NULL ||
+        test_variant(file, "golden/H_family/llama3_rope/gguf/"
+                           "llama3_rope-F16.gguf") == NULL)
+        return;
+    write_input(&model);
+    snprintf(flags, sizeof flags, "--activations f32 %s", lora);
+    convert(source, "--quant f32");
+    run_logits(dir, &want, flags);
+    convert(file, "");
+    run_logits(dir, &got, flags);
+    near(&got, &want, "a GGUF file");
+    test_array_fini(&got);
+    snprintf(flags, sizeof flags, "--quant f32 %s", lora);
+    convert(file, flags);
+    run_logits(dir, &got, "--activations f32");
+    near(&got, &want, "merged into a GGUF file");
+    test_array_fini(&got);
+    test_array_fini(&want);
+}
+
 static void scale_0_is_no_adapter(void **state)
 {
     static const struct test t = {&llama, {&everywhere}, {0}};
@@ -532,6 +572,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adapters_give_what_merged_weights_give),
         cmocka_unit_test(quantised_files_take_adapters),
+        cmocka_unit_test(adapters_go_with_gguf_files),
         cmocka_unit_test(scale_0_is_no_adapter),
         cmocka_unit_test(merged_weights_keep_their_format),
         cmocka_unit_test(a_kept_prompt_goes_with_its_adapters),

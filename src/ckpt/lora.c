@@ -35,6 +35,10 @@ struct pair {
     enum sl_slot slot;
     uint32_t layer;
     uint32_t matrix_rows, first_row, r;
+    /* A GGUF's rows of q and k are in another order than the adapter's, a head
+     * of so many at a time, of which the first so many are rotated; 0: they
+     * are not. */
+    uint32_t head_rows, rope_rows;
     float scale; /* all in all */
     const struct sl_ckpt_tensor *a, *b;
 };
@@ -140,6 +144,28 @@ static int check_tensor(const struct sl_lora *l, const struct adapter *ad,
                    t->n_dims > 1 ? t->shape[1] : 1, l->model, rows, cols);
 }
 
+/* Whether neighbours are rotated where the architecture's other checkpoints,
+ * and so its adapters, rotate halves. */
+static bool is_reordered(const struct sl_lora *l)
+{
+    struct sl_hparams usual = *l->hp;
+
+    usual.rope = SL_ROPE_NONE;
+    sl_arch_derive(l->arch, &usual);
+    return usual.rope == SL_ROPE_HALF && l->hp->rope == SL_ROPE_INTERLEAVED;
+}
+
+/* q or k, and not all of q, k and v? */
+static bool is_rotated(const struct sl_lora *l,
+                       const struct sl_tensor_spec *spec, uint32_t first,
+                       uint32_t rows)
+{
+    uint32_t v_at = sl_arch_qkv_row(l->hp).v_at;
+
+    return spec->slot == SL_SLOT_Q || spec->slot == SL_SLOT_K ||
+           (spec->slot == SL_SLOT_QKV && first + rows <= v_at);
+}
+
 /* A module of rows [first, first + rows) of a matrix, if the adapter has it. */
 static int add_module(struct sl_lora *l, struct adapter *ad, const char *module,
                       const struct sl_tensor_spec *spec, uint32_t first,
@@ -166,6 +192,10 @@ static int add_module(struct sl_lora *l, struct adapter *ad, const char *module,
         check_tensor(l, ad, p.b, rows, p.r, err) != 0)
         return -1;
     p.scale = (float)(scale * (double)ad->scale);
+    if (is_reordered(l) && is_rotated(l, spec, first, rows)) {
+        p.head_rows = l->hp->head_dim;
+        p.rope_rows = l->hp->rope_dims;
+    }
     if (p.scale != 0)
         l->pairs[l->n_pairs++] = p;
     return 0;
@@ -343,9 +373,24 @@ uint32_t sl_lora_rank(const struct sl_lora *l, enum sl_slot slot,
     return rank;
 }
 
-/* A tensor times scale to rows that are stride floats apart. */
+/* Where row i of an adapter's B belongs: row r of a head goes to 2 r, behind it
+ * the one that it is rotated with. */
+static uint64_t row_of(const struct pair *p, uint64_t i)
+{
+    uint64_t r, half = p->rope_rows / 2;
+
+    if (p->head_rows == 0)
+        return i;
+    r = i % p->head_rows;
+    if (r >= p->rope_rows)
+        return i;
+    return i - r + (r < half ? 2 * r : 2 * (r - half) + 1);
+}
+
+/* A tensor times scale to rows that are stride floats apart; p: whose B it is,
+ * NULL: an A. */
 static int read_scaled(float *to, size_t stride, const struct sl_ckpt_tensor *t,
-                       float scale, struct sl_error *err)
+                       float scale, const struct pair *p, struct sl_error *err)
 {
     uint64_t cols = t->shape[1], step = PIECE / cols;
     uint32_t bytes = sl_dtype_bytes(t->dtype);
@@ -363,7 +408,10 @@ static int read_scaled(float *to, size_t stride, const struct sl_ckpt_tensor *t,
         for (uint64_t i = 0; rc == 0 && i < n * cols; i++) {
             float v = sl_dtype_load(raw + i * bytes, t->dtype);
 
-            to[(first + i / cols) * stride + i % cols] = scale * v;
+            uint64_t row = first + i / cols;
+
+            to[(p != NULL ? row_of(p, row) : row) * stride + i % cols] =
+                scale * v;
             if (!isfinite(scale * v))
                 rc = sl_fail(err, SL_ERR_CORRUPT,
                              "%s: tensor %s has a number that is not finite "
@@ -389,9 +437,9 @@ int sl_lora_read(const struct sl_lora *l, enum sl_slot slot, uint32_t layer,
         if (at == 0)
             memset(b, 0, (size_t)p->matrix_rows * rank * sizeof *b);
         if (read_scaled(a + (size_t)at * p->a->shape[1], (size_t)p->a->shape[1],
-                        p->a, 1, err) != 0 ||
+                        p->a, 1, NULL, err) != 0 ||
             read_scaled(b + (size_t)p->first_row * rank + at, rank, p->b,
-                        p->scale, err) != 0) {
+                        p->scale, p, err) != 0) {
             sl_error_prefix(err, "--lora: ");
             return -1;
         }

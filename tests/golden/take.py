@@ -29,7 +29,7 @@ TAKEN = (
     ["H_family/%s/%s" % (model, name) for model, file in
      (("glm4_0414", "glm4_0414-Q4_0"), ("llama3_rope", "llama3_rope-F16"))
      for name in ("gguf/%s.gguf" % file, "gguf_cases.npz")] +
-    ["H_family/blocks", "H_family/tokenizer"])
+    ["H_family/blocks", "H_family/tokenizer", "H_family/smollm2/cases.json"])
 # Runs in half precision, variants whose checkpoints stay behind, and what blocks
 # were made from.
 LEFT_OUT = ("logitsB_f16", "_halfdeq", "_tp4", ".source", "llama_last6",
