@@ -305,7 +305,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static struct sl_bench_spread spread(double *v, size_t n)
+struct sl_bench_spread sl_bench_spread_of(double *v, size_t n)
 {
     qsort(v, n, sizeof *v, compare);
     return (struct sl_bench_spread){
@@ -321,7 +321,7 @@ static struct sl_bench_spread spread_of(const struct state *s, double *v,
 {
     for (uint32_t i = 0; i < s->run->repeat; i++)
         v[i] = s->turns[i].figure[figure];
-    return spread(v, s->run->repeat);
+    return sl_bench_spread_of(v, s->run->repeat);
 }
 
 static void sum_up_phase(struct sl_bench_result *r, const struct state *s,

@@ -78,6 +78,9 @@ void sl_bench_destroy(struct sl_bench *b); /* NULL is fine */
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
                  const struct sl_bench_run *run, struct sl_error *err);
 
+/* Median, least and most of n > 0 values, which it sorts. */
+struct sl_bench_spread sl_bench_spread_of(double *v, size_t n);
+
 /* What a page of results says of where they come from. */
 struct sl_bench_origin {
     const char *model, *name, *quant; /* path, general.name, --quant */
@@ -87,6 +90,7 @@ struct sl_bench_origin {
 };
 
 /* bench_print.c: a line of the table, or of JSON, for each phase. */
+void sl_bench_print_origin(FILE *f, const struct sl_bench_origin *origin);
 void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin);
 void sl_bench_print(FILE *f, const struct sl_bench_result *r);
 int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
@@ -100,5 +104,34 @@ int sl_bench_plot_check(const char *path, struct sl_error *err);
 int sl_bench_plot(const char *path, const struct sl_bench_result *results,
                   size_t n, const struct sl_bench_origin *origin,
                   struct sl_error *err);
+
+/* bench_positions.c: what a pass takes, by the number of its positions. */
+#define SL_BENCH_SIZES 64u
+struct sl_bench_positions {
+    struct sl_memory memory;
+    uint64_t streamed_bytes;
+    unsigned threads;
+    struct sl_bench_spread seconds[SL_BENCH_SIZES]; /* of a pass of each size */
+};
+
+/* Of a run's prompt, memory and threads, one sequence: gen / 4 passes of each
+ * size in each of its turns. Errors: as sl_bench_run. */
+int sl_bench_positions(struct sl_bench_positions *p,
+                       const struct sl_runtime_config *config,
+                       const struct sl_bench_run *run, const uint32_t *sizes,
+                       size_t n_sizes, struct sl_error *err);
+/* A table, a line of JSON, an SVG file. */
+void sl_bench_print_positions(FILE *f, const struct sl_bench_positions *p,
+                              const struct sl_bench_run *run,
+                              const uint32_t *sizes, size_t n_sizes);
+int sl_bench_positions_json(FILE *f, const struct sl_bench_positions *p,
+                            const struct sl_bench_run *run,
+                            const uint32_t *sizes, size_t n_sizes,
+                            const struct sl_bench_origin *origin,
+                            struct sl_error *err);
+int sl_bench_plot_positions(const char *path,
+                            const struct sl_bench_positions *p,
+                            const uint32_t *sizes, size_t n_sizes,
+                            struct sl_error *err);
 
 #endif

@@ -14,7 +14,7 @@ static double per_second(double positions, double seconds)
     return seconds > 0 ? positions / seconds : 0;
 }
 
-void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin)
+void sl_bench_print_origin(FILE *f, const struct sl_bench_origin *origin)
 {
     const struct sl_machine *m = &origin->machine;
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT];
@@ -25,6 +25,11 @@ void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin)
             m->n_cpus, m->n_cpus == 1 ? "" : "s",
             sl_size_format(ram, m->ram_bytes), m->kernel, PACKAGE_VERSION,
             sl_machine_commit());
+}
+
+void sl_bench_print_head(FILE *f, const struct sl_bench_origin *origin)
+{
+    sl_bench_print_origin(f, origin);
     fprintf(f, "%-7s %6s %5s %3s %10s %9s %17s %9s %7s %7s %7s %9s %-7s %10s\n",
             "", "", "", "", "", "tokens/s", "", "", "disk", "memory", "stall",
             "floor", "", "efficiency");

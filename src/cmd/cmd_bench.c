@@ -21,6 +21,7 @@ struct list {
 struct options {
     struct sl_runtime_config run;
     struct list ram, vram, prompt, batch, threads;
+    struct list positions; /* none: the phases of a run are measured */
     uint32_t gen, repeat;
     bool json;
     const char *plot;
@@ -46,6 +47,7 @@ enum {
     OPT_TRACE,
     OPT_PREFIX,
     OPT_LORA,
+    OPT_POSITIONS,
 };
 
 static const struct argp_option options[] = {
@@ -65,6 +67,10 @@ static const struct argp_option options[] = {
      "Tokens decoded after it in each turn (default: 16)", 0},
     {"batch", OPT_BATCH, "LIST", 0,
      "Sequences that go through each pass together (default: 1)", 0},
+    {"positions", OPT_POSITIONS, "LIST", 0,
+     "Measure instead what passes of so many positions of one sequence take, "
+     "1 to 64, as they check guesses",
+     0},
     {"threads", OPT_THREADS, "LIST", 0,
      "Threads that compute; auto, the default, is one per CPU", 0},
     {"repeat", OPT_REPEAT, "N", 0,
@@ -146,6 +152,17 @@ static size_t n_runs(const struct options *o)
            o->threads.n;
 }
 
+static void check_options(const struct options *o, struct argp_state *state)
+{
+    if (o->run.model == NULL)
+        argp_error(state, "no model file; give one with -m FILE");
+    if (o->positions.n > 0 && (o->batch.n > 1 || o->batch.v[0] > 1))
+        argp_error(state, "--positions are those of one sequence: no "
+                          "--batch goes with them");
+    if (o->run.trace != NULL && n_runs(o) > 1)
+        argp_error(state, "--trace is for one run, not %zu", n_runs(o));
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
@@ -177,6 +194,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_THREADS:
         parse_list(state, &o->threads, "threads", arg, 1024);
+        return 0;
+    case OPT_POSITIONS:
+        parse_list(state, &o->positions, "positions", arg, SL_BENCH_SIZES);
         return 0;
     case OPT_REPEAT:
         o->repeat = (uint32_t)sl_opt_u64(state, "repeat", arg, 1, 1000);
@@ -217,10 +237,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "unexpected argument '%s'", arg);
         return 0;
     case ARGP_KEY_END:
-        if (o->run.model == NULL)
-            argp_error(state, "no model file; give one with -m FILE");
-        if (o->run.trace != NULL && n_runs(o) > 1)
-            argp_error(state, "--trace is for one run, not %zu", n_runs(o));
+        check_options(o, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -312,6 +329,34 @@ static int measure(const struct options *o, struct sl_bench *b,
     return rc;
 }
 
+static int measure_positions(const struct options *o,
+                             const struct sl_bench_origin *origin,
+                             struct sl_error *err)
+{
+    uint32_t sizes[SL_BENCH_SIZES];
+    struct sl_bench_positions p;
+    size_t n = o->positions.n;
+
+    for (size_t i = 0; i < n; i++)
+        sizes[i] = (uint32_t)o->positions.v[i];
+    if (!o->json)
+        sl_bench_print_origin(stdout, origin);
+    for (size_t i = 0; i < n_runs(o); i++) {
+        struct sl_bench_run run = run_at(o, i, origin->file_bytes);
+
+        if (sl_bench_positions(&p, &o->run, &run, sizes, n, err) != 0)
+            return -1;
+        if (!o->json)
+            sl_bench_print_positions(stdout, &p, &run, sizes, n);
+        else if (sl_bench_positions_json(stdout, &p, &run, sizes, n, origin,
+                                         err) != 0)
+            return -1;
+        fflush(stdout);
+    }
+    return o->plot != NULL ? sl_bench_plot_positions(o->plot, &p, sizes, n, err)
+                           : 0;
+}
+
 static int bench(const struct options *o, const char *command,
                  struct sl_error *err)
 {
@@ -333,6 +378,11 @@ static int bench(const struct options *o, const char *command,
     origin.quant = mf.quant;
     origin.file_bytes = mf.file_bytes;
     sl_machine_get(&origin.machine);
+    if (o->positions.n > 0) {
+        rc = measure_positions(o, &origin, err);
+        sl_modelfile_close(&mf);
+        return rc;
+    }
     rc = sl_bench_create(&b, &o->run, err);
     if (rc == 0) {
         rc = measure(o, b, &origin, err);
