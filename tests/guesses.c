@@ -19,7 +19,7 @@ static uint32_t chance(struct guesses *g, uint32_t n)
     return (uint32_t)(g->random >> 33) % n;
 }
 
-static int begin(struct sl_draft *d, const int32_t *ids, size_t n,
+static int begin(struct sl_draft *d, const struct sl_draft_text *t,
                  struct sl_error *err)
 {
     struct guesser *me = (struct guesser *)d;
@@ -107,10 +107,17 @@ const struct sl_draft_kind test_guess = {
     .create = create,
 };
 
+uint64_t test_even_time(void *calls)
+{
+    return 1000 * ++*(uint64_t *)calls;
+}
+
 void test_drafts_init(struct sl_drafts *d, struct guesses *g, uint32_t most)
 {
     struct sl_error err;
 
     sl_drafts_init(d, most, 0);
+    d->now = test_even_time;
+    d->now_arg = &g->calls;
     assert_ok(sl_drafts_add(d, &test_guess, g, &err), &err);
 }

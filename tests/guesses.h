@@ -27,10 +27,14 @@ struct guesses {
      * this order, and again after the last */
     const struct sl_ids *said;
     size_t n_texts, next;
+    uint64_t calls; /* of the clock */
 };
 
 /* Its create takes a struct guesses. */
 extern const struct sl_draft_kind test_guess;
+
+/* A clock by which everything takes the same time: a struct sl_drafts' now. */
+uint64_t test_even_time(void *calls);
 
 /* Drafts of this source alone, which the gate always takes, as many as it has:
  * a pass costs the same however many positions it has. */

@@ -158,7 +158,7 @@ static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
     config.drafts = &drafts;
     for (enum guess kind = 0; kind < GUESS_KINDS; kind++) {
         for (uint32_t at = 0; at < MOST; at += 2) {
-            struct guesses g = {kind, at, 8, at, &plain.ids, 1, 0};
+            struct guesses g = {kind, at, 8, at, &plain.ids, 1, 0, 0};
 
             test_drafts_init(&drafts, &g, MOST);
             got = speak(lm, hp, &config, gmask);

@@ -155,7 +155,7 @@ static void check_guesses(const struct sl_hparams *hp,
     for (enum guess kind = 0; kind < GUESS_KINDS; kind++) {
         for (uint32_t most = 1; most < 12; most += most) {
             for (uint32_t at = 0; at < most; at++) {
-                struct guesses g = {kind, at, V, at, &said, 1, 0};
+                struct guesses g = {kind, at, V, at, &said, 1, 0, 0};
                 struct sl_drafts drafts;
 
                 test_drafts_init(&drafts, &g, most);
@@ -205,7 +205,7 @@ static void right_guesses_save_passes(void **state)
         .out_seq_length = LENGTH,
     };
     struct outcome plain, drafted;
-    struct guesses g = {GUESS_RIGHT, 0, V, 0, plain.heard, 1, 0};
+    struct guesses g = {GUESS_RIGHT, 0, V, 0, plain.heard, 1, 0, 0};
     struct sl_drafts drafts;
 
     run(&plain, &models[2], &config, 0, 1, -1);
@@ -422,7 +422,11 @@ static void the_longest_and_newest_match_is_what_is_proposed(void **state)
 
         for (size_t begun = 0; begun <= l->n; begun++) {
             assert_ok(sl_draft_lookup.create(&d, 40, NULL, &err), &err);
-            assert_ok(d->ops->begin(d, l->text, begun, &err), &err);
+            assert_ok(d->ops->begin(
+                          d,
+                          &(struct sl_draft_text){.ids = l->text, .n = begun},
+                          &err),
+                      &err);
             for (size_t k = begun; k < l->n; k++)
                 d->ops->add(d, l->text[k]);
             assert_int_equal(d->ops->offer(d, 4, &strength), 4);
@@ -442,7 +446,7 @@ static void what_was_never_said_is_not_guessed(void **state)
     uint32_t strength;
 
     assert_ok(sl_draft_lookup.create(&d, 10, NULL, &err), &err);
-    assert_ok(d->ops->begin(d, NULL, 0, &err), &err);
+    assert_ok(d->ops->begin(d, &(struct sl_draft_text){.n = 0}, &err), &err);
     assert_int_equal(d->ops->offer(d, 4, &strength), 0);
     for (int32_t i = 0; i < 30; i++) { /* more than it has room for */
         d->ops->add(d, i);
@@ -462,7 +466,7 @@ static void a_match_is_one(void **state)
     struct sl_error err;
 
     assert_ok(sl_draft_lookup.create(&d, N, NULL, &err), &err);
-    assert_ok(d->ops->begin(d, NULL, 0, &err), &err);
+    assert_ok(d->ops->begin(d, &(struct sl_draft_text){.n = 0}, &err), &err);
     for (size_t n = 0; n < N; n++) {
         uint32_t strength, made, best = 0;
         int32_t got;

@@ -361,7 +361,8 @@ static int run_all(struct sl_chat *c)
 
     if (check_paths(c->o, &err) != 0)
         return sl_report(&err);
-    if (sl_drafts_open(&c->g.drafts, &c->o->run.draft, &err) != 0 ||
+    if (sl_drafts_open(&c->g.drafts, &c->g.draft_file, &c->o->run.draft,
+                       &err) != 0 ||
         sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
         sl_runtime_open(&c->g.rt, &c->o->run.run, &err) != 0)
         return sl_report(&err);
@@ -424,6 +425,7 @@ static int run(int argc, char **argv)
     free(c.state_file);
     json_decref(c.tools);
     sl_chat_history_fini(&c.begun);
+    sl_draft_file_close(&c.g.draft_file);
     sl_runtime_close(c.g.rt);
     sl_interrupt_destroy(c.g.interrupt);
     return code;

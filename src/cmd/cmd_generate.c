@@ -280,7 +280,7 @@ static int run_all(struct sl_generate *g)
     int code;
 
     if (open_files(g, &err) != 0 ||
-        sl_drafts_open(&g->drafts, &g->o->draft, &err) != 0 ||
+        sl_drafts_open(&g->drafts, &g->draft_file, &g->o->draft, &err) != 0 ||
         sl_interrupt_create(&g->interrupt, &err) != 0 ||
         sl_runtime_open(&g->rt, &g->o->run, &err) != 0)
         return sl_report(&err);
@@ -367,6 +367,7 @@ static int run(int argc, char **argv)
     code = run_all(&g);
     if (g.interrupt != NULL)
         sl_interrupt_watch(g.interrupt, NULL);
+    sl_draft_file_close(&g.draft_file);
     sl_runtime_close(g.rt);
     sl_keeper_destroy(g.keeper);
     sl_interrupt_destroy(g.interrupt);

@@ -50,6 +50,7 @@ struct sl_generate {
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
     struct sl_drafts drafts;
+    struct sl_draft_file draft_file;
     struct sl_rng rng;        /* of the next query */
     struct sl_keeper *keeper; /* of answers, where they are kept */
     bool color;               /* standard output is a terminal that wants it */

@@ -29,12 +29,18 @@ static int leave(struct sl_generate *g, const struct sl_error *err)
 int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
                       struct sl_error *err)
 {
+    struct sl_workload all = *load;
     double age_s;
 
     /* before the plan, which counts the memory that this takes */
     if (g->o->json || g->drafts.n > 0 || sl_generate_wants_summary(g))
         g->rates_kept = sl_rates_kept(&g->rates, &age_s, g->rt);
-    if (sl_runtime_start(g->rt, load, err) != 0)
+    if (g->draft_file.path != NULL &&
+        sl_draft_file_plan(&g->draft_file, &all, g->rt, &g->o->run, err) != 0)
+        return -1;
+    if (sl_runtime_start(g->rt, &all, err) != 0 ||
+        (g->draft_file.path != NULL &&
+         sl_draft_file_start(&g->draft_file, err) != 0))
         return -1;
     g->started = true;
     sl_generate_start_drafts(g);

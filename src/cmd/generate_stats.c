@@ -7,6 +7,9 @@
 #include "src/cmd/generate.h"
 #include "src/cmd/gpu_show.h"
 
+/* Memory that is mentioned. */
+#define DRAFTS_WORTH_A_WORD (1u << 20)
+
 static double seconds(uint64_t ns)
 {
     return (double)ns / 1e9;
@@ -41,6 +44,8 @@ void sl_generate_print_plan(const struct sl_generate *g)
             sl_size_format(c, m->kv));
     if (m->experts > 0)
         fprintf(stderr, ", %s experts", sl_size_format(a, m->experts));
+    if (m->drafts >= DRAFTS_WORTH_A_WORD)
+        fprintf(stderr, ", %s for guesses", sl_size_format(a, m->drafts));
     if (p->n_slots > 0)
         fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
                 sl_size_format(a, p->slot_bytes));

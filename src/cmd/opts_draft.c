@@ -1,6 +1,8 @@
 #include "config.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/cmd/opts.h"
 #include "src/cmd/opts_draft.h"
@@ -16,7 +18,8 @@ static const struct argp_option options[] = {
     {"draft", OPT_DRAFT, "KIND", 0,
      "Guess what comes next and let passes check it: the text is the same, and "
      "comes faster where guesses are right. auto (default), lookup (what "
-     "followed the same words before) or off; may be given several times",
+     "followed the same words before), a smaller model's FILE, or off; may be "
+     "given several times",
      0},
     {"draft-max", OPT_DRAFT_MAX, "N", 0,
      "Most guesses that a pass checks (default: 31; at most 63)", 0},
@@ -45,9 +48,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 const struct argp sl_draft_argp = {options, parse, 0, 0, 0, 0, 0};
 
+static int add_file(struct sl_drafts *d, struct sl_draft_file *file,
+                    const char *path, struct sl_error *err)
+{
+    if (file->path != NULL)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--draft takes one model file, not %s and %s",
+                       file->path, path);
+    if (access(path, R_OK) != 0)
+        return sl_fail_os(err, errno,
+                          "--draft is auto, lookup, off or a model file; '%s' "
+                          "cannot be read",
+                          path);
+    file->path = path;
+    return sl_drafts_add(d, &sl_draft_model_kind, &file->model, err);
+}
+
 /* auto and off are words for what to do, and stand alone. */
-static int add(struct sl_drafts *d, const struct sl_draft_options *o,
-               const char *name, struct sl_error *err)
+static int add(struct sl_drafts *d, struct sl_draft_file *file,
+               const struct sl_draft_options *o, const char *name,
+               struct sl_error *err)
 {
     const struct sl_draft_kind *kind = sl_draft_find(name);
     bool word = strcmp(name, "auto") == 0 || strcmp(name, "off") == 0;
@@ -62,8 +82,7 @@ static int add(struct sl_drafts *d, const struct sl_draft_options *o,
         kind = &sl_draft_lookup;
     }
     if (kind == NULL)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--draft is auto, lookup or off, not '%s'", name);
+        return add_file(d, file, name, err);
     for (uint32_t i = 0; i < d->n; i++) {
         if (d->sources[i].kind == kind)
             return 0;
@@ -71,14 +90,14 @@ static int add(struct sl_drafts *d, const struct sl_draft_options *o,
     return sl_drafts_add(d, kind, NULL, err);
 }
 
-int sl_drafts_open(struct sl_drafts *d, const struct sl_draft_options *o,
-                   struct sl_error *err)
+int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,
+                   const struct sl_draft_options *o, struct sl_error *err)
 {
     sl_drafts_init(d, o->most > 0 ? o->most : USUAL_MOST, USUAL_MORE);
     if (o->n == 0)
-        return add(d, o, o->usual != NULL ? o->usual : "auto", err);
+        return add(d, file, o, o->usual != NULL ? o->usual : "auto", err);
     for (uint32_t i = 0; i < o->n; i++) {
-        if (add(d, o, o->names[i], err) != 0)
+        if (add(d, file, o, o->names[i], err) != 0)
             return -1;
     }
     return 0;

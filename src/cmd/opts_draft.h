@@ -6,6 +6,7 @@
 
 #include <argp.h>
 
+#include "src/cmd/draft_file.h"
 #include "src/decode/draft.h"
 
 struct sl_draft_options {
@@ -19,8 +20,9 @@ struct sl_draft_options {
 /* A child of a command's argp; its input is a struct sl_draft_options. */
 extern const struct argp sl_draft_argp;
 
-/* What a run guesses with. Errors: SL_ERR_USAGE for a name that is none. */
-int sl_drafts_open(struct sl_drafts *d, const struct sl_draft_options *o,
-                   struct sl_error *err);
+/* What a run guesses with; a name that is no kind is a model file's, and noted
+ * in file, which stays where it is. Errors: SL_ERR_USAGE. */
+int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,
+                   const struct sl_draft_options *o, struct sl_error *err);
 
 #endif

@@ -89,8 +89,6 @@ static int prepare(struct sl_batch *b, struct sl_error *err)
                        c->most, c->lm->vocab);
     b->stepper.lm = c->lm;
     b->stepper.drafts = c->config->drafts;
-    b->stepper.now = c->now;
-    b->stepper.now_arg = c->now_arg;
     if (sl_stepper_init(&b->stepper, n, n, err) != 0 ||
         sl_fill_list_banned(&b->banned, c->hp, c->lm->vocab, err) != 0 ||
         list_ends(&b->ends, c, err) != 0)

@@ -34,9 +34,6 @@ struct sl_batch_config {
     /* A text has ended; NULL: nobody wants to know. May admit others. */
     int (*ended)(void *opaque, struct sl_fill_text *text, struct sl_error *err);
     void *opaque;
-    /* Time, for those who keep it otherwise; NULL: sl_clock_ns. */
-    uint64_t (*now)(void *arg);
-    void *now_arg;
 };
 
 struct sl_batch;

@@ -154,7 +154,15 @@ static int keep_prompt(struct run *r, struct sl_error *err)
         c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)at);
     c->held.n = at;
     r->result->n_kept = (uint32_t)at;
-    return sl_drafter_begin(&c->drafter, r->prompt, r->n_prompt, err);
+    return sl_drafter_begin(&c->drafter,
+                            &(struct sl_draft_text){
+                                .ids = r->prompt,
+                                .n = r->n_prompt,
+                                .context = r->prompt,
+                                .n_context = r->n_prompt,
+                                .mask_at = r->n_prompt,
+                            },
+                            err);
 }
 
 static bool reading(const struct run *r)

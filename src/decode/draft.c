@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "src/base/clock.h"
 #include "src/decode/draft.h"
 
 const struct sl_draft_kind *const sl_draft_kinds[] = {
@@ -34,6 +35,11 @@ int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
     d->sources[d->n].arg = arg;
     sl_gate_add(&d->gate, d->n++, kind->prior);
     return 0;
+}
+
+uint64_t sl_drafts_now(const struct sl_drafts *d)
+{
+    return d->now != NULL ? d->now(d->now_arg) : sl_clock_ns();
 }
 
 void sl_drafts_stop(struct sl_drafts *d)
@@ -74,11 +80,11 @@ void sl_drafter_fini(struct sl_drafter *d)
     *d = (struct sl_drafter){0};
 }
 
-int sl_drafter_begin(struct sl_drafter *d, const int32_t *ids, size_t n,
+int sl_drafter_begin(struct sl_drafter *d, const struct sl_draft_text *t,
                      struct sl_error *err)
 {
     for (uint32_t i = 0; d->all != NULL && i < d->all->n; i++) {
-        if (d->sources[i]->ops->begin(d->sources[i], ids, n, err) != 0)
+        if (d->sources[i]->ops->begin(d->sources[i], t, err) != 0)
             return -1;
     }
     return 0;
@@ -116,16 +122,32 @@ struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most)
     return d->offer;
 }
 
+/* What a draft takes: mostly what the last ones did. */
+static void note_cost(struct sl_gate_source *s, double seconds)
+{
+    s->seconds = s->seconds > 0 ? 0.75 * s->seconds + 0.25 * seconds : seconds;
+}
+
 int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
                        uint32_t *made, struct sl_error *err)
 {
+    uint32_t source = d->offer.source;
     struct sl_draft *from;
+    uint64_t begin;
 
     *made = 0;
     if (n == 0)
         return 0;
-    from = d->sources[d->offer.source];
-    return from->ops->propose(from, ids, n, made, err);
+    from = d->sources[source];
+    if (!d->all->sources[source].kind->costs)
+        return from->ops->propose(from, ids, n, made, err);
+    begin = sl_drafts_now(d->all);
+    if (from->ops->propose(from, ids, n, made, err) != 0)
+        return -1;
+    if (*made > 0)
+        note_cost(&d->all->gate.sources[source],
+                  (double)(sl_drafts_now(d->all) - begin) * 1e-9 / *made);
+    return 0;
 }
 
 void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right)

@@ -8,6 +8,7 @@
  * the text is the same whatever is proposed.
  *
  *   draft_lookup.c   what followed the same words before
+ *   draft_model.c    what a smaller model says
  */
 #ifndef SL_DRAFT_H
 #define SL_DRAFT_H
@@ -23,10 +24,24 @@ struct sl_draft {
     const struct sl_draft_ops *ops; /* every draft embeds this first */
 };
 
+/* A text that is about to be gone on with, or whose blank is to be filled. */
+struct sl_draft_text {
+    /* its words, the end of which goes on: what stands behind a blank comes
+     * first */
+    const int32_t *ids; /* (n) */
+    size_t n;
+    /* as the model reads it, with its mark; of a causal model all before
+     * mask_at */
+    const int32_t *context; /* (n_context) */
+    size_t n_context, mask_at;
+    bool gmask;
+    bool has_pieces; /* other blanks' answers lie behind the context */
+};
+
 struct sl_draft_ops {
-    /* The text is these ids, whatever it was before. Errors: SL_ERR_NOMEM,
-     * those of a model that drafts. */
-    int (*begin)(struct sl_draft *d, const int32_t *ids, size_t n,
+    /* The text is this one, whatever it was before; it goes when begin
+     * returns. Errors: SL_ERR_NOMEM, those of a model that drafts. */
+    int (*begin)(struct sl_draft *d, const struct sl_draft_text *t,
                  struct sl_error *err);
     /* It has grown by one. */
     void (*add)(struct sl_draft *d, int32_t id);
@@ -49,6 +64,7 @@ struct sl_draft_kind {
     /* Errors: SL_ERR_NOMEM. */
     int (*create)(struct sl_draft **d, uint32_t max_tokens, void *arg,
                   struct sl_error *err);
+    bool costs; /* a draft takes time, which is to be measured */
 };
 
 extern const struct sl_draft_kind sl_draft_lookup;
@@ -65,6 +81,9 @@ struct sl_drafts {
     } sources[SL_DRAFT_SOURCES];
     uint32_t n;
     bool optional; /* as struct sl_workload has it */
+    /* Time, for those who keep it otherwise; NULL: sl_clock_ns. */
+    uint64_t (*now)(void *arg);
+    void *now_arg;
     struct sl_gate gate;
 };
 
@@ -74,6 +93,8 @@ void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more);
 /* Errors: SL_ERR_USAGE for more than SL_DRAFT_SOURCES. */
 int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
                   void *arg, struct sl_error *err);
+/* Nanoseconds by its clock. */
+uint64_t sl_drafts_now(const struct sl_drafts *d);
 /* None any more, for texts to come; what came of drafts stays. */
 void sl_drafts_stop(struct sl_drafts *d);
 /* Memory of n_texts texts of max_tokens. */
@@ -91,7 +112,7 @@ struct sl_drafter {
 int sl_drafter_init(struct sl_drafter *d, struct sl_drafts *all,
                     uint32_t max_tokens, struct sl_error *err);
 void sl_drafter_fini(struct sl_drafter *d); /* a zeroed one is fine */
-int sl_drafter_begin(struct sl_drafter *d, const int32_t *ids, size_t n,
+int sl_drafter_begin(struct sl_drafter *d, const struct sl_draft_text *t,
                      struct sl_error *err);
 void sl_drafter_add(struct sl_drafter *d, int32_t id);
 /* At most `most`, of the source that is likeliest to be right. */

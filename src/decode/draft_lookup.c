@@ -93,17 +93,17 @@ static void lookup_add(struct sl_draft *d, int32_t id)
     }
 }
 
-static int lookup_begin(struct sl_draft *d, const int32_t *ids, size_t n,
+static int lookup_begin(struct sl_draft *d, const struct sl_draft_text *t,
                         struct sl_error *err)
 {
     struct lookup *l = (struct lookup *)d;
-    size_t first = n > l->room ? n - l->room : 0;
+    size_t first = t->n > l->room ? t->n - l->room : 0;
 
     l->n = 0;
     for (int c = 0; c < N_CHAINS; c++)
         memset(l->heads[c], 0, l->n_heads * sizeof *l->heads[c]);
-    for (size_t i = first; i < n; i++)
-        lookup_add(d, ids[i]);
+    for (size_t i = first; i < t->n; i++)
+        lookup_add(d, t->ids[i]);
     return 0;
 }
 

@@ -68,6 +68,22 @@ static uint32_t most_fed(const struct sl_blank *p)
            (p->c->config->drafts != NULL ? p->c->config->drafts->gate.most : 0);
 }
 
+static int begin_drafts(const struct sl_blank *p, struct voice *v,
+                        const struct sl_ids *ids, struct sl_error *err)
+{
+    const struct sl_draft_text text = {
+        .ids = ids->v,
+        .n = ids->n,
+        .context = p->context->v,
+        .n_context = p->context->n,
+        .mask_at = p->mask_at,
+        .gmask = p->gmask,
+        .has_pieces = p->pieces->ids.n > 0,
+    };
+
+    return sl_drafter_begin(&v->drafter, &text, err);
+}
+
 /* What drafts know of the text: what stands behind the blank, then what stands
  * before it, which the answer goes on with. */
 static int tell_drafts(const struct sl_blank *p, struct voice *v,
@@ -87,7 +103,7 @@ static int tell_drafts(const struct sl_blank *p, struct voice *v,
     if (rc == 0)
         rc = sl_ids_append(&ids, context->v, p->mask_at, err);
     if (rc == 0)
-        rc = sl_drafter_begin(&v->drafter, ids.v, ids.n, err);
+        rc = begin_drafts(p, v, &ids, err);
     sl_ids_fini(&ids);
     return rc;
 }

@@ -51,9 +51,6 @@ struct sl_stepper {
     /* borrowed */
     struct sl_lm *lm;
     struct sl_drafts *drafts; /* or NULL */
-    /* NULL: sl_clock_ns */
-    uint64_t (*now)(void *arg);
-    void *now_arg;
     /* owned */
     struct sl_lm_item *items; /* (n_items) */
     struct sl_offer *offers;  /* (n_items) */

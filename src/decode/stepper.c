@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/decode/sequence.h"
 
@@ -93,7 +92,7 @@ static bool deal_drafts(struct sl_stepper *p, struct sl_sequence *const *seqs,
 
 static uint64_t now(const struct sl_stepper *p)
 {
-    return p->now != NULL ? p->now(p->now_arg) : sl_clock_ns();
+    return p->drafts != NULL ? sl_drafts_now(p->drafts) : 0;
 }
 
 static int feed(struct sl_stepper *p, struct sl_sequence *const *seqs, size_t n,

@@ -164,7 +164,8 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_memory *m = &rt->memory;
     char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], kv[SL_SIZE_TEXT],
-        act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT], texts[32];
+        act[SL_SIZE_TEXT], prog[SL_SIZE_TEXT], rest[SL_SIZE_TEXT], texts[32],
+        drafts[SL_SIZE_TEXT + 32] = "", size[SL_SIZE_TEXT];
     bool batch = rt->load.n_texts > 1;
     const char *needs_less = rt->config.needs_less;
 
@@ -174,19 +175,22 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
                            : "a smaller --out-seq-length or fewer beams need "
                              "less";
     snprintf(texts, sizeof texts, "%u texts of ", rt->load.n_texts);
+    if (m->drafts > 0)
+        snprintf(drafts, sizeof drafts, "guesses %s (--draft), ",
+                 sl_size_format(size, m->drafts));
     return sl_fail(
         err, SL_ERR_BUDGET,
         "--ram %s is too small: the least that works here is %s (--ram %lluK): "
         "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
-        "and logits of %u positions %s, norms, ring and the rest %s; %s",
+        "and logits of %u positions %s, %snorms, ring and the rest %s; %s",
         sl_size_format(budget, m->budget), sl_size_format(least, m->least),
         (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
         batch ? texts : "", rt->load.max_tokens,
         rt->load.n_sequences > 1 ? " a sequence" : "",
         sl_size_format(kv, m->kv), rt->load.pass_positions,
-        sl_size_format(act, m->activations + m->logits),
+        sl_size_format(act, m->activations + m->logits), drafts,
         sl_size_format(rest, m->least - m->program - m->kv - m->activations -
-                                 m->logits),
+                                 m->logits - m->drafts),
         needs_less);
 }
 

@@ -1,0 +1,143 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/cmd/draft_file.h"
+
+/* More than any machine has: all of its weights stay. */
+#define ALL_BYTES (UINT64_C(1) << 50)
+/* Words that may differ between two vocabularies of one family, in 100. */
+#define WORDS_APART 1u
+
+static int open_file(struct sl_draft_file *f, struct sl_error *err)
+{
+    sl_runtime_close(f->rt);
+    f->rt = NULL;
+    return sl_runtime_open(&f->rt, &f->config, err);
+}
+
+/* Whether an id of one vocabulary and one of another are the same word; an id
+ * that is no word at all is in neither. */
+static int same_word(struct sl_tokenizer *a, int32_t x, struct sl_tokenizer *b,
+                     int32_t y, bool *same, struct sl_error *err)
+{
+    char *s = NULL, *t = NULL;
+    int rc = sl_tokenizer_decode(a, &x, 1, &s, err);
+
+    if (rc == 0)
+        rc = sl_tokenizer_decode(b, &y, 1, &t, err);
+    *same = rc == 0 && strcmp(s, t) == 0;
+    free(s);
+    free(t);
+    return rc;
+}
+
+static int check_words(const struct sl_draft_file *f, struct sl_runtime *target,
+                       struct sl_error *err)
+{
+    struct sl_tokenizer *own = sl_runtime_tokenizer(f->rt);
+    struct sl_tokenizer *other = sl_runtime_tokenizer(target);
+    const struct sl_vocab_shift *s = &f->model.shift;
+    uint32_t n = 0, n_apart = 0;
+
+    if (own == NULL)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: holds no tokenizer, so nobody knows its words",
+                       f->path);
+    for (uint32_t i = 0; i < s->n_to; i++) {
+        bool same;
+
+        if (s->to[i] < 0)
+            continue;
+        if (same_word(other, (int32_t)i, own, s->to[i], &same, err) != 0)
+            return -1;
+        n++;
+        n_apart += !same;
+    }
+    if (n > 0 && n_apart <= (uint64_t)n * WORDS_APART / 100)
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--draft %s: has other words: %u of %u are not those of the "
+                   "model it would guess for",
+                   f->path, n > 0 ? n_apart : s->n_to, n > 0 ? n : s->n_to);
+}
+
+/* As many sequences as there are, and a prompt as long as there is. */
+static void set_load(struct sl_draft_file *f, const struct sl_workload *of)
+{
+    uint32_t texts = of->n_texts > 0 ? of->n_texts : 1;
+
+    f->load = (struct sl_workload){
+        .n_sequences = 1,
+        .max_tokens = of->max_tokens,
+        .pass_positions = of->pass_positions < of->max_tokens
+                              ? of->pass_positions
+                              : of->max_tokens,
+        .pass_logits = 1,
+        .n_texts = texts * of->n_sequences,
+    };
+    if (!f->model.hp->causal) /* contexts are read whole */
+        f->load.pass_positions = of->max_tokens;
+}
+
+int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
+                       struct sl_runtime *target,
+                       const struct sl_runtime_config *config,
+                       struct sl_error *err)
+{
+    const struct sl_memory *m;
+
+    f->config = (struct sl_runtime_config){
+        .model = f->path,
+        .ram_bytes = ALL_BYTES,
+        .threads = config->threads,
+        .numa_off = config->numa_off,
+        .activations = config->activations,
+        .kv_set = config->kv_set,
+        .kv = config->kv,
+        .io = config->io,
+        .device = SL_DEVICE_CPU,
+        .verify = config->verify,
+        .quiet = true,
+        .max_isa_set = config->max_isa_set,
+        .max_isa = config->max_isa,
+        .log = config->log,
+    };
+    if (open_file(f, err) != 0) {
+        sl_error_prefix(err, "--draft: ");
+        return -1;
+    }
+    f->model.hp = &sl_runtime_modelfile(f->rt)->hp;
+    if (sl_vocab_shift_make(&f->model.shift, &sl_runtime_modelfile(target)->hp,
+                            f->model.hp, err) != 0) {
+        sl_error_prefix(err, "--draft %s: ", f->path);
+        return -1;
+    }
+    if (check_words(f, target, err) != 0)
+        return -1;
+    set_load(f, load);
+    if (sl_runtime_plan(f->rt, &f->load, err) != 0)
+        return -1;
+    m = sl_runtime_memory(f->rt);
+    load->draft_bytes += m->total - m->program;
+    load->draft_optional = false;
+    return 0;
+}
+
+int sl_draft_file_start(struct sl_draft_file *f, struct sl_error *err)
+{
+    /* a plan is made once; this one counts the same */
+    if (open_file(f, err) != 0 || sl_runtime_start(f->rt, &f->load, err) != 0)
+        return -1;
+    f->model.hp = &sl_runtime_modelfile(f->rt)->hp;
+    f->model.lm = sl_runtime_lm(f->rt);
+    return 0;
+}
+
+void sl_draft_file_close(struct sl_draft_file *f)
+{
+    sl_vocab_shift_fini(&f->model.shift);
+    sl_runtime_close(f->rt);
+    f->rt = NULL;
+}
