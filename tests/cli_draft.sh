@@ -22,7 +22,7 @@ run()
     name=$1
     shift
     "$sluice" generate -m "$model" -q --json --out-seq-length 128 \
-        -p "$again[gMASK]" "$@" >"$work/$name.json" 2>"$work/err"
+        -p "${again}[gMASK]" "$@" >"$work/$name.json" 2>"$work/err"
 }
 
 # field NAME PATTERN: what stands behind the first PATTERN, up to a comma or

@@ -25,8 +25,9 @@ static void open_rig(struct rig *r, uint32_t pass_positions)
 
     test_script_init(&r->script);
     sl_rng_seed(&r->rng, 1);
-    assert_ok(sl_causal_create(&r->causal, &r->script.lm, pass_positions, NULL, &err),
-              &err);
+    assert_ok(
+        sl_causal_create(&r->causal, &r->script.lm, pass_positions, NULL, &err),
+        &err);
 }
 
 static void close_rig(struct rig *r)

@@ -109,10 +109,8 @@ static void records_come_whole_whatever_the_places_and_the_reader(void **state)
         enum sl_io_kind io;
         enum sl_cache_policy policy;
     } ways[] = {
-        {1, SL_IO_AUTO, SL_CACHE_USE},
-        {3, SL_IO_PREAD, SL_CACHE_LRU},
-        {7, SL_IO_AUTO, SL_CACHE_LRU},
-        {16, SL_IO_PREAD, SL_CACHE_USE},
+        {1, SL_IO_AUTO, SL_CACHE_USE},          {3, SL_IO_PREAD, SL_CACHE_LRU},
+        {7, SL_IO_AUTO, SL_CACHE_LRU},          {16, SL_IO_PREAD, SL_CACHE_USE},
         {N_RECORDS, SL_IO_PREAD, SL_CACHE_USE},
     };
 
