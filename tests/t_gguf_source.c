@@ -10,7 +10,9 @@
 #include "src/convert/convert.h"
 #include "src/model/modelfile.h"
 #include "src/text/chat.h"
+#include "src/text/pretok.h"
 #include "src/text/tokenizer.h"
+#include "src/text/vocab_build.h"
 #include "src/text/vocab_gguf.h"
 #include "tests/gguf_maker.h"
 #include "tests/logits_run.h"
@@ -233,6 +235,48 @@ static void pieces_with_scores_are_a_sentencepiece_model(void **state)
     }
 }
 
+/* Words of "1234 x!!y". */
+static size_t count_words(const char *pre)
+{
+    static const char text[] = "1234 x!!y";
+    struct sl_vocab_builder *b;
+    struct sl_pretok_words words;
+    struct sl_pretok *p;
+    struct sl_vocab v;
+    struct sl_error err;
+    uint8_t *blob;
+    size_t n;
+
+    assert_ok(sl_vocab_builder_create(&b, "byte-bpe", &err), &err);
+    assert_ok(sl_vocab_add_piece(b, 0, "a", 1, SL_PIECE_NORMAL, &err), &err);
+    assert_ok(sl_vocab_set_pre(b, pre, &err), &err);
+    assert_ok(sl_vocab_builder_finish(b, &blob, &n, &err), &err);
+    assert_ok(sl_vocab_parse(&v, blob, n, &err), &err);
+    assert_ok(sl_pretok_create(&p, &v.part[SL_VOCAB_SPLITS], &err), &err);
+    assert_ok(sl_pretok_run(p, &words, text, strlen(text), true, &err), &err);
+    n = words.n;
+    sl_pretok_destroy(p);
+    sl_vocab_builder_destroy(b);
+    free(blob);
+    return n;
+}
+
+/* Digits one by one, in threes or all together. */
+static void pre_tokenizers_go_by_their_names(void **state)
+{
+    static const struct {
+        const char *pre;
+        size_t n_words;
+    } names[] = {
+        {"default", 5},   {"gpt-2", 4}, {"smollm", 7},      {"qwen2", 7},
+        {"llama-bpe", 5}, {"glm4", 5},  {"chatglm-bpe", 5},
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_int_equal(count_words(names[i].pre), names[i].n_words);
+    assert_null(sl_pretok_named("superbpe"));
+}
+
 static void templates_are_told_by_their_text(void **state)
 {
     static const struct {
@@ -449,6 +493,38 @@ static void a_published_file_as_a_model_says_what_to_do(void **state)
     assert_non_null(strstr(err.msg, "more on the disk"));
 }
 
+/* A tensor under its own name, decoded; one of the model's, put together. */
+static void inspect_shows_what_is_in_it(void **state)
+{
+    char path[1200], out[1200];
+    struct test_array blocks, numbers;
+    static const char *const names[] = {
+        "blk.1.ffn_down.weight", "model.layers.0.self_attn.qkv_proj.weight"};
+
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t *data;
+        size_t n;
+
+        for (uint32_t type = 0; type <= 8; type += 8) {
+            write_tiny(path, "look.gguf", &(struct tiny_llama){.type = type});
+            snprintf(out, sizeof out, "%s/look.npy", dir);
+            unlink(out);
+            run_sluice(dir, "inspect '%s' --tensor %s --output '%s'", path,
+                       names[i], out);
+            data = test_read_file(out, &n);
+            test_npy_parse(data, n, type == 0 ? &numbers : &blocks);
+            free(data);
+        }
+        assert_int_equal(blocks.n, numbers.n);
+        assert_int_equal(blocks.shape[0], i == 0 ? 32 : 64);
+        assert_memory_equal(blocks.data, numbers.data,
+                            blocks.n * sizeof(float));
+        test_array_fini(&blocks);
+        test_array_fini(&numbers);
+    }
+    run_sluice(dir, "inspect --tensors '%s'", path);
+}
+
 /* Cut off at any byte of the header, and here and there behind it; and with
  * any one byte of the header changed. */
 static void damaged_files_are_refused_or_work(void **state)
@@ -487,12 +563,14 @@ int main(void)
         cmocka_unit_test(every_type_gives_the_exact_logits),
         cmocka_unit_test(metadata_gives_the_ids_of_tokenizers),
         cmocka_unit_test(pieces_with_scores_are_a_sentencepiece_model),
+        cmocka_unit_test(pre_tokenizers_go_by_their_names),
         cmocka_unit_test(templates_are_told_by_their_text),
         cmocka_unit_test(a_split_file_is_found_by_any_of_its_parts),
         cmocka_unit_test(another_quantisation_decodes_first),
         cmocka_unit_test(what_cannot_be_run_is_refused_by_name),
         cmocka_unit_test(an_unknown_pre_tokenizer_leaves_logits),
         cmocka_unit_test(a_published_file_as_a_model_says_what_to_do),
+        cmocka_unit_test(inspect_shows_what_is_in_it),
         cmocka_unit_test(damaged_files_are_refused_or_work),
     };
     int rc;

@@ -117,7 +117,7 @@ static uint64_t tensor_bytes(const struct sl_ckpt_tensor *t)
 
     for (uint32_t i = 0; i < t->n_dims; i++)
         n *= t->shape[i];
-    return n;
+    return n / sl_dtype_block_values(t->dtype);
 }
 
 /* "architecture" and the like, in front of what is said of it. */

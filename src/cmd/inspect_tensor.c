@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
 #include "src/cmd/inspect_source.h"
@@ -85,6 +86,33 @@ static void count_sides(const struct sl_ckpt_tensor *t, uint64_t *rows,
     *cols = 1;
     for (uint32_t i = 1; i < t->n_dims; i++)
         *cols *= t->shape[i];
+}
+
+/* Rows of ggml's blocks, decoded. */
+static int write_blocks(struct sl_npy *npy, const struct sl_ckpt_tensor *t,
+                        enum sl_fmt fmt, struct sl_error *err)
+{
+    uint64_t rows, cols;
+    uint8_t *raw;
+    float *values;
+    int rc = 0;
+
+    count_sides(t, &rows, &cols);
+    raw = sl_alloc_array(cols / sl_dtype_block_values(t->dtype),
+                         sl_dtype_bytes(t->dtype));
+    values = sl_alloc_array(cols, sizeof *values);
+    if (raw == NULL || values == NULL)
+        rc = sl_fail(err, SL_ERR_NOMEM, "no memory to read tensor %s", t->name);
+    for (uint64_t r = 0; r < rows && rc == 0; r++) {
+        rc = sl_ckpt_read_rows(t, raw, r, 1, err);
+        if (rc != 0)
+            break;
+        sl_blocks_decode(values, fmt, raw, (uint32_t)cols);
+        rc = sl_npy_write(npy, values, cols, err);
+    }
+    free(raw);
+    free(values);
+    return rc;
 }
 
 static int write_as_stored(struct sl_npy *npy, const struct sl_ckpt_tensor *t,
@@ -178,9 +206,14 @@ static int find_merged(struct sl_merge *m, const struct sl_ckpt *c,
     o.source = path;
     if (sl_convert_describe(&arch, &hp, c, &o, err) != 0)
         return 1;
-    for (uint32_t i = 0; sl_arch_tensor(arch, &spec, &hp, i); i++)
-        if (strcmp(spec.name, name) == 0)
-            return sl_merge_init(m, c, &spec, err);
+    for (uint32_t i = 0; sl_arch_tensor(arch, &spec, &hp, i); i++) {
+        if (strcmp(spec.name, name) != 0)
+            continue;
+        if (sl_merge_init(m, c, &spec, err) != 0)
+            return -1;
+        sl_merge_decode(m);
+        return 0;
+    }
     return 1;
 }
 
@@ -200,6 +233,7 @@ static int from_ckpt(struct sl_npy *npy, const struct sl_ckpt *c,
 {
     const struct sl_ckpt_tensor *t = sl_ckpt_find(c, 0, name);
     struct sl_merge m;
+    enum sl_fmt fmt;
     int rc = 1;
 
     if (t == NULL || c->n_shards > 1 || is_quantised(c, t))
@@ -223,7 +257,8 @@ static int from_ckpt(struct sl_npy *npy, const struct sl_ckpt *c,
                        path, name, c->n_shards);
     if (sl_npy_open(npy, output, t->shape, t->n_dims, err) != 0)
         return -1;
-    return write_as_stored(npy, t, err);
+    return sl_dtype_blocks(&fmt, t->dtype) ? write_blocks(npy, t, fmt, err)
+                                           : write_as_stored(npy, t, err);
 }
 
 static int from_source(struct sl_npy *npy, const char *path, const char *name,

@@ -18,6 +18,10 @@
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 static const char *const gpt2[] = {GPT2, NULL};
+/* What ggml-org/llama.cpp takes where a file names none (src/llama-vocab.cpp):
+ * punctuation on its own, digits in threes from the left. */
+static const char *const unnamed[] = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2,
+                                      "\\p{N}+", "[0-9][0-9][0-9]", NULL};
 static const char *const smollm[] = {"\\p{N}", GPT2, NULL};
 static const char *const three_digits[] = {CL100K("{1,3}"), NULL};
 static const char *const one_digit[] = {CL100K(""), NULL};
@@ -26,17 +30,12 @@ static const struct {
     const char *name;
     const char *const *patterns;
 } names[] = {
-    {"gpt-2", gpt2},
-    {"gpt2", gpt2},
-    {"roberta-bpe", gpt2},
-    {"smollm", smollm},
-    {"llama-bpe", three_digits},
-    {"llama3", three_digits},
-    {"llama-v3", three_digits},
-    {"glm4", three_digits},
-    {"chatglm-bpe", three_digits},
-    {"qwen2", one_digit},
-    {"deepseek-r1-qwen", one_digit},
+    {"default", unnamed},     {"gpt-2", gpt2},
+    {"gpt2", gpt2},           {"roberta-bpe", gpt2},
+    {"smollm", smollm},       {"llama-bpe", three_digits},
+    {"llama3", three_digits}, {"llama-v3", three_digits},
+    {"glm4", three_digits},   {"chatglm-bpe", three_digits},
+    {"qwen2", one_digit},     {"deepseek-r1-qwen", one_digit},
     {"megrez", one_digit},
 };
 
