@@ -75,6 +75,15 @@ check what_was_measured_before_a_failure_is_drawn
 check more_than_the_machine_has_is_refused
 rm -f "$work/deep.gguf"
 
+bench --positions 1,2,5 --prompt 8 --gen 4 --repeat 2 --ram 64M --json \
+    --plot "$work/sizes.svg" >"$work/out"
+[ $? = 0 ] && [ "$(grep -o '"positions":[125],"seconds":' "$work/out" |
+    wc -l)" = 3 ] && grep -q '</svg>' "$work/sizes.svg" &&
+    bench --positions 1,2 --prompt 8 --gen 1 --repeat 1 >"$work/out" &&
+    [ "$(grep -c '^ *[12] .* 1\.00\|^ *2 ' "$work/out")" = 2 ] &&
+    ! bench --positions 65 >"$work/out" && ! bench --positions 2 --batch 2
+check passes_are_measured_by_their_positions
+
 bench --device cuda:99 --prompt 4 >"$work/out"
 [ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -qE "GPU|CUDA" "$work/err"
 check a_gpu_that_is_not_there_is_one_line

@@ -101,16 +101,32 @@ check several_answers_share_their_passes
     [ "$(grep -c 'In the beginning' "$work/two")" = 2 ]
 check several_answers_are_printed
 
+# --- a smaller model ---
+
+small=$work/small.gguf
+"$sluice" convert --quant int4-g64 -o "$small" "$source/demo" \
+    >"$work/log" 2>&1 &&
+    run small --draft "$small" --top-k 1 --ram 64M &&
+    run both --draft lookup --draft "$small" --top-k 1 --ram 64M &&
+    [ "$(text off)" = "$(text small)" ] && [ "$(text off)" = "$(text both)" ] &&
+    grep -q '"source":"model","drafted":[1-9]' "$work/small.json"
+check a_smaller_model_changes_no_text
+
+[ "$(least --draft "$small")" -gt $((asked + 4096)) ] &&
+    "$sluice" plan -m "$model" --ram 64M --draft "$small" >"$work/plan" \
+        2>"$work/err" && grep -q '^  drafts  *[0-9.]* MiB' "$work/plan"
+check it_has_its_place_in_the_budget
+
 wrong=0
 for args in '--draft x' '--draft off --draft lookup' '--draft-max 0' \
-    '--draft-max 64' '--num-answers 0' \
+    '--draft-max 64' '--num-answers 0' "--draft $small --draft $model" \
     '--num-answers 2 --sampling-strategy BeamSearchStrategy'; do
     # shellcheck disable=SC2086 # options and values
     "$sluice" generate -m "$model" $args -p x >"$work/out" 2>"$work/err"
     [ $? -ne 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && [ ! -s "$work/out" ] &&
         wrong=$((wrong + 1))
 done
-[ $wrong = 6 ]
+[ $wrong = 7 ]
 check wrong_options_are_refused_in_one_line
 
 echo "1..$n"

@@ -12,6 +12,7 @@
 #include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/opts.h"
+#include "src/cmd/opts_draft.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/rates_kept.h"
 #include "src/convert/synth.h"
@@ -22,6 +23,7 @@ struct options {
     uint32_t prompt_length;
     uint32_t num_beams;
     uint32_t batch;
+    struct sl_draft_options draft;
     bool measure;
     bool json;
     struct sl_machine_question machine; /* .machine NULL: this one */
@@ -260,14 +262,14 @@ static void print_text(const struct report *r)
 static json_t *memory_json(const struct sl_memory *m)
 {
     return json_pack(
-        "{sI sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
+        "{sI sI sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
         (json_int_t)m->program, "vectors", (json_int_t)m->small, "adapters",
         (json_int_t)m->adapters, "kv", (json_int_t)m->kv, "activations",
-        (json_int_t)m->activations, "logits", (json_int_t)m->logits, "ring",
-        (json_int_t)m->ring, "residents", (json_int_t)m->residents, "staging",
-        (json_int_t)m->staging, "other", (json_int_t)m->other, "total",
-        (json_int_t)m->total, "budget", (json_int_t)m->budget, "least",
-        (json_int_t)m->least);
+        (json_int_t)m->activations, "logits", (json_int_t)m->logits, "drafts",
+        (json_int_t)m->drafts, "ring", (json_int_t)m->ring, "residents",
+        (json_int_t)m->residents, "staging", (json_int_t)m->staging, "other",
+        (json_int_t)m->other, "total", (json_int_t)m->total, "budget",
+        (json_int_t)m->budget, "least", (json_int_t)m->least);
 }
 
 /* Of the GPU's parts nothing where there is none. */
@@ -345,10 +347,26 @@ static int predict(struct report *r, struct sl_runtime *rt,
     return 0;
 }
 
+/* What guessing takes, as generate plans it; beams do not. */
+static int add_drafts(const struct options *o, struct sl_workload *w,
+                      struct sl_draft_file *file, struct sl_runtime *rt,
+                      struct sl_error *err)
+{
+    struct sl_drafts d;
+
+    if (sl_drafts_open(&d, file, &o->draft, err) != 0)
+        return -1;
+    if (o->num_beams == 1)
+        sl_drafts_workload(&d, w);
+    return file->path == NULL ? 0
+                              : sl_draft_file_plan(file, w, rt, &o->run, err);
+}
+
 static int plan(const struct options *o, struct sl_error *err)
 {
     struct sl_workload w = workload(o);
     struct report r = {.o = o};
+    struct sl_draft_file file = {0};
     struct sl_runtime *rt;
     int rc;
 
@@ -359,7 +377,9 @@ static int plan(const struct options *o, struct sl_error *err)
                        o->prompt_length, o->out_seq_length);
     if (sl_runtime_open(&rt, &o->run, err) != 0)
         return -1;
-    rc = sl_runtime_plan(rt, &w, err);
+    rc = add_drafts(o, &w, &file, rt, err);
+    if (rc == 0)
+        rc = sl_runtime_plan(rt, &w, err);
     if (rc == 0)
         rc = predict(&r, rt, err);
     if (rc == 0) {
@@ -370,13 +390,11 @@ static int plan(const struct options *o, struct sl_error *err)
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->tier[i] == SL_TIER_RAM;
-        if (o->json)
-            print_json(&r);
-        else
-            print_text(&r);
+        (o->json ? print_json : print_text)(&r);
         if (fflush(stdout) != 0 || ferror(stdout))
             rc = sl_fail_os(err, errno, "cannot write to standard output");
     }
+    sl_draft_file_close(&file);
     sl_runtime_close(rt);
     return rc;
 }
@@ -462,6 +480,8 @@ static const char *ignored_by_machine(const struct options *o)
         return "prefix";
     if (o->run.n_lora > 0)
         return "lora";
+    if (o->draft.n > 0 || o->draft.most > 0)
+        return "draft";
     if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
         return "device cuda:N";
     return o->measure ? "measure" : NULL;
@@ -493,7 +513,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->run;
+        state->child_inputs[0] = &o->draft;
+        state->child_inputs[1] = &o->run;
         return 0;
     case OPT_OUT:
         o->out_seq_length =
@@ -529,6 +550,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
+    {&sl_draft_argp, 0, "Guessing ahead:", 0},
     {&sl_run_argp, 0, "Memory and threads:", 0},
     {0},
 };

@@ -49,11 +49,7 @@ void sl_causal_workload(struct sl_workload *load, uint32_t max_tokens,
         .pass_logits = 1,
         .n_texts = 1,
     };
-    if (drafts == NULL || drafts->n == 0)
-        return;
-    load->draft_positions = drafts->gate.most;
-    load->draft_bytes = sl_drafts_bytes(drafts, 1, max_tokens);
-    load->draft_optional = drafts->optional;
+    sl_drafts_workload(drafts, load);
 }
 
 static uint32_t most_fed(const struct sl_drafts *drafts)

@@ -57,6 +57,21 @@ uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
     return bytes * n_texts;
 }
 
+void sl_drafts_workload(const struct sl_drafts *d, struct sl_workload *load)
+{
+    uint64_t n = load->n_texts > 0 ? load->n_texts : 1, positions;
+
+    if (d == NULL || d->n == 0)
+        return;
+    n *= load->n_sequences;
+    /* a pass that has more than the gate knows takes none */
+    positions = n * d->gate.most;
+    load->draft_positions =
+        positions < SL_PASS_SIZES ? (uint32_t)positions : SL_PASS_SIZES - 1;
+    load->draft_bytes = sl_drafts_bytes(d, (uint32_t)n, load->max_tokens);
+    load->draft_optional = d->optional;
+}
+
 int sl_drafter_init(struct sl_drafter *d, struct sl_drafts *all,
                     uint32_t max_tokens, struct sl_error *err)
 {

@@ -19,6 +19,7 @@
 
 #include "src/base/error.h"
 #include "src/decode/gate.h"
+#include "src/exec/workload.h"
 
 struct sl_draft {
     const struct sl_draft_ops *ops; /* every draft embeds this first */
@@ -97,6 +98,9 @@ int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
 uint64_t sl_drafts_now(const struct sl_drafts *d);
 /* None any more, for texts to come; what came of drafts stays. */
 void sl_drafts_stop(struct sl_drafts *d);
+/* Adds to a load, whose texts and tokens are known, what its drafts need: each
+ * of its sequences may have as many as a pass takes. */
+void sl_drafts_workload(const struct sl_drafts *d, struct sl_workload *load);
 /* Memory of n_texts texts of max_tokens. */
 uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
                          uint32_t max_tokens);

@@ -49,26 +49,6 @@ static uint32_t sum(uint32_t a, uint32_t b)
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
-/* A pass that has more than the gate knows takes no drafts. */
-static uint32_t drafts_of(uint32_t n, const struct sl_drafts *d)
-{
-    uint32_t most = n < SL_PASS_SIZES ? n * d->gate.most : SL_PASS_SIZES;
-
-    return most < SL_PASS_SIZES ? most : SL_PASS_SIZES - 1;
-}
-
-static void add_drafts(struct sl_workload *one,
-                       const struct sl_fill_config *config)
-{
-    const struct sl_drafts *d = config->drafts;
-
-    if (d == NULL || d->n == 0 || config->strategy != SL_STRATEGY_BASE)
-        return;
-    one->draft_positions = drafts_of(one->n_sequences, d);
-    one->draft_bytes = sl_drafts_bytes(d, one->n_sequences, one->max_tokens);
-    one->draft_optional = d->optional;
-}
-
 /* What one text needs. */
 static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
                    const struct sl_hparams *hp,
@@ -111,7 +91,8 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
         .pass_logits = beams,
         .n_texts = 1,
     };
-    add_drafts(one, config);
+    if (config->strategy == SL_STRATEGY_BASE)
+        sl_drafts_workload(config->drafts, one);
     return 0;
 }
 
