@@ -159,6 +159,14 @@ static void turn_glm4_moe(double *v, const struct sl_hparams *hp,
         turn_pair(&v[i], &v[i + dims / 2], hp, i, dims, position);
 }
 
+/* Neighbours, all of what is given. */
+static void turn_latent(double *v, const struct sl_hparams *hp,
+                        int32_t position, int32_t block)
+{
+    for (uint32_t i = 0; i < hp->rope_dims / 2; i++)
+        turn_pair(&v[2 * i], &v[2 * i + 1], hp, i, hp->rope_dims, position);
+}
+
 /* Neighbours of the first half of a head. */
 static void turn_chatglm(double *v, const struct sl_hparams *hp,
                          int32_t position, int32_t block)
@@ -277,6 +285,20 @@ static void vary_glm4_moe(struct sl_hparams *hp, unsigned variant)
     hp->shared_inner = 40;
 }
 
+/* GLM-4.7-Flash; one of other sizes, with groups. */
+static void vary_glm4_moe_lite(struct sl_hparams *hp, unsigned variant)
+{
+    vary_glm4_moe(hp, variant);
+    hp->qk_norm = hp->no_qkv_bias = false;
+    hp->n_kv_heads = hp->head_dim = 0;
+    hp->rope_dims = variant == 0 ? 8 : 4;
+    hp->q_lora = 24;
+    hp->kv_lora = variant == 0 ? 32 : 16;
+    hp->nope_dims = variant == 0 ? 12 : 20;
+    hp->value_dims = variant == 0 ? 16 : 32;
+    hp->latent_eps = variant == 0 ? 0 : 1e-3f;
+}
+
 /* Llama 2; Llama 3.1's rope, with every bias that config.json can ask for. */
 static void vary_llama(struct sl_hparams *hp, unsigned variant)
 {
@@ -374,6 +396,13 @@ static const struct plain_kind kinds[] = {
         .turn = turn_glm4_moe,
         .may_head_norms = true,
         .vary = vary_glm4_moe,
+    },
+    {
+        .name = "glm4moelite",
+        LIKE_LLAMA,
+        .residual = PLAIN_ADDED,
+        .turn = turn_latent,
+        .vary = vary_glm4_moe_lite,
     },
     {
         .name = "llama",

@@ -249,7 +249,101 @@ static void attend(const struct pass *p, double *out, double *w,
     }
 }
 
-static double *attention(const struct pass *p, int layer, const double *x)
+/* Norms and turns n values of each row, width apart, by a vector. */
+static void norm_part(const struct pass *p, double *rows, uint32_t width,
+                      int layer, const char *leaf)
+{
+    const struct tensor *w = find(p->m, layer, leaf, "weight");
+
+    for (uint32_t i = 0; i < p->n; i++)
+        plain_rms_norm(rows + (size_t)i * width, rows + (size_t)i * width,
+                       w->rows, p->m->hp.latent_eps, w->v, NULL);
+}
+
+/* Keys and values are made of the latents of all positions and attended to as
+ * any others: q: (n, heads, nope + rope), z: (n, kv_lora + rope). */
+static void attend_to_latents(const struct pass *p, int layer, double *out,
+                              const double *q, const double *z)
+{
+    const struct sl_hparams *hp = &p->m->hp;
+    const double *kb = find(p->m, layer, "self_attn.k_b_proj", "weight")->v;
+    const double *vb = find(p->m, layer, "self_attn.v_b_proj", "weight")->v;
+    uint32_t c = hp->kv_lora, r = hp->rope_dims, dn = hp->nope_dims;
+    uint32_t dv = hp->value_dims, dq = dn + r;
+    double *key = malloc(8ull * p->n * dq), *value = malloc(8ull * p->n * dv);
+    double *w = malloc(8ull * p->n);
+
+    for (uint32_t h = 0; h < hp->n_heads; h++) {
+        for (uint32_t j = 0; j < p->n; j++) {
+            const double *latent = z + (size_t)j * (c + r);
+
+            for (uint32_t a = 0; a < dq; a++) {
+                double sum = a < dn ? 0 : latent[c + a - dn];
+
+                for (uint32_t b = 0; a < dn && b < c; b++)
+                    sum += kb[((size_t)h * c + b) * dn + a] * latent[b];
+                key[j * dq + a] = sum;
+            }
+            for (uint32_t a = 0; a < dv; a++) {
+                value[j * dv + a] = 0;
+                for (uint32_t b = 0; b < c; b++)
+                    value[j * dv + a] +=
+                        vb[((size_t)h * dv + a) * c + b] * latent[b];
+            }
+        }
+        for (uint32_t i = 0; i < p->n; i++) {
+            double *to = out + ((size_t)i * hp->n_heads + h) * dv, sum = 0;
+
+            for (uint32_t j = 0; j <= i; j++) {
+                w[j] = 0;
+                for (uint32_t a = 0; a < dq; a++)
+                    w[j] += q[((size_t)i * hp->n_heads + h) * dq + a] *
+                            key[j * dq + a] / sqrt(dq);
+                sum += w[j] = exp(w[j]);
+            }
+            for (uint32_t a = 0; a < dv; a++) {
+                to[a] = 0;
+                for (uint32_t j = 0; j <= i; j++)
+                    to[a] += w[j] / sum * value[j * dv + a];
+            }
+        }
+    }
+    free(key);
+    free(value);
+    free(w);
+}
+
+static double *latent_attention(const struct pass *p, int layer,
+                                const double *x)
+{
+    const struct sl_hparams *hp = &p->m->hp;
+    uint32_t dq = hp->nope_dims + hp->rope_dims;
+    uint32_t dz = hp->kv_lora + hp->rope_dims;
+    double *z = linear(p, x, layer, "self_attn.kv_a_proj_with_mqa", false);
+    double *a = linear(p, x, layer, "self_attn.q_a_proj", false), *q, *y;
+    double *out = malloc(8ull * p->n * hp->n_heads * hp->value_dims);
+
+    norm_part(p, z, dz, layer, "self_attn.kv_a_layernorm");
+    norm_part(p, a, hp->q_lora, layer, "self_attn.q_a_layernorm");
+    q = linear(p, a, layer, "self_attn.q_b_proj", false);
+    for (uint32_t i = 0; i < p->n; i++) {
+        p->m->kind->turn(z + (size_t)i * dz + hp->kv_lora, hp, p->positions[i],
+                         0);
+        for (uint32_t h = 0; h < hp->n_heads; h++)
+            p->m->kind->turn(q + ((size_t)i * hp->n_heads + h) * dq +
+                                 hp->nope_dims,
+                             hp, p->positions[i], 0);
+    }
+    attend_to_latents(p, layer, out, q, z);
+    y = linear(p, out, layer, p->m->kind->names->attn_out, false);
+    free(z);
+    free(a);
+    free(q);
+    free(out);
+    return y;
+}
+
+static double *plain_attention(const struct pass *p, int layer, const double *x)
 {
     const struct sl_hparams *hp = &p->m->hp;
     const struct plain_kind *k = p->m->kind;
@@ -271,6 +365,12 @@ static double *attention(const struct pass *p, int layer, const double *x)
     free(att);
     free(w);
     return y;
+}
+
+static double *attention(const struct pass *p, int layer, const double *x)
+{
+    return p->m->hp.kv_lora > 0 ? latent_attention(p, layer, x)
+                                : plain_attention(p, layer, x);
 }
 
 /* W_out act(W_in x) of an MLP with those leaves. */

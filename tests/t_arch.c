@@ -212,6 +212,20 @@ static void flow_norm(struct flow *f)
     writes(f, f->op->out, h);
 }
 
+/* Each head's rows of a matrix take its values of what is read. */
+static void flow_heads(struct flow *f)
+{
+    const struct sl_hparams *hp = f->hp;
+    struct sl_tensor_spec w;
+
+    assert_true(find_tensor(f->arch, hp, f->stage, f->op->weight, &w));
+    assert_int_equal(w.stage, f->stage);
+    assert_int_equal(w.rows % (16 * hp->n_heads), 0);
+    assert_true(f->holds[f->op->in] >= hp->n_heads * w.cols);
+    assert_true(sl_arch_widest_input(f->arch, hp) >= w.cols);
+    writes(f, f->op->out, w.rows);
+}
+
 static void flow_matmul(struct flow *f)
 {
     const struct sl_layer_op *op = f->op;
@@ -254,7 +268,8 @@ static void flow_op(struct flow *f)
     const struct sl_layer_op *op = f->op;
     struct sl_qkv_row row = sl_arch_qkv_row(f->hp);
     uint32_t d = f->hp->head_dim, kv = f->hp->n_kv_heads;
-    uint32_t qkv = (f->hp->n_heads + 2 * kv) * d;
+    uint32_t planes = f->hp->kv_lora > 0 ? 1 : 2; /* values are keys */
+    uint32_t qkv = (f->hp->n_heads + planes * kv) * d;
 
     assert_true(!op->scaled || op->residual != SL_BUF_NONE);
     switch (op->what) {
@@ -262,7 +277,10 @@ static void flow_op(struct flow *f)
         flow_norm(f);
         return;
     case SL_DO_MATMUL:
-        flow_matmul(f);
+        if (op->by_head)
+            flow_heads(f);
+        else
+            flow_matmul(f);
         return;
     case SL_DO_HEAD_NORM:
         assert_reads(f, op->in, qkv);
@@ -276,6 +294,20 @@ static void flow_op(struct flow *f)
         assert_true(row.v_at + (kv - 1) * row.kv_step + d <= qkv);
         assert_true(row.k_at + (kv - 1) * row.kv_step + d <= qkv);
         writes(f, op->out, f->hp->n_heads * d);
+        return;
+    case SL_DO_LATENT_NORM:
+        assert_reads(f, op->in, op->in == SL_BUF_LATENT ? d : f->hp->q_lora);
+        assert_int_equal(op->out, op->in);
+        assert_true(check_vector(f, op->weight,
+                                 op->in == SL_BUF_LATENT ? f->hp->kv_lora
+                                                         : f->hp->q_lora));
+        return;
+    case SL_DO_JOIN:
+        assert_reads(f, SL_BUF_LATENT, d);
+        assert_reads(f, op->in,
+                     f->hp->n_heads * (f->hp->nope_dims + f->hp->rope_dims));
+        assert_reads(f, op->out, f->hp->n_heads * f->hp->kv_lora);
+        writes(f, op->out, qkv);
         return;
     case SL_DO_ROUTE:
         assert_reads(f, op->in, f->hp->n_experts);
@@ -399,6 +431,11 @@ static void assert_same_experts(const struct sl_hparams *a,
     assert_int_equal(a->n_dense_layers, b->n_dense_layers);
     assert_int_equal(a->expert_norm, b->expert_norm);
     assert_true(a->expert_scale == b->expert_scale);
+    assert_int_equal(a->q_lora, b->q_lora);
+    assert_int_equal(a->kv_lora, b->kv_lora);
+    assert_int_equal(a->nope_dims, b->nope_dims);
+    assert_int_equal(a->value_dims, b->value_dims);
+    assert_true(a->latent_eps == b->latent_eps);
 }
 
 static void assert_same_texts(const struct sl_text_params *a,

@@ -47,6 +47,14 @@ static const struct model {
      "\"first_k_dense_replace\": 1, \"num_nextn_predict_layers\": 1, "
      "\"routed_scaling_factor\": 1.5}",
      false},
+    {"glm4moelite",
+     NAMED("Glm4MoeLiteForCausalLM") SIZES
+     ", \"q_lora_rank\": 20, \"kv_lora_rank\": 16, "
+     "\"qk_nope_head_dim\": 6, \"qk_rope_head_dim\": 4, "
+     "\"v_head_dim\": 32, \"n_routed_experts\": 3, "
+     "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 12, "
+     "\"first_k_dense_replace\": 1}",
+     false},
     {"chatglm", NAMED("GlmForCausalLM") SIZES ", \"attention_bias\": true}",
      false},
     {"chatglm",
@@ -118,6 +126,36 @@ static struct maker_tensor *add(struct folder *to, const char *name,
     return t;
 }
 
+/* A head's keys on their side, or its values, to where they are in the tensor
+ * that a checkpoint has of both. all: as the model has them. */
+static void add_heads(struct folder *to, const struct sl_tensor_spec *s,
+                      enum sl_dtype dt, const uint8_t *all)
+{
+    bool keys = s->split == SL_SPLIT_HEAD_KEYS;
+    uint32_t nope = s->part_rows[0], v = s->part_rows[1], c = s->part_rows[2];
+    uint32_t each = keys ? c : v, heads = s->rows / each;
+    size_t n = sl_dtype_bytes(dt);
+    uint8_t *both;
+
+    if (keys) {
+        struct maker_tensor *t = add(to, s->row->alias[0], s, dt,
+                                     (uint64_t)heads * (nope + v), c, false);
+
+        t->data = calloc((size_t)heads * (nope + v) * c, n);
+        assert_non_null(t->data);
+    }
+    both = (uint8_t *)to->t[to->n - 1].data; /* values follow keys */
+    for (uint32_t r = 0; r < s->rows; r++) {
+        for (uint32_t i = 0; i < s->cols; i++) {
+            size_t row = (size_t)(r / each) * (nope + v);
+            size_t at = keys ? (row + i) * c + r % each
+                             : (row + nope + r % each) * c + i;
+
+            memcpy(both + at * n, all + ((size_t)r * s->cols + i) * n, n);
+        }
+    }
+}
+
 /* The tensors of a model, in parts where its checkpoints have parts, each of
  * these with data of its own. Beside matrices in BF16, which loses a little,
  * vectors are F32. */
@@ -148,6 +186,10 @@ static void make(struct folder *to, const struct fixture *f,
             memcpy(copy, at, bytes);
             t->data = copy;
             at += bytes;
+        }
+        if (s.split == SL_SPLIT_HEAD_KEYS || s.split == SL_SPLIT_HEAD_VALUES) {
+            add_heads(to, &s, dt, all);
+            cut = true;
         }
         if (cut) {
             free(all);

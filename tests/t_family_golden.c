@@ -145,6 +145,11 @@ static void mixtures_choose_within_groups_of_experts(void **state)
     check_causal("glm45_moe_groups", "f32");
 }
 
+static void glm47_flash_gives_the_reference_logits(void **state)
+{
+    check_causal("glm47_flash", "f32");
+}
+
 static void llama_gives_the_reference_logits(void **state)
 {
     check_causal("llama", "f32");
@@ -177,8 +182,9 @@ static void chatglm3_gives_the_reference_logits(void **state)
 /* The golden weights are exact in FP16 too. */
 static void fp16_files_give_the_reference_logits(void **state)
 {
-    static const char *const models[] = {"llama3_rope", "qwen3", "glm4_9b_hf",
-                                         "glm4_0414", "chatglm3"};
+    static const char *const models[] = {
+        "llama3_rope", "qwen3",     "glm4_9b_hf", "glm4_0414",
+        "chatglm3",    "glm45_moe", "glm47_flash"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         check_causal(models[i], "f16");
@@ -379,6 +385,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(glm45_moe_gives_the_reference_logits),
         cmocka_unit_test(mixtures_choose_within_groups_of_experts),
+        cmocka_unit_test(glm47_flash_gives_the_reference_logits),
         cmocka_unit_test(llama_gives_the_reference_logits),
         cmocka_unit_test(mistral_gives_the_reference_logits),
         cmocka_unit_test(qwen_gives_the_reference_logits),

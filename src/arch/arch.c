@@ -8,9 +8,10 @@
 
 /* Of those that a checkpoint's tensors tell apart the more particular first. */
 static const struct sl_arch *const archs[] = {
-    &sl_arch_chatglm6b, &sl_arch_glm,      &sl_arch_glm130b, &sl_arch_chatglm,
-    &sl_arch_glm4,      &sl_arch_llama,    &sl_arch_mistral, &sl_arch_qwen2,
-    &sl_arch_qwen3,     &sl_arch_glm4_moe,
+    &sl_arch_chatglm6b, &sl_arch_glm,           &sl_arch_glm130b,
+    &sl_arch_chatglm,   &sl_arch_glm4,          &sl_arch_llama,
+    &sl_arch_mistral,   &sl_arch_qwen2,         &sl_arch_qwen3,
+    &sl_arch_glm4_moe,  &sl_arch_glm4_moe_lite,
 };
 
 const struct sl_arch *sl_arch_at(size_t n)
@@ -102,6 +103,22 @@ uint32_t sl_dim_size(const struct sl_hparams *hp, enum sl_dim dim)
         return hp->inner;
     case SL_DIM_MLP_IN:
         return hp->glu ? 2 * hp->inner : hp->inner;
+    case SL_DIM_ATT_OUT:
+        return hp->n_heads * (hp->kv_lora > 0 ? hp->value_dims : hp->head_dim);
+    case SL_DIM_Q_LORA:
+        return hp->q_lora;
+    case SL_DIM_KV_LORA:
+        return hp->kv_lora;
+    case SL_DIM_LATENT:
+        return hp->kv_lora + hp->rope_dims;
+    case SL_DIM_NOPE:
+        return hp->nope_dims;
+    case SL_DIM_Q_HEADS:
+        return hp->n_heads * (hp->nope_dims + hp->rope_dims);
+    case SL_DIM_K_HEADS:
+        return hp->n_heads * hp->kv_lora;
+    case SL_DIM_V_HEADS:
+        return hp->n_heads * hp->value_dims;
     case SL_DIM_EXPERTS:
         return hp->n_experts;
     case SL_DIM_EXPERT_INNER:
@@ -125,6 +142,8 @@ struct sl_qkv_row sl_arch_qkv_row(const struct sl_hparams *hp)
 {
     uint32_t d = hp->head_dim;
 
+    if (hp->kv_lora > 0) /* values are the keys' first */
+        return (struct sl_qkv_row){d, hp->n_heads * d, hp->n_heads * d, d};
     if (hp->qkv == SL_QKV_BY_HEAD)
         return (struct sl_qkv_row){3 * d, d, 2 * d, 3 * d};
     return (struct sl_qkv_row){
@@ -180,6 +199,11 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
     case SL_SLOT_Q:
     case SL_SLOT_K:
     case SL_SLOT_V:
+    case SL_SLOT_KV_A:
+    case SL_SLOT_Q_A:
+    case SL_SLOT_Q_B:
+    case SL_SLOT_K_B:
+    case SL_SLOT_V_B:
     case SL_SLOT_ATTN_OUT:
         return (int)(2 * layer);
     case SL_SLOT_MLP_IN:
@@ -202,13 +226,15 @@ static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r,
 {
     switch (r->when) {
     case SL_WHEN_QKV_WHOLE:
-        return !hp->split_qkv;
+        return !hp->split_qkv && hp->kv_lora == 0;
     case SL_WHEN_QKV_SPLIT:
-        return hp->split_qkv;
+        return hp->split_qkv && hp->kv_lora == 0;
+    case SL_WHEN_LATENT:
+        return hp->kv_lora > 0;
     case SL_WHEN_ROPE_FACTORS:
         return hp->rope_factors;
     case SL_WHEN_QKV_BIAS:
-        return !hp->no_qkv_bias;
+        return !hp->no_qkv_bias && hp->kv_lora == 0;
     case SL_WHEN_ATTN_OUT_BIAS:
         return hp->attn_out_bias;
     case SL_WHEN_MLP_BIAS:
@@ -316,7 +342,11 @@ static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
         .expert = expert,
         .row = row,
     };
-    if (row->parts[0] != NULL)
+    if (row->split == SL_SPLIT_HEAD_KEYS || row->split == SL_SPLIT_HEAD_VALUES)
+        memcpy(s->part_rows,
+               (uint32_t[]){hp->nope_dims, hp->value_dims, hp->kv_lora},
+               sizeof s->part_rows);
+    else if (row->parts[0] != NULL)
         fill_parts(s, hp, row->rows);
     sl_arch_spec_name(s->name, row->name, s);
 }
@@ -426,6 +456,16 @@ static uint32_t op_rows(const struct sl_hparams *hp, enum sl_slot matrix)
     case SL_SLOT_K:
     case SL_SLOT_V: /* side by side */
         return sl_dim_size(hp, SL_DIM_QKV);
+    case SL_SLOT_KV_A:
+        return sl_dim_size(hp, SL_DIM_LATENT);
+    case SL_SLOT_Q_A:
+        return hp->q_lora;
+    case SL_SLOT_Q_B:
+        return sl_dim_size(hp, SL_DIM_Q_HEADS);
+    case SL_SLOT_K_B: /* beside what is rotated, and the keys */
+        return (hp->n_heads + 1) * hp->head_dim;
+    case SL_SLOT_V_B:
+        return sl_dim_size(hp, SL_DIM_V_HEADS);
     case SL_SLOT_MLP_IN: /* a gate's halves become one */
         return hp->inner;
     case SL_SLOT_SHARED_IN:
@@ -443,7 +483,13 @@ static uint32_t op_cols(const struct sl_hparams *hp, enum sl_slot matrix)
 {
     switch (matrix) {
     case SL_SLOT_ATTN_OUT:
-        return sl_dim_size(hp, SL_DIM_ATT);
+        return sl_dim_size(hp, SL_DIM_ATT_OUT);
+    case SL_SLOT_Q_B:
+        return hp->q_lora;
+    case SL_SLOT_K_B:
+        return hp->nope_dims;
+    case SL_SLOT_V_B:
+        return hp->kv_lora;
     case SL_SLOT_MLP_OUT:
         return hp->inner;
     case SL_SLOT_SHARED_OUT:
@@ -481,7 +527,8 @@ static uint32_t widest(const struct sl_arch *arch, const struct sl_hparams *hp,
             else if (op->what == SL_DO_EXPERTS &&
                      (inputs || buf == SL_BUF_WIDE))
                 width = hp->expert_inner; /* which waits in wide */
-            else if (!inputs && op->out == buf && op->what != SL_DO_HEAD_NORM)
+            else if (!inputs && op->out == buf && op->what != SL_DO_HEAD_NORM &&
+                     op->what != SL_DO_LATENT_NORM && op->what != SL_DO_JOIN)
                 width = op_width(hp, op);
             most = width > most ? width : most;
         }

@@ -26,6 +26,10 @@ enum sl_split {
     SL_SPLIT_COLS, /* concatenate along dim 1 */
     SL_SPLIT_GLU,  /* every rank has [A_r; B_r]: all A first, then all B */
     SL_SPLIT_QKV,  /* every rank has [Q_r; K_r; V_r]: likewise, in thirds */
+    /* Of [heads (nope_dims + value_dims), kv_lora], in one piece: each head's
+     * first rows, turned on their side; its other rows. */
+    SL_SPLIT_HEAD_KEYS,
+    SL_SPLIT_HEAD_VALUES,
 };
 
 enum sl_role {
@@ -40,13 +44,21 @@ enum sl_role {
 enum sl_dim {
     SL_DIM_ONE, /* a vector's columns */
     SL_DIM_HIDDEN,
-    SL_DIM_QKV,    /* (n_heads + 2 n_kv_heads) * head_dim */
-    SL_DIM_ATT,    /* n_heads * head_dim */
-    SL_DIM_KV,     /* n_kv_heads * head_dim */
-    SL_DIM_PAIRS,  /* rope_dims / 2 */
-    SL_DIM_HEAD,   /* head_dim */
-    SL_DIM_INNER,  /* of the MLP */
-    SL_DIM_MLP_IN, /* inner, twice with a gate */
+    SL_DIM_QKV,     /* (n_heads + 2 n_kv_heads) * head_dim */
+    SL_DIM_ATT,     /* n_heads * head_dim */
+    SL_DIM_KV,      /* n_kv_heads * head_dim */
+    SL_DIM_PAIRS,   /* rope_dims / 2 */
+    SL_DIM_HEAD,    /* head_dim */
+    SL_DIM_INNER,   /* of the MLP */
+    SL_DIM_MLP_IN,  /* inner, twice with a gate */
+    SL_DIM_ATT_OUT, /* what the heads give together */
+    SL_DIM_Q_LORA,
+    SL_DIM_KV_LORA,
+    SL_DIM_LATENT,  /* kv_lora + rope_dims */
+    SL_DIM_NOPE,    /* nope_dims */
+    SL_DIM_Q_HEADS, /* n_heads (nope_dims + rope_dims) */
+    SL_DIM_K_HEADS, /* n_heads kv_lora */
+    SL_DIM_V_HEADS, /* n_heads value_dims */
     SL_DIM_EXPERTS,
     SL_DIM_EXPERT_INNER,
     SL_DIM_EXPERT_IN, /* twice that: gate and up */
@@ -68,6 +80,7 @@ enum sl_when {
     SL_WHEN_QK_NORM,
     SL_WHEN_POST_NORMS,
     SL_WHEN_UNTIED,
+    SL_WHEN_LATENT,
     SL_WHEN_DENSE,   /* layers with an MLP */
     SL_WHEN_MIXTURE, /* layers with experts */
 };
@@ -185,6 +198,7 @@ extern const struct sl_arch sl_arch_glm;
 extern const struct sl_arch sl_arch_chatglm;
 extern const struct sl_arch sl_arch_glm4;
 extern const struct sl_arch sl_arch_glm4_moe;
+extern const struct sl_arch sl_arch_glm4_moe_lite;
 extern const struct sl_arch sl_arch_llama;
 extern const struct sl_arch sl_arch_mistral;
 extern const struct sl_arch sl_arch_qwen2;

@@ -29,6 +29,10 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_K_NORM, LAYER "self_attn.k_norm.weight", SL_SPLIT_NONE,
               SL_DIM_HEAD, .when = SL_WHEN_QK_NORM,
               .gguf = {BLK "attn_k_norm.weight"}),
+    SL_VECTOR(SL_SLOT_Q_A_NORM, LAYER "self_attn.q_a_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT),
+    SL_VECTOR(SL_SLOT_KV_A_NORM, LAYER "self_attn.kv_a_layernorm.weight",
+              SL_SPLIT_NONE, SL_DIM_KV_LORA, .when = SL_WHEN_LATENT),
     SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS, LAYER "self_attn.o_proj.bias",
               SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_ATTN_OUT_BIAS,
               .gguf = {BLK "attn_output.bias"}),
@@ -71,8 +75,23 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_MATRIX(SL_SLOT_V, LAYER "self_attn.v_proj.weight", SL_SPLIT_NONE,
               SL_DIM_KV, SL_DIM_HIDDEN, .when = SL_WHEN_QKV_SPLIT,
               .gguf = {BLK "attn_v.weight"}),
+    SL_MATRIX(SL_SLOT_KV_A, LAYER "self_attn.kv_a_proj_with_mqa.weight",
+              SL_SPLIT_NONE, SL_DIM_LATENT, SL_DIM_HIDDEN,
+              .when = SL_WHEN_LATENT),
+    SL_MATRIX(SL_SLOT_Q_A, LAYER "self_attn.q_a_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_Q_LORA, SL_DIM_HIDDEN, .when = SL_WHEN_LATENT),
+    SL_MATRIX(SL_SLOT_Q_B, LAYER "self_attn.q_b_proj.weight", SL_SPLIT_NONE,
+              SL_DIM_Q_HEADS, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT),
+    SL_MATRIX(SL_SLOT_K_B, LAYER "self_attn.k_b_proj.weight",
+              SL_SPLIT_HEAD_KEYS, SL_DIM_K_HEADS, SL_DIM_NOPE,
+              .when = SL_WHEN_LATENT,
+              .alias = {LAYER "self_attn.kv_b_proj.weight"}),
+    SL_MATRIX(SL_SLOT_V_B, LAYER "self_attn.v_b_proj.weight",
+              SL_SPLIT_HEAD_VALUES, SL_DIM_V_HEADS, SL_DIM_KV_LORA,
+              .when = SL_WHEN_LATENT,
+              .alias = {LAYER "self_attn.kv_b_proj.weight"}),
     SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attn.o_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_HIDDEN, SL_DIM_ATT,
+              SL_DIM_HIDDEN, SL_DIM_ATT_OUT,
               .alias = {OWN "self_attention.dense.weight"},
               .gguf = {BLK "attn_output.weight"}),
     SL_MATRIX(
@@ -158,6 +177,27 @@ static const struct sl_layer_op normed_attention[] = {
     NORMED_ATTENTION(WHOLE_QKV)};
 static const struct sl_layer_op split_normed_attention[] = {
     NORMED_ATTENTION(SPLIT_QKV)};
+
+/* Each head's query is taken to the latent, of which the keys and, but for what
+ * is rotated, the values are made: so these need not be. (DeepSeek-V2, arXiv
+ * 2405.04434, 2.1.2 and appendix C) */
+static const struct sl_layer_op latent_attention[] = {
+    SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_ATTN_NORM, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_LATENT, SL_SLOT_KV_A, SL_SLOT_NONE),
+    SL_OP_LATENT_NORM(SL_BUF_LATENT, SL_SLOT_KV_A_NORM),
+    SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_Q_LATENT, SL_SLOT_Q_A, SL_SLOT_NONE),
+    SL_OP_LATENT_NORM(SL_BUF_Q_LATENT, SL_SLOT_Q_A_NORM),
+    SL_OP_MATMUL(SL_BUF_Q_LATENT, SL_BUF_Q, SL_SLOT_Q_B, SL_SLOT_NONE),
+    SL_OP_MATMUL(SL_BUF_Q, SL_BUF_WIDE, SL_SLOT_K_B, SL_SLOT_NONE,
+                 .by_head = true),
+    SL_OP_JOIN,
+    SL_OP_ATTEND,
+    SL_OP_MATMUL(SL_BUF_ATT, SL_BUF_VALUES, SL_SLOT_V_B, SL_SLOT_NONE,
+                 .by_head = true),
+    SL_OP_MATMUL(SL_BUF_VALUES, SL_BUF_X, SL_SLOT_ATTN_OUT,
+                 SL_SLOT_ATTN_OUT_BIAS, .residual = SL_BUF_X),
+};
+
 static const struct sl_layer_op mlp[] = {
     SL_OP_NORM(SL_BUF_X, SL_BUF_NORM, SL_SLOT_MLP_NORM, SL_SLOT_NONE),
     SL_OP_MATMUL(SL_BUF_NORM, SL_BUF_WIDE, SL_SLOT_MLP_IN, SL_SLOT_MLP_IN_BIAS,
@@ -204,8 +244,16 @@ static const struct sl_layer_table tables[2][2] = {
       SL_HEAD_OPS(head)}},
 };
 
+static const struct sl_layer_table latent = {
+    SL_STAGE_OPS(latent_attention),
+    SL_STAGE_OPS(mlp),
+    SL_HEAD_OPS(head),
+};
+
 const struct sl_layer_table *sl_decoder_layers(const struct sl_hparams *hp)
 {
+    if (hp->kv_lora > 0)
+        return &latent;
     return &tables[hp->post_norms][hp->split_qkv];
 }
 

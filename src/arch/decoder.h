@@ -18,7 +18,7 @@
 
 /* Tensors under the names of Hugging Face, or ChatGLM's own; biases, q and k
  * norms and sandwich norms where hp has them; experts in place of the MLP. */
-#define SL_DECODER_LAYER_ROWS  21u
+#define SL_DECODER_LAYER_ROWS  28u
 #define SL_DECODER_MODEL_ROWS  4u
 #define SL_DECODER_EXPERT_ROWS 2u
 extern const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS];

@@ -116,6 +116,31 @@ static int check_heads(const struct sl_hparams *hp, struct sl_error *err)
     return 0;
 }
 
+static int check_latent(const struct sl_hparams *hp, struct sl_error *err)
+{
+    if (hp->kv_lora == 0)
+        return 0;
+    if (check_range("q_lora_rank", hp->q_lora, 1, MAX_WIDTH, err) ||
+        check_range("kv_lora_rank", hp->kv_lora, 1, MAX_WIDTH, err) ||
+        check_range("values of a head before the latent", hp->nope_dims, 1,
+                    MAX_WIDTH / hp->n_heads, err) ||
+        check_range("values of a head's output", hp->value_dims, 1,
+                    MAX_WIDTH / hp->n_heads, err))
+        return -1;
+    if (hp->kv_lora % 16 != 0 || hp->value_dims % 16 != 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "a latent of %u values and heads of %u: multiples of 16 "
+                       "are what sluice has",
+                       hp->kv_lora, hp->value_dims);
+    if (hp->n_kv_heads == 1 && hp->head_dim == hp->kv_lora + hp->rope_dims &&
+        hp->rope == SL_ROPE_INTERLEAVED && hp->latent_eps > 0)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%u heads of keys of %u values do not go with a latent of "
+                   "%u and %u rotated",
+                   hp->n_kv_heads, hp->head_dim, hp->kv_lora, hp->rope_dims);
+}
+
 static int check_experts(const struct sl_hparams *hp, struct sl_error *err)
 {
     uint32_t in_group;
@@ -169,7 +194,8 @@ int sl_hparams_check(const struct sl_hparams *hp, struct sl_error *err)
                        "layernorm epsilon is %g; more than 0 and less than 1 "
                        "is possible",
                        (double)hp->norm_eps);
-    if (check_heads(hp, err) != 0 || check_experts(hp, err) != 0)
+    if (check_heads(hp, err) != 0 || check_latent(hp, err) != 0 ||
+        check_experts(hp, err) != 0)
         return -1;
     return sl_text_params_check(&hp->text, hp->vocab, err);
 }

@@ -94,6 +94,13 @@ struct sl_hparams {
     bool position_2d;  /* rope_dims / 2 by each of two positions; SAT
                         * --position-encoding-2d */
     bool glu;          /* the MLP has a gate; GLM-130B: SAT --no-glu */
+    /* Keys and values as one latent for all heads (DeepSeek-V2, arXiv
+     * 2405.04434, 2.1): n_kv_heads is 1, head_dim kv_lora + rope_dims, the last
+     * of which are rotated. kv_lora 0: no such thing. */
+    uint32_t q_lora, kv_lora;
+    uint32_t nope_dims;  /* of a head's q before it meets the latent */
+    uint32_t value_dims; /* of a head's output */
+    float latent_eps;    /* of the latents' norms */
     /* Mixtures of experts; 0 experts: there are none. */
     uint32_t n_experts, n_experts_used; /* of a layer, for a position */
     uint32_t n_expert_groups;           /* of as many consecutive experts */

@@ -6,7 +6,7 @@
 
 bool sl_slot_is_first_of_attention(enum sl_slot slot)
 {
-    return slot == SL_SLOT_QKV || slot == SL_SLOT_Q;
+    return slot == SL_SLOT_QKV || slot == SL_SLOT_Q || slot == SL_SLOT_KV_A;
 }
 
 bool sl_slot_is_gain(enum sl_slot slot)
@@ -15,6 +15,8 @@ bool sl_slot_is_gain(enum sl_slot slot)
     case SL_SLOT_ATTN_NORM:
     case SL_SLOT_Q_NORM:
     case SL_SLOT_K_NORM:
+    case SL_SLOT_KV_A_NORM:
+    case SL_SLOT_Q_A_NORM:
     case SL_SLOT_ATTN_POST_NORM:
     case SL_SLOT_MLP_NORM:
     case SL_SLOT_MLP_POST_NORM:

@@ -38,21 +38,29 @@ enum sl_buf {
     SL_BUF_ATT,    /* the heads' outputs side by side */
     SL_BUF_ROUTE,  /* what the router gives each expert */
     SL_BUF_MIX,    /* hidden values: what the experts give together */
+    SL_BUF_LATENT, /* of keys and values: kv_lora values and rope_dims */
+    SL_BUF_Q_LATENT,
+    SL_BUF_Q,      /* each head's nope_dims and rope_dims */
+    SL_BUF_VALUES, /* the heads' outputs out of their latents */
     SL_BUF_LOGITS, /* vocab values of the positions that are wanted */
     SL_BUF_COUNT,
 };
 
 enum sl_do {
-    SL_DO_NORM,      /* out = norm(in) by weight and bias [+ residual] */
-    SL_DO_MATMUL,    /* out = epilogue(W in + bias) [+ alpha * residual] */
-    SL_DO_HEAD_NORM, /* in place: each head's q by weight, its k by bias,
-                      * RMS norms over head_dim values */
-    SL_DO_ATTEND,    /* turns q and k, keeps k and v, out = attention */
-    SL_DO_ROUTE,     /* chooses experts and their weights by `in`; bias: what
-                      * is added for choosing */
-    SL_DO_EXPERTS,   /* out += the chosen experts' MLPs of in, by weight;
-                      * then residual += out. Their matrices are read when
-                      * ROUTE has spoken, and are of no stage */
+    SL_DO_NORM,        /* out = norm(in) by weight and bias [+ residual] */
+    SL_DO_MATMUL,      /* out = epilogue(W in + bias) [+ alpha * residual] */
+    SL_DO_HEAD_NORM,   /* in place: each head's q by weight, its k by bias,
+                        * RMS norms over head_dim values */
+    SL_DO_ATTEND,      /* turns q and k, keeps k and v, out = attention */
+    SL_DO_LATENT_NORM, /* in place: an RMS norm of all values but those that
+                        * are rotated */
+    SL_DO_JOIN,        /* in's rotated values, and the latent's row, to their
+                        * places in out */
+    SL_DO_ROUTE,       /* chooses experts and their weights by `in`; bias: what
+                        * is added for choosing */
+    SL_DO_EXPERTS,     /* out += the chosen experts' MLPs of in, by weight;
+                        * then residual += out. Their matrices are read when
+                        * ROUTE has spoken, and are of no stage */
 };
 
 /* Which tensor of a layer (or of the model): what binds names in files to
@@ -68,6 +76,13 @@ enum sl_slot {
     SL_SLOT_QKV_BIAS,
     SL_SLOT_Q_NORM,
     SL_SLOT_K_NORM,
+    SL_SLOT_KV_A, /* to the latent of keys and values */
+    SL_SLOT_KV_A_NORM,
+    SL_SLOT_Q_A, /* to that of queries */
+    SL_SLOT_Q_A_NORM,
+    SL_SLOT_Q_B,
+    SL_SLOT_K_B, /* of each head: its query to one of the latent */
+    SL_SLOT_V_B, /* of each head: the latent to its output */
     SL_SLOT_ATTN_OUT,
     SL_SLOT_ATTN_OUT_BIAS,
     SL_SLOT_ATTN_POST_NORM,
@@ -117,7 +132,9 @@ struct sl_layer_op {
     enum sl_slot weight, bias;
     enum sl_act_fn epilogue;
     enum sl_buf residual;
-    bool scaled; /* the residual counts hp->residual_scale times */
+    bool by_head; /* the matrix has rows for each head, which take its values of
+                   * in */
+    bool scaled;  /* the residual counts hp->residual_scale times */
 };
 
 /* Rows of a table; what follows names more fields. */
@@ -139,6 +156,14 @@ struct sl_layer_op {
 #define SL_OP_ATTEND                                                           \
     {                                                                          \
         .what = SL_DO_ATTEND, .in = SL_BUF_WIDE, .out = SL_BUF_ATT             \
+    }
+#define SL_OP_LATENT_NORM(buf, w)                                              \
+    {                                                                          \
+        .what = SL_DO_LATENT_NORM, .in = (buf), .out = (buf), .weight = (w)    \
+    }
+#define SL_OP_JOIN                                                             \
+    {                                                                          \
+        .what = SL_DO_JOIN, .in = SL_BUF_Q, .out = SL_BUF_WIDE                 \
     }
 #define SL_OP_ROUTE                                                            \
     {                                                                          \

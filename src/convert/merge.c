@@ -40,8 +40,8 @@ static int share(uint64_t *rows, uint64_t *cols, const struct sl_merge *m,
         s->split == SL_SPLIT_COLS ? s->cols : source->rows / divisions(s);
 
     *rows = source->rows;
-    *cols = s->cols;
-    if (s->split == SL_SPLIT_NONE)
+    *cols = sl_merge_by_heads(s) ? s->part_rows[2] : s->cols;
+    if (s->split == SL_SPLIT_NONE || sl_merge_by_heads(s))
         return 0;
     if (cut % n != 0)
         return sl_fail(err, SL_ERR_CORRUPT,
@@ -239,7 +239,7 @@ static void find_sources(struct sl_merge *m)
         return;
     }
     m->n_sources = 1;
-    m->source[0].rows = s->rows;
+    m->source[0].rows = sl_merge_by_heads(s) ? sl_merge_head_rows(s) : s->rows;
     sl_arch_spec_name(m->source[0].name, name != NULL ? name : names.whole[0],
                       s);
 }
@@ -270,7 +270,8 @@ static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
 
 static int check_sources(struct sl_merge *m, struct sl_error *err)
 {
-    size_t n = m->spec.split == SL_SPLIT_NONE ? 1 : m->ckpt->n_shards;
+    bool one = m->spec.split == SL_SPLIT_NONE || sl_merge_by_heads(&m->spec);
+    size_t n = one ? 1 : m->ckpt->n_shards;
     uint64_t rows, cols;
 
     for (unsigned i = 0; i < m->n_sources; i++) {
@@ -297,6 +298,11 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
     find_sources(&made);
     if (check_sources(&made, err) != 0)
         return -1;
+    if (!sl_fmt_is_float(made.fmt) && sl_merge_by_heads(spec))
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "tensor %s is quantised: of keys and values of heads, "
+                       "numbers are needed",
+                       made.source[0].name);
     if (is_scaled(made.fmt))
         made.n_groups =
             spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
@@ -325,6 +331,9 @@ uint64_t sl_merge_row_bytes(const struct sl_merge *m)
 
 uint64_t sl_merge_scratch_bytes(const struct sl_merge *m, uint64_t n)
 {
+    /* A head's rows come together. */
+    if (sl_merge_by_heads(&m->spec) && n < m->spec.part_rows[0])
+        n = m->spec.part_rows[0];
     return n * (m->wire_bytes > 2 ? m->wire_bytes : 2); /* 2: of a scale */
 }
 
@@ -519,7 +528,9 @@ int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
 {
     int rc;
 
-    if (m->spec.split == SL_SPLIT_COLS)
+    if (sl_merge_by_heads(&m->spec))
+        rc = sl_merge_read_heads(m, out, first, n, scratch, err);
+    else if (m->spec.split == SL_SPLIT_COLS)
         rc = read_columns(m, out, scale, first, n, scratch, err);
     else
         rc = read_rows(m, out, scale, first, n, scratch, err);

@@ -76,4 +76,14 @@ int sl_merge_read(const struct sl_merge *m, void *out, uint16_t *scale,
                   uint64_t first, uint64_t n, void *scratch,
                   struct sl_error *err);
 
+/* merge_heads.c: SL_SPLIT_HEAD_KEYS and _VALUES. Rows of what they are part
+ * of; what sl_merge_read does. */
+static inline bool sl_merge_by_heads(const struct sl_tensor_spec *s)
+{
+    return s->split == SL_SPLIT_HEAD_KEYS || s->split == SL_SPLIT_HEAD_VALUES;
+}
+uint32_t sl_merge_head_rows(const struct sl_tensor_spec *s);
+int sl_merge_read_heads(const struct sl_merge *m, uint8_t *out, uint64_t first,
+                        uint64_t n, uint8_t *scratch, struct sl_error *err);
+
 #endif

@@ -56,11 +56,11 @@ struct sl_synth_result {
 /* Their names, for people. */
 #define SL_SYNTH_PRESETS                                                       \
     "glm-130b, glm-10b, chatglm-6b, glm-4-9b, glm-4-32b, glm-4.5-air, "        \
-    "glm-4.6, llama-70b, 7b or tiny"
+    "glm-4.6, glm-4.7-flash, llama-70b, 7b or tiny"
 
 /* A published model's shape, without a tokenizer: "glm-130b", "glm-10b",
  * "chatglm-6b", "glm-4-9b", "glm-4-32b", "glm-4.5-air", "glm-4.6",
- * "llama-70b"; "7b", "tiny". Errors:
+ * "glm-4.7-flash", "llama-70b"; "7b", "tiny". Errors:
  * SL_ERR_USAGE naming the presets there are. */
 int sl_synth_preset(struct sl_config *c, const struct sl_arch **arch,
                     const char *name, struct sl_error *err);

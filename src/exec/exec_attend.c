@@ -73,6 +73,7 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
     uint32_t group = sharing(x), n_pages;
+    uint32_t rotated = x->c.mf->hp.kv_lora; /* and what follows */
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
 
     for (size_t g = begin; g < end; g++) {
@@ -87,10 +88,11 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
             uint8_t *v_at = sl_kv_at(x->c.kv, job->layer, page, (uint32_t)g, 1);
 
             for (size_t h = g * group; h < (g + 1) * group; h++)
-                rotate(x, row + h * x->qkv.q_step, it->row + j);
-            rotate(x, k, it->row + j);
+                rotate(x, row + h * x->qkv.q_step + rotated, it->row + j);
+            rotate(x, k + rotated, it->row + j);
             sl_kv_store(x->c.kv, x->c.kernels, k_at, in_page, k);
-            sl_kv_store(x->c.kv, x->c.kernels, v_at, in_page, v);
+            if (v != k)
+                sl_kv_store(x->c.kv, x->c.kernels, v_at, in_page, v);
         }
     }
 }
@@ -113,6 +115,15 @@ static void gather_new(const struct sl_cpu *x, struct sl_attend_args *args,
     args->k_new = k;
     args->v_new = v;
     args->new_stride = args->d;
+}
+
+/* Values of a head that scores are made of, in the form that the model was
+ * trained with. */
+static uint32_t score_dims(const struct sl_cpu *x)
+{
+    const struct sl_hparams *hp = &x->c.mf->hp;
+
+    return hp->kv_lora > 0 ? hp->nope_dims + hp->rope_dims : hp->head_dim;
 }
 
 static uint32_t most_keys(const struct sl_attend_args *args)
@@ -160,7 +171,7 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         .k_new = new + x->qkv.k_at,
         .v_new = new + x->qkv.v_at,
         .new_stride = x->width[SL_BUF_WIDE],
-        .scale = 1.0f / sqrtf((float)d),
+        .scale = 1.0f / sqrtf((float)score_dims(x)),
         .group = job->heads,
         .q_head = x->qkv.q_step,
         .out_head = d,

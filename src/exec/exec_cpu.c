@@ -41,8 +41,9 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
 static void carve_all(struct sl_cpu *x, struct sl_carver *c,
                       const struct shape *s)
 {
-    static const enum sl_buf own[] = {SL_BUF_NORM, SL_BUF_ATT, SL_BUF_WIDE,
-                                      SL_BUF_ROUTE, SL_BUF_MIX};
+    static const enum sl_buf own[] = {
+        SL_BUF_NORM,   SL_BUF_ATT,      SL_BUF_WIDE, SL_BUF_ROUTE, SL_BUF_MIX,
+        SL_BUF_LATENT, SL_BUF_Q_LATENT, SL_BUF_Q,    SL_BUF_VALUES};
     uint64_t pages = sl_div_up(s->max_tokens, SL_KV_PAGE_LEN);
 
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
@@ -160,10 +161,14 @@ static int run_part(struct sl_cpu *x, const struct sl_part *part,
         mm.bias += out_at;
     if (part->first_block == 0 && sl_cpu_before(x, m, stage, at, err) != 0)
         return -1;
-    sl_cpu_place(&mm, x, part, base);
-    y = sl_cpu_output(x, op, &stride);
-    sl_matmul_run(x->c.kernels, x->c.pool, y + out_at, stride, &mm, &x->acts,
-                  x->act);
+    if (op->by_head) {
+        sl_cpu_multiply_heads(x, op, part, base);
+    } else {
+        sl_cpu_place(&mm, x, part, base);
+        y = sl_cpu_output(x, op, &stride);
+        sl_matmul_run(x->c.kernels, x->c.pool, y + out_at, stride, &mm,
+                      &x->acts, x->act);
+    }
     if (part->first_block + part->n_blocks < sl_matrix_segment_blocks(g))
         return 0;
     return sl_cpu_after(x, m, stage, at, err);

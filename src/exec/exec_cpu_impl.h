@@ -87,6 +87,13 @@ void sl_cpu_place(struct sl_matmul *mm, const struct sl_cpu *x,
                   const struct sl_part *part, const uint8_t *base);
 enum sl_epilogue sl_cpu_epilogue(enum sl_act_fn fn);
 
+/* exec_latent.c: operations of attention to a latent; a product by heads. */
+void sl_cpu_latent_norm(struct sl_cpu *x, const struct sl_layer_op *op,
+                        const float *w);
+void sl_cpu_join(struct sl_cpu *x, const struct sl_layer_op *op);
+void sl_cpu_multiply_heads(struct sl_cpu *x, const struct sl_layer_op *op,
+                           const struct sl_part *part, const uint8_t *base);
+
 /* exec_route.c: who computes what in a mixture; asks for the experts. bias: of
  * the choice. */
 int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,

@@ -226,6 +226,12 @@ static int run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
     case SL_DO_ATTEND:
         sl_cpu_attend(x, layer);
         break;
+    case SL_DO_LATENT_NORM:
+        sl_cpu_latent_norm(x, op, job.w);
+        break;
+    case SL_DO_JOIN:
+        sl_cpu_join(x, op);
+        break;
     case SL_DO_ROUTE:
         return sl_cpu_route(x, op, layer, job.b, err);
     case SL_DO_EXPERTS:
@@ -249,6 +255,8 @@ int sl_cpu_before(struct sl_cpu *x, const struct sl_model_matrix *m,
                 return -1;
         }
     }
+    if (o->by_head)
+        return 0;
     sl_cpu_set_input(x, m, sl_cpu_buffer(x, o->in), x->width[o->in],
                      stage->wanted_rows ? x->pass->n_rows : x->pass->n);
     if (sl_cpu_adapter(x, m) != NULL)

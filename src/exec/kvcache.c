@@ -94,7 +94,8 @@ uint64_t sl_kv_plane_bytes(const struct sl_kv_config *c, enum sl_kv_kind kind)
 
 uint64_t sl_kv_page_bytes(const struct sl_kv_config *c)
 {
-    return 2ull * layers_here(c) * sl_kv_plane_bytes(c, c->kind);
+    return (c->one_plane ? 1ull : 2ull) * layers_here(c) *
+           sl_kv_plane_bytes(c, c->kind);
 }
 
 uint64_t sl_kv_bytes(const struct sl_kv_config *c)
@@ -303,7 +304,8 @@ static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
     for (uint32_t l = 0; l < kv->config.n_layers; l++) {
         if (!is_here(&kv->config, l))
             continue;
-        for (unsigned value = 0; value < 2; value++)
+        for (unsigned value = 0; value < (kv->config.one_plane ? 1u : 2u);
+             value++)
             memcpy(sl_kv_at(kv, l, to, 0, value),
                    sl_kv_at(kv, l, from, 0, value), bytes);
     }
@@ -356,7 +358,8 @@ const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n)
 void *sl_kv_at(const struct sl_kv *kv, uint32_t layer, uint32_t page,
                uint32_t head, unsigned value)
 {
-    uint64_t plane = 2ull * kv->place[layer] + value;
+    uint64_t plane = kv->config.one_plane ? kv->place[layer]
+                                          : 2ull * kv->place[layer] + value;
     uint64_t at = (plane * kv->config.n_pages + page) * kv->config.n_heads;
 
     return kv->region.base + (at + head) * kv->head_bytes;

@@ -20,6 +20,7 @@
 #ifndef SL_KVCACHE_H
 #define SL_KVCACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,7 @@ struct sl_kv_config {
     uint32_t max_tokens;  /* of one sequence, those it begins with included */
     uint32_t n_begin;     /* positions that every sequence begins with */
     enum sl_kv_kind kind;
+    bool one_plane; /* values are keys */
     /* (n_layers) true where a layer's keys and values lie elsewhere, on a
      * device; borrowed for the cache's life. NULL: all lie here. */
     const bool *elsewhere;

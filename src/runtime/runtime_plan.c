@@ -80,6 +80,7 @@ static void count_fixed(struct sl_runtime *rt)
         .max_tokens = w->max_tokens + prefix,
         .n_begin = prefix,
         .kind = sl_runtime_kv_kind(rt),
+        .one_plane = hp->kv_lora > 0,
     };
     *m = (struct sl_memory){
         .program = sl_meminfo_resident(),

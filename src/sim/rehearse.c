@@ -447,6 +447,11 @@ int sl_rehearse(struct sl_rehearsal *out, const struct sl_rehearsal_config *c,
     struct sl_error late;
     int rc = -1;
 
+    if (c->mf->hp.n_experts > 0)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s is a mixture of experts: what these read depends on "
+                       "their router, which no machine model rehearses",
+                       c->mf->path);
     atomic_init(&r.stop, false);
     if (sl_sim_machine_init(&r.machine, c->machine, err) != 0)
         return -1;

@@ -1,0 +1,239 @@
+#include "config.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/convert/synth_router.h"
+#include "tests/arch_models.h"
+#include "tests/exec_rig.h"
+#include "tests/support.h"
+
+/* Mixtures of experts beside their logits, which t_arch_logits.c has: where
+ * experts lie, what is read of them, and who is named when one is bad. */
+
+static char dir[1024];
+
+/* Of two layers, the second with 7 experts. */
+static struct test_model mixture(char path[ARCH_PATH])
+{
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+
+    arch_model_write(path, dir, &m);
+    return m;
+}
+
+static void an_expert_is_one_run_of_pages_and_a_section(void **state)
+{
+    char path[ARCH_PATH], name[SL_STAGE_NAME];
+    struct sl_modelfile mf;
+    struct sl_error err;
+    uint64_t end = 0;
+
+    mixture(path);
+    assert_ok(sl_modelfile_open(&mf, path, &err), &err);
+    for (uint32_t e = 0; e < mf.hp.n_experts; e++) {
+        const struct sl_model_matrix *m = sl_modelfile_expert(&mf, 1, e);
+        const struct sl_model_section *s = &mf.sections[m->section];
+
+        assert_int_equal(m[0].spec.slot, SL_SLOT_EXPERT_IN);
+        assert_int_equal(m[1].spec.slot, SL_SLOT_EXPERT_OUT);
+        assert_int_equal(m[1].section, m->section);
+        assert_int_equal(m->spec.expert, e);
+        assert_int_equal(m->off % SL_MODEL_ALIGNMENT, 0);
+        assert_int_equal(s->off, m->off);
+        assert_int_equal(s->bytes, sl_modelfile_record_bytes(&mf, m));
+        assert_true(m[1].off + m[1].bytes <= s->off + s->bytes);
+        snprintf(name, sizeof name, "layer 1 expert %u", e);
+        assert_string_equal(s->name, name);
+        if (e > 0)
+            assert_int_equal(m->off, end); /* side by side */
+        end = s->off + s->bytes;
+    }
+    for (size_t i = 0; i < mf.n_matrices; i++) {
+        if (mf.matrices[i].spec.role != SL_ROLE_EXPERT)
+            assert_true(mf.matrices[i].off <
+                        sl_modelfile_expert(&mf, 1, 0)->off);
+    }
+    sl_modelfile_close(&mf);
+}
+
+static void a_flipped_bit_names_layer_and_expert(void **state)
+{
+    char path[ARCH_PATH];
+    struct sl_modelfile mf;
+    struct sl_error err;
+    uint64_t at;
+    uint8_t byte;
+    int fd;
+
+    mixture(path);
+    assert_ok(sl_modelfile_open(&mf, path, &err), &err);
+    at = sl_modelfile_expert(&mf, 1, 3)[1].off + 5;
+    assert_ok(sl_modelfile_verify(&mf, true, &err), &err);
+    fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+    byte ^= 4;
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+    close(fd);
+    assert_int_equal(sl_modelfile_verify(&mf, true, &err), -1);
+    assert_int_equal(err.code, SL_ERR_CORRUPT);
+    assert_non_null(strstr(err.msg, "layer 1 expert 3"));
+    sl_modelfile_close(&mf);
+}
+
+#define STEPS 12u
+
+/* One text, step by step, so often. */
+static void run(struct sl_run_stats *s, const struct sl_runtime_config *config,
+                unsigned rounds, uint32_t *n_places)
+{
+    const struct sl_workload load = rig_one_text(STEPS);
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    uint32_t vocab = lm->vocab, n_experts;
+    float *logits = malloc(4ull * vocab);
+    struct sl_error err;
+
+    assert_non_null(logits);
+    for (unsigned r = 0; r < rounds; r++) {
+        uint32_t seq;
+
+        assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+        for (int32_t i = 0; i < (int32_t)STEPS; i++) {
+            int32_t id = (i * 7 + 3) % (int32_t)vocab;
+            struct sl_lm_item it = {
+                .seq = seq, .ids = &id, .positions = &i, .n = 1, .n_logits = 1};
+
+            assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+        }
+        lm->ops->seq_destroy(lm, seq);
+    }
+    sl_runtime_stats(rt, s);
+    sl_runtime_experts(rt, n_places, &n_experts);
+    assert_int_equal(n_experts, 7);
+    assert_true(sl_runtime_memory(rt)->total <= sl_runtime_memory(rt)->budget);
+    sl_runtime_close(rt);
+    free(logits);
+}
+
+static void experts_that_have_a_place_are_read_once(void **state)
+{
+    char path[ARCH_PATH];
+    struct test_model m = mixture(path);
+    struct sl_runtime_config config = {.ram_bytes = 1ull << 30, .threads = 2};
+    struct sl_run_stats s;
+    struct sl_modelfile mf;
+    struct sl_error err;
+    uint64_t record;
+    uint32_t n_places;
+
+    config.model = path;
+    assert_ok(sl_modelfile_open(&mf, path, &err), &err);
+    record = sl_modelfile_record_bytes(&mf, sl_modelfile_expert(&mf, 1, 0));
+    sl_modelfile_close(&mf);
+    run(&s, &config, 3, &n_places);
+    assert_int_equal(n_places, 7);
+    assert_int_equal(s.experts.wants, 3 * STEPS * m.hp.n_experts_used);
+    assert_true(s.experts.demand_bytes <= 7 * record);
+    assert_int_equal(s.experts.wanted_bytes, s.experts.wants * record);
+    assert_int_equal(s.decode_expert_passes, 3 * STEPS);
+    assert_int_equal(s.decode_expert_wanted, s.experts.wanted_bytes);
+    assert_int_equal(s.decode_expert_read, s.experts.demand_bytes);
+
+    config.ram_bytes = SL_RAM_LEAST;
+    run(&s, &config, 3, &n_places);
+    assert_in_range(n_places, 3, 7);
+    assert_int_equal(s.experts.wants, 3 * STEPS * m.hp.n_experts_used);
+}
+
+/* By chance, so often; the part of all choices that the first n ranks have. */
+static double part_of_first(const float *bias, const struct sl_hparams *hp,
+                            uint32_t n)
+{
+    unsigned *chosen = calloc(hp->n_experts, sizeof *chosen);
+    float *c = malloc(hp->n_experts * sizeof *c);
+    uint64_t seed = 9;
+    unsigned first = 0;
+
+    assert_non_null(chosen);
+    assert_non_null(c);
+    for (unsigned t = 0; t < 2000; t++) {
+        for (uint32_t e = 0; e < hp->n_experts; e++) {
+            double z = -6; /* of twelve draws: nearly normal */
+
+            for (int i = 0; i < 12; i++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                z += (double)(seed >> 40) * 0x1p-24;
+            }
+            c[e] = (float)(1 / (1 + exp(-z))) + bias[e];
+        }
+        for (uint32_t k = 0; k < hp->n_experts_used; k++) {
+            uint32_t best = 0;
+
+            for (uint32_t e = 1; e < hp->n_experts; e++)
+                best = c[e] > c[best] ? e : best;
+            c[best] = -10;
+            chosen[best]++;
+        }
+    }
+    for (uint32_t r = 0; r < n; r++) {
+        uint32_t best = 0;
+
+        for (uint32_t e = 1; e < hp->n_experts; e++)
+            best = chosen[e] > chosen[best] ? e : best;
+        first += chosen[best];
+        chosen[best] = 0;
+    }
+    free(chosen);
+    free(c);
+    return (double)first / (2000.0 * hp->n_experts_used);
+}
+
+/* 1 / r^S of 128 experts: what a fifth of them has of all choices. */
+static void skewed_routers_choose_as_they_are_told(void **state)
+{
+    static const struct {
+        double skew, least, most;
+    } want[] = {{0.2, 0.22, 0.34}, {0.8, 0.52, 0.68}, {1.2, 0.68, 0.90}};
+    struct sl_hparams hp = {.n_experts = 128, .n_experts_used = 8};
+    float bias[128];
+
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        double part;
+
+        sl_synth_router_bias(bias, &hp, 3, want[i].skew);
+        part = part_of_first(bias, &hp, 26);
+        if (!(part >= want[i].least && part <= want[i].most))
+            print_error("skew %g gives a fifth %g\n", want[i].skew, part);
+        assert_true(part >= want[i].least && part <= want[i].most);
+    }
+}
+
+static int set_up(void **state)
+{
+    test_temp_dir(dir);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_expert_is_one_run_of_pages_and_a_section),
+        cmocka_unit_test(a_flipped_bit_names_layer_and_expert),
+        cmocka_unit_test(experts_that_have_a_place_are_read_once),
+        cmocka_unit_test(skewed_routers_choose_as_they_are_told),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
