@@ -58,6 +58,8 @@ static uint64_t place(const struct sl_tensor_spec *s, unsigned n, unsigned rank,
 
     switch (s->split) {
     case SL_SPLIT_NONE:
+    case SL_SPLIT_HEAD_KEYS: /* no checkpoint in shards has these */
+    case SL_SPLIT_HEAD_VALUES:
         break;
     case SL_SPLIT_ROWS:
         row += rank * (uint64_t)(s->rows / n);
