@@ -5,6 +5,7 @@ both with their ratios. Called by the script `compare` beside it."""
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -254,6 +255,9 @@ def parse():
     p.add_argument("--sluice", default="./sluice", help="the program to run")
     p.add_argument("--dir", help="folder for the two model files, which are "
                    "kept and used again (default: a temporary one here)")
+    p.add_argument("--file", help="a GGUF file, or a part of one, that both run "
+                   "in place of random weights: sluice what it converts to; "
+                   "whole files count as what a token reads")
     p.add_argument("--preset", choices=SHAPES, default="7b")
     p.add_argument("--quant", default="int4", help="int4, int4-g64, int8 ...")
     p.add_argument("--head", default="int8-g64", help="f16 or int8-g64")
@@ -275,12 +279,37 @@ def parse():
     o = p.parse_args()
     o.prompts = [int(n) for n in o.prompts.split(",")]
     o.type = o.type or ("q4_0" if o.quant.startswith("int4") else "q8_0")
+    if o.file is not None:
+        o.preset, o.quant, o.head = os.path.basename(o.file), "keep", "as it is"
+        o.type = "the same"
+        if not os.path.exists(o.file):
+            p.error(f"no file {o.file}")
     if shutil.which(o.sluice) is None:
         p.error(f"no program {o.sluice}; give one with --sluice")
     return o
 
 
+def take_file(o, folder):
+    """The file itself for llama.cpp, which wants the first of its parts."""
+    part = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})\.gguf", o.file)
+    o.gguf = o.file
+    parts = [o.file]
+    if part:
+        parts = [f"{part[1]}-{i + 1:05}-of-{part[3]}.gguf"
+                 for i in range(int(part[3]))]
+        o.gguf = parts[0]
+    o.model = f"{folder}/{os.path.basename(o.gguf)[:-len('.gguf')]}-sluice.gguf"
+    if not os.path.exists(o.model):
+        say(f"converting {o.file}")
+        run([o.sluice, "convert", "-q", o.file, "-o", o.model])
+    o.model_bytes = os.path.getsize(o.model)
+    o.gguf_bytes = sum(os.path.getsize(p) for p in parts)
+
+
 def make_files(o, folder):
+    if o.file is not None:
+        take_file(o, folder)
+        return
     o.model = f"{folder}/{o.preset}-{o.quant}-{o.head}.gguf"
     o.gguf = f"{folder}/{o.preset}-llama-{o.type}.gguf"
     if not os.path.exists(o.model):
