@@ -75,11 +75,10 @@ static void fill_blocks(struct problem *p, struct test_random *rnd)
 
     assert_non_null(blocks);
     for (uint32_t r = 0; r < m->rows; r++) {
-        uint32_t in = r % rows;
-
         test_blocks_make(blocks, m->fmt, n, 0.03, &state);
-        sl_blocks_pack(p->w + sl_matrix_block_offset(m, r / rows, in / 16) +
-                           in % 16 * 4,
+        sl_blocks_pack(p->w +
+                           sl_matrix_block_offset(m, r / rows, r % rows / 16) +
+                           r % rows % 16 * 4,
                        64, m->fmt, blocks, m->cols);
     }
     free(blocks);
@@ -423,13 +422,11 @@ static void products_of_blocks_are_those_of_the_reference(void **state)
 
     test_cuda_open(&t, WITH_BLAS);
     for (size_t i = 0; i < SL_FMT_COUNT * sizeof sizes / sizeof *sizes; i++) {
-        struct sl_matrix m = {
-            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
-            .rows = sizes[i / SL_FMT_COUNT].rows,
-            .n_segments = sizes[i / SL_FMT_COUNT].n_segments,
-        };
+        size_t k = i / SL_FMT_COUNT;
+        struct sl_matrix m = {(enum sl_fmt)(i % SL_FMT_COUNT), sizes[k].rows, 0,
+                              sizes[k].n_segments, 0};
 
-        m.cols = sizes[i / SL_FMT_COUNT].blocks * sl_fmt_of(m.fmt)->block_cols;
+        m.cols = sizes[k].blocks * sl_fmt_of(m.fmt)->block_cols;
         if (sl_fmt_has_blocks(m.fmt))
             run_all(&t, &m);
     }
