@@ -9,7 +9,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..9
+echo 1..13
 
 # --- task files -----------------------------------------------------------
 
@@ -146,6 +146,75 @@ END
 "$sluice" eval -q -m demo.gguf --data-path data --task tasks/1.yaml 2>err |
     sed 's/ in [0-9.]*s/ in Xs/' | diff - want >>err
 check the_console_is_glm130bs
+
+# --- results --------------------------------------------------------------
+
+# The same file from a run at one go and from one that was resumed.
+cmp -s all/results.json cut/results.json && cmp -s all/results.md cut/results.md &&
+    grep -q '^| a | all | Accuracy | 66.667 | 66.667 | 66.667 |$' all/results.md &&
+    "$sluice" eval -q -m demo.gguf --data-path data --task tasks/1.yaml \
+        --compare all/results.json --ece >out 2>err &&
+    grep -q '^    Calibration error of task a: 0\.' out &&
+    grep -q '^Comparison of task a: 3 examples, 0 right here alone, 0 there' out
+check results_are_kept_and_compared
+
+# --- generation -----------------------------------------------------------
+
+mkdir -p data/g
+cat >data/g/g.jsonl <<'END'
+{"inputs_pretokenized": "In the beginning God created the heaven and the", "targets_pretokenized": ["earth. And the earth was without form, and void;", "sea"]}
+{"inputs_pretokenized": "床前明月光，", "targets_pretokenized": ["低头"]}
+END
+printf '%s\n' 'name: g' 'type: gen' 'path: g' 'use_task_mask: true' \
+    'max_gen_length: 8' >g.yaml
+"$sluice" eval -q -m demo.gguf --data-path data --task g.yaml --output gen \
+    >out 2>err &&
+    "$sluice" generate -q -m demo.gguf --top-k 1 --out-seq-length 20 \
+        -p 'In the beginning God created the heaven and the' >said 2>>err &&
+    grep -q 'Finish g.jsonl, EM = [0-9.]*, F1 = [0-9.]*$' out &&
+    python3 - "$sluice" >>err 2>&1 <<'END'
+import json, subprocess, sys
+o = json.load(open("gen/results.json"))["tasks"][0]["files"][0]["examples"]
+ids = [" ".join(map(str, e["ids"])) for e in o]
+said = subprocess.run([sys.argv[1], "detokenize", "-m", "demo.gguf"],
+                      input=ids[0].encode(), stdout=subprocess.PIPE).stdout.decode().strip()
+text = open("said").read()
+print(repr(said), repr(text))
+sys.exit(not said or said not in text or not 1 <= len(o[0]["ids"]) <= 8)
+END
+check greedy_answers_are_those_of_generate
+
+printf '%s\n' 'name: L' 'type: gen' 'path: g' 'use_task_mask: true' \
+    'module: tasks.lambada.task.LAMBADA' 'max_gen_length: 5' 'num_beams: 16' \
+    'sampling_strategy: BeamSearchStrategy' >l.yaml
+"$sluice" eval -q -m demo.gguf --data-path data --task l.yaml --output lam \
+    >out 2>err && grep -q 'Finish g.jsonl, Accuracy = ' out &&
+    "$sluice" eval -q -m demo.gguf --data-path data --task l.yaml \
+        --unidirectional >out 2>>err
+check lambada_is_answered_by_beams
+
+# --- perplexity -----------------------------------------------------------
+
+"$sluice" perplexity -q -m demo.gguf --activations f32 --context 64 \
+    --stride 16 --json data/l/text.txt >out 2>err &&
+    "$sluice" perplexity -q -m demo.gguf --against demo.gguf data/l/text.txt \
+        >same 2>>err &&
+    python3 - >>err 2>&1 <<'END'
+import json, math, sys
+p = json.load(open("out"))[0]
+lp = [x for line in list(open("all/journal.jsonl"))[1:] for e in [json.loads(line)]
+      if e["task"] == 2 for x in e["logp"]]
+text = open("data/l/text.txt").read()
+wanted = [math.exp(-sum(lp) / len(lp)), -sum(lp) / math.log(2) / len(text.encode()),
+          math.exp(-sum(lp) / len(text.strip().split(" ")))]
+got = [p["perplexity"], p["bits_per_byte"], p["word_perplexity"]]
+print(wanted, got)
+sys.exit(any(abs(a / b - 1) > 1e-6 for a, b in zip(wanted, got)))
+END
+rc=$?
+[ $rc = 0 ] && grep -q '^  KL divergence, most    0.000000$' same &&
+    grep -q '^  same top token         100.000 %$' same
+check perplexity_is_made_of_the_same_scores
 
 # --- data that are wrong --------------------------------------------------
 

@@ -8,12 +8,13 @@
 #include "src/cmd/eval_model.h"
 #include "src/cmd/opts.h"
 #include "src/eval/journal.h"
+#include "src/eval/results.h"
 
 struct options {
     struct sl_runtime_config run;
     char **tasks; /* (n_tasks) paths, borrowed */
     size_t n_tasks;
-    const char *data_path, *output;
+    const char *data_path, *output, *compare;
     struct sl_eval_options eval;
     uint32_t positions; /* of a pass; 0: auto */
     bool dry_run, quiet, resume, ece;
@@ -61,6 +62,12 @@ static int ask(struct sl_eval_model *m, struct sl_eval *ev,
                               ev->needs.n_positions, o->quiet);
         rc = sl_eval_run_all(&run, err);
     }
+    if (rc == 0 && o->output != NULL)
+        rc = sl_results_write(
+            o->output, &(struct sl_results_head){m->name, m->id, o->run.model},
+            ev, err);
+    if (rc == 0 && o->compare != NULL)
+        rc = sl_results_compare(stdout, ev, o->compare, err);
     sl_journal_close(run.journal);
     return rc;
 }
@@ -103,6 +110,7 @@ enum {
     OPT_OUTPUT,
     OPT_RESUME,
     OPT_ECE,
+    OPT_COMPARE,
     OPT_STYLE,
     OPT_UNIDIRECTIONAL,
     OPT_LEAD,
@@ -126,6 +134,10 @@ static const struct argp_option options[] = {
      "Keep results there: every score as JSON, a table in Markdown", 0},
     {"resume", OPT_RESUME, 0, 0,
      "Go on with what --output has: ask nothing twice", 0},
+    {"compare", OPT_COMPARE, "FILE", 0,
+     "Another run's results.json: which of the two is right more often, and "
+     "whether that means anything",
+     0},
     {"ece", OPT_ECE, 0, 0, "Print calibration errors, too", 0},
     {"style", OPT_STYLE, "NAME", 0,
      "How questions are put: auto, or glm, as THUDM/GLM does for its models",
@@ -172,6 +184,9 @@ static error_t parse_ask(int key, char *arg, struct argp_state *state)
     struct options *o = state->input;
 
     switch (key) {
+    case OPT_COMPARE:
+        o->compare = arg;
+        return 0;
     case OPT_ECE:
         o->ece = true;
         return 0;

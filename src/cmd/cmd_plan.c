@@ -13,6 +13,7 @@
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/opts_draft.h"
+#include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/rates_kept.h"
 #include "src/convert/synth.h"
@@ -24,6 +25,7 @@ struct options {
     uint32_t num_beams;
     uint32_t batch;
     struct sl_draft_options draft;
+    uint64_t eval; /* tokens to evaluate; 0: none */
     bool measure;
     bool json;
     struct sl_machine_question machine; /* .machine NULL: this one */
@@ -41,6 +43,7 @@ struct report {
     struct sl_rates rates;
     double age_s; /* of the rates; 0: measured now */
     size_t n_resident;
+    struct sl_plan_eval eval;
 };
 
 /* All that a step feeds. */
@@ -253,6 +256,8 @@ static void print_text(const struct report *r)
                 r->o->batch * r->o->prompt_length);
     print_floor(sequences(r->o) > 1 ? "one step of all sequences" : "one token",
                 &r->decode, r->decode_s, sequences(r->o));
+    if (r->o->eval > 0)
+        sl_plan_eval_print(&r->eval);
     print_tiers(r->plan);
 }
 
@@ -318,6 +323,8 @@ static void print_json(const struct report *r)
         sl_experts_json(r->rt, decode_pass(r->o)));
     if (root == NULL)
         return;
+    if (r->o->eval > 0)
+        json_object_set_new(root, "evaluation", sl_plan_eval_json(&r->eval));
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(root);
@@ -344,6 +351,8 @@ static int predict(struct report *r, struct sl_runtime *rt,
     r->prefill = sl_runtime_floor_at(rt, &r->rates, prefill);
     r->decode_s = sl_runtime_expected_at(rt, &r->rates, decode);
     r->prefill_s = sl_runtime_expected_at(rt, &r->rates, prefill);
+    if (o->eval > 0)
+        sl_plan_eval_make(&r->eval, rt, &r->rates, o->eval, o->prompt_length);
     return 0;
 }
 
@@ -404,6 +413,7 @@ enum {
     OPT_PROMPT,
     OPT_BEAMS,
     OPT_BATCH,
+    OPT_EVAL,
     OPT_MEASURE,
     OPT_JSON,
     OPT_MACHINE,
@@ -419,6 +429,10 @@ static const struct argp_option options[] = {
     {"num-beams", OPT_BEAMS, "N", 0, "Beams of a beam search (default 1)", 0},
     {"batch", OPT_BATCH, "N", 0,
      "Texts that go through each pass together (default 1)", 0},
+    {"eval", OPT_EVAL, "TOKENS", 0,
+     "Hours that an evaluation of so many tokens takes, in questions of "
+     "--prompt-length",
+     0},
     {"measure", OPT_MEASURE, 0, 0,
      "Measure this machine now, whatever 'sluice probe' has kept", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
@@ -529,6 +543,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_BATCH:
         o->batch = (uint32_t)sl_opt_u64(state, "batch", arg, 1, 1024);
+        return 0;
+    case OPT_EVAL:
+        o->eval = sl_opt_u64(state, "eval", arg, 1, 1ull << 50);
         return 0;
     case OPT_MEASURE:
         o->measure = true;

@@ -12,6 +12,8 @@
 /* Positions of a pass where nothing is known of the machine, and the most. */
 #define POSITIONS_DEFAULT 512u
 #define POSITIONS_MOST    8192u
+/* Texts that are generated at a time. */
+#define TEXTS_MOST 64u
 
 static void identify(struct sl_eval_model *m, const struct sl_modelfile *mf)
 {
@@ -67,8 +69,8 @@ static int reopen(struct sl_eval_model *m,
     return sl_runtime_open(&m->rt, config, err);
 }
 
-/* The fewest positions with which arithmetic takes as long as bytes. */
-static uint32_t knee(const struct sl_runtime *rt, const struct sl_rates *rates)
+uint32_t sl_eval_positions(const struct sl_runtime *rt,
+                           const struct sl_rates *rates)
 {
     uint32_t n = 32;
 
@@ -76,13 +78,16 @@ static uint32_t knee(const struct sl_runtime *rt, const struct sl_rates *rates)
         struct sl_floor f =
             sl_runtime_floor_at(rt, rates, (struct sl_plan_pass){n, n / 16, 0});
         double bytes = f.disk_s > f.dram_s ? f.disk_s : f.dram_s;
+        double compute = f.compute_s > f.gpu_s ? f.compute_s : f.gpu_s;
 
-        if (f.compute_s >= bytes)
+        if (compute >= (bytes > f.pcie_s ? bytes : f.pcie_s))
             break;
         n += n / 2;
     }
-    /* A pass is seldom full. */
-    return n + n / 4 < POSITIONS_MOST ? n + n / 4 : POSITIONS_MOST;
+    n += n / 4;
+    if (n < POSITIONS_DEFAULT)
+        return POSITIONS_DEFAULT;
+    return n < POSITIONS_MOST ? n : POSITIONS_MOST;
 }
 
 /* Where all is in memory, any number does that is not small. */
@@ -107,9 +112,7 @@ static int choose_positions(struct sl_eval_model *m, uint32_t *positions,
             sl_runtime_floor(m->rt, (struct sl_plan_pass){1, 1, 0}, &ignored,
                              &rates, err) != 0)
             return -1;
-        *positions = knee(m->rt, &rates);
-        if (*positions < POSITIONS_DEFAULT)
-            *positions = POSITIONS_DEFAULT;
+        *positions = sl_eval_positions(m->rt, &rates);
     }
     quiet.verify = false; /* it was checked */
     return reopen(m, &quiet, err);
@@ -121,28 +124,37 @@ int sl_eval_model_start(struct sl_eval_model *m,
                         struct sl_error *err)
 {
     uint64_t logits = sl_eval_logit_bytes(config->ram_bytes);
-    struct sl_workload load = {
+    const struct sl_workload nothing = {
         .n_sequences = 1,
         .max_tokens = 2,
         .pass_positions = 1,
         .pass_logits = 1,
         .n_texts = 2,
     };
+    struct sl_workload load = nothing;
     bool fixed = positions > 0;
 
+    run->texts = TEXTS_MOST;
     sl_eval_plan(run, &load, fixed ? positions : POSITIONS_DEFAULT, logits,
                  m->hp.vocab);
     if (!fixed && choose_positions(m, &positions, config, &load, err) != 0)
         return -1;
     for (;; positions /= 2) {
+        load = nothing;
         sl_eval_plan(run, &load, positions, logits, m->hp.vocab);
+        sl_eval_plan_texts(run, &load);
         if (sl_runtime_start(m->rt, &load, err) == 0)
             break;
-        /* Fewer positions need less, down to the longest question. */
-        if (fixed || err->code != SL_ERR_BUDGET || run->positions < positions ||
-            positions < 2 || reopen(m, config, err) != 0)
+        /* Fewer need less, down to the longest question and one text. */
+        if (err->code != SL_ERR_BUDGET ||
+            ((fixed || run->positions < positions || positions < 2) &&
+             run->texts < 2) ||
+            reopen(m, config, err) != 0)
             return -1;
+        run->texts = (run->texts + 1) / 2;
+        positions = fixed ? 2 * positions : positions;
     }
+    m->load = load;
     run->lm = sl_runtime_lm(m->rt);
     run->pool = sl_runtime_pool(m->rt);
     sl_interrupt_watch(m->interrupt, m->rt);

@@ -16,7 +16,8 @@ struct sl_eval_model { /* zeroed to begin with, owned */
     struct sl_tokenizer *tokenizer;
     struct sl_interrupt *interrupt;
     struct sl_hparams hp;
-    bool is_glm;   /* of THUDM/GLM: 110M to 10B */
+    bool is_glm;             /* of THUDM/GLM: 110M to 10B */
+    struct sl_workload load; /* that it was started for */
     char id[24];   /* tells model files apart: of checksums and sizes */
     char name[64]; /* the model's own */
 };
@@ -34,6 +35,11 @@ int sl_eval_model_start(struct sl_eval_model *m,
                         struct sl_eval_run *run, uint32_t positions,
                         struct sl_error *err);
 void sl_eval_model_close(struct sl_eval_model *m);
+
+/* Positions of a pass that arithmetic takes as long for as bytes take to come,
+ * and some more, as a pass is seldom full. */
+uint32_t sl_eval_positions(const struct sl_runtime *rt,
+                           const struct sl_rates *rates);
 
 /* Bytes of logits that a pass may take of a budget (0: unknown). */
 uint64_t sl_eval_logit_bytes(uint64_t ram_bytes);

@@ -10,10 +10,23 @@
 #include "src/cmd/opts.h"
 
 static const struct sl_command *const commands[] = {
-    &sl_cmd_convert,  &sl_cmd_chat,       &sl_cmd_generate, &sl_cmd_serve,
-    &sl_cmd_inspect,  &sl_cmd_verify,     &sl_cmd_logits,   &sl_cmd_plan,
-    &sl_cmd_bench,    &sl_cmd_probe,      &sl_cmd_synth,    &sl_cmd_devices,
-    &sl_cmd_tokenize, &sl_cmd_detokenize, &sl_cmd_eval,     NULL,
+    &sl_cmd_convert,
+    &sl_cmd_chat,
+    &sl_cmd_generate,
+    &sl_cmd_serve,
+    &sl_cmd_inspect,
+    &sl_cmd_verify,
+    &sl_cmd_logits,
+    &sl_cmd_plan,
+    &sl_cmd_bench,
+    &sl_cmd_probe,
+    &sl_cmd_synth,
+    &sl_cmd_devices,
+    &sl_cmd_tokenize,
+    &sl_cmd_detokenize,
+    &sl_cmd_eval,
+    &sl_cmd_perplexity,
+    NULL,
 };
 
 static void usage(FILE *out)

@@ -42,6 +42,7 @@ extern const struct sl_command sl_cmd_inspect;
 extern const struct sl_command sl_cmd_verify;
 extern const struct sl_command sl_cmd_generate;
 extern const struct sl_command sl_cmd_logits;
+extern const struct sl_command sl_cmd_perplexity;
 extern const struct sl_command sl_cmd_plan;
 extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_serve;

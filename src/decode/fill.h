@@ -54,6 +54,11 @@ struct sl_fill_config {
      * it sees (THUDM/GLM generation_utils.py). Else what fills a blank replaces
      * its mark before the next is filled. */
     bool pieces;
+    /* Changes a row of logits (vocab) before a beam's next id is chosen, of
+     * whose answer n_said are there; NULL: nothing does. */
+    void (*adjust)(void *opaque, const int32_t *said, size_t n_said,
+                   float *logits, uint32_t vocab);
+    void *adjust_opaque; /* borrowed */
 };
 
 /* Where the text comes out while it is made: the ids of the best answer, in

@@ -137,10 +137,18 @@ static int beams_want(struct sl_blank *p, struct sl_lm_item *items,
 
 static int beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
+    const struct sl_fill_config *c = p->c->config;
+    size_t begin = sl_blank_fed(p), n;
     struct sl_beams *s = p->beams;
 
     if (sl_blank_check(p, logits, p->prefill != NULL ? 1 : s->n_live, err) != 0)
         return -1;
+    for (size_t i = 0; c->adjust != NULL && i < s->n_live; i++) {
+        const int32_t *ids = sl_beam_live(s->search, i, &n, NULL);
+
+        c->adjust(c->adjust_opaque, ids + begin, n - begin,
+                  logits + i * p->c->lm->vocab, p->c->lm->vocab);
+    }
     if (sl_beam_step(s->search, logits, s->parents, p->rng, &p->done, err) != 0)
         return -1;
     if (++s->n_generated == p->max_new)

@@ -49,6 +49,16 @@ static uint32_t sum(uint32_t a, uint32_t b)
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
+/* Of a text with a blank of known length less than what settings leave. */
+static uint32_t longest(const struct sl_prompt *prompt, size_t n_marks,
+                        const struct sl_fill_config *config, uint32_t fed)
+{
+    if (prompt == NULL || prompt->max_new == 0 || n_marks != 1 ||
+        prompt->max_new > config->out_seq_length - fed)
+        return config->out_seq_length;
+    return fed + prompt->max_new;
+}
+
 /* What one text needs. */
 static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
                    const struct sl_hparams *hp,
@@ -85,7 +95,7 @@ static int measure(struct sl_workload *one, const struct sl_prompt *prompt,
     }
     *one = (struct sl_workload){
         .n_sequences = beams,
-        .max_tokens = config->out_seq_length,
+        .max_tokens = longest(prompt, n_marks, config, shared),
         .shared_tokens = shared,
         .pass_positions = largest(first, beams),
         .pass_logits = beams,

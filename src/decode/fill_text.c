@@ -120,6 +120,8 @@ static int begin_blank(struct sl_text *t, struct sl_error *err)
         p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
         return -1;
     p->max_new = (uint32_t)(config->out_seq_length - sl_blank_fed(p));
+    if (t->io->prompt->max_new > 0 && t->io->prompt->max_new < p->max_new)
+        p->max_new = t->io->prompt->max_new;
     return sl_blank_begin(p, err);
 }
 

@@ -508,6 +508,83 @@ int sl_build_window(struct sl_question *q, struct sl_builder *b,
     return prefix_window(q, b, task, text->v + at, n, scored, err);
 }
 
+/* --- prompts ------------------------------------------------------------- */
+
+/* [gMASK] [sop] before it all: GLM-130B's unidirectional manner. */
+static int lead_prompt(struct sl_ids *ids, struct sl_builder *b,
+                       const struct sl_task *task, struct sl_error *err)
+{
+    if (b->style == SL_EVAL_CAUSAL)
+        return sl_ids_append(ids, b->lead.v, b->lead.n, err);
+    if (sl_ids_add(ids, mark_of(b, task), err) != 0)
+        return -1;
+    return sl_ids_add(ids, b->hp->text.special.sop, err);
+}
+
+static int causal_prompt(struct sl_ids *ids, struct sl_builder *b,
+                         const struct sl_task *task, const struct sl_ids *text,
+                         struct sl_error *err)
+{
+    int rc = 0;
+
+    if (b->style == SL_EVAL_CAUSAL && text->n == 0)
+        rc = lead_or_end(ids, b, err);
+    else
+        rc = lead_prompt(ids, b, task, err);
+    if (rc == 0)
+        rc = sl_ids_append(ids, text->v, text->n, err);
+    return rc;
+}
+
+/* text M, or the text where it has its mark; GLM: [CLS] text M </s>. */
+static int prefix_prompt(struct sl_ids *ids, uint32_t *blank,
+                         struct sl_builder *b, const struct sl_task *task,
+                         const struct sl_ids *text, struct sl_error *err)
+{
+    const struct sl_ids *cls = sl_tokenizer_prefix(b->tokenizer);
+    bool glm = b->style == SL_EVAL_GLM;
+    int32_t mark = mark_of(b, task);
+    size_t at = find(text, mark, false);
+
+    if (at < text->n && task->use_task_mask && !glm)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "use_task_mask does not go with a mask in the text");
+    if ((glm && sl_ids_append(ids, cls->v, cls->n, err) != 0) ||
+        sl_ids_append(ids, text->v, text->n, err) != 0)
+        return -1;
+    *blank = (uint32_t)(at + (glm ? cls->n : 0));
+    if (at == text->n && sl_ids_add(ids, mark, err) != 0)
+        return -1;
+    return glm ? sl_ids_add(ids, b->hp->text.special.eos, err) : 0;
+}
+
+int sl_build_prompt(struct sl_ids *ids, uint32_t *blank, bool *causal,
+                    struct sl_builder *b, const struct sl_task *task,
+                    const struct sl_example *e, struct sl_error *err)
+{
+    struct sl_question cut = {0};
+    struct sl_ids text = {0};
+    uint32_t room = max_length(b, task);
+    int rc = sl_build_ids(&text, b, &e->inputs, err);
+
+    *causal = b->style == SL_EVAL_CAUSAL || task->unidirectional;
+    *blank = 0;
+    if (rc == 0 && room < task->max_gen_length + 4)
+        rc = sl_fail(err, SL_ERR_CORRUPT,
+                     "max_gen_length %u leaves no room for a text within %u "
+                     "positions",
+                     task->max_gen_length, room);
+    if (rc == 0) {
+        cut_left(&text, room - task->max_gen_length - 2, &cut, b);
+        rc = *causal ? causal_prompt(ids, b, task, &text, err)
+                     : prefix_prompt(ids, blank, b, task, &text, err);
+    }
+    if (rc == 0 && *causal)
+        *blank = (uint32_t)ids->n;
+    sl_ids_fini(&text);
+    return rc;
+}
+
 /* --- stems --------------------------------------------------------------- */
 
 int sl_build_stem(struct sl_stem *stem, bool *made,

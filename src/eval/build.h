@@ -68,6 +68,13 @@ int sl_build_window(struct sl_question *q, struct sl_builder *b,
                     const struct sl_task *task, const struct sl_ids *text,
                     size_t window, struct sl_error *err);
 
+/* What is gone on with, without [sop] (the mark of a causal model's end is no
+ * id); *blank: where the mark stands; *causal: whether it is fed as to a causal
+ * model. Errors: SL_ERR_CORRUPT; SL_ERR_NOMEM. */
+int sl_build_prompt(struct sl_ids *ids, uint32_t *blank, bool *causal,
+                    struct sl_builder *b, const struct sl_task *task,
+                    const struct sl_example *e, struct sl_error *err);
+
 /* Moves what n questions' roots have in common, if it is long enough to pay,
  * into a stem. False: it is not. Errors: SL_ERR_NOMEM. */
 int sl_build_stem(struct sl_stem *stem, bool *made,

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -264,6 +265,35 @@ static int take_pile(struct line *l, struct sl_error *err)
     return copy_text(&meta, &l->e->set_name, "pile_set_name", err);
 }
 
+/* LAMBADA as it is published: the last word of a text is asked for. */
+static int take_cloze(struct line *l, const json_t *text, struct sl_error *err)
+{
+    const char *s = json_string_value(text), *word;
+    size_t n = json_string_length(text);
+    struct sl_example *e = l->e;
+
+    sl_text_strip(&s, &n);
+    for (word = s + n; word > s && strchr(" \t\n\r", word[-1]) == NULL;)
+        word--;
+    if (word == s)
+        return bad(l, "text", "less than two words", err);
+    e->choices = sl_zalloc_array(1, sizeof *e->choices);
+    e->inputs.text = strndup(s, (size_t)(word - s));
+    if (e->choices == NULL || e->inputs.text == NULL)
+        return no_memory(l, err);
+    e->n_choices = 1;
+    e->inputs.n_text = (size_t)(word - s);
+    while (strchr(" \t\n\r", s[e->inputs.n_text - 1]) != NULL)
+        e->inputs.n_text--;
+    e->inputs.text[e->inputs.n_text] = '\0';
+    if (asprintf(&e->choices[0].text, " %.*s", (int)(s + n - word), word) < 0) {
+        e->choices[0].text = NULL;
+        return no_memory(l, err);
+    }
+    e->choices[0].n_text = strlen(e->choices[0].text);
+    return 0;
+}
+
 static int take_line(struct line *l, const struct sl_task *task,
                      struct sl_error *err)
 {
@@ -271,6 +301,9 @@ static int take_line(struct line *l, const struct sl_task *task,
         return take_pile(l, err);
     if (task->type == SL_TASK_MUL)
         return take_mul(l, task->class, err);
+    if (task->class == SL_CLASS_LAMBADA &&
+        json_is_string(json_object_get(l->o, "text")))
+        return take_cloze(l, json_object_get(l->o, "text"), err);
     if (take_inputs(l, err) != 0)
         return -1;
     return take_list(l, "targets", "targets_pretokenized", err);

@@ -50,6 +50,9 @@ struct sl_eval_task {
     struct sl_unit *units; /* (n_units) owned */
     size_t n_units, room;
     uint64_t n_truncated;
+    /* Answers are generated; of GLM's models LAMBADA's are scored: right where
+     * every id of the word is the likeliest behind those before it. */
+    bool generates;
 };
 
 struct sl_eval_options {

@@ -73,18 +73,26 @@ static int add_windows(struct sl_eval *ev, struct sl_eval_task *t,
     return rc;
 }
 
+static int add_prompt(struct sl_eval *ev, struct sl_eval_task *t,
+                      struct sl_example *e, struct sl_error *err)
+{
+    struct sl_unit *u = add_unit(t);
+    bool causal;
+
+    if (u == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for a question");
+    u->e = e;
+    return sl_build_prompt(&u->prompt, &u->blank, &causal, &ev->builder,
+                           t->task, e, err);
+}
+
 static int add_example(struct sl_eval *ev, struct sl_eval_task *t,
                        struct sl_example *e, struct sl_error *err)
 {
-    switch (t->task->type) {
-    case SL_TASK_MUL:
-        return add_choices(ev, t, e, err);
-    case SL_TASK_LM:
-        return add_windows(ev, t, e, err);
-    default:
-        return sl_fail(err, SL_ERR_UNSUPPORTED, "no task of type %s yet",
-                       sl_task_type_name(t->task->type));
-    }
+    if (t->generates)
+        return add_prompt(ev, t, e, err);
+    return t->task->type == SL_TASK_LM ? add_windows(ev, t, e, err)
+                                       : add_choices(ev, t, e, err);
 }
 
 /* The order in which examples are asked: as they stand, or shuffled. */
@@ -183,8 +191,9 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
     }
     if (f == NULL || f->name == NULL || f->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: out of memory", name);
-    rc = plain ? sl_data_read_plain(&f->data, f->path, err)
-               : sl_data_read(&f->data, t->task, f->path, f->name, err);
+    rc = plain && t->task->type == SL_TASK_MUL
+             ? sl_data_read_plain(&f->data, f->path, err)
+             : sl_data_read(&f->data, t->task, f->path, f->name, err);
     if (rc == 0 && f->data.n == 0)
         rc = sl_fail(err, SL_ERR_CORRUPT, "%s: there is no example in it",
                      f->path);
@@ -218,6 +227,9 @@ static int load_task(struct sl_eval *ev, struct sl_eval_task *t,
     t->path = plain ? strdup("") : sl_path_join(ev->o.data_path, t->task->path);
     if (t->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for a task");
+    t->generates =
+        t->task->type == SL_TASK_GEN && (t->task->class != SL_CLASS_LAMBADA ||
+                                         ev->builder.style != SL_EVAL_GLM);
     if (!plain && (stat(t->path, &st) != 0 || !S_ISDIR(st.st_mode)))
         return sl_fail(err, SL_ERR_USAGE, "there is no folder %s", t->path);
     if (ev->builder.style == SL_EVAL_CAUSAL && t->task->use_task_mask)
@@ -298,7 +310,7 @@ void sl_eval_measure(struct sl_eval *ev)
         struct sl_eval_task *t = &ev->v[i];
 
         for (size_t k = 0; k < t->n_units; k++) {
-            if (!t->units[k].done && t->task->type != SL_TASK_GEN)
+            if (!t->units[k].done && !t->generates)
                 sl_pack_measure(&ev->needs, &t->units[k].q,
                                 ev->builder.hp->vocab);
         }

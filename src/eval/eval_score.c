@@ -1,8 +1,10 @@
 #include "config.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "src/base/lines.h"
 #include "src/eval/eval.h"
 #include "src/eval/metrics.h"
 
@@ -56,6 +58,22 @@ static double accuracy(const struct sl_eval_task *t,
     return f->n > 0 ? 100.0 * (double)right / (double)f->n : 0;
 }
 
+/* Every id of the word that was asked for is the likeliest. */
+static double cloze(const struct sl_eval_task *t, const struct sl_eval_file *f)
+{
+    size_t right = 0;
+
+    for (size_t i = f->first; i < f->first + f->n; i++) {
+        const struct sl_question *q = &t->units[i].q;
+        bool all = true;
+
+        for (uint32_t k = 0; k < q->n_logp; k++)
+            all = all && q->top[k];
+        right += all;
+    }
+    return f->n > 0 ? 100.0 * (double)right / (double)f->n : 0;
+}
+
 /* By words of the file's only text, or as many as were asked of it. */
 static double perplexity(const struct sl_eval_task *t,
                          const struct sl_eval_file *f)
@@ -73,19 +91,96 @@ static double perplexity(const struct sl_eval_task *t,
     return sl_metric_ppl(loss, words);
 }
 
+/* --- generated answers --------------------------------------------------- */
+
+/* What ids say, after a round through the vocabulary as the answers took. */
+static int say(char **text, struct sl_eval *ev, const struct sl_ids *ids,
+               struct sl_error *err)
+{
+    size_t n;
+
+    return sl_tokenizer_decode_as(ev->builder.tokenizer, SL_SPECIALS_HIDDEN,
+                                  ids->v, ids->n, text, &n, err);
+}
+
+/* Equal but for blanks around them: LAMBADA's rule. */
+static double same_word(const char *a, const char *b)
+{
+    size_t n_a = strlen(a), n_b = strlen(b);
+
+    sl_text_strip(&a, &n_a);
+    sl_text_strip(&b, &n_b);
+    return n_a == n_b && memcmp(a, b, n_a) == 0;
+}
+
+static int compare(double *score, enum sl_metric m, const char *said,
+                   const char *target, struct sl_error *err)
+{
+    if (m == SL_METRIC_EM)
+        return sl_metric_exact(score, said, target, err);
+    if (m == SL_METRIC_F1)
+        return sl_metric_f1(score, said, target, err);
+    *score = same_word(said, target);
+    return 0;
+}
+
+/* The best over all targets; 0 where there is none. */
+static int score_text(double *best, enum sl_metric m, struct sl_eval *ev,
+                      const struct sl_unit *u, struct sl_error *err)
+{
+    char *said = NULL;
+    int rc = say(&said, ev, &u->said, err);
+
+    *best = 0;
+    for (uint32_t i = 0; rc == 0 && i < u->e->n_choices; i++) {
+        struct sl_ids ids = {0};
+        char *target = NULL;
+        double score = 0;
+
+        rc = sl_build_ids(&ids, &ev->builder, &u->e->choices[i], err);
+        if (rc == 0)
+            rc = say(&target, ev, &ids, err);
+        if (rc == 0)
+            rc = compare(&score, m, said, target, err);
+        *best = score > *best ? score : *best;
+        sl_ids_fini(&ids);
+        free(target);
+    }
+    free(said);
+    return rc;
+}
+
+static int score_texts(double *value, enum sl_metric m, struct sl_eval *ev,
+                       const struct sl_eval_task *t,
+                       const struct sl_eval_file *f, struct sl_error *err)
+{
+    double sum = 0, score;
+
+    for (size_t i = f->first; i < f->first + f->n; i++) {
+        if (score_text(&score, m, ev, &t->units[i], err) != 0)
+            return -1;
+        sum += score;
+    }
+    *value = f->n > 0 ? 100 * sum / (double)f->n : 0;
+    return 0;
+}
+
 int sl_eval_score(struct sl_eval *ev, struct sl_eval_task *t,
                   struct sl_eval_file *f, struct sl_error *err)
 {
     for (size_t i = 0; i < t->task->n_metrics; i++) {
         enum sl_metric m = t->task->metrics[i];
 
-        if (t->task->type == SL_TASK_LM)
+        if (t->task->type == SL_TASK_GEN && !t->generates) {
+            f->values[i] = cloze(t, f);
+        } else if (t->task->type == SL_TASK_GEN) {
+            if (score_texts(&f->values[i], m, ev, t, f, err) != 0)
+                return -1;
+        } else if (t->task->type == SL_TASK_LM) {
             f->values[i] = perplexity(t, f);
-        else /* of single labels all micro-averages are the accuracy */
+        } else { /* of single labels all micro-averages are the accuracy */
             f->values[i] = accuracy(t, f);
-        (void)m;
+        }
     }
-    (void)ev;
-    (void)err;
     return 0;
 }

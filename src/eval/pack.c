@@ -38,14 +38,14 @@ struct packer {
     size_t n_live;
     uint64_t n_pages; /* of questions and stems under way */
     /* a pass */
-    struct sl_lm_item *items; /* (positions) */
-    struct piece *pieces;     /* (positions) */
-    struct reading *readings; /* (rows) */
-    int32_t *places, *blocks; /* (positions) */
-    float *logits;            /* (rows, vocab) */
+    struct sl_lm_item *items;       /* (positions) */
+    struct piece *pieces;           /* (positions) */
+    struct reading *readings;       /* (rows) */
+    int32_t *places, *blocks;       /* (positions) */
+    struct sl_lm_item *other_items; /* (positions) */
+    float *logits, *other_logits;   /* (rows, vocab) */
     size_t n_items, n_readings;
     uint32_t n_positions, n_rows;
-    bool nan;
 };
 
 uint32_t sl_pack_chunk_rows(uint32_t vocab)
@@ -140,6 +140,32 @@ double sl_row_log_sum(const float *row, uint32_t vocab, double *most)
     return (double)top + log(sum);
 }
 
+/* What the other model says of a row, too. most: this one's largest. */
+static void read_other(const struct packer *p, const struct reading *r,
+                       double most, double log_sum)
+{
+    uint32_t vocab = p->c.lm->vocab;
+    const float *mine = p->logits + r->row * vocab;
+    const float *other = p->other_logits + r->row * vocab;
+    double top, other_sum = sl_row_log_sum(other, vocab, &top), sum = 0;
+    bool same = false;
+
+    for (uint32_t i = 0; i < vocab; i++) {
+        double lp = (double)other[i] - other_sum;
+
+        sum += exp(lp) * (lp - ((double)mine[i] - log_sum));
+        same = same || ((double)other[i] >= top && (double)mine[i] >= most);
+    }
+    for (uint32_t k = r->first; k < r->first + r->n; k++) {
+        const struct sl_ask *ask = &r->piece->s->asks[k];
+        struct sl_question *q = r->piece->q;
+
+        q->other_logp[ask->to] = (double)other[ask->id] - other_sum;
+        q->divergence[ask->to] = sum > 0 ? sum : 0; /* but for rounding */
+        q->same_top[ask->to] = same;
+    }
+}
+
 static void read_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct packer *p = arg;
@@ -158,6 +184,8 @@ static void read_rows(void *arg, size_t begin, size_t end, unsigned worker)
             r->piece->q->logp[ask->to] = x - log_sum;
             r->piece->q->top[ask->to] = x >= most;
         }
+        if (p->other_logits != NULL)
+            read_other(p, r, most, log_sum);
     }
 }
 
@@ -189,6 +217,8 @@ static void let_go(struct packer *p, struct sl_strand *s)
 {
     if (s->live)
         p->c.lm->ops->seq_destroy(p->c.lm, s->seq);
+    if (s->live && p->c.other != NULL)
+        p->c.other->ops->seq_destroy(p->c.other, s->other_seq);
     s->live = false;
 }
 
@@ -206,18 +236,28 @@ static void drop_stem(struct packer *p, struct sl_stem *stem)
     let_go(p, &stem->strand);
 }
 
+static int make_sequence(struct sl_lm *lm, uint32_t *seq, const uint32_t *from,
+                         struct sl_error *err)
+{
+    return from != NULL ? lm->ops->seq_fork(lm, seq, *from, err)
+                        : lm->ops->seq_create(lm, seq, err);
+}
+
 static int take_sequence(struct packer *p, struct sl_strand *s,
                          const struct sl_strand *from, struct sl_error *err)
 {
-    struct sl_lm *lm = p->c.lm;
-    int rc;
-
     if (s->live)
         return 0;
-    rc = from != NULL ? lm->ops->seq_fork(lm, &s->seq, from->seq, err)
-                      : lm->ops->seq_create(lm, &s->seq, err);
-    s->live = rc == 0;
-    return rc;
+    if (make_sequence(p->c.lm, &s->seq, from ? &from->seq : NULL, err) != 0)
+        return -1;
+    if (p->c.other != NULL &&
+        make_sequence(p->c.other, &s->other_seq, from ? &from->other_seq : NULL,
+                      err) != 0) {
+        p->c.lm->ops->seq_destroy(p->c.lm, s->seq);
+        return -1;
+    }
+    s->live = true;
+    return 0;
 }
 
 /* --- a pass -------------------------------------------------------------- */
@@ -405,13 +445,28 @@ static int end_pass(struct packer *p, struct sl_error *err)
     return rc;
 }
 
+static int ask_other(struct packer *p, struct sl_error *err)
+{
+    struct sl_lm *other = p->c.other;
+
+    if (other == NULL)
+        return 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        p->other_items[i] = p->items[i];
+        p->other_items[i].seq = p->pieces[i].s->other_seq;
+    }
+    return other->ops->forward(other, p->other_items, p->n_items,
+                               p->other_logits, err);
+}
+
 static int run_pass(struct packer *p, struct sl_error *err)
 {
     struct sl_lm *lm = p->c.lm;
 
     if (fill_pass(p, err) != 0)
         return -1;
-    if (lm->ops->forward(lm, p->items, p->n_items, p->logits, err) != 0)
+    if (lm->ops->forward(lm, p->items, p->n_items, p->logits, err) != 0 ||
+        ask_other(p, err) != 0)
         return -1;
     list_readings(p);
     if (p->c.pool != NULL)
@@ -441,6 +496,8 @@ static void close_all(struct packer *p)
     free(p->places);
     free(p->blocks);
     free(p->logits);
+    free(p->other_items);
+    free(p->other_logits);
 }
 
 static int open_all(struct packer *p, struct sl_error *err)
@@ -461,6 +518,13 @@ static int open_all(struct packer *p, struct sl_error *err)
                        "out of memory for passes of %u positions and %u rows "
                        "of logits",
                        c->positions, c->rows);
+    if (c->other != NULL) {
+        p->other_items = sl_alloc_array(c->positions, sizeof *p->other_items);
+        p->other_logits = sl_alloc_array(c->rows, c->lm->vocab * sizeof(float));
+        if (!p->other_items || !p->other_logits)
+            return sl_fail(err, SL_ERR_NOMEM,
+                           "out of memory for the logits of two models");
+    }
     for (size_t i = 0; i < p->n; i++) {
         struct sl_question *q = p->all[i];
 

@@ -20,6 +20,7 @@
 struct sl_pack_config {
     /* borrowed */
     struct sl_lm *lm;
+    struct sl_lm *other;  /* asked the same; NULL: none */
     struct sl_pool *pool; /* NULL: one thread */
     bool two;             /* positions have two dimensions */
     uint32_t positions;   /* most of a pass */

@@ -22,6 +22,16 @@ int sl_question_init(struct sl_question *q, uint32_t n_strands, uint32_t n_logp,
     return sl_fail(err, SL_ERR_NOMEM, "out of memory for a question");
 }
 
+int sl_question_init_other(struct sl_question *q, struct sl_error *err)
+{
+    q->other_logp = sl_zalloc_array(q->n_logp + 1u, sizeof(double));
+    q->divergence = sl_zalloc_array(q->n_logp + 1u, sizeof(double));
+    q->same_top = sl_zalloc_array(q->n_logp + 1u, 1);
+    if (q->other_logp && q->divergence && q->same_top)
+        return 0;
+    return sl_fail(err, SL_ERR_NOMEM, "out of memory for a question");
+}
+
 void sl_question_fini(struct sl_question *q)
 {
     for (uint32_t i = 0; q->strands != NULL && i < q->n_strands; i++)
@@ -29,6 +39,9 @@ void sl_question_fini(struct sl_question *q)
     free(q->strands);
     free(q->logp);
     free(q->top);
+    free(q->other_logp);
+    free(q->divergence);
+    free(q->same_top);
     *q = (struct sl_question){0};
 }
 

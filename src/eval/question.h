@@ -41,7 +41,7 @@ struct sl_strand {
     struct sl_ask *asks; /* (n_asks) owned, in order of at */
     uint32_t n_asks;
     /* the packer's */
-    uint32_t fed, seq;
+    uint32_t fed, seq, other_seq;
     bool live; /* has a sequence */
 };
 
@@ -58,6 +58,11 @@ struct sl_question {
     double *logp;         /* (n_logp) owned: natural logarithms */
     uint8_t *top;         /* (n_logp) owned: no other id is likelier */
     uint32_t n_logp;
+    /* Against another model (pack.h): its log-probabilities, how far it is
+     * (Kullback-Leibler, of the other's distribution from this one's), whether
+     * both like the same id best. (n_logp) owned, NULL where nobody asks. */
+    double *other_logp, *divergence;
+    uint8_t *same_top;
     bool done;
     bool truncated; /* its context lost its beginning */
     /* the packer's */
@@ -68,6 +73,8 @@ struct sl_question {
 /* Room for so many strands and log-probabilities. Errors: SL_ERR_NOMEM. */
 int sl_question_init(struct sl_question *q, uint32_t n_strands, uint32_t n_logp,
                      struct sl_error *err);
+/* Room for what another model says. Errors: SL_ERR_NOMEM. */
+int sl_question_init_other(struct sl_question *q, struct sl_error *err);
 void sl_question_fini(struct sl_question *q); /* a zeroed one is fine */
 /* Room for so many ids and asks. Errors: SL_ERR_NOMEM. */
 int sl_strand_init(struct sl_strand *s, uint32_t n, uint32_t n_asks,

@@ -33,6 +33,7 @@ void sl_eval_plan(struct sl_eval_run *run, struct sl_workload *load,
     uint64_t rows = logit_bytes / sizeof(float) / vocab;
     double share, pages;
 
+    run->positions = run->rows = run->most_live = 1;
     if (n->n_questions == 0)
         return;
     run->positions = most(n->positions, least(positions, n->n_positions));
@@ -180,11 +181,9 @@ static int show_now(struct sl_eval_run *run, struct sl_error *err)
     return 0;
 }
 
-static int question_done(void *opaque, struct sl_question *q,
-                         struct sl_error *err)
+static int unit_done(struct sl_eval_run *run, struct sl_unit *u,
+                     struct sl_error *err)
 {
-    struct sl_eval_run *run = opaque;
-    struct sl_unit *u = (struct sl_unit *)q; /* its first member */
     struct sl_eval_file *f = &run->task->files[u->file];
 
     u->done = true;
@@ -194,6 +193,12 @@ static int question_done(void *opaque, struct sl_question *q,
         sl_journal_add(run->journal, run->task, u, err) != 0)
         return -1;
     return f->n_left == 0 ? show_now(run, err) : 0;
+}
+
+static int question_done(void *opaque, struct sl_question *q,
+                         struct sl_error *err)
+{
+    return unit_done(opaque, (struct sl_unit *)q /* its first member */, err);
 }
 
 static void passed(void *opaque, uint32_t positions)
@@ -233,7 +238,9 @@ static int ask(struct sl_eval_run *run, struct sl_error *err)
         q[i] = &t->units[i].q;
         left += !t->units[i].done;
     }
-    if (left > 0)
+    if (left > 0 && t->generates)
+        rc = sl_eval_generate(run, unit_done, err);
+    else if (left > 0)
         rc = sl_pack_run(&config, q, t->n_units, err);
     free(q);
     return rc;

@@ -36,7 +36,8 @@ struct sl_eval_run {
     /* of a pass, and what was planned for it */
     uint32_t positions, rows, most_live;
     uint64_t n_pages;
-    bool ece; /* print calibration, too */
+    uint32_t texts; /* that are generated at a time */
+    bool ece;       /* print calibration, too */
     struct sl_eval_progress progress;
     /* a task's */
     struct sl_eval_task *task;
@@ -49,6 +50,15 @@ struct sl_eval_run {
  * can. Fills run's numbers and the load. */
 void sl_eval_plan(struct sl_eval_run *run, struct sl_workload *load,
                   uint32_t positions, uint64_t logit_bytes, uint32_t vocab);
+
+/* Adds what texts that are generated need, so many at a time as sl_eval_plan
+ * was told of by run->texts. Sets run->texts to no more than there are. */
+void sl_eval_plan_texts(struct sl_eval_run *run, struct sl_workload *load);
+/* The texts of run->task that are not done; `ended` is told of each. */
+int sl_eval_generate(struct sl_eval_run *run,
+                     int (*ended)(struct sl_eval_run *run, struct sl_unit *u,
+                                  struct sl_error *err),
+                     struct sl_error *err);
 
 /* All tasks, one after another. Errors: those of the model, the journal and
  * the output. */

@@ -27,6 +27,7 @@ struct sl_prompt {
     uint32_t n_masks;
     bool gmask;   /* positions run on behind the text */
     bool english; /* text is ASCII */
+    uint32_t max_new; /* most ids of a blank; 0: what settings leave */
 };
 
 /* Errors: SL_ERR_NOMEM; those of sl_tokenizer_encode. */

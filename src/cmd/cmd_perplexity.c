@@ -1,0 +1,413 @@
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "src/base/mem.h"
+#include "src/cmd/eval_model.h"
+#include "src/cmd/open_vocab.h"
+#include "src/cmd/opts.h"
+#include "src/eval/perplexity.h"
+#include "src/probe/meminfo.h"
+
+/* A window where nothing else is said, as long as the model takes it. */
+#define CONTEXT_DEFAULT 2048u
+
+struct options {
+    struct sl_runtime_config run;
+    const char *against;
+    char **texts; /* (n_texts) paths, borrowed */
+    size_t n_texts;
+    struct sl_eval_options eval;
+    uint32_t context, stride, positions; /* 0: by default */
+    bool json, quiet;
+};
+
+/* --- running ------------------------------------------------------------- */
+
+/* Each text is a file of one task. */
+static int make_task(struct sl_tasks *tasks, const struct options *o,
+                     const struct sl_hparams *hp, struct sl_error *err)
+{
+    uint32_t context = o->context ? o->context : CONTEXT_DEFAULT;
+    struct sl_task task;
+
+    if (context > hp->max_positions)
+        context = hp->max_positions;
+    if (o->context > hp->max_positions)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--context %u is more than the model takes: %u",
+                       o->context, hp->max_positions);
+    if (o->stride >= context)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--stride %u is not less than the window of %u",
+                       o->stride, context);
+    if (sl_task_init(&task, SL_TASK_LM, "perplexity", err) != 0)
+        return -1;
+    task.use_task_mask = true;
+    task.max_seq_length = context;
+    task.generation_length = o->stride ? o->stride : context / 2;
+    for (size_t i = 0; i < o->n_texts; i++) {
+        if (sl_task_add_group(&task, o->texts[i], o->texts[i], err) != 0) {
+            sl_task_fini(&task);
+            return -1;
+        }
+    }
+    return sl_tasks_add(tasks, &task, err);
+}
+
+/* That two models read the texts alike. */
+static int check_alike(const struct sl_eval_model *m, struct sl_runtime *other,
+                       const struct sl_eval *ev, const char *path,
+                       struct sl_error *err)
+{
+    const struct sl_modelfile *mf = sl_runtime_modelfile(other);
+    struct sl_tokenizer *t;
+    int rc;
+
+    if (mf->hp.vocab != m->hp.vocab || mf->hp.causal != m->hp.causal ||
+        mf->hp.position_2d != m->hp.position_2d)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s is another model: %u ids%s, here %u%s", path,
+                       mf->hp.vocab, mf->hp.causal ? ", causal" : "",
+                       m->hp.vocab, m->hp.causal ? ", causal" : "");
+    if (sl_open_vocab_of(&t, mf, err) != 0)
+        return -1;
+    rc = 0;
+    for (size_t i = 0; rc == 0 && i < ev->v[0].n_files; i++) {
+        const struct sl_passage *p = &ev->v[0].files[i].data.v[0].inputs;
+        struct sl_ids a = {0}, b = {0};
+
+        rc = sl_tokenizer_encode(m->tokenizer, &a, p->text, p->n_text, err);
+        if (rc == 0)
+            rc = sl_tokenizer_encode(t, &b, p->text, p->n_text, err);
+        if (rc == 0 && (a.n != b.n || memcmp(a.v, b.v, a.n * sizeof *a.v)))
+            rc = sl_fail(err, SL_ERR_USAGE,
+                         "%s reads %s otherwise: its vocabulary is another",
+                         path, ev->v[0].files[i].name);
+        sl_ids_fini(&a);
+        sl_ids_fini(&b);
+    }
+    sl_tokenizer_destroy(t);
+    return rc;
+}
+
+static int question_done(void *opaque, struct sl_question *q,
+                         struct sl_error *err)
+{
+    struct sl_eval_run *run = opaque;
+
+    (void)q;
+    (void)err;
+    run->progress.questions++;
+    return 0;
+}
+
+static void passed(void *opaque, uint32_t positions)
+{
+    struct sl_eval_run *run = opaque;
+
+    run->progress.positions += positions;
+    run->progress.sweeps++;
+    sl_eval_progress_show(&run->progress, false);
+}
+
+static int ask(struct sl_eval_run *run, struct sl_lm *other,
+               struct sl_error *err)
+{
+    struct sl_eval_task *t = &run->ev->v[0];
+    struct sl_question **q =
+        sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
+    struct sl_pack_config config = {
+        .lm = run->lm,
+        .other = other,
+        .pool = run->pool,
+        .two = run->ev->builder.hp->position_2d,
+        .positions = run->positions,
+        .rows = run->rows,
+        .most_live = run->most_live,
+        .n_pages = run->n_pages,
+        .done = question_done,
+        .passed = passed,
+        .opaque = run,
+    };
+    int rc = 0;
+
+    if (q == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu windows",
+                       t->n_units);
+    for (size_t i = 0; rc == 0 && i < t->n_units; i++) {
+        q[i] = &t->units[i].q;
+        if (other != NULL)
+            rc = sl_question_init_other(q[i], err);
+    }
+    if (rc == 0)
+        rc = sl_pack_run(&config, q, t->n_units, err);
+    free(q);
+    return rc;
+}
+
+/* --- output -------------------------------------------------------------- */
+
+static void print_text(const char *name, const struct sl_perplexity *p,
+                       bool is_glm)
+{
+    printf("%s: %llu tokens, %llu words, %llu bytes\n", name,
+           (unsigned long long)p->n_tokens, (unsigned long long)p->n_words,
+           (unsigned long long)p->n_bytes);
+    printf("  perplexity per token   %.4f +/- %.4f\n", p->per_token, p->error);
+    printf("  perplexity per word    %.4f\n", p->per_word);
+    printf("  bits per byte          %.4f\n", p->bits_per_byte);
+    if (is_glm)
+        printf("  adjusted perplexity    %.4f\n", p->adjusted);
+    if (!p->against)
+        return;
+    printf("  the other's, per token %.4f\n", p->other_per_token);
+    printf("  KL divergence, mean    %.6f\n", p->divergence);
+    printf("  KL divergence, median  %.6f\n", p->divergence_median);
+    printf("  KL divergence, 99 %%    %.6f\n", p->divergence_99);
+    printf("  KL divergence, most    %.6f\n", p->divergence_most);
+    printf("  same top token         %.3f %%\n", 100 * p->same_top);
+}
+
+static json_t *to_json(const char *name, const struct sl_perplexity *p)
+{
+    json_t *o = json_pack(
+        "{ss sI sI sI sI sf sf sf sf sf sf}", "text", name, "tokens",
+        (json_int_t)p->n_tokens, "scored", (json_int_t)p->n_scored, "words",
+        (json_int_t)p->n_words, "bytes", (json_int_t)p->n_bytes, "loss",
+        p->loss, "perplexity", p->per_token, "error", p->error,
+        "word_perplexity", p->per_word, "bits_per_byte", p->bits_per_byte,
+        "adjusted_perplexity", p->adjusted);
+
+    if (p->against)
+        json_object_set_new(
+            o, "against",
+            json_pack("{sf s{sf sf sf sf} sf}", "perplexity",
+                      p->other_per_token, "kl_divergence", "mean",
+                      p->divergence, "median", p->divergence_median, "p99",
+                      p->divergence_99, "max", p->divergence_most, "same_top",
+                      p->same_top));
+    return o;
+}
+
+/* A line for each text, and one for all of several. */
+static int show(const struct options *o, const struct sl_eval_model *m,
+                const struct sl_eval *ev, struct sl_error *err)
+{
+    const struct sl_eval_task *t = &ev->v[0];
+    json_t *list = json_array();
+    struct sl_perplexity p;
+
+    for (size_t i = 0; i < t->n_files + (t->n_files > 1); i++) {
+        bool all = i == t->n_files;
+        const char *name = all ? "all" : t->files[i].name;
+
+        if (sl_perplexity_of(&p, t, all ? 0 : i, all ? t->n_files : 1, err)) {
+            json_decref(list);
+            return -1;
+        }
+        if (o->json)
+            json_array_append_new(list, to_json(name, &p));
+        else
+            print_text(name, &p, m->is_glm);
+    }
+    if (o->json) {
+        json_dumpf(list, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+        putchar('\n');
+    }
+    json_decref(list);
+    return 0;
+}
+
+/* Two models share what memory there is. */
+static void split_budget(struct sl_runtime_config *first,
+                         struct sl_runtime_config *second)
+{
+    uint64_t all = first->ram_bytes;
+
+    if (all == SL_RAM_LEAST)
+        return;
+    if (all == SL_RAM_AUTO)
+        all = sl_meminfo_available() / 10 * 9;
+    first->ram_bytes = all / 2;
+    second->ram_bytes = all; /* the first's is counted as the program's */
+}
+
+static int perplexity(struct options *o, struct sl_error *err)
+{
+    struct sl_runtime_config second = o->run;
+    struct sl_eval_model model = {0};
+    struct sl_runtime *other = NULL;
+    struct sl_tasks tasks = {0};
+    struct sl_eval ev = {0};
+    struct sl_eval_run run = {.ev = &ev};
+    int rc;
+
+    o->eval.log = o->run.log;
+    if (o->against != NULL)
+        split_budget(&o->run, &second);
+    second.model = o->against;
+    second.trace = NULL;
+    rc = sl_eval_model_open(&model, &o->run, err);
+    if (rc == 0)
+        rc = make_task(&tasks, o, &model.hp, err);
+    if (rc == 0)
+        rc = sl_eval_load(&ev, &tasks, model.tokenizer, &model.hp, model.is_glm,
+                          &o->eval, err);
+    if (rc == 0) {
+        sl_eval_measure(&ev);
+        rc = sl_eval_model_start(&model, &o->run, &run, o->positions, err);
+    }
+    if (rc == 0 && o->against != NULL) {
+        rc = sl_runtime_open(&other, &second, err);
+        if (rc == 0)
+            rc = check_alike(&model, other, &ev, o->against, err);
+        if (rc == 0)
+            rc = sl_runtime_start(other, &model.load, err);
+    }
+    if (rc == 0) {
+        sl_eval_progress_init(&run.progress, ev.needs.n_questions,
+                              ev.needs.n_positions, o->quiet);
+        rc = ask(&run, other ? sl_runtime_lm(other) : NULL, err);
+        sl_eval_progress_fini(&run.progress);
+    }
+    if (rc == 0)
+        rc = show(o, &model, &ev, err);
+    sl_eval_fini(&ev);
+    sl_runtime_close(other);
+    sl_eval_model_close(&model);
+    sl_tasks_fini(&tasks);
+    return rc;
+}
+
+/* --- command ------------------------------------------------------------- */
+
+enum {
+    OPT_AGAINST = 0x300,
+    OPT_CONTEXT,
+    OPT_STRIDE,
+    OPT_POSITIONS,
+    OPT_UNIDIRECTIONAL,
+    OPT_JSON,
+};
+
+static const struct argp_option options[] = {
+    {"against", OPT_AGAINST, "FILE", 0,
+     "Another model file of the same vocabulary, as FP16 is of INT4: how far "
+     "the model is from it",
+     0},
+    {"context", OPT_CONTEXT, "N", 0,
+     "Tokens of a window (default 2048, or what the model takes)", 0},
+    {"stride", OPT_STRIDE, "N", 0,
+     "Tokens that a window scores behind what it has in common with the one "
+     "before (default: half of --context)",
+     0},
+    {"unidirectional", OPT_UNIDIRECTIONAL, 0, 0,
+     "Ask a model whose context sees all of itself as a causal one", 0},
+    {"pass-positions", OPT_POSITIONS, "N", 0,
+     "Tokens that go through the weights together (default: where arithmetic "
+     "begins to limit)",
+     0},
+    {"json", OPT_JSON, 0, 0, "Print JSON", 0},
+    {"quiet", 'q', 0, 0, "No progress and no notices", 0},
+    {0},
+};
+
+static void add_text(struct options *o, char *path)
+{
+    char **more = realloc(o->texts, (o->n_texts + 1) * sizeof *more);
+
+    if (more == NULL)
+        return;
+    o->texts = more;
+    o->texts[o->n_texts++] = path;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->run;
+        return 0;
+    case ARGP_KEY_ARG:
+        add_text(o, arg);
+        return 0;
+    case OPT_AGAINST:
+        o->against = arg;
+        return 0;
+    case OPT_CONTEXT:
+        o->context = (uint32_t)sl_opt_u64(state, "context", arg, 8, 1u << 24);
+        return 0;
+    case OPT_STRIDE:
+        o->stride = (uint32_t)sl_opt_u64(state, "stride", arg, 1, 1u << 24);
+        return 0;
+    case OPT_UNIDIRECTIONAL:
+        o->eval.build.unidirectional = true;
+        return 0;
+    case OPT_POSITIONS:
+        o->positions =
+            (uint32_t)sl_opt_u64(state, "pass-positions", arg, 1, 1u << 20);
+        return 0;
+    case OPT_JSON:
+        o->json = true;
+        return 0;
+    case 'q':
+        o->quiet = o->run.quiet = true;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->n_texts == 0)
+            argp_error(state, "no text given: a file, or several");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {
+    {&sl_run_argp, 0, "Memory and threads:", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    options,
+    parse,
+    "-m FILE TEXT...",
+    "Measure how well a model knows texts: perplexity per token and per word, "
+    "bits per byte.",
+    children,
+    0,
+    0,
+};
+
+static int run(int argc, char **argv)
+{
+    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
+    struct options o = {
+        .run.needs_less = "a smaller --context needs less",
+        .run.log = &log,
+    };
+    struct sl_error err;
+    int rc = sl_parse_args(&argp, argc, argv, &o);
+
+    if (rc == 0) {
+        if (o.quiet)
+            o.run.log = NULL;
+        rc = perplexity(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
+        rc = sl_finish_stdout(rc);
+    }
+    free(o.texts);
+    return rc;
+}
+
+const struct sl_command sl_cmd_perplexity = {
+    .name = "perplexity",
+    .summary = "measure how well a model knows texts",
+    .run = run,
+    .argp = &argp,
+};

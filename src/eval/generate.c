@@ -1,0 +1,238 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/decode/batch.h"
+#include "src/eval/lambada.h"
+#include "src/eval/run.h"
+#include "src/exec/kvcache.h"
+
+/* Tasks of type gen: many texts in each pass (decode/batch.h). */
+
+struct texts {
+    struct sl_eval_run *run;
+    struct sl_hparams hp; /* as the task's texts are fed */
+    struct sl_fill_config config;
+    struct sl_lambada lambada;
+    struct sl_fill_text *v; /* (n) */
+    struct sl_prompt *prompts;
+    struct sl_unit **units;
+    struct sl_rng *rngs;
+    size_t n;
+    int (*ended)(struct sl_eval_run *run, struct sl_unit *u,
+                 struct sl_error *err);
+};
+
+static bool is_causal(const struct sl_eval *ev, const struct sl_task *task)
+{
+    return ev->builder.style == SL_EVAL_CAUSAL || task->unidirectional;
+}
+
+/* What is fed of a unit, [sop] counted. */
+static uint32_t fed(const struct sl_eval *ev, const struct sl_task *task,
+                    const struct sl_unit *u)
+{
+    return (uint32_t)u->prompt.n + (is_causal(ev, task) ? 0 : 1);
+}
+
+static uint32_t beams_of(const struct sl_task *task)
+{
+    return task->beams ? task->num_beams : 1;
+}
+
+static uint32_t more(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+void sl_eval_plan_texts(struct sl_eval_run *run, struct sl_workload *load)
+{
+    uint64_t pages = 0, n, left = 0;
+
+    for (size_t i = 0; i < run->ev->n; i++) {
+        const struct sl_eval_task *t = &run->ev->v[i];
+        uint32_t beams = beams_of(t->task);
+
+        for (size_t k = 0; k < t->n_units; k++) {
+            uint32_t first = fed(run->ev, t->task, &t->units[k]);
+            uint32_t longest = first + t->task->max_gen_length;
+
+            if (!t->generates || t->units[k].done)
+                continue;
+            left++;
+            n = sl_kv_pages_needed(beams, longest, first);
+            pages = n > pages ? n : pages;
+            load->n_sequences = more(load->n_sequences, beams);
+            load->max_tokens = more(load->max_tokens, longest);
+            load->pass_positions =
+                more(load->pass_positions, more(first, run->texts * beams));
+            load->pass_logits = more(load->pass_logits, run->texts * beams);
+        }
+    }
+    if (left == 0)
+        return;
+    if (run->texts > left)
+        run->texts = (uint32_t)left;
+    load->n_texts = more(load->n_texts, more(run->texts, 2));
+    pages *= run->texts;
+    if (pages > load->kv_pages)
+        load->kv_pages = pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
+}
+
+static void configure(struct texts *x)
+{
+    const struct sl_task *task = x->run->task->task;
+    const struct sl_eval *ev = x->run->ev;
+
+    x->hp = *ev->builder.hp;
+    if (is_causal(ev, task))
+        x->hp.causal = true;
+    x->config = (struct sl_fill_config){
+        .strategy = task->beams ? SL_STRATEGY_BEAM : SL_STRATEGY_BASE,
+        .sampler = {.temperature = 1, .top_k = 1},
+        .n_beams = task->num_beams,
+        .length_penalty = task->length_penalty,
+        .no_repeat_ngram = task->no_repeat_ngram_size,
+        .min_gen_length = task->beams ? task->min_gen_length : 0,
+        .deterministic = true,
+        .out_seq_length = x->run->lm->max_tokens,
+    };
+    if (task->class == SL_CLASS_LAMBADA && task->beams) {
+        x->config.adjust = sl_lambada_adjust;
+        x->config.adjust_opaque = &x->lambada;
+    }
+}
+
+static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
+{
+    const struct sl_task *task = x->run->task->task;
+    struct sl_prompt *p = &x->prompts[x->n];
+
+    *p = (struct sl_prompt){
+        .mask = x->hp.causal ? SL_PROMPT_END : u->prompt.v[u->blank],
+        .n_masks = 1,
+        .gmask = task->use_task_mask,
+        .max_new = task->max_gen_length,
+    };
+    p->masks[0] = p->mask;
+    x->units[x->n] = u;
+    x->v[x->n] = (struct sl_fill_text){.prompt = p, .rng = &x->rngs[x->n]};
+    sl_rng_seed(&x->rngs[x->n], 1);
+    x->n++;
+    if (sl_ids_append(&p->ids, u->prompt.v, u->prompt.n, err) != 0)
+        return -1;
+    return x->hp.causal ? sl_ids_add(&p->ids, SL_PROMPT_END, err) : 0;
+}
+
+static int make_texts(struct texts *x, struct sl_error *err)
+{
+    struct sl_eval_task *t = x->run->task;
+
+    x->v = sl_zalloc_array(t->n_units + 1, sizeof *x->v);
+    x->prompts = sl_zalloc_array(t->n_units + 1, sizeof *x->prompts);
+    x->units = sl_zalloc_array(t->n_units + 1, sizeof(struct sl_unit *));
+    x->rngs = sl_zalloc_array(t->n_units + 1, sizeof *x->rngs);
+    if (!x->v || !x->prompts || !x->units || !x->rngs)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu texts",
+                       t->n_units);
+    for (size_t i = 0; i < t->n_units; i++) {
+        if (!t->units[i].done && make_text(x, &t->units[i], err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The first blank of an answer. */
+static int take_answer(struct sl_ids *said, const struct sl_fill_answer *a,
+                       struct sl_error *err)
+{
+    if (a->n_blanks == 0)
+        return 0;
+    return sl_ids_append(said, a->ids.v + a->blanks[0].begin,
+                         a->blanks[0].end - a->blanks[0].begin, err);
+}
+
+static int text_ended(void *opaque, struct sl_fill_text *text,
+                      struct sl_error *err)
+{
+    struct texts *x = opaque;
+    struct sl_unit *u = x->units[text - x->v];
+    const struct sl_task *task = x->run->task->task;
+    int rc;
+
+    if (text->failed) {
+        *err = text->err;
+        sl_error_prefix(err, "%s:%zu: ", x->run->task->files[u->file].name,
+                        u->e->line);
+        return -1;
+    }
+    if (text->result.interrupted) {
+        sl_fill_result_fini(&text->result);
+        return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
+    }
+    rc = task->class == SL_CLASS_LAMBADA
+             ? sl_lambada_choose(&u->said, x->run->ev->builder.tokenizer,
+                                 &text->result, err)
+             : take_answer(&u->said, &text->result.answers[0], err);
+    sl_fill_result_fini(&text->result);
+    return rc == 0 ? x->ended(x->run, u, err) : -1;
+}
+
+static int step_all(struct texts *x, struct sl_batch *b, struct sl_error *err)
+{
+    struct sl_eval_progress *p = &x->run->progress;
+    bool all = true;
+
+    for (size_t i = 0; i < x->n; i++) {
+        if (sl_batch_admit(b, &x->v[i], err) != 0)
+            return -1;
+    }
+    while (all) {
+        if (sl_batch_step(b, &all, err) != 0)
+            return -1;
+        p->sweeps++;
+        p->positions = p->questions; /* as far as anybody can tell */
+        sl_eval_progress_show(p, false);
+    }
+    return 0;
+}
+
+int sl_eval_generate(struct sl_eval_run *run,
+                     int (*ended)(struct sl_eval_run *run, struct sl_unit *u,
+                                  struct sl_error *err),
+                     struct sl_error *err)
+{
+    struct texts x = {.run = run, .ended = ended};
+    struct sl_batch_config config = {
+        .lm = run->lm,
+        .hp = &x.hp,
+        .config = &x.config,
+        .stops = sl_tokenizer_stops(run->ev->builder.tokenizer),
+        .most = run->texts,
+        .ended = text_ended,
+        .opaque = &x,
+    };
+    struct sl_batch *b = NULL;
+    int rc;
+
+    configure(&x);
+    rc = sl_lambada_init(&x.lambada, run->ev->builder.tokenizer,
+                         run->ev->builder.hp->vocab, err);
+    if (rc == 0)
+        rc = make_texts(&x, err);
+    if (rc == 0)
+        rc = sl_batch_create(&b, &config, err);
+    if (rc == 0)
+        rc = step_all(&x, b, err);
+    sl_batch_close(b);
+    for (size_t i = 0; i < x.n; i++)
+        sl_ids_fini(&x.prompts[i].ids);
+    free(x.v);
+    free(x.prompts);
+    free(x.units);
+    free(x.rngs);
+    sl_lambada_fini(&x.lambada);
+    return rc;
+}
