@@ -150,8 +150,8 @@ check the_console_is_glm130bs
 # --- results --------------------------------------------------------------
 
 # The same file from a run at one go and from one that was resumed.
-cmp -s all/results.json cut/results.json && cmp -s all/results.md cut/results.md &&
-    grep -q '^| a | all | Accuracy | 66.667 | 66.667 | 66.667 |$' all/results.md &&
+cmp -s all/results.json cut/results.json && cmp -s all/results.markdown cut/results.markdown &&
+    grep -q '^| a | all | Accuracy | 66.667 | 66.667 | 66.667 |$' all/results.markdown &&
     "$sluice" eval -q -m demo.gguf --data-path data --task tasks/1.yaml \
         --compare all/results.json --ece >out 2>err &&
     grep -q '^    Calibration error of task a: 0\.' out &&

@@ -5,10 +5,7 @@
 
 #include "src/base/mem.h"
 #include "src/base/str.h"
-#include "src/eval/build.h"
-
-/* Ids in common that pay for a pass of their own. */
-#define STEM_LEAST 32u
+#include "src/eval/build_impl.h"
 
 int sl_builder_init(struct sl_builder *b, struct sl_tokenizer *tokenizer,
                     const struct sl_hparams *hp, bool is_glm,
@@ -63,21 +60,15 @@ int sl_build_ids(struct sl_ids *ids, struct sl_builder *b,
     return sl_ids_append(ids, p->ids.v, p->ids.n, err);
 }
 
-static void copy_ids(int32_t *to, const int32_t *from, size_t n)
-{
-    if (n > 0)
-        memcpy(to, from, n * sizeof *to);
-}
-
-static uint32_t max_length(const struct sl_builder *b,
-                           const struct sl_task *task)
+uint32_t sl_build_max_length(const struct sl_builder *b,
+                             const struct sl_task *task)
 {
     return task->max_seq_length < b->max_length ? task->max_seq_length
                                                 : b->max_length;
 }
 
 /* Index of an id, the last of several if so asked; n if there is none. */
-static size_t find(const struct sl_ids *ids, int32_t id, bool last)
+size_t sl_build_find(const struct sl_ids *ids, int32_t id, bool last)
 {
     size_t at = ids->n;
 
@@ -88,7 +79,7 @@ static size_t find(const struct sl_ids *ids, int32_t id, bool last)
     return at;
 }
 
-static int32_t mark_of(const struct sl_builder *b, const struct sl_task *task)
+int32_t sl_build_mark(const struct sl_builder *b, const struct sl_task *task)
 {
     const struct sl_special_ids *s = &b->hp->text.special;
     int32_t first = task->use_task_mask ? s->gmask : s->mask;
@@ -133,8 +124,8 @@ static int count_choices(struct choices *c, struct sl_error *err)
 }
 
 /* Keeps the last `room` ids of a text. */
-static void cut_left(struct sl_ids *ids, size_t room, struct sl_question *q,
-                     struct sl_builder *b)
+void sl_build_cut_left(struct sl_ids *ids, size_t room, struct sl_question *q,
+                       struct sl_builder *b)
 {
     if (ids->n <= room)
         return;
@@ -154,15 +145,16 @@ static int lay_context(struct choices *c, struct sl_question *q,
     bool glm = b->style == SL_EVAL_GLM;
     size_t need = (glm ? c->longest : c->one ? 1 : c->total) + 2;
     size_t around = glm ? prefix->n + 1 : 0;
-    int32_t mark = mark_of(b, task);
+    int32_t mark = sl_build_mark(b, task);
 
-    if (need + around >= max_length(b, task))
+    if (need + around >= sl_build_max_length(b, task))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "choices of %zu ids leave no room for a text within "
                        "%u positions",
-                       need - 2, max_length(b, task));
-    cut_left(&c->text, max_length(b, task) - need - around, q, b);
-    c->mark = find(&c->text, mark, glm);
+                       need - 2, sl_build_max_length(b, task));
+    sl_build_cut_left(&c->text, sl_build_max_length(b, task) - need - around, q,
+                      b);
+    c->mark = sl_build_find(&c->text, mark, glm);
     if (c->mark < c->text.n && task->use_multitask_encoding)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "use_multitask_encoding does not go with a mask in the "
@@ -179,16 +171,16 @@ static int lay_context(struct choices *c, struct sl_question *q,
     }
     memmove(c->text.v + prefix->n, c->text.v,
             (c->text.n - prefix->n) * sizeof *c->text.v);
-    copy_ids(c->text.v, prefix->v, prefix->n);
+    sl_build_copy_ids(c->text.v, prefix->v, prefix->n);
     c->mark += prefix->n;
     return 0;
 }
 
 /* Positions of [sop] and what follows it in a strand, from its `first`-th
  * place on, which is the n-th generated. */
-static void place_answer(struct sl_strand *s, uint32_t first, uint32_t nth,
-                         const struct sl_builder *b, size_t mark, bool run_on,
-                         uint32_t context)
+void sl_build_place_answer(struct sl_strand *s, uint32_t first, uint32_t nth,
+                           const struct sl_builder *b, size_t mark, bool run_on,
+                           uint32_t context)
 {
     if (b->hp->position_2d) {
         s->n_run = first;
@@ -213,7 +205,7 @@ static int make_branch(struct sl_strand *s, const struct sl_ids *choice,
 
     if (sl_strand_init(s, n, n, err) != 0)
         return -1;
-    copy_ids(s->ids, choice->v, n);
+    sl_build_copy_ids(s->ids, choice->v, n);
     for (uint32_t i = 0; i < n; i++)
         s->asks[i] = (struct sl_ask){i, choice->v[i + 1], to + 1 + i};
     return 0;
@@ -234,7 +226,7 @@ static int make_strands(struct sl_question *q, const struct choices *c,
     q->truncated = truncated;
     if (sl_strand_init(&q->strands[0], n, c->n, err) != 0)
         return -1;
-    copy_ids(q->strands[0].ids, root, n);
+    sl_build_copy_ids(q->strands[0].ids, root, n);
     for (uint32_t i = 0; i < c->n; i++) {
         choice_len[i] = (uint32_t)c->v[i].n;
         q->strands[0].asks[i] = (struct sl_ask){n - 1, c->v[i].v[0], to};
@@ -267,9 +259,11 @@ static int prefix_choices(struct sl_question *q, uint32_t *choice_len,
         make_strands(q, c, choice_len, c->text.v, context + 1, err) != 0)
         return -1;
     q->strands[0].n_context = context;
-    place_answer(&q->strands[0], context, 0, b, c->mark, run_on, context);
+    sl_build_place_answer(&q->strands[0], context, 0, b, c->mark, run_on,
+                          context);
     for (uint32_t i = 1; i < q->n_strands; i++)
-        place_answer(&q->strands[i], 0, 1, b, c->mark, run_on, context);
+        sl_build_place_answer(&q->strands[i], 0, 1, b, c->mark, run_on,
+                              context);
     return 0;
 }
 
@@ -308,8 +302,8 @@ static int encode_behind(struct sl_ids *choice, const struct sl_ids *context,
 }
 
 /* What a context without ids is: the model must read something. */
-static int lead_or_end(struct sl_ids *ids, const struct sl_builder *b,
-                       struct sl_error *err)
+int sl_build_lead_or_end(struct sl_ids *ids, const struct sl_builder *b,
+                         struct sl_error *err)
 {
     const struct sl_ids *prefix = sl_tokenizer_prefix(b->tokenizer);
     const struct sl_ids *stops = sl_tokenizer_stops(b->tokenizer);
@@ -332,7 +326,7 @@ static int causal_choices(struct sl_question *q, uint32_t *choice_len,
 {
     struct sl_ids root = {0};
     bool texts = e->inputs.text != NULL;
-    size_t room = max_length(b, task), n;
+    size_t room = sl_build_max_length(b, task), n;
     int rc;
 
     for (uint32_t i = 0; i < c->n; i++)
@@ -356,9 +350,9 @@ static int causal_choices(struct sl_question *q, uint32_t *choice_len,
                      "positions",
                      c->longest, room);
     if (rc == 0)
-        cut_left(&c->text, room - c->longest - b->lead.n, q, b);
+        sl_build_cut_left(&c->text, room - c->longest - b->lead.n, q, b);
     if (rc == 0)
-        rc = c->text.n == 0 ? lead_or_end(&root, b, err)
+        rc = c->text.n == 0 ? sl_build_lead_or_end(&root, b, err)
                             : sl_ids_append(&root, b->lead.v, b->lead.n, err);
     if (rc == 0)
         rc = sl_ids_append(&root, c->text.v, c->text.n, err);
@@ -390,242 +384,4 @@ int sl_build_choices(struct sl_question *q, uint32_t *choice_len,
     if (rc != 0)
         sl_question_fini(q);
     return rc;
-}
-
-/* --- windows ------------------------------------------------------------- */
-
-/* Ids of a window: one position is a mark's. */
-static size_t window_len(const struct sl_builder *b, const struct sl_task *task)
-{
-    return max_length(b, task) - 1;
-}
-
-static size_t stride(const struct sl_builder *b, const struct sl_task *task)
-{
-    size_t w = window_len(b, task);
-
-    return task->generation_length < w ? task->generation_length : w;
-}
-
-size_t sl_build_n_windows(const struct sl_builder *b,
-                          const struct sl_task *task, size_t n)
-{
-    size_t w = window_len(b, task), g = stride(b, task);
-
-    return n == 0 ? 0 : sl_div_up(n > w ? n - w : 0, g) + 1;
-}
-
-/* A root that feeds `before` and then the text but its last id, and asks for
- * the last n_asked ids of the text. */
-static int make_root(struct sl_question *q, const struct sl_ids *before,
-                     const int32_t *text, size_t n, size_t n_asked,
-                     struct sl_error *err)
-{
-    struct sl_strand *s;
-    uint32_t fed = (uint32_t)(before->n + n - 1);
-
-    if (sl_question_init(q, 1, (uint32_t)n_asked, err) != 0)
-        return -1;
-    s = &q->strands[0];
-    if (sl_strand_init(s, fed, (uint32_t)n_asked, err) != 0) {
-        sl_question_fini(q);
-        return -1;
-    }
-    copy_ids(s->ids, before->v, before->n);
-    copy_ids(s->ids + before->n, text, n - 1);
-    for (uint32_t i = 0; i < n_asked; i++)
-        s->asks[i] = (struct sl_ask){fed - (uint32_t)n_asked + i,
-                                     text[n - n_asked + i], i};
-    return 0;
-}
-
-/* The overlap of windows is context, and counted once. */
-static int causal_window(struct sl_question *q, struct sl_builder *b,
-                         const int32_t *text, size_t n, size_t n_scored,
-                         bool first, struct sl_error *err)
-{
-    struct sl_ids lead = {0};
-    int rc = 0;
-
-    if (first)
-        rc = lead_or_end(&lead, b, err);
-    else
-        rc = sl_ids_append(&lead, b->lead.v, b->lead.n, err);
-    if (rc == 0)
-        rc = make_root(q, &lead, text, n, n_scored, err);
-    sl_ids_fini(&lead);
-    return rc;
-}
-
-/* prompt M | sop scored; GLM: [CLS] before them. */
-static int prefix_window(struct sl_question *q, struct sl_builder *b,
-                         const struct sl_task *task, const int32_t *text,
-                         size_t n, size_t n_scored, struct sl_error *err)
-{
-    const struct sl_ids *cls = sl_tokenizer_prefix(b->tokenizer);
-    size_t n_prompt = n - n_scored;
-    struct sl_ids before = {0};
-    uint32_t context;
-    int rc = 0;
-
-    if (b->style == SL_EVAL_GLM)
-        rc = sl_ids_append(&before, cls->v, cls->n, err);
-    if (rc == 0)
-        rc = sl_ids_append(&before, text, n_prompt, err);
-    if (rc == 0)
-        rc = sl_ids_add(&before, mark_of(b, task), err);
-    context = (uint32_t)before.n;
-    if (rc == 0)
-        rc = sl_ids_add(&before, b->hp->text.special.sop, err);
-    if (rc == 0)
-        rc = make_root(q, &before, text + n_prompt, n_scored, n_scored, err);
-    sl_ids_fini(&before);
-    if (rc != 0)
-        return -1;
-    q->strands[0].n_context = context;
-    place_answer(&q->strands[0], context, 0, b, context - 1u, true, context);
-    return 0;
-}
-
-int sl_build_window(struct sl_question *q, struct sl_builder *b,
-                    const struct sl_task *task, const struct sl_ids *text,
-                    size_t window, struct sl_error *err)
-{
-    size_t w = window_len(b, task), g = stride(b, task), at = window * g;
-    size_t n = text->n - at < w ? text->n - at : w, scored = n;
-
-    *q = (struct sl_question){0};
-    if (b->style == SL_EVAL_CAUSAL) {
-        if (window > 0)
-            scored = n - (w - g);
-        return causal_window(q, b, text->v + at, n, scored, window == 0, err);
-    }
-    /* GLM's first window has its first id for a prompt. */
-    if (b->style == SL_EVAL_GLM && window == 0 && n > 1)
-        scored = n - 1;
-    if (window > 0 && !task->unidirectional)
-        scored = n - (w - g);
-    return prefix_window(q, b, task, text->v + at, n, scored, err);
-}
-
-/* --- prompts ------------------------------------------------------------- */
-
-/* [gMASK] [sop] before it all: GLM-130B's unidirectional manner. */
-static int lead_prompt(struct sl_ids *ids, struct sl_builder *b,
-                       const struct sl_task *task, struct sl_error *err)
-{
-    if (b->style == SL_EVAL_CAUSAL)
-        return sl_ids_append(ids, b->lead.v, b->lead.n, err);
-    if (sl_ids_add(ids, mark_of(b, task), err) != 0)
-        return -1;
-    return sl_ids_add(ids, b->hp->text.special.sop, err);
-}
-
-static int causal_prompt(struct sl_ids *ids, struct sl_builder *b,
-                         const struct sl_task *task, const struct sl_ids *text,
-                         struct sl_error *err)
-{
-    int rc = 0;
-
-    if (b->style == SL_EVAL_CAUSAL && text->n == 0)
-        rc = lead_or_end(ids, b, err);
-    else
-        rc = lead_prompt(ids, b, task, err);
-    if (rc == 0)
-        rc = sl_ids_append(ids, text->v, text->n, err);
-    return rc;
-}
-
-/* text M, or the text where it has its mark; GLM: [CLS] text M </s>. */
-static int prefix_prompt(struct sl_ids *ids, uint32_t *blank,
-                         struct sl_builder *b, const struct sl_task *task,
-                         const struct sl_ids *text, struct sl_error *err)
-{
-    const struct sl_ids *cls = sl_tokenizer_prefix(b->tokenizer);
-    bool glm = b->style == SL_EVAL_GLM;
-    int32_t mark = mark_of(b, task);
-    size_t at = find(text, mark, false);
-
-    if (at < text->n && task->use_task_mask && !glm)
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "use_task_mask does not go with a mask in the text");
-    if ((glm && sl_ids_append(ids, cls->v, cls->n, err) != 0) ||
-        sl_ids_append(ids, text->v, text->n, err) != 0)
-        return -1;
-    *blank = (uint32_t)(at + (glm ? cls->n : 0));
-    if (at == text->n && sl_ids_add(ids, mark, err) != 0)
-        return -1;
-    return glm ? sl_ids_add(ids, b->hp->text.special.eos, err) : 0;
-}
-
-int sl_build_prompt(struct sl_ids *ids, uint32_t *blank, bool *causal,
-                    struct sl_builder *b, const struct sl_task *task,
-                    const struct sl_example *e, struct sl_error *err)
-{
-    struct sl_question cut = {0};
-    struct sl_ids text = {0};
-    uint32_t room = max_length(b, task);
-    int rc = sl_build_ids(&text, b, &e->inputs, err);
-
-    *causal = b->style == SL_EVAL_CAUSAL || task->unidirectional;
-    *blank = 0;
-    if (rc == 0 && room < task->max_gen_length + 4)
-        rc = sl_fail(err, SL_ERR_CORRUPT,
-                     "max_gen_length %u leaves no room for a text within %u "
-                     "positions",
-                     task->max_gen_length, room);
-    if (rc == 0) {
-        cut_left(&text, room - task->max_gen_length - 2, &cut, b);
-        rc = *causal ? causal_prompt(ids, b, task, &text, err)
-                     : prefix_prompt(ids, blank, b, task, &text, err);
-    }
-    if (rc == 0 && *causal)
-        *blank = (uint32_t)ids->n;
-    sl_ids_fini(&text);
-    return rc;
-}
-
-/* --- stems --------------------------------------------------------------- */
-
-int sl_build_stem(struct sl_stem *stem, bool *made,
-                  struct sl_question *const *questions, size_t n,
-                  struct sl_error *err)
-{
-    const struct sl_strand *first = n > 0 ? &questions[0]->strands[0] : NULL;
-    uint32_t same = n > 1 ? first->n - 1 : 0;
-
-    *made = false;
-    for (size_t i = 1; i < n && same >= STEM_LEAST; i++) {
-        const struct sl_strand *s = &questions[i]->strands[0];
-        uint32_t k = 0;
-
-        while (k < same && k + 1 < s->n && s->ids[k] == first->ids[k])
-            k++;
-        same = k;
-    }
-    for (size_t i = 0; i < n && same > 0; i++) {
-        if (questions[i]->strands[0].n_asks > 0 &&
-            questions[i]->strands[0].asks[0].at < same)
-            same = questions[i]->strands[0].asks[0].at;
-    }
-    if (same < STEM_LEAST)
-        return 0;
-    if (sl_strand_init(&stem->strand, same, 0, err) != 0)
-        return -1;
-    copy_ids(stem->strand.ids, first->ids, same);
-    for (size_t i = 0; i < n; i++) {
-        struct sl_strand *s = &questions[i]->strands[0];
-
-        memmove(s->ids, s->ids + same, (s->n - same) * sizeof *s->ids);
-        s->n -= same;
-        s->n_run = s->n;
-        s->block_from = s->n;
-        s->start = (int32_t)same;
-        for (uint32_t k = 0; k < s->n_asks; k++)
-            s->asks[k].at -= same;
-        questions[i]->stem = stem;
-    }
-    stem->n_users = (uint32_t)n;
-    *made = true;
-    return 0;
 }

@@ -265,7 +265,7 @@ int sl_results_write(const char *folder, const struct sl_results_head *head,
                      struct sl_eval *ev, struct sl_error *err)
 {
     char *json = sl_path_join(folder, "results.json");
-    char *table = sl_path_join(folder, "results.md");
+    char *table = sl_path_join(folder, "results.markdown");
     int rc;
 
     if (json == NULL || table == NULL)

@@ -3,7 +3,7 @@
  *
  *   results.json   every score, log-probability and id; no times, so that two
  *                  runs that answer the same write the same
- *   results.md     a table: task, group, metric, max, median, average
+ *   results.markdown     a table: task, group, metric, max, median, average
  *
  * and two such files against each other.
  */
