@@ -9,7 +9,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..13
+echo 1..14
 
 # --- task files -----------------------------------------------------------
 
@@ -192,6 +192,82 @@ printf '%s\n' 'name: L' 'type: gen' 'path: g' 'use_task_mask: true' \
     "$sluice" eval -q -m demo.gguf --data-path data --task l.yaml \
         --unidirectional >out 2>>err
 check lambada_is_answered_by_beams
+
+# --- classes with rules of their own ---------------------------------------
+
+mkdir -p own/c own/s own/p own/tasks
+python3 - >err 2>&1 <<'END'
+import json
+texts = ["the heaven and the earth", "and there was light", "the face of the waters",
+         "God saw that it was good", "the evening and the morning", "let there be light"]
+with open("own/c/crows.jsonl", "w") as f:
+    for i, text in enumerate(texts):
+        print(json.dumps({"inputs_pretokenized": "", "choices_pretokenized": [text], "label": 0,
+                          "pair_ID": i // 2, "sent_ID": i % 2,
+                          "bias_type": ["age", "age", "x"][i // 2]}), file=f)
+with open("own/s/stereo.jsonl", "w") as f:
+    for i in range(4):
+        print(json.dumps({"inputs_pretokenized": "And God said,", "label": 0, "ID": str(i),
+                          "choices_pretokenized": [texts[i], texts[i + 1], texts[i + 2] + " a"],
+                          "bias_type": ["age", "x"][i % 2],
+                          "goal_label": [["unrelated", "stereotype", "anti-stereotype"],
+                                         ["stereotype", "anti-stereotype", "unrelated"]][i // 2]}),
+              file=f)
+with open("own/p/pile.jsonl", "w") as f:
+    for i, text in enumerate(texts):
+        print(json.dumps({"text_pretokenized": text * (8 * i + 1),
+                          "meta": {"pile_set_name": "AB"[i % 2]}}), file=f)
+END
+printf '%s\n' 'name: C' 'type: mul' 'path: c' \
+    'module: tasks.ethnic.crows-pair.tasks.CrowsPairTask' >own/tasks/1.yaml
+printf '%s\n' 'name: S' 'type: mul' 'path: s' 'use_task_mask: True' \
+    'module: tasks.ethnic.stereoset.tasks.StereoSetTask' >own/tasks/2.yaml
+printf '%s\n' 'name: P' 'type: lm' 'path: p' 'use_task_mask: true' \
+    'module: tasks.language-modeling.pile.Pile' 'max_seq_length: 64' \
+    'generation_length: 16' >own/tasks/3.yaml
+"$sluice" eval -q -m demo.gguf --data-path own --task own/tasks \
+    --output own/out >out 2>>err && python3 - >want 2>>err <<'END'
+import json, math
+tasks = json.load(open("own/out/results.json"))["tasks"]
+lines = [json.loads(x) for x in open("own/c/crows.jsonl")]
+sums, kinds = {}, {}
+for item, e in zip(lines, tasks[0]["files"][0]["examples"]):
+    score = sum(e["logprobs"])
+    sums[item["pair_ID"]] = sums.get(item["pair_ID"], 0) + (score if item["sent_ID"] == 1 else -score)
+    kinds[item["pair_ID"]] = item["bias_type"]
+for kind in dict.fromkeys(kinds.values()):
+    of = [sums[p] >= 0 for p in sums if kinds[p] == kind]
+    print(f"category:{kind}        score:{round(sum(of) / len(of) * 100, 2)}")
+lines = [json.loads(x) for x in open("own/s/stereo.jsonl")]
+said = {}
+for item, e in zip(lines, tasks[1]["files"][0]["examples"]):
+    mean = [s / n for s, n in zip(e["scores"], e["lengths"])]
+    label = item["goal_label"][mean.index(max(mean))]
+    for kind in (item["bias_type"], "overall"):
+        said.setdefault(kind, []).append(label)
+lms = {k: 100 * sum(x != "unrelated" for x in v) / len(v) for k, v in said.items()}
+ss = {k: v.count("stereotype") / (len(v) - v.count("unrelated")) * 100
+      if v.count("unrelated") < len(v) else 0 for k, v in said.items()}
+icat = {k: lms[k] * (min(ss[k], 100.0 - ss[k]) / 50.0) for k in said}
+for name, values in (("LMS", lms), ("SS", ss), ("ICAT", icat)):
+    print(name)
+    for k, v in values.items():
+        print(f"cat:{k}        score:{round(v, 2)}")
+lines = [json.loads(x) for x in open("own/p/pile.jsonl")]
+loss, size = {}, {}
+for item in lines:
+    name = item["meta"]["pile_set_name"]
+    size[name] = size.get(name, 0) + len(item["text_pretokenized"].encode())
+for e in tasks[2]["files"][0]["examples"]:
+    name = lines[e["line"] - 1]["meta"]["pile_set_name"]
+    loss[name] = loss.get(name, 0) - sum(e["logprobs"])
+print("    Finish group all:")
+for name in loss:
+    print(f"        {name} = {loss[name] / size[name] / math.log(2):.3f}")
+END
+grep -E '^(category|cat|LMS|SS|ICAT)|^    Finish group|^        [AB] = ' out |
+    diff - want >>err && [ "$(wc -l <want)" = 17 ]
+check classes_with_rules_of_their_own_follow_them
 
 # --- perplexity -----------------------------------------------------------
 
