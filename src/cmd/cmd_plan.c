@@ -1,6 +1,5 @@
 #include "config.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include "src/cmd/opts_draft.h"
 #include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
+#include "src/cmd/plan_tiers.h"
 #include "src/cmd/rates_kept.h"
 #include "src/convert/synth.h"
 
@@ -182,43 +182,6 @@ static void print_gpu_rates(const struct report *report, const char *when)
            sl_runtime_gpu_ops_measured(report->rt) ? when : "  by its kind");
 }
 
-/* One letter a slab, or for several: small when they have not all the same
- * tier, of which the nearest is shown. */
-static char letter_of(const struct sl_plan *p, size_t from, size_t to)
-{
-    enum sl_tier nearest = p->tier[from];
-    bool same = true;
-
-    for (size_t i = from; i < to; i++) {
-        same &= p->tier[i] == p->tier[from];
-        if (p->tier[i] > nearest)
-            nearest = p->tier[i];
-    }
-    return (char)(same ? sl_tier_letter(nearest)
-                       : tolower((unsigned char)sl_tier_letter(nearest)));
-}
-
-/* The slabs in order of use; so many of them to a character that there are
- * at most 20 lines. */
-static void print_tiers(const struct sl_plan *p)
-{
-    size_t step = p->n_slabs / 1400 + 1;
-
-    printf("\nTiers (%sR resident, . streamed",
-           p->vram_bytes > 0 ? "V in VRAM, " : "");
-    if (step > 1)
-        printf(", %s some of %zu", p->vram_bytes > 0 ? "v r" : "r", step);
-    fputs("), in order of use", stdout);
-    for (size_t i = 0; i < p->n_slabs; i += step) {
-        size_t n = p->n_slabs - i < step ? p->n_slabs - i : step;
-
-        if (i / step % 70 == 0)
-            fputs("\n  ", stdout);
-        putchar(letter_of(p, i, i + n));
-    }
-    putchar('\n');
-}
-
 static void print_text(const struct report *r)
 {
     const struct sl_hparams *hp = &r->mf->hp;
@@ -258,7 +221,7 @@ static void print_text(const struct report *r)
                 &r->decode, r->decode_s, sequences(r->o));
     if (r->o->eval > 0)
         sl_plan_eval_print(&r->eval);
-    print_tiers(r->plan);
+    sl_plan_tiers_print(r->plan);
 }
 
 /* --- JSON ------------------------------------------------------------------
