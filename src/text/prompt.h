@@ -25,8 +25,8 @@ struct sl_prompt {
     int32_t mask; /* the kind of mark that is filled, or the first of them */
     int32_t masks[3]; /* (n_masks) all kinds that are filled */
     uint32_t n_masks;
-    bool gmask;   /* positions run on behind the text */
-    bool english; /* text is ASCII */
+    bool gmask;       /* positions run on behind the text */
+    bool english;     /* text is ASCII */
     uint32_t max_new; /* most ids of a blank; 0: what settings leave */
 };
 
