@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
+#include "src/cmd/gpu_show.h"
 #include "src/cmd/plan_tiers.h"
 
 /* One letter a slab, or for several: small when they have not all the same
