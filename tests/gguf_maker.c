@@ -195,11 +195,16 @@ static void put_tensor(struct gguf_maker *m, const struct tiny_llama *t,
                        size_t row, unsigned layer)
 {
     uint32_t type = rows[row].rows == 0 ? 0 : t->type;
+    bool up = layer == 0 && strcmp(rows[row].name, "blk.%u.ffn_up.weight") == 0;
     size_t n = (size_t)(rows[row].rows ? rows[row].rows : 1) * rows[row].cols;
     bool last = layer + 1 == LAYERS && row + 1 == sizeof rows / sizeof *rows;
     char name[64];
     size_t bytes;
-    uint8_t *data = values(type, row + 100 * layer, n, &bytes);
+    uint8_t *data;
+
+    if (up && t->up_type != 0)
+        type = t->up_type;
+    data = values(type, row + 100 * layer, n, &bytes);
 
     snprintf(name, sizeof name, rows[row].name, layer);
     if (last && t->nan_scale)

@@ -37,6 +37,7 @@ struct tiny_llama {
     unsigned part, n_parts;
     const char *arch;    /* NULL: "llama" */
     const char *pre;     /* NULL: "gpt-2" */
+    uint32_t up_type;    /* of blk.0.ffn_up; 0: as the others */
     uint32_t n_tokens;   /* 0: 48 */
     bool nan_scale;      /* in the last matrix of blocks */
     uint32_t other_type; /* of blk.1.ffn_down; 0: as the others */

@@ -426,6 +426,15 @@ static void another_quantisation_decodes_first(void **state)
     b = converted(&n_b);
     assert_int_equal(n_a, n_b);
     assert_memory_equal(a, b, n_a);
+    free(b);
+    /* A matrix of parts in different formats: FP32 holds all. */
+    write_tiny(path, "mixed.gguf",
+               &(struct tiny_llama){.type = 8, .up_type = 1});
+    assert_ok(convert(path, NULL, &err), &err);
+    assert_ok(convert(path, "f32", &err), &err);
+    b = converted(&n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(a, b, n_a);
     free(a);
     free(b);
 }

@@ -131,6 +131,26 @@ static const char *usual_blocks(const struct sl_convert *cv)
     return most < 0 ? NULL : sl_fmt_name((enum sl_fmt)most);
 }
 
+/* One matrix out of parts of different blocks, as gate and up: FP32 holds both
+ * exactly, at a price. */
+static void tell_mixed(const struct sl_convert *cv)
+{
+    size_t n = 0, first = 0;
+
+    for (size_t i = cv->n_matrices; i-- > 0;) {
+        if (!cv->matrices[i].merge.mixed_blocks)
+            continue;
+        first = i;
+        n++;
+    }
+    if (n > 0)
+        sl_log(cv->o->log, SL_LOG_WARN,
+               "%zu matrices, %s the first, have parts in different blocks: "
+               "they are kept as f32, which holds all exactly and is larger; "
+               "another --quant makes them smaller",
+               n, cv->matrices[first].merge.spec.name);
+}
+
 /* What is kept is named by what it is; what is quantised anew is said. */
 static void name_blocks(struct sl_convert *cv, const struct sl_quant *q)
 {
@@ -167,6 +187,8 @@ int sl_convert_plan_layout(struct sl_convert *cv, struct sl_error *err)
     if (choose_quant(&q, &experts, cv, err) != 0)
         return -1;
     name_blocks(cv, &q);
+    if (q.keep)
+        tell_mixed(cv);
     matrices = sl_zalloc_array(cv->n_matrices, sizeof *matrices);
     if (matrices == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu matrices",

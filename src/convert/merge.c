@@ -264,6 +264,7 @@ static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
                        "%s: tensor %s is quantised otherwise than %s in %s",
                        m->ckpt->shards[shard].file, source->name,
                        m->source[0].name, m->ckpt->shards[0].file);
+    m->mixed_blocks |= sl_fmt_has_blocks(fmt) || sl_fmt_has_blocks(m->fmt);
     m->fmt = SL_FMT_F32; /* which holds all others, blocks too */
     return 0;
 }

@@ -42,6 +42,7 @@ struct sl_merge {
      * blocks: rows of them. */
     enum sl_fmt fmt;
     uint32_t n_groups;   /* quantised: scales a row */
+    bool mixed_blocks;   /* parts in different ones, or in one and numbers */
     uint64_t wire_bytes; /* of the widest row of a shard as it is stored */
     /* The checkpoint's tensors, rows in order. */
     struct sl_merge_source {
