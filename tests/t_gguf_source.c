@@ -104,6 +104,9 @@ static void every_type_gives_the_exact_logits(void **state)
         {"qwen3", {"F16", NULL}},
         {"chatglm3", {"F16", "Q8_0", NULL}},
         {"glm4_9b_hf", {"F16", "Q4_0", NULL}},
+        {"glm45_moe", {"F16", "Q4_0", NULL}},
+        {"glm45_moe_groups", {"F16", "Q8_0", NULL}},
+        {"glm45_moe_k256", {"Q4_K_M", "Q2_K", NULL}},
         {"glm4_0414_k256", {"ZOO", "Q2_K", "Q4_K_M", "Q5_K_M", "Q6_K", NULL}},
     };
     unsigned n = 0;

@@ -34,6 +34,7 @@ const struct sl_arch sl_arch_glm4_moe = {
     .name = "glm4moe",
     .what = "GLM-4.5, GLM-4.6, GLM-4.7",
     .hf_names = hf_names,
+    .gguf_name = "glm4moe",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     SL_EXPERT_ROWS(sl_decoder_expert_rows),
     .mixture = &sl_decoder_mixture,

@@ -42,7 +42,8 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
     SL_VECTOR(SL_SLOT_MLP_NORM, LAYER "post_attention_layernorm.weight",
               SL_SPLIT_NONE, SL_DIM_HIDDEN,
               .alias = {OWN "post_attention_layernorm.weight"},
-              .gguf = {BLK "ffn_norm.weight"}),
+              .gguf = {BLK "ffn_norm.weight", /* glm4moe: */
+                       BLK "post_attention_norm.weight"}),
     SL_VECTOR(SL_SLOT_MLP_IN_BIAS, LAYER "mlp.gate_up_proj.bias", SL_SPLIT_NONE,
               SL_DIM_MLP_IN, .when = SL_WHEN_MLP_BIAS,
               .gguf = {BLK "ffn_up.bias"},
@@ -123,9 +124,12 @@ const struct sl_tensor_row sl_decoder_expert_rows[SL_DECODER_EXPERT_ROWS] = {
     SL_MATRIX(SL_SLOT_EXPERT_IN, LAYER "mlp.experts.%u.gate_up_proj.weight",
               SL_SPLIT_NONE, SL_DIM_EXPERT_IN, SL_DIM_HIDDEN,
               .parts = {LAYER "mlp.experts.%u.gate_proj.weight",
-                        LAYER "mlp.experts.%u.up_proj.weight"}),
+                        LAYER "mlp.experts.%u.up_proj.weight"},
+              .gguf_parts = {BLK "ffn_gate_exps.%u.weight",
+                             BLK "ffn_up_exps.%u.weight"}),
     SL_MATRIX(SL_SLOT_EXPERT_OUT, LAYER "mlp.experts.%u.down_proj.weight",
-              SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_EXPERT_INNER),
+              SL_SPLIT_NONE, SL_DIM_HIDDEN, SL_DIM_EXPERT_INNER,
+              .gguf = {BLK "ffn_down_exps.%u.weight"}),
 };
 
 /* Where they are one matrix, checkpoints hold it under either name. */

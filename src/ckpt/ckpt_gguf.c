@@ -23,6 +23,8 @@
 
 #define FIRST_READ_BYTES (64u << 10)
 #define MAX_PARTS        9999u
+#define MAX_EXPERTS      4096u
+#define EXPERTS_TAIL     "_exps.weight"
 
 /* --- is it one? ----------------------------------------------------------- */
 
@@ -133,20 +135,69 @@ static int take_tensor(struct sl_ckpt_tensor *to,
                          sl_src_name(src), err);
 }
 
+/* The experts of a layer lie one behind the other in a tensor of three
+ * dimensions. */
+static bool holds_experts(const struct sl_gguf_tensor *t)
+{
+    return t->n_dims == 3 && ends_in(t->name, EXPERTS_TAIL) && t->ne[2] > 0 &&
+           t->ne[2] <= MAX_EXPERTS && t->bytes % t->ne[2] == 0;
+}
+
+/* "blk.3.ffn_up_exps.weight", of expert 7 "blk.3.ffn_up_exps.7.weight": a
+ * matrix of its own. */
+static int take_expert(struct sl_ckpt_tensor *to,
+                       const struct sl_gguf_tensor *from, uint32_t expert,
+                       struct sl_src *src, struct sl_error *err)
+{
+    static const char tail[] = ".weight";
+    char name[96];
+    struct sl_gguf_tensor one = *from;
+
+    snprintf(name, sizeof name, "%.*s.%u%s",
+             (int)(strlen(from->name) - strlen(tail)), from->name, expert,
+             tail);
+    one.name = name;
+    one.n_dims = 2;
+    one.bytes = from->bytes / from->ne[2];
+    one.off = from->off + expert * one.bytes;
+    return take_tensor(to, &one, src, err);
+}
+
+static size_t count_tensors(const struct sl_gguf *g)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < sl_gguf_n_tensors(g); i++) {
+        const struct sl_gguf_tensor *t = sl_gguf_tensor_at(g, i);
+
+        n += holds_experts(t) ? (size_t)t->ne[2] : 1;
+    }
+    return n;
+}
+
 static int take_tensors(struct sl_ckpt_shard *shard, const struct sl_gguf *g,
                         struct sl_error *err)
 {
-    size_t n = sl_gguf_n_tensors(g);
+    size_t n = count_tensors(g);
 
     shard->tensors = sl_zalloc_array(n, sizeof *shard->tensors);
     if (shard->tensors == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory for %zu tensors",
                        shard->file, n);
-    for (; shard->n_tensors < n; shard->n_tensors++) {
-        if (take_tensor(&shard->tensors[shard->n_tensors],
-                        sl_gguf_tensor_at(g, shard->n_tensors), shard->srcs[0],
-                        err) != 0)
-            return -1;
+    for (size_t i = 0; i < sl_gguf_n_tensors(g); i++) {
+        const struct sl_gguf_tensor *t = sl_gguf_tensor_at(g, i);
+        uint32_t parts = holds_experts(t) ? (uint32_t)t->ne[2] : 1;
+
+        for (uint32_t e = 0; e < parts; e++) {
+            struct sl_ckpt_tensor *to = &shard->tensors[shard->n_tensors];
+            int rc = holds_experts(t)
+                         ? take_expert(to, t, e, shard->srcs[0], err)
+                         : take_tensor(to, t, shard->srcs[0], err);
+
+            if (rc != 0)
+                return -1;
+            shard->n_tensors++;
+        }
     }
     return 0;
 }
@@ -285,8 +336,8 @@ static int check_number(const struct sl_gguf *g, const char *key,
 }
 
 /* Appends a part to the shard; the first one's metadata is the model's. */
-static int add_part(struct sl_ckpt *c, const struct split *sp, unsigned no,
-                    struct sl_error *err)
+static int add_part(struct sl_ckpt *c, size_t *n_tensors,
+                    const struct split *sp, unsigned no, struct sl_error *err)
 {
     struct sl_ckpt_shard part;
     char path[SL_CKPT_PATH];
@@ -306,6 +357,7 @@ static int add_part(struct sl_ckpt *c, const struct split *sp, unsigned no,
         rc = sl_gguf_get_u64(c->impl->gguf, "split.tensors.count", &total, err);
     if (rc == 0 && no > 0)
         rc = check_number(g, "split.tensors.count", total, path, err);
+    *n_tensors += sl_gguf_n_tensors(g);
     if (rc == 0)
         rc = sl_shard_append(&c->shards[0], &part, err);
     if (rc != 0)
@@ -320,22 +372,22 @@ static int open_parts(struct sl_ckpt *c, const struct split *sp,
 {
     struct sl_ckpt_shard *all = &c->shards[0];
     uint64_t total;
+    size_t n = 0;
 
     if (check_there(sp, err) != 0)
         return -1;
     for (unsigned i = 0; i < sp->count; i++) {
-        if (add_part(c, sp, i, err) != 0)
+        if (add_part(c, &n, sp, i, err) != 0)
             return -1;
         if (i == 0)
             all->file = sl_src_name(all->srcs[0]);
     }
     if (sl_gguf_get_u64(c->impl->gguf, "split.tensors.count", &total, err) != 0)
         return -1;
-    if (total != all->n_tensors)
+    if (total != n)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s: the model has %llu tensors, its %u parts hold %zu",
-                       all->file, (unsigned long long)total, sp->count,
-                       all->n_tensors);
+                       all->file, (unsigned long long)total, sp->count, n);
     return 0;
 }
 

@@ -68,7 +68,7 @@ static int get_real(double *v, const struct making *m, const char *key,
 
 /* --- what is the same but for its name ------------------------------------ */
 
-static const struct {
+static const struct same {
     const char *key, *setting;
     bool real;
     bool required;
@@ -83,25 +83,68 @@ static const struct {
     {"rope.freq_base", "rope_theta", true, false},
 };
 
-static int take_same(struct making *m, struct sl_error *err)
+static int take_list(struct making *m, const struct same *list, size_t n,
+                     struct sl_error *err)
 {
-    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+    for (size_t i = 0; i < n; i++) {
         uint32_t count;
         double real;
 
-        if (!same[i].required && !has(m, same[i].key))
+        if (!list[i].required && !has(m, list[i].key))
             continue;
-        if (same[i].real) {
-            if (get_real(&real, m, same[i].key, err) != 0)
+        if (list[i].real) {
+            if (get_real(&real, m, list[i].key, err) != 0)
                 return -1;
-            json_object_set_new(m->root, same[i].setting, json_real(real));
+            json_object_set_new(m->root, list[i].setting, json_real(real));
         } else {
-            if (get_count(&count, m, same[i].key, err) != 0)
+            if (get_count(&count, m, list[i].key, err) != 0)
                 return -1;
-            json_object_set_new(m->root, same[i].setting, json_integer(count));
+            json_object_set_new(m->root, list[i].setting, json_integer(count));
         }
     }
     return 0;
+}
+
+static int take_same(struct making *m, struct sl_error *err)
+{
+    return take_list(m, same, sizeof same / sizeof *same, err);
+}
+
+static const struct same of_experts[] = {
+    {"expert_count", "n_routed_experts", false, true},
+    {"expert_used_count", "num_experts_per_tok", false, true},
+    {"expert_feed_forward_length", "moe_intermediate_size", false, true},
+    {"expert_shared_count", "n_shared_experts", false, true},
+    {"expert_group_count", "n_group", false, false},
+    {"expert_group_used_count", "topk_group", false, false},
+    {"leading_dense_block_count", "first_k_dense_replace", false, true},
+    {"expert_weights_scale", "routed_scaling_factor", true, false},
+};
+
+#define GATING_SIGMOID 2u
+
+static int take_experts(struct making *m, struct sl_error *err)
+{
+    uint32_t gating = GATING_SIGMOID;
+    bool norm = false;
+    char buf[KEY_ROOM];
+
+    if (m->arch->expert_rows == NULL)
+        return 0;
+    if (take_list(m, of_experts, sizeof of_experts / sizeof *of_experts, err) !=
+            0 ||
+        (has(m, "expert_weights_norm") &&
+         sl_gguf_get_bool(m->g, full_key(buf, m, "expert_weights_norm"), &norm,
+                          err) != 0) ||
+        (has(m, "expert_gating_func") &&
+         get_count(&gating, m, "expert_gating_func", err) != 0))
+        return -1;
+    json_object_set_new(m->root, "norm_topk_prob", json_boolean(norm));
+    if (gating == GATING_SIGMOID)
+        return 0;
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "metadata: expert_gating_func is %u; sluice has 2, sigmoid",
+                   gating);
 }
 
 /* --- sizes that take a little thought --------------------------------------
@@ -123,6 +166,8 @@ static int take_layers(struct making *m, struct sl_error *err)
                        blocks, next);
     json_object_set_new(m->root, "num_hidden_layers",
                         json_integer(blocks - next));
+    json_object_set_new(m->root, "num_nextn_predict_layers",
+                        json_integer(next));
     return 0;
 }
 
@@ -222,6 +267,9 @@ static void take_tensors(struct making *m)
         split = differ(m, i);
     }
     json_object_set_new(m->root, "attention_bias", json_boolean(bias));
+    json_object_set_new(
+        m->root, "use_qk_norm",
+        json_boolean(find(m, "blk.0.attn_q_norm.weight") != NULL));
     json_object_set_new(m->root, "mlp_bias",
                         json_boolean(find(m, "blk.0.ffn_down.bias") != NULL));
     json_object_set_new(
@@ -330,7 +378,9 @@ static int check_other(const struct making *m, struct sl_error *err)
         uint64_t count = 0;
         double v;
 
-        if (!has(m, others[i].key))
+        if (!has(m, others[i].key) ||
+            (m->arch->expert_rows != NULL &&
+             strcmp(others[i].key, "expert_count") == 0))
             continue;
         full_key(buf, m, others[i].key);
         if (sl_gguf_get_u64(m->g, buf, &count, &no) == 0)
@@ -379,8 +429,9 @@ static int make(struct making *m, struct sl_error *err)
     json_object_set_new(m->root, "model_type", json_string(m->arch->name));
     json_object_set(m->root, "gguf", m->own);
     if (check_other(m, err) != 0 || take_same(m, err) != 0 ||
-        take_layers(m, err) != 0 || take_head(m, err) != 0 ||
-        take_vocab(m, err) != 0 || take_scaling(m, err) != 0)
+        take_experts(m, err) != 0 || take_layers(m, err) != 0 ||
+        take_head(m, err) != 0 || take_vocab(m, err) != 0 ||
+        take_scaling(m, err) != 0)
         return -1;
     take_tensors(m);
     return 0;
