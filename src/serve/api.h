@@ -32,6 +32,8 @@ struct sl_params {
     int64_t seed; /* -1: any */
     int64_t n;
     int64_t n_top;            /* -1: no logprobs */
+    bool json;                /* the answer is to be JSON, */
+    const json_t *schema;     /* of this form; NULL: any; borrowed */
     struct sl_gen_bias *bias; /* owned */
     size_t n_bias;
     struct sl_stops stops; /* owned */
@@ -43,6 +45,10 @@ void sl_params_fini(struct sl_params *p);
  * them (top_k, min_tokens, repetition_penalty). */
 int sl_params_read(struct sl_params *p, const struct sl_req *r,
                    struct sl_refusal *why);
+/* {"type": "text", "json_object" or "json_schema", ...}; the last has the
+ * schema in itself, or in "json_schema". v may be NULL. */
+int sl_params_read_format(struct sl_params *p, const json_t *v,
+                          const char *name, struct sl_refusal *why);
 /* "stop": a string or a list of them. */
 int sl_params_read_stops(struct sl_params *p, const json_t *body,
                          const char *name, struct sl_refusal *why);

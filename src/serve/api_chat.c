@@ -257,11 +257,10 @@ static int read_logprobs(struct sl_params *p, const json_t *body,
 
 void sl_params_of_template(struct sl_params *p, const struct sl_server *s)
 {
-    struct sl_sampling by = sl_server_sampling(s);
-
-    p->temperature = by.top_k == 1 ? 0 : by.temperature;
-    p->top_p = by.top_p > 0 ? by.top_p : 1;
-    p->top_k = by.top_k > 1 ? by.top_k : 0;
+    p->temperature = s->sampling.temperature;
+    p->top_p = s->sampling.top_p > 0 ? s->sampling.top_p : 1;
+    p->top_k = s->sampling.top_k;
+    p->repetition = s->sampling.penalty;
 }
 
 int sl_talk_submit(struct sl_req *r, const char *prefix,

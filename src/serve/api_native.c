@@ -60,7 +60,6 @@ int sl_api_props(struct sl_req *r, struct sl_refusal *why)
         s->tmpl->tools != SL_TOOLS_NONE, "n_ctx", (json_int_t)s->ctx,
         "total_slots", (json_int_t)s->parallel, "vocab",
         (json_int_t)s->hp.vocab, "max_tokens", (json_int_t)s->c->max_tokens);
-    struct sl_sampling by = sl_server_sampling(s);
     double sweep;
 
     pthread_mutex_lock(&s->lock);
@@ -72,8 +71,9 @@ int sl_api_props(struct sl_req *r, struct sl_refusal *why)
                         s->floor_s > 0 ? json_real(s->floor_s) : json_null());
     json_object_set_new(o, "sampling",
                         json_pack("{s:f, s:f, s:I}", "temperature",
-                                  by.temperature, "top_p", by.top_p, "top_k",
-                                  (json_int_t)by.top_k));
+                                  s->sampling.temperature, "top_p",
+                                  s->sampling.top_p, "top_k",
+                                  (json_int_t)s->sampling.top_k));
     return sl_reply_json(r, 200, o);
 }
 

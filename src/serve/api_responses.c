@@ -118,7 +118,6 @@ static json_t *response_json(const struct sl_job *job)
 {
     const struct sl_error *error = sl_job_error(job);
     const char *status = status_of(job);
-    struct sl_sampling by = sl_server_sampling(job->s);
     json_t *o = json_pack(
         "{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:b, s:n, s:o}",
         "id", job->id, "object", "response", "created_at",
@@ -133,9 +132,11 @@ static json_t *response_json(const struct sl_job *job)
 
     json_object_set_new(o, "tool_choice",
                         said_or(job, "tool_choice", json_string("auto")));
-    json_object_set_new(o, "temperature",
-                        said_or(job, "temperature", json_real(by.temperature)));
-    json_object_set_new(o, "top_p", said_or(job, "top_p", json_real(by.top_p)));
+    json_object_set_new(
+        o, "temperature",
+        said_or(job, "temperature", json_real(job->s->sampling.temperature)));
+    json_object_set_new(
+        o, "top_p", said_or(job, "top_p", json_real(job->s->sampling.top_p)));
     json_object_set_new(
         o, "text",
         said_or(job, "text", json_pack("{s:{s:s}}", "format", "type", "text")));
@@ -463,7 +464,9 @@ static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
         sl_body_int(&p->max_tokens, b, "max_output_tokens", 1, INT32_MAX,
                     why) != 0 ||
         sl_body_real(&p->temperature, b, "temperature", 0, 100, why) != 0 ||
-        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) != 0)
+        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) != 0 ||
+        sl_params_read_format(p, sl_body_get(sl_body_get(b, "text"), "format"),
+                              "text.format", why) != 0)
         return -1;
     if (sl_body_get(b, "previous_response_id") != NULL)
         return sl_refuse(why, 400, "previous_response_id",

@@ -31,6 +31,29 @@ static void set_sampling(struct sl_choice *c, const struct sl_params *p)
         sl_rng_jump(&g->rng);
 }
 
+/* The rule of a form. */
+static int set_form(struct sl_choice *c, const struct sl_params *p,
+                    struct sl_refusal *why)
+{
+    struct sl_server *s = c->job->s;
+    struct sl_error err;
+    int rc = 0;
+
+    pthread_mutex_lock(&s->text_lock);
+    if (s->tokenizer == NULL)
+        rc = sl_fail(&err, SL_ERR_IO, "the model is gone");
+    else if (s->spellings == NULL)
+        rc =
+            sl_spellings_create(&s->spellings, s->tokenizer, s->hp.vocab, &err);
+    pthread_mutex_unlock(&s->text_lock);
+    if (rc == 0)
+        rc = sl_form_rule_create(&c->form, p->schema, s->spellings, &err);
+    if (rc != 0)
+        return sl_refuse_error(why, "response_format", &err);
+    c->gen.rule = &c->form->rule;
+    return 0;
+}
+
 static int copy_params(struct sl_choice *c, const struct sl_params *p,
                        struct sl_refusal *why)
 {
@@ -41,6 +64,8 @@ static int copy_params(struct sl_choice *c, const struct sl_params *p,
             return sl_refuse(why, 503, NULL, "out of memory");
         c->stops.n++;
     }
+    if (p->json && set_form(c, p, why) != 0)
+        return -1;
     if (p->n_bias == 0)
         return 0;
     c->gen.bias = malloc(p->n_bias * sizeof *p->bias);
@@ -301,10 +326,13 @@ int sl_choice_talk(struct sl_choice *c, const struct sl_params *p,
     struct sl_server *s = c->job->s;
     struct sl_gen *g = &c->gen;
     struct sl_ids *ids = s->hp.causal ? &g->ids : &g->prompt.ids;
+    struct sl_chat_input asked = *input;
     struct sl_error err;
 
-    c->chat = true;
-    if (copy_params(c, p, why) != 0 || sl_talk_ids(s, ids, input, why) != 0)
+    /* JSON has no thinking before it, and nothing in it is polished. */
+    c->chat = !p->json;
+    asked.no_think |= p->json;
+    if (copy_params(c, p, why) != 0 || sl_talk_ids(s, ids, &asked, why) != 0)
         return -1;
     if (!s->hp.causal) {
         g->fill = true;

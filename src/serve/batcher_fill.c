@@ -29,6 +29,7 @@ static int hear(void *opaque, const int32_t *ids, size_t n, bool blank,
              g->rule->accept(g->rule->opaque, ids[i], err) != 0) ||
             g->sink->token(g->opaque, &g->token, &g->enough, err) != 0)
             return -1;
+        g->enough |= g->rule != NULL && g->rule->over(g->rule->opaque);
     }
     return 0;
 }

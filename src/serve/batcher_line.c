@@ -196,18 +196,18 @@ static int choose(struct sl_batcher *e, struct sl_gen *g, float *row,
         row[e->ends.v[i]] = SL_BANNED;
     sl_sampler_filter(row, vocab, &g->sampler, e->scratch);
     id = sl_sampler_draw(row, vocab, &g->rng);
-    if (g->rule != NULL && g->rule->accept(g->rule->opaque, id, err) != 0)
-        return -1;
     if (is_end(e, id)) {
         sl_batcher_end(e, g, SL_GEN_STOP, NULL);
         return 0;
     }
+    if (g->rule != NULL && g->rule->accept(g->rule->opaque, id, err) != 0)
+        return -1;
     sl_row_tell(e, g, id);
     atomic_fetch_add_explicit(&g->n_said, 1, memory_order_relaxed);
     if (sl_ids_add(&g->ids, id, err) != 0 ||
         g->sink->token(g->opaque, &g->token, &g->enough, err) != 0)
         return -1;
-    if (g->enough)
+    if (g->enough || (g->rule != NULL && g->rule->over(g->rule->opaque)))
         sl_batcher_end(e, g, SL_GEN_ENOUGH, NULL);
     else if (said + 1 == g->max_new)
         sl_batcher_end(e, g, SL_GEN_LENGTH, NULL);

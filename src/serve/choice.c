@@ -420,6 +420,7 @@ int sl_choice_open(struct sl_choice *c, bool thinks, struct sl_error *err)
 void sl_choice_fini(struct sl_choice *c)
 {
     sl_gen_fini(&c->gen);
+    sl_form_rule_destroy(c->form);
     sl_detok_destroy(c->detok);
     sl_detok_destroy(c->prompt_detok);
     sl_stops_fini(&c->stops);

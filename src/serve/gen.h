@@ -70,6 +70,8 @@ struct sl_gen_rule {
     /* Bans (SL_BANNED) what must not come; ends are its too. */
     void (*limit)(void *opaque, float *logits, uint32_t vocab);
     int (*accept)(void *opaque, int32_t id, struct sl_error *err);
+    /* Nothing more may come. */
+    bool (*over)(void *opaque);
     void *opaque;
 };
 

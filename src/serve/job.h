@@ -20,6 +20,7 @@
 
 #include "src/base/str.h"
 #include "src/serve/calls.h"
+#include "src/serve/form_rule.h"
 #include "src/serve/server.h"
 #include "src/serve/stopper.h"
 #include "src/text/answer.h"
@@ -62,6 +63,7 @@ struct sl_choice {
     bool chat;                    /* text is an answer of the template's form */
     struct sl_call_reader reader; /* reader.tools: look for calls of these */
     struct sl_stops stops;
+    struct sl_form_rule *form; /* of JSON, or NULL; owned */
     /* the executor's */
     struct sl_detok *detok, *prompt_detok;
     struct sl_stopper stopper;

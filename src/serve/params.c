@@ -98,6 +98,27 @@ static int read_bias(struct sl_params *p, const struct sl_req *r,
     return 0;
 }
 
+int sl_params_read_format(struct sl_params *p, const json_t *v,
+                          const char *name, struct sl_refusal *why)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    const json_t *inner = json_object_get(v, "json_schema");
+
+    if (v == NULL || (type != NULL && strcmp(type, "text") == 0))
+        return 0;
+    p->json = true;
+    if (type != NULL && strcmp(type, "json_object") == 0)
+        return 0;
+    if (type == NULL || strcmp(type, "json_schema") != 0)
+        return sl_body_wrong(why, name, v,
+                             "an object of type text, json_object or "
+                             "json_schema");
+    p->schema = json_object_get(inner != NULL ? inner : v, "schema");
+    if (p->schema != NULL)
+        return 0;
+    return sl_refuse(why, 400, name, "'%s' has no schema", name);
+}
+
 int sl_params_read(struct sl_params *p, const struct sl_req *r,
                    struct sl_refusal *why)
 {
@@ -118,7 +139,9 @@ int sl_params_read(struct sl_params *p, const struct sl_req *r,
         sl_body_real(&p->repetition, b, "repetition_penalty", 0.01, 100, why) ||
         sl_body_int(&p->seed, b, "seed", INT64_MIN, INT64_MAX, why) ||
         sl_body_int(&p->n, b, "n", 1, 128, why) ||
-        sl_params_read_stops(p, b, "stop", why) || read_bias(p, r, why))
+        sl_params_read_stops(p, b, "stop", why) || read_bias(p, r, why) ||
+        sl_params_read_format(p, sl_body_get(b, "response_format"),
+                              "response_format", why))
         return -1;
     if (p->top_k < 0)
         p->top_k = 0;

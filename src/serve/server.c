@@ -105,13 +105,32 @@ static int find_template(struct sl_server *s, const struct sl_modelfile *mf,
 
     if (s->c->tmpl == NULL) {
         s->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
-        return 0;
+    } else {
+        s->tmpl = sl_chat_template_named(s->c->tmpl);
     }
-    s->tmpl = sl_chat_template_named(s->c->tmpl);
     if (s->tmpl != NULL)
         return 0;
     return sl_fail(err, SL_ERR_USAGE, "--template: there is no %.40s",
                    s->c->tmpl);
+}
+
+/* The publisher's own numbers, else the template's. */
+static void settle_sampling(struct sl_server *s)
+{
+    const struct sl_sampling *by[] = {&s->hp.sampling, &s->tmpl->sampling};
+    struct sl_sampling *to = &s->sampling;
+
+    *to = (struct sl_sampling){.temperature = 1, .penalty = 1};
+    for (int i = 2; i-- > 0;) {
+        if (by[i]->given & SL_SAMPLING_TEMPERATURE)
+            to->temperature = by[i]->temperature;
+        if (by[i]->given & SL_SAMPLING_TOP_K)
+            to->top_k = by[i]->top_k;
+        if (by[i]->given & SL_SAMPLING_TOP_P)
+            to->top_p = by[i]->top_p;
+        if (by[i]->given & SL_SAMPLING_PENALTY)
+            to->penalty = by[i]->penalty;
+    }
 }
 
 /* What a model file tells; text_lock is held, or nobody else is there. */
@@ -139,7 +158,10 @@ static int describe(struct sl_server *s, struct sl_error *err)
         sl_ids_append(&s->prefix, sl_tokenizer_prefix(s->tokenizer)->v,
                       sl_tokenizer_prefix(s->tokenizer)->n, err) != 0)
         return -1;
-    return find_template(s, mf, err);
+    if (find_template(s, mf, err) != 0)
+        return -1;
+    settle_sampling(s);
+    return 0;
 }
 
 static struct sl_gen *next_waiting(void *opaque)
@@ -456,6 +478,7 @@ void sl_server_stop(struct sl_server *s)
     sl_jobs_drop_all(s);
     pthread_mutex_unlock(&s->lock);
     sl_guard_close(s);
+    sl_spellings_destroy(s->spellings);
     sl_ids_fini(&s->prefix);
     if (s->log != NULL && s->log != stdout)
         fclose(s->log);
@@ -497,20 +520,6 @@ void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats)
     *stats = (struct sl_batcher_stats){0};
     if (s->batcher != NULL)
         sl_batcher_stats(s->batcher, stats);
-}
-
-struct sl_sampling sl_server_sampling(const struct sl_server *s)
-{
-    const struct sl_sampling *publisher = &s->hp.sampling;
-    struct sl_sampling by = s->tmpl->sampling;
-
-    if (publisher->given & SL_SAMPLING_TEMPERATURE)
-        by.temperature = publisher->temperature;
-    if (publisher->given & SL_SAMPLING_TOP_K)
-        by.top_k = publisher->top_k;
-    if (publisher->given & SL_SAMPLING_TOP_P)
-        by.top_p = publisher->top_p;
-    return by;
 }
 
 double sl_server_sweep_s(struct sl_server *s)

@@ -89,6 +89,7 @@ struct sl_job;
 struct sl_req;
 struct sl_conn;
 struct sl_key;
+struct sl_spellings;
 
 struct sl_server {
     const struct sl_serve_config *c;
@@ -106,11 +107,13 @@ struct sl_server {
     enum sl_prompts prompts;
     const char *arch_name, *arch_what;
     const struct sl_chat_template *tmpl;
+    struct sl_sampling sampling; /* of its chats, all given */
     uint32_t ctx, parallel, pass_positions, pass_logits;
 
     pthread_mutex_t text_lock;
     struct sl_tokenizer *tokenizer; /* NULL while there is no model */
     struct sl_ids prefix;           /* before a text of a causal model */
+    struct sl_spellings *spellings; /* of its tokens, once asked for */
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* something waits, or the state has changed */
@@ -150,9 +153,6 @@ void sl_server_stop(struct sl_server *s);
 
 /* Is there a model to ask? Refusals: 503. */
 int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
-/* How ids are chosen where a request does not say: as the model's publisher
- * has it, else as its own program has. */
-struct sl_sampling sl_server_sampling(const struct sl_server *s);
 /* Seconds that a pass takes which reads no prompt; 0: unknown. lock is held. */
 double sl_server_sweep_s(struct sl_server *s);
 /* Seconds until a job that comes now would begin. lock is held. */
