@@ -315,9 +315,8 @@ static int start_daemon(struct sl_server *s, unsigned flags,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)s->c->per_address,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->c->idle_s,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)s->c->header_bytes,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS,
-        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_ARRAY, tls,
-        MHD_OPTION_END);
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS, MHD_OPTION_ARRAY,
+        tls, MHD_OPTION_END);
     if (s->daemon != NULL)
         return 0;
     return sl_fail_os(err, errno != 0 ? errno : EADDRINUSE,
