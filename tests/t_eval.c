@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/eval/build.h"
 #include "src/eval/console.h"
 #include "src/eval/files.h"
 #include "src/eval/metrics.h"
 #include "src/eval/pack.h"
 #include "tests/support.h"
+#include "tests/vocabs.h"
 
 /* --- metrics ------------------------------------------------------------- */
 
@@ -216,6 +218,185 @@ static void patterns_match_as_pythons_glob_does(void **state)
     }
 }
 
+/* --- questions ------------------------------------------------------------ */
+
+enum { MASK = 20, GMASK, SOP, EOS };
+
+/* A text of ids 1, 2, 3 with the choices 10 and 11, 12. */
+static int32_t text_ids[] = {1, 2, 3}, one_id[] = {10}, two_ids[] = {11, 12};
+static struct sl_passage choices[] = {
+    {.ids = {one_id, 1, 1}},
+    {.ids = {two_ids, 2, 2}},
+};
+static const struct sl_example example = {
+    .inputs = {.ids = {text_ids, 3, 3}},
+    .choices = choices,
+    .n_choices = 2,
+};
+
+struct asker {
+    struct sl_tokenizer *t;
+    struct sl_hparams hp;
+    struct sl_builder b;
+    struct sl_task task;
+    struct sl_question q;
+    uint32_t len[2];
+};
+
+static void asker_init(struct asker *a, bool is_glm, bool causal)
+{
+    struct sl_vocab_options o = {0};
+    char path[1024];
+    struct test_file files[] = {
+        {"tokenizer.json",
+         test_source(path, "tests/golden/tokenizers/smollm.json"), NULL},
+        {NULL}};
+    struct sl_builder_options none = {0};
+    struct sl_error err;
+
+    *a = (struct asker){
+        .hp = {.vocab = 64, .max_positions = 64, .causal = causal},
+        .t = test_vocab_files(files, &o),
+    };
+    a->hp.position_2d = is_glm;
+    a->hp.text.special =
+        (struct sl_special_ids){MASK, GMASK, -1, -1, SOP, -1, -1, -1, EOS, -1};
+    assert_ok(sl_builder_init(&a->b, a->t, &a->hp, is_glm, &none, &err), &err);
+    assert_ok(sl_task_init(&a->task, SL_TASK_MUL, "a", &err), &err);
+}
+
+static void asker_ask(struct asker *a)
+{
+    struct sl_error err;
+
+    assert_ok(sl_build_choices(&a->q, a->len, &a->b, &a->task, &example, &err),
+              &err);
+}
+
+static void asker_fini(struct asker *a)
+{
+    sl_question_fini(&a->q);
+    sl_task_fini(&a->task);
+    sl_builder_fini(&a->b);
+    sl_tokenizer_destroy(a->t);
+}
+
+static int32_t position(const struct sl_strand *s, uint32_t at)
+{
+    return at < s->n_run ? s->start + (int32_t)at : s->held;
+}
+
+static int32_t block(const struct sl_strand *s, uint32_t at)
+{
+    return at < s->block_from ? 0 : s->block + (int32_t)(at - s->block_from);
+}
+
+/* want: id, position, block of each place. */
+static void assert_strand(const struct sl_strand *s, uint32_t n,
+                          const int32_t (*want)[3])
+{
+    assert_int_equal(s->n, n);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(s->ids[i], want[i][0]);
+        assert_int_equal(position(s, i), want[i][1]);
+        assert_int_equal(block(s, i), want[i][2]);
+    }
+}
+
+static void glm130b_puts_all_choices_behind_one_context(void **state)
+{
+    static const int32_t root[][3] = {
+        {1, 0, 0}, {2, 1, 0}, {3, 2, 0}, {MASK, 3, 0}, {SOP, 3, 0}};
+    static const int32_t branch[][3] = {{11, 3, 0}};
+    static const int32_t task_root[][3] = {
+        {1, 0, 0}, {2, 1, 0}, {3, 2, 0}, {GMASK, 3, 0}, {SOP, 4, 0}};
+    static const int32_t task_branch[][3] = {{11, 5, 0}};
+    struct asker a;
+
+    (void)state;
+    asker_init(&a, false, false);
+    asker_ask(&a);
+    assert_int_equal(a.q.n_strands, 2);
+    assert_int_equal(a.q.strands[0].n_context, 4);
+    assert_strand(&a.q.strands[0], 5, root);
+    assert_strand(&a.q.strands[1], 1, branch);
+    /* 10 and 11 behind [sop], 12 behind 11 */
+    assert_int_equal(a.q.strands[0].n_asks, 2);
+    assert_int_equal(a.q.strands[0].asks[1].id, 11);
+    assert_int_equal(a.q.strands[0].asks[1].to, 1);
+    assert_int_equal(a.q.strands[1].asks[0].id, 12);
+    assert_int_equal(a.q.strands[1].asks[0].to, 2);
+    sl_question_fini(&a.q);
+    a.task.use_task_mask = true;
+    asker_ask(&a);
+    assert_strand(&a.q.strands[0], 5, task_root);
+    assert_strand(&a.q.strands[1], 1, task_branch);
+    asker_fini(&a);
+}
+
+static void glm_closes_its_text_and_counts_a_second_position(void **state)
+{
+    static const int32_t root[][3] = {{1, 0, 0},    {2, 1, 0},   {3, 2, 0},
+                                      {MASK, 3, 0}, {EOS, 4, 0}, {SOP, 3, 1}};
+    static const int32_t branch[][3] = {{11, 3, 2}};
+    struct asker a;
+
+    (void)state;
+    asker_init(&a, true, false);
+    asker_ask(&a);
+    assert_int_equal(a.q.strands[0].n_context, 5);
+    assert_strand(&a.q.strands[0], 6, root);
+    assert_strand(&a.q.strands[1], 1, branch);
+    asker_fini(&a);
+}
+
+static void a_long_context_loses_its_beginning_and_is_counted(void **state)
+{
+    struct asker a;
+
+    (void)state;
+    asker_init(&a, false, false);
+    a.task.max_seq_length = 7; /* less 3 ids of choices and 2: two remain */
+    asker_ask(&a);
+    assert_int_equal(a.q.strands[0].ids[0], 2);
+    assert_int_equal(a.q.strands[0].n_context, 3);
+    assert_true(a.q.truncated);
+    assert_int_equal(a.b.n_truncated, 1);
+    asker_fini(&a);
+}
+
+static void windows_score_every_id_of_a_text_once(void **state)
+{
+    static int32_t v[40];
+    const struct sl_ids text = {v, 40, 40};
+    struct asker a;
+    struct sl_error err;
+
+    (void)state;
+    for (int32_t i = 0; i < 40; i++)
+        v[i] = i + 24;
+    for (unsigned kind = 0; kind < 2; kind++) {
+        uint32_t scored = 0;
+        size_t n;
+
+        asker_init(&a, false, kind == 1);
+        a.task.max_seq_length = 17;
+        a.task.generation_length = 5;
+        n = sl_build_n_windows(&a.b, &a.task, text.n);
+        assert_int_equal(n, 6); /* 16, and 24 in fives */
+        for (size_t i = 0; i < n; i++) {
+            assert_ok(sl_build_window(&a.q, &a.b, &a.task, &text, i, &err),
+                      &err);
+            for (uint32_t k = 0; k < a.q.n_logp; k++)
+                assert_int_equal(a.q.strands[0].asks[k].id, v[scored + k]);
+            scored += a.q.n_logp;
+            sl_question_fini(&a.q);
+        }
+        assert_int_equal(scored, 40);
+        asker_fini(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +408,10 @@ int main(void)
         cmocka_unit_test(files_are_told_of_in_the_references_words),
         cmocka_unit_test(numbers_are_rounded_as_python_prints_them),
         cmocka_unit_test(patterns_match_as_pythons_glob_does),
+        cmocka_unit_test(glm130b_puts_all_choices_behind_one_context),
+        cmocka_unit_test(glm_closes_its_text_and_counts_a_second_position),
+        cmocka_unit_test(a_long_context_loses_its_beginning_and_is_counted),
+        cmocka_unit_test(windows_score_every_id_of_a_text_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
