@@ -32,6 +32,7 @@ struct sl_chat {
     struct sl_line_editor *editor;
     char *state_file; /* of the lines that were typed; owned */
     struct sl_detok *detok;
+    struct sl_chat_words words;
     const struct sl_chat_template *tmpl;
     json_t *tools;
     struct sl_session_turn last;       /* the turn before; zeroed: none */
@@ -60,8 +61,7 @@ void sl_chat_tell_end(const struct sl_chat *c);
 void sl_chat_print_turn(const struct sl_chat *c);
 void sl_chat_print_context(const struct sl_chat *c);
 
-/* What the model's vocabulary and tokenizer do for a conversation. */
-struct sl_chat_vocab sl_chat_vocab_of(struct sl_chat *c);
+/* What the model's tokenizer does for a conversation. */
 struct sl_chat_speaker sl_chat_speaker_of(struct sl_chat *c);
 
 #endif

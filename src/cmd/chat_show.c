@@ -129,43 +129,8 @@ void sl_chat_print_context(const struct sl_chat *c)
             c->session.c.lm->max_tokens, c->tmpl->name);
 }
 
-/* --- the vocabulary ---------------------------------------------------------
+/* --- the tokenizer ----------------------------------------------------------
  */
-
-/* By its name, or by what it does in a vocabulary that calls it otherwise
- * (icetk's [sop]). */
-static int32_t token(void *opaque, const char *name)
-{
-    const struct sl_chat *c = opaque;
-    int32_t id = sl_tokenizer_find(c->g.tokenizer, name);
-    const struct sl_special_ids *s = &c->g.hp->text.special;
-    const struct {
-        const char *name;
-        int32_t id;
-    } known[] = {
-        {"[MASK]", s->mask}, {"[gMASK]", s->gmask}, {"[sMASK]", s->smask},
-        {"<sop>", s->sop},   {"<eop>", s->eop},     {"</s>", s->eos},
-    };
-
-    for (size_t i = 0; id < 0 && i < sizeof known / sizeof *known; i++) {
-        if (strcmp(known[i].name, name) == 0)
-            id = known[i].id;
-    }
-    return id;
-}
-
-static int encode(void *opaque, struct sl_ids *ids, const char *text, size_t n,
-                  struct sl_error *err)
-{
-    struct sl_chat *c = opaque;
-
-    return sl_tokenizer_encode(c->g.tokenizer, ids, text, n, err);
-}
-
-struct sl_chat_vocab sl_chat_vocab_of(struct sl_chat *c)
-{
-    return (struct sl_chat_vocab){token, encode, c};
-}
 
 static int push(void *opaque, const int32_t *ids, size_t n, const char **text,
                 size_t *n_text, struct sl_error *err)

@@ -155,7 +155,7 @@ static int unknown_template(const char *name, struct sl_error *err)
 static int find_template(struct sl_chat *c, struct sl_error *err)
 {
     const struct sl_modelfile *mf = sl_runtime_modelfile(c->g.rt);
-    struct sl_chat_vocab vocab = sl_chat_vocab_of(c);
+    struct sl_chat_vocab vocab = sl_chat_vocab_of(&c->words);
 
     if (c->o->tmpl != NULL) {
         c->tmpl = sl_chat_template_named(c->o->tmpl);
@@ -301,7 +301,7 @@ static int start(struct sl_chat *c, struct sl_error *err)
 
 static int talk(struct sl_chat *c, struct sl_error *err)
 {
-    struct sl_chat_vocab vocab = sl_chat_vocab_of(c);
+    struct sl_chat_vocab vocab = sl_chat_vocab_of(&c->words);
     struct sl_chat_speaker speaker = sl_chat_speaker_of(c);
     struct sl_session_config config = {
         .lm = sl_runtime_lm(c->g.rt),
@@ -372,6 +372,7 @@ static int run_all(struct sl_chat *c)
         sl_no_vocab(sl_runtime_modelfile(c->g.rt), &err);
         return sl_report(&err);
     }
+    c->words = (struct sl_chat_words){c->g.tokenizer, &c->g.hp->text.special};
     if (find_template(c, &err) != 0 || start(c, &err) != 0)
         return sl_report(&err);
     code = talk(c, &err);

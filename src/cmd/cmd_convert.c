@@ -10,9 +10,11 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
 #include "src/convert/convert.h"
 #include "src/probe/survey.h"
+#include "src/text/chat.h"
 
 enum {
     OPT_QUANT = 0x200,
@@ -308,6 +310,27 @@ static void print_stages(const struct sl_stage_out_stats *s)
     puts(s->sample_bytes > 0 ? ")" : "");
 }
 
+/* Was the model trained to chat, as far as its names and words tell? */
+static bool chats(const char *path)
+{
+    struct sl_tokenizer *t = NULL;
+    struct sl_modelfile mf;
+    struct sl_error ignored;
+    bool does = false;
+
+    if (sl_modelfile_open(&mf, path, &ignored) != 0)
+        return false;
+    if (sl_open_vocab_of(&t, &mf, &ignored) == 0) {
+        struct sl_chat_words words = {t, &mf.hp.text.special};
+        struct sl_chat_vocab vocab = sl_chat_vocab_of(&words);
+
+        does = !sl_chat_find(mf.arch->name, mf.name, &vocab)->base;
+        sl_tokenizer_destroy(t);
+    }
+    sl_modelfile_close(&mf);
+    return does;
+}
+
 static void print_summary(const struct sl_convert_result *r)
 {
     char size[SL_SIZE_TEXT], rate[SL_SIZE_TEXT];
@@ -318,7 +341,9 @@ static void print_summary(const struct sl_convert_result *r)
            sl_size_format(size, r->file_bytes), s,
            sl_size_format(rate, s > 0 ? (uint64_t)((double)bytes / s) : 0));
     print_stages(&r->stages);
-    if (r->tokenizer)
+    if (r->tokenizer && chats(r->output))
+        printf("Next: sluice chat -m %s\n", r->output);
+    else if (r->tokenizer)
         printf("Next: sluice generate -m %s -p 'Once upon a time'\n",
                r->output);
     else

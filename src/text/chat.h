@@ -9,6 +9,7 @@
  * the model's names and by the special tokens that its vocabulary has.
  *
  *   chat.c            messages to pieces to ids
+ *   chat_vocab.c      a tokenizer as their vocabulary
  *   chat_tools.c      tools and calls of tools, as each model has them
  *   chat_templates.c  the tables, and which of them is a model's
  *   answer.h          the way back: what a model says, made fit to be read
@@ -26,6 +27,7 @@
 #include "src/base/error.h"
 #include "src/base/ids.h"
 #include "src/base/str.h"
+#include "src/text/tokenizer.h"
 
 enum sl_chat_role {
     SL_CHAT_SYSTEM,
@@ -122,6 +124,14 @@ struct sl_chat_vocab {
                   struct sl_error *err);
     void *opaque;
 };
+
+/* A tokenizer and the ids that it may call by other names; both borrowed. */
+struct sl_chat_words {
+    struct sl_tokenizer *tokenizer;
+    const struct sl_special_ids *special;
+};
+/* What they do for a conversation; words must live as long. */
+struct sl_chat_vocab sl_chat_vocab_of(struct sl_chat_words *words);
 
 struct sl_chat_piece {
     const char *special; /* name, as long as the template lives; NULL: text */
