@@ -380,6 +380,8 @@ static void windows_score_every_id_of_a_text_once(void **state)
         size_t n;
 
         asker_init(&a, false, kind == 1);
+        if (kind == 1) /* that vocabulary begins texts with nothing */
+            assert_ok(sl_ids_add(&a.b.lead, 0, &err), &err);
         a.task.max_seq_length = 17;
         a.task.generation_length = 5;
         n = sl_build_n_windows(&a.b, &a.task, text.n);
