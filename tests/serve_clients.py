@@ -160,27 +160,6 @@ def _():
     assert "".join(k.content for k in chat.stream("你好")) == whole
 
 
-def lm_eval_model():
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
-    return LocalCompletionsAPI(
-        model="x", base_url=url + "/v1/completions",
-        tokenizer_backend="remote", num_concurrent=1, batch_size=4,
-        max_length=500)
-
-
-@case("lm_eval_has_the_chances_of_logits", "lm_eval")
-def _():
-    from lm_eval.api.instance import Instance
-    pairs = [(verse, " earth"), (verse, " sea"), ("春眠不觉晓，", "处处闻啼鸟")]
-    lm = lm_eval_model()
-    got = lm.loglikelihood([
-        Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)])
-    for (context, rest), (chance, greedy) in zip(pairs, got):
-        wanted = reference_chance(context, rest)
-        assert abs(chance - wanted) < 1e-3, (context, rest, chance, wanted)
-    assert got[0][0] > got[1][0]
-
-
 def post(path, body):
     import urllib.request
     with urllib.request.urlopen(urllib.request.Request(
@@ -217,6 +196,27 @@ def reference_chance(context, rest):
         total += v[whole[row]] - top - math.log(
             sum(math.exp(x - top) for x in v))
     return total
+
+
+def lm_eval_model():
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    return LocalCompletionsAPI(
+        model="x", base_url=url + "/v1/completions",
+        tokenizer_backend="remote", num_concurrent=1, batch_size=4,
+        max_length=500)
+
+
+@case("lm_eval_has_the_chances_of_logits", "lm_eval")
+def _():
+    from lm_eval.api.instance import Instance
+    pairs = [(verse, " earth"), (verse, " sea"), ("春眠不觉晓，", "处处闻啼鸟")]
+    lm = lm_eval_model()
+    got = lm.loglikelihood([
+        Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)])
+    for (context, rest), (chance, greedy) in zip(pairs, got):
+        wanted = reference_chance(context, rest)
+        assert abs(chance - wanted) < 1e-3, (context, rest, chance, wanted)
+    assert got[0][0] > got[1][0]
 
 
 @case("lm_eval_answers_a_multiple_choice_task", "lm_eval")

@@ -20,7 +20,7 @@ enum {
     TYPE_ANY = 127,
 };
 
-enum { MOST_NODES = 4096, MOST_BLANKS = 20, ANY_NODE = 0 };
+enum { MOST_NODES = 4096, MOST_BLANKS = 8, ANY_NODE = 0 };
 /* In the place of an object's last property. */
 enum { LAST_OF_ARRAY = INT16_MIN };
 
