@@ -292,6 +292,22 @@ grep -q '"type":"output_text","text":"[^"]' "$work/got" &&
     ask /v1/responses/none && [ "$status" = 404 ]
 check responses_run_in_the_background_and_are_cancelled
 
+schema='{"type":"object","properties":{"name":{"enum":["xy","z"]},
+    "old":{"type":"boolean"}},"required":["name","old"],
+    "additionalProperties":false}'
+ask /v1/chat/completions "{\"messages\":[{\"role\":\"user\",
+    \"content\":\"a\"}],\"max_tokens\":200,\"seed\":1,\"response_format\":{
+    \"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",
+    \"schema\":$schema}}}"
+sed 's/\\[nrt]//g; s/ //g' "$work/got" |
+    grep -qE '\{\\"name\\":\\"(xy|z)\\",\\"old\\":(true|false)\}"'
+check json_of_a_schema_has_its_form
+ask /v1/chat/completions '{"messages":[{"role":"user","content":"a"}],
+    "response_format":{"type":"json_schema","json_schema":{"schema":
+    {"type":"string","pattern":"a"}}}}'
+refused 400 "keyword 'pattern'"
+verdict keywords_that_are_not_kept_to_are_refused
+
 curl -si "$url/" >"$work/got"
 grep -q "^Content-Security-Policy: default-src 'none'; script-src 'self'" \
     "$work/got" && grep -q '<title>sluice</title>' "$work/got" &&
