@@ -140,7 +140,7 @@ check a_batch_of_empty_lines_is_no_work
 printf '%s\n' "$long" >"$work/nothing"
 generate --batch 2 --ram 64M --out-seq-length 20 \
     --input-source "$work/nothing" --output-path "$work/kept" >"$work/out"
-[ $? = 1 ] && grep -q 'line 0: text too long' "$work/err"
+[ $? = 1 ] && grep -q 'line 1: text too long' "$work/err"
 check a_batch_of_wrong_lines_is_told
 
 # A disk that is full ends the run, but answers made before it are there.

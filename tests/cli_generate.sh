@@ -243,10 +243,10 @@ generate -q --top-k 1 --out-seq-length 20 --with-id \
     [ "$(grep -c '^Working on No. [0-6] on model group 0\.\.\. $' \
         "$work/out")" = 7 ] &&
     [ "$(wc -l <"$work/err")" = 4 ] &&
-    grep -q "line 2: id '../two'" "$work/err" &&
-    grep -q 'line 3: no tab' "$work/err" &&
-    grep -q 'line 4: more than one tab' "$work/err" &&
-    grep -q 'line 6: text too long' "$work/err" &&
+    grep -q "line 3: id '../two'" "$work/err" &&
+    grep -q 'line 4: no tab' "$work/err" &&
+    grep -q 'line 5: more than one tab' "$work/err" &&
+    grep -q 'line 7: text too long' "$work/err" &&
     grep -q '^红豆生' "$work/ids/deep/four.txt"
 check file_mode_goes_on_after_bad_lines_and_fails_at_the_end
 
@@ -390,5 +390,65 @@ check verify_finds_a_flipped_bit_before_it_generates
 [ "$(generate -p 春眠不觉晓， --top-k 1 --verify -q)" = \
     "$(generate -p 春眠不觉晓， --top-k 1 -q)" ]
 check verify_lets_a_whole_file_through
+
+# Texts as editors and other programs leave them.
+printf '\357\273\277In the\n' >"$work/bom"
+printf 'In the\n' >"$work/plain"
+[ "$(generate -q -p - --top-k 1 --out-seq-length 20 <"$work/bom")" = \
+    "$(generate -q -p - --top-k 1 --out-seq-length 20 <"$work/plain")" ] &&
+    generate -q --json --top-k 1 --out-seq-length 20 --output-path "$work/b" \
+        --input-source "$work/bom" >"$work/out" &&
+    grep -q '"line":1,"prompt":"In the"' "$work/out"
+check a_byte_order_mark_is_no_text_and_lines_count_from_1
+
+printf 'In\000the' | generate -q -p - >"$work/out"
+[ $? = 1 ] && grep -q 'a zero byte at byte 3' "$work/err" &&
+    [ ! -s "$work/out" ]
+check a_zero_byte_does_not_end_a_text
+
+printf 'a\377b\tIn the [gMASK]\n' >"$work/odd"
+generate -q --json --with-id --top-k 1 --out-seq-length 20 \
+    --output-path "$work/b" --input-source "$work/odd" >"$work/out" &&
+    grep -q '"id":null' "$work/out" && [ "$(wc -l <"$work/out")" = 1 ]
+check json_has_null_for_what_is_no_utf8
+
+esc=$(printf '\033]0;x\007\302\233A\342\200\256B\377\n.gguf')
+generate -m "$work/$esc" -p a >"$work/out"
+[ $? = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] &&
+    ! LC_ALL=C grep -q "$(printf '[\033\007\302\233\377]')" "$work/err" &&
+    grep -q 'A?*B' "$work/err"
+check names_do_not_drive_the_terminal
+
+usual()
+{
+    "$sluice" generate -h >"$work/1" && "$sluice" generate --help >"$work/2" &&
+        "$sluice" help generate >"$work/3" && cmp "$work/1" "$work/2" &&
+        cmp "$work/2" "$work/3" && "$sluice" -h | grep -q '^Commands:' &&
+        "$sluice" -V >"$work/1" && "$sluice" chat --version >"$work/2" &&
+        "$sluice" convert -V >"$work/3" && cmp "$work/1" "$work/2" &&
+        cmp "$work/2" "$work/3" && grep -q '^sluice [0-9.]* (.*)' "$work/1"
+}
+usual
+check help_and_version_are_where_fingers_look
+
+environment()
+{
+    [ "$(SLUICE_MODEL=$model SLUICE_RAM=64M "$sluice" generate -p 'In the' \
+        -c 20 -t 2 --top-k 1 2>"$work/err")" = \
+        "$(generate -q -p 'In the' --out-seq-length 20 --top-k 1)" ] &&
+        SLUICE_MODEL=$model SLUICE_RAM=64M "$sluice" generate -p 'In the' \
+            -c 20 2>&1 >"$work/out" | grep -q 'a budget of 64.0 MiB' &&
+        ! SLUICE_RAM=nonsense "$sluice" generate -m "$model" -p a 2>"$work/err"
+}
+environment
+check the_environment_says_what_options_do_not
+
+# 16.9 MiB three times.
+"$sluice" generate -m "$model" --ram 300% -p 'In the' -c 20 >"$work/out" \
+    2>"$work/err" && grep -q 'a budget of 50.[0-9] MiB' "$work/err"
+check a_budget_may_be_a_part_of_the_file
+"$sluice" generate -q -m "$model" --ram 64M -t 300 -p a -c 8 >"$work/out" \
+    2>"$work/err" && grep -q 'warning: --threads 300 on ' "$work/err"
+check more_threads_than_cpus_are_told
 
 echo "1..$n"

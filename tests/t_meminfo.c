@@ -47,6 +47,10 @@ static void groups_of_version_1_count_those_below(void **state)
     put(dir, "memory.stat",
         "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 50\n");
     assert_int_equal(sl_meminfo_group_left(dir), 400);
+    assert_int_equal(sl_meminfo_group_limit(dir), 1000);
+    put(dir, "memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    assert_true(sl_meminfo_group_limit(dir) == UINT64_MAX);
+    assert_true(sl_meminfo_group_left(dir) == UINT64_MAX);
     test_remove_tree(dir);
 }
 

@@ -56,6 +56,10 @@ int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
     json_error_t at;
     json_t *made;
 
+    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3; /* a byte-order mark, as some editors put there */
+        n -= 3;
+    }
     if (look_over(text, n, file, err) != 0)
         return -1;
     made = json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
@@ -79,6 +83,18 @@ int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
             text != NULL ? text : "unreadable", wanted);
     free(text);
     return -1;
+}
+
+json_t *sl_json_textn(const char *text, size_t n)
+{
+    json_t *s = json_stringn(text, n);
+
+    return s != NULL ? s : json_null();
+}
+
+json_t *sl_json_text(const char *text)
+{
+    return sl_json_textn(text, strlen(text));
 }
 
 const char *sl_json_kind(const json_t *v)

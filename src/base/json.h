@@ -31,6 +31,11 @@ int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
 int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
                       const json_t *v, const char *wanted);
 
+/* A string; null where the text is no UTF-8, as JSON can hold nothing else.
+ * NULL without memory. */
+json_t *sl_json_text(const char *text);
+json_t *sl_json_textn(const char *text, size_t n);
+
 /* "an object", "an array", "a string"... */
 const char *sl_json_kind(const json_t *v);
 

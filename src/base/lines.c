@@ -42,6 +42,13 @@ static int read_more(struct sl_lines *l, struct sl_error *err)
         return sl_fail_os(err, errno, "cannot read");
     l->eof = got == 0;
     l->n += (size_t)got;
+    if (l->begun)
+        return 0;
+    if (l->n < 3 && !l->eof && l->n > 0 && (uint8_t)l->buf[0] == 0xef)
+        return read_more(l, err);
+    if (l->n >= 3 && memcmp(l->buf, "\xef\xbb\xbf", 3) == 0)
+        l->begin = 3;
+    l->begun = true;
     return 0;
 }
 

@@ -18,6 +18,7 @@ struct sl_lines { /* set fd and stop_fd, zero the rest */
     char *buf;   /* owned */
     size_t n, room, begin;
     bool eof;
+    bool begun; /* looked for a byte-order mark, which is skipped */
 };
 
 /* *line: without its line end, zero-terminated in place, borrowed until the

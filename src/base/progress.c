@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -14,6 +15,13 @@
 #define REDRAW_NS   100000000ull
 #define LINE_GAP_NS 30000000000ull
 
+bool sl_progress_screen(void)
+{
+    const char *term = getenv("TERM");
+
+    return term == NULL || strcmp(term, "dumb") != 0;
+}
+
 void sl_progress_init(struct sl_progress *p, const char *what, uint64_t total,
                       uint64_t skipped, bool quiet)
 {
@@ -22,7 +30,7 @@ void sl_progress_init(struct sl_progress *p, const char *what, uint64_t total,
     p->total = total;
     p->done = p->skipped = skipped;
     p->quiet = quiet;
-    p->terminal = isatty(STDERR_FILENO) == 1;
+    p->terminal = isatty(STDERR_FILENO) == 1 && sl_progress_screen();
     p->start_ns = p->last_ns = sl_clock_ns();
     p->last_tenth =
         total ? (unsigned)(10.0 * (double)skipped / (double)total) : 0;

@@ -32,4 +32,7 @@ void sl_progress_update(struct sl_progress *p, uint64_t done);
 /* Ends the line; on a terminal the bar is erased. */
 void sl_progress_fini(struct sl_progress *p);
 
+/* The terminal, if there is one, takes escape sequences: $TERM is not dumb. */
+bool sl_progress_screen(void);
+
 #endif

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/bench.h"
 
 static double per_second(double positions, double seconds)
@@ -181,15 +182,15 @@ static json_t *origin_json(const struct sl_bench_origin *o)
 
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    return json_pack("{s:s, s:s, s:s, s:I, s:{s:s, s:I, s:I, s:I, s:s}, s:s, "
-                     "s:s, s:s, s:s}",
-                     "model", o->model, "name", o->name, "quant", o->quant,
-                     "file_bytes", (json_int_t)o->file_bytes, "machine", "cpu",
-                     m->cpu, "cpus", (json_int_t)m->n_cpus, "numa_nodes",
-                     (json_int_t)m->n_numa, "ram_bytes",
-                     (json_int_t)m->ram_bytes, "kernel", m->kernel, "version",
-                     PACKAGE_VERSION, "commit", sl_machine_commit(), "date",
-                     date, "command", o->command);
+    return json_pack(
+        "{s:o, s:o, s:s, s:I, s:{s:s, s:I, s:I, s:I, s:s}, s:s, "
+        "s:s, s:s, s:o}",
+        "model", sl_json_text(o->model), "name", sl_json_text(o->name), "quant",
+        o->quant, "file_bytes", (json_int_t)o->file_bytes, "machine", "cpu",
+        m->cpu, "cpus", (json_int_t)m->n_cpus, "numa_nodes",
+        (json_int_t)m->n_numa, "ram_bytes", (json_int_t)m->ram_bytes, "kernel",
+        m->kernel, "version", PACKAGE_VERSION, "commit", sl_machine_commit(),
+        "date", date, "command", sl_json_text(o->command));
 }
 
 static int print_line(FILE *f, const struct sl_bench_result *r,

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
+#include "src/base/progress.h"
 #include "src/cmd/bench.h"
 #include "src/cmd/opts.h"
 
@@ -298,7 +299,7 @@ static int measure(const struct options *o, struct sl_bench *b,
 {
     size_t n = n_runs(o), n_done = 0;
     struct sl_bench_result *results = sl_zalloc_array(n, sizeof *results);
-    bool terminal = isatty(STDERR_FILENO) != 0;
+    bool terminal = isatty(STDERR_FILENO) != 0 && sl_progress_screen();
     struct sl_error why;
     int rc = 0;
 
@@ -410,7 +411,8 @@ static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
     struct options o = {
-        .run = {.needs_less = "a smaller --prompt, --gen or --batch needs less",
+        .run = {.model = sl_opt_default_model(),
+                .needs_less = "a smaller --prompt, --gen or --batch needs less",
                 .log = &log,
                 .quiet = true,
                 .device = SL_DEVICE_AUTO},

@@ -347,6 +347,8 @@ static int check_paths(const struct sl_chat_options *o, struct sl_error *err)
     struct sl_paths paths = {0};
 
     sl_run_paths(&paths, &o->run.run);
+    for (size_t i = 0; i < o->run.draft.n; i++)
+        sl_paths_read(&paths, "--draft", o->run.draft.names[i]);
     if (o->run.prompt != NULL && strcmp(o->run.prompt, "-") == 0)
         sl_paths_read(&paths, "-p", "-");
     sl_paths_read(&paths, "--tools", o->tools);

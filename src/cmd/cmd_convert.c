@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
 #include "src/convert/convert.h"
@@ -374,11 +375,11 @@ static json_t *tensor_json(const struct sl_convert_tensor *t)
 
 static int print_json(const struct sl_convert_result *r, bool report)
 {
-    json_t *root =
-        json_pack("{s:s, s:s, s:I, s:I, s:f, s:b}", "output", r->output,
-                  "quant", r->quant, "bytes", (json_int_t)r->file_bytes,
-                  "resumed_bytes", (json_int_t)r->resumed_bytes, "seconds",
-                  (double)r->ns * 1e-9, "tokenizer", r->tokenizer);
+    json_t *root = json_pack(
+        "{s:o, s:s, s:I, s:I, s:f, s:b}", "output", sl_json_text(r->output),
+        "quant", r->quant, "bytes", (json_int_t)r->file_bytes, "resumed_bytes",
+        (json_int_t)r->resumed_bytes, "seconds", (double)r->ns * 1e-9,
+        "tokenizer", r->tokenizer);
     json_t *list = report ? json_array() : NULL;
     int rc;
 

@@ -60,6 +60,7 @@ static const struct argp_option options[] = {
      1},
     {"out-seq-length", OPT_OUT_SEQ_LENGTH, "N", 0,
      "Most tokens of text, [sop] and answer together (default: 256)", 2},
+    {"ctx", 'c', 0, OPTION_ALIAS, 0, 2},
     {"min-gen-length", OPT_MIN_GEN_LENGTH, "N", 0,
      "Fewest tokens of an answer (default: 0)", 2},
     {"style", OPT_STYLE, "NAME", 0,
@@ -252,6 +253,8 @@ static int run_mode(struct sl_generate *g)
 void sl_generate_paths(struct sl_paths *p, const struct sl_generate_options *o)
 {
     sl_run_paths(p, &o->run);
+    for (size_t i = 0; i < o->draft.n; i++)
+        sl_paths_read(p, "--draft", o->draft.names[i]);
     if (o->prompt != NULL && strcmp(o->prompt, "-") == 0)
         sl_paths_read(p, "-p", "-");
     if (o->input_source != NULL && strcmp(o->input_source, "interactive") != 0)

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/opts.h"
 #include "src/convert/synth.h"
 
@@ -178,9 +179,10 @@ static int print_result(const struct synth_args *a,
                    sl_size_format(rate, (uint64_t)((double)r->file_bytes / s)));
         return sl_finish_stdout(SL_EXIT_OK);
     }
-    root = json_pack("{s:s, s:s, s:I, s:I, s:f}", "output", r->output, "quant",
-                     r->quant, "bytes", (json_int_t)r->file_bytes, "seed",
-                     (json_int_t)a->o.seed, "seconds", s);
+    root = json_pack("{s:o, s:s, s:I, s:I, s:f}", "output",
+                     sl_json_text(r->output), "quant", r->quant, "bytes",
+                     (json_int_t)r->file_bytes, "seed", (json_int_t)a->o.seed,
+                     "seconds", s);
     if (root != NULL)
         json_dumpf(root, stdout, JSON_INDENT(1));
     putchar('\n');

@@ -4,15 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/json.h"
 #include "src/cmd/generate.h"
-
-/* A JSON string needs whole characters. */
-static json_t *json_text(const char *text, size_t n)
-{
-    json_t *s = json_stringn(text, n);
-
-    return s != NULL ? s : json_null();
-}
 
 static json_t *answer_json(struct sl_generate *g, const struct sl_work *w,
                            const struct sl_fill_answer *a, struct sl_error *err)
@@ -28,12 +21,12 @@ static json_t *answer_json(struct sl_generate *g, const struct sl_work *w,
                 g->tokenizer, sl_generate_specials(g), a->ids.v + span->begin,
                 span->end - span->begin, &text, &n, err) != 0)
             goto fail;
-        json_array_append_new(blanks, json_string(text));
+        json_array_append_new(blanks, sl_json_textn(text, n));
         free(text);
     }
     if (sl_show_answer(&text, &n, g, &w->prompt, a, false, err) != 0)
         goto fail;
-    o = json_pack("{s:o, s:o, s:I}", "text", json_text(text, n), "blanks",
+    o = json_pack("{s:o, s:o, s:I}", "text", sl_json_textn(text, n), "blanks",
                   blanks, "tokens", (json_int_t)a->ids.n);
     free(text);
     if (g->o->fill.strategy == SL_STRATEGY_BEAM)
@@ -77,10 +70,10 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
     }
     o = json_object();
     if (w->q->line >= 0)
-        json_object_set_new(o, "line", json_integer(w->q->line));
+        json_object_set_new(o, "line", json_integer(w->q->line + 1));
     if (w->q->id != NULL)
-        json_object_set_new(o, "id", json_text(w->q->id, strlen(w->q->id)));
-    json_object_set_new(o, "prompt", json_text(w->q->text, w->q->n_text));
+        json_object_set_new(o, "id", sl_json_textn(w->q->id, strlen(w->q->id)));
+    json_object_set_new(o, "prompt", sl_json_textn(w->q->text, w->q->n_text));
     first = json_object_get(json_array_get(answers, 0), "text");
     json_object_set(o, "text", first);
     json_object_set_new(o, "answers", answers);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/json.h"
 #include "src/base/lines.h"
 #include "src/cmd/generate.h"
 #include "src/cmd/opts.h"
@@ -117,14 +118,14 @@ void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
 {
     if (q->line >= 0)
         sl_error_prefix(err, "%s, line %lld: ", g->o->input_source,
-                        (long long)q->line);
+                        (long long)q->line + 1);
     sl_report(err);
     if (g->o->json) {
         json_t *o = json_object();
 
         if (q->line >= 0)
-            json_object_set_new(o, "line", json_integer(q->line));
-        json_object_set_new(o, "error", json_string(err->msg));
+            json_object_set_new(o, "line", json_integer(q->line + 1));
+        json_object_set_new(o, "error", sl_json_text(err->msg));
         json_dumpf(o, stdout, JSON_COMPACT);
         json_decref(o);
         putchar('\n');

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/clock.h"
 #include "src/base/lines.h"
@@ -31,12 +32,18 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
                        const struct sl_query *q, struct sl_error *err)
 {
     size_t most = sl_generate_most_bytes(g);
+    const char *nul;
 
     if (q->n_text > most)
         return sl_fail(err, SL_ERR_USAGE,
                        "text too long: more than %zu bytes do not fit "
                        "--out-seq-length %u; shorten the text or raise it",
                        most, g->o->fill.out_seq_length);
+    nul = memchr(q->text, '\0', q->n_text);
+    if (nul != NULL)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "a zero byte at byte %zu of the text: no text has one",
+                       (size_t)(nul - q->text) + 1);
     if (g->hp->causal)
         return sl_prompt_open(p, g->tokenizer, g->prefix, q->text, q->n_text,
                               err);

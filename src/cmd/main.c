@@ -57,7 +57,7 @@ static int hold_standard_streams(void)
 
 int main(int argc, char **argv)
 {
-    char name[64];
+    char name[64], help[] = "--help";
 
     if (hold_standard_streams() != 0) {
         fprintf(stderr, "sluice: cannot open /dev/null: %s\n", strerror(errno));
@@ -73,13 +73,18 @@ int main(int argc, char **argv)
         usage(stderr);
         return SL_EXIT_USAGE;
     }
+    if (strcmp(argv[1], "help") == 0 && argc > 2) {
+        argv[1] = argv[2];
+        argv[2] = help;
+        argc = 3;
+    }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
-        strcmp(argv[1], "help") == 0) {
+        strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         usage(stdout);
         return sl_finish_stdout(SL_EXIT_OK);
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
-        puts("sluice " PACKAGE_VERSION);
+        sl_print_version();
         return sl_finish_stdout(SL_EXIT_OK);
     }
     for (size_t i = 0; commands[i] != NULL; i++) {

@@ -9,16 +9,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "kernels/kernels.h"
 #include "src/base/bytes.h"
+#include "src/base/progress.h"
 #include "src/cmd/opts.h"
 #include "src/exec/kvcache.h"
+#include "src/probe/machine.h"
 
 #define CANNOT_WRITE "sluice: cannot write to standard output: %s\n"
 
 enum {
     OPT_RAM = 0x100,
-    OPT_THREADS,
     OPT_NUMA,
     OPT_ACTIVATIONS,
     OPT_KV,
@@ -38,10 +41,10 @@ static const struct argp_option run_options[] = {
     {"model", 'm', "FILE", 0, "Model file to run (required)", 0},
     {"ram", OPT_RAM, "BYTES", 0,
      "Hold everything within this much RAM: K/M/G are powers of 1024, KB/MB/GB "
-     "of 1000; 'least' takes the smallest budget that works (default: what is "
+     "of 1000; 40% is a part of the model file's size; 'least' takes the smallest budget that works (default: what is "
      "free now, less a margin)",
      0},
-    {"threads", OPT_THREADS, "N", 0,
+    {"threads", 't', "N", 0,
      "Compute with N threads; auto, the default, is one per CPU", 0},
     {"numa", OPT_NUMA, "KIND", 0,
      "auto or off: whether, on a machine of several nodes, threads stay on one "
@@ -102,13 +105,20 @@ static int pick(struct argp_state *state, const char *option, const char *arg,
 
 uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
 {
+    size_t n = strlen(arg);
     struct sl_error err;
     uint64_t bytes = 0;
+    char number[16];
 
     if (strcmp(arg, "least") == 0)
         return SL_RAM_LEAST;
     if (strcmp(arg, "auto") == 0)
         return SL_RAM_AUTO;
+    if (n > 1 && n < sizeof number && arg[n - 1] == '%') {
+        snprintf(number, sizeof number, "%.*s", (int)n - 1, arg);
+        return SL_RAM_PERCENT(
+            sl_opt_u64(state, "ram", number, 1, SL_RAM_PERCENT_MOST));
+    }
     if (sl_size_parse(&bytes, arg, &err) != 0)
         argp_error(state, "--ram: %s", err.msg);
     if (bytes == 0)
@@ -260,6 +270,7 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         c->device = SL_DEVICE_AUTO;
+        sl_opt_environment(c, state);
         return 0;
     case 'm':
         c->model = arg;
@@ -267,7 +278,7 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
     case OPT_RAM:
         c->ram_bytes = sl_opt_ram(state, arg);
         return 0;
-    case OPT_THREADS:
+    case 't':
         c->threads = sl_opt_threads(state, arg);
         return 0;
     case OPT_NUMA:
@@ -371,6 +382,77 @@ static error_t parse_through(int key, char *arg, struct argp_state *state)
     return p->parser(key, arg, state);
 }
 
+enum { KEY_HELP = 'h', KEY_VERSION = 'V' };
+
+/* As nearly all programs have them; --help lists what is argp's own. */
+static const struct argp_option usual_options[] = {
+    {NULL, KEY_HELP, 0, OPTION_HIDDEN, NULL, -1},
+    {"version", KEY_VERSION, 0, OPTION_HIDDEN, NULL, -1},
+    {0},
+};
+
+static error_t parse_usual(int key, char *arg, struct argp_state *state)
+{
+    if (key == KEY_HELP)
+        argp_state_help(state, state->out_stream, ARGP_HELP_STD_HELP);
+    if (key != KEY_HELP && key != KEY_VERSION)
+        return ARGP_ERR_UNKNOWN;
+    if (key == KEY_VERSION) {
+        sl_print_version();
+        exit(sl_finish_stdout(SL_EXIT_OK));
+    }
+    return 0;
+}
+
+static const struct argp usual = {usual_options, parse_usual, 0, 0, 0, 0, 0};
+
+#define MOST_CHILDREN 8
+
+/* The command's own children and the usual options; false: too many. */
+static bool add_usual(struct argp_child children[MOST_CHILDREN],
+                      const struct argp *argp)
+{
+    size_t n = 0;
+
+    while (argp->children != NULL && argp->children[n].argp != NULL) {
+        if (n + 2 >= MOST_CHILDREN)
+            return false;
+        children[n] = argp->children[n];
+        n++;
+    }
+    children[n++] = (struct argp_child){.argp = &usual};
+    children[n] = (struct argp_child){0};
+    return true;
+}
+
+void sl_print_version(void)
+{
+    struct sl_kernels k;
+
+    sl_kernels_init(&k, sl_cpu_best_isa());
+    printf("sluice " PACKAGE_VERSION " (%s)\n", sl_machine_commit());
+    printf("kernels up to %s here; built with"
+#ifdef CUDA_SIM
+           " simulated CUDA,"
+#elif defined HAVE_CUDA
+           " CUDA for " SL_CUDA_ARCH ","
+#endif
+#ifdef HAVE_LIBURING
+           " io_uring,"
+#endif
+#ifdef HAVE_NUMA
+           " libnuma,"
+#endif
+#ifdef HAVE_LIBEDIT
+           " libedit,"
+#endif
+#ifdef HAVE_LIBDEFLATE
+           " libdeflate,"
+#endif
+           " jansson " JANSSON_VERSION "\n",
+           k.isa);
+}
+
 int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
 {
     struct parsing p = {
@@ -378,6 +460,7 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         .input = input,
         .name = argv[0],
     };
+    struct argp_child children[MOST_CHILDREN];
     struct argp wrapped = *argp;
     int rc = -1;
 
@@ -386,6 +469,8 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
     p.help = fopencookie(&p, "w", (cookie_io_functions_t){.write = write_help});
     argp_err_exit_status = SL_EXIT_USAGE;
     wrapped.parser = parse_through;
+    if (add_usual(children, argp))
+        wrapped.children = children;
     if (p.errors != NULL && p.help != NULL) {
         setvbuf(p.errors, NULL, _IOLBF, BUFSIZ);
         rc = argp_parse(&wrapped, argc, argv, 0, NULL, &p);
@@ -426,7 +511,8 @@ bool sl_wants_color(void)
 {
     const char *no_color = getenv("NO_COLOR");
 
-    return isatty(STDOUT_FILENO) && (no_color == NULL || *no_color == '\0');
+    return isatty(STDOUT_FILENO) && sl_progress_screen() &&
+           (no_color == NULL || *no_color == '\0');
 }
 
 /* XDG Base Directory Specification: a relative path does not count. */

@@ -87,6 +87,14 @@ extern const struct argp sl_model_argp;
  * end with exit code 2. Returns 0 or an exit code to return at once. */
 int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input);
 
+/* The program's version, what it was built with and runs on. */
+void sl_print_version(void);
+/* What nobody wants to say again and again, before any option: $SLUICE_MODEL,
+ * $SLUICE_RAM and $SLUICE_VRAM. */
+void sl_opt_environment(struct sl_runtime_config *c, struct argp_state *state);
+/* $SLUICE_MODEL, or NULL. */
+const char *sl_opt_default_model(void);
+
 /* Prints "sluice: MESSAGE" on standard error; returns the exit code that
  * belongs to the error (2 for SL_ERR_USAGE, 130 for SL_ERR_INTERRUPTED, else
  * 1). */

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/plan_machine.h"
 #include "src/convert/synth.h"
 #include "src/probe/machine_file.h"
@@ -64,10 +65,11 @@ static int choose_memory(struct answer *a, struct sl_error *err)
     char want[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
 
     a->ram_bytes = q->ram_bytes;
-    if (q->ram_bytes == SL_RAM_LEAST)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--ram least is measured on this machine; give bytes "
-                       "with --machine");
+    if (q->ram_bytes >= SL_RAM_PERCENT(1))
+        return sl_fail(
+            err, SL_ERR_USAGE,
+            "--ram least and percents are of a file here; give bytes "
+            "with --machine");
     if (q->ram_bytes == SL_RAM_AUTO)
         a->ram_bytes = a->spec.ram_bytes > 2ull * OTHERS_BYTES
                            ? a->spec.ram_bytes - OTHERS_BYTES
@@ -230,8 +232,9 @@ static json_t *plan_json(const struct sl_rehearsal *r)
 static void print_json(const struct answer *a)
 {
     json_t *root = json_pack(
-        "{ss ss sI sI sI so so so so so sI}", "machine", a->spec.name, "model",
-        a->mf.name, "file_bytes", (json_int_t)a->mf.file_bytes, "ram_bytes",
+        "{so so sI sI sI so so so so so sI}", "machine",
+        sl_json_text(a->spec.name), "model", sl_json_text(a->mf.name),
+        "file_bytes", (json_int_t)a->mf.file_bytes, "ram_bytes",
         (json_int_t)a->ram_bytes, "vram_bytes", (json_int_t)a->vram_bytes,
         "decode", row_json(row_of(a, DECODE)), "prefill_1024",
         row_json(row_of(a, PREFILL)), "batch_32", row_json(row_of(a, BATCHED)),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "src/probe/meminfo.h"
 
@@ -26,16 +27,27 @@ static uint64_t proc_field(const char *path, const char *key)
     return kib * 1024;
 }
 
+/* Without /proc the system still knows the most that was resident. */
+static uint64_t of_process(const char *key)
+{
+    uint64_t bytes = proc_field("/proc/self/status", key);
+    struct rusage usage;
+
+    if (bytes > 0)
+        return bytes + proc_field("/proc/self/status", "HugetlbPages");
+    return getrusage(RUSAGE_SELF, &usage) == 0
+               ? (uint64_t)usage.ru_maxrss * 1024
+               : 0;
+}
+
 uint64_t sl_meminfo_resident(void)
 {
-    return proc_field("/proc/self/status", "VmRSS") +
-           proc_field("/proc/self/status", "HugetlbPages");
+    return of_process("VmRSS");
 }
 
 uint64_t sl_meminfo_peak(void)
 {
-    return proc_field("/proc/self/status", "VmHWM") +
-           proc_field("/proc/self/status", "HugetlbPages");
+    return of_process("VmHWM");
 }
 
 /* A file that holds one number; 0 when absent or "max". */
@@ -107,28 +119,37 @@ static uint64_t group_number(const char *dir, const char *name)
     return read_number(path);
 }
 
+uint64_t sl_meminfo_group_limit(const char *dir)
+{
+    uint64_t max = group_number(dir, "memory.max");
+
+    if (max == 0)
+        max = group_number(dir, "memory.limit_in_bytes");
+    /* version 1 says "none" by the largest number of pages */
+    return max == 0 || max >= INT64_MAX - (1u << 20) ? UINT64_MAX : max;
+}
+
 uint64_t sl_meminfo_group_left(const char *dir)
 {
-    uint64_t max = group_number(dir, "memory.max"), used, files;
+    uint64_t max = sl_meminfo_group_limit(dir);
+    uint64_t used = group_number(dir, "memory.current"), files;
 
-    if (max != 0) {
-        used = group_number(dir, "memory.current");
+    if (max == UINT64_MAX)
+        return UINT64_MAX;
+    if (used != 0) {
         files =
             group_stat(dir, "inactive_file") + group_stat(dir, "active_file");
     } else {
-        max = group_number(dir, "memory.limit_in_bytes");
         used = group_number(dir, "memory.usage_in_bytes");
         files = group_stat(dir, "total_inactive_file") +
                 group_stat(dir, "total_active_file");
     }
-    if (max == 0)
-        return UINT64_MAX;
     used -= files < used ? files : used;
     return max > used ? max - used : 0;
 }
 
 /* The least that any group from this process up to the root grants. */
-static uint64_t cgroup_left(void)
+static uint64_t least_of_groups(uint64_t (*of)(const char *dir))
 {
     static const struct {
         const char *controllers, *root;
@@ -148,7 +169,7 @@ static uint64_t cgroup_left(void)
             uint64_t left;
 
             snprintf(dir, sizeof dir, "%s%s", kinds[i].root, path);
-            left = sl_meminfo_group_left(dir);
+            left = of(dir);
             if (left < least)
                 least = left;
             if (slash == NULL)
@@ -159,10 +180,15 @@ static uint64_t cgroup_left(void)
     return least;
 }
 
+uint64_t sl_meminfo_limit(void)
+{
+    return least_of_groups(sl_meminfo_group_limit);
+}
+
 uint64_t sl_meminfo_available(void)
 {
     uint64_t system = proc_field("/proc/meminfo", "MemAvailable");
-    uint64_t group = cgroup_left();
+    uint64_t group = least_of_groups(sl_meminfo_group_left);
 
     return group < system ? group : system;
 }

@@ -22,4 +22,10 @@ uint64_t sl_meminfo_available(void);
  * of control groups. */
 uint64_t sl_meminfo_group_left(const char *dir);
 
+/* The most that a control group lets this process have, or UINT64_MAX. */
+uint64_t sl_meminfo_limit(void);
+/* The limit of the group with this folder, of version 2 or 1; UINT64_MAX: none.
+ */
+uint64_t sl_meminfo_group_limit(const char *dir);
+
 #endif

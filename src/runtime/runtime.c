@@ -9,6 +9,7 @@
 #include "src/base/bytes.h"
 #include "src/model/model_meta.h"
 #include "src/probe/machine.h"
+#include "src/probe/meminfo.h"
 #include "src/runtime/runtime_impl.h"
 
 /* --- first step: file and tokenizer -------------------------------------- */
@@ -200,11 +201,14 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
 
 bool sl_runtime_beyond_machine(const struct sl_runtime *rt, uint64_t *ram_bytes)
 {
+    uint64_t limit = sl_meminfo_limit();
     struct sl_machine m;
 
     sl_machine_get(&m);
     *ram_bytes = m.ram_bytes;
-    return m.ram_bytes > 0 && rt->memory.total > m.ram_bytes;
+    if (limit < m.ram_bytes || m.ram_bytes == 0)
+        *ram_bytes = limit != UINT64_MAX ? limit : 0;
+    return *ram_bytes > 0 && rt->memory.total > *ram_bytes;
 }
 
 /* A budget may be too large where the plan has use for it. */
@@ -215,11 +219,14 @@ static int check_machine(const struct sl_runtime *rt, struct sl_error *err)
 
     if (!sl_runtime_beyond_machine(rt, &ram_bytes))
         return 0;
-    return sl_fail(err, SL_ERR_BUDGET,
-                   "%s of memory would be taken, but this machine has %s; give "
-                   "less with --ram, or --ram auto for what is free",
-                   sl_size_format(planned, rt->memory.total),
-                   sl_size_format(has, ram_bytes));
+    return sl_fail(
+        err, SL_ERR_BUDGET,
+        "%s of memory would be taken, but this %s %s; give less with "
+        "--ram, or --ram auto for what is free",
+        sl_size_format(planned, rt->memory.total),
+        sl_meminfo_limit() > ram_bytes ? "machine has"
+                                       : "process's control group grants",
+        sl_size_format(has, ram_bytes));
 }
 
 int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,

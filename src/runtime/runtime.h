@@ -46,6 +46,9 @@ enum sl_device_kind {
 
 #define SL_RAM_AUTO  0          /* what is free now, less a margin */
 #define SL_RAM_LEAST UINT64_MAX /* the least budget that works */
+/* Of the model file's bytes: p from 1 to SL_RAM_PERCENT_MOST. */
+#define SL_RAM_PERCENT(p)   (UINT64_MAX - 2000 + (uint64_t)(p))
+#define SL_RAM_PERCENT_MOST 1000u
 
 struct sl_runtime_config {
     const char *model;  /* path */

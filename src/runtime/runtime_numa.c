@@ -84,6 +84,11 @@ int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err)
     const struct sl_runtime_config *c = &rt->config;
     unsigned n = c->threads ? c->threads : sl_pool_cpus();
 
+    if (n > sl_pool_cpus())
+        sl_log(c->log, SL_LOG_WARN,
+               "--threads %u on %u CPUs: threads that wait for one another's "
+               "CPU take many times as long",
+               n, sl_pool_cpus());
     if (!c->numa_off &&
         sl_numa_open(&rt->numa, c->numa, c->numa_arg, n, err) != 0)
         return -1;

@@ -205,6 +205,11 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
         m->budget = m->least;
         return 0;
     }
+    if (m->budget >= SL_RAM_PERCENT(1)) {
+        m->budget = (uint64_t)((double)rt->mf.file_bytes / 100 *
+                               (double)(m->budget - SL_RAM_PERCENT(0)));
+        return 0;
+    }
     if (m->budget != SL_RAM_AUTO)
         return 0;
     available = sl_meminfo_available();
