@@ -285,7 +285,7 @@ static bool begins(const char *s, const char *what)
 static void find_family(struct sl_vocab_folder *f, const struct form *form)
 {
     const char *class = sl_vocab_folder_class(f);
-    const char *type = sl_json_text(f->config, "model_type");
+    const char *type = sl_json_text_of(f->config, "model_type");
 
     if (f->family != SL_FAMILY_AUTO)
         return;

@@ -64,7 +64,7 @@ void sl_vocab_folder_close(struct sl_vocab_folder *f)
 
 const char *sl_vocab_folder_class(const struct sl_vocab_folder *f)
 {
-    return sl_json_text(f->tokenizer_config, "tokenizer_class");
+    return sl_json_text_of(f->tokenizer_config, "tokenizer_class");
 }
 
 int64_t sl_vocab_folder_number(const struct sl_vocab_folder *f, const char *key)

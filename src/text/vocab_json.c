@@ -16,7 +16,7 @@ const json_t *sl_json_find(const json_t *object, const char *key)
     return json_is_null(v) ? NULL : v;
 }
 
-const char *sl_json_text(const json_t *object, const char *key)
+const char *sl_json_text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
 
@@ -47,7 +47,7 @@ static bool has_type(const json_t *step, const char *list, const char *type)
     const json_t *v;
     size_t i;
 
-    if (strcmp(sl_json_text(step, "type"), type) == 0)
+    if (strcmp(sl_json_text_of(step, "type"), type) == 0)
         return true;
     json_array_foreach(steps, i, v)
     {
@@ -111,14 +111,14 @@ static int read_bpe(struct sl_vocab_builder *b, struct sl_unsupported *u,
                     const json_t *model, struct sl_error *err)
 {
     const json_t *merges = json_object_get(model, "merges"), *v;
-    const char *unk = sl_json_text(model, "unk_token");
+    const char *unk = sl_json_text_of(model, "unk_token");
     size_t i;
 
     if (json_number_value(sl_json_find(model, "dropout")) > 0)
         sl_unsupported_add(u, "model", "dropout");
-    if (*sl_json_text(model, "continuing_subword_prefix") != '\0')
+    if (*sl_json_text_of(model, "continuing_subword_prefix") != '\0')
         sl_unsupported_add(u, "model", "continuing_subword_prefix");
-    if (*sl_json_text(model, "end_of_word_suffix") != '\0')
+    if (*sl_json_text_of(model, "end_of_word_suffix") != '\0')
         sl_unsupported_add(u, "model", "end_of_word_suffix");
     if (u->list[0] != '\0')
         return 0;
@@ -142,11 +142,11 @@ static int read_bpe(struct sl_vocab_builder *b, struct sl_unsupported *u,
 static int read_wordpiece(struct sl_vocab_builder *b, struct sl_unsupported *u,
                           const json_t *model, struct sl_error *err)
 {
-    const char *unk = sl_json_text(model, "unk_token");
+    const char *unk = sl_json_text_of(model, "unk_token");
     json_int_t most =
         json_integer_value(json_object_get(model, "max_input_chars_per_word"));
 
-    if (strcmp(sl_json_text(model, "continuing_subword_prefix"), "##") != 0)
+    if (strcmp(sl_json_text_of(model, "continuing_subword_prefix"), "##") != 0)
         sl_unsupported_add(u, "model", "continuing_subword_prefix");
     sl_vocab_set_number(b, SL_VOCAB_WORD_MAX,
                         most > 0 && most < UINT32_MAX ? (uint32_t)most : 100);
@@ -171,7 +171,7 @@ static int read_decoder(struct sl_vocab_builder *b, struct sl_unsupported *u,
         {"char-bpe", "Metaspace"}, {"byte-bpe", "Sequence"},
         {"char-bpe", "Sequence"},
     };
-    const char *type = sl_json_text(decoder, "type");
+    const char *type = sl_json_text_of(decoder, "type");
     size_t i, k = 0, n = sizeof known / sizeof *known;
     const json_t *v;
 
@@ -190,7 +190,7 @@ static int read_decoder(struct sl_vocab_builder *b, struct sl_unsupported *u,
     if ((strcmp(type, "Strip") == 0 &&
          json_integer_value(json_object_get(decoder, "start")) > 0) ||
         (strcmp(type, "Metaspace") == 0 &&
-         strcmp(sl_json_text(decoder, "prepend_scheme"), "never") != 0 &&
+         strcmp(sl_json_text_of(decoder, "prepend_scheme"), "never") != 0 &&
          sl_json_true(decoder, "add_prefix_space", true)))
         sl_vocab_set_number(b, SL_VOCAB_STRIP_BLANK, 1);
     json_array_foreach(json_object_get(decoder, "decoders"), i, v)
@@ -245,7 +245,7 @@ static int read_added(struct sl_vocab_builder *b, const json_t *list,
 static const char *kind_of(const json_t *root, struct sl_unsupported *u)
 {
     const json_t *model = json_object_get(root, "model");
-    const char *type = sl_json_text(model, "type");
+    const char *type = sl_json_text_of(model, "type");
 
     if (*type == '\0' && json_object_get(model, "merges") != NULL)
         type = "BPE"; /* before tokenizers 0.9 models had no type */

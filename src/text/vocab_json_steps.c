@@ -73,7 +73,7 @@ static int read_norms(struct sl_vocab_builder *b, struct sl_unsupported *u,
         {"NFKC", SL_NORM_NFKC},       {"NFKD", SL_NORM_NFKD},
         {"Lowercase", SL_NORM_LOWER}, {"StripAccents", SL_NORM_STRIP_ACCENTS},
     };
-    const char *type = sl_json_text(norm, "type");
+    const char *type = sl_json_text_of(norm, "type");
     const json_t *v, *prepend = json_object_get(norm, "prepend");
     size_t i;
 
@@ -172,11 +172,11 @@ static int read_split(struct sl_vocab_builder *b, struct sl_unsupported *u,
     uint32_t what;
 
     while (i < n &&
-           strcmp(behaviors[i].behavior, sl_json_text(pre, "behavior")) != 0)
+           strcmp(behaviors[i].behavior, sl_json_text_of(pre, "behavior")) != 0)
         i++;
     if (i == n || (!json_is_string(re) && !json_is_string(text))) {
         sl_unsupported_add(u, "pre_tokenizer Split",
-                           sl_json_text(pre, "behavior"));
+                           sl_json_text_of(pre, "behavior"));
         return 0;
     }
     what = behaviors[i].what |
@@ -203,8 +203,8 @@ static int read_byte_level(struct sl_vocab_builder *b, const json_t *pre,
 static int read_metaspace(struct sl_vocab_builder *b, const json_t *pre,
                           struct sl_error *err)
 {
-    const char *by = sl_json_text(pre, "replacement");
-    const char *scheme = sl_json_text(pre, "prepend_scheme");
+    const char *by = sl_json_text_of(pre, "replacement");
+    const char *scheme = sl_json_text_of(pre, "prepend_scheme");
 
     if (*scheme == '\0') /* as it was before prepend_scheme */
         scheme =
@@ -229,7 +229,7 @@ static int read_splits(struct sl_vocab_builder *b, struct sl_unsupported *u,
         {"WhitespaceSplit", SL_PRETOK_REMOVED, "\\s"},
         {"Whitespace", SL_PRETOK_REMOVED | SL_PRETOK_INVERT, "\\w+|[^\\w\\s]+"},
     };
-    const char *type = sl_json_text(pre, "type");
+    const char *type = sl_json_text_of(pre, "type");
     const json_t *v;
     size_t i;
 
@@ -318,8 +318,8 @@ static int read_single(struct sl_vocab_builder *b, const json_t *post,
 
         if (special == NULL)
             to = SL_VOCAB_SUFFIX;
-        else if (add_special(b, post, sl_json_text(special, "id"), to, err) !=
-                 0)
+        else if (add_special(b, post, sl_json_text_of(special, "id"), to,
+                             err) != 0)
             return -1;
     }
     return 0;
@@ -341,7 +341,7 @@ static int add_pair(struct sl_vocab_builder *b, const json_t *pair,
 int sl_vocab_read_template(struct sl_vocab_builder *b, struct sl_unsupported *u,
                            const json_t *post, struct sl_error *err)
 {
-    const char *type = sl_json_text(post, "type");
+    const char *type = sl_json_text_of(post, "type");
     const json_t *v;
     size_t i;
 
@@ -362,7 +362,7 @@ int sl_vocab_read_template(struct sl_vocab_builder *b, struct sl_unsupported *u,
     }
     json_array_foreach(json_object_get(post, "processors"), i, v)
     {
-        if (strcmp(sl_json_text(v, "type"), "Sequence") == 0)
+        if (strcmp(sl_json_text_of(v, "type"), "Sequence") == 0)
             sl_unsupported_add(u, "post_processor", "Sequence in a Sequence");
         else if (sl_vocab_read_template(b, u, v, err) != 0)
             return -1;

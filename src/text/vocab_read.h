@@ -63,7 +63,7 @@ int sl_vocab_add_bert_splits(struct sl_vocab_builder *b, struct sl_error *err);
 /* The value of a key, NULL where it is missing or null. */
 const json_t *sl_json_find(const json_t *object, const char *key);
 /* A key's string, "" where there is none. */
-const char *sl_json_text(const json_t *object, const char *key);
+const char *sl_json_text_of(const json_t *object, const char *key);
 bool sl_json_true(const json_t *object, const char *key, bool otherwise);
 
 #endif
