@@ -137,7 +137,7 @@ sanitized()
 failed_tests()
 {
     grep -hE '^not ok|ERROR: |WARNING: ThreadSanitizer|runtime error' \
-        tests/*.log
+        tests/*.log tests/*/*.log
     return 1
 }
 
@@ -149,18 +149,19 @@ run_tests()
         failed_tests
 }
 
-# programs_of FILE...: the test programs of those sources that exist.
+# programs_of NAME...: the test programs whose sources have such names (with
+# wildcards), in whatever room.
 programs_of()
-{
-    for source; do
-        source=${source##*/}
-        [ ! -f "$top/tests/$source" ] || echo "tests/${source%.*}"
-    done
-}
+(
+    cd "$top" || exit
+    for name; do
+        find tests -name "$name.c" -o -name "$name.cc"
+    done | sed 's/\.cc*$//' | sort
+)
 
 fuzzers()
 {
-    programs_of "$top"/tests/fuzz_*.c
+    programs_of 'fuzz_*'
 }
 
 # fuzz PROGRAM SECONDS: from its kept corpus and what earlier runs found.
