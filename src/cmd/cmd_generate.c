@@ -116,6 +116,7 @@ static error_t parse_fill(int key, char *arg, struct argp_state *state,
 {
     switch (key) {
     case OPT_OUT_SEQ_LENGTH:
+    case 'c':
         f->out_seq_length =
             (uint32_t)sl_opt_u64(state, "out-seq-length", arg, 2, 1 << 24);
         return 0;
