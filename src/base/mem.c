@@ -24,6 +24,24 @@ void *sl_zalloc_array(size_t n, size_t size)
     return calloc(n ? n : 1, size ? size : 1);
 }
 
+bool sl_grow(void **v, size_t *room, size_t n, size_t size)
+{
+    size_t more, bytes;
+    void *grown;
+
+    if (n < *room)
+        return true;
+    if (!sl_mul_size(&more, *room > 0 ? *room : 8, 2) ||
+        !sl_mul_size(&bytes, more, size))
+        return false;
+    grown = realloc(*v, bytes);
+    if (grown == NULL)
+        return false;
+    *v = grown;
+    *room = more;
+    return true;
+}
+
 int sl_region_init(struct sl_region *r, size_t bytes, const char *what,
                    struct sl_error *err)
 {

@@ -55,6 +55,9 @@ static inline uint64_t sl_div_up(uint64_t a, uint64_t b)
 /* malloc(n * size), NULL on overflow or failure; the second zeroes. */
 void *sl_alloc_array(size_t n, size_t size);
 void *sl_zalloc_array(size_t n, size_t size);
+/* Makes room for item n of a list that doubles: *v (malloc; NULL when empty)
+ * has *room items of size bytes. False without memory; the list stays. */
+bool sl_grow(void **v, size_t *room, size_t n, size_t size);
 
 /* A mapped, page-aligned, zeroed region. Pages take memory when first
  * touched. Regions of 4 MiB and more ask for transparent huge pages and are

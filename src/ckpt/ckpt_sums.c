@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/crc32.h"
+#include "src/base/mem.h"
 #include "src/ckpt/ckpt_sums.h"
 
 /* Pieces are sorted, and no two of them touch. */
@@ -77,22 +78,6 @@ static int no_memory(const struct sl_sums *s, struct sl_error *err)
                    s->file);
 }
 
-/* Room for one more in an array that doubles. */
-static int grow(void **array, size_t n, size_t *room, size_t size)
-{
-    size_t more = *room > 0 ? 2 * *room : 8;
-    void *grown;
-
-    if (n < *room)
-        return 0;
-    grown = realloc(*array, more * size);
-    if (grown == NULL)
-        return -1;
-    *array = grown;
-    *room = more;
-    return 0;
-}
-
 int sl_sums_add(struct sl_sums *s, uint64_t off, uint64_t bytes, uint32_t want,
                 const char *what, struct sl_error *err)
 {
@@ -107,7 +92,7 @@ int sl_sums_add(struct sl_sums *s, uint64_t off, uint64_t bytes, uint32_t want,
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s: %s lies at offset %" PRIu64 ", where %s does",
                        s->file, what, off, s->runs[at].what);
-    if (grow((void **)&s->runs, s->n, &s->room, sizeof *s->runs) != 0)
+    if (!sl_grow((void **)&s->runs, &s->room, s->n, sizeof *s->runs))
         return no_memory(s, err);
     r = &s->runs[at];
     memmove(r + 1, r, (s->n - at) * sizeof *r);
@@ -147,7 +132,7 @@ static int insert(struct run *r, size_t at, struct sl_sums_piece p)
         b->bytes += p.bytes;
         return 0;
     }
-    if (grow((void **)&r->pieces, r->n, &r->room, sizeof *r->pieces) != 0)
+    if (!sl_grow((void **)&r->pieces, &r->room, r->n, sizeof *r->pieces))
         return -1;
     b = &r->pieces[at];
     memmove(b + 1, b, (r->n - at) * sizeof *b);

@@ -20,20 +20,12 @@ struct tallies {
 
 static struct tally *tally_of(struct tallies *all, const char *name)
 {
-    size_t room = all->room ? 2 * all->room : 32;
-    struct tally *more;
-
     for (size_t i = 0; i < all->n; i++) {
         if (strcmp(all->v[i].name, name) == 0)
             return &all->v[i];
     }
-    if (all->n == all->room) {
-        more = realloc(all->v, room * sizeof *more);
-        if (more == NULL)
-            return NULL;
-        all->v = more;
-        all->room = room;
-    }
+    if (!sl_grow((void **)&all->v, &all->room, all->n, sizeof *all->v))
+        return NULL;
     all->v[all->n] = (struct tally){.name = name};
     return &all->v[all->n++];
 }
@@ -47,16 +39,8 @@ static int add(struct sl_class_values *to, const char *kind,
                const char *category, double value, bool whole,
                struct sl_error *err)
 {
-    size_t room = to->room ? 2 * to->room : 32;
-    struct sl_class_value *more;
-
-    if (to->n == to->room) {
-        more = realloc(to->v, room * sizeof *more);
-        if (more == NULL)
-            return no_memory(err);
-        to->v = more;
-        to->room = room;
-    }
+    if (!sl_grow((void **)&to->v, &to->room, to->n, sizeof *to->v))
+        return no_memory(err);
     to->v[to->n++] = (struct sl_class_value){kind, category, value, whole};
     return 0;
 }

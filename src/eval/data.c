@@ -63,16 +63,8 @@ void sl_data_fini(struct sl_data *data)
 
 static struct sl_example *add(struct sl_data *data)
 {
-    size_t room = data->room ? 2 * data->room : 64;
-    struct sl_example *more;
-
-    if (data->n == data->room) {
-        more = realloc(data->v, room * sizeof *more);
-        if (more == NULL)
-            return NULL;
-        data->v = more;
-        data->room = room;
-    }
+    if (!sl_grow((void **)&data->v, &data->room, data->n, sizeof *data->v))
+        return NULL;
     data->v[data->n] = (struct sl_example){0};
     return &data->v[data->n++];
 }

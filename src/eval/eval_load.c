@@ -13,16 +13,8 @@
 
 static struct sl_unit *add_unit(struct sl_eval_task *t)
 {
-    size_t room = t->room ? 2 * t->room : 64;
-    struct sl_unit *more;
-
-    if (t->n_units == t->room) {
-        more = realloc(t->units, room * sizeof *more);
-        if (more == NULL)
-            return NULL;
-        t->units = more;
-        t->room = room;
-    }
+    if (!sl_grow((void **)&t->units, &t->room, t->n_units, sizeof *t->units))
+        return NULL;
     t->units[t->n_units] = (struct sl_unit){0};
     return &t->units[t->n_units++];
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/base/lines.h"
+#include "src/base/mem.h"
 #include "src/base/str.h"
 #include "src/eval/files.h"
 
@@ -19,20 +20,13 @@
 
 int sl_names_add(struct sl_names *names, char *name, struct sl_error *err)
 {
-    size_t room = names->room ? 2 * names->room : 16;
-    char **grown;
-
     if (name == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for a file's name");
-    if (names->n == names->room) {
-        grown = realloc(names->v, room * sizeof *grown);
-        if (grown == NULL) {
-            free(name);
-            return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu files",
-                           room);
-        }
-        names->v = grown;
-        names->room = room;
+    if (!sl_grow((void **)&names->v, &names->room, names->n,
+                 sizeof *names->v)) {
+        free(name);
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu files",
+                       names->n + 1);
     }
     names->v[names->n++] = name;
     return 0;

@@ -107,18 +107,11 @@ int sl_task_add_group(struct sl_task *task, const char *name,
 int sl_tasks_add(struct sl_tasks *tasks, struct sl_task *task,
                  struct sl_error *err)
 {
-    size_t room = tasks->room ? 2 * tasks->room : 16;
-    struct sl_task *more;
-
-    if (tasks->n == tasks->room) {
-        more = realloc(tasks->v, room * sizeof *more);
-        if (more == NULL) {
-            sl_task_fini(task);
-            return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu tasks",
-                           room);
-        }
-        tasks->v = more;
-        tasks->room = room;
+    if (!sl_grow((void **)&tasks->v, &tasks->room, tasks->n,
+                 sizeof *tasks->v)) {
+        sl_task_fini(task);
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu tasks",
+                       tasks->n + 1);
     }
     tasks->v[tasks->n++] = *task;
     *task = (struct sl_task){0};

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/mem.h"
 #include "src/exec/partition.h"
 
 struct builder {
@@ -12,23 +13,6 @@ struct builder {
     size_t slab_room, first_room, part_room;
 };
 
-static int grow(void **list, size_t *room, size_t n, size_t item)
-{
-    size_t bytes, wanted = *room ? *room * 2 : 64;
-    void *p;
-
-    if (n < *room)
-        return 0;
-    if (!sl_mul_size(&bytes, wanted, item))
-        return -1;
-    p = realloc(*list, bytes);
-    if (p == NULL)
-        return -1;
-    *list = p;
-    *room = wanted;
-    return 0;
-}
-
 /* A slab of the stage that the matrix belongs to. */
 static struct sl_slab *add_slab(struct builder *b, size_t matrix)
 {
@@ -36,10 +20,10 @@ static struct sl_slab *add_slab(struct builder *b, size_t matrix)
     struct sl_partition *c = b->partition;
 
     /* first_part has one entry more than there are slabs */
-    if (grow((void **)&c->slabs, &b->slab_room, c->n_slabs, sizeof *c->slabs) !=
-            0 ||
-        grow((void **)&c->first_part, &b->first_room, c->n_slabs + 1,
-             sizeof *c->first_part) != 0)
+    if (!sl_grow((void **)&c->slabs, &b->slab_room, c->n_slabs,
+                 sizeof *c->slabs) ||
+        !sl_grow((void **)&c->first_part, &b->first_room, c->n_slabs + 1,
+                 sizeof *c->first_part))
         return NULL;
     c->first_part[c->n_slabs] = (uint32_t)c->n_parts;
     c->slabs[c->n_slabs] = (struct sl_slab){0};
@@ -57,8 +41,8 @@ static int add_part(struct builder *b, const struct sl_part *part)
 {
     struct sl_partition *c = b->partition;
 
-    if (grow((void **)&c->parts, &b->part_room, c->n_parts, sizeof *c->parts) !=
-        0)
+    if (!sl_grow((void **)&c->parts, &b->part_room, c->n_parts,
+                 sizeof *c->parts))
         return -1;
     c->parts[c->n_parts++] = *part;
     return 0;

@@ -18,16 +18,8 @@ enum { PRIMING = 8 };
 static int grow(void **v, size_t n, size_t *room, size_t size,
                 struct sl_error *err)
 {
-    size_t more = *room * 2 + 16;
-    void *grown;
-
-    if (n < *room)
-        return 0;
-    grown = realloc(*v, more * size);
-    if (grown == NULL)
+    if (!sl_grow(v, room, n, size))
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for an answer");
-    *v = grown;
-    *room = more;
     return 0;
 }
 

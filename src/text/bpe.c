@@ -21,17 +21,9 @@ void sl_bpe_begin(struct sl_bpe *b)
 static int grow(void **v, size_t *room, size_t n, size_t size,
                 struct sl_error *err)
 {
-    size_t more = *room < 64 ? 64 : 2 * *room, bytes;
-    void *p;
-
-    if (n < *room)
-        return 0;
-    if (!sl_mul_size(&bytes, more, size) || more > INT32_MAX ||
-        (p = realloc(*v, bytes)) == NULL)
+    if (n > INT32_MAX / 2 || !sl_grow(v, room, n, size))
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a word of %zu symbols",
-                       more);
-    *v = p;
-    *room = more;
+                       n + 1);
     return 0;
 }
 

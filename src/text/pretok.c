@@ -32,15 +32,8 @@ struct sl_pretok {
 static int grow(void **v, size_t *room, size_t n, size_t size,
                 struct sl_error *err)
 {
-    size_t more = *room < 64 ? 64 : 2 * *room, bytes;
-    void *p;
-
-    if (n < *room)
-        return 0;
-    if (!sl_mul_size(&bytes, more, size) || (p = realloc(*v, bytes)) == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu words", more);
-    *v = p;
-    *room = more;
+    if (!sl_grow(v, room, n, size))
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu words", n + 1);
     return 0;
 }
 
