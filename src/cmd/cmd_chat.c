@@ -161,10 +161,7 @@ static int find_template(struct sl_chat *c, struct sl_error *err)
         c->tmpl = sl_chat_template_named(c->o->tmpl);
         return c->tmpl != NULL ? 0 : unknown_template(c->o->tmpl, err);
     }
-    if (mf->chat != NULL)
-        c->tmpl = sl_chat_template_named(mf->chat);
-    if (c->tmpl == NULL)
-        c->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
+    c->tmpl = sl_chat_find(mf->chat, mf->arch->name, mf->name, &vocab);
     if (c->tmpl->base)
         sl_log(
             c->o->run.run.log, SL_LOG_WARN,

@@ -325,7 +325,7 @@ static bool chats(const char *path)
         struct sl_chat_words words = {t, &mf.hp.text.special};
         struct sl_chat_vocab vocab = sl_chat_vocab_of(&words);
 
-        does = !sl_chat_find(mf.arch->name, mf.name, &vocab)->base;
+        does = !sl_chat_find(mf.chat, mf.arch->name, mf.name, &vocab)->base;
         sl_tokenizer_destroy(t);
     }
     sl_modelfile_close(&mf);

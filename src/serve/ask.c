@@ -272,17 +272,6 @@ int sl_choice_ask(struct sl_choice *c, const struct sl_params *p,
 /* --- from a conversation to a gen -------------------------------------------
  */
 
-static int32_t find_token(void *opaque, const char *name)
-{
-    return sl_tokenizer_find(opaque, name);
-}
-
-static int encode(void *opaque, struct sl_ids *ids, const char *text, size_t n,
-                  struct sl_error *err)
-{
-    return sl_tokenizer_encode(opaque, ids, text, n, err);
-}
-
 int sl_talk_ids(struct sl_server *s, struct sl_ids *ids,
                 const struct sl_chat_input *input, struct sl_refusal *why)
 {
@@ -297,7 +286,8 @@ int sl_talk_ids(struct sl_server *s, struct sl_ids *ids,
         return -1;
     pthread_mutex_lock(&s->text_lock);
     if (s->tokenizer != NULL) {
-        struct sl_chat_vocab vocab = {find_token, encode, s->tokenizer};
+        struct sl_chat_words words = {s->tokenizer, special};
+        struct sl_chat_vocab vocab = sl_chat_vocab_of(&words);
 
         rc = sl_chat_ids(ids, s->tmpl, input, &vocab, &err);
     } else {

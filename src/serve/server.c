@@ -93,18 +93,14 @@ static int choose_sizes(struct sl_server *s, struct sl_error *err)
 /* --- the model --------------------------------------------------------------
  */
 
-static int32_t find_token(void *opaque, const char *name)
-{
-    return sl_tokenizer_find(opaque, name);
-}
-
 static int find_template(struct sl_server *s, const struct sl_modelfile *mf,
                          struct sl_error *err)
 {
-    struct sl_chat_vocab vocab = {find_token, NULL, s->tokenizer};
+    struct sl_chat_words words = {s->tokenizer, &s->hp.text.special};
+    struct sl_chat_vocab vocab = sl_chat_vocab_of(&words);
 
     if (s->c->tmpl == NULL) {
-        s->tmpl = sl_chat_find(mf->arch->name, mf->name, &vocab);
+        s->tmpl = sl_chat_find(mf->chat, mf->arch->name, mf->name, &vocab);
     } else {
         s->tmpl = sl_chat_template_named(s->c->tmpl);
     }

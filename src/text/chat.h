@@ -179,10 +179,12 @@ const struct sl_chat_template *sl_chat_template_named(const char *name);
  * a GGUF file), this is; NULL where it is none of ours. */
 const struct sl_chat_template *sl_chat_recognise(const char *jinja,
                                                  const char *arch);
-/* Which one a model was trained on, by the names of its architecture and of
- * itself (either may be "") and the tokens of its vocabulary; the one for base
- * models where nothing tells. */
-const struct sl_chat_template *sl_chat_find(const char *arch, const char *model,
+/* Which one a model was trained on: the one of that name, as its file has kept
+ * it (NULL, or a name that is not known: none); else by the names of its
+ * architecture and of itself (either may be "") and the tokens of its
+ * vocabulary; the one for base models where nothing tells. */
+const struct sl_chat_template *sl_chat_find(const char *kept, const char *arch,
+                                            const char *model,
                                             const struct sl_chat_vocab *vocab);
 
 /* -- inside chat -- */

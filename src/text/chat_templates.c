@@ -353,11 +353,16 @@ static bool applies(const struct rule *r, const char *arch, const char *model,
     return true;
 }
 
-const struct sl_chat_template *sl_chat_find(const char *arch, const char *model,
+const struct sl_chat_template *sl_chat_find(const char *kept, const char *arch,
+                                            const char *model,
                                             const struct sl_chat_vocab *vocab)
 {
+    const struct sl_chat_template *t =
+        kept != NULL ? sl_chat_template_named(kept) : NULL;
     const struct rule *r = rules;
 
+    if (t != NULL)
+        return t;
     while (!applies(r, arch, model, vocab))
         r++;
     return r->tmpl;

@@ -327,8 +327,13 @@ static void a_model_has_its_template(void **state)
         struct words w = {models[i].tokens};
         struct sl_chat_vocab vocab = vocab_of(&w);
         const struct sl_chat_template *t =
-            sl_chat_find(models[i].arch, models[i].model, &vocab);
+            sl_chat_find(NULL, models[i].arch, models[i].model, &vocab);
 
+        assert_string_equal(t->name, models[i].want);
+        /* A name that the file has kept counts more, if it is one. */
+        t = sl_chat_find("glm-4", models[i].arch, models[i].model, &vocab);
+        assert_string_equal(t->name, "glm-4");
+        t = sl_chat_find("none", models[i].arch, models[i].model, &vocab);
         assert_string_equal(t->name, models[i].want);
     }
 }
