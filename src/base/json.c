@@ -6,10 +6,9 @@
 
 #include "src/base/json.h"
 
-/* Counts what a parser would have to make. Brackets and commas within strings
- * are no structure; text that is no JSON is left for the parser to refuse. */
-static int look_over(const char *text, size_t n, const char *file,
-                     struct sl_error *err)
+/* Brackets and commas within strings are no structure. */
+enum sl_json_size sl_json_measure(const char *text, size_t n, size_t depth_most,
+                                  size_t values_most, size_t *at)
 {
     size_t depth = 0, values = 1;
     bool in_string = false;
@@ -30,14 +29,30 @@ static int look_over(const char *text, size_t n, const char *file,
         else if ((c == '}' || c == ']') && depth > 0)
             depth--;
         values += c == ',' || c == ':' || c == '{' || c == '[';
-        if (depth > SL_JSON_DEPTH)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "%s: JSON nests deeper than %u at offset %zu", file,
-                           SL_JSON_DEPTH, i);
-        if (values > SL_JSON_VALUES)
-            return sl_fail(err, SL_ERR_UNSUPPORTED,
-                           "%s: JSON of more than %u values", file,
-                           SL_JSON_VALUES);
+        if (depth <= depth_most && values <= values_most)
+            continue;
+        if (at != NULL)
+            *at = i;
+        return depth > depth_most ? SL_JSON_TOO_DEEP : SL_JSON_TOO_MANY;
+    }
+    return SL_JSON_FITS;
+}
+
+static int look_over(const char *text, size_t n, const char *file,
+                     struct sl_error *err)
+{
+    size_t at;
+
+    switch (sl_json_measure(text, n, SL_JSON_DEPTH, SL_JSON_VALUES, &at)) {
+    case SL_JSON_TOO_DEEP:
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: JSON nests deeper than %u at offset %zu", file,
+                       SL_JSON_DEPTH, at);
+    case SL_JSON_TOO_MANY:
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s: JSON of more than %u values", file, SL_JSON_VALUES);
+    case SL_JSON_FITS:
+        break;
     }
     return 0;
 }

@@ -21,6 +21,14 @@
 #define SL_JSON_DEPTH  32u
 #define SL_JSON_VALUES (4u << 20)
 
+enum sl_json_size { SL_JSON_FITS, SL_JSON_TOO_DEEP, SL_JSON_TOO_MANY };
+
+/* Looks a text over before a parser takes memory for it: does it nest at most
+ * so deep, and have at most so many values? Where it does not, *at (or NULL)
+ * is the offset. Text that is no JSON is left for the parser to refuse. */
+enum sl_json_size sl_json_measure(const char *text, size_t n, size_t depth_most,
+                                  size_t values_most, size_t *at);
+
 /* *root is owned (json_decref). file is for messages. Errors: SL_ERR_CORRUPT
  * (no JSON, a key twice, too deep) with line and column or offset,
  * SL_ERR_UNSUPPORTED (too many values). */

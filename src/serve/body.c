@@ -6,35 +6,19 @@
 #include "src/base/json.h"
 #include "src/serve/body.h"
 
-/* Looks a text over before a parser takes memory for it. */
 static int look_over(const char *text, size_t n, struct sl_refusal *why)
 {
-    size_t depth = 0, values = 0;
-    bool inside = false;
-
-    for (size_t i = 0; i < n; i++) {
-        char c = text[i];
-
-        if (inside) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                inside = false;
-            continue;
-        }
-        inside = c == '"';
-        values += c == ',' || c == '[' || c == '{' || c == ':';
-        if (c == '[' || c == '{')
-            depth++;
-        else if ((c == ']' || c == '}') && depth > 0)
-            depth--;
-        if (depth > SL_BODY_DEPTH)
-            return sl_refuse(why, 400, NULL,
-                             "the body nests deeper than %u levels",
-                             SL_BODY_DEPTH);
-        if (values > 2 * SL_BODY_VALUES)
-            return sl_refuse(why, 413, NULL, "the body has more than %u values",
-                             SL_BODY_VALUES);
+    /* A value has up to two signs, and the first none. */
+    switch (
+        sl_json_measure(text, n, SL_BODY_DEPTH, 2 * SL_BODY_VALUES + 1, NULL)) {
+    case SL_JSON_TOO_DEEP:
+        return sl_refuse(why, 400, NULL, "the body nests deeper than %u levels",
+                         SL_BODY_DEPTH);
+    case SL_JSON_TOO_MANY:
+        return sl_refuse(why, 413, NULL, "the body has more than %u values",
+                         SL_BODY_VALUES);
+    case SL_JSON_FITS:
+        break;
     }
     return 0;
 }
