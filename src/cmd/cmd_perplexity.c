@@ -106,36 +106,17 @@ static int question_done(void *opaque, struct sl_question *q,
     return 0;
 }
 
-static void passed(void *opaque, uint32_t positions)
-{
-    struct sl_eval_run *run = opaque;
-
-    run->progress.positions += positions;
-    run->progress.sweeps++;
-    sl_eval_progress_show(&run->progress, false);
-}
-
 static int ask(struct sl_eval_run *run, struct sl_lm *other,
                struct sl_error *err)
 {
     struct sl_eval_task *t = &run->ev->v[0];
     struct sl_question **q =
         sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
-    struct sl_pack_config config = {
-        .lm = run->lm,
-        .other = other,
-        .pool = run->pool,
-        .two = run->ev->builder.hp->position_2d,
-        .positions = run->positions,
-        .rows = run->rows,
-        .most_live = run->most_live,
-        .n_pages = run->n_pages,
-        .done = question_done,
-        .passed = passed,
-        .opaque = run,
-    };
+    struct sl_pack_config config = sl_eval_pack_config(run);
     int rc = 0;
 
+    config.other = other;
+    config.done = question_done;
     if (q == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu windows",
                        t->n_units);

@@ -210,12 +210,9 @@ static void passed(void *opaque, uint32_t positions)
     sl_eval_progress_show(&run->progress, false);
 }
 
-static int ask(struct sl_eval_run *run, struct sl_error *err)
+struct sl_pack_config sl_eval_pack_config(struct sl_eval_run *run)
 {
-    struct sl_eval_task *t = run->task;
-    struct sl_question **q =
-        sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
-    struct sl_pack_config config = {
+    return (struct sl_pack_config){
         .lm = run->lm,
         .pool = run->pool,
         .two = run->ev->builder.hp->position_2d,
@@ -223,13 +220,21 @@ static int ask(struct sl_eval_run *run, struct sl_error *err)
         .rows = run->rows,
         .most_live = run->most_live,
         .n_pages = run->n_pages,
-        .done = question_done,
         .passed = passed,
         .opaque = run,
     };
+}
+
+static int ask(struct sl_eval_run *run, struct sl_error *err)
+{
+    struct sl_eval_task *t = run->task;
+    struct sl_question **q =
+        sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
+    struct sl_pack_config config = sl_eval_pack_config(run);
     size_t left = 0;
     int rc = 0;
 
+    config.done = question_done;
     if (q == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu questions",
                        t->n_units);

@@ -60,6 +60,10 @@ int sl_eval_generate(struct sl_eval_run *run,
                                   struct sl_error *err),
                      struct sl_error *err);
 
+/* How the questions of a run are packed, its progress shown after each pass;
+ * who asks fills in done and what else differs. */
+struct sl_pack_config sl_eval_pack_config(struct sl_eval_run *run);
+
 /* All tasks, one after another. Errors: those of the model, the journal and
  * the output. */
 int sl_eval_run_all(struct sl_eval_run *run, struct sl_error *err);
