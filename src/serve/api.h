@@ -117,6 +117,9 @@ json_t *sl_openai_usage(const struct sl_job *job);
 json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
                                   size_t to);
 json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to);
+/* The end of a stream: the usage in a frame (owned; NULL: nobody asked). */
+int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
+                  struct sl_error *err);
 int sl_openai_failed(struct sl_req *r, const struct sl_refusal *why,
                      struct sl_str *out, struct sl_error *err);
 json_t *sl_str_json(const struct sl_str *text, size_t from, size_t to);

@@ -166,26 +166,15 @@ static int begin_events(struct sl_req *r, struct sl_str *out,
 
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    json_t *o;
-
     if (!r->begun_stream && begin_events(r, out, err) != 0)
         return -1;
     for (size_t i = 0; i < r->job->n; i++) {
         if (choice_events(r, &r->job->choices[i], out, err) != 0)
             return -1;
     }
-    if (!sl_job_ended(r->job) || r->job->cancelled ||
-        sl_job_error(r->job) != NULL)
+    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
         return 0;
-    if (r->include_usage) {
-        o = frame(r);
-        json_object_set_new(o, "choices", json_array());
-        json_object_set_new(o, "usage", sl_openai_usage(r->job));
-        if (sl_sse(out, NULL, o, err) != 0)
-            return -1;
-    }
-    r->stream_ended = true;
-    return sl_str_add(out, "data: [DONE]\n\n", err);
+    return sl_openai_end(r, r->include_usage ? frame(r) : NULL, out, err);
 }
 
 static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)

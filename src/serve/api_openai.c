@@ -146,12 +146,27 @@ json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to)
     return json_pack("{s:o}", "content", content);
 }
 
+#define DONE "data: [DONE]\n\n"
+
+int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
+                  struct sl_error *err)
+{
+    if (frame != NULL) {
+        json_object_set_new(frame, "choices", json_array());
+        json_object_set_new(frame, "usage", sl_openai_usage(r->job));
+        if (sl_sse(out, NULL, frame, err) != 0)
+            return -1;
+    }
+    r->stream_ended = true;
+    return sl_str_add(out, DONE, err);
+}
+
 int sl_openai_failed(struct sl_req *r, const struct sl_refusal *why,
                      struct sl_str *out, struct sl_error *err)
 {
     if (sl_sse(out, NULL, sl_openai_error(why), err) != 0)
         return -1;
-    return sl_str_add(out, "data: [DONE]\n\n", err);
+    return sl_str_add(out, DONE, err);
 }
 
 const struct sl_form sl_form_openai = {

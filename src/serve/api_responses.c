@@ -296,8 +296,7 @@ static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
         if (say_part(r, c, &c->parts[r->cursor[0]], out, err) != 0)
             return -1;
     }
-    if (!sl_job_ended(r->job) || r->job->cancelled ||
-        sl_job_error(r->job) != NULL)
+    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
         return 0;
     r->stream_ended = true;
     if ((c->text.n == 0 && c->tool_calls == NULL &&

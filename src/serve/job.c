@@ -63,6 +63,11 @@ const struct sl_error *sl_job_error(const struct sl_job *job)
     return NULL;
 }
 
+bool sl_job_lost(const struct sl_job *job)
+{
+    return sl_job_error(job) != NULL || job->cancelled;
+}
+
 /* --- the list of all --------------------------------------------------------
  */
 

@@ -139,6 +139,8 @@ void sl_jobs_drop_all(struct sl_server *s);
 bool sl_job_ended(const struct sl_job *job);
 /* The first error of its choices, or NULL. */
 const struct sl_error *sl_job_error(const struct sl_job *job);
+/* Failed, or cancelled before there was anything to tell. */
+bool sl_job_lost(const struct sl_job *job);
 
 struct sl_job_progress {
     unsigned queue; /* texts before it; 0: it runs */

@@ -50,12 +50,6 @@ static void job_refusal(const struct sl_job *job, struct sl_refusal *why)
         sl_refuse(why, 503, NULL, "the request was cancelled");
 }
 
-/* Failed, or cancelled before there was anything to tell. */
-static bool is_lost(const struct sl_job *job)
-{
-    return sl_job_error(job) != NULL || job->cancelled;
-}
-
 static int add_json(struct sl_str *out, json_t *json, struct sl_error *err)
 {
     char *text = json != NULL
@@ -84,7 +78,7 @@ static int add_events(struct sl_req *r, struct sl_error *err)
     }
     if (form->events(r, &r->out, err) != 0)
         return -1;
-    if (sl_job_ended(r->job) && is_lost(r->job) && !r->stream_ended) {
+    if (sl_job_ended(r->job) && sl_job_lost(r->job) && !r->stream_ended) {
         job_refusal(r->job, &why);
         r->stream_ended = true;
         return form->failed(r, &why, &r->out, err);
@@ -106,7 +100,7 @@ static int add_whole(struct sl_req *r, struct sl_error *err)
     if (!sl_job_ended(r->job)) {
         sl_refuse(&why, 503, NULL, "the server ends");
         json = r->route->form->error(&why);
-    } else if (is_lost(r->job)) {
+    } else if (sl_job_lost(r->job)) {
         job_refusal(r->job, &why);
         json = r->route->form->error(&why);
     } else {
@@ -287,7 +281,7 @@ static int answer_whole(struct sl_req *r)
     pthread_mutex_lock(&r->s->lock);
     if (!sl_job_ended(r->job))
         sl_refuse(&why, 503, NULL, "the server ends");
-    else if (is_lost(r->job))
+    else if (sl_job_lost(r->job))
         job_refusal(r->job, &why);
     else
         json = r->route->form->whole(r);
