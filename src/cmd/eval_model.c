@@ -7,6 +7,7 @@
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/rates_kept.h"
+#include "src/model/model_meta.h"
 #include "src/probe/meminfo.h"
 
 /* Positions of a pass where nothing is known of the machine, and the most. */
@@ -15,14 +16,16 @@
 /* Texts that are generated at a time. */
 #define TEXTS_MOST 64u
 
-static void identify(struct sl_eval_model *m, const struct sl_modelfile *mf)
+static int identify(struct sl_eval_model *m, const struct sl_modelfile *mf,
+                    struct sl_error *err)
 {
-    uint64_t id = mf->file_bytes;
+    uint64_t sum;
 
-    for (size_t i = 0; i < mf->n_sections; i++)
-        id = (id ^ mf->sections[i].xxh3) * 0x100000001b3ull;
-    snprintf(m->id, sizeof m->id, "%016" PRIx64, id);
+    if (sl_model_meta_sum(mf->gguf, &sum, err) != 0)
+        return -1;
+    snprintf(m->id, sizeof m->id, "%016" PRIx64, sum);
     snprintf(m->name, sizeof m->name, "%s", mf->name ? mf->name : "");
+    return 0;
 }
 
 int sl_eval_model_open(struct sl_eval_model *m,
@@ -37,7 +40,8 @@ int sl_eval_model_open(struct sl_eval_model *m,
     mf = sl_runtime_modelfile(m->rt);
     m->hp = mf->hp;
     m->is_glm = !mf->hp.causal && mf->arch->prompts == SL_PROMPTS_GLM;
-    identify(m, mf);
+    if (identify(m, mf, err) != 0)
+        return -1;
     /* One of its own: the runtime may be opened again. */
     return sl_open_vocab_of(&m->tokenizer, mf, err);
 }
