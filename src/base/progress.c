@@ -14,6 +14,7 @@
 #define LINE_CELLS  160
 #define REDRAW_NS   100000000ull
 #define LINE_GAP_NS 30000000000ull
+#define LEAST_NS    3000000000ull
 
 bool sl_progress_screen(void)
 {
@@ -114,7 +115,8 @@ void sl_progress_update(struct sl_progress *p, uint64_t done)
     if (p->terminal) {
         if (now - p->last_ns < REDRAW_NS)
             return;
-    } else if (tenth == p->last_tenth && now - p->last_ns < LINE_GAP_NS) {
+    } else if (now - p->last_ns <
+               (tenth == p->last_tenth ? LINE_GAP_NS : LEAST_NS)) {
         return;
     }
     p->last_ns = now;

@@ -2,9 +2,9 @@
  * progress.h - how far a long job is, on standard error
  *
  * On a terminal: one line rewritten in place with a bar, bytes, rate and
- * time left. Elsewhere: a plain line now and then (every 10 % or 30 s), so
- * that a log file stays readable. One thread at a time may call a given
- * progress.
+ * time left. Elsewhere: a plain line now and then (every 10 % or 30 s, but none
+ * within 3 s of the one before), so that a log file stays readable. One thread
+ * at a time may call a given progress.
  */
 #ifndef SL_BASE_PROGRESS_H
 #define SL_BASE_PROGRESS_H

@@ -224,7 +224,7 @@ static int load_task(struct sl_eval *ev, struct sl_eval_task *t,
                                          ev->builder.style != SL_EVAL_GLM);
     if (!plain && (stat(t->path, &st) != 0 || !S_ISDIR(st.st_mode)))
         return sl_fail(err, SL_ERR_USAGE, "there is no folder %s", t->path);
-    if (ev->builder.style == SL_EVAL_CAUSAL && t->task->use_task_mask)
+    if (!plain && ev->builder.style == SL_EVAL_CAUSAL && t->task->use_task_mask)
         sl_log(ev->o.log, SL_LOG_INFO,
                "%s: use_task_mask is ignored: nothing is masked for a model "
                "that is asked causally",
