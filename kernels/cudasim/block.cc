@@ -230,18 +230,14 @@ void cudasim_sync_threads(cudasim_site site)
 
 /* --- waiting for the warp ------------------------------------------------ */
 
-/* If all lanes that t waits for are there, ends their meeting and makes the
- * parked ones ready. */
-static void complete_warp(struct sim_thread *t)
+/* The lanes of `need` are there, and t is one of them: ends their meeting and
+ * makes the parked ones ready. */
+static void end_meeting(struct sim_thread *t, struct sim_warp *w, unsigned need)
 {
     struct sim_block *b = t->block;
     unsigned first = t->index - t->lane;
-    struct sim_warp *w = &b->warps[first / 32];
-    unsigned need = t->mask & w->alive;
     void *records[32] = {};
 
-    if (!(w->waiting >> t->lane & 1) || (w->waiting & need) != need)
-        return;
     for (unsigned rest = need; rest; rest &= rest - 1) {
         unsigned lane = (unsigned)__builtin_ctz(rest);
         struct sim_thread *other = &b->threads[first + lane];
@@ -267,6 +263,17 @@ static void complete_warp(struct sim_thread *t)
             b->ready.push_back(first + lane);
         }
     }
+}
+
+/* Ends the meeting of t if all lanes that it waits for are there. Every lane
+ * asks, and for most the answer is no. */
+static void complete_warp(struct sim_thread *t)
+{
+    struct sim_warp *w = &t->block->warps[t->index / 32];
+    unsigned need = t->mask & w->alive;
+
+    if (w->waiting >> t->lane & 1 && (w->waiting & need) == need)
+        end_meeting(t, w, need);
 }
 
 void cudasim_meet(const char *what, unsigned mask, cudasim_complete *complete,

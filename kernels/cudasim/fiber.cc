@@ -125,8 +125,12 @@ static void rewind_stack(struct sim_fiber *f)
     f->context.uc_link = nullptr;
     makecontext(&f->context, fiber_main, 0);
 #else
-    /* At fiber_main the stack must look as after a call: 16n + 8. */
-    void **top = reinterpret_cast<void **>(f->map + f->map_bytes) - 3;
+    /* At fiber_main the stack must look as after a call: 16n + 8. Stacks that
+     * all ended at the end of a page would contend for the same few lines of
+     * the first cache: each begins at another one. */
+    size_t line = reinterpret_cast<uintptr_t>(f->map) / 4096 % 64;
+    void **top =
+        reinterpret_cast<void **>(f->map + f->map_bytes - 64 * line) - 3;
 
     *top = nullptr; /* where it would return to */
     *--top = reinterpret_cast<void *>(fiber_main);

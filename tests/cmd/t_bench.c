@@ -13,27 +13,7 @@
 
 static char dir[1024];
 static char path[1100];
-
-static int set_up(void **state)
-{
-    struct test_model m;
-
-    test_temp_dir(dir);
-    snprintf(path, sizeof path, "%s/m.gguf", dir);
-    test_model_init(&m);
-    m.hp.n_layers = 6;
-    m.hp.hidden = 128;
-    m.fmt = SL_FMT_INT8;
-    m.group_cols = 32;
-    test_model_write(path, &m);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
+static struct sl_bench_result of_small; /* what most cases look at */
 
 static const struct sl_bench_run small = {
     .ram_bytes = SL_RAM_LEAST,
@@ -55,6 +35,28 @@ static void measure(struct sl_bench_result *r, const struct sl_bench_run *run)
     sl_bench_destroy(b);
 }
 
+static int set_up(void **state)
+{
+    struct test_model m;
+
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    test_model_init(&m);
+    m.hp.n_layers = 6;
+    m.hp.hidden = 128;
+    m.fmt = SL_FMT_INT8;
+    m.group_cols = 32;
+    test_model_write(path, &m);
+    measure(&of_small, &small); /* seconds, most of them the machine's rates */
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
 static void check_spread(const struct sl_bench_spread *s)
 {
     assert_true(s->least > 0);
@@ -63,10 +65,9 @@ static void check_spread(const struct sl_bench_spread *s)
 
 static void a_run_from_disk_reads_what_does_not_fit(void **state)
 {
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
     double per_pass;
 
-    measure(&r, &small);
     assert_true(r.streamed_bytes > 0);
     for (int p = 0; p < SL_BENCH_PHASES; p++) {
         check_spread(&r.phase[p].seconds);
@@ -86,9 +87,8 @@ static void a_run_from_disk_reads_what_does_not_fit(void **state)
 
 static void positions_of_a_pass_count_the_batch(void **state)
 {
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
 
-    measure(&r, &small);
     assert_true(r.phase[SL_BENCH_PREFILL].positions == 36);
     assert_true(r.phase[SL_BENCH_DECODE].positions == 3);
 }
@@ -145,10 +145,9 @@ static char *printed(const struct sl_bench_result *r)
 /* A cache may be larger than what is measured with. */
 static void a_rate_of_a_cache_is_called_one(void **state)
 {
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
     char *text;
 
-    measure(&r, &small);
     r.dram_in_cache = false;
     text = printed(&r);
     assert_null(strstr(text, "(in cache)"));
@@ -174,14 +173,13 @@ static void each_phase_is_a_line_of_json(void **state)
         "dram_bytes_per_s",
         "stall_seconds_per_pass",
     };
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
     struct sl_error err;
     char out[1100], *line, *rest;
     uint8_t *text;
     size_t n, lines = 0;
     FILE *f;
 
-    measure(&r, &small);
     snprintf(out, sizeof out, "%s/out", dir);
     f = fopen(out, "w");
     assert_ok(sl_bench_print_json(f, &r, &origin, &err), &err);
@@ -221,7 +219,7 @@ static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
     char out[1100], *text;
     size_t n;
 
-    measure(&r[0], &small);
+    r[0] = of_small;
     r[2] = r[1] = r[0];
     r[1].memory.budget *= 2;
     r[2].run.prompt++;
@@ -260,12 +258,11 @@ static double x_of(const char *text, const char *what)
 static void large_numbers_of_a_plot_have_room(void **state)
 {
     struct sl_bench_phase_result *p;
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
     struct sl_error err;
     char out[1100], *text;
     size_t n;
 
-    measure(&r, &small);
     p = &r.phase[SL_BENCH_DECODE];
     p->positions = 1000000 * p->seconds.median;
     p->seconds.least = p->seconds.most = p->seconds.median;
@@ -285,13 +282,12 @@ static void large_numbers_of_a_plot_have_room(void **state)
 
 static void a_plot_goes_into_a_pipe(void **state)
 {
-    struct sl_bench_result r;
+    struct sl_bench_result r = of_small;
     struct sl_error err;
     char out[1100], text[6] = "";
     struct stat st;
     int fd;
 
-    measure(&r, &small);
     snprintf(out, sizeof out, "%s/pipe", dir);
     assert_int_equal(mkfifo(out, 0600), 0);
     fd = open(out, O_RDWR | O_NONBLOCK);
@@ -307,18 +303,16 @@ static void a_plot_goes_into_a_pipe(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-        CASE(a_run_from_disk_reads_what_does_not_fit),
-        CASE(positions_of_a_pass_count_the_batch),
-        CASE(a_run_in_memory_reads_nothing),
-        CASE(a_prompt_beyond_the_positions_is_refused),
-        CASE(a_rate_of_a_cache_is_called_one),
-        CASE(each_phase_is_a_line_of_json),
-        CASE(the_plot_has_axes_units_and_a_dot_for_each_result),
-        CASE(large_numbers_of_a_plot_have_room),
-        CASE(a_plot_goes_into_a_pipe),
-#undef CASE
+        cmocka_unit_test(a_run_from_disk_reads_what_does_not_fit),
+        cmocka_unit_test(positions_of_a_pass_count_the_batch),
+        cmocka_unit_test(a_run_in_memory_reads_nothing),
+        cmocka_unit_test(a_prompt_beyond_the_positions_is_refused),
+        cmocka_unit_test(a_rate_of_a_cache_is_called_one),
+        cmocka_unit_test(each_phase_is_a_line_of_json),
+        cmocka_unit_test(the_plot_has_axes_units_and_a_dot_for_each_result),
+        cmocka_unit_test(large_numbers_of_a_plot_have_room),
+        cmocka_unit_test(a_plot_goes_into_a_pipe),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }
