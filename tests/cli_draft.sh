@@ -55,12 +55,12 @@ check guesses_change_no_text
 check right_guesses_save_passes_and_reads
 
 same=0
-for seed in 1 2 3; do
+for seed in 1 2; do
     run drawn --draft off --temperature 0.7 --seed $seed --ram 64M &&
         run guessed --draft lookup --temperature 0.7 --seed $seed --ram 64M &&
         [ "$(text drawn)" = "$(text guessed)" ] && same=$((same + 1))
 done
-[ $same = 3 ]
+[ $same = 2 ]
 check what_is_drawn_is_the_same_for_a_seed
 
 # least ARGS...: the least budget, in KiB.
@@ -77,6 +77,24 @@ asked=$(least --draft lookup)
 [ "$off" -gt 1000 ] && [ $((auto - off)) -le 256 ] &&
     [ $((off - auto)) -le 256 ] && [ "$asked" -gt "$auto" ]
 check a_guess_that_nobody_asked_for_raises_no_budget
+
+# Where nothing is ever right, guesses cost nothing: a pass reads what it reads
+# without them. (The program has some pages more or less each time.)
+same=0
+for mib in 20 24 26; do
+    "$sluice" generate -m "$model" -q --json --top-k 1 --out-seq-length 24 \
+        --draft off --ram $((mib * 1024 - 128))K -p 'And Moses' \
+        >"$work/plain.json" 2>"$work/err" &&
+        "$sluice" generate -m "$model" -q --json --top-k 1 \
+            --out-seq-length 24 --ram ${mib}M -p 'And Moses' \
+            >"$work/asked.json" 2>"$work/err" &&
+        [ $((100 * $(field asked '"bytes_read":') *
+            $(field plain '"passes":'))) -le \
+            $((101 * $(field plain '"bytes_read":') *
+                $(field asked '"passes":'))) ] && same=$((same + 1))
+done
+[ $same = 3 ]
+check a_guess_that_nobody_asked_for_makes_no_pass_read_more
 
 run least --top-k 1 --ram least && [ "$(text off)" = "$(text least)" ]
 check the_least_budget_gives_the_same_text

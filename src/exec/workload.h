@@ -17,8 +17,8 @@ struct sl_workload {
     uint32_t n_texts;        /* at the same time; 0 is 1 */
     /* Guesses that a pass of generation may take along, each a position and a
      * row of logits beside those above, and the memory of guessing. Optional:
-     * fewer or none where they would raise the least budget, or take more than
-     * a small part of it. */
+     * fewer or none where they would raise the least budget, or take memory
+     * from weights so that a pass reads more (0.5 % and more). */
     uint32_t draft_positions;
     uint64_t draft_bytes;
     bool draft_optional;

@@ -31,8 +31,9 @@
  * fits although a few pages more or less are resident each time. */
 #define LEAST_STEP  (256ull << 10)
 #define LEAST_SLACK (256ull << 10)
-/* Drafts that nobody asked for take at most this part of a budget. */
-#define DRAFT_SHARE 32u
+/* Drafts that nobody asked for may make a pass read so many parts of it more:
+ * less than what could be measured. */
+#define DRAFT_LOSS (1.0 / 200)
 
 /* --- second step: memory -------------------------------------------------- */
 
@@ -92,7 +93,10 @@ static void count_fixed(struct sl_runtime *rt)
                           rt->device == NULL) +
             sl_cpu_bytes(&rt->mf, w->pass_positions, rt->kv_config.max_tokens,
                          &rt->kernels, rt->act, sl_pool_threads(rt->pool)),
-        .logits = 2ull * w->pass_logits * hp->vocab * sizeof(float) +
+        /* Who chooses may keep as many rows as it asked for, but none of those
+         * behind drafts. */
+        .logits = ((uint64_t)w->pass_logits + rt->asked.pass_logits) *
+                      hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
         .drafts = w->draft_bytes,
         .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0) +
@@ -324,8 +328,9 @@ static bool finer_is_better(const struct attempt *coarse,
     return fine->cost + coarse->cost / 200 < coarse->cost;
 }
 
-/* Of all cuts, the coarsest that streams well. */
-static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
+/* Of all cuts, the coarsest that streams well; 1 when none fits. */
+static int best_cut(struct attempt *out, struct sl_runtime *rt,
+                    struct sl_error *err)
 {
     struct attempt best = {.cost = -1}, a;
     struct sl_error why;
@@ -351,6 +356,19 @@ static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
             break;
     }
     if (best.cost < 0)
+        return 1;
+    *out = best;
+    return 0;
+}
+
+static int choose_cut(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct attempt best;
+    int rc = best_cut(&best, rt, err);
+
+    if (rc < 0)
+        return -1;
+    if (rc > 0)
         return rt->config.engine == SL_ENGINE_RULE_GPU &&
                        rt->memory.budget >= rt->memory.least
                    ? sl_runtime_refuse_vram(rt, err)
@@ -375,6 +393,14 @@ static void count_planned(struct sl_runtime *rt)
     m->total += m->experts;
 }
 
+/* What a pass of one token reads. */
+static double read_by_a_token(const struct sl_runtime *rt)
+{
+    return (double)rt->plan.streamed_bytes +
+           sl_runtime_expert_demand(rt, (struct sl_plan_pass){1, 1, 0})
+               .disk_bytes;
+}
+
 /* What was asked for, and n drafts in a pass: a pass of generation has a
  * position for each row of logits. */
 static void set_load(struct sl_runtime *rt, uint32_t n)
@@ -392,28 +418,50 @@ static void set_load(struct sl_runtime *rt, uint32_t n)
         w->pass_positions = w->pass_logits;
 }
 
-/* Drafts that are optional, as many as cost little. */
-static void take_drafts(struct sl_runtime *rt)
+/* Lays memory out anew for n drafts in a pass; 1 when that does not fit. */
+static int lay_out(struct sl_runtime *rt, uint32_t n, struct sl_error *err)
 {
     struct sl_memory *m = &rt->memory, before = *m;
-    uint64_t room = m->budget > m->least ? m->budget - m->least : 0;
+    struct attempt best;
+    int rc;
+
+    set_load(rt, n);
+    count_fixed(rt);
+    m->program = before.program; /* what was measured for the least budget */
+    m->least = before.least;
+    m->budget = before.budget;
+    rc = best_cut(&best, rt, err);
+    if (rc != 0)
+        return rc;
+    sl_plan_fini(&rt->plan);
+    sl_partition_fini(&rt->partition);
+    rt->partition = best.partition;
+    rt->plan = best.plan;
+    count_planned(rt);
+    return 0;
+}
+
+/* Drafts that are optional: as many as take memory that no weights could use,
+ * or so little of them that a pass without drafts takes no longer. */
+static int take_drafts(struct sl_runtime *rt, struct sl_error *err)
+{
+    uint32_t taken = 0, most = rt->asked.draft_positions, n = most;
+    double allowed = read_by_a_token(rt) * (1 + DRAFT_LOSS);
+    int rc;
 
     if (!rt->asked.draft_optional || rt->device != NULL)
-        return;
-    if (room > m->budget / DRAFT_SHARE)
-        room = m->budget / DRAFT_SHARE;
-    for (uint32_t n = rt->asked.draft_positions; n > 0; n /= 2) {
-        set_load(rt, n);
-        count_fixed(rt);
-        m->program = before.program;
-        m->least = before.least;
-        m->budget = before.budget;
-        if (fixed_bytes(m) <= fixed_bytes(&before) + room)
-            return;
+        return 0;
+    while (taken < most) {
+        rc = lay_out(rt, n, err);
+        if (rc < 0)
+            return -1;
+        if (rc == 0 && read_by_a_token(rt) <= allowed)
+            taken = n;
+        else
+            most = n - 1;
+        n = taken + (most - taken + 1) / 2;
     }
-    set_load(rt, 0);
-    count_fixed(rt);
-    *m = before;
+    return rt->load.draft_positions == taken ? 0 : lay_out(rt, taken, err);
 }
 
 int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
@@ -445,15 +493,16 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
         count_fixed(rt);
     if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0)
         return -1;
-    take_drafts(rt);
     if (choose_cut(rt, err) != 0 ||
         sl_runtime_count_gpu(rt, &dropped, err) != 0)
         return -1;
     if (dropped)
         return sl_runtime_replan(rt, err);
+    count_planned(rt);
+    if (take_drafts(rt, err) != 0)
+        return -1;
     /* No pass begins its sequences: they begin with the prefix (exec.c). */
     if (rt->prefix != NULL)
         rt->plan.prefill_from = UINT32_MAX;
-    count_planned(rt);
     return 0;
 }

@@ -155,6 +155,73 @@ static void the_ring_is_a_small_part_in_many_slots(void **state)
     }
 }
 
+/* A plan's reads of a pass, with guesses that nobody asked for or without.
+ * Returns how many guesses there is room for. */
+static uint32_t plan_drafts(uint64_t *read, const char *model, uint64_t ram,
+                            bool drafts)
+{
+    const struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = 128,
+        .pass_positions = 8,
+        .pass_logits = 1,
+        .draft_positions = drafts ? 31 : 0,
+        .draft_bytes = drafts ? 4096 : 0,
+        .draft_optional = drafts,
+    };
+    const struct sl_runtime_config config = {
+        .model = model,
+        .threads = 2,
+        .ram_bytes = ram,
+        .quiet = true,
+    };
+    struct sl_runtime *rt;
+    struct sl_error err;
+    uint32_t n;
+
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &load, &err), &err);
+    assert_true(sl_runtime_memory(rt)->total <= sl_runtime_memory(rt)->budget);
+    *read = sl_runtime_plan_made(rt)->streamed_bytes;
+    if (ram == SL_RAM_LEAST)
+        *read = sl_runtime_memory(rt)->least;
+    n = sl_runtime_draft_positions(rt);
+    sl_runtime_close(rt);
+    return n;
+}
+
+static void guesses_that_nobody_asked_for_make_no_pass_read_more(void **state)
+{
+    /* the program itself has some pages more or less each time */
+    const uint64_t pages = 128 << 10, step = 1100 << 10;
+    uint64_t least, without, with;
+    uint32_t n, n_full = 0, n_some = 0, most = 0;
+    char model[1100];
+    struct test_model m;
+
+    snprintf(model, sizeof model, "%s/wide.gguf", dir);
+    test_model_init(&m);
+    m.hp.n_layers = 6;
+    m.hp.hidden = 256;
+    m.hp.inner = 704;
+    m.hp.vocab = 8192;
+    test_model_write(model, &m);
+    plan_drafts(&least, model, SL_RAM_LEAST, false);
+    plan_drafts(&with, model, SL_RAM_LEAST, true);
+    assert_true(with <= least + (256 << 10));
+    for (uint64_t ram = least + (512 << 10); n_full == 0; ram += step) {
+        assert_true(ram < least + (64 << 20));
+        plan_drafts(&without, model, ram - pages, false);
+        n = plan_drafts(&with, model, ram, true);
+        assert_true((double)with <= 1.005 * (double)without);
+        n_some += n > 0;
+        n_full += n == 31 && with == 0;
+        most = n > most ? n : most;
+    }
+    assert_true(n_some > 1);
+    assert_int_equal(most, 31);
+}
+
 static int set_up(void **state)
 {
     struct test_model m;
@@ -181,6 +248,7 @@ int main(void)
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(a_file_that_is_cut_short_later_is_reported),
         cmocka_unit_test(the_ring_is_a_small_part_in_many_slots),
+        cmocka_unit_test(guesses_that_nobody_asked_for_make_no_pass_read_more),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
