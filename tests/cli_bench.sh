@@ -43,6 +43,20 @@ bench --device cpu --prompt 4 >"$work/out" &&
     ! grep -q 'GPU' "$work/out"
 check a_table_is_for_people
 
+# A model of random weights soon says the same again.
+bench --device cpu --prompt 4 --gen 40 --batch 2 --draft lookup --json \
+    >"$work/out" && [ "$(wc -l <"$work/out")" = 2 ] &&
+    grep '"phase":"decode"' "$work/out" |
+    grep -q '"source":"lookup","drafted":[1-9][0-9]*,"accepted":[1-9]' &&
+    ! grep '"phase":"prefill"' "$work/out" | grep -q drafts &&
+    bench --device cpu --prompt 4 --draft off --json >"$work/out" &&
+    ! grep -q drafts "$work/out"
+check guesses_are_made_where_they_are_asked_for
+
+bench --device cpu --prompt 4 --draft lookup --positions 1,2 >"$work/out"
+[ $? = 2 ] && grep -q -- '--draft' "$work/err"
+check passes_of_given_sizes_make_no_guesses
+
 bench --device cpu --prompt 1,2 --trace "$work/trace" >"$work/out"
 [ $? = 2 ] && grep -q -- '--trace is for one run, not 2' "$work/err"
 check a_trace_is_of_one_run

@@ -8,6 +8,7 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/cmd/bench.h"
+#include "src/cmd/bench_texts.h"
 #include "src/probe/probe.h"
 
 #define DISK_TIME_NS    200000000u  /* at least; */
@@ -55,6 +56,11 @@ struct state {
     uint64_t probed;          /* bytes of the file, to measure the disk */
     uint64_t pass_ns;         /* of the last pass that was timed */
     bool in_cache;            /* memory was measured in what a cache holds */
+    /* of a run that guesses */
+    struct sl_drafts drafts;
+    struct sl_draft_file draft_file;
+    struct sl_bench_texts *texts;    /* NULL: it does not */
+    struct sl_gate_counts warmed_up; /* when the first turn had ended */
 };
 
 const char *sl_bench_phase_name(enum sl_bench_phase phase)
@@ -198,31 +204,44 @@ static int empty_ring(struct state *s, struct sl_error *err)
     return rc;
 }
 
-static int empty_ring_again(struct state *s, struct sl_error *err)
+static int begin_decode(struct state *s, struct sl_error *err)
 {
+    if (s->texts != NULL)
+        return sl_bench_texts_begin(s->texts, s->seqs, s->ids, s->logits, err);
     if (sl_runtime_plan_made(s->rt)->streamed_bytes == 0)
         return 0;
     return forward(s, s->run->prompt, 1, s->run->batch, err);
 }
 
-/* n_passes of n positions from `at` on, and what one of them took. */
-static int time_phase(struct state *s, struct turn *t,
-                      enum sl_bench_phase phase, struct sl_error *err)
+static int run_phase(struct state *s, enum sl_bench_phase phase,
+                     uint32_t passes, struct sl_error *err)
 {
     bool prefill = phase == SL_BENCH_PREFILL;
     uint32_t n = prefill ? s->run->prompt : 1;
-    uint32_t passes = prefill ? 1 : s->run->gen;
     uint32_t at = prefill ? 0 : s->run->prompt + 1;
+
+    if (!prefill && s->texts != NULL)
+        return sl_bench_texts_run(s->texts, passes, err);
+    for (uint32_t i = 0; i < passes; i++) {
+        if (forward(s, at + i, n, s->run->batch, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* What a pass of a phase took; with guesses, a token of each text. */
+static int time_phase(struct state *s, struct turn *t,
+                      enum sl_bench_phase phase, struct sl_error *err)
+{
+    uint32_t passes = phase == SL_BENCH_PREFILL ? 1 : s->run->gen;
     double *f = &t->figure[FIRST_PHASE + phase * A_PHASE];
     struct sl_run_stats before, after;
     uint64_t begin, ns;
 
     sl_runtime_stats(s->rt, &before);
     begin = sl_clock_ns();
-    for (uint32_t i = 0; i < passes; i++) {
-        if (forward(s, at + i, n, s->run->batch, err) != 0)
-            return -1;
-    }
+    if (run_phase(s, phase, passes, err) != 0)
+        return -1;
     ns = sl_clock_ns() - begin;
     sl_runtime_stats(s->rt, &after);
     s->pass_ns = ns / passes;
@@ -270,7 +289,7 @@ static int time_phases(struct state *s, struct turn *t, double rate[3][N_RATES],
                        struct sl_error *err)
 {
     if (time_phase(s, t, SL_BENCH_PREFILL, err) != 0 ||
-        measure_rates(s, rate[1], err) != 0 || empty_ring_again(s, err) != 0 ||
+        measure_rates(s, rate[1], err) != 0 || begin_decode(s, err) != 0 ||
         time_phase(s, t, SL_BENCH_DECODE, err) != 0 ||
         measure_rates(s, rate[2], err) != 0)
         return -1;
@@ -341,6 +360,24 @@ static void sum_up_phase(struct sl_bench_result *r, const struct state *s,
                     2 * (double)r->streamed_bytes;
 }
 
+static void sum_up_drafts(struct sl_bench_drafts *d, const struct state *s)
+{
+    const struct sl_gate_counts *was = &s->warmed_up;
+    const struct sl_gate_counts *now = &s->drafts.gate.counts;
+    uint64_t passes = now->passes - was->passes;
+
+    *d = (struct sl_bench_drafts){0};
+    for (; d->n < SL_DRAFT_SOURCES && s->drafts.sources[d->n].kind != NULL;
+         d->n++) {
+        d->of[d->n].name = s->drafts.sources[d->n].kind->name;
+        d->of[d->n].drafted = now->drafted[d->n] - was->drafted[d->n];
+        d->of[d->n].accepted = now->accepted[d->n] - was->accepted[d->n];
+    }
+    if (passes > 0)
+        d->tokens_per_pass =
+            (double)(now->tokens - was->tokens) / (double)passes;
+}
+
 static int sum_up(struct sl_bench_result *r, const struct state *s,
                   struct sl_error *err)
 {
@@ -375,6 +412,7 @@ static int sum_up(struct sl_bench_result *r, const struct state *s,
     for (int p = 0; p < SL_BENCH_PHASES; p++)
         sum_up_phase(r, s, (enum sl_bench_phase)p, v);
     free(v);
+    sum_up_drafts(&r->drafts, s);
     /* What will stay in memory is read once too, on the way. */
     r->first_token_floor_s =
         sl_floor_make(&r->rates,
@@ -418,6 +456,8 @@ static int allocate(struct state *s, struct sl_error *err)
 
 static void finish(struct state *s)
 {
+    sl_bench_texts_destroy(s->texts);
+    sl_draft_file_close(&s->draft_file);
     sl_runtime_close(s->rt);
     free(s->seqs);
     free(s->items);
@@ -443,7 +483,34 @@ static int warm_up(struct state *s, double *first_token_s, uint64_t begin,
     }
     *first_token_s = (double)(sl_clock_ns() - begin) * 1e-9;
     end_sequences(s, s->run->batch);
-    return take_turn(s, &turn, err);
+    if (take_turn(s, &turn, err) != 0)
+        return -1;
+    s->warmed_up = s->drafts.gate.counts;
+    return 0;
+}
+
+/* Plans, takes the memory, and what guesses take of it. */
+static int take_memory(struct state *s, struct sl_workload *load,
+                       const struct sl_runtime_config *config,
+                       struct sl_error *err)
+{
+    const struct sl_bench_run *run = s->run;
+    struct sl_draft_file *file = &s->draft_file;
+
+    sl_drafts_workload(&s->drafts, load);
+    if (file->path != NULL &&
+        sl_draft_file_plan(file, load, s->rt, config, err) != 0)
+        return -1;
+    if (sl_runtime_start(s->rt, load, err) != 0 ||
+        (file->path != NULL && sl_draft_file_start(file, err) != 0))
+        return -1;
+    s->lm = sl_runtime_lm(s->rt);
+    if (s->drafts.n == 0)
+        return 0;
+    if (sl_runtime_draft_positions(s->rt) == 0)
+        sl_drafts_stop(&s->drafts);
+    return sl_bench_texts_create(&s->texts, s->lm, &s->drafts, run->batch,
+                                 run->prompt, s->blocks != NULL, err);
 }
 
 static int start(struct state *s, struct sl_error *err)
@@ -470,10 +537,12 @@ static int start(struct state *s, struct sl_error *err)
                        "a prompt of %u and %u tokens after it are more than "
                        "the %u positions of this model",
                        run->prompt, run->gen, most);
-    if (allocate(s, err) != 0 || sl_runtime_start(s->rt, &load, err) != 0)
+    if (run->draft != NULL &&
+        sl_drafts_open(&s->drafts, &s->draft_file, run->draft, err) != 0)
         return -1;
-    s->lm = sl_runtime_lm(s->rt);
-    return 0;
+    if (allocate(s, err) != 0)
+        return -1;
+    return take_memory(s, &load, &config, err);
 }
 
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "src/cmd/opts_draft.h"
 #include "src/probe/machine.h"
 #include "src/runtime/runtime.h"
 
@@ -27,6 +28,9 @@ struct sl_bench_run {
     uint32_t batch;      /* sequences in a pass */
     unsigned threads;    /* 0: one per CPU */
     uint32_t repeat;     /* turns, after one to warm up */
+    /* What passes that decode take guesses from (borrowed); NULL: they take
+     * none, and decode any tokens. */
+    const struct sl_draft_options *draft;
 };
 
 enum sl_bench_phase { SL_BENCH_PREFILL, SL_BENCH_DECODE, SL_BENCH_PHASES };
@@ -48,6 +52,17 @@ struct sl_bench_phase_result {
     double wait_s;         /* of a pass, waiting for the disk */
 };
 
+/* What came of guesses in the turns that count. A pass of the decode is then
+ * what it takes to go on by one token, which may be less than a pass. */
+struct sl_bench_drafts {
+    uint32_t n; /* sources */
+    struct {
+        const char *name;
+        uint64_t drafted, accepted;
+    } of[SL_DRAFT_SOURCES];
+    double tokens_per_pass; /* of all texts together */
+};
+
 struct sl_bench_result {
     struct sl_bench_run run;     /* threads and repeat as they were */
     struct sl_memory memory;     /* budget and what became of it */
@@ -62,6 +77,7 @@ struct sl_bench_result {
     const char *isa, *io;
     const char *activations;
     struct sl_bench_phase_result phase[SL_BENCH_PHASES];
+    struct sl_bench_drafts drafts;
 };
 
 struct sl_bench;

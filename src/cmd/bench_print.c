@@ -76,6 +76,18 @@ static void print_device(FILE *f, const struct sl_bench_result *r)
             r->rates.pcie_bps * 1e-9);
 }
 
+static void print_drafts(FILE *f, const struct sl_bench_drafts *d)
+{
+    if (d->n == 0)
+        return;
+    fputs("        guesses:", f);
+    for (uint32_t i = 0; i < d->n; i++)
+        fprintf(f, " %s: %llu made, %llu right;", d->of[i].name,
+                (unsigned long long)d->of[i].drafted,
+                (unsigned long long)d->of[i].accepted);
+    fprintf(f, " %.2f tokens a pass\n", d->tokens_per_pass);
+}
+
 void sl_bench_print(FILE *f, const struct sl_bench_result *r)
 {
     char resident[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
@@ -93,6 +105,7 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
             r->rates.attention_ops_per_s * 1e-9, r->first_token_s,
             r->first_token_floor_s);
     print_device(f, r);
+    print_drafts(f, &r->drafts);
 }
 
 static int add(json_t *to, json_t *part)
@@ -173,6 +186,19 @@ static json_t *figures_json(const struct sl_bench_result *r,
         r->rates.attention_ops_per_s);
 }
 
+static json_t *drafts_json(const struct sl_bench_drafts *d)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < d->n; i++)
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I}", "source", d->of[i].name,
+                            "drafted", (json_int_t)d->of[i].drafted, "accepted",
+                            (json_int_t)d->of[i].accepted));
+    return json_pack("{s:f, s:o}", "tokens_per_pass", d->tokens_per_pass,
+                     "drafts", list);
+}
+
 static json_t *origin_json(const struct sl_bench_origin *o)
 {
     const struct sl_machine *m = &o->machine;
@@ -212,6 +238,8 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
          add(line, json_pack("{s:f, s:f}", "first_token_seconds",
                              r->first_token_s, "first_token_floor_seconds",
                              r->first_token_floor_s)) != 0) ||
+        (phase == SL_BENCH_DECODE && r->drafts.n > 0 &&
+         add(line, drafts_json(&r->drafts)) != 0) ||
         add(line, origin_json(origin)) != 0 ||
         json_dumpf(line, f, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 ||
         fputc('\n', f) == EOF)

@@ -24,6 +24,7 @@ struct options {
     struct list ram, vram, prompt, batch, threads;
     struct list positions; /* none: the phases of a run are measured */
     uint32_t gen, repeat;
+    struct sl_draft_options draft; /* by itself off */
     bool json;
     const char *plot;
 };
@@ -160,6 +161,9 @@ static void check_options(const struct options *o, struct argp_state *state)
     if (o->positions.n > 0 && (o->batch.n > 1 || o->batch.v[0] > 1))
         argp_error(state, "--positions are those of one sequence: no "
                           "--batch goes with them");
+    if (o->positions.n > 0 && o->draft.n > 0)
+        argp_error(state, "--positions are what passes with guesses take, made "
+                          "without any: no --draft goes with them");
     if (o->run.trace != NULL && n_runs(o) > 1)
         argp_error(state, "--trace is for one run, not %zu", n_runs(o));
 }
@@ -169,6 +173,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct options *o = state->input;
 
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->draft;
+        return 0;
     case 'm':
         o->run.model = arg;
         return 0;
@@ -245,13 +252,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
+static const struct argp_child children[] = {
+    {&sl_draft_argp, 0, "Guessing ahead (off unless it is asked for):", 2},
+    {0},
+};
+
 static const struct argp argp = {
     options,
     parse,
     0,
     "Measure how fast a model runs here, beside how fast this machine could "
     "run it at best.",
-    0,
+    children,
     0,
     0,
 };
@@ -270,7 +282,11 @@ static uint64_t budget(const struct options *o, unsigned i, uint64_t file_bytes)
 static struct sl_bench_run run_at(const struct options *o, size_t i,
                                   uint64_t file_bytes)
 {
-    struct sl_bench_run run = {.gen = o->gen, .repeat = o->repeat};
+    struct sl_bench_run run = {
+        .gen = o->gen,
+        .repeat = o->repeat,
+        .draft = o->draft.n > 0 ? &o->draft : NULL,
+    };
 
     run.threads = (unsigned)o->threads.v[i % o->threads.n];
     i /= o->threads.n;
@@ -368,6 +384,8 @@ static int bench(const struct options *o, const char *command,
     int rc;
 
     sl_run_paths(&paths, &o->run);
+    for (size_t i = 0; i < o->draft.n; i++)
+        sl_paths_read(&paths, "--draft", o->draft.names[i]);
     sl_paths_write(&paths, "--plot", o->plot);
     if (sl_paths_check(paths.use, paths.n, err) != 0)
         return -1;
