@@ -31,6 +31,7 @@ struct script {
     int32_t favourite; /* an id the model likes best, or -1 */
     int end_at;        /* position at which it wants to end, or -1 */
     bool nan;
+    bool scores; /* rows are wanted of what is read, too */
     size_t pass_positions;
 };
 

@@ -10,6 +10,7 @@
 #include "src/cmd/opts.h"
 
 #ifdef HAVE_HTTP
+#include "src/cmd/opts_draft.h"
 #include "src/cmd/rates_kept.h"
 #include "src/serve/server.h"
 
@@ -113,6 +114,13 @@ static const struct argp_option options[] = {
     {"log-text", OPT_LOG_TEXT, 0, 0, "as JSON, with what was asked", 6},
     {"quiet", 'q', 0, 0, "Say nothing but warnings and errors", 6},
     {0},
+};
+
+struct serve {
+    struct sl_serve_config c;
+    struct sl_draft_options draft;
+    struct sl_drafts drafts;
+    struct sl_draft_file file;
 };
 
 static uint64_t size_of(struct argp_state *state, const char *name,
@@ -228,11 +236,13 @@ static bool parse_access(int key, char *arg, struct argp_state *state,
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-    struct sl_serve_config *c = state->input;
+    struct serve *o = state->input;
+    struct sl_serve_config *c = &o->c;
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &c->run;
+        state->child_inputs[0] = &o->draft;
+        state->child_inputs[1] = &c->run;
         return 0;
     case OPT_NAME:
         c->name = arg;
@@ -270,7 +280,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
-    {&sl_run_argp, 0, "Memory, threads and reading:", 7},
+    {&sl_draft_argp, 0, "Guessing ahead:", 7},
+    {&sl_run_argp, 0, "Memory, threads and reading:", 8},
     {0},
 };
 
@@ -295,6 +306,34 @@ static double floor_of(const struct sl_runtime *rt)
     if (!sl_rates_kept(&rates, &age_s, rt))
         return 0;
     return sl_runtime_floor_at(rt, &rates, pass).seconds;
+}
+
+static int plan_drafts(void *arg, struct sl_workload *load,
+                       struct sl_runtime *rt, struct sl_error *err)
+{
+    struct serve *o = arg;
+
+    sl_draft_file_close(&o->file);
+    o->file = (struct sl_draft_file){0};
+    if (sl_drafts_open(&o->drafts, &o->file, &o->draft, err) != 0)
+        return -1;
+    sl_drafts_workload(&o->drafts, load);
+    return o->file.path == NULL
+               ? 0
+               : sl_draft_file_plan(&o->file, load, rt, &o->c.run, err);
+}
+
+static int start_drafts(void *arg, struct sl_runtime *rt, struct sl_error *err)
+{
+    struct serve *o = arg;
+    struct sl_rates rates;
+    double age_s;
+    bool kept = o->drafts.n > 0 && sl_rates_kept(&rates, &age_s, rt);
+
+    if (o->file.path != NULL && sl_draft_file_start(&o->file, err) != 0)
+        return -1;
+    sl_drafts_start(&o->drafts, rt, kept ? &rates : NULL, o->c.log);
+    return 0;
 }
 
 /* True once one of the signals has come, within so many milliseconds. */
@@ -326,36 +365,42 @@ static int serve(struct sl_server *s, const struct sl_serve_config *c,
 static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
-    struct sl_serve_config c;
+    struct serve o = {0};
+    struct sl_serve_config *c = &o.c;
     struct sl_server s = {0};
     struct sl_error err;
     sigset_t set;
     char address[320];
     int code;
 
-    sl_serve_config_init(&c);
-    code = sl_parse_args(&argp, argc, argv, &c);
+    sl_serve_config_init(c);
+    code = sl_parse_args(&argp, argc, argv, &o);
     if (code != 0)
         return code;
-    if (c.run.quiet)
+    if (c->run.quiet)
         log.max = SL_LOG_WARN;
-    c.log = c.run.log = &log;
-    c.floor = floor_of;
-    c.run.needs_less = "a shorter --ctx or fewer --parallel need less";
+    c->log = c->run.log = &log;
+    c->floor = floor_of;
+    c->drafts = &o.drafts;
+    c->plan_drafts = plan_drafts;
+    c->start_drafts = start_drafts;
+    c->drafts_arg = &o;
+    c->run.needs_less = "a shorter --ctx or fewer --parallel need less";
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (sl_server_start(&s, &c, &err) != 0) {
+    if (sl_server_start(&s, c, &err) != 0) {
         code = sl_report(&err);
     } else {
         sl_server_address(&s, address, sizeof address);
         sl_log(&log, SL_LOG_INFO, "listening at %s", address);
         code = sl_server_loaded(&s, &err) != 0 ? sl_report(&err)
-                                               : serve(&s, &c, &set);
+                                               : serve(&s, c, &set);
     }
     sl_server_stop(&s);
+    sl_draft_file_close(&o.file);
     return sl_finish_stdout(code);
 }
 #else

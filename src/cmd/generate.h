@@ -200,7 +200,6 @@ int sl_show_flush(FILE *out, struct sl_error *err);
 
 /* After the plan: as many drafts as it has room for, and what it says of what
  * positions cost, until passes tell. */
-void sl_generate_start_drafts(struct sl_generate *g);
 /* One line, if anything was guessed. */
 void sl_generate_print_drafts(const struct sl_generate *g);
 /* Adds what came of guesses between two readings to stats. */

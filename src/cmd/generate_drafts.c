@@ -2,44 +2,6 @@
 
 #include "src/cmd/generate.h"
 
-/* What n positions take, one being 1, at rates that were measured. */
-static void set_shape(struct sl_generate *g, const struct sl_rates *rates)
-{
-    struct sl_pass_times *t = &g->drafts.gate.times;
-    double first = 0;
-
-    for (uint32_t n = 1; n <= SL_PASS_SIZES; n++) {
-        struct sl_plan_pass pass = {n, n, 1};
-        double s = sl_runtime_expected_at(g->rt, rates, pass);
-
-        if (s <= 0)
-            s = sl_runtime_floor_at(g->rt, rates, pass).seconds;
-        if (n == 1)
-            first = s;
-        if (first <= 0)
-            return;
-        t->shape[n] = s / first;
-    }
-}
-
-void sl_generate_start_drafts(struct sl_generate *g)
-{
-    const struct sl_rates *rates = sl_runtime_rates(g->rt);
-
-    if (sl_runtime_draft_positions(g->rt) == 0)
-        sl_drafts_stop(&g->drafts);
-    if (g->drafts.n == 0)
-        return;
-    if (rates->disk_bps <= 0 && g->rates_kept)
-        rates = &g->rates;
-    if (rates->disk_bps > 0)
-        set_shape(g, rates);
-    if (sl_runtime_device(g->rt, NULL) != NULL)
-        sl_log(g->o->run.log, SL_LOG_INFO,
-               "a GPU rounds products of several positions otherwise than of "
-               "one: with --draft a text may differ from the one without");
-}
-
 static void sum_up(const struct sl_gate_counts *c, uint64_t *drafted,
                    uint64_t *accepted)
 {

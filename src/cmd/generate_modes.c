@@ -44,7 +44,8 @@ int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
          sl_draft_file_start(&g->draft_file, err) != 0))
         return -1;
     g->started = true;
-    sl_generate_start_drafts(g);
+    sl_drafts_start(&g->drafts, g->rt, g->rates_kept ? &g->rates : NULL,
+                    g->o->run.log);
     if (!g->o->run.quiet)
         sl_generate_print_plan(g);
     sl_interrupt_watch(g->interrupt, g->rt);

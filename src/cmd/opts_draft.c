@@ -102,3 +102,43 @@ int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,
     }
     return 0;
 }
+
+/* What n positions take, one being 1, at rates that were measured. */
+static void set_shape(struct sl_drafts *d, const struct sl_runtime *rt,
+                      const struct sl_rates *rates)
+{
+    struct sl_pass_times *t = &d->gate.times;
+    double first = 0;
+
+    for (uint32_t n = 1; n <= SL_PASS_SIZES; n++) {
+        struct sl_plan_pass pass = {n, n, 1};
+        double s = sl_runtime_expected_at(rt, rates, pass);
+
+        if (s <= 0)
+            s = sl_runtime_floor_at(rt, rates, pass).seconds;
+        if (n == 1)
+            first = s;
+        if (first <= 0)
+            return;
+        t->shape[n] = s / first;
+    }
+}
+
+void sl_drafts_start(struct sl_drafts *d, struct sl_runtime *rt,
+                     const struct sl_rates *kept, const struct sl_log *log)
+{
+    const struct sl_rates *rates = sl_runtime_rates(rt);
+
+    if (sl_runtime_draft_positions(rt) == 0)
+        sl_drafts_stop(d);
+    if (d->n == 0)
+        return;
+    if (rates->disk_bps <= 0 && kept != NULL)
+        rates = kept;
+    if (rates->disk_bps > 0)
+        set_shape(d, rt, rates);
+    if (sl_runtime_device(rt, NULL) != NULL)
+        sl_log(log, SL_LOG_INFO,
+               "a GPU rounds products of several positions otherwise than of "
+               "one: with --draft a text may differ from the one without");
+}

@@ -20,6 +20,12 @@ struct sl_draft_options {
 /* A child of a command's argp; its input is a struct sl_draft_options. */
 extern const struct argp sl_draft_argp;
 
+/* Once the model has its memory: none where there is none for drafts; what
+ * passes of several positions take, by rates that were measured or kept (NULL:
+ * none). */
+void sl_drafts_start(struct sl_drafts *d, struct sl_runtime *rt,
+                     const struct sl_rates *kept, const struct sl_log *log);
+
 /* What a run guesses with; a name that is no kind is a model file's, and noted
  * in file, which stays where it is. Errors: SL_ERR_USAGE. */
 int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,

@@ -12,14 +12,18 @@
 /* A text under way. */
 struct slot {
     struct sl_text text;
-    uint64_t n_pages; /* that are its own until it ends */
-    uint64_t served;  /* the pass that took it last */
-    bool ready;       /* next has told what it wants */
+    struct sl_fill_common common; /* the batch's, but for its config */
+    uint64_t n_pages;             /* that are its own until it ends */
+    uint64_t served;              /* the pass that took it last */
+    bool ready;                   /* next has told what it wants */
+    bool passed_over;             /* by the pass that is made */
 };
 
 struct sl_batch {
     struct sl_batch_config c;
     struct sl_fill_common common;
+    struct sl_rules_room room_of_rules;
+    struct sl_kept kept;
     struct sl_ids banned, ends;
     struct sl_stepper stepper;
     struct slot **running; /* (most), in the order they came */
@@ -27,8 +31,10 @@ struct sl_batch {
     struct sl_sequence **pass;     /* (most) of a pass */
     struct sl_fill_text **waiting; /* owned: the list, a ring of room */
     size_t first, n_waiting, room;
+    size_t n_rows;    /* of logits in a pass, drafts left out */
     uint64_t n_pages; /* that running texts have */
     uint64_t n_passes;
+    struct sl_batch_pass last;
 };
 
 /* --- before ----------------------------------------------------------------
@@ -87,9 +93,13 @@ static int prepare(struct sl_batch *b, struct sl_error *err)
         return sl_fail(err, SL_ERR_NOMEM,
                        "out of memory for %zu texts with %u logits each",
                        c->most, c->lm->vocab);
+    b->n_rows = n + c->score_rows;
     b->stepper.lm = c->lm;
     b->stepper.drafts = c->config->drafts;
-    if (sl_stepper_init(&b->stepper, n, n, err) != 0 ||
+    if (sl_stepper_init(&b->stepper, n, b->n_rows, err) != 0 ||
+        (c->rules &&
+         sl_rules_room_init(&b->room_of_rules, c->lm->vocab, err) != 0) ||
+        (c->keeps && sl_kept_init(&b->kept, c->lm, c->most, err) != 0) ||
         sl_fill_list_banned(&b->banned, c->hp, c->lm->vocab, err) != 0 ||
         list_ends(&b->ends, c, err) != 0)
         return -1;
@@ -102,6 +112,11 @@ static int prepare(struct sl_batch *b, struct sl_error *err)
         .banned = b->banned.v,
         .n_banned = b->banned.n,
         .scratch = b->common.scratch,
+        .room = c->rules ? &b->room_of_rules : NULL,
+        .kept = c->keeps ? &b->kept : NULL,
+        .part_positions = c->part_positions,
+        .part_rows = c->score_rows,
+        .alone = c->alone,
         .start_ns = sl_clock_ns(),
     };
     return 0;
@@ -136,9 +151,16 @@ void sl_batch_close(struct sl_batch *b)
     free(b->waiting);
     free(b->common.scratch);
     sl_stepper_fini(&b->stepper);
+    sl_rules_room_fini(&b->room_of_rules);
+    sl_kept_fini(&b->kept);
     sl_ids_fini(&b->banned);
     sl_ids_fini(&b->ends);
     free(b);
+}
+
+struct sl_batch_pass sl_batch_last(const struct sl_batch *b)
+{
+    return b->last;
 }
 
 size_t sl_batch_running(const struct sl_batch *b)
@@ -154,6 +176,12 @@ size_t sl_batch_waiting(const struct sl_batch *b)
 /* --- coming ----------------------------------------------------------------
  */
 
+static const struct sl_fill_config *config_of(const struct sl_batch *b,
+                                              const struct sl_fill_text *text)
+{
+    return text->config != NULL ? text->config : b->c.config;
+}
+
 /* The most pages that a text can come to have. One that is too long ends
  * before it has any. */
 static uint64_t pages_of(const struct sl_batch *b,
@@ -162,7 +190,9 @@ static uint64_t pages_of(const struct sl_batch *b,
     struct sl_workload load = {0};
     struct sl_error ignored;
 
-    if (sl_fill_workload(&load, text->prompt, b->c.hp, b->c.config, &ignored))
+    if (b->c.n_pages == 0 ||
+        sl_fill_workload(&load, text->prompt, b->c.hp, config_of(b, text),
+                         &ignored) != 0)
         return 0;
     return sl_kv_pages_needed(load.n_sequences, load.max_tokens,
                               load.shared_tokens);
@@ -202,6 +232,32 @@ int sl_batch_admit(struct sl_batch *b, struct sl_fill_text *text,
     return 0;
 }
 
+/* What is wrong with a text alone ends it: 0. */
+static int own_error(const struct sl_batch *b, struct slot *slot,
+                     const struct sl_error *err)
+{
+    if (err->code != SL_ERR_USAGE && !(b->c.alone && err->code == SL_ERR_NOMEM))
+        return -1;
+    sl_text_fail(&slot->text, err);
+    return 0;
+}
+
+static bool is_cancelled(const struct sl_fill_text *text)
+{
+    return text->cancelled != NULL &&
+           atomic_load_explicit(text->cancelled, memory_order_relaxed);
+}
+
+static void end_cancelled(struct slot *slot)
+{
+    struct sl_error why;
+
+    if (slot->text.seq.over || !is_cancelled(slot->text.io))
+        return;
+    sl_fail(&why, SL_ERR_INTERRUPTED, "cancelled");
+    sl_text_fail(&slot->text, &why);
+}
+
 /* The first that waits begins, if it has room: nobody overtakes it. */
 static int let_in(struct sl_batch *b, bool *done, struct sl_error *err)
 {
@@ -226,7 +282,11 @@ static int let_in(struct sl_batch *b, bool *done, struct sl_error *err)
     b->n_waiting--;
     b->n_pages += slot->n_pages = n;
     slot->served = b->n_passes;
-    return sl_text_open(&slot->text, &b->common, text, err);
+    slot->common = b->common;
+    slot->common.config = config_of(b, text);
+    if (sl_text_open(&slot->text, &slot->common, text, err) == 0)
+        return 0;
+    return own_error(b, slot, err);
 }
 
 /* --- going -----------------------------------------------------------------
@@ -254,12 +314,10 @@ static int ask_all(struct sl_batch *b, struct sl_error *err)
         struct slot *slot = b->running[i];
         struct sl_sequence *seq = &slot->text.seq;
 
-        if (!slot->ready && seq->ops->next(seq, err) != 0) {
-            if (err->code != SL_ERR_USAGE)
-                return -1;
-            slot->text.io->err = *err;
-            slot->text.io->ended = slot->text.io->failed = seq->over = true;
-        }
+        end_cancelled(slot);
+        if (!slot->ready && !seq->over && seq->ops->next(seq, err) != 0 &&
+            own_error(b, slot, err) != 0)
+            return -1;
         slot->ready = true;
         if (!seq->over)
             i++;
@@ -298,7 +356,8 @@ static bool has_room(const struct sl_batch *b, size_t n, uint64_t positions,
 
     return n == 0 ||
            ((lm->pass_positions == 0 || positions <= lm->pass_positions) &&
-            (lm->pass_logits == 0 || rows <= lm->pass_logits));
+            (lm->pass_logits == 0 || rows <= lm->pass_logits) &&
+            rows <= b->n_rows);
 }
 
 /* Those who were served longest ago come first, of equals who came first. */
@@ -309,7 +368,8 @@ static struct slot *longest_waiting(const struct sl_batch *b, uint64_t before)
     for (size_t i = 0; i < b->n_running; i++) {
         struct slot *s = b->running[i];
 
-        if (s->served < before && (first == NULL || s->served < first->served))
+        if (s->served < before && !s->passed_over &&
+            (first == NULL || s->served < first->served))
             first = s;
     }
     return first;
@@ -335,32 +395,44 @@ static size_t choose(struct sl_batch *b)
         return n;
     }
     positions = rows = 0;
+    for (size_t i = 0; i < b->n_running; i++)
+        b->running[i]->passed_over = false;
     while ((s = longest_waiting(b, b->n_passes)) != NULL) {
-        positions += s->text.seq.n_positions;
-        rows += s->text.seq.n_rows;
-        if (!has_room(b, n, positions, rows))
-            break;
+        const struct sl_sequence *seq = &s->text.seq;
+
+        if (!has_room(b, n, positions + seq->n_positions, rows + seq->n_rows)) {
+            /* A prompt that does not fit keeps nobody from going on. */
+            if (!seq->reads)
+                break;
+            s->passed_over = true;
+            continue;
+        }
+        positions += seq->n_positions;
+        rows += seq->n_rows;
         s->served = b->n_passes;
         b->pass[n++] = &s->text.seq;
     }
     return n;
 }
 
-static int interrupt(struct sl_batch *b, struct sl_error *err)
+/* Those of the pass alone. */
+static void end_interrupted(struct sl_batch *b, const struct sl_error *why)
 {
-    struct sl_error why = *err;
-
-    while (b->n_running > 0) {
-        if (sl_text_interrupt(&b->running[0]->text, err) != 0 ||
-            leave(b, 0, err) != 0)
-            return -1;
+    for (size_t i = 0; i < b->n_running; i++) {
+        if (b->running[i]->served == b->n_passes)
+            sl_text_fail(&b->running[i]->text, why);
     }
+}
+
+static int end_waiting(struct sl_batch *b, const struct sl_error *why,
+                       struct sl_error *err)
+{
     while (b->n_waiting > 0) {
         struct sl_fill_text *text = b->waiting[b->first];
 
         b->first = (b->first + 1) % b->room;
         b->n_waiting--;
-        text->err = why;
+        text->err = *why;
         text->ended = text->failed = true;
         if (b->c.ended != NULL && b->c.ended(b->c.opaque, text, err) != 0)
             return -1;
@@ -368,18 +440,54 @@ static int interrupt(struct sl_batch *b, struct sl_error *err)
     return 0;
 }
 
+int sl_batch_fail(struct sl_batch *b, const struct sl_error *why,
+                  struct sl_error *err)
+{
+    while (b->n_running > 0) {
+        sl_text_fail(&b->running[0]->text, why);
+        if (leave(b, 0, err) != 0)
+            return -1;
+    }
+    return end_waiting(b, why, err);
+}
+
+static int interrupt(struct sl_batch *b, struct sl_error *err)
+{
+    struct sl_error why = *err;
+
+    if (b->c.alone) {
+        end_interrupted(b, &why);
+        return ask_all(b, err);
+    }
+    while (b->n_running > 0) {
+        if (sl_text_interrupt(&b->running[0]->text, err) != 0 ||
+            leave(b, 0, err) != 0)
+            return -1;
+    }
+    return end_waiting(b, &why, err);
+}
+
 int sl_batch_step(struct sl_batch *b, bool *more, struct sl_error *err)
 {
     size_t n;
 
     *more = false;
+    b->last = (struct sl_batch_pass){0};
     if (gather(b, err) != 0)
         return -1;
     if (b->n_running == 0)
         return 0;
     n = choose(b);
-    if (sl_stepper_run(&b->stepper, b->pass, n, err) != 0)
-        return b->stepper.interrupted ? interrupt(b, err) : -1;
+    if (sl_stepper_run(&b->stepper, b->pass, n, err) != 0) {
+        if (!b->stepper.interrupted || interrupt(b, err) != 0)
+            return -1;
+        *more = b->n_running > 0 || b->n_waiting > 0;
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        b->last.positions += b->pass[i]->n_positions;
+        b->last.reads = b->last.reads || b->pass[i]->reads;
+    }
     for (size_t i = 0; i < b->n_running; i++) {
         if (b->running[i]->served == b->n_passes)
             b->running[i]->ready = false;

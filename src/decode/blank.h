@@ -14,6 +14,7 @@
 #define SL_BLANK_H
 
 #include "src/decode/fill.h"
+#include "src/decode/kept.h"
 #include "src/decode/sequence.h"
 #include "src/decode/strategy.h"
 
@@ -24,7 +25,13 @@ struct sl_fill_common {
     const struct sl_fill_config *config;
     const int32_t *ends, *banned;
     size_t n_ends, n_banned;
-    void *scratch; /* of the sampler */
+    void *scratch;              /* of the sampler */
+    struct sl_rules_room *room; /* NULL: no text has rules of its own */
+    struct sl_kept *kept;       /* NULL: nothing is kept */
+    /* Most positions of a causal text, and rows of one that is scored, that a
+     * pass reads; 0: all. */
+    uint32_t part_positions, part_rows;
+    bool alone; /* what goes wrong with a text ends it and no other */
     uint64_t start_ns;
 };
 
@@ -62,12 +69,19 @@ struct sl_blank {
     const struct sl_ids *context;    /* without [sop]; with the mark */
     size_t mask_at;                  /* in context */
     const struct sl_pieces *pieces;  /* fed behind the context */
+    const struct sl_ids *given;      /* what the answer begins with, or NULL */
+    struct sl_rules *rules;          /* or NULL */
+    uint32_t score_from;             /* as struct sl_fill_text has them */
+    int (*scored)(void *sinks_opaque, uint32_t at, struct sl_error *err);
     bool gmask;
-    uint32_t max_new; /* > 0 */
+    uint32_t max_new; /* 0: nothing is chosen */
     /* where it stands */
     bool running;       /* between begin and end */
     bool done;          /* wants nothing more */
+    bool spoilt;        /* what its sequence holds is of no use */
     int32_t *prefill;   /* ids, positions, blocks until they are fed; owned */
+    uint32_t n_read;    /* of it */
+    uint32_t n_part;    /* goes into the next pass; 0: not known yet */
     uint32_t first_seq; /* takes the context */
     uint32_t n_positions, n_rows; /* that want asked for */
     uint32_t n_tokens;            /* that the last feed chose */
@@ -100,6 +114,10 @@ void sl_blank_close(struct sl_blank *p);
 /* Positions that the first thing to be fed has: the context and [sop], or what
  * a causal model goes on from; and those that all of them see. */
 size_t sl_blank_fed(const struct sl_blank *p);
+/* How many of these the next pass reads, and the rows of logits of it. */
+uint32_t sl_blank_part(struct sl_blank *p, uint32_t *rows);
+/* Ids that the answer begins with. */
+size_t sl_blank_n_given(const struct sl_blank *p);
 uint32_t sl_blank_context(const struct sl_blank *p);
 
 /* Positions of the n-th generated token (from 0). block is 0 for 1-D. */
@@ -127,6 +145,8 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
                  struct sl_fill_text *io, struct sl_error *err);
 /* Ends a text that is not over with what there is. */
 int sl_text_interrupt(struct sl_text *t, struct sl_error *err);
+/* Ends it with nothing but an error. */
+void sl_text_fail(struct sl_text *t, const struct sl_error *err);
 void sl_text_close(struct sl_text *t);
 
 #endif

@@ -1,12 +1,12 @@
 #include "config.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/decode/causal.h"
+#include "src/decode/row.h"
 #include "src/decode/sequence.h"
 
 struct sl_causal {
@@ -244,13 +244,8 @@ static int choose(struct run *r, float *l, int32_t *id, struct sl_error *err)
     const struct sl_causal *c = r->c;
     uint32_t vocab = c->lm->vocab, n = r->config->n_tokens;
 
-    for (uint32_t i = 0; i < vocab; i++) {
-        if (!isfinite(l[i]))
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "the model's output is not a number (logit %u of "
-                           "%u): damaged weights? 'sluice verify' tells",
-                           i, vocab);
-    }
+    if (sl_row_check(l, vocab, err) != 0)
+        return -1;
     punish(r, l);
     for (uint32_t i = n; n > 0 && i < vocab; i++)
         l[i] = SL_BANNED;

@@ -21,9 +21,12 @@
 #ifndef SL_FILL_H
 #define SL_FILL_H
 
+#include <stdatomic.h>
+
 #include "src/arch/hparams.h"
 #include "src/decode/beam.h"
 #include "src/decode/draft.h"
+#include "src/decode/rules.h"
 #include "src/decode/sampler.h"
 #include "src/exec/lm.h"
 #include "src/exec/workload.h"
@@ -113,6 +116,22 @@ struct sl_fill_text {
     const struct sl_prompt *prompt;
     struct sl_rng *rng;              /* no other text's */
     const struct sl_fill_sink *sink; /* or NULL */
+    /* what a text may have of its own; zeroed: nothing */
+    const struct sl_fill_config *config; /* else the batch's; of no more
+                                          * answers, and the same drafts */
+    struct sl_rules *rules;              /* of one answer that is drawn */
+    const struct sl_ids *given; /* ids that its first answer begins with; not
+                                 * of a causal model */
+    /* Ids of what is fed, context and [sop] and what is given, from here on
+     * are scored: the id `at` is, the rules have its chance. 0: none. */
+    uint32_t score_from;
+    int (*scored)(void *sinks_opaque, uint32_t at, struct sl_error *err);
+    bool only_scored;             /* nothing is chosen */
+    const atomic_bool *cancelled; /* set: it ends before the next pass, failed
+                                   * with SL_ERR_INTERRUPTED */
+    /* how far it is: ids of its first context, which are read, of which were
+     * known before */
+    uint32_t n_prompt, n_read, n_kept;
     /* what came of it, once ended: the result, or where something was wrong
      * with this text alone why it has none */
     bool ended, failed;

@@ -56,6 +56,11 @@ static void filter(const struct sl_blank *p, float *logits, size_t n_said)
 {
     const struct sl_fill_common *c = p->c;
 
+    if (p->rules != NULL) {
+        sl_rules_look(p->rules, c->room, logits);
+        sl_rules_shape(p->rules, c->room, logits, p->context->v,
+                       c->hp->causal ? p->mask_at : 0);
+    }
     ban(logits, c->banned, c->n_banned);
     if (n_said < c->config->min_gen_length)
         ban(logits, c->ends, c->n_ends);
@@ -129,6 +134,13 @@ static int open_voice(struct sl_blank *p, uint32_t i, struct sl_error *err)
     return tell_drafts(p, v, err);
 }
 
+/* Whether another text may go on with what this one has read. */
+static bool keeps(const struct sl_blank *p)
+{
+    return p->c->kept != NULL && p->c->hp->causal &&
+           base_room(p->c->config) == 1;
+}
+
 static int base_begin(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_lm *lm = p->c->lm;
@@ -145,8 +157,17 @@ static int base_begin(struct sl_blank *p, struct sl_error *err)
         if (open_voice(p, s->n, err) != 0)
             return -1;
     }
-    if (lm->ops->seq_create(lm, &p->first_seq, err) != 0)
+    if (keeps(p)) {
+        size_t most = sl_blank_fed(p) - 1;
+
+        if (p->score_from > 0 && p->score_from - 1 < most)
+            most = p->score_from - 1;
+        if (sl_kept_begin(p->c->kept, &p->first_seq, &p->n_read, p->prefill,
+                          sl_blank_fed(p), most, err) != 0)
+            return -1;
+    } else if (lm->ops->seq_create(lm, &p->first_seq, err) != 0) {
         return -1;
+    }
     s->v[0].seq = p->first_seq;
     s->v[0].has_seq = true;
     return 0;
@@ -216,9 +237,22 @@ static int base_want(struct sl_blank *p, struct sl_lm_item *items,
 
 static void end_voice(struct sl_blank *p, struct voice *v)
 {
-    if (v->has_seq)
-        p->c->lm->ops->seq_destroy(p->c->lm, v->seq);
+    const struct sl_ids *said = &p->answers[0].ids;
+    size_t n = sl_blank_fed(p);
+
+    if (!v->has_seq)
+        return;
     v->has_seq = false;
+    if (!keeps(p)) {
+        p->c->lm->ops->seq_destroy(p->c->lm, v->seq);
+        return;
+    }
+    if (p->prefill != NULL || p->spoilt)
+        n = v->held = p->spoilt ? 0 : p->n_read;
+    /* An interrupted pass has left a part of what it was fed. */
+    if (!p->spoilt)
+        p->c->lm->ops->seq_cut(p->c->lm, v->seq, v->held);
+    sl_kept_end(p->c->kept, v->seq, p->context->v, n, said->v, v->held - n);
 }
 
 /* Draws from a filtered row and takes the token in. *end: it was the last. */
@@ -236,9 +270,16 @@ static int say(struct sl_blank *p, uint32_t i, const float *row, bool *end,
         return -1;
     sl_drafter_add(&v->drafter, v->last);
     *end = out->n == p->max_new;
-    if (p->sink == NULL || i > 0)
-        return 0;
-    return p->sink->ids(p->sink->opaque, &v->last, 1, true, err);
+    if (p->rules != NULL) {
+        sl_rules_tell(p->rules, p->c->room, v->last);
+        if (sl_rules_said(p->rules, v->last, err) != 0)
+            return -1;
+    }
+    if (p->sink != NULL && i == 0 &&
+        p->sink->ids(p->sink->opaque, &v->last, 1, true, err) != 0)
+        return -1;
+    *end = *end || (p->rules != NULL && p->rules->enough);
+    return 0;
 }
 
 /* The context was read: all voices go on from there. */
@@ -291,13 +332,11 @@ static int feed_voice(struct sl_blank *p, uint32_t i, float *row,
             return -1;
     }
     sl_drafter_note(&v->drafter, v->n_fed - 1, k - 1);
-    if (end) {
-        end_voice(p, v);
-        return 0;
-    }
     v->held += k;
     if (k < v->n_fed)
         lm->ops->seq_cut(lm, v->seq, v->held);
+    if (end)
+        end_voice(p, v);
     return 0;
 }
 

@@ -113,16 +113,27 @@ static int begin_blank(struct sl_text *t, struct sl_error *err)
     struct sl_blank *p = &t->pass;
 
     if (emit_until(t, t->shown_at, false, err) != 0 ||
-        sl_fill_check_length(p->context->n + t->pieces.ids.n, p->c->hp, config,
-                             err) != 0)
+        (!t->io->only_scored &&
+         sl_fill_check_length(p->context->n + t->pieces.ids.n, p->c->hp, config,
+                              err) != 0))
         return -1;
+    p->given = t->n_blanks == 0 ? t->io->given : NULL;
+    p->score_from = t->n_blanks == 0 ? t->io->score_from : 0;
     if (p->sink != NULL &&
         p->sink->ids(p->sink->opaque, NULL, 0, true, err) != 0)
         return -1;
-    p->max_new = (uint32_t)(config->out_seq_length - sl_blank_fed(p));
+    p->max_new = 0;
+    if (!t->io->only_scored)
+        p->max_new = (uint32_t)(config->out_seq_length - sl_blank_fed(p));
     if (t->io->prompt->max_new > 0 && t->io->prompt->max_new < p->max_new)
         p->max_new = t->io->prompt->max_new;
-    return sl_blank_begin(p, err);
+    if (sl_blank_begin(p, err) != 0)
+        return -1;
+    if (t->n_blanks > 0)
+        return 0;
+    t->io->n_prompt = (uint32_t)sl_blank_fed(p);
+    t->io->n_kept = t->io->n_read = p->n_read;
+    return 0;
 }
 
 /* The text goes on with the best of the pass's answers. */
@@ -179,6 +190,11 @@ static int end_text(struct sl_text *t, struct sl_error *err)
     return 0;
 }
 
+static bool has_enough(const struct sl_text *t)
+{
+    return t->io->rules != NULL && t->io->rules->enough;
+}
+
 static int text_next(struct sl_sequence *seq, struct sl_error *err)
 {
     struct sl_text *t = (struct sl_text *)seq;
@@ -187,16 +203,16 @@ static int text_next(struct sl_sequence *seq, struct sl_error *err)
     seq->n_positions = seq->n_rows = 0;
     if (!t->pass.running) {
         find_blank(t);
-        if (t->shown_at == t->ids.n)
+        if (t->shown_at == t->ids.n || has_enough(t))
             return end_text(t, err);
         if (begin_blank(t, err) != 0)
             return -1;
     }
     seq->reads = t->pass.prefill != NULL;
     seq->n_items = sl_blank_n_items(&t->pass);
-    seq->n_rows = (uint32_t)seq->n_items;
-    seq->n_positions =
-        seq->reads ? (uint32_t)sl_blank_fed(&t->pass) : seq->n_rows;
+    seq->n_positions = seq->n_rows = (uint32_t)seq->n_items;
+    if (seq->reads)
+        seq->n_positions = sl_blank_part(&t->pass, &seq->n_rows);
     return 0;
 }
 
@@ -225,9 +241,14 @@ static int text_feed(struct sl_sequence *seq, float *logits,
     int rc = sl_blank_feed(&t->pass, logits, err);
 
     seq->n_tokens = t->pass.n_tokens;
-    if (rc != 0)
-        return -1;
-    return t->pass.done ? end_blank(t, err) : 0;
+    if (t->n_blanks == 0)
+        t->io->n_read = seq->reads ? t->pass.n_read : t->io->n_prompt;
+    if (rc == 0 && t->pass.done)
+        rc = end_blank(t, err);
+    if (rc == 0 || !t->pass.c->alone)
+        return rc;
+    sl_text_fail(t, err);
+    return 0;
 }
 
 static const struct sl_sequence_ops text_ops = {
@@ -250,6 +271,8 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
     p->rng = io->rng;
     p->sink = io->sink;
     p->gmask = io->prompt->gmask;
+    p->rules = io->rules;
+    p->scored = io->scored;
     p->context = c->config->pieces ? &t->context : &t->ids;
     p->pieces = &t->pieces;
     t->result.answers = sl_zalloc_array(n, sizeof *t->result.answers);
@@ -260,6 +283,13 @@ int sl_text_open(struct sl_text *t, const struct sl_fill_common *c,
         sl_ids_append(&t->context, io->prompt->ids.v, io->prompt->ids.n, err))
         return -1;
     return sl_ids_append(&t->ids, io->prompt->ids.v, io->prompt->ids.n, err);
+}
+
+void sl_text_fail(struct sl_text *t, const struct sl_error *err)
+{
+    t->pass.spoilt = err->code != SL_ERR_INTERRUPTED;
+    t->io->err = *err;
+    t->io->ended = t->io->failed = t->seq.over = true;
 }
 
 int sl_text_interrupt(struct sl_text *t, struct sl_error *err)

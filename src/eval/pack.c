@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
+#include "src/decode/row.h"
 #include "src/eval/pack.h"
 #include "src/exec/kvcache.h"
 
@@ -126,19 +127,6 @@ void sl_pack_measure_stem(struct sl_pack_needs *needs,
 }
 
 /* --- reading logits ------------------------------------------------------ */
-
-double sl_row_log_sum(const float *row, uint32_t vocab, double *most)
-{
-    float top = row[0];
-    double sum = 0;
-
-    for (uint32_t i = 1; i < vocab; i++)
-        top = row[i] > top ? row[i] : top;
-    for (uint32_t i = 0; i < vocab; i++)
-        sum += exp((double)row[i] - (double)top);
-    *most = (double)top;
-    return (double)top + log(sum);
-}
 
 /* What the other model says of a row, too. most: this one's largest. */
 static void read_other(const struct packer *p, const struct reading *r,

@@ -62,8 +62,4 @@ int sl_pack_run(const struct sl_pack_config *config,
                 struct sl_question *const *questions, size_t n,
                 struct sl_error *err);
 
-/* ln of the sum of exp of a row of logits; *most: the largest of them. NAN
- * where the row has what is no number. */
-double sl_row_log_sum(const float *row, uint32_t vocab, double *most);
-
 #endif

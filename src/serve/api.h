@@ -31,10 +31,10 @@ struct sl_params {
     double presence, frequency, repetition;
     int64_t seed; /* -1: any */
     int64_t n;
-    int64_t n_top;            /* -1: no logprobs */
-    bool json;                /* the answer is to be JSON, */
-    const json_t *schema;     /* of this form; NULL: any; borrowed */
-    struct sl_gen_bias *bias; /* owned */
+    int64_t n_top;        /* -1: no logprobs */
+    bool json;            /* the answer is to be JSON, */
+    const json_t *schema; /* of this form; NULL: any; borrowed */
+    struct sl_bias *bias; /* owned */
     size_t n_bias;
     struct sl_stops stops; /* owned */
 };

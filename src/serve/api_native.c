@@ -149,6 +149,10 @@ static void add_batcher(struct metrics *m, struct sl_server *s)
     add(m, "prompt_tokens_kept_total", "counter",
         "Tokens of prompts that were known already",
         (double)(e.kept_ids + c->past_kept_ids));
+    add(m, "drafts_total", "counter", "Guesses that passes checked",
+        (double)e.drafted);
+    add(m, "drafts_right_total", "counter", "Guesses that were right",
+        (double)e.accepted);
     add(m, "generated_tokens_total", "counter", "Tokens that were said",
         (double)(e.said_ids + c->past_said_ids));
 }

@@ -20,10 +20,10 @@ static void set_sampling(struct sl_choice *c, const struct sl_params *p)
         .top_p = p->top_p < 1 ? p->top_p : 0,
     };
     g->min_new = (uint32_t)p->min_tokens;
-    g->presence_penalty = p->presence;
-    g->frequency_penalty = p->frequency;
-    g->repetition_penalty = p->repetition;
-    g->n_top = (int)p->n_top;
+    g->rules.presence = p->presence;
+    g->rules.frequency = p->frequency;
+    g->rules.repetition = p->repetition;
+    g->rules.n_top = (int)p->n_top;
     if (p->seed == -1 && getrandom(&seed, sizeof seed, 0) < 0)
         seed = c->job->created_ns;
     sl_rng_seed(&g->rng, seed);
@@ -50,7 +50,7 @@ static int set_form(struct sl_choice *c, const struct sl_params *p,
         rc = sl_form_rule_create(&c->form, p->schema, s->spellings, &err);
     if (rc != 0)
         return sl_refuse_error(why, "response_format", &err);
-    c->gen.rule = &c->form->rule;
+    c->gen.rules.rule = &c->form->rule;
     return 0;
 }
 
@@ -72,7 +72,8 @@ static int copy_params(struct sl_choice *c, const struct sl_params *p,
     if (c->gen.bias == NULL)
         return sl_refuse(why, 503, NULL, "out of memory");
     memcpy(c->gen.bias, p->bias, p->n_bias * sizeof *p->bias);
-    c->gen.n_bias = p->n_bias;
+    c->gen.rules.bias = c->gen.bias;
+    c->gen.rules.n_bias = p->n_bias;
     return 0;
 }
 
@@ -153,7 +154,7 @@ static int ask_line(struct sl_choice *c, const struct sl_ask *ask,
         return -1;
     if (ask->text == NULL && sl_ids_append(&g->ids, ids->v, ids->n, err) != 0)
         return -1;
-    if (ask->echo && g->n_top >= 0)
+    if (ask->echo && g->rules.n_top >= 0)
         g->score_from = s->hp.causal ? 1 : (uint32_t)before;
     return 0;
 }

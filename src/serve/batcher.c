@@ -1,29 +1,40 @@
 #include "config.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/serve/batcher_impl.h"
+#include "src/decode/batch.h"
+#include "src/serve/batcher.h"
 
 /* Part of the newest pass in the running means. */
 #define NEWEST 4u
 
+struct sl_batcher {
+    struct sl_batcher_config c;
+    struct sl_batch *batch;
+    struct sl_fill_config config; /* that all texts have */
+    struct sl_gen **active;       /* (max_active), first come first */
+    uint32_t n_active;            /* changed under lock */
+    pthread_mutex_t lock;         /* of the following, too */
+    struct sl_batcher_stats stats;
+};
+
 void sl_gen_init(struct sl_gen *g)
 {
-    *g = (struct sl_gen){
-        .score_from = UINT32_MAX,
-        .sampler = {.temperature = 1},
-        .n_top = -1,
-    };
+    *g = (struct sl_gen){.sampler = {.temperature = 1}};
+    sl_rules_init(&g->rules);
 }
 
 void sl_gen_fini(struct sl_gen *g)
 {
     sl_prompt_fini(&g->prompt);
     sl_ids_fini(&g->ids);
-    sl_ids_fini(&g->said);
+    sl_ids_fini(&g->given);
+    sl_ids_fini(&g->shown);
+    sl_rules_fini(&g->rules);
     free(g->bias);
     g->bias = NULL;
 }
@@ -34,58 +45,184 @@ void sl_batcher_workload(struct sl_workload *load,
     *load = (struct sl_workload){
         .n_sequences = 1,
         .max_tokens = c->max_tokens,
-        .pass_positions = c->pass_positions,
-        .pass_logits = c->pass_logits,
+        .pass_positions = c->max_active + c->part_positions,
+        .pass_logits = c->max_active + c->score_rows,
         .n_texts = c->max_active,
     };
+}
+
+/* --- from a gen to a text of the batch --------------------------------------
+ */
+
+static int hear(void *opaque, const int32_t *ids, size_t n, bool blank,
+                struct sl_error *err)
+{
+    struct sl_gen *g = opaque;
+
+    if (blank && n == 0) {
+        if (!g->fill || g->sink->blank == NULL)
+            return 0;
+        return g->sink->blank(g->opaque, err);
+    }
+    if (g->fill && sl_ids_append(&g->shown, ids, n, err) != 0)
+        return -1;
+    if (!blank)
+        return 0;
+    atomic_fetch_add_explicit(&g->n_said, 1, memory_order_relaxed);
+    return g->sink->token(g->opaque, &g->rules.chance, &g->rules.enough, err);
+}
+
+static int hear_score(void *opaque, uint32_t at, struct sl_error *err)
+{
+    struct sl_gen *g = opaque;
+
+    return g->sink->scored(g->opaque, at, &g->rules.chance, err);
+}
+
+/* A line as a text whose end is filled: of a causal model behind its last id,
+ * else behind the context, [sop] and the ids that are given. */
+static int open_line(struct sl_gen *g, struct sl_error *err)
+{
+    struct sl_prompt *p = &g->prompt;
+    size_t n = g->n_context > 0 ? g->n_context : g->ids.n;
+
+    if (p->ids.n > 0)
+        return 0;
+    if (sl_ids_append(&p->ids, g->ids.v, n, err) != 0)
+        return -1;
+    p->mask = SL_PROMPT_END;
+    if (g->n_context > 0) {
+        p->mask = g->ids.v[n - 1];
+        p->gmask = true;
+        if (sl_ids_append(&g->given, g->ids.v + n + 1, g->ids.n - n - 1, err))
+            return -1;
+        g->text.given = &g->given;
+    } else if (sl_ids_add(&p->ids, SL_PROMPT_END, err) != 0) {
+        return -1;
+    }
+    p->masks[p->n_masks++] = p->mask;
+    return 0;
+}
+
+static int open_text(struct sl_batcher *e, struct sl_gen *g,
+                     struct sl_error *err)
+{
+    size_t n = g->fill ? g->prompt.ids.n + 1 : g->ids.n;
+
+    if (n == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "an empty text: this model goes on from what it reads");
+    if (n + g->max_new > e->c.max_tokens)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%zu tokens and %u to come are more than the %u of a "
+                       "text (--ctx)",
+                       n, g->max_new, e->c.max_tokens);
+    g->config = e->config;
+    g->config.sampler = g->sampler;
+    g->config.min_gen_length = g->min_new;
+    g->config.out_seq_length = (uint32_t)n + g->max_new;
+    g->heard = (struct sl_fill_sink){hear, g};
+    g->text = (struct sl_fill_text){
+        .prompt = &g->prompt,
+        .rng = &g->rng,
+        .sink = &g->heard,
+        .config = &g->config,
+        .rules = &g->rules,
+        .score_from = g->score_from,
+        .scored = hear_score,
+        .only_scored = g->max_new == 0,
+        .cancelled = &g->cancelled,
+    };
+    atomic_store_explicit(&g->n_prompt, (unsigned)n, memory_order_relaxed);
+    return g->fill ? 0 : open_line(g, err);
 }
 
 /* --- life -------------------------------------------------------------------
  */
 
-static int list_ends(struct sl_batcher *e, struct sl_error *err)
+static void tell_progress(struct sl_gen *g)
 {
-    const struct sl_special_ids *s = &e->c.hp->text.special;
+    if (g->text.n_prompt == 0) /* nothing was fed */
+        return;
+    atomic_store_explicit(&g->n_prompt, g->text.n_prompt, memory_order_relaxed);
+    atomic_store_explicit(&g->n_read, g->text.n_read, memory_order_relaxed);
+    atomic_store_explicit(&g->n_kept, g->text.n_kept, memory_order_relaxed);
+}
 
-    if ((s->eop >= 0 && sl_ids_add(&e->ends, s->eop, err) != 0) ||
-        (s->eos >= 0 && sl_ids_add(&e->ends, s->eos, err) != 0))
-        return -1;
-    if (e->c.stops == NULL)
-        return 0;
-    return sl_ids_append(&e->ends, e->c.stops->v, e->c.stops->n, err);
+static enum sl_gen_end how_ended(const struct sl_gen *g)
+{
+    if (g->text.failed)
+        return g->text.err.code == SL_ERR_INTERRUPTED ? SL_GEN_CANCELLED
+                                                      : SL_GEN_FAILED;
+    if (g->rules.enough)
+        return SL_GEN_ENOUGH;
+    return g->rules.said.n >= g->max_new ? SL_GEN_LENGTH : SL_GEN_STOP;
+}
+
+/* Takes it out of the list; its sink hears. */
+static void end(struct sl_batcher *e, struct sl_gen *g)
+{
+    struct sl_error why = g->text.err;
+    uint32_t at = 0;
+
+    while (e->active[at] != g)
+        at++;
+    tell_progress(g);
+    sl_fill_result_fini(&g->text.result);
+    pthread_mutex_lock(&e->lock);
+    e->n_active--;
+    memmove(e->active + at, e->active + at + 1,
+            (e->n_active - at) * sizeof(void *));
+    e->stats.n_active = e->n_active;
+    e->stats.said_ids += atomic_load(&g->n_said);
+    e->stats.prompt_ids += atomic_load(&g->n_read);
+    e->stats.kept_ids += atomic_load(&g->n_kept);
+    pthread_mutex_unlock(&e->lock);
+    g->sink->ended(g->opaque, how_ended(g), &why); /* it may be gone now */
+}
+
+static int text_ended(void *opaque, struct sl_fill_text *text,
+                      struct sl_error *err)
+{
+    struct sl_batcher *e = opaque;
+
+    (void)err;
+    end(e, (struct sl_gen *)((char *)text - offsetof(struct sl_gen, text)));
+    return 0;
 }
 
 int sl_batcher_create(struct sl_batcher **out,
                       const struct sl_batcher_config *c, struct sl_error *err)
 {
     struct sl_batcher *e = calloc(1, sizeof *e);
-    uint32_t n = c->max_active, vocab = c->lm->vocab;
-    size_t n_logits;
+    struct sl_batch_config config = {
+        .lm = c->lm,
+        .hp = c->hp,
+        .stops = c->stops,
+        .most = c->max_active,
+        .alone = true,
+        .rules = true,
+        .keeps = true,
+        .part_positions = c->part_positions,
+        .score_rows = c->score_rows,
+        .ended = text_ended,
+    };
 
-    if (e == NULL)
+    if (e == NULL ||
+        (e->active = sl_zalloc_array(c->max_active, sizeof(void *))) == NULL) {
+        free(e);
         return sl_fail(err, SL_ERR_NOMEM, "out of memory");
-    e->c = *c;
-    pthread_mutex_init(&e->lock, NULL);
-    e->active = sl_zalloc_array(n, sizeof(void *));
-    e->in_pass = sl_zalloc_array(n, sizeof(void *));
-    e->left = sl_zalloc_array(n + 1, sizeof *e->left);
-    e->items = sl_zalloc_array(n, sizeof *e->items);
-    e->positions = sl_alloc_array(c->pass_positions, sizeof(int32_t));
-    e->blocks = sl_alloc_array(c->pass_positions, sizeof(int32_t));
-    if (sl_mul_size(&n_logits, c->pass_logits, vocab))
-        e->logits = sl_alloc_array(n_logits, sizeof(float));
-    e->raw = sl_alloc_array(vocab, sizeof(float));
-    e->seen = sl_alloc_array(vocab / 8 + 1, 1);
-    e->scratch = malloc(sl_sampler_scratch_bytes(vocab));
-    if (!e->active || !e->in_pass || !e->left || !e->items || !e->positions ||
-        !e->blocks || !e->logits || !e->raw || !e->seen || !e->scratch) {
-        sl_batcher_destroy(e, NULL);
-        return sl_fail(err, SL_ERR_NOMEM,
-                       "out of memory for %u rows of %u logits", c->pass_logits,
-                       vocab);
     }
-    if (sl_fill_list_banned(&e->banned, c->hp, vocab, err) != 0 ||
-        list_ends(e, err) != 0) {
+    e->c = *c;
+    e->config = (struct sl_fill_config){
+        .strategy = SL_STRATEGY_BASE,
+        .n_beams = 1,
+        .drafts = c->drafts,
+    };
+    config.config = &e->config;
+    config.opaque = e;
+    pthread_mutex_init(&e->lock, NULL);
+    if (sl_batch_create(&e->batch, &config, err) != 0) {
         sl_batcher_destroy(e, NULL);
         return -1;
     }
@@ -95,145 +232,41 @@ int sl_batcher_create(struct sl_batcher **out,
 
 void sl_batcher_destroy(struct sl_batcher *e, const struct sl_error *why)
 {
+    struct sl_error cancelled, ignored;
+
     if (e == NULL)
         return;
-    while (e->n_active > 0)
-        sl_batcher_end(e, e->active[0],
-                       why != NULL ? SL_GEN_FAILED : SL_GEN_CANCELLED, why);
-    while (sl_line_drop_left(e))
-        ;
+    sl_fail(&cancelled, SL_ERR_INTERRUPTED, "the server ends");
+    if (e->batch != NULL)
+        sl_batch_fail(e->batch, why != NULL ? why : &cancelled, &ignored);
+    sl_batch_close(e->batch);
     free(e->active);
-    free(e->in_pass);
-    free(e->left);
-    free(e->items);
-    free(e->positions);
-    free(e->blocks);
-    free(e->logits);
-    free(e->raw);
-    free(e->seen);
-    free(e->scratch);
-    sl_ids_fini(&e->banned);
-    sl_ids_fini(&e->ends);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
 
-/* --- who is there -----------------------------------------------------------
+/* --- passes -----------------------------------------------------------------
  */
 
-void sl_batcher_end(struct sl_batcher *e, struct sl_gen *g, enum sl_gen_end how,
-                    const struct sl_error *err)
+static void admit(struct sl_batcher *e)
 {
-    uint32_t at = 0;
-
-    while (at < e->n_active && e->active[at] != g)
-        at++;
-    if (at < e->n_active) {
-        e->n_active--;
-        memmove(e->active + at, e->active + at + 1,
-                (e->n_active - at) * sizeof(void *));
-    }
-    if (g->fill)
-        sl_fill_close(e, g);
-    else
-        sl_line_close(e, g, how != SL_GEN_FAILED);
-    pthread_mutex_lock(&e->lock);
-    e->stats.n_active = e->n_active;
-    e->stats.said_ids += atomic_load(&g->n_said);
-    e->stats.prompt_ids += atomic_load(&g->n_read);
-    e->stats.kept_ids += atomic_load(&g->n_kept);
-    for (size_t i = 0; i < e->n_items; i++) {
-        if (e->in_pass[i] == g)
-            e->in_pass[i] = NULL;
-    }
-    pthread_mutex_unlock(&e->lock);
-    g->sink->ended(g->opaque, how, err); /* the gen may be gone now */
-}
-
-static int begin(struct sl_batcher *e, struct sl_gen *g, struct sl_error *err)
-{
-    e->active[e->n_active++] = g;
-    e->stats.n_active = e->n_active;
-    atomic_store(&g->admitted, true);
-    return g->fill ? sl_fill_begin(e, g, err) : sl_line_begin(e, g, err);
-}
-
-static int admit(struct sl_batcher *e, struct sl_error *err)
-{
+    struct sl_error *err;
     struct sl_gen *g;
 
     while (e->n_active < e->c.max_active &&
            (g = e->c.next(e->c.opaque)) != NULL) {
-        if (begin(e, g, err) == 0)
+        pthread_mutex_lock(&e->lock);
+        e->active[e->n_active++] = g;
+        e->stats.n_active = e->n_active;
+        pthread_mutex_unlock(&e->lock);
+        atomic_store(&g->admitted, true);
+        err = &g->text.err;
+        if (open_text(e, g, err) == 0 &&
+            sl_batch_admit(e->batch, &g->text, err) == 0)
             continue;
-        sl_batcher_end(e, g, SL_GEN_FAILED, err);
-        if (err->code != SL_ERR_USAGE && err->code != SL_ERR_NOMEM)
-            return -1;
+        g->text.failed = true;
+        end(e, g);
     }
-    return 0;
-}
-
-static void end_cancelled(struct sl_batcher *e)
-{
-    for (uint32_t i = e->n_active; i-- > 0;) {
-        if (atomic_load_explicit(&e->active[i]->cancelled,
-                                 memory_order_relaxed))
-            sl_batcher_end(e, e->active[i], SL_GEN_CANCELLED, NULL);
-    }
-}
-
-/* --- a pass -----------------------------------------------------------------
- */
-
-static bool reads_prompt(const struct sl_gen *g)
-{
-    return g->fill ? g->text.pass.prefill != NULL || !g->text.pass.running
-                   : g->fed < g->prompt_len;
-}
-
-/* Gives a text its place in the pass. Errors: of the text alone. */
-static int collect_one(struct sl_batcher *e, struct sl_gen *g,
-                       struct sl_error *err)
-{
-    uint32_t room = e->c.pass_positions - e->n_positions;
-    uint32_t rows = e->c.pass_logits - e->n_rows;
-
-    int rc = 0;
-
-    if (g->fill)
-        rc = sl_fill_want(e, g, room, err);
-    else
-        sl_line_want(e, g, room, rows);
-    if (rc != 0)
-        return rc < 0 ? -1 : 0; /* it has ended, and may be gone */
-    if (g->n_fed == 0)
-        return 0;
-    e->in_pass[e->n_items++] = g;
-    e->n_positions += g->n_fed;
-    e->n_rows += g->n_rows;
-    return 0;
-}
-
-/* Who generates comes first; what is left of the pass is for prompts, in the
- * order in which they came. */
-static int collect(struct sl_batcher *e, struct sl_error *err)
-{
-    e->n_items = e->n_positions = e->n_rows = 0;
-    for (int prompts = 0; prompts < 2; prompts++) {
-        for (uint32_t i = 0; i < e->n_active;) {
-            struct sl_gen *g = e->active[i];
-
-            if (reads_prompt(g) == (prompts == 1) &&
-                collect_one(e, g, err) != 0) {
-                sl_batcher_end(e, g, SL_GEN_FAILED, err);
-                if (err->code != SL_ERR_USAGE && err->code != SL_ERR_NOMEM)
-                    return -1;
-                continue;
-            }
-            i += i < e->n_active && e->active[i] == g;
-        }
-    }
-    return 0;
 }
 
 static uint64_t mean(uint64_t so_far, uint64_t now)
@@ -244,29 +277,41 @@ static uint64_t mean(uint64_t so_far, uint64_t now)
 static void pass_begins(struct sl_batcher *e)
 {
     pthread_mutex_lock(&e->lock);
-    e->running = true;
     e->stats.pass_ns = sl_clock_ns();
     pthread_mutex_unlock(&e->lock);
 }
 
+static void count_drafts(struct sl_batcher *e)
+{
+    const struct sl_gate_counts *c = &e->c.drafts->gate.counts;
+
+    e->stats.drafted = e->stats.accepted = 0;
+    for (size_t i = 0; i < SL_DRAFT_SOURCES; i++) {
+        e->stats.drafted += c->drafted[i];
+        e->stats.accepted += c->accepted[i];
+    }
+}
+
 static void pass_ended(struct sl_batcher *e, bool ok)
 {
+    struct sl_batch_pass pass = sl_batch_last(e->batch);
     struct sl_batcher_stats *s = &e->stats;
     uint64_t ns;
 
     pthread_mutex_lock(&e->lock);
     ns = sl_clock_ns() - s->pass_ns;
-    e->running = false;
     s->pass_ns = 0;
-    if (ok) {
+    if (ok && pass.positions > 0) {
         s->passes++;
-        s->positions += e->n_positions;
+        s->positions += pass.positions;
         s->all_sweeps_ns += ns;
-        if (e->n_positions == e->n_items)
-            s->sweep_ns = mean(s->sweep_ns, ns);
-        else
+        if (pass.reads)
             s->prompt_ns = mean(s->prompt_ns, ns);
+        else
+            s->sweep_ns = mean(s->sweep_ns, ns);
     }
+    if (e->c.drafts != NULL)
+        count_drafts(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -275,10 +320,9 @@ bool sl_batcher_idle(struct sl_batcher *e)
     bool idle;
 
     pthread_mutex_lock(&e->lock);
-    idle = e->running;
-    for (size_t i = 0; i < e->n_items && idle; i++)
-        idle = e->in_pass[i] == NULL ||
-               atomic_load_explicit(&e->in_pass[i]->cancelled,
+    idle = e->stats.pass_ns != 0;
+    for (size_t i = 0; i < e->n_active && idle; i++)
+        idle = atomic_load_explicit(&e->active[i]->cancelled,
                                     memory_order_relaxed);
     pthread_mutex_unlock(&e->lock);
     return idle;
@@ -291,60 +335,18 @@ void sl_batcher_stats(struct sl_batcher *e, struct sl_batcher_stats *stats)
     pthread_mutex_unlock(&e->lock);
 }
 
-/* After an interrupted pass nothing of it counts: its texts end. */
-static void interrupted(struct sl_batcher *e)
-{
-    for (size_t i = 0; i < e->n_items; i++) {
-        if (e->in_pass[i] != NULL) {
-            struct sl_gen *g = e->in_pass[i];
-
-            if (!g->fill) /* keys of the pass are half there */
-                e->c.lm->ops->seq_cut(e->c.lm, g->seq, g->fed);
-            sl_batcher_end(e, g, SL_GEN_CANCELLED, NULL);
-        }
-    }
-}
-
-static int distribute(struct sl_batcher *e, struct sl_error *err)
-{
-    float *row = e->logits;
-
-    for (size_t i = 0; i < e->n_items; i++) {
-        struct sl_gen *g = e->in_pass[i];
-        uint32_t n_rows = e->items[i].n_logits;
-        int rc = 0;
-
-        if (g != NULL)
-            rc = g->fill ? sl_fill_feed(e, g, row, err)
-                         : sl_line_feed(e, g, row, err);
-        if (rc != 0)
-            sl_batcher_end(e, g, SL_GEN_FAILED, err);
-        row += (size_t)n_rows * e->c.lm->vocab;
-    }
-    e->n_items = 0;
-    return 0;
-}
-
 int sl_batcher_step(struct sl_batcher *e, struct sl_error *err)
 {
-    struct sl_lm *lm = e->c.lm;
+    bool more;
     int rc;
 
-    end_cancelled(e);
-    if (admit(e, err) != 0 || collect(e, err) != 0)
-        return -1;
-    if (e->n_items == 0)
-        return e->n_active > 0;
+    admit(e);
+    if (e->n_active == 0)
+        return 0;
     pass_begins(e);
-    rc = lm->ops->forward(lm, e->items, e->n_items, e->logits, err);
+    rc = sl_batch_step(e->batch, &more, err);
     pass_ended(e, rc == 0);
-    if (rc == 0) {
-        distribute(e, err);
-        return 1;
-    }
-    if (err->code != SL_ERR_INTERRUPTED)
-        return -1;
-    interrupted(e);
-    e->n_items = 0;
-    return 1;
+    for (uint32_t i = 0; i < e->n_active; i++)
+        tell_progress(e->active[i]);
+    return rc != 0 ? -1 : 1;
 }

@@ -61,7 +61,7 @@ static int add_name(struct sl_choice *c, int32_t id, uint32_t *at, uint32_t *n,
 }
 
 static int add_tops(struct sl_choice *c, struct sl_tok *tok,
-                    const struct sl_gen_token *t, struct sl_error *err)
+                    const struct sl_chance *t, struct sl_error *err)
 {
     tok->top = (uint32_t)c->n_tops;
     for (unsigned i = 0; i < t->n_top; i++) {
@@ -78,7 +78,7 @@ static int add_tops(struct sl_choice *c, struct sl_tok *tok,
 }
 
 /* lock and text_lock are held. with: logprobs are there. */
-static int add_tok(struct sl_choice *c, const struct sl_gen_token *t, bool with,
+static int add_tok(struct sl_choice *c, const struct sl_chance *t, bool with,
                    struct sl_error *err)
 {
     struct sl_tok tok = {
@@ -87,7 +87,7 @@ static int add_tok(struct sl_choice *c, const struct sl_gen_token *t, bool with,
         .offset = c->n_chars,
     };
 
-    if (c->gen.n_top < 0)
+    if (c->gen.rules.n_top < 0)
         return 0;
     if (grow((void **)&c->toks, c->n_toks, &c->room_toks, sizeof *c->toks,
              err) != 0 ||
@@ -238,7 +238,7 @@ static void leave(struct sl_choice *c)
     pthread_mutex_unlock(&c->job->s->lock);
 }
 
-static int hear_token(void *opaque, const struct sl_gen_token *t, bool *enough,
+static int hear_token(void *opaque, const struct sl_chance *t, bool *enough,
                       struct sl_error *err)
 {
     struct sl_choice *c = opaque;
@@ -246,8 +246,7 @@ static int hear_token(void *opaque, const struct sl_gen_token *t, bool *enough,
     int rc = enter(c, err);
 
     if (rc == 0 && !g->fill && atomic_load(&g->n_said) == 1)
-        rc = prime(c, g->ids.v + g->n_context, g->prompt_len - g->n_context,
-                   err);
+        rc = prime(c, g->ids.v + g->n_context, g->ids.n - g->n_context, err);
     if (rc == 0)
         rc = add_tok(c, t, true, err);
     if (rc == 0)
@@ -261,7 +260,7 @@ static int hear_token(void *opaque, const struct sl_gen_token *t, bool *enough,
 }
 
 /* The ids of the prompt before the first that has a value have none. */
-static int add_prompt_tok(struct sl_choice *c, const struct sl_gen_token *t,
+static int add_prompt_tok(struct sl_choice *c, const struct sl_chance *t,
                           bool with, struct sl_error *err)
 {
     const char *text;
@@ -277,7 +276,7 @@ static int add_prompt_tok(struct sl_choice *c, const struct sl_gen_token *t,
     return 0;
 }
 
-static int hear_scored(void *opaque, uint32_t at, const struct sl_gen_token *t,
+static int hear_scored(void *opaque, uint32_t at, const struct sl_chance *t,
                        struct sl_error *err)
 {
     struct sl_choice *c = opaque;
@@ -286,7 +285,7 @@ static int hear_scored(void *opaque, uint32_t at, const struct sl_gen_token *t,
     /* What is before the text, [gMASK] [sop], is not the client's. */
     for (uint32_t i = c->gen.n_context > 0 ? c->gen.score_from : 0;
          rc == 0 && c->n_scored == 0 && i < at && i < c->gen.ids.n; i++) {
-        struct sl_gen_token first = {.id = c->gen.ids.v[i]};
+        struct sl_chance first = {.id = c->gen.ids.v[i]};
 
         rc = add_prompt_tok(c, &first, false, err);
         c->n_scored--;
@@ -312,7 +311,7 @@ static int hear_blank(void *opaque, struct sl_error *err)
     }
     c->blank = c->n_blanks++;
     if (rc == 0)
-        rc = prime(c, c->gen.text.ids.v, c->gen.text.shown_at, err);
+        rc = prime(c, c->gen.shown.v, c->gen.shown.n, err);
     leave(c);
     return rc;
 }

@@ -182,7 +182,7 @@ int sl_form_rule_create(struct sl_form_rule **out, const json_t *schema,
     }
     sl_json_state_init(&r->state, r->form);
     r->spellings = spellings;
-    r->rule = (struct sl_gen_rule){limit, accept, is_over, r};
+    r->rule = (struct sl_rule){limit, accept, is_over, r};
     *out = r;
     return 0;
 }

@@ -21,7 +21,7 @@ int sl_spellings_create(struct sl_spellings **s, struct sl_tokenizer *t,
 void sl_spellings_destroy(struct sl_spellings *s); /* NULL is fine */
 
 struct sl_form_rule {
-    struct sl_gen_rule rule; /* for the gen; opaque is this */
+    struct sl_rule rule; /* for the gen; opaque is this */
     struct sl_json_form *form;
     struct sl_json_state state;
     const struct sl_spellings *spellings; /* borrowed */

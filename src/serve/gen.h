@@ -2,11 +2,11 @@
  * gen.h - one text that is being generated or scored
  *
  * What stands between requests and the model: a request makes one gen for each
- * text that it wants, the batcher (batcher.h) takes many of them through every
- * pass over the weights. A gen is one of two kinds:
+ * text that it wants, the batcher (batcher.h) makes a text of the batch of it
+ * (decode/batch.h). A gen is one of two kinds:
  *
  *   fill   blanks of a text, by a model that sees its context in both
- *          directions (decode/fill.h); several blanks one after another
+ *          directions; several blanks one after another
  *   line   ids that only look back: all of a causal model's, and for the
  *          others a text behind [gMASK] [sop], which is how GLM scores one
  *          (unidirectional in THUDM/GLM-130B's evaluation)
@@ -24,25 +24,7 @@
 #include <stdbool.h>
 
 #include "src/base/ids.h"
-#include "src/decode/blank.h"
-#include "src/decode/sampler.h"
-
-/* Most alternatives of a token that are told. */
-enum { SL_GEN_MOST_TOP = 20 };
-
-struct sl_gen_top {
-    int32_t id;
-    float logprob;
-};
-
-struct sl_gen_token {
-    int32_t id;
-    /* natural logarithms of softmax(logits), nothing filtered; where the gen
-     * has n_top >= 0 */
-    float logprob;
-    const struct sl_gen_top *top; /* (n_top) likeliest first; borrowed */
-    unsigned n_top;
-};
+#include "src/decode/fill.h"
 
 enum sl_gen_end {
     SL_GEN_STOP,      /* the model said one of the ends */
@@ -54,51 +36,30 @@ enum sl_gen_end {
 
 struct sl_gen_sink {
     /* What the model thought of the prompt's id `at`. */
-    int (*scored)(void *opaque, uint32_t at, const struct sl_gen_token *token,
+    int (*scored)(void *opaque, uint32_t at, const struct sl_chance *chance,
                   struct sl_error *err);
     /* The next blank begins (fill). */
     int (*blank)(void *opaque, struct sl_error *err);
     /* *enough set: nothing more is wanted. */
-    int (*token)(void *opaque, const struct sl_gen_token *token, bool *enough,
+    int (*token)(void *opaque, const struct sl_chance *chance, bool *enough,
                  struct sl_error *err);
     void (*ended)(void *opaque, enum sl_gen_end how,
                   const struct sl_error *err);
-};
-
-/* Which ids may come next, for answers of a given form. */
-struct sl_gen_rule {
-    /* Bans (SL_BANNED) what must not come; ends are its too. */
-    void (*limit)(void *opaque, float *logits, uint32_t vocab);
-    int (*accept)(void *opaque, int32_t id, struct sl_error *err);
-    /* Nothing more may come. */
-    bool (*over)(void *opaque);
-    void *opaque;
-};
-
-struct sl_gen_bias {
-    int32_t id;
-    float add;
 };
 
 struct sl_gen {
     /* what to do; set by its maker, all owned but sink and rule */
     bool fill;
     struct sl_prompt prompt; /* fill */
-    struct sl_ids ids;       /* line: the prompt, then what is said */
-    uint32_t n_context;      /* line */
-    uint32_t score_from;     /* line: ids from here on are scored, > 0;
-                              * UINT32_MAX: none */
+    struct sl_ids ids;       /* line: the prompt */
+    uint32_t n_context;      /* line: of a causal model 0 */
+    uint32_t score_from;     /* line: ids from here on are scored; 0: none */
     uint32_t max_new;        /* most ids; fill: of all blanks together */
     uint32_t min_new;        /* no end before so many (of a blank) */
     struct sl_sampler_config sampler;
-    double repetition_penalty; /* as causal.h's; 0 and 1: off */
-    double presence_penalty, frequency_penalty; /* OpenAI's: less logit for
-                                                 * what was said */
-    struct sl_gen_bias *bias;                   /* (n_bias) */
-    size_t n_bias;
+    struct sl_rules rules;
+    struct sl_bias *bias; /* that the rules have */
     struct sl_rng rng;
-    int n_top; /* -1: no logprobs */
-    const struct sl_gen_rule *rule;
     const struct sl_gen_sink *sink;
     void *opaque;
 
@@ -112,22 +73,11 @@ struct sl_gen {
 
     /* the batcher's */
     struct sl_gen *next;
-    struct sl_fill_common common; /* fill */
+    struct sl_ids given; /* line: behind [sop] */
+    struct sl_ids shown; /* fill: the text up to where it is being filled */
     struct sl_fill_config config;
-    struct sl_fill_sink fill_sink;
-    struct sl_fill_text io;
-    struct sl_text text;
-    bool text_open, asked; /* next has told what it wants */
-    uint32_t seq;          /* line */
-    bool has_seq;
-    uint32_t fed;        /* of ids */
-    uint32_t prompt_len; /* of ids, before anything was said */
-    struct sl_ids said;  /* fill: for penalties */
-    /* of the pass that is being run */
-    uint32_t n_fed, n_rows;
-    struct sl_gen_token token;
-    struct sl_gen_top top[SL_GEN_MOST_TOP];
-    bool enough;
+    struct sl_fill_sink heard;
+    struct sl_fill_text text;
 };
 
 void sl_gen_init(struct sl_gen *gen);

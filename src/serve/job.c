@@ -311,7 +311,7 @@ static double passes_left(const struct sl_server *s, const struct sl_gen *g)
     if (prompt == 0)
         prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
     if (prompt > read)
-        left += (double)sl_div_up(prompt - read, s->pass_positions);
+        left += (double)sl_div_up(prompt - read, s->part_positions);
     return left;
 }
 
@@ -333,7 +333,7 @@ void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
         p->n_read += atomic_load(&g->n_read);
         p->n_said += atomic_load(&g->n_said);
         p->n_most += g->max_new;
-        all += g->max_new + (double)sl_div_up(prompt, s->pass_positions);
+        all += g->max_new + (double)sl_div_up(prompt, s->part_positions);
         p->done += left;
         most = left > most ? left : most;
         waits |= !atomic_load(&g->admitted) && !job->choices[i].ended;

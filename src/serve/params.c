@@ -93,7 +93,7 @@ static int read_bias(struct sl_params *p, const struct sl_req *r,
         if (!json_is_number(v) || add < -100 || add > 100)
             return sl_body_wrong(why, "logit_bias", v,
                                  "a number from -100 to 100 for each id");
-        p->bias[p->n_bias++] = (struct sl_gen_bias){(int32_t)id, (float)add};
+        p->bias[p->n_bias++] = (struct sl_bias){(int32_t)id, (float)add};
     }
     return 0;
 }

@@ -79,14 +79,14 @@ static int choose_sizes(struct sl_server *s, struct sl_error *err)
                        hp->max_positions);
     s->parallel =
         s->c->parallel > 0 ? s->c->parallel : usual_parallel(hp, s->ctx);
-    s->pass_positions = s->parallel + s->ctx;
+    s->part_positions = s->ctx;
     if (hp->causal && s->ctx > PROMPT_POSITIONS)
-        s->pass_positions = s->parallel + PROMPT_POSITIONS;
+        s->part_positions = PROMPT_POSITIONS;
     if (rows < LEAST_ROWS)
         rows = LEAST_ROWS;
     if (rows > s->ctx)
         rows = s->ctx;
-    s->pass_logits = s->parallel + (uint32_t)rows;
+    s->score_rows = (uint32_t)rows;
     return 0;
 }
 
@@ -185,16 +185,20 @@ static int start_model(struct sl_server *s, struct sl_error *err)
         .hp = &s->hp,
         .max_active = s->parallel,
         .max_tokens = s->ctx,
-        .pass_positions = s->pass_positions,
-        .pass_logits = s->pass_logits,
+        .drafts = s->c->drafts,
+        .part_positions = s->part_positions,
+        .score_rows = s->score_rows,
         .next = next_waiting,
         .opaque = s,
     };
+    bool guesses = s->c->drafts != NULL;
     struct sl_workload load;
     struct sl_batcher *e;
 
     sl_batcher_workload(&load, &c);
-    if (sl_runtime_start(s->rt, &load, err) != 0)
+    if ((guesses && s->c->plan_drafts(s->c->drafts_arg, &load, s->rt, err)) ||
+        sl_runtime_start(s->rt, &load, err) != 0 ||
+        (guesses && s->c->start_drafts(s->c->drafts_arg, s->rt, err)))
         return -1;
     c.lm = sl_runtime_lm(s->rt);
     c.stops = sl_tokenizer_stops(s->tokenizer);

@@ -61,6 +61,14 @@ struct sl_serve_config {
     uint64_t keep_bytes; /* of answers that are kept, */
     uint32_t keep_s;     /* for so long */
     const struct sl_log *log;
+    /* What passes guess with; NULL: nothing. They are made ready whenever the
+     * model is opened: before it takes its memory, what they take is added to
+     * the load; then they begin. */
+    struct sl_drafts *drafts; /* borrowed */
+    int (*plan_drafts)(void *arg, struct sl_workload *load,
+                       struct sl_runtime *rt, struct sl_error *err);
+    int (*start_drafts)(void *arg, struct sl_runtime *rt, struct sl_error *err);
+    void *drafts_arg;
     /* Seconds of the floor of a pass for one token, where the machine's rates
      * are known, else 0; NULL: nobody knows. */
     double (*floor)(const struct sl_runtime *rt);
@@ -108,7 +116,7 @@ struct sl_server {
     const char *arch_name, *arch_what;
     const struct sl_chat_template *tmpl;
     struct sl_sampling sampling; /* of its chats, all given */
-    uint32_t ctx, parallel, pass_positions, pass_logits;
+    uint32_t ctx, parallel, part_positions, score_rows;
 
     pthread_mutex_t text_lock;
     struct sl_tokenizer *tokenizer; /* NULL while there is no model */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/decode/row.h"
 #include "src/eval/build.h"
 #include "src/eval/console.h"
 #include "src/eval/files.h"
