@@ -358,6 +358,15 @@ ask /v1/models
 check keys_are_asked_for_and_never_told
 stop
 
+# Its unit for systemd says nothing that systemd does not know.
+if command -v systemd-analyze >/dev/null; then
+    sed "s|@bindir@/sluice|$(command -v true)|" \
+        "$source/src/serve/sluice@.service.in" >"$work/sluice@.service"
+    systemd-analyze verify --man=no "$work/sluice@test.service" >"$work/err" 2>&1
+    ! grep -F 'sluice@' "$work/err"
+    check systemd_understands_its_unit
+fi
+
 "$sluice" serve -m "$model" --host 0.0.0.0 --port 0 2>"$work/err"
 [ $? = 2 ] && grep -q 'api-key-file' "$work/err"
 check other_addresses_need_keys
