@@ -37,8 +37,10 @@ void sl_progress_init(struct sl_progress *p, const char *what, uint64_t total,
         total ? (unsigned)(10.0 * (double)skipped / (double)total) : 0;
 }
 
-static void format_eta(char *buf, size_t n, double s)
+const char *sl_eta_format(char buf[SL_ETA_TEXT], double s)
 {
+    size_t n = SL_ETA_TEXT;
+
     if (s < 0 || s > 360000)
         snprintf(buf, n, "--:--");
     else if (s >= 3600)
@@ -46,10 +48,10 @@ static void format_eta(char *buf, size_t n, double s)
                  (int)s % 60);
     else
         snprintf(buf, n, "%d:%02d", (int)s / 60, (int)s % 60);
+    return buf;
 }
 
-/* Columns of the terminal; it may be resized at any time. */
-static int columns(void)
+unsigned sl_progress_columns(void)
 {
     struct winsize size;
 
@@ -62,7 +64,7 @@ static int columns(void)
  * would stay. The bar has the room that the numbers leave. */
 static void draw_line(const char *what, const char *numbers, double frac)
 {
-    int room = columns() - 1;
+    int room = (int)sl_progress_columns() - 1;
     int cells = room - (int)strlen(what) - (int)strlen(numbers) - 4;
     char bar[BAR_CELLS + 1];
 
@@ -81,14 +83,14 @@ static void draw(struct sl_progress *p, uint64_t now)
     double frac = p->total ? (double)p->done / (double)p->total : 1;
     double secs = (double)(now - p->start_ns) * 1e-9;
     double rate = secs > 0 ? (double)(p->done - p->skipped) / secs : 0;
-    char done[SL_SIZE_TEXT], total[SL_SIZE_TEXT], per_s[SL_SIZE_TEXT], eta[16];
+    char done[SL_SIZE_TEXT], total[SL_SIZE_TEXT], per_s[SL_SIZE_TEXT],
+        eta[SL_ETA_TEXT];
     char line[LINE_CELLS];
 
     sl_size_format(done, p->done);
     sl_size_format(total, p->total);
     sl_size_format(per_s, (uint64_t)rate);
-    format_eta(eta, sizeof eta,
-               rate > 0 ? (double)(p->total - p->done) / rate : -1);
+    sl_eta_format(eta, rate > 0 ? (double)(p->total - p->done) / rate : -1);
     if (!p->terminal) {
         fprintf(stderr, "%s: %3.0f %%  %s of %s  %s/s  %s left\n", p->what,
                 100 * frac, done, total, per_s, eta);

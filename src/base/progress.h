@@ -32,6 +32,13 @@ void sl_progress_update(struct sl_progress *p, uint64_t done);
 /* Ends the line; on a terminal the bar is erased. */
 void sl_progress_fini(struct sl_progress *p);
 
+/* Columns of the terminal that standard error is, which may be resized at any
+ * time; 80 where it is none. */
+unsigned sl_progress_columns(void);
+/* "4:05", "1:02:03", "--:--" where nobody knows (negative, or days). */
+#define SL_ETA_TEXT 16
+const char *sl_eta_format(char text[SL_ETA_TEXT], double seconds);
+
 /* The terminal, if there is one, takes escape sequences: $TERM is not dumb. */
 bool sl_progress_screen(void);
 

@@ -40,6 +40,9 @@ int sl_chat_show(void *opaque, bool thinking, const char *text, size_t n,
 
     if (thinking && !c->terminal)
         return 0;
+    if (thinking != c->thinking && c->shown)
+        sl_waiting_text(c->g.waiting, "\n", 1);
+    sl_waiting_text(c->g.waiting, text, n);
     change(c, thinking);
     c->shown = true;
     if (c->terminal)

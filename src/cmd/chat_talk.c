@@ -41,7 +41,9 @@ static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
     int rc;
 
     sl_runtime_stats(c->g.rt, &c->before);
+    sl_waiting_begin(c->g.waiting, "answering", c->o->max_new);
     rc = sl_session_ask(&c->session, text, &sink, &c->last, err);
+    sl_waiting_end(c->g.waiting);
     sl_runtime_stats(c->g.rt, &c->after);
     c->g.n_generated += c->last.n_new;
     if (c->g.first_token_ns == 0)

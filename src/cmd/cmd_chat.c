@@ -64,6 +64,7 @@ static const struct argp_option options[] = {
      "Say after each turn what was read and how fast, and at the end how fast "
      "it could have been",
      4},
+    SL_PROGRESS_ROW(4),
     {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 4},
     {0},
 };
@@ -112,7 +113,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                    arg);
         return 0;
     default:
-        return sl_opt_sampling(&o->run.sampling, key, arg, state)
+        return sl_opt_sampling(&o->run.sampling, key, arg, state) ||
+                       sl_opt_progress(&o->run.progress, key, arg, state)
                    ? 0
                    : ARGP_ERR_UNKNOWN;
     }
@@ -362,12 +364,12 @@ static int run_all(struct sl_chat *c)
         return sl_report(&err);
     if (sl_drafts_open(&c->g.drafts, &c->g.draft_file, &c->o->run.draft,
                        &err) != 0 ||
-        sl_interrupt_create(&c->g.interrupt, &err) != 0 ||
-        sl_runtime_open(&c->g.rt, &c->o->run.run, &err) != 0)
+        sl_generate_open(&c->g, &err) != 0)
         return sl_report(&err);
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
     c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
     if (c->g.tokenizer == NULL) {
+    sl_waiting_watch(c->g.waiting, NULL); /* statistics end the run */
         sl_no_vocab(sl_runtime_modelfile(c->g.rt), &err);
         return sl_report(&err);
     }
@@ -381,18 +383,6 @@ static int run_all(struct sl_chat *c)
     return code;
 }
 
-/* A notice begins a line of its own, even where the text that is being shown
- * has left one open on the terminal. From any thread. */
-static void write_log(void *opaque, enum sl_log_level level, const char *line)
-{
-    struct sl_chat *c = opaque;
-
-    if (isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) &&
-        atomic_exchange(&c->g.line_open, false))
-        fputc('\n', stderr);
-    sl_log_stderr(NULL, level, line);
-}
-
 static int run(int argc, char **argv)
 {
     struct sl_chat_options o = {
@@ -403,7 +393,7 @@ static int run(int argc, char **argv)
             },
     };
     struct sl_chat c = {.o = &o, .g = {.o = &o.run}};
-    struct sl_log log = {write_log, &c, SL_LOG_INFO};
+    struct sl_log log = {sl_generate_log, &c.g, SL_LOG_INFO};
     int code = sl_parse_args(&argp, argc, argv, &o);
 
     if (code != 0)
@@ -418,16 +408,12 @@ static int run(int argc, char **argv)
      * closed in order. */
     signal(SIGPIPE, SIG_IGN);
     code = run_all(&c);
-    if (c.g.interrupt != NULL)
-        sl_interrupt_watch(c.g.interrupt, NULL);
     sl_detok_destroy(c.detok);
     sl_line_editor_close(c.editor);
     free(c.state_file);
     json_decref(c.tools);
     sl_chat_history_fini(&c.begun);
-    sl_draft_file_close(&c.g.draft_file);
-    sl_runtime_close(c.g.rt);
-    sl_interrupt_destroy(c.g.interrupt);
+    sl_generate_close(&c.g);
     return code;
 }
 

@@ -95,6 +95,7 @@ static const struct argp_option options[] = {
     {"stats", OPT_STATS, 0, 0,
      "Say at the end how fast it was, and how fast it could have been", 6},
     {"json", OPT_JSON, 0, 0, "Print one JSON object a query", 6},
+    SL_PROGRESS_ROW(6),
     {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 6},
     {0},
 };
@@ -219,7 +220,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                               "one with --input-source");
         return 0;
     default:
-        return sl_opt_sampling(&o->sampling, key, arg, state)
+        return sl_opt_sampling(&o->sampling, key, arg, state) ||
+                       sl_opt_progress(&o->progress, key, arg, state)
                    ? 0
                    : parse_fill(key, arg, state, &o->fill);
     }
@@ -285,8 +287,7 @@ static int run_all(struct sl_generate *g)
 
     if (open_files(g, &err) != 0 ||
         sl_drafts_open(&g->drafts, &g->draft_file, &g->o->draft, &err) != 0 ||
-        sl_interrupt_create(&g->interrupt, &err) != 0 ||
-        sl_runtime_open(&g->rt, &g->o->run, &err) != 0)
+        sl_generate_open(g, &err) != 0)
         return sl_report(&err);
     g->hp = &sl_runtime_modelfile(g->rt)->hp;
     g->tokenizer = sl_runtime_tokenizer(g->rt);
@@ -312,23 +313,12 @@ static int run_all(struct sl_generate *g)
                g->o->fill.out_seq_length, g->hp->max_positions);
     sl_rng_seed(&g->rng, g->o->sampling.seed);
     code = run_mode(g);
+    sl_waiting_watch(g->waiting, NULL); /* statistics end the run */
     if (g->o->stats && g->started && sl_generate_print_stats(g, &err) != 0)
         sl_report(&err);
     if (g->started && sl_generate_wants_summary(g))
         sl_generate_print_summary(g);
     return code;
-}
-
-/* A notice begins a line of its own, even where the text that is being shown
- * has left one open on the terminal. From any thread. */
-static void write_log(void *opaque, enum sl_log_level level, const char *line)
-{
-    struct sl_generate *g = opaque;
-
-    if (isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) &&
-        atomic_exchange(&g->line_open, false))
-        fputc('\n', stderr);
-    sl_log_stderr(NULL, level, line);
 }
 
 static int run(int argc, char **argv)
@@ -350,7 +340,7 @@ static int run(int argc, char **argv)
         .batch = 1,
     };
     struct sl_generate g = {.o = &o};
-    struct sl_log log = {write_log, &g, SL_LOG_INFO};
+    struct sl_log log = {sl_generate_log, &g, SL_LOG_INFO};
     int code = sl_parse_args(&argp, argc, argv, &o);
 
     if (code != 0)
@@ -369,12 +359,8 @@ static int run(int argc, char **argv)
      * closed in order. */
     signal(SIGPIPE, SIG_IGN);
     code = run_all(&g);
-    if (g.interrupt != NULL)
-        sl_interrupt_watch(g.interrupt, NULL);
-    sl_draft_file_close(&g.draft_file);
-    sl_runtime_close(g.rt);
+    sl_generate_close(&g);
     sl_keeper_destroy(g.keeper);
-    sl_interrupt_destroy(g.interrupt);
     return code;
 }
 

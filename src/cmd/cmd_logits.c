@@ -11,6 +11,7 @@
 #include "src/cmd/logits_input.h"
 #include "src/cmd/npy.h"
 #include "src/cmd/opts.h"
+#include "src/cmd/waiting.h"
 
 /* Texts share passes over the weights up to this many positions. */
 #define GROUP_POSITIONS 512u
@@ -21,6 +22,8 @@ struct options {
     const char *output;
     bool step_by_step;
     bool quiet;
+    enum sl_progress_kind progress;
+    struct sl_waiting *waiting;
 };
 
 /* --- running ---------------------------------------------------------------
@@ -174,7 +177,9 @@ static int run_all(struct sl_lm *lm, const struct sl_logits_input *in,
     if (rows == NULL || g.seqs == NULL || g.items == NULL || g.logits == NULL)
         rc = sl_fail(err, SL_ERR_NOMEM, "no memory for %u rows of logits",
                      w->pass_logits);
-    sl_progress_init(&progress, "logits", out->total_bytes, 0, o->quiet);
+    sl_progress_init(&progress, "logits", out->total_bytes, 0,
+                     o->quiet || o->waiting != NULL);
+    sl_waiting_begin(o->waiting, "computing", 0);
     for (size_t i = 0; rc == 0 && i < in->n; i += g.n) {
         size_t n_rows = 0;
 
@@ -186,8 +191,10 @@ static int run_all(struct sl_lm *lm, const struct sl_logits_input *in,
         if (rc == 0)
             rc = sl_npy_write(out, g.logits, n_rows * lm->vocab, err);
         sl_progress_update(&progress, out->written_bytes);
+        sl_waiting_count(o->waiting, "samples", i + g.n, in->n);
     }
     sl_progress_fini(&progress);
+    sl_waiting_end(o->waiting);
     free(rows);
     free(g.seqs);
     free(g.items);
@@ -220,7 +227,12 @@ static int logits(struct options *o, struct sl_error *err)
     if (rc == 0)
         rc = sl_interrupt_create(&interrupt, err);
     if (rc == 0)
+        rc = sl_waiting_create(&o->waiting, o->progress, o->quiet, err);
+    if (rc == 0) {
+        if (!o->run.verify)
+            sl_waiting_begin(o->waiting, "opening the model", 0);
         rc = sl_runtime_open(&rt, &o->run, err);
+    }
     if (rc == 0)
         rc = sl_logits_input_check(&in, &sl_runtime_modelfile(rt)->hp, o->input,
                                    err);
@@ -228,6 +240,9 @@ static int logits(struct options *o, struct sl_error *err)
         w = workload(&in);
         rc = sl_runtime_start(rt, &w, err);
     }
+    sl_waiting_end(o->waiting);
+    if (rc == 0)
+        sl_waiting_watch(o->waiting, rt);
     for (size_t i = 0; i < in.n && rc == 0; i++)
         rows += answer_len(&in.samples[i]);
     if (rc == 0)
@@ -245,6 +260,7 @@ static int logits(struct options *o, struct sl_error *err)
         sl_runtime_spoil(rt);
     if (interrupt != NULL)
         sl_interrupt_watch(interrupt, NULL);
+    sl_waiting_destroy(o->waiting);
     sl_runtime_close(rt);
     sl_interrupt_destroy(interrupt);
     sl_logits_input_fini(&in);
@@ -265,6 +281,7 @@ static const struct argp_option options[] = {
      0},
     {"step-by-step", 's', 0, 0,
      "One answer id at a time through the KV cache instead of one pass", 0},
+    SL_PROGRESS_ROW(0),
     {"quiet", 'q', 0, 0, "No progress and no notices", 0},
     {0},
 };
@@ -297,7 +314,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "needs --input FILE.json and --output FILE.npy");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return sl_opt_progress(&o->progress, key, arg, state)
+                   ? 0
+                   : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -319,18 +338,14 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
-    struct options o = {
-        .run.needs_less = "shorter samples need less",
-        .run.log = &log,
-    };
+    struct options o = {.run.needs_less = "shorter samples need less"};
+    struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);
 
     if (rc != 0)
         return rc;
-    if (o.quiet)
-        o.run.log = NULL;
+    o.run.log = o.quiet ? NULL : &log;
     if (logits(&o, &err) == 0)
         return SL_EXIT_OK;
     return sl_report(&err);

@@ -10,6 +10,7 @@
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
+#include "src/cmd/waiting.h"
 #include "src/eval/perplexity.h"
 #include "src/probe/meminfo.h"
 
@@ -24,6 +25,14 @@ struct options {
     struct sl_eval_options eval;
     uint32_t context, stride, positions; /* 0: by default */
     bool json, quiet;
+    enum sl_progress_kind progress;
+    struct sl_waiting *waiting;
+};
+
+/* An evaluation, and who waits for it. */
+struct asking {
+    struct sl_eval_run run; /* first: it is what passes know */
+    struct sl_waiting *waiting;
 };
 
 /* --- running ------------------------------------------------------------- */
@@ -98,17 +107,19 @@ static int check_alike(const struct sl_eval_model *m, struct sl_runtime *other,
 static int question_done(void *opaque, struct sl_question *q,
                          struct sl_error *err)
 {
-    struct sl_eval_run *run = opaque;
+    struct asking *a = opaque;
 
     (void)q;
     (void)err;
-    run->progress.questions++;
+    a->run.progress.questions++;
+    sl_waiting_count(a->waiting, "windows", a->run.progress.questions,
+                     a->run.progress.n_questions);
     return 0;
 }
 
-static int ask(struct sl_eval_run *run, struct sl_lm *other,
-               struct sl_error *err)
+static int ask(struct asking *a, struct sl_lm *other, struct sl_error *err)
 {
+    struct sl_eval_run *run = &a->run;
     struct sl_eval_task *t = &run->ev->v[0];
     struct sl_question **q =
         sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
@@ -225,7 +236,8 @@ static int perplexity(struct options *o, struct sl_error *err)
     struct sl_runtime *other = NULL;
     struct sl_tasks tasks = {0};
     struct sl_eval ev = {0};
-    struct sl_eval_run run = {.ev = &ev};
+    struct asking a = {.run = {.ev = &ev}};
+    struct sl_eval_run *run = &a.run;
     int rc;
 
     o->eval.log = o->run.log;
@@ -233,6 +245,11 @@ static int perplexity(struct options *o, struct sl_error *err)
         split_budget(&o->run, &second);
     second.model = o->against;
     second.trace = NULL;
+    if (sl_waiting_create(&o->waiting, o->progress, o->quiet, err) != 0)
+        return -1;
+    a.waiting = o->waiting;
+    if (!o->run.verify)
+        sl_waiting_begin(a.waiting, "opening the model", 0);
     rc = sl_eval_model_open(&model, &o->run, err);
     if (rc == 0)
         rc = make_task(&tasks, o, &model.hp, err);
@@ -241,7 +258,7 @@ static int perplexity(struct options *o, struct sl_error *err)
                           &o->eval, err);
     if (rc == 0) {
         sl_eval_measure(&ev);
-        rc = sl_eval_model_start(&model, &o->run, &run, o->positions, err);
+        rc = sl_eval_model_start(&model, &o->run, run, o->positions, err);
     }
     if (rc == 0 && o->against != NULL) {
         rc = sl_runtime_open(&other, &second, err);
@@ -251,11 +268,16 @@ static int perplexity(struct options *o, struct sl_error *err)
             rc = sl_runtime_start(other, &model.load, err);
     }
     if (rc == 0) {
-        sl_eval_progress_init(&run.progress, ev.needs.n_questions,
-                              ev.needs.n_positions, o->quiet);
-        rc = ask(&run, other ? sl_runtime_lm(other) : NULL, err);
-        sl_eval_progress_fini(&run.progress);
+        sl_eval_progress_init(&run->progress, ev.needs.n_questions,
+                              ev.needs.n_positions,
+                              o->quiet || a.waiting != NULL);
+        sl_waiting_watch(a.waiting, model.rt);
+        sl_waiting_begin(a.waiting, "computing", 0);
+        rc = ask(&a, other ? sl_runtime_lm(other) : NULL, err);
+        sl_eval_progress_fini(&run->progress);
     }
+    sl_waiting_destroy(a.waiting);
+    o->waiting = NULL;
     if (rc == 0)
         rc = show(o, &model, &ev, err);
     sl_eval_fini(&ev);
@@ -294,6 +316,7 @@ static const struct argp_option options[] = {
      "begins to limit)",
      0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
+    SL_PROGRESS_ROW(0),
     {"quiet", 'q', 0, 0, "No progress and no notices", 0},
     {0},
 };
@@ -346,7 +369,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "no text given: a file, or several");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return sl_opt_progress(&o->progress, key, arg, state)
+                   ? 0
+                   : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -368,17 +393,13 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
-    struct options o = {
-        .run.needs_less = "a smaller --context needs less",
-        .run.log = &log,
-    };
+    struct options o = {.run.needs_less = "a smaller --context needs less"};
+    struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);
 
     if (rc == 0) {
-        if (o.quiet)
-            o.run.log = NULL;
+        o.run.log = o.quiet ? NULL : &log;
         rc = perplexity(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
         rc = sl_finish_stdout(rc);
     }

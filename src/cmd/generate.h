@@ -2,6 +2,7 @@
  * generate.h - what the files of 'sluice generate' share
  *
  *   cmd_generate.c      options, start and end
+ *   generate_run.c      the run: opening, planning, closing
  *   generate_modes.c    -p, interactive, file
  *   generate_file.c     the lines of a file, alone or together
  *   generate_query.c    queries: fill their blanks, print and keep answers
@@ -23,6 +24,7 @@
 #include "src/cmd/interrupt.h"
 #include "src/cmd/opts_draft.h"
 #include "src/cmd/opts_sampling.h"
+#include "src/cmd/waiting.h"
 #include "src/decode/fill.h"
 #include "src/runtime/runtime.h"
 
@@ -35,6 +37,7 @@ struct sl_generate_options {
     struct sl_sampling_options sampling;
     uint32_t batch; /* lines of a file filled together */
     struct sl_draft_options draft;
+    enum sl_progress_kind progress;
     bool with_id, print_all_beams, json, stats;
     bool force;  /* replace answers of an earlier run */
     bool resume; /* leave them, and do not ask again */
@@ -49,6 +52,7 @@ struct sl_generate {
     const struct sl_ids *prefix, *stops;
     const struct sl_hparams *hp;
     struct sl_interrupt *interrupt;
+    struct sl_waiting *waiting;
     struct sl_drafts drafts;
     struct sl_draft_file draft_file;
     struct sl_rng rng;        /* of the next query */
@@ -70,14 +74,25 @@ struct sl_query {
     int64_t line; /* of the input file, from 0; -1: not from a file */
 };
 
+/* -- generate_run.c -- */
+
+/* Opens the model file and what watches the run. Errors: as sl_runtime_open. */
+int sl_generate_open(struct sl_generate *g, struct sl_error *err);
+/* Gives all of it back. */
+void sl_generate_close(struct sl_generate *g);
+/* A struct sl_log's write, opaque being the run: a notice begins a line of its
+ * own, even where the text that is being shown has left one open on the
+ * terminal. From any thread. */
+void sl_generate_log(void *opaque, enum sl_log_level level, const char *line);
+/* Plans, takes the memory, starts to read. */
+int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
+                      struct sl_error *err);
+
 /* -- generate_modes.c: each returns an exit code -- */
 int sl_generate_prompt(struct sl_generate *g);
 int sl_generate_interactive(struct sl_generate *g);
 int sl_generate_file(struct sl_generate *g);
 
-/* Plans, takes the memory, starts to read. */
-int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
-                      struct sl_error *err);
 /* Reports what is wrong with one query. */
 void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
                         struct sl_error *err);
@@ -172,7 +187,8 @@ struct sl_shower {
     struct sl_detok *detok;
     bool styled, color, gmask, english;
     bool in_blank;
-    atomic_bool *line_open; /* the run's; NULL: nobody sees out yet */
+    atomic_bool *line_open;     /* the run's; NULL: nobody sees out yet */
+    struct sl_waiting *waiting; /* the same */
 };
 
 /* Marks are a part of texts with blanks; what stands before or behind the texts

@@ -15,10 +15,11 @@ struct file {
     struct sl_generate *g;
     struct sl_query *queries; /* (n) one a line, empty ones too */
     size_t n;
-    bool *done;    /* (n) --resume leaves it out */
-    size_t at;     /* the first line that is not printed yet */
-    size_t end;    /* the first that is not taken yet */
-    size_t window; /* lines taken and not printed, at most */
+    bool *done;                 /* (n) --resume leaves it out */
+    size_t n_answered, n_asked; /* of the lines that are not over */
+    size_t at;                  /* the first line that is not printed yet */
+    size_t end;                 /* the first that is not taken yet */
+    size_t window;              /* lines taken and not printed, at most */
     /* (window) line i's at i % window, with its work if it has any; owned */
     struct sl_group *lines;
     struct sl_batch *batch; /* of several lines */
@@ -65,6 +66,7 @@ static int find_done(struct file *f, struct sl_error *err)
                      sl_keeper_has(f->g->keeper, &f->queries[i]);
         n_done += f->done[i];
     }
+    f->n_asked = n - n_done;
     if (f->g->o->resume)
         sl_log(f->g->o->run.log, SL_LOG_INFO,
                "%zu of %zu queries have their answers in %s", n_done, n,
@@ -172,18 +174,28 @@ static int print_query(struct file *f, struct sl_error *err)
     return 0;
 }
 
+static void count(const struct file *f)
+{
+    if (f->n_asked > 1)
+        sl_waiting_count(f->g->waiting, "queries", f->n_answered, f->n_asked);
+}
+
 static int print_line(struct file *f, struct sl_error *err)
 {
     const struct sl_query *q = &f->queries[f->at];
     int rc = 0;
 
+    sl_waiting_text(f->g->waiting, "\n", 1);
     if (!f->g->o->json && !f->done[f->at]) {
         printf("Working on No. %lld on model group 0... \n",
                (long long)q->line);
         rc = sl_show_flush(stdout, err);
     }
-    if (rc == 0 && !is_over(f, f->at))
+    if (rc == 0 && !is_over(f, f->at)) {
         rc = print_query(f, err);
+        f->n_answered++;
+        count(f);
+    }
     f->at++;
     f->write_failed = rc != 0;
     return rc;
@@ -283,13 +295,17 @@ static int run_together(struct file *f, struct sl_error *err)
         .opaque = f,
     };
     struct sl_error later;
+    int rc;
 
     if (g->started) { /* else all lines are empty or wrong */
         config.lm = sl_runtime_lm(g->rt);
         if (sl_batch_create(&f->batch, &config, err) != 0)
             return -1;
     }
-    if (run_batch(f, err) == 0)
+    sl_waiting_begin(g->waiting, "answering", 0);
+    rc = run_batch(f, err);
+    sl_waiting_end(g->waiting);
+    if (rc == 0)
         return 0;
     /* What is finished is not lost with the rest. */
     if (!f->write_failed)
@@ -311,6 +327,7 @@ static int run_all(struct file *f, struct sl_error *err)
         if (sl_group_init(&f->lines[i], f->g, 1, err) != 0)
             return -1;
     }
+    count(f);
     rc = batch == 1 ? run_alone(f, err) : run_together(f, err);
     return rc != 0 ? rc : sl_show_flush(stdout, err);
 }

@@ -9,8 +9,8 @@
 #include "src/base/json.h"
 #include "src/base/lines.h"
 #include "src/cmd/generate.h"
+#include "src/cmd/line_editor.h"
 #include "src/cmd/opts.h"
-#include "src/cmd/rates_kept.h"
 
 #define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */
 
@@ -25,31 +25,6 @@ static int leave(struct sl_generate *g, const struct sl_error *err)
     sl_runtime_spoil(g->rt);
     sl_report(err);
     return SL_EXIT_FAILED;
-}
-
-int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,
-                      struct sl_error *err)
-{
-    struct sl_workload all = *load;
-    double age_s;
-
-    /* before the plan, which counts the memory that this takes */
-    if (g->o->json || g->drafts.n > 0 || sl_generate_wants_summary(g))
-        g->rates_kept = sl_rates_kept(&g->rates, &age_s, g->rt);
-    if (g->draft_file.path != NULL &&
-        sl_draft_file_plan(&g->draft_file, &all, g->rt, &g->o->run, err) != 0)
-        return -1;
-    if (sl_runtime_start(g->rt, &all, err) != 0 ||
-        (g->draft_file.path != NULL &&
-         sl_draft_file_start(&g->draft_file, err) != 0))
-        return -1;
-    g->started = true;
-    sl_drafts_start(&g->drafts, g->rt, g->rates_kept ? &g->rates : NULL,
-                    g->o->run.log);
-    if (!g->o->run.quiet)
-        sl_generate_print_plan(g);
-    sl_interrupt_watch(g->interrupt, g->rt);
-    return 0;
 }
 
 /* All of standard input, without its last line end. */

@@ -180,6 +180,15 @@ static int text_ended(void *opaque, size_t i, struct sl_error *err)
     return 0;
 }
 
+/* Passes behind the first that a text of a group can take: a token each. */
+static uint32_t most_passes(const struct sl_group *group)
+{
+    uint32_t most = group->g->o->fill.out_seq_length;
+    size_t n = group->works[0].prompt.ids.n;
+
+    return n < most ? most - (uint32_t)n : 0;
+}
+
 int sl_group_fill(struct sl_group *group, struct sl_error *err)
 {
     struct sl_generate *g = group->g;
@@ -192,12 +201,16 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
         .ended = text_ended,
         .opaque = group,
     };
+    int rc;
 
     if (group->n == 0) /* empty or wrong: there is no model yet */
         return 0;
     batch.lm = sl_runtime_lm(g->rt);
     sl_group_begin(group);
-    return sl_fill_all(&batch, err);
+    sl_waiting_begin(g->waiting, "answering", most_passes(group));
+    rc = sl_fill_all(&batch, err);
+    sl_waiting_end(g->waiting);
+    return rc;
 }
 
 /* Fills the only text, showing it on the way. */
@@ -213,8 +226,11 @@ static int fill_streaming(struct sl_group *group, bool styled,
     if (sl_shower_init(&shower, stdout, group->g, &group->works[0].prompt,
                        styled, err) != 0)
         return -1;
-    if (styled)
+    if (styled) {
         fputs("Output: ", stdout);
+        fflush(stdout);
+        sl_waiting_text(group->g->waiting, "Output: ", 8);
+    }
     atomic_store(&group->g->line_open, styled);
     group->texts[0].sink = &sink;
     rc = sl_group_fill(group, err);

@@ -28,6 +28,7 @@ int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
         .gmask = prompt->gmask,
         .english = prompt->english,
         .line_open = out == stdout ? &g->line_open : NULL,
+        .waiting = out == stdout ? g->waiting : NULL,
     };
     return sl_detok_create_as(&s->detok, g->tokenizer, sl_generate_specials(g),
                               err);
@@ -49,6 +50,7 @@ int sl_show_flush(FILE *out, struct sl_error *err)
 static int put(struct sl_shower *s, const char *text, size_t n,
                struct sl_error *err)
 {
+    sl_waiting_text(s->waiting, text, n);
     if (n > 0 && fwrite(text, 1, n, s->out) != n)
         return sl_fail_os(err, errno, "cannot write to standard output");
     if (n > 0 && s->line_open != NULL)
@@ -76,6 +78,7 @@ static int change(struct sl_shower *s, bool blank, struct sl_error *err)
     if (put_rest(s, err) != 0)
         return -1;
     s->in_blank = blank;
+    sl_waiting_text(s->waiting, " ", s->english);
     if (blank)
         rc = fprintf(s->out, "%s%s", s->english ? " " : "",
                      s->color ? start : "");

@@ -174,8 +174,11 @@ static int run_next(struct sl_sequence *s, struct sl_error *err)
     s->reads = reading(r);
     s->n_items = s->n_rows = 1;
     s->n_positions = 1;
-    if (s->reads)
+    s->to_come = 0;
+    if (s->reads) {
         s->n_positions = (uint32_t)(left < most ? left : most);
+        s->to_come = (uint32_t)((left - 1) / most);
+    }
     return 0;
 }
 

@@ -27,6 +27,7 @@ struct sl_sequence {
     size_t n_items; /* of the pass */
     uint32_t n_positions, n_rows;
     uint32_t n_tokens; /* that the last feed chose */
+    uint32_t to_come;  /* passes that go on reading the text */
 };
 
 struct sl_sequence_ops {

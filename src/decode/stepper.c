@@ -112,6 +112,17 @@ static int feed(struct sl_stepper *p, struct sl_sequence *const *seqs, size_t n,
     return 0;
 }
 
+static uint32_t to_come(struct sl_sequence *const *seqs, size_t n)
+{
+    uint32_t most = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (seqs[i]->to_come > most)
+            most = seqs[i]->to_come;
+    }
+    return most;
+}
+
 int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
                    size_t n, struct sl_error *err)
 {
@@ -130,6 +141,7 @@ int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
         at += seqs[i]->n_items;
     }
     all = measure(seqs, n);
+    p->lm->to_come = to_come(seqs, n);
     drafted = now(p);
     if (p->lm->ops->forward(p->lm, p->items, load.n_items, p->logits, err) !=
         0) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "src/base/clock.h"
+#include "src/base/progress.h"
 #include "src/eval/run.h"
 
 #define REDRAW_NS 200000000ull
@@ -14,7 +15,7 @@ void sl_eval_progress_init(struct sl_eval_progress *p, uint64_t n_questions,
 {
     *p = (struct sl_eval_progress){
         .quiet = quiet,
-        .terminal = isatty(STDERR_FILENO) == 1,
+        .terminal = isatty(STDERR_FILENO) == 1 && sl_progress_screen(),
         .n_questions = n_questions,
         .n_positions = n_positions,
         .start_ns = sl_clock_ns(),

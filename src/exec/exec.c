@@ -21,6 +21,12 @@ struct sl_exec {
     struct sl_pass_item *run; /* (pass_positions) */
 
     struct sl_pass pass;
+    /* where the pass is: told to other threads, orders nothing */
+    struct {
+        atomic_ullong passes, begin_ns;
+        atomic_uint slab, positions, to_come;
+    } place;
+
     bool broken; /* a pass failed half way: nothing can follow */
     bool left;   /* the last pass was interrupted before: */
     size_t left_at;
@@ -262,6 +268,26 @@ static int skip_rest(struct sl_exec *x, struct sl_error *err)
     return end_engines(x, err);
 }
 
+static void tell(atomic_uint *place, uint32_t value)
+{
+    atomic_store_explicit(place, value, memory_order_relaxed);
+}
+
+static void tell_begin(struct sl_exec *x, uint64_t begin_ns)
+{
+    tell(&x->place.slab, 0);
+    tell(&x->place.positions, x->pass.n);
+    tell(&x->place.to_come, x->lm.to_come);
+    atomic_store_explicit(&x->place.begin_ns, begin_ns, memory_order_relaxed);
+}
+
+static void tell_end(struct sl_exec *x, bool whole)
+{
+    atomic_store_explicit(&x->place.begin_ns, 0, memory_order_relaxed);
+    if (whole)
+        atomic_fetch_add_explicit(&x->place.passes, 1, memory_order_relaxed);
+}
+
 static int run_pass(struct sl_exec *x, struct sl_error *err)
 {
     struct sl_exec_engine *now;
@@ -276,6 +302,7 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
             x->left_at = slab;
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
         }
+        tell(&x->place.slab, (uint32_t)slab);
         if (next != now && cross(now, next, err) != 0)
             return -1;
         now = next;
@@ -316,6 +343,7 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
 {
     struct sl_exec *x = (struct sl_exec *)lm;
     uint64_t begin = sl_clock_ns();
+    int rc;
 
     if (x->broken)
         return sl_fail(err, SL_ERR_INTERNAL,
@@ -325,11 +353,14 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     x->broken = true;
     if (x->left && skip_rest(x, err) != 0)
         return -1;
-    if (lay_out(x, items, n_items, logits, err) != 0 || run_pass(x, err) != 0) {
-        x->broken = !x->left;
+    if (lay_out(x, items, n_items, logits, err) != 0)
         return -1;
-    }
-    x->broken = false;
+    tell_begin(x, begin);
+    rc = run_pass(x, err);
+    tell_end(x, rc == 0);
+    x->broken = rc != 0 && !x->left;
+    if (rc != 0)
+        return -1;
     count_pass(x, sl_clock_ns() - begin);
     return 0;
 }
@@ -418,6 +449,22 @@ void sl_exec_destroy(struct sl_exec *x)
 struct sl_lm *sl_exec_lm(struct sl_exec *x)
 {
     return &x->lm;
+}
+
+struct sl_exec_place sl_exec_place(const struct sl_exec *x)
+{
+    struct sl_exec_place p = {
+        .passes = atomic_load_explicit(&x->place.passes, memory_order_relaxed),
+        .begin_ns =
+            atomic_load_explicit(&x->place.begin_ns, memory_order_relaxed),
+        .slab = atomic_load_explicit(&x->place.slab, memory_order_relaxed),
+        .positions =
+            atomic_load_explicit(&x->place.positions, memory_order_relaxed),
+        .to_come =
+            atomic_load_explicit(&x->place.to_come, memory_order_relaxed),
+    };
+
+    return p;
 }
 
 void sl_exec_stats(const struct sl_exec *x, struct sl_exec_stats *stats)

@@ -55,6 +55,15 @@ struct sl_exec_stats {
     uint64_t first_pass_ns;
 };
 
+/* Where a pass is. */
+struct sl_exec_place {
+    uint64_t passes;    /* that have ended */
+    uint64_t begin_ns;  /* of the one under way; 0: none */
+    uint32_t slab;      /* at which it is */
+    uint32_t positions; /* that it computes */
+    uint32_t to_come;   /* as struct sl_lm has it */
+};
+
 struct sl_exec;
 
 /* Bytes the executor itself takes: the tables of a pass, and x unless an
@@ -67,6 +76,8 @@ int sl_exec_create(struct sl_exec **x, const struct sl_exec_config *config,
                    struct sl_error *err);
 void sl_exec_destroy(struct sl_exec *x);
 struct sl_lm *sl_exec_lm(struct sl_exec *x);
+/* From any thread; what it tells may be a moment old. */
+struct sl_exec_place sl_exec_place(const struct sl_exec *x);
 void sl_exec_stats(const struct sl_exec *x, struct sl_exec_stats *stats);
 
 #endif

@@ -39,6 +39,9 @@ struct sl_lm {
     const struct sl_lm_ops *ops;
     /* Most positions and rows of logits of a pass; 0: as many as one likes. */
     uint32_t pass_positions, pass_logits;
+    /* Passes that follow the next one before its reader has what it asked for:
+     * those of a long prompt. For whoever tells how far a run is. */
+    uint32_t to_come;
 };
 
 struct sl_lm_ops {

@@ -180,6 +180,7 @@ static int cache_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     bool any = false;
     int rc;
 
+    pc->inner->to_come = lm->to_come;
     for (size_t i = 0; i < n_items; i++)
         any = any || is_context(pc, &items[i]);
     if (!any)

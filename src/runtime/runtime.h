@@ -200,6 +200,17 @@ struct sl_run_stats {
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 
+/* Where a started run is; from any thread, as long as it has not ended. */
+struct sl_run_place {
+    uint64_t passes;                 /* that have ended */
+    uint64_t begin_ns;               /* of the one under way; 0: none */
+    uint64_t done_bytes, pass_bytes; /* weights that it is through with, all */
+    uint32_t positions;              /* that it computes */
+    uint32_t to_come;    /* passes that go on reading the same text */
+    uint64_t read_bytes; /* from disk, of all passes */
+};
+struct sl_run_place sl_runtime_place(const struct sl_runtime *rt);
+
 /* The floor of one pass, from rates measured now on this machine and this file
  * (half a second the first time): disk, DRAM and arithmetic. The measurement
  * needs the memory that the weights had: a run that was started ends here

@@ -58,6 +58,28 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
         sl_upload_stats(rt->upload, &s->upload);
 }
 
+struct sl_run_place sl_runtime_place(const struct sl_runtime *rt)
+{
+    struct sl_exec_place at = sl_exec_place(rt->exec);
+    struct sl_stream_stats stream;
+    struct sl_run_place p = {
+        .passes = at.passes,
+        .begin_ns = at.begin_ns,
+        .positions = at.positions,
+        .to_come = at.to_come,
+    };
+
+    for (size_t i = 0; i < rt->partition.n_slabs; i++) {
+        uint64_t bytes = sl_slab_load_bytes(&rt->partition.slabs[i]);
+
+        p.pass_bytes += bytes;
+        p.done_bytes += i < at.slab ? bytes : 0;
+    }
+    sl_stream_stats(rt->stream, &stream);
+    p.read_bytes = stream.bytes_read;
+    return p;
+}
+
 /* Buffers of the measurements stay within what the plan gives to weights;
  * reads need little to run at full rate, DRAM as much as there is. */
 #define PROBE_DISK_BYTES (16ull << 20)
