@@ -26,9 +26,9 @@ refused 'give --hidden-size, --num-attention-heads, --vocab-size' \
     ! grep -q -e --preset -e config.json "$work/err"
 check what_is_missing_is_named_for_synth
 
-refused 'number of layers is 0' glm-130b --num-layers 0 &&
-    refused 'hidden size 100' glm-130b --hidden-size 100 &&
-    refused 'epsilon' tiny --layernorm-epsilon 0
+refused '--num-layers takes a whole number from 1' tiny --num-layers 0 &&
+    refused '--hidden-size: hidden size 100' glm-130b --hidden-size 100 &&
+    refused '--layernorm-epsilon takes' tiny --layernorm-epsilon 0
 check a_shape_that_cannot_be_is_wrong_usage
 
 mkfifo "$work/m.gguf" &&

@@ -489,17 +489,28 @@ static int warm_up(struct state *s, double *first_token_s, uint64_t begin,
     return 0;
 }
 
+static struct sl_runtime_config config_of(const struct sl_runtime_config *from,
+                                          const struct sl_bench_run *run)
+{
+    struct sl_runtime_config config = *from;
+
+    config.ram_bytes = run->ram_bytes;
+    config.threads = run->threads;
+    config.vram_bytes = run->vram_bytes;
+    return config;
+}
+
 /* Plans, takes the memory, and what guesses take of it. */
 static int take_memory(struct state *s, struct sl_workload *load,
-                       const struct sl_runtime_config *config,
                        struct sl_error *err)
 {
     const struct sl_bench_run *run = s->run;
     struct sl_draft_file *file = &s->draft_file;
+    struct sl_runtime_config config = config_of(&s->b->config, run);
 
     sl_drafts_workload(&s->drafts, load);
     if (file->path != NULL &&
-        sl_draft_file_plan(file, load, s->rt, config, err) != 0)
+        sl_draft_file_plan(file, load, s->rt, &config, err) != 0)
         return -1;
     if (sl_runtime_start(s->rt, load, err) != 0 ||
         (file->path != NULL && sl_draft_file_start(file, err) != 0))
@@ -513,6 +524,26 @@ static int take_memory(struct state *s, struct sl_workload *load,
                                  run->prompt, s->blocks != NULL, err);
 }
 
+int sl_bench_open(struct sl_runtime **rt, const struct sl_runtime_config *from,
+                  const struct sl_bench_run *run, uint32_t n_behind,
+                  struct sl_error *err)
+{
+    struct sl_runtime_config config = config_of(from, run);
+    uint32_t most;
+
+    if (sl_runtime_open(rt, &config, err) != 0)
+        return -1;
+    most = sl_runtime_modelfile(*rt)->hp.max_positions;
+    if (run->prompt < most && n_behind < most - run->prompt)
+        return 0;
+    sl_runtime_close(*rt);
+    *rt = NULL;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--prompt %u and %u tokens after it are more than the %u "
+                   "positions of this model",
+                   run->prompt, n_behind, most);
+}
+
 static int start(struct state *s, struct sl_error *err)
 {
     const struct sl_bench_run *run = s->run;
@@ -523,26 +554,15 @@ static int start(struct state *s, struct sl_error *err)
         .pass_logits = run->batch,
         .n_texts = run->batch,
     };
-    struct sl_runtime_config config = s->b->config;
-    uint32_t most;
 
-    config.ram_bytes = run->ram_bytes;
-    config.threads = run->threads;
-    config.vram_bytes = run->vram_bytes;
-    if (sl_runtime_open(&s->rt, &config, err) != 0)
+    if (sl_bench_open(&s->rt, &s->b->config, run, run->gen, err) != 0)
         return -1;
-    most = sl_runtime_modelfile(s->rt)->hp.max_positions;
-    if (load.max_tokens > most)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "a prompt of %u and %u tokens after it are more than "
-                       "the %u positions of this model",
-                       run->prompt, run->gen, most);
     if (run->draft != NULL &&
         sl_drafts_open(&s->drafts, &s->draft_file, run->draft, err) != 0)
         return -1;
     if (allocate(s, err) != 0)
         return -1;
-    return take_memory(s, &load, &config, err);
+    return take_memory(s, &load, err);
 }
 
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,

@@ -94,6 +94,13 @@ void sl_bench_destroy(struct sl_bench *b); /* NULL is fine */
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
                  const struct sl_bench_run *run, struct sl_error *err);
 
+/* How every run begins: opens the model within a run's budgets and sees to it
+ * that it takes its prompt, a token and n_behind more. Errors: those of
+ * sl_runtime_open; SL_ERR_USAGE. */
+int sl_bench_open(struct sl_runtime **rt, const struct sl_runtime_config *from,
+                  const struct sl_bench_run *run, uint32_t n_behind,
+                  struct sl_error *err);
+
 /* Median, least and most of n > 0 values, which it sorts. */
 struct sl_bench_spread sl_bench_spread_of(double *v, size_t n);
 

@@ -85,21 +85,9 @@ static int start(struct state *s, const struct sl_runtime_config *from,
         .n_texts = 1,
         .draft_positions = s->most - 1,
     };
-    struct sl_runtime_config config = *from;
-    uint32_t longest;
 
-    config.ram_bytes = run->ram_bytes;
-    config.threads = run->threads;
-    config.vram_bytes = run->vram_bytes;
-    if (sl_runtime_open(&s->rt, &config, err) != 0)
-        return -1;
-    longest = sl_runtime_modelfile(s->rt)->hp.max_positions;
-    if (load.max_tokens > longest)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "a prompt of %u and %u positions after it are more than "
-                       "the %u of this model",
-                       run->prompt, s->most, longest);
-    if (allocate(s, err) != 0 || sl_runtime_start(s->rt, &load, err) != 0)
+    if (sl_bench_open(&s->rt, from, run, s->most - 1, err) != 0 ||
+        allocate(s, err) != 0 || sl_runtime_start(s->rt, &load, err) != 0)
         return -1;
     s->lm = sl_runtime_lm(s->rt);
     if (s->lm->ops->seq_create(s->lm, &s->seq, err) != 0)

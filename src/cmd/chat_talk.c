@@ -7,7 +7,7 @@
 
 #include "src/base/lines.h"
 #include "src/cmd/chat.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/command.h"
 
 /* Reports err and says with which code to leave. A reader that has seen
  * enough is not worth a line. */

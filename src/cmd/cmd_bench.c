@@ -1,21 +1,20 @@
 #include "config.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/cmd/bench.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
 
 /* The values of an option that takes a list. */
 #define MOST_VALUES 64u
 struct list {
     uint64_t v[MOST_VALUES];
-    bool percent[MOST_VALUES]; /* --ram: of the file's size */
     unsigned n;
 };
 
@@ -30,31 +29,19 @@ struct options {
 };
 
 enum {
-    OPT_RAM = 0x100,
+    OPT_RAM = 0x200,
     OPT_VRAM,
-    OPT_DEVICE,
-    OPT_ENGINE,
     OPT_PROMPT,
     OPT_GEN,
     OPT_BATCH,
-    OPT_THREADS,
-    OPT_NUMA,
     OPT_REPEAT,
-    OPT_ACTIVATIONS,
-    OPT_KV,
-    OPT_IO,
-    OPT_ISA,
     OPT_JSON,
     OPT_PLOT,
-    OPT_TRACE,
-    OPT_PREFIX,
-    OPT_LORA,
     OPT_POSITIONS,
 };
 
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "What is run; every LIST has commas between its values:", 1},
-    {"model", 'm', "FILE", 0, "Model file to run (required)", 0},
     {"ram", OPT_RAM, "LIST", 0,
      "Budgets: bytes as in generate, N% of the file, 'least', 'auto' (default: "
      "auto)",
@@ -73,79 +60,80 @@ static const struct argp_option options[] = {
      "Measure instead what passes of so many positions of one sequence take, "
      "1 to 64, as they check guesses",
      0},
-    {"threads", OPT_THREADS, "LIST", 0,
+    {"threads", 't', "LIST", 0,
      "Threads that compute; auto, the default, is one per CPU", 0},
     {"repeat", OPT_REPEAT, "N", 0,
      "Turns that are counted, after one to warm up (default: 5)", 0},
-    {0, 0, 0, 0, "How:", 2},
-    {"device", OPT_DEVICE, "NAME", 0,
-     "auto, cpu, cuda or cuda:N: which GPU is used, if any (default: auto)", 0},
-    {"engine", OPT_ENGINE, "NAME", 0,
-     "auto, gpu or cpu: let the plan divide the work, or compute everything "
-     "on one",
-     0},
-    {"numa", OPT_NUMA, "KIND", 0,
-     "auto or off: whether threads and weights keep to their nodes", 0},
-    {"activations", OPT_ACTIVATIONS, "KIND", 0, "auto, f32, int8 or bf16", 0},
-    {"kv", OPT_KV, "KIND", 0,
-     "Keys and values as f32, f16 or int8 (default: f16; f32 with "
-     "--activations f32)",
-     0},
-    {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
-    {"isa", OPT_ISA, "NAME", 0,
-     "Use kernels up to ref, avx2, avx512 or amx (default: the best there is)",
-     0},
-    {"prefix", OPT_PREFIX, "DIR", 0, "Begin with this P-Tuning v2 checkpoint",
-     0},
-    {"lora", OPT_LORA, "DIR[:SCALE]", 0, "Add this LoRA adapter", 0},
     {0, 0, 0, 0, "What comes out:", 3},
     {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
     {"plot", OPT_PLOT, "FILE", 0,
      "Draw speed and efficiency against the budget (SVG)", 0},
-    {"trace", OPT_TRACE, "FILE", 0,
-     "Write what happened when (Chrome/Perfetto JSON) of the only run", 0},
     {0},
 };
 
-static void parse_ram(struct argp_state *state, struct list *l,
-                      const char *text)
+static uint64_t parse_threads(struct argp_state *state, const char *text)
 {
-    size_t n = strlen(text);
-    char number[32];
-
-    if (n == 0 || text[n - 1] != '%' || n > sizeof number) {
-        l->v[l->n] = sl_opt_ram(state, text);
-        return;
-    }
-    memcpy(number, text, n - 1);
-    number[n - 1] = '\0';
-    l->percent[l->n] = true;
-    l->v[l->n] = sl_opt_u64(state, "ram", number, 1, 1000);
+    return sl_opt_threads(state, text);
 }
 
-/* Values between commas; max 0: sizes of memory. */
-static void parse_list(struct argp_state *state, struct list *l,
-                       const char *name, const char *arg, uint64_t max)
+static uint64_t parse_prompt(struct argp_state *state, const char *text)
 {
-    char *copy = strdup(arg), *rest = copy, *text;
+    return sl_opt_u64(state, "prompt", text, 1, 1u << 20);
+}
+
+static uint64_t parse_batch(struct argp_state *state, const char *text)
+{
+    return sl_opt_u64(state, "batch", text, 1, 1024);
+}
+
+static uint64_t parse_positions(struct argp_state *state, const char *text)
+{
+    return sl_opt_u64(state, "positions", text, 1, SL_BENCH_SIZES);
+}
+
+/* Which option takes a list, where it goes and what a value of it is. */
+static const struct lists {
+    int key;
+    size_t offset; /* of a struct list in struct options */
+    uint64_t (*parse)(struct argp_state *state, const char *text);
+} lists[] = {
+    {OPT_RAM, offsetof(struct options, ram), sl_opt_ram},
+    {OPT_VRAM, offsetof(struct options, vram), sl_opt_vram},
+    {'t', offsetof(struct options, threads), parse_threads},
+    {OPT_PROMPT, offsetof(struct options, prompt), parse_prompt},
+    {OPT_BATCH, offsetof(struct options, batch), parse_batch},
+    {OPT_POSITIONS, offsetof(struct options, positions), parse_positions},
+};
+
+/* Values between commas. */
+static void fill_list(struct argp_state *state, struct list *l, char *arg,
+                      const struct lists *kind)
+{
+    char *text;
 
     l->n = 0;
-    while (copy != NULL && (text = strsep(&rest, ",")) != NULL) {
+    while ((text = strsep(&arg, ",")) != NULL) {
         if (l->n == MOST_VALUES)
-            argp_error(state, "--%s takes at most %u values", name,
-                       MOST_VALUES);
-        l->percent[l->n] = false;
-        if (strcmp(name, "vram") == 0)
-            l->v[l->n] = sl_opt_vram(state, text);
-        else if (max == 0)
-            parse_ram(state, l, text);
-        else if (strcmp(name, "threads") == 0)
-            l->v[l->n] = sl_opt_threads(state, text);
-        else
-            l->v[l->n] = sl_opt_u64(state, name, text, 1, max);
-        l->n++;
+            argp_error(state,
+                       "a list has at most %u values, and '%s' is one "
+                       "more",
+                       MOST_VALUES, text);
+        l->v[l->n++] = kind->parse(state, text);
     }
-    free(copy);
+}
+
+static bool parse_list(struct argp_state *state, int key, char *arg)
+{
+    struct options *o = state->input;
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        if (lists[i].key != key)
+            continue;
+        fill_list(state, (struct list *)((char *)o + lists[i].offset), arg,
+                  &lists[i]);
+        return true;
+    }
+    return false;
 }
 
 static size_t n_runs(const struct options *o)
@@ -156,8 +144,6 @@ static size_t n_runs(const struct options *o)
 
 static void check_options(const struct options *o, struct argp_state *state)
 {
-    if (o->run.model == NULL)
-        argp_error(state, "no model file; give one with -m FILE");
     if (o->positions.n > 0 && (o->batch.n > 1 || o->batch.v[0] > 1))
         argp_error(state, "--positions are those of one sequence: no "
                           "--batch goes with them");
@@ -174,63 +160,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->draft;
-        return 0;
-    case 'm':
-        o->run.model = arg;
-        return 0;
-    case OPT_RAM:
-        parse_list(state, &o->ram, "ram", arg, 0);
-        return 0;
-    case OPT_VRAM:
-        parse_list(state, &o->vram, "vram", arg, 0);
-        return 0;
-    case OPT_DEVICE:
-        sl_opt_device(&o->run, state, arg);
-        return 0;
-    case OPT_ENGINE:
-        o->run.engine = sl_opt_engine(state, arg);
-        return 0;
-    case OPT_PROMPT:
-        parse_list(state, &o->prompt, "prompt", arg, 1u << 20);
+        state->child_inputs[0] = &o->run;
+        state->child_inputs[1] = &o->draft;
         return 0;
     case OPT_GEN:
         o->gen = (uint32_t)sl_opt_u64(state, "gen", arg, 1, 1u << 20);
         return 0;
-    case OPT_BATCH:
-        parse_list(state, &o->batch, "batch", arg, 1024);
-        return 0;
-    case OPT_THREADS:
-        parse_list(state, &o->threads, "threads", arg, 1024);
-        return 0;
-    case OPT_POSITIONS:
-        parse_list(state, &o->positions, "positions", arg, SL_BENCH_SIZES);
-        return 0;
     case OPT_REPEAT:
         o->repeat = (uint32_t)sl_opt_u64(state, "repeat", arg, 1, 1000);
-        return 0;
-    case OPT_NUMA:
-        o->run.numa_off = sl_opt_numa_off(state, arg);
-        return 0;
-    case OPT_ACTIVATIONS:
-        o->run.activations = sl_opt_activations(state, arg);
-        return 0;
-    case OPT_KV:
-        o->run.kv = sl_opt_kv(state, arg);
-        o->run.kv_set = true;
-        return 0;
-    case OPT_PREFIX:
-        o->run.prefix = arg;
-        return 0;
-    case OPT_LORA:
-        sl_opt_lora(o->run.lora, &o->run.n_lora, state, arg);
-        return 0;
-    case OPT_IO:
-        o->run.io = sl_opt_io(state, arg);
-        return 0;
-    case OPT_ISA:
-        o->run.max_isa = sl_opt_isa(state, arg);
-        o->run.max_isa_set = true;
         return 0;
     case OPT_JSON:
         o->json = true;
@@ -238,22 +175,35 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_PLOT:
         o->plot = arg;
         return 0;
-    case OPT_TRACE:
-        o->run.trace = arg;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
-        return 0;
     case ARGP_KEY_END:
         check_options(o, state);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_list(state, key, arg) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
+/* A run's options under one heading, without those that are lists here. */
+static const struct argp_child how_children[] = {
+    {&sl_source_argp, 0, NULL, 0},
+    {&sl_compute_argp, 0, NULL, 0},
+    {0},
+};
+
+static error_t parse_how(int key, char *arg, struct argp_state *state)
+{
+    (void)arg;
+    if (key != ARGP_KEY_INIT)
+        return ARGP_ERR_UNKNOWN;
+    state->child_inputs[0] = state->child_inputs[1] = state->input;
+    return 0;
+}
+
+static const struct argp how_argp = {NULL, parse_how, 0, 0, how_children, 0, 0};
+
 static const struct argp_child children[] = {
-    {&sl_draft_argp, 0, "Guessing ahead (off unless it is asked for):", 2},
+    {&how_argp, 0, "The model, and how:", 2},
+    {&sl_draft_argp, 0, "Guessing ahead (off unless it is asked for):", 3},
     {0},
 };
 
@@ -270,17 +220,9 @@ static const struct argp argp = {
 
 /* --- runs ----------------------------------------------------------------- */
 
-static uint64_t budget(const struct options *o, unsigned i, uint64_t file_bytes)
-{
-    return o->ram.percent[i]
-               ? (uint64_t)((double)file_bytes / 100 * (double)o->ram.v[i])
-               : o->ram.v[i];
-}
-
 /* The i-th run: budgets change last, so that neighbours in the table differ in
  * what was asked to be compared. */
-static struct sl_bench_run run_at(const struct options *o, size_t i,
-                                  uint64_t file_bytes)
+static struct sl_bench_run run_at(const struct options *o, size_t i)
 {
     struct sl_bench_run run = {
         .gen = o->gen,
@@ -295,8 +237,7 @@ static struct sl_bench_run run_at(const struct options *o, size_t i,
     run.prompt = (uint32_t)o->prompt.v[i % o->prompt.n];
     i /= o->prompt.n;
     run.vram_bytes = o->vram.v[i % o->vram.n];
-    i /= o->vram.n;
-    run.ram_bytes = budget(o, (unsigned)i, file_bytes);
+    run.ram_bytes = o->ram.v[i / o->vram.n];
     return run;
 }
 
@@ -322,7 +263,7 @@ static int measure(const struct options *o, struct sl_bench *b,
     if (results == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu results", n);
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        struct sl_bench_run run = run_at(o, i, origin->file_bytes);
+        struct sl_bench_run run = run_at(o, i);
 
         if (terminal)
             fprintf(stderr, "\rrun %zu of %zu ...", i + 1, n);
@@ -359,7 +300,7 @@ static int measure_positions(const struct options *o,
     if (!o->json)
         sl_bench_print_origin(stdout, origin);
     for (size_t i = 0; i < n_runs(o); i++) {
-        struct sl_bench_run run = run_at(o, i, origin->file_bytes);
+        struct sl_bench_run run = run_at(o, i);
 
         if (sl_bench_positions(&p, &o->run, &run, sizes, n, err) != 0)
             return -1;
@@ -429,11 +370,9 @@ static int run(int argc, char **argv)
 {
     struct sl_log log = {sl_log_stderr, NULL, SL_LOG_INFO};
     struct options o = {
-        .run = {.model = sl_opt_default_model(),
-                .needs_less = "a smaller --prompt, --gen or --batch needs less",
+        .run = {.needs_less = "a smaller --prompt, --gen or --batch needs less",
                 .log = &log,
-                .quiet = true,
-                .device = SL_DEVICE_AUTO},
+                .quiet = true},
         .ram = {.v = {SL_RAM_AUTO}, .n = 1},
         .vram = {.v = {SL_VRAM_AUTO}, .n = 1},
         .prompt = {.v = {128}, .n = 1},
@@ -447,15 +386,13 @@ static int run(int argc, char **argv)
     int rc = sl_parse_args(&argp, argc, argv, &o);
 
     if (rc == 0 && command == NULL)
-        rc = sl_fail(&err, SL_ERR_NOMEM, "no memory for the command line");
+        rc = sl_finish(
+            sl_fail(&err, SL_ERR_NOMEM, "no memory for the command line"),
+            &err);
     else if (rc == 0)
-        rc = bench(&o, command, &err);
-    else
-        rc = SL_EXIT_USAGE;
+        rc = sl_finish(bench(&o, command, &err), &err);
     free(command);
-    if (rc < 0)
-        return sl_report(&err);
-    return rc == 0 ? sl_finish_stdout(SL_EXIT_OK) : rc;
+    return rc;
 }
 
 const struct sl_command sl_cmd_bench = {

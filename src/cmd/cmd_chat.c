@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "src/cmd/chat.h"
+#include "src/cmd/folders.h"
 #include "src/cmd/open_vocab.h"
-#include "src/cmd/opts.h"
 
 enum {
     OPT_SYSTEM = 0x200,
@@ -369,7 +369,7 @@ static int run_all(struct sl_chat *c)
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
     c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
     if (c->g.tokenizer == NULL) {
-    sl_waiting_watch(c->g.waiting, NULL); /* statistics end the run */
+        sl_waiting_watch(c->g.waiting, NULL); /* statistics end the run */
         sl_no_vocab(sl_runtime_modelfile(c->g.rt), &err);
         return sl_report(&err);
     }

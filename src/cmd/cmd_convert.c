@@ -11,8 +11,11 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/cmd/folders.h"
 #include "src/cmd/open_vocab.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
+#include "src/cmd/opts_shape.h"
+#include "src/cmd/stop.h"
 #include "src/convert/convert.h"
 #include "src/probe/survey.h"
 #include "src/text/chat.h"
@@ -106,15 +109,6 @@ struct convert_args {
     bool quiet;
 };
 
-static void parse_ram(struct argp_state *state, uint64_t *bytes,
-                      const char *arg)
-{
-    struct sl_error err;
-
-    if (sl_size_parse(bytes, arg, &err) != 0)
-        argp_error(state, "--ram: %s", err.msg);
-}
-
 static enum sl_compress parse_compress(struct argp_state *state,
                                        const char *arg)
 {
@@ -169,7 +163,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->tokenizer = arg;
         return 0;
     case OPT_RAM:
-        parse_ram(state, &o->ram_bytes, arg);
+        o->ram_bytes = sl_opt_size(state, "ram", arg, 0, UINT64_MAX);
         return 0;
     case OPT_THREADS:
         o->threads = (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
@@ -208,7 +202,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
-    {&sl_model_argp, 0, NULL, 3},
+    {&sl_shape_argp, 0, NULL, 3},
     {0},
 };
 
@@ -410,11 +404,7 @@ static int finish(const struct convert_args *a,
         if (!a->quiet)
             print_summary(r);
     }
-    if (rc != 0 || fflush(stdout) != 0) {
-        fprintf(stderr, "sluice: cannot write to standard output\n");
-        return SL_EXIT_FAILED;
-    }
-    return SL_EXIT_OK;
+    return sl_finish_stdout(rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED);
 }
 
 /* How fast the disk is that the model file will lie on: what 'sluice probe'

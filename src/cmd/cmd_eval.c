@@ -6,7 +6,7 @@
 
 #include "src/base/outfile.h"
 #include "src/cmd/eval_model.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
 #include "src/eval/journal.h"
 #include "src/eval/results.h"
 
@@ -17,7 +17,7 @@ struct options {
     const char *data_path, *output, *compare;
     struct sl_eval_options eval;
     uint32_t positions; /* of a pass; 0: auto */
-    bool dry_run, quiet, resume, ece;
+    bool dry_run, resume, ece;
 };
 
 static int load_tasks(struct sl_tasks *tasks, const struct options *o,
@@ -59,7 +59,7 @@ static int ask(struct sl_eval_model *m, struct sl_eval *ev,
     }
     if (rc == 0) {
         sl_eval_progress_init(&run.progress, ev->needs.n_questions,
-                              ev->needs.n_positions, o->quiet);
+                              ev->needs.n_positions, o->run.quiet);
         rc = sl_eval_run_all(&run, err);
     }
     if (rc == 0 && o->output != NULL)
@@ -158,16 +158,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static void add_task(struct options *o, char *path)
-{
-    char **more = realloc(o->tasks, (o->n_tasks + 1) * sizeof *more);
-
-    if (more == NULL)
-        return;
-    o->tasks = more;
-    o->tasks[o->n_tasks++] = path;
-}
-
 static void check(const struct options *o, struct argp_state *state)
 {
     if (o->n_tasks == 0 && o->eval.plain == NULL)
@@ -211,7 +201,7 @@ static error_t parse_ask(int key, char *arg, struct argp_state *state)
             o->run.model = ""; /* none is read */
         return 0;
     case 'q':
-        o->quiet = o->run.quiet = true;
+        o->run.quiet = true;
         return 0;
     case ARGP_KEY_END:
         check(o, state);
@@ -231,7 +221,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_TASK:
     case ARGP_KEY_ARG:
-        add_task(o, arg);
+        sl_opt_append(state, &o->tasks, &o->n_tasks, arg);
         return 0;
     case OPT_DATA_PATH:
         o->data_path = arg;
@@ -287,10 +277,9 @@ static int run(int argc, char **argv)
     int rc = sl_parse_args(&argp, argc, argv, &o);
 
     if (rc == 0) {
-        if (o.quiet)
+        if (o.run.quiet)
             o.run.log = NULL;
-        rc = eval(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
-        rc = sl_finish_stdout(rc);
+        rc = sl_finish(eval(&o, &err), &err);
     }
     free(o.tasks);
     return rc;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
+#include "src/base/paths.h"
 #include "src/cmd/inspect.h"
 #include "src/cmd/inspect_source.h"
 #include "src/cmd/open_vocab.h"

@@ -10,7 +10,7 @@
 #include "src/cmd/interrupt.h"
 #include "src/cmd/logits_input.h"
 #include "src/cmd/npy.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
 #include "src/cmd/waiting.h"
 
 /* Texts share passes over the weights up to this many positions. */
@@ -21,7 +21,6 @@ struct options {
     const char *input;
     const char *output;
     bool step_by_step;
-    bool quiet;
     enum sl_progress_kind progress;
     struct sl_waiting *waiting;
 };
@@ -178,7 +177,7 @@ static int run_all(struct sl_lm *lm, const struct sl_logits_input *in,
         rc = sl_fail(err, SL_ERR_NOMEM, "no memory for %u rows of logits",
                      w->pass_logits);
     sl_progress_init(&progress, "logits", out->total_bytes, 0,
-                     o->quiet || o->waiting != NULL);
+                     o->run.quiet || o->waiting != NULL);
     sl_waiting_begin(o->waiting, "computing", 0);
     for (size_t i = 0; rc == 0 && i < in->n; i += g.n) {
         size_t n_rows = 0;
@@ -227,7 +226,7 @@ static int logits(struct options *o, struct sl_error *err)
     if (rc == 0)
         rc = sl_interrupt_create(&interrupt, err);
     if (rc == 0)
-        rc = sl_waiting_create(&o->waiting, o->progress, o->quiet, err);
+        rc = sl_waiting_create(&o->waiting, o->progress, o->run.quiet, err);
     if (rc == 0) {
         if (!o->run.verify)
             sl_waiting_begin(o->waiting, "opening the model", 0);
@@ -304,10 +303,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->step_by_step = true;
         return 0;
     case 'q':
-        o->quiet = o->run.quiet = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
+        o->run.quiet = true;
         return 0;
     case ARGP_KEY_END:
         if (o->input == NULL || o->output == NULL)
@@ -338,17 +334,21 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.run.needs_less = "shorter samples need less"};
+    struct options o;
     struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
-    int rc = sl_parse_args(&argp, argc, argv, &o);
+    int rc;
 
+    o = (struct options){
+        .run.log = &log,
+        .run.needs_less = "shorter samples need less",
+    };
+    rc = sl_parse_args(&argp, argc, argv, &o);
     if (rc != 0)
         return rc;
-    o.run.log = o.quiet ? NULL : &log;
-    if (logits(&o, &err) == 0)
-        return SL_EXIT_OK;
-    return sl_report(&err);
+    if (o.run.quiet)
+        o.run.log = NULL;
+    return sl_finish(logits(&o, &err), &err);
 }
 
 const struct sl_command sl_cmd_logits = {

@@ -9,7 +9,7 @@
 #include "src/base/mem.h"
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
 #include "src/cmd/waiting.h"
 #include "src/eval/perplexity.h"
 #include "src/probe/meminfo.h"
@@ -24,7 +24,7 @@ struct options {
     size_t n_texts;
     struct sl_eval_options eval;
     uint32_t context, stride, positions; /* 0: by default */
-    bool json, quiet;
+    bool json;
     enum sl_progress_kind progress;
     struct sl_waiting *waiting;
 };
@@ -245,7 +245,7 @@ static int perplexity(struct options *o, struct sl_error *err)
         split_budget(&o->run, &second);
     second.model = o->against;
     second.trace = NULL;
-    if (sl_waiting_create(&o->waiting, o->progress, o->quiet, err) != 0)
+    if (sl_waiting_create(&o->waiting, o->progress, o->run.quiet, err) != 0)
         return -1;
     a.waiting = o->waiting;
     if (!o->run.verify)
@@ -270,7 +270,7 @@ static int perplexity(struct options *o, struct sl_error *err)
     if (rc == 0) {
         sl_eval_progress_init(&run->progress, ev.needs.n_questions,
                               ev.needs.n_positions,
-                              o->quiet || a.waiting != NULL);
+                              o->run.quiet || a.waiting != NULL);
         sl_waiting_watch(a.waiting, model.rt);
         sl_waiting_begin(a.waiting, "computing", 0);
         rc = ask(&a, other ? sl_runtime_lm(other) : NULL, err);
@@ -321,16 +321,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static void add_text(struct options *o, char *path)
-{
-    char **more = realloc(o->texts, (o->n_texts + 1) * sizeof *more);
-
-    if (more == NULL)
-        return;
-    o->texts = more;
-    o->texts[o->n_texts++] = path;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
@@ -340,7 +330,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         state->child_inputs[0] = &o->run;
         return 0;
     case ARGP_KEY_ARG:
-        add_text(o, arg);
+        sl_opt_append(state, &o->texts, &o->n_texts, arg);
         return 0;
     case OPT_AGAINST:
         o->against = arg;
@@ -362,7 +352,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->json = true;
         return 0;
     case 'q':
-        o->quiet = o->run.quiet = true;
+        o->run.quiet = true;
         return 0;
     case ARGP_KEY_END:
         if (o->n_texts == 0)
@@ -393,15 +383,20 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.run.needs_less = "a smaller --context needs less"};
+    struct options o;
     struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
-    int rc = sl_parse_args(&argp, argc, argv, &o);
+    int rc;
 
+    o = (struct options){
+        .run.log = &log,
+        .run.needs_less = "a smaller --context needs less",
+    };
+    rc = sl_parse_args(&argp, argc, argv, &o);
     if (rc == 0) {
-        o.run.log = o.quiet ? NULL : &log;
-        rc = perplexity(&o, &err) == 0 ? SL_EXIT_OK : sl_report(&err);
-        rc = sl_finish_stdout(rc);
+        if (o.run.quiet)
+            o.run.log = NULL;
+        rc = sl_finish(perplexity(&o, &err), &err);
     }
     free(o.texts);
     return rc;

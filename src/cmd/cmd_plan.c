@@ -1,6 +1,5 @@
 #include "config.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +9,8 @@
 #include "src/base/bytes.h"
 #include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
-#include "src/cmd/opts.h"
 #include "src/cmd/opts_draft.h"
+#include "src/cmd/opts_run.h"
 #include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/plan_tiers.h"
@@ -363,8 +362,6 @@ static int plan(const struct options *o, struct sl_error *err)
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->tier[i] == SL_TIER_RAM;
         (o->json ? print_json : print_text)(&r);
-        if (fflush(stdout) != 0 || ferror(stdout))
-            rc = sl_fail_os(err, errno, "cannot write to standard output");
     }
     sl_draft_file_close(&file);
     sl_runtime_close(rt);
@@ -516,9 +513,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_JSON:
         o->json = true;
         return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
-        return 0;
     case ARGP_KEY_END:
         check_machine(o, state);
         if (o->prompt_length == 0)
@@ -581,7 +575,7 @@ static int run(int argc, char **argv)
     if (rc != 0)
         return rc;
     rc = o.machine.machine != NULL ? plan_machine(&o, &err) : plan(&o, &err);
-    return rc == 0 ? SL_EXIT_OK : sl_report(&err);
+    return sl_finish(rc, &err);
 }
 
 const struct sl_command sl_cmd_plan = {

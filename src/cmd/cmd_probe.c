@@ -7,6 +7,8 @@
 
 #include "offload/numa.h"
 #include "src/base/bytes.h"
+#include "src/base/log.h"
+#include "src/cmd/folders.h"
 #include "src/cmd/opts.h"
 #include "src/probe/survey.h"
 

@@ -5,9 +5,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "src/base/bytes.h"
 #include "src/base/clock.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_run.h"
 
 #ifdef HAVE_HTTP
 #include "src/cmd/opts_draft.h"
@@ -123,20 +122,6 @@ struct serve {
     struct sl_draft_file file;
 };
 
-static uint64_t size_of(struct argp_state *state, const char *name,
-                        const char *arg, uint64_t least, uint64_t most)
-{
-    struct sl_error err;
-    uint64_t bytes = 0;
-
-    if (sl_size_parse(&bytes, arg, &err) != 0)
-        argp_error(state, "--%s: %s", name, err.msg);
-    if (bytes < least || bytes > most)
-        argp_error(state, "--%s takes from %llu to %llu bytes, not %s", name,
-                   (unsigned long long)least, (unsigned long long)most, arg);
-    return bytes;
-}
-
 static uint32_t number(struct argp_state *state, const char *name,
                        const char *arg, uint32_t least, uint32_t most)
 {
@@ -148,11 +133,11 @@ static bool parse_limit(int key, char *arg, struct argp_state *state,
 {
     switch (key) {
     case OPT_MAX_BODY:
-        c->body_bytes = size_of(state, "max-body", arg, 1024, 1u << 30);
+        c->body_bytes = sl_opt_size(state, "max-body", arg, 1024, 1u << 30);
         return true;
     case OPT_MAX_HEADER:
         c->header_bytes =
-            (uint32_t)size_of(state, "max-header", arg, 4096, 1u << 20);
+            (uint32_t)sl_opt_size(state, "max-header", arg, 4096, 1u << 20);
         return true;
     case OPT_CONNECTIONS:
         c->connections = number(state, "connections", arg, 8, 1u << 20);
@@ -179,7 +164,7 @@ static bool parse_limit(int key, char *arg, struct argp_state *state,
         c->linger_s = number(state, "linger", arg, 0, 1u << 20);
         return true;
     case OPT_KEEP_BYTES:
-        c->keep_bytes = size_of(state, "keep-answers", arg, 0, UINT64_MAX);
+        c->keep_bytes = sl_opt_size(state, "keep-answers", arg, 0, UINT64_MAX);
         return true;
     case OPT_KEEP_SECONDS:
         c->keep_s = number(state, "keep-seconds", arg, 0, 1u << 24);
@@ -264,9 +249,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'q':
         c->run.quiet = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", arg);
         return 0;
     case ARGP_KEY_END:
         if ((c->tls_cert == NULL) != (c->tls_key == NULL))

@@ -6,7 +6,8 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
-#include "src/cmd/opts.h"
+#include "src/cmd/opts_shape.h"
+#include "src/cmd/stop.h"
 #include "src/convert/synth.h"
 
 struct synth_args {
@@ -121,7 +122,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_child children[] = {
-    {&sl_model_argp, 0, "The model's shape, over the preset's:", 3},
+    {&sl_shape_argp, 0, "The model's shape, over the preset's:", 3},
     {0},
 };
 
@@ -139,7 +140,7 @@ static const struct argp argp = {
 /* The preset, and over it what the command line says. */
 static int choose_shape(struct synth_args *a, struct sl_error *err)
 {
-    char missing[SL_CONFIG_MISSING];
+    char missing[SL_CONFIG_MISSING], given[SL_SHAPE_GIVEN];
     struct sl_config c;
 
     sl_config_init(&c);
@@ -160,8 +161,11 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
     if (sl_config_finish(&a->o.hp, a->o.arch, &c, err) == 0)
         return 0;
     /* The shape is all from the command line. */
-    if (err->code == SL_ERR_CORRUPT)
+    if (err->code == SL_ERR_CORRUPT) {
         err->code = SL_ERR_USAGE;
+        sl_shape_given(given, &a->flags);
+        sl_error_prefix(err, "%s: ", given);
+    }
     return -1;
 }
 

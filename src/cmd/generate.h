@@ -23,6 +23,7 @@
 #include "src/base/paths.h"
 #include "src/cmd/interrupt.h"
 #include "src/cmd/opts_draft.h"
+#include "src/cmd/opts_run.h"
 #include "src/cmd/opts_sampling.h"
 #include "src/cmd/waiting.h"
 #include "src/decode/fill.h"

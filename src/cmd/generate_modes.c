@@ -8,9 +8,9 @@
 
 #include "src/base/json.h"
 #include "src/base/lines.h"
+#include "src/cmd/command.h"
 #include "src/cmd/generate.h"
 #include "src/cmd/line_editor.h"
-#include "src/cmd/opts.h"
 
 #define MAX_ID_BYTES 4096 /* of ID<TAB>, before a text; far too many */
 

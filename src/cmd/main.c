@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "src/cmd/opts.h"
+#include "src/cmd/command.h"
 
 static const struct sl_command *const commands[] = {
     &sl_cmd_convert,

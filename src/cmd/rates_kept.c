@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "src/cmd/opts.h"
+#include "src/cmd/folders.h"
 #include "src/cmd/rates_kept.h"
 #include "src/probe/survey.h"
 
