@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +26,7 @@
 enum place_state { EMPTY, LOADING, READY };
 
 struct place {
-    uint32_t record;         /* but while EMPTY */
+    uint32_t record, layer;  /* but while EMPTY */
     uint64_t asked, missing; /* of its bytes: asked for, not there yet */
     enum place_state state;
     bool wanted; /* until put: stays */
@@ -57,11 +56,8 @@ struct sl_slab_cache {
     struct sl_region region;
     struct place *places; /* (n_places) */
     uint32_t *place_of;   /* (n_records) or NOWHERE */
-    /* (n_records) log2 of how much use a record saw, each use counted the
-     * more the later it was: what halves with time keeps its order. */
-    double *worth;
+    struct sl_cache_policy policy;
     struct queue wanted, hinted;
-    uint64_t n_wants;   /* the time */
     uint32_t n_missing; /* that are wanted and being read */
     struct request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
@@ -69,47 +65,39 @@ struct sl_slab_cache {
     struct sl_slab_cache_stats stats;
 };
 
-uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_places)
+uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
+                                      uint32_t n_places)
 {
-    return (uint64_t)n_records * (3 * sizeof(uint32_t) + sizeof(double)) +
+    return (uint64_t)n_records * 3 * sizeof(uint32_t) +
+           sl_cache_policy_bytes(n_records, n_layers) +
            n_places * sizeof(struct place) + SL_IO_OVERHEAD_BYTES;
+}
+
+struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *s)
+{
+    return &s->policy;
 }
 
 /* --- what stays ----------------------------------------------------------- */
 
-/* log2(2^a + 2^b) */
-static double add_log2(double a, double b)
-{
-    double more = a > b ? a : b, less = a > b ? b : a;
-
-    return isinf(less) ? more : more + log2(1 + exp2(less - more));
-}
-
-static void note_use(struct sl_slab_cache *s, uint32_t record, double uses)
-{
-    double now = (double)s->n_wants / s->c.half_life;
-
-    if (s->c.policy == SL_CACHE_LRU)
-        s->worth[record] = now;
-    else if (uses > 0)
-        s->worth[record] = add_log2(s->worth[record], now + log2(uses));
-}
-
-/* The place that can be had for least; NOWHERE where all are in use. */
+/* The place that can be had: empty, or whose record is not needed for longest;
+ * NOWHERE where all are in use. */
 static uint32_t victim(const struct sl_slab_cache *s)
 {
     uint32_t best = NOWHERE;
-    double least = INFINITY;
+    double longest = 0;
 
     for (uint32_t i = 0; i < s->c.n_places; i++) {
         const struct place *p = &s->places[i];
+        double wait;
 
         if (p->state == EMPTY)
             return i;
         if (p->state == LOADING || p->wanted || p->held)
             continue;
-        if (best == NOWHERE || s->worth[p->record] < least) {
-            least = s->worth[p->record];
+        wait = sl_cache_policy_wait(&s->policy, p->record, p->layer);
+        if (best == NOWHERE || wait > longest) {
+            longest = wait;
             best = i;
         }
     }
@@ -164,6 +152,7 @@ static void begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
     evict(s, p);
     *p = (struct place){
         .record = record,
+        .layer = record / s->policy.per_layer,
         .missing = s->c.records[record].bytes,
         .state = LOADING,
         .wanted = !hinted,
@@ -363,7 +352,8 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
     uint32_t n_kept = 0;
 
     forget_wanted(s);
-    s->n_wants++;
+    if (n > 0)
+        sl_cache_policy_turn(&s->policy, records[0] / s->policy.per_layer);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t record = records[i], at = s->place_of[record];
         uint64_t bytes = s->c.records[record].bytes;
@@ -459,7 +449,7 @@ int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
     return 0;
 }
 
-int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double uses,
+int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double part,
                       struct sl_error *err)
 {
     struct place *p = &s->places[s->place_of[record]];
@@ -470,7 +460,7 @@ int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double uses,
         if (s->wanted.records[i] == record)
             s->wanted.records[i] = NOWHERE;
     }
-    note_use(s, record, uses);
+    sl_cache_policy_use(&s->policy, record, part);
     return advance(s, false, err);
 }
 
@@ -490,20 +480,19 @@ static int allocate(struct sl_slab_cache *s, struct sl_error *err)
 
     s->places = sl_zalloc_array(c->n_places, sizeof *s->places);
     s->place_of = sl_alloc_array(c->n_records, sizeof *s->place_of);
-    s->worth = sl_alloc_array(c->n_records, sizeof *s->worth);
     s->wanted.records = sl_alloc_array(c->n_records, sizeof(uint32_t));
     s->hinted.records = sl_alloc_array(c->n_records, sizeof(uint32_t));
     s->requests = sl_zalloc_array(c->depth, sizeof *s->requests);
     s->idle = sl_alloc_array(c->depth, sizeof *s->idle);
-    if (s->places == NULL || s->place_of == NULL || s->worth == NULL ||
-        s->wanted.records == NULL || s->hinted.records == NULL ||
-        s->requests == NULL || s->idle == NULL)
+    if (s->places == NULL || s->place_of == NULL || s->wanted.records == NULL ||
+        s->hinted.records == NULL || s->requests == NULL || s->idle == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to list %u records",
                        c->n_records);
-    for (uint32_t i = 0; i < c->n_records; i++) {
+    if (sl_cache_policy_init(&s->policy, c->policy, c->n_records, c->n_layers,
+                             err) != 0)
+        return -1;
+    for (uint32_t i = 0; i < c->n_records; i++)
         s->place_of[i] = NOWHERE;
-        s->worth[i] = -INFINITY;
-    }
     for (; s->n_idle < c->depth; s->n_idle++)
         s->idle[s->n_idle] = s->n_idle;
     s->wanted.place = s->hinted.place = NOWHERE;
@@ -549,6 +538,8 @@ int sl_slab_cache_open(struct sl_slab_cache **cache,
         s->c.depth = SL_IO_DEPTH;
     if (s->c.read_bytes == 0)
         s->c.read_bytes = READ_BYTES;
+    if (s->c.n_layers == 0)
+        s->c.n_layers = 1;
     if (allocate(s, err) != 0 || open_io(s, err) != 0) {
         sl_slab_cache_close(s);
         return -1;
@@ -566,7 +557,7 @@ void sl_slab_cache_close(struct sl_slab_cache *s)
     sl_region_fini(&s->region);
     free(s->places);
     free(s->place_of);
-    free(s->worth);
+    sl_cache_policy_fini(&s->policy);
     free(s->wanted.records);
     free(s->hinted.records);
     free(s->requests);

@@ -9,9 +9,9 @@
  * A ring (stream.h) knows the order of use for ever. Which experts of a layer
  * a position takes is known only when its router has spoken: then all that are
  * missing are wanted at once, are read with as deep a queue as the disk likes,
- * and are computed where they were read. Who has to go for them is the record
- * that is worth least: what it was used for counts half as much after some
- * time, whether it was there or not.
+ * and are computed where they were read. Who has to go for them is who will
+ * not be needed for longest, as far as can be told (cache_policy.h); uses
+ * count whether a record was there or not.
  *
  * One thread calls; reads go on between calls as far as the queue is deep.
  */
@@ -22,28 +22,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "offload/cache_policy.h"
 #include "offload/io.h"
 #include "offload/slab.h"
 #include "offload/trace.h"
 #include "src/base/clock.h"
 
-enum sl_cache_policy {
-    SL_CACHE_USE, /* frequency of use, halved in half_life */
-    SL_CACHE_LRU, /* the one that was not used for longest */
-};
-
-/* Wants in which a use comes to count half as much, of a model with n layers:
- * so many of its passes. */
-#define SL_CACHE_HALF_LIFE_PASSES 64u
-
 struct sl_slab_cache_config {
     const char *path;                /* borrowed for the cache's life */
     const struct sl_extent *records; /* whole pages; borrowed likewise */
     uint32_t n_records;
+    uint32_t n_layers;    /* that take turns, with as many each; 0: one */
     uint32_t n_places;    /* at least one */
     uint64_t place_bytes; /* of the largest record, whole pages */
-    enum sl_cache_policy policy;
-    double half_life; /* in wants; more than 0 */
+    enum sl_cache_policy_kind policy;
     enum sl_io_kind io;
     bool direct;
     unsigned depth;      /* reads in flight; 0: default */
@@ -78,11 +70,15 @@ int sl_slab_cache_open(struct sl_slab_cache **cache,
                        struct sl_error *err);
 void sl_slab_cache_close(struct sl_slab_cache *cache); /* NULL is fine */
 /* Bytes beside the places. */
-uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_places);
+uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
+                                      uint32_t n_places);
+/* Who stays: to take what was learned, and to keep it. */
+struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
 
-/* n records are needed, each once, in about this order: those that are there
- * stay until they are put, reads of the others begin. What was wanted before
- * and never got is forgotten; nothing must be held. Errors: SL_ERR_IO. */
+/* n records of a layer are needed, each once, in about this order: those that
+ * are there stay until they are put, reads of the others begin. What was wanted
+ * before and never got is forgotten; nothing must be held. Errors: SL_ERR_IO.
+ */
 int sl_slab_cache_want(struct sl_slab_cache *cache, const uint32_t *records,
                        uint32_t n, struct sl_error *err);
 /* n records are likely to be wanted next: read while nothing that is wanted
@@ -96,8 +92,8 @@ bool sl_slab_cache_there(const struct sl_slab_cache *cache, uint32_t record);
  * file and offset, SL_ERR_CORRUPT for a file that ends early. */
 int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
                       const uint8_t **base, struct sl_error *err);
-/* uses: how many uses this one counts for. Errors: SL_ERR_IO. */
-int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double uses,
+/* part: of what goes through the layer, that used it. Errors: SL_ERR_IO. */
+int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double part,
                       struct sl_error *err);
 
 void sl_slab_cache_stats(const struct sl_slab_cache *cache,

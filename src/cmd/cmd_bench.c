@@ -37,6 +37,7 @@ enum {
     OPT_REPEAT,
     OPT_JSON,
     OPT_PLOT,
+    OPT_ROUTE_TRACE,
     OPT_POSITIONS,
 };
 
@@ -68,6 +69,8 @@ static const struct argp_option options[] = {
     {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
     {"plot", OPT_PLOT, "FILE", 0,
      "Draw speed and efficiency against the budget (SVG)", 0},
+    {"route-trace", OPT_ROUTE_TRACE, "FILE", 0,
+     "Keep which experts the only run chose, for bench_replay", 0},
     {0},
 };
 
@@ -152,6 +155,8 @@ static void check_options(const struct options *o, struct argp_state *state)
                           "without any: no --draft goes with them");
     if (o->run.trace != NULL && n_runs(o) > 1)
         argp_error(state, "--trace is for one run, not %zu", n_runs(o));
+    if (o->run.route_trace != NULL && n_runs(o) > 1)
+        argp_error(state, "--route-trace is for one run, not %zu", n_runs(o));
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -174,6 +179,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_PLOT:
         o->plot = arg;
+        return 0;
+    case OPT_ROUTE_TRACE:
+        o->run.route_trace = arg;
         return 0;
     case ARGP_KEY_END:
         check_options(o, state);

@@ -131,5 +131,6 @@ void sl_run_paths(struct sl_paths *p, const struct sl_runtime_config *c)
     for (size_t i = 0; i < c->n_lora; i++)
         sl_paths_read(p, "--lora", c->lora[i].path);
     sl_paths_write(p, "--trace", c->trace);
+    sl_paths_write(p, "--route-trace", c->route_trace);
     sl_paths_write(p, "--prompt-cache", c->prompt_cache);
 }

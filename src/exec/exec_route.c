@@ -151,6 +151,8 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
     m->read_before = s.demand_bytes;
     sl_pool_for(x->c.pool, x->pass->n, 1, route_rows, &job);
     list_pairs(m, x->pass->n, n_experts);
+    sl_route_trace_add(experts->route, layer - experts->first_layer, x->pass->n,
+                       m->first);
     m->n_used = 0;
     for (uint32_t e = 0; e < n_experts; e++) {
         if (m->first[e] < m->first[e + 1])

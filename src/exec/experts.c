@@ -13,11 +13,12 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
 
     *e = (struct sl_experts){
         .n_experts = hp->n_experts,
+        .n_layers = hp->n_layers - hp->n_dense_layers,
         .first_layer = hp->n_dense_layers,
     };
     if (hp->n_experts == 0)
         return 0;
-    e->n_records = (hp->n_layers - hp->n_dense_layers) * hp->n_experts;
+    e->n_records = e->n_layers * hp->n_experts;
     e->records = sl_alloc_array(e->n_records, sizeof *e->records);
     if (e->records == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to list %u experts",
@@ -37,6 +38,7 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
 void sl_experts_fini(struct sl_experts *e)
 {
     sl_slab_cache_close(e->cache);
+    sl_route_trace_drop(e->route);
     free(e->records);
     memset(e, 0, sizeof *e);
 }
@@ -47,5 +49,5 @@ uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
     if (e->n_records == 0)
         return 0;
     return e->n_records * sizeof *e->records +
-           sl_slab_cache_overhead_bytes(e->n_records, n_places);
+           sl_slab_cache_overhead_bytes(e->n_records, e->n_layers, n_places);
 }

@@ -8,6 +8,7 @@
 #define SL_EXPERTS_H
 
 #include "offload/slab_cache.h"
+#include "src/exec/route_trace.h"
 #include "src/model/modelfile.h"
 
 /* What passes of a kind wanted of the cache, and read for that. */
@@ -17,9 +18,10 @@ struct sl_expert_use {
 };
 
 struct sl_experts {
-    struct sl_slab_cache *cache; /* owned; NULL until opened */
-    struct sl_extent *records;   /* owned, (n_records) */
-    uint32_t n_records, n_experts, first_layer;
+    struct sl_slab_cache *cache;  /* owned; NULL until opened */
+    struct sl_route_trace *route; /* owned; NULL: none is kept */
+    struct sl_extent *records;    /* owned, (n_records) */
+    uint32_t n_records, n_experts, n_layers, first_layer;
     uint64_t largest; /* bytes of a record */
     uint64_t bytes;   /* of all */
     struct sl_expert_use decode, prefill;

@@ -80,7 +80,7 @@ int sl_runtime_open(struct sl_runtime **out,
     if (config->trace != NULL &&
         sl_trace_open(&rt->trace, config->trace, err) != 0)
         goto fail;
-    if (sl_experts_init(&rt->experts, &rt->mf, err) != 0 ||
+    if (sl_runtime_open_experts(rt, err) != 0 ||
         sl_runtime_start_threads(rt, err) != 0 || open_tokenizer(rt, err) != 0)
         goto fail;
     if (config->n_lora > 0 &&
@@ -282,7 +282,7 @@ void sl_runtime_close(struct sl_runtime *rt)
     sl_partition_fini(&rt->partition);
     sl_pool_destroy(rt->pool);
     sl_numa_close(rt->numa);
-    sl_experts_fini(&rt->experts);
+    sl_runtime_close_experts(rt);
     sl_tokenizer_destroy(rt->tokenizer);
     sl_prefix_close(rt->prefix);
     sl_lora_close(rt->lora);

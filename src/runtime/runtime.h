@@ -73,9 +73,11 @@ struct sl_runtime_config {
     const char *prefix;       /* checkpoint of a P-Tuning v2 prefix, or NULL */
     struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters */
     size_t n_lora;
-    const char *trace; /* file, or NULL */
-    bool max_isa_set;  /* restrict the kernels (tests, --isa) */
-    int max_isa;       /* enum sl_isa */
+    const char *trace;       /* file, or NULL */
+    const char *route_trace; /* file that keeps which experts are chosen, or
+                              * NULL; not of models without */
+    bool max_isa_set;        /* restrict the kernels (tests, --isa) */
+    int max_isa;             /* enum sl_isa */
     /* Ends the refusal of a budget that is too small: which options help;
      * NULL: those of generate. */
     const char *needs_less;

@@ -13,6 +13,40 @@
  * always used becomes resident. */
 #define LAYERS_WANTED 2u
 
+int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
+{
+    const struct sl_hparams *hp = &rt->mf.hp;
+    struct sl_experts *e = &rt->experts;
+    struct sl_route_shape shape = {
+        .n_layers = hp->n_layers - hp->n_dense_layers,
+        .n_experts = hp->n_experts,
+        .n_used = hp->n_experts_used,
+    };
+
+    if (sl_experts_init(e, &rt->mf, err) != 0)
+        return -1;
+    if (rt->config.route_trace == NULL)
+        return 0;
+    if (e->n_records == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s has no experts whose choice could be kept",
+                       rt->mf.path);
+    shape.record_bytes = e->largest;
+    return sl_route_trace_open(&e->route, rt->config.route_trace, &shape, err);
+}
+
+void sl_runtime_close_experts(struct sl_runtime *rt)
+{
+    struct sl_error err;
+
+    if (!rt->traced)
+        sl_route_trace_drop(rt->experts.route);
+    else if (sl_route_trace_close(rt->experts.route, &err) != 0)
+        sl_log(rt->config.log, SL_LOG_WARN, "%s", err.msg);
+    rt->experts.route = NULL;
+    sl_experts_fini(&rt->experts);
+}
+
 static uint64_t bytes_of(const struct sl_runtime *rt, uint64_t places)
 {
     const struct sl_experts *e = &rt->experts;
@@ -66,15 +100,13 @@ void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
 
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
 {
-    const struct sl_hparams *hp = &rt->mf.hp;
     struct sl_slab_cache_config c = {
         .path = rt->mf.path,
         .records = rt->experts.records,
         .n_records = rt->experts.n_records,
+        .n_layers = rt->experts.n_layers,
         .n_places = rt->n_expert_places,
         .place_bytes = rt->experts.largest,
-        .half_life = (double)SL_CACHE_HALF_LIFE_PASSES *
-                     (hp->n_layers - hp->n_dense_layers),
         .io = rt->config.io,
         .direct = true,
         .log = rt->config.log,

@@ -90,7 +90,10 @@ uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
                                     uint64_t others_least);
 /* How many have a place in so many bytes. */
 void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes);
+int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err);
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
+/* Keeps the trace of a run that nothing failed in. */
+void sl_runtime_close_experts(struct sl_runtime *rt);
 /* Adds what a pass's experts take to the floor of the rest: of a run what they
  * took, else what is expected. */
 void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "src/convert/synth_router.h"
+#include "src/exec/route_trace.h"
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
 #include "tests/support.h"
@@ -151,6 +152,58 @@ static void experts_that_have_a_place_are_read_once(void **state)
     assert_int_equal(s.experts.wants, 3 * STEPS * m.hp.n_experts_used);
 }
 
+/* A trace has every layer of every pass, prompts and steps alike. */
+static void the_choice_of_experts_can_be_kept(void **state)
+{
+    char path[ARCH_PATH], trace[ARCH_PATH + 16];
+    struct sl_runtime_config config = {
+        .ram_bytes = SL_RAM_LEAST, .model = path, .route_trace = trace};
+    struct test_model m = mixture(path);
+    uint16_t experts[7], uses[7];
+    struct sl_route_shape shape;
+    struct sl_route_step step;
+    struct sl_run_stats s;
+    struct sl_error err;
+    uint32_t n_places, n_steps = 0, n_wants = 0;
+    bool end = false;
+    FILE *f;
+
+    snprintf(trace, sizeof trace, "%s.route", path);
+    run(&s, &config, 2, &n_places);
+    f = fopen(trace, "r+b");
+    assert_non_null(f);
+    assert_ok(sl_route_read_head(f, trace, &shape, &err), &err);
+    assert_int_equal(shape.n_layers, 1);
+    assert_int_equal(shape.n_experts, 7);
+    assert_int_equal(shape.n_used, m.hp.n_experts_used);
+    while (!end) {
+        assert_ok(sl_route_read_step(f, trace, &shape, &step, experts, uses,
+                                     &end, &err),
+                  &err);
+        if (end)
+            break;
+        assert_int_equal(step.layer, 0);
+        assert_int_equal(step.n_positions, 1);
+        assert_int_equal(step.n, m.hp.n_experts_used);
+        assert_int_equal(uses[0], 1);
+        n_steps++;
+        n_wants += step.n;
+    }
+    assert_int_equal(n_steps, 2 * STEPS);
+    assert_int_equal(n_wants, s.experts.wants);
+    /* One that is cut short, or none at all. */
+    assert_int_equal(ftruncate(fileno(f), 24 + 8), 0);
+    assert_int_equal(fseek(f, 24, SEEK_SET), 0);
+    assert_int_equal(
+        sl_route_read_step(f, trace, &shape, &step, experts, uses, &end, &err),
+        -1);
+    assert_int_equal(err.code, SL_ERR_CORRUPT);
+    assert_int_equal(fseek(f, 8, SEEK_SET), 0);
+    assert_int_equal(sl_route_read_head(f, trace, &shape, &err), -1);
+    assert_int_equal(err.code, SL_ERR_CORRUPT);
+    fclose(f);
+}
+
 /* By chance, so often; the part of all choices that the first n ranks have. */
 static double part_of_first(const float *bias, const struct sl_hparams *hp,
                             uint32_t n)
@@ -232,6 +285,7 @@ int main(void)
         cmocka_unit_test(an_expert_is_one_run_of_pages_and_a_section),
         cmocka_unit_test(a_flipped_bit_names_layer_and_expert),
         cmocka_unit_test(experts_that_have_a_place_are_read_once),
+        cmocka_unit_test(the_choice_of_experts_can_be_kept),
         cmocka_unit_test(skewed_routers_choose_as_they_are_told),
     };
 

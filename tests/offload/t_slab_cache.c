@@ -34,7 +34,6 @@ static struct sl_slab_cache_config config_of(uint32_t n_places)
         .n_records = N_RECORDS,
         .n_places = n_places,
         .place_bytes = MOST * PAGE,
-        .half_life = 100,
         .direct = true,
         .depth = 4,
         .read_bytes = 2 * PAGE,
@@ -107,11 +106,13 @@ static void records_come_whole_whatever_the_places_and_the_reader(void **state)
     static const struct {
         uint32_t places;
         enum sl_io_kind io;
-        enum sl_cache_policy policy;
+        enum sl_cache_policy_kind policy;
     } ways[] = {
-        {1, SL_IO_AUTO, SL_CACHE_USE},          {3, SL_IO_PREAD, SL_CACHE_LRU},
-        {7, SL_IO_AUTO, SL_CACHE_LRU},          {16, SL_IO_PREAD, SL_CACHE_USE},
-        {N_RECORDS, SL_IO_PREAD, SL_CACHE_USE},
+        {1, SL_IO_AUTO, SL_CACHE_EXPECTED},
+        {3, SL_IO_PREAD, SL_CACHE_LRU},
+        {7, SL_IO_AUTO, SL_CACHE_LRU},
+        {16, SL_IO_PREAD, SL_CACHE_EXPECTED},
+        {N_RECORDS, SL_IO_PREAD, SL_CACHE_EXPECTED},
     };
 
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -212,34 +213,107 @@ static void what_is_used_often_outlives_what_is_used_once(void **state)
         for (uint32_t i = 0; i < 3; i++)
             assert_int_equal(reads(c, i, 1), round == 0);
     }
-    for (uint32_t i = 3; i < N_RECORDS; i++)
+    for (uint32_t i = 3; i + 1 < N_RECORDS; i += 2) {
         assert_true(reads(c, i, 1));
-    for (uint32_t i = 0; i < 3; i++)
-        assert_false(reads(c, i, 1));
+        assert_true(reads(c, i + 1, 1));
+        for (uint32_t k = 0; k < 3; k++)
+            assert_false(reads(c, k, 1));
+    }
     sl_slab_cache_close(c);
 }
 
 static void old_use_is_forgotten_and_little_use_counts_little(void **state)
 {
     struct sl_slab_cache_config config = config_of(2);
-    struct sl_slab_cache *c;
+    struct sl_slab_cache *c = open_cache(&config);
 
-    config.half_life = 4;
-    c = open_cache(&config);
     for (unsigned i = 0; i < 8; i++)
         reads(c, 0, 1);
     for (unsigned i = 0; i < 60; i++)
         reads(c, 1 + i % 3, 1);
-    assert_true(reads(c, 0, 1)); /* fifteen half lives */
+    assert_true(reads(c, 0, 1));
     sl_slab_cache_close(c);
 
-    config.half_life = 1000;
     c = open_cache(&config);
-    reads(c, 0, 1);
-    for (unsigned i = 0; i < 20; i++)
-        reads(c, 1 + i % 4, 0.125); /* five each: less than one */
-    assert_false(reads(c, 0, 1));
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(reads(c, 0, 1), i == 0);
+        reads(c, 1, 0.125);
+        reads(c, 2, 0.125);
+    }
     sl_slab_cache_close(c);
+}
+
+/* Of records that are used as often, what the next layer has stays. */
+static void whose_layer_has_had_its_turn_goes_first(void **state)
+{
+    struct sl_slab_cache_config config = config_of(6);
+    struct sl_slab_cache *c;
+
+    config.n_layers = 4;
+    c = open_cache(&config);
+    for (unsigned round = 0; round < 3; round++) {
+        for (uint32_t layer = 0; layer < 4; layer++)
+            assert_int_equal(reads(c, layer * 6, 1), round == 0);
+    }
+    /* Two places are left; then one of layer 3 goes, whose turn it was. */
+    assert_true(reads(c, 1, 1));
+    assert_true(reads(c, 6, 0) == false);
+    assert_true(reads(c, 12 + 1, 1));
+    assert_true(reads(c, 18 + 1, 1));
+    for (uint32_t layer = 0; layer < 4; layer++)
+        assert_false(reads(c, layer * 6, 1));
+    sl_slab_cache_close(c);
+}
+
+/* What was learned in one life is known in the next. */
+static void what_was_learned_can_be_taken_along(void **state)
+{
+    struct sl_slab_cache_config config = config_of(4);
+    struct sl_slab_cache *c = open_cache(&config);
+    float parts[N_RECORDS], turns;
+
+    for (unsigned i = 0; i < 40; i++)
+        reads(c, i % 2 == 0 ? 5 : 6 + i % 3, 1);
+    sl_cache_policy_learned(sl_slab_cache_policy(c), parts, &turns);
+    assert_in_range(turns, 30, 40);
+    assert_true(parts[5] > 2 * parts[6] && parts[6] > parts[0]);
+    sl_slab_cache_close(c);
+
+    for (int knows = 0; knows < 2; knows++) {
+        c = open_cache(&config);
+        if (knows)
+            sl_cache_policy_take(sl_slab_cache_policy(c), parts, turns);
+        reads(c, 5, 1);
+        for (uint32_t i = 9; i < 9 + 6; i++)
+            reads(c, i, 1);
+        assert_int_equal(reads(c, 5, 1), !knows);
+        sl_slab_cache_close(c);
+    }
+}
+
+/* Records 0 to 7 of 32 are used by turns of four, then others: the horizon that
+ * was best for the one is too long right after. */
+static void a_change_of_subject_is_noticed(void **state)
+{
+    struct sl_cache_policy p;
+    struct sl_error err;
+    unsigned longest = 0;
+
+    assert_ok(sl_cache_policy_init(&p, SL_CACHE_EXPECTED, 32, 1, &err), &err);
+    for (unsigned turn = 0; turn < 600; turn++) {
+        uint32_t first = turn < 500 ? 0 : 16;
+
+        sl_cache_policy_turn(&p, 0);
+        for (unsigned i = 0; i < 4; i++)
+            sl_cache_policy_use(&p, first + (i * 2 + draw(2)), 1);
+        if (turn == 499)
+            longest = p.best;
+    }
+    assert_true(p.best < longest);
+    for (uint32_t r = 0; r < 8; r++)
+        assert_true(sl_cache_policy_wait(&p, r, 0) >
+                    4 * sl_cache_policy_wait(&p, 16 + r, 0));
+    sl_cache_policy_fini(&p);
 }
 
 static void hints_are_read_while_nothing_is_missing(void **state)
@@ -418,6 +492,9 @@ int main(void)
         cmocka_unit_test(what_was_used_last_stays_where_that_is_the_policy),
         cmocka_unit_test(what_is_used_often_outlives_what_is_used_once),
         cmocka_unit_test(old_use_is_forgotten_and_little_use_counts_little),
+        cmocka_unit_test(whose_layer_has_had_its_turn_goes_first),
+        cmocka_unit_test(what_was_learned_can_be_taken_along),
+        cmocka_unit_test(a_change_of_subject_is_noticed),
         cmocka_unit_test(hints_are_read_while_nothing_is_missing),
         cmocka_unit_test(hints_change_no_byte),
         cmocka_unit_test(what_was_not_wanted_is_refused),

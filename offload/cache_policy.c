@@ -1,0 +1,182 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/cache_policy.h"
+#include "src/base/mem.h"
+
+/* Turns of a layer in which a use comes to count half as much. */
+static const double half_life[SL_CACHE_HORIZONS] = {8, 32, 128, 1024};
+
+/* The same of how well each of them told what came. */
+#define LOSS_HALF_LIFE 16.0
+/* Turns that a record's layer counts for where the record is unknown. */
+#define PRIOR_TURNS 1.0
+/* No chance is smaller, nor larger than one less this. */
+#define LEAST_CHANCE 1e-3
+
+uint64_t sl_cache_policy_bytes(uint32_t n_records, uint32_t n_layers)
+{
+    return (uint64_t)n_records *
+               (SL_CACHE_HORIZONS * sizeof(float) + sizeof(double)) +
+           (uint64_t)(n_layers + n_records / n_layers) * SL_CACHE_HORIZONS *
+               sizeof(float);
+}
+
+int sl_cache_policy_init(struct sl_cache_policy *p,
+                         enum sl_cache_policy_kind kind, uint32_t n_records,
+                         uint32_t n_layers, struct sl_error *err)
+{
+    bool all;
+
+    *p = (struct sl_cache_policy){
+        .kind = kind,
+        .n_records = n_records,
+        .n_layers = n_layers,
+        .per_layer = n_records / n_layers,
+        .wait = sl_zalloc_array(n_records, sizeof *p->wait),
+    };
+    all = p->wait != NULL;
+    for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
+        p->count[h] = sl_zalloc_array(n_records, sizeof **p->count);
+        p->turns_of[h] = sl_zalloc_array(n_layers, sizeof **p->turns_of);
+        p->told[h] = sl_zalloc_array(p->per_layer, sizeof **p->told);
+        all = all && p->count[h] != NULL && p->turns_of[h] != NULL &&
+              p->told[h] != NULL;
+    }
+    if (all)
+        return 0;
+    sl_cache_policy_fini(p);
+    return sl_fail(err, SL_ERR_NOMEM,
+                   "no memory to count the uses of %u records", n_records);
+}
+
+void sl_cache_policy_fini(struct sl_cache_policy *p)
+{
+    for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
+        free(p->count[h]);
+        free(p->turns_of[h]);
+        free(p->told[h]);
+    }
+    free(p->wait);
+    memset(p, 0, sizeof *p);
+}
+
+/* What is believed of a record where its layer's are used so often on
+ * average. */
+static double chance_of(const struct sl_cache_policy *p, unsigned h,
+                        uint32_t record, double mean)
+{
+    double turns = (double)p->turns_of[h][record / p->per_layer];
+
+    return ((double)p->count[h][record] + PRIOR_TURNS * mean) /
+           (turns + PRIOR_TURNS);
+}
+
+static double mean_of(const struct sl_cache_policy *p, unsigned h,
+                      uint32_t layer)
+{
+    const float *count = p->count[h] + (size_t)layer * p->per_layer;
+    double sum = 0, turns = (double)p->turns_of[h][layer];
+
+    for (uint32_t i = 0; i < p->per_layer; i++)
+        sum += (double)count[i];
+    return turns > 0 ? sum / turns / p->per_layer : 0;
+}
+
+/* What a horizon tells of the turn; that none of the records is used surprises
+ * so much, and a use takes that back. Then its counts fade. */
+static void tell(struct sl_cache_policy *p, unsigned h, uint32_t layer)
+{
+    uint32_t from = layer * p->per_layer;
+    float fade = (float)exp2(-1 / half_life[h]);
+    double mean = mean_of(p, h, layer), none = 1;
+
+    p->loss[h] *= exp2(-1 / (LOSS_HALF_LIFE * p->n_layers));
+    for (uint32_t i = 0; i < p->per_layer; i++) {
+        double chance = chance_of(p, h, from + i, mean);
+
+        chance = fmin(fmax(chance, LEAST_CHANCE), 1 - LEAST_CHANCE);
+        p->told[h][i] = (float)chance;
+        p->count[h][from + i] *= fade;
+        none *= 1 - chance;
+        if (none < 1e-200 || i + 1 == p->per_layer) {
+            p->loss[h] -= log(none);
+            none = 1;
+        }
+    }
+    p->turns_of[h][layer] = p->turns_of[h][layer] * fade + 1;
+}
+
+void sl_cache_policy_turn(struct sl_cache_policy *p, uint32_t layer)
+{
+    uint32_t from = layer * p->per_layer;
+    double mean;
+
+    p->layer = layer;
+    p->turns++;
+    if (p->kind == SL_CACHE_LRU)
+        return;
+    for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
+        tell(p, h, layer);
+        if (p->loss[h] < p->loss[p->best])
+            p->best = h;
+    }
+    mean = mean_of(p, p->best, layer);
+    for (uint32_t i = 0; i < p->per_layer; i++)
+        p->wait[from + i] =
+            1 / fmax(chance_of(p, p->best, from + i, mean), LEAST_CHANCE);
+}
+
+void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
+                         double part)
+{
+    uint32_t layer = record / p->per_layer;
+
+    if (p->kind == SL_CACHE_LRU) {
+        p->wait[record] = (double)p->turns;
+        return;
+    }
+    for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
+        double told = (double)p->told[h][record % p->per_layer];
+
+        p->loss[h] += part * (log1p(-told) - log(told));
+        p->count[h][record] += (float)part;
+    }
+    p->wait[record] =
+        1 / fmax(chance_of(p, p->best, record, mean_of(p, p->best, layer)),
+                 LEAST_CHANCE);
+}
+
+void sl_cache_policy_learned(const struct sl_cache_policy *p, float *parts,
+                             float *turns)
+{
+    unsigned h = SL_CACHE_HORIZONS - 1;
+
+    *turns = p->turns_of[h][0];
+    for (uint32_t r = 0; r < p->n_records; r++) {
+        float seen = p->turns_of[h][r / p->per_layer];
+
+        parts[r] = seen > 0 ? p->count[h][r] / seen : 0;
+        *turns = fminf(*turns, seen);
+    }
+}
+
+void sl_cache_policy_take(struct sl_cache_policy *p, const float *parts,
+                          float turns)
+{
+    for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
+        /* As many as the horizon would remember of endless ones. */
+        float most = (float)fmin(SL_CACHE_LEARNED_TURNS, half_life[h] / M_LN2);
+        float seen = fminf(turns, most);
+
+        for (uint32_t l = 0; l < p->n_layers; l++)
+            p->turns_of[h][l] = seen;
+        for (uint32_t r = 0; r < p->n_records; r++) {
+            p->count[h][r] = parts[r] * seen;
+            p->wait[r] = 1 / fmax((double)parts[r], LEAST_CHANCE);
+        }
+    }
+}
