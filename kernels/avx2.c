@@ -6,4 +6,5 @@
 #include "kernels/vec_attn.h"
 #include "kernels/vec_matmul.h"
 #include "kernels/vec_misc.h"
+#include "kernels/vec_planes.h"
 #include "kernels/vec_table.h"

@@ -6,6 +6,7 @@
 #include "kernels/vec_attn.h"
 #include "kernels/vec_matmul.h"
 #include "kernels/vec_misc.h"
+#include "kernels/vec_planes.h"
 #include "kernels/vec_table.h"
 
 /* With fewer positions tiles are not worth their way through memory. */

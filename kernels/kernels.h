@@ -161,6 +161,10 @@ struct sl_kernels {
     void (*swiglu)(float *y, const float *a, const float *b, size_t n);
     /* y[i] = gelu_tanh(x[i]); y may be x. (SAT --no-glu) */
     void (*gelu_tanh)(float *y, const float *x, size_t n);
+    /* Both planes of so many bytes of INT8 weights, whole blocks, joined to
+     * these (quant/planes.h): to is INT8 as quant/matrix.h draws it. */
+    void (*join_planes)(uint8_t *to, const uint8_t *high, const uint8_t *low,
+                        size_t bytes);
     /* y[i] += b[i] */
     void (*add)(float *y, const float *b, size_t n);
     /* y[i] = alpha * x[i] + y[i]; with alpha 1 exactly x[i] + y[i] */

@@ -25,6 +25,8 @@
 /* Of one position: enough to get memory going, little enough to wait for. */
 #define CHUNK_BYTES (128u << 10)
 #define LINE        64u
+/* Blocks of planes that are joined at once: as many as a kernel takes. */
+#define JOIN_BLOCKS 2u
 
 struct job {
     const struct sl_kernels *k;
@@ -37,6 +39,12 @@ struct job {
     size_t unit_blocks; /* of rows */
     size_t units;       /* a run */
 };
+
+static size_t clamp(size_t n, size_t most)
+{
+    n = n > most ? most : n;
+    return n > 1 ? n : 1;
+}
 
 static struct sl_acts slice(const struct sl_acts *a, size_t first, size_t n)
 {
@@ -82,23 +90,95 @@ static void add_low(const struct job *j, float *y, size_t y_stride,
     }
 }
 
+size_t sl_matmul_joined_bytes(const struct sl_matrix *m)
+{
+    return (size_t)(JOIN_BLOCKS * sl_matrix_block_bytes(m, 0, 1));
+}
+
+/* The high plane's product is INT4's, of weights that are 16 times as large. */
+static void high_plane(const struct job *j, float *y, size_t y_stride,
+                       const uint8_t *w, const uint16_t *scale, uint32_t n_rows,
+                       const struct sl_acts *a)
+{
+    struct sl_matrix plane = sl_matrix_plane(j->mm->m);
+
+    j->k->matmul[plane.fmt][j->act](y, y_stride, &plane, w, scale, n_rows, a);
+    for (size_t i = 0; i < a->n; i++)
+        for (uint32_t r = 0; r < n_rows; r++)
+            y[i * y_stride + r] *= SL_PLANE_STEP;
+}
+
+/* Some blocks at a time are joined to INT8, which stays in the cache. */
+static void both_planes(const struct job *j, float *y, size_t y_stride,
+                        const uint8_t *high, const uint8_t *low,
+                        const uint16_t *scale, uint32_t n_rows,
+                        const struct sl_acts *a, unsigned worker)
+{
+    const struct sl_matrix *m = j->mm->m;
+    const struct sl_matmul_planes *p = j->mm->planes;
+    uint8_t *joined = p->joined + worker * p->joined_bytes;
+    size_t scales = sl_matrix_scale_block_bytes(m, 1) / sizeof *scale;
+
+    for (uint32_t row = 0, n; row < n_rows; row += n) {
+        size_t blocks, bytes;
+
+        n = (uint32_t)clamp(n_rows - row, JOIN_BLOCKS * SL_BLOCK_ROWS);
+        blocks = sl_div_up(n, SL_BLOCK_ROWS);
+        bytes = (size_t)sl_matrix_block_bytes(m, 0, (uint32_t)blocks);
+        j->k->join_planes(joined, high, low, bytes);
+        j->k->matmul[m->fmt][j->act](y + row, y_stride, m, joined, scale, n, a);
+        high += bytes / 2;
+        low += bytes / 2;
+        scale += blocks * scales;
+    }
+}
+
+/* The same, of whichever planes are wanted; block: from mm->first_block on. */
+static void planes_product(const struct job *j, float *y, size_t y_stride,
+                           uint32_t segment, uint32_t block, uint32_t n_rows,
+                           const struct sl_acts *a, unsigned worker)
+{
+    const struct sl_matmul *mm = j->mm;
+    const uint8_t *high = mm->w[segment], *low = mm->planes->low[segment];
+    const uint16_t *scale = mm->scale[segment];
+    size_t at = (size_t)sl_matrix_block_bytes(mm->m, 0, block) / 2;
+
+    scale += sl_matrix_scale_block_bytes(mm->m, block) / sizeof *scale;
+    if (mm->planes->high_only)
+        high_plane(j, y, y_stride, high + at, scale, n_rows, a);
+    else
+        both_planes(j, y, y_stride, high + at, low + at, scale, n_rows, a,
+                    worker);
+}
+
+/* Some positions: the first of them, and who computes them. */
+struct turn {
+    const struct sl_acts *a;
+    size_t p;
+    unsigned worker;
+};
+
 /* y (n, stride) = n_rows rows of one segment, from the block-th of the given
- * blocks on, with what an adapter adds and their bias; p: the first of the
- * positions. */
+ * blocks on, with what an adapter adds and their bias. */
 static void product(const struct job *j, float *y, size_t y_stride,
                     uint32_t segment, uint32_t block, uint32_t n_rows,
-                    const struct sl_acts *a, size_t p)
+                    const struct turn *t)
 {
     const struct sl_matmul *mm = j->mm;
     const struct sl_matrix *m = mm->m;
     uint32_t first = mm->first_block + block;
     const uint8_t *w = mm->w[segment];
     const uint16_t *scale = mm->scale[segment];
+    const struct sl_acts *a = t->a;
+    size_t p = t->p;
 
     w += sl_matrix_block_bytes(m, mm->first_block, block);
-    if (sl_fmt_has_scales(m->fmt))
+    if (mm->planes == NULL && sl_fmt_has_scales(m->fmt))
         scale += sl_matrix_scale_block_bytes(m, block) / sizeof *scale;
-    j->k->matmul[m->fmt][j->act](y, y_stride, m, w, scale, n_rows, a);
+    if (mm->planes != NULL)
+        planes_product(j, y, y_stride, segment, block, n_rows, a, t->worker);
+    else
+        j->k->matmul[m->fmt][j->act](y, y_stride, m, w, scale, n_rows, a);
     if (mm->low != NULL)
         add_low(j, y, y_stride, segment, first, n_rows, p, a->n);
     if (mm->bias == NULL)
@@ -119,8 +199,8 @@ static uint32_t rows_in(const struct job *j, size_t begin, size_t end)
     return (uint32_t)(all - first < n ? all - first : n);
 }
 
-/* Blocks [begin, end) for one run of positions, the first of which is p. */
-static void plain_blocks(const struct job *j, const struct sl_acts *a, size_t p,
+/* Blocks [begin, end) for one run of positions. */
+static void plain_blocks(const struct job *j, const struct turn *t,
                          size_t begin, size_t end)
 {
     size_t segment_rows = sl_matrix_segment_rows(j->mm->m);
@@ -128,15 +208,15 @@ static void plain_blocks(const struct job *j, const struct sl_acts *a, size_t p,
 
     for (uint32_t s = 0; s < j->mm->m->n_segments; s++)
         product(j,
-                j->y + p * j->y_stride + s * segment_rows +
+                j->y + t->p * j->y_stride + s * segment_rows +
                     (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-                j->y_stride, s, (uint32_t)begin, n_rows, a, p);
+                j->y_stride, s, (uint32_t)begin, n_rows, t);
 }
 
 /* Both halves of the same rows, then their product: no array of both halves
  * for all rows is ever needed. */
-static void glu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
-                       size_t begin, size_t end)
+static void glu_blocks(const struct job *j, const struct turn *t, size_t begin,
+                       size_t end)
 {
     enum { STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
     uint32_t n_rows = rows_in(j, begin, end);
@@ -145,9 +225,9 @@ static void glu_blocks(const struct job *j, const struct sl_acts *a, size_t p,
         j->mm->epilogue == SL_EPI_SWIGLU ? j->k->swiglu : j->k->geglu;
 
     for (uint32_t s = 0; s < 2; s++)
-        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, a, p);
-    for (size_t i = 0; i < a->n; i++)
-        glu(j->y + (p + i) * j->y_stride +
+        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, t);
+    for (size_t i = 0; i < t->a->n; i++)
+        glu(j->y + (t->p + i) * j->y_stride +
                 (j->mm->first_block + begin) * SL_BLOCK_ROWS,
             half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
 }
@@ -193,6 +273,7 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
     bool glu = j->mm->epilogue != SL_EPI_NONE;
     size_t run = SIZE_MAX;
     struct sl_acts a;
+    struct turn t = {.a = &a, .worker = worker};
 
     for (size_t i = begin; i < end; i++) {
         size_t p = i / j->units * j->run, left = j->acts->n - p;
@@ -207,14 +288,9 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
             if (a.n < j->acts->n)
                 fetch(j, &a);
         }
-        (glu ? glu_blocks : plain_blocks)(j, &a, p, first, last);
+        t.p = p;
+        (glu ? glu_blocks : plain_blocks)(j, &t, first, last);
     }
-}
-
-static size_t clamp(size_t n, size_t most)
-{
-    n = n > most ? most : n;
-    return n > 1 ? n : 1;
 }
 
 /* Positions of a run: as many as leave a quarter of the cache to the weights;

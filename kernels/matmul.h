@@ -8,6 +8,7 @@
 #define SL_KERNELS_MATMUL_H
 
 #include "kernels/kernels.h"
+#include "quant/planes.h"
 #include "src/base/pool.h"
 
 enum sl_epilogue {
@@ -25,13 +26,28 @@ struct sl_low_rank {
     size_t x_stride;
 };
 
+/* Weights that lie as two planes (quant/planes.h). */
+struct sl_matmul_planes {
+    bool high_only;     /* the high plane's product, in place of both's */
+    const void *low[2]; /* by segment: first byte of first_block */
+    /* (threads, joined_bytes): room for what is joined */
+    uint8_t *joined;
+    size_t joined_bytes; /* as sl_matmul_joined_bytes has it, or more */
+};
+
+/* What joining the planes of m needs for each thread. */
+size_t sl_matmul_joined_bytes(const struct sl_matrix *m);
+
 /* Blocks [first_block, first_block + n_blocks) of every segment of m. */
 struct sl_matmul {
     const struct sl_matrix *m;
     uint32_t first_block, n_blocks;
     const void *w[2];         /* by segment: first byte of first_block */
     const uint16_t *scale[2]; /* the same for the scales; NULL for floats */
-    const float *bias;        /* (m->rows) or NULL */
+    /* NULL: none. Else m is INT8, w its high plane; the product has the bits
+     * of the one with m in one piece. */
+    const struct sl_matmul_planes *planes;
+    const float *bias;             /* (m->rows) or NULL */
     const struct sl_low_rank *low; /* added before the bias; or NULL */
     enum sl_epilogue epilogue;
 };

@@ -4,6 +4,7 @@
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+#include "quant/planes.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 
@@ -336,6 +337,7 @@ void sl_kernels_init_ref(struct sl_kernels *k)
         .geglu = geglu_ref,
         .swiglu = swiglu_ref,
         .gelu_tanh = gelu_tanh_ref,
+        .join_planes = sl_planes_join,
         .add = add_ref,
         .scale_add = scale_add_ref,
         .f16_to_f32 = f16_to_f32_ref,

@@ -34,6 +34,7 @@ void ISA(sl_kernels_init)(struct sl_kernels *k)
     k->geglu = ISA(geglu);
     k->swiglu = ISA(swiglu);
     k->gelu_tanh = ISA(gelu_tanh);
+    k->join_planes = ISA(join_planes);
     k->add = ISA(add);
     k->scale_add = ISA(scale_add);
     k->f16_to_f32 = ISA(f16_to_f32);

@@ -18,6 +18,8 @@
  *     int8   I8   (24)   beside             8           8           4
  *     int4   I8   (24)   beside             8           4           8
  *
+ * INT8 may lie in two planes of four bits (quant/planes.h).
+ *
  * BF16 is the first half of a float (1 bit of sign, 8 of exponent, 7 of
  * mantissa): F32's range, a little more than two digits.
  *

@@ -22,6 +22,10 @@ enum sl_scale_rule {
     /* The FP16 scale that minimises the squared error of the group among
      * candidates around the absmax one. */
     SL_SCALE_MSE,
+    /* INT8 whose integers stay within 119, so that they have two planes
+     * (planes.h): of the FP16 scales from max|w| / 119 up the one with which
+     * the high plane alone has the least squared error. */
+    SL_SCALE_PLANES,
 };
 
 struct sl_pack_error {  /* summed over all that was packed */

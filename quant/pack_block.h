@@ -21,6 +21,7 @@ struct sl_pack_block {
     enum sl_fmt from;                   /* what rows are: numbers */
     bool int4;                          /* else INT8 */
     bool mse;                           /* the scale rule, else absmax */
+    bool planes;                        /* of INT8: quant/planes.h's */
     uint32_t cols, group_cols;
     uint8_t *w;
     uint16_t *scale;

@@ -28,8 +28,6 @@ typedef uint16_t v8h __attribute__((vector_size(16)));
 
 /* Columns that are worked on at once. */
 #define RUN 256u
-/* Scales that the MSE rule tries first; a multiple of three. */
-#define TRIES 6u
 /* Added to a float of magnitude below 2^22 it leaves the nearest integer
  * (ties to even) in the low bits of the mantissa. */
 #define MAGIC 12582912.0f
@@ -278,124 +276,7 @@ static void largest(vf *out, struct work *w, const struct group *g)
     *out = most;
 }
 
-INLINE void add_square(vf *sum, const vf *x, const vf *inverse, const vf *s,
-                       const vf *lo, const vf *hi)
-{
-    vf q = *x * *inverse;
-
-    nearest(&q, lo, hi);
-    q = *x - q * *s;
-    *sum += q * q;
-}
-
-/* err[k]: the squared error by row with scale s[k]. Three side by side keep
- * the arithmetic units busy and fit the registers. */
-static void add_squares(double err[3][LANES], const struct work *w,
-                        const vf *run, uint32_t n, const vf s[3])
-{
-    const vf lo = SPLAT(w->lo), hi = SPLAT(w->hi);
-    const vf s0 = s[0], s1 = s[1], s2 = s[2];
-    vf sum0 = SPLAT(0), sum1 = sum0, sum2 = sum0, inv0, inv1, inv2;
-
-    inverse_of(&inv0, &s0);
-    inverse_of(&inv1, &s1);
-    inverse_of(&inv2, &s2);
-    for (uint32_t i = 0; i < n; i++) {
-        vf x = run[i];
-
-        add_square(&sum0, &x, &inv0, &s0, &lo, &hi);
-        add_square(&sum1, &x, &inv1, &s1, &lo, &hi);
-        add_square(&sum2, &x, &inv2, &s2, &lo, &hi);
-    }
-    add_lanes(err[0], &sum0);
-    add_lanes(err[1], &sum1);
-    add_lanes(err[2], &sum2);
-}
-
-struct sums {
-    double wq[LANES]; /* sum w q */
-    double qq[LANES]; /* sum q q: wq / qq is the best scale for these q */
-};
-
-static void add_sums(struct sums *t, struct work *w, const struct group *g,
-                     const vf *s)
-{
-    const vf lo = SPLAT(w->lo), hi = SPLAT(w->hi);
-    vf inverse;
-    uint32_t n;
-
-    inverse_of(&inverse, s);
-    memset(t, 0, sizeof *t);
-    for (uint32_t done = 0; done < g->n; done += n) {
-        const vf *run = next_run(w, g, done, &n);
-        vf wq = SPLAT(0), qq = SPLAT(0);
-
-        for (uint32_t i = 0; i < n; i++) {
-            vf x = run[i], q = x * inverse;
-
-            nearest(&q, &lo, &hi);
-            wq += x * q;
-            qq += q * q;
-        }
-        add_lanes(t->wq, &wq);
-        add_lanes(t->qq, &qq);
-    }
-}
-
-/* The squared error of every try; its best goes to best where it is less than
- * least. */
-static void try_scales(vf *best, double least[LANES], struct work *w,
-                       const struct group *g, const vf *tries, unsigned n_tries)
-{
-    double err[TRIES][LANES] = {{0}};
-    uint32_t n;
-
-    for (uint32_t done = 0; done < g->n; done += n) {
-        const vf *run = next_run(w, g, done, &n);
-
-        for (unsigned k = 0; k < n_tries; k += 3)
-            add_squares(err + k, w, run, n, tries + k);
-    }
-    for (unsigned k = 0; k < n_tries; k++) {
-        for (int r = 0; r < LANES; r++) {
-            if (err[k][r] >= least[r])
-                continue;
-            /* Errors are sums of floats, and among equals the absmax scale
-             * wins: what is not clearly better is not. */
-            least[r] = err[k][r] * (1 - 1e-5);
-            (*best)[r] = tries[k][r];
-        }
-    }
-}
-
-/* Tries the absmax scale and some below, down to four fifths of it, then the
- * least-squares scale for the integers that the best of them gives, and one
- * on either side of that. */
-static void mse_scale(vf *best, struct work *w, const struct group *g)
-{
-    static const float part[TRIES] = {1, 0.955f, 0.915f, 0.88f, 0.84f, 0.8f};
-    double least[LANES];
-    vf tries[TRIES], squares = *best;
-    struct sums t;
-
-    for (unsigned k = 0; k < TRIES; k++) {
-        tries[k] = *best * part[k];
-        round_scale(&tries[k]);
-    }
-    for (int r = 0; r < LANES; r++)
-        least[r] = INFINITY;
-    try_scales(best, least, w, g, tries, TRIES);
-    add_sums(&t, w, g, best);
-    for (int r = 0; r < LANES; r++)
-        squares[r] = t.qq[r] > 0 && t.wq[r] > 0 ? (float)(t.wq[r] / t.qq[r])
-                                                : (*best)[r];
-    tries[0] = squares;
-    tries[1] = squares * 0.99f;
-    tries[2] = squares * 1.01f;
-    for (unsigned k = 0; k < 3; k++)
-        round_scale(&tries[k]);
-    try_scales(best, least, w, g, tries, 3);
-}
+#include "quant/pack_block_scales.h"
 
 /* The scales of the group of a column, of the rows that are worked on. */
 INLINE uint16_t *scales_at(const struct work *w, uint32_t col)
@@ -410,9 +291,11 @@ static void choose_scales(struct work *w, const struct group *g)
     vf s;
 
     largest(&s, w, g);
-    s /= w->hi; /* 127 or 7, as GLM's quantiser has it */
+    s /= w->hi; /* 127 or 7, as GLM's quantiser has it; or 119 */
     round_scale(&s);
-    if (w->p->mse)
+    if (w->p->planes)
+        plane_scale(&s, w, g);
+    else if (w->p->mse)
         mse_scale(&s, w, g);
     for (unsigned r = 0; r < LANES; r++)
         out[r] = scale_bits(s[r]);
@@ -540,7 +423,11 @@ static void choose_all(struct work *w)
 static void pack_lanes(const struct sl_pack_block *p, unsigned first,
                        struct sl_pack_block_error *e)
 {
-    struct work w = {.p = p, .first = first, .hi = p->int4 ? 7 : 127};
+    struct work w = {.p = p,
+                     .first = first,
+                     .hi = p->int4     ? 7
+                           : p->planes ? 119
+                                       : 127};
     /* Whole groups in a run, where that is possible, need loading once. */
     bool whole = p->group_cols <= RUN && p->group_cols % 8 == 0;
     uint32_t step = whole ? RUN / p->group_cols * p->group_cols : RUN, n;

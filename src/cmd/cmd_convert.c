@@ -37,6 +37,7 @@ enum {
     OPT_NAME,
     OPT_COMPRESS,
     OPT_LORA,
+    OPT_NO_PLANES,
 };
 
 static const struct argp_option options[] = {
@@ -44,16 +45,19 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0,
      "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
     {"quant", OPT_QUANT, "KIND", 0,
-     "keep, f32, f16, bf16, int8, int4 (GLM's row-wise scheme), or int8-gN, "
-     "int4-gN with N = 32, 64, 128 (a scale for every N columns, of least squared "
-     "error). Default: int4-g64; a checkpoint that is quantised already is "
-     "kept as it is",
+     "keep, f32, f16, bf16, int8, int4 (GLM's row-wise scheme), int8-planes "
+     "(of which four bits a weight are a model of their own), or int8-gN, "
+     "int4-gN, int8-planes-gN with N = 32, 64, 128 (a scale for every N columns, "
+     "of least squared error). Default: int4-g64; a checkpoint that is "
+     "quantised already is kept as it is",
      0},
     {"quant-tp", OPT_QUANT_TP, "N", 0,
      "With int8 and int4: quantise as the ranks of an N-way checkpoint "
      "would, one scale for a row and an N-th of its columns in "
      "attention.dense and mlp.dense_4h_to_h",
      0},
+    {"no-planes", OPT_NO_PLANES, 0, 0,
+     "With int8-planes: the same integers in one piece, to compare with", 0},
     {"quant-experts", OPT_QUANT_EXPERTS, "KIND", 0,
      "The same for the experts of a mixture (default: as --quant)", 0},
     {"head", OPT_HEAD, "KIND", 0,
@@ -146,6 +150,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_QUANT_EXPERTS:
         o->quant_experts = arg;
+        return 0;
+    case OPT_NO_PLANES:
+        o->no_planes = true;
         return 0;
     case OPT_HEAD:
         o->head = arg;

@@ -82,7 +82,7 @@ char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
                         const struct sl_model_matrix *m)
 {
     const struct sl_matrix *g = &m->geom;
-    const char *name = sl_fmt_name(g->fmt);
+    const char *name = m->low_bytes > 0 ? "int8-planes" : sl_fmt_name(g->fmt);
 
     if (!sl_fmt_has_scales(g->fmt) ||
         (m->scale_resident && sl_matrix_groups(g) == 1))
@@ -114,6 +114,21 @@ static bool is_head(const struct sl_model_matrix *m)
     return m->spec.role == SL_ROLE_EMBED;
 }
 
+/* Low planes are layers, behind the head. */
+static bool is_low(const struct sl_modelfile *mf, size_t section)
+{
+    size_t n = 0;
+
+    while (n < mf->n_matrices && mf->matrices[n].low_bytes == 0)
+        n++;
+    for (; n < mf->n_matrices && mf->matrices[n].spec.stage >= 0; n++) {
+        if (mf->matrices[n].low_section == section &&
+            mf->matrices[n].low_bytes > 0)
+            return true;
+    }
+    return false;
+}
+
 struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
 {
     struct sl_inspect_parts p = {.header = mf->sections[0].off};
@@ -128,7 +143,7 @@ struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
             p.scales += s->bytes;
         else if (mf->tokenizer_bytes > 0 && s->off == mf->tokenizer_off)
             p.tokenizer += s->bytes;
-        else if (i >= head) /* and an embedding of its own */
+        else if (i >= head && !is_low(mf, i)) /* and an embedding of its own */
             p.head += s->bytes;
         else
             p.layers += s->bytes;
@@ -146,7 +161,7 @@ struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf, bool head)
         if (is_head(m) != head)
             continue;
         b.n_weights += (uint64_t)m->geom.rows * m->geom.cols;
-        b.bits += 8 * (m->bytes + m->scale_bytes);
+        b.bits += 8 * (m->bytes + m->low_bytes + m->scale_bytes);
     }
     return b;
 }

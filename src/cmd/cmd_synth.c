@@ -34,8 +34,8 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0,
      "Write the model file FILE (default: ./NAME-QUANT.gguf)", 0},
     {"quant", 'q', "KIND", 0,
-     "f32, f16, bf16, int8, int4, or int8-gN, int4-gN with N = 32, 64, 128, "
-     "as convert has it (default: int4-g64)",
+     "f32, f16, bf16, int8, int4, int8-planes, or int8-gN, int4-gN, "
+     "int8-planes-gN with N = 32, 64, 128, as convert has it (default: int4-g64)",
      0},
     {"quant-tp", OPT_QUANT_TP, "N", 0,
      "With int8 and int4: scales as the ranks of an N-way checkpoint would "

@@ -165,23 +165,25 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
 {
     struct sl_stage_out *stages = NULL;
     struct sl_partial partial;
-    struct sl_out *out = NULL;
+    struct sl_out *out = NULL, *low = NULL;
     struct sl_error why;
     int rc = -1;
 
     if (sl_partial_open(&partial, cv, err) == 0 &&
         sl_out_open(&out, cv->partial, err) == 0 &&
+        (!cv->planes || sl_out_open(&low, cv->partial, err) == 0) &&
         open_stages(&stages, cv, out, err) == 0 &&
         sl_convert_plan_chunks(cv, err) == 0 &&
         sl_convert_check_replicas(cv, err) == 0 &&
         write_small(cv, out, err) == 0 &&
-        sl_convert_run(cv, &partial, out, stages, err) == 0 &&
+        sl_convert_run(cv, &partial, out, low, stages, err) == 0 &&
         sl_ckpt_check_rest(&cv->ckpt, err) == 0 &&
         sl_partial_commit(&partial, out, err) == 0)
         rc = 0;
     if (stages != NULL && cv->o->compress != SL_COMPRESS_NONE)
         sl_stage_out_stats(stages, &cv->result->stages);
     sl_stage_out_destroy(stages);
+    sl_out_close(low);
     sl_out_close(out);
     cv->result->resumed_bytes = partial.done_bytes;
     sl_partial_close(&partial, rc != 0,

@@ -23,6 +23,7 @@
 #include "src/ckpt/lora.h"
 #include "src/convert/stage_out.h"
 #include "src/model/config_json.h"
+#include "src/model/quant_kind.h"
 
 #define SL_CONVERT_RAM (2ull << 30)
 
@@ -32,6 +33,7 @@ struct sl_convert_options { /* all pointers borrowed */
     const char *quant;         /* NULL: int4-g64, or keep what is quantised */
     const char *quant_experts; /* NULL: as quant */
     unsigned quant_tp;         /* 0: not said */
+    bool no_planes;            /* of int8-planes: in one piece */
     const char *head;          /* "f16", "int8-g64"; NULL: as quant has it */
     const char *preset;        /* NULL: none */
     struct sl_config flags;    /* what was said on the command line */
@@ -65,7 +67,7 @@ struct sl_convert_tensor {
 
 struct sl_convert_result {
     char *output;
-    char quant[32];
+    char quant[SL_QUANT_NAME];
     uint64_t file_bytes;
     uint64_t resumed_bytes; /* of it written by an earlier run */
     uint64_t ns;

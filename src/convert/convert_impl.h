@@ -38,6 +38,7 @@ struct sl_chunk {
 struct sl_chunk_room {
     size_t rows, scratch, q_scale; /* of the source */
     size_t w, scale;               /* packed */
+    size_t planes;                 /* w as two planes: the high one, the low */
     size_t total;
 };
 
@@ -74,7 +75,8 @@ struct sl_convert {
     uint8_t *tokenizer;
     size_t tokenizer_bytes;
     char *name;
-    char quant[32];
+    bool planes; /* some matrix lies in two */
+    char quant[SL_QUANT_NAME];
     const char *chat;  /* template, by name; NULL: not known */
     char no_text[480]; /* why there is no tokenizer; "": not known */
     char *output, *partial, *journal;
@@ -152,10 +154,10 @@ int sl_partial_commit(struct sl_partial *p, struct sl_out *out,
 /* Closes; after a failure (failed set) removes what is not worth resuming. */
 void sl_partial_close(struct sl_partial *p, bool failed, bool interrupted);
 
-/* convert_pipe.c: stages takes what goes to out, as far as it belongs to one.
- */
+/* convert_pipe.c: stages takes what goes to out, as far as it belongs to one;
+ * low the low planes (NULL where there are none). */
 int sl_convert_run(struct sl_convert *cv, struct sl_partial *partial,
-                   struct sl_out *out, struct sl_stage_out *stages,
-                   struct sl_error *err);
+                   struct sl_out *out, struct sl_out *low,
+                   struct sl_stage_out *stages, struct sl_error *err);
 
 #endif

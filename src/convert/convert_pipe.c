@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "quant/planes.h"
 #include "src/convert/convert_impl.h"
 
 #define READERS 2u
@@ -31,7 +32,7 @@ struct slot {
 struct pipe {
     struct sl_convert *cv;
     struct sl_partial *partial;
-    struct sl_out *out;
+    struct sl_out *out, *low; /* low: NULL without planes */
     struct sl_stage_out *stages;
     struct slot *slots;
     uint8_t *scales; /* of the section being written */
@@ -82,7 +83,7 @@ static struct slot *wait_slot(struct pipe *p, size_t seq, enum state state)
 }
 
 struct areas {
-    uint8_t *rows, *scratch, *w;
+    uint8_t *rows, *scratch, *w, *planes;
     uint16_t *q_scale, *scale;
 };
 
@@ -97,7 +98,8 @@ static void find_areas(struct areas *a, const struct pipe *p,
     a->scratch = at += room.rows;
     a->q_scale = (uint16_t *)(at += room.scratch);
     a->w = at += room.q_scale;
-    a->scale = (uint16_t *)(at + room.w);
+    a->scale = (uint16_t *)(at += room.w);
+    a->planes = at + room.scale;
 }
 
 static int read_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c,
@@ -138,6 +140,38 @@ static void *reader(void *arg)
     }
 }
 
+/* Blocks of a chunk whose weights go to two planes. */
+struct split {
+    const uint8_t *w;
+    uint8_t *high, *low;
+    size_t block_bytes;
+};
+
+static void split_blocks(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    const struct split *s = arg;
+    size_t at = begin * s->block_bytes;
+
+    sl_planes_split(s->high + at / 2, s->low + at / 2, s->w + at,
+                    (end - begin) * s->block_bytes);
+}
+
+static void split_chunk(const struct pipe *p, const struct areas *a,
+                        const struct sl_chunk *c)
+{
+    const struct sl_model_matrix *m = &p->cv->layout.matrices[c->matrix];
+    size_t n = sl_div_up(c->n_rows, SL_BLOCK_ROWS);
+    struct split s = {
+        .w = a->w,
+        .high = a->planes,
+        .block_bytes = (size_t)sl_matrix_block_bytes(&m->geom, 0, 1),
+    };
+
+    s.low = s.high + n * s.block_bytes / 2;
+    if (m->low_bytes > 0)
+        sl_pool_for(p->cv->pool, n, 1, split_blocks, &s);
+}
+
 static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
 {
     struct sl_convert *cv = p->cv;
@@ -167,6 +201,7 @@ static void pack_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c)
         e->n += n;
         e->n_not_finite += sl_pack_not_finite(a.rows, src.fmt, n, cv->pool);
     }
+    split_chunk(p, &a, c);
 }
 
 /* Where the scales of a matrix begin among those of its section. */
@@ -196,7 +231,11 @@ static int write_chunk(struct pipe *p, struct slot *s, const struct sl_chunk *c,
                    sl_matrix_scale_offset(g, c->segment, c->first_block),
                a.scale, (size_t)sl_matrix_scale_block_bytes(g, n_blocks));
     p->written += bytes;
-    return sl_stage_out_append(p->stages, a.w, bytes, err);
+    if (cv->layout.matrices[c->matrix].low_bytes == 0)
+        return sl_stage_out_append(p->stages, a.w, bytes, err);
+    if (sl_out_append(p->low, a.planes + bytes / 2, bytes / 2, err) != 0)
+        return -1;
+    return sl_stage_out_append(p->stages, a.planes, bytes / 2, err);
 }
 
 static int end_section(struct pipe *p, size_t i, struct sl_error *err)
@@ -204,6 +243,13 @@ static int end_section(struct pipe *p, size_t i, struct sl_error *err)
     struct sl_model_section *s = &p->cv->layout.sections[i];
 
     return sl_out_end(p->out, s->off + s->bytes, &s->xxh3, err);
+}
+
+static int end_low(struct pipe *p, size_t i, struct sl_error *err)
+{
+    struct sl_model_section *s = &p->cv->layout.sections[i];
+
+    return sl_out_end(p->low, s->off + s->bytes, &s->xxh3, err);
 }
 
 /* After a matrix's last chunk: its scales, where they travel with it. */
@@ -220,14 +266,31 @@ static int end_matrix(struct pipe *p, uint32_t matrix, struct sl_error *err)
                                (size_t)m->scale_bytes, err);
 }
 
+/* The low planes of a stage's matrices, written beside it: NULL without. */
+static const struct sl_model_matrix *low_planes(const struct pipe *p,
+                                                size_t section)
+{
+    const struct sl_layout *l = &p->cv->layout;
+
+    for (uint32_t i = 0; i < l->n_matrices; i++) {
+        if (l->matrices[i].section == section && l->matrices[i].low_bytes > 0)
+            return &l->matrices[i];
+    }
+    return NULL;
+}
+
 /* A section of weights, a stage or an embedding. Its scales that are always
  * resident have sections of their own, in the front of the file; with them it
  * is finished and noted. */
 static int end_stage(struct pipe *p, size_t section, struct sl_error *err)
 {
     const struct sl_layout *l = &p->cv->layout;
+    const struct sl_model_matrix *low = low_planes(p, section);
 
     if (sl_stage_out_end(p->stages, &p->cv->layout.sections[section], err) != 0)
+        return -1;
+    if (low != NULL && (end_low(p, low->low_section, err) != 0 ||
+                        sl_out_sync(p->low, err) != 0))
         return -1;
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
@@ -244,6 +307,8 @@ static int end_stage(struct pipe *p, size_t section, struct sl_error *err)
     if (sl_out_sync(p->out, err) != 0)
         return -1;
     sl_partial_note(p->partial, section);
+    if (low != NULL)
+        sl_partial_note(p->partial, low->low_section);
     for (uint32_t i = 0; i < l->n_matrices; i++) {
         const struct sl_model_matrix *m = &l->matrices[i];
 
@@ -260,6 +325,9 @@ static void begin_stage(struct pipe *p, uint32_t matrix)
     uint32_t planes = sl_fmt_of(m->geom.fmt)->elem_bytes;
 
     sl_stage_out_begin(p->stages, &l->sections[m->section], planes);
+    m = low_planes(p, m->section);
+    if (m != NULL)
+        sl_out_begin(p->low, m->low_off);
 }
 
 static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
@@ -275,7 +343,8 @@ static int write_in_order(struct pipe *p, size_t seq, struct slot *s,
     if (prev == NULL || cv->layout.matrices[prev->matrix].section != section)
         begin_stage(p, c->matrix);
     if (prev == NULL || prev->matrix != c->matrix) {
-        if (sl_stage_out_pad(p->stages, m->off, err) != 0)
+        if (sl_stage_out_pad(p->stages, m->off, err) != 0 ||
+            (m->low_bytes > 0 && sl_out_pad(p->low, m->low_off, err) != 0))
             return -1;
     }
     if (write_chunk(p, s, c, err) != 0)
@@ -400,13 +469,14 @@ static int init_slots(struct pipe *p, struct sl_error *err)
 }
 
 int sl_convert_run(struct sl_convert *cv, struct sl_partial *partial,
-                   struct sl_out *out, struct sl_stage_out *stages,
-                   struct sl_error *err)
+                   struct sl_out *out, struct sl_out *low,
+                   struct sl_stage_out *stages, struct sl_error *err)
 {
     struct pipe p = {
         .cv = cv,
         .partial = partial,
         .out = out,
+        .low = low,
         .stages = stages,
     };
     int rc = -1;

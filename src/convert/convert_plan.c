@@ -79,9 +79,33 @@ static int matrix_format(struct sl_layout_matrix *l, struct sl_convert *cv,
     if (q->keep && m->spec.role != SL_ROLE_ROUTER)
         return 0;
     sl_merge_decode(m);
-    if (sl_fmt_has_scales(q->fmt) && q->group == 0)
+    if (q->planes)
+        cm->rule = SL_SCALE_PLANES;
+    else if (sl_fmt_has_scales(q->fmt) && q->group == 0)
         cm->rule = SL_SCALE_ABSMAX;
-    return sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err);
+    if (sl_quant_linear(l, q, &m->spec, cv->o->quant_tp, err) != 0)
+        return -1;
+    l->planes = l->planes && !cv->o->no_planes;
+    cv->planes = cv->planes || l->planes;
+    return 0;
+}
+
+/* --no-planes is a file to compare with; a compressed stage is had one at a
+ * time, and planes are had in pairs. */
+static int check_planes(const struct sl_convert_options *o,
+                        const struct sl_quant *q, const char *name,
+                        struct sl_error *err)
+{
+    if (o->no_planes && !q->planes)
+        return sl_fail(
+            err, SL_ERR_USAGE,
+            "--no-planes belongs to --quant int8-planes; %s has none", name);
+    if (q->planes && !o->no_planes && o->compress != SL_COMPRESS_NONE)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--compress: the planes of --quant %s are not "
+                       "compressed; leave out one of the two",
+                       name);
+    return 0;
 }
 
 static int choose_quant(struct sl_quant *q, struct sl_quant *experts,
@@ -94,7 +118,8 @@ static int choose_quant(struct sl_quant *q, struct sl_quant *experts,
                                                          : "int4-g64";
 
     if (sl_quant_find(q, name, err) != 0 ||
-        sl_quant_check_head(o->head, err) != 0)
+        sl_quant_check_head(o->head, err) != 0 ||
+        check_planes(o, q, name, err) != 0)
         return -1;
     if (already != NULL) {
         if (check_quantised(q, cv, already, err) != 0)
@@ -107,6 +132,8 @@ static int choose_quant(struct sl_quant *q, struct sl_quant *experts,
     if (already != NULL ? cv->ckpt.n_shards > 1 : o->quant_tp > 1)
         snprintf(cv->quant, sizeof cv->quant, "%s-tp%zu", name,
                  already != NULL ? cv->ckpt.n_shards : (size_t)o->quant_tp);
+    if (o->no_planes)
+        snprintf(cv->quant, sizeof cv->quant, "%s-no-planes", name);
     return sl_quant_find_experts(experts, cv->quant, q, o->quant_experts,
                                  &cv->hp, err);
 }
@@ -219,14 +246,17 @@ void sl_convert_chunk_room(struct sl_chunk_room *room,
     w *= sl_fmt_is_float(g->fmt) ? n_rows : (uint64_t)n_blocks * SL_BLOCK_ROWS;
     /* Areas begin at multiples of 64. Nothing here comes near 2^63: sides of
      * matrices are checked, rows a chunk are few. */
+    *room = (struct sl_chunk_room){0};
     room->rows = (size_t)sl_round_up(n_rows * sl_merge_row_bytes(m), 64);
     room->scratch = (size_t)sl_round_up(sl_merge_scratch_bytes(m, n_rows), 64);
     room->q_scale = (size_t)sl_round_up(n_rows * m->n_groups * 2, 64);
     room->w = (size_t)sl_round_up(w, 64);
     room->scale =
         (size_t)sl_round_up(sl_matrix_scale_block_bytes(g, n_blocks), 64);
-    room->total =
-        room->rows + room->scratch + room->q_scale + room->w + room->scale;
+    if (cv->layout.matrices[matrix].low_bytes > 0)
+        room->planes = room->w;
+    room->total = room->rows + room->scratch + room->q_scale + room->w +
+                  room->scale + room->planes;
 }
 
 static size_t most_scales(const struct sl_convert *cv)
@@ -267,6 +297,8 @@ int sl_convert_plan_memory(struct sl_convert *cv, struct sl_error *err)
     cv->scale_bytes = most_scales(cv);
     cv->most_chunks = most_chunks(cv);
     fixed += cv->scale_bytes + sl_stage_out_bytes(cv->most_chunks);
+    if (cv->planes)
+        fixed += sl_out_memory();
     if (cv->lora != NULL)
         fixed += cv->adapter_bytes + SL_LORA_READ_BYTES;
     for (uint32_t i = 0; i < cv->n_matrices; i++) {
@@ -338,8 +370,8 @@ static void add_chunks(struct sl_chunk *chunks, size_t *n,
     }
 }
 
-/* Weights count as done with the sections of their resident scales, those of
- * all matrices of their section, which stand side by side. */
+/* Weights count as done with the sections of their resident scales and low
+ * planes, those of all matrices of their section, which stand side by side. */
 static bool weights_done(const struct sl_convert *cv, size_t matrix)
 {
     const struct sl_layout *l = &cv->layout;
@@ -356,6 +388,8 @@ static bool weights_done(const struct sl_convert *cv, size_t matrix)
             break;
         if (m->scale_resident &&
             !cv->section_done[sl_layout_section_at(l, m->scale_off)])
+            return false;
+        if (m->low_bytes > 0 && !cv->section_done[m->low_section])
             return false;
     }
     return true;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "quant/planes.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
@@ -116,11 +117,26 @@ static int write_matrix(struct synth *s, struct worker *w,
     w->source.fmt = m->geom.fmt;
     w->source.m = m->geom;
     sl_synth_spread(&w->source);
+    w->source.high_plane = m->low_bytes > 0;
+    if (w->source.high_plane)
+        w->source.m = sl_matrix_plane(&m->geom);
     if (write_tensor(s, w, m->off, m->bytes, err) != 0)
         return -1;
+    w->source.high_plane = false;
     if (m->scale_bytes == 0 || m->scale_resident)
         return 0;
     return write_scale(s, w, m, err);
+}
+
+/* Any nibbles are a plane; both together are INT8 of -120 .. 119. */
+static int write_low_plane(struct synth *s, struct worker *w,
+                           const struct sl_model_matrix *m,
+                           struct sl_error *err)
+{
+    w->source.kind = SL_SYNTH_BLOCKS;
+    w->source.fmt = SL_FMT_INT4;
+    w->source.m = sl_matrix_plane(&m->geom);
+    return write_tensor(s, w, m->low_off, m->low_bytes, err);
 }
 
 /* Norms are near one, biases small. */
@@ -160,6 +176,9 @@ static int write_section(struct synth *s, struct worker *w, size_t i,
                 write_scale(s, w, m, err) != 0)
                 return -1;
         } else if (m->section == i && write_matrix(s, w, m, err) != 0) {
+            return -1;
+        } else if (m->low_bytes > 0 && m->low_section == i &&
+                   write_low_plane(s, w, m, err) != 0) {
             return -1;
         }
     }

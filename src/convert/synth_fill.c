@@ -124,12 +124,23 @@ static void clear_scales(uint8_t *out, const struct sl_matrix *m, uint64_t off,
     }
 }
 
+/* Nibbles of 0, which a high plane does not have, become 1. */
+static void raise_least(uint8_t *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] |= (out[i] & 0xf0) == 0 ? 0x10 : 0;
+        out[i] |= (out[i] & 0x0f) == 0 ? 0x01 : 0;
+    }
+}
+
 void sl_synth_fill(const struct sl_synth_source *s, void *out, uint64_t off,
                    size_t n)
 {
     switch (s->kind) {
     case SL_SYNTH_BLOCKS:
         fill_bytes(out, s->key, off, n);
+        if (s->high_plane)
+            raise_least(out, n);
         if (!sl_fmt_has_blocks(s->m.fmt)) {
             clear_weights(out, &s->m, off, n);
             return;

@@ -57,7 +57,7 @@ static int find_quant(struct sl_quant *q, const char *name,
 
     if (!sl_fmt_find(&fmt, name) || !sl_fmt_has_blocks(fmt))
         return sl_quant_find(q, name, err);
-    *q = (struct sl_quant){false, fmt, 0};
+    *q = (struct sl_quant){.fmt = fmt};
     return 0;
 }
 

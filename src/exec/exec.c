@@ -297,7 +297,9 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
     for (size_t slab = 0; slab < x->c.partition->n_slabs; slab++) {
         struct sl_exec_engine *next = engine_of(x, slab);
 
-        if (atomic_load_explicit(x->c.stop, memory_order_relaxed)) {
+        /* between pairs of planes, which are had together */
+        if (atomic_load_explicit(x->c.stop, memory_order_relaxed) &&
+            sl_partition_of(x->c.partition, slab) != SL_PART_LOW) {
             x->left = true;
             x->left_at = slab;
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");

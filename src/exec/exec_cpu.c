@@ -9,6 +9,7 @@
 
 struct shape {
     uint64_t n, widest_in, head_dim, max_tokens, threads, lookup, score_rows;
+    uint64_t joined; /* of a thread, where there are planes */
     uint32_t width[SL_BUF_COUNT];
     const struct sl_kernels *kernels;
     const struct sl_hparams *hp;
@@ -33,6 +34,12 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .act = act,
     };
 
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        uint64_t bytes = sl_matmul_joined_bytes(&mf->matrices[i].geom);
+
+        if (mf->matrices[i].low_bytes > 0 && bytes > s.joined)
+            s.joined = bytes;
+    }
     for (enum sl_buf b = SL_BUF_X; b < SL_BUF_COUNT; b++)
         s.width[b] = sl_arch_buf_width(mf->arch, &mf->hp, b);
     return s;
@@ -57,6 +64,8 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
         x->q_scale = sl_carve(c, s->n * groups, sizeof(float));
         x->q_sum = sl_carve(c, s->n * 2 * groups, sizeof(int32_t));
     }
+    x->planes.joined_bytes = s->joined;
+    x->planes.joined = sl_carve(c, s->threads, s->joined);
     x->lookup = sl_carve(c, s->threads, s->lookup);
     x->scores =
         sl_carve(c, s->threads * s->max_tokens * s->score_rows, sizeof(float));
@@ -95,7 +104,10 @@ bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
 static int cpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
                      struct sl_error *err)
 {
-    ((struct sl_cpu *)e)->pass = pass;
+    struct sl_cpu *x = (struct sl_cpu *)e;
+
+    x->pass = pass;
+    x->planes.high_only = pass->high_only;
     return 0;
 }
 
@@ -117,13 +129,19 @@ enum sl_epilogue sl_cpu_epilogue(enum sl_act_fn fn)
     }
 }
 
-void sl_cpu_place(struct sl_matmul *mm, const struct sl_cpu *x,
+void sl_cpu_place(struct sl_matmul *mm, struct sl_cpu *x,
                   const struct sl_part *part, const uint8_t *base)
 {
     const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
+    struct sl_matrix g = sl_part_geom(part, m);
 
     for (uint32_t s = 0; s < m->geom.n_segments; s++) {
         mm->w[s] = base + part->weight_at[s];
+        if (part->of == SL_PART_HIGH && x->low != NULL)
+            x->planes.low[s] =
+                x->low_base + x->low->weight_at[s] +
+                sl_matrix_block_bytes(&g, 0,
+                                      part->first_block - x->low->first_block);
         if (!sl_fmt_has_scales(m->geom.fmt))
             continue;
         if (m->scale_resident)
@@ -150,7 +168,8 @@ static int run_part(struct sl_cpu *x, const struct sl_part *part,
         .first_block = part->first_block,
         .n_blocks = part->n_blocks,
         .bias = sl_cpu_vector(x, m->spec.layer, op->bias),
-        .low = sl_cpu_adapter(x, m) != NULL ? &x->low : NULL,
+        .low = sl_cpu_adapter(x, m) != NULL ? &x->low_rank : NULL,
+        .planes = part->of == SL_PART_HIGH ? &x->planes : NULL,
         .epilogue = sl_cpu_epilogue(op->epilogue),
     };
     uint32_t out_at = sl_arch_out_at(&mf->hp, m->spec.slot);
@@ -188,23 +207,62 @@ static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
                   sl_slab_load_bytes(&partition->slabs[slab]));
 }
 
+/* A slab's parts; those that are high planes with the parts of the next slab,
+ * if it was had (low_base). */
+static int run_parts(struct sl_cpu *x, size_t slab, const uint8_t *base,
+                     const uint8_t *low_base, struct sl_error *err)
+{
+    const struct sl_partition *partition = x->c.partition;
+    const struct sl_part *low =
+        &partition->parts[partition->first_part[slab + 1]];
+    int rc = 0;
+
+    x->low_base = low_base;
+    for (uint32_t p = partition->first_part[slab];
+         rc == 0 && p < partition->first_part[slab + 1]; p++) {
+        const struct sl_part *part = &partition->parts[p];
+        bool both = part->of == SL_PART_HIGH && low_base != NULL;
+
+        x->low = both ? low++ : NULL;
+        rc = run_part(x, part, base, err);
+    }
+    return rc;
+}
+
+/* High planes wait for their low ones, unless they are all that is wanted. */
+static int run_low(struct sl_cpu *x, size_t slab, const uint8_t *base,
+                   struct sl_error *err)
+{
+    int rc = run_parts(x, slab - 1, x->high_base, base, err);
+
+    sl_stream_put(x->c.stream, slab - 1);
+    sl_stream_put(x->c.stream, slab);
+    return rc;
+}
+
 static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_cpu *x = (struct sl_cpu *)e;
-    const struct sl_partition *partition = x->c.partition;
+    enum sl_part_of of = sl_partition_of(x->c.partition, slab);
     const uint8_t *base;
     uint64_t begin;
-    int rc = 0;
+    int rc;
 
     if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
         return -1;
+    if (of == SL_PART_HIGH && !x->pass->high_only) {
+        x->high_base = base;
+        return 0;
+    }
     if (slab >= x->first_head_slab && x->c.plan->tier[slab] == SL_TIER_RAM)
         x->head_base[slab - x->first_head_slab] = base;
     begin = x->c.trace ? sl_clock_ns() : 0;
-    for (uint32_t p = partition->first_part[slab];
-         rc == 0 && p < partition->first_part[slab + 1]; p++)
-        rc = run_part(x, &partition->parts[p], base, err);
-    sl_stream_put(x->c.stream, slab);
+    if (of == SL_PART_LOW) {
+        rc = run_low(x, slab, base, err);
+    } else {
+        rc = run_parts(x, slab, base, NULL, err);
+        sl_stream_put(x->c.stream, slab);
+    }
     if (x->c.trace != NULL)
         trace_slab(x, slab, begin);
     return rc;

@@ -39,7 +39,12 @@ struct sl_cpu {
     const struct sl_pass *pass;
     struct sl_acts acts;
     enum sl_act act;
-    struct sl_low_rank low; /* what an adapter adds to the product */
+    struct sl_low_rank low_rank; /* what an adapter adds to the product */
+    /* of planes: the high ones that were had, the low ones of the part that
+     * is computed (NULL: not wanted, or none), and where these lie */
+    const uint8_t *high_base, *low_base;
+    const struct sl_part *low;
+    struct sl_matmul_planes planes;
     struct sl_cpu_mixture mixture;
 };
 
@@ -83,7 +88,7 @@ sl_cpu_adapter(const struct sl_cpu *x, const struct sl_model_matrix *m)
 }
 
 /* exec_cpu.c: blocks of a matrix whose slab or record lies at base. */
-void sl_cpu_place(struct sl_matmul *mm, const struct sl_cpu *x,
+void sl_cpu_place(struct sl_matmul *mm, struct sl_cpu *x,
                   const struct sl_part *part, const uint8_t *base);
 enum sl_epilogue sl_cpu_epilogue(enum sl_act_fn fn);
 

@@ -84,6 +84,7 @@ void sl_cpu_multiply_heads(struct sl_cpu *x, const struct sl_layer_op *op,
 {
     const struct sl_hparams *hp = &x->c.mf->hp;
     const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
+    struct sl_matrix g = sl_part_geom(part, m);
     uint32_t rows = m->geom.rows / hp->n_heads, each = rows / SL_BLOCK_ROWS;
     uint32_t end = part->first_block + part->n_blocks, n;
     const float *in = sl_cpu_buffer(x, op->in);
@@ -92,14 +93,17 @@ void sl_cpu_multiply_heads(struct sl_cpu *x, const struct sl_layer_op *op,
     for (uint32_t b = part->first_block; b < end; b += n) {
         uint32_t head = b / each;
         struct sl_part piece = *part;
-        struct sl_matmul mm = {.m = &m->geom, .first_block = b};
+        struct sl_matmul mm = {
+            .m = &m->geom,
+            .first_block = b,
+            .planes = part->of == SL_PART_HIGH ? &x->planes : NULL,
+        };
 
         n = (head + 1) * each < end ? (head + 1) * each - b : end - b;
         mm.n_blocks = piece.n_blocks = n;
         piece.first_block = b;
-        piece.weight_at[0] +=
-            sl_matrix_block_offset(&m->geom, 0, b) -
-            sl_matrix_block_offset(&m->geom, 0, part->first_block);
+        piece.weight_at[0] += sl_matrix_block_offset(&g, 0, b) -
+                              sl_matrix_block_offset(&g, 0, part->first_block);
         piece.scale_at[0] +=
             sl_matrix_scale_offset(&m->geom, 0, b) -
             sl_matrix_scale_offset(&m->geom, 0, part->first_block);

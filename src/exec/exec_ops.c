@@ -62,7 +62,8 @@ void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
     sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, quantize_rows, x);
 }
 
-/* x->low = A x of a matrix that has an adapter, of its inputs as they are. */
+/* x->low_rank = A x of a matrix that has an adapter, of its inputs as they are.
+ */
 static void multiply_low(struct sl_cpu *x, const struct sl_adapter *ad)
 {
     const struct sl_adapters *as = x->c.adapters;
@@ -74,7 +75,7 @@ static void multiply_low(struct sl_cpu *x, const struct sl_adapter *ad)
 
     sl_matmul_run(x->c.kernels, x->c.pool, as->low, as->low_stride, &mm,
                   &x->acts, SL_ACT_F32);
-    x->low = (struct sl_low_rank){
+    x->low_rank = (struct sl_low_rank){
         .b = &ad->b,
         .w = ad->bw,
         .x = as->low,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/planes.h"
 #include "src/base/mem.h"
 #include "src/exec/partition.h"
 
@@ -48,14 +49,74 @@ static int add_part(struct builder *b, const struct sl_part *part)
     return 0;
 }
 
+struct sl_matrix sl_part_geom(const struct sl_part *part,
+                              const struct sl_model_matrix *m)
+{
+    return part->of == SL_PART_ALL ? m->geom : sl_matrix_plane(&m->geom);
+}
+
+enum sl_part_of sl_partition_of(const struct sl_partition *partition,
+                                size_t slab)
+{
+    uint32_t end = partition->first_part[slab + 1];
+
+    for (uint32_t p = partition->first_part[slab]; p < end; p++) {
+        if (partition->parts[p].of != SL_PART_ALL)
+            return partition->parts[p].of;
+    }
+    return SL_PART_ALL;
+}
+
+static enum sl_part_of high_or_all(const struct sl_model_matrix *m)
+{
+    return m->low_bytes > 0 ? SL_PART_HIGH : SL_PART_ALL;
+}
+
 static uint64_t matrix_end(const struct sl_model_matrix *m)
 {
     return m->scale_bytes && !m->scale_resident ? m->scale_off + m->scale_bytes
                                                 : m->off + m->bytes;
 }
 
+/* The low planes of matrices [first, first + n), which lie one after another,
+ * as one slab of one extent; nothing where there are none. */
+static int cut_low(struct builder *b, size_t first, size_t n)
+{
+    const struct sl_model_matrix *matrices = b->mf->matrices;
+    struct sl_slab *slab = NULL;
+
+    for (size_t i = first; i < first + n; i++) {
+        const struct sl_model_matrix *m = &matrices[i];
+        struct sl_matrix g = sl_matrix_plane(&m->geom);
+        struct sl_part part = {
+            .matrix = (uint32_t)i,
+            .of = SL_PART_LOW,
+            .n_blocks = sl_matrix_segment_blocks(&g),
+        };
+        struct sl_extent *e;
+
+        if (m->low_bytes == 0)
+            continue;
+        if (slab == NULL) {
+            slab = add_slab(b, i);
+            if (slab == NULL)
+                return -1;
+            slab->n_extents = 1;
+            slab->extents[0].off = m->low_off;
+        }
+        e = &slab->extents[0];
+        e->bytes = m->low_off + m->low_bytes - e->off;
+        for (uint32_t s = 0; s < g.n_segments; s++)
+            part.weight_at[s] = m->low_off - sl_extent_load_off(e) +
+                                sl_matrix_block_offset(&g, s, 0);
+        if (add_part(b, &part) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Matrices [first, first + n), which lie one after another, as one slab of
- * one extent. */
+ * one extent, and one more for their low planes. */
 static int cut_whole(struct builder *b, size_t first, size_t n)
 {
     const struct sl_model_matrix *m = &b->mf->matrices[first];
@@ -70,62 +131,67 @@ static int cut_whole(struct builder *b, size_t first, size_t n)
         .bytes = matrix_end(&m[n - 1]) - m->off,
     };
     for (size_t i = 0; i < n; i++) {
-        const struct sl_matrix *g = &m[i].geom;
         struct sl_part part = {
             .matrix = (uint32_t)(first + i),
-            .n_blocks = sl_matrix_segment_blocks(g),
+            .of = high_or_all(&m[i]),
+            .n_blocks = sl_matrix_segment_blocks(&m[i].geom),
         };
+        struct sl_matrix g = sl_part_geom(&part, &m[i]);
 
-        for (uint32_t s = 0; s < g->n_segments; s++) {
+        for (uint32_t s = 0; s < g.n_segments; s++) {
             part.weight_at[s] =
-                m[i].off - base + sl_matrix_block_offset(g, s, 0);
+                m[i].off - base + sl_matrix_block_offset(&g, s, 0);
             part.scale_at[s] =
-                m[i].scale_off - base + sl_matrix_scale_offset(g, s, 0);
+                m[i].scale_off - base + sl_matrix_scale_offset(&g, s, 0);
         }
         if (add_part(b, &part) != 0)
             return -1;
     }
-    return 0;
+    return cut_low(b, first, n);
 }
 
-/* The extents of some blocks of a matrix: weights of each segment, then
+/* The extents of a part, some blocks of a matrix: weights of each segment, then
  * scales of each segment where they are streamed. */
 static void piece_slab(struct sl_slab *slab, const struct sl_model_matrix *m,
-                       uint32_t first, uint32_t n)
+                       const struct sl_part *part)
 {
-    const struct sl_matrix *g = &m->geom;
+    struct sl_matrix g = sl_part_geom(part, m);
+    uint64_t off = part->of == SL_PART_LOW ? m->low_off : m->off;
 
     slab->n_extents = 0;
-    for (uint32_t s = 0; s < g->n_segments; s++)
+    for (uint32_t s = 0; s < g.n_segments; s++)
         slab->extents[slab->n_extents++] = (struct sl_extent){
-            .off = m->off + sl_matrix_block_offset(g, s, first),
-            .bytes = sl_matrix_block_bytes(g, first, n),
+            .off = off + sl_matrix_block_offset(&g, s, part->first_block),
+            .bytes =
+                sl_matrix_block_bytes(&g, part->first_block, part->n_blocks),
         };
-    for (uint32_t s = 0; s < g->n_segments; s++) {
-        if (m->scale_resident || m->scale_bytes == 0)
+    for (uint32_t s = 0; s < g.n_segments; s++) {
+        if (m->scale_resident || m->scale_bytes == 0 || part->of == SL_PART_LOW)
             break;
         slab->extents[slab->n_extents++] = (struct sl_extent){
-            .off = m->scale_off + sl_matrix_scale_offset(g, s, first),
-            .bytes = sl_matrix_scale_block_bytes(g, n),
+            .off =
+                m->scale_off + sl_matrix_scale_offset(&g, s, part->first_block),
+            .bytes = sl_matrix_scale_block_bytes(&g, part->n_blocks),
         };
     }
 }
 
-static int cut_piece(struct builder *b, size_t matrix, uint32_t first,
-                     uint32_t n)
+static int cut_piece(struct builder *b, size_t matrix, enum sl_part_of of,
+                     uint32_t first, uint32_t n)
 {
     const struct sl_model_matrix *m = &b->mf->matrices[matrix];
     struct sl_slab *slab = add_slab(b, matrix);
     uint32_t n_seg = m->geom.n_segments;
     struct sl_part part = {
         .matrix = (uint32_t)matrix,
+        .of = of,
         .first_block = first,
         .n_blocks = n,
     };
 
     if (slab == NULL)
         return -1;
-    piece_slab(slab, m, first, n);
+    piece_slab(slab, m, &part);
     for (uint32_t s = 0; s < n_seg; s++) {
         part.weight_at[s] = sl_slab_extent_at(slab, s);
         if (slab->n_extents > n_seg)
@@ -137,11 +203,12 @@ static int cut_piece(struct builder *b, size_t matrix, uint32_t first,
 /* Most blocks a piece may have to stay within the cap; at least one. */
 static uint32_t blocks_within(const struct sl_model_matrix *m, uint64_t cap)
 {
+    const struct sl_part first = {.of = high_or_all(m), .n_blocks = 1};
     struct sl_slab slab;
     uint64_t one, slack;
     uint32_t blocks = sl_matrix_segment_blocks(&m->geom);
 
-    piece_slab(&slab, m, 0, 1);
+    piece_slab(&slab, m, &first);
     one = 0;
     for (uint32_t i = 0; i < slab.n_extents; i++)
         one += slab.extents[i].bytes;
@@ -166,7 +233,9 @@ static int cut_matrix(struct builder *b, size_t matrix, uint64_t cap)
         /* evenly: sizes differ by at most one block */
         uint32_t n = (blocks - first) / (n_pieces - i);
 
-        if (cut_piece(b, matrix, first, n) != 0)
+        if (cut_piece(b, matrix, high_or_all(m), first, n) != 0 ||
+            (m->low_bytes > 0 &&
+             cut_piece(b, matrix, SL_PART_LOW, first, n) != 0))
             return -1;
         first += n;
     }

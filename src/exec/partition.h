@@ -6,6 +6,9 @@
  * by blocks of rows (a GLU by matched blocks of its two halves), never along
  * a sum, so any cut gives the same bits. Small slabs leave more room for
  * residents, large ones take fewer hand-offs.
+ *
+ * Matrices in two planes (quant/planes.h) make pairs of slabs: one that has
+ * high planes, and all else of a stage, and behind it that of the low ones.
  */
 #ifndef SL_PARTITION_H
 #define SL_PARTITION_H
@@ -19,14 +22,27 @@
 /* No slab is larger, however much memory there is. */
 #define SL_SLAB_MAX_BYTES (640u * 1000 * 1000)
 
+/* What of a matrix a part is. */
+enum sl_part_of {
+    SL_PART_ALL,  /* its weights, in one piece */
+    SL_PART_HIGH, /* their high plane; the low one is in the next slab */
+    SL_PART_LOW,
+};
+
 /* Blocks [first_block, first_block + n_blocks) of each segment of a matrix,
  * and where their bytes lie from the slab's first byte. */
 struct sl_part {
     uint32_t matrix; /* index into modelfile.matrices */
+    enum sl_part_of of;
     uint32_t first_block, n_blocks;
     uint64_t weight_at[2]; /* by segment */
-    uint64_t scale_at[2];  /* meaningless when scales are resident or none */
+    uint64_t scale_at[2];  /* meaningless when scales are resident or none,
+                            * and of low planes */
 };
+
+/* The matrix as a part has it: a plane is INT4. */
+struct sl_matrix sl_part_geom(const struct sl_part *part,
+                              const struct sl_model_matrix *m);
 
 struct sl_partition {
     struct sl_slab *slabs;
@@ -35,6 +51,11 @@ struct sl_partition {
     size_t n_parts;
     uint32_t *first_part; /* (n_slabs + 1) */
 };
+
+/* SL_PART_HIGH: some part is a high plane, and the next slab has the low
+ * planes of those, in the same order. SL_PART_LOW: all parts are. */
+enum sl_part_of sl_partition_of(const struct sl_partition *partition,
+                                size_t slab);
 
 /* Cuts so that slabs load at most cap bytes, or one block where a block is
  * larger. Errors: SL_ERR_NOMEM. */

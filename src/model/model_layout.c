@@ -29,11 +29,11 @@ static int count_tensors(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
-/* The most there can be: every vector, every matrix with scales of its own
- * and its stage's table, the tokenizer; a section for each. */
+/* The most there can be: every vector, every matrix with scales and a low
+ * plane of its own and its stage's table, the tokenizer; a section for each. */
 static int allocate(struct sl_layout *l, struct sl_error *err)
 {
-    size_t most = l->n_small + 3 * l->n_matrices + 1;
+    size_t most = l->n_small + 4 * l->n_matrices + 1;
 
     l->small = sl_zalloc_array(l->n_small, sizeof *l->small);
     l->matrices = sl_zalloc_array(l->n_matrices, sizeof *l->matrices);
@@ -63,6 +63,12 @@ static int check_matrix(const struct sl_tensor_spec *spec,
         sl_error_prefix(err, "tensor %s: ", spec->name);
         return -1;
     }
+    if (in->planes && (m->fmt != SL_FMT_INT8 || spec->stage < 0 ||
+                       spec->slot == SL_SLOT_HEAD))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "tensor %s cannot lie in two planes: only int8 matrices "
+                       "of the layers can",
+                       spec->name);
     return 0;
 }
 
@@ -79,6 +85,8 @@ static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
             return -1;
         m->geom = c->matrices[i].geom;
         m->bytes = sl_matrix_bytes(&m->geom);
+        if (c->matrices[i].planes)
+            m->low_bytes = m->bytes /= 2;
         m->scale_bytes = sl_matrix_scale_bytes(&m->geom);
         m->scale_resident = m->scale_bytes > 0 && c->matrices[i].scale_resident;
     }
@@ -141,6 +149,8 @@ static int add_weight(struct sl_layout *l, struct sl_model_matrix *m,
                           g->cols, g->rows, &m->off, err);
     /* Our own bytes: a block of 16 rows, times the number of blocks. */
     block = sl_matrix_block_bytes(g, 0, 1);
+    if (m->low_bytes > 0)
+        block /= 2;
     return add_tensor(l, m->spec.name, SL_GGML_I8, block, m->bytes / block,
                       &m->off, err);
 }
@@ -151,14 +161,15 @@ static int add_scale(struct sl_layout *l, struct sl_model_matrix *m,
     char name[sizeof m->spec.name + 8];
     uint64_t groups = sl_matrix_groups(&m->geom);
 
-    sl_layout_scale_name(name, sizeof name, m->spec.name);
+    sl_layout_name_of(name, sizeof name, m->spec.name, "scale");
     if (m->scale_resident)
         begin_section(l, name);
     return add_tensor(l, name, SL_GGML_F16, groups, m->scale_bytes / 2 / groups,
                       &m->scale_off, err);
 }
 
-void sl_layout_scale_name(char *name, size_t n, const char *weight)
+void sl_layout_name_of(char *name, size_t n, const char *weight,
+                       const char *what)
 {
     static const char tail[] = ".weight";
     size_t length = strlen(weight);
@@ -166,7 +177,7 @@ void sl_layout_scale_name(char *name, size_t n, const char *weight)
     if (length > strlen(tail) &&
         strcmp(weight + length - strlen(tail), tail) == 0)
         length -= strlen(tail);
-    snprintf(name, n, "%.*s.scale", (int)length, weight);
+    snprintf(name, n, "%.*s.%s", (int)length, weight, what);
 }
 
 static int place_resident(struct sl_layout *l, struct sl_error *err)
@@ -248,6 +259,34 @@ static int place_stages(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
+/* The low planes of a stage, behind all stages: with the high ones in memory
+ * they are what a pass reads, front to back. */
+static int place_low_planes(struct sl_layout *l, struct sl_error *err)
+{
+    char name[SL_TENSOR_NAME], stage[SL_STAGE_NAME];
+    int last = -1;
+
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        struct sl_model_matrix *m = &l->matrices[i];
+        uint64_t block = sl_matrix_block_bytes(&m->geom, 0, 1) / 2;
+
+        if (m->low_bytes == 0)
+            continue;
+        if (m->spec.stage != last) {
+            last = m->spec.stage;
+            sl_arch_stage_name(stage, &l->hp, (uint32_t)last);
+            snprintf(name, sizeof name, "%s low", stage);
+            begin_section(l, name);
+        }
+        m->low_section = l->n_sections - 1;
+        sl_layout_name_of(name, sizeof name, m->spec.name, "low");
+        if (add_tensor(l, name, SL_GGML_I8, block, m->low_bytes / block,
+                       &m->low_off, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The record of an expert: all its matrices and scales, a section. */
 static void begin_expert(struct sl_layout *l, const struct sl_tensor_spec *s)
 {
@@ -286,7 +325,7 @@ static int place(struct sl_layout *l, struct sl_error *err)
     l->file_bytes = l->header_bytes;
     l->n_tensors = l->n_sections = 0;
     if (place_resident(l, err) != 0 || place_stages(l, err) != 0 ||
-        place_lookups(l, err) != 0)
+        place_low_planes(l, err) != 0 || place_lookups(l, err) != 0)
         return -1;
     if (l->tokenizer_bytes == 0)
         return 0;

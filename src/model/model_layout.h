@@ -23,6 +23,7 @@ struct sl_layout_matrix {
     /* Packed formats: the scales lie in the resident part (row-wise ones, and
      * the one-per-N-th-of-a-row ones of --quant-tp), not in the stage. */
     bool scale_resident;
+    bool planes; /* INT8 of a stage in two planes: the low one lies apart */
 };
 
 struct sl_layout_config { /* all borrowed for the call */
@@ -81,8 +82,10 @@ int sl_layout_init(struct sl_layout *layout,
                    const struct sl_layout_config *config, struct sl_error *err);
 void sl_layout_fini(struct sl_layout *layout); /* a zeroed one is fine */
 
-/* The name of the scales of a weight: "x.weight" has "x.scale". */
-void sl_layout_scale_name(char *name, size_t n, const char *weight);
+/* The name of what belongs to a weight: "x.weight" has "x.scale", and "x.low"
+ * for its low plane. */
+void sl_layout_name_of(char *name, size_t n, const char *weight,
+                       const char *what);
 
 /* The index of the section that holds byte off of the file. */
 size_t sl_layout_section_at(const struct sl_layout *layout, uint64_t off);

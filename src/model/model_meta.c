@@ -15,6 +15,8 @@
 #define KEY_PLANES     "sluice.section.planes"
 #define KEY_CHAT       "sluice.chat.template"
 #define KEY_NO_TEXT    "sluice.tokenizer.missing"
+/* The format of an INT8 matrix in two planes, which is none of quant/fmt.h. */
+#define FORMAT_PLANES "int8-planes"
 
 static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
 {
@@ -70,7 +72,8 @@ static void write_matrices(struct sl_gguf_writer *w, const struct sl_layout *l,
         const struct sl_model_matrix *m = &l->matrices[i];
 
         c->name[i] = m->spec.name;
-        c->format[i] = sl_fmt_name(m->geom.fmt);
+        c->format[i] =
+            m->low_bytes > 0 ? FORMAT_PLANES : sl_fmt_name(m->geom.fmt);
         c->v[0][i] = m->geom.rows;
         c->v[1][i] = m->geom.cols;
         c->v[2][i] = m->geom.n_segments;
@@ -269,10 +272,11 @@ static int read_column(const struct sl_gguf *g, const char *key, size_t want,
     return 0;
 }
 
-static int find_format(enum sl_fmt *fmt, const char *tensor, const char *name,
-                       struct sl_error *err)
+static int find_format(struct sl_layout_matrix *m, const char *tensor,
+                       const char *name, struct sl_error *err)
 {
-    if (sl_fmt_find(fmt, name))
+    m->planes = strcmp(name, FORMAT_PLANES) == 0;
+    if (sl_fmt_find(&m->geom.fmt, m->planes ? "int8" : name))
         return 0;
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "tensor %.64s has format '%.64s', which this sluice does "
@@ -305,7 +309,7 @@ static int read_matrices(struct sl_layout_matrix **matrices, size_t *n,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu matrices", *n);
     *matrices = m;
     for (size_t i = 0; i < *n; i++) {
-        if (find_format(&m[i].geom.fmt, names[i], formats[i], err) != 0)
+        if (find_format(&m[i], names[i], formats[i], err) != 0)
             return -1;
         m[i].geom.rows = (uint32_t)rows[i];
         m[i].geom.cols = (uint32_t)cols[i];

@@ -328,6 +328,15 @@ uint64_t sl_modelfile_record_bytes(const struct sl_modelfile *mf,
     return mf->sections[first->section].bytes;
 }
 
+bool sl_modelfile_has_planes(const struct sl_modelfile *mf)
+{
+    for (size_t i = 0; i < mf->n_matrices; i++) {
+        if (mf->matrices[i].low_bytes > 0)
+            return true;
+    }
+    return false;
+}
+
 const struct sl_model_matrix *
 sl_modelfile_embedding(const struct sl_modelfile *mf)
 {

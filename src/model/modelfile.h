@@ -19,6 +19,9 @@
  * its bytes, padding included; the header has its own, computed with the
  * eight bytes of that value zero.
  *
+ * The low planes of matrices that lie in two (quant/planes.h) are behind the
+ * stages, a section for each stage.
+ *
  * Version 2 is a file whose stages, but for the head, may be kept compressed
  * (offload/compressed.h): sluice.section.planes says how each is, and the
  * lengths of its chunks end its section. Everything else is as in version 1;
@@ -44,6 +47,10 @@ struct sl_model_matrix {
     uint64_t scale_off, scale_bytes; /* 0 bytes for float formats */
     bool scale_resident;             /* scale lies in the resident part */
     size_t section;                  /* that holds the weights */
+    /* INT8 in two planes (quant/planes.h): what lies at off is the high one.
+     * 0 bytes: it is in one piece. */
+    uint64_t low_off, low_bytes;
+    size_t low_section; /* of its stage's low planes */
 };
 
 struct sl_model_small {
@@ -117,6 +124,8 @@ const struct sl_model_matrix *sl_modelfile_expert(const struct sl_modelfile *mf,
 /* The bytes of the record that begins with that matrix. */
 uint64_t sl_modelfile_record_bytes(const struct sl_modelfile *mf,
                                    const struct sl_model_matrix *first);
+/* Whether some matrix lies in two planes. */
+bool sl_modelfile_has_planes(const struct sl_modelfile *mf);
 /* What ids are looked up in: the embedding, the head where they are one. */
 const struct sl_model_matrix *
 sl_modelfile_embedding(const struct sl_modelfile *mf);

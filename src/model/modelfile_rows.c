@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/planes.h"
 #include "src/base/bytes.h"
 #include "src/model/model_layout.h"
 #include "src/model/modelfile_rows.h"
@@ -77,9 +78,25 @@ struct run {
     struct plain plain;
     const struct sl_model_matrix *m;
     uint8_t *w;
+    uint8_t *planes; /* as many bytes, of both; NULL: there are none */
     uint16_t *scale; /* NULL: of a float format */
     float *row;
 };
+
+/* r->w = n bytes of weights, which begin `at` bytes into the matrix. */
+static int read_weights(struct run *r, uint64_t at, size_t n)
+{
+    const struct sl_model_matrix *m = r->m;
+
+    if (r->planes == NULL)
+        return plain_read(&r->plain, r->w, m->off + at, n);
+    if (plain_read(&r->plain, r->planes, m->off + at / 2, n / 2) != 0 ||
+        plain_read(&r->plain, r->planes + n / 2, m->low_off + at / 2, n / 2) !=
+            0)
+        return -1;
+    sl_planes_join(r->w, r->planes, r->planes + n / 2, n);
+    return 0;
+}
 
 static int take_blocks(struct run *r, uint32_t segment, uint32_t first,
                        uint32_t n, sl_rows_fn *take, void *opaque)
@@ -90,8 +107,7 @@ static int take_blocks(struct run *r, uint32_t segment, uint32_t first,
     uint32_t rows = sl_matrix_segment_rows(g) - first * SL_BLOCK_ROWS;
 
     rows = rows < n * SL_BLOCK_ROWS ? rows : n * SL_BLOCK_ROWS;
-    if (plain_read(&r->plain, r->w, r->m->off + at,
-                   (size_t)sl_matrix_block_bytes(g, first, n)) != 0)
+    if (read_weights(r, at, (size_t)sl_matrix_block_bytes(g, first, n)) != 0)
         return -1;
     if (r->scale != NULL &&
         plain_read(&r->plain, r->scale, r->m->scale_off + scale_at,
@@ -131,7 +147,11 @@ int sl_modelfile_matrix_rows(const struct sl_modelfile *mf,
     if (m->scale_bytes > 0)
         r.scale =
             sl_alloc_array((size_t)sl_matrix_scale_block_bytes(g, step), 1);
-    if (r.w == NULL || r.row == NULL || (m->scale_bytes > 0 && r.scale == NULL))
+    if (m->low_bytes > 0)
+        r.planes = sl_alloc_array((size_t)sl_matrix_block_bytes(g, 0, 1), step);
+    if (r.w == NULL || r.row == NULL ||
+        (m->scale_bytes > 0 && r.scale == NULL) ||
+        (m->low_bytes > 0 && r.planes == NULL))
         rc = sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read tensor %s",
                      mf->path, m->spec.name);
     for (uint32_t s = 0; s < g->n_segments && rc == 0; s++)
@@ -140,6 +160,7 @@ int sl_modelfile_matrix_rows(const struct sl_modelfile *mf,
                              take, opaque);
     free(r.w);
     free(r.row);
+    free(r.planes);
     free(r.scale);
     plain_fini(&r.plain);
     return rc;

@@ -11,25 +11,29 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    {"keep", {true, SL_FMT_F16, 0}},
-    {"f32", {false, SL_FMT_F32, 0}},
-    {"f16", {false, SL_FMT_F16, 0}},
-    {"bf16", {false, SL_FMT_BF16, 0}},
-    {"int8", {false, SL_FMT_INT8, 0}},
-    {"int4", {false, SL_FMT_INT4, 0}},
-    {"int8-g32", {false, SL_FMT_INT8, 32}},
-    {"int8-g64", {false, SL_FMT_INT8, 64}},
-    {"int8-g128", {false, SL_FMT_INT8, 128}},
-    {"int4-g32", {false, SL_FMT_INT4, 32}},
-    {"int4-g64", {false, SL_FMT_INT4, 64}},
-    {"int4-g128", {false, SL_FMT_INT4, 128}},
+    {"keep", {true, SL_FMT_F16, 0, false}},
+    {"f32", {false, SL_FMT_F32, 0, false}},
+    {"f16", {false, SL_FMT_F16, 0, false}},
+    {"bf16", {false, SL_FMT_BF16, 0, false}},
+    {"int8", {false, SL_FMT_INT8, 0, false}},
+    {"int4", {false, SL_FMT_INT4, 0, false}},
+    {"int8-g32", {false, SL_FMT_INT8, 32, false}},
+    {"int8-g64", {false, SL_FMT_INT8, 64, false}},
+    {"int8-g128", {false, SL_FMT_INT8, 128, false}},
+    {"int4-g32", {false, SL_FMT_INT4, 32, false}},
+    {"int4-g64", {false, SL_FMT_INT4, 64, false}},
+    {"int4-g128", {false, SL_FMT_INT4, 128, false}},
+    {"int8-planes", {false, SL_FMT_INT8, 0, true}},
+    {"int8-planes-g32", {false, SL_FMT_INT8, 32, true}},
+    {"int8-planes-g64", {false, SL_FMT_INT8, 64, true}},
+    {"int8-planes-g128", {false, SL_FMT_INT8, 128, true}},
 };
 
 /* Those of the embedding; the last is what belongs to grouped formats. */
 static const struct kind heads[] = {
-    {"f16", {false, SL_FMT_F16, 0}},
-    {"bf16", {false, SL_FMT_BF16, 0}},
-    {"int8-g64", {false, SL_FMT_INT8, 64}},
+    {"f16", {false, SL_FMT_F16, 0, false}},
+    {"bf16", {false, SL_FMT_BF16, 0, false}},
+    {"int8-g64", {false, SL_FMT_INT8, 64, false}},
 };
 #define N_HEADS (sizeof heads / sizeof *heads)
 
@@ -43,7 +47,8 @@ int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
     }
     return sl_fail(err, SL_ERR_USAGE,
                    "--quant %s is none of keep, f32, f16, bf16, int8, int4, "
-                   "int8-gN, int4-gN with N = 32, 64 or 128",
+                   "int8-planes, and int8-gN, int4-gN, int8-planes-gN with N "
+                   "= 32, 64 or 128",
                    name);
 }
 
@@ -124,6 +129,7 @@ int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
         return 0;
     }
     g->fmt = q->fmt;
+    l->planes = q->planes && s->role != SL_ROLE_EXPERT;
     if (!sl_fmt_has_scales(q->fmt))
         return 0;
     g->group_cols = q->group;
@@ -136,7 +142,7 @@ int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,
 void sl_quant_head(struct sl_layout_matrix *l, const struct sl_quant *q,
                    enum sl_fmt own, const char *head)
 {
-    struct sl_quant of = {false, SL_FMT_F16, 0};
+    struct sl_quant of = {false, SL_FMT_F16, 0, false};
 
     if (head != NULL)
         of = *find_head(head);

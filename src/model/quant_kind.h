@@ -11,10 +11,11 @@ struct sl_quant {
     bool keep; /* the precision that the checkpoint has */
     enum sl_fmt fmt;
     uint32_t group; /* 0: rows as GLM quantises them */
+    bool planes;    /* INT8 whose integers have two planes (quant/planes.h) */
 };
 
 /* Room for the name of what a file's matrices are. */
-#define SL_QUANT_NAME 32
+#define SL_QUANT_NAME 48
 
 /* Errors: SL_ERR_USAGE naming what there is. */
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err);
@@ -32,7 +33,8 @@ int sl_quant_check_tp(const struct sl_quant *q, const char *name, unsigned tp,
                       struct sl_error *err);
 
 /* Format, groups and place of the scales of a matrix that comes in floats; q
- * is not "keep". A router stays FP32; an expert's scales are in its record. tp:
+ * is not "keep". A router stays FP32; an expert's scales are in its record,
+ * and its planes in one piece. tp:
  * parts of a row with a scale each where s is split by columns. Errors:
  * SL_ERR_USAGE. */
 int sl_quant_linear(struct sl_layout_matrix *l, const struct sl_quant *q,

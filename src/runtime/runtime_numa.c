@@ -43,13 +43,13 @@ static void place_resident(void *arg, size_t slab, uint8_t *base)
 
     for (uint32_t p = partition->first_part[slab]; p < end; p++) {
         const struct sl_part *part = &partition->parts[p];
-        const struct sl_matrix *m = &rt->mf.matrices[part->matrix].geom;
+        struct sl_matrix m = sl_part_geom(part, &rt->mf.matrices[part->matrix]);
         uint64_t bytes =
-            sl_matrix_block_bytes(m, part->first_block, part->n_blocks);
-        uint64_t block = sl_matrix_block_bytes(m, part->first_block, 1);
+            sl_matrix_block_bytes(&m, part->first_block, part->n_blocks);
+        uint64_t block = sl_matrix_block_bytes(&m, part->first_block, 1);
         struct sl_error err;
 
-        for (uint32_t s = 0; s < m->n_segments && !rt->numa_refused; s++)
+        for (uint32_t s = 0; s < m.n_segments && !rt->numa_refused; s++)
             if (sl_numa_spread(rt->numa, base + part->weight_at[s], bytes,
                                block, &err) != 0)
                 refused(rt, &err);

@@ -174,11 +174,35 @@ static void plainly(float *y, struct setup *s, enum sl_act act, bool low,
             y[p * s->m.rows + r] += s->bias[r];
 }
 
-/* The same product in runs of `cut` blocks. */
+/* Weights in two planes, and room to join them. */
+struct planes {
+    uint8_t *high, *low;
+    struct sl_matmul_planes use;
+};
+
+static void planes_init(struct planes *p, const struct setup *s,
+                        unsigned threads)
+{
+    size_t bytes = (size_t)sl_matrix_bytes(&s->m);
+
+    *p = (struct planes){.high = get(bytes / 2, 1), .low = get(bytes / 2, 1)};
+    sl_planes_split(p->high, p->low, s->w, bytes);
+    p->use.joined_bytes = sl_matmul_joined_bytes(&s->m);
+    p->use.joined = get(threads, p->use.joined_bytes);
+}
+
+static void planes_fini(struct planes *p)
+{
+    free(p->high);
+    free(p->low);
+    free(p->use.joined);
+}
+
+/* The same product in runs of `cut` blocks; of planes unless they are NULL. */
 static void by_pool(float *y, size_t stride, const struct setup *s,
                     enum sl_act act, bool low, bool bias,
                     enum sl_epilogue epilogue, uint32_t cut,
-                    struct sl_pool *pool)
+                    struct sl_pool *pool, struct planes *planes)
 {
     uint32_t blocks = sl_matrix_segment_blocks(&s->m);
 
@@ -194,6 +218,14 @@ static void by_pool(float *y, size_t stride, const struct setup *s,
 
         for (uint32_t i = 0; i < s->m.n_segments; i++) {
             mm.w[i] = s->w + sl_matrix_block_offset(&s->m, i, b);
+            if (planes != NULL) {
+                struct sl_matrix g = sl_matrix_plane(&s->m);
+                uint64_t at = sl_matrix_block_offset(&g, i, b);
+
+                mm.w[i] = planes->high + at;
+                planes->use.low[i] = planes->low + at;
+                mm.planes = &planes->use;
+            }
             mm.scale[i] =
                 sl_fmt_has_scales(s->m.fmt)
                     ? s->scale + sl_matrix_scale_offset(&s->m, i, b) / 2
@@ -232,7 +264,8 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
             assert_ok(sl_pool_create(&pool, 1 + i % 2 * 2, &err), &err);
             for (size_t j = 0; j < n * stride; j++)
                 y[j] = GUARD;
-            by_pool(y, stride, &s, act, low, bias, epilogue, cuts[i / 2], pool);
+            by_pool(y, stride, &s, act, low, bias, epilogue, cuts[i / 2], pool,
+                    NULL);
             sl_pool_destroy(pool);
             for (size_t p = 0; p < n; p++) {
                 assert_memory_equal(y + p * stride, whole + p * m->rows,
@@ -244,6 +277,101 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
     }
     free(whole);
     free(y);
+    setup_fini(&s);
+}
+
+/* Joined again, planes give the bits of the matrix that they are of. */
+static void check_planes(const struct sl_matrix *m, size_t n, enum sl_act act,
+                         enum sl_epilogue epilogue)
+{
+    size_t size = n * m->rows;
+    float *want = get(size, sizeof *want), *y = get(size, sizeof *y);
+    struct sl_pool *pool;
+    struct planes planes;
+    struct sl_error err;
+    struct setup s;
+
+    setup_init(&s, m, n);
+    planes_init(&planes, &s, 3);
+    assert_ok(sl_pool_create(&pool, 3, &err), &err);
+    by_pool(want, m->rows, &s, act, false, true, epilogue, 1000, pool, NULL);
+    for (uint32_t cut = 1; cut < 5; cut += 3) {
+        memset(y, 0, size * sizeof *y);
+        by_pool(y, m->rows, &s, act, false, true, epilogue, cut, pool, &planes);
+        assert_memory_equal(y, want, size * sizeof *y);
+    }
+    sl_pool_destroy(pool);
+    planes_fini(&planes);
+    setup_fini(&s);
+    free(want);
+    free(y);
+}
+
+static void planes_have_the_bits_of_their_matrix(void **state)
+{
+    static const struct sl_matrix m[] = {
+        {SL_FMT_INT8, 200, 64, 1, 32},
+        {SL_FMT_INT8, 72, 1056, 2, 608},
+        {SL_FMT_INT8, 40, 100, 1, 100},
+    };
+
+    for (size_t i = 0; i < sizeof m / sizeof *m; i++)
+        for (size_t n = 1; n <= 41; n += 20)
+            for (int act = 0; act < SL_ACT_COUNT; act++) {
+                if (act != SL_ACT_F32 && m[i].cols % 32 != 0)
+                    continue;
+                check_planes(&m[i], n, (enum sl_act)act, SL_EPI_NONE);
+                if (m[i].n_segments == 2)
+                    check_planes(&m[i], n, (enum sl_act)act, SL_EPI_SWIGLU);
+            }
+}
+
+/* Whatever a tensor's bytes, as those of a damaged file. */
+static void every_instruction_set_joins_planes_alike(void **state)
+{
+    enum { BYTES = 16 * 128 };
+    uint8_t high[BYTES / 2], low[BYTES / 2], want[BYTES], got[BYTES];
+    uint64_t seed = 1;
+
+    for (size_t i = 0; i < BYTES / 2; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        high[i] = (uint8_t)(seed >> 40);
+        low[i] = (uint8_t)(seed >> 52);
+    }
+    sl_planes_join(want, high, low, BYTES);
+    for (int isa = SL_ISA_REF; isa <= SL_ISA_AMX; isa++) {
+        struct sl_kernels k;
+
+        sl_kernels_init(&k, (enum sl_isa)isa);
+        memset(got, 0, sizeof got);
+        k.join_planes(got, high, low, BYTES);
+        assert_memory_equal(got, want, BYTES);
+    }
+}
+
+/* What the high plane gives is what INT4 gives of it, times 16. */
+static void the_high_plane_is_a_model_of_its_own(void **state)
+{
+    static const struct sl_matrix m = {SL_FMT_INT8, 50, 96, 1, 32};
+    struct sl_matrix plane = sl_matrix_plane(&m);
+    float y[50], want[50];
+    struct planes planes;
+    struct sl_pool *pool;
+    struct sl_error err;
+    struct setup s;
+
+    setup_init(&s, &m, 1);
+    planes_init(&planes, &s, 1);
+    planes.use.high_only = true;
+    assert_ok(sl_pool_create(&pool, 1, &err), &err);
+    by_pool(y, 50, &s, SL_ACT_INT8, false, false, SL_EPI_NONE, 2, pool,
+            &planes);
+    s.k.matmul[SL_FMT_INT4][SL_ACT_INT8](want, 50, &plane, planes.high, s.scale,
+                                         50, &s.acts);
+    for (size_t i = 0; i < 50; i++)
+        assert_true(y[i] == 16 * want[i]);
+    sl_pool_destroy(pool);
+    planes_fini(&planes);
     setup_fini(&s);
 }
 
@@ -327,6 +455,9 @@ int main(void)
         cmocka_unit_test(both_halves_of_a_glu_meet),
         cmocka_unit_test(long_prompts_come_in_runs),
         cmocka_unit_test(wide_groups_are_parted),
+        cmocka_unit_test(planes_have_the_bits_of_their_matrix),
+        cmocka_unit_test(every_instruction_set_joins_planes_alike),
+        cmocka_unit_test(the_high_plane_is_a_model_of_its_own),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "quant/pack.h"
+#include "quant/planes.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "src/base/mem.h"
@@ -251,6 +252,95 @@ static void mse_comes_close_to_the_best_scale_there_is(void **state)
     sample_fini(&s);
 }
 
+/* The squared error of the high plane alone, and the largest integer. */
+static double plane_error(const struct sample *s, double *most)
+{
+    const struct sl_matrix *m = &s->m;
+    size_t bytes = (size_t)sl_matrix_bytes(m);
+    uint8_t *high = malloc(bytes), *low = malloc(bytes);
+    struct sl_matrix plane = sl_matrix_plane(m);
+    float *row = malloc(m->cols * sizeof *row);
+    double sum = 0;
+
+    sl_planes_split(high, low, s->bytes, bytes);
+    for (uint32_t r = 0; r < m->rows; r++) {
+        uint32_t seg = r / sl_matrix_segment_rows(m);
+        uint32_t in = r % sl_matrix_segment_rows(m);
+        uint64_t at = sl_matrix_block_offset(&plane, seg, in / 16);
+        const uint16_t *scale =
+            s->scale + sl_matrix_scale_offset(m, seg, in / 16) / 2;
+
+        sl_matrix_decode_row(row, &plane, high + at, scale, in % 16);
+        for (uint32_t c = 0; c < m->cols; c++)
+            sum += pow(16.0 * (double)row[c] -
+                           (double)s->w[(size_t)r * m->cols + c],
+                       2);
+        sl_planes_load(row, high + at + in % 16 * 4, low + at + in % 16 * 4,
+                       m->cols);
+        for (uint32_t c = 0; c < m->cols; c++) {
+            float unit = sl_half_to_float(
+                scale[(size_t)(c / m->group_cols) * 16 + in % 16]);
+
+            *most = fmax(*most, fabs((double)row[c]));
+            assert_true(row[c] * unit == s->decoded[(size_t)r * m->cols + c]);
+        }
+    }
+    free(high);
+    free(low);
+    free(row);
+    return sum;
+}
+
+/* Both planes are a good INT8, the high one alone nearly as good an INT4 as
+ * those that are made of the weights. */
+static void both_planes_are_good_models(void **state)
+{
+    static const struct sl_matrix m[] = {
+        {SL_FMT_INT8, 50, 1001, 2, 64},
+        {SL_FMT_INT8, 33, 172, 1, 43},
+        {SL_FMT_INT8, 22, 704, 2, 32},
+    };
+
+    for (size_t k = 0; k < sizeof m / sizeof *m; k++) {
+        struct sample s;
+        double absmax, int4, both, high, most = 0;
+
+        sample_init(&s, &m[k], SL_FMT_F16);
+        pack(&s, SL_SCALE_ABSMAX, 1000, 1);
+        absmax = squared_error(&s);
+        pack(&s, SL_SCALE_PLANES, 2, 2);
+        both = squared_error(&s);
+        high = plane_error(&s, &most);
+        sample_fini(&s);
+        sample_init(&s, &m[k], SL_FMT_F16);
+        s.m.fmt = SL_FMT_INT4;
+        pack(&s, SL_SCALE_ABSMAX, 1000, 1);
+        int4 = squared_error(&s);
+        sample_fini(&s);
+        assert_true(most <= SL_PLANES_MOST);
+        assert_true(both < absmax * 2);
+        assert_true(high < int4 && high > both * 50);
+    }
+}
+
+static void planes_part_and_join_again(void **state)
+{
+    uint8_t w[128], high[64], low[64], again[128];
+
+    for (int first = -SL_PLANES_MOST; first <= SL_PLANES_MOST; first++) {
+        float q[8];
+
+        for (int i = 0; i < 128; i++)
+            w[i] = (uint8_t)(128 + (first + i) % (SL_PLANES_MOST + 1));
+        sl_planes_split(high, low, w, sizeof w);
+        sl_planes_join(again, high, low, sizeof again);
+        assert_memory_equal(again, w, sizeof w);
+        sl_planes_load(q, high, low, 8);
+        for (int c = 0; c < 8; c++)
+            assert_int_equal((int)q[c], w[c / 4 * 64 + c % 4] - 128);
+    }
+}
+
 static void the_error_report_is_the_error(void **state)
 {
     static const enum sl_scale_rule rules[] = {SL_SCALE_ABSMAX, SL_SCALE_MSE};
@@ -487,6 +577,8 @@ int main(void)
         cmocka_unit_test(absmax_is_glms_quantiser),
         cmocka_unit_test(mse_is_never_worse_than_absmax),
         cmocka_unit_test(mse_comes_close_to_the_best_scale_there_is),
+        cmocka_unit_test(both_planes_are_good_models),
+        cmocka_unit_test(planes_part_and_join_again),
         cmocka_unit_test(the_error_report_is_the_error),
         cmocka_unit_test(threads_and_cuts_change_nothing),
         cmocka_unit_test(the_fill_is_zero),

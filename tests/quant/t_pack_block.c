@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/pack.h"
 #include "quant/pack_block.h"
 #include "tests/support.h"
 
@@ -64,12 +65,13 @@ static void make_rows(uint8_t *rows, enum sl_fmt from, size_t k)
 /* One block of a shape, by fn: its bytes (w, scale) and its error. */
 static void pack(sl_pack_block_fn *fn, uint8_t *w, uint16_t *scale,
                  struct sl_pack_block_error *e, const uint8_t *rows,
-                 enum sl_fmt from, bool mse, size_t k)
+                 enum sl_fmt from, enum sl_scale_rule rule, size_t k)
 {
     struct sl_pack_block p = {
         .from = from,
         .int4 = shapes[k].int4,
-        .mse = mse,
+        .mse = rule != SL_SCALE_ABSMAX,
+        .planes = rule == SL_SCALE_PLANES && !shapes[k].int4,
         .cols = shapes[k].cols,
         .group_cols = shapes[k].group_cols,
         .w = w,
@@ -89,10 +91,10 @@ static void every_instruction_set_gives_the_same_bits(void **state)
     sl_pack_block_fn *fns[3];
     size_t n = packers(fns);
 
-    for (size_t i = 0; i < N_SHAPES * 2 * SL_FMT_COUNT; i++) {
+    for (size_t i = 0; i < N_SHAPES * 3 * SL_FMT_COUNT; i++) {
         enum sl_fmt from = (enum sl_fmt)(i % SL_FMT_COUNT);
-        size_t k = i / SL_FMT_COUNT / 2;
-        bool mse = i / SL_FMT_COUNT % 2;
+        size_t k = i / SL_FMT_COUNT / 3;
+        enum sl_scale_rule rule = (enum sl_scale_rule)(i / SL_FMT_COUNT % 3);
         struct sl_pack_block_error e[2];
 
         if (!sl_fmt_is_float(from))
@@ -101,10 +103,10 @@ static void every_instruction_set_gives_the_same_bits(void **state)
         memset(w, 0, 2 * N);
         memset(scale, 0, 2 * N * sizeof *scale);
         memset(e, 0, sizeof e);
-        pack(fns[0], w, scale, &e[0], rows, from, mse, k);
+        pack(fns[0], w, scale, &e[0], rows, from, rule, k);
         for (size_t j = 1; j < n; j++) {
             memset(&e[1], 0, sizeof e[1]);
-            pack(fns[j], w + N, scale + N, &e[1], rows, from, mse, k);
+            pack(fns[j], w + N, scale + N, &e[1], rows, from, rule, k);
             assert_memory_equal(w, w + N, N);
             assert_memory_equal(scale, scale + N, N * sizeof *scale);
             assert_memory_equal(&e[0], &e[1], sizeof e[0]);
