@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..16
+echo 1..19
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -90,6 +90,19 @@ check all_four_machines_are_within_3_percent_of_the_floor
 holds "$(number "$work/rtx3060-ddr4-nvme.json" decode tokens_per_s)" '>=' 0.2
 check a_3060_with_32_gb_decodes_a_token_in_5_seconds
 
+"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b --accept 0.6 \
+    --draft-max 5 --json >"$work/guess.json" 2>"$work/log" &&
+    holds "$(number "$work/guess.json" guessed tokens_per_s)" '>=' 0.45 &&
+    holds "$(number "$work/guess.json" guessed tokens_per_pass)" '<=' 2.5 &&
+    holds "$(number "$work/guess.json" guessed expected_seconds)" '>=' \
+        "$(number "$work/guess.json" decode seconds_per_pass)"
+check guesses_that_are_right_in_3_of_5_double_that
+
+"$sluice" plan --machine rtx3090-ddr5 --ram 58G --vram 22G --preset glm-130b \
+    --kv int8 --json >"$work/int8.json" 2>"$work/log" &&
+    holds "$(number "$work/int8.json" batch_32 tokens_per_s)" '>=' 20
+check a_batch_of_32_with_int8_keys_gives_20_tokens_a_second
+
 # The mix beats what either engine does alone.
 "$sluice" plan --machine rtx3090-ddr4 --preset glm-130b --json \
     --engine cpu >"$work/cpu.json" 2>"$work/log"
@@ -108,6 +121,12 @@ END
     grep -q "on box with 3.0 GiB" "$work/out" &&
     grep -q traceEvents "$work/trace.json"
 check a_machine_without_a_gpu_comes_from_a_file
+
+# Where arithmetic is the limit, a second guess costs what a token does.
+"$sluice" plan --machine "$work/box.json" --preset 7b --accept 0.3 --json \
+    >"$work/out" 2>"$work/log" &&
+    holds "$(number "$work/out" guessed guesses)" '<=' 1
+check guesses_are_few_where_arithmetic_is_the_limit
 
 cat >"$work/gpu.json" <<'END'
 {"name": "gpu box", "disk_bytes_per_s": 3.3e9, "disk_latency_s": 1e-4,
@@ -136,8 +155,8 @@ check a_machine_that_nobody_knows_is_wrong_usage
 check what_does_not_go_together_is_wrong_usage
 
 for option in '--prompt-length 8' '--threads 2' '--activations f32' \
-    '--kv int8' '--numa off' '--io pread' '--isa ref' '--device cuda:1' \
-    --measure; do
+    '--numa off' '--io pread' '--isa ref' '--device cuda:1' \
+    --measure '--draft lookup' '--draft x --accept 0.5'; do
     # shellcheck disable=SC2086
     "$sluice" plan --machine rtx3090-ddr4 --preset 7b $option >"$work/log" 2>&1
     [ $? = 2 ] && grep -q -- "${option%% *}" "$work/log" || break

@@ -379,6 +379,7 @@ enum {
     OPT_MACHINE,
     OPT_PRESET,
     OPT_QUANT,
+    OPT_ACCEPT,
 };
 
 static const struct argp_option options[] = {
@@ -405,6 +406,8 @@ static const struct argp_option options[] = {
      "Instead of -m the shape of " SL_SYNTH_PRESETS, 1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, one of convert's (default int4-g128)", 1},
+    {"accept", OPT_ACCEPT, "P", 0,
+     "Rehearse guessing ahead too: the chance of each guess to be right", 1},
     {0},
 };
 
@@ -426,6 +429,9 @@ static error_t parse_machine(int key, char *arg, struct argp_state *state)
     case OPT_QUANT:
         m->quant = arg;
         return 0;
+    case OPT_ACCEPT:
+        m->accept = sl_opt_f64(state, "accept", arg, 0.001, 0.999);
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -438,26 +444,8 @@ static const char *ignored_by_machine(const struct options *o)
         return o->batch > 1 ? "batch" : "num-beams";
     if (o->prompt_length > 0)
         return "prompt-length";
-    if (o->run.threads > 0)
-        return "threads";
-    if (o->run.activations != SL_ACTIVATIONS_AUTO)
-        return "activations";
-    if (o->run.kv_set)
-        return "kv";
-    if (o->run.numa_off)
-        return "numa";
-    if (o->run.io != SL_IO_AUTO)
-        return "io";
-    if (o->run.max_isa_set)
-        return "isa";
-    if (o->run.prefix != NULL)
-        return "prefix";
-    if (o->run.n_lora > 0)
-        return "lora";
-    if (o->draft.n > 0 || o->draft.most > 0)
-        return "draft";
-    if (o->run.device == SL_DEVICE_CUDA && o->run.device_ordinal > 0)
-        return "device cuda:N";
+    if (sl_machine_ignores(&o->run) != NULL)
+        return sl_machine_ignores(&o->run);
     return o->measure ? "measure" : NULL;
 }
 
@@ -466,6 +454,15 @@ static void check_machine(struct options *o, struct argp_state *state)
     const char *ignored = ignored_by_machine(o);
     struct sl_machine_question *m = &o->machine;
 
+    if (m->machine == NULL && m->accept > 0)
+        argp_error(state, "--accept goes with --machine");
+    if (m->machine != NULL && !sl_drafts_free(&o->draft))
+        argp_error(state, "--machine rehearses guesses that take no time, as "
+                          "--draft lookup makes them, and no other --draft");
+    if (m->machine != NULL && m->accept == 0 &&
+        (o->draft.n > 0 || o->draft.most > 0))
+        argp_error(state, "--machine knows no text: --accept says how often "
+                          "guesses of a --draft are right");
     if (m->machine == NULL && (m->preset != NULL || m->quant != NULL))
         argp_error(state, "--preset and --quant go with --machine");
     if (m->quant != NULL && m->preset == NULL)
@@ -556,6 +553,8 @@ static int plan_machine(struct options *o, struct sl_error *err)
         o->run.device == SL_DEVICE_CUDA || o->run.engine == SL_ENGINE_RULE_GPU;
     m->trace = o->run.trace;
     m->tokens = o->out_seq_length;
+    m->kv = o->run.kv_set ? o->run.kv : SL_KV_F16;
+    m->most_guesses = sl_drafts_most(&o->draft);
     m->json = o->json;
     return sl_plan_machine(m, err);
 }

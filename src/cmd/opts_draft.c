@@ -90,10 +90,26 @@ static int add(struct sl_drafts *d, struct sl_draft_file *file,
     return sl_drafts_add(d, kind, NULL, err);
 }
 
+uint32_t sl_drafts_most(const struct sl_draft_options *o)
+{
+    return o->most > 0 ? o->most : USUAL_MOST;
+}
+
+bool sl_drafts_free(const struct sl_draft_options *o)
+{
+    for (uint32_t i = 0; i < o->n; i++) {
+        const struct sl_draft_kind *kind = sl_draft_find(o->names[i]);
+
+        if (strcmp(o->names[i], "auto") != 0 && (kind == NULL || kind->costs))
+            return false;
+    }
+    return true;
+}
+
 int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,
                    const struct sl_draft_options *o, struct sl_error *err)
 {
-    sl_drafts_init(d, o->most > 0 ? o->most : USUAL_MOST, USUAL_MORE);
+    sl_drafts_init(d, sl_drafts_most(o), USUAL_MORE);
     if (o->n == 0)
         return add(d, file, o, o->usual != NULL ? o->usual : "auto", err);
     for (uint32_t i = 0; i < o->n; i++) {

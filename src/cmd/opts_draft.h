@@ -20,6 +20,10 @@ struct sl_draft_options {
 /* A child of a command's argp; its input is a struct sl_draft_options. */
 extern const struct argp sl_draft_argp;
 
+/* Guesses of a pass, at most. */
+uint32_t sl_drafts_most(const struct sl_draft_options *o);
+/* None of these is anything but auto or lookup, which cost no time. */
+bool sl_drafts_free(const struct sl_draft_options *o);
 /* Once the model has its memory: none where there is none for drafts; what
  * passes of several positions take, by rates that were measured or kept (NULL:
  * none). */

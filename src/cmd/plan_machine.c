@@ -11,7 +11,6 @@
 #include "src/cmd/plan_machine.h"
 #include "src/convert/synth.h"
 #include "src/probe/machine_file.h"
-#include "src/runtime/runtime.h"
 #include "src/sim/rehearse.h"
 
 #define PROMPT       1024u
@@ -21,25 +20,52 @@
 /* What the system and other programs keep of RAM. */
 #define OTHERS_BYTES 5500000000u
 
-enum row { DECODE, PREFILL, BATCHED, ROWS };
+/* So many sizes of a pass in a row that are worse than the best: larger ones
+ * are no better. */
+#define WORSE 2u
+
+enum row { DECODE, PREFILL, BATCHED, GUESSED, ROWS };
 
 struct answer {
     const struct sl_machine_question *q;
     struct sl_machine_spec spec;
     struct sl_modelfile mf;
     uint64_t ram_bytes, vram_bytes;
-    struct sl_rehearsal alone, batched;
+    struct sl_rehearsal alone, batched, guessed;
+    uint32_t n_guesses;    /* of a pass; 0: there was none with guesses */
     uint32_t batch_tokens; /* of a text: what the memory holds of so many */
 };
 
 static const struct sl_rehearsed *row_of(const struct answer *a, int row)
 {
-    return row == BATCHED  ? &a->batched.phase[SL_PHASE_DECODE]
-           : row == DECODE ? &a->alone.phase[SL_PHASE_DECODE]
-                           : &a->alone.phase[SL_PHASE_PREFILL];
+    return row == BATCHED   ? &a->batched.phase[SL_PHASE_DECODE]
+           : row == GUESSED ? &a->guessed.phase[SL_PHASE_DECODE]
+           : row == DECODE  ? &a->alone.phase[SL_PHASE_DECODE]
+                            : &a->alone.phase[SL_PHASE_PREFILL];
 }
 
 /* --- asking --------------------------------------------------------------- */
+
+const char *sl_machine_ignores(const struct sl_runtime_config *run)
+{
+    if (run->threads > 0)
+        return "threads";
+    if (run->activations != SL_ACTIVATIONS_AUTO)
+        return "activations";
+    if (run->numa_off)
+        return "numa";
+    if (run->io != SL_IO_AUTO)
+        return "io";
+    if (run->max_isa_set)
+        return "isa";
+    if (run->prefix != NULL)
+        return "prefix";
+    if (run->n_lora > 0)
+        return "lora";
+    return run->device == SL_DEVICE_CUDA && run->device_ordinal > 0
+               ? "device cuda:N"
+               : NULL;
+}
 
 static int open_model(struct answer *a, struct sl_error *err)
 {
@@ -89,6 +115,50 @@ static int choose_memory(struct answer *a, struct sl_error *err)
     return 0;
 }
 
+/* Tokens of a pass with n guesses: the first that is wrong ends it. */
+static double tokens_of(double accept, uint32_t n)
+{
+    double tokens = 1, chance = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        tokens += chance *= accept;
+    return tokens;
+}
+
+static double rate_of(const struct sl_rehearsal *r)
+{
+    const struct sl_rehearsed *decode = &r->phase[SL_PHASE_DECODE];
+
+    return decode->tokens / decode->seconds;
+}
+
+/* As many guesses in a pass as give most tokens a second. */
+static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
+                       struct sl_error *err)
+{
+    uint32_t worse = 0;
+
+    c.trace = NULL;
+    for (uint32_t n = 1; n <= a->q->most_guesses && worse < WORSE; n++) {
+        struct sl_rehearsal r;
+
+        c.guesses = n;
+        if (sl_rehearse(&r, &c, err) != 0)
+            return -1;
+        r.phase[SL_PHASE_DECODE].tokens = tokens_of(a->q->accept, n);
+        if (n > 1 && rate_of(&r) <= rate_of(&a->guessed)) {
+            worse++;
+            sl_rehearsal_fini(&r);
+            continue;
+        }
+        worse = 0;
+        sl_rehearsal_fini(&a->guessed);
+        a->guessed = r;
+        a->n_guesses = n;
+    }
+    return 0;
+}
+
 static int ask(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
@@ -102,6 +172,7 @@ static int ask(struct answer *a, struct sl_error *err)
         .context = q->tokens,
         .prompt = PROMPT,
         .trace = q->trace,
+        .kv = q->kv,
     };
 
     if (sl_modelfile_has_planes(&a->mf) && c.vram_bytes > 0 &&
@@ -111,6 +182,8 @@ static int ask(struct answer *a, struct sl_error *err)
                        "computes with: give --engine cpu",
                        q->model != NULL ? q->model : q->preset);
     if (sl_rehearse(&a->alone, &c, err) != 0)
+        return -1;
+    if (q->accept > 0 && ask_guessed(a, c, err) != 0)
         return -1;
     c.n_texts = BATCH;
     c.decode_only = true;
@@ -197,6 +270,11 @@ static void print_text(const struct answer *a)
     puts("\nPasses                          takes    tokens/s        floor  "
          "     planned  efficiency, limit");
     print_row("one token", row_of(a, DECODE));
+    if (a->n_guesses > 0) {
+        snprintf(what, sizeof what, "%u guess%s, %.2f tokens", a->n_guesses,
+                 a->n_guesses == 1 ? "" : "es", row_of(a, GUESSED)->tokens);
+        print_row(what, row_of(a, GUESSED));
+    }
     snprintf(what, sizeof what, "a prompt of %u", PROMPT);
     print_row(what, row_of(a, PREFILL));
     snprintf(what, sizeof what, "%u texts of %u", BATCH, a->batch_tokens);
@@ -235,6 +313,17 @@ static json_t *plan_json(const struct sl_rehearsal *r)
         (json_int_t)p->prefill_from, "slabs", (json_int_t)p->n_slabs);
 }
 
+static json_t *guessed_json(const struct answer *a)
+{
+    const struct sl_rehearsed *r = row_of(a, GUESSED);
+    json_t *o = row_json(r);
+
+    json_object_set_new(o, "accept", json_real(a->q->accept));
+    json_object_set_new(o, "guesses", json_integer(a->n_guesses));
+    json_object_set_new(o, "tokens_per_pass", json_real(r->tokens));
+    return o;
+}
+
 static void print_json(const struct answer *a)
 {
     json_t *root = json_pack(
@@ -249,6 +338,8 @@ static void print_json(const struct answer *a)
 
     if (root == NULL)
         return;
+    if (a->n_guesses > 0)
+        json_object_set_new(root, "guessed", guessed_json(a));
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(root);
@@ -278,6 +369,7 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
     }
     sl_rehearsal_fini(&a.alone);
     sl_rehearsal_fini(&a.batched);
+    sl_rehearsal_fini(&a.guessed);
     sl_modelfile_close(&a.mf);
     return rc;
 }

@@ -7,8 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "offload/plan.h"
-#include "src/base/error.h"
+#include "src/runtime/runtime.h"
 
 #define SL_MACHINE_VRAM UINT64_MAX /* what a driver leaves of it */
 
@@ -24,10 +23,19 @@ struct sl_machine_question {
     enum sl_engine_rule engine;
     bool needs_gpu;  /* a machine without one is refused */
     uint32_t tokens; /* of a text, prompt and answer */
+    enum sl_kv_kind kv;
+    /* The chance that a guess is right where those before it are; 0: nothing is
+     * guessed. A pass takes at most so many. */
+    double accept;
+    uint32_t most_guesses;
     bool json;
 };
 
-/* Rehearses a decode, a prefill of 1024 positions and a batch of 32, and
+/* An option of a run here that a rehearsal does not ask for; NULL: none. */
+const char *sl_machine_ignores(const struct sl_runtime_config *run);
+
+/* Rehearses a decode, a prefill of 1024 positions and a batch of 32, with
+ * accept also passes that take guesses, as many as give most tokens a second;
  * prints what came out. Errors: SL_ERR_USAGE, SL_ERR_BUDGET, SL_ERR_NOMEM,
  * SL_ERR_IO, those of the model file. */
 int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err);

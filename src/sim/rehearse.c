@@ -48,16 +48,26 @@ struct rehearsal {
 
 /* --- the plan ------------------------------------------------------------- */
 
+/* Positions of a text in a decode; as many rows of logits. */
+static uint32_t decoded(const struct sl_rehearsal_config *c)
+{
+    return 1 + c->guesses;
+}
+
 static uint32_t pass_positions(const struct sl_rehearsal_config *c)
 {
-    return c->n_texts * (c->decode_only ? 1 : c->prompt);
+    uint32_t n = decoded(c);
+
+    if (!c->decode_only && c->prompt > n)
+        n = c->prompt;
+    return c->n_texts * n;
 }
 
 static uint32_t max_tokens(const struct sl_rehearsal_config *c)
 {
     uint32_t n = c->context > c->prompt ? c->context : c->prompt;
 
-    return n > WARM_PASSES + PASSES ? n : WARM_PASSES + PASSES;
+    return (n > WARM_PASSES + PASSES ? n : WARM_PASSES + PASSES) + c->guesses;
 }
 
 static uint64_t host_bytes(const struct rehearsal *r)
@@ -67,8 +77,8 @@ static uint64_t host_bytes(const struct rehearsal *r)
 
     return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
            sl_cpu_bytes(c->mf, n, max_tokens(c), NULL, SL_ACT_INT8, THREADS) +
-           sl_exec_bytes(c->mf, n, c->n_texts, true) +
-           2ull * c->n_texts * c->mf->hp.vocab * sizeof(float) +
+           sl_exec_bytes(c->mf, n, c->n_texts * decoded(c), true) +
+           (1ull + decoded(c)) * c->n_texts * c->mf->hp.vocab * sizeof(float) +
            sl_partition_bytes(&r->partition) +
            sl_stream_overhead_bytes(r->partition.n_slabs);
 }
@@ -82,7 +92,8 @@ static uint64_t device_bytes(const struct rehearsal *r)
         4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
 
     return DEVICE_BYTES + sl_small_tensors_bytes(r->c->mf) +
-           pass_positions(r->c) * position + 4ull * r->c->n_texts * hp->vocab;
+           pass_positions(r->c) * position +
+           4ull * r->c->n_texts * decoded(r->c) * hp->vocab;
 }
 
 static uint64_t minus(uint64_t a, uint64_t b)
@@ -181,7 +192,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
                    (uint32_t)sl_div_up(max_tokens(c) + 1u, SL_KV_PAGE_LEN),
         .n_sequences = 2 * c->n_texts,
         .max_tokens = max_tokens(c) + 1,
-        .kind = SL_KV_F16,
+        .kind = c->kv,
     };
     if (sl_partition_make(&r->partition, c->mf, SL_PLAN_SLAB_BYTES, err) != 0 ||
         sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
@@ -292,7 +303,7 @@ static int start(struct rehearsal *r, struct sl_error *err)
         .plan = r->plan,
         .stop = &r->stop,
         .pass_positions = pass_positions(c),
-        .pass_logits = c->n_texts,
+        .pass_logits = c->n_texts * decoded(c),
         .max_tokens = max_tokens(c) + 1,
     };
 
@@ -332,11 +343,11 @@ static double now_s(const struct rehearsal *r)
     return (double)sl_clock_now(r->machine.clock) * 1e-9;
 }
 
-/* New sequences, of which each holds some positions. */
-static int begin_texts(struct rehearsal *r, uint32_t held, uint32_t n,
-                       struct sl_error *err)
+/* New sequences, of which each holds some positions, or will begin. */
+static int begin_texts(struct rehearsal *r, uint32_t held, struct sl_error *err)
 {
     struct sl_lm *lm = sl_exec_lm(r->exec);
+    uint32_t n = held == 0 ? r->c->prompt : decoded(r->c);
 
     for (uint32_t i = 0; i < r->c->n_texts; i++) {
         r->items[i] = (struct sl_lm_item){
@@ -345,7 +356,8 @@ static int begin_texts(struct rehearsal *r, uint32_t held, uint32_t n,
             .blocks = r->ids,
             .n = n,
             .n_context = held == 0 ? n : 0, /* all see the whole prompt */
-            .n_logits = 1,
+            .n_logits = held == 0 ? 1 : n,
+            .apart = held > 0 && n > 1,
         };
         if (lm->ops->seq_create(lm, &r->items[i].seq, err) != 0 ||
             (held > 0 && sl_kv_extend(r->kv, r->items[i].seq, held, err) != 0))
@@ -362,6 +374,15 @@ static void end_texts(struct rehearsal *r)
         lm->ops->seq_destroy(lm, r->items[i].seq);
 }
 
+/* Guesses go, and so many positions stay. */
+static void cut_texts(struct rehearsal *r, uint32_t n)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+
+    for (uint32_t i = 0; i < r->c->n_texts && r->c->guesses > 0; i++)
+        lm->ops->seq_cut(lm, r->items[i].seq, n);
+}
+
 /* No logits come. */
 static int forward(struct rehearsal *r, struct sl_error *err)
 {
@@ -373,9 +394,12 @@ static int forward(struct rehearsal *r, struct sl_error *err)
 static int decode(struct rehearsal *r, double *seconds, struct sl_error *err)
 {
     uint32_t passes = WARM_PASSES + PASSES;
+    uint32_t held = (uint32_t)minus(r->c->context, passes);
     double begin = 0;
 
-    if (begin_texts(r, minus(r->c->context, passes), 1, err) != 0)
+    if (held == 0)
+        held = 1;
+    if (begin_texts(r, held, err) != 0)
         return -1;
     for (uint32_t i = 0; i < passes; i++) {
         if (i == WARM_PASSES) {
@@ -384,6 +408,7 @@ static int decode(struct rehearsal *r, double *seconds, struct sl_error *err)
         }
         if (forward(r, err) != 0)
             return -1;
+        cut_texts(r, held + i + 1);
     }
     *seconds = (now_s(r) - begin) / PASSES;
     end_texts(r);
@@ -397,7 +422,7 @@ static int prefill(struct rehearsal *r, double *seconds, struct sl_error *err)
     for (uint32_t i = 0; i < 1 + PASSES; i++) {
         if (i == 1)
             begin = now_s(r);
-        if (begin_texts(r, 0, r->c->prompt, err) != 0 || forward(r, err) != 0)
+        if (begin_texts(r, 0, err) != 0 || forward(r, err) != 0)
             return -1;
         end_texts(r);
     }
@@ -409,15 +434,15 @@ static struct sl_rehearsed judge(const struct rehearsal *r, enum sl_phase phase,
                                  double seconds)
 {
     struct sl_plan_pass pass = r->in.pass[phase];
-    struct sl_demand d = sl_plan_demand(r->plan, &r->in, phase, pass);
-    struct sl_rehearsed j = {
-        .seconds = seconds,
-        .tokens = pass.positions,
-        .demand = d,
-        .floor = sl_floor_of(&r->in.rates, &d),
-        .expected_s = sl_plan_seconds(r->plan, &r->in, phase, pass),
-    };
+    struct sl_rehearsed j = {.seconds = seconds, .tokens = pass.positions};
 
+    /* A text's keys are read once for all its positions; that the head computes
+     * guesses too is not counted. */
+    if (phase == SL_PHASE_DECODE)
+        pass.positions *= decoded(r->c);
+    j.demand = sl_plan_demand(r->plan, &r->in, phase, pass);
+    j.floor = sl_floor_of(&r->in.rates, &j.demand);
+    j.expected_s = sl_plan_seconds(r->plan, &r->in, phase, pass);
     j.efficiency = j.floor.seconds / seconds;
     return j;
 }

@@ -12,6 +12,7 @@
 
 #include "offload/plan.h"
 #include "offload/sim_machine.h"
+#include "src/exec/kvcache.h"
 #include "src/model/modelfile.h"
 
 struct sl_rehearsal_config {
@@ -21,17 +22,19 @@ struct sl_rehearsal_config {
     uint64_t ram_bytes;  /* of the whole process */
     uint64_t vram_bytes; /* 0: the machine has no GPU to use */
     enum sl_engine_rule engine;
-    uint32_t n_texts;  /* at the same time */
-    uint32_t context;  /* positions that each holds when it is continued */
-    uint32_t prompt;   /* positions of each that a prefill takes */
-    bool decode_only;  /* the prefill is planned for, but not run */
+    uint32_t n_texts; /* at the same time */
+    uint32_t context; /* positions that each holds when it is continued */
+    uint32_t prompt;  /* positions of each that a prefill takes */
+    bool decode_only; /* the prefill is planned for, but not run */
+    uint32_t guesses; /* that each text's pass of a decode takes along */
+    enum sl_kv_kind kv;
     const char *trace; /* file, or NULL */
 };
 
 /* Passes of one kind, one after another, the first left out. */
 struct sl_rehearsed {
     double seconds; /* of a pass */
-    double tokens;  /* of a pass */
+    double tokens;  /* of a pass; all its positions but guesses */
     struct sl_demand demand;
     struct sl_floor floor;
     double expected_s; /* by the plan */

@@ -182,6 +182,7 @@ static void rehearse(struct run *run, struct sl_rehearsal_config config)
     config.n_texts = 1;
     config.context = config.prompt = 256;
     config.decode_only = true;
+    config.kv = SL_KV_F16;
     config.trace = path;
     assert_ok(sl_rehearse(&run->result, &config, &err), &err);
     load_trace(run->tracks, path);
@@ -363,6 +364,7 @@ static void plans_keep_their_promises(void **state)
             .context = 256,
             .prompt = b->texts > 1 ? 256 : 1024,
             .decode_only = b->texts > 1,
+            .kv = SL_KV_F16,
         };
 
         snprintf(spec.name, sizeof spec.name, "%s", b->name);
