@@ -16,29 +16,28 @@ fi
 . "$source/tests/demo_model.sh"
 
 esc=$(printf '\033')
-long=$(yes 'In the beginning God created the heaven.' | head -n 15 | tr '\n' ' ')
+long=$(yes 'In the beginning God created the heaven.' | head -n 13 | tr '\n' ' ')
 
 
 # --- something moves ---------------------------------------------------------
 
 # generate OPTION...: a prompt whose pass takes seconds
 set -- generate -m "$model" --ram 64M --isa ref -t 1 --top-k 1 \
-    --out-seq-length 160
+    --out-seq-length 140
 "$sluice" "$@" -q --progress=json -p "$long" >"$work/out" 2>"$work/json" &
 "$sluice" "$@" -p "$long" >"$work/plain" 2>"$work/quiet" &
 TERM=dumb "$pty" "$sluice" "$@" -p 'In the' </dev/null >"$work/dumb" 2>&1 &
 "$pty" "$sluice" "$@" -p "$long" >"$work/screen" 2>"$work/err" <<'END'
-expect first pass: 
-expect of weights
-expect to the first token
+expect weights: 
+expect first token in
 END
 check how_far_a_first_pass_is_stands_on_a_terminal
 tr -d '\r' <"$work/screen" | tail -n 1 | grep -q "^sluice: [0-9]* token" &&
     grep -qF "${esc}8${esc}7${esc}[B" "$work/screen" &&
-    ! grep -qF 'first pass' "$work/plain"
+    ! grep -qF 'first token in' "$work/plain"
 check and_goes_when_text_comes
 wait
-[ -s "$work/plain" ] && ! grep -q -e 'first pass' -e "$esc" "$work/quiet" &&
+[ -s "$work/plain" ] && ! grep -q -e 'first token in' -e "$esc" "$work/quiet" &&
     cmp "$work/plain" "$work/out"
 check no_terminal_no_line
 grep -q '^{"progress":"answering","seconds":[0-9.]*,"phase":"weights",' \
@@ -47,5 +46,90 @@ grep -q '^{"progress":"answering","seconds":[0-9.]*,"phase":"weights",' \
 check json_tells_scripts
 [ -s "$work/dumb" ] && ! grep -q -e "$esc" "$work/dumb"
 check a_dumb_terminal_gets_no_escapes
+
+# --- queries are typed ---------------------------------------------------------
+
+# Lines are edited here if the program was linked with what does it.
+edits=false
+! ldd "$sluice" 2>/dev/null | grep -q libedit || edits=true
+
+# interactive OPTION...: plays the script of standard input, in which "prompt"
+# waits for the next query to be asked for.
+interactive()
+{
+    sed "s/^prompt\$/expect Please Input Query (stop to exit) >>> /" \
+        >"$work/played"
+    "$pty" "$sluice" generate -m "$model" --ram 64M --top-k 1 "$@" \
+        --output-path "$work/kept" <"$work/played" >"$work/screen" 2>"$work/err"
+}
+
+interactive --out-seq-length 20 <<END
+expect answers are kept in $work/kept
+prompt
+send In the\r
+expect Taken time
+prompt
+send \003
+expect Ctrl-C again
+prompt
+send gone
+sleep 200
+send \003
+prompt
+send And God said\r
+expect Taken time
+prompt
+send \004
+END
+[ $? = 0 ] && [ "$(find "$work/kept" -name 'In the-*' -o -name 'And God*' |
+    wc -l)" = 2 ]
+check ctrl_d_leaves_and_it_says_where_answers_are_kept
+
+interactive --out-seq-length 500 --isa ref -t 1 --min-gen-length 400 <<'END'
+prompt
+send In the beginning\r
+expect Output: 
+sleep 300
+send \003
+prompt
+send And then\r
+expect Output: 
+sleep 300
+send \003
+prompt
+send \003
+prompt
+send \003
+END
+[ $? = 130 ] && grep -c '^Taken time' "$work/screen" | grep -qx 2
+check ctrl_c_stops_an_answer_and_asks_again
+
+if $edits; then
+    rm -rf "$work/kept"
+    long=$(printf '%05000d' 0)
+    interactive --out-seq-length 60 <<END
+prompt
+send 天下\033[D\b大\r
+expect Taken time
+prompt
+send \033[A\r
+expect Taken time
+prompt
+send one\\\\\\r
+expect ... 
+send two\r
+expect Input: one
+expect two
+prompt
+send \033[200~x $long\033[201~\r
+expect text too long: 
+prompt
+send \004
+END
+    [ $? = 0 ] && [ "$(find "$work/kept" -name '大下-*' | wc -l)" -ge 1 ] &&
+        [ "$(grep -c '大下 \[gMASK\]' "$work/screen")" = 2 ] &&
+        [ "$(tail -n 1 "$work/state/sluice/queries" | wc -c)" = 5003 ]
+    check queries_are_edited_remembered_and_long
+fi
 
 echo "1..$n"

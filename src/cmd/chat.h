@@ -30,7 +30,6 @@ struct sl_chat {
     struct sl_chat_history begun; /* before there is a session */
     struct sl_session session;
     struct sl_line_editor *editor;
-    char *state_file; /* of the lines that were typed; owned */
     struct sl_detok *detok;
     struct sl_chat_words words;
     const struct sl_chat_template *tmpl;

@@ -267,7 +267,7 @@ static int take(struct sl_chat *c, const char *text, struct sl_error *err)
 }
 
 /* One text of the person and what becomes of it. Returns as take. */
-static int turn(struct sl_chat *c, unsigned *n_given_up, struct sl_error *err)
+static int turn(struct sl_chat *c, struct sl_error *err)
 {
     const char *prompt = sl_line_editor_has_terminal(c->editor) ? "> " : NULL;
     char *text;
@@ -276,17 +276,10 @@ static int turn(struct sl_chat *c, unsigned *n_given_up, struct sl_error *err)
 
     if (rc < 0 && err->code == SL_ERR_INTERRUPTED) {
         sl_interrupt_clear(c->g.interrupt);
-        if (!sl_line_editor_was_empty(c->editor))
-            *n_given_up = 0;
-        else if (++*n_given_up == 2)
-            return -1;
-        else
-            fputs("sluice: Ctrl-D leaves, and so does Ctrl-C again\n", stderr);
-        return 1;
+        return sl_line_editor_stays(c->editor) ? 1 : -1;
     }
     if (rc <= 0)
         return rc;
-    *n_given_up = 0;
     if (strlen(text) != n) {
         fputs("sluice: a zero byte is no text\n", stderr);
         return 1;
@@ -300,11 +293,10 @@ static int turn(struct sl_chat *c, unsigned *n_given_up, struct sl_error *err)
 int sl_chat_talk(struct sl_chat *c)
 {
     struct sl_error err = {0};
-    unsigned n_given_up = 0;
     int rc;
 
     do {
-        rc = turn(c, &n_given_up, &err);
+        rc = turn(c, &err);
     } while (rc > 0);
     if (rc == 0)
         return SL_EXIT_OK;

@@ -241,18 +241,11 @@ static int open_editor(struct sl_chat *c, struct sl_error *err)
     struct sl_line_config config = {
         .stop_fd = sl_interrupt_fd(c->g.interrupt),
         .most = MOST_TEXT,
+        .history = "history",
         .log = c->o->run.run.log,
     };
-    char *folder = sl_state_folder(), *history = NULL;
-    int rc;
 
-    if (folder != NULL && asprintf(&history, "%s/sluice/history", folder) < 0)
-        history = NULL;
-    c->state_file = history;
-    config.history = history;
-    rc = sl_line_editor_open(&c->editor, &config, err);
-    free(folder);
-    return rc;
+    return sl_line_editor_open(&c->editor, &config, err);
 }
 
 /* What the command line leaves open is the publisher's, then the template's. */
@@ -369,7 +362,6 @@ static int run_all(struct sl_chat *c)
     c->g.hp = &sl_runtime_modelfile(c->g.rt)->hp;
     c->g.tokenizer = sl_runtime_tokenizer(c->g.rt);
     if (c->g.tokenizer == NULL) {
-        sl_waiting_watch(c->g.waiting, NULL); /* statistics end the run */
         sl_no_vocab(sl_runtime_modelfile(c->g.rt), &err);
         return sl_report(&err);
     }
@@ -377,6 +369,7 @@ static int run_all(struct sl_chat *c)
     if (find_template(c, &err) != 0 || start(c, &err) != 0)
         return sl_report(&err);
     code = talk(c, &err);
+    sl_waiting_watch(c->g.waiting, NULL); /* statistics end the run */
     if (c->o->run.stats && c->g.n_generated > 0 &&
         sl_generate_print_stats(&c->g, &err) != 0)
         sl_report(&err);
@@ -410,7 +403,6 @@ static int run(int argc, char **argv)
     code = run_all(&c);
     sl_detok_destroy(c.detok);
     sl_line_editor_close(c.editor);
-    free(c.state_file);
     json_decref(c.tools);
     sl_chat_history_fini(&c.begun);
     sl_generate_close(&c.g);

@@ -108,19 +108,28 @@ void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
     }
 }
 
-/* Prompts for a query. Returns as sl_lines_next; *text is stripped. */
-static int ask(struct sl_generate *g, struct sl_lines *in, char **text,
+/* Bytes of a line that are of use. */
+static size_t most_typed(const struct sl_generate *g)
+{
+    return MAX_ID_BYTES + sl_generate_most_bytes(g);
+}
+
+/* Prompts for a query. Returns as sl_line_editor_next; *text is stripped. */
+static int ask(struct sl_generate *g, struct sl_line_editor *in, char **text,
                size_t *n, struct sl_error *err)
 {
+    const char *prompt = "Please Input Query (stop to exit) >>> ";
+    size_t most = most_typed(g);
+
     for (;;) {
         int rc;
 
         if (!g->o->json)
-            fputs("\nPlease Input Query (stop to exit) >>> ", stdout);
+            putchar('\n');
         if (sl_show_flush(stdout, err) != 0)
             return -1;
-        rc = sl_lines_next(in, text, n, err);
-        if (rc <= 0 || *n > in->most) /* too long: not all of it is there */
+        rc = sl_line_editor_next(in, g->o->json ? NULL : prompt, text, n, err);
+        if (rc <= 0 || *n > most) /* too long: not all of it is there */
             return rc;
         sl_query_strip(text, n);
         if (*n > 0)
@@ -154,31 +163,58 @@ static int answer(struct sl_group *group, struct sl_query *q, bool *interrupted,
     return 0;
 }
 
-static int talk(struct sl_group *group, struct sl_lines *in, bool *interrupted,
-                struct sl_error *err)
+/* One query of the person and its answer. Returns 1 to go on, 0 to leave, -1
+ * with what ends the run. Ctrl-C stops an answer where somebody can ask for
+ * another, and else the run. */
+static int turn(struct sl_group *group, struct sl_line_editor *in,
+                bool *interrupted, struct sl_error *err)
 {
     struct sl_generate *g = group->g;
+    struct sl_query q = {.line = -1};
+    int rc = ask(g, in, &q.text, &q.n_text, err);
 
-    while (!*interrupted) {
-        struct sl_query q = {.line = -1};
-        int rc = ask(g, in, &q.text, &q.n_text, err);
-
-        if ((rc == 0 || (rc < 0 && err->code == SL_ERR_INTERRUPTED)) &&
-            !g->o->json)
-            putchar('\n'); /* the prompt's line is still open */
-        if (rc <= 0 || strcmp(q.text, "stop") == 0)
-            return rc;
-        if (answer(group, &q, interrupted, err) != 0)
-            return -1;
+    if (rc < 0 && err->code == SL_ERR_INTERRUPTED &&
+        sl_line_editor_has_terminal(in)) {
+        sl_interrupt_clear(g->interrupt);
+        return sl_line_editor_stays(in) ? 1 : -1;
     }
-    return 0;
+    if (rc <= 0)
+        return rc;
+    if (strcmp(q.text, "stop") == 0)
+        return 0;
+    rc = answer(group, &q, interrupted, err);
+    if (sl_line_editor_has_terminal(in)) {
+        if (rc != 0 && err->code == SL_ERR_INTERRUPTED)
+            rc = 0;
+        *interrupted = false;
+        if (sl_interrupt_came(g->interrupt))
+            sl_interrupt_clear(g->interrupt);
+    }
+    if (rc != 0)
+        return -1;
+    return *interrupted ? 0 : 1;
+}
+
+/* Answers stay where nobody looks for them unless they are told. */
+static void greet(const struct sl_generate *g, const struct sl_line_editor *in)
+{
+    if (!g->o->run.quiet && sl_line_editor_has_terminal(in))
+        fprintf(stderr,
+                "sluice: answers are kept in %s; Ctrl-C stops one, Ctrl-D "
+                "leaves\n",
+                g->o->output_path);
 }
 
 int sl_generate_interactive(struct sl_generate *g)
 {
-    struct sl_lines in = {.fd = STDIN_FILENO,
-                          .stop_fd = sl_interrupt_fd(g->interrupt),
-                          .most = MAX_ID_BYTES + sl_generate_most_bytes(g)};
+    struct sl_line_config config = {
+        .stop_fd = sl_interrupt_fd(g->interrupt),
+        .most = most_typed(g),
+        .one_line = !isatty(STDIN_FILENO),
+        .history = "queries",
+        .log = g->o->run.log,
+    };
+    struct sl_line_editor *in = NULL;
     struct sl_workload load = {0};
     struct sl_group group = {0};
     struct sl_error err = {0};
@@ -186,13 +222,19 @@ int sl_generate_interactive(struct sl_generate *g)
     int rc = sl_fill_workload(&load, NULL, g->hp, &g->o->fill, &err);
 
     if (rc == 0)
+        rc = sl_line_editor_open(&in, &config, &err);
+    if (rc == 0)
         rc = sl_generate_start(g, &load, &err);
     if (rc == 0)
         rc = sl_group_init(&group, g, 1, &err);
-    if (rc == 0)
-        rc = talk(&group, &in, &interrupted, &err);
+    if (rc == 0) {
+        greet(g, in);
+        do {
+            rc = turn(&group, in, &interrupted, &err);
+        } while (rc > 0);
+    }
     sl_group_fini(&group);
-    sl_lines_fini(&in);
+    sl_line_editor_close(in);
     if (interrupted)
         return SL_EXIT_INTERRUPTED;
     return rc < 0 ? leave(g, &err) : SL_EXIT_OK;

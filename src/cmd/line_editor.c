@@ -9,6 +9,7 @@
 #include "src/base/lines.h"
 #include "src/base/mem.h"
 #include "src/cmd/line_editor.h"
+#include "src/cmd/opts.h"
 
 #define QUOTES "\"\"\""
 
@@ -18,7 +19,25 @@ struct sl_line_editor {
     struct sl_line_edit *edit; /* NULL: plain lines */
     struct sl_lines lines;
     struct sl_str text, line, last; /* last: what was remembered */
+    char *history;                  /* path, owned; NULL: none */
+    unsigned n_given_up; /* Ctrl-C on an empty line, one after another */
 };
+
+static char *history_path(const char *name)
+{
+    char *folder = name != NULL ? sl_state_folder() : NULL, *path;
+
+    if (folder == NULL || asprintf(&path, "%s/sluice/%s", folder, name) < 0)
+        path = NULL;
+    free(folder);
+    return path;
+}
+
+static void forget_history(struct sl_line_editor *e)
+{
+    free(e->history);
+    e->history = NULL;
+}
 
 int sl_line_editor_open(struct sl_line_editor **out,
                         const struct sl_line_config *config,
@@ -40,12 +59,13 @@ int sl_line_editor_open(struct sl_line_editor **out,
     if (config->plain || !e->terminal || !isatty(STDOUT_FILENO) ||
         !sl_line_edit_open(&e->edit, config->stop_fd))
         return 0;
-    if (config->history != NULL &&
-        sl_line_history_read(config->history, sl_line_edit_remember, e->edit,
+    e->history = history_path(config->history);
+    if (e->history != NULL &&
+        sl_line_history_read(e->history, sl_line_edit_remember, e->edit,
                              &why) != 0) {
         sl_log(config->log, SL_LOG_WARN, "%s; former lines are not at hand",
                why.msg);
-        e->c.history = NULL;
+        forget_history(e);
     }
     return 0;
 }
@@ -59,13 +79,19 @@ void sl_line_editor_close(struct sl_line_editor *e)
     sl_str_fini(&e->text);
     sl_str_fini(&e->line);
     sl_str_fini(&e->last);
+    forget_history(e);
     free(e);
 }
 
-bool sl_line_editor_was_empty(const struct sl_line_editor *e)
+bool sl_line_editor_stays(struct sl_line_editor *e)
 {
-    return e->text.n == 0 &&
-           (e->edit == NULL || sl_line_edit_was_empty(e->edit));
+    if (e->text.n > 0 || (e->edit != NULL && !sl_line_edit_was_empty(e->edit)))
+        e->n_given_up = 0;
+    else if (++e->n_given_up == 2)
+        return false;
+    else
+        fputs("sluice: Ctrl-D leaves, and so does Ctrl-C again\n", stderr);
+    return true;
 }
 
 bool sl_line_editor_has_terminal(const struct sl_line_editor *e)
@@ -159,11 +185,11 @@ static void remember(struct sl_line_editor *e)
     sl_str_clear(&e->last);
     sl_str_add(&e->last, e->text.s, &why); /* else it is remembered twice */
     sl_line_edit_remember(e->edit, e->text.s, &why);
-    if (e->c.history == NULL ||
-        sl_line_history_add(e->c.history, e->text.s, &why) == 0)
+    if (e->history == NULL ||
+        sl_line_history_add(e->history, e->text.s, &why) == 0)
         return;
     sl_log(e->c.log, SL_LOG_WARN, "%s; lines are not kept", why.msg);
-    e->c.history = NULL;
+    forget_history(e);
 }
 
 int sl_line_editor_next(struct sl_line_editor *e, const char *prompt,
@@ -190,6 +216,7 @@ int sl_line_editor_next(struct sl_line_editor *e, const char *prompt,
         }
     } while (more && (e->c.most == 0 || e->text.n <= e->c.most));
     remember(e);
+    e->n_given_up = 0;
     *text = e->text.s;
     *n = e->text.n;
     return 1;

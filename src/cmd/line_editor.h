@@ -28,11 +28,13 @@
 struct sl_line_editor;
 
 struct sl_line_config {
-    int stop_fd;         /* readable: stop waiting; -1: none */
-    size_t most;         /* bytes of a text that are of use; 0: all */
-    bool one_line;       /* a line is a text, whatever it is */
-    bool plain;          /* no editing, not even on a terminal */
-    const char *history; /* file of former texts, or NULL; its folder is made */
+    int stop_fd;   /* readable: stop waiting; -1: none */
+    size_t most;   /* bytes of a text that are of use; 0: all */
+    bool one_line; /* a line is a text, whatever it is */
+    bool plain;    /* no editing, not even on a terminal */
+    /* Of the file of former texts in what programs remember, or NULL; the
+     * folder is made. */
+    const char *history;
     const struct sl_log *log;
 };
 
@@ -41,9 +43,9 @@ int sl_line_editor_open(struct sl_line_editor **e,
                         const struct sl_line_config *config,
                         struct sl_error *err);
 void sl_line_editor_close(struct sl_line_editor *e); /* NULL is fine */
-/* Whether the line that Ctrl-C gave up had nothing in it, as far as is known.
- */
-bool sl_line_editor_was_empty(const struct sl_line_editor *e);
+/* After Ctrl-C: whether the person stays. The first on an empty line says how
+ * to leave, the second leaves; one that gave a line up is none of them. */
+bool sl_line_editor_stays(struct sl_line_editor *e);
 /* Standard input is a terminal. */
 bool sl_line_editor_has_terminal(const struct sl_line_editor *e);
 

@@ -153,16 +153,16 @@ static size_t say_pass(char *text, size_t n, const struct view *v,
 
     sl_eta_format(eta, v->left_s);
     if (v->read_bps > 0)
-        snprintf(rate, sizeof rate, " at %.2f GB/s", v->read_bps / 1e9);
+        snprintf(rate, sizeof rate, ", %.2f GB/s", v->read_bps / 1e9);
     if (strcmp(v->phase, "weights") == 0)
         return (size_t)snprintf(
-            text, n, "first pass: %s of %s of weights%s, %s to the first token",
+            text, n, "weights: %s of %s%s, first token in %s",
             sl_size_format(done, v->at.done_bytes),
             sl_size_format(all, v->at.pass_bytes), rate, eta);
     if (strcmp(v->phase, "prompt") == 0)
         return (size_t)snprintf(
-            text, n, "reading %u positions: %.0f %%, %s to the first token",
-            v->at.positions, 100 * v->share, eta);
+            text, n, "prompt: %.0f %% of %u positions, first token in %s",
+            100 * v->share, v->at.positions, eta);
     if (most_passes > 0)
         snprintf(limit, sizeof limit, " of at most %u", most_passes);
     return (size_t)snprintf(text, n, "pass %llu%s: %.0f %%, %.2f s each%s%s%s",
