@@ -8,8 +8,8 @@
 
 #include "src/base/lines.h"
 #include "src/base/mem.h"
+#include "src/cmd/folders.h"
 #include "src/cmd/line_editor.h"
-#include "src/cmd/opts.h"
 
 #define QUOTES "\"\"\""
 
