@@ -110,8 +110,10 @@ static void print_memory(const struct report *r)
              workload(r->o).pass_positions);
     line("activations", m->activations, more);
     line("logits", m->logits, "");
+    snprintf(more, sizeof more, "%u guesses a pass",
+             sl_runtime_draft_positions(r->rt));
     if (m->drafts > 0)
-        line("drafts", m->drafts, "");
+        line("drafts", m->drafts, more);
     snprintf(more, sizeof more, "%u slots of %s", r->plan->n_slots,
              sl_size_format(slot, r->plan->slot_bytes));
     line("ring", m->ring, r->plan->n_slots ? more : "nothing streams");
