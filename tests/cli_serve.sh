@@ -91,6 +91,13 @@ verdict()
     wrong=
 }
 
+"$sluice" serve --openapi >"$work/described" &&
+    ask /openapi.json && tr -d ' \n' <"$work/described" >"$work/wanted" &&
+    tr -d ' \n' <"$work/got" | cmp - "$work/wanted" &&
+    grep -q '"openapi": "3.1.0"' "$work/described" &&
+    grep -q '"/v1/responses/{id}/cancel": {' "$work/described" &&
+    grep -q '"max_completion_tokens": {' "$work/described"
+check it_describes_itself
 ask /nothing
 refused 404 'there is nothing at /nothing'
 ask /health '{}'

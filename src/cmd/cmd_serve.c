@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -42,6 +43,7 @@ enum {
     OPT_LINGER,
     OPT_KEEP_BYTES,
     OPT_KEEP_SECONDS,
+    OPT_OPENAPI,
 };
 
 static const struct argp_option options[] = {
@@ -112,6 +114,8 @@ static const struct argp_option options[] = {
     {"log-json", OPT_LOG_JSON, 0, 0, "as JSON", 6},
     {"log-text", OPT_LOG_TEXT, 0, 0, "as JSON, with what was asked", 6},
     {"quiet", 'q', 0, 0, "Say nothing but warnings and errors", 6},
+    {"openapi", OPT_OPENAPI, 0, 0,
+     "Print OpenAPI's description of what can be asked, and serve nothing", 6},
     {0},
 };
 
@@ -219,6 +223,24 @@ static bool parse_access(int key, char *arg, struct argp_state *state,
     }
 }
 
+static int print_openapi(void)
+{
+    json_t *o = sl_openapi();
+    char *text = o != NULL ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    int code = SL_EXIT_OK;
+    struct sl_error err;
+
+    if (text == NULL) {
+        sl_fail(&err, SL_ERR_NOMEM, "out of memory");
+        code = sl_report(&err);
+    } else {
+        puts(text);
+    }
+    free(text);
+    json_decref(o);
+    return sl_finish_stdout(code);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct serve *o = state->input;
@@ -250,6 +272,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'q':
         c->run.quiet = true;
         return 0;
+    case OPT_OPENAPI: /* as --help, whatever else is said */
+        exit(print_openapi());
     case ARGP_KEY_END:
         if ((c->tls_cert == NULL) != (c->tls_key == NULL))
             argp_error(state, "--tls-cert and --tls-key go together");

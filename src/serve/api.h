@@ -10,6 +10,7 @@
  *   api_anthropic.c     POST /v1/messages
  *   api_native.c        /health, /metrics, /props, /v1/models
  *   api_tokens.c        /tokenize, /detokenize, /tokenizer_info
+ *   openapi.c           OpenAPI's description of them
  *   page.c              the web page
  *   api_reference.c     ChatGLM-6B's and FasterTransformer's
  */
@@ -17,6 +18,7 @@
 #define SL_API_H
 
 #include "src/serve/body.h"
+#include "src/serve/fields.h"
 #include "src/serve/http.h"
 #include "src/text/chat_history.h"
 
@@ -111,6 +113,7 @@ const struct sl_choice *sl_req_answer(const struct sl_req *r, size_t prompt,
                                       size_t j);
 
 json_t *sl_openai_error(const struct sl_refusal *why);
+extern const char sl_openai_error_schema[]; /* what that makes */
 const char *sl_openai_finish(const struct sl_choice *c);
 json_t *sl_openai_usage(const struct sl_job *job);
 /* Of toks [from, to). */
@@ -148,6 +151,7 @@ int sl_api_responses(struct sl_req *r, struct sl_refusal *why);
 int sl_api_response_get(struct sl_req *r, struct sl_refusal *why);
 int sl_api_response_cancel(struct sl_req *r, struct sl_refusal *why);
 int sl_api_page(struct sl_req *r, struct sl_refusal *why);
+int sl_api_openapi(struct sl_req *r, struct sl_refusal *why);
 int sl_api_preflight(struct sl_req *r, struct sl_refusal *why);
 
 #endif

@@ -271,6 +271,10 @@ static int failed(struct sl_req *r, const struct sl_refusal *why,
 
 const struct sl_form sl_form_anthropic = {
     .name = "anthropic",
+    .error_schema =
+        "{\"type\":\"object\",\"required\":[\"type\",\"error\"],"
+        "\"properties\":{\"error\":{\"type\":\"object\",\"required\":["
+        "\"type\",\"message\"]}}}",
     .error = error_json,
     .whole = whole,
     .events = events,
@@ -410,8 +414,6 @@ static int read_messages(json_t **list, const json_t *body,
     size_t i;
     int rc = 0;
 
-    if (messages == NULL)
-        return sl_refuse(why, 400, "messages", "'messages' is missing");
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return sl_body_wrong(why, "messages", messages,
                              "a list of messages, not empty");
@@ -459,8 +461,6 @@ static int read_tools(json_t **tools, const struct sl_req *r,
     if (list == NULL || json_array_size(list) == 0 ||
         (kind != NULL && strcmp(kind, "none") == 0))
         return 0;
-    if (!json_is_array(list))
-        return sl_body_wrong(why, "tools", list, "a list of tools");
     if (r->s->tmpl->tools == SL_TOOLS_NONE)
         return sl_refuse(why, 400, "tools",
                          "'tools' needs a model that was trained to call "
@@ -525,14 +525,12 @@ static int read_params(struct sl_params *p, struct sl_req *r,
 
     /* What a client of a large context asks for is cut to what there is. */
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
-        sl_body_int(&p->max_tokens, b, "max_tokens", 1, INT32_MAX, why) != 0 ||
-        sl_body_real(&p->temperature, b, "temperature", 0, 100, why) != 0 ||
-        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) != 0 ||
-        sl_body_int(&p->top_k, b, "top_k", 0, INT32_MAX, why) != 0 ||
+        sl_read_int(&p->max_tokens, r, "max_tokens", why) != 0 ||
+        sl_read_real(&p->temperature, r, "temperature", why) != 0 ||
+        sl_read_real(&p->top_p, r, "top_p", why) != 0 ||
+        sl_read_int(&p->top_k, r, "top_k", why) != 0 ||
         sl_params_read_stops(p, b, "stop_sequences", why) != 0)
         return -1;
-    if (p->max_tokens < 0)
-        return sl_refuse(why, 400, "max_tokens", "'max_tokens' is missing");
     p->max_tokens = p->max_tokens < most ? p->max_tokens : most;
     p->cut_to_room = true;
     return 0;

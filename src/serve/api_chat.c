@@ -157,6 +157,7 @@ static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 
 const struct sl_form sl_form_chat = {
     .name = "chat",
+    .error_schema = sl_openai_error_schema,
     .error = sl_openai_error,
     .whole = whole,
     .events = events,
@@ -174,8 +175,6 @@ int sl_talk_read(struct sl_chat_history *h, const json_t *messages,
     struct sl_error err;
     int rc;
 
-    if (messages == NULL)
-        return sl_refuse(why, 400, "messages", "'messages' is missing");
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return sl_body_wrong(why, "messages", messages,
                              "a list of messages, not empty");
@@ -196,11 +195,8 @@ int sl_talk_tools(json_t **tools, const struct sl_req *r,
     *tools = NULL;
     if (v == NULL || json_array_size(v) == 0 ||
         (json_is_string(choice) &&
-         strcmp(json_string_value(choice), "none") == 0)) {
-        if (v != NULL && !json_is_array(v))
-            return sl_body_wrong(why, "tools", v, "a list of tools");
+         strcmp(json_string_value(choice), "none") == 0))
         return 0;
-    }
     if (choice != NULL && !(json_is_string(choice) &&
                             strcmp(json_string_value(choice), "auto") == 0))
         return sl_body_wrong(why, "tool_choice", choice,
@@ -214,33 +210,31 @@ int sl_talk_tools(json_t **tools, const struct sl_req *r,
     return 0;
 }
 
-static int read_thinking(bool *no_think, const json_t *body,
+static int read_thinking(bool *no_think, const struct sl_req *r,
                          struct sl_refusal *why)
 {
-    const json_t *kwargs = sl_body_get(body, "chat_template_kwargs");
+    const json_t *kwargs = sl_body_get(r->body, "chat_template_kwargs");
     const char *effort = NULL;
     bool enable = true;
 
-    if (kwargs != NULL && !json_is_object(kwargs))
-        return sl_body_wrong(why, "chat_template_kwargs", kwargs, "an object");
     if (kwargs != NULL &&
         sl_body_bool(&enable, kwargs, "enable_thinking", why) != 0)
         return -1;
-    if (sl_body_string(&effort, NULL, body, "reasoning_effort", why) != 0)
+    if (sl_read_string(&effort, NULL, r, "reasoning_effort", why) != 0)
         return -1;
     *no_think = !enable || (effort != NULL && strcmp(effort, "none") == 0);
     return 0;
 }
 
 /* "logprobs": true, "top_logprobs": n */
-static int read_logprobs(struct sl_params *p, const json_t *body,
+static int read_logprobs(struct sl_params *p, const struct sl_req *r,
                          struct sl_refusal *why)
 {
     bool wanted = false;
     int64_t n = 0;
 
-    if (sl_body_bool(&wanted, body, "logprobs", why) != 0 ||
-        sl_body_int(&n, body, "top_logprobs", 0, MOST_TOP, why) != 0)
+    if (sl_read_bool(&wanted, r, "logprobs", why) != 0 ||
+        sl_read_int(&n, r, "top_logprobs", why) != 0)
         return -1;
     p->n_top = wanted ? n : -1;
     return 0;
@@ -288,7 +282,7 @@ static int submit(struct sl_req *r, const struct sl_params *p,
     if (rc == 0)
         rc = sl_talk_read(&h, sl_body_get(r->body, "messages"), why);
     if (rc == 0)
-        rc = read_thinking(&input.no_think, r->body, why);
+        rc = read_thinking(&input.no_think, r, why);
     if (rc == 0) {
         input.messages = h.v;
         input.n_messages = h.n;
@@ -311,7 +305,7 @@ int sl_api_chat(struct sl_req *r, struct sl_refusal *why)
     sl_params_init(&p, r->s);
     sl_params_of_template(&p, r->s);
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
-        sl_params_read(&p, r, why) != 0 || read_logprobs(&p, r->body, why) != 0)
+        sl_params_read(&p, r, why) != 0 || read_logprobs(&p, r, why) != 0)
         rc = -1;
     r->n_logprobs = (int)p.n_top;
     r->n_answers = r->per_prompt = (size_t)p.n;

@@ -185,6 +185,7 @@ static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 
 const struct sl_form sl_form_completions = {
     .name = "completions",
+    .error_schema = sl_openai_error_schema,
     .error = sl_openai_error,
     .whole = whole,
     .events = events,
@@ -201,8 +202,6 @@ static int list_prompts(json_t **list, const json_t *body,
 {
     json_t *p = sl_body_get(body, "prompt"), *first;
 
-    if (p == NULL)
-        return sl_refuse(why, 400, "prompt", "'prompt' is missing");
     first = json_array_get(p, 0);
     if (json_is_string(p) || json_is_integer(first)) {
         *list = json_pack("[O]", p);
@@ -221,14 +220,17 @@ static int read_flags(struct sl_req *r, struct sl_params *p, int64_t *best_of,
 {
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
         sl_params_read(p, r, why) != 0 ||
-        sl_body_bool(&r->echo, r->body, "echo", why) != 0 ||
-        sl_body_int(&p->n_top, r->body, "logprobs", 0, MOST_LEGACY_TOP, why) !=
-            0)
+        sl_read_bool(&r->echo, r, "echo", why) != 0 ||
+        sl_read_int(&p->n_top, r, "logprobs", why) != 0)
         return -1;
     *best_of = p->n;
     r->n_logprobs = (int)p->n_top;
-    if (sl_body_int(best_of, r->body, "best_of", p->n, 128, why) != 0)
+    if (sl_read_int(best_of, r, "best_of", why) != 0)
         return -1;
+    if (*best_of < p->n)
+        return sl_refuse(why, 400, "best_of",
+                         "'best_of' is %lld, fewer than the %lld of 'n'",
+                         (long long)*best_of, (long long)p->n);
     if (*best_of > p->n && r->stream)
         return sl_refuse(why, 400, "best_of",
                          "'best_of' does not go with 'stream'");
@@ -283,7 +285,7 @@ static int make_choices(struct sl_req *r, struct sl_job *job,
 {
     const char *suffix = NULL;
 
-    if (sl_body_string(&suffix, NULL, r->body, "suffix", why) != 0)
+    if (sl_read_string(&suffix, NULL, r, "suffix", why) != 0)
         return -1;
     for (size_t i = 0; i < job->n; i++) {
         json_t *one = json_array_get(list, i / r->per_prompt);

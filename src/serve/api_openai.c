@@ -5,6 +5,11 @@
 
 #include "src/serve/api.h"
 
+const char sl_openai_error_schema[] =
+    "{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{"
+    "\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\","
+    "\"param\",\"code\"]}}}";
+
 json_t *sl_openai_error(const struct sl_refusal *why)
 {
     const char *type = "invalid_request_error", *code = NULL;
@@ -171,5 +176,6 @@ int sl_openai_failed(struct sl_req *r, const struct sl_refusal *why,
 
 const struct sl_form sl_form_openai = {
     .name = "openai",
+    .error_schema = sl_openai_error_schema,
     .error = sl_openai_error,
 };

@@ -13,6 +13,9 @@
  * null or 0 is the default, as its `or` makes it (THUDM/ChatGLM-6B api.py).
  */
 
+static const char plain_schema[] =
+    "{\"type\":\"object\",\"required\":[\"error\",\"status\"]}";
+
 static json_t *plain_error(const struct sl_refusal *why)
 {
     return json_pack("{s:s, s:i}", "error", why->msg, "status", why->status);
@@ -39,6 +42,7 @@ static json_t *chatglm_whole(struct sl_req *r)
 
 const struct sl_form sl_form_chatglm = {
     .name = "chatglm",
+    .error_schema = plain_schema,
     .error = plain_error,
     .whole = chatglm_whole,
 };
@@ -59,20 +63,16 @@ static int add_turn(struct sl_chat_history *h, const json_t *turn,
     return 0;
 }
 
-static int read_talk(struct sl_chat_history *h, const json_t *body,
+static int read_talk(struct sl_chat_history *h, const struct sl_req *r,
                      struct sl_refusal *why)
 {
-    const json_t *history = sl_body_get(body, "history"), *turn;
+    const json_t *history = sl_body_get(r->body, "history"), *turn;
     const char *prompt = NULL;
     struct sl_error err;
     size_t i;
 
-    if (sl_body_string(&prompt, NULL, body, "prompt", why) != 0)
+    if (sl_read_string(&prompt, NULL, r, "prompt", why) != 0)
         return -1;
-    if (prompt == NULL)
-        return sl_refuse(why, 400, "prompt", "'prompt' is missing");
-    if (history != NULL && !json_is_array(history))
-        return sl_body_wrong(why, "history", history, "a list");
     json_array_foreach(history, i, turn)
     {
         if (add_turn(h, turn, why) != 0)
@@ -92,7 +92,7 @@ static int length_to_tokens(struct sl_params *p, const struct sl_req *r,
     struct sl_ids ids = {0};
     int rc;
 
-    if (sl_body_int(&most, r->body, "max_length", 0, INT32_MAX, why) != 0)
+    if (sl_read_int(&most, r, "max_length", why) != 0)
         return -1;
     if (most == 0)
         most = 2048;
@@ -120,9 +120,9 @@ int sl_api_chatglm(struct sl_req *r, struct sl_refusal *why)
     if (rc != 0)
         return -1;
     sl_params_init(&p, r->s);
-    if (sl_body_real(&temperature, r->body, "temperature", 0, 100, why) != 0 ||
-        sl_body_real(&top_p, r->body, "top_p", 0, 1, why) != 0 ||
-        read_talk(&h, r->body, why) != 0)
+    if (sl_read_real(&temperature, r, "temperature", why) != 0 ||
+        sl_read_real(&top_p, r, "top_p", why) != 0 ||
+        read_talk(&h, r, why) != 0)
         rc = -1;
     p.temperature = temperature > 0 ? temperature : 0.95;
     p.top_p = top_p > 0 ? top_p : 0.7;
@@ -166,6 +166,7 @@ static json_t *lines_whole(struct sl_req *r)
 
 const struct sl_form sl_form_glm130b = {
     .name = "glm-130b",
+    .error_schema = plain_schema,
     .error = plain_error,
     .whole = lines_whole,
 };
@@ -173,14 +174,13 @@ const struct sl_form sl_form_glm130b = {
 static int read_lines_params(struct sl_params *p, const struct sl_req *r,
                              struct sl_refusal *why)
 {
-    const json_t *b = r->body;
     int64_t length = 0, seed = 0, top_k = 0;
     double top_p = 0;
 
-    if (sl_body_int(&length, b, "out_seq_length", 0, INT32_MAX, why) != 0 ||
-        sl_body_int(&seed, b, "seed", INT64_MIN, INT64_MAX, why) != 0 ||
-        sl_body_int(&top_k, b, "topk", 0, INT32_MAX, why) != 0 ||
-        sl_body_real(&top_p, b, "topp", 0, 1, why) != 0)
+    if (sl_read_int(&length, r, "out_seq_length", why) != 0 ||
+        sl_read_int(&seed, r, "seed", why) != 0 ||
+        sl_read_int(&top_k, r, "topk", why) != 0 ||
+        sl_read_real(&top_p, r, "topp", why) != 0)
         return -1;
     p->max_tokens = length > 0 ? length : 200;
     p->max_field = "out_seq_length";
@@ -220,10 +220,8 @@ int sl_api_generate(struct sl_req *r, struct sl_refusal *why)
     if (r->body_text.n == 0)
         return sl_refuse(why, 500, NULL, "Config can not be empty.");
     if (sl_req_body(r, why) != 0 ||
-        sl_body_string(&text, &n, r->body, "text", why) != 0)
+        sl_read_string(&text, &n, r, "text", why) != 0)
         return -1;
-    if (text == NULL)
-        return sl_refuse(why, 400, "text", "'text' is missing");
     for (size_t i = 0; i < n; i++)
         n_lines += text[i] == '\n';
     if (n_lines > MOST_LINES)

@@ -321,6 +321,7 @@ static int failed(struct sl_req *r, const struct sl_refusal *why,
 
 const struct sl_form sl_form_responses = {
     .name = "responses",
+    .error_schema = sl_openai_error_schema,
     .error = sl_openai_error,
     .whole = whole,
     .events = events,
@@ -397,19 +398,18 @@ static int add_item(json_t *list, const json_t *item, struct sl_refusal *why)
         list, json_pack("{s:s, s:o}", "role", role, "content", text));
 }
 
-static int read_input(json_t **list, const json_t *body, struct sl_refusal *why)
+static int read_input(json_t **list, const struct sl_req *r,
+                      struct sl_refusal *why)
 {
-    const json_t *input = sl_body_get(body, "input"), *item;
-    json_t *instructions = sl_body_get(body, "instructions");
+    const json_t *input = sl_body_get(r->body, "input"), *item;
+    const char *instructions = NULL;
     size_t i;
 
-    if (input == NULL)
-        return sl_refuse(why, 400, "input", "'input' is missing");
     *list = json_array();
-    if (instructions != NULL && !json_is_string(instructions))
-        return sl_body_wrong(why, "instructions", instructions, "a string");
+    if (sl_read_string(&instructions, NULL, r, "instructions", why) != 0)
+        return -1;
     if (instructions != NULL)
-        json_array_append_new(*list, json_pack("{s:s, s:O}", "role", "system",
+        json_array_append_new(*list, json_pack("{s:s, s:s}", "role", "system",
                                                "content", instructions));
     if (json_is_string(input))
         return json_array_append_new(
@@ -459,11 +459,10 @@ static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
     int64_t most = r->s->c->most_tokens > 0 ? r->s->c->most_tokens : r->s->ctx;
 
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
-        sl_body_bool(background, b, "background", why) != 0 ||
-        sl_body_int(&p->max_tokens, b, "max_output_tokens", 1, INT32_MAX,
-                    why) != 0 ||
-        sl_body_real(&p->temperature, b, "temperature", 0, 100, why) != 0 ||
-        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) != 0 ||
+        sl_read_bool(background, r, "background", why) != 0 ||
+        sl_read_int(&p->max_tokens, r, "max_output_tokens", why) != 0 ||
+        sl_read_real(&p->temperature, r, "temperature", why) != 0 ||
+        sl_read_real(&p->top_p, r, "top_p", why) != 0 ||
         sl_params_read_format(p, sl_body_get(sl_body_get(b, "text"), "format"),
                               "text.format", why) != 0)
         return -1;
@@ -517,7 +516,7 @@ int sl_api_responses(struct sl_req *r, struct sl_refusal *why)
     sl_params_of_template(&p, r->s);
     rc = read_params(&p, r, &background, why);
     if (rc == 0)
-        rc = read_input(&list, r->body, why);
+        rc = read_input(&list, r, why);
     if (rc == 0)
         rc = sl_talk_read(&h, list, why);
     r->n_answers = r->per_prompt = 1;

@@ -71,10 +71,10 @@ static int tokenize_text(struct sl_req *r, const char *text, size_t n,
     json_t *o;
     int rc;
 
-    if (sl_body_bool(&special, r->body, "add_special_tokens", why) != 0 ||
-        sl_body_bool(&special, r->body, "add_special", why) != 0 ||
-        sl_body_bool(&parse, r->body, "parse_special", why) != 0 ||
-        sl_body_bool(&pieces, r->body, "with_pieces", why) != 0)
+    if (sl_read_bool(&special, r, "add_special_tokens", why) != 0 ||
+        sl_read_bool(&special, r, "add_special", why) != 0 ||
+        sl_read_bool(&parse, r, "parse_special", why) != 0 ||
+        sl_read_bool(&pieces, r, "with_pieces", why) != 0)
         return -1;
     rc = special ? sl_ids_append(&ids, s->prefix.v, s->prefix.n, &err) : 0;
     if (rc == 0)
@@ -118,7 +118,7 @@ int sl_api_tokenize(struct sl_req *r, struct sl_refusal *why)
         name = "text";
     else if (sl_body_get(r->body, "content") != NULL)
         name = "content";
-    if (sl_body_string(&text, &n, r->body, name, why) != 0)
+    if (sl_read_string(&text, &n, r, name, why) != 0)
         return -1;
     if (text == NULL)
         return sl_refuse(why, 400, "prompt",
@@ -148,8 +148,6 @@ int sl_api_detokenize(struct sl_req *r, struct sl_refusal *why)
     if (sl_req_body(r, why) != 0)
         return -1;
     list = sl_body_get(r->body, "tokens");
-    if (list == NULL)
-        return sl_refuse(why, 400, "tokens", "'tokens' is missing");
     rc = sl_body_ids(&ids, list, "tokens", s->hp.vocab, why);
     if (rc == 0) {
         pthread_mutex_lock(&s->text_lock);

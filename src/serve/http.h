@@ -19,6 +19,7 @@
 #include <microhttpd.h>
 
 #include "src/base/str.h"
+#include "src/serve/fields.h"
 #include "src/serve/job.h"
 #include "src/serve/refusal.h"
 
@@ -27,6 +28,7 @@ struct sl_req;
 /* How an API says things. */
 struct sl_form {
     const char *name;
+    const char *error_schema; /* JSON Schema of an error */
     /* {"error": ...}; the caller's */
     json_t *(*error)(const struct sl_refusal *why);
     /* The whole answer of a job that has ended. lock is held. NULL: no
@@ -47,6 +49,10 @@ struct sl_route {
     const struct sl_form *form;
     /* Answers, or sets r->job to wait for. Returns -1 for a refusal. */
     int (*handle)(struct sl_req *r, struct sl_refusal *why);
+    sl_field_tables fields; /* of the body; NULL: there is none */
+    const char *what;       /* in words */
+    /* JSON Schema of the answer, or the type of one that is no JSON. */
+    const char *answer;
     bool open;    /* needs no key */
     bool unready; /* needs no model */
 };

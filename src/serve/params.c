@@ -74,8 +74,6 @@ static int read_bias(struct sl_params *p, const struct sl_req *r,
 
     if (o == NULL)
         return 0;
-    if (!json_is_object(o))
-        return sl_body_wrong(why, "logit_bias", o, "an object");
     p->bias = calloc(json_object_size(o) + 1, sizeof *p->bias);
     if (p->bias == NULL)
         return sl_refuse(why, 503, NULL, "out of memory");
@@ -125,24 +123,32 @@ int sl_params_read(struct sl_params *p, const struct sl_req *r,
     const json_t *b = r->body;
     int64_t most = r->s->c->most_tokens > 0 ? r->s->c->most_tokens : r->s->ctx;
 
-    if (sl_body_int(&p->max_tokens, b, "max_tokens", 0, most, why) != 0)
+    if (sl_read_int(&p->max_tokens, r, "max_tokens", why) != 0)
         return -1;
     if (sl_body_get(b, "max_completion_tokens") != NULL)
         p->max_field = "max_completion_tokens";
-    if (sl_body_int(&p->max_tokens, b, "max_completion_tokens", 0, most, why) ||
-        sl_body_int(&p->min_tokens, b, "min_tokens", 0, most, why) ||
-        sl_body_real(&p->temperature, b, "temperature", 0, 100, why) ||
-        sl_body_real(&p->top_p, b, "top_p", 0, 1, why) ||
-        sl_body_int(&p->top_k, b, "top_k", -1, INT32_MAX, why) ||
-        sl_body_real(&p->presence, b, "presence_penalty", -2, 2, why) ||
-        sl_body_real(&p->frequency, b, "frequency_penalty", -2, 2, why) ||
-        sl_body_real(&p->repetition, b, "repetition_penalty", 0.01, 100, why) ||
-        sl_body_int(&p->seed, b, "seed", INT64_MIN, INT64_MAX, why) ||
-        sl_body_int(&p->n, b, "n", 1, 128, why) ||
+    if (sl_read_int(&p->max_tokens, r, "max_completion_tokens", why) ||
+        sl_read_int(&p->min_tokens, r, "min_tokens", why) ||
+        sl_read_real(&p->temperature, r, "temperature", why) ||
+        sl_read_real(&p->top_p, r, "top_p", why) ||
+        sl_read_int(&p->top_k, r, "top_k", why) ||
+        sl_read_real(&p->presence, r, "presence_penalty", why) ||
+        sl_read_real(&p->frequency, r, "frequency_penalty", why) ||
+        sl_read_real(&p->repetition, r, "repetition_penalty", why) ||
+        sl_read_int(&p->seed, r, "seed", why) ||
+        sl_read_int(&p->n, r, "n", why) ||
         sl_params_read_stops(p, b, "stop", why) || read_bias(p, r, why) ||
         sl_params_read_format(p, sl_body_get(b, "response_format"),
                               "response_format", why))
         return -1;
+    if (p->max_tokens > most || p->min_tokens > most)
+        return sl_refuse(
+            why, 400, p->max_tokens > most ? p->max_field : "min_tokens",
+            "'%s' is %lld; a whole number from 0 to %lld is "
+            "expected",
+            p->max_tokens > most ? p->max_field : "min_tokens",
+            (long long)(p->max_tokens > most ? p->max_tokens : p->min_tokens),
+            (long long)most);
     if (p->top_k < 0)
         p->top_k = 0;
     return 0;
@@ -150,19 +156,20 @@ int sl_params_read(struct sl_params *p, const struct sl_req *r,
 
 int sl_req_body(struct sl_req *r, struct sl_refusal *why)
 {
-    return sl_body_parse(&r->body, sl_str_text(&r->body_text), r->body_text.n,
-                         why);
+    if (sl_body_parse(&r->body, sl_str_text(&r->body_text), r->body_text.n,
+                      why) != 0)
+        return -1;
+    return sl_fields_check(r, why);
 }
 
 int sl_req_model(struct sl_req *r, struct sl_refusal *why)
 {
-    json_t *v = sl_body_get(r->body, "model");
+    const char *name = NULL;
 
-    if (v == NULL)
-        return 0;
-    if (!json_is_string(v))
-        return sl_body_wrong(why, "model", v, "a string");
-    r->model = json_incref(v);
+    if (sl_read_string(&name, NULL, r, "model", why) != 0)
+        return -1;
+    if (name != NULL)
+        r->model = json_incref(json_object_get(r->body, "model"));
     return 0;
 }
 
@@ -175,12 +182,10 @@ int sl_req_stream(struct sl_req *r, struct sl_refusal *why)
 {
     const json_t *o = sl_body_get(r->body, "stream_options");
 
-    if (sl_body_bool(&r->stream, r->body, "stream", why) != 0)
+    if (sl_read_bool(&r->stream, r, "stream", why) != 0)
         return -1;
     if (o == NULL)
         return 0;
-    if (!json_is_object(o))
-        return sl_body_wrong(why, "stream_options", o, "an object");
     return sl_body_bool(&r->include_usage, o, "include_usage", why);
 }
 

@@ -18,6 +18,7 @@
 #ifndef SL_SERVER_H
 #define SL_SERVER_H
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -156,6 +157,9 @@ void sl_server_drain(struct sl_server *s);
 bool sl_server_is_idle(struct sl_server *s);
 /* Ends everything. A zeroed server is fine. */
 void sl_server_stop(struct sl_server *s);
+
+/* OpenAPI's description of what can be asked; the caller's. NULL: no memory. */
+json_t *sl_openapi(void);
 
 /* -- inside -- */
 
