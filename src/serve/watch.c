@@ -66,9 +66,10 @@ void *sl_watch(void *server)
     bool on = true;
 
     while (on) {
-        uint64_t now_ns = sl_clock_ns();
+        uint64_t now_ns;
 
         pthread_mutex_lock(&s->lock);
+        now_ns = sl_clock_ns(); /* no earlier than what is in the lists */
         on = s->state != SL_SERVE_ENDING;
         for (struct sl_req *r = s->reqs; r != NULL && on; r = r->after)
             look_after(r, now_ns);

@@ -1,0 +1,379 @@
+"""Load and faults against 'sluice serve': serve_load.py SLUICE MODEL-FILE
+[REQUESTS [CONNECTIONS]].
+
+Starts servers of its own and prints TAP. With few requests it is a short case
+of the test suite; .ci/long runs it whole. REQUESTS 2000 and CONNECTIONS 200 by
+default. SLUICE_LOAD_SLOW=N in the environment multiplies what has a time
+limit, for programs built with sanitizers.
+"""
+import http.client
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sluice, model = sys.argv[1:3]
+n_requests = int(sys.argv[3]) if len(sys.argv) > 3 else 2000
+n_connections = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+slow = float(os.environ.get("SLUICE_LOAD_SLOW", "1"))
+whole = n_requests >= 1000
+work = tempfile.mkdtemp(prefix="sluice-load-")
+number = 0
+failed = False
+
+
+class Server:
+    """A server at a free port, which ends with its block."""
+
+    def __init__(self, *options, ram="128M", file=model, nofile=None):
+        self.log = open(os.path.join(work, "log"), "w+", encoding="utf-8")
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE,
+                                            (nofile, nofile)))
+        self.p = subprocess.Popen(
+            [sluice, "serve", "-m", file, "--ram", ram, "--threads", "2",
+             "--port", "0", *options],
+            stderr=self.log, stdout=subprocess.DEVNULL,
+            preexec_fn=limit if nofile else None)
+        self.port = None
+        self.wait_for(self.listens, 30)
+        self.wait_for(lambda: self.health() == 200, 60)
+
+    def text(self):
+        with open(self.log.name, encoding="utf-8") as f:
+            return f.read()
+
+    def listens(self):
+        assert self.p.poll() is None, self.text()
+        for line in self.text().splitlines():
+            if "listening at" in line:
+                self.port = int(line.rsplit(":", 1)[1])
+        return self.port is not None
+
+    def wait_for(self, what, seconds):
+        until = time.monotonic() + seconds * slow
+        while not what():
+            assert time.monotonic() < until, f"not within {seconds} s: " \
+                + self.text()[-2000:]
+            time.sleep(0.05)
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection("127.0.0.1", self.port,
+                                          timeout=timeout * slow)
+
+    def raw(self):
+        return socket.create_connection(("127.0.0.1", self.port), 60 * slow)
+
+    def get(self, path):
+        c = self.connect()
+        try:
+            c.request("GET", path)
+            r = c.getresponse()
+            return r.status, r.read().decode()
+        finally:
+            c.close()
+
+    def health(self):
+        try:
+            return self.get("/health")[0]
+        except OSError:
+            return 0
+
+    def metric(self, name):
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith("sluice_" + name + " "):
+                return float(line.split()[1])
+        raise KeyError(name)
+
+    def idle(self):
+        return self.metric("texts_active") == 0 and \
+            self.metric("queue_texts") == 0
+
+    def memory(self):
+        """The most that it had at a time, in MiB."""
+        with open(f"/proc/{self.p.pid}/status", encoding="ascii") as f:
+            for line in f:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.p.poll() is None:
+            self.p.send_signal(signal.SIGTERM)
+            try:
+                self.p.wait(60 * slow)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait()
+        self.log.close()
+
+
+def ask(c, tokens, **more):
+    body = {"prompt": "In the beginning", "max_tokens": tokens,
+            "min_tokens": tokens, **more}
+    c.request("POST", "/v1/completions", json.dumps(body),
+              {"Content-Type": "application/json"})
+    r = c.getresponse()
+    return r.status, json.loads(r.read())
+
+
+def head(length, stream=False):
+    return (f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}"
+            "\r\n\r\n").encode()
+
+
+def body(tokens, **more):
+    return json.dumps({"prompt": "In the beginning", "max_tokens": tokens,
+                       "min_tokens": tokens, **more}).encode()
+
+
+def case(function):
+    global number, failed
+    number += 1
+    try:
+        function()
+        print(f"ok {number} - {function.__name__}")
+    except Exception as why:  # every failure is one line of TAP
+        failed = True
+        print(f"not ok {number} - {function.__name__}")
+        print("# " + f"{type(why).__name__}: {why}".replace("\n", "\n# "))
+    sys.stdout.flush()
+
+
+@case
+def none_is_lost_and_none_waits_long():
+    sizes = (2, 4, 8, 16)
+    seconds = {n: [] for n in sizes}
+    wrong = []
+    left = iter(range(n_requests))
+    lock = threading.Lock()
+
+    def client(seed):
+        rng = random.Random(seed)
+        c = s.connect(600)
+        while True:
+            with lock:
+                k = next(left, None)
+            if k is None:
+                break
+            n = rng.choice(sizes)
+            begin = time.monotonic()
+            try:
+                status, o = ask(c, n, seed=k)
+                good = status == 200 and o["usage"]["completion_tokens"] == n
+            except (OSError, ValueError, http.client.HTTPException) as why:
+                good, o = False, repr(why)
+            with lock:
+                seconds[n].append(time.monotonic() - begin)
+                if not good:
+                    wrong.append(o)
+        c.close()
+
+    with Server("--connections", "400", "--address-connections", "400",
+                "--queue", "400") as s:
+        threads = [threading.Thread(target=client, args=(i,))
+                   for i in range(n_connections)]
+        begin = time.monotonic()
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        took = time.monotonic() - begin
+        assert not wrong, (len(wrong), wrong[:2])
+        assert sum(map(len, seconds.values())) == n_requests
+        for n, v in seconds.items():
+            print(f"# {len(v)} of {n} tokens: median "
+                  f"{statistics.median(v):.2f} s, longest {max(v):.2f} s")
+            assert max(v) <= 3 * statistics.median(v) + 0.5 * slow, \
+                (n, max(v), statistics.median(v))
+        print(f"# {n_requests / took:.1f} requests/s, "
+              f"{s.memory():.0f} MiB at most")
+        if slow == 1:
+            assert s.memory() <= 128, s.memory()
+        s.wait_for(s.idle, 5)
+
+
+@case
+def clients_that_die_leave_nothing_behind():
+    with Server("--idle", "3") as s:
+        half = body(200, stream=True)
+        for k in range(3 if not whole else 20):
+            for what in (b"", b"POST /v1/comp", head(len(half))[:-2],
+                         head(len(half)), head(len(half)) + half[:10],
+                         head(len(half)) + half):
+                c = s.raw()
+                c.sendall(what)
+                if k % 2:  # as those that are killed: reset
+                    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 b"\1\0\0\0\0\0\0\0")
+                if what.endswith(half) and k % 3:
+                    c.recv(100)
+                c.close()
+        s.wait_for(s.idle, 5)
+        assert ask(s.connect(), 2)[0] == 200
+        assert s.metric("requests_gone_total") > 0
+
+
+@case
+def garbage_and_floods_are_refused():
+    with Server() as s:
+        before = s.memory()
+        rng = random.Random(1)
+        for k in range(5 if not whole else 50):
+            c = s.raw()
+            try:
+                c.sendall(rng.randbytes(3000) if k % 2 else
+                          b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20000)
+                c.shutdown(socket.SHUT_WR)
+                c.recv(1000)
+            except OSError:
+                pass
+            c.close()
+        for headers in ({}, {"Transfer-Encoding": "chunked"}):
+            c = s.connect()
+            block = b" " * 65536
+            total = 100 << 20 if whole else 16 << 20
+            try:
+                c.request("POST", "/v1/completions",
+                          (block for _ in range(total // len(block))),
+                          {"Content-Length": str(total), **headers}
+                          if not headers else headers,
+                          encode_chunked=bool(headers))
+                assert c.getresponse().status == 413
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # closed before all was sent
+            c.close()
+        assert s.health() == 200
+        assert s.memory() - before < 40 * slow, (s.memory(), before)
+
+
+@case
+def readers_that_do_not_read_hold_up_nobody():
+    with Server() as s:
+        held = []
+        for _ in range(6):
+            c = s.raw()
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            whole_body = body(400, stream=True, logprobs=20)
+            c.sendall(head(len(whole_body)) + whole_body)
+            held.append(c)
+        begin = time.monotonic()
+        assert ask(s.connect(), 4)[0] == 200
+        assert time.monotonic() - begin < 20 * slow
+        s.wait_for(s.idle, 60)  # their answers are complete all the same
+        data = b""
+        held[0].settimeout(20 * slow)
+        while b"[DONE]" not in data[-100:]:
+            more = held[0].recv(65536)
+            assert more, data[-300:]
+            data += more
+        for c in held:
+            c.close()
+        assert s.health() == 200
+
+
+@case
+def sockets_that_are_idle_are_closed():
+    with Server("--idle", "1", "--connections", "2000",
+                "--address-connections", "2000") as s:
+        held = []
+        for _ in range(1000 if whole else 100):
+            held.append(s.raw())
+        assert ask(s.connect(), 2)[0] == 200
+        for c in held:
+            c.settimeout(10 * slow)
+            assert c.recv(10) == b""
+            c.close()
+        assert s.health() == 200
+
+
+@case
+def no_descriptor_left_is_survived():
+    with Server("--idle", "2", "--connections", "400",
+                "--address-connections", "400", nofile=64) as s:
+        held = []
+        for _ in range(100):
+            c = s.raw()
+            held.append(c)
+        time.sleep(0.3)
+        for c in held:
+            c.close()
+        s.wait_for(lambda: s.health() == 200, 10)
+        assert ask(s.connect(), 2)[0] == 200
+
+
+@case
+def a_signal_lets_what_runs_end_and_a_second_does_not():
+    for twice in False, True:
+        with Server("--drain", "60") as s:
+            got = []
+
+            def client():
+                try:
+                    got.append(ask(s.connect(), 400, n=8))
+                except (OSError, http.client.HTTPException, ValueError) as why:
+                    got.append(why)
+
+            t = threading.Thread(target=client)
+            t.start()
+            s.wait_for(lambda: s.metric("texts_active") > 0, 10)
+            s.p.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            if twice:
+                begin = time.monotonic()
+                s.p.send_signal(signal.SIGTERM)
+                assert s.p.wait(20 * slow) == 0
+                assert time.monotonic() - begin < 3 * slow
+                t.join()
+                assert not isinstance(got[0], tuple) or got[0][0] == 503, got
+            else:
+                if s.p.poll() is None and not got:
+                    assert s.health() == 503
+                t.join()
+                assert got[0][0] == 200, got
+                assert s.p.wait(20 * slow) == 0
+
+
+@case
+def a_disk_that_fails_is_told_and_lived_through():
+    copy = os.path.join(work, "model.gguf")
+    shutil.copyfile(model, copy)
+    size = os.path.getsize(copy)
+    with Server(ram="least", file=copy) as s:
+        got = []
+
+        def client():
+            got.append(ask(s.connect(), 400))
+
+        t = threading.Thread(target=client)
+        t.start()
+        s.wait_for(lambda: s.metric("texts_active") > 0, 10)
+        # What lies behind is read over and over; it is gone now.
+        os.truncate(copy, size // 3)
+        t.join()
+        status, o = got[0]
+        assert status in (500, 503), got
+        assert "model.gguf" in o["error"]["message"], o
+        assert s.health() == 503
+        status, o = ask(s.connect(), 2)
+        assert status == 503 and "cannot be used" in o["error"]["message"], o
+        with open(model, "rb") as f, open(copy, "r+b") as to:
+            shutil.copyfileobj(f, to)
+        s.wait_for(lambda: s.health() == 200, 30)
+        assert ask(s.connect(), 2)[0] == 200
+
+
+print(f"1..{number}")
+shutil.rmtree(work)
+sys.exit(failed)
