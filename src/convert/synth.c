@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -99,13 +100,35 @@ static int write_tensor(struct synth *s, struct worker *w, uint64_t off,
     return 0;
 }
 
+/* In a mixture positions have to differ where routers look at them, or all
+ * choose the same: what their ids begin with outweighs what they have in
+ * common, which attention to the same past makes more of in every layer. */
+#define EMBED_RMS    6.0
+#define ATTENTION_BY 0.25
+
+static void spread(const struct synth *s, struct worker *w,
+                   const struct sl_model_matrix *m)
+{
+    double by = 1;
+
+    sl_synth_spread(&w->source);
+    if (s->layout.hp.n_experts == 0)
+        return;
+    if (m->spec.slot == SL_SLOT_EMBED)
+        by = EMBED_RMS * sqrt((double)m->geom.cols);
+    else if (m->spec.slot == SL_SLOT_ATTN_OUT)
+        by = ATTENTION_BY;
+    w->source.centre *= (float)by;
+    w->source.spread *= (float)by;
+}
+
 static int write_scale(struct synth *s, struct worker *w,
                        const struct sl_model_matrix *m, struct sl_error *err)
 {
     w->source.kind = SL_SYNTH_SCALE;
     w->source.fmt = SL_FMT_F16;
     w->source.m = m->geom;
-    sl_synth_spread(&w->source);
+    spread(s, w, m);
     return write_tensor(s, w, m->scale_off, m->scale_bytes, err);
 }
 
@@ -116,7 +139,7 @@ static int write_matrix(struct synth *s, struct worker *w,
         sl_fmt_is_float(m->geom.fmt) ? SL_SYNTH_FLOATS : SL_SYNTH_BLOCKS;
     w->source.fmt = m->geom.fmt;
     w->source.m = m->geom;
-    sl_synth_spread(&w->source);
+    spread(s, w, m);
     w->source.high_plane = m->low_bytes > 0;
     if (w->source.high_plane)
         w->source.m = sl_matrix_plane(&m->geom);
