@@ -1,0 +1,84 @@
+/*
+ * slab_cache_impl.h - the state of a slab cache, shared by its parts
+ *
+ *   slab_cache.c       what its caller asks for
+ *   slab_cache_read.c  who goes, and how records come
+ *   cache_policy.c     who should go
+ */
+#ifndef SL_OFFLOAD_SLAB_CACHE_IMPL_H
+#define SL_OFFLOAD_SLAB_CACHE_IMPL_H
+
+#include "offload/slab_cache.h"
+#include "src/base/mem.h"
+
+#define SL_NOWHERE UINT32_MAX
+
+/*
+ *   state    becomes
+ *   EMPTY    LOADING  a record that is missing begins
+ *   LOADING  READY    its last read has ended
+ *   READY    LOADING  it is needed last and another one begins
+ */
+enum sl_place_state { SL_PLACE_EMPTY, SL_PLACE_LOADING, SL_PLACE_READY };
+
+struct sl_cache_place {
+    uint32_t record, layer;  /* but while SL_PLACE_EMPTY */
+    uint64_t asked, missing; /* of its bytes: asked for, not there yet */
+    enum sl_place_state state;
+    bool wanted; /* until put: stays */
+    bool held;
+    bool hinted; /* read by a hint, and not wanted since */
+};
+
+struct sl_cache_request {
+    uint32_t place;
+    uint8_t *buf;
+    uint64_t off;
+    uint32_t bytes, done; /* done: whole pages that are there already */
+    unsigned tries;
+    uint64_t begin_ns;
+};
+
+/* Records to be read, the next one first. */
+struct sl_cache_queue {
+    uint32_t *records; /* (n_records); SL_NOWHERE: was put */
+    uint32_t at, n;
+    uint32_t place; /* that is being asked for; SL_NOWHERE */
+};
+
+struct sl_slab_cache {
+    struct sl_slab_cache_config c;
+    struct sl_io *io;
+    struct sl_region region;
+    struct sl_cache_place *places; /* (n_places) */
+    uint32_t *place_of;            /* (n_records) or SL_NOWHERE */
+    struct sl_cache_policy policy;
+    struct sl_cache_queue wanted, hinted;
+    uint32_t n_missing; /* that are wanted and being read */
+    struct sl_cache_request *requests;
+    unsigned *idle; /* (depth) stack of unused requests */
+    unsigned n_idle;
+    struct sl_slab_cache_stats stats;
+};
+
+/* The place that can be had: empty, or whose record is not needed for longest;
+ * SL_NOWHERE where all are in use. */
+uint32_t sl_cache_victim(const struct sl_slab_cache *s);
+/* A record begins to be read into a place, whose record goes. */
+void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
+                       struct sl_cache_queue *from);
+/* Asks for as much as the disk's queue takes: what is wanted first; hints only
+ * while nothing that is wanted is missing. Errors: SL_ERR_IO. */
+int sl_cache_issue(struct sl_slab_cache *s, struct sl_error *err);
+/* Takes what reads have ended, waiting for one where wait is set, and begins
+ * others. Errors: SL_ERR_IO, SL_ERR_CORRUPT. */
+int sl_cache_advance(struct sl_slab_cache *s, bool wait, struct sl_error *err);
+int sl_cache_open_io(struct sl_slab_cache *s, struct sl_error *err);
+
+static inline uint8_t *sl_cache_place_base(const struct sl_slab_cache *s,
+                                           uint32_t place)
+{
+    return s->region.base + place * s->c.place_bytes;
+}
+
+#endif

@@ -1,0 +1,283 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "offload/slab_cache_impl.h"
+
+/* As the ring's reader has it (prefetch.c). */
+#define RETRIES       2u
+#define AGAIN_RETRIES 1000u
+
+/* --- what stays ----------------------------------------------------------- */
+
+/* The place that can be had: empty, or whose record is not needed for longest;
+ * SL_NOWHERE where all are in use. */
+uint32_t sl_cache_victim(const struct sl_slab_cache *s)
+{
+    uint32_t best = SL_NOWHERE;
+    double longest = 0;
+
+    for (uint32_t i = 0; i < s->c.n_places; i++) {
+        const struct sl_cache_place *p = &s->places[i];
+        double wait;
+
+        if (p->state == SL_PLACE_EMPTY)
+            return i;
+        if (p->state == SL_PLACE_LOADING || p->wanted || p->held)
+            continue;
+        wait = sl_cache_policy_wait(&s->policy, p->record, p->layer);
+        if (best == SL_NOWHERE || wait > longest) {
+            longest = wait;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static void evict(struct sl_slab_cache *s, struct sl_cache_place *p)
+{
+    if (p->state == SL_PLACE_EMPTY)
+        return;
+    if (p->hinted)
+        s->stats.hint_wasted_bytes += s->c.records[p->record].bytes;
+    s->place_of[p->record] = SL_NOWHERE;
+    /* One that is wanted, and was there, has to be read after all. */
+    for (uint32_t i = 0; i < s->wanted.at; i++) {
+        if (s->wanted.records[i] == p->record)
+            s->wanted.at = i;
+    }
+}
+
+/* --- reading -------------------------------------------------------------- */
+
+static int submit(struct sl_slab_cache *s, struct sl_cache_request *q,
+                  struct sl_error *err)
+{
+    struct sl_io_read r = {
+        .buf = q->buf + q->done,
+        .off = q->off + q->done,
+        .bytes = q->bytes - q->done,
+        .tag = (uint64_t)(q - s->requests),
+    };
+
+    if (s->io->ops->submit(s->io, &r, err) == 0)
+        return 0;
+    sl_error_prefix(err, "%s: %u bytes at %llu: ", s->c.path, r.bytes,
+                    (unsigned long long)r.off);
+    return -1;
+}
+
+/* A record begins to be read into a place. */
+void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
+                       struct sl_cache_queue *from)
+{
+    struct sl_cache_place *p = &s->places[at];
+    bool hinted = from == &s->hinted;
+
+    evict(s, p);
+    *p = (struct sl_cache_place){
+        .record = record,
+        .layer = record / s->policy.per_layer,
+        .missing = s->c.records[record].bytes,
+        .state = SL_PLACE_LOADING,
+        .wanted = !hinted,
+        .hinted = hinted,
+    };
+    s->place_of[record] = at;
+    from->place = at;
+    if (hinted)
+        return;
+    s->stats.demand_bytes += p->missing;
+    s->n_missing++;
+}
+
+/* The next record of a queue takes a place; false: none is missing, or no
+ * place is to be had. */
+static bool begin_record(struct sl_slab_cache *s, struct sl_cache_queue *from)
+{
+    for (; from->at < from->n; from->at++) {
+        uint32_t record = from->records[from->at], at;
+
+        if (record == SL_NOWHERE || s->place_of[record] != SL_NOWHERE)
+            continue;
+        at = sl_cache_victim(s);
+        if (at == SL_NOWHERE)
+            return false;
+        from->at++;
+        sl_cache_begin_at(s, at, record, from);
+        return true;
+    }
+    return false;
+}
+
+static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
+                     struct sl_error *err)
+{
+    struct sl_cache_place *p = &s->places[from->place];
+    const struct sl_extent *e = &s->c.records[p->record];
+    uint64_t left = e->bytes - p->asked;
+    struct sl_cache_request *q = &s->requests[s->idle[s->n_idle - 1]];
+
+    *q = (struct sl_cache_request){
+        .place = from->place,
+        .buf = sl_cache_place_base(s, from->place) + p->asked,
+        .off = e->off + p->asked,
+        .bytes = left < s->c.read_bytes ? (uint32_t)left : s->c.read_bytes,
+        .begin_ns = sl_clock_now(s->c.clock),
+    };
+    if (submit(s, q, err) != 0)
+        return -1;
+    s->n_idle--;
+    p->asked += q->bytes;
+    if (p->asked == e->bytes)
+        from->place = SL_NOWHERE;
+    return 0;
+}
+
+/* Whether a queue has something to ask for. */
+static bool has_work(struct sl_slab_cache *s, struct sl_cache_queue *from)
+{
+    return from->place != SL_NOWHERE || begin_record(s, from);
+}
+
+/* What is wanted first; hints only while nothing that is wanted is missing. */
+int sl_cache_issue(struct sl_slab_cache *s, struct sl_error *err)
+{
+    while (s->n_idle > 0) {
+        struct sl_cache_queue *from = &s->wanted;
+
+        if (!has_work(s, from)) {
+            /* One that a hint began may be what is wanted now. */
+            from = &s->hinted;
+            if (from->place == SL_NOWHERE && s->n_missing > 0)
+                return 0;
+            if (!has_work(s, from))
+                return 0;
+        }
+        if (issue_one(s, from, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int fail_read(const struct sl_slab_cache *s,
+                     const struct sl_cache_request *q, int result,
+                     struct sl_error *err)
+{
+    unsigned long long at = q->off + q->done;
+
+    if (result >= 0)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s: the file ends at byte %llu, within what is read "
+                       "there: it is cut short",
+                       s->c.path, at + (unsigned)result);
+    return sl_fail_os(err, -result, "%s: reading %u bytes at %llu, %u times",
+                      s->c.path, q->bytes - q->done, at, q->tries);
+}
+
+/* 1: the request is complete, 0: its rest is to be read. */
+static int judge(const struct sl_slab_cache *s, struct sl_cache_request *q,
+                 int result, struct sl_error *err)
+{
+    static const struct timespec pause = {.tv_nsec = 1000000};
+    uint32_t got = result > 0 ? (uint32_t)result : 0;
+    bool again = result == -EINTR || result == -EAGAIN;
+
+    if (got >= q->bytes - q->done)
+        return 1;
+    got = (uint32_t)sl_round_down(got, SL_PAGE_BYTES);
+    q->done += got;
+    q->tries = got > 0 ? 0 : q->tries + 1;
+    if (q->tries > (again ? AGAIN_RETRIES : RETRIES))
+        return fail_read(s, q, result, err);
+    if (again)
+        nanosleep(&pause, NULL);
+    return 0;
+}
+
+static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
+{
+    struct sl_cache_place *p = &s->places[q->place];
+    char name[SL_TRACE_NAME];
+
+    s->stats.reads++;
+    p->missing -= q->bytes;
+    if (p->missing == 0) {
+        p->state = SL_PLACE_READY;
+        s->n_missing -= p->wanted;
+    }
+    if (s->c.trace == NULL)
+        return;
+    snprintf(name, sizeof name, "record %u", p->record);
+    sl_trace_span(s->c.trace, SL_TRACK_READS, name, q->begin_ns,
+                  sl_clock_now(s->c.clock), q->bytes);
+}
+
+static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
+                struct sl_error *err)
+{
+    struct sl_cache_request *q = &s->requests[done->tag];
+    int rc = judge(s, q, done->result, err);
+
+    if (rc == 0) {
+        s->stats.retries++;
+        rc = submit(s, q, err);
+        if (rc == 0)
+            return 0;
+    }
+    if (rc == 1)
+        complete(s, q);
+    s->idle[s->n_idle++] = (unsigned)(q - s->requests);
+    return rc < 0 ? -1 : 0;
+}
+
+/* Takes what reads have ended, waiting for one where wait is set, and begins
+ * others. */
+int sl_cache_advance(struct sl_slab_cache *s, bool wait, struct sl_error *err)
+{
+    struct sl_io_done done[SL_IO_DEPTH];
+    struct sl_error later;
+    int n = 0, rc = 0;
+
+    if (s->n_idle < s->c.depth) {
+        if (!wait)
+            s->io->ops->wake(s->io);
+        n = s->io->ops->wait(s->io, done, SL_IO_DEPTH, err);
+        if (n < 0) {
+            sl_error_prefix(err, "%s: ", s->c.path);
+            return -1;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (take(s, &done[i], rc == 0 ? err : &later) != 0)
+            rc = -1;
+    }
+    return rc == 0 ? sl_cache_issue(s, err) : -1;
+}
+
+int sl_cache_open_io(struct sl_slab_cache *s, struct sl_error *err)
+{
+    const struct sl_slab_cache_config *c = &s->c;
+    /* No buffers to register: that would take all of the memory at once. */
+    struct sl_io_config io = {
+        .path = c->path,
+        .kind = c->io,
+        .depth = c->depth,
+        .direct = c->direct,
+        .log = c->log,
+        .arg = c->io_arg,
+    };
+
+    if ((c->io_open != NULL ? c->io_open : sl_io_open)(&s->io, &io, err) != 0)
+        return -1;
+    if (s->io->direct)
+        return 0;
+    /* Little may lie in the page cache. */
+    if (s->c.depth > SL_IO_CACHED_DEPTH)
+        s->n_idle = s->c.depth = SL_IO_CACHED_DEPTH;
+    if (s->c.read_bytes > SL_IO_CACHED_BYTES)
+        s->c.read_bytes = SL_IO_CACHED_BYTES;
+    return 0;
+}
