@@ -430,41 +430,45 @@ INLINE vf vf_signed_byte(vi v, int i)
 }
 
 /* A pair of products is at most 2 * 15 * 128 and eight of them are added, so
- * 16 bits hold all 32 columns. */
-INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
+ * 16 bits hold all 32 columns. acc[h][p]: rows 8 h and on. */
+INLINE void dot32_int4(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
                        size_t q_stride, const int n)
 {
     const vi nibble = _mm256_set1_epi8(15);
-    vi sum[Q8_TILE];
+    vi sum[2][Q8_TILE];
 
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-        sum[p] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int u = 0; u < 4; u++) {
-        vi v = vi_load_bytes(w + 64 * u);
+        sum[0][p] = sum[1][p] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        vi v = vi_load_bytes(w + 32 * i);
         vi low = _mm256_and_si256(v, nibble);
         vi high = _mm256_and_si256(_mm256_srli_epi32(v, 4), nibble);
 
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++) {
-            const int8_t *x = q + (size_t)p * q_stride + 8 * u;
+            const int8_t *x = q + (size_t)p * q_stride + i / 2 * 8;
             vi a = _mm256_maddubs_epi16(low, vi_set_bytes(x));
             vi b = _mm256_maddubs_epi16(high, vi_set_bytes(x + 4));
 
-            sum[p] = _mm256_add_epi16(sum[p], _mm256_add_epi16(a, b));
+            sum[i % 2][p] =
+                _mm256_add_epi16(sum[i % 2][p], _mm256_add_epi16(a, b));
+            vi_fix(&sum[i % 2][p]);
         }
     }
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-        acc[p] = _mm256_add_epi32(
-            acc[p], _mm256_madd_epi16(sum[p], _mm256_set1_epi16(1)));
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++)
+            acc[h][p] = vi_add(
+                acc[h][p], _mm256_madd_epi16(sum[h][p], _mm256_set1_epi16(1)));
 }
 
 /* maddubs would saturate at 255 * 127 * 2; so the low and the high four bits
- * are multiplied apart, as in dot32_int4. */
-INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
-                       size_t q_stride, const int n)
+ * are multiplied apart, as in dot32_int4: of one vector of rows. */
+INLINE void dot32_int8_part(vi *acc, const uint8_t *w, const int8_t *q,
+                            size_t q_stride, const int n)
 {
     const vi nibble = _mm256_set1_epi8(15);
     vi low[Q8_TILE], high[Q8_TILE];
@@ -493,6 +497,16 @@ INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
         acc[p] = vi_add(
             acc[p], vi_add(_mm256_madd_epi16(low[p], _mm256_set1_epi16(1)),
                            _mm256_madd_epi16(high[p], _mm256_set1_epi16(16))));
+}
+
+/* A run of 512 bytes is near once it is asked for: halves one after the other
+ * need no line twice from afar. */
+INLINE void dot32_int8(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
+                       size_t q_stride, const int n)
+{
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++)
+        dot32_int8_part(acc[h], w + 32 * h, q, q_stride, n);
 }
 
 #endif

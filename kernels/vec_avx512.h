@@ -427,11 +427,11 @@ INLINE vf vf_signed_byte(vi v, int i)
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
 }
 
-/* acc[p] += products of 32 columns, weights still offset: w holds one unit
+/* acc[0][p] += products of 32 columns, weights still offset: w holds one unit
  * every 64 bytes, q 32 values every q_stride bytes, a line for each of n
  * positions. High nibbles are multiplied where they are, by 16 too large:
  * shifting the sums costs less than shifting the weights. */
-INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
+INLINE void dot32_int4(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
                        size_t q_stride, const int n)
 {
     const vi low = _mm512_set1_epi8(15);
@@ -448,8 +448,9 @@ INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
 
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
-            acc[p] = _mm512_dpbusd_epi32(
-                acc[p], v_low, vi_set_bytes(q + (size_t)p * q_stride + 8 * u));
+            acc[0][p] = _mm512_dpbusd_epi32(
+                acc[0][p], v_low,
+                vi_set_bytes(q + (size_t)p * q_stride + 8 * u));
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
             high[p] = _mm512_dpbusd_epi32(
@@ -458,10 +459,10 @@ INLINE void dot32_int4(vi *acc, const uint8_t *w, const int8_t *q,
     }
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-        acc[p] = _mm512_add_epi32(acc[p], _mm512_srai_epi32(high[p], 4));
+        acc[0][p] = _mm512_add_epi32(acc[0][p], _mm512_srai_epi32(high[p], 4));
 }
 
-INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
+INLINE void dot32_int8(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
                        size_t q_stride, const int n)
 {
 #pragma GCC unroll 8
@@ -470,8 +471,8 @@ INLINE void dot32_int8(vi *acc, const uint8_t *w, const int8_t *q,
 
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
-            acc[p] = _mm512_dpbusd_epi32(
-                acc[p], v, vi_set_bytes(q + (size_t)p * q_stride + 4 * u));
+            acc[0][p] = _mm512_dpbusd_epi32(
+                acc[0][p], v, vi_set_bytes(q + (size_t)p * q_stride + 4 * u));
     }
 }
 

@@ -284,7 +284,7 @@ INLINE void blocks_f32(const struct packed *k, const struct sl_acts *a,
 #pragma GCC unroll 4
     for (int p = 0; p < n; p++)
         packed_store(
-            k, p0 + (size_t)p,
+            k, p0 + (size_t)p, 0,
             vf_add(vf_add(acc[p][0], acc[p][1]), vf_add(acc[p][2], acc[p][3])));
 }
 
@@ -360,7 +360,7 @@ INLINE void blocks_q8(const struct packed *k, const struct sl_acts *a,
     }
 #pragma GCC unroll 4
     for (int p = 0; p < n; p++)
-        packed_store(k, p0 + (size_t)p, total[p]);
+        packed_store(k, p0 + (size_t)p, 0, total[p]);
 }
 
 /* --- tiles ---------------------------------------------------------------- */

@@ -212,71 +212,133 @@ INLINE void unit_f32(vf acc[][4], const uint8_t *w, const float *x,
     }
 }
 
+/* The same of `parts` vectors of rows. */
+INLINE void parts_f32(vf acc[][PACKED_TILE][4], const uint8_t *w,
+                      const float *x, size_t x_stride, const int n,
+                      const int parts, const bool int4)
+{
+#pragma GCC unroll 2
+    for (int h = 0; h < parts; h++)
+        unit_f32(acc[h], w + h * PART_BYTES, x, x_stride, n, int4);
+}
+
 /* A unit of which only columns [from, to) belong to the group: the others
  * count as zero and their inputs are not read. */
-INLINE void unit_f32_part(vf acc[][4], const uint8_t *w, const float *x,
-                          size_t x_stride, uint32_t from, uint32_t to,
-                          const int n, const bool int4)
+INLINE void parts_f32_cut(vf acc[][PACKED_TILE][4], const uint8_t *w,
+                          const float *x, size_t x_stride, uint32_t from,
+                          uint32_t to, const int n, const int parts,
+                          const bool int4)
 {
-    float part[PACKED_TILE * 8] = {0};
+    float cut[PACKED_TILE * 8] = {0};
 
     for (int p = 0; p < n; p++)
         for (uint32_t i = from; i < to; i++)
-            part[p * 8 + (int)i] = x[(size_t)p * x_stride + i];
-    unit_f32(acc, w, part, 8, n, int4);
+            cut[p * 8 + (int)i] = x[(size_t)p * x_stride + i];
+    parts_f32(acc, w, cut, 8, n, parts, int4);
 }
 
-INLINE void packed_f32(const struct packed *k, const struct sl_acts *a,
-                       size_t p0, const int n, const bool int4)
+/* Columns [c, end), a group: acc += their products. */
+INLINE void group_cols_f32(vf acc[][PACKED_TILE][4], const uint8_t *block,
+                           const float *x, size_t x_stride, uint32_t c,
+                           uint32_t end, const int n, const int parts,
+                           const bool int4)
 {
     const uint32_t unit = int4 ? 8 : 4;
-    const float *x = a->x + p0 * a->x_stride;
-    const uint16_t *scale = k->scale;
-    uint32_t cols = k->m->cols, width = k->m->group_cols;
-    vf total[PACKED_TILE];
 
-#pragma GCC unroll 4
-    for (int p = 0; p < n; p++)
-        total[p] = vf_set(0);
-    for (uint32_t c = 0; c < cols; scale += SL_BLOCK_ROWS) {
-        uint32_t end = cols - c < width ? cols : c + width;
-        vf acc[PACKED_TILE][4], s = vf_load_half(scale);
+    while (c < end) {
+        uint32_t from = c % unit;
+        const uint8_t *w = block + (size_t)(c / unit) * UNIT_BYTES;
+        uint32_t to = end - c < unit - from ? from + end - c : unit;
 
-#pragma GCC unroll 4
-        for (int p = 0; p < n; p++)
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[p][i] = vf_set(0);
-        while (c < end) {
-            uint32_t from = c % unit;
-            const uint8_t *w = k->w + (size_t)(c / unit) * UNIT_BYTES;
-            uint32_t to = end - c < unit - from ? from + end - c : unit;
-
-            if (to - from < unit) {
-                unit_f32_part(acc, w, x + (c - from), a->x_stride, from, to, n,
-                              int4);
-                c += to - from;
-                continue;
-            }
-            for (; end - c >= unit; c += unit, w += UNIT_BYTES) {
-                if (n == 1)
-                    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
-                unit_f32(acc, w, x + c, a->x_stride, n, int4);
-            }
+        if (to - from < unit) {
+            parts_f32_cut(acc, w, x + (c - from), x_stride, from, to, n, parts,
+                          int4);
+            c += to - from;
+            continue;
         }
-#pragma GCC unroll 4
-        for (int p = 0; p < n; p++)
-            total[p] = vf_fma(vf_add(vf_add(acc[p][0], acc[p][1]),
-                                     vf_add(acc[p][2], acc[p][3])),
-                              s, total[p]);
+        for (; end - c >= unit; c += unit, w += UNIT_BYTES) {
+            if (n == 1)
+                _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+            parts_f32(acc, w, x + c, x_stride, n, parts, int4);
+        }
     }
-#pragma GCC unroll 4
-    for (int p = 0; p < n; p++)
-        packed_store(k, p0 + (size_t)p, total[p]);
 }
 
-/* A group of 32 activations is summed exactly, in integers: unsigned weights
- * w + offset by q, less offset * (sum of q). */
+/* `parts` vectors of rows from the h0-th on. */
+INLINE void packed_f32(const struct packed *k, const struct sl_acts *a,
+                       size_t p0, const int n, int h0, const int parts,
+                       const bool int4)
+{
+    const float *x = a->x + p0 * a->x_stride;
+    const uint8_t *w = k->w + h0 * PART_BYTES;
+    const uint16_t *scale = k->scale + h0 * W;
+    uint32_t cols = k->m->cols, width = k->m->group_cols;
+    vf total[PARTS][PACKED_TILE];
+
+#pragma GCC unroll 2
+    for (int h = 0; h < parts; h++)
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            total[h][p] = vf_set(0);
+    for (uint32_t c = 0, end; c < cols; c = end, scale += SL_BLOCK_ROWS) {
+        vf acc[PARTS][PACKED_TILE][4];
+
+        end = cols - c < width ? cols : c + width;
+#pragma GCC unroll 2
+        for (int h = 0; h < parts; h++)
+#pragma GCC unroll 4
+            for (int p = 0; p < n; p++)
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++)
+                    acc[h][p][i] = vf_set(0);
+        group_cols_f32(acc, w, x, a->x_stride, c, end, n, parts, int4);
+#pragma GCC unroll 2
+        for (int h = 0; h < parts; h++) {
+            vf s = vf_load_half(scale + h * W);
+
+#pragma GCC unroll 4
+            for (int p = 0; p < n; p++)
+                total[h][p] = vf_fma(vf_add(vf_add(acc[h][p][0], acc[h][p][1]),
+                                            vf_add(acc[h][p][2], acc[h][p][3])),
+                                     s, total[h][p]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < parts; h++)
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            packed_store(k, p0 + (size_t)p, h0 + h, total[h][p]);
+}
+
+/* part += the exact sums of a group of 32 activations by their scales:
+ * unsigned weights w + offset by q, less offset * (sum of q). */
+INLINE void group_q8(vf part[][Q8_TILE], const uint8_t *w, const int8_t *q,
+                     const float *q_scale, const int32_t *q_sum,
+                     const struct sl_acts *a, const int n, const bool int4)
+{
+    vi acc[PARTS][Q8_TILE];
+
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++) {
+        vi offset = vi_set((int4 ? -8 : -128) *
+                           (q_sum[p] + q_sum[(size_t)p + a->group_stride]));
+
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+            acc[h][p] = offset;
+    }
+    if (int4)
+        dot32_int4(acc, w, q, a->q_stride, n);
+    else
+        dot32_int8(acc, w, q, a->q_stride, n);
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+            part[h][p] =
+                vf_fma(vi_to_float(acc[h][p]), vf_set(q_scale[p]), part[h][p]);
+}
+
 INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
                       size_t p0, const int n, const bool int4)
 {
@@ -290,51 +352,47 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
     const int32_t *q_sum = a->q_sum + p0;
     const uint8_t *w = k->w;
     const uint16_t *scale = k->scale;
-    vf total[Q8_TILE];
+    vf total[PARTS][Q8_TILE], part[PARTS][Q8_TILE];
 
     width /= SL_Q8_GROUP;
-#pragma GCC unroll 8
-    for (int p = 0; p < n; p++)
-        total[p] = vf_set(0);
-    for (; run < runs; scale += SL_BLOCK_ROWS) {
-        uint32_t end = runs - run < width ? runs : run + width;
-        vf part[Q8_TILE], s = vf_load_half(scale);
-
+#pragma GCC unroll 2
+    for (int h = 0; h < PARTS; h++)
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
-            part[p] = vf_set(0);
-        for (; run < end; run++, w += bytes, q += SL_Q8_GROUP) {
-            vi acc[Q8_TILE];
+            total[h][p] = vf_set(0);
+    for (; run < runs; scale += SL_BLOCK_ROWS) {
+        uint32_t end = runs - run < width ? runs : run + width;
 
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                part[h][p] = vf_set(0);
+        for (; run < end; run++, w += bytes, q += SL_Q8_GROUP) {
 #pragma GCC unroll 8
             for (int i = 0; n == 1 && i < bytes; i += UNIT_BYTES)
                 _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
-#pragma GCC unroll 8
-            for (int p = 0; p < n; p++)
-                acc[p] =
-                    vi_set((int4 ? -8 : -128) *
-                           (q_sum[p] + q_sum[(size_t)p + a->group_stride]));
-            if (int4)
-                dot32_int4(acc, w, q, a->q_stride, n);
-            else
-                dot32_int8(acc, w, q, a->q_stride, n);
-#pragma GCC unroll 8
-            for (int p = 0; p < n; p++)
-                part[p] =
-                    vf_fma(vi_to_float(acc[p]), vf_set(q_scale[p]), part[p]);
+            group_q8(part, w, q, q_scale, q_sum, a, n, int4);
             q_scale += a->group_stride;
             q_sum += 2 * a->group_stride;
         }
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++) {
+            vf s = vf_load_half(scale + h * W);
+
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                total[h][p] = vf_fma(part[h][p], s, total[h][p]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < PARTS; h++)
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
-            total[p] = vf_fma(part[p], s, total[p]);
-    }
-#pragma GCC unroll 8
-    for (int p = 0; p < n; p++)
-        packed_store(k, p0 + (size_t)p, total[p]);
+            packed_store(k, p0 + (size_t)p, h, total[h][p]);
 }
 
-/* Tiles of all positions for W rows. */
+/* Tiles of all positions for a block of rows. */
 INLINE void packed_rows(const struct packed *k, const struct sl_acts *a,
                         const bool q8, const bool int4)
 {
@@ -352,9 +410,10 @@ INLINE void packed_rows(const struct packed *k, const struct sl_acts *a,
         return;
     }
     for (; a->n - p >= PACKED_TILE; p += PACKED_TILE)
-        packed_f32(k, a, p, PACKED_TILE, int4);
+        for (int h = 0; h < PARTS; h++)
+            packed_f32(k, a, p, PACKED_TILE, h, 1, int4);
     for (; p < a->n; p++)
-        packed_f32(k, a, p, 1, int4);
+        packed_f32(k, a, p, 1, 0, PARTS, int4);
 }
 
 INLINE void matmul_packed(float *y, size_t y_stride, const struct sl_matrix *m,
@@ -371,12 +430,12 @@ INLINE void matmul_packed(float *y, size_t y_stride, const struct sl_matrix *m,
         return;
     }
 
-    for (uint32_t row = 0; row < n_rows; row += W) {
-        size_t b = row / SL_BLOCK_ROWS, r = row % SL_BLOCK_ROWS;
+    for (uint32_t row = 0; row < n_rows; row += SL_BLOCK_ROWS) {
+        size_t b = row / SL_BLOCK_ROWS;
         struct packed k = {
             .m = m,
-            .w = w + b * block_bytes + 4 * r,
-            .scale = scale + b * groups * SL_BLOCK_ROWS + r,
+            .w = w + b * block_bytes,
+            .scale = scale + b * groups * SL_BLOCK_ROWS,
             .y = y + row,
             .y_stride = y_stride,
             .n_rows = n_rows - row,

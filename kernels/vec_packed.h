@@ -23,24 +23,33 @@
 #define GROUP_BYTES   (SL_Q8_GROUP * SL_BLOCK_ROWS)
 #define PANEL_VECTORS ((int)(PANEL_ROWS / W))
 
-/* Where one call of a packed kernel works: W rows of a block. */
+/* Vectors that the rows of a block take. They are summed side by side where
+ * registers allow: then every line of weights is used whole when it comes, and
+ * memory is asked for lines all the time. */
+#define PARTS      (SL_BLOCK_ROWS / W)
+#define PART_BYTES (4 * W) /* of a unit */
+
+/* Where one call of a packed kernel works: a block of rows, or (vec_blocks.h)
+ * W of them. */
 struct packed {
     const struct sl_matrix *m;
-    const uint8_t *w;      /* the first unit's bytes of these rows */
+    const uint8_t *w;
     const uint16_t *scale; /* the first group's */
     float *y;
     size_t y_stride;
-    uint32_t n_rows; /* of the W, to be written */
+    uint32_t n_rows; /* to be written; more than a block's count as one's */
 };
 
-INLINE void packed_store(const struct packed *k, size_t p, vf v)
+/* v: of the h-th W rows. */
+INLINE void packed_store(const struct packed *k, size_t p, int h, vf v)
 {
-    float *y = k->y + p * k->y_stride;
+    uint32_t row = (uint32_t)h * W;
+    float *y = k->y + p * k->y_stride + row;
 
-    if (k->n_rows >= W)
+    if (k->n_rows >= row + W)
         vf_store(y, v);
-    else
-        vf_store_n(y, v, k->n_rows);
+    else if (k->n_rows > row)
+        vf_store_n(y, v, k->n_rows - row);
 }
 
 #endif
