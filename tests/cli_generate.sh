@@ -308,7 +308,42 @@ done
 [ $kind = all ]
 check each_kind_of_keys_and_values_runs_in_any_budget
 
-for args in '--num-beams 0' '--temperature 0' '--top-p 1,5' '--top-k -1' \
+# words of other programs
+say='In the beginning God'
+generate -q --temp 0 -n 30 -p "$say" >"$work/out" &&
+    generate -q --top-k 1 -n 30 -p "$say" | cmp - "$work/out"
+check a_temperature_of_0_takes_the_likeliest
+generate -q --json --temp 0 -n 7 -p "$say" | grep -q '"generated":7}'
+check n_counts_what_is_new
+echo "$say" >"$work/say"
+generate -q --temp 0 -n 30 -f "$work/say" | cmp - "$work/out" &&
+    generate -q --temp 0 -n 30 --no-display-prompt -f "$work/say" >"$work/new" &&
+    [ "$say$(cat "$work/new")" = "$(cat "$work/out")" ]
+check a_text_may_come_from_a_file_and_stay_there
+
+# The stop begins and ends within tokens.
+all=$(cat "$work/out")
+middle=${all#"$say"???}
+stop=$(printf '%.9s' "${middle#?????}")
+generate -q --temp 0 -n 30 --stop zzz --stop "$stop" -p "$say" >"$work/cut" &&
+    [ "$(cat "$work/cut")" = "${all%%"$stop"*}" ] &&
+    [ "${all%%"$stop"*}" != "$all" ]
+check a_stop_cuts_before_it
+generate -q --temp 0 -n 30 --json --stop "$stop" -p "$say" >"$work/json" &&
+    grep -qF "\"text\":\"$(cat "$work/cut")\"" "$work/json" &&
+    ! grep -q '"generated":30}' "$work/json"
+check and_ends_the_work
+printf '%s\nIn the\n' "$say" >"$work/say"
+generate -q --temp 0 -n 30 --stop "$stop" --input-source "$work/say" \
+    --batch 2 --output-path "$work/stops" >"$work/out" &&
+    [ "$(cat "$work/stops/$say"*)" = "$(cat "$work/cut")" ]
+check of_each_text_of_a_batch
+
+generate --mode inference --load x --fp16 --model-parallel-size 8 -n 2 \
+    -p 'In the' >"$work/out" && grep -q 'mode, --load, --fp16, --model' "$work/err"
+check a_launcher_s_options_are_taken_and_told
+
+for args in '--num-beams 0' '--temperature -1' '--top-p 1,5' '--top-k -1' \
     '--seed 0' '--sampling-strategy Other' '--out-seq-length x' 'extra' \
     '--kv f64' '--with-id' '--input-source interactive' '--no-such-option'; do
     # shellcheck disable=SC2086

@@ -20,7 +20,6 @@ struct sl_chat_options {
     const char *tmpl;               /* name; NULL: the model's */
     const char *tools;              /* file, or NULL */
     uint32_t ctx;                   /* 0: what is usual */
-    uint32_t max_new;               /* 0: what there is room for */
     bool no_think;
 };
 

@@ -18,6 +18,8 @@ struct asking {
     struct sl_session_turn *turn;
     struct sl_answer answer;
     struct sl_ids ids; /* of the prompt */
+    struct sl_stopper stopper;
+    struct sl_str said; /* what it let through */
     uint64_t start_ns;
     bool enough;
 };
@@ -183,13 +185,40 @@ static int make_prompt(struct asking *a, struct sl_error *err)
 /* --- the answer -------------------------------------------------------------
  */
 
+static bool stops_in(const struct asking *a)
+{
+    return a->stopper.stops != NULL && a->stopper.stops->n > 0 &&
+           a->answer.state != SL_ANSWER_THINKING;
+}
+
 static int say(struct asking *a, const char *text, size_t n,
                struct sl_error *err)
 {
-    int rc = sl_answer_push(&a->answer, text, n, err);
+    int rc;
 
-    a->enough = a->answer.state == SL_ANSWER_STOPPED;
+    /* Thinking is no part of the answer, and ends by itself. */
+    if (stops_in(a)) {
+        sl_str_clear(&a->said);
+        if (sl_stopper_push(&a->stopper, &a->said, text, n, false, err) != 0)
+            return -1;
+        text = sl_str_text(&a->said);
+        n = a->said.n;
+    }
+    rc = sl_answer_push(&a->answer, text, n, err);
+    a->enough =
+        a->answer.state == SL_ANSWER_STOPPED || a->stopper.found != NULL;
     return rc;
+}
+
+/* What a stop could have begun with, and did not. */
+static int say_held(struct asking *a, struct sl_error *err)
+{
+    if (a->stopper.held.n == 0)
+        return 0;
+    sl_str_clear(&a->said);
+    if (sl_stopper_push(&a->stopper, &a->said, "", 0, true, err) != 0)
+        return -1;
+    return sl_answer_push(&a->answer, sl_str_text(&a->said), a->said.n, err);
 }
 
 static int say_rest(struct asking *a, struct sl_error *err)
@@ -329,7 +358,9 @@ static int answer(struct asking *a, struct sl_error *err)
     rc = s->causal != NULL ? answer_causal(a, &rng, err)
                            : answer_fill(a, &rng, err);
     /* Even where it failed: the next answer begins with nothing left over. */
-    if (say_rest(a, rc == 0 ? err : &ignored) != 0 && rc == 0)
+    if ((say_rest(a, rc == 0 ? err : &ignored) != 0 ||
+         say_held(a, rc == 0 ? err : &ignored) != 0) &&
+        rc == 0)
         rc = -1;
     if (rc != 0)
         return -1;
@@ -357,7 +388,12 @@ int sl_session_ask(struct sl_session *s, const char *text,
                    const struct sl_answer_sink *sink,
                    struct sl_session_turn *turn, struct sl_error *err)
 {
-    struct asking a = {.s = s, .turn = turn, .start_ns = sl_clock_ns()};
+    struct asking a = {
+        .s = s,
+        .turn = turn,
+        .stopper = {.stops = s->c.stop_texts},
+        .start_ns = sl_clock_ns(),
+    };
     size_t asked = s->history.n, first = s->first;
     int rc;
 
@@ -378,5 +414,7 @@ int sl_session_ask(struct sl_session *s, const char *text,
     }
     sl_answer_fini(&a.answer);
     sl_ids_fini(&a.ids);
+    sl_stopper_fini(&a.stopper);
+    sl_str_fini(&a.said);
     return rc;
 }

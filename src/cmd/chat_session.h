@@ -12,6 +12,7 @@
 
 #include "src/decode/causal.h"
 #include "src/decode/fill.h"
+#include "src/serve/stopper.h"
 #include "src/text/answer.h"
 #include "src/text/chat_history.h"
 
@@ -34,6 +35,7 @@ struct sl_session_config {
     const struct sl_chat_speaker *speaker;
     const struct sl_ids *stops; /* of the vocabulary; NULL: the template's */
     const json_t *tools;        /* OpenAI's, or NULL */
+    const struct sl_stops *stop_texts; /* that end an answer; or NULL */
     struct sl_sampler_config sampler;
     double repetition_penalty; /* causal models; 1: off */
     uint32_t max_new;          /* most ids of an answer; 0: what there is room

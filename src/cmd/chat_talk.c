@@ -41,7 +41,7 @@ static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
     int rc;
 
     sl_runtime_stats(c->g.rt, &c->before);
-    sl_waiting_begin(c->g.waiting, "answering", c->o->max_new);
+    sl_waiting_begin(c->g.waiting, "answering", c->o->run.text.most_new);
     rc = sl_session_ask(&c->session, text, &sink, &c->last, err);
     sl_waiting_end(c->g.waiting);
     sl_runtime_stats(c->g.rt, &c->after);
@@ -62,36 +62,21 @@ static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
 /* --- one answer -------------------------------------------------------------
  */
 
-static int read_prompt(struct sl_lines *in, const char **text,
-                       struct sl_error *err)
-{
-    char *all;
-    size_t n;
-
-    if (sl_lines_rest(in, &all, &n, err) != 0) {
-        sl_error_prefix(err, "standard input: ");
-        return -1;
-    }
-    if (strlen(all) != n)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "standard input: a zero byte at %zu is no text",
-                       strlen(all));
-    if (n > 0 && all[n - 1] == '\n')
-        all[--n] = '\0';
-    *text = all;
-    return 0;
-}
-
 int sl_chat_prompt(struct sl_chat *c)
 {
-    struct sl_lines in = {.fd = STDIN_FILENO,
-                          .stop_fd = sl_interrupt_fd(c->g.interrupt)};
-    const char *text = c->o->run.prompt;
+    struct sl_lines in = {.stop_fd = sl_interrupt_fd(c->g.interrupt)};
+    char *text = c->o->run.prompt;
+    size_t n = 0;
     struct sl_error err = {0};
     int rc = 0;
 
     if (strcmp(text, "-") == 0)
-        rc = read_prompt(&in, &text, &err);
+        rc = sl_text_read_prompt(&c->o->run.text, &in, &text, &n, &err);
+    if (rc == 0 && n != 0 && strlen(text) != n)
+        rc = sl_fail(&err, SL_ERR_USAGE,
+                     "a zero byte at byte %zu of the text: "
+                     "no text has one",
+                     strlen(text) + 1);
     if (rc == 0)
         rc = ask(c, text, &err);
     sl_lines_fini(&in);

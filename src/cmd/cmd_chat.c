@@ -53,8 +53,7 @@ static const struct argp_option options[] = {
      "Most tokens of a conversation that the model sees (default: 4096, or "
      "what the model was trained for, or what a cache of 1 GiB holds)",
      2},
-    {"n-predict", 'n', "N", 0,
-     "Most tokens of an answer; 0: as many as there is room for (default)", 2},
+    SL_TEXT_ROWS(2),
     SL_SAMPLING_ROWS(3, "the model's", "the model's", "the model's"),
     {"repetition-penalty", SL_OPT_REPETITION_PENALTY, "X", 0,
      "Makes tokens that were said less likely; 1 is off (default: the model's)",
@@ -99,8 +98,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'c':
         o->ctx = (uint32_t)sl_opt_u64(state, "ctx", arg, 16, 1 << 24);
         return 0;
-    case 'n':
-        o->max_new = (uint32_t)sl_opt_u64(state, "n-predict", arg, 0, 1 << 24);
+    case ARGP_KEY_END:
+        if (o->run.text.prompt_file != NULL && o->run.prompt != NULL)
+            argp_error(state, "one text at a time: -p or -f");
+        if (o->run.text.prompt_file != NULL)
+            o->run.prompt = o->run.text.dash;
         return 0;
     case OPT_STATS:
         o->run.stats = true;
@@ -114,6 +116,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     default:
         return sl_opt_sampling(&o->run.sampling, key, arg, state) ||
+                       sl_opt_text(&o->run.text, key, arg, state) ||
                        sl_opt_progress(&o->run.progress, key, arg, state)
                    ? 0
                    : ARGP_ERR_UNKNOWN;
@@ -304,7 +307,8 @@ static int talk(struct sl_chat *c, struct sl_error *err)
         .speaker = &speaker,
         .stops = sl_tokenizer_stops(c->g.tokenizer),
         .tools = c->tools,
-        .max_new = c->o->max_new,
+        .max_new = c->o->run.text.most_new,
+        .stop_texts = &c->o->run.text.stops,
         .pass_positions = PASS_POSITIONS,
         .no_think = c->o->no_think,
     };
@@ -312,7 +316,7 @@ static int talk(struct sl_chat *c, struct sl_error *err)
     int code;
 
     settle_sampling(&sampling, c->tmpl, c->g.hp);
-    config.sampler = sampling.sampler;
+    config.sampler = sl_sampling_sampler(&sampling);
     config.repetition_penalty = sampling.penalty;
     config.seed = sampling.seed;
     if (sl_session_open(&c->session, &config, err) != 0) {
@@ -342,7 +346,8 @@ static int check_paths(const struct sl_chat_options *o, struct sl_error *err)
     for (size_t i = 0; i < o->run.draft.n; i++)
         sl_paths_read(&paths, "--draft", o->run.draft.names[i]);
     if (o->run.prompt != NULL && strcmp(o->run.prompt, "-") == 0)
-        sl_paths_read(&paths, "-p", "-");
+        sl_paths_read(&paths, "-p", o->run.text.prompt_file ? NULL : "-");
+    sl_paths_read(&paths, "-f", o->run.text.prompt_file);
     sl_paths_read(&paths, "--tools", o->tools);
     sl_paths_write(&paths, "--history", o->history);
     return sl_paths_check(paths.use, paths.n, err);
@@ -406,6 +411,7 @@ static int run(int argc, char **argv)
     json_decref(c.tools);
     sl_chat_history_fini(&c.begun);
     sl_generate_close(&c.g);
+    sl_text_options_fini(&o.run.text);
     return code;
 }
 

@@ -38,6 +38,7 @@ static const struct argp_option options[] = {
      "Continue TEXT, or fill its [MASK], [sMASK] or [gMASK]; standard output "
      "is the text alone. '-' reads all of standard input",
      1},
+    SL_TEXT_ROWS(1),
     {"input-source", OPT_INPUT_SOURCE, "SOURCE", 0,
      "'interactive' asks for queries (default), else a file with one query a "
      "line",
@@ -154,6 +155,36 @@ static error_t parse_fill(int key, char *arg, struct argp_state *state,
     }
 }
 
+/* What options say together. */
+static void settle(struct sl_generate_options *o, struct argp_state *state)
+{
+    bool typed =
+        o->input_source == NULL || strcmp(o->input_source, "interactive") == 0;
+
+    if (o->text.prompt_file != NULL && o->prompt != NULL)
+        argp_error(state, "one text at a time: -p or -f");
+    if (o->text.prompt_file != NULL)
+        o->prompt = o->text.dash;
+    /* A text that is yet to be typed has the room of the usual length. */
+    if (o->text.most_new > 0 && !o->length_given && o->prompt == NULL &&
+        typed) {
+        o->fill.out_seq_length += o->text.most_new;
+        o->length_given = true;
+    }
+    if (o->prompt != NULL && (o->input_source != NULL || o->with_id))
+        argp_error(state, "-p is one text: it goes with neither "
+                          "--input-source nor --with-id");
+    if (o->resume && (o->force || o->prompt != NULL || typed))
+        argp_error(state, "--resume goes on with a file of queries: name "
+                          "it with --input-source, without --force");
+    if (o->fill.n_answers > 1 && o->fill.strategy != SL_STRATEGY_BASE)
+        argp_error(state, "--num-answers draws, as BaseStrategy does; "
+                          "beams are --num-beams");
+    if (o->batch > 1 && (o->prompt != NULL || typed))
+        argp_error(state, "--batch takes lines of a file together: name "
+                          "one with --input-source");
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct sl_generate_options *o = state->input;
@@ -162,6 +193,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->draft;
         state->child_inputs[1] = &o->run;
+        state->child_inputs[2] = &o->launcher;
         return 0;
     case 'p':
         o->prompt = arg;
@@ -169,6 +201,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_INPUT_SOURCE:
         o->input_source = arg;
         return 0;
+    case OPT_OUT_SEQ_LENGTH:
+    case 'c':
+        o->length_given = true;
+        return parse_fill(key, arg, state, &o->fill);
     case OPT_WITH_ID:
         o->with_id = true;
         return 0;
@@ -204,23 +240,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                    arg);
         return 0;
     case ARGP_KEY_END:
-        if (o->prompt != NULL && (o->input_source != NULL || o->with_id))
-            argp_error(state, "-p is one text: it goes with neither "
-                              "--input-source nor --with-id");
-        if (o->resume && (o->force || o->input_source == NULL ||
-                          strcmp(o->input_source, "interactive") == 0))
-            argp_error(state, "--resume goes on with a file of queries: name "
-                              "it with --input-source, without --force");
-        if (o->fill.n_answers > 1 && o->fill.strategy != SL_STRATEGY_BASE)
-            argp_error(state, "--num-answers draws, as BaseStrategy does; "
-                              "beams are --num-beams");
-        if (o->batch > 1 && (o->input_source == NULL ||
-                             strcmp(o->input_source, "interactive") == 0))
-            argp_error(state, "--batch takes lines of a file together: name "
-                              "one with --input-source");
+        settle(o, state);
         return 0;
     default:
         return sl_opt_sampling(&o->sampling, key, arg, state) ||
+                       sl_opt_text(&o->text, key, arg, state) ||
                        sl_opt_progress(&o->progress, key, arg, state)
                    ? 0
                    : parse_fill(key, arg, state, &o->fill);
@@ -230,6 +254,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_child children[] = {
     {&sl_draft_argp, 0, "Guessing ahead:", 6},
     {&sl_run_argp, 0, "Memory, threads and reading:", 7},
+    {&sl_launcher_argp, 0, 0, 8},
     {0},
 };
 
@@ -259,7 +284,8 @@ void sl_generate_paths(struct sl_paths *p, const struct sl_generate_options *o)
     for (size_t i = 0; i < o->draft.n; i++)
         sl_paths_read(p, "--draft", o->draft.names[i]);
     if (o->prompt != NULL && strcmp(o->prompt, "-") == 0)
-        sl_paths_read(p, "-p", "-");
+        sl_paths_read(p, "-p", o->text.prompt_file ? NULL : "-");
+    sl_paths_read(p, "-f", o->text.prompt_file);
     if (o->input_source != NULL && strcmp(o->input_source, "interactive") != 0)
         sl_paths_read(p, "--input-source", o->input_source);
     else if (o->prompt == NULL)
@@ -345,11 +371,12 @@ static int run(int argc, char **argv)
 
     if (code != 0)
         return code;
-    o.fill.sampler = o.sampling.sampler;
+    o.fill.sampler = sl_sampling_sampler(&o.sampling);
     o.fill.drafts = &g.drafts;
     if (o.run.quiet)
         log.max = SL_LOG_WARN;
     o.run.log = &log;
+    sl_launcher_tell(&o.launcher, &log);
     if (o.prompt == NULL && o.input_source == NULL)
         o.input_source = "interactive";
     if (o.prompt == NULL && o.output_path == NULL)
@@ -361,6 +388,7 @@ static int run(int argc, char **argv)
     code = run_all(&g);
     sl_generate_close(&g);
     sl_keeper_destroy(g.keeper);
+    sl_text_options_fini(&o.text);
     return code;
 }
 

@@ -8,6 +8,7 @@
  *   generate_query.c    queries: fill their blanks, print and keep answers
  *   generate_keep.c     answers as files, and those of earlier runs
  *   generate_json.c     ... as JSON
+ *   generate_stop.c     texts that end them
  *   generate_show.c     ids to the text on the terminal
  *   generate_drafts.c   guesses: what they cost, what came of them
  *   generate_stats.c    what the plan is, what the run did
@@ -23,8 +24,10 @@
 #include "src/base/paths.h"
 #include "src/cmd/interrupt.h"
 #include "src/cmd/opts_draft.h"
+#include "src/cmd/opts_launcher.h"
 #include "src/cmd/opts_run.h"
 #include "src/cmd/opts_sampling.h"
+#include "src/cmd/opts_text.h"
 #include "src/cmd/waiting.h"
 #include "src/decode/fill.h"
 #include "src/runtime/runtime.h"
@@ -36,7 +39,10 @@ struct sl_generate_options {
     const char *input_source; /* "interactive" or a file */
     const char *output_path;  /* NULL: keep no files */
     struct sl_sampling_options sampling;
-    uint32_t batch; /* lines of a file filled together */
+    struct sl_text_options text;
+    struct sl_launcher launcher;
+    bool length_given; /* the total; else -n alone limits */
+    uint32_t batch;    /* lines of a file filled together */
     struct sl_draft_options draft;
     enum sl_progress_kind progress;
     bool with_id, print_all_beams, json, stats;
@@ -106,10 +112,31 @@ int sl_generate_lines(struct sl_generate *g, char *text, size_t n,
 
 /* -- generate_query.c -- */
 
+/* Ends a text where one of --stop's comes, however its ids part that. */
+struct sl_stop_watch {
+    struct sl_fill_sink sink, reader; /* reader: what hears of them behind it */
+    struct sl_rules rules;            /* told that it is enough */
+    struct sl_detok *detok;           /* NULL: nobody watches */
+    struct sl_stopper stopper;
+    struct sl_str before;
+};
+
+/* Watches a text (borrowed, as w is by it) if --stop was said and one answer is
+ * drawn; several and beams are cut when they are shown. Errors: SL_ERR_NOMEM.
+ */
+int sl_stop_watch_init(struct sl_stop_watch *w, struct sl_generate *g,
+                       struct sl_fill_text *text, struct sl_error *err);
+/* reader (borrowed, or NULL) hears of the text from now on. */
+void sl_stop_watch_read(struct sl_stop_watch *w, struct sl_fill_text *text,
+                        const struct sl_fill_sink *reader);
+void sl_stop_watch_fini(struct sl_stop_watch *w); /* zeroed is fine */
+
 /* A query on its way. */
 struct sl_work {
     const struct sl_query *q;
     struct sl_prompt prompt;
+    struct sl_fill_config fill; /* its own: as long as it may be */
+    struct sl_stop_watch watch;
     struct sl_rng rng;
     struct sl_run_stats before, after;
     struct sl_gate_counts guessed_before, guessed_after;
@@ -180,11 +207,18 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
 
 /* -- generate_show.c -- */
 
+/* All of the text, for files and JSON; as -p prints it; as the modes do. */
+enum sl_text_form { SL_TEXT_WHOLE, SL_TEXT_SHOWN, SL_TEXT_STYLED };
+
 /* Text of an answer, written as its ids become final. Styled: every stretch
  * is decoded on its own, blanks stand between marks and, in English, blanks
  * (THUDM/GLM-130B generate.py). */
 struct sl_shower {
     FILE *out;
+    bool hides_given; /* what is new alone */
+    struct sl_stopper stopper;
+    struct sl_str shown; /* of what came last, */
+    bool blank;          /* which was generated */
     struct sl_detok *detok;
     bool styled, color, gmask, english;
     bool in_blank;
@@ -196,7 +230,7 @@ struct sl_shower {
  * of other models is not. */
 enum sl_specials sl_generate_specials(const struct sl_generate *g);
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
-                   const struct sl_prompt *prompt, bool styled,
+                   const struct sl_prompt *prompt, enum sl_text_form form,
                    struct sl_error *err);
 /* A struct sl_fill_sink's ids, opaque being the shower. */
 int sl_shower_ids(void *opaque, const int32_t *ids, size_t n, bool blank,
@@ -208,7 +242,7 @@ void sl_shower_fini(struct sl_shower *s);
 /* The whole of an answer. *text is moved to the caller (free). */
 int sl_show_answer(char **text, size_t *n, struct sl_generate *g,
                    const struct sl_prompt *prompt,
-                   const struct sl_fill_answer *answer, bool styled,
+                   const struct sl_fill_answer *answer, enum sl_text_form form,
                    struct sl_error *err);
 /* Flushes standard output. Errors: SL_ERR_IO, EPIPE among them. */
 int sl_show_flush(FILE *out, struct sl_error *err);

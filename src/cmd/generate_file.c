@@ -291,6 +291,7 @@ static int run_together(struct file *f, struct sl_error *err)
         .config = &g->o->fill,
         .stops = g->stops,
         .most = g->o->batch,
+        .rules = g->o->text.stops.n > 0,
         .ended = text_ended,
         .opaque = f,
     };

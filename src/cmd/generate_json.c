@@ -21,10 +21,11 @@ static json_t *answer_json(struct sl_generate *g, const struct sl_work *w,
                 g->tokenizer, sl_generate_specials(g), a->ids.v + span->begin,
                 span->end - span->begin, &text, &n, err) != 0)
             goto fail;
+        n = sl_stops_cut(&g->o->text.stops, text, n);
         json_array_append_new(blanks, sl_json_textn(text, n));
         free(text);
     }
-    if (sl_show_answer(&text, &n, g, &w->prompt, a, false, err) != 0)
+    if (sl_show_answer(&text, &n, g, &w->prompt, a, SL_TEXT_WHOLE, err) != 0)
         goto fail;
     o = json_pack("{s:o, s:o, s:I}", "text", sl_json_textn(text, n), "blanks",
                   blanks, "tokens", (json_int_t)a->ids.n);

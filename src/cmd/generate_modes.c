@@ -27,24 +27,6 @@ static int leave(struct sl_generate *g, const struct sl_error *err)
     return SL_EXIT_FAILED;
 }
 
-/* All of standard input, without its last line end. */
-static int read_prompt(struct sl_lines *in, struct sl_query *q,
-                       struct sl_error *err)
-{
-    char *text;
-
-    if (sl_lines_rest(in, &text, &q->n_text, err) != 0) {
-        sl_error_prefix(err, "standard input: ");
-        return -1;
-    }
-    if (q->n_text > 0 && text[q->n_text - 1] == '\n')
-        q->n_text--;
-    if (q->n_text > 0 && text[q->n_text - 1] == '\r')
-        q->n_text--;
-    q->text = text;
-    return 0;
-}
-
 /* The next query's stream of random numbers. */
 static struct sl_rng next_rng(struct sl_generate *g)
 {
@@ -57,9 +39,7 @@ static struct sl_rng next_rng(struct sl_generate *g)
 int sl_generate_prompt(struct sl_generate *g)
 {
     /* and the line end */
-    struct sl_lines in = {.fd = STDIN_FILENO,
-                          .stop_fd = -1,
-                          .most = sl_generate_most_bytes(g) + 2};
+    struct sl_lines in = {.stop_fd = -1, .most = sl_generate_most_bytes(g) + 2};
     struct sl_query q = {.text = g->o->prompt, .line = -1};
     struct sl_rng rng = next_rng(g);
     struct sl_workload load = {0};
@@ -69,7 +49,7 @@ int sl_generate_prompt(struct sl_generate *g)
     int rc = 0;
 
     if (strcmp(q.text, "-") == 0)
-        rc = read_prompt(&in, &q, &err);
+        rc = sl_text_read_prompt(&g->o->text, &in, &q.text, &q.n_text, &err);
     else
         q.n_text = strlen(q.text);
     if (rc == 0)

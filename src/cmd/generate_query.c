@@ -25,7 +25,11 @@ static enum show show_of(const struct sl_generate *g)
 
 size_t sl_generate_most_bytes(const struct sl_generate *g)
 {
-    return 4096 + 32 * (size_t)g->o->fill.out_seq_length;
+    const struct sl_generate_options *o = g->o;
+
+    return 4096 + 32 * (size_t)(o->text.most_new > 0 && !o->length_given
+                                    ? g->hp->max_positions
+                                    : o->fill.out_seq_length);
 }
 
 static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
@@ -38,7 +42,7 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
         return sl_fail(err, SL_ERR_USAGE,
                        "text too long: more than %zu bytes do not fit "
                        "--out-seq-length %u; shorten the text or raise it",
-                       most, g->o->fill.out_seq_length);
+                       most, (uint32_t)((most - 4096) / 32));
     nul = memchr(q->text, '\0', q->n_text);
     if (nul != NULL)
         return sl_fail(err, SL_ERR_USAGE,
@@ -62,10 +66,32 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
     }
 }
 
+/* How long a text may become: -n counts what is new of each blank. */
+static struct sl_fill_config config_of(const struct sl_generate *g,
+                                       struct sl_prompt *prompt)
+{
+    struct sl_fill_config fill = g->o->fill;
+    uint32_t most = g->o->text.most_new;
+    uint64_t n_marks = 0, all;
+
+    if (most == 0)
+        return fill;
+    if (prompt->max_new == 0 || prompt->max_new > most)
+        prompt->max_new = most;
+    for (size_t i = 0; i < prompt->ids.n; i++)
+        n_marks += sl_prompt_fills(prompt, prompt->ids.v[i]);
+    /* a causal model's mark is none that is read, the others read [sop] */
+    all = prompt->ids.n + n_marks * most;
+    all = g->hp->causal ? all - 1 : all + 1;
+    if (!g->o->length_given || all < fill.out_seq_length)
+        fill.out_seq_length = all < UINT32_MAX ? (uint32_t)all : UINT32_MAX;
+    return fill;
+}
+
 /* Finds what is wrong with a query before anything is made of it. */
 static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
-                   const struct sl_query *q, struct sl_workload *load,
-                   struct sl_error *err)
+                   struct sl_fill_config *fill, const struct sl_query *q,
+                   struct sl_workload *load, struct sl_error *err)
 {
     struct sl_query unsplit = *q;
     char *id;
@@ -77,7 +103,8 @@ static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
         return -1;
     if (make_prompt(prompt, g, q, err) != 0)
         return -1;
-    if (sl_fill_workload_beside(load, prompt, g->hp, &g->o->fill, err) == 0)
+    *fill = config_of(g, prompt);
+    if (sl_fill_workload_beside(load, prompt, g->hp, fill, err) == 0)
         return 0;
     sl_prompt_fini(prompt);
     return -1;
@@ -86,9 +113,10 @@ static int prepare(struct sl_generate *g, struct sl_prompt *prompt,
 int sl_generate_measure(struct sl_generate *g, const struct sl_query *q,
                         struct sl_workload *load, struct sl_error *err)
 {
+    struct sl_fill_config fill;
     struct sl_prompt prompt;
 
-    if (prepare(g, &prompt, q, load, err) != 0)
+    if (prepare(g, &prompt, &fill, q, load, err) != 0)
         return -1;
     sl_prompt_fini(&prompt);
     return 0;
@@ -111,21 +139,25 @@ int sl_group_add(struct sl_group *group, const struct sl_query *q,
 {
     struct sl_work *w = &group->works[group->n];
     struct sl_workload load = {0};
+    struct sl_fill_config fill;
     struct sl_prompt prompt;
 
-    if (prepare(group->g, &prompt, q, &load, err) != 0)
+    if (prepare(group->g, &prompt, &fill, q, &load, err) != 0)
         return -1;
     *w = (struct sl_work){
         .q = q,
         .prompt = prompt,
+        .fill = fill,
         .rng = *rng,
         .start_ns = sl_clock_ns(),
     };
     group->texts[group->n++] = (struct sl_fill_text){
         .prompt = &w->prompt,
         .rng = &w->rng,
+        .config = &w->fill,
     };
-    return 0;
+    return sl_stop_watch_init(&w->watch, group->g, &group->texts[group->n - 1],
+                              err);
 }
 
 void sl_group_clear(struct sl_group *group)
@@ -133,6 +165,7 @@ void sl_group_clear(struct sl_group *group)
     for (size_t i = 0; i < group->n; i++) {
         sl_fill_result_fini(&group->texts[i].result);
         sl_prompt_fini(&group->works[i].prompt);
+        sl_stop_watch_fini(&group->works[i].watch);
     }
     group->n = 0;
 }
@@ -183,7 +216,7 @@ static int text_ended(void *opaque, size_t i, struct sl_error *err)
 /* Passes behind the first that a text of a group can take: a token each. */
 static uint32_t most_passes(const struct sl_group *group)
 {
-    uint32_t most = group->g->o->fill.out_seq_length;
+    uint32_t most = group->works[0].fill.out_seq_length;
     size_t n = group->works[0].prompt.ids.n;
 
     return n < most ? most - (uint32_t)n : 0;
@@ -217,14 +250,15 @@ int sl_group_fill(struct sl_group *group, struct sl_error *err)
 static int fill_streaming(struct sl_group *group, bool styled,
                           struct sl_error *err)
 {
+    struct sl_work *w = &group->works[0];
     struct sl_shower shower = {0};
     struct sl_fill_sink sink = {sl_shower_ids, &shower};
     struct sl_error ignored;
     bool whole, open;
     int rc;
 
-    if (sl_shower_init(&shower, stdout, group->g, &group->works[0].prompt,
-                       styled, err) != 0)
+    if (sl_shower_init(&shower, stdout, group->g, &w->prompt,
+                       styled ? SL_TEXT_STYLED : SL_TEXT_SHOWN, err) != 0)
         return -1;
     if (styled) {
         fputs("Output: ", stdout);
@@ -232,9 +266,9 @@ static int fill_streaming(struct sl_group *group, bool styled,
         sl_waiting_text(group->g->waiting, "Output: ", 8);
     }
     atomic_store(&group->g->line_open, styled);
-    group->texts[0].sink = &sink;
+    sl_stop_watch_read(&w->watch, group->texts, &sink);
     rc = sl_group_fill(group, err);
-    group->texts[0].sink = NULL;
+    sl_stop_watch_read(&w->watch, group->texts, NULL);
     whole = rc == 0 && !group->texts[0].failed;
     /* Its colour ends too where the text is cut. */
     if (sl_shower_end(&shower, whole ? err : &ignored) != 0 && whole) {
@@ -280,8 +314,8 @@ static int print_answers(struct sl_generate *g, const struct sl_work *w,
         char *text;
         size_t n;
 
-        if (sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i], styled,
-                           err) != 0)
+        if (sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i],
+                           styled ? SL_TEXT_STYLED : SL_TEXT_SHOWN, err) != 0)
             return -1;
         if (styled && n_shown > 1)
             printf(beams ? "Output beam %zu: " : "Output %zu: ", i);
@@ -312,8 +346,8 @@ static int write_answers(struct sl_generate *g, const struct sl_work *w,
         n_lines = o->fill.n_beams;
     for (size_t i = 0; i < n_lines && rc == 0; i++) {
         if (i < r->n_answers) {
-            rc = sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i], false,
-                                err);
+            rc = sl_show_answer(&text, &n, g, &w->prompt, &r->answers[i],
+                                SL_TEXT_WHOLE, err);
             if (rc == 0) {
                 fwrite(text, 1, n, out);
                 free(text);

@@ -18,12 +18,16 @@ enum sl_specials sl_generate_specials(const struct sl_generate *g)
 }
 
 int sl_shower_init(struct sl_shower *s, FILE *out, struct sl_generate *g,
-                   const struct sl_prompt *prompt, bool styled,
+                   const struct sl_prompt *prompt, enum sl_text_form form,
                    struct sl_error *err)
 {
+    bool styled = form == SL_TEXT_STYLED;
+
     *s = (struct sl_shower){
         .out = out,
         .styled = styled,
+        .hides_given = form != SL_TEXT_WHOLE && g->o->text.hide_prompt,
+        .stopper = {.stops = &g->o->text.stops},
         .color = styled && g->color,
         .gmask = prompt->gmask,
         .english = prompt->english,
@@ -38,6 +42,8 @@ void sl_shower_fini(struct sl_shower *s)
 {
     sl_detok_destroy(s->detok);
     s->detok = NULL;
+    sl_stopper_fini(&s->stopper);
+    sl_str_fini(&s->shown);
 }
 
 int sl_show_flush(FILE *out, struct sl_error *err)
@@ -47,14 +53,45 @@ int sl_show_flush(FILE *out, struct sl_error *err)
     return 0;
 }
 
-static int put(struct sl_shower *s, const char *text, size_t n,
-               struct sl_error *err)
+static int write_text(struct sl_shower *s, const char *text, size_t n,
+                      struct sl_error *err)
 {
     sl_waiting_text(s->waiting, text, n);
     if (n > 0 && fwrite(text, 1, n, s->out) != n)
         return sl_fail_os(err, errno, "cannot write to standard output");
     if (n > 0 && s->line_open != NULL)
         atomic_store(s->line_open, text[n - 1] != '\n');
+    return 0;
+}
+
+/* What was generated goes through the stopper, which holds back what a stop
+ * may begin with; last: no more comes of it. */
+static int put_new(struct sl_shower *s, const char *text, size_t n, bool last,
+                   struct sl_error *err)
+{
+    if (last && s->stopper.held.n == 0)
+        return 0;
+    sl_str_clear(&s->shown);
+    if (sl_stopper_push(&s->stopper, &s->shown, text, n, last, err) != 0)
+        return -1;
+    return write_text(s, sl_str_text(&s->shown), s->shown.n, err);
+}
+
+static int put(struct sl_shower *s, const char *text, size_t n,
+               struct sl_error *err)
+{
+    if (s->blank)
+        return put_new(s, text, n, false, err);
+    return s->hides_given ? 0 : write_text(s, text, n, err);
+}
+
+/* What comes next was generated, or not. */
+static int turn(struct sl_shower *s, bool blank, struct sl_error *err)
+{
+    if (s->blank && put_new(s, "", 0, true, err) != 0)
+        return -1;
+    sl_stopper_restart(&s->stopper);
+    s->blank = blank;
     return 0;
 }
 
@@ -75,7 +112,7 @@ static int change(struct sl_shower *s, bool blank, struct sl_error *err)
     const char *end = s->gmask ? PLAIN : PLAIN PLAIN;
     int rc;
 
-    if (put_rest(s, err) != 0)
+    if (put_rest(s, err) != 0 || turn(s, blank, err) != 0)
         return -1;
     s->in_blank = blank;
     sl_waiting_text(s->waiting, " ", s->english);
@@ -104,6 +141,8 @@ int sl_shower_ids(void *opaque, const int32_t *ids, size_t n, bool blank,
         if (blank && change(s, true, err) != 0)
             return -1;
     }
+    if ((s->blank != blank || (blank && n == 0)) && turn(s, blank, err) != 0)
+        return -1;
     if (sl_detok_push(s->detok, ids, n, &text, &n_text, err) != 0 ||
         put(s, text, n_text, err) != 0)
         return -1;
@@ -114,7 +153,7 @@ int sl_shower_end(struct sl_shower *s, struct sl_error *err)
 {
     if (s->in_blank && change(s, false, err) != 0)
         return -1;
-    if (put_rest(s, err) != 0)
+    if (put_rest(s, err) != 0 || turn(s, false, err) != 0)
         return -1;
     return sl_show_flush(s->out, err);
 }
@@ -143,7 +182,7 @@ static int show_spans(struct sl_shower *s, const struct sl_fill_answer *a,
 
 int sl_show_answer(char **text, size_t *n, struct sl_generate *g,
                    const struct sl_prompt *prompt,
-                   const struct sl_fill_answer *answer, bool styled,
+                   const struct sl_fill_answer *answer, enum sl_text_form form,
                    struct sl_error *err)
 {
     struct sl_shower s;
@@ -153,7 +192,7 @@ int sl_show_answer(char **text, size_t *n, struct sl_generate *g,
 
     if (out == NULL)
         return sl_fail_os(err, errno, "cannot hold an answer");
-    rc = sl_shower_init(&s, out, g, prompt, styled, err);
+    rc = sl_shower_init(&s, out, g, prompt, form, err);
     if (rc == 0)
         rc = show_spans(&s, answer, err);
     sl_shower_fini(&s);

@@ -7,8 +7,7 @@ bool sl_opt_sampling(struct sl_sampling_options *o, int key, char *arg,
 {
     switch (key) {
     case SL_OPT_TEMPERATURE:
-        o->sampler.temperature =
-            sl_opt_f64(state, "temperature", arg, 1e-4, 1e4);
+        o->sampler.temperature = sl_opt_f64(state, "temperature", arg, 0, 1e4);
         o->given |= SL_SAMPLING_TEMPERATURE;
         return true;
     case SL_OPT_TOP_K:
@@ -30,6 +29,19 @@ bool sl_opt_sampling(struct sl_sampling_options *o, int key, char *arg,
     default:
         return false;
     }
+}
+
+struct sl_sampler_config
+sl_sampling_sampler(const struct sl_sampling_options *o)
+{
+    struct sl_sampler_config s = o->sampler;
+
+    /* less than the sampler divides by without overflow */
+    if (s.temperature < 1e-4) {
+        s.temperature = 1;
+        s.top_k = 1;
+    }
+    return s;
 }
 
 void sl_sampling_settle(struct sl_sampling_options *o,

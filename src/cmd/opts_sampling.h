@@ -20,8 +20,12 @@ enum {
 
 /* Rows of a command's table of options, in a group; the defaults are texts. */
 #define SL_SAMPLING_ROWS(group, temperature, top_k, top_p)                     \
-    SL_SAMPLING_ROW("temperature", SL_OPT_TEMPERATURE, "X",                    \
-                    "Divides the logits (default: " temperature ")", group),   \
+    SL_SAMPLING_ROW(                                                           \
+        "temperature", SL_OPT_TEMPERATURE, "X",                                \
+        "Divides the logits; 0 takes the likeliest (default: " temperature     \
+        ")",                                                                   \
+        group),                                                                \
+        {"temp", 0, 0, OPTION_ALIAS, 0, group},                                \
         SL_SAMPLING_ROW("top-k", SL_OPT_TOP_K, "N",                            \
                         "Draw among the N likeliest tokens; 0 is off, 1 "      \
                         "always takes the likeliest (default: " top_k ")",     \
@@ -55,6 +59,9 @@ struct sl_sampling_options {
 /* Takes one of these options; false: it is none. */
 bool sl_opt_sampling(struct sl_sampling_options *o, int key, char *arg,
                      struct argp_state *state);
+/* What a sampler is told: a temperature of 0 is its top_k of 1. */
+struct sl_sampler_config
+sl_sampling_sampler(const struct sl_sampling_options *o);
 /* Fills in, and marks, what by says and nobody said before. */
 void sl_sampling_settle(struct sl_sampling_options *o,
                         const struct sl_sampling *by);

@@ -15,12 +15,14 @@ static int text_ended(void *opaque, struct sl_fill_text *text,
 
 int sl_fill_all(const struct sl_fill_batch *batch, struct sl_error *err)
 {
+    bool rules = batch->n_texts > 0 && batch->texts[0].rules != NULL;
     struct sl_batch_config config = {
         .lm = batch->lm,
         .hp = batch->hp,
         .config = batch->config,
         .stops = batch->stops,
         .most = batch->n_texts,
+        .rules = rules,
         .ended = text_ended,
         .opaque = (void *)batch,
     };

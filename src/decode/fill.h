@@ -119,7 +119,8 @@ struct sl_fill_text {
     /* what a text may have of its own; zeroed: nothing */
     const struct sl_fill_config *config; /* else the batch's; of no more
                                           * answers, and the same drafts */
-    struct sl_rules *rules;              /* of one answer that is drawn */
+    struct sl_rules *rules;              /* of one answer that is drawn; all
+                                          * texts of sl_fill_all, or none */
     const struct sl_ids *given; /* ids that its first answer begins with; not
                                  * of a causal model */
     /* Ids of what is fed, context and [sop] and what is given, from here on

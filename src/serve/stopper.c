@@ -55,6 +55,20 @@ static size_t held_back(const struct sl_stops *stops, const char *text,
     return most;
 }
 
+void sl_stopper_restart(struct sl_stopper *st)
+{
+    st->found = NULL;
+    sl_str_clear(&st->held);
+}
+
+size_t sl_stops_cut(const struct sl_stops *stops, const char *text, size_t n)
+{
+    size_t at;
+
+    find(stops, text, n, &at);
+    return at;
+}
+
 int sl_stopper_push(struct sl_stopper *st, struct sl_str *out, const char *text,
                     size_t n, bool last, struct sl_error *err)
 {

@@ -30,6 +30,10 @@ struct sl_stopper {
  * there is no more, and what is held comes too. Errors: SL_ERR_NOMEM. */
 int sl_stopper_push(struct sl_stopper *st, struct sl_str *out, const char *text,
                     size_t n, bool last, struct sl_error *err);
+/* What comes next is another text. */
+void sl_stopper_restart(struct sl_stopper *st);
+/* Bytes of a whole text before the first stop: all of them where none is. */
+size_t sl_stops_cut(const struct sl_stops *stops, const char *text, size_t n);
 void sl_stopper_fini(struct sl_stopper *st);
 
 #endif
