@@ -1,9 +1,6 @@
 #include "config.h"
 
-#include "kernels/matmul.h"
-#include "src/base/mem.h"
 #include "src/probe/meminfo.h"
-#include "src/probe/probe.h"
 #include "src/runtime/runtime_impl.h"
 
 void sl_runtime_end(struct sl_runtime *rt)
@@ -78,88 +75,6 @@ struct sl_run_place sl_runtime_place(const struct sl_runtime *rt)
     sl_stream_stats(rt->stream, &stream);
     p.read_bytes = stream.bytes_read;
     return p;
-}
-
-/* Buffers of the measurements stay within what the plan gives to weights;
- * reads need little to run at full rate, DRAM as much as there is. */
-#define PROBE_DISK_BYTES (16ull << 20)
-#define PROBE_LEAST      (256ull << 10)
-
-void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
-                           uint32_t *group_cols, enum sl_act *act)
-{
-    const struct sl_matrix *m = &rt->mf.matrices[0].geom;
-
-    *fmt = m->fmt;
-    *group_cols = m->group_cols < m->cols ? m->group_cols : 0;
-    *act = sl_matmul_takes(&rt->kernels, m, rt->act) ? rt->act : SL_ACT_F32;
-}
-
-static int measure_arithmetic(const struct sl_runtime *rt,
-                              struct sl_rates *rates, uint64_t time_ns,
-                              uint64_t most_bytes, struct sl_error *err)
-{
-    struct sl_probe_ops_config products = {
-        .kernels = &rt->kernels,
-        .pool = rt->pool,
-        .most_bytes = most_bytes,
-        .time_ns = time_ns,
-    };
-    struct sl_probe_attend_config attention = {
-        .kernels = &rt->kernels,
-        .pool = rt->pool,
-        .most_bytes = most_bytes,
-        .time_ns = time_ns,
-    };
-
-    sl_runtime_arithmetic(rt, &products.fmt, &products.group_cols,
-                          &products.act);
-    if (sl_probe_ops(&rates->ops_per_s, &products, err) != 0)
-        return -1;
-    return sl_probe_attend(&rates->attention_ops_per_s, &attention, err);
-}
-
-int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
-                                  uint64_t time_ns, struct sl_error *err)
-{
-    return measure_arithmetic(rt, rates, time_ns, 0, err);
-}
-
-int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
-                             struct sl_error *err)
-{
-    struct sl_probe_disk_config disk = {
-        .path = rt->mf.path,
-        .io = rt->config.io,
-        .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
-    };
-    struct sl_probe_dram_config dram = {.pool = rt->pool};
-    struct sl_dram_rate rate;
-
-    if (disk.buffer_bytes < PROBE_LEAST)
-        disk.buffer_bytes = PROBE_LEAST;
-    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
-        return -1;
-    dram.most_bytes =
-        room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);
-    if (sl_probe_dram(&rate, &dram, err) != 0)
-        return -1;
-    rt->rates.dram_bps = rate.bps;
-    rt->dram_in_cache = !rate.beyond_cache;
-    if (measure_arithmetic(rt, &rt->rates, 0, dram.most_bytes, err) != 0)
-        return -1;
-    rt->rates_known = true;
-    return 0;
-}
-
-bool sl_runtime_dram_in_cache(const struct sl_runtime *rt)
-{
-    return rt->dram_in_cache;
-}
-
-bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
-{
-    return rt->gpu_ops_measured;
 }
 
 /* Multiply-adds count as two operations; the head runs for few positions. */

@@ -5,7 +5,6 @@
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/exec/stages.h"
-#include "src/probe/probe.h"
 #include "src/runtime/runtime_impl.h"
 
 /* Part of a budget that is left to the driver: it loads kernels, and memory
@@ -80,71 +79,10 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
     close_device(rt);
     rt->has_gpu = false;
     rt->no_device = *why;
+    sl_runtime_measure_memory(rt); /* what its libraries had is the run's */
 }
 
-/* --- rates --------------------------------------------------------------- */
-
-/* Memory that the measurements of disk and DRAM may take: they end before
- * weights are read. */
-#define PROBE_BYTES (64ull << 20)
-/* Copied to the device and within it. */
-#define COPY_BYTES (16ull << 20)
-
-/* Products of a prefill in small: some 150 us of work for a GPU, 80 MiB. */
-#define PRODUCT_SIDE      2048u
-#define PRODUCT_POSITIONS 512u
-
-/* Operations a second of one multiprocessor in products with FP16 inputs and
- * FP32 sums, where they cannot be measured: some 80 % of what NVIDIA's
- * whitepapers on GA102 and Ada state (71 TFLOP/s on the 82 multiprocessors of
- * an RTX 3090, 165 on the 128 of a 4090), and less still of the others. */
-static double ops_of(const struct sl_device_info *info)
-{
-    int arch = 10 * info->cc_major + info->cc_minor;
-    double each = 0.5e12;
-
-    if (arch >= 86)
-        each = 0.7e12;
-    if (arch >= 89)
-        each = 1.0e12;
-    if (arch == 80 || arch == 90 || arch == 100)
-        each = 1.8e12;
-    return each * info->n_sms;
-}
-
-#define COPY_LATENCY 10e-6 /* of a copy or hand-over */
-#define VRAM_PART    0.92  /* of its clock's rate, the most seen by copies */
-#define STAGE_TIME   30e-6 /* launches of a stage's kernels */
-
-static int measure_all(struct sl_runtime *rt, struct sl_error *err)
-{
-    const struct sl_device_info *info = &rt->device->info;
-    struct sl_rates *r = &rt->rates;
-    struct sl_device_rates device;
-    struct sl_error ignored;
-    uint64_t bytes = COPY_BYTES;
-
-    if (bytes > info->vram_free / 8)
-        bytes = sl_round_up(info->vram_free / 8, SL_PAGE_BYTES);
-    if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
-        sl_probe_device(&device, rt->device, bytes, err) != 0)
-        return -1;
-    r->pcie_bps = device.up_bps;
-    r->pcie_latency_s = COPY_LATENCY;
-    r->vram_bps = device.vram_bps;
-    /* So few bytes may have stayed in its cache. */
-    if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
-        r->vram_bps = VRAM_PART * (double)info->vram_bps;
-    /* A simulated device's speed says nothing. */
-    rt->gpu_ops_measured =
-        takes_any_gpu() &&
-        sl_gpu_measure(&r->gpu_ops_per_s, rt->cuda, rt->device, PRODUCT_SIDE,
-                       PRODUCT_POSITIONS, &ignored) == 0;
-    if (!rt->gpu_ops_measured)
-        r->gpu_ops_per_s = ops_of(info);
-    r->gpu_stage_s = STAGE_TIME;
-    return 0;
-}
+/* --- opening it ----------------------------------------------------------- */
 
 static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
 {
@@ -157,7 +95,7 @@ static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
     if (rt->config.rates != NULL) {
         rt->rates = *rt->config.rates;
         rt->rates_known = true;
-    } else if (measure_all(rt, err) != 0) {
+    } else if (sl_runtime_measure_device(rt, takes_any_gpu(), err) != 0) {
         return -1;
     }
     /* Before anything is counted: libraries have taken RAM and VRAM. */

@@ -6,6 +6,7 @@
  *   runtime_gpu.c    the same of a device, and its part of a run
  *   runtime_experts.c  the same of experts, which come when they are wanted
  *   runtime_numa.c   where its memory and threads are
+ *   runtime_rates.c  what it finds here: free memory, rates of disk and GPU
  *   runtime_floor.c  what it did, and how fast it could
  */
 #ifndef SL_RUNTIME_IMPL_H
@@ -70,6 +71,9 @@ struct sl_runtime {
     bool traced; /* it started, and nothing failed */
     bool ended;  /* stats are those of a run that is over */
     struct sl_run_stats stats;
+    /* Found here, before anything is planned: */
+    uint64_t program_bytes;   /* that the program has now */
+    uint64_t available_bytes; /* that are free now; 0: unknown */
     bool rates_known;
     struct sl_rates rates;
     bool dram_in_cache;    /* their dram_bps was measured in a cache */
@@ -128,10 +132,14 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err);
 void sl_runtime_end_gpu(struct sl_runtime *rt);
 
-/* runtime_floor.c: disk, DRAM and arithmetic of this machine, measured with
- * buffers of no more than room bytes. */
+/* runtime_rates.c: what is free now, and what the program has; disk, DRAM and
+ * arithmetic of this machine, measured with buffers of no more than room
+ * bytes; all of these and rt->device's. is_real: its speed says something. */
+void sl_runtime_measure_memory(struct sl_runtime *rt);
 int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
                              struct sl_error *err);
+int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
+                              struct sl_error *err);
 
 /* runtime_numa.c. Threads on their nodes, and the pool of them. */
 int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err);

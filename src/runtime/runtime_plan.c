@@ -7,7 +7,6 @@
 #include "offload/upload.h"
 #include "src/base/bytes.h"
 #include "src/decode/sampler.h"
-#include "src/probe/meminfo.h"
 #include "src/runtime/runtime_impl.h"
 
 /* Slabs are cut from SL_PLAN_SLAB_BYTES down to this. */
@@ -84,7 +83,7 @@ static void count_fixed(struct sl_runtime *rt)
         .one_plane = hp->kv_lora > 0,
     };
     *m = (struct sl_memory){
-        .program = sl_meminfo_resident(),
+        .program = rt->program_bytes,
         .small = sl_small_tensors_bytes(&rt->mf),
         .adapters = sl_adapters_bytes(rt->lora, &rt->mf, w->pass_positions),
         .kv = sl_kv_bytes(&rt->kv_config),
@@ -203,7 +202,7 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
 static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_memory *m = &rt->memory;
-    uint64_t available, margin;
+    uint64_t available = rt->available_bytes, margin;
 
     m->budget = rt->config.ram_bytes;
     if (m->budget == SL_RAM_LEAST) {
@@ -217,7 +216,6 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
     }
     if (m->budget != SL_RAM_AUTO)
         return 0;
-    available = sl_meminfo_available();
     if (available == 0)
         return sl_fail(err, SL_ERR_USAGE,
                        "cannot tell how much memory is free here "
@@ -477,6 +475,7 @@ int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
         rt->asked.max_tokens = load->pass_positions;
     if (sl_runtime_open_device(rt, err) != 0)
         return -1;
+    sl_runtime_measure_memory(rt);
     return sl_runtime_replan(rt, err);
 }
 

@@ -1,0 +1,166 @@
+#include "config.h"
+
+#include "kernels/matmul.h"
+#include "src/base/bytes.h"
+#include "src/base/mem.h"
+#include "src/probe/meminfo.h"
+#include "src/probe/probe.h"
+#include "src/runtime/runtime_impl.h"
+
+/* Everything that a plan takes from this machine is learnt here, before the
+ * plan is made: a plan follows from sizes and rates. */
+
+void sl_runtime_measure_memory(struct sl_runtime *rt)
+{
+    rt->program_bytes = sl_meminfo_resident();
+    rt->available_bytes = sl_meminfo_available();
+}
+
+/* --- disk, memory, arithmetic --------------------------------------------- */
+
+/* Buffers of the measurements stay within what the plan gives to weights;
+ * reads need little to run at full rate, DRAM as much as there is. */
+#define PROBE_DISK_BYTES (16ull << 20)
+#define PROBE_LEAST      (256ull << 10)
+
+void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
+                           uint32_t *group_cols, enum sl_act *act)
+{
+    const struct sl_matrix *m = &rt->mf.matrices[0].geom;
+
+    *fmt = m->fmt;
+    *group_cols = m->group_cols < m->cols ? m->group_cols : 0;
+    *act = sl_matmul_takes(&rt->kernels, m, rt->act) ? rt->act : SL_ACT_F32;
+}
+
+static int measure_arithmetic(const struct sl_runtime *rt,
+                              struct sl_rates *rates, uint64_t time_ns,
+                              uint64_t most_bytes, struct sl_error *err)
+{
+    struct sl_probe_ops_config products = {
+        .kernels = &rt->kernels,
+        .pool = rt->pool,
+        .most_bytes = most_bytes,
+        .time_ns = time_ns,
+    };
+    struct sl_probe_attend_config attention = {
+        .kernels = &rt->kernels,
+        .pool = rt->pool,
+        .most_bytes = most_bytes,
+        .time_ns = time_ns,
+    };
+
+    sl_runtime_arithmetic(rt, &products.fmt, &products.group_cols,
+                          &products.act);
+    if (sl_probe_ops(&rates->ops_per_s, &products, err) != 0)
+        return -1;
+    return sl_probe_attend(&rates->attention_ops_per_s, &attention, err);
+}
+
+int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
+                                  uint64_t time_ns, struct sl_error *err)
+{
+    return measure_arithmetic(rt, rates, time_ns, 0, err);
+}
+
+int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
+                             struct sl_error *err)
+{
+    struct sl_probe_disk_config disk = {
+        .path = rt->mf.path,
+        .io = rt->config.io,
+        .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
+    };
+    struct sl_probe_dram_config dram = {.pool = rt->pool};
+    struct sl_dram_rate rate;
+
+    if (disk.buffer_bytes < PROBE_LEAST)
+        disk.buffer_bytes = PROBE_LEAST;
+    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
+        return -1;
+    dram.most_bytes =
+        room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);
+    if (sl_probe_dram(&rate, &dram, err) != 0)
+        return -1;
+    rt->rates.dram_bps = rate.bps;
+    rt->dram_in_cache = !rate.beyond_cache;
+    if (measure_arithmetic(rt, &rt->rates, 0, dram.most_bytes, err) != 0)
+        return -1;
+    rt->rates_known = true;
+    return 0;
+}
+
+bool sl_runtime_dram_in_cache(const struct sl_runtime *rt)
+{
+    return rt->dram_in_cache;
+}
+
+bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
+{
+    return rt->gpu_ops_measured;
+}
+
+/* --- a device ------------------------------------------------------------- */
+
+/* Memory that the measurements of disk and DRAM may take: they end before
+ * weights are read. */
+#define PROBE_BYTES (64ull << 20)
+/* Copied to the device and within it. */
+#define COPY_BYTES (16ull << 20)
+
+/* Products of a prefill in small: some 150 us of work for a GPU, 80 MiB. */
+#define PRODUCT_SIDE      2048u
+#define PRODUCT_POSITIONS 512u
+
+/* Operations a second of one multiprocessor in products with FP16 inputs and
+ * FP32 sums, where they cannot be measured: some 80 % of what NVIDIA's
+ * whitepapers on GA102 and Ada state (71 TFLOP/s on the 82 multiprocessors of
+ * an RTX 3090, 165 on the 128 of a 4090), and less still of the others. */
+static double ops_of(const struct sl_device_info *info)
+{
+    int arch = 10 * info->cc_major + info->cc_minor;
+    double each = 0.5e12;
+
+    if (arch >= 86)
+        each = 0.7e12;
+    if (arch >= 89)
+        each = 1.0e12;
+    if (arch == 80 || arch == 90 || arch == 100)
+        each = 1.8e12;
+    return each * info->n_sms;
+}
+
+#define COPY_LATENCY 10e-6 /* of a copy or hand-over */
+#define VRAM_PART    0.92  /* of its clock's rate, the most seen by copies */
+#define STAGE_TIME   30e-6 /* launches of a stage's kernels */
+
+int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
+                              struct sl_error *err)
+{
+    const struct sl_device_info *info = &rt->device->info;
+    struct sl_rates *r = &rt->rates;
+    struct sl_device_rates device;
+    struct sl_error ignored;
+    uint64_t bytes = COPY_BYTES;
+
+    if (bytes > info->vram_free / 8)
+        bytes = sl_round_up(info->vram_free / 8, SL_PAGE_BYTES);
+    if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
+        sl_probe_device(&device, rt->device, bytes, err) != 0)
+        return -1;
+    r->pcie_bps = device.up_bps;
+    r->pcie_latency_s = COPY_LATENCY;
+    r->vram_bps = device.vram_bps;
+    /* So few bytes may have stayed in its cache. */
+    if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
+        r->vram_bps = VRAM_PART * (double)info->vram_bps;
+    /* A simulated device's speed says nothing. */
+    rt->gpu_ops_measured =
+        is_real &&
+        sl_gpu_measure(&r->gpu_ops_per_s, rt->cuda, rt->device, PRODUCT_SIDE,
+                       PRODUCT_POSITIONS, &ignored) == 0;
+    if (!rt->gpu_ops_measured)
+        r->gpu_ops_per_s = ops_of(info);
+    r->gpu_stage_s = STAGE_TIME;
+    return 0;
+}
