@@ -99,6 +99,9 @@ struct sl_plan_input {
     uint64_t x_bytes; /* of one position's residual stream */
     struct sl_rates rates;
     enum sl_engine_rule engine;
+    /* Tries every number of stages that the CPU could decode, which takes the
+     * square of their number: to hold the search against. */
+    bool every_number;
 };
 
 struct sl_plan {

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,9 @@ static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
 /* Seconds within this part are the same: then the prefill decides. */
 #define SAME 0.0005
 
+/* So many numbers of stages are tried before the search narrows. */
+#define COARSE 16u
+
 struct score {
     double decode_s, prefill_s;
 };
@@ -148,8 +152,11 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
     struct sl_timeline w = sl_division_timeline(d);
     double seconds = 0;
 
-    /* The first pass only shows how far ahead the second begins. */
+    /* The first pass only shows how far ahead the second begins: where that
+       is as far as it began itself, the second is the same again. */
     for (int p = 0; p < 2; p++) {
+        if (p > 0 && w.read <= 0 && w.copied <= 0)
+            break;
         seconds = 0;
         for (size_t i = 0; i < d->in->n_stages; i++) {
             struct sl_step s =
@@ -176,9 +183,9 @@ static double prefill_seconds(const struct sl_division *d,
     return seconds_of(&all, &s->costs[SL_PHASE_PREFILL]);
 }
 
-/* Keeps s->cpu in s->best if it is the best so far. */
-static void try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
-                    uint64_t ahead_bytes, struct scratch *s)
+/* What s->cpu takes, which is kept in s->best if it is the best so far. */
+static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
+                            uint64_t ahead_bytes, struct scratch *s)
 {
     struct sl_division d = {
         .in = in,
@@ -187,35 +194,87 @@ static void try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
         .slot_bytes = slot_bytes,
         .ahead_bytes = ahead_bytes,
     };
-    struct score score;
+    struct score score = {INFINITY, INFINITY};
 
     if (!sl_plan_divide(&d))
-        return;
+        return score;
     score.decode_s = seconds_of(&d, &s->costs[SL_PHASE_DECODE]);
     if (s->found && score.decode_s >= s->score.decode_s * (1 + SAME))
-        return;
+        return score;
     score.prefill_s = prefill_seconds(&d, s);
     if (s->found && !better(score, s->score))
-        return;
+        return score;
     memcpy(s->best, s->cpu, in->n_stages);
     s->score = score;
     s->ahead_bytes = ahead_bytes;
     s->found = true;
+    return score;
+}
+
+/* One search for the best of the numbers from 1 to n. */
+struct numbers {
+    size_t n, at; /* the best so far */
+    struct score score;
+};
+
+/* Takes note of number k's score. */
+static void note(struct numbers *x, size_t k, struct score score)
+{
+    if (!better(score, x->score))
+        return;
+    x->score = score;
+    x->at = k;
+}
+
+static void try_number(struct numbers *x, const struct sl_plan_input *in,
+                       uint64_t slot_bytes, uint64_t ahead, enum way way,
+                       size_t k, struct scratch *s)
+{
+    choose(in, s->cpu, way, k);
+    note(x, k, try_set(in, slot_bytes, ahead, s));
+}
+
+/* The best number of stages for one ring, in a few dozen walks whatever the
+   number of stages: evenly spread numbers first, then nearer and nearer to the
+   best of them. What a pass takes changes slowly with the number, but for a
+   part in a thousand that depends on how the stages fall. */
+static void search_numbers(const struct sl_plan_input *in, uint64_t slot_bytes,
+                           uint64_t ahead, enum way way, struct scratch *s)
+{
+    struct numbers x = {count(in, way), 0, {INFINITY, INFINITY}};
+    size_t step = 1;
+
+    while (x.n / step > COARSE && !in->every_number)
+        step *= 2;
+    for (size_t k = step; k <= x.n; k += step)
+        try_number(&x, in, slot_bytes, ahead, way, k, s);
+    if (x.n % step != 0)
+        try_number(&x, in, slot_bytes, ahead, way, x.n, s);
+    while (step > 1) {
+        size_t from = x.at;
+
+        step /= 2;
+        for (size_t i = 0; i < 4; i++) {
+            size_t k = from + (2 * i + 1) * step; /* 3 steps on */
+
+            if (k > 3 * step && k - 3 * step <= x.n)
+                try_number(&x, in, slot_bytes, ahead, way, k - 3 * step, s);
+        }
+    }
 }
 
 /* The best set of a way, and the best ring on the device for it. */
 static void search(const struct sl_plan_input *in, uint64_t slot_bytes,
                    enum way way, struct scratch *s)
 {
-    size_t least = way == WAY_NONE ? 0 : 1;
-    size_t most = way == WAY_NONE ? 0 : count(in, way);
-
     s->found = false;
     for (uint64_t ahead = LEAST_AHEAD; ahead <= MOST_AHEAD; ahead *= 2) {
-        for (size_t k = least; k <= most; k++) {
-            choose(in, s->cpu, way, k);
-            try_set(in, slot_bytes, ahead, s);
+        if (way != WAY_NONE) {
+            search_numbers(in, slot_bytes, ahead, way, s);
+            continue;
         }
+        choose(in, s->cpu, way, 0);
+        try_set(in, slot_bytes, ahead, s);
     }
 }
 

@@ -103,6 +103,11 @@ static double decode_s(const struct sl_plan *p, const struct sl_plan_input *in)
     return sl_plan_seconds(p, in, SL_PHASE_DECODE, in->pass[SL_PHASE_DECODE]);
 }
 
+static double prefill_s(const struct sl_plan *p, const struct sl_plan_input *in)
+{
+    return sl_plan_seconds(p, in, SL_PHASE_PREFILL, in->pass[SL_PHASE_PREFILL]);
+}
+
 /* --- what every plan must be ---------------------------------------------- */
 
 static void check_slab(const struct sl_plan *p, size_t i, size_t first)
@@ -204,6 +209,28 @@ static void no_plan_is_slower_than_the_gpu_or_the_cpu_alone(void **state)
             sl_plan_fini(&alone);
         }
         sl_plan_fini(&p);
+    }
+    free(m);
+}
+
+/* How slabs fall into their places is half a percent either way. */
+static void the_search_finds_what_trying_every_number_does(void **state)
+{
+    struct model *m = model_make(256);
+
+    for (unsigned i = 0; i < 3 * 3 * 2; i++) {
+        struct sl_plan_input in = input(m, i % 3, (8 + i / 3 % 3 * 8) * A_GB,
+                                        (30 + i / 9 * 20) * A_GB, 256);
+        struct sl_plan p, every;
+        struct sl_error err;
+
+        assert_ok(sl_plan_make(&p, &in, &err), &err);
+        in.every_number = true;
+        assert_ok(sl_plan_make(&every, &in, &err), &err);
+        assert_true(decode_s(&p, &in) <= decode_s(&every, &in) * 1.005);
+        assert_true(prefill_s(&p, &in) <= prefill_s(&every, &in) * 1.005);
+        sl_plan_fini(&p);
+        sl_plan_fini(&every);
     }
     free(m);
 }
@@ -437,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_plan_keeps_both_budgets_and_its_rules),
         cmocka_unit_test(no_plan_is_slower_than_the_gpu_or_the_cpu_alone),
+        cmocka_unit_test(the_search_finds_what_trying_every_number_does),
         cmocka_unit_test(more_memory_never_makes_a_plan_slower),
         cmocka_unit_test(every_kind_is_spread_evenly),
         cmocka_unit_test(decode_is_shared_and_prefill_is_the_gpus),
