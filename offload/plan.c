@@ -20,10 +20,12 @@
 struct candidate {
     uint64_t slot_bytes; /* slabs above this are resident */
     uint64_t n_slots;
-    uint64_t forced_bytes; /* of the slabs above slot_bytes */
+    uint64_t forced_bytes; /* of the slabs above slot_bytes, or to be kept */
 };
 
 struct planner {
+    const struct sl_slab *slabs;
+    bool keep;
     const uint64_t *load; /* (n) bytes of each slab */
     size_t n;
     uint64_t total;
@@ -39,15 +41,16 @@ static int descending(const void *a, const void *b)
 }
 
 /* Bytes that the candidate of slot_bytes needs at least; *forced gets those
-   of the slabs too large for a slot. */
+   of the slabs that are kept or too large for a slot. */
 static uint64_t candidate_bytes(const struct sl_slab *slabs, size_t n,
-                                uint64_t slot_bytes, uint64_t *forced)
+                                bool keep, uint64_t slot_bytes,
+                                uint64_t *forced)
 {
     *forced = 0;
     for (size_t i = 0; i < n; i++) {
         uint64_t bytes = sl_slab_load_bytes(&slabs[i]);
 
-        if (bytes > slot_bytes)
+        if (bytes > slot_bytes || (keep && slabs[i].keep))
             *forced += bytes;
     }
     return *forced + SL_RING_MIN_SLOTS * slot_bytes;
@@ -68,13 +71,14 @@ static uint64_t largest_below(const struct sl_slab *slabs, size_t n,
     return largest;
 }
 
-uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs)
+uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs,
+                             bool keep)
 {
     uint64_t least = sl_slabs_load_bytes(slabs, n_slabs);
     uint64_t slot = UINT64_MAX, forced;
 
     while ((slot = largest_below(slabs, n_slabs, slot)) > 0) {
-        uint64_t need = candidate_bytes(slabs, n_slabs, slot, &forced);
+        uint64_t need = candidate_bytes(slabs, n_slabs, keep, slot, &forced);
 
         if (need < least)
             least = need;
@@ -94,7 +98,7 @@ static uint64_t spread(const struct planner *p, uint64_t target,
 
     for (size_t i = 0; i < p->n; i++) {
         uint64_t bytes = p->load[i];
-        bool forced = bytes > p->c->slot_bytes;
+        bool forced = bytes > p->c->slot_bytes || (p->keep && p->slabs[i].keep);
         double due;
 
         passed += bytes;
@@ -241,12 +245,17 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
     plan->streamed_bytes = UINT64_MAX;
     for (size_t i = 0; i < in->n_slabs; i++) {
         struct candidate c = {.slot_bytes = w->sizes[i]};
-        struct planner p = {w->load, in->n_slabs, total, 0, &c};
+        struct planner p = {.slabs = in->slabs,
+                            .keep = in->keep,
+                            .load = w->load,
+                            .n = in->n_slabs,
+                            .total = total,
+                            .c = &c};
         uint64_t resident;
 
         if (i > 0 && w->sizes[i] == w->sizes[i - 1])
             continue;
-        if (candidate_bytes(in->slabs, in->n_slabs, c.slot_bytes,
+        if (candidate_bytes(in->slabs, in->n_slabs, in->keep, c.slot_bytes,
                             &c.forced_bytes) > in->weights_bytes)
             continue;
         candidate_slots(&c, in->weights_bytes, in->read_ahead_bytes);
@@ -266,7 +275,7 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
 
 static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
 {
-    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs);
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, in->keep);
     char need[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
 
     if (in->weights_bytes >= least)

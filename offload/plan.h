@@ -89,6 +89,8 @@ struct sl_plan_input {
      * decodes may take. */
     uint64_t weights_bytes;
     uint64_t read_ahead_bytes; /* ring size wanted where there is room */
+    bool keep; /* slabs that are to stay do, or the budget is too small: on the
+                * CPU alone */
 
     /* What follows counts only with vram_bytes > 0 and a rule that allows a
      * GPU: without, a plan needs neither stages nor rates. */
@@ -126,8 +128,10 @@ struct sl_plan {
     uint32_t prefill_from;
 };
 
-/* Least weights_bytes with which sl_plan_make succeeds (without a GPU). */
-uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs);
+/* Least weights_bytes with which sl_plan_make succeeds (without a GPU), with
+ * the slabs that are to stay in memory where they are to be kept. */
+uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs,
+                             bool keep);
 
 /* Errors: SL_ERR_BUDGET with both numbers, SL_ERR_NOMEM. */
 int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,

@@ -16,6 +16,7 @@
 #ifndef SL_OFFLOAD_SLAB_H
 #define SL_OFFLOAD_SLAB_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "offload/compressed.h"
@@ -31,6 +32,7 @@ struct sl_slab {
     struct sl_extent extents[SL_SLAB_EXTENTS];
     uint32_t n_extents;
     const struct sl_compressed *compressed; /* borrowed; NULL: not compressed */
+    bool keep; /* where some slabs are to stay (plan.h), this is one */
 };
 
 /* The file pages that cover an extent. */

@@ -1,6 +1,7 @@
 #!/bin/sh
 # 'sluice convert --quant int8-planes': two planes of four bits give the logits
-# of the same integers in one piece, in any budget.
+# of the same integers in one piece, in any budget, and the texts, guesses of the
+# high planes (--draft self) or not.
 source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-planes-XXXXXX") || exit 99
@@ -65,6 +66,51 @@ done
 [ -s "$planes.npy" ] &&
     cmp "$planes.npy" "$work/int8-planes-g64-one.gguf.npy" 2>>"$work/err"
 check a_tensor_is_read_as_both_planes
+
+# said FILE ARGS...: the text alone.
+said()
+{
+    file=$1
+    shift
+    "$sluice" generate -m "$file" --device cpu -q -c 48 \
+        -p 'And God said, Let there be [gMASK]' "$@" 2>"$work/err"
+}
+
+# generate's count of what stands behind "NAME":
+field()
+{
+    sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$work/json"
+}
+
+want=$(said "$work/int8-planes-g64-one.gguf" --top-k 1 --draft off)
+[ -n "$want" ] &&
+    [ "$(said "$planes" --top-k 1 --draft self --ram least)" = "$want" ] &&
+    [ "$(said "$planes" --top-k 1 --draft self --draft lookup)" = "$want" ] &&
+    [ "$(said "$planes" --top-k 1 --draft self --kv int8 --draft-max 3)" = \
+        "$(said "$planes" --top-k 1 --draft off --kv int8)" ]
+check a_model_that_guesses_for_itself_says_the_same
+
+said "$planes" --top-k 1 --draft self --ram least --json >"$work/json" &&
+    [ "$(field drafted)" -gt 4 ] && [ $((2 * $(field accepted))) -gt \
+        "$(field drafted)" ]
+check most_of_its_guesses_are_right
+
+drawn=$(said "$planes" --temperature 0.8 --seed 3 --num-answers 2 --draft off)
+[ -n "$drawn" ] && [ "$(said "$planes" --temperature 0.8 --seed 3 \
+    --num-answers 2 --draft self)" = "$drawn" ]
+check what_is_drawn_is_the_same_for_a_seed
+
+said "$planes" --top-k 1 --draft self --prompt-cache "$work/kept" >"$work/out" &&
+    [ "$(said "$planes" --top-k 1 --draft self --prompt-cache "$work/kept")" = \
+        "$want" ]
+check a_prompt_that_was_kept_needs_no_pass_before
+
+refused 'only files of convert --quant int8-planes have a part that guesses' \
+    said "$work/int8-planes-g64-one.gguf" --draft self &&
+    refused 'and the weights that --draft self keeps' \
+        said "$planes" --draft self --ram 20M &&
+    said "$planes" --ram 20M --draft off >"$work/out"
+check what_it_needs_is_said
 
 refused 'no-planes belongs to --quant int8-planes; int8-g64 has none' \
     convert --quant int8-g64 --no-planes -o "$work/x.gguf" &&

@@ -51,7 +51,8 @@ static uint32_t offer(struct sl_draft *d, uint32_t most, uint32_t *strength)
     return chance(me->g, most + 1);
 }
 
-static int propose(struct sl_draft *d, int32_t *ids, uint32_t n, uint32_t *made,
+static int propose(struct sl_draft *d, const struct sl_draft_place *place,
+                   int32_t *ids, uint32_t n, uint32_t *made,
                    struct sl_error *err)
 {
     struct guesser *me = (struct guesser *)d;

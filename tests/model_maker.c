@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "quant/blocks.h"
+#include "quant/planes.h"
 #include "src/base/bytes.h"
 #include "src/base/half.h"
 #include "tests/block_maker.h"
@@ -86,6 +87,7 @@ static void choose_geometry(struct sl_layout_matrix *g,
     };
     if (!sl_fmt_has_scales(fmt))
         return;
+    g->planes = m->planes == TEST_PLANES && !head && !expert;
     g->scale_resident = group == 0 && !expert;
     if (group == 0) {
         group = spec->cols;
@@ -155,9 +157,10 @@ static void fill_float(uint8_t *image, const struct sl_model_matrix *m,
     }
 }
 
-/* One block as quant/matrix.h draws it, n of its 16 rows real. */
+/* One block as quant/matrix.h draws it, n of its 16 rows real; most: the
+ * largest integer of INT8. */
 static void fill_block(uint8_t *w, uint8_t *scale, const struct sl_matrix *m,
-                       uint32_t n, uint64_t *state)
+                       uint32_t n, unsigned most, uint64_t *state)
 {
     bool int8 = m->fmt == SL_FMT_INT8;
     uint32_t cols = (m->cols + 7) / 8 * 8, groups = sl_matrix_groups(m);
@@ -170,7 +173,8 @@ static void fill_block(uint8_t *w, uint8_t *scale, const struct sl_matrix *m,
             unsigned q = (unsigned)(draw(state) >> 40);
 
             if (int8) {
-                w[64 * (c / 4) + 4 * r + c % 4] = (uint8_t)(1 + q % 255);
+                w[64 * (c / 4) + 4 * r + c % 4] =
+                    (uint8_t)(128 - most + q % (2 * most + 1));
             } else {
                 unsigned shift = c % 8 / 4 * 4;
                 uint8_t *b = &w[64 * (c / 8) + 4 * r + c % 4];
@@ -202,26 +206,44 @@ static void fill_blocks(uint8_t *w, const struct sl_matrix *m, uint32_t n,
     free(blocks);
 }
 
+/* An INT8 block of a matrix to both of its planes. */
+static void fill_planes(uint8_t *image, const struct sl_model_matrix *m,
+                        const uint8_t *w, uint32_t segment, uint32_t block)
+{
+    struct sl_matrix plane = sl_matrix_plane(&m->geom);
+    uint64_t at = sl_matrix_block_offset(&plane, segment, block);
+
+    sl_planes_split(image + m->off + at, image + m->low_off + at, w,
+                    (size_t)sl_matrix_block_bytes(&m->geom, 0, 1));
+}
+
 static void fill_packed(uint8_t *image, const struct sl_model_matrix *m,
-                        uint64_t *state)
+                        unsigned most, uint64_t *state)
 {
     const struct sl_matrix *g = &m->geom;
     uint32_t rows = sl_matrix_segment_rows(g);
+    uint8_t *both = malloc((size_t)sl_matrix_block_bytes(g, 0, 1));
 
+    assert_non_null(both);
     for (uint32_t s = 0; s < g->n_segments; s++) {
         for (uint32_t b = 0; b < sl_matrix_segment_blocks(g); b++) {
             uint32_t left = rows - b * SL_BLOCK_ROWS;
             uint32_t n = left < SL_BLOCK_ROWS ? left : SL_BLOCK_ROWS;
             uint8_t *w = image + m->off + sl_matrix_block_offset(g, s, b);
 
+            if (m->low_bytes > 0)
+                w = both;
             if (sl_fmt_has_blocks(g->fmt))
                 fill_blocks(w, g, n, state);
             else
                 fill_block(
                     w, image + m->scale_off + sl_matrix_scale_offset(g, s, b),
-                    g, n, state);
+                    g, n, most, state);
+            if (m->low_bytes > 0)
+                fill_planes(image, m, both, s, b);
         }
     }
+    free(both);
 }
 
 void test_model_seal(struct sl_layout *layout, uint8_t *image)
@@ -256,7 +278,9 @@ uint8_t *test_model_image(const struct test_model *m, size_t *bytes)
         if (sl_fmt_is_float(x->geom.fmt))
             fill_float(image, x, &state);
         else
-            fill_packed(image, x, &state);
+            fill_packed(image, x,
+                        m->planes != TEST_NO_PLANES ? SL_PLANES_MOST : 127,
+                        &state);
     }
     if (m->tokenizer_bytes > 0)
         memcpy(image + layout.tokenizer_off, m->tokenizer, m->tokenizer_bytes);

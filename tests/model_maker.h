@@ -13,11 +13,13 @@
 
 struct test_model {
     const struct sl_arch *arch;
-    struct sl_hparams hp;  /* what is 0 is derived */
-    enum sl_fmt fmt;       /* of the layers' matrices */
-    uint32_t group_cols;   /* packed: 0 row-wise, else group-wise */
-    uint32_t tp;           /* row-wise: scales a row of column-split matrices
-                              (--quant-tp); 0 and 1 mean one */
+    struct sl_hparams hp; /* what is 0 is derived */
+    enum sl_fmt fmt;      /* of the layers' matrices */
+    uint32_t group_cols;  /* packed: 0 row-wise, else group-wise */
+    uint32_t tp;          /* row-wise: scales a row of column-split matrices
+                             (--quant-tp); 0 and 1 mean one */
+    /* INT8: of integers that have two planes, in one piece or in two */
+    enum { TEST_NO_PLANES, TEST_ONE_PIECE, TEST_PLANES } planes;
     enum sl_fmt head_fmt;  /* of head, embeddings, position tables */
     uint32_t head_group;   /* packed head: columns a scale */
     const void *tokenizer; /* NULL: none */

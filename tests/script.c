@@ -118,8 +118,13 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
     return 0;
 }
 
-static const struct sl_lm_ops script_ops = {seq_create, seq_fork, seq_destroy,
-                                            seq_cut, forward};
+static const struct sl_lm_ops script_ops = {
+    .seq_create = seq_create,
+    .seq_fork = seq_fork,
+    .seq_destroy = seq_destroy,
+    .seq_cut = seq_cut,
+    .forward = forward,
+};
 
 void test_script_init(struct script *s)
 {

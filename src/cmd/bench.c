@@ -509,11 +509,9 @@ static int take_memory(struct state *s, struct sl_workload *load,
     struct sl_runtime_config config = config_of(&s->b->config, run);
 
     sl_drafts_workload(&s->drafts, load);
-    if (file->path != NULL &&
-        sl_draft_file_plan(file, load, s->rt, &config, err) != 0)
-        return -1;
-    if (sl_runtime_start(s->rt, load, err) != 0 ||
-        (file->path != NULL && sl_draft_file_start(file, err) != 0))
+    if (sl_draft_file_plan(file, load, s->rt, &config, err) != 0 ||
+        sl_runtime_start(s->rt, load, err) != 0 ||
+        sl_draft_file_start(file, s->rt, err) != 0)
         return -1;
     s->lm = sl_runtime_lm(s->rt);
     if (s->drafts.n == 0)

@@ -331,8 +331,7 @@ static int add_drafts(const struct options *o, struct sl_workload *w,
         return -1;
     if (o->num_beams == 1)
         sl_drafts_workload(&d, w);
-    return file->path == NULL ? 0
-                              : sl_draft_file_plan(file, w, rt, &o->run, err);
+    return sl_draft_file_plan(file, w, rt, &o->run, err);
 }
 
 static int plan(const struct options *o, struct sl_error *err)

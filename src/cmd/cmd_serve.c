@@ -324,9 +324,7 @@ static int plan_drafts(void *arg, struct sl_workload *load,
     if (sl_drafts_open(&o->drafts, &o->file, &o->draft, err) != 0)
         return -1;
     sl_drafts_workload(&o->drafts, load);
-    return o->file.path == NULL
-               ? 0
-               : sl_draft_file_plan(&o->file, load, rt, &o->c.run, err);
+    return sl_draft_file_plan(&o->file, load, rt, &o->c.run, err);
 }
 
 static int start_drafts(void *arg, struct sl_runtime *rt, struct sl_error *err)
@@ -336,7 +334,7 @@ static int start_drafts(void *arg, struct sl_runtime *rt, struct sl_error *err)
     double age_s;
     bool kept = o->drafts.n > 0 && sl_rates_kept(&rates, &age_s, rt);
 
-    if (o->file.path != NULL && sl_draft_file_start(&o->file, err) != 0)
+    if (sl_draft_file_start(&o->file, rt, err) != 0)
         return -1;
     sl_drafts_start(&o->drafts, rt, kept ? &rates : NULL, o->c.log);
     return 0;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/mem.h"
 #include "src/cmd/draft_file.h"
 
 /* More than any machine has: all of its weights stay. */
@@ -81,6 +82,26 @@ static void set_load(struct sl_draft_file *f, const struct sl_workload *of)
         f->load.pass_positions = of->max_tokens;
 }
 
+static int plan_self(struct sl_workload *load, struct sl_runtime *target,
+                     struct sl_error *err)
+{
+    const struct sl_modelfile *mf = sl_runtime_modelfile(target);
+
+    if (!sl_modelfile_has_planes(mf))
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--draft self: %s is %s, and only files of convert "
+                       "--quant int8-planes have a part that guesses",
+                       mf->path, mf->quant);
+    if (mf->hp.n_experts > 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--draft self: %s is a mixture, whose experts have no "
+                       "planes",
+                       mf->path);
+    load->draft_keeps = true;
+    load->draft_bytes += mf->hp.vocab * sizeof(float);
+    return 0;
+}
+
 int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
                        struct sl_runtime *target,
                        const struct sl_runtime_config *config,
@@ -88,6 +109,10 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
 {
     const struct sl_memory *m;
 
+    if (f->itself && plan_self(load, target, err) != 0)
+        return -1;
+    if (f->path == NULL)
+        return 0;
     f->config = (struct sl_runtime_config){
         .model = f->path,
         .ram_bytes = ALL_BYTES,
@@ -125,8 +150,23 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
     return 0;
 }
 
-int sl_draft_file_start(struct sl_draft_file *f, struct sl_error *err)
+static int start_self(struct sl_draft_self *s, struct sl_runtime *target,
+                      struct sl_error *err)
 {
+    s->lm = sl_runtime_lm(target);
+    s->logits = sl_alloc_array(s->lm->vocab, sizeof *s->logits);
+    if (s->logits == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "--draft self: no memory");
+    return 0;
+}
+
+int sl_draft_file_start(struct sl_draft_file *f, struct sl_runtime *target,
+                        struct sl_error *err)
+{
+    if (f->itself && start_self(&f->self, target, err) != 0)
+        return -1;
+    if (f->path == NULL)
+        return 0;
     /* a plan is made once; this one counts the same */
     if (open_file(f, err) != 0 || sl_runtime_start(f->rt, &f->load, err) != 0)
         return -1;
@@ -137,6 +177,8 @@ int sl_draft_file_start(struct sl_draft_file *f, struct sl_error *err)
 
 void sl_draft_file_close(struct sl_draft_file *f)
 {
+    free(f->self.logits);
+    f->self.logits = NULL;
     sl_vocab_shift_fini(&f->model.shift);
     sl_runtime_close(f->rt);
     f->rt = NULL;

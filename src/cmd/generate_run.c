@@ -53,14 +53,10 @@ static int start(struct sl_generate *g, const struct sl_workload *load,
     /* before the plan, which counts the memory that this takes */
     if (g->o->json || g->drafts.n > 0 || sl_generate_wants_summary(g))
         g->rates_kept = sl_rates_kept(&g->rates, &age_s, g->rt);
-    if (g->draft_file.path != NULL &&
-        sl_draft_file_plan(&g->draft_file, &all, g->rt, &g->o->run, err) != 0)
+    if (sl_draft_file_plan(&g->draft_file, &all, g->rt, &g->o->run, err) != 0 ||
+        sl_runtime_start(g->rt, &all, err) != 0)
         return -1;
-    if (sl_runtime_start(g->rt, &all, err) != 0 ||
-        (g->draft_file.path != NULL &&
-         sl_draft_file_start(&g->draft_file, err) != 0))
-        return -1;
-    return 0;
+    return sl_draft_file_start(&g->draft_file, g->rt, err);
 }
 
 int sl_generate_start(struct sl_generate *g, const struct sl_workload *load,

@@ -18,7 +18,8 @@ static const struct argp_option options[] = {
     {"draft", OPT_DRAFT, "KIND", 0,
      "Guess what comes next and let passes check it: the text is the same, and "
      "comes faster where guesses are right. auto (default), lookup (what "
-     "followed the same words before), a smaller model's FILE, or off; may be "
+     "followed the same words before), self (what the part of an int8-planes "
+     "file says that stays in memory), a smaller model's FILE, or off; may be "
      "given several times",
      0},
     {"draft-max", OPT_DRAFT_MAX, "N", 0,
@@ -57,8 +58,8 @@ static int add_file(struct sl_drafts *d, struct sl_draft_file *file,
                        file->path, path);
     if (access(path, R_OK) != 0)
         return sl_fail_os(err, errno,
-                          "--draft is auto, lookup, off or a model file; '%s' "
-                          "cannot be read",
+                          "--draft is auto, lookup, self, off or a model file; "
+                          "'%s' cannot be read",
                           path);
     file->path = path;
     return sl_drafts_add(d, &sl_draft_model_kind, &file->model, err);
@@ -81,6 +82,12 @@ static int add(struct sl_drafts *d, struct sl_draft_file *file,
         d->optional = true;
         kind = &sl_draft_lookup;
     }
+    if (strcmp(name, sl_draft_self_kind.name) == 0 && !file->itself) {
+        file->itself = true;
+        return sl_drafts_add(d, &sl_draft_self_kind, &file->self, err);
+    }
+    if (strcmp(name, sl_draft_self_kind.name) == 0)
+        return 0;
     if (kind == NULL)
         return add_file(d, file, name, err);
     for (uint32_t i = 0; i < d->n; i++) {

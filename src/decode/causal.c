@@ -203,15 +203,22 @@ static int run_want(struct sl_sequence *s, struct sl_lm_item *items,
     struct run *r = (struct run *)s;
     struct sl_causal *c = r->c;
     uint32_t n = 0;
+    const struct sl_draft_place at = {
+        .seq = c->seq,
+        .n_held = (uint32_t)c->held.n,
+        .last = c->ids[0],
+        .positions = c->positions,
+    };
+    uint32_t most = s->reads ? s->n_positions : 1 + (drafts ? *drafts : 0);
 
+    for (uint32_t i = 0; i < most; i++)
+        c->positions[i] = (int32_t)(c->held.n + i);
     if (drafts != NULL &&
-        sl_drafter_propose(&c->drafter, c->ids + 1, *drafts, &n, err) != 0)
+        sl_drafter_propose(&c->drafter, &at, c->ids + 1, *drafts, &n, err) != 0)
         return -1;
     c->n_fed = s->reads ? s->n_positions : 1 + n;
     s->n_positions = c->n_fed;
     s->n_rows = s->reads ? 1 : c->n_fed;
-    for (uint32_t i = 0; i < c->n_fed; i++)
-        c->positions[i] = (int32_t)(c->held.n + i);
     items[0] = (struct sl_lm_item){
         .seq = c->seq,
         .ids = s->reads ? r->prompt + c->held.n : c->ids,

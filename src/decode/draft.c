@@ -143,8 +143,9 @@ static void note_cost(struct sl_gate_source *s, double seconds)
     s->seconds = s->seconds > 0 ? 0.75 * s->seconds + 0.25 * seconds : seconds;
 }
 
-int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
-                       uint32_t *made, struct sl_error *err)
+int sl_drafter_propose(struct sl_drafter *d, const struct sl_draft_place *at,
+                       int32_t *ids, uint32_t n, uint32_t *made,
+                       struct sl_error *err)
 {
     uint32_t source = d->offer.source;
     struct sl_draft *from;
@@ -155,9 +156,9 @@ int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
         return 0;
     from = d->sources[source];
     if (!d->all->sources[source].kind->costs)
-        return from->ops->propose(from, ids, n, made, err);
+        return from->ops->propose(from, at, ids, n, made, err);
     begin = sl_drafts_now(d->all);
-    if (from->ops->propose(from, ids, n, made, err) != 0)
+    if (from->ops->propose(from, at, ids, n, made, err) != 0)
         return -1;
     if (*made > 0)
         note_cost(&d->all->gate.sources[source],

@@ -9,6 +9,7 @@
  *
  *   draft_lookup.c   what followed the same words before
  *   draft_model.c    what a smaller model says
+ *   draft_self.c     what the part of the model says that stays in memory
  */
 #ifndef SL_DRAFT_H
 #define SL_DRAFT_H
@@ -39,6 +40,15 @@ struct sl_draft_text {
     bool has_pieces; /* other blanks' answers lie behind the context */
 };
 
+/* Where a proposal begins, in the sequence of the model that it is for. */
+struct sl_draft_place {
+    uint32_t seq, n_held; /* positions that it holds */
+    uint32_t n_context;   /* as struct sl_lm_item has it */
+    int32_t last;         /* is fed next, and the proposal behind it */
+    /* (1 + n) of all these; blocks NULL where the model has none */
+    const int32_t *positions, *blocks;
+};
+
 struct sl_draft_ops {
     /* The text is this one, whatever it was before; it goes when begin
      * returns. Errors: SL_ERR_NOMEM, those of a model that drafts. */
@@ -51,7 +61,8 @@ struct sl_draft_ops {
     uint32_t (*offer)(struct sl_draft *d, uint32_t most, uint32_t *strength);
     /* Writes n that were offered, or fewer: *made. Errors: those of a model
      * that drafts. */
-    int (*propose)(struct sl_draft *d, int32_t *ids, uint32_t n, uint32_t *made,
+    int (*propose)(struct sl_draft *d, const struct sl_draft_place *at,
+                   int32_t *ids, uint32_t n, uint32_t *made,
                    struct sl_error *err);
     void (*destroy)(struct sl_draft *d);
 };
@@ -122,8 +133,9 @@ void sl_drafter_add(struct sl_drafter *d, int32_t id);
 /* At most `most`, of the source that is likeliest to be right. */
 struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most);
 /* n of the last offer, or fewer: *made. */
-int sl_drafter_propose(struct sl_drafter *d, int32_t *ids, uint32_t n,
-                       uint32_t *made, struct sl_error *err);
+int sl_drafter_propose(struct sl_drafter *d, const struct sl_draft_place *at,
+                       int32_t *ids, uint32_t n, uint32_t *made,
+                       struct sl_error *err);
 /* Of those the first n_right were. */
 void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right);
 

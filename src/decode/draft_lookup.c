@@ -154,8 +154,9 @@ static uint32_t lookup_offer(struct sl_draft *d, uint32_t most,
     return most;
 }
 
-static int lookup_propose(struct sl_draft *d, int32_t *ids, uint32_t n,
-                          uint32_t *made, struct sl_error *err)
+static int lookup_propose(struct sl_draft *d,
+                          const struct sl_draft_place *where, int32_t *ids,
+                          uint32_t n, uint32_t *made, struct sl_error *err)
 {
     const struct lookup *l = (struct lookup *)d;
 

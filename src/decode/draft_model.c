@@ -258,8 +258,9 @@ static int32_t likeliest(const struct guesser *g)
     return best;
 }
 
-static int model_propose(struct sl_draft *d, int32_t *ids, uint32_t n,
-                         uint32_t *made, struct sl_error *err)
+static int model_propose(struct sl_draft *d, const struct sl_draft_place *where,
+                         int32_t *ids, uint32_t n, uint32_t *made,
+                         struct sl_error *err)
 {
     struct guesser *g = (struct guesser *)d;
     uint32_t text = g->n;

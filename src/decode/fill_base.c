@@ -196,11 +196,32 @@ static void base_offer(struct sl_blank *p, struct sl_offer *offers,
     }
 }
 
-static void want_voice(const struct sl_blank *p, struct voice *v, size_t n_said,
+/* v->n_fed ids: what was said last and at most so many drafts. */
+static int draft_voice(const struct sl_blank *p, struct voice *v, size_t n_said,
+                       uint32_t drafts, struct sl_error *err)
+{
+    const struct sl_draft_place at = {
+        .seq = v->seq,
+        .n_held = v->held,
+        .n_context = sl_blank_context(p),
+        .last = v->last,
+        .positions = v->positions,
+        .blocks = p->c->hp->position_2d ? v->blocks : NULL,
+    };
+    uint32_t n = 0;
+
+    v->ids[0] = v->last;
+    for (uint32_t k = 0; k < 1 + drafts; k++)
+        v->positions[k] = sl_blank_position(p, n_said - 1 + k, &v->blocks[k]);
+    if (sl_drafter_propose(&v->drafter, &at, v->ids + 1, drafts, &n, err) != 0)
+        return -1;
+    v->n_fed = 1 + n;
+    return 0;
+}
+
+static void want_voice(const struct sl_blank *p, const struct voice *v,
                        struct sl_lm_item *item)
 {
-    for (uint32_t k = 0; k < v->n_fed; k++)
-        v->positions[k] = sl_blank_position(p, n_said - 1 + k, &v->blocks[k]);
     *item = (struct sl_lm_item){
         .seq = v->seq,
         .ids = v->ids,
@@ -219,16 +240,13 @@ static int base_want(struct sl_blank *p, struct sl_lm_item *items,
     p->n_positions = p->n_rows = 0;
     for (uint32_t i = 0; i < p->voices->n; i++) {
         struct voice *v = &p->voices->v[i];
-        uint32_t n = 0;
 
         if (!v->has_seq)
             continue;
-        v->ids[0] = v->last;
-        if (drafts != NULL &&
-            sl_drafter_propose(&v->drafter, v->ids + 1, *drafts++, &n, err))
+        if (draft_voice(p, v, p->answers[i].ids.n,
+                        drafts != NULL ? *drafts++ : 0, err) != 0)
             return -1;
-        v->n_fed = 1 + n;
-        want_voice(p, v, p->answers[i].ids.n, items++);
+        want_voice(p, v, items++);
         p->n_positions += v->n_fed;
         p->n_rows += v->n_fed;
     }

@@ -296,11 +296,14 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
         return -1;
     for (size_t slab = 0; slab < x->c.partition->n_slabs; slab++) {
         struct sl_exec_engine *next = engine_of(x, slab);
+        bool low = sl_partition_of(x->c.partition, slab) == SL_PART_LOW;
+
+        if (low && x->pass.high_only)
+            continue;
 
         /* between pairs of planes, which are had together */
-        if (atomic_load_explicit(x->c.stop, memory_order_relaxed) &&
-            sl_partition_of(x->c.partition, slab) != SL_PART_LOW) {
-            x->left = true;
+        if (atomic_load_explicit(x->c.stop, memory_order_relaxed) && !low) {
+            x->left = !x->pass.high_only;
             x->left_at = slab;
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
         }
@@ -367,6 +370,28 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     return 0;
 }
 
+/* Residents are there once a pass has been through all slabs. */
+static int exec_guess(struct sl_lm *lm, const struct sl_lm_item *items,
+                      size_t n_items, float *logits, struct sl_error *err)
+{
+    struct sl_exec *x = (struct sl_exec *)lm;
+    uint64_t begin = sl_clock_ns();
+
+    if (!x->c.guesses || x->stats.passes == 0 || x->left || x->broken)
+        return 1;
+    if (check_items(x, items, n_items, err) != 0 ||
+        lay_out(x, items, n_items, logits, err) != 0)
+        return -1;
+    x->pass.high_only = true;
+    if (run_pass(x, err) != 0) {
+        x->broken = err->code != SL_ERR_INTERRUPTED;
+        return -1;
+    }
+    x->stats.guess_passes++;
+    x->stats.guess_ns += sl_clock_ns() - begin;
+    return 0;
+}
+
 static int exec_seq_create(struct sl_lm *lm, uint32_t *seq,
                            struct sl_error *err)
 {
@@ -397,6 +422,7 @@ static const struct sl_lm_ops exec_ops = {
     .seq_destroy = exec_seq_destroy,
     .seq_cut = exec_seq_cut,
     .forward = exec_forward,
+    .guess = exec_guess,
 };
 
 /* --- life -------------------------------------------------------------- */

@@ -40,6 +40,7 @@ struct sl_exec_config {
     uint32_t pass_positions;   /* most positions in one pass, all sequences */
     uint32_t pass_logits;      /* most rows of logits in one pass */
     uint32_t max_tokens;       /* of one sequence */
+    bool guesses; /* the plan keeps all but low planes: guess of lm.h */
 };
 
 struct sl_exec_stats {
@@ -53,6 +54,7 @@ struct sl_exec_stats {
     uint64_t prefill_keys, decode_keys; /* cached positions they read */
     uint64_t prefill_ns, decode_ns;
     uint64_t first_pass_ns;
+    uint64_t guess_passes, guess_ns; /* of high planes, in none of the above */
 };
 
 /* Where a pass is. */

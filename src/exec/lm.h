@@ -62,6 +62,13 @@ struct sl_lm_ops {
      * model goes on. */
     int (*forward)(struct sl_lm *lm, const struct sl_lm_item *items,
                    size_t n_items, float *logits, struct sl_error *err);
+    /* The same of a model that is nearly this one and reads nothing of the
+     * disk, for items that are apart: the logits are guesses, and what it adds
+     * to the sequences is to be cut off again before the next forward. Returns
+     * 1 when there is none, or none yet. Errors: SL_ERR_INTERRUPTED, as often
+     * as one likes; as forward. NULL: there is none. */
+    int (*guess)(struct sl_lm *lm, const struct sl_lm_item *items,
+                 size_t n_items, float *logits, struct sl_error *err);
 };
 
 #endif

@@ -284,6 +284,8 @@ int sl_partition_make(struct sl_partition *partition,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the list of slabs");
     }
     partition->first_part[partition->n_slabs] = (uint32_t)partition->n_parts;
+    for (size_t i = 0; i < partition->n_slabs; i++)
+        partition->slabs[i].keep = sl_partition_of(partition, i) != SL_PART_LOW;
     return 0;
 }
 

@@ -8,7 +8,8 @@
  * residents, large ones take fewer hand-offs.
  *
  * Matrices in two planes (quant/planes.h) make pairs of slabs: one that has
- * high planes, and all else of a stage, and behind it that of the low ones.
+ * high planes, and all else of a stage, and behind it that of the low ones. All
+ * others are slabs to be kept (slab.h), if some are.
  */
 #ifndef SL_PARTITION_H
 #define SL_PARTITION_H

@@ -197,6 +197,14 @@ static int cache_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     return rc;
 }
 
+static int cache_guess(struct sl_lm *lm, const struct sl_lm_item *items,
+                       size_t n_items, float *logits, struct sl_error *err)
+{
+    struct sl_lm *inner = cache_of(lm)->inner;
+
+    return inner->ops->guess(inner, items, n_items, logits, err);
+}
+
 static int cache_seq_create(struct sl_lm *lm, uint32_t *seq,
                             struct sl_error *err)
 {
@@ -233,6 +241,7 @@ static const struct sl_lm_ops cache_ops = {
     .seq_destroy = cache_seq_destroy,
     .seq_cut = cache_seq_cut,
     .forward = cache_forward,
+    .guess = cache_guess,
 };
 
 /* --- life -------------------------------------------------------------- */

@@ -22,6 +22,9 @@ struct sl_workload {
     uint32_t draft_positions;
     uint64_t draft_bytes;
     bool draft_optional;
+    /* Guesses are the model's own, without low planes (draft_self.h): all else
+     * stays in memory. */
+    bool draft_keeps;
     /* Pages of the KV cache that all sequences have together at most, where
      * that is less than as many as each could grow to; 0: it is not. */
     uint32_t kv_pages;

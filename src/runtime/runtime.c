@@ -252,6 +252,7 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         .pass_positions = rt->load.pass_positions,
         .pass_logits = rt->load.pass_logits,
         .max_tokens = rt->load.max_tokens,
+        .guesses = rt->load.draft_keeps,
     };
     memcpy(config.engines, rt->engines, sizeof config.engines);
     if (sl_exec_create(&rt->exec, &config, err) != 0)

@@ -136,7 +136,8 @@ static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
              sl_runtime_experts_least(rt) +
              (rt->config.engine == SL_ENGINE_RULE_GPU
                   ? SL_RING_MIN_SLOTS * sl_partition_largest(&partition)
-                  : sl_plan_least_bytes(partition.slabs, partition.n_slabs));
+                  : sl_plan_least_bytes(partition.slabs, partition.n_slabs,
+                                        rt->load.draft_keeps));
     sl_partition_fini(&partition);
     return 0;
 }
@@ -187,13 +188,15 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
         err, SL_ERR_BUDGET,
         "--ram %s is too small: the least that works here is %s (--ram %lluK): "
         "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
-        "and logits of %u positions %s, %snorms, ring and the rest %s; %s",
+        "and logits of %u positions %s, %snorms, ring and %s %s; %s",
         sl_size_format(budget, m->budget), sl_size_format(least, m->least),
         (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
         batch ? texts : "", rt->load.max_tokens,
         rt->load.n_sequences > 1 ? " a sequence" : "",
         sl_size_format(kv, m->kv), rt->load.pass_positions,
         sl_size_format(act, m->activations + m->logits), drafts,
+        rt->load.draft_keeps ? "the weights that --draft self keeps"
+                             : "the rest",
         sl_size_format(rest, m->least - m->program - m->kv - m->activations -
                                  m->logits - m->drafts),
         needs_less);
@@ -298,11 +301,13 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     weights = m->budget > fixed ? m->budget - fixed : 0;
     experts = sl_runtime_experts_reserve(
         rt, weights,
-        sl_plan_least_bytes(a->partition.slabs, a->partition.n_slabs));
+        sl_plan_least_bytes(a->partition.slabs, a->partition.n_slabs,
+                            rt->load.draft_keeps));
     in = (struct sl_plan_input){
         .slabs = a->partition.slabs,
         .n_slabs = a->partition.n_slabs,
         .weights_bytes = weights > experts ? weights - experts : 0,
+        .keep = rt->load.draft_keeps,
     };
     in.read_ahead_bytes = ring_wanted(&a->partition, in.weights_bytes);
     rc = sl_runtime_add_gpu(rt, &in, &a->partition, &stages, err);

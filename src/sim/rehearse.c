@@ -145,7 +145,7 @@ static uint64_t least_weights(const struct rehearsal *r)
     const struct sl_plan_input *in = &r->in;
     uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition),
              kv = 0;
-    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs);
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, false);
 
     for (size_t i = 0; i < in->n_stages; i++)
         kv += in->stages[i].kv_bytes[SL_ENGINE_CPU];

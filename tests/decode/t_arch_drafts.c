@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/decode/causal.h"
+#include "src/decode/draft_self.h"
 #include "src/decode/fill.h"
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
@@ -62,11 +63,20 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
     return 0;
 }
 
+static int guess(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
+                 float *logits, struct sl_error *err)
+{
+    struct witness *w = (struct witness *)lm;
+
+    return w->inner->ops->guess(w->inner, items, n, logits, err);
+}
+
 static const struct sl_lm_ops witness_ops = {
     .seq_create = seq_create,
     .seq_destroy = seq_destroy,
     .seq_cut = seq_cut,
     .forward = forward,
+    .guess = guess,
 };
 
 /* What a run said, and of what. */
@@ -181,19 +191,9 @@ static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
     said_fini(&plain);
 }
 
-static void check_model(const struct sl_runtime_config *config,
-                        const struct test_model *m)
+static struct sl_hparams hparams_of(const struct test_model *m)
 {
-    static const struct sl_sampler_config samplers[] = {{1, 1, 0}, {3, 0, 0.9}};
-    struct sl_workload load = {
-        .n_sequences = 1,
-        .max_tokens = LENGTH,
-        .pass_positions = LENGTH,
-        .pass_logits = 1,
-        .draft_positions = MOST,
-    };
     struct sl_hparams hp = m->hp;
-    struct sl_runtime *rt = rig_start(config, &load);
 
     sl_arch_derive(m->arch, &hp);
     if (!hp.causal)
@@ -206,6 +206,23 @@ static void check_model(const struct sl_runtime_config *config,
                                                   .enc = -1,
                                                   .dblock = -1,
                                                   .eos = -1};
+    return hp;
+}
+
+static void check_model(const struct sl_runtime_config *config,
+                        const struct test_model *m)
+{
+    static const struct sl_sampler_config samplers[] = {{1, 1, 0}, {3, 0, 0.9}};
+    struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = LENGTH,
+        .pass_positions = LENGTH,
+        .pass_logits = 1,
+        .draft_positions = MOST,
+    };
+    struct sl_hparams hp = hparams_of(m);
+    struct sl_runtime *rt = rig_start(config, &load);
+
     for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++) {
         struct sl_fill_config fill = {
             .strategy = SL_STRATEGY_BASE,
@@ -262,6 +279,87 @@ static void guesses_change_no_bit_of_any_architecture(void **state)
     }
 }
 
+/* Greedy or drawn, with drafts or without. */
+static struct said speak_planes(const struct sl_runtime_config *config,
+                                const struct test_model *m, bool greedy,
+                                struct sl_drafts *drafts,
+                                struct sl_draft_self *self)
+{
+    const struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = LENGTH,
+        .pass_positions = LENGTH,
+        .pass_logits = 1,
+        .draft_positions = MOST,
+        .draft_keeps = self != NULL,
+    };
+    const struct sl_fill_config fill = {
+        .strategy = SL_STRATEGY_BASE,
+        .sampler = {greedy ? 1 : 3, greedy ? 1 : 0, 0.9f},
+        .out_seq_length = LENGTH,
+        .drafts = drafts,
+    };
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_hparams hp = hparams_of(m);
+    struct said s;
+
+    if (self != NULL)
+        self->lm = sl_runtime_lm(rt);
+    s = speak(sl_runtime_lm(rt), &hp, &fill, true);
+    sl_runtime_close(rt);
+    return s;
+}
+
+/* In two planes it is the same model, and so it is when the high ones guess:
+ * all of its logits have the bits of the integers in one piece. */
+static void planes_change_no_bit_of_any_architecture(void **state)
+{
+    const struct sl_arch *arch;
+    uint64_t right = 0, guessed = 0;
+
+    for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
+        struct test_model m = arch_model(arch, a % ARCH_MODELS);
+        struct sl_draft_kind kind = sl_draft_self_kind;
+        struct sl_runtime_config config = {
+            .threads = 1 + a % 3,
+            .ram_bytes = a % 2 ? SL_RAM_LEAST : 1ull << 32,
+            .kv_set = true,
+            .kv = (enum sl_kv_kind)(a % 3),
+        };
+        struct sl_draft_self self;
+        struct sl_drafts drafts;
+        struct said one, two, ahead;
+        char path[ARCH_PATH];
+        uint64_t calls = 0;
+        struct sl_error err;
+
+        m.fmt = SL_FMT_INT8;
+        m.group_cols = a % 2 ? 32 : 0;
+        m.planes = TEST_ONE_PIECE;
+        config.model = arch_model_write(path, *state, &m);
+        one = speak_planes(&config, &m, a % 2, NULL, NULL);
+        m.planes = TEST_PLANES;
+        config.model = arch_model_write(path, *state, &m);
+        two = speak_planes(&config, &m, a % 2, NULL, NULL);
+        check_same(&one, &two, m.hp.vocab);
+        self.logits = calloc(m.hp.vocab, sizeof *self.logits);
+        kind.costs = false; /* passes of both are alike here */
+        sl_drafts_init(&drafts, MOST, 0);
+        drafts.now = test_even_time;
+        drafts.now_arg = &calls;
+        assert_ok(sl_drafts_add(&drafts, &kind, &self, &err), &err);
+        ahead = speak_planes(&config, &m, a % 2, &drafts, &self);
+        check_same(&one, &ahead, m.hp.vocab);
+        right += drafts.gate.counts.accepted[0];
+        guessed += drafts.gate.counts.drafted[0];
+        free(self.logits);
+        said_fini(&one);
+        said_fini(&two);
+        said_fini(&ahead);
+    }
+    assert_in_range(right, guessed / 20, guessed - 1); /* random weights */
+}
+
 static int set_up(void **state)
 {
     static char dir[1024];
@@ -281,6 +379,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guesses_change_no_bit_of_any_architecture),
+        cmocka_unit_test(planes_change_no_bit_of_any_architecture),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

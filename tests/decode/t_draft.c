@@ -431,7 +431,7 @@ static void the_longest_and_newest_match_is_what_is_proposed(void **state)
                 d->ops->add(d, l->text[k]);
             assert_int_equal(d->ops->offer(d, 4, &strength), 4);
             assert_int_equal(strength, l->strength);
-            assert_ok(d->ops->propose(d, got, 4, &made, &err), &err);
+            assert_ok(d->ops->propose(d, NULL, got, 4, &made, &err), &err);
             assert_int_equal(made, 4);
             assert_memory_equal(got, l->want, sizeof got);
             d->ops->destroy(d);
@@ -488,7 +488,7 @@ static void a_match_is_one(void **state)
             continue;
         }
         assert_in_range(best, 2, 32);
-        assert_ok(d->ops->propose(d, &got, 1, &made, &err), &err);
+        assert_ok(d->ops->propose(d, NULL, &got, 1, &made, &err), &err);
         /* some place that ends like the text goes on so */
         for (best = 0; best < n; best++) {
             if (best > 0 && text[best] == text[n] &&

@@ -175,7 +175,7 @@ static void every_slab_comes_as_it_is_meant(void **state)
         struct sl_error err;
 
         make_slabs(r);
-        least = sl_plan_least_bytes(r->slabs, N_SLABS);
+        least = sl_plan_least_bytes(r->slabs, N_SLABS, false);
         for (size_t i = 0; i < N_SLABS; i++)
             all += sl_slab_load_bytes(&r->slabs[i]);
         st = open_stream(r, least + (all - least) * (turn % 4) / 3);
@@ -211,7 +211,7 @@ static void damaged_bytes_are_refused_or_harmless(void **state)
             r->kept[OFF + next(&r->seed) % r->at[N_CHUNKS]] =
                 (uint8_t)next(&r->seed);
         write_file(r);
-        st = open_stream(r, sl_plan_least_bytes(r->slabs, N_SLABS));
+        st = open_stream(r, sl_plan_least_bytes(r->slabs, N_SLABS, false));
         for (size_t i = 0; i < N_SLABS && rc == 0; i++) {
             rc = sl_stream_get(st, i, &base, &err);
             if (rc == 0)

@@ -107,7 +107,7 @@ static void every_plan_keeps_the_budget_and_wastes_none(void **state)
 
     for (int turn = 0; turn < 400; turn++) {
         random_list(&l, &seed);
-        uint64_t least = sl_plan_least_bytes(l.slabs, l.n);
+        uint64_t least = sl_plan_least_bytes(l.slabs, l.n, false);
 
         for (int step = 0; step <= 16; step++) {
             uint64_t budget = least + (l.total - least) / 16 * (uint64_t)step;
@@ -131,7 +131,7 @@ static void the_least_works_and_one_byte_less_does_not(void **state)
     memset(&p, 0x5a, sizeof p);
     for (int turn = 0; turn < 2000; turn++) {
         random_list(&l, &seed);
-        uint64_t least = sl_plan_least_bytes(l.slabs, l.n);
+        uint64_t least = sl_plan_least_bytes(l.slabs, l.n, false);
 
         assert_true(least <= l.total);
         assert_true(least <= 3 * l.largest);
@@ -142,6 +142,44 @@ static void the_least_works_and_one_byte_less_does_not(void **state)
         assert_ok(make(&p, &l, least, UINT64_MAX, &err), &err);
         check(&p, &l, least);
         sl_plan_fini(&p);
+    }
+}
+
+/* Slabs that are to be kept are resident, with the others spread over what is
+ * left; with a byte less than the least there is no plan. */
+static void what_is_to_be_kept_stays(void **state)
+{
+    uint64_t seed = 88172645463325252u;
+    struct sl_error err;
+    struct list l;
+
+    for (int turn = 0; turn < 300; turn++) {
+        struct sl_plan p;
+        uint64_t least;
+
+        random_list(&l, &seed);
+        for (size_t i = 0; i < l.n; i++)
+            l.slabs[i].keep = turn % 3 == 0 ? i % 2 == 0 : next(&seed) % 4 == 0;
+        least = sl_plan_least_bytes(l.slabs, l.n, true);
+        assert_true(least >= sl_plan_least_bytes(l.slabs, l.n, false));
+        for (int step = 0; step <= 4; step++) {
+            uint64_t budget = least + (l.total - least) / 4 * (uint64_t)step;
+            struct sl_plan_input in = {
+                .slabs = l.slabs,
+                .n_slabs = l.n,
+                .weights_bytes = budget,
+                .keep = true,
+            };
+
+            assert_ok(sl_plan_make(&p, &in, &err), &err);
+            check(&p, &l, budget);
+            for (size_t i = 0; i < l.n; i++)
+                assert_true(!l.slabs[i].keep || p.tier[i] == SL_TIER_RAM);
+            sl_plan_fini(&p);
+            in.weights_bytes = least - 1;
+            assert_int_equal(sl_plan_make(&p, &in, &err), -1);
+            assert_int_equal(err.code, SL_ERR_BUDGET);
+        }
     }
 }
 
@@ -166,7 +204,7 @@ static void more_memory_never_streams_more_but_for_one_slab(void **state)
 
     for (int turn = 0; turn < 100; turn++) {
         random_list(&l, &seed);
-        uint64_t least = sl_plan_least_bytes(l.slabs, l.n);
+        uint64_t least = sl_plan_least_bytes(l.slabs, l.n, false);
         uint64_t best = UINT64_MAX, step = (l.total - least) / 97 + 1;
 
         for (uint64_t budget = least; budget <= l.total; budget += step) {
@@ -274,7 +312,7 @@ static void a_giant_slab_is_kept_rather_than_given_three_slots(void **state)
 
     for (int i = 0; i < 20; i++)
         add(&l, i == 7 ? 25600 : 256);
-    assert_int_equal(sl_plan_least_bytes(l.slabs, l.n),
+    assert_int_equal(sl_plan_least_bytes(l.slabs, l.n, false),
                      (25600 + 3 * 256) * 4096ull);
     assert_ok(make(&p, &l, (25600 + 5 * 256) * 4096ull, 0, &err), &err);
     assert_int_equal(p.tier[7], SL_TIER_RAM);
@@ -338,7 +376,7 @@ static void no_slabs_need_no_memory(void **state)
     struct sl_error err;
     struct sl_plan p;
 
-    assert_int_equal(sl_plan_least_bytes(l.slabs, 0), 0);
+    assert_int_equal(sl_plan_least_bytes(l.slabs, 0, false), 0);
     assert_ok(make(&p, &l, 0, 0, &err), &err);
     assert_int_equal(p.n_slots + p.resident_bytes, 0);
     sl_plan_fini(&p);
@@ -370,6 +408,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_plan_keeps_the_budget_and_wastes_none),
         cmocka_unit_test(the_least_works_and_one_byte_less_does_not),
+        cmocka_unit_test(what_is_to_be_kept_stays),
         cmocka_unit_test(a_refusal_names_both_numbers),
         cmocka_unit_test(more_memory_never_streams_more_but_for_one_slab),
         cmocka_unit_test(what_fits_is_kept_whole),

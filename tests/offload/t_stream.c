@@ -34,7 +34,7 @@ static void make_plan(struct upload_rig *r, uint64_t bytes)
 
 static uint64_t least(const struct upload_rig *r)
 {
-    return sl_plan_least_bytes(r->slabs, r->n);
+    return sl_plan_least_bytes(r->slabs, r->n, false);
 }
 
 static struct sl_stream_config config_of(const struct upload_rig *r)
