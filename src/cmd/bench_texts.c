@@ -48,19 +48,28 @@ static int text_want(struct sl_sequence *s, struct sl_lm_item *items,
                      const uint32_t *drafts, struct sl_error *err)
 {
     struct text *t = (struct text *)s;
+    const int32_t *blocks = t->all->two_d ? t->blocks : NULL;
+    struct sl_draft_place at = {
+        .seq = t->seq,
+        .n_held = t->held,
+        .n_context = t->all->prompt,
+        .last = t->ids[0],
+        .positions = t->positions,
+        .blocks = blocks,
+    };
     uint32_t n = 0;
 
+    for (uint32_t k = 0; k <= (drafts != NULL ? *drafts : 0); k++)
+        t->positions[k] = t->blocks[k] = (int32_t)(t->held + k);
     if (drafts != NULL &&
-        sl_drafter_propose(&t->drafter, t->ids + 1, *drafts, &n, err) != 0)
+        sl_drafter_propose(&t->drafter, &at, t->ids + 1, *drafts, &n, err) != 0)
         return -1;
     s->n_positions = s->n_rows = t->n_fed = 1 + n;
-    for (uint32_t k = 0; k <= n; k++)
-        t->positions[k] = t->blocks[k] = (int32_t)(t->held + k);
     items[0] = (struct sl_lm_item){
         .seq = t->seq,
         .ids = t->ids,
         .positions = t->positions,
-        .blocks = t->all->two_d ? t->blocks : NULL,
+        .blocks = blocks,
         .n = t->n_fed,
         .n_context = t->all->prompt,
         .n_logits = t->n_fed,
