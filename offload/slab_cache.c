@@ -7,6 +7,9 @@
 #include "offload/slab_cache_impl.h"
 
 #define READ_BYTES (2u << 20)
+/* Less of what hints read than this is used: they cost more than they bring. */
+#define LEAST_TRUST 0.3
+#define TRY_EVERY   16u
 
 uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
                                       uint32_t n_places)
@@ -38,6 +41,22 @@ static void forget_wanted(struct sl_slab_cache *s)
     s->wanted.n = s->wanted.at = 0;
 }
 
+/* The layer's turn has come for which records were hinted: those that it does
+ * not want after all are worth what they were, and no more of them is read. */
+static void end_hint(struct sl_slab_cache *s)
+{
+    for (uint32_t i = 0; i < s->hinted.n; i++) {
+        uint32_t at = s->place_of[s->hinted.records[i]];
+
+        if (at == SL_NOWHERE)
+            continue;
+        s->places[at].likely = false;
+        if (s->places[at].hinted && s->places[at].layer == s->policy.layer)
+            sl_cache_judge_hint(s, &s->places[at], false);
+    }
+    s->hinted.at = s->hinted.n = 0;
+}
+
 int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
                        uint32_t n, struct sl_error *err)
 {
@@ -62,19 +81,40 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
         s->n_missing +=
             s->places[at].wanted && s->places[at].state == SL_PLACE_LOADING;
         if (s->places[at].hinted)
-            s->stats.hint_used_bytes += bytes;
-        s->places[at].hinted = false;
+            sl_cache_judge_hint(s, &s->places[at], true);
     }
     s->wanted.n = n;
+    if (n > 0)
+        end_hint(s);
     return sl_cache_advance(s, false, err);
+}
+
+/* A hint is left out while hints are mostly wrong, but for one in some. */
+static bool trusts(struct sl_slab_cache *s)
+{
+    if (s->trust >= LEAST_TRUST)
+        return true;
+    return ++s->n_distrusted % TRY_EVERY == 0;
 }
 
 int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
                        uint32_t n, struct sl_error *err)
 {
+    for (uint32_t i = 0; i < s->hinted.n; i++) {
+        uint32_t at = s->place_of[s->hinted.records[i]];
+
+        if (at != SL_NOWHERE)
+            s->places[at].likely = false;
+    }
     memcpy(s->hinted.records, records, n * sizeof *records);
+    s->hinted.n = trusts(s) ? n : 0;
     s->hinted.at = 0;
-    s->hinted.n = n;
+    for (uint32_t i = 0; i < s->hinted.n; i++) {
+        uint32_t at = s->place_of[records[i]];
+
+        if (at != SL_NOWHERE)
+            s->places[at].likely = true;
+    }
     return sl_cache_advance(s, false, err);
 }
 
@@ -189,6 +229,7 @@ static int allocate(struct sl_slab_cache *s, struct sl_error *err)
     for (; s->n_idle < c->depth; s->n_idle++)
         s->idle[s->n_idle] = s->n_idle;
     s->wanted.place = s->hinted.place = SL_NOWHERE;
+    s->trust = 0.5;
     return sl_region_init(&s->region, c->n_places * c->place_bytes,
                           "the cache of experts", err);
 }

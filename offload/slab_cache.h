@@ -54,7 +54,8 @@ struct sl_slab_cache_stats {
     uint64_t hits;         /* of these there already, or on their way */
     uint64_t wanted_bytes; /* of all of them */
     uint64_t demand_bytes; /* read because they were wanted */
-    uint64_t hint_used_bytes, hint_wasted_bytes; /* read by hint */
+    uint64_t hint_bytes;   /* read because of a hint; what became of them: */
+    uint64_t hint_used_bytes, hint_wasted_bytes;
     uint64_t reads, retries;
     uint64_t wait_ns; /* get waited for the disk */
     const char *io_name;
@@ -81,8 +82,10 @@ struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
  */
 int sl_slab_cache_want(struct sl_slab_cache *cache, const uint32_t *records,
                        uint32_t n, struct sl_error *err);
-/* n records are likely to be wanted next: read while nothing that is wanted
- * is missing, best first. Takes the place of the last hint. Errors:
+/* n records of a layer are likely to be wanted next: read while nothing that is
+ * wanted is missing, best first, and in part of the disk's queue; those there
+ * stay. Takes the place of the last hint; the next want ends it. Where less
+ * than a third of what hints read was used of late, few are heeded. Errors:
  * SL_ERR_IO. */
 int sl_slab_cache_hint(struct sl_slab_cache *cache, const uint32_t *records,
                        uint32_t n, struct sl_error *err);

@@ -28,6 +28,7 @@ struct sl_cache_place {
     bool wanted; /* until put: stays */
     bool held;
     bool hinted; /* read by a hint, and not wanted since */
+    bool likely; /* in the present hint, there before or not */
 };
 
 struct sl_cache_request {
@@ -37,6 +38,7 @@ struct sl_cache_request {
     uint32_t bytes, done; /* done: whole pages that are there already */
     unsigned tries;
     uint64_t begin_ns;
+    bool ahead; /* counted in n_ahead */
 };
 
 /* Records to be read, the next one first. */
@@ -58,12 +60,18 @@ struct sl_slab_cache {
     struct sl_cache_request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
     unsigned n_idle;
+    unsigned n_ahead;      /* reads in flight of records nobody wants yet */
+    double trust;          /* part of what hints read that was used, of late */
+    unsigned n_distrusted; /* hints that were left out */
     struct sl_slab_cache_stats stats;
 };
 
 /* The place that can be had: empty, or whose record is not needed for longest;
  * SL_NOWHERE where all are in use. */
 uint32_t sl_cache_victim(const struct sl_slab_cache *s);
+/* What a hint read was wanted, or was not when it could have been. */
+void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
+                         bool used);
 /* A record begins to be read into a place, whose record goes. */
 void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
                        struct sl_cache_queue *from);

@@ -10,6 +10,9 @@
 #define RETRIES       2u
 #define AGAIN_RETRIES 1000u
 
+/* Hints are judged by about so many of the last records that they read. */
+#define TRUST_RECORDS 64.0
+
 /* --- what stays ----------------------------------------------------------- */
 
 /* The place that can be had: empty, or whose record is not needed for longest;
@@ -27,7 +30,9 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s)
             return i;
         if (p->state == SL_PLACE_LOADING || p->wanted || p->held)
             continue;
-        wait = sl_cache_policy_wait(&s->policy, p->record, p->layer);
+        wait = p->likely
+                   ? 0
+                   : sl_cache_policy_wait(&s->policy, p->record, p->layer);
         if (best == SL_NOWHERE || wait > longest) {
             longest = wait;
             best = i;
@@ -36,12 +41,22 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s)
     return best;
 }
 
+void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
+                         bool used)
+{
+    uint64_t bytes = s->c.records[p->record].bytes;
+
+    *(used ? &s->stats.hint_used_bytes : &s->stats.hint_wasted_bytes) += bytes;
+    s->trust += ((used ? 1 : 0) - s->trust) / TRUST_RECORDS;
+    p->hinted = false;
+}
+
 static void evict(struct sl_slab_cache *s, struct sl_cache_place *p)
 {
     if (p->state == SL_PLACE_EMPTY)
         return;
     if (p->hinted)
-        s->stats.hint_wasted_bytes += s->c.records[p->record].bytes;
+        sl_cache_judge_hint(s, p, false);
     s->place_of[p->record] = SL_NOWHERE;
     /* One that is wanted, and was there, has to be read after all. */
     for (uint32_t i = 0; i < s->wanted.at; i++) {
@@ -84,11 +99,14 @@ void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
         .state = SL_PLACE_LOADING,
         .wanted = !hinted,
         .hinted = hinted,
+        .likely = hinted,
     };
     s->place_of[record] = at;
     from->place = at;
-    if (hinted)
+    if (hinted) {
+        s->stats.hint_bytes += p->missing;
         return;
+    }
     s->stats.demand_bytes += p->missing;
     s->n_missing++;
 }
@@ -130,10 +148,19 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
     if (submit(s, q, err) != 0)
         return -1;
     s->n_idle--;
+    s->n_ahead += p->hinted;
+    q->ahead = p->hinted;
     p->asked += q->bytes;
     if (p->asked == e->bytes)
         from->place = SL_NOWHERE;
     return 0;
+}
+
+/* What is wanted next has to wait for reads that have begun: they keep the
+ * disk busy, but are not all that its queue takes. */
+static unsigned most_ahead(const struct sl_slab_cache *s)
+{
+    return (s->c.depth + 1) / 2;
 }
 
 /* Whether a queue has something to ask for. */
@@ -152,6 +179,8 @@ int sl_cache_issue(struct sl_slab_cache *s, struct sl_error *err)
             /* One that a hint began may be what is wanted now. */
             from = &s->hinted;
             if (from->place == SL_NOWHERE && s->n_missing > 0)
+                return 0;
+            if (s->n_ahead >= most_ahead(s))
                 return 0;
             if (!has_work(s, from))
                 return 0;
@@ -229,6 +258,7 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
     }
     if (rc == 1)
         complete(s, q);
+    s->n_ahead -= q->ahead;
     s->idle[s->n_idle++] = (unsigned)(q - s->requests);
     return rc < 0 ? -1 : 0;
 }

@@ -33,7 +33,16 @@ enum {
     N_RATES,
     FIRST_PHASE = N_RATES
 };
-enum { SECONDS, DISK_BYTES, WAIT_S, EFFICIENCY, A_PHASE }; /* of a pass */
+enum { /* of a pass */
+       SECONDS,
+       DISK_BYTES,
+       WAIT_S,
+       EFFICIENCY,
+       DEMAND_BYTES,
+       HINT_BYTES,
+       WASTED_BYTES,
+       A_PHASE
+};
 enum { N_FIGURES = FIRST_PHASE + SL_BENCH_PHASES * A_PHASE };
 
 struct turn {
@@ -213,6 +222,17 @@ static int begin_decode(struct state *s, struct sl_error *err)
     return forward(s, s->run->prompt, 1, s->run->batch, err);
 }
 
+static uint64_t read_bytes(const struct sl_run_stats *s)
+{
+    return s->stream.bytes_read + s->experts.demand_bytes +
+           s->experts.hint_bytes;
+}
+
+static uint64_t wait_ns(const struct sl_run_stats *s)
+{
+    return s->stream.wait_ns + s->experts.wait_ns;
+}
+
 static int run_phase(struct state *s, enum sl_bench_phase phase,
                      uint32_t passes, struct sl_error *err)
 {
@@ -246,10 +266,16 @@ static int time_phase(struct state *s, struct turn *t,
     sl_runtime_stats(s->rt, &after);
     s->pass_ns = ns / passes;
     f[SECONDS] = (double)ns * 1e-9 / passes;
-    f[DISK_BYTES] =
-        (double)(after.stream.bytes_read - before.stream.bytes_read) / passes;
-    f[WAIT_S] =
-        (double)(after.stream.wait_ns - before.stream.wait_ns) * 1e-9 / passes;
+    f[DISK_BYTES] = (double)(read_bytes(&after) - read_bytes(&before)) / passes;
+    f[WAIT_S] = (double)(wait_ns(&after) - wait_ns(&before)) * 1e-9 / passes;
+    f[DEMAND_BYTES] =
+        (double)(after.experts.demand_bytes - before.experts.demand_bytes) /
+        passes;
+    f[HINT_BYTES] =
+        (double)(after.experts.hint_bytes - before.experts.hint_bytes) / passes;
+    f[WASTED_BYTES] = (double)(after.experts.hint_wasted_bytes -
+                               before.experts.hint_wasted_bytes) /
+                      passes;
     return 0;
 }
 
@@ -355,6 +381,9 @@ static void sum_up_phase(struct sl_bench_result *r, const struct state *s,
     p->efficiency = spread_of(s, v, at + EFFICIENCY);
     p->disk_bytes = spread_of(s, v, at + DISK_BYTES).median;
     p->wait_s = spread_of(s, v, at + WAIT_S).median;
+    p->demand_bytes = spread_of(s, v, at + DEMAND_BYTES).median;
+    p->hint_bytes = spread_of(s, v, at + HINT_BYTES).median;
+    p->wasted_bytes = spread_of(s, v, at + WASTED_BYTES).median;
     p->floor = sl_runtime_floor_at(s->rt, &r->rates, pass);
     p->dram_bytes = (double)r->resident_bytes + (double)r->memory.small +
                     2 * (double)r->streamed_bytes;

@@ -48,8 +48,10 @@ struct sl_bench_phase_result {
     struct sl_floor floor; /* of a pass, medians of the turns' */
     double positions;      /* of a pass, all sequences */
     double disk_bytes;     /* read in a pass */
-    double dram_bytes;     /* that cross memory in a pass, at least */
-    double wait_s;         /* of a pass, waiting for the disk */
+    /* of disk_bytes: experts that were wanted, guessed, and that in vain */
+    double demand_bytes, hint_bytes, wasted_bytes;
+    double dram_bytes; /* that cross memory in a pass, at least */
+    double wait_s;     /* of a pass, waiting for the disk */
 };
 
 /* What came of guesses in the turns that count. A pass of the decode is then

@@ -88,6 +88,21 @@ static void print_drafts(FILE *f, const struct sl_bench_drafts *d)
     fprintf(f, " %.2f tokens a pass\n", d->tokens_per_pass);
 }
 
+static void print_experts(FILE *f, const struct sl_bench_result *r)
+{
+    const struct sl_bench_phase_result *p = &r->phase[SL_BENCH_DECODE];
+    char demand[SL_SIZE_TEXT], hint[SL_SIZE_TEXT], wasted[SL_SIZE_TEXT];
+
+    if (r->memory.experts == 0)
+        return;
+    fprintf(f,
+            "        experts of a pass of decode: %s read when wanted, %s read "
+            "ahead, %s of such in vain\n",
+            sl_size_format(demand, (uint64_t)p->demand_bytes),
+            sl_size_format(hint, (uint64_t)p->hint_bytes),
+            sl_size_format(wasted, (uint64_t)p->wasted_bytes));
+}
+
 void sl_bench_print(FILE *f, const struct sl_bench_result *r)
 {
     char resident[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
@@ -104,6 +119,7 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
             r->dram_in_cache ? " (in cache)" : "", r->rates.ops_per_s * 1e-9,
             r->rates.attention_ops_per_s * 1e-9, r->first_token_s,
             r->first_token_floor_s);
+    print_experts(f, r);
     print_device(f, r);
     print_drafts(f, &r->drafts);
 }
@@ -199,6 +215,19 @@ static json_t *drafts_json(const struct sl_bench_drafts *d)
                      "drafts", list);
 }
 
+static json_t *experts_json(const struct sl_bench_result *r,
+                            enum sl_bench_phase phase)
+{
+    const struct sl_bench_phase_result *p = &r->phase[phase];
+
+    if (r->memory.experts == 0)
+        return json_object();
+    return json_pack("{s:f, s:f, s:f}", "expert_demand_bytes_per_pass",
+                     p->demand_bytes, "expert_hint_bytes_per_pass",
+                     p->hint_bytes, "expert_wasted_bytes_per_pass",
+                     p->wasted_bytes);
+}
+
 static json_t *origin_json(const struct sl_bench_origin *o)
 {
     const struct sl_machine *m = &o->machine;
@@ -232,6 +261,7 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
     if (add(line, run_json(r, phase)) != 0 ||
         add(line, device_json(r, phase)) != 0 ||
         add(line, figures_json(r, phase)) != 0 ||
+        add(line, experts_json(r, phase)) != 0 ||
         add(line, spread_json("seconds_per_pass", &p->seconds)) != 0 ||
         add(line, spread_json("efficiency", &p->efficiency)) != 0 ||
         (phase == SL_BENCH_PREFILL &&

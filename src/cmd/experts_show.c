@@ -59,15 +59,19 @@ void sl_experts_print_stats(FILE *f, const struct sl_runtime *rt,
             sl_size_format(read, c->demand_bytes),
             sl_size_format(wanted, c->wanted_bytes),
             100 * share(c->hits, c->wants), (double)c->wait_ns / 1e9);
-    if (c->hint_used_bytes + c->hint_wasted_bytes > 0)
+    if (c->hint_bytes > 0)
         fprintf(f, "             %s read ahead and used, %s in vain\n",
                 sl_size_format(size, c->hint_used_bytes),
                 sl_size_format(read, c->hint_wasted_bytes));
     if (s->decode_expert_passes > 0)
-        fprintf(f, "             a pass of generation wanted %s, read %s\n",
+        fprintf(f,
+                "             a pass of generation wanted %s, read %s, and "
+                "%s ahead\n",
                 sl_size_format(wanted, s->decode_expert_wanted /
                                            s->decode_expert_passes),
-                sl_size_format(read, s->decode_expert_read /
+                sl_size_format(read,
+                               s->decode_expert_read / s->decode_expert_passes),
+                sl_size_format(size, s->decode_expert_hinted /
                                          s->decode_expert_passes));
 }
 
@@ -97,10 +101,11 @@ json_t *sl_experts_stats_json(const struct sl_runtime *rt,
     if (!has_experts(rt))
         return NULL;
     return json_pack(
-        "{sI sI sI sI sI sI sf}", "wants", (json_int_t)(b->wants - a->wants),
+        "{sI sI sI sI sI sI sI sf}", "wants", (json_int_t)(b->wants - a->wants),
         "hits", (json_int_t)(b->hits - a->hits), "wanted_bytes",
         (json_int_t)(b->wanted_bytes - a->wanted_bytes), "demand_bytes",
-        (json_int_t)(b->demand_bytes - a->demand_bytes), "hint_used_bytes",
+        (json_int_t)(b->demand_bytes - a->demand_bytes), "hint_bytes",
+        (json_int_t)(b->hint_bytes - a->hint_bytes), "hint_used_bytes",
         (json_int_t)(b->hint_used_bytes - a->hint_used_bytes),
         "hint_wasted_bytes",
         (json_int_t)(b->hint_wasted_bytes - a->hint_wasted_bytes),

@@ -67,8 +67,9 @@ static error_t parse_through(int key, char *arg, struct argp_state *state)
     }
     state->input = p->input;
     rc = p->parser(key, arg, state);
-    if (key == ARGP_KEY_ARG && rc == ARGP_ERR_UNKNOWN)
-        argp_error(state, "unexpected argument '%s'", arg);
+    /* tried as one of a list where it is none by itself */
+    if (key == ARGP_KEY_ARGS && rc == ARGP_ERR_UNKNOWN)
+        argp_error(state, "unexpected argument '%s'", state->argv[state->next]);
     return rc;
 }
 

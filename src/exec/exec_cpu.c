@@ -256,6 +256,8 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     }
     if (slab >= x->first_head_slab && x->c.plan->tier[slab] == SL_TIER_RAM)
         x->head_base[slab - x->first_head_slab] = base;
+    if (x->c.experts != NULL && x->c.plan->tier[slab] == SL_TIER_RAM)
+        sl_cpu_note_router(x, slab, base);
     begin = x->c.trace ? sl_clock_ns() : 0;
     if (of == SL_PART_LOW) {
         rc = run_low(x, slab, base, err);

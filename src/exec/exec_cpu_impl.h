@@ -103,6 +103,16 @@ void sl_cpu_multiply_heads(struct sl_cpu *x, const struct sl_layer_op *op,
  * the choice. */
 int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
                  const float *bias, struct sl_error *err);
+/* A row's experts, best first; s: its logits, which become sigmoids; c: room
+ * for 2 E values. */
+void sl_cpu_pick_experts(uint32_t *chosen, float *s, float *c,
+                         const float *bias, const struct sl_hparams *hp);
+
+/* exec_ahead.c: guesses what the next layer will choose, for the cache. Where
+ * its router was seen in a slab that stays. Errors: SL_ERR_IO. */
+void sl_cpu_note_router(struct sl_cpu *x, size_t slab, const uint8_t *base);
+int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
+
 /* exec_experts.c: what they give. */
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err);

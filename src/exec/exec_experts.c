@@ -13,7 +13,7 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
                           uint32_t n_threads)
 {
     uint64_t k = hp->n_experts_used;
-    uint64_t pairs = n * k, small = n < SMALL_PASS ? n : SMALL_PASS;
+    uint64_t pairs = n * k, small = n < SMALL_PASS ? n : SMALL_PASS, ahead;
 
     if (hp->n_experts == 0)
         return;
@@ -29,6 +29,12 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
     m->score =
         sl_carve(c, (uint64_t)n_threads * 2 * hp->n_experts, sizeof *m->score);
     m->gathered = sl_carve(c, n * hp->hidden, sizeof *m->gathered);
+    m->routers = sl_carve(c, hp->n_layers + 1, sizeof *m->routers);
+    ahead = n < SL_AHEAD_POSITIONS ? n : SL_AHEAD_POSITIONS;
+    m->ahead_norm = sl_carve(c, ahead * hp->hidden, sizeof *m->ahead_norm);
+    m->ahead_route = sl_carve(c, ahead * hp->n_experts, sizeof(float));
+    m->likely = sl_carve(c, ahead * k, sizeof *m->likely);
+    m->likely_records = sl_carve(c, ahead * k, sizeof *m->likely_records);
     m->out = sl_carve(c, (uint64_t)m->n_out * hp->hidden, sizeof *m->out);
 }
 
@@ -234,5 +240,7 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
     use->layers++;
     use->wanted_bytes += s.wanted_bytes - m->wanted_before;
     use->read_bytes += s.demand_bytes - m->read_before;
-    return 0;
+    use->hint_bytes += s.hint_bytes - x->c.experts->hint_seen;
+    x->c.experts->hint_seen = s.hint_bytes;
+    return sl_cpu_look_ahead(x, layer, err);
 }

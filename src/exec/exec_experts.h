@@ -11,6 +11,16 @@
 
 #include "src/arch/hparams.h"
 #include "src/base/mem.h"
+#include "src/exec/partition.h"
+
+/* Passes of more positions use most experts: there is nothing to guess. */
+#define SL_AHEAD_POSITIONS 4u
+
+/* A layer's router that stays in RAM; base NULL: none, or not read yet. */
+struct sl_cpu_router {
+    const uint8_t *base; /* of its slab */
+    const struct sl_part *part;
+};
 
 struct sl_cpu_mixture {
     uint32_t k; /* experts a position */
@@ -30,6 +40,13 @@ struct sl_cpu_mixture {
     uint32_t n_out;  /* at least n; all pairs of a small pass */
     /* What the cache had counted before the layer. */
     uint64_t wanted_before, read_before;
+    /* Of guesses (exec_ahead.c), (SL_AHEAD_POSITIONS, ...). */
+    struct sl_cpu_router *routers; /* (layers) */
+    const float *ahead_norm_weight;
+    float *ahead_norm;        /* (hidden) */
+    float *ahead_route;       /* (E) */
+    uint32_t *likely;         /* (k) best first */
+    uint32_t *likely_records; /* (k) all of them, each once */
 };
 
 /* Carves the arrays for n positions; nothing where there are no experts. */

@@ -71,12 +71,10 @@ static void sort(uint32_t *v, uint32_t n)
     }
 }
 
-/* s: the row's logits, which become sigmoids; c: room for 2 E values. */
-static void choose(uint32_t *chosen, float *weight, float *s, float *c,
-                   const float *bias, const struct sl_hparams *hp)
+void sl_cpu_pick_experts(uint32_t *chosen, float *s, float *c,
+                         const float *bias, const struct sl_hparams *hp)
 {
-    uint32_t n = hp->n_experts, k = hp->n_experts_used;
-    float sum = 0;
+    uint32_t n = hp->n_experts;
 
     for (uint32_t e = 0; e < n; e++) {
         s[e] = 1 / (1 + expf(-s[e]));
@@ -84,10 +82,19 @@ static void choose(uint32_t *chosen, float *weight, float *s, float *c,
     }
     if (hp->n_expert_groups > 1)
         keep_groups(c, c + n, hp);
-    for (uint32_t i = 0; i < k; i++) {
+    for (uint32_t i = 0; i < hp->n_experts_used; i++) {
         chosen[i] = largest(c, n);
         c[chosen[i]] = -INFINITY;
     }
+}
+
+static void choose(uint32_t *chosen, float *weight, float *s, float *c,
+                   const float *bias, const struct sl_hparams *hp)
+{
+    uint32_t k = hp->n_experts_used;
+    float sum = 0;
+
+    sl_cpu_pick_experts(chosen, s, c, bias, hp);
     sort(chosen, k);
     for (uint32_t i = 0; i < k; i++)
         sum += s[chosen[i]];
@@ -158,5 +165,7 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
         if (m->first[e] < m->first[e + 1])
             m->records[m->n_used++] = sl_experts_record(experts, layer, e);
     }
-    return sl_slab_cache_want(experts->cache, m->records, m->n_used, err);
+    if (sl_slab_cache_want(experts->cache, m->records, m->n_used, err) != 0)
+        return -1;
+    return sl_cpu_look_ahead(x, layer, err);
 }

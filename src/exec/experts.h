@@ -15,6 +15,7 @@
 struct sl_expert_use {
     uint64_t layers; /* that were mixed, in all passes */
     uint64_t wanted_bytes, read_bytes;
+    uint64_t hint_bytes; /* read ahead beside that */
 };
 
 struct sl_experts {
@@ -24,7 +25,9 @@ struct sl_experts {
     uint32_t n_records, n_experts, n_layers, first_layer;
     uint64_t largest; /* bytes of a record */
     uint64_t bytes;   /* of all */
+    bool looks_ahead; /* some have no place: guesses are worth their time */
     struct sl_expert_use decode, prefill;
+    uint64_t hint_seen; /* bytes read ahead that these count already */
 };
 
 /* Lists the records; 0 of a model without experts. Errors: SL_ERR_NOMEM. */

@@ -160,6 +160,7 @@ void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
  * where all are chosen equally often and apart. */
 struct sl_expert_demand {
     double wanted_bytes, disk_bytes, ops;
+    double hint_bytes; /* read ahead, while what is always used computes */
 };
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass);
@@ -199,6 +200,7 @@ struct sl_run_stats {
     /* Of passes of generation, whole ones; what their experts were and what of
      * it was not there. */
     uint64_t decode_expert_passes, decode_expert_wanted, decode_expert_read;
+    uint64_t decode_expert_hinted; /* read ahead, beside what was read */
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 

@@ -115,6 +115,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
 
     if (c.n_records == 0)
         return 0;
+    rt->experts.looks_ahead = c.n_places < c.n_records;
     return sl_slab_cache_open(&rt->experts.cache, &c, err);
 }
 
@@ -158,6 +159,8 @@ static void take_measured(struct sl_expert_demand *d,
     d->wanted_bytes =
         (double)s->decode_expert_wanted / (double)s->decode_expert_passes;
     d->disk_bytes = share * d->wanted_bytes;
+    d->hint_bytes =
+        (double)s->decode_expert_hinted / (double)s->decode_expert_passes;
 }
 
 void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
@@ -166,7 +169,7 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
 {
     struct sl_expert_demand d = sl_runtime_expert_demand(rt, pass);
     struct sl_run_stats now = rt->stats;
-    double disk_s = 0, dram_s = 0, ops_s = 0, there, seconds;
+    double disk_s = 0, hint_s = 0, dram_s = 0, ops_s = 0, there, seconds;
 
     if (d.wanted_bytes <= 0)
         return;
@@ -175,8 +178,11 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
     take_measured(&d, &now, pass);
     /* Those that are there compute while the others are read. */
     there = 1 - d.disk_bytes / d.wanted_bytes;
-    if (rates->disk_bps > 0)
+    if (rates->disk_bps > 0) {
         disk_s = d.disk_bytes / rates->disk_bps;
+        hint_s = d.hint_bytes / rates->disk_bps;
+    }
+    floor->seconds = fmax(floor->seconds, hint_s);
     if (rates->dram_bps > 0)
         dram_s = there * d.wanted_bytes / rates->dram_bps;
     if (rates->ops_per_s > 0)
@@ -186,7 +192,7 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
         floor->limit = seconds == disk_s   ? SL_LIMIT_DISK
                        : seconds == dram_s ? SL_LIMIT_DRAM
                                            : SL_LIMIT_COMPUTE;
-    floor->disk_s += disk_s;
+    floor->disk_s += disk_s + hint_s;
     floor->dram_s += dram_s;
     floor->compute_s += ops_s;
     floor->seconds += seconds;
@@ -203,4 +209,5 @@ void sl_runtime_experts_stats(const struct sl_runtime *rt,
     s->decode_expert_passes = use->layers / n_mixtures(rt);
     s->decode_expert_wanted = use->wanted_bytes;
     s->decode_expert_read = use->read_bytes;
+    s->decode_expert_hinted = use->hint_bytes;
 }

@@ -345,6 +345,36 @@ static void hints_are_read_while_nothing_is_missing(void **state)
     sl_slab_cache_close(c);
 }
 
+/* Where they are never right few are heeded, and right ones win trust back. */
+static void hints_that_are_wrong_are_heeded_less(void **state)
+{
+    struct sl_slab_cache_config config = config_of(6);
+    struct sl_slab_cache_stats before, after;
+    struct sl_slab_cache *c = open_cache(&config);
+    struct sl_error err;
+    uint64_t read[4] = {0};
+
+    for (unsigned round = 0; round < 4 * 200; round++) {
+        uint32_t list[2] = {round % 2, 2 + round % 3}, likely[2];
+        bool right = round >= 400;
+
+        likely[0] = right ? 10 + round % 8 : 18 + round % 6;
+        sl_slab_cache_stats(c, &before);
+        want(c, list, 2);
+        for (uint32_t i = 0; i < 2; i++)
+            assert_ok(use(c, list[i], 1, &err), &err);
+        assert_ok(sl_slab_cache_hint(c, likely, 1, &err), &err);
+        want(c, right ? likely : list, 1);
+        assert_ok(use(c, right ? likely[0] : list[0], 1, &err), &err);
+        sl_slab_cache_stats(c, &after);
+        read[round / 200] += after.hint_bytes - before.hint_bytes;
+    }
+    assert_true(read[0] > 0);
+    assert_true(read[1] < read[0] / 2);
+    assert_true(read[3] > 4 * read[1]);
+    sl_slab_cache_close(c);
+}
+
 /* Hints may be wrong, of what is held, or more than there is room for. */
 static void hints_change_no_byte(void **state)
 {
@@ -496,6 +526,7 @@ int main(void)
         cmocka_unit_test(what_was_learned_can_be_taken_along),
         cmocka_unit_test(a_change_of_subject_is_noticed),
         cmocka_unit_test(hints_are_read_while_nothing_is_missing),
+        cmocka_unit_test(hints_that_are_wrong_are_heeded_less),
         cmocka_unit_test(hints_change_no_byte),
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
