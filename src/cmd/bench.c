@@ -7,8 +7,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/cmd/bench.h"
-#include "src/cmd/bench_texts.h"
+#include "src/cmd/bench_impl.h"
 #include "src/probe/probe.h"
 
 #define DISK_TIME_NS    200000000u  /* at least; */
@@ -22,54 +21,6 @@
 struct sl_bench {
     struct sl_runtime_config config;
     uint64_t random;
-};
-
-/* What a turn finds: the machine's rates, then for each phase ... */
-enum {
-    DISK_BPS,
-    DRAM_BPS,
-    OPS_PER_S,
-    ATTENTION_OPS_PER_S,
-    N_RATES,
-    FIRST_PHASE = N_RATES
-};
-enum { /* of a pass */
-       SECONDS,
-       DISK_BYTES,
-       WAIT_S,
-       EFFICIENCY,
-       DEMAND_BYTES,
-       HINT_BYTES,
-       WASTED_BYTES,
-       A_PHASE
-};
-enum { N_FIGURES = FIRST_PHASE + SL_BENCH_PHASES * A_PHASE };
-
-struct turn {
-    double figure[N_FIGURES];
-};
-
-/* A run in progress. */
-struct state {
-    struct sl_bench *b;
-    const struct sl_bench_run *run;
-    struct sl_runtime *rt;
-    struct sl_lm *lm;
-    uint32_t *seqs;           /* (batch) */
-    struct sl_lm_item *items; /* (batch) */
-    int32_t *ids;             /* (batch, prompt) */
-    int32_t *positions;       /* (prompt + 1 + gen) */
-    int32_t *blocks;          /* the same, or NULL for a 1-D model */
-    float *logits;            /* (batch, vocab) */
-    struct turn *turns;       /* (repeat) */
-    uint64_t probed;          /* bytes of the file, to measure the disk */
-    uint64_t pass_ns;         /* of the last pass that was timed */
-    bool in_cache;            /* memory was measured in what a cache holds */
-    /* of a run that guesses */
-    struct sl_drafts drafts;
-    struct sl_draft_file draft_file;
-    struct sl_bench_texts *texts;    /* NULL: it does not */
-    struct sl_gate_counts warmed_up; /* when the first turn had ended */
 };
 
 const char *sl_bench_phase_name(enum sl_bench_phase phase)
@@ -106,8 +57,8 @@ static int32_t random_id(struct sl_bench *b, uint32_t vocab)
 }
 
 /* Positions [at, at + n) of every sequence in one pass. */
-static int forward(struct state *s, uint32_t at, uint32_t n, size_t n_seqs,
-                   struct sl_error *err)
+static int forward(struct sl_bench_state *s, uint32_t at, uint32_t n,
+                   size_t n_seqs, struct sl_error *err)
 {
     for (size_t i = 0; i < n_seqs; i++) {
         int32_t *ids = s->ids + i * s->run->prompt;
@@ -127,13 +78,14 @@ static int forward(struct state *s, uint32_t at, uint32_t n, size_t n_seqs,
     return s->lm->ops->forward(s->lm, s->items, n_seqs, s->logits, err);
 }
 
-static void end_sequences(struct state *s, size_t n)
+static void end_sequences(struct sl_bench_state *s, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         s->lm->ops->seq_destroy(s->lm, s->seqs[i]);
 }
 
-static int begin_sequences(struct state *s, size_t n, struct sl_error *err)
+static int begin_sequences(struct sl_bench_state *s, size_t n,
+                           struct sl_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         if (s->lm->ops->seq_create(s->lm, &s->seqs[i], err) != 0) {
@@ -145,7 +97,7 @@ static int begin_sequences(struct state *s, size_t n, struct sl_error *err)
 }
 
 /* The reads that were begun ahead of use are over: the disk is free. */
-static void settle(const struct state *s)
+static void settle(const struct sl_bench_state *s)
 {
     const struct timespec pause = {0, QUIET_NS};
     struct sl_run_stats before, now;
@@ -159,7 +111,7 @@ static void settle(const struct state *s)
 }
 
 /* A disk may give more for a moment than it does for long. */
-static uint64_t disk_time(const struct state *s)
+static uint64_t disk_time(const struct sl_bench_state *s)
 {
     uint64_t ns = s->pass_ns / DISK_PASS_SHARE;
 
@@ -169,8 +121,8 @@ static uint64_t disk_time(const struct state *s)
                : ns;
 }
 
-static int measure_rates(struct state *s, double rate[N_RATES],
-                         struct sl_error *err)
+static int measure_rates(struct sl_bench_state *s,
+                         double rate[SL_BENCH_N_RATES], struct sl_error *err)
 {
     struct sl_probe_disk_config disk = {
         .path = s->b->config.model,
@@ -186,21 +138,21 @@ static int measure_rates(struct state *s, double rate[N_RATES],
     struct sl_rates arithmetic;
 
     settle(s);
-    if (sl_probe_disk(&rate[DISK_BPS], &disk, err) != 0 ||
+    if (sl_probe_disk(&rate[SL_BENCH_DISK_BPS], &disk, err) != 0 ||
         sl_probe_dram(&memory, &dram, err) != 0 ||
         sl_runtime_measure_arithmetic(s->rt, &arithmetic, COMPUTE_TIME_NS,
                                       err) != 0)
         return -1;
-    rate[DRAM_BPS] = memory.bps;
-    rate[OPS_PER_S] = arithmetic.ops_per_s;
-    rate[ATTENTION_OPS_PER_S] = arithmetic.attention_ops_per_s;
+    rate[SL_BENCH_DRAM_BPS] = memory.bps;
+    rate[SL_BENCH_OPS_PER_S] = arithmetic.ops_per_s;
+    rate[SL_BENCH_ATTENTION_OPS_PER_S] = arithmetic.attention_ops_per_s;
     s->in_cache = !memory.beyond_cache;
     return 0;
 }
 
 /* A pass after a pause, or after one that computed for long, finds the ring
  * full, which others do not: one that is not counted takes that away. */
-static int empty_ring(struct state *s, struct sl_error *err)
+static int empty_ring(struct sl_bench_state *s, struct sl_error *err)
 {
     int rc;
 
@@ -213,7 +165,7 @@ static int empty_ring(struct state *s, struct sl_error *err)
     return rc;
 }
 
-static int begin_decode(struct state *s, struct sl_error *err)
+static int begin_decode(struct sl_bench_state *s, struct sl_error *err)
 {
     if (s->texts != NULL)
         return sl_bench_texts_begin(s->texts, s->seqs, s->ids, s->logits, err);
@@ -233,7 +185,7 @@ static uint64_t wait_ns(const struct sl_run_stats *s)
     return s->stream.wait_ns + s->experts.wait_ns;
 }
 
-static int run_phase(struct state *s, enum sl_bench_phase phase,
+static int run_phase(struct sl_bench_state *s, enum sl_bench_phase phase,
                      uint32_t passes, struct sl_error *err)
 {
     bool prefill = phase == SL_BENCH_PREFILL;
@@ -250,11 +202,11 @@ static int run_phase(struct state *s, enum sl_bench_phase phase,
 }
 
 /* What a pass of a phase took; with guesses, a token of each text. */
-static int time_phase(struct state *s, struct turn *t,
+static int time_phase(struct sl_bench_state *s, struct sl_bench_turn *t,
                       enum sl_bench_phase phase, struct sl_error *err)
 {
     uint32_t passes = phase == SL_BENCH_PREFILL ? 1 : s->run->gen;
-    double *f = &t->figure[FIRST_PHASE + phase * A_PHASE];
+    double *f = &t->figure[SL_BENCH_FIRST_PHASE + phase * SL_BENCH_A_PHASE];
     struct sl_run_stats before, after;
     uint64_t begin, ns;
 
@@ -265,54 +217,45 @@ static int time_phase(struct state *s, struct turn *t,
     ns = sl_clock_ns() - begin;
     sl_runtime_stats(s->rt, &after);
     s->pass_ns = ns / passes;
-    f[SECONDS] = (double)ns * 1e-9 / passes;
-    f[DISK_BYTES] = (double)(read_bytes(&after) - read_bytes(&before)) / passes;
-    f[WAIT_S] = (double)(wait_ns(&after) - wait_ns(&before)) * 1e-9 / passes;
-    f[DEMAND_BYTES] =
+    f[SL_BENCH_SECONDS] = (double)ns * 1e-9 / passes;
+    f[SL_BENCH_DISK_BYTES] =
+        (double)(read_bytes(&after) - read_bytes(&before)) / passes;
+    f[SL_BENCH_WAIT_S] =
+        (double)(wait_ns(&after) - wait_ns(&before)) * 1e-9 / passes;
+    f[SL_BENCH_DEMAND_BYTES] =
         (double)(after.experts.demand_bytes - before.experts.demand_bytes) /
         passes;
-    f[HINT_BYTES] =
+    f[SL_BENCH_HINT_BYTES] =
         (double)(after.experts.hint_bytes - before.experts.hint_bytes) / passes;
-    f[WASTED_BYTES] = (double)(after.experts.hint_wasted_bytes -
-                               before.experts.hint_wasted_bytes) /
-                      passes;
+    f[SL_BENCH_WASTED_BYTES] = (double)(after.experts.hint_wasted_bytes -
+                                        before.experts.hint_wasted_bytes) /
+                               passes;
     return 0;
 }
 
-/* What a pass of a phase is, on average. A context is visible to all its
- * positions. */
-static struct sl_plan_pass pass_of(const struct state *s,
-                                   enum sl_bench_phase phase)
-{
-    const struct sl_bench_run *run = s->run;
-
-    if (phase == SL_BENCH_PREFILL)
-        return (struct sl_plan_pass){run->batch * run->prompt, run->batch,
-                                     run->prompt};
-    return (struct sl_plan_pass){run->batch, run->batch,
-                                 run->prompt + 1 + run->gen / 2};
-}
-
 /* Holds a phase against its floor at the rates before and after it. */
-static void judge(const struct state *s, struct turn *t,
-                  enum sl_bench_phase phase, const double before[N_RATES],
-                  const double after[N_RATES])
+static void judge(const struct sl_bench_state *s, struct sl_bench_turn *t,
+                  enum sl_bench_phase phase,
+                  const double before[SL_BENCH_N_RATES],
+                  const double after[SL_BENCH_N_RATES])
 {
-    double *f = &t->figure[FIRST_PHASE + phase * A_PHASE];
+    double *f = &t->figure[SL_BENCH_FIRST_PHASE + phase * SL_BENCH_A_PHASE];
     struct sl_rates rates = *sl_runtime_rates(s->rt); /* the GPU's */
 
-    rates.disk_bps = (before[DISK_BPS] + after[DISK_BPS]) / 2;
-    rates.dram_bps = (before[DRAM_BPS] + after[DRAM_BPS]) / 2;
-    rates.ops_per_s = (before[OPS_PER_S] + after[OPS_PER_S]) / 2;
-    rates.attention_ops_per_s =
-        (before[ATTENTION_OPS_PER_S] + after[ATTENTION_OPS_PER_S]) / 2;
-    f[EFFICIENCY] =
-        sl_runtime_floor_at(s->rt, &rates, pass_of(s, phase)).seconds /
-        f[SECONDS];
+    rates.disk_bps = (before[SL_BENCH_DISK_BPS] + after[SL_BENCH_DISK_BPS]) / 2;
+    rates.dram_bps = (before[SL_BENCH_DRAM_BPS] + after[SL_BENCH_DRAM_BPS]) / 2;
+    rates.ops_per_s =
+        (before[SL_BENCH_OPS_PER_S] + after[SL_BENCH_OPS_PER_S]) / 2;
+    rates.attention_ops_per_s = (before[SL_BENCH_ATTENTION_OPS_PER_S] +
+                                 after[SL_BENCH_ATTENTION_OPS_PER_S]) /
+                                2;
+    f[SL_BENCH_EFFICIENCY] =
+        sl_runtime_floor_at(s->rt, &rates, sl_bench_pass(s, phase)).seconds /
+        f[SL_BENCH_SECONDS];
 }
 
-static int time_phases(struct state *s, struct turn *t, double rate[3][N_RATES],
-                       struct sl_error *err)
+static int time_phases(struct sl_bench_state *s, struct sl_bench_turn *t,
+                       double rate[3][SL_BENCH_N_RATES], struct sl_error *err)
 {
     if (time_phase(s, t, SL_BENCH_PREFILL, err) != 0 ||
         measure_rates(s, rate[1], err) != 0 || begin_decode(s, err) != 0 ||
@@ -322,9 +265,10 @@ static int time_phases(struct state *s, struct turn *t, double rate[3][N_RATES],
     return 0;
 }
 
-static int take_turn(struct state *s, struct turn *t, struct sl_error *err)
+static int take_turn(struct sl_bench_state *s, struct sl_bench_turn *t,
+                     struct sl_error *err)
 {
-    double rate[3][N_RATES];
+    double rate[3][SL_BENCH_N_RATES];
     int rc;
 
     if (measure_rates(s, rate[0], err) != 0 || empty_ring(s, err) != 0 ||
@@ -334,130 +278,16 @@ static int take_turn(struct state *s, struct turn *t, struct sl_error *err)
     end_sequences(s, s->run->batch);
     if (rc != 0)
         return -1;
-    for (size_t i = 0; i < N_RATES; i++)
+    for (size_t i = 0; i < SL_BENCH_N_RATES; i++)
         t->figure[i] = (rate[0][i] + rate[1][i] + rate[2][i]) / 3;
     judge(s, t, SL_BENCH_PREFILL, rate[0], rate[1]);
     judge(s, t, SL_BENCH_DECODE, rate[1], rate[2]);
     return 0;
 }
 
-/* --- results -------------------------------------------------------------- */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-struct sl_bench_spread sl_bench_spread_of(double *v, size_t n)
-{
-    qsort(v, n, sizeof *v, compare);
-    return (struct sl_bench_spread){
-        .median = (v[(n - 1) / 2] + v[n / 2]) / 2,
-        .least = v[0],
-        .most = v[n - 1],
-    };
-}
-
-/* Of one figure over the turns; v: (repeat) to work in. */
-static struct sl_bench_spread spread_of(const struct state *s, double *v,
-                                        size_t figure)
-{
-    for (uint32_t i = 0; i < s->run->repeat; i++)
-        v[i] = s->turns[i].figure[figure];
-    return sl_bench_spread_of(v, s->run->repeat);
-}
-
-static void sum_up_phase(struct sl_bench_result *r, const struct state *s,
-                         enum sl_bench_phase phase, double *v)
-{
-    struct sl_bench_phase_result *p = &r->phase[phase];
-    size_t at = FIRST_PHASE + (size_t)phase * A_PHASE;
-    struct sl_plan_pass pass = pass_of(s, phase);
-
-    p->positions = pass.positions;
-    p->seconds = spread_of(s, v, at + SECONDS);
-    p->efficiency = spread_of(s, v, at + EFFICIENCY);
-    p->disk_bytes = spread_of(s, v, at + DISK_BYTES).median;
-    p->wait_s = spread_of(s, v, at + WAIT_S).median;
-    p->demand_bytes = spread_of(s, v, at + DEMAND_BYTES).median;
-    p->hint_bytes = spread_of(s, v, at + HINT_BYTES).median;
-    p->wasted_bytes = spread_of(s, v, at + WASTED_BYTES).median;
-    p->floor = sl_runtime_floor_at(s->rt, &r->rates, pass);
-    p->dram_bytes = (double)r->resident_bytes + (double)r->memory.small +
-                    2 * (double)r->streamed_bytes;
-}
-
-static void sum_up_drafts(struct sl_bench_drafts *d, const struct state *s)
-{
-    const struct sl_gate_counts *was = &s->warmed_up;
-    const struct sl_gate_counts *now = &s->drafts.gate.counts;
-    uint64_t passes = now->passes - was->passes;
-
-    *d = (struct sl_bench_drafts){0};
-    for (; d->n < SL_DRAFT_SOURCES && s->drafts.sources[d->n].kind != NULL;
-         d->n++) {
-        d->of[d->n].name = s->drafts.sources[d->n].kind->name;
-        d->of[d->n].drafted = now->drafted[d->n] - was->drafted[d->n];
-        d->of[d->n].accepted = now->accepted[d->n] - was->accepted[d->n];
-    }
-    if (passes > 0)
-        d->tokens_per_pass =
-            (double)(now->tokens - was->tokens) / (double)passes;
-}
-
-static int sum_up(struct sl_bench_result *r, const struct state *s,
-                  struct sl_error *err)
-{
-    const struct sl_plan *plan = sl_runtime_plan_made(s->rt);
-    const char *why;
-    const struct sl_device_info *device = sl_runtime_device(s->rt, &why);
-    double *v = sl_alloc_array(s->run->repeat, sizeof *v), compute_s;
-    struct sl_run_stats stats;
-
-    if (v == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for %u turns",
-                       s->run->repeat);
-    sl_runtime_stats(s->rt, &stats);
-    r->run.threads = sl_pool_threads(sl_runtime_pool(s->rt));
-    r->memory = *sl_runtime_memory(s->rt);
-    snprintf(r->no_device, sizeof r->no_device, "%s", why);
-    if (device != NULL) {
-        snprintf(r->device, sizeof r->device, "%s", device->name);
-        r->vram = *sl_runtime_vram(s->rt);
-    }
-    r->rates = *sl_runtime_rates(s->rt);
-    r->streamed_bytes = plan->streamed_bytes;
-    r->resident_bytes = plan->resident_bytes;
-    r->io = stats.stream.io_name;
-    r->isa = sl_runtime_isa(s->rt);
-    r->activations = sl_runtime_activations(s->rt);
-    r->rates.disk_bps = spread_of(s, v, DISK_BPS).median;
-    r->rates.dram_bps = spread_of(s, v, DRAM_BPS).median;
-    r->rates.ops_per_s = spread_of(s, v, OPS_PER_S).median;
-    r->rates.attention_ops_per_s = spread_of(s, v, ATTENTION_OPS_PER_S).median;
-    r->dram_in_cache = s->in_cache;
-    for (int p = 0; p < SL_BENCH_PHASES; p++)
-        sum_up_phase(r, s, (enum sl_bench_phase)p, v);
-    free(v);
-    sum_up_drafts(&r->drafts, s);
-    /* What will stay in memory is read once too, on the way. */
-    r->first_token_floor_s =
-        sl_floor_make(&r->rates,
-                      plan->streamed_bytes + plan->resident_bytes +
-                          plan->vram_bytes,
-                      0, 0)
-            .seconds;
-    compute_s = r->phase[SL_BENCH_PREFILL].floor.compute_s;
-    if (r->first_token_floor_s < compute_s)
-        r->first_token_floor_s = compute_s;
-    return 0;
-}
-
 /* --- one run -------------------------------------------------------------- */
 
-static int allocate(struct state *s, struct sl_error *err)
+static int allocate(struct sl_bench_state *s, struct sl_error *err)
 {
     const struct sl_modelfile *mf = sl_runtime_modelfile(s->rt);
     uint32_t n = s->run->prompt + 1 + s->run->gen, batch = s->run->batch;
@@ -483,7 +313,7 @@ static int allocate(struct state *s, struct sl_error *err)
     return 0;
 }
 
-static void finish(struct state *s)
+static void finish(struct sl_bench_state *s)
 {
     sl_bench_texts_destroy(s->texts);
     sl_draft_file_close(&s->draft_file);
@@ -499,10 +329,10 @@ static void finish(struct state *s)
 
 /* From a file on disk to the first logits, then a whole turn: caches, pages
  * and clocks are as they will be. */
-static int warm_up(struct state *s, double *first_token_s, uint64_t begin,
-                   struct sl_error *err)
+static int warm_up(struct sl_bench_state *s, double *first_token_s,
+                   uint64_t begin, struct sl_error *err)
 {
-    struct turn turn;
+    struct sl_bench_turn turn;
 
     if (begin_sequences(s, s->run->batch, err) != 0)
         return -1;
@@ -530,7 +360,7 @@ static struct sl_runtime_config config_of(const struct sl_runtime_config *from,
 }
 
 /* Plans, takes the memory, and what guesses take of it. */
-static int take_memory(struct state *s, struct sl_workload *load,
+static int take_memory(struct sl_bench_state *s, struct sl_workload *load,
                        struct sl_error *err)
 {
     const struct sl_bench_run *run = s->run;
@@ -571,7 +401,7 @@ int sl_bench_open(struct sl_runtime **rt, const struct sl_runtime_config *from,
                    run->prompt, n_behind, most);
 }
 
-static int start(struct state *s, struct sl_error *err)
+static int start(struct sl_bench_state *s, struct sl_error *err)
 {
     const struct sl_bench_run *run = s->run;
     struct sl_workload load = {
@@ -595,7 +425,7 @@ static int start(struct state *s, struct sl_error *err)
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
                  const struct sl_bench_run *run, struct sl_error *err)
 {
-    struct state s = {.b = b, .run = run};
+    struct sl_bench_state s = {.b = b, .run = run};
     struct sl_bench_result r = {.run = *run};
     uint64_t begin = sl_clock_ns();
     int rc = -1;
@@ -606,7 +436,7 @@ int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
         if (take_turn(&s, &s.turns[i], err) != 0)
             goto out;
     }
-    rc = sum_up(&r, &s, err);
+    rc = sl_bench_sum_up(&r, &s, err);
     if (rc == 0)
         *result = r;
 out:
