@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "offload/cost.h"
+#include "offload/order.h"
 #include "offload/slab.h"
 #include "src/base/error.h"
 
@@ -110,6 +111,9 @@ struct sl_plan {
     enum sl_tier *tier;              /* (n_slabs), owned */
     uint8_t *engine[SL_PHASE_COUNT]; /* (n_slabs) enum sl_engine, owned */
     size_t n_slabs;
+    /* What a pass uses, borrowed; n 0, as plans are made: straight through
+     * (sl_plan_order). */
+    struct sl_order order;
     uint32_t n_slots;        /* 0 when nothing passes through the ring */
     uint64_t slot_bytes;     /* of the largest slab that does */
     uint64_t ring_bytes;     /* n_slots * slot_bytes */
@@ -127,6 +131,13 @@ struct sl_plan {
      * SL_PHASE_DECODE. UINT32_MAX: none does. */
     uint32_t prefill_from;
 };
+
+/* What a pass of the plan uses. */
+static inline struct sl_order sl_plan_order(const struct sl_plan *plan)
+{
+    return plan->order.n > 0 ? plan->order
+                             : (struct sl_order){NULL, plan->n_slabs};
+}
 
 /* Least weights_bytes with which sl_plan_make succeeds (without a GPU), with
  * the slabs that are to stay in memory where they are to be kept. */

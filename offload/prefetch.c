@@ -47,9 +47,9 @@ static bool begin_slab(struct sl_stream *st)
     struct sl_place *p = NULL;
 
     pthread_mutex_lock(&st->mutex);
-    for (size_t i = 0; i < plan->n_slabs && p == NULL; i++) {
-        size_t slab = c->next_slab;
-        bool ring = sl_stream_in_ring(plan, slab, c->cycle);
+    for (size_t i = 0; i < st->order.n && p == NULL; i++) {
+        size_t slab = sl_order_slab(&st->order, c->next.at);
+        bool ring = sl_stream_in_ring(plan, slab, c->next.pass);
 
         if (ring)
             p = &st->places[c->next_slot];
@@ -69,8 +69,7 @@ static bool begin_slab(struct sl_stream *st)
             if (ring)
                 c->next_slot = (c->next_slot + 1) % plan->n_slots;
         }
-        c->next_slab = (slab + 1) % plan->n_slabs;
-        c->cycle += c->next_slab == 0;
+        sl_use_next(&c->next, &st->order);
     }
     pthread_mutex_unlock(&st->mutex);
     if (p == NULL)

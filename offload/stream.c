@@ -66,7 +66,7 @@ static void place_memory(struct sl_stream *st)
     }
 }
 
-/* The next slab of the ring's order; slots go round likewise. */
+/* The next use of the ring; slots go round likewise. */
 static void advance(const struct sl_stream *st, struct sl_ring_at *at)
 {
     const struct sl_plan *plan = st->config.plan;
@@ -74,20 +74,18 @@ static void advance(const struct sl_stream *st, struct sl_ring_at *at)
     if (at->found)
         at->slot = (at->slot + 1) % plan->n_slots;
     at->found = false;
-    for (size_t i = 0; i < plan->n_slabs && !at->found; i++) {
-        if (++at->slab >= plan->n_slabs) {
-            at->slab = 0;
-            at->cycle++;
-        }
-        at->found = sl_stream_in_ring(plan, at->slab, at->cycle);
+    for (size_t i = 0; i < st->order.n && !at->found; i++) {
+        sl_use_next(&at->use, &st->order);
+        at->slab = sl_order_slab(&st->order, at->use.at);
+        at->found = sl_stream_in_ring(plan, at->slab, at->use.pass);
     }
 }
 
 /* The first slab that goes through the ring. */
 static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at)
 {
-    *at = (struct sl_ring_at){.slab = 0};
-    at->found = sl_stream_in_ring(st->config.plan, 0, 0);
+    *at = (struct sl_ring_at){.slab = sl_order_slab(&st->order, 0)};
+    at->found = sl_stream_in_ring(st->config.plan, at->slab, 0);
     if (!at->found)
         advance(st, at);
 }
@@ -277,7 +275,9 @@ int sl_stream_open(struct sl_stream **stream,
     pthread_cond_init(&st->ready, NULL);
     st->config = *config;
     settle(&st->config);
-    if (place_slabs(st, err) != 0) {
+    st->order = sl_plan_order(config->plan);
+    if (sl_order_check(&st->order, config->plan->n_slabs, false, err) != 0 ||
+        place_slabs(st, err) != 0) {
         stream_free(st);
         return -1;
     }

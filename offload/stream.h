@@ -3,12 +3,12 @@
  *
  *   file --reads--> [slot][slot][slot]... --get--> compute --put--> free slot
  *
- * The order of use is known for ever: slab 0, 1, ... n-1, 0, 1, ... A thread
- * of its own reads ahead of use, as far as there are free slots, across the
- * end of a pass into the next. Resident slabs are read the first time the
+ * The order of use is known for ever: the plan's (order.h), over and over. A
+ * thread of its own reads ahead of use, as far as there are free slots, across
+ * the end of a pass into the next. Resident slabs are read the first time the
  * order reaches them and stay. get waits until the slab's bytes are there;
  * put gives the slot back, and the next read starts at once. Slabs whose home
- * is VRAM go through the ring in the first cycle only.
+ * is VRAM go through the ring in the first pass only.
  *
  * What goes through the ring is had and put by one thread, strictly in that
  * order; residents by any thread at any time, as often as it likes.

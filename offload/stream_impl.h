@@ -3,8 +3,8 @@
  *
  * stream.c is the compute thread's side (get and put), prefetch.c the reader
  * thread. A place holds one slab: a slot of the ring, or a resident's home.
- * Both threads walk the slabs in the same order and the slots in turn, so
- * neither ever has to search.
+ * Both threads walk the same order (order.h) and the slots in turn, so neither
+ * ever has to search.
  */
 #ifndef SL_OFFLOAD_STREAM_IMPL_H
 #define SL_OFFLOAD_STREAM_IMPL_H
@@ -51,8 +51,7 @@ struct sl_request {
 
 /* Where the reader is. */
 struct sl_cursor {
-    size_t next_slab;       /* to begin */
-    uint64_t cycle;         /* of next_slab */
+    struct sl_use next;     /* to begin */
     uint32_t next_slot;     /* to begin it in, if it is streamed */
     struct sl_place *place; /* being read; NULL: between slabs */
     uint32_t extent;
@@ -61,25 +60,26 @@ struct sl_cursor {
     uint8_t *at;          /* where the next read goes */
 };
 
-/* Where somebody is in the order of the ring: slab after slab, those that are
- * resident left out. */
+/* Where somebody is in the order of the ring: use after use, those of
+ * residents left out. */
 struct sl_ring_at {
-    size_t slab;
+    struct sl_use use;
+    size_t slab; /* of it */
     uint32_t slot;
-    uint64_t cycle;
     bool found; /* false: nothing goes through the ring any more */
 };
 
-/* Whether a slab goes through the ring in a cycle, the first of which is 0. */
+/* Whether a slab goes through the ring in a pass. */
 static inline bool sl_stream_in_ring(const struct sl_plan *plan, size_t slab,
-                                     uint64_t cycle)
+                                     uint64_t pass)
 {
     return plan->tier[slab] == SL_TIER_DISK ||
-           (plan->tier[slab] == SL_TIER_VRAM && cycle == 0);
+           (plan->tier[slab] == SL_TIER_VRAM && pass == 0);
 }
 
 struct sl_stream {
     struct sl_stream_config config; /* depth and read_bytes settled */
+    struct sl_order order;          /* of the plan */
     struct sl_io *io;
     pthread_t thread;
     struct sl_region ring, residents;

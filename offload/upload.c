@@ -120,7 +120,9 @@ int sl_upload_open(struct sl_upload **upload,
     f->config = *config;
     pthread_mutex_init(&f->mutex, NULL);
     pthread_cond_init(&f->filled, NULL);
-    if (place_slabs(f, err) != 0 || make_events(f, err) != 0 ||
+    f->order = sl_plan_order(config->plan);
+    if (sl_order_check(&f->order, config->plan->n_slabs, true, err) != 0 ||
+        place_slabs(f, err) != 0 || make_events(f, err) != 0 ||
         start_thread(f, err) != 0) {
         feed_free(f);
         return -1;
@@ -167,12 +169,11 @@ void sl_upload_begin(struct sl_upload *f, enum sl_phase phase)
     f->phase = phase;
     /* Of the pass before, nothing that is wanted can be left. */
     if (f->next.pass < f->passes)
-        f->next = (struct sl_upload_use){f->passes, 0};
+        f->next = (struct sl_use){f->passes, 0};
     /* What the copier went past, taking the pass for a decode. */
     f->late = f->late_end = 0;
     if (phase == SL_PHASE_PREFILL)
-        f->late_end =
-            f->next.pass > f->passes ? f->config.plan->n_slabs : f->next.slab;
+        f->late_end = f->next.pass > f->passes ? f->order.n : f->next.at;
     f->passes++;
     pthread_mutex_unlock(&f->mutex);
     sl_stream_poke(f->config.stream);

@@ -14,7 +14,8 @@ enum obstacle {
 
 /* What is to be copied next. */
 struct job {
-    struct sl_upload_use use;
+    struct sl_use use;
+    size_t slab; /* of it */
     struct sl_upload_place *place;
     uint32_t index; /* of the place */
     const uint8_t *from;
@@ -38,35 +39,34 @@ static bool wanted(const struct sl_upload *f, enum sl_phase phase, size_t slab)
 
 /* Slabs that a decode leaves to the CPU. They come before all others of their
  * pass that are not on the device yet. */
-static bool find_late(struct sl_upload *f, struct sl_upload_use *use)
+static bool find_late(struct sl_upload *f, struct sl_use *use)
 {
-    for (; f->late < f->late_end; f->late++)
-        if (gpu(f, SL_PHASE_PREFILL, f->late) &&
-            !gpu(f, SL_PHASE_DECODE, f->late)) {
-            *use = (struct sl_upload_use){f->passes - 1, f->late};
+    for (; f->late < f->late_end; f->late++) {
+        size_t slab = sl_order_slab(&f->order, f->late);
+
+        if (gpu(f, SL_PHASE_PREFILL, slab) && !gpu(f, SL_PHASE_DECODE, slab)) {
+            *use = (struct sl_use){f->passes - 1, f->late};
             return true;
         }
+    }
     return false;
 }
 
 /* The next use: of the pass under way, then of the one after it, of which is
  * assumed that it is a decode. */
-static bool find_use(struct sl_upload *f, struct sl_upload_use *use)
+static bool find_use(struct sl_upload *f, struct sl_use *use)
 {
-    const struct sl_plan *plan = f->config.plan;
-
     if (find_late(f, use))
         return true;
     while (f->next.pass <= f->passes) {
         enum sl_phase phase =
             f->next.pass < f->passes ? f->phase : SL_PHASE_DECODE;
 
-        for (; f->next.slab < plan->n_slabs; f->next.slab++)
-            if (wanted(f, phase, f->next.slab)) {
-                *use = f->next;
-                return true;
-            }
-        f->next = (struct sl_upload_use){f->next.pass + 1, 0};
+        if (wanted(f, phase, sl_order_slab(&f->order, f->next.at))) {
+            *use = f->next;
+            return true;
+        }
+        sl_use_next(&f->next, &f->order);
     }
     return false;
 }
@@ -77,7 +77,7 @@ static void advance(struct sl_upload *f)
     if (f->late < f->late_end)
         f->late++;
     else
-        f->next.slab++;
+        sl_use_next(&f->next, &f->order);
 }
 
 /* The empty slot that was given back first, whose kernels end first. Ahead of
@@ -111,14 +111,15 @@ static int find_job(struct sl_upload *f, struct job *job, enum obstacle *why,
     *why = NOTHING_TO_DO;
     if (!find_use(f, &job->use))
         return 0;
+    job->slab = sl_order_slab(&f->order, job->use.at);
     *why = NO_SLOT;
-    job->index = plan->tier[job->use.slab] == SL_TIER_VRAM
-                     ? f->tier[job->use.slab]
+    job->index = plan->tier[job->slab] == SL_TIER_VRAM
+                     ? f->tier[job->slab]
                      : find_slot(f, job->use.pass >= f->passes);
     if (job->index == SL_UPLOAD_NOWHERE)
         return 0;
     *why = NO_BYTES;
-    rc = sl_stream_try(f->config.stream, job->use.slab, &job->from, err);
+    rc = sl_stream_try(f->config.stream, job->slab, &job->from, err);
     if (rc <= 0)
         return rc;
     *why = COPIED;
@@ -138,7 +139,7 @@ static int put_on_queue(struct sl_upload *f, const struct job *job,
 {
     struct sl_device *dev = f->config.dev;
     const struct sl_device_ops *ops = dev->ops;
-    uint64_t bytes = sl_slab_load_bytes(&f->config.slabs[job->use.slab]);
+    uint64_t bytes = sl_slab_load_bytes(&f->config.slabs[job->slab]);
 
     if (job->place->used &&
         ops->queue_wait(dev, SL_QUEUE_UP, job->place->released, err) != 0)
@@ -149,7 +150,7 @@ static int put_on_queue(struct sl_upload *f, const struct job *job,
         ops->record(dev, SL_QUEUE_UP, c->end, err) != 0)
         return -1;
     c->place = job->place;
-    c->slab = job->use.slab;
+    c->slab = job->slab;
     return 0;
 }
 
@@ -166,8 +167,8 @@ static int copy(struct sl_upload *f, const struct job *job,
     pthread_mutex_lock(&f->mutex);
     job->place->copy = c;
     job->place->state = SL_UPLOAD_FILLED;
-    if (plan->tier[job->use.slab] != SL_TIER_VRAM)
-        f->slot_of[(job->use.pass & 1) * plan->n_slabs + job->use.slab] =
+    if (plan->tier[job->slab] != SL_TIER_VRAM)
+        f->slot_of[(job->use.pass & 1) * plan->n_slabs + job->slab] =
             job->index;
     sl_clock_signal(f->config.clock, &f->filled);
     pthread_mutex_unlock(&f->mutex);

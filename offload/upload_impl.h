@@ -47,14 +47,9 @@ struct sl_upload_place {
     uint64_t freed;              /* by which put; 0: never used */
 };
 
-/* The use of a slab in a pass; passes count from 0. */
-struct sl_upload_use {
-    uint64_t pass;
-    size_t slab;
-};
-
 struct sl_upload {
     struct sl_upload_config config;
+    struct sl_order order; /* of the plan */
     pthread_t thread;
     bool may_be_late; /* a prefill wants slabs that a decode does not */
 
@@ -70,11 +65,11 @@ struct sl_upload {
     /* (2, n_slabs) the slots of slabs for passes of even and odd number:
      * two passes at most are under way. */
     uint32_t *slot_of;
-    struct sl_upload_use next; /* the first that was not looked at */
-    uint64_t passes;           /* begun */
-    enum sl_phase phase;       /* of the last of them */
-    size_t late, late_end;     /* slabs [late, late_end) that the guess may have
-                                * left out of it */
+    struct sl_use next;    /* the first that was not looked at */
+    uint64_t passes;       /* begun */
+    enum sl_phase phase;   /* of the last of them */
+    size_t late, late_end; /* of the order [late, late_end): slabs that the
+                            * guess may have left out of it */
     uint64_t puts;
     bool stop, failed;
     struct sl_error failure; /* the first one, if failed */

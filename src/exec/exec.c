@@ -24,7 +24,7 @@ struct sl_exec {
     /* where the pass is: told to other threads, orders nothing */
     struct {
         atomic_ullong passes, begin_ns;
-        atomic_uint slab, positions, to_come;
+        atomic_uint at, positions, to_come;
     } place;
 
     bool broken; /* a pass failed half way: nothing can follow */
@@ -258,10 +258,13 @@ static int embed(struct sl_exec *x, struct sl_exec_engine **now,
  * that whoever interrupted it has no disk to wait for. */
 static int skip_rest(struct sl_exec *x, struct sl_error *err)
 {
-    for (; x->left_at < x->c.partition->n_slabs; x->left_at++) {
-        struct sl_exec_engine *e = engine_of(x, x->left_at);
+    struct sl_order order = sl_plan_order(x->c.plan);
 
-        if (e->ops->skip(e, x->left_at, err) != 0)
+    for (; x->left_at < order.n; x->left_at++) {
+        size_t slab = sl_order_slab(&order, x->left_at);
+        struct sl_exec_engine *e = engine_of(x, slab);
+
+        if (e->ops->skip(e, slab, err) != 0)
             return -1;
     }
     x->left = false;
@@ -275,7 +278,7 @@ static void tell(atomic_uint *place, uint32_t value)
 
 static void tell_begin(struct sl_exec *x, uint64_t begin_ns)
 {
-    tell(&x->place.slab, 0);
+    tell(&x->place.at, 0);
     tell(&x->place.positions, x->pass.n);
     tell(&x->place.to_come, x->lm.to_come);
     atomic_store_explicit(&x->place.begin_ns, begin_ns, memory_order_relaxed);
@@ -290,11 +293,13 @@ static void tell_end(struct sl_exec *x, bool whole)
 
 static int run_pass(struct sl_exec *x, struct sl_error *err)
 {
+    struct sl_order order = sl_plan_order(x->c.plan);
     struct sl_exec_engine *now;
 
     if (begin_engines(x, err) != 0 || embed(x, &now, err) != 0)
         return -1;
-    for (size_t slab = 0; slab < x->c.partition->n_slabs; slab++) {
+    for (size_t at = 0; at < order.n; at++) {
+        size_t slab = sl_order_slab(&order, at);
         struct sl_exec_engine *next = engine_of(x, slab);
         bool low = sl_partition_of(x->c.partition, slab) == SL_PART_LOW;
 
@@ -304,10 +309,10 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
         /* between pairs of planes, which are had together */
         if (atomic_load_explicit(x->c.stop, memory_order_relaxed) && !low) {
             x->left = !x->pass.high_only;
-            x->left_at = slab;
+            x->left_at = at;
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
         }
-        tell(&x->place.slab, (uint32_t)slab);
+        tell(&x->place.at, (uint32_t)at);
         if (next != now && cross(now, next, err) != 0)
             return -1;
         now = next;
@@ -485,7 +490,7 @@ struct sl_exec_place sl_exec_place(const struct sl_exec *x)
         .passes = atomic_load_explicit(&x->place.passes, memory_order_relaxed),
         .begin_ns =
             atomic_load_explicit(&x->place.begin_ns, memory_order_relaxed),
-        .slab = atomic_load_explicit(&x->place.slab, memory_order_relaxed),
+        .at = atomic_load_explicit(&x->place.at, memory_order_relaxed),
         .positions =
             atomic_load_explicit(&x->place.positions, memory_order_relaxed),
         .to_come =

@@ -61,7 +61,7 @@ struct sl_exec_stats {
 struct sl_exec_place {
     uint64_t passes;    /* that have ended */
     uint64_t begin_ns;  /* of the one under way; 0: none */
-    uint32_t slab;      /* at which it is */
+    uint32_t at;        /* use of the order (offload/order.h) it is at */
     uint32_t positions; /* that it computes */
     uint32_t to_come;   /* as struct sl_lm has it */
 };

@@ -58,6 +58,7 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
 struct sl_run_place sl_runtime_place(const struct sl_runtime *rt)
 {
     struct sl_exec_place at = sl_exec_place(rt->exec);
+    struct sl_order order = sl_plan_order(&rt->plan);
     struct sl_stream_stats stream;
     struct sl_run_place p = {
         .passes = at.passes,
@@ -66,11 +67,12 @@ struct sl_run_place sl_runtime_place(const struct sl_runtime *rt)
         .to_come = at.to_come,
     };
 
-    for (size_t i = 0; i < rt->partition.n_slabs; i++) {
-        uint64_t bytes = sl_slab_load_bytes(&rt->partition.slabs[i]);
+    for (size_t i = 0; i < order.n; i++) {
+        uint64_t bytes =
+            sl_slab_load_bytes(&rt->partition.slabs[sl_order_slab(&order, i)]);
 
         p.pass_bytes += bytes;
-        p.done_bytes += i < at.slab ? bytes : 0;
+        p.done_bytes += i < at.at ? bytes : 0;
     }
     sl_stream_stats(rt->stream, &stream);
     p.read_bytes = stream.bytes_read;

@@ -105,6 +105,55 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
     }
 }
 
+/* Backward, some slabs never and some twice. */
+static void any_order_of_a_plan_is_gone_through(void **state)
+{
+    struct upload_rig *r = *state;
+    struct sl_error err;
+
+    for (int turn = 0; turn < 20; turn++) {
+        uint32_t slabs[2 * UPLOAD_MAX_SLABS];
+        struct sl_stream_config config;
+        struct sl_stream *st;
+        size_t n = 0;
+
+        upload_slabs(r, 2 + upload_random(r) % (UPLOAD_MAX_SLABS - 2), 60000);
+        make_plan(r, least(r) + upload_random(r) % (total(r) - least(r) + 1));
+        for (size_t i = 0; i < r->n; i++) {
+            if (turn % 3 != 1 || i % 3 != 1)
+                slabs[n++] = (uint32_t)i;
+        }
+        for (size_t i = r->n; turn % 3 != 1 && i-- > 0;)
+            slabs[n++] = (uint32_t)i;
+        r->plan.order = (struct sl_order){slabs, n};
+        config = config_of(r);
+        assert_ok(sl_stream_open(&st, &config, &err), &err);
+        for (size_t i = 0; i < 4 * n; i++) {
+            size_t slab = slabs[i % n];
+            const uint8_t *base;
+
+            assert_ok(sl_stream_get(st, slab, &base, &err), &err);
+            assert_true(intact(r, slab, base));
+            sl_stream_put(st, slab);
+        }
+        sl_stream_close(st);
+        r->plan.order.n = 0;
+    }
+}
+
+static void an_order_of_slabs_that_are_not_there_is_refused(void **state)
+{
+    uint32_t slabs[] = {0, 1, 5, 1};
+    struct sl_order order = {slabs, 4};
+    struct sl_error err;
+
+    assert_int_equal(sl_order_check(&order, 5, false, &err), -1);
+    assert_non_null(strstr(err.msg, "slab 5"));
+    assert_ok(sl_order_check(&order, 6, false, &err), &err);
+    assert_int_equal(sl_order_check(&order, 6, true, &err), -1);
+    assert_non_null(strstr(err.msg, "slab 1"));
+}
+
 static void all_resident_needs_no_ring_and_reads_once(void **state)
 {
     struct upload_rig *r = *state;
@@ -433,6 +482,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(every_budget_and_reader_gives_the_same_bytes),
+        T(any_order_of_a_plan_is_gone_through),
+        T(an_order_of_slabs_that_are_not_there_is_refused),
         T(all_resident_needs_no_ring_and_reads_once),
         T(slabs_can_be_held_while_others_are_used),
         T(a_caller_that_holds_every_slot_is_told),
