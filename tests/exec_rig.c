@@ -60,6 +60,7 @@ struct sl_lm_item rig_item(const struct shape *s, const struct text *t,
         .n = to - from,
         .n_context = RIG_CONTEXT,
         .n_logits = n_logits,
+        .reads = from == 0,
     };
 }
 

@@ -73,6 +73,7 @@ static int forward(struct sl_bench_state *s, uint32_t at, uint32_t n,
             .n = n,
             .n_context = at == 0 ? n : s->run->prompt,
             .n_logits = 1,
+            .reads = at == 0,
         };
     }
     return s->lm->ops->forward(s->lm, s->items, n_seqs, s->logits, err);

@@ -41,6 +41,7 @@ static int forward(struct state *s, uint32_t at, uint32_t n,
         .n_context = s->run->prompt,
         .n_logits = prompt ? 1 : n,
         .apart = !prompt && n > 1,
+        .reads = prompt,
     };
 
     if (sl_runtime_modelfile(s->rt)->hp.causal)

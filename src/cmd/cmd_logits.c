@@ -94,6 +94,7 @@ static struct sl_lm_item item_of(const struct sl_logits_sample *s, uint32_t seq,
         .n = to - from,
         .n_context = s->n_context,
         .n_logits = to - first_row,
+        .reads = from == 0,
     };
 }
 

@@ -143,6 +143,7 @@ static void want_prefill(struct sl_blank *p, struct sl_lm_item *item)
         .n = p->n_positions,
         .n_context = sl_blank_context(p),
         .n_logits = p->n_rows,
+        .reads = true,
     };
 }
 

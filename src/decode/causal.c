@@ -226,6 +226,7 @@ static int run_want(struct sl_sequence *s, struct sl_lm_item *items,
         .n = c->n_fed,
         .n_logits = s->n_rows,
         .apart = !s->reads && n > 0,
+        .reads = s->reads,
     };
     return 0;
 }

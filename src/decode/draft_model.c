@@ -237,6 +237,7 @@ static int feed(struct guesser *g, uint32_t n, struct sl_error *err)
         if (g->n_context == 0 && most > 0 && now > most)
             now = most;
         item.n = now;
+        item.reads = now > 1; /* what another has read or chosen */
         if (lm->ops->forward(lm, &item, 1, g->logits, err) != 0)
             return -1;
         memcpy(g->held + at, g->ids + at, now * sizeof *g->held);

@@ -300,6 +300,7 @@ static int add_piece(struct packer *p, struct sl_question *q,
         .n = n,
         .n_context = s->n_context,
         .n_logits = rows,
+        .reads = true,
     };
     p->n_positions += n;
     p->n_rows += rows;

@@ -41,6 +41,7 @@ struct sl_pass {
     const struct sl_pass_item *run; /* (n_items) */
     size_t n_items;
     enum sl_phase phase;    /* which engines run it */
+    bool reads;             /* some item reads a text */
     bool high_only;         /* of planes the high ones alone */
     uint32_t n;             /* positions */
     uint32_t n_rows;        /* of logits */

@@ -174,6 +174,7 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
             .n_logits = it->n_logits,
             .apart = it->apart,
         };
+        pass->reads |= it->reads;
         if (sl_kv_extend(x->c.kv, it->seq, it->n, err) != 0)
             return -1;
         for (uint32_t j = 0; j < it->n; j++)
@@ -325,17 +326,14 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
 static void count_pass(struct sl_exec *x, uint64_t ns)
 {
     struct sl_exec_stats *s = &x->stats;
-    bool prefill = false;
     uint64_t keys = 0;
 
-    for (size_t i = 0; i < x->pass.n_items; i++) {
-        prefill = prefill || (x->run[i].n > 1 && !x->run[i].apart);
+    for (size_t i = 0; i < x->pass.n_items; i++)
         keys += x->run[i].base + x->run[i].n;
-    }
     if (s->passes++ == 0)
         s->first_pass_ns = ns;
     s->positions += x->pass.n;
-    if (prefill) {
+    if (x->pass.reads) {
         s->prefill_passes++;
         s->prefill_ns += ns;
         s->prefill_sequences += x->pass.n_items;

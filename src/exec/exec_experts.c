@@ -209,16 +209,6 @@ static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
     return 0;
 }
 
-/* As exec.c counts it. */
-static bool is_prompt(const struct sl_pass *pass)
-{
-    for (size_t i = 0; i < pass->n_items; i++) {
-        if (pass->run[i].n > 1 && !pass->run[i].apart)
-            return true;
-    }
-    return false;
-}
-
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err)
 {
@@ -226,7 +216,7 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
     struct mix_job job = {.x = x, .op = op};
     struct sl_slab_cache_stats s;
     struct sl_expert_use *use =
-        is_prompt(x->pass) ? &x->c.experts->prefill : &x->c.experts->decode;
+        x->pass->reads ? &x->c.experts->prefill : &x->c.experts->decode;
     int rc;
 
     if ((uint64_t)x->pass->n * m->k <= m->n_out)

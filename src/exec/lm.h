@@ -31,6 +31,9 @@ struct sl_lm_item {
      * where positions of one pass see each other as they were computed. The
      * sequence holds n_context already. */
     bool apart;
+    /* Of a text that is read: a prompt, a question. Else what was chosen is
+     * gone on with, guesses included. */
+    bool reads;
 };
 
 struct sl_lm {

@@ -358,6 +358,7 @@ static int begin_texts(struct rehearsal *r, uint32_t held, struct sl_error *err)
             .n_context = held == 0 ? n : 0, /* all see the whole prompt */
             .n_logits = held == 0 ? 1 : n,
             .apart = held > 0 && n > 1,
+            .reads = held == 0,
         };
         if (lm->ops->seq_create(lm, &r->items[i].seq, err) != 0 ||
             (held > 0 && sl_kv_extend(r->kv, r->items[i].seq, held, err) != 0))
