@@ -10,6 +10,8 @@
 struct shape {
     uint64_t n, widest_in, head_dim, max_tokens, threads, lookup, score_rows;
     uint64_t joined; /* of a thread, where there are planes */
+    uint64_t piece_bytes;
+    uint32_t pieces; /* gathered for the embedding */
     uint32_t width[SL_BUF_COUNT];
     const struct sl_kernels *kernels;
     const struct sl_hparams *hp;
@@ -34,6 +36,7 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .act = act,
     };
 
+    s.pieces = sl_cpu_gathered(mf, n, &s.piece_bytes);
     for (size_t i = 0; i < mf->n_matrices; i++) {
         uint64_t bytes = sl_matmul_joined_bytes(&mf->matrices[i].geom);
 
@@ -67,6 +70,8 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
     x->planes.joined_bytes = s->joined;
     x->planes.joined = sl_carve(c, s->threads, s->joined);
     x->lookup = sl_carve(c, s->threads, s->lookup);
+    if (s->pieces > 0)
+        sl_gather_carve(&x->gather, c, s->pieces, s->piece_bytes);
     x->scores =
         sl_carve(c, s->threads * s->max_tokens * s->score_rows, sizeof(float));
     x->gathered =
@@ -86,7 +91,7 @@ uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
     struct sl_cpu counted;
 
     carve_all(&counted, &c, &s);
-    return c.used;
+    return c.used + (s.pieces > 0 ? SL_IO_OVERHEAD_BYTES : 0);
 }
 
 bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
@@ -289,6 +294,7 @@ static void cpu_destroy(struct sl_exec_engine *e)
 
     if (x == NULL)
         return;
+    sl_gather_close(&x->gather);
     sl_region_fini(&x->buffers);
     free(x->head_base);
     free(x);
@@ -359,6 +365,8 @@ int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,
         cpu_destroy(&x->engine);
         return -1;
     }
+    if (x->gather.n > 0)
+        sl_gather_open(&x->gather, config->mf->path, config->io);
     *e = &x->engine;
     return 0;
 }

@@ -31,6 +31,7 @@ struct sl_cpu_config {
     enum sl_kv_kind kv_kind; /* as the cache was made */
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t max_tokens;     /* of one sequence */
+    enum sl_io_kind io;      /* how rows of the embedding are read */
 };
 
 /* True if some matrix of the file can take such activations. */

@@ -11,6 +11,7 @@
 #include "src/base/mem.h"
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_experts.h"
+#include "src/exec/gather.h"
 
 struct sl_cpu {
     struct sl_exec_engine engine; /* first */
@@ -32,6 +33,7 @@ struct sl_cpu {
     const void **v_pages;
     uint8_t *lookup; /* (threads, lookup_bytes) a block of embeddings */
     uint64_t lookup_bytes;
+    struct sl_gather gather; /* what a long pass looks up of the disk */
     size_t first_head_slab;
     const uint8_t **head_base; /* (head slabs) where resident, else NULL */
 
@@ -50,6 +52,10 @@ struct sl_cpu {
 
 /* exec_embed.c */
 uint64_t sl_cpu_lookup_bytes(const struct sl_modelfile *mf);
+/* Pieces of the file that are read together for passes of so many positions at
+ * most, and the memory of each; 0: rows are read one by one. */
+uint32_t sl_cpu_gathered(const struct sl_modelfile *mf, uint32_t pass_positions,
+                         uint64_t *piece_bytes);
 /* pass->x = embedding rows of all ids of the pass, from RAM where the head is
  * resident and has been read, else from disk. */
 int sl_cpu_embed(struct sl_cpu *x, struct sl_error *err);

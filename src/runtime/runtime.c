@@ -146,6 +146,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .kv_kind = rt->kv_config.kind,
         .pass_positions = rt->load.pass_positions,
         .max_tokens = rt->kv_config.max_tokens,
+        .io = rt->config.io,
     };
 
     if (sl_cpu_create(&rt->engines[SL_ENGINE_CPU], &cpu, err) != 0)
