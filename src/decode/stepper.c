@@ -65,19 +65,31 @@ static struct load measure(struct sl_sequence *const *seqs, size_t n)
     return load;
 }
 
+/* Positions and rows of logits that a pass has room for beside these. There may
+ * be more requests than the model takes in a pass. */
+static uint32_t room_beside(const struct sl_stepper *p, const struct load *load)
+{
+    const struct sl_lm *lm = p->lm;
+    uint32_t room = (uint32_t)p->n_rows - load->n_rows;
+
+    if (lm->pass_positions > 0 && lm->pass_positions - load->n_positions < room)
+        room = lm->pass_positions - load->n_positions;
+    if (lm->pass_logits > 0 && lm->pass_logits - load->n_rows < room)
+        room = lm->pass_logits - load->n_rows;
+    return room;
+}
+
 /* Decides how many drafts each item takes along. A pass that reads a text
  * takes none: it is long, and the memory that it has is the text's. */
 static bool deal_drafts(struct sl_stepper *p, struct sl_sequence *const *seqs,
                         size_t n, const struct load *load)
 {
-    const struct sl_lm *lm = p->lm;
-    uint32_t room = (uint32_t)p->n_rows - load->n_rows, most;
+    uint32_t room, most;
     size_t at = 0;
 
     if (p->drafts == NULL || p->drafts->n == 0 || load->reads)
         return false;
-    if (lm->pass_positions > 0 && lm->pass_positions - load->n_positions < room)
-        room = lm->pass_positions - load->n_positions;
+    room = room_beside(p, load);
     most = room < p->drafts->gate.most ? room : p->drafts->gate.most;
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < seqs[i]->n_items; k++)

@@ -347,68 +347,124 @@ static void an_interrupted_batch_ends_all(void **state)
 /* --- on a model ------------------------------------------------------------
  */
 
-/* A thousand texts through a cache that has pages for four of the longest: one
- * page that were lost each time would soon be missed. */
-static void a_thousand_texts_leave_no_page_behind(void **state)
+/* Every page can be had: as many texts of full length fit as were planned. */
+static void check_pages(struct sl_lm *lm, uint32_t n_seqs, uint32_t length,
+                        bool causal)
+{
+    int32_t *ids = calloc(2 * length, sizeof *ids), *positions = ids + length;
+    float *logits = calloc(lm->vocab, sizeof *logits);
+    uint32_t *seqs = calloc(n_seqs, sizeof *seqs);
+    struct sl_error err;
+
+    for (uint32_t i = 0; i < length; i++)
+        positions[i] = (int32_t)i;
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        struct sl_lm_item item = {
+            .ids = ids,
+            .positions = positions,
+            .blocks = ids,
+            .n = length,
+            .n_context = causal ? 0 : length,
+            .n_logits = 1,
+        };
+
+        assert_ok(lm->ops->seq_create(lm, &seqs[i], &err), &err);
+        item.seq = seqs[i];
+        assert_ok(lm->ops->forward(lm, &item, 1, logits, &err), &err);
+    }
+    for (uint32_t i = 0; i < n_seqs; i++)
+        lm->ops->seq_destroy(lm, seqs[i]);
+    free(ids);
+    free(logits);
+    free(seqs);
+}
+
+static struct test_model first_model(const struct sl_arch **arch, bool causal)
+{
+    struct test_model m;
+
+    for (size_t a = 0; (*arch = sl_arch_at(a)) != NULL; a++) {
+        struct sl_hparams hp;
+
+        m = arch_model(*arch, 0);
+        hp = m.hp;
+        sl_arch_derive(*arch, &hp);
+        if (hp.causal == causal)
+            break;
+    }
+    assert_non_null(*arch);
+    return m;
+}
+
+/* n texts, each with so many answers, through a cache that has pages for four
+ * of the longest, with guesses; then each alone and without. */
+static void run_many(const char *dir, bool causal, size_t n, uint32_t n_answers)
 {
     enum { LENGTH = 36, MOST = 4 };
     struct sl_fill_config fill = {
         .strategy = SL_STRATEGY_BASE,
-        .sampler = {1, 0, 0},
+        .sampler = {.top_k = n_answers > 1 ? 8 : 1},
         .out_seq_length = LENGTH,
+        .n_answers = n_answers,
     };
     const struct sl_arch *arch;
-    struct test_model m;
-    struct sl_hparams hp;
+    struct test_model m = first_model(&arch, causal);
+    struct sl_hparams hp = m.hp;
     char path[ARCH_PATH];
     struct sl_runtime_config run = {.threads = 1, .ram_bytes = 1ull << 32};
     struct sl_workload load = {
-        .n_sequences = 1,
+        .n_sequences = n_answers,
         .max_tokens = LENGTH,
         .pass_positions = 40,
-        .pass_logits = MOST,
+        .pass_logits = MOST * n_answers,
         .n_texts = MOST,
+        .draft_positions = 3,
     };
     struct sl_drafts drafts;
     struct sl_batch_config config = {
         .hp = &hp,
         .config = &fill,
         .most = 2 * MOST,
-        .n_pages = MOST * sl_kv_pages_needed(1, LENGTH, 0),
+        .n_pages = MOST * sl_kv_pages_needed(n_answers, LENGTH, 0),
         .ended = note_end,
     };
     uint64_t random = 1, same = 1;
+    uint32_t words = hp.vocab - 13;
     struct sl_runtime *rt;
     struct sl_error err;
     struct crowd c;
 
-    for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
-        m = arch_model(arch, 0);
-        hp = m.hp;
-        sl_arch_derive(arch, &hp);
-        if (hp.causal)
-            break;
+    sl_arch_derive(arch, &hp);
+    if (!causal) {
+        hp.text.special = hparams.text.special;
+        words = MASK - 13; /* marks are none */
     }
-    assert_non_null(arch);
     /* ids that end texts at all lengths */
     hp.text.special.eos = 3;
     hp.text.special.eop = 5;
-    run.model = arch_model_write(path, *state, &m);
-    load.draft_positions = 3;
+    run.model = arch_model_write(path, dir, &m);
     rt = rig_start(&run, &load);
     sl_drafts_init(&drafts, 3, 0.1);
     assert_ok(sl_drafts_add(&drafts, &sl_draft_lookup, NULL, &err), &err);
     config.lm = sl_runtime_lm(rt);
     config.opaque = &c;
-    crowd_init(&c, 1000);
+    crowd_init(&c, n);
     for (size_t k = 0; k < c.n; k++)
-        make_request(&c.r[k], &random, 20, hp.vocab - 13, true);
+        make_request(&c.r[k], &random, 20, words, causal);
     fill.drafts = &drafts;
     run_all(&c, &config, 9);
+    check_pages(config.lm, MOST * n_answers, LENGTH, causal);
     fill.drafts = NULL;
-    check_alone(&c, &config, &same, 20, hp.vocab - 13);
+    check_alone(&c, &config, &same, 20, words);
     crowd_fini(&c);
     sl_runtime_close(rt);
+}
+
+static void a_thousand_texts_leave_no_page_behind(void **state)
+{
+    run_many(*state, true, 700, 1);
+    run_many(*state, false, 250, 1);
+    run_many(*state, false, 50, 3); /* which share their prompts' pages */
 }
 
 static int set_up(void **state)
