@@ -466,6 +466,29 @@ usual()
 usual
 check help_and_version_are_where_fingers_look
 
+hinted()
+{
+    "$sluice" genrate 2>"$work/err"
+    [ $? = 2 ] && grep -q "did you mean 'generate'?" "$work/err" &&
+        ! "$sluice" generate --out-seq-lenght=3 2>"$work/err" &&
+        grep -q 'did you mean --out-seq-length?' "$work/err" &&
+        ! "$sluice" generate -p --promt --promt 2>"$work/err" &&
+        [ "$(grep -c 'did you mean --prompt?' "$work/err")" = 1 ] &&
+        ! "$sluice" generate --qwertyuiop 2>"$work/err" &&
+        ! grep -q 'did you mean' "$work/err" &&
+        ! "$sluice" generate --p x 2>"$work/err" &&
+        ! grep -q 'program-name' "$work/err"
+}
+hinted
+check what_is_nearly_a_name_is_hinted_at
+
+printf 'In the\n' | generate -q --top-k 1 -n 3 --color=always \
+    --output-path "$work/colored" | grep -q "$(printf '\033')\[4m" &&
+    printf 'In the\n' | NO_COLOR=1 generate -q --top-k 1 -n 3 \
+        --color=always --output-path "$work/colored" |
+    grep -q "$(printf '\033')\[4m"
+check colors_come_when_they_are_asked_for
+
 environment()
 {
     [ "$(SLUICE_MODEL=$model SLUICE_RAM=64M "$sluice" generate -p 'In the' \

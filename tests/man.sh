@@ -41,7 +41,7 @@ helped()
                 print substr($0, RSTART, RLENGTH)
                 $0 = substr($0, RSTART + RLENGTH)
             }
-        }' | grep -vxE -e '--(help|usage|version)|-[?V]' | sort -u
+        }' | grep -vxE -e '--(help|usage|version)|-[?hV]' | sort -u
 }
 
 # The options a page has an item for.

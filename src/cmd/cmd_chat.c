@@ -64,6 +64,7 @@ static const struct argp_option options[] = {
      "it could have been",
      4},
     SL_PROGRESS_ROW(4),
+    SL_COLOR_ROW(4),
     {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 4},
     {0},
 };
@@ -400,7 +401,7 @@ static int run(int argc, char **argv)
         log.max = SL_LOG_WARN;
     o.run.run.log = &log;
     o.run.run.needs_less = "a shorter --ctx needs less";
-    c.g.color = sl_wants_color();
+    c.g.color = sl_wants_color(o.run.text.color);
     c.terminal = isatty(STDOUT_FILENO);
     /* A reader that goes away is noticed by write, so that the run can be
      * closed in order. */

@@ -97,6 +97,7 @@ static const struct argp_option options[] = {
      "Say at the end how fast it was, and how fast it could have been", 6},
     {"json", OPT_JSON, 0, 0, "Print one JSON object a query", 6},
     SL_PROGRESS_ROW(6),
+    SL_COLOR_ROW(6),
     {"quiet", 'q', 0, 0, "Say nothing but errors on standard error", 6},
     {0},
 };
@@ -381,7 +382,7 @@ static int run(int argc, char **argv)
         o.input_source = "interactive";
     if (o.prompt == NULL && o.output_path == NULL)
         o.output_path = "samples";
-    g.color = sl_wants_color();
+    g.color = sl_wants_color(o.text.color);
     /* A reader that goes away is noticed by write, so that the run can be
      * closed in order. */
     signal(SIGPIPE, SIG_IGN);

@@ -6,39 +6,35 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "kernels/kernels.h"
 #include "src/base/progress.h"
 #include "src/cmd/command.h"
 #include "src/probe/machine.h"
 
+#if defined CUDA_SIM
+#define CUDA_TEXT "simulated (the CUDA sources run on the CPU)"
+#elif defined HAVE_CUDA
+#define CUDA_TEXT "for " SL_CUDA_ARCH
+#else
+#define CUDA_TEXT "none: built with --with-cuda=no"
+#endif
+
 void sl_print_version(void)
 {
+    const char *date = sl_machine_commit_date();
     struct sl_kernels k;
 
     sl_kernels_init(&k, sl_cpu_best_isa());
-    printf("sluice " PACKAGE_VERSION " (%s)\n", sl_machine_commit());
-    printf("kernels up to %s here; built with"
-#ifdef CUDA_SIM
-           " simulated CUDA,"
-#elif defined HAVE_CUDA
-           " CUDA for " SL_CUDA_ARCH ","
+    printf("sluice " PACKAGE_VERSION " (%s%s%s)\n", sl_machine_commit(),
+           *date != '\0' ? ", " : "", date);
+    printf("  instruction sets  ref"
+#ifdef SL_X86_64
+           ", avx2, avx512, amx"
 #endif
-#ifdef HAVE_LIBURING
-           " io_uring,"
-#endif
-#ifdef HAVE_NUMA
-           " libnuma,"
-#endif
-#ifdef HAVE_LIBEDIT
-           " libedit,"
-#endif
-#ifdef HAVE_LIBDEFLATE
-           " libdeflate,"
-#endif
-           " jansson " JANSSON_VERSION "\n",
+           "; up to %s here\n",
            k.isa);
+    printf("  CUDA              " CUDA_TEXT "\n");
+    printf("  libraries         %s\n", sl_machine_libraries());
 }
 
 int sl_report(const struct sl_error *err)
@@ -75,10 +71,12 @@ int sl_finish(int rc, const struct sl_error *err)
     return sl_finish_stdout(rc == 0 ? SL_EXIT_OK : sl_report(err));
 }
 
-bool sl_wants_color(void)
+bool sl_wants_color(enum sl_color color)
 {
     const char *no_color = getenv("NO_COLOR");
 
+    if (color != SL_COLOR_AUTO)
+        return color == SL_COLOR_ALWAYS;
     return isatty(STDOUT_FILENO) && sl_progress_screen() &&
            (no_color == NULL || *no_color == '\0');
 }

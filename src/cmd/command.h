@@ -62,8 +62,9 @@ int sl_finish(int rc, const struct sl_error *err);
 /* Says so at once, of errno; the exit code. */
 int sl_cannot_write(void);
 
-/* Standard output is a terminal, and its user has nothing against colours
- * (https://no-color.org). */
-bool sl_wants_color(void);
+/* Whether text has colours: auto where standard output is a terminal that takes
+ * them and its user has nothing against it (https://no-color.org). */
+enum sl_color { SL_COLOR_AUTO, SL_COLOR_ALWAYS, SL_COLOR_NEVER };
+bool sl_wants_color(enum sl_color color);
 
 #endif

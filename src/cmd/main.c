@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "src/cmd/command.h"
+#include "src/cmd/opts_list.h"
 
 static const struct sl_command *const commands[] = {
     &sl_cmd_convert,
@@ -55,6 +56,19 @@ static int hold_standard_streams(void)
     return 0;
 }
 
+static int no_command(const char *name)
+{
+    struct sl_nearest near = {.typed = name, .n = strlen(name)};
+
+    for (size_t i = 0; commands[i] != NULL; i++)
+        sl_nearest_look(&near, commands[i]->name);
+    fprintf(stderr, "sluice: no command '%s'; ", name);
+    if (near.best != NULL)
+        fprintf(stderr, "did you mean '%s'? ", near.best);
+    fputs("'sluice --help' lists them\n", stderr);
+    return SL_EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     char name[64], help[] = "--help";
@@ -94,7 +108,5 @@ int main(int argc, char **argv)
         argv[1] = name;
         return commands[i]->run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "sluice: no command '%s'; 'sluice --help' lists them\n",
-            argv[1]);
-    return SL_EXIT_USAGE;
+    return no_command(argv[1]);
 }

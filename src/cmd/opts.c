@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/base/str.h"
 #include "src/cmd/opts.h"
+#include "src/cmd/opts_list.h"
 
 /* What stands between a command's parser and argp. */
 struct parsing {
@@ -15,27 +17,68 @@ struct parsing {
     void *input;
     FILE *errors, *help;
     const char *name;
-    bool wanted; /* the line of errors that is being written */
-    bool inside; /* of a line */
+    const struct argp *argp;
+    const struct argp_state *state; /* while it parses */
+    struct sl_str line;             /* of errors, that is being written */
+    bool said;                      /* one was */
 };
 
+static void look(void *opaque, const struct argp_option *o,
+                 const struct argp_option *of)
+{
+    if (o->name != NULL)
+        sl_nearest_look(opaque, o->name);
+}
+
+/* What was perhaps meant by an option that getopt has just complained of. */
+static void hint(const struct parsing *p)
+{
+    struct sl_nearest near = {0};
+    const char *typed;
+
+    if (p->state == NULL || p->state->next < 1 ||
+        p->state->next > p->state->argc)
+        return;
+    typed = p->state->argv[p->state->next - 1];
+    if (strncmp(typed, "--", 2) != 0)
+        return;
+    near.typed = typed + 2;
+    near.n = strcspn(near.typed, "=");
+    sl_opts_each(p->argp, look, &near);
+    if (near.best != NULL && near.distance > 0)
+        fprintf(stderr, "%s: did you mean --%s?\n", p->name, near.best);
+}
+
 /* argp says what is wrong in a line that begins with the program's name, and
- * in a second one where help is. The first is enough. */
+ * in a second one where help is, which comes alone where getopt has spoken. The
+ * first is enough. */
+static void end_line(struct parsing *p)
+{
+    const char *line = sl_str_text(&p->line);
+    size_t name = strlen(p->name);
+
+    if (p->line.n > name && memcmp(line, p->name, name) == 0)
+        fprintf(stderr, "%s\n", line);
+    else if (!p->said && p->line.n > 0)
+        hint(p);
+    p->said = true;
+    sl_str_clear(&p->line);
+}
+
 static ssize_t write_error(void *cookie, const char *text, size_t n)
 {
     struct parsing *p = cookie;
-    size_t name = strlen(p->name);
+    struct sl_error ignored;
 
     for (size_t i = 0; i < n;) {
         const char *line = text + i, *end = memchr(line, '\n', n - i);
-        size_t length = end != NULL ? (size_t)(end + 1 - line) : n - i;
+        size_t length = end != NULL ? (size_t)(end - line) : n - i;
 
-        if (!p->inside)
-            p->wanted = length > name && memcmp(line, p->name, name) == 0;
-        if (p->wanted)
+        if (sl_str_append(&p->line, line, length, &ignored) != 0)
             fwrite(line, 1, length, stderr);
-        p->inside = end == NULL;
-        i += length;
+        if (end != NULL)
+            end_line(p);
+        i += length + (end != NULL);
     }
     return (ssize_t)n;
 }
@@ -62,6 +105,7 @@ static error_t parse_through(int key, char *arg, struct argp_state *state)
     error_t rc;
 
     if (key == ARGP_KEY_INIT) {
+        p->state = state;
         state->err_stream = p->errors;
         state->out_stream = p->help;
     }
@@ -73,26 +117,35 @@ static error_t parse_through(int key, char *arg, struct argp_state *state)
     return rc;
 }
 
-enum { KEY_HELP = 'h', KEY_VERSION = 'V' };
+enum { KEY_HELP = 'h', KEY_HELP_TOO = '?', KEY_VERSION = 'V', KEY_USAGE = 1 };
 
-/* As nearly all programs have them; --help lists what is argp's own. */
+/* As nearly all programs have them. argp's own would bring some that are for
+ * those who debug it. */
 static const struct argp_option usual_options[] = {
-    {NULL, KEY_HELP, 0, OPTION_HIDDEN, NULL, -1},
-    {"version", KEY_VERSION, 0, OPTION_HIDDEN, NULL, -1},
+    {"help", KEY_HELP, 0, 0, "Give this help list", -1},
+    {NULL, KEY_HELP_TOO, 0, OPTION_ALIAS, NULL, -1},
+    {"usage", KEY_USAGE, 0, 0, "Give a short usage message", -1},
+    {"version", KEY_VERSION, 0, 0, "Print what this program is", -1},
     {0},
 };
 
 static error_t parse_usual(int key, char *arg, struct argp_state *state)
 {
-    if (key == KEY_HELP)
+    switch (key) {
+    case KEY_HELP:
+    case KEY_HELP_TOO:
         argp_state_help(state, state->out_stream, ARGP_HELP_STD_HELP);
-    if (key != KEY_HELP && key != KEY_VERSION)
-        return ARGP_ERR_UNKNOWN;
-    if (key == KEY_VERSION) {
+        return 0;
+    case KEY_USAGE:
+        argp_state_help(state, state->out_stream,
+                        ARGP_HELP_USAGE | ARGP_HELP_EXIT_OK);
+        return 0;
+    case KEY_VERSION:
         sl_print_version();
         exit(sl_finish_stdout(SL_EXIT_OK));
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
-    return 0;
 }
 
 static const struct argp usual = {usual_options, parse_usual, 0, 0, 0, 0, 0};
@@ -122,6 +175,7 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         .parser = argp->parser,
         .input = input,
         .name = argv[0],
+        .argp = argp,
     };
     struct argp_child children[MOST_CHILDREN];
     struct argp wrapped = *argp;
@@ -136,7 +190,7 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         wrapped.children = children;
     if (p.errors != NULL && p.help != NULL) {
         setvbuf(p.errors, NULL, _IOLBF, BUFSIZ);
-        rc = argp_parse(&wrapped, argc, argv, 0, NULL, &p);
+        rc = argp_parse(&wrapped, argc, argv, ARGP_NO_HELP, NULL, &p);
     } else {
         fputs("sluice: no memory to read the command line\n", stderr);
     }
@@ -144,6 +198,7 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         fclose(p.errors);
     if (p.help != NULL)
         fclose(p.help);
+    sl_str_fini(&p.line);
     return rc == 0 ? 0 : SL_EXIT_USAGE;
 }
 

@@ -26,6 +26,13 @@ static void add_stop(struct sl_text_options *o, const char *text,
 bool sl_opt_text(struct sl_text_options *o, int key, char *arg,
                  struct argp_state *state)
 {
+    static const char *const colors[] = {
+        [SL_COLOR_AUTO] = "auto",
+        [SL_COLOR_ALWAYS] = "always",
+        [SL_COLOR_NEVER] = "never",
+        NULL,
+    };
+
     switch (key) {
     case 'f':
         o->prompt_file = arg;
@@ -43,6 +50,9 @@ bool sl_opt_text(struct sl_text_options *o, int key, char *arg,
         return true;
     case SL_OPT_NO_DISPLAY_PROMPT:
         o->hide_prompt = true;
+        return true;
+    case SL_OPT_COLOR:
+        o->color = (enum sl_color)sl_opt_pick(state, "color", arg, colors);
         return true;
     default:
         return false;

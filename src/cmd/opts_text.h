@@ -12,6 +12,7 @@
 enum {
     SL_OPT_STOP = 0x2b0,
     SL_OPT_NO_DISPLAY_PROMPT,
+    SL_OPT_COLOR,
 };
 
 /* Rows of a command's table of options, in a group. */
@@ -27,6 +28,12 @@ enum {
                     group),                                                    \
         SL_TEXT_ROW("no-display-prompt", SL_OPT_NO_DISPLAY_PROMPT, 0,          \
                     "Print what is new alone", group)
+#define SL_COLOR_ROW(group)                                                    \
+    SL_TEXT_ROW(                                                               \
+        "color", SL_OPT_COLOR, "WHEN",                                         \
+        "auto, always or never: tell what is new by colours (default: "        \
+        "auto, on terminals, unless $NO_COLOR is set)",                        \
+        group)
 #define SL_TEXT_ROW(name, key, arg, what, group)                               \
     {                                                                          \
         name, key, arg, (what) == 0 ? OPTION_ALIAS : 0, what, group            \
@@ -37,6 +44,7 @@ struct sl_text_options {
     uint32_t most_new;       /* 0: no limit */
     struct sl_stops stops;   /* owned */
     bool hide_prompt;
+    enum sl_color color;
     char dash[2]; /* "-": the -p that -f is */
 };
 

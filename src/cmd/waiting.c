@@ -61,17 +61,12 @@ bool sl_opt_progress(enum sl_progress_kind *kind, int key, const char *arg,
         [SL_PROGRESS_AUTO] = "auto",
         [SL_PROGRESS_JSON] = "json",
         [SL_PROGRESS_OFF] = "off",
+        NULL,
     };
 
     if (key != SL_OPT_PROGRESS)
         return false;
-    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(arg, names[i]) == 0) {
-            *kind = (enum sl_progress_kind)i;
-            return true;
-        }
-    }
-    argp_error(state, "--progress is auto, json or off, not '%s'", arg);
+    *kind = (enum sl_progress_kind)sl_opt_pick(state, "progress", arg, names);
     return true;
 }
 

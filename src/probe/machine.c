@@ -85,6 +85,16 @@ void sl_machine_get(struct sl_machine *m)
     m->ram_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
 }
 
+const char *sl_machine_commit_date(void)
+{
+    return SL_COMMIT_DATE;
+}
+
+const char *sl_machine_libraries(void)
+{
+    return SL_LIBRARIES;
+}
+
 const char *sl_machine_commit(void)
 {
     return SL_COMMIT;

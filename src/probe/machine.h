@@ -20,5 +20,8 @@ void sl_machine_get(struct sl_machine *m);
 /* The commit that was built, "-dirty" at its end if it was changed; "unknown"
  * outside a checkout. */
 const char *sl_machine_commit(void);
+/* Of its day, "" where that is unknown; "jansson 2.14, ...". */
+const char *sl_machine_commit_date(void);
+const char *sl_machine_libraries(void);
 
 #endif
