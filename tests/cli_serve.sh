@@ -70,7 +70,7 @@ texts()
     grep -o '"text":"[^"]*"' "$work/got" | sed 's/^"text":"//; s/"$//'
 }
 
-start
+start --keep-prompts "$work/prompts"
 check a_server_starts_and_is_healthy
 
 wrong=
@@ -346,11 +346,23 @@ cmp "$work/got" "$work/first" &&
     curl -s "$url/metrics" | grep -q '^sluice_requests_kept_total [1-9]'
 check the_same_request_gets_the_answer_that_was_kept
 
+# A prompt that another server will not have to read.
+long="$verse $verse $verse $verse $verse"
+ask /v1/completions "{\"prompt\":\"$long\",\"max_tokens\":5,\"temperature\":0,
+    \"seed\":1}"
+texts >"$work/first"
 stop
 check it_ends_with_0_after_SIGTERM
 
 printf 'secret-key-1\n# no key\nsecret-key-2\n' >"$work/keys"
-start --api-key-file "$work/keys" --log "$work/requests" --log-json
+start --api-key-file "$work/keys" --log "$work/requests" --log-json \
+    --keep-prompts "$work/prompts"
+ask /v1/completions "{\"prompt\":\"$long\",\"max_tokens\":5,\"temperature\":0,
+    \"seed\":2}" -H 'X-Api-Key: secret-key-1'
+texts | cmp - "$work/first" && [ -s "$work/first" ] &&
+    curl -s -H 'X-Api-Key: secret-key-1' "$url/metrics" |
+    grep -q '^sluice_prompt_tokens_restored_total [1-9]'
+check a_prompt_is_not_read_again_after_a_restart
 ask /v1/models
 [ "$status" = 401 ] && grep -q authentication_error "$work/got" &&
     ask /v1/completions '{"prompt":"a","max_tokens":2}' \

@@ -141,11 +141,12 @@ static void ask(struct sl_server *s, const struct sl_route *route,
     if (route->handle(&r, &why) != 0 && !r.answered)
         must(why.status == 0 || (why.status >= 400 && why.status <= 503));
     pthread_mutex_lock(&s->lock);
-    if (r.job != NULL) {
-        check_job(r.job);
-        sl_job_cancel(r.job);
-        sl_job_leave(r.job);
+    for (struct sl_job *job = s->jobs; job != NULL; job = job->after) {
+        check_job(job);
+        sl_job_cancel(job);
     }
+    if (r.job != NULL)
+        sl_job_leave(r.job);
     sl_jobs_drop_all(s);
     must(s->n_waiting == 0 && s->waiting_ids == 0);
     pthread_mutex_unlock(&s->lock);

@@ -44,6 +44,8 @@ enum {
     OPT_KEEP_BYTES,
     OPT_KEEP_SECONDS,
     OPT_OPENAPI,
+    OPT_KEEP_PROMPTS,
+    OPT_PROMPTS_BYTES,
 };
 
 static const struct argp_option options[] = {
@@ -109,6 +111,12 @@ static const struct argp_option options[] = {
      "Memory for answers that may be asked for again (default: 32M)", 5},
     {"keep-seconds", OPT_KEEP_SECONDS, "SECONDS", 0,
      "How long they are kept (default: 600)", 5},
+    {"keep-prompts", OPT_KEEP_PROMPTS, "DIR", 0,
+     "Keep what reading prompts has computed in files there, so that none is "
+     "read again, not even after a restart",
+     5},
+    {"keep-prompts-bytes", OPT_PROMPTS_BYTES, "BYTES", 0,
+     "Most that these take of the disk (default: 8G)", 5},
     {"log", OPT_LOG, "FILE", 0,
      "A line for every request; - is standard output", 6},
     {"log-json", OPT_LOG_JSON, 0, 0, "as JSON", 6},
@@ -169,6 +177,13 @@ static bool parse_limit(int key, char *arg, struct argp_state *state,
         return true;
     case OPT_KEEP_BYTES:
         c->keep_bytes = sl_opt_size(state, "keep-answers", arg, 0, UINT64_MAX);
+        return true;
+    case OPT_KEEP_PROMPTS:
+        c->run.prompts.dir = arg;
+        return true;
+    case OPT_PROMPTS_BYTES:
+        c->run.prompts.most_bytes =
+            size_of(state, "keep-prompts-bytes", arg, 1, UINT64_MAX);
         return true;
     case OPT_KEEP_SECONDS:
         c->keep_s = number(state, "keep-seconds", arg, 0, 1u << 24);
@@ -275,6 +290,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_OPENAPI: /* as --help, whatever else is said */
         exit(print_openapi());
     case ARGP_KEY_END:
+        c->run.prompts.rows = c->parallel > 0 ? c->parallel : 8;
+        if (c->run.prompts.most_bytes == 0)
+            c->run.prompts.most_bytes = 8ull << 30;
         if ((c->tls_cert == NULL) != (c->tls_key == NULL))
             argp_error(state, "--tls-cert and --tls-key go together");
         if (c->no_auth && c->key_file != NULL)

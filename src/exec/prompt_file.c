@@ -24,10 +24,11 @@
  *   32  u32 layers, heads, values a head, vocabulary
  *   48  u32 ids, context, rows of logits, flags
  *   64  program's version, 16    80  kernels, 16    96  u64 engines
- *  104  u64 checksum of prefix and adapters */
+ *  104  u64 checksum of prefix and adapters
+ *  112  u64 checksum of what the sequence holds before, 120 u32 its ids */
 enum {
-    FILE_VERSION = 3,
-    FIXED_BYTES = 112,
+    FILE_VERSION = 4,
+    FIXED_BYTES = 124,
     FLAG_INT8 = 1,   /* activations */
     FLAG_BLOCKS = 2, /* second positions */
     FLAG_BF16 = 4,   /* activations */
@@ -38,7 +39,9 @@ enum { BLOCK_HEADER = 16 };
 
 struct sl_prompt_file {
     struct sl_prompt_file_config c;
-    size_t block_bytes; /* the most of one */
+    size_t block_bytes;  /* the most of one */
+    uint64_t before_sum; /* of what the sequence holds before the item */
+    uint32_t n_before;
     struct sl_region buffers;
     uint8_t *key, *found;           /* (key room) */
     uint8_t *raw, *packed, *planed; /* one block: as it is, kept, by planes */
@@ -145,12 +148,27 @@ static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
     snprintf((char *)k + 80, 16, "%s", f->c.isa);
     sl_store_u64(k + 96, f->c.engines);
     sl_store_u64(k + 104, f->c.more_sum);
+    sl_store_u64(k + 112, f->before_sum);
+    sl_store_u32(k + 120, f->n_before);
     end = put_ids(k + FIXED_BYTES, item->ids, item->n);
     end = put_ids(end, item->positions, item->n);
     if (item->blocks != NULL)
         end = put_ids(end, item->blocks, item->n);
     sl_store_u64(end, XXH3_64bits(k, (size_t)(end - k)));
     f->key_bytes = (size_t)(end - k) + 8;
+}
+
+void sl_prompt_file_after(struct sl_prompt_file *f, uint32_t n, uint64_t sum)
+{
+    f->n_before = n;
+    f->before_sum = sum;
+}
+
+uint64_t sl_prompt_file_sum(struct sl_prompt_file *f,
+                            const struct sl_lm_item *item)
+{
+    make_key(f, item);
+    return sl_load_u64(f->key + f->key_bytes - 8);
 }
 
 static const char *kind_of(mode_t mode)
@@ -324,10 +342,11 @@ static int load_logits(struct stream *s, const struct sl_lm_item *item,
     return 0;
 }
 
-/* Pages before it hold nothing but what all sequences begin with. */
+/* Pages before it hold nothing but what all sequences begin with, and what the
+ * item's held before. */
 static uint32_t first_page(const struct sl_prompt_file *f)
 {
-    return sl_kv_n_begin(f->c.kv) / SL_KV_PAGE_LEN;
+    return (sl_kv_n_begin(f->c.kv) + f->n_before) / SL_KV_PAGE_LEN;
 }
 
 static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
@@ -379,7 +398,7 @@ int sl_prompt_file_load(struct sl_prompt_file *f, const struct sl_lm_item *item,
     fclose(s.file);
 out:
     if (rc != 0)
-        sl_kv_seq_clear(f->c.kv, item->seq);
+        sl_kv_seq_cut(f->c.kv, item->seq, sl_kv_n_begin(f->c.kv) + f->n_before);
     *bytes = s.at;
     return rc;
 }

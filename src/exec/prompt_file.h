@@ -44,6 +44,14 @@ int sl_prompt_file_create(struct sl_prompt_file **f,
                           struct sl_error *err);
 void sl_prompt_file_destroy(struct sl_prompt_file *f); /* NULL is fine */
 
+/* The items to come do not begin their sequences: these hold n ids, of that
+ * checksum, and n and what all sequences begin with fill pages. */
+void sl_prompt_file_after(struct sl_prompt_file *f, uint32_t n, uint64_t sum);
+/* A checksum of all that the values of an item depend on: what its file can be
+ * called. */
+uint64_t sl_prompt_file_sum(struct sl_prompt_file *f,
+                            const struct sl_lm_item *item);
+
 enum sl_prompt_found {
     SL_PROMPT_NONE,    /* there is no file */
     SL_PROMPT_SAME,    /* it holds this item's context */

@@ -191,13 +191,15 @@ static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
         .engines = engines_sum(rt),
         .more_sum = sl_prefix_sum(rt->prefix) * 31 + rt->adapters.sum,
     };
+    bool store = rt->config.prompts.dir != NULL;
 
-    if (config.path == NULL)
+    if (config.path == NULL && !store)
         return 0;
     if (sl_model_meta_sum(rt->mf.gguf, &config.model_sum, err) != 0)
         return -1;
     return sl_prompt_cache_create(&rt->prompt_cache, sl_exec_lm(rt->exec),
-                                  &config, rt->config.log, err);
+                                  &config, store ? &rt->config.prompts : NULL,
+                                  rt->config.log, err);
 }
 
 bool sl_runtime_beyond_machine(const struct sl_runtime *rt, uint64_t *ram_bytes)

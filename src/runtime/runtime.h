@@ -69,8 +69,9 @@ struct sl_runtime_config {
                                    * GPU makes them matter */
     bool verify;                  /* check every checksum first */
     bool quiet;
-    const char *prompt_cache; /* file (prompt_cache.h), or NULL */
-    const char *prefix;       /* checkpoint of a P-Tuning v2 prefix, or NULL */
+    const char *prompt_cache;       /* file (prompt_cache.h), or NULL */
+    struct sl_prompt_store prompts; /* dir NULL: no folder of them */
+    const char *prefix; /* checkpoint of a P-Tuning v2 prefix, or NULL */
     struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters */
     size_t n_lora;
     const char *trace;       /* file, or NULL */

@@ -104,7 +104,10 @@ static void count_fixed(struct sl_runtime *rt)
                  (rt->lora != NULL ? SL_LORA_READ_BYTES : 0),
     };
     if (rt->config.prompt_cache != NULL)
-        m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab);
+        m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab, 1);
+    if (rt->config.prompts.dir != NULL)
+        m->other += sl_prompt_cache_bytes(&rt->kv_config, hp->vocab,
+                                          rt->config.prompts.rows);
 }
 
 static uint64_t fixed_bytes(const struct sl_memory *m)

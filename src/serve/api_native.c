@@ -186,6 +186,11 @@ static void add_tiers(struct metrics *m, const struct sl_server *s)
         (double)run.stream.bytes_read);
     add(m, "disk_wait_seconds_total", "counter", "Seconds waited for the disk",
         (double)run.stream.wait_ns / 1e9);
+    add(m, "prompt_tokens_restored_total", "counter",
+        "Tokens of prompts that --keep-prompts had",
+        (double)run.prompt_cache.restored);
+    add(m, "prompts_saved_bytes_total", "counter", "Bytes that it has kept",
+        (double)run.prompt_cache.saved_bytes);
     add(m, "memory_bytes", "gauge", "Memory that was planned",
         (double)mem->total);
     add(m, "kv_cache_bytes", "gauge", "Of it keys and values", (double)mem->kv);
