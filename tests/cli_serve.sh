@@ -377,6 +377,12 @@ ask /v1/models
 check keys_are_asked_for_and_never_told
 stop
 
+python3 "$source/tests/serve_load.py" "$sluice" "$model" 20 5 \
+    none_is_lost_and_none_waits_long clients_that_die_leave_nothing_behind \
+    >"$work/err" 2>&1
+check load_and_clients_that_die_are_borne
+rm -f "$work/err"
+
 # Its unit for systemd says nothing that systemd does not know.
 if command -v systemd-analyze >/dev/null; then
     sed "s|@bindir@/sluice|$(command -v true)|" \

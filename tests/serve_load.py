@@ -1,5 +1,5 @@
 """Load and faults against 'sluice serve': serve_load.py SLUICE MODEL-FILE
-[REQUESTS [CONNECTIONS]].
+[REQUESTS [CONNECTIONS [CASE...]]].
 
 Starts servers of its own and prints TAP. With few requests it is a short case
 of the test suite; .ci/long runs it whole. REQUESTS 2000 and CONNECTIONS 200 by
@@ -24,6 +24,7 @@ import time
 sluice, model = sys.argv[1:3]
 n_requests = int(sys.argv[3]) if len(sys.argv) > 3 else 2000
 n_connections = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+wanted = sys.argv[5:]
 slow = float(os.environ.get("SLUICE_LOAD_SLOW", "1"))
 whole = n_requests >= 1000
 work = tempfile.mkdtemp(prefix="sluice-load-")
@@ -140,6 +141,8 @@ def body(tokens, **more):
 
 def case(function):
     global number, failed
+    if wanted and function.__name__ not in wanted:
+        return
     number += 1
     try:
         function()
