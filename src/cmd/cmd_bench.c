@@ -380,7 +380,8 @@ static int run(int argc, char **argv)
     struct options o = {
         .run = {.needs_less = "a smaller --prompt, --gen or --batch needs less",
                 .log = &log,
-                .quiet = true},
+                .quiet = true,
+                .no_usage = true},
         .ram = {.v = {SL_RAM_AUTO}, .n = 1},
         .vram = {.v = {SL_VRAM_AUTO}, .n = 1},
         .prompt = {.v = {128}, .n = 1},

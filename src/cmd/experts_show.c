@@ -38,6 +38,9 @@ void sl_experts_print_pass(FILE *f, const struct sl_runtime *rt,
             "chosen alike\n",
             what, sl_size_format(wanted, (uint64_t)d.wanted_bytes),
             sl_size_format(read, (uint64_t)d.disk_bytes));
+    if (d.learned_bytes >= 0)
+        fprintf(f, "  %-28s %10s  %s of it where chosen as in earlier runs\n",
+                "", "", sl_size_format(read, (uint64_t)d.learned_bytes));
 }
 
 static double share(uint64_t part, uint64_t of)
@@ -84,11 +87,13 @@ json_t *sl_experts_json(const struct sl_runtime *rt, struct sl_plan_pass pass)
     if (records == 0)
         return json_null();
     d = sl_runtime_expert_demand(rt, pass);
-    return json_pack("{sI sI sI sf sf}", "places", (json_int_t)places,
-                     "experts", (json_int_t)records, "bytes",
-                     (json_int_t)sl_runtime_memory(rt)->experts,
-                     "wanted_bytes_per_pass", d.wanted_bytes,
-                     "disk_bytes_per_pass", d.disk_bytes);
+    return json_pack(
+        "{sI sI sI sf sf so}", "places", (json_int_t)places, "experts",
+        (json_int_t)records, "bytes",
+        (json_int_t)sl_runtime_memory(rt)->experts, "wanted_bytes_per_pass",
+        d.wanted_bytes, "disk_bytes_per_pass", d.disk_bytes,
+        "learned_disk_bytes_per_pass",
+        d.learned_bytes >= 0 ? json_real(d.learned_bytes) : json_null());
 }
 
 json_t *sl_experts_stats_json(const struct sl_runtime *rt,

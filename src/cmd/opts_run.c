@@ -12,6 +12,7 @@ enum {
     OPT_LORA,
     OPT_TRACE,
     OPT_VERIFY,
+    OPT_NO_USAGE,
 };
 
 static const struct argp_option source_options[] = {
@@ -92,6 +93,10 @@ const struct argp sl_source_argp = {
 static const struct argp_option run_options[] = {
     {"verify", OPT_VERIFY, 0, 0, "Check every checksum of the model file first",
      0},
+    {"no-usage", OPT_NO_USAGE, 0, 0,
+     "Neither use nor keep what runs learn of a mixture's experts (FILE.usage "
+     "beside the model)",
+     0},
     {0},
 };
 
@@ -114,6 +119,9 @@ static error_t parse_run(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_VERIFY:
         c->verify = true;
+        return 0;
+    case OPT_NO_USAGE:
+        c->no_usage = true;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

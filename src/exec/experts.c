@@ -40,6 +40,7 @@ void sl_experts_fini(struct sl_experts *e)
     sl_slab_cache_close(e->cache);
     sl_route_trace_drop(e->route);
     free(e->records);
+    free(e->usage);
     memset(e, 0, sizeof *e);
 }
 

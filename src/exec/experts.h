@@ -25,6 +25,8 @@ struct sl_experts {
     uint32_t n_records, n_experts, n_layers, first_layer;
     uint64_t largest; /* bytes of a record */
     uint64_t bytes;   /* of all */
+    float *usage;     /* owned, (n_records) of earlier runs; NULL: not known */
+    float usage_turns;
     bool looks_ahead; /* some have no place: guesses are worth their time */
     struct sl_expert_use decode, prefill;
     uint64_t hint_seen; /* bytes read ahead that these count already */

@@ -74,7 +74,8 @@ struct sl_runtime_config {
     const char *prefix; /* checkpoint of a P-Tuning v2 prefix, or NULL */
     struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters */
     size_t n_lora;
-    const char *trace;       /* file, or NULL */
+    const char *trace; /* file, or NULL */
+    bool no_usage;     /* neither take nor keep what is learned of experts */
     const char *route_trace; /* file that keeps which experts are chosen, or
                               * NULL; not of models without */
     bool max_isa_set;        /* restrict the kernels (tests, --isa) */
@@ -161,6 +162,9 @@ void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
  * where all are chosen equally often and apart. */
 struct sl_expert_demand {
     double wanted_bytes, disk_bytes, ops;
+    /* disk_bytes where they are chosen as in earlier runs (expert_usage.h);
+     * below 0: that is not known. */
+    double learned_bytes;
     double hint_bytes; /* read ahead, while what is always used computes */
 };
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,

@@ -1,7 +1,11 @@
 #include "config.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "src/base/mem.h"
+#include "src/exec/expert_usage.h"
 #include "src/runtime/runtime_impl.h"
 
 /* Memory for experts (exec/experts.h): what is left when everything that each
@@ -12,6 +16,42 @@
 /* So many layers' experts of a position have places before more of what is
  * always used becomes resident. */
 #define LAYERS_WANTED 2u
+
+/* Passes from which on it is worth keeping what they used. */
+#define LEAST_TURNS 8.0f
+
+static void take_usage(struct sl_runtime *rt)
+{
+    struct sl_experts *e = &rt->experts;
+
+    if (rt->config.no_usage || e->n_records == 0)
+        return;
+    e->usage = sl_alloc_array(e->n_records, sizeof *e->usage);
+    if (e->usage != NULL &&
+        sl_expert_usage_read(e->usage, &e->usage_turns, &rt->mf, e->n_records,
+                             rt->config.log))
+        return;
+    free(e->usage);
+    e->usage = NULL;
+}
+
+/* Nothing is said where the folder cannot be written: it is never needed. */
+static void keep_usage(const struct sl_runtime *rt)
+{
+    const struct sl_experts *e = &rt->experts;
+    struct sl_error err;
+    float *parts, turns;
+
+    if (rt->config.no_usage || e->cache == NULL)
+        return;
+    parts = sl_alloc_array(e->n_records, sizeof *parts);
+    if (parts == NULL)
+        return;
+    sl_cache_policy_learned(sl_slab_cache_policy(e->cache), parts, &turns);
+    if (turns >= LEAST_TURNS)
+        sl_expert_usage_write(parts, turns, &rt->mf, e->n_records, &err);
+    free(parts);
+}
 
 int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
 {
@@ -25,6 +65,7 @@ int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
 
     if (sl_experts_init(e, &rt->mf, err) != 0)
         return -1;
+    take_usage(rt);
     if (rt->config.route_trace == NULL)
         return 0;
     if (e->n_records == 0)
@@ -33,6 +74,14 @@ int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
                        rt->mf.path);
     shape.record_bytes = e->largest;
     return sl_route_trace_open(&e->route, rt->config.route_trace, &shape, err);
+}
+
+void sl_runtime_end_experts(struct sl_runtime *rt)
+{
+    if (rt->traced)
+        keep_usage(rt);
+    sl_slab_cache_close(rt->experts.cache);
+    rt->experts.cache = NULL;
 }
 
 void sl_runtime_close_experts(struct sl_runtime *rt)
@@ -116,12 +165,44 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
     if (c.n_records == 0)
         return 0;
     rt->experts.looks_ahead = c.n_places < c.n_records;
-    return sl_slab_cache_open(&rt->experts.cache, &c, err);
+    if (sl_slab_cache_open(&rt->experts.cache, &c, err) != 0)
+        return -1;
+    if (rt->experts.usage != NULL)
+        sl_cache_policy_take(sl_slab_cache_policy(rt->experts.cache),
+                             rt->experts.usage, rt->experts.usage_turns);
+    return 0;
 }
 
 static uint32_t n_mixtures(const struct sl_runtime *rt)
 {
     return rt->mf.hp.n_layers - rt->mf.hp.n_dense_layers;
+}
+
+static int by_part(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* Bytes that a pass reads where those used most have the places. */
+static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
+{
+    const struct sl_experts *e = &rt->experts;
+    double n = 0;
+    float *parts;
+
+    if (e->usage == NULL)
+        return -1;
+    parts = sl_alloc_array(e->n_records, sizeof *parts);
+    if (parts == NULL)
+        return -1;
+    memcpy(parts, e->usage, e->n_records * sizeof *parts);
+    qsort(parts, e->n_records, sizeof *parts, by_part);
+    for (uint32_t r = rt->n_expert_places; r < e->n_records; r++)
+        n += 1 - pow(1 - (double)parts[r], positions);
+    free(parts);
+    return n / e->n_records * (double)e->bytes;
 }
 
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
@@ -140,6 +221,7 @@ struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
     d.wanted_bytes = distinct * (double)e->bytes;
     d.disk_bytes =
         d.wanted_bytes * (1 - (double)rt->n_expert_places / e->n_records);
+    d.learned_bytes = learned_bytes(rt, pass.positions);
     /* gate, up and down */
     d.ops = 2.0 * 3 * hp->hidden * (double)hp->expert_inner *
             hp->n_experts_used * pass.positions * n_mixtures(rt);

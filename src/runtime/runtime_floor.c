@@ -16,8 +16,7 @@ void sl_runtime_end(struct sl_runtime *rt)
     sl_small_tensors_fini(&rt->small);
     sl_adapters_fini(&rt->adapters);
     sl_stream_close(rt->stream);
-    sl_slab_cache_close(rt->experts.cache);
-    rt->experts.cache = NULL;
+    sl_runtime_end_experts(rt);
     sl_runtime_end_gpu(rt);
     sl_kv_destroy(rt->kv);
     rt->prompt_cache = NULL;

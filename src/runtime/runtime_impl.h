@@ -96,7 +96,9 @@ uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
 void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes);
 int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err);
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
-/* Keeps the trace of a run that nothing failed in. */
+/* Closes their cache; keeps what a run learned that nothing failed in, */
+void sl_runtime_end_experts(struct sl_runtime *rt);
+/* and its trace. */
 void sl_runtime_close_experts(struct sl_runtime *rt);
 /* Adds what a pass's experts take to the floor of the rest: of a run what they
  * took, else what is expected. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "src/convert/synth_router.h"
+#include "src/exec/expert_usage.h"
 #include "src/exec/route_trace.h"
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
@@ -164,6 +165,72 @@ static void experts_that_have_a_place_are_read_once(void **state)
     run(&s, &config, 3, &n_places);
     assert_in_range(n_places, 3, 7);
     assert_int_equal(s.experts.wants, 3 * STEPS * m.hp.n_experts_used);
+}
+
+static void write_at(const char *path, long at, const char *bytes, size_t n)
+{
+    FILE *f = fopen(path, "r+b");
+
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void count_lines(void *arg, enum sl_log_level level, const char *text)
+{
+    unsigned *n = arg;
+
+    *n += strstr(text, ".usage is ignored") != NULL;
+}
+
+static void what_runs_learn_lies_beside_the_model(void **state)
+{
+    char path[ARCH_PATH], usage[ARCH_PATH + 16];
+    unsigned n_ignored = 0;
+    struct sl_log log = {count_lines, &n_ignored, SL_LOG_INFO};
+    struct sl_runtime_config config = {
+        .ram_bytes = 1ull << 30, .threads = 2, .model = path, .log = &log};
+    float parts[7], again[7], turns = 0, sum = 0;
+    struct test_model m = mixture(path);
+    struct sl_modelfile mf, other;
+    struct sl_run_stats s;
+    struct sl_error err;
+    uint32_t n_places;
+
+    snprintf(usage, sizeof usage, "%s.usage", path);
+    unlink(usage);
+    config.no_usage = true;
+    run(&s, &config, 2, &n_places);
+    assert_int_equal(access(usage, F_OK), -1);
+    config.no_usage = false;
+    run(&s, &config, 2, &n_places);
+    assert_ok(sl_modelfile_open(&mf, path, &err), &err);
+    assert_true(sl_expert_usage_read(parts, &turns, &mf, 7, &log));
+    assert_in_range(turns, 2 * STEPS - 1, 2 * STEPS);
+    for (int e = 0; e < 7; e++)
+        sum += parts[e];
+    assert_true(fabsf(sum - (float)m.hp.n_experts_used) < 1e-3f);
+    run(&s, &config, 2, &n_places);
+    assert_true(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    assert_in_range(turns, 2 * STEPS, 4 * STEPS);
+    assert_int_equal(n_ignored, 0);
+
+    /* Another model's, damaged, cut, something else: as none, with a line. */
+    other = mf;
+    other.file_bytes++;
+    assert_false(sl_expert_usage_read(again, &turns, &other, 7, &log));
+    write_at(usage, 40, "x", 1);
+    assert_false(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    assert_int_equal(truncate(usage, 44), 0);
+    assert_false(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    write_at(usage, 0, "????", 4);
+    assert_false(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    assert_int_equal(n_ignored, 4);
+    run(&s, &config, 1, &n_places);
+    assert_int_equal(n_ignored, 5);
+    assert_true(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    sl_modelfile_close(&mf);
 }
 
 /* With room for all that is always used and half of the experts, the next
@@ -336,6 +403,7 @@ int main(void)
         cmocka_unit_test(an_expert_is_one_run_of_pages_and_a_section),
         cmocka_unit_test(a_flipped_bit_names_layer_and_expert),
         cmocka_unit_test(experts_that_have_a_place_are_read_once),
+        cmocka_unit_test(what_runs_learn_lies_beside_the_model),
         cmocka_unit_test(guesses_are_read_ahead_and_change_no_bit),
         cmocka_unit_test(the_choice_of_experts_can_be_kept),
         cmocka_unit_test(skewed_routers_choose_as_they_are_told),
