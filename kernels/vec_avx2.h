@@ -19,10 +19,11 @@
 #define PANEL_BLOCKS  1u
 #define PANEL_PLANES  2u
 #define PANEL_TILE    4
-#define PANEL_LEAST   4
+#define PANEL_LEAST   8
 #define PANEL_TILES_H "kernels/panel_avx2.h"
 #define BLOCKS_DOT_H  "kernels/blocks_avx2.h"
 #define BLOCKS_TILE   4
+#define BLOCKS_LEAST  4
 #define ISA(name)     name##_avx2
 #define ISA_NAME      "avx2"
 

@@ -18,7 +18,7 @@
 #define FLOAT_ROWS   4 /* rows and positions of a register tile of floats */
 #define FLOAT_TILE   4
 #define PACKED_TILE  4 /* positions of a tile, inputs in FP32 */
-#define Q8_TILE      8 /* positions of a tile, inputs in INT8 */
+#define Q8_TILE      4 /* positions of a tile, inputs in INT8 */
 #define ATTN_QUERIES 4 /* at most SL_ATTEND_QUERIES */
 /* vec_panel.h */
 #define PANEL_BLOCKS  2u
@@ -29,6 +29,7 @@
 #define PANEL_AMX_H   "kernels/panel_amx.h"
 #define BLOCKS_DOT_H  "kernels/blocks_avx512.h"
 #define BLOCKS_TILE   4  /* positions of a tile of ggml's blocks */
+#define BLOCKS_LEAST  6  /* PANEL_LEAST of these */
 #define AMX_TILE      16 /* positions */
 #define ISA(name)     name##_avx512
 #define ISA_NAME      "avx512"

@@ -396,7 +396,7 @@ INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
     const struct shape *s = f->s;
     size_t bytes = blocks_bytes(s, m->cols);
 
-    if (q8 && a->n >= PANEL_LEAST) {
+    if (q8 && a->n >= BLOCKS_LEAST) {
         blocks_panel(y, y_stride, m, w, n_rows, a, f);
         return;
     }

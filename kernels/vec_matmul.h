@@ -370,7 +370,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
                 part[h][p] = vf_set(0);
         for (; run < end; run++, w += bytes, q += SL_Q8_GROUP) {
 #pragma GCC unroll 8
-            for (int i = 0; n == 1 && i < bytes; i += UNIT_BYTES)
+            for (int i = 0; i < bytes; i += UNIT_BYTES)
                 _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
             group_q8(part, w, q, q_scale, q_sum, a, n, int4);
             q_scale += a->group_stride;
@@ -399,14 +399,20 @@ INLINE void packed_rows(const struct packed *k, const struct sl_acts *a,
     size_t p = 0;
 
     if (q8) {
-        for (; a->n - p >= Q8_TILE; p += Q8_TILE)
-            packed_q8(k, a, p, Q8_TILE, int4);
-        for (; a->n - p >= 4; p += 4)
-            packed_q8(k, a, p, 4, int4);
-        for (; a->n - p >= 2; p += 2)
-            packed_q8(k, a, p, 2, int4);
-        if (p < a->n)
-            packed_q8(k, a, p, 1, int4);
+        /* Tiles of about the same size. */
+        for (size_t left = (a->n + Q8_TILE - 1) / Q8_TILE; left > 0; left--) {
+            size_t n = (a->n - p + left - 1) / left;
+
+            if (n == 4)
+                packed_q8(k, a, p, 4, int4);
+            else if (n == 3)
+                packed_q8(k, a, p, 3, int4);
+            else if (n == 2)
+                packed_q8(k, a, p, 2, int4);
+            else
+                packed_q8(k, a, p, 1, int4);
+            p += n;
+        }
         return;
     }
     for (; a->n - p >= PACKED_TILE; p += PACKED_TILE)

@@ -26,7 +26,7 @@
 /* Vectors that the rows of a block take. They are summed side by side where
  * registers allow: then every line of weights is used whole when it comes, and
  * memory is asked for lines all the time. */
-#define PARTS      (SL_BLOCK_ROWS / W)
+#define PARTS      ((int)(SL_BLOCK_ROWS / W))
 #define PART_BYTES (4 * W) /* of a unit */
 
 /* Where one call of a packed kernel works: a block of rows, or (vec_blocks.h)

@@ -34,6 +34,8 @@ struct panel {
     _Alignas(64) int32_t tile[2][AMX_TILE * SL_BLOCK_ROWS];
 #endif
     const uint16_t *w_scale[PANEL_BLOCKS]; /* the first such's */
+    /* Packed weights of the next columns, to be asked for meanwhile. */
+    const uint8_t *next[PANEL_BLOCKS];
 };
 
 #include PANEL_TILES_H
@@ -98,6 +100,7 @@ INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
             (amx ? amx_unpack : panel_unpack)(
                 k->w + b * PANEL_PLANES * PANEL_BYTES,
                 rows->w[b] + (size_t)c * (int4 ? 8 : 16), n, int4);
+            k->next[b] = rows->w[b] + (size_t)(c + n) * (int4 ? 8 : 16);
         }
         panel_inputs(k, a, p0, c, int4 ? 8 : 128);
         (amx ? amx_tiles : panel_tiles)(k, int4);

@@ -39,6 +39,18 @@ INLINE void panel_group(vf part[][PANEL_TILE], const struct panel *k,
                 vf_fma(vi_to_float(acc[v][p]), vf_set(scale[p]), part[v][p]);
 }
 
+/* Asks for as many of the next columns' weights. */
+INLINE void panel_ahead(const struct panel *k, uint32_t g, const bool int4)
+{
+    const size_t bytes = int4 ? GROUP_BYTES / 2 : GROUP_BYTES;
+
+#pragma GCC unroll 2
+    for (size_t b = 0; b < PANEL_BLOCKS; b++)
+#pragma GCC unroll 8
+        for (size_t i = 0; i < bytes; i += UNIT_BYTES)
+            _mm_prefetch((const char *)k->next[b] + g * bytes + i, _MM_HINT_T0);
+}
+
 INLINE void panel_tile(struct panel *k, size_t p0, const int n, const bool int4)
 {
     const int8_t *q = k->q + p0 * k->q_stride;
@@ -57,8 +69,11 @@ INLINE void panel_tile(struct panel *k, size_t p0, const int n, const bool int4)
         uint32_t end = k->groups - g < left ? k->groups : g + left;
         bool closed = end - g == left || (end == k->groups && k->last);
 
-        for (; g < end; g++, q += SL_Q8_GROUP)
+        for (; g < end; g++, q += SL_Q8_GROUP) {
+            if (p0 == 0)
+                panel_ahead(k, g, int4);
             panel_group(part, k, q, g, p0, n, int4);
+        }
         if (!closed)
             break;
 #pragma GCC unroll 2
