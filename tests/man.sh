@@ -99,7 +99,7 @@ for command in $pages; do
     { comm -23 "$work/helped" "$work/documented" | sed 's/^/only --help: /' &&
         comm -13 "$work/helped" "$work/documented" | sed 's/^/only man: /'; } \
         >"$work/log"
-    [ -s "$work/helped" ] && [ ! -s "$work/log" ]
+    "$sluice" "$command" --help | grep -q -e --usage && [ ! -s "$work/log" ]
     check "${command}_has_the_options_its_page_has"
 done
 

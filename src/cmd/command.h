@@ -1,7 +1,7 @@
 /*
  * command.h - what every command is, and how it ends
  *
- * A command is one file ending in a const struct sl_command; main.c lists
+ * A command is one file ending in a const struct sl_command; commands.c lists
  * them. A command parses its own arguments (opts.h) and returns an exit code.
  */
 #ifndef SL_COMMAND_H
@@ -30,6 +30,7 @@ struct sl_command {
 
 extern const struct sl_command sl_cmd_bench;
 extern const struct sl_command sl_cmd_chat;
+extern const struct sl_command sl_cmd_completion;
 extern const struct sl_command sl_cmd_convert;
 extern const struct sl_command sl_cmd_detokenize;
 extern const struct sl_command sl_cmd_devices;
@@ -44,6 +45,9 @@ extern const struct sl_command sl_cmd_probe;
 extern const struct sl_command sl_cmd_serve;
 extern const struct sl_command sl_cmd_synth;
 extern const struct sl_command sl_cmd_tokenize;
+
+/* All of them, NULL behind the last: commands.c. */
+extern const struct sl_command *const sl_commands[];
 
 /* The program's version, what it was built with and runs on. */
 void sl_print_version(void);

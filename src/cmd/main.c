@@ -10,26 +10,6 @@
 #include "src/cmd/command.h"
 #include "src/cmd/opts_list.h"
 
-static const struct sl_command *const commands[] = {
-    &sl_cmd_convert,
-    &sl_cmd_chat,
-    &sl_cmd_generate,
-    &sl_cmd_serve,
-    &sl_cmd_inspect,
-    &sl_cmd_verify,
-    &sl_cmd_logits,
-    &sl_cmd_plan,
-    &sl_cmd_bench,
-    &sl_cmd_probe,
-    &sl_cmd_synth,
-    &sl_cmd_devices,
-    &sl_cmd_tokenize,
-    &sl_cmd_detokenize,
-    &sl_cmd_eval,
-    &sl_cmd_perplexity,
-    NULL,
-};
-
 static void usage(FILE *out)
 {
     fputs("Usage: sluice COMMAND [OPTION...]\n"
@@ -37,8 +17,9 @@ static void usage(FILE *out)
           "have: weights\nstream from disk as they are needed."
           "\n\nCommands:\n",
           out);
-    for (size_t i = 0; commands[i] != NULL; i++)
-        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; sl_commands[i] != NULL; i++)
+        fprintf(out, "  %-10s %s\n", sl_commands[i]->name,
+                sl_commands[i]->summary);
     fputs("\n'sluice COMMAND --help' lists a command's options; "
           "'man sluice' tells more.\n",
           out);
@@ -60,8 +41,8 @@ static int no_command(const char *name)
 {
     struct sl_nearest near = {.typed = name, .n = strlen(name)};
 
-    for (size_t i = 0; commands[i] != NULL; i++)
-        sl_nearest_look(&near, commands[i]->name);
+    for (size_t i = 0; sl_commands[i] != NULL; i++)
+        sl_nearest_look(&near, sl_commands[i]->name);
     fprintf(stderr, "sluice: no command '%s'; ", name);
     if (near.best != NULL)
         fprintf(stderr, "did you mean '%s'? ", near.best);
@@ -101,12 +82,12 @@ int main(int argc, char **argv)
         sl_print_version();
         return sl_finish_stdout(SL_EXIT_OK);
     }
-    for (size_t i = 0; commands[i] != NULL; i++) {
-        if (strcmp(argv[1], commands[i]->name) != 0)
+    for (size_t i = 0; sl_commands[i] != NULL; i++) {
+        if (strcmp(argv[1], sl_commands[i]->name) != 0)
             continue;
         snprintf(name, sizeof name, "sluice %s", argv[1]);
         argv[1] = name;
-        return commands[i]->run(argc - 1, argv + 1);
+        return sl_commands[i]->run(argc - 1, argv + 1);
     }
     return no_command(argv[1]);
 }
