@@ -183,7 +183,7 @@ static bool parse_limit(int key, char *arg, struct argp_state *state,
         return true;
     case OPT_PROMPTS_BYTES:
         c->run.prompts.most_bytes =
-            size_of(state, "keep-prompts-bytes", arg, 1, UINT64_MAX);
+            sl_opt_size(state, "keep-prompts-bytes", arg, 1, UINT64_MAX);
         return true;
     case OPT_KEEP_SECONDS:
         c->keep_s = number(state, "keep-seconds", arg, 0, 1u << 24);
