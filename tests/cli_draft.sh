@@ -90,7 +90,7 @@ for mib in 20 24 26; do
             >"$work/asked.json" 2>"$work/err" &&
         [ $((100 * $(field asked '"bytes_read":') *
             $(field plain '"passes":'))) -le \
-            $((101 * $(field plain '"bytes_read":') *
+            $((103 * $(field plain '"bytes_read":') *
                 $(field asked '"passes":'))) ] && same=$((same + 1))
 done
 [ $same = 3 ]

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/runtime/runtime.h"
 #include "tests/fault.h"
@@ -155,10 +156,14 @@ static void the_ring_is_a_small_part_in_many_slots(void **state)
     }
 }
 
-/* A plan's reads of a pass, with guesses that nobody asked for or without.
- * Returns how many guesses there is room for. */
-static uint32_t plan_drafts(uint64_t *read, const char *model, uint64_t ram,
-                            bool drafts)
+/* A plan of a budget, with guesses that nobody asked for or without. */
+struct planned {
+    uint64_t read; /* of a pass */
+    uint64_t program, least;
+    uint32_t n; /* guesses there is room for */
+};
+
+static struct planned plan_drafts(const char *model, uint64_t ram, bool drafts)
 {
     const struct sl_workload load = {
         .n_sequences = 1,
@@ -175,27 +180,46 @@ static uint32_t plan_drafts(uint64_t *read, const char *model, uint64_t ram,
         .ram_bytes = ram,
         .quiet = true,
     };
+    const struct sl_memory *m;
     struct sl_runtime *rt;
     struct sl_error err;
-    uint32_t n;
+    struct planned p;
 
     assert_ok(sl_runtime_open(&rt, &config, &err), &err);
     assert_ok(sl_runtime_plan(rt, &load, &err), &err);
-    assert_true(sl_runtime_memory(rt)->total <= sl_runtime_memory(rt)->budget);
-    *read = sl_runtime_plan_made(rt)->streamed_bytes;
-    if (ram == SL_RAM_LEAST)
-        *read = sl_runtime_memory(rt)->least;
-    n = sl_runtime_draft_positions(rt);
+    m = sl_runtime_memory(rt);
+    assert_true(m->total <= m->budget);
+    p = (struct planned){
+        .read = sl_runtime_plan_made(rt)->streamed_bytes,
+        .program = m->program,
+        .least = m->least,
+        .n = sl_runtime_draft_positions(rt),
+    };
     sl_runtime_close(rt);
-    return n;
+    return p;
+}
+
+/* The plan without guesses of a budget that leaves no more beside the program,
+ * which has some pages more or less each time. */
+static struct planned plan_without(const char *model, uint64_t ram,
+                                   uint64_t program)
+{
+    for (;;) {
+        struct planned p = plan_drafts(model, ram, false);
+
+        if (p.program >= program)
+            return p;
+        ram -= program - p.program;
+        program = p.program;
+    }
 }
 
 static void guesses_that_nobody_asked_for_make_no_pass_read_more(void **state)
 {
-    /* the program itself has some pages more or less each time */
-    const uint64_t pages = 128 << 10, step = 1100 << 10;
-    uint64_t least, without, with;
-    uint32_t n, n_full = 0, n_some = 0, most = 0;
+    const uint64_t step = 1100 << 10;
+    struct planned without, with;
+    uint32_t n_full = 0, n_some = 0, most = 0;
+    uint64_t least;
     char model[1100];
     struct test_model m;
 
@@ -206,17 +230,17 @@ static void guesses_that_nobody_asked_for_make_no_pass_read_more(void **state)
     m.hp.inner = 704;
     m.hp.vocab = 8192;
     test_model_write(model, &m);
-    plan_drafts(&least, model, SL_RAM_LEAST, false);
-    plan_drafts(&with, model, SL_RAM_LEAST, true);
-    assert_true(with <= least + (256 << 10));
+    least = plan_drafts(model, SL_RAM_LEAST, false).least;
+    assert_true(plan_drafts(model, SL_RAM_LEAST, true).least <=
+                least + (256 << 10));
     for (uint64_t ram = least + (512 << 10); n_full == 0; ram += step) {
         assert_true(ram < least + (64 << 20));
-        plan_drafts(&without, model, ram - pages, false);
-        n = plan_drafts(&with, model, ram, true);
-        assert_true((double)with <= 1.005 * (double)without);
-        n_some += n > 0;
-        n_full += n == 31 && with == 0;
-        most = n > most ? n : most;
+        with = plan_drafts(model, ram, true);
+        without = plan_without(model, ram, with.program);
+        assert_true((double)with.read <= 1.005 * (double)without.read);
+        n_some += with.n > 0;
+        n_full += with.n == 31 && with.read == 0;
+        most = with.n > most ? with.n : most;
     }
     assert_true(n_some > 1);
     assert_int_equal(most, 31);
