@@ -169,6 +169,18 @@ static int find_least(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
+/* Whether it would fit with keys and values of half the bytes. It is said and
+ * not done: texts may come out otherwise. */
+static bool int8_keys_fit(const struct sl_runtime *rt)
+{
+    const struct sl_memory *m = &rt->memory;
+    struct sl_kv_config kv = rt->kv_config;
+
+    kv.kind = SL_KV_INT8;
+    return rt->device == NULL &&
+           m->least - m->kv + sl_kv_bytes(&kv) <= m->budget;
+}
+
 static int refuse(const struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_memory *m = &rt->memory;
@@ -191,7 +203,7 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
         err, SL_ERR_BUDGET,
         "--ram %s is too small: the least that works here is %s (--ram %lluK): "
         "program and tokenizer %s, KV cache for %s%u tokens%s %s, activations "
-        "and logits of %u positions %s, %snorms, ring and %s %s; %s",
+        "and logits of %u positions %s, %snorms, ring and %s %s; %s%s",
         sl_size_format(budget, m->budget), sl_size_format(least, m->least),
         (unsigned long long)(m->least >> 10), sl_size_format(prog, m->program),
         batch ? texts : "", rt->load.max_tokens,
@@ -202,7 +214,7 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
                              : "the rest",
         sl_size_format(rest, m->least - m->program - m->kv - m->activations -
                                  m->logits - m->drafts),
-        needs_less);
+        int8_keys_fit(rt) ? "--kv int8 is enough, or " : "", needs_less);
 }
 
 static int choose_budget(struct sl_runtime *rt, struct sl_error *err)

@@ -246,6 +246,57 @@ static void guesses_that_nobody_asked_for_make_no_pass_read_more(void **state)
     assert_int_equal(most, 31);
 }
 
+/* Of 256 texts' keys and values. Returns what sl_runtime_plan does. */
+static int plan_keys(struct sl_memory *m, uint64_t ram, bool int8,
+                     struct sl_error *err)
+{
+    const struct sl_workload load = {
+        .n_sequences = 1,
+        .max_tokens = 256,
+        .pass_positions = 256,
+        .pass_logits = 256,
+        .n_texts = 256,
+    };
+    const struct sl_runtime_config config = {
+        .model = path,
+        .threads = 2,
+        .ram_bytes = ram,
+        .kv_set = int8,
+        .kv = SL_KV_INT8,
+        .quiet = true,
+    };
+    struct sl_runtime *rt;
+    int rc;
+
+    assert_ok(sl_runtime_open(&rt, &config, err), err);
+    rc = sl_runtime_plan(rt, &load, err);
+    *m = *sl_runtime_memory(rt);
+    sl_runtime_close(rt);
+    return rc;
+}
+
+static void a_refusal_says_when_int8_keys_would_fit(void **state)
+{
+    struct sl_memory f16, int8;
+    struct sl_error err;
+    uint64_t between;
+
+    assert_ok(plan_keys(&f16, SL_RAM_LEAST, false, &err), &err);
+    assert_ok(plan_keys(&int8, SL_RAM_LEAST, true, &err), &err);
+    between = (f16.least + int8.least) / 2;
+    /* more than the program's own pages differ by */
+    assert_true(f16.least - int8.least > 2 << 20);
+    assert_int_equal(plan_keys(&f16, between, false, &err), -1);
+    assert_int_equal(err.code, SL_ERR_BUDGET);
+    assert_non_null(strstr(err.msg, "; --kv int8 is enough, or a smaller"));
+    assert_ok(plan_keys(&int8, between, true, &err), &err);
+    /* where it would not be, nothing is said of it */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(plan_keys(&f16, int8.least - (1 << 20), i, &err), -1);
+        assert_null(strstr(err.msg, "--kv"));
+    }
+}
+
 static int set_up(void **state)
 {
     struct test_model m;
@@ -273,6 +324,7 @@ int main(void)
         cmocka_unit_test(a_file_that_is_cut_short_later_is_reported),
         cmocka_unit_test(the_ring_is_a_small_part_in_many_slots),
         cmocka_unit_test(guesses_that_nobody_asked_for_make_no_pass_read_more),
+        cmocka_unit_test(a_refusal_says_when_int8_keys_would_fit),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
