@@ -37,6 +37,8 @@ double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
            over(d->crossing_bytes, r->pcie_bps);
 }
 
+/* In FP32 whatever the products are in, at a rate of its own where one was
+ * measured. */
 static double cpu_kv_seconds(const struct sl_rates *r,
                              const struct sl_demand *d, double dram_bps)
 {
@@ -55,6 +57,7 @@ static double cpu_seconds(const struct sl_rates *r, const struct sl_demand *d,
            cpu_kv_seconds(r, d, dram_bps);
 }
 
+/* Cores alone seldom read all that DRAM gives. */
 static double cores_bps(const struct sl_rates *r)
 {
     return r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;

@@ -11,6 +11,7 @@ struct sl_decompress {
     size_t scratch_bytes; /* of one thread */
 };
 
+/* One buffer is enough: one compressed slab is held at a time (stream.h). */
 static uint64_t most_load(const struct sl_slab *slabs, size_t n)
 {
     uint64_t most = 0;
@@ -94,6 +95,7 @@ struct job {
     atomic_size_t damaged; /* a chunk, SIZE_MAX: none */
 };
 
+/* Chunks stand alone, so that threads need not wait for one another. */
 static void run_chunks(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct job *j = arg;

@@ -26,6 +26,8 @@ static cudaEvent_t event_of(struct sl_event *event)
     return (cudaEvent_t)(void *)event;
 }
 
+/* A thread's calls go to the device that it has chosen: each that calls chooses
+ * once. */
 static int cuda_attach(struct sl_device *dev, struct sl_error *err)
 {
     cudaError_t rc = cudaSetDevice(dev->info.ordinal);
@@ -42,6 +44,8 @@ static int cuda_look(struct sl_device *dev, struct sl_error *err)
     return sl_cuda_look_at_memory(&dev->info, err);
 }
 
+/* The error is taken out of the runtime: the next call would report it as its
+ * own. */
 static int cuda_alloc(struct sl_device *dev, void **p, uint64_t bytes,
                       struct sl_error *err)
 {
@@ -182,6 +186,7 @@ static int cuda_queue_wait(struct sl_device *dev, enum sl_queue queue,
     return 0;
 }
 
+/* Not ready is no error, and is not left behind for the next call. */
 static int cuda_done(struct sl_device *dev, struct sl_event *event,
                      struct sl_error *err)
 {

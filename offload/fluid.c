@@ -62,6 +62,7 @@ static double room_for(const struct sl_flow *w,
     return bps;
 }
 
+/* What flow w gets is no longer there for the others of its pipes. */
 static void settle(struct sl_flow *w, double bps, double left[SL_PIPE_COUNT],
                    unsigned users[SL_PIPE_COUNT])
 {
@@ -125,6 +126,8 @@ static void plan_ahead(struct sl_fluid *f)
                       f->at_ns + (uint64_t)ceil(first * 1e9));
 }
 
+/* All that have ended are taken out before the first is told: whoever is told
+ * may start another flow, which must find a list that is whole. */
 static void end_flows(struct sl_vtimer *timer)
 {
     struct sl_fluid *f =
@@ -153,6 +156,8 @@ static void end_flows(struct sl_vtimer *timer)
     plan_ahead(f);
 }
 
+/* At the end of the list: flows that end at the same instant end in the order
+ * in which they began, so that runs are the same each time. */
 static void join_flows(struct sl_fluid *f, struct sl_flow *flow)
 {
     struct sl_flow **at = &f->flows;

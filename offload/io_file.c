@@ -93,6 +93,8 @@ static int fail_read(const char *path, uint64_t off, size_t bytes,
                       (unsigned long long)off);
 }
 
+/* The pages are dropped again: the weights' budget is not to be had twice, once
+ * here and once in the page cache. */
 static int read_buffered(int fd, const char *path, uint8_t *buf, uint64_t off,
                          size_t bytes, struct sl_error *err)
 {

@@ -46,6 +46,8 @@ static int read_one(const struct preader *p, const struct sl_io_read *r)
     return (int)n;
 }
 
+/* The mutex is let go for the read alone: threads take reads in the order in
+ * which they came, which is the order of use. */
 static void *thread_main(void *arg)
 {
     struct preader *p = arg;
@@ -133,6 +135,7 @@ static void preader_fini(struct preader *p)
     free(p);
 }
 
+/* The file outlives its readers: one of them may still be in pread. */
 static void pread_close(struct sl_io *io)
 {
     struct preader *p = (struct preader *)io;

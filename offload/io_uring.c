@@ -43,6 +43,8 @@ struct uring {
     unsigned n_free;
 };
 
+/* A kernel that is short of memory for requests says so for a moment; a run of
+ * hours must not end of that. */
 static int submit_all(struct uring *u, struct sl_error *err)
 {
     static const struct timespec pause = {.tv_nsec = 1000000};
@@ -59,6 +61,8 @@ static int submit_all(struct uring *u, struct sl_error *err)
     return sl_fail_os(err, -rc, "io_uring takes no more reads");
 }
 
+/* wake comes from any thread, and the ring is this one's alone: a poll on an
+ * eventfd brings it in as one completion more. */
 static int arm_wake(struct uring *u, struct sl_error *err)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
@@ -84,6 +88,8 @@ static int find_piece(const struct uring *u, const struct sl_io_read *r)
     return -1;
 }
 
+/* Buffers and file that are registered spare the kernel looking up pages and
+ * file for every read, which counts with fast disks. */
 static int uring_submit(struct sl_io *io, const struct sl_io_read *r,
                         struct sl_error *err)
 {
@@ -113,6 +119,8 @@ static int uring_submit(struct sl_io *io, const struct sl_io_read *r,
     return 0;
 }
 
+/* Dropped at once, so that no more than what is in flight lies in the page
+ * cache where reads are not direct. */
 static void reap(struct uring *u, const struct io_uring_cqe *cqe,
                  struct sl_io_done *done)
 {
@@ -177,6 +185,8 @@ static void uring_fini(struct uring *u)
     free(u);
 }
 
+/* Waits for reads in flight: the kernel goes on writing into their buffers,
+ * whatever becomes of the ring. */
 static void uring_close(struct sl_io *io)
 {
     struct uring *u = (struct uring *)io;
@@ -240,6 +250,8 @@ static uint64_t cut_buffers(struct uring *u, const struct sl_io_config *c)
     return total;
 }
 
+/* Only where the limit on locked memory is the reason is there something to be
+ * done about it. */
 static void say_unregistered(const struct sl_log *log, uint64_t bytes, int rc)
 {
     char need[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
@@ -262,6 +274,7 @@ static void say_unregistered(const struct sl_log *log, uint64_t bytes, int rc)
            (unsigned long long)sl_div_up(bytes, 1024));
 }
 
+/* Of use but not needed: where the kernel refuses, plain reads do the same. */
 static void register_buffers(struct uring *u, const struct sl_io_config *config)
 {
     uint64_t bytes = cut_buffers(u, config);

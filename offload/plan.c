@@ -188,6 +188,8 @@ static uint64_t choose(struct planner *p, struct candidate *c,
     return resident;
 }
 
+/* As many as are to be read ahead, as long as residents keep what they must
+ * have. */
 static void candidate_slots(struct candidate *c, uint64_t weights_bytes,
                             uint64_t read_ahead_bytes)
 {
@@ -273,6 +275,8 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
     }
 }
 
+/* Refused with both numbers: what is needed does not follow from what is there.
+ */
 static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
 {
     uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, in->keep);

@@ -35,6 +35,7 @@ static void add_stage(struct sl_demand *d, const struct sl_plan_stage *s,
     }
 }
 
+/* The engines change: x goes through the link, of all positions. */
 static void add_crossing(struct sl_demand *d, const struct sl_plan_input *in,
                          struct sl_plan_pass pass)
 {
@@ -131,6 +132,8 @@ struct sl_timeline sl_division_timeline(const struct sl_division *v)
                         ((double)v->n_slots - 1) * (double)v->slot_bytes);
 }
 
+/* One slot less than there are: the one that is computed from holds nothing
+ * that is ahead of its use. */
 static struct sl_timeline timeline_of_plan(const struct sl_plan *plan,
                                            const struct sl_plan_input *in,
                                            enum sl_phase phase,

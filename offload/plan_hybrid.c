@@ -63,6 +63,7 @@ static size_t count(const struct sl_plan_input *in, enum way way)
     return n;
 }
 
+/* Marks in cpu what way has of so many stages. */
 static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
                    size_t k)
 {
@@ -106,6 +107,8 @@ struct score {
     double decode_s, prefill_s;
 };
 
+/* The faster decode, as that is where most time goes; among those that are
+ * alike the faster prefill. */
 static bool better(struct score a, struct score b)
 {
     if (a.decode_s < b.decode_s * (1 - SAME))
@@ -334,6 +337,8 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
     set_prefill(plan, in, s->cpu);
 }
 
+/* Whether so many positions come through faster by the engines of prefill:
+ * these copy more, and compute faster. */
 static bool prefill_pays(const struct sl_plan *plan,
                          const struct sl_plan_input *in, uint32_t positions)
 {

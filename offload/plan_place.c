@@ -85,6 +85,7 @@ struct dealer {
     uint64_t room[TIERS];
 };
 
+/* Disk has room for all that the others have not. */
 static enum sl_tier deal(struct dealer *d, uint64_t bytes)
 {
     int best = SL_TIER_DISK;
@@ -117,6 +118,8 @@ static void move_up(struct sl_plan *plan, const struct sl_division *d,
     }
 }
 
+/* What the CPU decodes it has in RAM: a cache of weights that it computes from
+ * anyway needs no second copy. */
 static void place_stage(struct sl_plan *plan, const struct sl_division *d,
                         const struct sl_plan_stage *s, bool cpu,
                         struct dealer *dealer)

@@ -29,6 +29,8 @@ static uint32_t chunk_bytes(const struct sl_stream *st, uint64_t extent_bytes)
     return (uint32_t)sl_round_up(sl_div_up(extent_bytes, n), SL_PAGE_BYTES);
 }
 
+/* Read in place: an extent's pages follow those of the one before in the slot.
+ */
 static void begin_extent(struct sl_stream *st)
 {
     struct sl_cursor *c = &st->cursor;
@@ -148,6 +150,8 @@ static int issue(struct sl_stream *st, struct sl_error *err)
     return 0;
 }
 
+/* A file that was cut short since it was opened is told from a disk that fails:
+ * who sees it does different things about the two. */
 static int fail_end(const struct sl_stream *st, const struct sl_request *q,
                     uint64_t end, struct sl_error *err)
 {

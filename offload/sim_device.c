@@ -73,6 +73,8 @@ static bool pump_queue(struct model_device *m, enum sl_queue queue)
     return true;
 }
 
+/* What one queue records another may wait for: round and round until nothing
+ * moves. */
 static void pump(struct model_device *m)
 {
     bool moved = true;
@@ -85,6 +87,8 @@ static void pump(struct model_device *m)
     sl_clock_broadcast(m->machine->clock, &m->news);
 }
 
+/* The fluid says so in the clock's turn: nobody else touches the queues then.
+ */
 static void flow_done(struct sl_flow *flow)
 {
     struct op *op = (struct op *)flow;
@@ -117,6 +121,7 @@ static int put(struct sl_device *dev, enum sl_queue queue, struct op made,
     return 0;
 }
 
+/* Through the link and through DRAM, which others use at the same time. */
 static int model_copy(struct sl_device *dev, enum sl_queue queue,
                       uint64_t bytes, enum sl_pipe pipe, struct sl_error *err)
 {
@@ -147,6 +152,7 @@ static int model_copy_down(struct sl_device *dev, enum sl_queue queue, void *to,
     return model_copy(dev, queue, bytes, SL_PIPE_DOWN, err);
 }
 
+/* Time that nothing is shared with: a flow of its own, through no pipe. */
 static int put_seconds(struct sl_device *dev, enum sl_queue queue, double s,
                        struct sl_error *err)
 {
@@ -158,6 +164,7 @@ static int put_seconds(struct sl_device *dev, enum sl_queue queue, double s,
     return s > 0 ? put(dev, queue, op, err) : 0;
 }
 
+/* Each byte is read and written. */
 static int model_copy_within(struct sl_device *dev, enum sl_queue queue,
                              void *to, const void *from, uint64_t bytes,
                              struct sl_error *err)
@@ -218,6 +225,7 @@ static int model_record(struct sl_device *dev, enum sl_queue queue,
     return -1;
 }
 
+/* For what was recorded until now, as CUDA has it. */
 static int model_queue_wait(struct sl_device *dev, enum sl_queue queue,
                             struct sl_event *event, struct sl_error *err)
 {
@@ -347,6 +355,7 @@ static bool idle(const struct model_device *m)
     return true;
 }
 
+/* What is on the queues ends first: its flows point into it. */
 static void model_close(struct sl_device *dev)
 {
     struct model_device *m = (struct model_device *)dev;

@@ -29,6 +29,8 @@ struct model_io {
     pthread_cond_t news; /* a read has ended, or wake */
 };
 
+/* Starts the read at the head of the queue. What is left of its latency passes
+ * first: a real disk has looked for it while it served those before. */
 static void serve(struct model_io *m)
 {
     struct model_read *r = m->asked;
@@ -40,6 +42,7 @@ static void serve(struct model_io *m)
     sl_fluid_start(&m->machine->fluid, &r->flow);
 }
 
+/* Called by the fluid in the clock's turn, so that the lists need no lock. */
 static void read_ended(struct sl_flow *flow)
 {
     struct model_read *r = (struct model_read *)flow;
@@ -114,6 +117,7 @@ static void model_wake(struct sl_io *io)
     sl_clock_broadcast(m->machine->clock, &m->news);
 }
 
+/* Reads in flight end first: their flows point into m. */
 static void model_close(struct sl_io *io)
 {
     struct model_io *m = (struct model_io *)io;

@@ -51,6 +51,7 @@ static void stream_free(struct sl_stream *st)
     free(st);
 }
 
+/* Before anything is read: memory goes where it is touched first. */
 static void place_memory(struct sl_stream *st)
 {
     const struct sl_stream_places *to = st->config.places;
@@ -177,6 +178,8 @@ static void pin(struct sl_stream *st)
                sl_size_format(want, ring + residents));
 }
 
+/* Where reads are not direct they are small and few, so that little of the page
+ * cache is ever theirs. */
 static int open_reader(struct sl_stream *st, struct sl_error *err)
 {
     struct sl_stream_config *c = &st->config;
@@ -220,6 +223,7 @@ static int make_requests(struct sl_stream *st, unsigned depth,
     return 0;
 }
 
+/* A small stack, which the plan has counted (STACK_BYTES). */
 static int start_thread(struct sl_stream *st, struct sl_error *err)
 {
     pthread_attr_t attr;

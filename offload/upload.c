@@ -31,6 +31,8 @@ uint64_t sl_upload_overhead_bytes(size_t n_slabs)
 
 /* --- opening -------------------------------------------------------------- */
 
+/* Residents lie behind one another in the order of slabs, as the stream has
+ * them in RAM. */
 static int place_slabs(struct sl_upload *f, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
@@ -61,6 +63,8 @@ static int place_slabs(struct sl_upload *f, struct sl_error *err)
     return 0;
 }
 
+/* Those of copies are timed, for the trace and what is said of the link's rate;
+ * those of slots only order the two queues. */
 static int make_events(struct sl_upload *f, struct sl_error *err)
 {
     struct sl_device *dev = f->config.dev;
@@ -78,6 +82,8 @@ static int make_events(struct sl_upload *f, struct sl_error *err)
     return 0;
 }
 
+/* Whatever opening came to: events that were not made are NULL, and destroying
+ * them does nothing. */
 static void feed_free(struct sl_upload *f)
 {
     struct sl_device *dev = f->config.dev;

@@ -154,6 +154,8 @@ static int put_on_queue(struct sl_upload *f, const struct job *job,
     return 0;
 }
 
+/* The place is FILLED when its copy is on the queue, not when it has ended:
+ * kernels wait for that on the device. */
 static int copy(struct sl_upload *f, const struct job *job,
                 struct sl_error *err)
 {

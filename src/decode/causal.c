@@ -57,6 +57,8 @@ static uint32_t most_fed(const struct sl_drafts *drafts)
     return 1 + (drafts != NULL ? drafts->gate.most : 0);
 }
 
+/* For the longest part of a prompt and the most drafts of a pass that there
+ * will ever be. */
 static int allocate(struct sl_causal *c, struct sl_drafts *drafts,
                     struct sl_error *err)
 {
@@ -166,6 +168,9 @@ static bool reading(const struct run *r)
     return r->c->held.n < r->n_prompt;
 }
 
+/* A prompt longer than a pass comes in parts, of which only the last has
+ * something said behind it; to_come counts them for whoever shows how far it
+ * is. */
 static int run_next(struct sl_sequence *s, struct sl_error *err)
 {
     struct run *r = (struct run *)s;
@@ -231,6 +236,8 @@ static int run_want(struct sl_sequence *s, struct sl_lm_item *items,
     return 0;
 }
 
+/* As transformers' RepetitionPenaltyLogitsProcessor has it: an id counts once,
+ * however often it came. */
 static void punish(struct run *r, float *l)
 {
     const struct sl_causal *c = r->c;
@@ -250,6 +257,8 @@ static void punish(struct run *r, float *l)
     }
 }
 
+/* Rows of the embedding behind the vocabulary's last id (n_tokens) are padding,
+ * and never said. */
 static int choose(struct run *r, float *l, int32_t *id, struct sl_error *err)
 {
     const struct sl_causal *c = r->c;
@@ -325,6 +334,7 @@ static int feed_said(struct run *r, float *row, struct sl_error *err)
     return 0;
 }
 
+/* Only behind the last part of a prompt there is something to say. */
 static int run_feed(struct sl_sequence *s, float *logits, struct sl_error *err)
 {
     struct run *r = (struct run *)s;

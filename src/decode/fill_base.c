@@ -113,6 +113,8 @@ static int tell_drafts(const struct sl_blank *p, struct voice *v,
     return rc;
 }
 
+/* Each voice's random numbers begin far from those of the one before: what it
+ * draws does not depend on how long the others are. */
 static int open_voice(struct sl_blank *p, uint32_t i, struct sl_error *err)
 {
     struct voice *v = &p->voices->v[i];
@@ -141,6 +143,9 @@ static bool keeps(const struct sl_blank *p)
            base_room(p->c->config) == 1;
 }
 
+/* At least one position is fed again of what is kept, as its logits are what
+ * the answer begins with; where chances of given tokens are wanted, none of
+ * theirs is taken from there. */
 static int base_begin(struct sl_blank *p, struct sl_error *err)
 {
     struct sl_lm *lm = p->c->lm;
@@ -253,6 +258,8 @@ static int base_want(struct sl_blank *p, struct sl_lm_item *items,
     return 0;
 }
 
+/* A sequence that is kept holds what was read and said, for a text that begins
+ * alike. */
 static void end_voice(struct sl_blank *p, struct voice *v)
 {
     const struct sl_ids *said = &p->answers[0].ids;
@@ -358,6 +365,7 @@ static int feed_voice(struct sl_blank *p, uint32_t i, float *row,
     return 0;
 }
 
+/* Rows follow one another as want wrote the voices' items. */
 static int base_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     struct sl_voices *s = p->voices;
@@ -387,6 +395,8 @@ static int base_end(struct sl_blank *p, struct sl_error *err)
     return 0;
 }
 
+/* All that there is room for: opening may have failed half way, and what is
+ * still zero ends as nothing. */
 static void base_close(struct sl_blank *p)
 {
     struct sl_voices *s = p->voices;

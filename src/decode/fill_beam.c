@@ -16,6 +16,8 @@ struct sl_beams {
     uint32_t n_generated;
 };
 
+/* Some of its arrays may be NULL: beams_begin looks, and beams_close frees the
+ * others. */
 static struct sl_beams *create(size_t n)
 {
     struct sl_beams *s = sl_zalloc_array(1, sizeof *s);
@@ -135,6 +137,8 @@ static int beams_want(struct sl_blank *p, struct sl_lm_item *items,
     return 0;
 }
 
+/* The context's one row is what all beams begin from: there is one live beam
+ * then. */
 static int beams_feed(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     const struct sl_fill_config *c = p->c->config;
@@ -182,6 +186,7 @@ static int beams_end(struct sl_blank *p, struct sl_error *err)
     return 0;
 }
 
+/* What follow has handed on to another beam is NO_SEQ. */
 static void beams_close(struct sl_blank *p)
 {
     struct sl_lm *lm = p->c->lm;

@@ -15,6 +15,8 @@ static size_t find_mark(const struct sl_text *t, const struct sl_ids *ids,
     return from;
 }
 
+/* Each id goes out once and in order: those that a strategy which speaks has
+ * handed out itself lie before `emitted`. */
 static int emit_until(struct sl_text *t, size_t end, bool blank,
                       struct sl_error *err)
 {
@@ -107,6 +109,8 @@ static int keep_piece(struct sl_text *t, const struct sl_ids *answer,
     return 0;
 }
 
+/* What stands before the blank goes out first, then a call without ids, which
+ * says that an answer comes. */
 static int begin_blank(struct sl_text *t, struct sl_error *err)
 {
     const struct sl_fill_config *config = t->pass.c->config;
@@ -234,6 +238,8 @@ static int text_want(struct sl_sequence *seq, struct sl_lm_item *items,
     return 0;
 }
 
+/* Where requests stand alone in a batch a failure is this text's and not the
+ * pass's. */
 static int text_feed(struct sl_sequence *seq, float *logits,
                      struct sl_error *err)
 {

@@ -41,6 +41,7 @@ static float *qkv_row(const struct sl_cpu *x, size_t row)
     return x->buf[SL_BUF_WIDE] + row * x->width[SL_BUF_WIDE];
 }
 
+/* In place: nobody needs the product as it was. */
 static void rotate(const struct sl_cpu *x, float *v, uint32_t row)
 {
     const struct sl_hparams *hp = &x->c.mf->hp;

@@ -62,6 +62,8 @@ static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
     *back_page += n_pages;
 }
 
+/* Side by side in pinned memory: many small copies would each cost a hand-over.
+ */
 static void fill_tables(struct sl_gpu *g, const struct sl_gpu_tables *t)
 {
     const struct sl_pass *pass = g->pass;
@@ -150,6 +152,8 @@ static uint64_t x_bytes(const struct sl_gpu *g)
     return (uint64_t)g->pass->n * g->hidden * sizeof *g->x;
 }
 
+/* On the compute queue, so that no event is needed before the kernels that read
+ * x. */
 static int gpu_load(struct sl_exec_engine *e, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
@@ -159,6 +163,8 @@ static int gpu_load(struct sl_exec_engine *e, struct sl_error *err)
                              x_bytes(g), err);
 }
 
+/* The one wait within a pass: the CPU goes on with what the device has
+ * computed. */
 static int gpu_store(struct sl_exec_engine *e, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
@@ -170,6 +176,8 @@ static int gpu_store(struct sl_exec_engine *e, struct sl_error *err)
     return sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
 }
 
+/* Only where a trace is written: an event around each slab's kernels has its
+ * price. */
 static int mark(struct sl_gpu *g, size_t slab, unsigned end,
                 struct sl_error *err)
 {
@@ -206,6 +214,7 @@ static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     return sl_upload_put(g->c.upload, slab, err);
 }
 
+/* Copied all the same, as the order of slabs goes on without a gap. */
 static int gpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
@@ -282,6 +291,8 @@ static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
 
 /* --- the cache ----------------------------------------------------------- */
 
+/* All layers of a page, key and value planes: on the compute queue, before the
+ * kernels that write the copy. */
 static int copy_page(void *arg, uint32_t to, uint32_t from,
                      struct sl_error *err)
 {
@@ -312,6 +323,7 @@ static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
     return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
 }
 
+/* Through the pinned buffer of logits, which is idle between passes. */
 static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      void *to, struct sl_error *err)
 {
@@ -327,6 +339,7 @@ static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     return 0;
 }
 
+/* Waits, as the buffer is written again by the next plane. */
 static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      const void *from, struct sl_error *err)
 {

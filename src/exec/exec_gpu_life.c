@@ -63,6 +63,8 @@ static uint64_t buf_stride(const struct sl_gpu_shape *s, enum sl_buf buf)
     return stride_of(sl_arch_buf_width(s->mf->arch, &s->mf->hp, buf));
 }
 
+/* What is normed and what attention gives are never needed at the same time:
+ * they share their memory. */
 static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
                               const struct sl_gpu_shape *s)
 {
@@ -90,6 +92,7 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
     c->used = sl_round_up(c->used, 256);
 }
 
+/* A pass of many rows of logits takes turns: pinned memory is dear. */
 static uint32_t bounce_rows(const struct sl_gpu_shape *s)
 {
     uint64_t rows = BOUNCE_BYTES / (s->mf->hp.vocab * sizeof(float));
@@ -99,6 +102,8 @@ static uint32_t bounce_rows(const struct sl_gpu_shape *s)
     return rows > 0 ? (uint32_t)rows : 1;
 }
 
+/* All of it pinned: copies from elsewhere go through the driver's own buffers,
+ * and make the host wait. */
 static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
                           const struct sl_gpu_shape *s)
 {

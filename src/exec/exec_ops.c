@@ -13,6 +13,7 @@
 
 /* --- inputs of a matrix -------------------------------------------------- */
 
+/* Each row alone, so that it does not depend on who computes it. */
 static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct sl_cpu *x = arg;
@@ -171,6 +172,8 @@ static void head_norm_rows(void *arg, size_t begin, size_t end, unsigned worker)
 
 /* --- after a product ----------------------------------------------------- */
 
+/* Where out is the residual itself the product has waited elsewhere
+ * (product_buffer). */
 static void residual_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct op_job *job = arg;
@@ -187,6 +190,8 @@ static void residual_rows(void *arg, size_t begin, size_t end, unsigned worker)
                                 sl_cpu_buffer(x, op->residual) + at, n);
 }
 
+/* Of an MLP without a gate: gates are applied by the product, as its epilogue.
+ */
 static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     struct op_job *job = arg;
@@ -203,6 +208,7 @@ static void gelu_rows(void *arg, size_t begin, size_t end, unsigned worker)
 
 /* --- the interpreter ----------------------------------------------------- */
 
+/* Everything but products, which run as the bytes of their slabs come. */
 static int run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
                   const struct sl_layer_op *op, uint32_t layer,
                   struct sl_error *err)

@@ -50,6 +50,7 @@ static bool is_here(const struct sl_kv_config *c, uint32_t layer)
     return c->elsewhere == NULL || !c->elsewhere[layer];
 }
 
+/* Layers whose cache a device holds take no memory of this one. */
 static uint32_t layers_here(const struct sl_kv_config *c)
 {
     uint32_t n = 0;
@@ -125,6 +126,8 @@ uint64_t sl_kv_pages_needed(uint32_t n_sequences, uint32_t max_tokens,
     return shared + (uint64_t)(all - shared) * n_sequences + n_sequences;
 }
 
+/* Everything for the most pages and sequences there may be: later a page is
+ * taken and given back without allocating. */
 static int create_lists(struct sl_kv *kv)
 {
     const struct sl_kv_config *c = &kv->config;
@@ -239,6 +242,7 @@ int sl_kv_seq_fork(struct sl_kv *kv, uint32_t *seq, uint32_t from,
     return 0;
 }
 
+/* The last page given back is the next one taken, as it is warm. */
 static void drop_page(struct sl_kv *kv, uint32_t page)
 {
     assert(kv->counts[page] > 0);
@@ -246,6 +250,8 @@ static void drop_page(struct sl_kv *kv, uint32_t page)
         kv->free_pages[kv->n_free++] = page;
 }
 
+/* The page that n ends in stays as it is: what lies behind n is written over
+ * before it is looked at. */
 static void cut(struct sl_kv *kv, struct sequence *s, uint32_t n)
 {
     assert(s->alive && n <= s->len);
@@ -295,6 +301,7 @@ void sl_kv_set_page_store(struct sl_kv *kv,
     kv->store = store != NULL ? *store : (struct sl_kv_page_store){0};
 }
 
+/* Engines that keep pages elsewhere copy theirs through the page store. */
 static int copy_page(struct sl_kv *kv, uint32_t to, uint32_t from,
                      struct sl_error *err)
 {

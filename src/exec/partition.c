@@ -72,6 +72,7 @@ static enum sl_part_of high_or_all(const struct sl_model_matrix *m)
     return m->low_bytes > 0 ? SL_PART_HIGH : SL_PART_ALL;
 }
 
+/* Scales that travel with their stage lie behind the weights. */
 static uint64_t matrix_end(const struct sl_model_matrix *m)
 {
     return m->scale_bytes && !m->scale_resident ? m->scale_off + m->scale_bytes

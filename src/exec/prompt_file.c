@@ -119,6 +119,8 @@ static uint8_t *put_ids(uint8_t *to, const int32_t *ids, uint32_t n)
     return to;
 }
 
+/* Whatever changes one bit of what would be computed is in it: model, ids,
+ * positions, kernels, formats, engines, and this program's version. */
 static void make_key(struct sl_prompt_file *f, const struct sl_lm_item *item)
 {
     const struct sl_kv_config *kv = f->c.kv_config;
@@ -249,6 +251,8 @@ static int write_bytes(struct stream *s, const void *data, size_t n,
     return 0;
 }
 
+/* Each block has a checksum of its own, of what it stands for: damage is found
+ * before anything of it is used. */
 static int write_block(struct stream *s, const void *data, size_t n,
                        unsigned planes, struct sl_error *err)
 {
@@ -349,6 +353,8 @@ static uint32_t first_page(const struct sl_prompt_file *f)
     return (sl_kv_n_begin(f->c.kv) + f->n_before) / SL_KV_PAGE_LEN;
 }
 
+/* In the order in which they are written, so that the file is read from front
+ * to back. */
 static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
 {
     struct sl_prompt_file *f = s->f;
@@ -423,6 +429,8 @@ static int save_logits(struct stream *s, const struct sl_lm_item *item,
     return 0;
 }
 
+/* Pages of the prefix are left out: whoever reads the file begins with them
+ * too. */
 static int save_pages(struct stream *s, const struct sl_lm_item *item,
                       struct sl_error *err)
 {
@@ -448,6 +456,8 @@ static int save_pages(struct stream *s, const struct sl_lm_item *item,
     return 0;
 }
 
+/* The name appears only when everything is on the disk: a run that is killed
+ * leaves the file that was there. */
 static int save_all(struct stream *s, const struct sl_lm_item *item,
                     const float *logits, struct sl_error *err)
 {

@@ -24,6 +24,8 @@ uint64_t sl_small_tensors_bytes(const struct sl_modelfile *mf)
     return n;
 }
 
+/* In the order of the file, one after another into one region: they are small,
+ * and read once. */
 static int load(struct sl_small_tensors *vs, const struct sl_modelfile *mf,
                 struct sl_error *err)
 {

@@ -14,6 +14,7 @@
 
 /* --- first step: file and tokenizer -------------------------------------- */
 
+/* A model without one is no error here: logits of ids need none. */
 static int open_tokenizer(struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_modelfile *mf = &rt->mf;
@@ -36,6 +37,8 @@ static int open_tokenizer(struct sl_runtime *rt, struct sl_error *err)
     return rc;
 }
 
+/* What was asked for by name and cannot be done is said; what 'auto' would have
+ * liked is not. */
 static void pick_kernels(struct sl_runtime *rt)
 {
     static const enum sl_act wanted[] = {
@@ -178,6 +181,8 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
     return sum;
 }
 
+/* What changes logits but is no part of the model file is in more_sum: a
+ * prefix, adapters. */
 static int open_prompt_cache(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_prompt_file_config config = {

@@ -65,6 +65,7 @@ static bool must_have_gpu(const struct sl_runtime_config *c)
     return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
 }
 
+/* The kernels' handles are the device's, and go first. */
 static void close_device(struct sl_runtime *rt)
 {
     sl_gpu_unload(rt->cuda);
@@ -156,6 +157,8 @@ static void choose_vram_budget(struct sl_runtime *rt)
     v->budget = info->context_bytes + info->vram_free - margin;
 }
 
+/* In FP16 whatever the CPU's cache is in: that is what the GPU's kernels read.
+ */
 static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
 {
     return 2 * rt->kv_config.n_pages *
@@ -190,6 +193,8 @@ static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
     return 0;
 }
 
+/* No cache is counted yet: which layers' the device holds the plan will say
+ * (place_caches). */
 static void fill_shape(struct sl_runtime *rt)
 {
     const struct sl_workload *w = &rt->load;

@@ -20,6 +20,7 @@ static void place(struct sl_runtime *rt, uint8_t *base, uint64_t bytes,
         refused(rt, &err);
 }
 
+/* On the disk's node, where the reader is too. */
 static void place_ring(void *arg, uint8_t *base, uint64_t bytes)
 {
     struct sl_runtime *rt = arg;

@@ -63,6 +63,8 @@ enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt)
     return c->activations == SL_ACTIVATIONS_F32 ? SL_KV_F32 : SL_KV_F16;
 }
 
+/* All that is taken whatever the plan is, each part counted by the function
+ * that will carve it, so that count and use cannot differ. */
 static void count_fixed(struct sl_runtime *rt)
 {
     const struct sl_hparams *hp = &rt->mf.hp;
@@ -116,6 +118,8 @@ static uint64_t fixed_bytes(const struct sl_memory *m)
            m->logits + m->drafts + m->staging + m->other;
 }
 
+/* Lists grow with the number of slabs: a finer cut needs less ring, and more of
+ * these. */
 static uint64_t bookkeeping(const struct sl_runtime *rt,
                             const struct sl_partition *partition)
 {
@@ -181,6 +185,8 @@ static bool int8_keys_fit(const struct sl_runtime *rt)
            m->least - m->kv + sl_kv_bytes(&kv) <= m->budget;
 }
 
+/* The number that works and where it goes are in the message: nobody should
+ * have to search for it. */
 static int refuse(const struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_memory *m = &rt->memory;

@@ -33,6 +33,8 @@ void sl_runtime_arithmetic(const struct sl_runtime *rt, enum sl_fmt *fmt,
     *act = sl_matmul_takes(&rt->kernels, m, rt->act) ? rt->act : SL_ACT_F32;
 }
 
+/* In the format, and with the inputs, that nearly all products of this file
+ * have: rates of formats differ by several times. */
 static int measure_arithmetic(const struct sl_runtime *rt,
                               struct sl_rates *rates, uint64_t time_ns,
                               uint64_t most_bytes, struct sl_error *err)
