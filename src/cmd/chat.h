@@ -35,6 +35,7 @@ struct sl_chat {
     json_t *tools;
     struct sl_session_turn last;       /* the turn before; zeroed: none */
     struct sl_run_stats before, after; /* of its passes */
+    double guessing_s;                 /* beside them */
     bool thinking;                     /* is what is being shown */
     bool shown;                        /* something of this answer was */
     bool terminal;                     /* standard output is one */

@@ -100,7 +100,7 @@ void sl_chat_print_turn(const struct sl_chat *c)
     const struct sl_run_stats *a = &c->before, *b = &c->after;
     /* the prompt's pass gave the first token; the last may be an end */
     uint64_t n = t->n_new + (t->end == SL_CAUSAL_STOP) - (t->n_new > 0);
-    double s = (double)(b->decode_ns - a->decode_ns) / 1e9;
+    double s = (double)(b->decode_ns - a->decode_ns) / 1e9 + c->guessing_s;
 
     if (t->n_prompt == 0) {
         fputs("sluice: nothing was said yet\n", stderr);

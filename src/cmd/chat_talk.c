@@ -37,6 +37,8 @@ static void write_history(struct sl_chat *c)
 static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
 {
     const struct sl_answer_sink sink = {sl_chat_show, c};
+    const struct sl_gate_counts *guessed = &c->g.drafts.gate.counts;
+    double guessing_s = guessed->draft_s;
     struct sl_error ignored;
     int rc;
 
@@ -45,6 +47,7 @@ static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
     rc = sl_session_ask(&c->session, text, &sink, &c->last, err);
     sl_waiting_end(c->g.waiting);
     sl_runtime_stats(c->g.rt, &c->after);
+    c->guessing_s = guessed->draft_s - guessing_s;
     c->g.n_generated += c->last.n_new;
     if (c->g.first_token_ns == 0)
         c->g.first_token_ns = c->last.first_token_ns;

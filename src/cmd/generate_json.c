@@ -42,7 +42,8 @@ static json_t *timing_json(const struct sl_work *w,
                            const struct sl_fill_result *r)
 {
     double seconds = (double)(w->end_ns - w->start_ns) / 1e9;
-    double decode = (double)(w->after.decode_ns - w->before.decode_ns) / 1e9;
+    double decode = (double)(w->after.decode_ns - w->before.decode_ns) / 1e9 +
+                    w->guessed_after.draft_s - w->guessed_before.draft_s;
     /* each blank's first token came of the pass that read the context */
     size_t n_first = r->n_answers > 0 ? r->answers[0].n_blanks : 0;
     uint64_t n = r->n_generated > n_first ? r->n_generated - n_first : 0;

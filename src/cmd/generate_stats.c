@@ -59,7 +59,7 @@ void sl_generate_print_plan(const struct sl_generate *g)
 }
 
 /* A step of a text feeds one position for each of its beams, and drafts; each
- * that is right is a token more. */
+ * that is right is a token more. Guessing takes time too. */
 static double tokens_per_s(const struct sl_generate *g,
                            const struct sl_run_stats *s)
 {
@@ -69,15 +69,19 @@ static double tokens_per_s(const struct sl_generate *g,
 
     for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++)
         tokens += (double)g->drafts.gate.counts.accepted[i];
-    return tokens / seconds(s->decode_ns);
+    return tokens / (seconds(s->decode_ns) + g->drafts.gate.counts.draft_s);
 }
 
 static void print_speed(const struct sl_generate *g,
                         const struct sl_run_stats *s)
 {
     uint64_t passes = s->passes - s->prefill_passes;
-    char size[SL_SIZE_TEXT];
+    double guessing_s = g->drafts.gate.counts.draft_s;
+    char size[SL_SIZE_TEXT], guessing[48] = "";
 
+    if (guessing_s >= 0.01)
+        snprintf(guessing, sizeof guessing, " and %.2f s of guessing",
+                 guessing_s);
     fprintf(stderr, "prompt       %llu positions in %llu pass%s, %.2f s\n",
             (unsigned long long)(s->positions - s->decode_positions),
             (unsigned long long)s->prefill_passes,
@@ -95,8 +99,8 @@ static void print_speed(const struct sl_generate *g,
                 seconds(s->prompt_cache.saved_ns));
     fprintf(stderr, "first token  after %.2f s\n", seconds(g->first_token_ns));
     if (passes > 0)
-        fprintf(stderr, "generation   %llu passes in %.2f s: %.2f tokens/s\n",
-                (unsigned long long)passes, seconds(s->decode_ns),
+        fprintf(stderr, "generation   %llu passes in %.2f s%s: %.2f tokens/s\n",
+                (unsigned long long)passes, seconds(s->decode_ns), guessing,
                 tokens_per_s(g, s));
     sl_generate_print_drafts(g);
 }

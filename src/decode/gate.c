@@ -185,6 +185,7 @@ void sl_gate_pass(struct sl_gate *g, uint32_t positions, uint32_t base,
     sl_pass_times_note(&g->times, positions, pass_s);
     g->counts.passes++;
     g->counts.tokens += tokens;
+    g->counts.draft_s += draft_s;
     if (positions <= base) {
         g->since_plain = 0;
         return;

@@ -54,7 +54,6 @@ struct sl_exec_stats {
     uint64_t prefill_keys, decode_keys; /* cached positions they read */
     uint64_t prefill_ns, decode_ns;
     uint64_t first_pass_ns;
-    uint64_t guess_passes, guess_ns; /* of high planes, in none of the above */
 };
 
 /* Where a pass is. */
