@@ -9,6 +9,7 @@
 #include "src/base/bytes.h"
 #include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
+#include "src/cmd/hit_curve.h"
 #include "src/cmd/opts_draft.h"
 #include "src/cmd/opts_run.h"
 #include "src/cmd/plan_eval.h"
@@ -376,6 +377,7 @@ enum {
     OPT_BATCH,
     OPT_EVAL,
     OPT_MEASURE,
+    OPT_HIT_CURVE,
     OPT_JSON,
     OPT_MACHINE,
     OPT_PRESET,
@@ -397,6 +399,8 @@ static const struct argp_option options[] = {
      0},
     {"measure", OPT_MEASURE, 0, 0,
      "Measure this machine now, whatever 'sluice probe' has kept", 0},
+    {"hit-curve", OPT_HIT_CURVE, "FILE", 0,
+     "What a cache of experts serves, by its size, in JSON", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
     {0, 0, 0, 0, "A machine that is not there:", 1},
     {"machine", OPT_MACHINE, "NAME|FILE", 0,
@@ -507,6 +511,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_MEASURE:
         o->measure = true;
+        return 0;
+    case OPT_HIT_CURVE:
+        o->run.hit_curve = sl_opt_hit_curve(state, arg);
         return 0;
     case OPT_JSON:
         o->json = true;

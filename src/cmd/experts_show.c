@@ -33,11 +33,10 @@ void sl_experts_print_pass(FILE *f, const struct sl_runtime *rt,
     if (!has_experts(rt))
         return;
     d = sl_runtime_expert_demand(rt, pass);
-    fprintf(f,
-            "  experts of %-17s %10s  %s of it from disk where all are "
-            "chosen alike\n",
-            what, sl_size_format(wanted, (uint64_t)d.wanted_bytes),
-            sl_size_format(read, (uint64_t)d.disk_bytes));
+    fprintf(f, "  experts of %-17s %10s  %s of it from disk %s\n", what,
+            sl_size_format(wanted, (uint64_t)d.wanted_bytes),
+            sl_size_format(read, (uint64_t)d.disk_bytes),
+            d.by_curve ? "by the hit curve" : "where all are chosen alike");
     if (d.learned_bytes >= 0)
         fprintf(f, "  %-28s %10s  %s of it where chosen as in earlier runs\n",
                 "", "", sl_size_format(read, (uint64_t)d.learned_bytes));

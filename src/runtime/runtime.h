@@ -50,6 +50,16 @@ enum sl_device_kind {
 #define SL_RAM_PERCENT(p)   (UINT64_MAX - 2000 + (uint64_t)(p))
 #define SL_RAM_PERCENT_MOST 1000u
 
+/* What a cache of experts was seen to serve, by its size: shares of the
+ * experts, and of what is wanted of them; both rise. */
+#define SL_HIT_POINTS 64u
+struct sl_hit_curve {
+    struct sl_hit_point {
+        double resident, served;
+    } point[SL_HIT_POINTS];
+    size_t n; /* 0: not known, all are chosen alike */
+};
+
 struct sl_runtime_config {
     const char *model;  /* path */
     uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
@@ -74,8 +84,9 @@ struct sl_runtime_config {
     const char *prefix; /* checkpoint of a P-Tuning v2 prefix, or NULL */
     struct sl_lora_arg lora[SL_LORA_MOST]; /* adapters */
     size_t n_lora;
-    const char *trace; /* file, or NULL */
-    bool no_usage;     /* neither take nor keep what is learned of experts */
+    const char *trace;             /* file, or NULL */
+    struct sl_hit_curve hit_curve; /* what a plan expects of decode */
+    bool no_usage; /* neither take nor keep what is learned of experts */
     const char *route_trace; /* file that keeps which experts are chosen, or
                               * NULL; not of models without */
     bool max_isa_set;        /* restrict the kernels (tests, --isa) */
@@ -165,6 +176,7 @@ struct sl_expert_demand {
     /* disk_bytes where they are chosen as in earlier runs (expert_usage.h);
      * below 0: that is not known. */
     double learned_bytes;
+    bool by_curve;     /* disk_bytes are a hit curve's */
     double hint_bytes; /* read ahead, while what is always used computes */
 };
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,

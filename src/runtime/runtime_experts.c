@@ -205,6 +205,26 @@ static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
     return n / e->n_records * (double)e->bytes;
 }
 
+/* Between points in a straight line, from none that serve nothing to all that
+ * serve all. */
+static double served_by(const struct sl_hit_curve *curve, double resident)
+{
+    struct sl_hit_point from = {0, 0}, to = {1, 1};
+
+    for (size_t i = 0; i < curve->n; i++) {
+        if (curve->point[i].resident > resident) {
+            to = curve->point[i];
+            break;
+        }
+        from = curve->point[i];
+    }
+    if (to.resident <= from.resident)
+        return to.served;
+    return from.served + (to.served - from.served) *
+                             (resident - from.resident) /
+                             (to.resident - from.resident);
+}
+
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass)
 {
@@ -221,6 +241,12 @@ struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
     d.wanted_bytes = distinct * (double)e->bytes;
     d.disk_bytes =
         d.wanted_bytes * (1 - (double)rt->n_expert_places / e->n_records);
+    d.by_curve = rt->config.hit_curve.n > 0 && pass.positions <= pass.logits;
+    if (d.by_curve)
+        d.disk_bytes =
+            d.wanted_bytes *
+            (1 - served_by(&rt->config.hit_curve,
+                           (double)rt->n_expert_places / e->n_records));
     d.learned_bytes = learned_bytes(rt, pass.positions);
     /* gate, up and down */
     d.ops = 2.0 * 3 * hp->hidden * (double)hp->expert_inner *

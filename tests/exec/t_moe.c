@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/cmd/hit_curve.h"
 #include "src/convert/synth_router.h"
 #include "src/exec/expert_usage.h"
 #include "src/exec/route_trace.h"
@@ -233,6 +234,70 @@ static void what_runs_learn_lies_beside_the_model(void **state)
     sl_modelfile_close(&mf);
 }
 
+static int read_curve(struct sl_hit_curve *curve, const char *text,
+                      struct sl_error *err)
+{
+    char path[ARCH_PATH];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/curve.json", dir);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+    return sl_hit_curve_read(curve, path, err);
+}
+
+static void a_plan_expects_what_a_hit_curve_says(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "{}",
+        "[]",
+        "[[0.5]]",
+        "[[0.5, 2]]",
+        "[[0.5, -1]]",
+        "[[\"a\", 1]]",
+        "[[0.5, 0.5], [0.4, 0.6]]",
+        "[[0.5, 0.5], [0.6, 0.4]]",
+    };
+    const struct sl_workload load = rig_one_text(STEPS);
+    char path[ARCH_PATH];
+    struct sl_runtime_config config = {
+        .ram_bytes = SL_RAM_LEAST, .threads = 1, .model = path};
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    struct sl_expert_demand d[2], prompt;
+    struct sl_runtime *rt;
+    struct sl_error err;
+    uint32_t places, all;
+    double share, served;
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(read_curve(&config.hit_curve, bad[i], &err), -1);
+    assert_int_equal(config.hit_curve.n, 0);
+    m.hp.n_layers = 6;
+    arch_model_write(path, dir, &m);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+        assert_ok(sl_runtime_plan(rt, &load, &err), &err);
+        d[i] = sl_runtime_expert_demand(rt, (struct sl_plan_pass){1, 1, 0});
+        prompt = sl_runtime_expert_demand(rt, (struct sl_plan_pass){9, 1, 0});
+        sl_runtime_experts(rt, &places, &all);
+        sl_runtime_close(rt);
+        assert_int_equal(prompt.by_curve, false);
+        assert_ok(
+            read_curve(&config.hit_curve, "[[0.05, 0.5], [0.95, 0.95]]", &err),
+            &err);
+    }
+    share = (double)places / all;
+    served = 0.5 + 0.45 * (share - 0.05) / 0.9;
+    assert_true(share > 0.05 && share < 0.95);
+    assert_false(d[0].by_curve);
+    assert_true(d[1].by_curve);
+    assert_true(fabs(d[0].disk_bytes - (1 - share) * d[0].wanted_bytes) < 1);
+    assert_true(fabs(d[1].disk_bytes - (1 - served) * d[1].wanted_bytes) < 1);
+}
+
 /* With room for all that is always used and half of the experts, the next
  * layer's are guessed and read ahead: that is told, and changes no bit. */
 static void guesses_are_read_ahead_and_change_no_bit(void **state)
@@ -404,6 +469,7 @@ int main(void)
         cmocka_unit_test(a_flipped_bit_names_layer_and_expert),
         cmocka_unit_test(experts_that_have_a_place_are_read_once),
         cmocka_unit_test(what_runs_learn_lies_beside_the_model),
+        cmocka_unit_test(a_plan_expects_what_a_hit_curve_says),
         cmocka_unit_test(guesses_are_read_ahead_and_change_no_bit),
         cmocka_unit_test(the_choice_of_experts_can_be_kept),
         cmocka_unit_test(skewed_routers_choose_as_they_are_told),
