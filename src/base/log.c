@@ -2,9 +2,12 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "src/base/error.h"
 #include "src/base/log.h"
+#include "src/base/progress.h"
 
 void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
             ...)
@@ -21,9 +24,53 @@ void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
     log->write(log->opaque, level, line);
 }
 
+void sl_message_wrap(char *text, unsigned columns)
+{
+    char *blank = NULL, *first = strchr(text, ' ');
+    size_t column = 0, blank_at = 0;
+
+    for (char *s = text; *s != '\0'; s++) {
+        unsigned char c = (unsigned char)*s;
+
+        if (c == '\n') {
+            column = 0;
+            blank = NULL;
+            continue;
+        }
+        if (c == ' ' && s != first) {
+            blank = s;
+            blank_at = column;
+        }
+        /* a character of UTF-8: from U+3000 on most take two columns */
+        if ((c & 0xc0) != 0x80)
+            column += c >= 0xe3 ? 2 : 1;
+        if (column <= columns || blank == NULL)
+            continue;
+        *blank = '\n';
+        column -= blank_at + 1;
+        blank = NULL;
+    }
+}
+
+void sl_message(const char *text)
+{
+    char line[1200];
+
+    if (isatty(STDERR_FILENO) != 1) {
+        fprintf(stderr, "sluice: %s\n", text);
+        return;
+    }
+    snprintf(line, sizeof line, "sluice: %s", text);
+    sl_message_wrap(line, sl_progress_columns());
+    fprintf(stderr, "%s\n", line);
+}
+
 void sl_log_stderr(void *opaque, enum sl_log_level level, const char *line)
 {
+    char text[1100];
+
     (void)opaque;
-    fprintf(stderr, "sluice: %s%s\n", level == SL_LOG_WARN ? "warning: " : "",
-            line);
+    snprintf(text, sizeof text, "%s%s", level == SL_LOG_WARN ? "warning: " : "",
+             line);
+    sl_message(text);
 }

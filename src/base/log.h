@@ -23,6 +23,13 @@ struct sl_log {
 void sl_log(const struct sl_log *log, enum sl_log_level level, const char *fmt,
             ...) __attribute__((format(printf, 3, 4)));
 
+/* Prints "sluice: TEXT" on standard error; on a terminal in lines that end
+ * between words. */
+void sl_message(const char *text);
+/* Puts line ends in the place of blanks, so that lines have no more columns
+ * than that as far as words allow; the first blank stays. */
+void sl_message_wrap(char *text, unsigned columns);
+
 /* A write function that prints "sluice: LINE" (or "sluice: warning: LINE")
  * to standard error. */
 void sl_log_stderr(void *opaque, enum sl_log_level level, const char *line);

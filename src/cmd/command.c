@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "kernels/kernels.h"
+#include "src/base/log.h"
 #include "src/base/progress.h"
 #include "src/cmd/command.h"
 #include "src/probe/machine.h"
@@ -39,7 +40,7 @@ void sl_print_version(void)
 
 int sl_report(const struct sl_error *err)
 {
-    fprintf(stderr, "sluice: %s\n", err->msg);
+    sl_message(err->msg);
     switch (err->code) {
     case SL_ERR_USAGE:
         return SL_EXIT_USAGE;

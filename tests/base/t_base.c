@@ -12,6 +12,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/half.h"
+#include "src/base/log.h"
 #include "src/base/mem.h"
 #include "src/base/pool.h"
 #include "src/base/progress.h"
@@ -297,6 +298,31 @@ static void a_progress_line_fits_the_terminal(void **state)
     }
 }
 
+static void messages_are_wrapped_between_words(void **state)
+{
+    static const struct {
+        const char *text, *wrapped;
+        unsigned columns;
+    } cases[] = {
+        {"sluice: one two three", "sluice: one two three", 21},
+        {"sluice: one two three", "sluice: one two\nthree", 20},
+        {"sluice: one two three", "sluice: one\ntwo three", 12},
+        {"sluice: one two three", "sluice: one\ntwo\nthree", 5},
+        {"sluice: averylongword a", "sluice: averylongword\na", 10},
+        {"sluice: 天下 天下 天", "sluice: 天下 天下\n天", 18},
+        {"sluice: two\nlines are two", "sluice: two\nlines are\ntwo", 11},
+        {"", "", 1},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64];
+
+        snprintf(text, sizeof text, "%s", cases[i].text);
+        sl_message_wrap(text, cases[i].columns);
+        assert_string_equal(text, cases[i].wrapped);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +336,7 @@ int main(void)
         cmocka_unit_test(shares_cover_all_and_differ_by_a_chunk),
         cmocka_unit_test(sleepers_wake_up),
         cmocka_unit_test(messages_keep_their_context_and_never_overflow),
+        cmocka_unit_test(messages_are_wrapped_between_words),
         cmocka_unit_test(regions_are_aligned_and_zero),
     };
 
