@@ -482,6 +482,11 @@ hinted()
 hinted
 check what_is_nearly_a_name_is_hinted_at
 
+generate -n 1 -p 'In the' >"$work/out" && ! grep -q GPU "$work/err" &&
+    generate -n 1 --vram 1G -p 'In the' >"$work/out" &&
+    [ "$(grep -c 'no GPU is used' "$work/err")" = 1 ]
+check no_gpu_is_told_to_those_who_asked_for_one
+
 printf 'In the\n' | generate -q --top-k 1 -n 3 --color=always \
     --output-path "$work/colored" | grep -q "$(printf '\033')\[4m" &&
     printf 'In the\n' | NO_COLOR=1 generate -q --top-k 1 -n 3 \

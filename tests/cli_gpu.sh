@@ -129,7 +129,8 @@ generate --device cuda --top-k 1 -q "$@" >"$work/out" && [ -s "$work/out" ] &&
     grep -q '"device":"cpu"' "$work/out"
 check the_plan_or_the_user_divides_the_work
 
-generate --top-k 1 "$@" >"$work/out" &&
+generate --top-k 1 "$@" >"$work/out" && ! grep -q 'GPU' "$work/err" &&
+    generate --top-k 1 --vram 1G "$@" >"$work/out" &&
     grep -q '^sluice: no GPU is used: .*simulated' "$work/err"
 check a_simulated_gpu_is_used_only_when_asked_for
 

@@ -53,7 +53,8 @@ void sl_generate_print_plan(const struct sl_generate *g)
     if (sl_runtime_device(g->rt, &why) != NULL) {
         fputs("sluice: ", stderr);
         sl_gpu_print_line(stderr, g->rt);
-    } else if (why[0] != '\0') {
+    } else if (why[0] != '\0' && g->o->run.vram_bytes != SL_VRAM_AUTO) {
+        /* who names its memory expects one */
         fprintf(stderr, "sluice: no GPU is used: %s\n", why);
     }
 }
