@@ -312,8 +312,9 @@ static void print_shape(const struct sl_modelfile *mf)
     const struct sl_hparams *hp = &mf->hp;
 
     print_line("architecture");
-    printf("%s: %u layers, hidden %u, %u heads of %u", mf->arch->name,
-           hp->n_layers, hp->hidden, hp->n_heads, hp->head_dim);
+    printf("%s: %u layer%s, hidden %u, %u heads of %u", mf->arch->name,
+           hp->n_layers, hp->n_layers == 1 ? "" : "s", hp->hidden, hp->n_heads,
+           hp->head_dim);
     if (hp->n_kv_heads < hp->n_heads)
         printf(", %u of keys and values", hp->n_kv_heads);
     putchar('\n');

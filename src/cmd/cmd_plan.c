@@ -192,7 +192,8 @@ static void print_text(const struct report *r)
     uint64_t all =
         r->plan->streamed_bytes + r->plan->resident_bytes + r->plan->vram_bytes;
 
-    printf("%s: %s, %u layers, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
+    printf("%s: %s, %u layer%s, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
+           hp->n_layers == 1 ? "" : "s",
            sl_size_format(file, r->mf->file_bytes));
     print_memory(r);
     sl_gpu_print(stdout, r->rt);

@@ -164,10 +164,10 @@ static void print_convert(const struct source *s)
         printf("refuses it: %s\n", s->why.msg);
         return;
     }
-    printf("%s %s: %u layers, hidden %u, %u heads of %u, vocabulary %u\n",
+    printf("%s %s: %u layer%s, hidden %u, %u heads of %u, vocabulary %u\n",
            s->fit.problems.n > 0 ? "refuses it, taken for" : "makes of it",
-           s->arch->name, s->hp.n_layers, s->hp.hidden, s->hp.n_heads,
-           s->hp.head_dim, s->hp.vocab);
+           s->arch->name, s->hp.n_layers, s->hp.n_layers == 1 ? "" : "s",
+           s->hp.hidden, s->hp.n_heads, s->hp.head_dim, s->hp.vocab);
     print_list("problems", &s->fit.problems);
     print_list("unknown", &s->fit.unknown);
     if (s->fit.ignored.n == 0)
