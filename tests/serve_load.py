@@ -276,7 +276,7 @@ def readers_that_do_not_read_hold_up_nobody():
         held = []
         for _ in range(6):
             c = s.raw()
-            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
             whole_body = body(400, stream=True, logprobs=20)
             c.sendall(head(len(whole_body)) + whole_body)
             held.append(c)
