@@ -324,7 +324,7 @@ INLINE void group_q8(vf part[][Q8_TILE], const uint8_t *w, const int8_t *q,
                            (q_sum[p] + q_sum[(size_t)p + a->group_stride]));
 
 #pragma GCC unroll 2
-        for (unsigned h = 0; h < PARTS; h++)
+        for (int h = 0; h < PARTS; h++)
             acc[h][p] = offset;
     }
     if (int4)
@@ -334,7 +334,7 @@ INLINE void group_q8(vf part[][Q8_TILE], const uint8_t *w, const int8_t *q,
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
 #pragma GCC unroll 2
-        for (unsigned h = 0; h < PARTS; h++)
+        for (int h = 0; h < PARTS; h++)
             part[h][p] =
                 vf_fma(vi_to_float(acc[h][p]), vf_set(q_scale[p]), part[h][p]);
 }
@@ -356,7 +356,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
 
     width /= SL_Q8_GROUP;
 #pragma GCC unroll 2
-    for (unsigned h = 0; h < PARTS; h++)
+    for (int h = 0; h < PARTS; h++)
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
             total[h][p] = vf_set(0);
@@ -364,7 +364,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
         uint32_t end = runs - run < width ? runs : run + width;
 
 #pragma GCC unroll 2
-        for (unsigned h = 0; h < PARTS; h++)
+        for (int h = 0; h < PARTS; h++)
 #pragma GCC unroll 8
             for (int p = 0; p < n; p++)
                 part[h][p] = vf_set(0);
@@ -377,7 +377,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
             q_sum += 2 * a->group_stride;
         }
 #pragma GCC unroll 2
-        for (unsigned h = 0; h < PARTS; h++) {
+        for (int h = 0; h < PARTS; h++) {
             vf s = vf_load_half(scale + h * W);
 
 #pragma GCC unroll 8
@@ -386,7 +386,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
         }
     }
 #pragma GCC unroll 2
-    for (unsigned h = 0; h < PARTS; h++)
+    for (int h = 0; h < PARTS; h++)
 #pragma GCC unroll 8
         for (int p = 0; p < n; p++)
             packed_store(k, p0 + (size_t)p, h, total[h][p]);
@@ -416,7 +416,7 @@ INLINE void packed_rows(const struct packed *k, const struct sl_acts *a,
         return;
     }
     for (; a->n - p >= PACKED_TILE; p += PACKED_TILE)
-        for (unsigned h = 0; h < PARTS; h++)
+        for (int h = 0; h < PARTS; h++)
             packed_f32(k, a, p, PACKED_TILE, h, 1, int4);
     for (; p < a->n; p++)
         packed_f32(k, a, p, 1, 0, PARTS, int4);
