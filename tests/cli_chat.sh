@@ -260,7 +260,7 @@ check ctrl_c_stops_an_answer_and_keeps_it
 
 "$pty" "$sluice" chat -m "$model" --ram 64M -q -p 'In the beginning' \
     -n 12 </dev/null >"$work/screen" 2>"$work/err" &&
-    tr -d '\r' <"$work/screen" | sed '/was not trained/d' >"$work/out" &&
+    tr -d '\r' <"$work/screen" | sed 1,2d >"$work/out" &&
     cmp "$work/first" "$work/out"
 check an_answer_on_a_terminal_is_the_same
 

@@ -297,7 +297,8 @@ if script -qec true /dev/null >/dev/null 2>&1; then
         --engine gpu --top-k 1 --out-seq-length 12" /dev/null </dev/null |
         tr -d '\r' >"$work/terminal"
     grep -q "$(printf '^Output: In the \033\\[4m.*\033\\[0m')" \
-        "$work/terminal" && grep -q '^sluice: .*is lost' "$work/terminal"
+        "$work/terminal" && tr '\n' ' ' <"$work/terminal" |
+        grep -q ' sluice: .*is lost'
     check and_its_colour
 fi
 
