@@ -185,6 +185,14 @@ if script -qec true /dev/null >/dev/null 2>&1; then
         grep -q '"floor_seconds":[0-9.e-]*,"efficiency":[0-9]' "$work/out" &&
         ! grep -q '"floor_seconds"' "$work/before"
     check and_with_the_share_of_the_floor_where_rates_are_known
+
+    # in its folder, whose disk was looked at
+    program=$(cd "$(dirname "$sluice")" && pwd)/$(basename "$sluice")
+    sed -n 2p "$work/probed" | grep -q 'GB/s from disk and .* from memory' &&
+        (cd "$(dirname "$model")" && "$program" plan --preset 7b --ram 3G) \
+            >"$work/out" 2>"$work/err" &&
+        sed -n 3p "$work/out" | grep -q '^A token takes ' && [ ! -s "$work/err" ]
+    check and_a_model_that_is_not_there_is_planned_for_this_machine
 fi
 unset XDG_CACHE_HOME
 

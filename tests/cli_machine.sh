@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..19
+echo 1..21
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -141,6 +141,32 @@ promised "$work/gpu.out" &&
     has_tracks "$work/trace.json"
 check a_machine_with_a_gpu_comes_from_a_file
 
+cat >"$work/probe.json" <<'END'
+{"version": 4, "machine": {"cpu": "A box", "cpus": 8, "ram_bytes": 34359738368},
+ "dram": [{"threads": 1, "bytes_per_s": 12e9}, {"threads": 8, "bytes_per_s": 40e9}],
+ "operations": [{"format": "int4", "group": 64, "activations": "int8",
+                 "isa": "avx2", "threads": 8, "operations_per_s": 6e11}],
+ "gpu": {"devices": [{"device": "cuda:0", "why_not": "too old"},
+                     {"device": "cuda:1", "why_not": null,
+                      "vram_bytes": 12884901888, "copy_up_bytes_per_s": 25e9,
+                      "vram_bytes_per_s": 300e9}]},
+ "disks": {"8:1": {"bytes_per_s": 5e8}, "259:0": {"bytes_per_s": 3e9}}}
+END
+"$sluice" plan --machine "$work/probe.json" --preset glm-130b --device cpu \
+    >"$work/cpu.out" 2>"$work/log" &&
+    grep -q ' on A box with 26.9 GiB of RAM and 0 B of VRAM$' "$work/cpu.out" &&
+    sed -n 3p "$work/cpu.out" | grep -q '^A token takes 1[0-9]\.[0-9] s (0.0' &&
+    sed -n 4p "$work/cpu.out" | grep -q 'each GiB more of RAM saves 0.36 s' &&
+    "$sluice" plan --machine "$work/probe.json" --preset glm-130b \
+        >"$work/gpu.out" 2>"$work/log" &&
+    grep -q '^  VRAM  *[1-9]' "$work/gpu.out"
+check what_probe_wrote_is_a_machine
+
+sed 's/"259:0".*//; s/"8:1".*/}}/' "$work/probe.json" >"$work/bad.json"
+"$sluice" plan --machine "$work/bad.json" --preset 7b >"$work/log" 2>&1
+[ $? = 2 ] && grep -q 'lacks a rate of the disk' "$work/log"
+check what_a_probe_lacks_is_named
+
 echo '{"ram_bytes": 1e9, "disk_speed": 3}' >"$work/bad.json"
 "$sluice" plan --machine "$work/bad.json" --preset 7b >"$work/log" 2>&1
 [ $? = 2 ] && grep -q 'disk_speed' "$work/log" &&
@@ -148,7 +174,7 @@ echo '{"ram_bytes": 1e9, "disk_speed": 3}' >"$work/bad.json"
       [ $? = 2 ]; } && grep -q 'rtx3090-ddr5' "$work/log"
 check a_machine_that_nobody_knows_is_wrong_usage
 
-"$sluice" plan --preset 7b >"$work/log" 2>&1
+"$sluice" plan --preset 7b --batch 2 >"$work/log" 2>&1
 [ $? = 2 ] &&
     { "$sluice" plan --machine rtx3090-ddr4 --preset 7b --ram 100G \
         >"$work/log" 2>&1; [ $? = 2 ]; }

@@ -137,8 +137,8 @@ if script -qec true /dev/null >/dev/null 2>&1; then
         --out-seq-length 16 -p 'And God said' --prompt-cache '$cache'" \
         /dev/null </dev/null | tr -d '\r' >"$work/terminal"
     grep -q '^And God said$' "$work/terminal" &&
-        grep -q "^sluice: $cache: holds another prompt.*replaced$" \
-            "$work/terminal"
+        tr '\n' ' ' <"$work/terminal" |
+        grep -q " sluice: $cache: holds another prompt.*replaced "
     check a_notice_begins_a_line_of_its_own
 fi
 

@@ -403,13 +403,15 @@ static const struct argp_option options[] = {
     {"hit-curve", OPT_HIT_CURVE, "FILE", 0,
      "What a cache of experts serves, by its size, in JSON", 0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
-    {0, 0, 0, 0, "A machine that is not there:", 1},
+    {0, 0, 0, 0, "A model, or a machine, that is not there:", 1},
     {"machine", OPT_MACHINE, "NAME|FILE", 0,
      "Rehearse on rtx3090-ddr4, rtx3090-ddr5, rtx4090-ddr5, rtx3060-ddr4-nvme "
      "or what a JSON file describes",
      1},
     {"preset", OPT_PRESET, "NAME", 0,
-     "Instead of -m the shape of " SL_SYNTH_PRESETS, 1},
+     "Instead of -m the shape of " SL_SYNTH_PRESETS
+     "; without --machine on this one",
+     1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, one of convert's (default int4-g128)", 1},
     {"accept", OPT_ACCEPT, "P", 0,
@@ -452,35 +454,32 @@ static const char *ignored_by_machine(const struct options *o)
         return "prompt-length";
     if (sl_machine_ignores(&o->run) != NULL)
         return sl_machine_ignores(&o->run);
-    return o->measure ? "measure" : NULL;
+    return o->measure && o->machine.machine != NULL ? "measure" : NULL;
 }
 
 static void check_machine(struct options *o, struct argp_state *state)
 {
     const char *ignored = ignored_by_machine(o);
     struct sl_machine_question *m = &o->machine;
+    bool rehearsed = m->machine != NULL || m->preset != NULL;
 
-    if (m->machine == NULL && m->accept > 0)
-        argp_error(state, "--accept goes with --machine");
-    if (m->machine != NULL && !sl_drafts_free(&o->draft))
+    if (!rehearsed && m->accept > 0)
+        argp_error(state, "--accept goes with --machine or --preset");
+    if (rehearsed && !sl_drafts_free(&o->draft))
         argp_error(state, "--machine rehearses guesses that take no time, as "
                           "--draft lookup makes them, and no other --draft");
-    if (m->machine != NULL && m->accept == 0 &&
-        (o->draft.n > 0 || o->draft.most > 0))
+    if (rehearsed && m->accept == 0 && (o->draft.n > 0 || o->draft.most > 0))
         argp_error(state, "--machine knows no text: --accept says how often "
                           "guesses of a --draft are right");
-    if (m->machine == NULL && (m->preset != NULL || m->quant != NULL))
-        argp_error(state, "--preset and --quant go with --machine");
     if (m->quant != NULL && m->preset == NULL)
         argp_error(state, "--quant goes with --preset: a model file has its "
                           "own");
     if (m->preset != NULL && o->run.model != m->preset)
         argp_error(state, "-m or --preset, not both");
-    if (m->machine != NULL && ignored != NULL)
+    if (rehearsed && ignored != NULL)
         argp_error(state,
-                   "--machine rehearses one text, a prompt of 1024 and a "
-                   "batch of 32, all as that machine does it; --%s does not "
-                   "go with it",
+                   "--machine and --preset plan one text, a prompt of 1024 "
+                   "and a batch of 32; --%s does not go with them",
                    ignored);
 }
 
@@ -565,6 +564,8 @@ static int plan_machine(struct options *o, struct sl_error *err)
     m->kv = o->run.kv_set ? o->run.kv : SL_KV_F16;
     m->most_guesses = sl_drafts_most(&o->draft);
     m->json = o->json;
+    m->measure = o->measure;
+    m->log = o->run.log;
     return sl_plan_machine(m, err);
 }
 
@@ -582,7 +583,9 @@ static int run(int argc, char **argv)
 
     if (rc != 0)
         return rc;
-    rc = o.machine.machine != NULL ? plan_machine(&o, &err) : plan(&o, &err);
+    rc = o.machine.machine != NULL || o.machine.preset != NULL
+             ? plan_machine(&o, &err)
+             : plan(&o, &err);
     return sl_finish(rc, &err);
 }
 

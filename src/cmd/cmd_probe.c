@@ -8,9 +8,9 @@
 #include "offload/numa.h"
 #include "src/base/bytes.h"
 #include "src/base/log.h"
-#include "src/cmd/folders.h"
 #include "src/cmd/opts.h"
-#include "src/probe/survey.h"
+#include "src/cmd/survey_here.h"
+#include "src/probe/machine_file.h"
 
 struct options {
     const char *path;
@@ -42,9 +42,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return ARGP_ERR_UNKNOWN;
     }
 }
-
-/* Enough to be sure of. */
-static const struct sl_survey_effort effort = {0};
 
 static const struct argp argp = {
     options,
@@ -231,14 +228,33 @@ static void print_settings(const json_t *survey, const struct sl_machine *m,
     putchar('\n');
 }
 
-static void print_table(const json_t *survey, const struct sl_machine *m,
+/* What most people want to know, in three lines. */
+static void print_short(const json_t *survey, const struct sl_machine *m,
                         const char *path)
 {
+    struct sl_machine_spec spec;
+    struct sl_error err;
     char ram[SL_SIZE_TEXT];
 
     printf("%s, %u CPU%s, %s, %s\n", m->cpu, m->n_cpus,
            m->n_cpus == 1 ? "" : "s", sl_size_format(ram, m->ram_bytes),
            m->kernel);
+    if (sl_machine_of_survey(&spec, survey, path, &err) != 0)
+        return;
+    printf(
+        "reads %.2f GB/s from disk and %.1f from memory, and does %.0f GOP/s "
+        "with INT4 weights\n",
+        spec.rates.disk_bps * 1e-9, spec.rates.dram_bps * 1e-9,
+        spec.rates.ops_per_s * 1e-9);
+    printf("so a token of a model of 10 GB takes at least %.1f s from disk, "
+           "%.2f s from memory\n",
+           10e9 / spec.rates.disk_bps, 10e9 / spec.rates.dram_bps);
+}
+
+static void print_table(const json_t *survey, const struct sl_machine *m,
+                        const char *path)
+{
+    print_short(survey, m, path);
     print_dram(survey);
     print_operations(survey);
     print_attention(survey);
@@ -249,92 +265,25 @@ static void print_table(const json_t *survey, const struct sl_machine *m,
 
 /* --- command -------------------------------------------------------------- */
 
-static bool has_gpus(const json_t *survey)
-{
-    return json_array_size(
-               json_object_get(json_object_get(survey, "gpu"), "devices")) > 0;
-}
-
-/* Measures what is not known; *changed: some of it. That there is no GPU is
- * soon seen, and a driver may have been installed since. */
-static int complete(json_t **survey, const struct options *o,
-                    const struct sl_machine *m, bool *changed,
-                    struct sl_error *err)
-{
-    bool terminal = isatty(STDERR_FILENO) != 0;
-    int rc = 0;
-
-    if (*survey != NULL && !o->force && !has_gpus(*survey)) {
-        if (sl_survey_gpus(*survey, &effort, err) != 0)
-            return -1;
-        *changed = has_gpus(*survey);
-    }
-    if (*survey != NULL && !o->force &&
-        sl_survey_find_disk(*survey, o->path) != NULL)
-        return 0;
-    *changed = true;
-    if (terminal)
-        fputs("measuring ...", stderr);
-    if (*survey == NULL)
-        rc = sl_survey_machine(survey, m, &effort, err);
-    if (rc == 0)
-        rc = sl_survey_disk(*survey, o->path, &effort, err);
-    if (terminal)
-        fputs("\r\33[K", stderr);
-    return rc;
-}
-
-/* What is measured anew with --force keeps the other disks. */
-static int begin_again(json_t **survey, const struct sl_machine *m,
-                       struct sl_error *err)
-{
-    json_t *old = *survey;
-
-    *survey = NULL;
-    if (sl_survey_machine(survey, m, &effort, err) != 0) {
-        json_decref(old);
-        return -1;
-    }
-    if (old != NULL)
-        json_object_set(*survey, "disks", json_object_get(old, "disks"));
-    json_decref(old);
-    return 0;
-}
-
 static int probe(const struct options *o, const struct sl_log *log,
                  struct sl_error *err)
 {
-    char *folder = sl_cache_folder();
-    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
     json_t *survey = NULL;
     struct sl_machine m;
-    struct sl_error why;
-    bool changed = false, kept;
-    int rc = 0;
+    char *file;
+    int rc = sl_survey_here(&survey, &file, o->path, o->force, log, err);
 
     sl_machine_get(&m);
-    if (file != NULL)
-        sl_survey_load(&survey, file, &m);
-    if (o->force)
-        rc = begin_again(&survey, &m, err);
-    if (rc == 0)
-        rc = complete(&survey, o, &m, &changed, err);
-    kept = rc == 0 && file != NULL;
-    if (kept && changed && sl_survey_store(survey, file, &why) != 0) {
-        sl_log(log, SL_LOG_WARN, "nothing is kept: %s", why.msg);
-        kept = false;
-    }
     if (rc == 0 && o->json)
         json_dumpf(survey, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     else if (rc == 0)
         print_table(survey, &m, o->path);
     if (rc == 0 && o->json)
         putchar('\n');
-    else if (kept)
+    else if (file != NULL)
         printf("\nKept in %s; --force measures again.\n", file);
     json_decref(survey);
     free(file);
-    free(folder);
     return rc;
 }
 

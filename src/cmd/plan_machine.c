@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -9,6 +10,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/cmd/plan_machine.h"
+#include "src/cmd/survey_here.h"
 #include "src/convert/synth.h"
 #include "src/probe/machine_file.h"
 #include "src/sim/rehearse.h"
@@ -67,6 +69,22 @@ const char *sl_machine_ignores(const struct sl_runtime_config *run)
                : NULL;
 }
 
+/* By what is kept of it, or measured now. */
+static int this_machine(struct sl_machine_spec *spec,
+                        const struct sl_machine_question *q,
+                        struct sl_error *err)
+{
+    json_t *survey;
+    char *kept;
+    int rc = sl_survey_here(&survey, &kept, ".", q->measure, q->log, err);
+
+    if (rc == 0)
+        rc = sl_machine_of_survey(spec, survey, ".", err);
+    json_decref(survey);
+    free(kept);
+    return rc;
+}
+
 static int open_model(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
@@ -106,8 +124,10 @@ static int choose_memory(struct answer *a, struct sl_error *err)
         return sl_fail(err, SL_ERR_USAGE, "--ram %s: %s has %s",
                        sl_size_format(want, a->ram_bytes), a->spec.name,
                        sl_size_format(have, a->spec.ram_bytes));
-    if (q->needs_gpu && a->spec.rates.pcie_bps <= 0)
-        return sl_fail(err, SL_ERR_USAGE, "%s has no GPU", a->spec.name);
+    if ((q->needs_gpu || a->vram_bytes > 0) && a->spec.rates.pcie_bps <= 0)
+        return sl_fail(err, SL_ERR_USAGE, "%s has no GPU: leave %s out",
+                       a->spec.name,
+                       q->needs_gpu ? "--device and --engine" : "--vram");
     if (a->vram_bytes > a->spec.vram_bytes)
         return sl_fail(err, SL_ERR_USAGE, "--vram %s: a driver leaves %s on %s",
                        sl_size_format(want, a->vram_bytes),
@@ -258,6 +278,41 @@ static void print_row(const char *what, const struct sl_rehearsed *r)
            sl_limit_name(r->floor.limit));
 }
 
+/* What limits, and what would help most. */
+static void print_advice(const struct answer *a)
+{
+    switch (row_of(a, DECODE)->floor.limit) {
+    case SL_LIMIT_DISK:
+        printf("The disk is what takes the time: each GiB more of RAM saves "
+               "%.2f s a token.\n",
+               (double)(1ull << 30) / a->spec.rates.disk_bps);
+        return;
+    case SL_LIMIT_DRAM:
+        puts("Reading memory is what takes the time: fewer bits a weight "
+             "(--quant) would help, or guesses that are right (--draft).");
+        return;
+    case SL_LIMIT_PCIE:
+        puts("Copies to the GPU are what takes the time: more --vram would "
+             "help.");
+        return;
+    default:
+        puts("Computing is what takes the time.");
+    }
+}
+
+/* Can it be done, and how fast: what is asked first is said first. */
+static void print_answer(const struct answer *a)
+{
+    const struct sl_rehearsed *decode = row_of(a, DECODE);
+    const struct sl_rehearsed *prefill = row_of(a, PREFILL);
+
+    printf("A token takes %.3g s (%.2g a second), a prompt of %u %.3g s.\n",
+           decode->seconds, decode->tokens / decode->seconds, PROMPT,
+           prefill->seconds);
+    print_advice(a);
+    putchar('\n');
+}
+
 static void print_text(const struct answer *a)
 {
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], what[48];
@@ -266,6 +321,7 @@ static void print_text(const struct answer *a)
            a->mf.quant, sl_size_format(file, a->mf.file_bytes), a->spec.name,
            sl_size_format(ram, a->ram_bytes),
            sl_size_format(vram, a->vram_bytes));
+    print_answer(a);
     print_plan(a);
     puts("\nPasses                          takes    tokens/s        floor  "
          "     planned  efficiency, limit");
@@ -354,11 +410,16 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
         .mf = {.fd = -1},
         .batch_tokens = q->tokens,
     };
-    int rc = -1;
+    int rc = 0;
 
-    if (sl_machine_load(&a.spec, q->machine, err) == 0 &&
-        choose_memory(&a, err) == 0 && open_model(&a, err) == 0)
+    if (q->machine == NULL)
+        rc = this_machine(&a.spec, q, err);
+    else
+        rc = sl_machine_load(&a.spec, q->machine, err);
+    if (rc == 0 && choose_memory(&a, err) == 0 && open_model(&a, err) == 0)
         rc = ask(&a, err);
+    else
+        rc = -1;
     if (rc == 0) {
         if (q->json)
             print_json(&a);

@@ -13,7 +13,7 @@
 
 struct sl_machine_question {
     /* borrowed */
-    const char *machine; /* a name or a file */
+    const char *machine; /* a name or a file; NULL: this one, as it is known */
     const char *model;   /* a model file; NULL: the preset's shape */
     const char *preset;
     const char *quant;   /* of the preset; NULL: int4-g128 */
@@ -28,7 +28,9 @@ struct sl_machine_question {
      * guessed. A pass takes at most so many. */
     double accept;
     uint32_t most_guesses;
+    bool measure; /* this machine anew */
     bool json;
+    const struct sl_log *log;
 };
 
 /* An option of a run here that a rehearsal does not ask for; NULL: none. */

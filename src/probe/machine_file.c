@@ -66,6 +66,12 @@ static int take_all(struct sl_machine_spec *spec, json_t *root,
 
     if (!json_is_object(root))
         return sl_fail(err, SL_ERR_USAGE, "%s: no JSON object", path);
+    if (json_is_object(json_object_get(root, "disks"))) {
+        if (sl_machine_of_survey(spec, root, NULL, err) == 0)
+            return 0;
+        sl_error_prefix(err, "%s: ", path);
+        return -1;
+    }
     snprintf(spec->name, sizeof spec->name, "%s", path);
     json_object_foreach(root, key, value)
     {

@@ -8,10 +8,13 @@
  *   pcie_bytes_per_s  pcie_latency_s  vram_bytes  vram_bytes_per_s
  *   gpu_operations_per_s  gpu_stage_s
  *
- * and "name". Without a GPU the last six are left out.
+ * and "name". Without a GPU the last six are left out. What 'sluice probe
+ * --json' writes (survey.h) is such a file, too.
  */
 #ifndef SL_MACHINE_FILE_H
 #define SL_MACHINE_FILE_H
+
+#include <jansson.h>
 
 #include "offload/sim_machine.h"
 
@@ -19,5 +22,14 @@
  * machines there are, or the key that is wrong or missing; SL_ERR_IO. */
 int sl_machine_load(struct sl_machine_spec *spec, const char *name_or_path,
                     struct sl_error *err);
+
+/* The machine that was surveyed, with the disk of path, or its fastest (NULL),
+ * and its first GPU that can be used. Errors: SL_ERR_USAGE naming the rate that
+ * is missing. */
+int sl_machine_of_survey(struct sl_machine_spec *spec, const json_t *survey,
+                         const char *path, struct sl_error *err);
+
+/* Of products with INT4 in groups of 64, all threads; 0: not known. */
+double sl_survey_best_ops(const json_t *survey);
 
 #endif

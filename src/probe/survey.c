@@ -58,6 +58,13 @@ static int add_dram(json_t *list, const struct job *job, struct sl_error *err)
     return 0;
 }
 
+enum sl_act sl_survey_inputs(const struct sl_kernels *kernels, enum sl_fmt fmt)
+{
+    return !sl_fmt_is_float(fmt) && kernels->matmul[fmt][SL_ACT_INT8] != NULL
+               ? SL_ACT_INT8
+               : SL_ACT_F32;
+}
+
 /* The best of some tries of one kind of product, added to the list. */
 static int add_product(json_t *list, const struct job *job,
                        const struct sl_probe_ops_config *config,
@@ -82,9 +89,9 @@ static int add_product(json_t *list, const struct job *job,
     return 0;
 }
 
-/* Every format with every form of the inputs that it takes; those with scales
- * with each width of groups, but for FP32 inputs: there scales cost next to
- * nothing. */
+/* Every format with the inputs that --activations auto gives it, those with
+ * scales with each width of groups. Other inputs are measured where a run has
+ * them: all kinds would take most of a minute. */
 static int add_operations(json_t *list, const struct job *job,
                           struct sl_error *err)
 {
@@ -93,12 +100,12 @@ static int add_operations(json_t *list, const struct job *job,
     struct sl_kernels kernels;
 
     sl_kernels_init(&kernels, sl_cpu_best_isa());
-    for (int i = 0; i < SL_FMT_COUNT * SL_ACT_COUNT; i++) {
+    for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
         struct sl_probe_ops_config config = {
             .kernels = &kernels,
             .pool = job->pool,
-            .fmt = (enum sl_fmt)(i % SL_FMT_COUNT),
-            .act = (enum sl_act)(i / SL_FMT_COUNT),
+            .fmt = (enum sl_fmt)fmt,
+            .act = sl_survey_inputs(&kernels, (enum sl_fmt)fmt),
             .time_ns = job->time_ns > 0 ? job->time_ns : OPS_TIME_NS,
         };
         bool widths = sl_fmt_has_scales(config.fmt) && config.act != SL_ACT_F32;
@@ -249,12 +256,13 @@ int sl_survey_machine(json_t **survey, const struct sl_machine *m,
                       struct sl_error *err)
 {
     json_t *made = json_pack(
-        "{s:i, s:{s:s, s:s, s:s, s:I}, s:I, s:[], s:[], s:[], s:o, s:o, "
+        "{s:i, s:{s:s, s:s, s:s, s:I, s:I}, s:I, s:[], s:[], s:[], s:o, s:o, "
         "s:{}}",
         "version", SL_SURVEY_VERSION, "machine", "cpu", m->cpu, "kernel",
         m->kernel, "boot_id", m->boot_id, "cpus", (json_int_t)m->n_cpus,
-        "measured", (json_int_t)time(NULL), "dram", "operations", "attention",
-        "memory", memory_json(m), "io_uring", uring_json(), "disks");
+        "ram_bytes", (json_int_t)m->ram_bytes, "measured",
+        (json_int_t)time(NULL), "dram", "operations", "attention", "memory",
+        memory_json(m), "io_uring", uring_json(), "disks");
 
     if (made == NULL)
         return no_memory(err);

@@ -7,7 +7,7 @@
  * one file of the user's cache, and counts while the machine is the same, has
  * not been booted since, and a week has not gone by.
  *
- *   {"version": 3, "machine": {...}, "measured": unix seconds,
+ *   {"version": 4, "machine": {..., "ram_bytes"}, "measured": unix seconds,
  *    "dram": [{"threads", "bytes_per_s"}],
  *    "operations": [{"format", "group", "activations", "isa", "threads",
  *                    "operations_per_s"}],
@@ -34,7 +34,7 @@
 #include "src/probe/machine.h"
 
 /* A survey of another one does not count. */
-#define SL_SURVEY_VERSION   3
+#define SL_SURVEY_VERSION   4
 #define SL_SURVEY_MAX_AGE_S (7 * 24 * 3600)
 
 /* The file in a cache folder ($XDG_CACHE_HOME, or ~/.cache): moved to the
@@ -57,6 +57,9 @@ struct sl_survey_effort {
     uint64_t file_bytes;   /* of the file that is made */
     uint64_t device_bytes; /* that are copied to a GPU and within it */
 };
+
+/* What --activations auto makes of the inputs of products with such weights. */
+enum sl_act sl_survey_inputs(const struct sl_kernels *kernels, enum sl_fmt fmt);
 
 /* Lists GPUs anew and measures them: what copies to and from each do, and its
  * memory. That there is none, or one cannot be used, is part of the survey.

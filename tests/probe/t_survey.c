@@ -60,8 +60,8 @@ static size_t count_files(const char *folder)
     return n - 2;
 }
 
-/* Kinds of products that this machine's kernels have, those with scales beside
- * the weights in four widths but for FP32 inputs. */
+/* Formats that this machine's kernels multiply, those with scales beside the
+ * weights in four widths where the inputs are INT8. */
 static size_t count_products(void)
 {
     struct sl_kernels k;
@@ -71,9 +71,10 @@ static size_t count_products(void)
     for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
         bool scales = sl_fmt_has_scales((enum sl_fmt)fmt);
 
-        for (int act = 0; act < SL_ACT_COUNT; act++)
-            if (k.matmul[fmt][act] != NULL)
-                n += scales && act != SL_ACT_F32 ? 4 : 1;
+        enum sl_act act = sl_survey_inputs(&k, (enum sl_fmt)fmt);
+
+        if (k.matmul[fmt][act] != NULL)
+            n += scales && act != SL_ACT_F32 ? 4 : 1;
     }
     return n;
 }
@@ -311,7 +312,10 @@ static void rates_are_found_for_what_was_measured_alone(void **state)
     q = good;
     q.group_cols = 48;
     assert_false(sl_survey_rates(&rates, &age, survey, &q));
-    q.act = SL_ACT_F32; /* where groups do not matter */
+    q = good;
+    q.act = SL_ACT_F32; /* not what such a file has by itself */
+    assert_false(sl_survey_rates(&rates, &age, survey, &q));
+    q.fmt = SL_FMT_F16; /* where groups do not matter */
     assert_true(sl_survey_rates(&rates, &age, survey, &q));
     q = good;
     q.path = "/proc/self/stat"; /* a file system that was not looked at */

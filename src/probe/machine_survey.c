@@ -1,0 +1,122 @@
+/* A machine as sim_machine.h has it, of what a survey has measured of one. */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "src/probe/machine_file.h"
+#include "src/probe/survey.h"
+
+#define DISK_LATENCY 80e-6 /* of a drive's read, as its makers state them */
+
+/* What of a GPU a survey does not measure; see offload/sim_machine.c. Products
+ * are guessed by the memory's rate, as a card of the cheaper kind has them. */
+#define DRIVER_BYTES   900000000u
+#define COPY_LATENCY   10e-6
+#define STAGE_S        43e-6
+#define GPU_OPS_A_BYTE 67
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+/* The disk of path, else the fastest that was measured; NULL: none was. */
+static const json_t *disk_of(const json_t *survey, const char *path)
+{
+    const json_t *best = NULL;
+    const char *key;
+    json_t *disk;
+
+    if (path != NULL)
+        return sl_survey_find_disk(survey, path);
+    json_object_foreach(json_object_get(survey, "disks"), key,
+                        disk) if (best == NULL ||
+                                  number(disk, "bytes_per_s") >
+                                      number(best, "bytes_per_s")) best = disk;
+    return best;
+}
+
+/* With as many threads as there are processors. */
+static double dram_of(const json_t *survey)
+{
+    double cpus = number(json_object_get(survey, "machine"), "cpus");
+    json_t *v;
+    size_t i;
+
+    json_array_foreach(json_object_get(survey, "dram"), i,
+                       v) if (number(v, "threads") ==
+                              cpus) return number(v, "bytes_per_s");
+    return 0;
+}
+
+double sl_survey_best_ops(const json_t *survey)
+{
+    double cpus = number(json_object_get(survey, "machine"), "cpus");
+    json_t *v;
+    size_t i;
+
+    json_array_foreach(json_object_get(survey, "operations"), i, v)
+    {
+        const char *fmt = json_string_value(json_object_get(v, "format"));
+
+        if (number(v, "threads") == cpus && number(v, "group") == 64 &&
+            fmt != NULL && strcmp(fmt, "int4") == 0)
+            return number(v, "operations_per_s");
+    }
+    return 0;
+}
+
+/* The first that can be used. */
+static void add_gpu(struct sl_machine_spec *spec, const json_t *survey)
+{
+    json_t *v,
+        *list = json_object_get(json_object_get(survey, "gpu"), "devices");
+    size_t i;
+
+    json_array_foreach(list, i, v)
+    {
+        double vram = number(v, "vram_bytes");
+
+        if (json_is_string(json_object_get(v, "why_not")) ||
+            vram < 2. * DRIVER_BYTES)
+            continue;
+        spec->vram_bytes = (uint64_t)vram - DRIVER_BYTES;
+        spec->rates.pcie_bps = number(v, "copy_up_bytes_per_s");
+        spec->rates.pcie_latency_s = COPY_LATENCY;
+        spec->rates.vram_bps = number(v, "vram_bytes_per_s");
+        spec->rates.gpu_ops_per_s = GPU_OPS_A_BYTE * spec->rates.vram_bps;
+        spec->rates.gpu_stage_s = STAGE_S;
+        return;
+    }
+}
+
+int sl_machine_of_survey(struct sl_machine_spec *spec, const json_t *survey,
+                         const char *path, struct sl_error *err)
+{
+    const json_t *disk = disk_of(survey, path);
+    const json_t *machine = json_object_get(survey, "machine");
+    const char *cpu = json_string_value(json_object_get(machine, "cpu"));
+    double ram = number(machine, "ram_bytes");
+
+    *spec = (struct sl_machine_spec){
+        .rates.disk_bps = number(disk, "bytes_per_s"),
+        .rates.disk_latency_s = DISK_LATENCY,
+        .rates.dram_bps = dram_of(survey),
+        .rates.cpu_dram_bps = dram_of(survey),
+        .rates.ops_per_s = sl_survey_best_ops(survey),
+        .ram_bytes = ram > 0 && ram < 1e18 ? (uint64_t)ram : 0,
+    };
+    snprintf(spec->name, sizeof spec->name, "%s", cpu != NULL ? cpu : "");
+    if (spec->rates.disk_bps <= 0 || spec->rates.dram_bps <= 0 ||
+        spec->rates.ops_per_s <= 0 || spec->ram_bytes == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "what 'sluice probe --json' wrote lacks a rate of %s: "
+                       "measure again",
+                       spec->rates.disk_bps <= 0   ? "the disk"
+                       : spec->rates.dram_bps <= 0 ? "memory"
+                       : spec->ram_bytes == 0      ? "RAM"
+                                                   : "arithmetic");
+    add_gpu(spec, survey);
+    return sl_machine_spec_check(spec, err);
+}
