@@ -377,6 +377,16 @@ ask /v1/models
 check keys_are_asked_for_and_never_told
 stop
 
+start --ram 32M && ask /props && [ "$status" = 200 ] &&
+    grep -q 'has room for [1-7] texts* of 512 tokens at a time' "$work/log" &&
+    grep -q '"total_slots": *[1-7],' "$work/got"
+check a_small_budget_has_fewer_texts
+stop
+
+! start --ram 32M --parallel 8 && grep -q 'is too small: the least' "$work/log"
+check but_no_fewer_than_were_asked_for
+pid=
+
 python3 "$source/tests/serve_load.py" "$sluice" "$model" 20 5 \
     none_is_lost_and_none_waits_long clients_that_die_leave_nothing_behind \
     >"$work/err" 2>&1

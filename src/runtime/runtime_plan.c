@@ -499,7 +499,8 @@ int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
         rt->asked.n_texts = 1;
     if (load->n_texts <= 1 && load->max_tokens < load->pass_positions)
         rt->asked.max_tokens = load->pass_positions;
-    if (sl_runtime_open_device(rt, err) != 0)
+    /* one that was refused its budget may be planned again */
+    if (rt->device == NULL && sl_runtime_open_device(rt, err) != 0)
         return -1;
     sl_runtime_measure_memory(rt);
     return sl_runtime_replan(rt, err);

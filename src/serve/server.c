@@ -67,10 +67,25 @@ static uint32_t usual_parallel(const struct sl_hparams *hp, uint32_t ctx)
     return n < 1 ? 1 : n < USUAL_PARALLEL ? (uint32_t)n : USUAL_PARALLEL;
 }
 
+/* What follows from s->ctx. */
+static void set_parts(struct sl_server *s)
+{
+    uint64_t rows = ((uint64_t)ROWS_MIB << 20) / (4ull * s->hp.vocab);
+
+    s->part_positions = s->ctx;
+    if (s->hp.causal && s->ctx > PROMPT_POSITIONS)
+        s->part_positions = PROMPT_POSITIONS;
+    if (rows < LEAST_ROWS)
+        rows = LEAST_ROWS;
+    if (rows > s->ctx)
+        rows = s->ctx;
+    if (s->score_rows == 0 || rows < s->score_rows)
+        s->score_rows = (uint32_t)rows;
+}
+
 static int choose_sizes(struct sl_server *s, struct sl_error *err)
 {
     const struct sl_hparams *hp = &s->hp;
-    uint64_t rows = ((uint64_t)ROWS_MIB << 20) / (4ull * hp->vocab);
 
     s->ctx = s->c->ctx > 0 ? s->c->ctx : usual_ctx(hp);
     if (s->ctx > hp->max_positions && !hp->causal)
@@ -79,15 +94,25 @@ static int choose_sizes(struct sl_server *s, struct sl_error *err)
                        hp->max_positions);
     s->parallel =
         s->c->parallel > 0 ? s->c->parallel : usual_parallel(hp, s->ctx);
-    s->part_positions = s->ctx;
-    if (hp->causal && s->ctx > PROMPT_POSITIONS)
-        s->part_positions = PROMPT_POSITIONS;
-    if (rows < LEAST_ROWS)
-        rows = LEAST_ROWS;
-    if (rows > s->ctx)
-        rows = s->ctx;
-    s->score_rows = (uint32_t)rows;
+    set_parts(s);
     return 0;
+}
+
+/* The usual sizes are no reason to refuse a budget: fewer rows at a time where
+ * prompts are scored, fewer texts, then shorter ones. False where nothing is
+ * left that was not asked for. */
+static bool choose_smaller(struct sl_server *s)
+{
+    if (s->score_rows / 2 >= LEAST_ROWS)
+        s->score_rows /= 2;
+    else if (s->c->parallel == 0 && s->parallel > 1)
+        s->parallel /= 2;
+    else if (s->c->ctx == 0 && s->ctx / 2 >= LEAST_CTX)
+        s->ctx /= 2;
+    else
+        return false;
+    set_parts(s);
+    return true;
 }
 
 /* --- the model --------------------------------------------------------------
@@ -178,27 +203,52 @@ static struct sl_gen *next_waiting(void *opaque)
     return g;
 }
 
+static void set_sizes(struct sl_batcher_config *c, const struct sl_server *s)
+{
+    c->max_active = s->parallel;
+    c->max_tokens = s->ctx;
+    c->part_positions = s->part_positions;
+    c->score_rows = s->score_rows;
+}
+
+/* With as many texts, and as long ones, as the budget has room for. */
+static int start_runtime(struct sl_server *s, struct sl_batcher_config *c,
+                         struct sl_error *err)
+{
+    bool guesses = s->c->drafts != NULL;
+    uint32_t ctx = s->ctx, parallel = s->parallel;
+    struct sl_workload load;
+
+    for (;;) {
+        set_sizes(c, s);
+        sl_batcher_workload(&load, c);
+        if (guesses && s->c->plan_drafts(s->c->drafts_arg, &load, s->rt, err))
+            return -1;
+        if (sl_runtime_start(s->rt, &load, err) == 0)
+            break;
+        if (err->code != SL_ERR_BUDGET || !choose_smaller(s))
+            return -1;
+    }
+    if (s->ctx != ctx || s->parallel != parallel)
+        sl_log(s->c->log, SL_LOG_INFO,
+               "the budget has room for %u text%s of %u tokens at a time "
+               "(--parallel, --ctx)",
+               s->parallel, s->parallel == 1 ? "" : "s", s->ctx);
+    return guesses ? s->c->start_drafts(s->c->drafts_arg, s->rt, err) : 0;
+}
+
 /* Takes the memory, begins to read: minutes, perhaps. */
 static int start_model(struct sl_server *s, struct sl_error *err)
 {
     struct sl_batcher_config c = {
         .hp = &s->hp,
-        .max_active = s->parallel,
-        .max_tokens = s->ctx,
         .drafts = s->c->drafts,
-        .part_positions = s->part_positions,
-        .score_rows = s->score_rows,
         .next = next_waiting,
         .opaque = s,
     };
-    bool guesses = s->c->drafts != NULL;
-    struct sl_workload load;
     struct sl_batcher *e;
 
-    sl_batcher_workload(&load, &c);
-    if ((guesses && s->c->plan_drafts(s->c->drafts_arg, &load, s->rt, err)) ||
-        sl_runtime_start(s->rt, &load, err) != 0 ||
-        (guesses && s->c->start_drafts(s->c->drafts_arg, s->rt, err)))
+    if (start_runtime(s, &c, err) != 0)
         return -1;
     c.lm = sl_runtime_lm(s->rt);
     c.stops = sl_tokenizer_stops(s->tokenizer);
