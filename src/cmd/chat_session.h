@@ -12,9 +12,9 @@
 
 #include "src/decode/causal.h"
 #include "src/decode/fill.h"
-#include "src/serve/stopper.h"
 #include "src/text/answer.h"
 #include "src/text/chat_history.h"
+#include "src/text/stopper.h"
 
 /* Ids to text while they come, as sl_detok_push and sl_detok_end do it. */
 struct sl_chat_speaker {

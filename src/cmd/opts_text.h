@@ -7,7 +7,7 @@
 
 #include "src/base/lines.h"
 #include "src/cmd/opts.h"
-#include "src/serve/stopper.h"
+#include "src/text/stopper.h"
 
 enum {
     SL_OPT_STOP = 0x2b0,

@@ -42,7 +42,7 @@ struct sl_gate_source {
 struct sl_gate_counts {
     uint64_t drafted[SL_DRAFT_SOURCES], accepted[SL_DRAFT_SOURCES];
     uint64_t passes, tokens; /* that decoded, and what they gave */
-    double draft_s; /* of guessing, beside the passes */
+    double draft_s;          /* of guessing, beside the passes */
     double saved_s; /* that drafts saved, or cost where it is less than 0 */
 };
 

@@ -22,8 +22,8 @@
 #include "src/serve/calls.h"
 #include "src/serve/form_rule.h"
 #include "src/serve/server.h"
-#include "src/serve/stopper.h"
 #include "src/text/answer.h"
+#include "src/text/stopper.h"
 
 enum { SL_JOB_ID = 40 };
 

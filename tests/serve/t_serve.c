@@ -4,7 +4,7 @@
 
 #include "src/serve/body.h"
 #include "src/serve/calls.h"
-#include "src/serve/stopper.h"
+#include "src/text/stopper.h"
 #include "tests/support.h"
 
 /* --- stop texts -------------------------------------------------------------

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/serve/stopper.h"
+#include "src/text/stopper.h"
 
 void sl_stops_fini(struct sl_stops *stops)
 {
