@@ -53,7 +53,7 @@ int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
         return -1;
     if (config->direct && !file.direct)
         sl_log(config->log, SL_LOG_WARN,
-               "%s: its file system refuses direct reads: reading through the "
+               "%s: its file system has no direct reads: reading through the "
                "page cache, which is slower, and dropping every page read",
                config->path);
     if (open_reader(io, config, &file, &e) == 0)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "offload/io.h"
+#include "src/base/direct.h"
 #include "src/base/mem.h"
 
 /* Enough for an embedding row or a run of norms in one read, and small
@@ -36,7 +37,7 @@ int sl_io_open_file(int *fd, bool *direct, const char *path, bool want_direct,
 
     if (want_direct) {
         f = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
-        if (f >= 0 && reads_direct(f)) {
+        if (f >= 0 && sl_file_is_direct(f) && reads_direct(f)) {
             *fd = f;
             *direct = true;
             return 0;

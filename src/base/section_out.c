@@ -9,6 +9,7 @@
 
 #include <xxhash.h>
 
+#include "src/base/direct.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
 #include "src/base/section_out.h"
@@ -38,7 +39,7 @@ static bool set_direct(int fd, bool on)
 {
     int flags = fcntl(fd, F_GETFL);
 
-    if (flags < 0)
+    if (flags < 0 || (on && !sl_file_is_direct(fd)))
         return false;
     flags = on ? flags | O_DIRECT : flags & ~O_DIRECT;
     return fcntl(fd, F_SETFL, flags) == 0;

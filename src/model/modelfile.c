@@ -9,6 +9,7 @@
 
 #include "offload/io.h"
 #include "src/base/bytes.h"
+#include "src/base/direct.h"
 #include "src/base/mem.h"
 #include "src/model/model_layout.h"
 #include "src/model/model_meta.h"
@@ -39,6 +40,11 @@ static int open_file(struct sl_modelfile *mf, struct sl_error *err)
     if (check_kind(mf->path, err) != 0)
         return -1;
     mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (mf->fd >= 0 && !sl_file_is_direct(mf->fd)) {
+        close(mf->fd);
+        mf->fd = -1;
+        errno = EINVAL;
+    }
     if (mf->fd < 0 && errno == EINVAL)
         mf->fd = open(mf->path, O_RDONLY | O_CLOEXEC);
     if (mf->fd < 0)

@@ -508,7 +508,7 @@ static int buffered_reads_and_a_word(const char *path)
         return rc;
     if (strcmp(io.ops->name, "pread") != 0 || io.direct)
         return 6;
-    if (strstr(said.line, "refuses direct reads") == NULL)
+    if (strstr(said.line, "has no direct reads") == NULL)
         return 7;
     return cached_pages(path) > before ? 8 : 0;
 }
