@@ -272,7 +272,8 @@ static void end_voice(struct sl_blank *p, struct voice *v)
         p->c->lm->ops->seq_destroy(p->c->lm, v->seq);
         return;
     }
-    if (p->prefill != NULL || p->spoilt)
+    /* A text that ends while it is read has what came of it so far. */
+    if (p->spoilt || v->held == 0)
         n = v->held = p->spoilt ? 0 : p->n_read;
     /* An interrupted pass has left a part of what it was fed. */
     if (!p->spoilt)

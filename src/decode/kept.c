@@ -71,7 +71,14 @@ int sl_kept_begin(struct sl_kept *k, uint32_t *seq, uint32_t *held,
     if (best > most)
         best = most;
     *held = 0;
-    if (best >= LEAST_COMMON) {
+    /* What another text holds beyond that stays while there is room. */
+    if (best >= LEAST_COMMON && best < k->left[at].ids.n &&
+        k->n_others + k->n < k->room &&
+        k->lm->ops->seq_fork(k->lm, seq, k->left[at].seq, err) == 0) {
+        *held = (uint32_t)best;
+        k->lm->ops->seq_cut(k->lm, *seq, *held);
+        k->left[at].used = k->clock++;
+    } else if (best >= LEAST_COMMON) {
         *seq = k->left[at].seq;
         *held = (uint32_t)best;
         k->lm->ops->seq_cut(k->lm, *seq, *held);

@@ -339,6 +339,13 @@ static int finish(struct sl_choice *c, struct sl_error *err)
     return c->tool_calls != NULL ? add_part(c, SL_PART_CALLS, 0, 0, err) : 0;
 }
 
+void sl_choice_forget_text(struct sl_choice *c)
+{
+    sl_detok_destroy(c->detok);
+    sl_detok_destroy(c->prompt_detok);
+    c->detok = c->prompt_detok = NULL;
+}
+
 static void hear_end(void *opaque, enum sl_gen_end how,
                      const struct sl_error *err)
 {
@@ -356,10 +363,7 @@ static void hear_end(void *opaque, enum sl_gen_end how,
         c->err = late;
     }
     c->stop = c->stopper.found;
-    /* The detokenizer belongs to a tokenizer that may go before the job. */
-    sl_detok_destroy(c->detok);
-    sl_detok_destroy(c->prompt_detok);
-    c->detok = c->prompt_detok = NULL;
+    sl_choice_forget_text(c);
     c->ended = true;
     pthread_mutex_unlock(&s->text_lock);
     sl_job_choice_ended(c->job);

@@ -183,6 +183,11 @@ int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
 
     if (s->state != SL_SERVE_READY)
         return sl_refuse(why, 503, NULL, "the server is not ready");
+    if (job->n > s->c->queue)
+        return sl_refuse(why, 400, NULL,
+                         "%zu texts at a time are more than may wait (--queue "
+                         "%u)",
+                         job->n, s->c->queue);
     if (s->n_waiting + job->n > s->c->queue) {
         double wait = sl_server_queue_s(s);
 
@@ -266,6 +271,9 @@ void sl_job_cancel(struct sl_job *job)
 
         atomic_store_explicit(&c->gen.cancelled, true, memory_order_relaxed);
         if (!c->ended && take_back(s, &c->gen)) {
+            pthread_mutex_lock(&s->text_lock);
+            sl_choice_forget_text(c);
+            pthread_mutex_unlock(&s->text_lock);
             c->ended = true;
             c->how = SL_GEN_CANCELLED;
             job->n_ended++;

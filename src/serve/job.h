@@ -122,6 +122,9 @@ void sl_job_discard(struct sl_job *job);
 /* Makes what turns ids into text; after chat, calls and stops were set.
  * thinks: the prompt has opened the thinking. */
 int sl_choice_open(struct sl_choice *c, bool thinks, struct sl_error *err);
+/* Its detokenizers, which belong to a tokenizer that may go before the job.
+ * text_lock is held. */
+void sl_choice_forget_text(struct sl_choice *c);
 
 /* -- lock is held -- */
 

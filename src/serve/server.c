@@ -226,7 +226,9 @@ static int start_runtime(struct sl_server *s, struct sl_batcher_config *c,
             return -1;
         if (sl_runtime_start(s->rt, &load, err) == 0)
             break;
-        if (err->code != SL_ERR_BUDGET || !choose_smaller(s))
+        /* a plan that was made is larger than the machine */
+        if (err->code != SL_ERR_BUDGET ||
+            sl_runtime_plan_made(s->rt)->tier != NULL || !choose_smaller(s))
             return -1;
     }
     if (s->ctx != ctx || s->parallel != parallel)

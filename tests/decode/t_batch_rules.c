@@ -376,6 +376,54 @@ an_interrupted_pass_ends_those_in_it_and_the_batch_goes_on(void **state)
     stage_fini(&g);
 }
 
+/* A text that ends while it is read leaves the parts that were. */
+static void what_was_read_before_an_interruption_is_kept(void **state)
+{
+    struct stage g = {0};
+    struct request r[2];
+
+    (void)state;
+    stage_init(&g, true);
+    g.config.keeps = true;
+    g.config.part_positions = 4;
+    g.s.fail_at = 2;
+    g.s.fail_code = SL_ERR_INTERRUPTED;
+    for (int i = 0; i < 2; i++)
+        request_init(&r[i], 16, SL_PROMPT_END);
+    run(&g, &r[0], 1);
+    assert_true(r[0].text.failed && r[0].said.n == 0);
+    g.s.fail_at = -1;
+    run(&g, &r[1], 1);
+    assert_false(r[1].text.failed);
+    assert_int_equal(r[1].text.n_kept, 8);
+    for (int i = 0; i < 2; i++)
+        request_fini(&r[i]);
+    stage_fini(&g);
+}
+
+/* Two conversations that begin alike do not drive each other out. */
+static void a_text_that_begins_alike_takes_nothing_away(void **state)
+{
+    struct stage g = {0};
+    struct request r[3];
+
+    (void)state;
+    stage_init(&g, true);
+    g.config.keeps = true;
+    for (int i = 0; i < 3; i++)
+        request_init(&r[i], i == 2 ? 24 : 20, SL_PROMPT_END);
+    for (size_t k = 10; k < 20; k++)
+        r[1].prompt.ids.v[k] ^= 1;
+    run(&g, &r[0], 1);
+    run(&g, &r[1], 1);
+    assert_int_equal(r[1].text.n_kept, 10);
+    run(&g, &r[2], 1);
+    assert_int_equal(r[2].text.n_kept, 20);
+    for (int i = 0; i < 3; i++)
+        request_fini(&r[i]);
+    stage_fini(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +432,8 @@ int main(void)
         cmocka_unit_test(ids_are_scored_in_parts_as_in_one),
         cmocka_unit_test(an_answer_goes_on_from_its_given_beginning),
         cmocka_unit_test(what_was_read_is_not_read_again),
+        cmocka_unit_test(what_was_read_before_an_interruption_is_kept),
+        cmocka_unit_test(a_text_that_begins_alike_takes_nothing_away),
         cmocka_unit_test(
             an_interrupted_pass_ends_those_in_it_and_the_batch_goes_on),
     };
