@@ -54,7 +54,7 @@ void sl_cpu_note_router(struct sl_cpu *x, size_t slab, const uint8_t *base)
         const struct sl_part *part = &partition->parts[p];
         const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
 
-        if (m->spec.slot == SL_SLOT_ROUTER &&
+        if (m->spec.slot == SL_SLOT_ROUTER && part->of == SL_PART_ALL &&
             part->n_blocks == sl_matrix_segment_blocks(&m->geom))
             x->mixture.routers[m->spec.layer] =
                 (struct sl_cpu_router){base, part};

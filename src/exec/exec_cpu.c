@@ -255,14 +255,14 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 
     if (sl_stream_get(x->c.stream, slab, &base, err) != 0)
         return -1;
+    if (x->c.experts != NULL && x->c.plan->tier[slab] == SL_TIER_RAM)
+        sl_cpu_note_router(x, slab, base);
     if (of == SL_PART_HIGH && !x->pass->high_only) {
         x->high_base = base;
         return 0;
     }
     if (slab >= x->first_head_slab && x->c.plan->tier[slab] == SL_TIER_RAM)
         x->head_base[slab - x->first_head_slab] = base;
-    if (x->c.experts != NULL && x->c.plan->tier[slab] == SL_TIER_RAM)
-        sl_cpu_note_router(x, slab, base);
     begin = x->c.trace ? sl_clock_ns() : 0;
     if (of == SL_PART_LOW) {
         rc = run_low(x, slab, base, err);

@@ -63,8 +63,9 @@ static int check_matrix(const struct sl_tensor_spec *spec,
         sl_error_prefix(err, "tensor %s: ", spec->name);
         return -1;
     }
-    if (in->planes && (m->fmt != SL_FMT_INT8 || spec->stage < 0 ||
-                       spec->slot == SL_SLOT_HEAD))
+    if (in->planes &&
+        (m->fmt != SL_FMT_INT8 || spec->stage < 0 ||
+         spec->slot == SL_SLOT_HEAD || spec->slot == SL_SLOT_ROUTER))
         return sl_fail(err, SL_ERR_CORRUPT,
                        "tensor %s cannot lie in two planes: only int8 matrices "
                        "of the layers can",
@@ -83,6 +84,11 @@ static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
         sl_arch_tensor(l->arch, &m->spec, &l->hp, (uint32_t)(l->n_small + i));
         if (check_matrix(&m->spec, &c->matrices[i], err) != 0)
             return -1;
+        if (c->tables && c->matrices[i].planes)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "tensor %s lies in two planes, which no compressed "
+                           "file can have",
+                           m->spec.name);
         m->geom = c->matrices[i].geom;
         m->bytes = sl_matrix_bytes(&m->geom);
         if (c->matrices[i].planes)

@@ -41,6 +41,8 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
         double share =
             (double)p->n_blocks / (double)sl_matrix_segment_blocks(g);
 
+        if (p->of == SL_PART_LOW) /* the same products again */
+            continue;
         cost->ops += 2.0 * g->rows * g->cols * share;
         cost->attends |=
             m->spec.slot == SL_SLOT_ATTN_OUT && p->first_block == 0;

@@ -42,6 +42,46 @@ static void layouts_that_cannot_be_are_refused(void **state)
     assert_int_equal(sl_layout_init(&l, &config, &err), -1);
 }
 
+static void planes_are_the_layers_alone_and_not_compressed(void **state)
+{
+    struct sl_layout l;
+    struct sl_layout_matrix g[9] = {0};
+    struct sl_layout_config config = {
+        .arch = &sl_arch_glm130b,
+        .name = "x",
+        .quant = "int8-planes",
+        .matrices = g,
+        .n_matrices = 9,
+    };
+    struct sl_tensor_spec spec;
+    struct sl_error err;
+    struct test_model m;
+
+    test_model_init(&m);
+    config.hp = &m.hp;
+    sl_arch_derive(config.arch, &m.hp);
+    for (uint32_t k = 0, i = 0;
+         i < 9 && sl_arch_tensor(config.arch, &spec, &m.hp, k); k++) {
+        if (spec.role == SL_ROLE_VECTOR)
+            continue;
+        g[i].geom = (struct sl_matrix){.fmt = SL_FMT_INT8,
+                                       .rows = spec.rows,
+                                       .cols = spec.cols,
+                                       .n_segments = spec.n_segments};
+        g[i].geom.group_cols = spec.cols;
+        g[i++].planes = spec.slot != SL_SLOT_HEAD;
+    }
+    assert_ok(sl_layout_init(&l, &config, &err), &err);
+    sl_layout_fini(&l);
+    config.tables = true;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "no compressed file"));
+    config.tables = false;
+    g[8].planes = true;
+    assert_int_equal(sl_layout_init(&l, &config, &err), -1);
+    assert_non_null(strstr(err.msg, "two planes"));
+}
+
 /* The numbers of GLM-130B (configs/model_glm_130b.sh). */
 static void the_full_model_has_its_known_size(void **state)
 {
@@ -202,6 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layouts_that_cannot_be_are_refused),
+        cmocka_unit_test(planes_are_the_layers_alone_and_not_compressed),
         cmocka_unit_test(the_full_model_has_its_known_size),
         cmocka_unit_test(tensors_are_as_long_as_their_formats),
         cmocka_unit_test(headers_that_contradict_themselves_are_refused),
