@@ -258,7 +258,7 @@ static void search_numbers(const struct sl_plan_input *in, uint64_t slot_bytes,
 
         step /= 2;
         for (size_t i = 0; i < 4; i++) {
-            size_t k = from + (2 * i + 1) * step; /* 3 steps on */
+            size_t k = from + 2 * i * step; /* 3 steps on */
 
             if (k > 3 * step && k - 3 * step <= x.n)
                 try_number(&x, in, slot_bytes, ahead, way, k - 3 * step, s);

@@ -213,7 +213,7 @@ static void no_plan_is_slower_than_the_gpu_or_the_cpu_alone(void **state)
     free(m);
 }
 
-/* How slabs fall into their places is half a percent either way. */
+/* How slabs fall into their places is a third of a percent either way. */
 static void the_search_finds_what_trying_every_number_does(void **state)
 {
     struct model *m = model_make(256);
@@ -227,8 +227,8 @@ static void the_search_finds_what_trying_every_number_does(void **state)
         assert_ok(sl_plan_make(&p, &in, &err), &err);
         in.every_number = true;
         assert_ok(sl_plan_make(&every, &in, &err), &err);
-        assert_true(decode_s(&p, &in) <= decode_s(&every, &in) * 1.005);
-        assert_true(prefill_s(&p, &in) <= prefill_s(&every, &in) * 1.005);
+        assert_true(decode_s(&p, &in) <= decode_s(&every, &in) * 1.003);
+        assert_true(prefill_s(&p, &in) <= prefill_s(&every, &in) * 1.003);
         sl_plan_fini(&p);
         sl_plan_fini(&every);
     }
