@@ -129,7 +129,8 @@ static int measure(struct file *f, struct sl_workload *load,
         group = (struct sl_workload){0};
         n = 0;
     }
-    sl_fill_workload_cover(load, &group);
+    if (n > 0)
+        sl_fill_workload_cover(load, &group);
     return 0;
 }
 
