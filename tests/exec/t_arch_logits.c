@@ -171,13 +171,14 @@ static struct test_model stored_as(struct test_model m, const struct format *f)
     return m;
 }
 
-/* Both know the same decoded weights. */
+/* Both know the same decoded weights. A sanitizer finds in some of the formats
+ * what it finds in all. */
 static void so_they_are_in_every_format(void **state)
 {
     const struct sl_arch *arch;
 
     for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
-        for (size_t f = 0; f < N_FORMATS; f++) {
+        for (size_t f = 0; f < N_FORMATS; f += TEST_SANITIZED ? 3 : 1) {
             size_t n = (a + f) % ARCH_MODELS;
             struct test_model m = stored_as(arch_model(arch, n), &formats[f]);
 
@@ -227,7 +228,7 @@ static void budgets_threads_and_readers_change_no_bit(void **state)
     const struct sl_arch *arch;
 
     for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
-        for (size_t f = 0; f < N_FORMATS; f += 3) {
+        for (size_t f = 0; f < N_FORMATS; f += TEST_SANITIZED ? 6 : 3) {
             struct test_model m =
                 stored_as(arch_model(arch, (a + f) % ARCH_MODELS), &formats[f]);
             struct sl_hparams hp = m.hp;
