@@ -377,13 +377,16 @@ ask /v1/models
 check keys_are_asked_for_and_never_told
 stop
 
-start --ram 32M && ask /props && [ "$status" = 200 ] &&
+! start --ram 1M --parallel 1 --ctx 512
+least=$(sed -n 's/.*the least that works here is .*(--ram \([0-9]*\)K).*/\1/p' \
+    "$work/log")
+start --ram $((least + 8192))K && ask /props && [ "$status" = 200 ] &&
     grep -q 'has room for [1-7] texts* of 512 tokens at a time' "$work/log" &&
     grep -q '"total_slots": *[1-7],' "$work/got"
 check a_small_budget_has_fewer_texts
 stop
 
-! start --ram 32M --parallel 8 && grep -q 'is too small: the least' "$work/log"
+! start --ram $((least + 4096))K --parallel 8 && grep -q 'is too small: the least' "$work/log"
 check but_no_fewer_than_were_asked_for
 pid=
 
