@@ -430,7 +430,7 @@ static error_t parse_machine(int key, char *arg, struct argp_state *state)
         m->machine = arg;
         return 0;
     case OPT_PRESET:
-        if (o->run.model != NULL && o->run.model != getenv("SLUICE_MODEL"))
+        if (o->run.model != NULL)
             argp_error(state, "-m or --preset, not both");
         o->run.model = m->preset = arg;
         return 0;

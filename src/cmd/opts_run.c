@@ -58,11 +58,6 @@ static error_t parse_source(int key, char *arg, struct argp_state *state)
     const char *model;
 
     switch (key) {
-    case ARGP_KEY_INIT:
-        model = getenv("SLUICE_MODEL");
-        if (model != NULL && *model != '\0')
-            c->model = model;
-        return 0;
     case 'm':
         c->model = arg;
         return 0;
@@ -76,6 +71,9 @@ static error_t parse_source(int key, char *arg, struct argp_state *state)
         c->trace = arg;
         return 0;
     case ARGP_KEY_END:
+        model = getenv("SLUICE_MODEL");
+        if (c->model == NULL && model != NULL && *model != '\0')
+            c->model = model;
         if (c->model == NULL)
             argp_error(state, "no model file; give one with -m FILE");
         return 0;
