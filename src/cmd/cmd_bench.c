@@ -333,8 +333,7 @@ static int bench(const struct options *o, const char *command,
     int rc;
 
     sl_run_paths(&paths, &o->run);
-    for (size_t i = 0; i < o->draft.n; i++)
-        sl_paths_read(&paths, "--draft", o->draft.names[i]);
+    sl_draft_paths(&paths, &o->draft);
     sl_paths_write(&paths, "--plot", o->plot);
     if (sl_paths_check(paths.use, paths.n, err) != 0)
         return -1;

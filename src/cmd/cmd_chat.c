@@ -344,8 +344,7 @@ static int check_paths(const struct sl_chat_options *o, struct sl_error *err)
     struct sl_paths paths = {0};
 
     sl_run_paths(&paths, &o->run.run);
-    for (size_t i = 0; i < o->run.draft.n; i++)
-        sl_paths_read(&paths, "--draft", o->run.draft.names[i]);
+    sl_draft_paths(&paths, &o->run.draft);
     if (o->run.prompt != NULL && strcmp(o->run.prompt, "-") == 0)
         sl_paths_read(&paths, "-p", o->run.text.prompt_file ? NULL : "-");
     sl_paths_read(&paths, "-f", o->run.text.prompt_file);

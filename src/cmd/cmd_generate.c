@@ -282,8 +282,7 @@ static int run_mode(struct sl_generate *g)
 void sl_generate_paths(struct sl_paths *p, const struct sl_generate_options *o)
 {
     sl_run_paths(p, &o->run);
-    for (size_t i = 0; i < o->draft.n; i++)
-        sl_paths_read(p, "--draft", o->draft.names[i]);
+    sl_draft_paths(p, &o->draft);
     if (o->prompt != NULL && strcmp(o->prompt, "-") == 0)
         sl_paths_read(p, "-p", o->text.prompt_file ? NULL : "-");
     sl_paths_read(p, "-f", o->text.prompt_file);

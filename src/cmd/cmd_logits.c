@@ -335,20 +335,14 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct options o;
+    struct options o = {.run.needs_less = "shorter samples need less"};
     struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
-    int rc;
+    int rc = sl_parse_args(&argp, argc, argv, &o);
 
-    o = (struct options){
-        .run.log = &log,
-        .run.needs_less = "shorter samples need less",
-    };
-    rc = sl_parse_args(&argp, argc, argv, &o);
     if (rc != 0)
         return rc;
-    if (o.run.quiet)
-        o.run.log = NULL;
+    o.run.log = o.run.quiet ? NULL : &log;
     return sl_finish(logits(&o, &err), &err);
 }
 

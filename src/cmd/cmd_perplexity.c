@@ -383,19 +383,13 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct options o;
+    struct options o = {.run.needs_less = "a smaller --context needs less"};
     struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
-    int rc;
+    int rc = sl_parse_args(&argp, argc, argv, &o);
 
-    o = (struct options){
-        .run.log = &log,
-        .run.needs_less = "a smaller --context needs less",
-    };
-    rc = sl_parse_args(&argp, argc, argv, &o);
     if (rc == 0) {
-        if (o.run.quiet)
-            o.run.log = NULL;
+        o.run.log = o.run.quiet ? NULL : &log;
         rc = sl_finish(perplexity(&o, &err), &err);
     }
     free(o.texts);

@@ -12,6 +12,7 @@
 #ifdef HAVE_HTTP
 #include "src/cmd/opts_draft.h"
 #include "src/cmd/rates_kept.h"
+#include "src/cmd/stop.h"
 #include "src/serve/server.h"
 
 enum {
@@ -409,10 +410,7 @@ static int run(int argc, char **argv)
     c->drafts_arg = &o;
     c->run.needs_less = "a shorter --ctx or fewer --parallel need less";
     signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sl_stop_block(&set);
     if (sl_server_start(&s, c, &err) != 0) {
         code = sl_report(&err);
     } else {

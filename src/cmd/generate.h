@@ -10,7 +10,7 @@
  *   generate_json.c     ... as JSON
  *   generate_stop.c     texts that end them
  *   generate_show.c     ids to the text on the terminal
- *   generate_drafts.c   guesses: what they cost, what came of them
+ *   generate_drafts.c   what came of guesses
  *   generate_stats.c    what the plan is, what the run did
  */
 #ifndef SL_GENERATE_H
@@ -249,8 +249,6 @@ int sl_show_flush(FILE *out, struct sl_error *err);
 
 /* -- generate_drafts.c -- */
 
-/* After the plan: as many drafts as it has room for, and what it says of what
- * positions cost, until passes tell. */
 /* One line, if anything was guessed. */
 void sl_generate_print_drafts(const struct sl_generate *g);
 /* Adds what came of guesses between two readings to stats. */

@@ -23,13 +23,17 @@ static enum show show_of(const struct sl_generate *g)
 /* --- before ----------------------------------------------------------------
  */
 
-size_t sl_generate_most_bytes(const struct sl_generate *g)
+static uint32_t most_tokens(const struct sl_generate *g)
 {
     const struct sl_generate_options *o = g->o;
 
-    return 4096 + 32 * (size_t)(o->text.most_new > 0 && !o->length_given
-                                    ? g->hp->max_positions
-                                    : o->fill.out_seq_length);
+    return o->text.most_new > 0 && !o->length_given ? g->hp->max_positions
+                                                    : o->fill.out_seq_length;
+}
+
+size_t sl_generate_most_bytes(const struct sl_generate *g)
+{
+    return 4096 + 32 * (size_t)most_tokens(g);
 }
 
 static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
@@ -42,7 +46,7 @@ static int make_prompt(struct sl_prompt *p, struct sl_generate *g,
         return sl_fail(err, SL_ERR_USAGE,
                        "text too long: more than %zu bytes do not fit "
                        "--out-seq-length %u; shorten the text or raise it",
-                       most, (uint32_t)((most - 4096) / 32));
+                       most, most_tokens(g));
     nul = memchr(q->text, '\0', q->n_text);
     if (nul != NULL)
         return sl_fail(err, SL_ERR_USAGE,

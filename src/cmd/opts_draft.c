@@ -82,12 +82,12 @@ static int add(struct sl_drafts *d, struct sl_draft_file *file,
         d->optional = true;
         kind = &sl_draft_lookup;
     }
-    if (strcmp(name, sl_draft_self_kind.name) == 0 && !file->itself) {
+    if (strcmp(name, sl_draft_self_kind.name) == 0) {
+        if (file->itself)
+            return 0;
         file->itself = true;
         return sl_drafts_add(d, &sl_draft_self_kind, &file->self, err);
     }
-    if (strcmp(name, sl_draft_self_kind.name) == 0)
-        return 0;
     if (kind == NULL)
         return add_file(d, file, name, err);
     for (uint32_t i = 0; i < d->n; i++) {
@@ -111,6 +111,12 @@ bool sl_drafts_free(const struct sl_draft_options *o)
             return false;
     }
     return true;
+}
+
+void sl_draft_paths(struct sl_paths *p, const struct sl_draft_options *o)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        sl_paths_read(p, "--draft", o->names[i]);
 }
 
 int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,

@@ -6,6 +6,7 @@
 
 #include <argp.h>
 
+#include "src/base/paths.h"
 #include "src/cmd/draft_file.h"
 #include "src/decode/draft.h"
 
@@ -29,6 +30,9 @@ bool sl_drafts_free(const struct sl_draft_options *o);
  * none). */
 void sl_drafts_start(struct sl_drafts *d, struct sl_runtime *rt,
                      const struct sl_rates *kept, const struct sl_log *log);
+
+/* The files among them, which are read. */
+void sl_draft_paths(struct sl_paths *p, const struct sl_draft_options *o);
 
 /* What a run guesses with; a name that is no kind is a model file's, and noted
  * in file, which stays where it is. Errors: SL_ERR_USAGE. */

@@ -85,6 +85,13 @@ static int this_machine(struct sl_machine_spec *spec,
     return rc;
 }
 
+static int find_machine(struct answer *a, struct sl_error *err)
+{
+    if (a->q->machine == NULL)
+        return this_machine(&a->spec, a->q, err);
+    return sl_machine_load(&a->spec, a->q->machine, err);
+}
+
 static int open_model(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
@@ -410,16 +417,11 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
         .mf = {.fd = -1},
         .batch_tokens = q->tokens,
     };
-    int rc = 0;
+    int rc = -1;
 
-    if (q->machine == NULL)
-        rc = this_machine(&a.spec, q, err);
-    else
-        rc = sl_machine_load(&a.spec, q->machine, err);
-    if (rc == 0 && choose_memory(&a, err) == 0 && open_model(&a, err) == 0)
+    if (find_machine(&a, err) == 0 && choose_memory(&a, err) == 0 &&
+        open_model(&a, err) == 0)
         rc = ask(&a, err);
-    else
-        rc = -1;
     if (rc == 0) {
         if (q->json)
             print_json(&a);
