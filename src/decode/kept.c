@@ -54,6 +54,23 @@ static size_t common(const struct sl_ids *a, const int32_t *ids, size_t n)
     return k;
 }
 
+/* From the first n ids of a text. What it holds beyond them stays while there
+ * is room. */
+static void go_on(struct sl_kept *k, size_t at, uint32_t n, uint32_t *seq)
+{
+    struct sl_left *left = &k->left[at];
+    struct sl_error ignored;
+
+    if (n < left->ids.n && k->n_others + k->n < k->room &&
+        k->lm->ops->seq_fork(k->lm, seq, left->seq, &ignored) == 0) {
+        left->used = k->clock++;
+    } else {
+        *seq = left->seq;
+        forget(k, at);
+    }
+    k->lm->ops->seq_cut(k->lm, *seq, n);
+}
+
 int sl_kept_begin(struct sl_kept *k, uint32_t *seq, uint32_t *held,
                   const int32_t *ids, size_t n, size_t most,
                   struct sl_error *err)
@@ -71,18 +88,9 @@ int sl_kept_begin(struct sl_kept *k, uint32_t *seq, uint32_t *held,
     if (best > most)
         best = most;
     *held = 0;
-    /* What another text holds beyond that stays while there is room. */
-    if (best >= LEAST_COMMON && best < k->left[at].ids.n &&
-        k->n_others + k->n < k->room &&
-        k->lm->ops->seq_fork(k->lm, seq, k->left[at].seq, err) == 0) {
+    if (best >= LEAST_COMMON) {
+        go_on(k, at, (uint32_t)best, seq);
         *held = (uint32_t)best;
-        k->lm->ops->seq_cut(k->lm, *seq, *held);
-        k->left[at].used = k->clock++;
-    } else if (best >= LEAST_COMMON) {
-        *seq = k->left[at].seq;
-        *held = (uint32_t)best;
-        k->lm->ops->seq_cut(k->lm, *seq, *held);
-        forget(k, at);
     } else {
         while (k->n > 0 && k->n_others + k->n >= k->room)
             drop_oldest(k);
