@@ -97,24 +97,24 @@ static bool trusts(struct sl_slab_cache *s)
     return ++s->n_distrusted % TRY_EVERY == 0;
 }
 
-int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
-                       uint32_t n, struct sl_error *err)
+static void mark_likely(struct sl_slab_cache *s, bool likely)
 {
     for (uint32_t i = 0; i < s->hinted.n; i++) {
         uint32_t at = s->place_of[s->hinted.records[i]];
 
         if (at != SL_NOWHERE)
-            s->places[at].likely = false;
+            s->places[at].likely = likely;
     }
+}
+
+int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
+                       uint32_t n, struct sl_error *err)
+{
+    mark_likely(s, false);
     memcpy(s->hinted.records, records, n * sizeof *records);
     s->hinted.n = trusts(s) ? n : 0;
     s->hinted.at = 0;
-    for (uint32_t i = 0; i < s->hinted.n; i++) {
-        uint32_t at = s->place_of[records[i]];
-
-        if (at != SL_NOWHERE)
-            s->places[at].likely = true;
-    }
+    mark_likely(s, true);
     return sl_cache_advance(s, false, err);
 }
 
