@@ -1,19 +1,10 @@
 #include "config.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "offload/stream_impl.h"
-
-/* A read that brings nothing is tried again this often: a disk may recover
-   from one bad read, and a network file system may be slow to agree on a
-   file's length. */
-#define RETRIES 2u
-/* EINTR and EAGAIN are no failures, but not for ever. */
-#define AGAIN_RETRIES 1000u
 
 static const struct sl_slab *slab_of(const struct sl_stream *st,
                                      const struct sl_place *p)
@@ -92,17 +83,13 @@ static bool in_flight(const struct sl_stream *st)
 static int submit(struct sl_stream *st, struct sl_request *q,
                   struct sl_error *err)
 {
-    struct sl_io_read r = {
-        .buf = q->buf + q->done,
-        .off = q->off + q->done,
-        .bytes = q->bytes - q->done,
-        .tag = (uint64_t)(q - st->requests),
-    };
+    const struct sl_io_request *r = &q->read;
 
-    if (st->io->ops->submit(st->io, &r, err) == 0)
+    if (sl_io_request_submit(st->io, r, (uint64_t)(q - st->requests), err) == 0)
         return 0;
     sl_error_prefix(err, "%s: slab %zu, %u bytes at %llu: ", st->config.path,
-                    q->place->slab, r.bytes, (unsigned long long)r.off);
+                    q->place->slab, r->bytes - r->done,
+                    (unsigned long long)(r->off + r->done));
     return -1;
 }
 
@@ -116,10 +103,10 @@ static int issue_chunk(struct sl_stream *st, struct sl_error *err)
     struct sl_request *q = &st->requests[st->idle[st->n_idle - 1]];
 
     *q = (struct sl_request){
+        .read.buf = c->at,
+        .read.off = e.off + c->extent_done,
+        .read.bytes = left < c->chunk ? (uint32_t)left : c->chunk,
         .place = c->place,
-        .buf = c->at,
-        .off = e.off + c->extent_done,
-        .bytes = left < c->chunk ? (uint32_t)left : c->chunk,
         .begin_ns = sl_clock_now(st->config.clock),
     };
     if (submit(st, q, err) != 0)
@@ -130,9 +117,9 @@ static int issue_chunk(struct sl_stream *st, struct sl_error *err)
         pthread_mutex_unlock(&st->mutex);
     }
     st->n_idle--;
-    c->at += q->bytes;
-    c->extent_done += q->bytes;
-    if (q->bytes < left)
+    c->at += q->read.bytes;
+    c->extent_done += q->read.bytes;
+    if (q->read.bytes < left)
         return 0;
     if (++c->extent < s->n_extents)
         begin_extent(st);
@@ -170,35 +157,18 @@ static int fail_end(const struct sl_stream *st, const struct sl_request *q,
                    (unsigned long long)(last->off + last->bytes));
 }
 
-/* Looks at how a read ended. Returns 1 when the request is complete, 0 when
-   its rest is to be read. Only whole pages count: a direct read cannot go on
-   from within one. */
-static int judge(const struct sl_stream *st, struct sl_request *q, int result,
-                 struct sl_error *err)
+static int fail_read(const struct sl_stream *st, const struct sl_request *q,
+                     int result, struct sl_error *err)
 {
-    static const struct timespec pause = {.tv_nsec = 1000000};
-    uint32_t left = q->bytes - q->done;
-    uint32_t got = result > 0 ? (uint32_t)result : 0;
-    bool again = result == -EINTR || result == -EAGAIN;
+    const struct sl_io_request *r = &q->read;
+    uint64_t at = r->off + r->done;
 
-    if (got >= left)
-        return 1;
-    if (got >= SL_PAGE_BYTES) {
-        q->done += (uint32_t)sl_round_down(got, SL_PAGE_BYTES);
-        q->tries = 0;
-        return 0;
-    }
-    if (q->tries++ < (again ? AGAIN_RETRIES : RETRIES)) {
-        if (again)
-            nanosleep(&pause, NULL);
-        return 0;
-    }
     if (result >= 0)
-        return fail_end(st, q, q->off + q->done + got, err);
-    return sl_fail_os(
-        err, -result, "%s: reading %u bytes at %llu for slab %zu, %u times",
-        st->config.path, left, (unsigned long long)(q->off + q->done),
-        q->place->slab, q->tries);
+        return fail_end(st, q, at + (unsigned)result, err);
+    return sl_fail_os(err, -result,
+                      "%s: reading %u bytes at %llu for slab %zu, %u times",
+                      st->config.path, r->bytes - r->done,
+                      (unsigned long long)at, q->place->slab, r->tries);
 }
 
 /* The request's bytes are all there. */
@@ -211,12 +181,12 @@ static void complete(struct sl_stream *st, struct sl_request *q)
     if (st->config.trace != NULL) {
         snprintf(name, sizeof name, "slab %zu", p->slab);
         sl_trace_span(st->config.trace, SL_TRACK_READS, name, q->begin_ns, now,
-                      q->bytes);
+                      q->read.bytes);
     }
     pthread_mutex_lock(&st->mutex);
-    st->stats.bytes_read += q->bytes;
+    st->stats.bytes_read += q->read.bytes;
     st->stats.reads++;
-    p->missing_bytes -= q->bytes;
+    p->missing_bytes -= q->read.bytes;
     if (p->missing_bytes == 0) {
         p->state = SL_PLACE_READY;
         st->news++;
@@ -242,8 +212,10 @@ static int take(struct sl_stream *st, const struct sl_io_done *done, bool last,
                 struct sl_error *err)
 {
     struct sl_request *q = &st->requests[done->tag];
-    int rc = judge(st, q, done->result, err);
+    int rc = sl_io_request_take(&q->read, done->result);
 
+    if (rc < 0)
+        fail_read(st, q, done->result, err);
     if (rc == 0 && !last) {
         pthread_mutex_lock(&st->mutex);
         st->stats.retries++;

@@ -8,6 +8,7 @@
 #ifndef SL_OFFLOAD_SLAB_CACHE_IMPL_H
 #define SL_OFFLOAD_SLAB_CACHE_IMPL_H
 
+#include "offload/io_retry.h"
 #include "offload/slab_cache.h"
 #include "src/base/mem.h"
 
@@ -32,11 +33,8 @@ struct sl_cache_place {
 };
 
 struct sl_cache_request {
+    struct sl_io_request read;
     uint32_t place;
-    uint8_t *buf;
-    uint64_t off;
-    uint32_t bytes, done; /* done: whole pages that are there already */
-    unsigned tries;
     uint64_t begin_ns;
     bool ahead; /* counted in n_ahead */
 };

@@ -1,14 +1,8 @@
 #include "config.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "offload/slab_cache_impl.h"
-
-/* As the ring's reader has it (prefetch.c). */
-#define RETRIES       2u
-#define AGAIN_RETRIES 1000u
 
 /* Hints are judged by about so many of the last records that they read. */
 #define TRUST_RECORDS 64.0
@@ -70,17 +64,12 @@ static void evict(struct sl_slab_cache *s, struct sl_cache_place *p)
 static int submit(struct sl_slab_cache *s, struct sl_cache_request *q,
                   struct sl_error *err)
 {
-    struct sl_io_read r = {
-        .buf = q->buf + q->done,
-        .off = q->off + q->done,
-        .bytes = q->bytes - q->done,
-        .tag = (uint64_t)(q - s->requests),
-    };
+    const struct sl_io_request *r = &q->read;
 
-    if (s->io->ops->submit(s->io, &r, err) == 0)
+    if (sl_io_request_submit(s->io, r, (uint64_t)(q - s->requests), err) == 0)
         return 0;
-    sl_error_prefix(err, "%s: %u bytes at %llu: ", s->c.path, r.bytes,
-                    (unsigned long long)r.off);
+    sl_error_prefix(err, "%s: %u bytes at %llu: ", s->c.path,
+                    r->bytes - r->done, (unsigned long long)(r->off + r->done));
     return -1;
 }
 
@@ -139,10 +128,10 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
     struct sl_cache_request *q = &s->requests[s->idle[s->n_idle - 1]];
 
     *q = (struct sl_cache_request){
+        .read.buf = sl_cache_place_base(s, from->place) + p->asked,
+        .read.off = e->off + p->asked,
+        .read.bytes = left < s->c.read_bytes ? (uint32_t)left : s->c.read_bytes,
         .place = from->place,
-        .buf = sl_cache_place_base(s, from->place) + p->asked,
-        .off = e->off + p->asked,
-        .bytes = left < s->c.read_bytes ? (uint32_t)left : s->c.read_bytes,
         .begin_ns = sl_clock_now(s->c.clock),
     };
     if (submit(s, q, err) != 0)
@@ -150,7 +139,7 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
     s->n_idle--;
     s->n_ahead += p->hinted;
     q->ahead = p->hinted;
-    p->asked += q->bytes;
+    p->asked += q->read.bytes;
     if (p->asked == e->bytes)
         from->place = SL_NOWHERE;
     return 0;
@@ -192,10 +181,10 @@ int sl_cache_issue(struct sl_slab_cache *s, struct sl_error *err)
 }
 
 static int fail_read(const struct sl_slab_cache *s,
-                     const struct sl_cache_request *q, int result,
+                     const struct sl_io_request *r, int result,
                      struct sl_error *err)
 {
-    unsigned long long at = q->off + q->done;
+    unsigned long long at = r->off + r->done;
 
     if (result >= 0)
         return sl_fail(err, SL_ERR_CORRUPT,
@@ -203,27 +192,7 @@ static int fail_read(const struct sl_slab_cache *s,
                        "there: it is cut short",
                        s->c.path, at + (unsigned)result);
     return sl_fail_os(err, -result, "%s: reading %u bytes at %llu, %u times",
-                      s->c.path, q->bytes - q->done, at, q->tries);
-}
-
-/* 1: the request is complete, 0: its rest is to be read. */
-static int judge(const struct sl_slab_cache *s, struct sl_cache_request *q,
-                 int result, struct sl_error *err)
-{
-    static const struct timespec pause = {.tv_nsec = 1000000};
-    uint32_t got = result > 0 ? (uint32_t)result : 0;
-    bool again = result == -EINTR || result == -EAGAIN;
-
-    if (got >= q->bytes - q->done)
-        return 1;
-    got = (uint32_t)sl_round_down(got, SL_PAGE_BYTES);
-    q->done += got;
-    q->tries = got > 0 ? 0 : q->tries + 1;
-    if (q->tries > (again ? AGAIN_RETRIES : RETRIES))
-        return fail_read(s, q, result, err);
-    if (again)
-        nanosleep(&pause, NULL);
-    return 0;
+                      s->c.path, r->bytes - r->done, at, r->tries);
 }
 
 static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
@@ -232,7 +201,7 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
     char name[SL_TRACE_NAME];
 
     s->stats.reads++;
-    p->missing -= q->bytes;
+    p->missing -= q->read.bytes;
     if (p->missing == 0) {
         p->state = SL_PLACE_READY;
         s->n_missing -= p->wanted;
@@ -241,15 +210,17 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
         return;
     snprintf(name, sizeof name, "record %u", p->record);
     sl_trace_span(s->c.trace, SL_TRACK_READS, name, q->begin_ns,
-                  sl_clock_now(s->c.clock), q->bytes);
+                  sl_clock_now(s->c.clock), q->read.bytes);
 }
 
 static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
                 struct sl_error *err)
 {
     struct sl_cache_request *q = &s->requests[done->tag];
-    int rc = judge(s, q, done->result, err);
+    int rc = sl_io_request_take(&q->read, done->result);
 
+    if (rc < 0)
+        fail_read(s, &q->read, done->result, err);
     if (rc == 0) {
         s->stats.retries++;
         rc = submit(s, q, err);

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "offload/decompress.h"
+#include "offload/io_retry.h"
 #include "offload/stream.h"
 #include "src/base/mem.h"
 
@@ -40,12 +41,8 @@ struct sl_place {
 
 /* A read in flight. */
 struct sl_request {
+    struct sl_io_request read;
     struct sl_place *place;
-    uint8_t *buf;
-    uint64_t off;
-    uint32_t bytes;
-    uint32_t done;     /* whole pages that are there already */
-    unsigned tries;    /* since the last page that came */
     uint64_t begin_ns; /* of the first try */
 };
 
