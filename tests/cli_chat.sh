@@ -244,12 +244,12 @@ terminal -n 0 -c 512 --temperature 3 --top-p 0 --history "$work/cut.json" <<'END
 prompt
 send In the beginning God created the heaven and the earth, and\r
 expect \n
-sleep 500
+bytes 40
 send \003
 prompt
 send Again, in the beginning God created the heaven\r
 expect \n
-sleep 300
+bytes 40
 send \003
 prompt
 send \004

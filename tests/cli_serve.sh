@@ -324,14 +324,25 @@ grep -q "^Content-Security-Policy: default-src 'none'; script-src 'self'" \
         "$source/src/serve/page/page.js"
 check the_page_is_there_and_makes_no_markup_of_answers
 
-# A client that leaves: its texts are gone from the passes within a second or
-# so. One text of 400 tokens can be over before its client leaves; eight cannot.
-curl -sN -m 0.2 -d '{"prompt":"a","max_tokens":400,"stream":true,"min_tokens":
-    400,"n":8}' "$url/v1/completions" >"$work/got"
-sleep 1
-curl -s "$url/metrics" >"$work/got"
-grep -q '^sluice_texts_active 0$' "$work/got" &&
-    grep -q '^sluice_requests_gone_total [1-9]' "$work/got"
+# counts WHAT NUMBERS: waits until a counter of /metrics is one of them.
+counts()
+{
+    for _ in $(seq 600); do
+        curl -s "$url/metrics" >"$work/got"
+        ! grep -q "^$1 $2\$" "$work/got" || return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+# A client that leaves: its texts are gone from the passes. One text of 400
+# tokens can be over before its client leaves; eight cannot.
+curl -sN -d '{"prompt":"a","max_tokens":400,"stream":true,"min_tokens":400,
+    "n":8}' "$url/v1/completions" >"$work/got.stream" &
+client=$!
+counts sluice_texts_active '[1-9][0-9]*' && kill $client &&
+    counts sluice_requests_gone_total '[1-9][0-9]*' &&
+    counts sluice_texts_active 0
 check a_client_that_leaves_ends_its_text
 
 curl -s "$url/metrics" >"$work/got"

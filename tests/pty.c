@@ -4,11 +4,11 @@
  *   pty COMMAND [ARGUMENT...] <SCRIPT
  *
  * Lines of the script: "send TEXT" types it, "expect TEXT" waits for it in
- * what came since the last one, "absent TEXT" ends in failure if it is there
- * by now, "sleep MS" waits, "close" hangs up. TEXT has the escapes of printf's
- * %b. All output goes to standard output. Exit status: the program's (128 +
- * signal), 98 when something expected did not come in a minute or something
- * absent was there, 99 for a bad script.
+ * what came since the last one, "bytes N" waits until as much came since then,
+ * "absent TEXT" ends in failure if it is there by now, "sleep MS" waits, "close"
+ * hangs up. TEXT has the escapes of printf's %b. All output goes to standard
+ * output. Exit status: the program's (128 + signal), 98 when something expected
+ * did not come in a minute or something absent was there, 99 for a bad script.
  */
 #include "config.h"
 
@@ -109,6 +109,19 @@ static bool expect(struct terminal *t, const char *text, size_t n)
     return true;
 }
 
+static bool expect_bytes(struct terminal *t, size_t n)
+{
+    double until = now_ms() + PATIENCE_MS;
+
+    while (t->n < n) {
+        if (t->ended || now_ms() > until)
+            return false;
+        hear(t, 100);
+    }
+    t->n = 0;
+    return true;
+}
+
 /* Escapes in place; returns the length. */
 static size_t unescape(char *s)
 {
@@ -157,6 +170,8 @@ static int play(struct terminal *t, char *line)
         say(t, text, n);
     else if (strcmp(line, "expect") == 0)
         return expect(t, text, n) ? 0 : 98;
+    else if (strcmp(line, "bytes") == 0)
+        return expect_bytes(t, (size_t)atoi(text)) ? 0 : 98;
     else if (strcmp(line, "absent") == 0)
         return find(t, text, n) == NULL ? 0 : 98;
     else if (strcmp(line, "close") == 0)
