@@ -140,18 +140,16 @@ static int write_matrix(struct synth *s, struct worker *w,
     w->source.fmt = m->geom.fmt;
     w->source.m = m->geom;
     spread(s, w, m);
-    w->source.high_plane = m->low_bytes > 0;
-    if (w->source.high_plane)
+    if (m->low_bytes > 0)
         w->source.m = sl_matrix_plane(&m->geom);
     if (write_tensor(s, w, m->off, m->bytes, err) != 0)
         return -1;
-    w->source.high_plane = false;
     if (m->scale_bytes == 0 || m->scale_resident)
         return 0;
     return write_scale(s, w, m, err);
 }
 
-/* Any nibbles are a plane; both together are INT8 of -120 .. 119. */
+/* Of nibbles of -7 .. 7 as the high plane: together INT8 of -119 .. 119. */
 static int write_low_plane(struct synth *s, struct worker *w,
                            const struct sl_model_matrix *m,
                            struct sl_error *err)

@@ -63,20 +63,30 @@ double sl_synth_blocks_unit(enum sl_fmt fmt)
     return sqrt(v * sub - cross + m * m * sub);
 }
 
+/* Codes that have no minimum are not zero on average: with either sign their
+ * weights are. */
+static float scale_of(const struct sl_block_shape *s, float d, uint8_t size,
+                      uint8_t sign)
+{
+    float scale = d * (0.75f + (float)size / 512);
+
+    return s->mins == SL_MINS_NONE && (sign & 1) != 0 ? -scale : scale;
+}
+
 /* The head of one row, of which every bit is random. */
 static void make_head(uint8_t *head, const struct sl_block_shape *s, float d)
 {
-    float scale = d * (0.75f + (float)head[1] / 512);
+    float scale = scale_of(s, d, head[1], head[0]);
 
     if (s->share == 4) {
         for (int i = 0; i < 4; i++)
             head[i] = (uint8_t)(128 + ilogbf(d) + (head[i] & 1));
-        return;
+        return; /* which have both signs already */
     }
     sl_store_u16(head, sl_float_to_half(scale));
     if (s->share == 2)
         sl_store_u16(head + 2,
-                     sl_float_to_half(d * (0.75f + (float)head[3] / 512)));
+                     sl_float_to_half(scale_of(s, d, head[3], head[2])));
     else if (s->mins != SL_MINS_NONE)
         sl_store_u16(head + 2, sl_float_to_half(scale * (float)minimum_of(s)));
 }

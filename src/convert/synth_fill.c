@@ -19,14 +19,37 @@ static uint64_t number(uint64_t key, uint64_t i)
     return z ^ z >> 31;
 }
 
-static void fill_bytes(uint8_t *out, uint64_t key, uint64_t off, size_t n)
+/* The least integer, which has no counterpart, becomes zero. If it stayed, the
+ * mean weight were -1/2: small beside a weight, but the same for all, so that
+ * each product had the sum of its inputs added to all of its rows. Of n inputs
+ * that makes sqrt(n) times as much of what they have in common, from a thousand
+ * on more than there was: after some layers nothing else were left of them. */
+static uint64_t balance(uint64_t x, enum sl_fmt fmt)
+{
+    uint64_t some;
+
+    if (fmt == SL_FMT_INT4) {
+        some = x | x >> 1 | x >> 2 | x >> 3;
+        return x | (~some & UINT64_C(0x1111111111111111)) << 3;
+    }
+    if (fmt != SL_FMT_INT8)
+        return x;
+    some = x | x >> 4;
+    some |= some >> 2;
+    some |= some >> 1;
+    return x | (~some & UINT64_C(0x0101010101010101)) << 7;
+}
+
+static void fill_codes(uint8_t *out, const struct sl_synth_source *s,
+                       uint64_t off, size_t n)
 {
     uint64_t at = off / 8;
     size_t i = 0;
 
     for (; i + 8 <= n; i += 8)
-        sl_store_u64(out + i, number(key, at++));
-    for (uint64_t x = number(key, at); i < n; i++, x >>= 8)
+        sl_store_u64(out + i, balance(number(s->key, at++), s->m.fmt));
+    for (uint64_t x = balance(number(s->key, at), s->m.fmt); i < n;
+         i++, x >>= 8)
         out[i] = (uint8_t)x;
 }
 
@@ -124,23 +147,12 @@ static void clear_scales(uint8_t *out, const struct sl_matrix *m, uint64_t off,
     }
 }
 
-/* Nibbles of 0, which a high plane does not have, become 1. */
-static void raise_least(uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        out[i] |= (out[i] & 0xf0) == 0 ? 0x10 : 0;
-        out[i] |= (out[i] & 0x0f) == 0 ? 0x01 : 0;
-    }
-}
-
 void sl_synth_fill(const struct sl_synth_source *s, void *out, uint64_t off,
                    size_t n)
 {
     switch (s->kind) {
     case SL_SYNTH_BLOCKS:
-        fill_bytes(out, s->key, off, n);
-        if (s->high_plane)
-            raise_least(out, n);
+        fill_codes(out, s, off, n);
         if (!sl_fmt_has_blocks(s->m.fmt)) {
             clear_weights(out, &s->m, off, n);
             return;
@@ -177,9 +189,10 @@ void sl_synth_spread(struct sl_synth_source *s)
     double sigma = 1 / sqrt((double)s->m.cols);
 
     if (s->kind == SL_SYNTH_SCALE) {
-        /* Root mean square of the integers -n / 2 .. n / 2 - 1. */
+        /* Root mean square of the integers above -n / 2 and below n / 2, and
+         * of one more zero. */
         double n = ldexp(1, sl_fmt_of(s->m.fmt)->bits);
-        double unit = sqrt((n * n + 2) / 12);
+        double unit = sqrt((n / 2 - 1) * (n - 1) / 6);
 
         s->centre = (float)(sigma / unit);
         s->spread = s->centre / 4;

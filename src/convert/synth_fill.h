@@ -17,7 +17,6 @@ struct sl_synth_source {
     } kind;
     enum sl_fmt fmt;                 /* of the numbers; else as m's */
     struct sl_matrix m;              /* SL_SYNTH_BLOCKS, SL_SYNTH_SCALE */
-    bool high_plane;                 /* of INT8: blocks without -8 */
     uint64_t key;                    /* tells tensors apart */
     float centre;                    /* of the numbers, which are uniform ... */
     float spread;                    /* ... within so much of it */
