@@ -58,6 +58,27 @@ static int read_tokens(struct tokens *t, const struct sl_gguf *g,
     return 0;
 }
 
+/* *id = -1 where the key is absent, or says that there is none. */
+static int read_id(int32_t *id, const struct sl_gguf *g, const char *key,
+                   size_t n_tokens, struct sl_error *err)
+{
+    int64_t v;
+
+    *id = -1;
+    if (!sl_gguf_has(g, key))
+        return 0;
+    if (sl_gguf_get_i64(g, key, &v, err) != 0)
+        return -1;
+    if (v == -1 || v == UINT32_MAX)
+        return 0;
+    if (v < 0 || (uint64_t)v >= n_tokens)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "metadata '%s' is %lld, but there are %zu tokens", key,
+                       (long long)v, n_tokens);
+    *id = (int32_t)v;
+    return 0;
+}
+
 static enum sl_piece_type type_of(const struct tokens *t, size_t id)
 {
     return t->type == NULL || t->type[id] == 0
@@ -68,13 +89,35 @@ static enum sl_piece_type type_of(const struct tokens *t, size_t id)
 /* --- sentencepiece ---------------------------------------------------------
  */
 
+/* The library wants exactly one unknown piece: the one of that type, else
+ * (types came later than scores) the one whose id is named, else 0, which is
+ * llama.cpp's (src/llama-vocab.cpp). */
+static int unknown_piece(int32_t *id, const struct tokens *t,
+                         const struct sl_gguf *g, struct sl_error *err)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (type_of(t, i) == SL_PIECE_UNKNOWN) {
+            *id = (int32_t)i;
+            return 0;
+        }
+    }
+    if (read_id(id, g, KEY("unknown_token_id"), t->n, err) != 0)
+        return -1;
+    if (*id < 0)
+        *id = 0;
+    return 0;
+}
+
 /* Padding rows stay pieces that nothing matches: the model has no holes. */
 static int take_sentencepiece(struct sl_vocab_builder *b,
                               const struct tokens *t, const struct sl_gguf *g,
                               struct sl_error *err)
 {
     bool blank_first = true;
+    int32_t unknown;
 
+    if (unknown_piece(&unknown, t, g, err) != 0)
+        return -1;
     if (t->score == NULL)
         return sl_fail(err, SL_ERR_CORRUPT, "metadata '%s' is missing",
                        KEY("scores"));
@@ -82,7 +125,8 @@ static int take_sentencepiece(struct sl_vocab_builder *b,
         sl_gguf_get_bool(g, KEY("add_space_prefix"), &blank_first, err) != 0)
         return -1;
     for (size_t id = 0; id < t->n; id++) {
-        enum sl_piece_type type = type_of(t, id);
+        enum sl_piece_type type =
+            id == (size_t)unknown ? SL_PIECE_UNKNOWN : type_of(t, id);
         const char *s = t->text[id];
         size_t n = strlen(s);
 
@@ -99,6 +143,7 @@ static int take_sentencepiece(struct sl_vocab_builder *b,
                                err) != 0)
             return -1;
     }
+    sl_vocab_set_control(b, SL_CONTROL_UNK, unknown);
     sl_vocab_set_number(b, SL_VOCAB_STRIP_BLANK, blank_first);
     return 0;
 }
@@ -214,40 +259,38 @@ static int take_bpe(struct sl_vocab_builder *b, const struct tokens *t,
 /* --- special tokens --------------------------------------------------------
  */
 
-/* *id = -1 where the key is absent, or says that there is none. */
-static int read_id(int32_t *id, const struct sl_gguf *g, const char *key,
-                   size_t n_tokens, struct sl_error *err)
+static bool is_sentencepiece(const struct sl_vocab_builder *b)
 {
-    int64_t v;
-
-    *id = -1;
-    if (!sl_gguf_has(g, key))
-        return 0;
-    if (sl_gguf_get_i64(g, key, &v, err) != 0)
-        return -1;
-    if (v == -1 || v == UINT32_MAX)
-        return 0;
-    if (v < 0 || (uint64_t)v >= n_tokens)
-        return sl_fail(err, SL_ERR_CORRUPT,
-                       "metadata '%s' is %lld, but there are %zu tokens", key,
-                       (long long)v, n_tokens);
-    *id = (int32_t)v;
-    return 0;
+    return strcmp(sl_vocab_builder_kind(b)->name, "sentencepiece") == 0;
 }
 
 /* A token that is named as special is one, whatever its type. Padding rows
- * are named now and then: they are left alone. */
+ * are named now and then, and the unknown piece of sentencepiece, which is none
+ * of a text's: they are left alone. */
 static int make_special(struct sl_vocab_builder *b, const struct tokens *t,
                         int32_t id, struct sl_error *err)
 {
     const char *s = t->text[id];
 
     if (*s == '\0' || sl_vocab_is_added(b, (uint32_t)id) ||
+        (is_sentencepiece(b) &&
+         id == sl_vocab_get_control(b, SL_CONTROL_UNK)) ||
         type_of(t, (size_t)id) == SL_PIECE_UNUSED ||
         type_of(t, (size_t)id) == SL_PIECE_BYTE)
         return 0;
     return sl_vocab_add_added(b, (uint32_t)id, s, strlen(s), SL_ADDED_SPECIAL,
                               err);
+}
+
+/* Where a key is absent, a sentencepiece model has llama.cpp's usual id
+ * (src/llama-vocab.cpp), if that is a control token. */
+static int32_t usual_id(const struct sl_vocab_builder *b,
+                        const struct tokens *t, int32_t id)
+{
+    return id >= 0 && is_sentencepiece(b) && (size_t)id < t->n &&
+                   type_of(t, (size_t)id) == SL_PIECE_CONTROL
+               ? id
+               : -1;
 }
 
 static int take_controls(struct sl_vocab_builder *b, const struct tokens *t,
@@ -257,13 +300,14 @@ static int take_controls(struct sl_vocab_builder *b, const struct tokens *t,
         const char *key;
         int control; /* -1: none */
         bool stops;
+        int32_t usual;
     } keys[] = {
-        {KEY("bos_token_id"), SL_CONTROL_BOS, false},
-        {KEY("eos_token_id"), SL_CONTROL_EOS, true},
-        {KEY("eot_token_id"), -1, true},
-        {KEY("eom_token_id"), -1, true},
-        {KEY("unknown_token_id"), SL_CONTROL_UNK, false},
-        {KEY("padding_token_id"), SL_CONTROL_PAD, false},
+        {KEY("bos_token_id"), SL_CONTROL_BOS, false, 1},
+        {KEY("eos_token_id"), SL_CONTROL_EOS, true, 2},
+        {KEY("eot_token_id"), -1, true, -1},
+        {KEY("eom_token_id"), -1, true, -1},
+        {KEY("unknown_token_id"), SL_CONTROL_UNK, false, -1},
+        {KEY("padding_token_id"), SL_CONTROL_PAD, false, -1},
     };
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -272,8 +316,11 @@ static int take_controls(struct sl_vocab_builder *b, const struct tokens *t,
         if (read_id(&id, g, keys[i].key, t->n, err) != 0)
             return -1;
         if (id < 0)
+            id = usual_id(b, t, keys[i].usual);
+        if (id < 0)
             continue;
-        if (keys[i].control >= 0)
+        if (keys[i].control >= 0 &&
+            sl_vocab_get_control(b, (enum sl_vocab_control)keys[i].control) < 0)
             sl_vocab_set_control(b, (enum sl_vocab_control)keys[i].control, id);
         if (make_special(b, t, id, err) != 0 ||
             (keys[i].stops && sl_vocab_add_id(b, SL_VOCAB_STOPS, id, err) != 0))
@@ -317,7 +364,7 @@ static bool usual_bos(const struct sl_vocab_builder *b, const char *pre)
 {
     size_t h = habits_of(pre);
 
-    if (strcmp(sl_vocab_builder_kind(b)->name, "sentencepiece") == 0)
+    if (is_sentencepiece(b))
         return true;
     return h < N_HABITS && habits[h].bos;
 }
