@@ -259,10 +259,12 @@ def parse():
                    "in place of random weights: sluice what it converts to; "
                    "whole files count as what a token reads")
     p.add_argument("--preset", choices=SHAPES, default="7b")
-    p.add_argument("--quant", default="int4", help="int4, int4-g64, int8 ...")
+    p.add_argument("--quant", default="int4", help="int4, int4-g64, "
+                   "int8 ..., or keep: what llama.cpp's file converts to")
     p.add_argument("--head", default="int8-g64", help="f16 or int8-g64")
     p.add_argument("--type", choices=random_gguf.FILE_TYPE,
-                   help="llama.cpp's (default: q4_0 for int4, else q8_0)")
+                   help="llama.cpp's (default: q4_0 for int4 and keep, else "
+                   "q8_0)")
     p.add_argument("--isa", help="sluice's kernels, as for sluice bench "
                    "(default: the best there is)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -278,7 +280,8 @@ def parse():
                    help="a line of JSON for each result")
     o = p.parse_args()
     o.prompts = [int(n) for n in o.prompts.split(",")]
-    o.type = o.type or ("q4_0" if o.quant.startswith("int4") else "q8_0")
+    small = o.quant.startswith("int4") or o.quant == "keep"
+    o.type = o.type or ("q4_0" if small else "q8_0")
     if o.file is not None:
         o.preset, o.quant, o.head = os.path.basename(o.file), "keep", "as it is"
         o.type = "the same"
@@ -312,7 +315,9 @@ def make_files(o, folder):
         return
     o.model = f"{folder}/{o.preset}-{o.quant}-{o.head}.gguf"
     o.gguf = f"{folder}/{o.preset}-llama-{o.type}.gguf"
-    if not os.path.exists(o.model):
+    if o.quant == "keep":
+        o.model = f"{folder}/{o.preset}-llama-{o.type}-sluice.gguf"
+    elif not os.path.exists(o.model):
         say(f"writing {o.model}")
         run([o.sluice, "synth", o.preset, "--quant", o.quant, "--head", o.head,
              "-o", o.model, "--quiet"])
@@ -320,6 +325,9 @@ def make_files(o, folder):
         say(f"writing {o.gguf}")
         random_gguf.write(o.gguf + ".partial", o.type, *SHAPES[o.preset])
         os.rename(o.gguf + ".partial", o.gguf)
+    if not os.path.exists(o.model):
+        say(f"converting {o.gguf}")
+        run([o.sluice, "convert", "-q", o.gguf, "-o", o.model])
     o.model_bytes = os.path.getsize(o.model)
     o.gguf_bytes = random_gguf.token_bytes(o.type, *SHAPES[o.preset])
 

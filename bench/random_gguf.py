@@ -2,11 +2,13 @@
 """Writes a GGUF file with random weights that llama.cpp runs (architecture
 "llama", a made-up vocabulary), with nothing but the standard library.
 
-    random_gguf.py OUT.gguf q4_0|q8_0 LAYERS HIDDEN INNER HEADS VOCAB
+    random_gguf.py OUT.gguf TYPE LAYERS HIDDEN INNER HEADS VOCAB
 
-Format: ggml-org/ggml docs/gguf.md; blocks: ggml/src/ggml-common.h. As
-llama-quantize writes it, the head of a Q4_0 file is Q6_K (where rows are made
-of whole blocks of 256), of a Q8_0 file Q8_0.
+TYPE is q4_0, q8_0, q4_k_m or q6_k. Format: ggml-org/ggml docs/gguf.md; blocks:
+ggml/src/ggml-common.h. Types are mixed as llama-quantize does (llama.cpp
+src/llama-quant.cpp): the head of a Q4_0 file is Q6_K where rows are made of
+whole blocks of 256; of a Q4_K_M file too, and in about half of its layers v
+and down.
 """
 import os
 import struct
@@ -18,9 +20,10 @@ TYPES = {  # number, values and bytes of a block
     "f32": (0, 1, 4),
     "q4_0": (2, 32, 18),
     "q8_0": (8, 32, 34),
+    "q4_k": (12, 256, 144),
     "q6_k": (14, 256, 210),
 }
-FILE_TYPE = {"q4_0": 2, "q8_0": 7}
+FILE_TYPE = {"q4_0": 2, "q8_0": 7, "q4_k_m": 15, "q6_k": 18}
 CHUNK_BLOCKS = 1 << 17
 
 
@@ -79,21 +82,31 @@ def metadata(quant, layers, hidden, inner, heads, vocab):
     ]
 
 
+def more_bits(i, layers):
+    """Layers that Q4_K_M gives more bits (llama-quant.cpp, use_more_bits)."""
+    eighth = layers // 8
+    return i < eighth or i >= 7 * layers // 8 or (i - eighth) % 3 == 2
+
+
 def tensors(quant, layers, hidden, inner, vocab):
     """Name, type, rows, columns (rows 0: a vector)."""
-    head = "q6_k" if quant == "q4_0" and hidden % 256 == 0 else quant
+    mixed = quant == "q4_k_m"
+    head = "q6_k" if quant == "q4_0" and hidden % 256 == 0 or mixed else quant
+    quant = "q4_k" if mixed else quant
     yield "token_embd.weight", quant, vocab, hidden
     yield "output_norm.weight", "f32", 0, hidden
     yield "output.weight", head, vocab, hidden
     for i in range(layers):
         b = f"blk.{i}."
+        more = "q6_k" if mixed and more_bits(i, layers) else quant
         yield b + "attn_norm.weight", "f32", 0, hidden
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            yield f"{b}{name}.weight", quant, hidden, hidden
+            kind = more if name == "attn_v" else quant
+            yield f"{b}{name}.weight", kind, hidden, hidden
         yield b + "ffn_norm.weight", "f32", 0, hidden
         yield b + "ffn_gate.weight", quant, inner, hidden
         yield b + "ffn_up.weight", quant, inner, hidden
-        yield b + "ffn_down.weight", quant, hidden, inner
+        yield b + "ffn_down.weight", more, hidden, inner
 
 
 def n_bytes(kind, rows, cols):
@@ -116,10 +129,14 @@ def random_blocks(kind, n, cols):
         for i in range(192, 208):
             b[i::size] = bytes([5]) * n
         at, d = 208, half((341 * 25 * cols) ** -0.5)
+    elif kind == "q4_k":  # d, dmin, scales and minima of 32, then q in 0..15
+        at, size_of_d = 0, (21.25 * 32 * 32 * cols) ** -0.5
+        d = half(size_of_d) + half(7.5 * size_of_d)
+        d += bytes([0xa0] * 8 + [0] * 4)
     else:  # d, then values of variance 21 (4 bits) or 5461 (8 bits)
         at, d = 0, half(((21 if kind == "q4_0" else 5461) * cols) ** -0.5)
-    b[at::size] = d[:1] * n
-    b[at + 1::size] = d[1:] * n
+    for i, value in enumerate(d):
+        b[at + i::size] = bytes([value]) * n
     return b
 
 
