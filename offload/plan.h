@@ -8,7 +8,8 @@
  *
  *              decode by CPU   decode by GPU
  *   home RAM        yes         copied to the device ring in every pass
- *   home DISK     no GPU only   read, then copied, in every pass
+ *   home DISK     no GPU, or    read, then copied, in every pass
+ *                 some stay
  *   home VRAM       never       copied once
  *
  * What the GPU decodes it also prefills; what the CPU decodes either may.
@@ -90,8 +91,9 @@ struct sl_plan_input {
      * decodes may take. */
     uint64_t weights_bytes;
     uint64_t read_ahead_bytes; /* ring size wanted where there is room */
-    bool keep; /* slabs that are to stay do, or the budget is too small: on the
-                * CPU alone */
+    bool keep; /* slabs that are to stay do where they are computed, or the
+                * budget is too small. Of the CPU's stages other slabs may then
+                * stream beside a GPU, and prompts take the engines of decode */
 
     /* What follows counts only with vram_bytes > 0 and a rule that allows a
      * GPU: without, a plan needs neither stages nor rates. */
@@ -159,5 +161,10 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
 double sl_plan_seconds(const struct sl_plan *plan,
                        const struct sl_plan_input *in, enum sl_phase phase,
                        struct sl_plan_pass pass);
+
+/* Seconds that a pass of one position over what is to stay is expected to take:
+ * 0 where nothing is. */
+double sl_plan_guess_seconds(const struct sl_plan *plan,
+                             const struct sl_plan_input *in);
 
 #endif

@@ -12,6 +12,18 @@ uint64_t sl_plan_stage_bytes(const struct sl_plan_input *in,
     return n;
 }
 
+uint64_t sl_plan_stage_kept(const struct sl_plan_input *in,
+                            const struct sl_plan_stage *s)
+{
+    uint64_t n = 0;
+
+    for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
+        if (in->keep && in->slabs[i].keep)
+            n += sl_slab_load_bytes(&in->slabs[i]);
+    }
+    return n;
+}
+
 /* One stage's part; bytes: of its weights. */
 static void add_stage(struct sl_demand *d, const struct sl_plan_stage *s,
                       double bytes, bool gpu, struct sl_plan_pass pass)
@@ -124,8 +136,25 @@ double sl_plan_crossing_s(const struct sl_plan_input *in,
     return sl_cost_gpu_seconds(&in->rates, &d);
 }
 
+/* One ring for both engines, filled from disk: copies of what has come go on
+   while the disk is waited for. */
+static struct sl_timeline timeline_disk(const struct sl_plan_input *in,
+                                        double from_disk, double ring)
+{
+    return (struct sl_timeline){
+        .dram_bps = in->rates.dram_bps,
+        .disk_bps = in->rates.disk_bps,
+        .from_disk = from_disk > 0 ? 1 : 0,
+        .most_read = ring,
+    };
+}
+
 struct sl_timeline sl_division_timeline(const struct sl_division *v)
 {
+    if (v->in->keep)
+        return timeline_disk(v->in,
+                             (double)v->disk_bytes + (double)v->cpu_disk_bytes,
+                             ((double)v->n_slots - 1) * (double)v->slot_bytes);
     return timeline_gpu(v->in, (double)v->copied_bytes + (double)v->disk_bytes,
                         (double)v->disk_bytes,
                         ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
@@ -144,17 +173,12 @@ static struct sl_timeline timeline_of_plan(const struct sl_plan *plan,
                       ? (plan->n_slots - 1.0) * (double)plan->slot_bytes
                       : 0;
 
-    if (plan->gpu)
+    if (plan->gpu && !in->keep)
         return timeline_gpu(in, d.copy_bytes, d.disk_bytes,
                             ((double)plan->n_device_slots - 1) *
                                 (double)plan->device_slot_bytes,
                             ring);
-    return (struct sl_timeline){
-        .dram_bps = in->rates.dram_bps,
-        .disk_bps = in->rates.disk_bps,
-        .from_disk = d.disk_bytes > 0 ? 1 : 0,
-        .most_read = ring,
-    };
+    return timeline_disk(in, d.disk_bytes, ring);
 }
 
 double sl_plan_seconds(const struct sl_plan *plan,
@@ -178,9 +202,31 @@ double sl_plan_seconds(const struct sl_plan *plan,
             if (i > 0 && engine[at] != engine[at - 1])
                 step.seconds += sl_plan_crossing_s(in, pass);
             add_moves(&moves, plan, in, s, gpu);
-            step.moved_bytes = gpu ? moves.copy_bytes : moves.disk_bytes;
+            step.moved_bytes =
+                gpu && !in->keep ? moves.copy_bytes : moves.disk_bytes;
             seconds += sl_timeline_step(&w, &step);
         }
+    }
+    return seconds;
+}
+
+double sl_plan_guess_seconds(const struct sl_plan *plan,
+                             const struct sl_plan_input *in)
+{
+    const uint8_t *engine = plan->engine[SL_PHASE_DECODE];
+    struct sl_plan_pass pass = {1, 1, in->pass[SL_PHASE_DECODE].keys};
+    double seconds = 0;
+
+    for (size_t i = 0; in->keep && i < in->n_stages; i++) {
+        const struct sl_plan_stage *s = &in->stages[i];
+        size_t at = s->first_slab;
+        struct sl_step step =
+            sl_plan_step(in, s, (double)sl_plan_stage_kept(in, s),
+                         engine[at] == SL_ENGINE_GPU, pass);
+
+        if (i > 0 && engine[at] != engine[at - 1])
+            seconds += sl_plan_crossing_s(in, pass);
+        seconds += step.seconds + step.kv_seconds;
     }
     return seconds;
 }

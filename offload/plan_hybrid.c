@@ -100,6 +100,10 @@ static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
 /* Seconds within this part are the same: then the prefill decides. */
 #define SAME 0.0005
 
+/* Where slabs stay so that what stays can guess: passes of that for each of all
+ * weights. */
+#define GUESSES 8.0
+
 /* So many numbers of stages are tried before the search narrows. */
 #define COARSE 16u
 
@@ -120,7 +124,8 @@ static struct score score_of(const struct sl_plan *plan,
                              const struct sl_plan_input *in)
 {
     return (struct score){
-        sl_plan_seconds(plan, in, SL_PHASE_DECODE, in->pass[SL_PHASE_DECODE]),
+        sl_plan_seconds(plan, in, SL_PHASE_DECODE, in->pass[SL_PHASE_DECODE]) +
+            GUESSES * sl_plan_guess_seconds(plan, in),
         sl_plan_seconds(plan, in, SL_PHASE_PREFILL, in->pass[SL_PHASE_PREFILL]),
     };
 }
@@ -139,21 +144,42 @@ struct costs {
 
 struct scratch {
     uint64_t *stage_bytes;      /* (n_stages) */
+    uint64_t *stage_kept;       /* (n_stages) */
     uint8_t *cpu, *best, *none; /* (n_stages) */
     uint8_t *chosen;            /* (n_stages) of the plan so far */
     struct costs costs[SL_PHASE_COUNT];
+    struct costs guess;   /* of what stays; none where nothing does */
     bool found;           /* in this way: */
     struct score score;   /* of the best */
     uint64_t ahead_bytes; /* likewise */
 };
 
+static double part(double of, double all)
+{
+    return all > 0 ? of / all : 0;
+}
+
+/* Of what does not stay of an engine's stages, which part is moved in a pass:
+ * copied, or where some slabs stay, read. */
+static void share_moved(double share[SL_ENGINE_COUNT],
+                        const struct sl_division *d)
+{
+    double disk = (double)d->disk_bytes, ram = (double)d->copied_bytes;
+    double vram = (double)d->vram_bytes, cpu = (double)d->cpu_disk_bytes;
+
+    share[SL_ENGINE_CPU] = part(cpu, cpu + (double)d->cpu_ram_bytes);
+    share[SL_ENGINE_GPU] =
+        part(d->in->keep ? disk : disk + ram, disk + ram + vram);
+}
+
 /* Seconds of a pass, before slabs have places. */
 static double seconds_of(const struct sl_division *d, const struct costs *c)
 {
-    double copied = (double)d->copied_bytes + (double)d->disk_bytes;
-    double share = copied > 0 ? copied / (copied + (double)d->vram_bytes) : 0;
+    double share[SL_ENGINE_COUNT];
     struct sl_timeline w = sl_division_timeline(d);
     double seconds = 0;
+
+    share_moved(share, d);
 
     /* The first pass only shows how far ahead the second begins: where that
        is as far as it began itself, the second is the same again. */
@@ -162,15 +188,31 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
             break;
         seconds = 0;
         for (size_t i = 0; i < d->in->n_stages; i++) {
-            struct sl_step s =
-                c->step[d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU][i];
+            enum sl_engine e = d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+            struct sl_step s = c->step[e][i];
 
-            if (s.gpu)
-                s.moved_bytes = (double)d->stage_bytes[i] * share;
+            s.moved_bytes =
+                (double)(d->stage_bytes[i] - d->stage_kept[i]) * share[e];
             if (i > 0 && d->cpu[i] != d->cpu[i - 1])
                 s.seconds += c->crossing_s;
             seconds += sl_timeline_step(&w, &s);
         }
+    }
+    return seconds;
+}
+
+/* Seconds of a pass over what stays. */
+static double guess_seconds(const struct sl_division *d, const struct costs *c)
+{
+    double seconds = 0;
+
+    for (size_t i = 0; i < d->in->n_stages; i++) {
+        const struct sl_step *s =
+            &c->step[d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU][i];
+
+        if (i > 0 && d->cpu[i] != d->cpu[i - 1])
+            seconds += c->crossing_s;
+        seconds += s->seconds + s->kv_seconds;
     }
     return seconds;
 }
@@ -181,6 +223,8 @@ static double prefill_seconds(const struct sl_division *d,
 {
     struct sl_division all = *d;
 
+    if (d->in->keep)
+        return seconds_of(d, &s->costs[SL_PHASE_PREFILL]);
     all.cpu = s->none;
     all.copied_bytes += d->cpu_bytes;
     return seconds_of(&all, &s->costs[SL_PHASE_PREFILL]);
@@ -193,6 +237,7 @@ static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
     struct sl_division d = {
         .in = in,
         .stage_bytes = s->stage_bytes,
+        .stage_kept = s->stage_kept,
         .cpu = s->cpu,
         .slot_bytes = slot_bytes,
         .ahead_bytes = ahead_bytes,
@@ -202,6 +247,8 @@ static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
     if (!sl_plan_divide(&d))
         return score;
     score.decode_s = seconds_of(&d, &s->costs[SL_PHASE_DECODE]);
+    if (in->keep)
+        score.decode_s += GUESSES * guess_seconds(&d, &s->guess);
     if (s->found && score.decode_s >= s->score.decode_s * (1 + SAME))
         return score;
     score.prefill_s = prefill_seconds(&d, s);
@@ -384,6 +431,7 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
     struct sl_division d = {
         .in = in,
         .stage_bytes = s->stage_bytes,
+        .stage_kept = s->stage_kept,
         .cpu = s->best,
         .slot_bytes = slot_bytes,
         .ahead_bytes = s->ahead_bytes,
@@ -393,7 +441,7 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
         return -1;
     sl_plan_divide(&d);
     sl_plan_place(plan, &d);
-    set_prefill(plan, in, s->none);
+    set_prefill(plan, in, in->keep ? s->best : s->none);
     return 0;
 }
 
@@ -427,7 +475,8 @@ static int build_best(struct sl_plan *plan, bool *found,
         *found = true;
     }
     if (*found) {
-        choose_prefill(&best, in, s);
+        if (!in->keep)
+            choose_prefill(&best, in, s);
         best.prefill_from = find_prefill_from(&best, in);
         *plan = best;
         /* Nothing for the GPU: there is a better plan without its ring. */
@@ -441,6 +490,7 @@ static int build_best(struct sl_plan *plan, bool *found,
 static void scratch_fini(struct scratch *s)
 {
     free(s->stage_bytes);
+    free(s->stage_kept);
     free(s->cpu);
     free(s->best);
     free(s->none);
@@ -449,43 +499,52 @@ static void scratch_fini(struct scratch *s)
         for (int e = 0; e < SL_ENGINE_COUNT; e++)
             free(s->costs[p].step[e]);
     }
+    for (int e = 0; e < SL_ENGINE_COUNT; e++)
+        free(s->guess.step[e]);
 }
 
-/* What a pass takes of each stage. False: no memory. */
-static bool cost_stages(struct scratch *s, const struct sl_plan_input *in,
-                        int phase)
+/* What a pass takes of each stage, of which so many bytes are used. False: no
+ * memory. */
+static bool cost_stages(struct costs *c, const struct sl_plan_input *in,
+                        const uint64_t *bytes, struct sl_plan_pass pass)
 {
-    struct costs *c = &s->costs[phase];
-
-    c->crossing_s = sl_plan_crossing_s(in, in->pass[phase]);
+    c->crossing_s = sl_plan_crossing_s(in, pass);
     for (int e = 0; e < SL_ENGINE_COUNT; e++) {
         c->step[e] = sl_alloc_array(in->n_stages, sizeof **c->step);
         if (c->step[e] == NULL)
             return false;
         for (size_t i = 0; i < in->n_stages; i++)
-            c->step[e][i] =
-                sl_plan_step(in, &in->stages[i], (double)s->stage_bytes[i],
-                             e == SL_ENGINE_GPU, in->pass[phase]);
+            c->step[e][i] = sl_plan_step(in, &in->stages[i], (double)bytes[i],
+                                         e == SL_ENGINE_GPU, pass);
     }
     return true;
 }
 
 static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
 {
+    struct sl_plan_pass guess = {1, 1, in->pass[SL_PHASE_DECODE].keys};
+
     *s = (struct scratch){
         .stage_bytes = sl_alloc_array(in->n_stages, sizeof *s->stage_bytes),
+        .stage_kept = sl_alloc_array(in->n_stages, sizeof *s->stage_kept),
         .cpu = sl_zalloc_array(in->n_stages, 1),
         .best = sl_zalloc_array(in->n_stages, 1),
         .none = sl_zalloc_array(in->n_stages, 1),
         .chosen = sl_zalloc_array(in->n_stages, 1),
     };
-    if (s->stage_bytes == NULL || s->cpu == NULL || s->best == NULL ||
-        s->none == NULL || s->chosen == NULL)
+    if (s->stage_bytes == NULL || s->stage_kept == NULL || s->cpu == NULL ||
+        s->best == NULL || s->none == NULL || s->chosen == NULL)
         return false;
-    for (size_t i = 0; i < in->n_stages; i++)
+    for (size_t i = 0; i < in->n_stages; i++) {
         s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
-    return cost_stages(s, in, SL_PHASE_DECODE) &&
-           cost_stages(s, in, SL_PHASE_PREFILL);
+        s->stage_kept[i] = sl_plan_stage_kept(in, &in->stages[i]);
+    }
+    if (in->keep && !cost_stages(&s->guess, in, s->stage_kept, guess))
+        return false;
+    return cost_stages(&s->costs[SL_PHASE_DECODE], in, s->stage_bytes,
+                       in->pass[SL_PHASE_DECODE]) &&
+           cost_stages(&s->costs[SL_PHASE_PREFILL], in, s->stage_bytes,
+                       in->pass[SL_PHASE_PREFILL]);
 }
 
 int sl_plan_hybrid(struct sl_plan *plan, bool *found,

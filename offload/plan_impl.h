@@ -14,24 +14,31 @@
 /* Room for the arrays of a plan, all zero. Errors: SL_ERR_NOMEM. */
 int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err);
 
-/* Load bytes of a stage. */
+/* Load bytes of a stage; those that are to stay where it is computed. */
 uint64_t sl_plan_stage_bytes(const struct sl_plan_input *in,
                              const struct sl_plan_stage *s);
+uint64_t sl_plan_stage_kept(const struct sl_plan_input *in,
+                            const struct sl_plan_stage *s);
 
 /* One way to divide the weights: which stages the CPU decodes. */
 struct sl_division {
     const struct sl_plan_input *in;
     uint64_t *stage_bytes; /* (n_stages) */
+    uint64_t *stage_kept;  /* (n_stages) of these; 0 where nothing is to stay */
     uint8_t *cpu;          /* (n_stages) the CPU decodes it */
     uint64_t slot_bytes;   /* of both rings: the largest slab's */
     uint64_t ahead_bytes;  /* wanted of the device's ring */
 
     /* what follows from it: sl_plan_divide */
     uint32_t n_slots, n_device_slots;
-    uint64_t cpu_bytes;           /* of the CPU's stages */
-    uint64_t vram_bytes;          /* of the rest: kept in VRAM at most */
-    uint64_t copied_bytes;        /* ... kept in RAM at most */
-    uint64_t disk_bytes;          /* ... and what is left */
+    uint64_t cpu_bytes;      /* of the CPU's stages, that must be in RAM: all,
+                              * or what is to stay */
+    uint64_t cpu_ram_bytes;  /* of what is left of them: kept in RAM at most */
+    uint64_t cpu_disk_bytes; /* ... and what is left */
+    uint64_t gpu_kept_bytes; /* of the GPU's stages, that must be in VRAM */
+    uint64_t vram_bytes;     /* of the rest of them: kept in VRAM at most */
+    uint64_t copied_bytes;   /* ... kept in RAM at most */
+    uint64_t disk_bytes;     /* ... and what is left */
     uint64_t vram_room, ram_room; /* for either, at most */
     uint64_t kv_bytes[SL_ENGINE_COUNT];
 };

@@ -20,16 +20,17 @@ static uint32_t slots(const struct sl_division *d, uint64_t wanted,
     return n < SL_RING_MIN_SLOTS ? SL_RING_MIN_SLOTS : (uint32_t)n;
 }
 
-/* Divides the GPU's stages among the memories; false: too little. */
-static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
-                        uint64_t ram)
+/* Divides what is free to be anywhere among the memories: `rest` of the GPU's
+ * stages, `loose` of the CPU's. False: too little. */
+static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t loose,
+                        uint64_t vram, uint64_t ram)
 {
     uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
 
     d->n_slots = SL_RING_MIN_SLOTS;
     d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes, vram);
     /* Its slots are needed only where something is copied in a pass. */
-    if (rest <= vram && d->cpu_bytes == 0)
+    if (rest <= vram && (d->in->keep || d->cpu_bytes == 0))
         d->n_device_slots = 0;
     ring = d->n_device_slots * d->slot_bytes;
     if (vram < ring || ram < rings)
@@ -37,7 +38,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
     d->vram_room = vram - ring;
     d->vram_bytes = lesser(d->vram_room, rest);
     rest -= d->vram_bytes;
-    if (rest > ram - rings) {
+    if (rest + loose > ram - rings) {
         /* Something streams from disk: read farther ahead. */
         d->n_slots =
             slots(d, d->in->read_ahead_bytes, d->in->weights_bytes, ram);
@@ -46,6 +47,9 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
             return false;
     }
     d->ram_room = ram - rings;
+    d->cpu_ram_bytes = lesser(d->ram_room, loose);
+    d->cpu_disk_bytes = loose - d->cpu_ram_bytes;
+    d->ram_room -= d->cpu_ram_bytes;
     d->copied_bytes = lesser(d->ram_room, rest);
     d->disk_bytes = rest - d->copied_bytes;
     return true;
@@ -54,24 +58,27 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t vram,
 bool sl_plan_divide(struct sl_division *d)
 {
     const struct sl_plan_input *in = d->in;
-    uint64_t rest = 0;
+    uint64_t rest = 0, loose = 0, vram, ram;
 
-    d->cpu_bytes = 0;
+    d->cpu_bytes = d->gpu_kept_bytes = 0;
     memset(d->kv_bytes, 0, sizeof d->kv_bytes);
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
         enum sl_engine e = d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+        uint64_t kept = d->stage_kept[i];
 
         d->kv_bytes[e] += s->kv_bytes[e];
-        *(d->cpu[i] ? &d->cpu_bytes : &rest) += d->stage_bytes[i];
+        if (d->cpu[i] && !in->keep)
+            kept = d->stage_bytes[i];
+        *(d->cpu[i] ? &d->cpu_bytes : &d->gpu_kept_bytes) += kept;
+        *(d->cpu[i] ? &loose : &rest) += d->stage_bytes[i] - kept;
     }
-    if (d->kv_bytes[SL_ENGINE_GPU] > in->vram_bytes ||
-        d->kv_bytes[SL_ENGINE_CPU] > in->weights_bytes ||
-        d->cpu_bytes > in->weights_bytes - d->kv_bytes[SL_ENGINE_CPU])
+    vram = d->kv_bytes[SL_ENGINE_GPU] + d->gpu_kept_bytes;
+    ram = d->kv_bytes[SL_ENGINE_CPU] + d->cpu_bytes;
+    if (vram > in->vram_bytes || ram > in->weights_bytes)
         return false;
-    return divide_rest(d, rest, in->vram_bytes - d->kv_bytes[SL_ENGINE_GPU],
-                       in->weights_bytes - d->kv_bytes[SL_ENGINE_CPU] -
-                           d->cpu_bytes);
+    return divide_rest(d, rest, loose, in->vram_bytes - vram,
+                       in->weights_bytes - ram);
 }
 
 /* --- slabs ---------------------------------------------------------------- */
@@ -110,7 +117,8 @@ static void move_up(struct sl_plan *plan, const struct sl_division *d,
         uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
 
         if (plan->tier[i] != from || bytes > deal->room[to] ||
-            plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU)
+            (to == SL_TIER_VRAM &&
+             plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU))
             continue;
         plan->tier[i] = to;
         deal->room[to] -= bytes;
@@ -119,17 +127,24 @@ static void move_up(struct sl_plan *plan, const struct sl_division *d,
 }
 
 /* What the CPU decodes it has in RAM: a cache of weights that it computes from
- * anyway needs no second copy. */
+ * anyway needs no second copy. Where some slabs are to stay, the others may be
+ * anywhere. */
 static void place_stage(struct sl_plan *plan, const struct sl_division *d,
                         const struct sl_plan_stage *s, bool cpu,
-                        struct dealer *dealer)
+                        struct dealer *dealers)
 {
+    const struct sl_slab *slabs = d->in->slabs;
+    enum sl_engine e = cpu ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
+        bool stays = d->in->keep ? slabs[i].keep : cpu;
+
         for (int p = 0; p < SL_PHASE_COUNT; p++)
-            plan->engine[p][i] = cpu ? SL_ENGINE_CPU : SL_ENGINE_GPU;
-        plan->tier[i] =
-            cpu ? SL_TIER_RAM
-                : deal(dealer, sl_slab_load_bytes(&d->in->slabs[i]));
+            plan->engine[p][i] = (uint8_t)e;
+        if (stays)
+            plan->tier[i] = cpu ? SL_TIER_RAM : SL_TIER_VRAM;
+        else
+            plan->tier[i] = deal(&dealers[e], sl_slab_load_bytes(&slabs[i]));
     }
 }
 
@@ -155,25 +170,40 @@ static void sum_up(struct sl_plan *plan, const struct sl_division *d)
     }
 }
 
-void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
+/* Of so many bytes for each tier, with room for so many. */
+static struct dealer make_dealer(uint64_t disk, uint64_t ram, uint64_t ram_room,
+                                 uint64_t vram, uint64_t vram_room)
 {
-    double rest =
-        (double)d->vram_bytes + (double)d->copied_bytes + (double)d->disk_bytes;
+    double all = (double)disk + (double)ram + (double)vram;
     struct dealer dealer = {
-        .share = {[SL_TIER_DISK] = (double)d->disk_bytes,
-                  [SL_TIER_RAM] = (double)d->copied_bytes,
-                  [SL_TIER_VRAM] = (double)d->vram_bytes},
         .room = {[SL_TIER_DISK] = UINT64_MAX / 2,
-                 [SL_TIER_RAM] = d->ram_room,
-                 [SL_TIER_VRAM] = d->vram_room},
+                 [SL_TIER_RAM] = ram_room,
+                 [SL_TIER_VRAM] = vram_room},
     };
 
-    for (int h = 0; h < TIERS && rest > 0; h++)
-        dealer.share[h] /= rest;
+    if (all > 0) {
+        dealer.share[SL_TIER_DISK] = (double)disk / all;
+        dealer.share[SL_TIER_RAM] = (double)ram / all;
+        dealer.share[SL_TIER_VRAM] = (double)vram / all;
+    }
+    return dealer;
+}
+
+void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
+{
+    struct dealer dealers[SL_ENGINE_COUNT] = {
+        [SL_ENGINE_CPU] = make_dealer(d->cpu_disk_bytes, d->cpu_ram_bytes,
+                                      d->cpu_ram_bytes, 0, 0),
+        [SL_ENGINE_GPU] = make_dealer(d->disk_bytes, d->copied_bytes,
+                                      d->ram_room, d->vram_bytes, d->vram_room),
+    };
+    struct dealer *left = &dealers[SL_ENGINE_GPU];
+
     for (size_t i = 0; i < d->in->n_stages; i++)
-        place_stage(plan, d, &d->in->stages[i], d->cpu[i], &dealer);
-    move_up(plan, d, &dealer, SL_TIER_RAM, SL_TIER_VRAM);
-    move_up(plan, d, &dealer, SL_TIER_DISK, SL_TIER_VRAM);
-    move_up(plan, d, &dealer, SL_TIER_DISK, SL_TIER_RAM);
+        place_stage(plan, d, &d->in->stages[i], d->cpu[i], dealers);
+    left->room[SL_TIER_RAM] += dealers[SL_ENGINE_CPU].room[SL_TIER_RAM];
+    move_up(plan, d, left, SL_TIER_RAM, SL_TIER_VRAM);
+    move_up(plan, d, left, SL_TIER_DISK, SL_TIER_VRAM);
+    move_up(plan, d, left, SL_TIER_DISK, SL_TIER_RAM);
     sum_up(plan, d);
 }

@@ -67,28 +67,47 @@ static void place_memory(struct sl_stream *st)
     }
 }
 
-/* The next use of the ring; slots go round likewise. */
-static void advance(const struct sl_stream *st, struct sl_ring_at *at)
+/* Who takes a slab from the ring: what copies slabs to the device, or the
+ * cores. */
+static enum sl_engine taker(const struct sl_stream *st, size_t slab)
+{
+    return (enum sl_engine)st->config.plan->engine[SL_PHASE_DECODE][slab];
+}
+
+/* Goes on from its place to the next of its engine's, itself included where
+ * `here`; slots go round with all that pass through the ring. */
+static void find_next(const struct sl_stream *st, struct sl_ring_at *at,
+                      bool here)
 {
     const struct sl_plan *plan = st->config.plan;
+    bool passed = at->found;
 
-    if (at->found)
-        at->slot = (at->slot + 1) % plan->n_slots;
     at->found = false;
-    for (size_t i = 0; i < st->order.n && !at->found; i++) {
-        sl_use_next(&at->use, &st->order);
+    /* twice round: the last of the first pass may be followed by one at the
+     * end of the second */
+    for (size_t i = 0; i < 2 * st->order.n && !at->found; i++) {
+        if (!here)
+            sl_use_next(&at->use, &st->order);
+        here = false;
+        if (passed)
+            at->slot = (at->slot + 1) % plan->n_slots;
         at->slab = sl_order_slab(&st->order, at->use.at);
-        at->found = sl_stream_in_ring(plan, at->slab, at->use.pass);
+        passed = sl_stream_in_ring(plan, at->slab, at->use.pass);
+        at->found = passed && taker(st, at->slab) == at->engine;
     }
 }
 
-/* The first slab that goes through the ring. */
-static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at)
+static void advance(const struct sl_stream *st, struct sl_ring_at *at)
 {
-    *at = (struct sl_ring_at){.slab = sl_order_slab(&st->order, 0)};
-    at->found = sl_stream_in_ring(st->config.plan, at->slab, 0);
-    if (!at->found)
-        advance(st, at);
+    find_next(st, at, false);
+}
+
+/* The first slab of an engine that goes through the ring. */
+static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at,
+                       enum sl_engine engine)
+{
+    *at = (struct sl_ring_at){.engine = engine};
+    find_next(st, at, true);
 }
 
 /* Gives every slot and every resident its memory. */
@@ -122,8 +141,10 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     }
     assert(at == plan->resident_bytes);
     place_memory(st);
-    begin_ring(st, &st->get);
-    begin_ring(st, &st->put);
+    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
+        begin_ring(st, &st->get[e], (enum sl_engine)e);
+        begin_ring(st, &st->put[e], (enum sl_engine)e);
+    }
     return 0;
 }
 
@@ -311,6 +332,13 @@ void sl_stream_close(struct sl_stream *st)
     stream_free(st);
 }
 
+/* Whether the place has the slab: what comes after it may be waited for while
+ * the other engine still has what came before. */
+static bool has(const struct sl_place *p, size_t slab)
+{
+    return p->state == SL_PLACE_READY && p->slab == slab;
+}
+
 /* Waits for the place to be filled; called and returns with the mutex. */
 static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
                       struct sl_error *err)
@@ -318,9 +346,9 @@ static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
     uint64_t begin, end;
     char name[SL_TRACE_NAME];
 
-    if (p->state != SL_PLACE_READY && !st->failed) {
+    if (!has(p, slab) && !st->failed) {
         begin = sl_clock_now(st->config.clock);
-        while (p->state != SL_PLACE_READY && !st->failed)
+        while (!has(p, slab) && !st->failed)
             sl_clock_wait(st->config.clock, &st->ready, &st->mutex);
         end = sl_clock_now(st->config.clock);
         st->stats.wait_ns += end - begin;
@@ -330,7 +358,7 @@ static int wait_ready(struct sl_stream *st, struct sl_place *p, size_t slab,
                           0);
         }
     }
-    if (p->state == SL_PLACE_READY)
+    if (has(p, slab))
         return 0;
     if (err != NULL)
         *err = st->failure;
@@ -369,13 +397,15 @@ static struct sl_place *find_place(struct sl_stream *st, size_t slab,
                                    struct sl_error *err)
 {
     const struct sl_plan *plan = st->config.plan;
+    const struct sl_ring_at *next;
 
     if (slab < plan->n_slabs && plan->tier[slab] == SL_TIER_RAM)
         return &st->places[st->place_of[slab]];
-    if (st->get.found && slab == st->get.slab)
-        return &st->places[st->get.slot];
+    next = &st->get[slab < plan->n_slabs ? taker(st, slab) : SL_ENGINE_CPU];
+    if (next->found && slab == next->slab)
+        return &st->places[next->slot];
     sl_fail(err, SL_ERR_INTERNAL, "slab %zu asked for, but slab %zu is next",
-            slab, st->get.slab);
+            slab, next->slab);
     return NULL;
 }
 
@@ -391,11 +421,12 @@ static int take(struct sl_stream *st, size_t slab, bool wait,
         return -1;
     ring = st->config.plan->tier[slab] != SL_TIER_RAM;
     pthread_mutex_lock(&st->mutex);
-    if (!wait && p->state != SL_PLACE_READY && !st->failed) {
+    if (!wait && !has(p, slab) && !st->failed) {
         pthread_mutex_unlock(&st->mutex);
         return 0;
     }
-    if (p->state == SL_PLACE_HELD && !st->failed) {
+    if (p->state == SL_PLACE_HELD && taker(st, p->slab) == taker(st, slab) &&
+        !st->failed) {
         pthread_mutex_unlock(&st->mutex);
         return sl_fail(err, SL_ERR_INTERNAL,
                        "slab %zu asked for while slab %zu holds its place",
@@ -411,7 +442,7 @@ static int take(struct sl_stream *st, size_t slab, bool wait,
     if (rc != 0)
         return -1;
     if (ring)
-        advance(st, &st->get);
+        advance(st, &st->get[taker(st, slab)]);
     return unpack(st, p, slab, base, err) == 0 ? 1 : -1;
 }
 
@@ -429,13 +460,14 @@ int sl_stream_try(struct sl_stream *st, size_t slab, const uint8_t **base,
 
 void sl_stream_put(struct sl_stream *st, size_t slab)
 {
+    struct sl_ring_at *next = &st->put[taker(st, slab)];
     struct sl_place *p;
     bool wake;
 
     if (st->config.plan->tier[slab] == SL_TIER_RAM)
         return;
-    assert(st->put.found && slab == st->put.slab);
-    p = &st->places[st->put.slot];
+    assert(next->found && slab == next->slab);
+    p = &st->places[next->slot];
     pthread_mutex_lock(&st->mutex);
     assert(p->state == SL_PLACE_HELD && p->slab == slab);
     p->state = SL_PLACE_EMPTY;
@@ -444,7 +476,7 @@ void sl_stream_put(struct sl_stream *st, size_t slab)
     pthread_mutex_unlock(&st->mutex);
     if (wake)
         st->io->ops->wake(st->io);
-    advance(st, &st->put);
+    advance(st, next);
 }
 
 /* --- for those who wait for more than one thing --------------------------- */

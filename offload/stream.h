@@ -10,8 +10,9 @@
  * put gives the slot back, and the next read starts at once. Slabs whose home
  * is VRAM go through the ring in the first pass only.
  *
- * What goes through the ring is had and put by one thread, strictly in that
- * order; residents by any thread at any time, as often as it likes.
+ * What goes through the ring is had and put by one thread of each engine (the
+ * decode's of the plan), strictly in that order; residents by any thread at
+ * any time, as often as it likes.
  * Slabs that are kept compressed are decompressed by get, on all threads of
  * the pool, which must be the caller's then.
  */

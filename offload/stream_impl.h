@@ -58,12 +58,13 @@ struct sl_cursor {
 };
 
 /* Where somebody is in the order of the ring: use after use, those of
- * residents left out. */
+ * residents and of the other engine's slabs left out. */
 struct sl_ring_at {
     struct sl_use use;
     size_t slab; /* of it */
     uint32_t slot;
-    bool found; /* false: nothing goes through the ring any more */
+    enum sl_engine engine; /* whose slabs */
+    bool found; /* false: nothing of these goes through the ring any more */
 };
 
 /* Whether a slab goes through the ring in a pass. */
@@ -90,8 +91,8 @@ struct sl_stream {
     unsigned n_idle;
 
     struct sl_decompress *decompress; /* NULL where nothing is compressed */
-    /* of the thread that takes slabs from the ring */
-    struct sl_ring_at get, put; /* next of each */
+    /* next of each, of the thread that takes an engine's slabs from the ring */
+    struct sl_ring_at get[SL_ENGINE_COUNT], put[SL_ENGINE_COUNT];
 
     pthread_mutex_t mutex; /* guards the places' states and what follows */
     pthread_cond_t ready;  /* news: a place became READY, or failed, or poke */

@@ -110,7 +110,8 @@ static double prefill_s(const struct sl_plan *p, const struct sl_plan_input *in)
 
 /* --- what every plan must be ---------------------------------------------- */
 
-static void check_slab(const struct sl_plan *p, size_t i, size_t first)
+static void check_slab(const struct sl_plan *p, const struct sl_plan_input *in,
+                       size_t i, size_t first)
 {
     uint8_t decode = p->engine[SL_PHASE_DECODE][i];
     uint8_t prefill = p->engine[SL_PHASE_PREFILL][i];
@@ -122,8 +123,13 @@ static void check_slab(const struct sl_plan *p, size_t i, size_t first)
         assert_true(p->tier[i] != SL_TIER_VRAM);
         return;
     }
-    if (p->tier[i] != SL_TIER_RAM)
+    if (in->keep && in->slabs[i].keep)
+        assert_int_equal(p->tier[i],
+                         decode == SL_ENGINE_GPU ? SL_TIER_VRAM : SL_TIER_RAM);
+    if (p->tier[i] == SL_TIER_VRAM || (!in->keep && p->tier[i] != SL_TIER_RAM))
         assert_int_equal(decode, SL_ENGINE_GPU);
+    if (in->keep)
+        assert_int_equal(prefill, decode);
     if (decode == SL_ENGINE_GPU)
         assert_int_equal(prefill, SL_ENGINE_GPU);
 }
@@ -140,7 +146,7 @@ static void check(const struct sl_plan *p, const struct sl_plan_input *in)
         for (size_t i = 0; i < stage->n_slabs; i++) {
             size_t slab = stage->first_slab + i;
 
-            check_slab(p, slab, stage->first_slab);
+            check_slab(p, in, slab, stage->first_slab);
             bytes[p->tier[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
         }
     }
@@ -441,6 +447,56 @@ static void without_a_gpu_the_plan_is_that_of_ram_alone(void **state)
     free(m);
 }
 
+/* Every other slab, as high planes are. */
+static void what_is_to_stay_stays_with_its_engine(void **state)
+{
+    static const unsigned gb[][2] = {{23, 35}, {12, 58}, {2, 40}, {44, 20}};
+    struct model *m = model_make(256);
+
+    for (size_t i = 0; i < m->n_slabs; i += 2)
+        m->slabs[i].keep = true;
+    for (size_t i = 0; i < sizeof gb / sizeof *gb; i++) {
+        struct sl_plan_input in =
+            input(m, 0, gb[i][0] * A_GB, gb[i][1] * A_GB, 256);
+        struct sl_error err;
+        struct sl_plan p, cpu;
+
+        in.keep = true;
+        assert_ok(sl_plan_make(&p, &in, &err), &err);
+        assert_true(p.gpu);
+        check(&p, &in);
+        /* nothing is left over while something streams */
+        if (p.streamed_bytes > 0)
+            assert_true(p.resident_bytes + p.vram_bytes + 4 * A_GB >
+                        (gb[i][0] + gb[i][1]) * A_GB);
+        /* and VRAM is for what guesses */
+        in.engine = SL_ENGINE_RULE_CPU;
+        if (sl_plan_make(&cpu, &in, &err) == 0) {
+            assert_true(sl_plan_guess_seconds(&p, &in) <
+                        sl_plan_guess_seconds(&cpu, &in));
+            sl_plan_fini(&cpu);
+        }
+        sl_plan_fini(&p);
+    }
+    free(m);
+}
+
+static void what_is_to_stay_and_does_not_fit_is_refused(void **state)
+{
+    struct model *m = model_make(256);
+    struct sl_plan_input in;
+    struct sl_error err;
+    struct sl_plan p;
+
+    for (size_t i = 0; i < m->n_slabs; i += 2)
+        m->slabs[i].keep = true;
+    in = input(m, 0, 12 * A_GB, 20 * A_GB, 256);
+    in.keep = true;
+    assert_int_equal(sl_plan_make(&p, &in, &err), -1);
+    assert_int_equal(err.code, SL_ERR_BUDGET);
+    free(m);
+}
+
 static void too_little_vram_is_refused_if_the_gpu_must(void **state)
 {
     struct model *m = model_make(256);
@@ -473,6 +529,8 @@ int main(void)
         cmocka_unit_test(a_large_cache_finds_a_place),
         cmocka_unit_test(what_fits_in_vram_is_kept_there_whole),
         cmocka_unit_test(without_a_gpu_the_plan_is_that_of_ram_alone),
+        cmocka_unit_test(what_is_to_stay_stays_with_its_engine),
+        cmocka_unit_test(what_is_to_stay_and_does_not_fit_is_refused),
         cmocka_unit_test(too_little_vram_is_refused_if_the_gpu_must),
     };
 

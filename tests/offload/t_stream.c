@@ -105,6 +105,69 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
     }
 }
 
+/* One engine's slabs, in turn; those that are not there yet come later. */
+struct taker {
+    uint8_t engine;
+    size_t at, done; /* uses of the cycle looked at; slabs had */
+};
+
+static bool take_one(const struct upload_rig *r, struct sl_stream *st,
+                     struct taker *t)
+{
+    size_t slab = t->at % r->n;
+    const uint8_t *base;
+    struct sl_error err;
+    int rc = 1;
+
+    if (r->plan.engine[SL_PHASE_DECODE][slab] == t->engine) {
+        rc = sl_stream_try(st, slab, &base, &err);
+        assert_true(rc >= 0);
+        if (rc == 1) {
+            assert_true(intact(r, slab, base));
+            sl_stream_put(st, slab);
+            t->done++;
+        }
+    }
+    t->at += rc == 1;
+    return rc == 1;
+}
+
+static void two_engines_take_their_slabs_from_one_ring(void **state)
+{
+    struct upload_rig *r = *state;
+    struct sl_error err;
+
+    for (int turn = 0; turn < 20; turn++) {
+        struct taker takers[2] = {{SL_ENGINE_CPU, 0, 0}, {SL_ENGINE_GPU, 0, 0}};
+        struct sl_stream_config config;
+        struct sl_stream *st;
+
+        upload_slabs(r, 2 + upload_random(r) % (UPLOAD_MAX_SLABS - 2), 60000);
+        make_plan(r, least(r) + upload_random(r) % (total(r) - least(r) + 1));
+        for (size_t i = 0; i < r->n; i++)
+            r->plan.engine[SL_PHASE_DECODE][i] = upload_random(r) % 3 == 0;
+        config = config_of(r);
+        assert_ok(sl_stream_open(&st, &config, &err), &err);
+        /* Each as far ahead of the other as the ring lets it. */
+        while (takers[0].at < 4 * r->n || takers[1].at < 4 * r->n) {
+            uint64_t seen = sl_stream_news(st);
+            bool went = false;
+
+            for (int e = 0; e < 2; e++) {
+                unsigned n = 1 + upload_random(r) % (2 * (unsigned)r->n);
+
+                while (takers[e].at < 4 * r->n && n-- > 0 &&
+                       take_one(r, st, &takers[e]))
+                    went = true;
+            }
+            if (!went && (takers[0].at < 4 * r->n || takers[1].at < 4 * r->n))
+                sl_stream_await_news(st, seen);
+        }
+        assert_int_equal(takers[0].done + takers[1].done, 4 * r->n);
+        sl_stream_close(st);
+    }
+}
+
 /* Backward, some slabs never and some twice. */
 static void any_order_of_a_plan_is_gone_through(void **state)
 {
@@ -482,6 +545,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(every_budget_and_reader_gives_the_same_bytes),
+        T(two_engines_take_their_slabs_from_one_ring),
         T(any_order_of_a_plan_is_gone_through),
         T(an_order_of_slabs_that_are_not_there_is_refused),
         T(all_resident_needs_no_ring_and_reads_once),
