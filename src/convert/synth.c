@@ -103,7 +103,7 @@ static int write_tensor(struct synth *s, struct worker *w, uint64_t off,
 /* In a mixture positions have to differ where routers look at them, or all
  * choose the same: what their ids begin with outweighs what they have in
  * common, which attention to the same past makes more of in every layer. */
-#define EMBED_RMS    6.0
+#define EMBED_RMS    1.0
 #define ATTENTION_BY 0.25
 
 static void spread(const struct synth *s, struct worker *w,
