@@ -211,6 +211,7 @@ static int time_phase(struct sl_bench_state *s, struct sl_bench_turn *t,
     struct sl_run_stats before, after;
     uint64_t begin, ns;
 
+    sl_runtime_count_experts_anew(s->rt, phase == SL_BENCH_PREFILL);
     sl_runtime_stats(s->rt, &before);
     begin = sl_clock_ns();
     if (run_phase(s, phase, passes, err) != 0)

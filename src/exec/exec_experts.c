@@ -214,9 +214,6 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
 {
     struct sl_cpu_mixture *m = &x->mixture;
     struct mix_job job = {.x = x, .op = op};
-    struct sl_slab_cache_stats s;
-    struct sl_expert_use *use =
-        x->pass->reads ? &x->c.experts->prefill : &x->c.experts->decode;
     int rc;
 
     if ((uint64_t)x->pass->n * m->k <= m->n_out)
@@ -226,11 +223,6 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
     if (rc != 0)
         return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, add_rows, &job);
-    sl_slab_cache_stats(x->c.experts->cache, &s);
-    use->layers++;
-    use->wanted_bytes += s.wanted_bytes - m->wanted_before;
-    use->read_bytes += s.demand_bytes - m->read_before;
-    use->hint_bytes += s.hint_bytes - x->c.experts->hint_seen;
-    x->c.experts->hint_seen = s.hint_bytes;
+    sl_experts_count(x->c.experts, x->pass->reads);
     return sl_cpu_look_ahead(x, layer, err);
 }

@@ -38,8 +38,6 @@ struct sl_cpu_mixture {
     float *gathered; /* (n, hidden) an expert's inputs */
     float *out;      /* (n_out, hidden) */
     uint32_t n_out;  /* at least n; all pairs of a small pass */
-    /* What the cache had counted before the layer. */
-    uint64_t wanted_before, read_before;
     /* Of guesses (exec_ahead.c), (SL_AHEAD_POSITIONS, ...). */
     struct sl_cpu_router *routers; /* (layers) */
     const float *ahead_norm_weight;

@@ -151,11 +151,7 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
     struct sl_experts *experts = x->c.experts;
     uint32_t n_experts = x->c.mf->hp.n_experts;
     struct route_job job = {x, bias};
-    struct sl_slab_cache_stats s;
 
-    sl_slab_cache_stats(experts->cache, &s);
-    m->wanted_before = s.wanted_bytes;
-    m->read_before = s.demand_bytes;
     sl_pool_for(x->c.pool, x->pass->n, 1, route_rows, &job);
     list_pairs(m, x->pass->n, n_experts);
     sl_route_trace_add(experts->route, layer - experts->first_layer, x->pass->n,

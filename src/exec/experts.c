@@ -52,3 +52,28 @@ uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
     return e->n_records * sizeof *e->records +
            sl_slab_cache_overhead_bytes(e->n_records, e->n_layers, n_places);
 }
+
+void sl_experts_count(struct sl_experts *e, bool reads)
+{
+    struct sl_expert_use *use = reads ? &e->prefill : &e->decode;
+    struct sl_slab_cache_stats was = e->counted, *now = &e->counted;
+    uint64_t wanted, read, ahead, part, records;
+
+    sl_slab_cache_stats(e->cache, now);
+    wanted = now->wanted_bytes - was.wanted_bytes;
+    read = now->demand_bytes - was.demand_bytes;
+    ahead = now->hint_bytes - was.hint_bytes;
+    use->layers++;
+    use->wanted_bytes += wanted;
+    use->read_bytes += read;
+    use->hint_bytes += ahead;
+    /* Where places are few a record may be read twice. */
+    part = wanted > 0 ? read * (SL_EXPERT_PARTS - 1) / wanted : 0;
+    part = part < SL_EXPERT_PARTS ? part : SL_EXPERT_PARTS - 1;
+    use->part[part].read_bytes += read;
+    use->part[part].there_bytes += wanted > read ? wanted - read : 0;
+    records = ahead / e->largest;
+    records = records < SL_EXPERT_PARTS ? records : SL_EXPERT_PARTS - 1;
+    use->ahead[records].layers++;
+    use->ahead[records].bytes += ahead;
+}

@@ -176,8 +176,7 @@ struct sl_expert_demand {
     /* disk_bytes where they are chosen as in earlier runs (expert_usage.h);
      * below 0: that is not known. */
     double learned_bytes;
-    bool by_curve;     /* disk_bytes are a hit curve's */
-    double hint_bytes; /* read ahead, while what is always used computes */
+    bool by_curve; /* disk_bytes are a hit curve's */
 };
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass);
@@ -220,6 +219,9 @@ struct sl_run_stats {
     uint64_t decode_expert_hinted; /* read ahead, beside what was read */
 };
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
+/* The floor of passes that read a text, or of others, is from here on of what
+ * experts do from here on. */
+void sl_runtime_count_experts_anew(struct sl_runtime *rt, bool reads);
 
 /* Where a started run is; from any thread, as long as it has not ended. */
 struct sl_run_place {

@@ -5,6 +5,7 @@
  *   runtime_plan.c   budgets: what lies where in RAM
  *   runtime_gpu.c    the same of a device, and its part of a run
  *   runtime_experts.c  the same of experts, which come when they are wanted
+ *   runtime_expert_floor.c  what these want, and the least time for that
  *   runtime_numa.c   where its memory and threads are
  *   runtime_rates.c  what it finds here: free memory, rates of disk and GPU
  *   runtime_floor.c  what it did, and how fast it could
@@ -100,8 +101,8 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
 void sl_runtime_end_experts(struct sl_runtime *rt);
 /* and its trace. */
 void sl_runtime_close_experts(struct sl_runtime *rt);
-/* Adds what a pass's experts take to the floor of the rest: of a run what they
- * took, else what is expected. */
+/* runtime_expert_floor.c: adds what a pass's experts take to the floor of the
+ * rest: of a run as they were used, else as is expected. */
 void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
                             const struct sl_rates *rates,
                             struct sl_plan_pass pass);

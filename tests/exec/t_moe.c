@@ -91,7 +91,32 @@ static void a_flipped_bit_names_layer_and_expert(void **state)
 
 #define STEPS 12u
 
-/* One text, step by step, so often; *last (owned, may be NULL): the logits of
+/* One text, step by step, so often; logits (may be NULL): of the last step. */
+static void run_texts(struct sl_runtime *rt, unsigned rounds, float *logits)
+{
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    float *room = logits != NULL ? logits : malloc(4ull * lm->vocab);
+    struct sl_error err;
+
+    assert_non_null(room);
+    for (unsigned r = 0; r < rounds; r++) {
+        uint32_t seq;
+
+        assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+        for (int32_t i = 0; i < (int32_t)STEPS; i++) {
+            int32_t id = (i * 7 + 3) % (int32_t)lm->vocab;
+            struct sl_lm_item it = {
+                .seq = seq, .ids = &id, .positions = &i, .n = 1, .n_logits = 1};
+
+            assert_ok(lm->ops->forward(lm, &it, 1, room, &err), &err);
+        }
+        lm->ops->seq_destroy(lm, seq);
+    }
+    if (logits == NULL)
+        free(room);
+}
+
+/* The same with a runtime of its own; *last (owned, may be NULL): the logits of
  * the last step. */
 static void run_to(struct sl_run_stats *s, struct sl_memory *memory,
                    const struct sl_runtime_config *config, unsigned rounds,
@@ -99,25 +124,11 @@ static void run_to(struct sl_run_stats *s, struct sl_memory *memory,
 {
     const struct sl_workload load = rig_one_text(STEPS);
     struct sl_runtime *rt = rig_start(config, &load);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    uint32_t vocab = lm->vocab, n_experts;
-    float *logits = malloc(4ull * vocab);
-    struct sl_error err;
+    float *logits = malloc(4ull * sl_runtime_lm(rt)->vocab);
+    uint32_t n_experts;
 
     assert_non_null(logits);
-    for (unsigned r = 0; r < rounds; r++) {
-        uint32_t seq;
-
-        assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-        for (int32_t i = 0; i < (int32_t)STEPS; i++) {
-            int32_t id = (i * 7 + 3) % (int32_t)vocab;
-            struct sl_lm_item it = {
-                .seq = seq, .ids = &id, .positions = &i, .n = 1, .n_logits = 1};
-
-            assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
-        }
-        lm->ops->seq_destroy(lm, seq);
-    }
+    run_texts(rt, rounds, logits);
     sl_runtime_stats(rt, s);
     sl_runtime_experts(rt, n_places, &n_experts);
     assert_true(n_experts > 0 && n_experts % 7 == 0);
@@ -298,6 +309,101 @@ static void a_plan_expects_what_a_hit_curve_says(void **state)
     assert_true(fabs(d[1].disk_bytes - (1 - served) * d[1].wanted_bytes) < 1);
 }
 
+static double floor_at(const struct sl_runtime *rt, double disk_bps,
+                       double dram_bps)
+{
+    const struct sl_rates rates = {.disk_bps = disk_bps, .dram_bps = dram_bps};
+
+    return sl_runtime_floor_at(rt, &rates, (struct sl_plan_pass){1, 1, 0})
+        .seconds;
+}
+
+/* A plan of which everything stays but some of the experts. What the program
+ * itself takes is not the same each time. */
+static struct sl_runtime *plan_for_some(struct sl_runtime_config *config)
+{
+    const struct sl_workload load = rig_one_text(STEPS);
+    uint32_t n_places, n_experts;
+    struct sl_runtime *rt = NULL;
+    struct sl_error err;
+
+    for (config->ram_bytes = SL_RAM_LEAST;; config->ram_bytes += 64u << 10) {
+        assert_ok(sl_runtime_open(&rt, config, &err), &err);
+        assert_ok(sl_runtime_plan(rt, &load, &err), &err);
+        sl_runtime_experts(rt, &n_places, &n_experts);
+        if (sl_runtime_plan_made(rt)->streamed_bytes == 0 &&
+            n_places < n_experts)
+            return rt;
+        config->ram_bytes = sl_runtime_memory(rt)->budget;
+        sl_runtime_close(rt);
+    }
+}
+
+/* What a layer's k experts take on average where each is missing by chance; a
+ * byte takes as long from memory as from disk. */
+static void a_plan_expects_layers_to_differ(void **state)
+{
+    const double bps = 1e6, missing = 0.4;
+    char path[ARCH_PATH];
+    struct sl_runtime_config config = {
+        .threads = 1,
+        .model = path,
+        .hit_curve = {{{0.01, 1 - missing}, {0.99, 1 - missing}}, 2}};
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    struct sl_expert_demand d;
+    struct sl_runtime *rt;
+    double want = 0, rest, k = m.hp.n_experts_used;
+
+    m.hp.n_layers = 6;
+    arch_model_write(path, dir, &m);
+    rt = plan_for_some(&config);
+    d = sl_runtime_expert_demand(rt, (struct sl_plan_pass){1, 1, 0});
+    assert_true(fabs(d.disk_bytes / d.wanted_bytes - missing) < 1e-9);
+    rest = floor_at(rt, 0, bps) - (1 - missing) * d.wanted_bytes / bps;
+    for (uint32_t i = 0; i <= (uint32_t)k; i++)
+        want += tgamma(k + 1) / tgamma(i + 1) / tgamma(k - i + 1) *
+                pow(missing, i) * pow(1 - missing, k - i) * fmax(i, k - i) / k *
+                d.wanted_bytes / bps;
+    assert_true(want > 0.6 * d.wanted_bytes / bps);
+    assert_true(fabs(floor_at(rt, bps, bps) - rest - want) < 1e-6 * want);
+    sl_runtime_close(rt);
+}
+
+/* Where all have a place everything is missing at first, and later nothing. */
+static void a_floor_sums_up_what_layers_did(void **state)
+{
+    const struct sl_workload load = rig_one_text(STEPS);
+    const double bps = 1e6;
+    char path[ARCH_PATH];
+    struct sl_runtime_config config = {
+        .ram_bytes = 1ull << 30, .threads = 1, .model = path, .no_usage = true};
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    struct sl_run_stats s;
+    struct sl_runtime *rt;
+    double read, there, rest, took;
+
+    m.hp.n_layers = 6;
+    arch_model_write(path, dir, &m);
+    config.model = path;
+    rt = rig_start(&config, &load);
+    run_texts(rt, 1, NULL);
+    sl_runtime_stats(rt, &s);
+    assert_int_equal(s.experts.hint_bytes, 0);
+    read = (double)s.decode_expert_read / STEPS / bps;
+    there = (double)s.decode_expert_wanted / STEPS / bps - read;
+    assert_true(read > 0 && there > 0);
+    rest = floor_at(rt, 0, bps) - there;
+    took = floor_at(rt, bps, bps) - rest;
+    assert_true(took > 1.001 * fmax(read, there));
+    assert_true(took < 1.000001 * (read + there));
+    /* of what comes from here on alone */
+    sl_runtime_count_experts_anew(rt, false);
+    run_texts(rt, 1, NULL);
+    took = floor_at(rt, bps, bps) - rest;
+    assert_true(fabs(took - read - there) < 1e-6 * took);
+    sl_runtime_close(rt);
+}
+
 /* With room for all that is always used and half of the experts, the next
  * layer's are guessed and read ahead: that is told, and changes no bit. */
 static void guesses_are_read_ahead_and_change_no_bit(void **state)
@@ -472,6 +578,8 @@ int main(void)
         cmocka_unit_test(experts_that_have_a_place_are_read_once),
         cmocka_unit_test(what_runs_learn_lies_beside_the_model),
         cmocka_unit_test(a_plan_expects_what_a_hit_curve_says),
+        cmocka_unit_test(a_plan_expects_layers_to_differ),
+        cmocka_unit_test(a_floor_sums_up_what_layers_did),
         cmocka_unit_test(guesses_are_read_ahead_and_change_no_bit),
         cmocka_unit_test(the_choice_of_experts_can_be_kept),
         cmocka_unit_test(skewed_routers_choose_as_they_are_told),

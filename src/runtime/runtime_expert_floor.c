@@ -1,0 +1,275 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/runtime/runtime_impl.h"
+
+/* What a pass wants of a mixture's experts, and the least time that takes. */
+
+static uint32_t n_mixtures(const struct sl_runtime *rt)
+{
+    return rt->mf.hp.n_layers - rt->mf.hp.n_dense_layers;
+}
+
+static int by_part(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* Bytes that a pass reads where those used most have the places. */
+static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
+{
+    const struct sl_experts *e = &rt->experts;
+    double n = 0;
+    float *parts;
+
+    if (e->usage == NULL)
+        return -1;
+    parts = sl_alloc_array(e->n_records, sizeof *parts);
+    if (parts == NULL)
+        return -1;
+    memcpy(parts, e->usage, e->n_records * sizeof *parts);
+    qsort(parts, e->n_records, sizeof *parts, by_part);
+    for (uint32_t r = rt->n_expert_places; r < e->n_records; r++)
+        n += 1 - pow(1 - (double)parts[r], positions);
+    free(parts);
+    return n / e->n_records * (double)e->bytes;
+}
+
+/* Between points in a straight line, from none that serve nothing to all that
+ * serve all. */
+static double served_by(const struct sl_hit_curve *curve, double resident)
+{
+    struct sl_hit_point from = {0, 0}, to = {1, 1};
+
+    for (size_t i = 0; i < curve->n; i++) {
+        if (curve->point[i].resident > resident) {
+            to = curve->point[i];
+            break;
+        }
+        from = curve->point[i];
+    }
+    if (to.resident <= from.resident)
+        return to.served;
+    return from.served + (to.served - from.served) *
+                             (resident - from.resident) /
+                             (to.resident - from.resident);
+}
+
+struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
+                                                 struct sl_plan_pass pass)
+{
+    const struct sl_hparams *hp = &rt->mf.hp;
+    const struct sl_experts *e = &rt->experts;
+    struct sl_expert_demand d = {0};
+    double missed, distinct;
+
+    if (e->n_records == 0)
+        return d;
+    /* 1 - (1 - k / E)^n of a layer's experts */
+    missed = 1 - (double)hp->n_experts_used / hp->n_experts;
+    distinct = 1 - pow(missed, pass.positions);
+    d.wanted_bytes = distinct * (double)e->bytes;
+    d.disk_bytes =
+        d.wanted_bytes * (1 - (double)rt->n_expert_places / e->n_records);
+    d.by_curve = rt->config.hit_curve.n > 0 && pass.positions <= pass.logits;
+    if (d.by_curve)
+        d.disk_bytes =
+            d.wanted_bytes *
+            (1 - served_by(&rt->config.hit_curve,
+                           (double)rt->n_expert_places / e->n_records));
+    d.learned_bytes = learned_bytes(rt, pass.positions);
+    /* gate, up and down */
+    d.ops = 2.0 * 3 * hp->hidden * (double)hp->expert_inner *
+            hp->n_experts_used * pass.positions * n_mixtures(rt);
+    return d;
+}
+
+/* --- the floor ------------------------------------------------------------ */
+
+/* Layer by layer, for what a layer will want is known when the one before it
+ * is over:
+ *
+ *   max(what is always used, bytes read ahead / disk)
+ *     + max(bytes that were missing / disk, the experts that were there)
+ */
+struct mixed {
+    double ahead_s;       /* beyond the time of what is always used */
+    double seconds;       /* of the experts, layer after layer */
+    double disk_s;        /* all that was read */
+    double dram_s, ops_s; /* of all that was there */
+};
+
+struct prices { /* seconds a byte */
+    double disk, dram, ops;
+};
+
+static double there_price(const struct prices *p)
+{
+    return fmax(p->dram, p->ops);
+}
+
+static struct prices prices_of(const struct sl_rates *r,
+                               const struct sl_expert_demand *d)
+{
+    return (struct prices){
+        .disk = r->disk_bps > 0 ? 1 / r->disk_bps : 0,
+        .dram = r->dram_bps > 0 ? 1 / r->dram_bps : 0,
+        .ops = r->ops_per_s > 0 ? d->ops / d->wanted_bytes / r->ops_per_s : 0,
+    };
+}
+
+/* Of a layer that wants n experts of b bytes, each missing by that chance. */
+static double expected_seconds(const struct prices *p, uint32_t n, double b,
+                               double missing)
+{
+    /* From the end at which there is more. */
+    double q = missing <= 0.5 ? missing : 1 - missing, part = pow(1 - q, n);
+    double sum = 0;
+
+    for (uint32_t i = 0; i <= n; i++) {
+        uint32_t m = missing <= 0.5 ? i : n - i;
+
+        sum += part * fmax(m * b * p->disk, (n - m) * b * there_price(p));
+        part *= (double)(n - i) / (i + 1) * (q / (1 - q));
+    }
+    return sum;
+}
+
+static struct mixed expect(const struct sl_runtime *rt,
+                           const struct sl_expert_demand *d,
+                           const struct prices *p)
+{
+    double b = (double)rt->experts.bytes / rt->experts.n_records;
+    double layers = n_mixtures(rt);
+    double n = fmax(1, round(d->wanted_bytes / b / layers));
+    double missing = d->disk_bytes / d->wanted_bytes;
+
+    return (struct mixed){
+        .seconds =
+            layers * expected_seconds(p, (uint32_t)n,
+                                      d->wanted_bytes / layers / n, missing),
+        .disk_s = d->disk_bytes * p->disk,
+        .dram_s = (d->wanted_bytes - d->disk_bytes) * p->dram,
+        .ops_s = (d->wanted_bytes - d->disk_bytes) * p->ops,
+    };
+}
+
+/* Of passes that were, on average. always_s: of a layer. */
+static struct mixed sum_up(const struct sl_expert_use *use, double passes,
+                           double always_s, const struct prices *p)
+{
+    struct mixed m = {0};
+    double read = (double)use->read_bytes, hint = (double)use->hint_bytes;
+
+    for (unsigned i = 0; i < SL_EXPERT_PARTS; i++) {
+        const struct sl_expert_part *x = &use->part[i];
+
+        m.seconds += fmax((double)x->read_bytes * p->disk,
+                          (double)x->there_bytes * there_price(p));
+        m.ahead_s += fmax(0, (double)use->ahead[i].bytes * p->disk -
+                                 (double)use->ahead[i].layers * always_s);
+    }
+    m.disk_s = (read + hint) * p->disk / passes;
+    m.dram_s = ((double)use->wanted_bytes - read) * p->dram / passes;
+    m.ops_s = ((double)use->wanted_bytes - read) * p->ops / passes;
+    m.seconds /= passes;
+    m.ahead_s /= passes;
+    return m;
+}
+
+/* The part of what is always used that lies in layers with experts. */
+static double part_of_mixtures(const struct sl_runtime *rt)
+{
+    uint64_t all = 0, mixtures = 0;
+
+    for (size_t i = 0; i < rt->mf.n_matrices; i++) {
+        const struct sl_model_matrix *m = &rt->mf.matrices[i];
+        bool layer = m->spec.slot != SL_SLOT_HEAD &&
+                     m->spec.layer >= rt->experts.first_layer;
+
+        if (m->spec.stage < 0)
+            continue;
+        all += m->bytes;
+        mixtures += layer ? m->bytes : 0;
+    }
+    return all > 0 ? (double)mixtures / (double)all : 0;
+}
+
+/* Of a prompt every expert is read and computed while others are read. */
+static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
+                      const struct sl_rates *r)
+{
+    struct prices p = prices_of(r, d);
+
+    f->disk_s += d->disk_bytes * p.disk;
+    f->dram_s += (d->wanted_bytes + d->disk_bytes) * p.dram;
+    f->compute_s += d->wanted_bytes * p.ops;
+    f->seconds = fmax(f->disk_s, fmax(f->dram_s, f->compute_s));
+    f->limit = f->seconds == f->disk_s   ? SL_LIMIT_DISK
+               : f->seconds == f->dram_s ? SL_LIMIT_DRAM
+                                         : SL_LIMIT_COMPUTE;
+}
+
+void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
+                            const struct sl_rates *rates,
+                            struct sl_plan_pass pass)
+{
+    struct sl_expert_demand d = sl_runtime_expert_demand(rt, pass);
+    bool prompt = pass.positions > pass.logits;
+    const struct sl_expert_use *use =
+        prompt ? &rt->experts.prefill : &rt->experts.decode;
+    double passes = (double)use->layers / n_mixtures(rt);
+    struct prices p;
+    struct mixed m;
+
+    if (d.wanted_bytes <= 0)
+        return;
+    if (passes > 0) {
+        d.wanted_bytes = (double)use->wanted_bytes / passes;
+        d.disk_bytes = (double)use->read_bytes / passes;
+    }
+    if (prompt) {
+        add_swept(floor, &d, rates);
+        return;
+    }
+    p = prices_of(rates, &d);
+    m = passes > 0
+            ? sum_up(use, passes,
+                     floor->seconds * part_of_mixtures(rt) / n_mixtures(rt), &p)
+            : expect(rt, &d, &p);
+    if (m.seconds + m.ahead_s > floor->seconds)
+        floor->limit = m.disk_s >= fmax(m.dram_s, m.ops_s) ? SL_LIMIT_DISK
+                       : m.dram_s >= m.ops_s               ? SL_LIMIT_DRAM
+                                                           : SL_LIMIT_COMPUTE;
+    floor->disk_s += m.disk_s;
+    floor->dram_s += m.dram_s;
+    floor->compute_s += m.ops_s;
+    floor->seconds += m.seconds + m.ahead_s;
+}
+
+void sl_runtime_count_experts_anew(struct sl_runtime *rt, bool reads)
+{
+    struct sl_experts *e = &rt->experts;
+
+    *(reads ? &e->prefill : &e->decode) = (struct sl_expert_use){0};
+}
+
+void sl_runtime_experts_stats(const struct sl_runtime *rt,
+                              struct sl_run_stats *s)
+{
+    const struct sl_expert_use *use = &rt->experts.decode;
+
+    if (rt->experts.cache == NULL)
+        return;
+    sl_slab_cache_stats(rt->experts.cache, &s->experts);
+    s->decode_expert_passes = use->layers / n_mixtures(rt);
+    s->decode_expert_wanted = use->wanted_bytes;
+    s->decode_expert_read = use->read_bytes;
+    s->decode_expert_hinted = use->hint_bytes;
+}
