@@ -2,7 +2,8 @@
  * bench_kernels: how fast are the matrix products, against plain reading?
  *
  * usage: bench_kernels [THREADS [ISA [FORMAT...]]]
- *        ISA: ref avx2 avx512 amx; FORMAT: int4 q4_k ..., else all
+ *        ISA: ref avx2 avxvnni avxvnni-evex avx512 amx; FORMAT: int4 q4_k ...,
+ * else all
  *
  * One position (a product that only reads weights) on a matrix that fits the
  * caches and on one that does not; many positions (a product that only
@@ -17,6 +18,7 @@
 #include "bench/median.h"
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
+#include "tests/isa_kernels.h"
 
 #define BIG_BYTES (UINT64_C(384) << 20)
 #define BIG_COLS  12288u
@@ -184,13 +186,12 @@ int main(int argc, char **argv)
         b.n_names = argc - 3;
     }
     sl_kernels_init(&b.k, SL_ISA_AMX);
-    for (int isa = SL_ISA_REF; argc > 2 && strcmp(b.k.isa, argv[2]) != 0;
-         isa++) {
-        if (isa > SL_ISA_AMX) {
+    for (int isa = 0; argc > 2 && strcmp(b.k.isa, argv[2]) != 0; isa++) {
+        if (isa == TEST_ISAS) {
             fprintf(stderr, "bench_kernels: this CPU has no %s\n", argv[2]);
             return 1;
         }
-        sl_kernels_init(&b.k, (enum sl_isa)isa);
+        test_isa_init(&b.k, isa);
     }
     if (setup(&b, threads, &err) != 0) {
         fprintf(stderr, "bench_kernels: %s\n", err.msg);

@@ -7,4 +7,5 @@
 #include "kernels/vec_matmul.h"
 #include "kernels/vec_misc.h"
 #include "kernels/vec_planes.h"
+#include "kernels/vec_q8.h"
 #include "kernels/vec_table.h"

@@ -3,4 +3,4 @@
 #include "kernels/isa.h"
 #include "kernels/vec_avx2.h"
 
-#include "kernels/vec_blocks.h"
+#include "kernels/vec_blocks_floats.h"

@@ -7,6 +7,7 @@
 #include "kernels/vec_matmul.h"
 #include "kernels/vec_misc.h"
 #include "kernels/vec_planes.h"
+#include "kernels/vec_q8.h"
 #include "kernels/vec_table.h"
 
 /* With fewer positions tiles are not worth their way through memory. */
@@ -17,7 +18,7 @@ INLINE void matmul_amx(float *y, size_t y_stride, const struct sl_matrix *m,
                        const struct sl_acts *a, const bool int4)
 {
     if (a->n < AMX_LEAST) {
-        matmul_packed(y, y_stride, m, w, scale, n_rows, a, true, int4);
+        matmul_q8(y, y_stride, m, w, scale, n_rows, a, int4);
         return;
     }
     amx_begin((uint32_t)(a->n % AMX_TILE));

@@ -37,6 +37,15 @@ static bool has_amx(void)
                0;
 }
 
+/* CPUID leaf 7, subleaf 1 (Intel SDM volume 2): AVX-VNNI. The registers are
+ * AVX2's. */
+bool sl_cpu_has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
 /* CPUID leaf 7: AMX-BF16, and with it AVX512-BF16 (subleaf 1). */
 bool sl_cpu_has_amx_bf16(void)
 {
@@ -61,7 +70,7 @@ enum sl_isa sl_cpu_best_isa(void)
         !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512vnni"))
-        return SL_ISA_AVX2;
+        return sl_cpu_has_avxvnni() ? SL_ISA_AVXVNNI : SL_ISA_AVX2;
     return has_amx() ? SL_ISA_AMX : SL_ISA_AVX512;
 #else
     return SL_ISA_REF;

@@ -14,7 +14,15 @@ void sl_kernels_init_ref(struct sl_kernels *k);
 void sl_kernels_init_avx2(struct sl_kernels *k);
 /* Their part that multiplies ggml's blocks. */
 void sl_kernels_init_blocks_avx2(struct sl_kernels *k);
+void sl_kernels_init_blocks_avxvnni(struct sl_kernels *k);
 void sl_kernels_init_blocks_avx512(struct sl_kernels *k);
+/* Over AVX2: products by INT8 inputs. */
+void sl_kernels_init_avxvnni(struct sl_kernels *k);
+bool sl_cpu_has_avxvnni(void);
+/* The same for tests, with VPDPBUSD encoded as AVX-512 does: for CPUs with
+ * AVX512-VL and AVX512-VNNI. In libk_avxvnni_evex.a. */
+void sl_kernels_init_avxvnni_evex(struct sl_kernels *k);
+void sl_kernels_init_blocks_avxvnni_evex(struct sl_kernels *k);
 void sl_kernels_init_avx512(struct sl_kernels *k);
 void sl_kernels_init_amx(struct sl_kernels *k); /* over AVX-512 */
 

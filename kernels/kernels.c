@@ -25,6 +25,8 @@ void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
 #ifdef SL_X86_64
     if (best >= SL_ISA_AVX2)
         sl_kernels_init_avx2(k);
+    if (best >= SL_ISA_AVXVNNI && sl_cpu_has_avxvnni())
+        sl_kernels_init_avxvnni(k);
     if (best >= SL_ISA_AVX512)
         sl_kernels_init_avx512(k);
     if (best >= SL_ISA_AMX)

@@ -113,7 +113,7 @@ struct sl_attend_args {
 
 struct sl_kernels {
     const char
-        *isa; /* "ref", "avx2", "avx512", "amx": the best that was allowed */
+        *isa; /* "ref", "avx2", "avxvnni", "avx512", "amx": the best allowed */
     size_t l2_bytes; /* of the cache that a core has for itself */
 
     /* [format][activations]; never NULL but for float formats with
@@ -177,9 +177,10 @@ struct sl_kernels {
 /* What a CPU can do, as a caller may restrict it. */
 enum sl_isa {
     SL_ISA_REF,
-    SL_ISA_AVX2,   /* AVX2, FMA, F16C */
-    SL_ISA_AVX512, /* AVX-512 F, BW, DQ, VL, VNNI */
-    SL_ISA_AMX,    /* these, and AMX INT8 for many positions */
+    SL_ISA_AVX2,    /* AVX2, FMA, F16C */
+    SL_ISA_AVXVNNI, /* these, and VPDPBUSD of 256 bits encoded with VEX */
+    SL_ISA_AVX512,  /* AVX-512 F, BW, DQ, VL, VNNI; with AVX-VNNI or without */
+    SL_ISA_AMX,     /* these, and AMX INT8 for many positions */
 };
 
 /* A core's L2 cache; where the system does not tell, 1 MiB. */

@@ -20,8 +20,9 @@
 #define KEYS   4 /* scored together: vf_sum4 */
 #define PIECES 8 /* vectors of an output kept in registers for one query, */
 #define SHARED 4 /* for each of several */
-#define AHEAD  2 /* pages: far enough for DRAM, near enough for the L1 cache */
-#define LINE   64
+#define PAGES_AHEAD                                                            \
+    2 /* pages: far enough for DRAM, near enough for the L1 cache */
+#define LINE 64
 /* Of keys, or of values, that pass by at once: half of a small L2 cache. */
 #define BLOCK_BYTES (128u << 10)
 #define RUN_TILES   16 /* as many share them at most */
@@ -48,12 +49,12 @@ INLINE struct attn_rows attn_page(const struct sl_attend_args *a,
     return rows;
 }
 
-/* Asks for the page AHEAD of the one with position `from`. Pages are short and
- * lie far apart, so that the CPU does not find them by itself. */
+/* Asks for the page PAGES_AHEAD of the one with position `from`. Pages are
+ * short and lie far apart, so that the CPU does not find them by itself. */
 INLINE void attn_fetch(const struct sl_attend_args *a, const void *const *pages,
                        uint32_t from, const int kind)
 {
-    uint32_t page = from / a->page_len + AHEAD;
+    uint32_t page = from / a->page_len + PAGES_AHEAD;
     const uint8_t *at;
 
     if (page * a->page_len >= a->n_paged)
@@ -515,7 +516,7 @@ static void ISA(attend)(const struct sl_attend_args *a)
 #undef KEYS
 #undef PIECES
 #undef SHARED
-#undef AHEAD
+#undef PAGES_AHEAD
 #undef LINE
 #undef BLOCK_BYTES
 #undef RUN_TILES

@@ -25,9 +25,9 @@
 #define PANEL_PLANES  1u
 #define PANEL_TILE    6
 #define PANEL_LEAST   6 /* positions from which it is faster */
-#define PANEL_TILES_H "kernels/panel_avx512.h"
+#define PANEL_TILES_H "kernels/panel_vnni.h"
 #define PANEL_AMX_H   "kernels/panel_amx.h"
-#define BLOCKS_DOT_H  "kernels/blocks_avx512.h"
+#define BLOCKS_DOT_H  "kernels/blocks_vnni.h"
 #define BLOCKS_TILE   4  /* positions of a tile of ggml's blocks */
 #define BLOCKS_LEAST  6  /* PANEL_LEAST of these */
 #define AMX_TILE      16 /* positions */
@@ -428,53 +428,18 @@ INLINE vf vf_signed_byte(vi v, int i)
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
 }
 
-/* acc[0][p] += products of 32 columns, weights still offset: w holds one unit
- * every 64 bytes, q 32 values every q_stride bytes, a line for each of n
- * positions. High nibbles are multiplied where they are, by 16 too large:
- * shifting the sums costs less than shifting the weights. */
-INLINE void dot32_int4(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
-                       size_t q_stride, const int n)
+/* Each lane by 2^-n, rounded down. */
+INLINE vi vi_right_signed(vi a, unsigned n)
 {
-    const vi low = _mm512_set1_epi8(15);
-    vi high[Q8_TILE];
-
-#pragma GCC unroll 8
-    for (int p = 0; p < n; p++)
-        high[p] = _mm512_setzero_si512();
-#pragma GCC unroll 4
-    for (int u = 0; u < 4; u++) {
-        vi v = vi_load_bytes(w + 64 * u);
-        vi v_low = _mm512_and_si512(v, low);
-        vi v_high = _mm512_andnot_si512(low, v);
-
-#pragma GCC unroll 8
-        for (int p = 0; p < n; p++)
-            acc[0][p] = _mm512_dpbusd_epi32(
-                acc[0][p], v_low,
-                vi_set_bytes(q + (size_t)p * q_stride + 8 * u));
-#pragma GCC unroll 8
-        for (int p = 0; p < n; p++)
-            high[p] = _mm512_dpbusd_epi32(
-                high[p], v_high,
-                vi_set_bytes(q + (size_t)p * q_stride + 8 * u + 4));
-    }
-#pragma GCC unroll 8
-    for (int p = 0; p < n; p++)
-        acc[0][p] = _mm512_add_epi32(acc[0][p], _mm512_srai_epi32(high[p], 4));
+    return _mm512_srai_epi32(a, n);
 }
 
-INLINE void dot32_int8(vi acc[][Q8_TILE], const uint8_t *w, const int8_t *q,
-                       size_t q_stride, const int n)
+/* acc += products of four unsigned by four signed bytes in each lane. */
+INLINE vi vi_dot(vi acc, vi w, vi x)
 {
-#pragma GCC unroll 8
-    for (int u = 0; u < 8; u++) {
-        vi v = vi_load_bytes(w + 64 * u);
-
-#pragma GCC unroll 8
-        for (int p = 0; p < n; p++)
-            acc[0][p] = _mm512_dpbusd_epi32(
-                acc[0][p], v, vi_set_bytes(q + (size_t)p * q_stride + 4 * u));
-    }
+    return _mm512_dpbusd_epi32(acc, w, x);
 }
+
+#include "kernels/dot_vnni.h"
 
 #endif

@@ -413,44 +413,25 @@ INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
     }
 }
 
-/* Of every format: by FP32, by INT8 and by rounded inputs. The weights stay
- * exact with all of them. */
-#define BLOCKS_MATMUL(NAME, name, ...)                                         \
+#define BLOCKS_Q8(NAME, name, ...)                                             \
     static const struct blocks ISA(blocks_##name) = {                          \
         &shapes[SL_FMT_##NAME],                                                \
         ISA(scales_##name),                                                    \
     };                                                                         \
-    static void ISA(matmul_##name##_f32)(                                      \
-        float *y, size_t y_stride, const struct sl_matrix *m, const void *w,   \
-        const uint16_t *scale, uint32_t n_rows, const struct sl_acts *acts)    \
-    {                                                                          \
-        matmul_blocks(y, y_stride, m, w, n_rows, acts, false,                  \
-                      &ISA(blocks_##name));                                    \
-    }                                                                          \
     static void ISA(matmul_##name##_q8)(                                       \
         float *y, size_t y_stride, const struct sl_matrix *m, const void *w,   \
         const uint16_t *scale, uint32_t n_rows, const struct sl_acts *acts)    \
     {                                                                          \
         matmul_blocks(y, y_stride, m, w, n_rows, acts, true,                   \
                       &ISA(blocks_##name));                                    \
-    }                                                                          \
-    static void ISA(matmul_##name##_bf16)(                                     \
-        float *y, size_t y_stride, const struct sl_matrix *m, const void *w,   \
-        const uint16_t *scale, uint32_t n_rows, const struct sl_acts *acts)    \
-    {                                                                          \
-        struct sl_acts a = sl_acts_rounded(acts);                              \
-                                                                               \
-        ISA(matmul_##name##_f32)(y, y_stride, m, w, scale, n_rows, &a);        \
     }
-SL_BLOCK_SHAPES(BLOCKS_MATMUL)
-#undef BLOCKS_MATMUL
+SL_BLOCK_SHAPES(BLOCKS_Q8)
+#undef BLOCKS_Q8
 
-void ISA(sl_kernels_init_blocks)(struct sl_kernels *k)
+INLINE void blocks_q8_entries(struct sl_kernels *k)
 {
 #define BLOCKS_ENTRY(NAME, name, ...)                                          \
-    k->matmul[SL_FMT_##NAME][SL_ACT_F32] = ISA(matmul_##name##_f32);           \
-    k->matmul[SL_FMT_##NAME][SL_ACT_INT8] = ISA(matmul_##name##_q8);           \
-    k->matmul[SL_FMT_##NAME][SL_ACT_BF16] = ISA(matmul_##name##_bf16);
+    k->matmul[SL_FMT_##NAME][SL_ACT_INT8] = ISA(matmul_##name##_q8);
     SL_BLOCK_SHAPES(BLOCKS_ENTRY)
 #undef BLOCKS_ENTRY
 }

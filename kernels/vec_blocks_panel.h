@@ -110,12 +110,12 @@ INLINE void blocks_run(vf total[][PANEL_TILE], const struct blocks_panel *k,
 
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             acc[v][p] = vi_set(bias[p]);
 #pragma GCC unroll 8
     for (unsigned u = 0; u < s->run / 4; u++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++) {
             size_t row = (size_t)(v * W);
 
@@ -126,7 +126,7 @@ INLINE void blocks_run(vf total[][PANEL_TILE], const struct blocks_panel *k,
                      q + 4 * u, k->q_stride, n, u, s);
         }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < PANEL_VECTORS; v++) {
         vf f = vf_load(w_scale + v * W);
         vf m = s->mins != SL_MINS_NONE ? vf_load(w_min + v * W) : vf_set(0);
@@ -151,7 +151,7 @@ INLINE void blocks_tile(struct blocks_panel *k, size_t p0, const int n,
 
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             total[v][p] =
                 vf_load(at + (size_t)p * PANEL_ROWS + (size_t)(v * W));
@@ -161,7 +161,7 @@ INLINE void blocks_tile(struct blocks_panel *k, size_t p0, const int n,
                    k->scale + (size_t)(r / runs) * PANEL_RUN + p0, p0, n, s);
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             vf_store(at + (size_t)p * PANEL_ROWS + (size_t)(v * W),
                      total[v][p]);

@@ -40,6 +40,26 @@ struct packed {
     uint32_t n_rows; /* to be written; more than a block's count as one's */
 };
 
+/* The block of rows that begins with the row-th of n_rows; m, w, scale, y: as
+ * given to a kernel of the table. */
+INLINE struct packed packed_block(float *y, size_t y_stride,
+                                  const struct sl_matrix *m, const uint8_t *w,
+                                  const uint16_t *scale, uint32_t n_rows,
+                                  uint32_t row, const bool int4)
+{
+    size_t padded = ((size_t)m->cols + 7) / 8 * 8, b = row / SL_BLOCK_ROWS;
+    size_t groups = ((size_t)m->cols + m->group_cols - 1) / m->group_cols;
+
+    return (struct packed){
+        .m = m,
+        .w = w + b * (padded * SL_BLOCK_ROWS / (int4 ? 2 : 1)),
+        .scale = scale + b * groups * SL_BLOCK_ROWS,
+        .y = y + row,
+        .y_stride = y_stride,
+        .n_rows = n_rows - row,
+    };
+}
+
 /* v: of the h-th W rows. */
 INLINE void packed_store(const struct packed *k, size_t p, int h, vf v)
 {

@@ -27,13 +27,13 @@ INLINE void panel_group(vf part[][PANEL_TILE], const struct panel *k,
 
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             acc[v][p] = vi_set(bias[p]);
     panel_dot(acc, k->w + (size_t)g * GROUP_BYTES, q, k->q_stride, n, int4);
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             part[v][p] =
                 vf_fma(vi_to_float(acc[v][p]), vf_set(scale[p]), part[v][p]);
@@ -61,7 +61,7 @@ INLINE void panel_tile(struct panel *k, size_t p0, const int n, const bool int4)
 
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             part[v][p] =
                 vf_load(part_at + (size_t)p * PANEL_ROWS + (size_t)(v * W));
@@ -76,7 +76,7 @@ INLINE void panel_tile(struct panel *k, size_t p0, const int n, const bool int4)
         }
         if (!closed)
             break;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++) {
             vf s = panel_scale(k, v, group);
 
@@ -91,7 +91,7 @@ INLINE void panel_tile(struct panel *k, size_t p0, const int n, const bool int4)
     }
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; v++)
             vf_store(part_at + (size_t)p * PANEL_ROWS + (size_t)(v * W),
                      part[v][p]);

@@ -31,11 +31,17 @@ check() {
     fi
 }
 
-echo 1..7
+echo 1..10
 check 'libsluice.a has no 256 or 512 bit register' \
     "$(count libsluice.a '%[yz]mm')" -eq 0
 check 'libk_avx2.a has no 512 bit register and no mask' \
     "$(count libk_avx2.a '%zmm\|{%k')" -eq 0
+check 'libk_avx2.a has no instruction of VNNI' \
+    "$(count libk_avx2.a 'vpdpbus')" -eq 0
+check 'libk_avxvnni.a has no 512 bit register and no mask' \
+    "$(count libk_avxvnni.a '%zmm\|%[xy]mm\(1[6-9]\|2[0-9]\|3[01]\)\|{%k')" -eq 0
+check 'libk_avxvnni.a multiplies with vpdpbusd, encoded with VEX' \
+    "$(count libk_avxvnni.a '{vex} vpdpbusd.*%ymm')" -gt 10
 check 'libk_avx2.a uses 256 bits' "$(count libk_avx2.a '%ymm')" -gt 100
 check 'libk_avx512.a multiplies with vpdpbusd' \
     "$(count libk_avx512.a 'vpdpbusd.*%zmm')" -gt 10

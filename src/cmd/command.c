@@ -30,7 +30,7 @@ void sl_print_version(void)
            *date != '\0' ? ", " : "", date);
     printf("  instruction sets  ref"
 #ifdef SL_X86_64
-           ", avx2, avx512, amx"
+           ", avx2, avxvnni, avx512, amx"
 #endif
            "; up to %s here\n",
            k.isa);

@@ -38,7 +38,8 @@ static const struct argp_option options[] = {
      0},
     {"io", OPT_IO, "KIND", 0, "auto, uring or pread: how the disk is read", 0},
     {"isa", OPT_ISA, "NAME", 0,
-     "Use kernels up to ref, avx2, avx512 or amx (default: the best there is)",
+     "Use kernels up to ref, avx2, avxvnni, avx512 or amx (default: the best "
+     "there is)",
      0},
     {0},
 };
@@ -53,7 +54,8 @@ static const char *const engines[] = {
 static const char *const numas[] = {"auto", "off", NULL};
 static const char *const activations[] = {"auto", "f32", "int8", "bf16", NULL};
 static const char *const ios[] = {"auto", "uring", "pread", NULL};
-static const char *const isas[] = {"ref", "avx2", "avx512", "amx", NULL};
+static const char *const isas[] = {"ref",    "avx2", "avxvnni",
+                                   "avx512", "amx",  NULL};
 
 static void take_device(struct sl_runtime_config *c, struct argp_state *state,
                         const char *arg)

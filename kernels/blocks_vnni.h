@@ -1,8 +1,8 @@
 /*
- * blocks_avx512.h - vec_blocks.h's products of bytes for AVX-512 with VNNI
+ * blocks_vnni.h - vec_blocks.h's products of bytes with VPDPBUSD
  */
-#ifndef SL_KERNELS_BLOCKS_AVX512_H
-#define SL_KERNELS_BLOCKS_AVX512_H
+#ifndef SL_KERNELS_BLOCKS_VNNI_H
+#define SL_KERNELS_BLOCKS_VNNI_H
 
 /* Made unsigned: VPDPBUSD multiplies unsigned by signed bytes. */
 INLINE int dot_offset(const struct shape *s)
@@ -31,8 +31,7 @@ INLINE void dot_quad(vi *acc, vi *part, vi w, const int8_t *q, size_t q_stride,
 {
 #pragma GCC unroll 8
     for (int p = 0; p < n; p++)
-        acc[p] = _mm512_dpbusd_epi32(acc[p], w,
-                                     vi_set_bytes(q + (size_t)p * q_stride));
+        acc[p] = vi_dot(acc[p], w, vi_set_bytes(q + (size_t)p * q_stride));
 }
 
 #endif

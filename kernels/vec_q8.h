@@ -1,0 +1,149 @@
+/*
+ * vec_q8.h - packed weights by INT8 inputs over any vec_<isa>.h
+ *
+ * A product of row and position is summed by group, in the order of the
+ * columns, however many positions there are.
+ */
+#ifndef SL_KERNELS_VEC_Q8_H
+#define SL_KERNELS_VEC_Q8_H
+
+#include "kernels/kernels.h"
+#include "kernels/vec_packed.h"
+#include "kernels/vec_panel.h"
+
+/* part += the exact sums of a group of 32 activations by their scales:
+ * unsigned weights w + offset by q, less offset * (sum of q). */
+INLINE void group_q8(vf part[][Q8_TILE], const uint8_t *w, const int8_t *q,
+                     const float *q_scale, const int32_t *q_sum,
+                     const struct sl_acts *a, const int n, const bool int4)
+{
+    vi acc[PARTS][Q8_TILE];
+
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++) {
+        vi offset = vi_set((int4 ? -8 : -128) *
+                           (q_sum[p] + q_sum[(size_t)p + a->group_stride]));
+
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+            acc[h][p] = offset;
+    }
+    if (int4)
+        dot32_int4(acc, w, q, a->q_stride, n);
+    else
+        dot32_int8(acc, w, q, a->q_stride, n);
+#pragma GCC unroll 8
+    for (int p = 0; p < n; p++)
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+            part[h][p] =
+                vf_fma(vi_to_float(acc[h][p]), vf_set(q_scale[p]), part[h][p]);
+}
+
+INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
+                      size_t p0, const int n, const bool int4)
+{
+    const int bytes = (int4 ? 4 : 8) * UNIT_BYTES;
+    uint32_t runs = k->m->cols / SL_Q8_GROUP;
+    uint32_t width =
+        k->m->group_cols < k->m->cols ? k->m->group_cols : k->m->cols;
+    uint32_t run = 0;
+    const int8_t *q = a->q + p0 * a->q_stride;
+    const float *q_scale = a->q_scale + p0;
+    const int32_t *q_sum = a->q_sum + p0;
+    const uint8_t *w = k->w;
+    const uint16_t *scale = k->scale;
+    vf total[PARTS][Q8_TILE], part[PARTS][Q8_TILE];
+
+    width /= SL_Q8_GROUP;
+#pragma GCC unroll 2
+    for (int h = 0; h < PARTS; h++)
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            total[h][p] = vf_set(0);
+    for (; run < runs; scale += SL_BLOCK_ROWS) {
+        uint32_t end = runs - run < width ? runs : run + width;
+
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++)
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                part[h][p] = vf_set(0);
+        for (; run < end; run++, w += bytes, q += SL_Q8_GROUP) {
+#pragma GCC unroll 8
+            for (int i = 0; i < bytes; i += UNIT_BYTES)
+                _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+            group_q8(part, w, q, q_scale, q_sum, a, n, int4);
+            q_scale += a->group_stride;
+            q_sum += 2 * a->group_stride;
+        }
+#pragma GCC unroll 2
+        for (int h = 0; h < PARTS; h++) {
+            vf s = vf_load_half(scale + h * W);
+
+#pragma GCC unroll 8
+            for (int p = 0; p < n; p++)
+                total[h][p] = vf_fma(part[h][p], s, total[h][p]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < PARTS; h++)
+#pragma GCC unroll 8
+        for (int p = 0; p < n; p++)
+            packed_store(k, p0 + (size_t)p, h, total[h][p]);
+}
+
+/* Tiles of about the same size of all positions, for a block of rows. */
+INLINE void packed_rows_q8(const struct packed *k, const struct sl_acts *a,
+                           const bool int4)
+{
+    size_t p = 0;
+
+    for (size_t left = (a->n + Q8_TILE - 1) / Q8_TILE; left > 0; left--) {
+        size_t n = (a->n - p + left - 1) / left;
+
+        if (n == 4)
+            packed_q8(k, a, p, 4, int4);
+        else if (n == 3)
+            packed_q8(k, a, p, 3, int4);
+        else if (n == 2)
+            packed_q8(k, a, p, 2, int4);
+        else
+            packed_q8(k, a, p, 1, int4);
+        p += n;
+    }
+}
+
+INLINE void matmul_q8(float *y, size_t y_stride, const struct sl_matrix *m,
+                      const uint8_t *w, const uint16_t *scale, uint32_t n_rows,
+                      const struct sl_acts *a, const bool int4)
+{
+    if (a->n >= PANEL_LEAST) {
+        matmul_panel(y, y_stride, m, w, scale, n_rows, a, int4, false);
+        return;
+    }
+    for (uint32_t row = 0; row < n_rows; row += SL_BLOCK_ROWS) {
+        struct packed k =
+            packed_block(y, y_stride, m, w, scale, n_rows, row, int4);
+
+        packed_rows_q8(&k, a, int4);
+    }
+}
+
+static void ISA(matmul_int8_q8)(float *y, size_t y_stride,
+                                const struct sl_matrix *m, const void *w,
+                                const uint16_t *scale, uint32_t n_rows,
+                                const struct sl_acts *acts)
+{
+    matmul_q8(y, y_stride, m, w, scale, n_rows, acts, false);
+}
+
+static void ISA(matmul_int4_q8)(float *y, size_t y_stride,
+                                const struct sl_matrix *m, const void *w,
+                                const uint16_t *scale, uint32_t n_rows,
+                                const struct sl_acts *acts)
+{
+    matmul_q8(y, y_stride, m, w, scale, n_rows, acts, true);
+}
+
+#endif
