@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/model/gguf.h"
 #include "tests/gguf_maker.h"
 #include "tests/support.h"
 
@@ -167,10 +168,38 @@ static uint16_t half_of(double v)
                       (uint16_t)((f * 2 - 1) * 1024));
 }
 
+/* Factor of all sizes but the vocabulary's, so that rows are whole blocks. */
+static uint32_t wide(uint32_t type)
+{
+    const struct sl_ggml_info *info = sl_ggml_type_of(type);
+
+    return info != NULL && info->block_values > HIDDEN
+               ? info->block_values / HIDDEN
+               : 1;
+}
+
+static uint32_t widened(uint32_t size, uint32_t type)
+{
+    return size == VOCAB ? size : size * wide(type);
+}
+
 /* n values in a type; *bytes of at. */
 static uint8_t *values(uint32_t type, size_t tensor, size_t n, size_t *bytes)
 {
+    const struct sl_ggml_info *info = sl_ggml_type_of(type);
     struct maker_buf b = {0};
+
+    if (type > 1 && type != 8 && info != NULL) {
+        /* Any half without its two highest bits is finite. */
+        for (size_t i = 0; i < n / info->block_values * info->block_bytes;
+             i++) {
+            uint8_t byte = (uint8_t)((i * 2654435761u + tensor) >> 11) & 0x3f;
+
+            maker_put(&b, &byte, 1);
+        }
+        *bytes = b.n;
+        return b.at;
+    }
 
     for (size_t i = 0; i < n; i++) {
         double v = value(tensor, i);
@@ -196,7 +225,9 @@ static void put_tensor(struct gguf_maker *m, const struct tiny_llama *t,
 {
     uint32_t type = rows[row].rows == 0 ? 0 : t->type;
     bool up = layer == 0 && strcmp(rows[row].name, "blk.%u.ffn_up.weight") == 0;
-    size_t n = (size_t)(rows[row].rows ? rows[row].rows : 1) * rows[row].cols;
+    uint32_t n_rows = widened(rows[row].rows, t->type);
+    uint32_t cols = widened(rows[row].cols, t->type);
+    size_t n = (size_t)(n_rows ? n_rows : 1) * cols;
     bool last = layer + 1 == LAYERS && row + 1 == sizeof rows / sizeof *rows;
     char name[64];
     size_t bytes;
@@ -211,20 +242,21 @@ static void put_tensor(struct gguf_maker *m, const struct tiny_llama *t,
         memcpy(data + 34 * 3, "\0\176", 2);
     if (last && t->other_type != 0)
         type = t->other_type;
-    gguf_tensor(m, name, type, rows[row].rows, rows[row].cols, data, bytes);
+    gguf_tensor(m, name, type, n_rows, cols, data, bytes);
     free(data);
 }
 
-static void put_numbers(struct gguf_maker *m, const char *arch)
+static void put_numbers(struct gguf_maker *m, const char *arch, uint32_t type)
 {
-    static const struct {
+    uint32_t w = wide(type);
+    const struct {
         const char *key;
         uint32_t v;
     } numbers[] = {
-        {"block_count", LAYERS},      {"context_length", 64},
-        {"embedding_length", HIDDEN}, {"feed_forward_length", INNER},
-        {"attention.head_count", 2},  {"attention.head_count_kv", 1},
-        {"rope.dimension_count", 16},
+        {"block_count", LAYERS},          {"context_length", 64},
+        {"embedding_length", HIDDEN * w}, {"feed_forward_length", INNER * w},
+        {"attention.head_count", 2},      {"attention.head_count_kv", 1},
+        {"rope.dimension_count", 16 * w},
     };
     char key[96];
 
@@ -276,7 +308,7 @@ uint8_t *tiny_llama_file(const struct tiny_llama *t, size_t *n)
     size_t n_rows = sizeof rows / sizeof *rows;
 
     if (t->part == 0) {
-        put_numbers(&m, t->arch != NULL ? t->arch : "llama");
+        put_numbers(&m, t->arch != NULL ? t->arch : "llama", t->type);
         put_vocab(&m, t);
     }
     if (parts > 1) {

@@ -30,7 +30,9 @@ void gguf_tensor(struct gguf_maker *m, const char *name, uint32_t type,
 uint8_t *gguf_finish(struct gguf_maker *m, size_t *n);
 
 /* A llama of 2 layers of 32 values, 2 heads, 1 of keys, vocabulary 48, with a
- * small byte-level vocabulary and weights of type (F32 0, F16 1 or Q8_0 8).
+ * small byte-level vocabulary and weights of type: F32 0, F16 1 or Q8_0 8, or
+ * any other that is read, then of bytes without a meaning (but finite), and
+ * eight times as wide where blocks have 256 columns.
  * Part `part` of `n_parts`; 1: not split. */
 struct tiny_llama {
     uint32_t type;
