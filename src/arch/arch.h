@@ -27,7 +27,8 @@ enum sl_split {
     SL_SPLIT_GLU,  /* every rank has [A_r; B_r]: all A first, then all B */
     SL_SPLIT_QKV,  /* every rank has [Q_r; K_r; V_r]: likewise, in thirds */
     /* Of [heads (nope_dims + value_dims), kv_lora], in one piece: each head's
-     * first rows, turned on their side; its other rows. */
+     * first rows, turned on their side; its other rows. (A GGUF file has the
+     * two as they are here.) */
     SL_SPLIT_HEAD_KEYS,
     SL_SPLIT_HEAD_VALUES,
 };

@@ -5,7 +5,8 @@
 /* GLM-4.7-Flash: GLM-4.5's mixture of experts behind attention to a latent of
  * keys and values (huggingface/transformers models/glm4_moe_lite/
  * modeling_glm4_moe_lite.py). Its latents' norms have an eps of their own,
- * whatever rms_norm_eps says. */
+ * whatever rms_norm_eps says; in a GGUF file, which knows one eps, they have
+ * that (ggml-org/llama.cpp src/models/deepseek2.cpp). */
 
 #define LATENT_EPS 1e-6f
 
@@ -41,6 +42,8 @@ static int configure(struct sl_hparams *hp, const struct sl_settings *s,
                         SL_SETTING_REQUIRED, err) ||
         sl_settings_u32(&hp->value_dims, s, "v_head_dim", SL_SETTING_REQUIRED,
                         err) ||
+        sl_decoder_read_f32(&hp->latent_eps, s, "gguf.latent_eps",
+                            SL_SETTING_OPTIONAL, err) ||
         sl_settings_bool(&bias, s, "attention_bias", SL_SETTING_OPTIONAL, err))
         return -1;
     if (bias || hp->kv_lora == 0 || hp->q_lora == 0)
@@ -56,6 +59,7 @@ const struct sl_arch sl_arch_glm4_moe_lite = {
     .name = "glm4moelite",
     .what = "GLM-4.7-Flash",
     .hf_names = hf_names,
+    .gguf_name = "deepseek2",
     SL_ROWS(sl_decoder_layer_rows, sl_decoder_model_rows),
     SL_EXPERT_ROWS(sl_decoder_expert_rows),
     .mixture = &sl_decoder_mixture,

@@ -30,9 +30,11 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
               SL_DIM_HEAD, .when = SL_WHEN_QK_NORM,
               .gguf = {BLK "attn_k_norm.weight"}),
     SL_VECTOR(SL_SLOT_Q_A_NORM, LAYER "self_attn.q_a_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT),
+              SL_SPLIT_NONE, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT,
+              .gguf = {BLK "attn_q_a_norm.weight"}),
     SL_VECTOR(SL_SLOT_KV_A_NORM, LAYER "self_attn.kv_a_layernorm.weight",
-              SL_SPLIT_NONE, SL_DIM_KV_LORA, .when = SL_WHEN_LATENT),
+              SL_SPLIT_NONE, SL_DIM_KV_LORA, .when = SL_WHEN_LATENT,
+              .gguf = {BLK "attn_kv_a_norm.weight"}),
     SL_VECTOR(SL_SLOT_ATTN_OUT_BIAS, LAYER "self_attn.o_proj.bias",
               SL_SPLIT_NONE, SL_DIM_HIDDEN, .when = SL_WHEN_ATTN_OUT_BIAS,
               .gguf = {BLK "attn_output.bias"}),
@@ -78,19 +80,23 @@ const struct sl_tensor_row sl_decoder_layer_rows[SL_DECODER_LAYER_ROWS] = {
               .gguf = {BLK "attn_v.weight"}),
     SL_MATRIX(SL_SLOT_KV_A, LAYER "self_attn.kv_a_proj_with_mqa.weight",
               SL_SPLIT_NONE, SL_DIM_LATENT, SL_DIM_HIDDEN,
-              .when = SL_WHEN_LATENT),
+              .when = SL_WHEN_LATENT, .gguf = {BLK "attn_kv_a_mqa.weight"}),
     SL_MATRIX(SL_SLOT_Q_A, LAYER "self_attn.q_a_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_Q_LORA, SL_DIM_HIDDEN, .when = SL_WHEN_LATENT),
+              SL_DIM_Q_LORA, SL_DIM_HIDDEN, .when = SL_WHEN_LATENT,
+              .gguf = {BLK "attn_q_a.weight"}),
     SL_MATRIX(SL_SLOT_Q_B, LAYER "self_attn.q_b_proj.weight", SL_SPLIT_NONE,
-              SL_DIM_Q_HEADS, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT),
+              SL_DIM_Q_HEADS, SL_DIM_Q_LORA, .when = SL_WHEN_LATENT,
+              .gguf = {BLK "attn_q_b.weight"}),
     SL_MATRIX(SL_SLOT_K_B, LAYER "self_attn.k_b_proj.weight",
               SL_SPLIT_HEAD_KEYS, SL_DIM_K_HEADS, SL_DIM_NOPE,
               .when = SL_WHEN_LATENT,
-              .alias = {LAYER "self_attn.kv_b_proj.weight"}),
+              .alias = {LAYER "self_attn.kv_b_proj.weight"},
+              .gguf = {BLK "attn_k_b.weight"}),
     SL_MATRIX(SL_SLOT_V_B, LAYER "self_attn.v_b_proj.weight",
               SL_SPLIT_HEAD_VALUES, SL_DIM_V_HEADS, SL_DIM_KV_LORA,
               .when = SL_WHEN_LATENT,
-              .alias = {LAYER "self_attn.kv_b_proj.weight"}),
+              .alias = {LAYER "self_attn.kv_b_proj.weight"},
+              .gguf = {BLK "attn_v_b.weight"}),
     SL_MATRIX(SL_SLOT_ATTN_OUT, LAYER "self_attn.o_proj.weight", SL_SPLIT_NONE,
               SL_DIM_HIDDEN, SL_DIM_ATT_OUT,
               .alias = {OWN "self_attention.dense.weight"},
@@ -278,8 +284,8 @@ void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope)
 
 #define SCALING(key) "rope_parameters." key "|rope_scaling." key
 
-static int read_f32(float *v, const struct sl_settings *s, const char *keys,
-                    enum sl_setting need, struct sl_error *err)
+int sl_decoder_read_f32(float *v, const struct sl_settings *s, const char *keys,
+                        enum sl_setting need, struct sl_error *err)
 {
     double wide = *v;
 
@@ -334,10 +340,12 @@ static int read_yarn(struct sl_rope_scale *r, const struct sl_settings *s,
 
     r->low = 1;
     r->high = 32;
-    if (read_f32(&r->low, s, SCALING("beta_slow"), SL_SETTING_OPTIONAL, err) ||
-        read_f32(&r->high, s, SCALING("beta_fast"), SL_SETTING_OPTIONAL, err) ||
-        read_f32(&r->attention, s, SCALING("attention_factor"),
-                 SL_SETTING_OPTIONAL, err) ||
+    if (sl_decoder_read_f32(&r->low, s, SCALING("beta_slow"),
+                            SL_SETTING_OPTIONAL, err) ||
+        sl_decoder_read_f32(&r->high, s, SCALING("beta_fast"),
+                            SL_SETTING_OPTIONAL, err) ||
+        sl_decoder_read_f32(&r->attention, s, SCALING("attention_factor"),
+                            SL_SETTING_OPTIONAL, err) ||
         sl_settings_f64(&one, s, SCALING("mscale"), SL_SETTING_OPTIONAL, err) ||
         sl_settings_f64(&all, s, SCALING("mscale_all_dim"), SL_SETTING_OPTIONAL,
                         err) ||
@@ -357,10 +365,10 @@ static int read_yarn(struct sl_rope_scale *r, const struct sl_settings *s,
 static int read_llama3(struct sl_rope_scale *r, const struct sl_settings *s,
                        struct sl_error *err)
 {
-    return read_f32(&r->low, s, SCALING("low_freq_factor"), SL_SETTING_REQUIRED,
-                    err) != 0 ||
-                   read_f32(&r->high, s, SCALING("high_freq_factor"),
-                            SL_SETTING_REQUIRED, err) != 0
+    return sl_decoder_read_f32(&r->low, s, SCALING("low_freq_factor"),
+                               SL_SETTING_REQUIRED, err) != 0 ||
+                   sl_decoder_read_f32(&r->high, s, SCALING("high_freq_factor"),
+                                       SL_SETTING_REQUIRED, err) != 0
                ? -1
                : 0;
 }
@@ -377,7 +385,8 @@ static int read_scaling(struct sl_hparams *hp, const struct sl_settings *s,
         return -1;
     if (r.kind == SL_ROPE_SCALING_NONE)
         return 0;
-    if (read_f32(&r.factor, s, SCALING("factor"), SL_SETTING_REQUIRED, err) ||
+    if (sl_decoder_read_f32(&r.factor, s, SCALING("factor"),
+                            SL_SETTING_REQUIRED, err) ||
         sl_settings_u32(&r.original_positions, s,
                         SCALING(ORIGINAL) "|" ORIGINAL, SL_SETTING_OPTIONAL,
                         err) ||
@@ -394,8 +403,9 @@ static int read_rope(struct sl_hparams *hp, const struct sl_settings *s,
     uint32_t d = hp->head_dim;
 
     hp->rope_base = 10000;
-    if (read_f32(&hp->rope_base, s, "rope_parameters.rope_theta|rope_theta",
-                 SL_SETTING_OPTIONAL, err) ||
+    if (sl_decoder_read_f32(&hp->rope_base, s,
+                            "rope_parameters.rope_theta|rope_theta",
+                            SL_SETTING_OPTIONAL, err) ||
         sl_settings_f64(&part, s,
                         "rope_parameters.partial_rotary_factor|"
                         "partial_rotary_factor",
@@ -488,7 +498,8 @@ int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
                         err) ||
         sl_settings_u32(&hp->max_positions, s, "max_position_embeddings",
                         SL_SETTING_REQUIRED, err) ||
-        read_f32(&hp->norm_eps, s, "rms_norm_eps", SL_SETTING_REQUIRED, err) ||
+        sl_decoder_read_f32(&hp->norm_eps, s, "rms_norm_eps",
+                            SL_SETTING_REQUIRED, err) ||
         sl_settings_bool(&tied, s, "tie_word_embeddings", SL_SETTING_OPTIONAL,
                          err) ||
         check_activation(s, err) || check_window(s, err))

@@ -41,6 +41,10 @@ void sl_decoder_derive(struct sl_hparams *hp, enum sl_rope rope);
 int sl_decoder_configure(struct sl_hparams *hp, const struct sl_settings *s,
                          double rope_part, bool untied, struct sl_error *err);
 
+/* *v, if the setting is there (sl_settings_f64). */
+int sl_decoder_read_f32(float *v, const struct sl_settings *s, const char *keys,
+                        enum sl_setting need, struct sl_error *err);
+
 /* The same of a mixture of experts: how many there are, how they are chosen. */
 void sl_decoder_derive_experts(struct sl_hparams *hp);
 int sl_decoder_configure_experts(struct sl_hparams *hp,

@@ -110,11 +110,13 @@ static int unknown_type(const struct sl_gguf_tensor *t, const char *file,
 }
 
 /* Rows of a GGUF are the fastest dimension: the order is the other way
- * round. */
+ * round. Matrices of heads, one behind the other in a third dimension, are one
+ * matrix of all their rows. */
 static int take_tensor(struct sl_ckpt_tensor *to,
                        const struct sl_gguf_tensor *from, struct sl_src *src,
                        struct sl_error *err)
 {
+    uint32_t n_dims = from->n_dims == 3 ? 2 : from->n_dims;
     uint64_t stride = 1;
 
     if (!find_dtype(&to->dtype, from->type))
@@ -123,11 +125,14 @@ static int take_tensor(struct sl_ckpt_tensor *to,
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s: tensor %s, of one dimension, is in blocks (%s)",
                        sl_src_name(src), from->name, sl_dtype_short(to->dtype));
-    to->n_dims = from->n_dims;
-    for (uint32_t i = 0; i < from->n_dims; i++) {
-        to->shape[from->n_dims - 1 - i] = from->ne[i];
-        to->stride[from->n_dims - 1 - i] = stride;
-        stride *= from->ne[i];
+    to->n_dims = n_dims;
+    for (uint32_t i = 0; i < n_dims; i++) {
+        uint64_t size =
+            from->ne[i] * (i == 1 && from->n_dims == 3 ? from->ne[2] : 1);
+
+        to->shape[n_dims - 1 - i] = size;
+        to->stride[n_dims - 1 - i] = stride;
+        stride *= size;
     }
     to->src = src;
     to->off = from->off;

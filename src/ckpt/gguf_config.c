@@ -66,6 +66,12 @@ static int get_real(double *v, const struct making *m, const char *key,
     return 0;
 }
 
+static const struct sl_ckpt_tensor *find(const struct making *m,
+                                         const char *name)
+{
+    return sl_ckpt_find(m->c, 0, name);
+}
+
 /* --- what is the same but for its name ------------------------------------ */
 
 static const struct same {
@@ -121,11 +127,31 @@ static const struct same of_experts[] = {
     {"expert_weights_scale", "routed_scaling_factor", true, false},
 };
 
+#define GATING_SOFTMAX 1u
 #define GATING_SIGMOID 2u
+
+/* Where a file does not say: DeepSeek's first models had softmax, but
+ * GLM-4.7-Flash goes by their name (ggml-org/llama.cpp
+ * src/models/deepseek2.cpp: known by its layers and its vocabulary). */
+static int usual_gating(uint32_t *gating, const struct making *m,
+                        struct sl_error *err)
+{
+    const struct sl_ckpt_tensor *t = find(m, "token_embd.weight");
+    uint32_t blocks;
+
+    *gating = GATING_SIGMOID;
+    if (strcmp(m->arch->gguf_name, "deepseek2") != 0)
+        return 0;
+    if (get_count(&blocks, m, "block_count", err) != 0)
+        return -1;
+    if ((blocks != 47 && blocks != 48) || t == NULL || t->shape[0] != 154880)
+        *gating = GATING_SOFTMAX;
+    return 0;
+}
 
 static int take_experts(struct making *m, struct sl_error *err)
 {
-    uint32_t gating = GATING_SIGMOID;
+    uint32_t gating;
     bool norm = false;
     char buf[KEY_ROOM];
 
@@ -136,6 +162,7 @@ static int take_experts(struct making *m, struct sl_error *err)
         (has(m, "expert_weights_norm") &&
          sl_gguf_get_bool(m->g, full_key(buf, m, "expert_weights_norm"), &norm,
                           err) != 0) ||
+        usual_gating(&gating, m, err) != 0 ||
         (has(m, "expert_gating_func") &&
          get_count(&gating, m, "expert_gating_func", err) != 0))
         return -1;
@@ -171,10 +198,42 @@ static int take_layers(struct making *m, struct sl_error *err)
     return 0;
 }
 
+/* Attention to a latent: keys and values of heads have sizes of their own, and
+ * the one head that is kept is as wide as the latent. (Files from before its
+ * matrices lay apart say nothing of the first two: they have to be made anew.)
+ */
+static int take_latent(struct making *m, struct sl_error *err)
+{
+    static const struct same sizes[] = {
+        {"attention.q_lora_rank", "q_lora_rank", false, true},
+        {"attention.kv_lora_rank", "kv_lora_rank", false, true},
+        {"attention.value_length_mla", "v_head_dim", false, true},
+        {"rope.dimension_count", "qk_rope_head_dim", false, true},
+    };
+    uint32_t key, rope;
+    double eps;
+
+    if (get_count(&key, m, "attention.key_length_mla", err) != 0 ||
+        take_list(m, sizes, sizeof sizes / sizeof *sizes, err) != 0 ||
+        get_count(&rope, m, "rope.dimension_count", err) != 0 ||
+        get_real(&eps, m, "attention.layer_norm_rms_epsilon", err) != 0)
+        return -1;
+    if (key <= rope)
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "metadata: keys of %u values in a head, of which %u "
+                       "rotate, leave none that does not",
+                       key, rope);
+    json_object_set_new(m->root, "qk_nope_head_dim", json_integer(key - rope));
+    json_object_set_new(m->own, "latent_eps", json_real(eps));
+    return 0;
+}
+
 static int take_head(struct making *m, struct sl_error *err)
 {
     uint32_t hidden, heads, d, value;
 
+    if (has(m, "attention.kv_lora_rank"))
+        return take_latent(m, err);
     if (get_count(&hidden, m, "embedding_length", err) != 0 ||
         get_count(&heads, m, "attention.head_count", err) != 0)
         return -1;
@@ -198,12 +257,6 @@ static int take_head(struct making *m, struct sl_error *err)
         return -1;
     json_object_set_new(m->own, "rope_dims", json_integer(d));
     return 0;
-}
-
-static const struct sl_ckpt_tensor *find(const struct making *m,
-                                         const char *name)
-{
-    return sl_ckpt_find(m->c, 0, name);
 }
 
 /* The embedding says how many rows there are: the metadata may say nothing,
@@ -366,6 +419,7 @@ static int check_other(const struct making *m, struct sl_error *err)
         {"embedding_scale", 1},
         {"residual_scale", 1},
         {"attention.scale", 0},
+        {"rope.scaling.yarn_log_multiplier", 0},
         {"attention.clamp_kqv", 0},
         {"attn_logit_softcapping", 0},
         {"final_logit_softcapping", 0},

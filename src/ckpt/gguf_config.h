@@ -11,6 +11,7 @@
  *   rope_factors      there is a tensor rope_freqs.weight
  *   attn_out_bias     attention's output has a bias
  *   split_qkv         q, k and v are of different formats in some layer
+ *   latent_eps        of the norms of latents
  *
  * (ggml-org/ggml docs/gguf.md; ggml-org/llama.cpp src/llama-arch.cpp,
  * src/llama-model.cpp, gguf-py/gguf/constants.py)

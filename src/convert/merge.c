@@ -296,10 +296,12 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
 {
     struct sl_merge made = {.ckpt = c, .spec = *spec};
 
+    if (sl_ckpt_gguf(c) != NULL && sl_merge_by_heads(spec))
+        made.spec.split = SL_SPLIT_NONE;
     find_sources(&made);
     if (check_sources(&made, err) != 0)
         return -1;
-    if (!sl_fmt_is_float(made.fmt) && sl_merge_by_heads(spec))
+    if (!sl_fmt_is_float(made.fmt) && sl_merge_by_heads(&made.spec))
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "tensor %s is quantised: of keys and values of heads, "
                        "numbers are needed",

@@ -102,6 +102,7 @@ static void every_type_gives_the_exact_logits(void **state)
         {"glm45_moe", {"F16", "Q4_0", NULL}},
         {"glm45_moe_groups", {"F16", "Q8_0", NULL}},
         {"glm45_moe_k256", {"Q4_K_M", "Q2_K", NULL}},
+        {"glm47_flash", {"F16", NULL}},
         {"glm4_0414_k256", {"ZOO", "Q2_K", "Q4_K_M", "Q5_K_M", "Q6_K", NULL}},
     };
     unsigned n = 0;
@@ -277,6 +278,48 @@ static void what_cannot_be_run_is_refused_by_name(void **state)
     }
 }
 
+/* What goes by deepseek2's name is not all GLM-4.7-Flash. */
+static void another_deepseek_is_refused(void **state)
+{
+    static const struct {
+        const char *key; /* whose u32 becomes value; or which becomes rename */
+        uint32_t value;
+        const char *rename, *says;
+        enum sl_code code;
+    } changes[] = {
+        {"expert_gating_func", 1, NULL, "expert_gating_func is 1",
+         SL_ERR_UNSUPPORTED},
+        {"expert_gating_func", 0, "expert_gating_fumm",
+         "expert_gating_func is 1", SL_ERR_UNSUPPORTED},
+        {"attention.key_length_mla", 0, "attention.key_length_mma",
+         "deepseek2.attention.key_length_mla", SL_ERR_CORRUPT},
+        {"attention.key_length_mla", 8, NULL, "8 values", SL_ERR_CORRUPT},
+        {"attention.q_lora_rank", 0, "attention.q_lora_runk", "q_lora_rank",
+         SL_ERR_CORRUPT},
+    };
+    char path[1200];
+
+    if (test_variant(path, "golden/H_family/glm47_flash/gguf/"
+                           "glm47_flash-F16.gguf") == NULL)
+        return;
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        size_t n, n_key = strlen(changes[i].key);
+        uint8_t *data = test_read_file(path, &n);
+        uint8_t *at = memmem(data, n, changes[i].key, n_key);
+        char changed[1200];
+
+        assert_non_null(at);
+        if (changes[i].rename != NULL)
+            memcpy(at, changes[i].rename, n_key);
+        else
+            memcpy(at + n_key + 4, &changes[i].value, 4);
+        snprintf(changed, sizeof changed, "%s/changed.gguf", dir);
+        maker_file(changed, data, n);
+        refuse(changed, changes[i].code, changes[i].says, "");
+        free(data);
+    }
+}
+
 static void an_unknown_pre_tokenizer_leaves_logits(void **state)
 {
     struct sl_modelfile mf;
@@ -377,6 +420,7 @@ int main(void)
         cmocka_unit_test(a_split_file_is_found_by_any_of_its_parts),
         cmocka_unit_test(another_quantisation_decodes_first),
         cmocka_unit_test(what_cannot_be_run_is_refused_by_name),
+        cmocka_unit_test(another_deepseek_is_refused),
         cmocka_unit_test(an_unknown_pre_tokenizer_leaves_logits),
         cmocka_unit_test(a_published_file_as_a_model_says_what_to_do),
         cmocka_unit_test(inspect_shows_what_is_in_it),
