@@ -5,18 +5,22 @@
 #ifndef SL_KERNELS_VEC_AVX2_H
 #define SL_KERNELS_VEC_AVX2_H
 
-#define PACKED_TILE   2
-#define Q8_TILE       4
-#define PANEL_BLOCKS  1u
-#define PANEL_PLANES  2u
-#define PANEL_TILE    4
-#define PANEL_LEAST   8
-#define PANEL_TILES_H "kernels/panel_avx2.h"
-#define BLOCKS_DOT_H  "kernels/blocks_avx2.h"
-#define BLOCKS_TILE   4
-#define BLOCKS_LEAST  4
-#define ISA(name)     name##_avx2
-#define ISA_NAME      "avx2"
+#define PACKED_TILE 2
+/* vec_panel_f32.h */
+#define PANEL_F32_VECTORS 2
+#define PANEL_F32_TILE    6
+#define PANEL_F32_LEAST   6
+#define Q8_TILE           4
+#define PANEL_BLOCKS      1u
+#define PANEL_PLANES      2u
+#define PANEL_TILE        4
+#define PANEL_LEAST       8
+#define PANEL_TILES_H     "kernels/panel_avx2.h"
+#define BLOCKS_DOT_H      "kernels/blocks_avx2.h"
+#define BLOCKS_TILE       4
+#define BLOCKS_LEAST      4
+#define ISA(name)         name##_avx2
+#define ISA_NAME          "avx2"
 
 #include "kernels/vec_256.h"
 

@@ -20,6 +20,10 @@
 #define PACKED_TILE  4 /* positions of a tile, inputs in FP32 */
 #define Q8_TILE      4 /* positions of a tile, inputs in INT8 */
 #define ATTN_QUERIES 4 /* at most SL_ATTEND_QUERIES */
+/* vec_panel_f32.h */
+#define PANEL_F32_VECTORS 2
+#define PANEL_F32_TILE    12
+#define PANEL_F32_LEAST   6
 /* vec_panel.h */
 #define PANEL_BLOCKS  2u
 #define PANEL_PLANES  1u

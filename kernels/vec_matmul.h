@@ -13,6 +13,7 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kernels/vec_packed.h"
+#include "kernels/vec_panel_f32.h"
 
 /* Rows of numbers: how they are stored, and whether they are rounded. */
 enum float_kind { FROM_F32, FROM_HALF, FROM_BF16, TO_BF16 = 4 };
@@ -315,6 +316,10 @@ INLINE void matmul_packed_f32(float *y, size_t y_stride,
                               const uint16_t *scale, uint32_t n_rows,
                               const struct sl_acts *a, const bool int4)
 {
+    if (a->n >= PANEL_F32_LEAST && panel_takes_f32(m)) {
+        matmul_panel_f32(y, y_stride, m, w, scale, n_rows, a, int4);
+        return;
+    }
     for (uint32_t row = 0; row < n_rows; row += SL_BLOCK_ROWS) {
         struct packed k =
             packed_block(y, y_stride, m, w, scale, n_rows, row, int4);
