@@ -137,10 +137,16 @@ static int measure_rates(struct sl_bench_state *s,
     };
     struct sl_dram_rate memory;
     struct sl_rates arithmetic;
+    struct sl_extent *extents;
+    int rc;
 
     settle(s);
-    if (sl_probe_disk(&rate[SL_BENCH_DISK_BPS], &disk, err) != 0 ||
-        sl_probe_dram(&memory, &dram, err) != 0 ||
+    if (sl_runtime_read_extents(s->rt, &extents, &disk.n_extents, err) != 0)
+        return -1;
+    disk.extents = extents;
+    rc = sl_probe_disk(&rate[SL_BENCH_DISK_BPS], &disk, err);
+    free(extents);
+    if (rc != 0 || sl_probe_dram(&memory, &dram, err) != 0 ||
         sl_runtime_measure_arithmetic(s->rt, &arithmetic, COMPUTE_TIME_NS,
                                       err) != 0)
         return -1;
@@ -424,14 +430,31 @@ static int start(struct sl_bench_state *s, struct sl_error *err)
     return take_memory(s, &load, err);
 }
 
+/* Before anything of the file is read: what a cache below the file system will
+ * have of it later, it has not got for the first pass. */
+static int measure_cold(double *bps, const struct sl_bench *b,
+                        struct sl_error *err)
+{
+    struct sl_probe_disk_config disk = {
+        .path = b->config.model,
+        .io = b->config.io,
+        .time_ns = DISK_TIME_NS,
+    };
+
+    return sl_probe_disk(bps, &disk, err);
+}
+
 int sl_bench_run(struct sl_bench *b, struct sl_bench_result *result,
                  const struct sl_bench_run *run, struct sl_error *err)
 {
     struct sl_bench_state s = {.b = b, .run = run};
     struct sl_bench_result r = {.run = *run};
-    uint64_t begin = sl_clock_ns();
+    uint64_t begin;
     int rc = -1;
 
+    if (measure_cold(&r.cold_disk_bps, b, err) != 0)
+        return -1;
+    begin = sl_clock_ns();
     if (start(&s, err) != 0 || warm_up(&s, &r.first_token_s, begin, err) != 0)
         goto out;
     for (uint32_t i = 0; i < run->repeat; i++) {

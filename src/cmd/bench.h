@@ -74,6 +74,7 @@ struct sl_bench_result {
     uint64_t streamed_bytes, resident_bytes;
     double first_token_s;       /* from opening the file, nothing in memory */
     double first_token_floor_s; /* all weights read once, and the pass */
+    double cold_disk_bps;       /* of the disk before, which that rests on */
     struct sl_rates rates;      /* medians of the turns' */
     bool dram_in_cache;         /* their dram_bps was measured in a cache */
     const char *isa, *io;

@@ -112,13 +112,13 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
     fprintf(f,
             "        %s stay, %s stream; disk %.2f GB/s, memory %.1f "
             "GB/s%s, products %.0f GOP/s, attention %.0f; first token after "
-            "%.2f s (floor %.2f s)\n",
+            "%.2f s (floor %.2f s, the disk giving %.2f GB/s before)\n",
             sl_size_format(resident, r->resident_bytes),
             sl_size_format(streamed, r->streamed_bytes),
             r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
             r->dram_in_cache ? " (in cache)" : "", r->rates.ops_per_s * 1e-9,
             r->rates.attention_ops_per_s * 1e-9, r->first_token_s,
-            r->first_token_floor_s);
+            r->first_token_floor_s, r->cold_disk_bps * 1e-9);
     print_experts(f, r);
     print_device(f, r);
     print_drafts(f, &r->drafts);
@@ -265,9 +265,11 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
         add(line, spread_json("seconds_per_pass", &p->seconds)) != 0 ||
         add(line, spread_json("efficiency", &p->efficiency)) != 0 ||
         (phase == SL_BENCH_PREFILL &&
-         add(line, json_pack("{s:f, s:f}", "first_token_seconds",
+         add(line, json_pack("{s:f, s:f, s:f}", "first_token_seconds",
                              r->first_token_s, "first_token_floor_seconds",
-                             r->first_token_floor_s)) != 0) ||
+                             r->first_token_floor_s,
+                             "cold_disk_bytes_per_second", r->cold_disk_bps)) !=
+             0) ||
         (phase == SL_BENCH_DECODE && r->drafts.n > 0 &&
          add(line, drafts_json(&r->drafts)) != 0) ||
         add(line, origin_json(origin)) != 0 ||

@@ -91,6 +91,7 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     const struct sl_plan *plan = sl_runtime_plan_made(s->rt);
     const char *why;
     const struct sl_device_info *device = sl_runtime_device(s->rt, &why);
+    struct sl_rates cold;
     double *v = sl_alloc_array(s->run->repeat, sizeof *v), compute_s;
     struct sl_run_stats stats;
 
@@ -122,8 +123,10 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     free(v);
     sum_up_drafts(&r->drafts, s);
     /* What will stay in memory is read once too, on the way. */
+    cold = r->rates;
+    cold.disk_bps = r->cold_disk_bps;
     r->first_token_floor_s =
-        sl_floor_make(&r->rates,
+        sl_floor_make(&cold,
                       plan->streamed_bytes + plan->resident_bytes +
                           plan->vram_bytes,
                       0, 0)

@@ -1,21 +1,11 @@
 #include "config.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/probe/probe.h"
-
-#define DISK_BUFFER_BYTES (16u << 20)
-#define DISK_TIME_NS      300000000u
-#define MIN_READ_BYTES    (64u << 10)
-#define MAX_READ_BYTES    (4u << 20)
-/* Read in one go before the next place: long enough for a spinning disk to
-   forget the seek. */
-#define RUN_BYTES (32u << 20)
 
 #define DRAM_TIME_NS   200000000u
 #define DRAM_MIN_BYTES (64u << 20)
@@ -23,155 +13,6 @@
 #define DRAM_CHUNK     (1u << 20)
 /* Asked for this far ahead, as by the kernels: the fastest way counts. */
 #define DRAM_AHEAD 4096
-
-/* A disk measurement: n_reads reads of read_bytes each, side by side in the
-   buffer; a read's tag is its place there. */
-struct disk {
-    struct sl_io *io;
-    struct sl_region buffer;
-    const char *path;
-    uint64_t file_bytes;
-    uint32_t asked_bytes; /* by the caller, or 0 */
-    uint32_t read_bytes;
-    unsigned n_reads, in_flight;
-    uint64_t issued; /* bytes asked for */
-    uint64_t done;   /* bytes that came */
-};
-
-/* Where the k-th byte asked for lies: runs in steps of the golden ratio of
-   the file, so that the first few are already far apart. */
-static uint64_t place(const struct disk *d, uint64_t k)
-{
-    uint64_t n_runs = d->file_bytes / RUN_BYTES, run = k / RUN_BYTES;
-    uint64_t step = n_runs * 618 / 1000 + 1;
-    uint64_t last =
-        d->file_bytes > d->read_bytes
-            ? sl_round_down(d->file_bytes - d->read_bytes, SL_PAGE_BYTES)
-            : 0;
-
-    if (n_runs > 0)
-        k = run % n_runs * step % n_runs * RUN_BYTES + k % RUN_BYTES;
-    else if (last > 0)
-        k = sl_round_down(k % last, SL_PAGE_BYTES);
-    return k < last ? k : last;
-}
-
-static int ask(struct disk *d, uint64_t tag, struct sl_error *err)
-{
-    struct sl_io_read r = {
-        .buf = d->buffer.base + tag * d->read_bytes,
-        .off = place(d, d->issued),
-        .bytes = d->read_bytes,
-        .tag = tag,
-    };
-
-    if (d->io->ops->submit(d->io, &r, err) != 0)
-        return -1;
-    d->issued += d->read_bytes;
-    d->in_flight++;
-    return 0;
-}
-
-/* Takes what has ended and asks for more until the time is over. */
-static int turn(struct disk *d, uint64_t end_ns, struct sl_error *err)
-{
-    struct sl_io_done done[SL_IO_DEPTH];
-    int n = d->io->ops->wait(d->io, done, SL_IO_DEPTH, err);
-
-    if (n < 0)
-        return -1;
-    for (int i = 0; i < n; i++) {
-        d->in_flight--;
-        if (done[i].result <= 0)
-            return sl_fail_os(err, done[i].result ? -done[i].result : EIO,
-                              "%s: measuring the disk", d->path);
-        d->done += (uint64_t)done[i].result;
-        if (sl_clock_ns() < end_ns && ask(d, done[i].tag, err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-static int measure_disk(double *bps, struct disk *d, uint64_t time_ns,
-                        struct sl_error *err)
-{
-    uint64_t begin = sl_clock_ns(), ns;
-
-    for (unsigned i = 0; i < d->n_reads; i++)
-        if (ask(d, i, err) != 0)
-            return -1;
-    while (d->in_flight > 0)
-        if (turn(d, begin + time_ns, err) != 0)
-            return -1;
-    ns = sl_clock_ns() - begin;
-    *bps = (double)d->done * 1e9 / (double)(ns ? ns : 1);
-    return 0;
-}
-
-/* Cuts the buffer into reads, as the stream would be read. */
-static void size_reads(struct disk *d)
-{
-    uint64_t most = d->io->direct ? MAX_READ_BYTES : SL_IO_CACHED_BYTES;
-    uint64_t bytes =
-        sl_round_down(d->buffer.bytes / SL_IO_DEPTH, SL_PAGE_BYTES);
-    unsigned depth = d->io->direct ? SL_IO_DEPTH : SL_IO_CACHED_DEPTH;
-
-    if (bytes < MIN_READ_BYTES)
-        bytes = MIN_READ_BYTES;
-    if (bytes > most)
-        bytes = most;
-    if (d->asked_bytes > 0) {
-        bytes = d->asked_bytes;
-        depth = SL_IO_DEPTH;
-    }
-    if (bytes > d->buffer.bytes)
-        bytes = d->buffer.bytes;
-    d->read_bytes = (uint32_t)bytes;
-    d->n_reads = (unsigned)(d->buffer.bytes / bytes);
-    if (d->n_reads > depth)
-        d->n_reads = depth;
-}
-
-int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
-                  struct sl_error *err)
-{
-    struct disk d = {.path = config->path, .asked_bytes = config->read_bytes};
-    uint64_t bytes =
-        config->buffer_bytes ? config->buffer_bytes : DISK_BUFFER_BYTES;
-    struct sl_io_buffer buffer;
-    struct sl_io_config io = {
-        .path = config->path,
-        .kind = config->io,
-        .direct = true,
-        .buffers = &buffer,
-        .n_buffers = 1,
-    };
-    struct stat st;
-    int rc = -1;
-
-    if (stat(config->path, &st) != 0)
-        return sl_fail_os(err, errno, "cannot open %s", config->path);
-    if (st.st_size <= 0)
-        return sl_fail(err, SL_ERR_CORRUPT, "%s is empty", config->path);
-    d.file_bytes = (uint64_t)st.st_size;
-    bytes = bytes < SL_PAGE_BYTES ? SL_PAGE_BYTES
-                                  : sl_round_down(bytes, SL_PAGE_BYTES);
-    if (sl_region_init(&d.buffer, bytes, "measuring the disk", err) != 0)
-        return -1;
-    buffer = (struct sl_io_buffer){d.buffer.base, d.buffer.bytes};
-    if (config->issued != NULL)
-        d.issued = *config->issued;
-    if (sl_io_open(&d.io, &io, err) == 0) {
-        size_reads(&d);
-        rc = measure_disk(
-            bps, &d, config->time_ns ? config->time_ns : DISK_TIME_NS, err);
-        d.io->ops->close(d.io);
-    }
-    if (config->issued != NULL)
-        *config->issued = sl_round_up(d.issued, RUN_BYTES);
-    sl_region_fini(&d.buffer);
-    return rc;
-}
 
 /* A DRAM measurement. Each worker keeps a sum on a cache line of its own, so
    that no load can be left out. */

@@ -15,6 +15,8 @@
 #include "kernels/kernels.h"
 #include "offload/device.h"
 #include "offload/io.h"
+#include "offload/slab.h"
+#include "src/base/clock.h"
 #include "src/base/error.h"
 #include "src/base/pool.h"
 
@@ -28,11 +30,22 @@ struct sl_probe_disk_config {
                             * else as many are in flight as the buffer holds */
     uint64_t time_ns;      /* 0: 300 ms */
     uint64_t *issued;      /* NULL: 0. Bytes that earlier measurements asked
-                            * for, and this one: it reads places they did not,
-                            * which a cache below the file system has not */
+                            * for, and this one: it goes on where they ended,
+                            * since what was just read is still in a cache
+                            * below the file system */
+    /* What is read over and over, in this order: whole pages (as
+     * sl_slab_read_extent has them). Borrowed for the call; none: the file. */
+    const struct sl_extent *extents;
+    size_t n_extents;
+    struct sl_clock *clock; /* NULL: the real one */
+    void *io_arg;           /* for io_open, as config->arg */
+    int (*io_open)(struct sl_io **io, const struct sl_io_config *config,
+                   struct sl_error *err); /* NULL: sl_io_open */
 };
 
-/* Bytes/s of sequential runs at places spread over the file.
+/* Bytes/s at which the disk gives what is read in order, with as many reads in
+ * flight as there may be: neither until the first has ended nor when no more
+ * are asked for.
  * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_CORRUPT for an empty file. */
 int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
                   struct sl_error *err);

@@ -112,6 +112,7 @@ static int measure_grid(json_t *disk, const char *path,
                                       4u << 20};
     static const unsigned depths[] = {1, 4, SL_IO_DEPTH};
     json_t *reads = json_array();
+    uint64_t issued = 0;
     double best = 0;
 
     json_object_set_new(disk, "reads", reads);
@@ -122,6 +123,7 @@ static int measure_grid(json_t *disk, const char *path,
                 .buffer_bytes = (uint64_t)blocks[b] * depths[d],
                 .read_bytes = blocks[b],
                 .time_ns = effort->time_ns,
+                .issued = &issued,
             };
             double rate;
 

@@ -242,6 +242,13 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 
+/* What each pass reads of the file, in its order: extents (*n), moved to the
+ * caller; NULL where a pass reads nothing, or there is no plan yet, *n 0.
+ * Errors: SL_ERR_NOMEM. */
+int sl_runtime_read_extents(const struct sl_runtime *rt,
+                            struct sl_extent **extents, size_t *n,
+                            struct sl_error *err);
+
 /* The same from rates that were measured otherwise, for a pass whose cached
  * keys and values are read and computed with too (keys 0: not counted); needs
  * a plan, ends nothing. */

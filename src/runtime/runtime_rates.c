@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <stdlib.h>
+
 #include "kernels/matmul.h"
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
@@ -65,20 +67,61 @@ int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
     return measure_arithmetic(rt, rates, time_ns, 0, err);
 }
 
-int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
-                             struct sl_error *err)
+int sl_runtime_read_extents(const struct sl_runtime *rt,
+                            struct sl_extent **extents, size_t *n,
+                            struct sl_error *err)
 {
+    const struct sl_plan *plan = &rt->plan;
+    struct sl_order order = sl_plan_order(plan);
+
+    *extents = NULL;
+    *n = 0;
+    if (plan->tier == NULL || plan->streamed_bytes == 0)
+        return 0;
+    *extents = sl_alloc_array(order.n * SL_SLAB_EXTENTS, sizeof **extents);
+    if (*extents == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to list %zu slabs",
+                       order.n);
+    for (size_t i = 0; i < order.n; i++) {
+        size_t slab = sl_order_slab(&order, i);
+        const struct sl_slab *s = &rt->partition.slabs[slab];
+
+        for (uint32_t k = 0; k < s->n_extents; k++) {
+            if (plan->tier[slab] == SL_TIER_DISK)
+                (*extents)[(*n)++] = sl_slab_read_extent(s, k);
+        }
+    }
+    return 0;
+}
+
+static int measure_disk(struct sl_runtime *rt, uint64_t room,
+                        struct sl_error *err)
+{
+    struct sl_extent *extents;
     struct sl_probe_disk_config disk = {
         .path = rt->mf.path,
         .io = rt->config.io,
         .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
     };
-    struct sl_probe_dram_config dram = {.pool = rt->pool};
-    struct sl_dram_rate rate;
+    int rc;
 
     if (disk.buffer_bytes < PROBE_LEAST)
         disk.buffer_bytes = PROBE_LEAST;
-    if (sl_probe_disk(&rt->rates.disk_bps, &disk, err) != 0)
+    if (sl_runtime_read_extents(rt, &extents, &disk.n_extents, err) != 0)
+        return -1;
+    disk.extents = extents;
+    rc = sl_probe_disk(&rt->rates.disk_bps, &disk, err);
+    free(extents);
+    return rc;
+}
+
+int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
+                             struct sl_error *err)
+{
+    struct sl_probe_dram_config dram = {.pool = rt->pool};
+    struct sl_dram_rate rate;
+
+    if (measure_disk(rt, room, err) != 0)
         return -1;
     dram.most_bytes =
         room < PROBE_LEAST ? PROBE_LEAST : sl_round_down(room, SL_PAGE_BYTES);

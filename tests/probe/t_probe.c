@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "offload/sim_machine.h"
 #include "src/base/mem.h"
 #include "src/probe/probe.h"
 #include "tests/support.h"
@@ -69,6 +70,137 @@ static void any_file_and_buffer_gives_a_rate(void **state)
                 assert_true(isfinite(bps) && bps > 0);
             }
     }
+}
+
+/* --- disks that are not there --------------------------------------------- */
+
+struct notes {
+    const struct sl_extent *parts; /* three */
+    uint32_t at;                   /* the part being read, */
+    uint64_t next;                 /* its byte that must come next */
+    uint64_t asked;
+};
+
+/* Holds what it is asked for against what must come, and has it at once. */
+struct noted {
+    struct sl_io io;
+    struct notes *notes;
+    struct sl_io_done done[SL_IO_DEPTH];
+    unsigned n;
+};
+
+static int note_submit(struct sl_io *io, const struct sl_io_read *r,
+                       struct sl_error *err)
+{
+    struct noted *d = (struct noted *)io;
+    struct notes *k = d->notes;
+    const struct sl_extent *e = &k->parts[k->at];
+
+    (void)err;
+    assert_int_equal(r->off, e->off + k->next);
+    assert_int_equal(r->off % SL_PAGE_BYTES, 0);
+    assert_in_range(r->bytes, 1, 1 << 20);
+    assert_true(r->off + r->bytes <= e->off + e->bytes);
+    k->asked += r->bytes;
+    k->next += r->bytes;
+    if (k->next == e->bytes) {
+        k->next = 0;
+        k->at = (k->at + 1) % 3;
+    }
+    d->done[d->n++] = (struct sl_io_done){r->tag, (int)r->bytes};
+    return 0;
+}
+
+static int note_wait(struct sl_io *io, struct sl_io_done *done, unsigned max,
+                     struct sl_error *err)
+{
+    struct noted *d = (struct noted *)io;
+    unsigned n = d->n;
+
+    (void)err;
+    assert_true(n <= max);
+    memcpy(done, d->done, n * sizeof *done);
+    d->n = 0;
+    return (int)n;
+}
+
+static void note_close(struct sl_io *io)
+{
+    free(io);
+}
+
+static int note_open(struct sl_io **io, const struct sl_io_config *config,
+                     struct sl_error *err)
+{
+    static const struct sl_io_ops ops = {
+        .submit = note_submit, .wait = note_wait, .close = note_close};
+    struct noted *made = calloc(1, sizeof *made);
+
+    (void)err;
+    assert_non_null(made);
+    made->io = (struct sl_io){.ops = &ops, .direct = true};
+    made->notes = config->arg;
+    *io = &made->io;
+    return 0;
+}
+
+/* As passes read them; and a measurement goes on where the last one ended. */
+static void parts_of_a_file_are_read_in_order_over_and_over(void **state)
+{
+    static const struct sl_extent parts[] = {
+        {9 << 20, 5 << 20}, {1 << 20, 4096}, {40 << 20, (1 << 20) + 8192}};
+    struct notes k = {.parts = parts};
+    uint64_t issued = 0;
+
+    for (int i = 0; i < 3; i++) {
+        struct sl_probe_disk_config config = {
+            .path = "/nowhere",
+            .time_ns = 1000000,
+            .issued = &issued,
+            .extents = parts,
+            .n_extents = 3,
+            .io_arg = &k,
+            .io_open = note_open,
+        };
+        struct sl_error err;
+        double bps = -1;
+
+        assert_ok(sl_probe_disk(&bps, &config, &err), &err);
+        assert_true(isfinite(bps) && bps > 0);
+        assert_int_equal(issued, k.asked);
+    }
+}
+
+/* Latency and the last reads would take a tenth of so short a time. */
+static void neither_beginning_nor_end_of_a_measurement_counts(void **state)
+{
+    static const struct sl_extent file = {0, UINT64_C(64) << 30};
+    struct sl_machine_spec spec = {.rates = {.disk_bps = 1e9,
+                                             .dram_bps = 40e9,
+                                             .ops_per_s = 1e12,
+                                             .cpu_dram_bps = 30e9,
+                                             .disk_latency_s = 0.006},
+                                   .ram_bytes = UINT64_C(16) << 30};
+    struct sl_sim_machine m;
+    struct sl_error err;
+    double bps = -1;
+
+    assert_ok(sl_sim_machine_init(&m, &spec, &err), &err);
+    for (uint64_t ms = 60; ms <= 960; ms *= 4) {
+        struct sl_probe_disk_config config = {
+            .path = "/nowhere",
+            .time_ns = ms * 1000000,
+            .extents = &file,
+            .n_extents = 1,
+            .clock = m.clock,
+            .io_arg = &m,
+            .io_open = sl_io_open_sim,
+        };
+
+        assert_ok(sl_probe_disk(&bps, &config, &err), &err);
+        assert_float_equal(bps * 1e-9, 1, 0.002);
+    }
+    sl_sim_machine_fini(&m);
 }
 
 static void a_file_that_cannot_be_measured_is_named(void **state)
@@ -153,6 +285,8 @@ int main(void)
         cmocka_unit_test(arithmetic_is_measured_for_every_format),
         T(any_file_and_buffer_gives_a_rate),
         T(a_file_that_cannot_be_measured_is_named),
+        T(parts_of_a_file_are_read_in_order_over_and_over),
+        T(neither_beginning_nor_end_of_a_measurement_counts),
         T(memory_is_measured_with_what_there_is),
     };
 
