@@ -63,6 +63,7 @@ struct sl_plan_stage {
      * positions whose logits are wanted. */
     double ops;
     bool head;
+    bool cpu_only; /* the GPU cannot compute it: the CPU does, in any phase */
     /* Of an attention, else 0. The layer's cache when full, by the engine
      * that holds it; what one cached position takes there; operations for
      * each position and cached position. */

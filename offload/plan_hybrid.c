@@ -11,7 +11,7 @@
    of stages: a cache that is large beside the weights may belong all in one
    memory. */
 enum way {
-    WAY_NONE,                 /* the GPU decodes everything */
+    WAY_NONE,                 /* the GPU decodes all that it can */
     WAY_ANY,                  /* of all stages so many, evenly */
     WAY_ATTENTION,            /* of those with a cache */
     WAY_OTHERS,               /* of those without */
@@ -51,6 +51,13 @@ static void mark_all(const struct sl_plan_input *in, uint8_t *marks, int kind)
     }
 }
 
+/* Whatever else is tried. */
+static void mark_cpu_only(const struct sl_plan_input *in, uint8_t *marks)
+{
+    for (size_t i = 0; i < in->n_stages; i++)
+        marks[i] |= in->stages[i].cpu_only;
+}
+
 static size_t count(const struct sl_plan_input *in, enum way way)
 {
     bool attention = way == WAY_ATTENTION || way == WAY_OTHERS_AND_ATTENTION;
@@ -87,6 +94,7 @@ static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
     default:
         break;
     }
+    mark_cpu_only(in, cpu);
 }
 
 /* --- the best division ---------------------------------------------------- */
@@ -145,7 +153,7 @@ struct costs {
 struct scratch {
     uint64_t *stage_bytes;      /* (n_stages) */
     uint64_t *stage_kept;       /* (n_stages) */
-    uint8_t *cpu, *best, *none; /* (n_stages) */
+    uint8_t *cpu, *best, *none; /* (n_stages); none: but what must be */
     uint8_t *chosen;            /* (n_stages) of the plan so far */
     struct costs costs[SL_PHASE_COUNT];
     struct costs guess;   /* of what stays; none where nothing does */
@@ -226,7 +234,7 @@ static double prefill_seconds(const struct sl_division *d,
     if (d->in->keep)
         return seconds_of(d, &s->costs[SL_PHASE_PREFILL]);
     all.cpu = s->none;
-    all.copied_bytes += d->cpu_bytes;
+    all.copied_bytes += d->cpu_bytes - d->cpu_only_bytes;
     return seconds_of(&all, &s->costs[SL_PHASE_PREFILL]);
 }
 
@@ -355,6 +363,7 @@ static void choose_some(const struct sl_plan_input *in, uint8_t *some,
                                 (2 * (at + 1) * k + n) / (2 * n);
         at += cpu[i];
     }
+    mark_cpu_only(in, some);
 }
 
 /* Which of the CPU's stages the CPU prefills too. */
@@ -535,6 +544,7 @@ static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
     if (s->stage_bytes == NULL || s->stage_kept == NULL || s->cpu == NULL ||
         s->best == NULL || s->none == NULL || s->chosen == NULL)
         return false;
+    mark_cpu_only(in, s->none);
     for (size_t i = 0; i < in->n_stages; i++) {
         s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
         s->stage_kept[i] = sl_plan_stage_kept(in, &in->stages[i]);

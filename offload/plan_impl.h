@@ -33,6 +33,7 @@ struct sl_division {
     uint32_t n_slots, n_device_slots;
     uint64_t cpu_bytes;      /* of the CPU's stages, that must be in RAM: all,
                               * or what is to stay */
+    uint64_t cpu_only_bytes; /* of the stages that are never the GPU's */
     uint64_t cpu_ram_bytes;  /* of what is left of them: kept in RAM at most */
     uint64_t cpu_disk_bytes; /* ... and what is left */
     uint64_t gpu_kept_bytes; /* of the GPU's stages, that must be in VRAM */

@@ -30,7 +30,7 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t loose,
     d->n_slots = SL_RING_MIN_SLOTS;
     d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes, vram);
     /* Its slots are needed only where something is copied in a pass. */
-    if (rest <= vram && (d->in->keep || d->cpu_bytes == 0))
+    if (rest <= vram && (d->in->keep || d->cpu_bytes == d->cpu_only_bytes))
         d->n_device_slots = 0;
     ring = d->n_device_slots * d->slot_bytes;
     if (vram < ring || ram < rings)
@@ -60,7 +60,7 @@ bool sl_plan_divide(struct sl_division *d)
     const struct sl_plan_input *in = d->in;
     uint64_t rest = 0, loose = 0, vram, ram;
 
-    d->cpu_bytes = d->gpu_kept_bytes = 0;
+    d->cpu_bytes = d->cpu_only_bytes = d->gpu_kept_bytes = 0;
     memset(d->kv_bytes, 0, sizeof d->kv_bytes);
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
@@ -68,6 +68,7 @@ bool sl_plan_divide(struct sl_division *d)
         uint64_t kept = d->stage_kept[i];
 
         d->kv_bytes[e] += s->kv_bytes[e];
+        d->cpu_only_bytes += s->cpu_only ? d->stage_bytes[i] : 0;
         if (d->cpu[i] && !in->keep)
             kept = d->stage_bytes[i];
         *(d->cpu[i] ? &d->cpu_bytes : &d->gpu_kept_bytes) += kept;

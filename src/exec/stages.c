@@ -42,6 +42,8 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
             continue;
         s->ops += 2.0 * m->geom.rows * m->geom.cols;
         s->head |= m->spec.slot == SL_SLOT_HEAD;
+        /* and what its router has chosen: they lie in RAM, or are read there */
+        s->cpu_only |= m->spec.slot == SL_SLOT_ROUTER;
         if (sl_slot_is_first_of_attention(m->spec.slot))
             add_cache(s, mf, kv);
     }

@@ -103,8 +103,11 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
     struct sl_floor floor;
     double ignored;
 
-    if (rt->has_gpu && sl_runtime_floor_gpu(&floor, &ignored, rt, rates, pass))
+    if (rt->has_gpu &&
+        sl_runtime_floor_gpu(&floor, &ignored, rt, rates, pass)) {
+        sl_runtime_add_experts(&floor, rt, rates, pass);
         return floor;
+    }
     demand = (struct sl_demand){
         .disk_bytes = (double)rt->plan.streamed_bytes,
         /* all weights as they are computed with; on disk they may be fewer */
@@ -128,12 +131,15 @@ double sl_runtime_expected_at(const struct sl_runtime *rt,
                               const struct sl_rates *rates,
                               struct sl_plan_pass pass)
 {
-    struct sl_floor ignored;
-    double seconds = 0;
+    struct sl_floor floor;
+    double seconds = 0, rest;
 
-    if (rt->has_gpu)
-        sl_runtime_floor_gpu(&ignored, &seconds, rt, rates, pass);
-    return seconds;
+    if (!rt->has_gpu ||
+        !sl_runtime_floor_gpu(&floor, &seconds, rt, rates, pass))
+        return seconds;
+    rest = floor.seconds;
+    sl_runtime_add_experts(&floor, rt, rates, pass);
+    return seconds + floor.seconds - rest;
 }
 
 int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,

@@ -37,10 +37,16 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "the CPU alone computes with: leave the GPU out with "
                        "--device cpu, or convert again with --no-planes",
                        rt->mf.path);
-    if (rt->experts.n_records > 0)
+    if (rt->mf.hp.kv_lora > 0)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s is a mixture of experts, which the CPU alone "
-                       "computes: leave the GPU out with --device cpu",
+                       "%s attends to latents, which the CPU alone computes: "
+                       "leave the GPU out with --device cpu",
+                       rt->mf.path);
+    if (rt->experts.n_records > 0 && rt->config.engine == SL_ENGINE_RULE_GPU)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s is a mixture of experts, which the CPU computes "
+                       "where they lie: leave --engine gpu out, and the GPU "
+                       "has the rest",
                        rt->mf.path);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "kernels/cudasim/cudasim.h"
 #include "src/base/bytes.h"
+#include "tests/arch_models.h"
 #include "tests/exec_rig.h"
 #include "tests/support.h"
 
@@ -313,6 +314,87 @@ static void cpu_and_gpu_share_the_stages(void **state)
     free(want);
 }
 
+/* Logits of N_IDS ids, half of them in one pass; returns what experts were. */
+static uint64_t run_mixture(const struct sl_runtime_config *config, bool gpu,
+                            float *logits)
+{
+    const struct sl_workload one_text = rig_one_text(N_IDS);
+    struct sl_runtime *rt = rig_start(config, &one_text);
+    const struct sl_plan *plan = sl_runtime_plan_made(rt);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    size_t n[SL_ENGINE_COUNT];
+    struct sl_run_stats stats;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_int_equal(plan->gpu, gpu);
+    for (int p = 0; gpu && p < SL_PHASE_COUNT; p++) {
+        count(plan, (enum sl_phase)p, n);
+        assert_true(n[SL_ENGINE_CPU] > 0 && n[SL_ENGINE_GPU] > 0);
+    }
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    for (uint32_t at = 0, k = N_IDS / 2; at < N_IDS; at += k, k = 1) {
+        int32_t ids[N_IDS], positions[N_IDS];
+        struct sl_lm_item it = {.seq = seq, .ids = ids, .positions = positions};
+
+        it.n = it.n_logits = k;
+        for (uint32_t i = 0; i < k; i++) {
+            positions[i] = (int32_t)(at + i);
+            ids[i] = positions[i] * 7 % (int32_t)lm->vocab;
+        }
+        assert_ok(lm->ops->forward(lm, &it, 1, logits + at * lm->vocab, &err),
+                  &err);
+    }
+    sl_runtime_stats(rt, &stats);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return stats.experts.wanted_bytes;
+}
+
+/* Attention, the dense layer and the head are the GPU's; the CPU computes
+ * experts where they lie. VRAM for all of that, or for some. */
+static void a_mixture_has_its_experts_on_the_cpu(void **state)
+{
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    size_t n = (size_t)N_IDS * m.hp.vocab;
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    double *exact = malloc(n * sizeof *exact);
+    char path[ARCH_PATH];
+    struct sl_runtime_config config = on_gpu(path);
+    struct sl_rates slow_cores = rates;
+    uint64_t streamed, wanted;
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    m.hp.n_layers = 6;
+    arch_model_write(path, dir, &m);
+    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
+    assert_int_equal(
+        sl_runtime_plan(rt, &(struct sl_workload){.n_sequences = 1}, &err), -1);
+    assert_int_equal(err.code, SL_ERR_UNSUPPORTED); /* the GPU alone */
+    sl_runtime_close(rt);
+    config.no_usage = true;
+    slow_cores.dram_bps = 1e8;
+    slow_cores.ops_per_s = 1e9;
+    config.engine = SL_ENGINE_RULE_CPU;
+    config.device = SL_DEVICE_CPU;
+    wanted = run_mixture(&config, false, want);
+    for (size_t i = 0; i < n; i++)
+        exact[i] = (double)want[i];
+    config.engine = SL_ENGINE_RULE_AUTO;
+    config.device = SL_DEVICE_CUDA;
+    config.rates = &slow_cores;
+    for (int i = 0; i < 2; i++) {
+        if (i == 1)
+            config.vram_bytes = planned(&config, &streamed).least;
+        assert_int_equal(run_mixture(&config, true, got), wanted);
+        assert_near(got, exact, n, i == 0 ? "all VRAM" : "some VRAM");
+    }
+    free(want);
+    free(got);
+    free(exact);
+}
+
 static void assert_nearly_same(const float *alone, const float *together,
                                uint32_t vocab)
 {
@@ -501,6 +583,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_budget_that_is_too_small_names_the_least),
         cmocka_unit_test(no_more_than_the_budget_is_taken),
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
+        cmocka_unit_test(a_mixture_has_its_experts_on_the_cpu),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(an_interrupted_model_goes_on_with_the_same_bits),
         cmocka_unit_test(any_call_of_the_device_may_fail),

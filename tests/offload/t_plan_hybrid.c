@@ -136,11 +136,15 @@ static void check_slab(const struct sl_plan *p, const struct sl_plan_input *in,
 
 static void check(const struct sl_plan *p, const struct sl_plan_input *in)
 {
-    uint64_t bytes[3] = {0}, kv[SL_ENGINE_COUNT] = {0};
+    uint64_t bytes[3] = {0}, kv[SL_ENGINE_COUNT] = {0}, only = 0;
 
     for (size_t s = 0; s < in->n_stages; s++) {
         const struct sl_plan_stage *stage = &in->stages[s];
         uint8_t e = p->engine[SL_PHASE_DECODE][stage->first_slab];
+
+        if (p->gpu && stage->cpu_only)
+            assert_int_equal(e + p->engine[SL_PHASE_PREFILL][stage->first_slab],
+                             2 * SL_ENGINE_CPU);
 
         kv[e] += stage->kv_bytes[e];
         for (size_t i = 0; i < stage->n_slabs; i++) {
@@ -148,6 +152,7 @@ static void check(const struct sl_plan *p, const struct sl_plan_input *in)
 
             check_slab(p, in, slab, stage->first_slab);
             bytes[p->tier[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
+            only += stage->cpu_only ? sl_slab_load_bytes(&in->slabs[slab]) : 0;
         }
     }
     assert_int_equal(p->streamed_bytes, bytes[SL_TIER_DISK]);
@@ -164,7 +169,7 @@ static void check(const struct sl_plan *p, const struct sl_plan_input *in)
         assert_true(p->n_slots >= SL_RING_MIN_SLOTS);
     if (p->gpu)
         assert_memory_equal(p->kv_bytes, kv, sizeof kv);
-    if (p->gpu && p->streamed_bytes + p->resident_bytes > 0)
+    if (p->gpu && p->streamed_bytes + p->resident_bytes > only)
         assert_true(p->n_device_slots >= SL_RING_MIN_SLOTS);
 }
 
@@ -191,6 +196,34 @@ static void every_plan_keeps_both_budgets_and_its_rules(void **state)
         }
         free(m);
     }
+}
+
+/* Layers with experts: their MLPs are never the GPU's, and take nothing from
+ * its ring where all the others fit. */
+static void what_the_cpu_alone_computes_stays_with_it(void **state)
+{
+    struct model *m = model_make(2048);
+    unsigned n_with_gpu = 0, n_without_ring = 0;
+
+    for (unsigned i = 1; i < LAYERS; i++)
+        m->stages[2 * i + 1].cpu_only = true;
+    for (unsigned i = 0; i < 3 * 5 * 3; i++) {
+        struct sl_plan_input in = input(m, i % 3, (i / 3 % 5) * 8 * A_GB + 1,
+                                        (20 + i / 15 * 25) * A_GB, 2048);
+        struct sl_plan p;
+        struct sl_error err;
+
+        if (sl_plan_make(&p, &in, &err) != 0) {
+            assert_int_equal(err.code, SL_ERR_BUDGET);
+            continue;
+        }
+        check(&p, &in);
+        n_with_gpu += p.gpu;
+        n_without_ring += p.gpu && p.n_device_slots == 0;
+        sl_plan_fini(&p);
+    }
+    assert_true(n_with_gpu > 10 && n_without_ring > 0);
+    free(m);
 }
 
 static void no_plan_is_slower_than_the_gpu_or_the_cpu_alone(void **state)
@@ -519,6 +552,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_plan_keeps_both_budgets_and_its_rules),
+        cmocka_unit_test(what_the_cpu_alone_computes_stays_with_it),
         cmocka_unit_test(no_plan_is_slower_than_the_gpu_or_the_cpu_alone),
         cmocka_unit_test(the_search_finds_what_trying_every_number_does),
         cmocka_unit_test(more_memory_never_makes_a_plan_slower),
