@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/clock.h"
 #include "src/base/outfile.h"
 #include "src/cmd/eval_model.h"
+#include "src/cmd/eval_stats.h"
 #include "src/cmd/opts_run.h"
-#include "src/eval/journal.h"
+#include "src/eval/crew.h"
 #include "src/eval/results.h"
+#include "src/eval/share.h"
 
 struct options {
     struct sl_runtime_config run;
@@ -17,8 +20,15 @@ struct options {
     const char *data_path, *output, *compare;
     struct sl_eval_options eval;
     uint32_t positions; /* of a pass; 0: auto */
-    bool dry_run, resume, ece;
+    bool dry_run, resume, ece, stats;
+    struct sl_crew *crew; /* NULL: this process is alone */
 };
+
+/* Of a crew one process alone tells what comes of it, and keeps it. */
+static bool is_first(const struct options *o)
+{
+    return o->crew == NULL || o->crew->rank == 0;
+}
 
 static int load_tasks(struct sl_tasks *tasks, const struct options *o,
                       struct sl_error *err)
@@ -40,50 +50,102 @@ static int load_tasks(struct sl_tasks *tasks, const struct options *o,
     return sl_tasks_add(tasks, &plain, err);
 }
 
+/* What there is to ask, the answers of an earlier run left out. */
+static int open_journal(struct sl_journal **journal, struct sl_eval_model *m,
+                        struct sl_eval *ev, const struct options *o,
+                        struct sl_error *err)
+{
+    size_t n_found = 0;
+
+    if (o->output != NULL && is_first(o) &&
+        sl_journal_open(journal, o->output, m->id, o->resume, ev, &n_found,
+                        err) != 0)
+        return -1;
+    if (n_found > 0)
+        sl_log(o->run.log, SL_LOG_INFO, "%zu questions were answered before",
+               n_found);
+    sl_eval_measure(ev);
+    return 0;
+}
+
+static int open_share(struct sl_eval_run *run, struct sl_journal *journal,
+                      struct sl_eval_model *m, const struct options *o,
+                      struct sl_error *err)
+{
+    char kernels[64];
+    const struct sl_share_config config = {
+        .ev = run->ev,
+        .journal = journal,
+        .crew = o->crew,
+        .model = m->id,
+        .kernels = kernels,
+        .log = o->run.log,
+        .answered = sl_eval_answered,
+        .opaque = run,
+    };
+
+    snprintf(kernels, sizeof kernels, "%s %s", sl_runtime_isa(m->rt),
+             sl_runtime_activations(m->rt));
+    return sl_share_open(&run->share, &config, err);
+}
+
+/* The files of --output, and --compare. */
+static int keep(struct sl_eval_model *m, struct sl_eval *ev,
+                const struct options *o, struct sl_error *err)
+{
+    const struct sl_results_head head = {m->name, m->id, o->run.model};
+
+    if (o->output != NULL && sl_results_write(o->output, &head, ev, err) != 0)
+        return -1;
+    return o->compare != NULL ? sl_results_compare(stdout, ev, o->compare, err)
+                              : 0;
+}
+
 static int ask(struct sl_eval_model *m, struct sl_eval *ev,
                const struct options *o, struct sl_error *err)
 {
-    struct sl_eval_run run = {.ev = ev, .out = stdout, .ece = o->ece};
-    size_t n_found = 0;
-    int rc = 0;
+    struct sl_eval_run run = {
+        .ev = ev, .out = is_first(o) ? stdout : NULL, .ece = o->ece};
+    struct sl_journal *journal = NULL;
+    int rc = open_journal(&journal, m, ev, o, err);
+    uint64_t begin = 0;
 
-    if (o->output != NULL)
-        rc = sl_journal_open(&run.journal, o->output, m->id, o->resume, ev,
-                             &n_found, err);
-    if (rc == 0) {
-        sl_eval_measure(ev);
-        if (n_found > 0)
-            sl_log(o->run.log, SL_LOG_INFO,
-                   "%zu questions were answered before", n_found);
+    if (rc == 0)
         rc = sl_eval_model_start(m, &o->run, &run, o->positions, err);
-    }
+    if (rc == 0)
+        rc = open_share(&run, journal, m, o, err);
     if (rc == 0) {
         sl_eval_progress_init(&run.progress, ev->needs.n_questions,
-                              ev->needs.n_positions, o->run.quiet);
+                              ev->needs.n_positions,
+                              o->run.quiet || !is_first(o));
+        begin = sl_clock_ns();
         rc = sl_eval_run_all(&run, err);
     }
-    if (rc == 0 && o->output != NULL)
-        rc = sl_results_write(
-            o->output, &(struct sl_results_head){m->name, m->id, o->run.model},
-            ev, err);
-    if (rc == 0 && o->compare != NULL)
-        rc = sl_results_compare(stdout, ev, o->compare, err);
-    sl_journal_close(run.journal);
+    if (rc == 0 && is_first(o))
+        rc = keep(m, ev, o, err);
+    if (rc == 0 && o->stats && is_first(o))
+        rc = sl_eval_stats_print(m, &run,
+                                 (double)(sl_clock_ns() - begin) * 1e-9, err);
+    if (rc != 0)
+        sl_share_give_up(run.share, err);
+    sl_share_close(run.share);
+    sl_journal_close(journal);
+    free(run.passes);
     return rc;
 }
 
-static int eval(struct options *o, struct sl_error *err)
+static int eval_tasks(struct options *o, struct sl_error *err)
 {
     struct sl_eval_model model = {0};
     struct sl_tasks tasks = {0};
     struct sl_eval ev = {0};
     int rc = load_tasks(&tasks, o, err);
 
-    if (rc == 0)
+    if (rc == 0 && is_first(o))
         sl_console_tasks(stdout, &tasks);
     o->eval.data_path = o->data_path;
     o->eval.log = o->run.log;
-    if (rc == 0 && o->output != NULL)
+    if (rc == 0 && o->output != NULL && is_first(o))
         rc = sl_outfile_folder(o->output, err);
     if (rc == 0 && !o->dry_run)
         rc = sl_eval_model_open(&model, &o->run, err);
@@ -95,6 +157,25 @@ static int eval(struct options *o, struct sl_error *err)
     sl_eval_fini(&ev);
     sl_eval_model_close(&model);
     sl_tasks_fini(&tasks);
+    return rc;
+}
+
+static int eval(struct options *o, struct sl_error *err)
+{
+    int rc = sl_crew_open(&o->crew, o->run.threads == 0, err);
+
+    if (rc != 0)
+        return rc;
+    if (o->crew != NULL)
+        o->run.free_bytes = o->crew->ram_bytes;
+    if (!is_first(o)) { /* rank 0 says what there is to say to all */
+        o->run.log = NULL;
+        o->run.quiet = true;
+    }
+    rc = eval_tasks(o, err);
+    if (rc != 0 && o->crew != NULL)
+        sl_error_prefix(err, "rank %u: ", o->crew->rank);
+    sl_crew_close(o->crew);
     return rc;
 }
 
@@ -116,6 +197,7 @@ enum {
     OPT_LEAD,
     OPT_POSITIONS,
     OPT_DRY_RUN,
+    OPT_STATS,
 };
 
 static const struct argp_option options[] = {
@@ -154,6 +236,8 @@ static const struct argp_option options[] = {
      0},
     {"dry-run", OPT_DRY_RUN, 0, 0,
      "Read the task files and say what they are, no data and no weights", 0},
+    {"stats", OPT_STATS, 0, 0,
+     "Say how fast it was, and what the machine's limits allow", 0},
     {"quiet", 'q', 0, 0, "No progress and no notices", 0},
     {0},
 };
@@ -194,6 +278,9 @@ static error_t parse_ask(int key, char *arg, struct argp_state *state)
     case OPT_POSITIONS:
         o->positions =
             (uint32_t)sl_opt_u64(state, "pass-positions", arg, 1, 1u << 20);
+        return 0;
+    case OPT_STATS:
+        o->stats = true;
         return 0;
     case OPT_DRY_RUN:
         o->dry_run = true;

@@ -139,6 +139,7 @@ static int ask(struct asking *a, struct sl_lm *other, struct sl_error *err)
     if (rc == 0)
         rc = sl_pack_run(&config, q, t->n_units, err);
     free(q);
+    free(run->passes);
     return rc;
 }
 

@@ -56,13 +56,16 @@ void sl_eval_model_close(struct sl_eval_model *m)
     *m = (struct sl_eval_model){0};
 }
 
-uint64_t sl_eval_logit_bytes(uint64_t ram_bytes)
+uint64_t sl_eval_logit_bytes(const struct sl_runtime_config *config)
 {
-    uint64_t known =
-        ram_bytes == SL_RAM_AUTO ? sl_meminfo_available() : ram_bytes;
+    uint64_t known = config->ram_bytes;
 
-    /* The plan counts them twice. */
-    return ram_bytes == SL_RAM_LEAST ? 0 : known / 32;
+    if (known == SL_RAM_LEAST)
+        return 0;
+    if (known == SL_RAM_AUTO)
+        known = config->free_bytes > 0 ? config->free_bytes
+                                       : sl_meminfo_available();
+    return known / 32; /* the plan counts them twice */
 }
 
 static int reopen(struct sl_eval_model *m,
@@ -127,7 +130,7 @@ int sl_eval_model_start(struct sl_eval_model *m,
                         struct sl_eval_run *run, uint32_t positions,
                         struct sl_error *err)
 {
-    uint64_t logits = sl_eval_logit_bytes(config->ram_bytes);
+    uint64_t logits = sl_eval_logit_bytes(config);
     const struct sl_workload nothing = {
         .n_sequences = 1,
         .max_tokens = 2,

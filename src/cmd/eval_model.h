@@ -41,7 +41,7 @@ void sl_eval_model_close(struct sl_eval_model *m);
 uint32_t sl_eval_positions(const struct sl_runtime *rt,
                            const struct sl_rates *rates);
 
-/* Bytes of logits that a pass may take of a budget (0: unknown). */
-uint64_t sl_eval_logit_bytes(uint64_t ram_bytes);
+/* Bytes of logits that a pass may take of a budget. */
+uint64_t sl_eval_logit_bytes(const struct sl_runtime_config *config);
 
 #endif

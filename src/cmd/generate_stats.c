@@ -6,6 +6,7 @@
 #include "src/cmd/experts_show.h"
 #include "src/cmd/generate.h"
 #include "src/cmd/gpu_show.h"
+#include "src/cmd/run_show.h"
 
 /* Memory that is mentioned. */
 #define DRAFTS_WORTH_A_WORD (1u << 20)
@@ -119,28 +120,6 @@ static void print_threads(struct sl_generate *g)
     fputc('\n', stderr);
 }
 
-static void print_disk(const struct sl_stream_stats *s)
-{
-    char size[SL_SIZE_TEXT];
-
-    fprintf(stderr, "disk         %s read",
-            sl_size_format(size, s->bytes_read));
-    if (s->busy_ns > 0)
-        fprintf(stderr, " at %.2f GB/s",
-                (double)s->bytes_read / (double)s->busy_ns);
-    fprintf(stderr, ", waited for %.2f s (%s%s%s)\n", seconds(s->wait_ns),
-            s->io_name ? s->io_name : "nothing read",
-            s->direct ? ", direct" : "",
-            s->registered ? ", registered buffers" : "");
-    if (s->retries > 0)
-        fprintf(stderr, "             %llu reads were repeated\n",
-                (unsigned long long)s->retries);
-    if (s->decompressed_bytes > 0)
-        fprintf(stderr, "             %s decompressed in %.2f s\n",
-                sl_size_format(size, s->decompressed_bytes),
-                seconds(s->decompress_ns));
-}
-
 static void print_gpu(const struct sl_generate *g,
                       const struct sl_upload_stats *s)
 {
@@ -210,32 +189,24 @@ static int print_efficiency(struct sl_generate *g, const struct sl_run_stats *s,
         return 0;
     if (sl_runtime_floor(g->rt, m.pass, &floor, &rates, err) != 0)
         return -1;
-    fprintf(stderr,
-            "floor        %.4f s a pass (%s: disk %.2f GB/s, memory %.1f "
-            "GB/s%s, products %.0f GOP/s, attention %.0f), measured %.4f s: "
-            "efficiency %.2f\n",
-            floor.seconds, sl_limit_name(floor.limit), rates.disk_bps / 1e9,
-            rates.dram_bps / 1e9,
-            sl_runtime_dram_in_cache(g->rt) ? " (in cache)" : "",
-            rates.ops_per_s / 1e9, rates.attention_ops_per_s / 1e9, m.seconds,
+    fprintf(stderr, "floor        %.4f s a pass (%s: ", floor.seconds,
+            sl_limit_name(floor.limit));
+    sl_run_show_rates(stderr, g->rt, &rates);
+    fprintf(stderr, "), measured %.4f s: efficiency %.2f\n", m.seconds,
             floor.seconds / m.seconds);
     return 0;
 }
 
 int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
 {
-    const struct sl_memory *m = sl_runtime_memory(g->rt);
     struct sl_run_stats s;
-    char peak[SL_SIZE_TEXT], budget[SL_SIZE_TEXT];
 
     sl_runtime_stats(g->rt, &s);
     print_speed(g, &s);
     print_threads(g);
-    print_disk(&s.stream);
+    sl_run_show_disk(stderr, &s.stream);
     sl_experts_print_stats(stderr, g->rt, &s);
-    fprintf(stderr, "memory       peak %s of a budget of %s\n",
-            sl_size_format(peak, s.peak_bytes),
-            sl_size_format(budget, m->budget));
+    sl_run_show_memory(stderr, g->rt, &s);
     print_gpu(g, &s.upload);
     return print_efficiency(g, &s, err);
 }

@@ -243,7 +243,6 @@ int sl_build_stem(struct sl_stem *stem, bool *made,
             s->asks[k].at -= same;
         questions[i]->stem = stem;
     }
-    stem->n_users = (uint32_t)n;
     *made = true;
     return 0;
 }

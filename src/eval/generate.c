@@ -7,6 +7,7 @@
 #include "src/decode/batch.h"
 #include "src/eval/lambada.h"
 #include "src/eval/run.h"
+#include "src/eval/share.h"
 #include "src/exec/kvcache.h"
 
 /* Tasks of type gen: many texts in each pass (decode/batch.h). */
@@ -16,13 +17,9 @@ struct texts {
     struct sl_hparams hp; /* as the task's texts are fed */
     struct sl_fill_config config;
     struct sl_lambada lambada;
-    struct sl_fill_text *v; /* (n) */
+    struct sl_fill_text *v; /* (units of the task) */
     struct sl_prompt *prompts;
-    struct sl_unit **units;
     struct sl_rng *rngs;
-    size_t n;
-    int (*ended)(struct sl_eval_run *run, struct sl_unit *u,
-                 struct sl_error *err);
 };
 
 static bool is_causal(const struct sl_eval *ev, const struct sl_task *task)
@@ -108,7 +105,8 @@ static void configure(struct texts *x)
 static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
 {
     const struct sl_task *task = x->run->task->task;
-    struct sl_prompt *p = &x->prompts[x->n];
+    size_t i = (size_t)(u - x->run->task->units);
+    struct sl_prompt *p = &x->prompts[i];
 
     *p = (struct sl_prompt){
         .mask = x->hp.causal ? SL_PROMPT_END : u->prompt.v[u->blank],
@@ -117,30 +115,24 @@ static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
         .max_new = task->max_gen_length,
     };
     p->masks[0] = p->mask;
-    x->units[x->n] = u;
-    x->v[x->n] = (struct sl_fill_text){.prompt = p, .rng = &x->rngs[x->n]};
-    sl_rng_seed(&x->rngs[x->n], 1);
-    x->n++;
+    x->v[i] = (struct sl_fill_text){.prompt = p, .rng = &x->rngs[i]};
+    sl_rng_seed(&x->rngs[i], 1);
+    p->ids.n = 0; /* it may be asked again */
     if (sl_ids_append(&p->ids, u->prompt.v, u->prompt.n, err) != 0)
         return -1;
     return x->hp.causal ? sl_ids_add(&p->ids, SL_PROMPT_END, err) : 0;
 }
 
-static int make_texts(struct texts *x, struct sl_error *err)
+static int make_room(struct texts *x, struct sl_error *err)
 {
-    struct sl_eval_task *t = x->run->task;
+    const struct sl_eval_task *t = x->run->task;
 
     x->v = sl_zalloc_array(t->n_units + 1, sizeof *x->v);
     x->prompts = sl_zalloc_array(t->n_units + 1, sizeof *x->prompts);
-    x->units = sl_zalloc_array(t->n_units + 1, sizeof(struct sl_unit *));
     x->rngs = sl_zalloc_array(t->n_units + 1, sizeof *x->rngs);
-    if (!x->v || !x->prompts || !x->units || !x->rngs)
+    if (!x->v || !x->prompts || !x->rngs)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu texts",
                        t->n_units);
-    for (size_t i = 0; i < t->n_units; i++) {
-        if (!t->units[i].done && make_text(x, &t->units[i], err) != 0)
-            return -1;
-    }
     return 0;
 }
 
@@ -158,53 +150,73 @@ static int text_ended(void *opaque, struct sl_fill_text *text,
                       struct sl_error *err)
 {
     struct texts *x = opaque;
-    struct sl_unit *u = x->units[text - x->v];
-    const struct sl_task *task = x->run->task->task;
+    struct sl_eval_task *t = x->run->task;
+    struct sl_unit *u = &t->units[text - x->v];
     int rc;
 
     if (text->failed) {
         *err = text->err;
-        sl_error_prefix(err, "%s:%zu: ", x->run->task->files[u->file].name,
-                        u->e->line);
+        sl_error_prefix(err, "%s:%zu: ", t->files[u->file].name, u->e->line);
         return -1;
     }
     if (text->result.interrupted) {
         sl_fill_result_fini(&text->result);
         return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
     }
-    rc = task->class == SL_CLASS_LAMBADA
+    u->said.n = 0;
+    rc = t->task->class == SL_CLASS_LAMBADA
              ? sl_lambada_choose(&u->said, x->run->ev->builder.tokenizer,
                                  &text->result, err)
              : take_answer(&u->said, &text->result.answers[0], err);
     sl_fill_result_fini(&text->result);
-    return rc == 0 ? x->ended(x->run, u, err) : -1;
+    return rc == 0 ? sl_share_answer(x->run->share, t, u, err) : -1;
+}
+
+/* As many as may be under way. */
+static int admit(struct texts *x, struct sl_batch *b, struct sl_error *err)
+{
+    size_t n;
+
+    while ((n = sl_batch_running(b) + sl_batch_waiting(b)) < x->run->texts) {
+        struct sl_unit *u;
+
+        if (sl_share_take(x->run->share, &u, x->run->task, n == 0, err) != 0)
+            return -1;
+        if (u == NULL)
+            break;
+        if (make_text(x, u, err) != 0 ||
+            sl_batch_admit(b, &x->v[u - x->run->task->units], err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int step_all(struct texts *x, struct sl_batch *b, struct sl_error *err)
 {
     struct sl_eval_progress *p = &x->run->progress;
-    bool all = true;
+    struct sl_batch_pass pass;
+    bool all;
+    size_t n;
 
-    for (size_t i = 0; i < x->n; i++) {
-        if (sl_batch_admit(b, &x->v[i], err) != 0)
+    for (;;) {
+        if (admit(x, b, err) != 0)
             return -1;
-    }
-    while (all) {
+        n = sl_batch_running(b) + sl_batch_waiting(b);
+        if (n == 0)
+            return 0;
         if (sl_batch_step(b, &all, err) != 0)
             return -1;
-        p->sweeps++;
         p->positions = p->questions; /* as far as anybody can tell */
-        sl_eval_progress_show(p, false);
+        pass = sl_batch_last(b);
+        if (pass.positions > 0 &&
+            sl_eval_note_pass(x->run, pass.positions, (uint32_t)n, err) != 0)
+            return -1;
     }
-    return 0;
 }
 
-int sl_eval_generate(struct sl_eval_run *run,
-                     int (*ended)(struct sl_eval_run *run, struct sl_unit *u,
-                                  struct sl_error *err),
-                     struct sl_error *err)
+int sl_eval_generate(struct sl_eval_run *run, struct sl_error *err)
 {
-    struct texts x = {.run = run, .ended = ended};
+    struct texts x = {.run = run};
     struct sl_batch_config config = {
         .lm = run->lm,
         .hp = &x.hp,
@@ -221,17 +233,16 @@ int sl_eval_generate(struct sl_eval_run *run,
     rc = sl_lambada_init(&x.lambada, run->ev->builder.tokenizer,
                          run->ev->builder.hp->vocab, err);
     if (rc == 0)
-        rc = make_texts(&x, err);
+        rc = make_room(&x, err);
     if (rc == 0)
         rc = sl_batch_create(&b, &config, err);
     if (rc == 0)
         rc = step_all(&x, b, err);
     sl_batch_close(b);
-    for (size_t i = 0; i < x.n; i++)
+    for (size_t i = 0; x.prompts != NULL && i < run->task->n_units; i++)
         sl_ids_fini(&x.prompts[i].ids);
     free(x.v);
     free(x.prompts);
-    free(x.units);
     free(x.rngs);
     sl_lambada_fini(&x.lambada);
     return rc;

@@ -29,32 +29,50 @@ void sl_journal_close(struct sl_journal *j)
     free(j);
 }
 
-static int write_line(struct sl_journal *j, json_t *o, struct sl_error *err)
+static int write_text(struct sl_journal *j, const char *text, size_t n,
+                      struct sl_error *err)
 {
-    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
-                                       JSON_REAL_PRECISION(17))
-                   : NULL;
-    size_t n = text ? strlen(text) : 0;
     ssize_t done;
 
-    json_decref(o);
-    if (text == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
-    text[n] = '\n'; /* in place of the zero byte */
-    for (size_t at = 0; at < n + 1; at += (size_t)done) {
-        done = write(j->fd, text + at, n + 1 - at);
-        if (done < 0) {
-            sl_fail_os(err, errno, "cannot write %s", j->path);
-            free(text);
-            return -1;
-        }
+    for (size_t at = 0; at < n; at += (size_t)done) {
+        done = write(j->fd, text + at, n - at);
+        if (done < 0)
+            return sl_fail_os(err, errno, "cannot write %s", j->path);
     }
-    free(text);
     return 0;
 }
 
-int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
-                   const struct sl_unit *u, struct sl_error *err)
+/* One write, so that a line is whole or its end is missing. */
+int sl_journal_write(struct sl_journal *j, const char *line, size_t n,
+                     struct sl_error *err)
+{
+    char *text = sl_alloc_array(n + 1, 1);
+    int rc;
+
+    if (text == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
+    memcpy(text, line, n);
+    text[n] = '\n';
+    rc = write_text(j, text, n + 1, err);
+    free(text);
+    return rc;
+}
+
+/* The text of an object, which is let go of; moved to the caller. */
+static int dump(char **line, json_t *o, struct sl_error *err)
+{
+    *line = o ? json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
+                                  JSON_REAL_PRECISION(17))
+              : NULL;
+    json_decref(o);
+    if (*line == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
+    return 0;
+}
+
+int sl_journal_line(char **line, const struct sl_eval *ev,
+                    const struct sl_eval_task *t, const struct sl_unit *u,
+                    struct sl_error *err)
 {
     const struct sl_eval_file *f = &t->files[u->file];
     json_t *logp = json_array(), *said = json_array(), *o;
@@ -67,12 +85,24 @@ int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
     for (size_t i = 0; i < u->said.n; i++)
         json_array_append_new(said, json_integer(u->said.v[i]));
     snprintf(key, sizeof key, "%016" PRIx64, sl_unit_key(u));
-    o = json_pack("{sI ss sI ss so so ss}", "task", (json_int_t)(t - j->ev->v),
+    o = json_pack("{sI ss sI ss so so ss}", "task", (json_int_t)(t - ev->v),
                   "file", f->name, "unit",
                   (json_int_t)(u - t->units) - (json_int_t)f->first, "key", key,
                   "logp", logp, "said", said, "top", top ? top : "");
     free(top);
-    return write_line(j, o, err);
+    return dump(line, o, err);
+}
+
+int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
+                   const struct sl_unit *u, struct sl_error *err)
+{
+    char *line;
+    int rc = sl_journal_line(&line, j->ev, t, u, err);
+
+    if (rc == 0)
+        rc = sl_journal_write(j, line, strlen(line), err);
+    free(line);
+    return rc;
 }
 
 int sl_journal_sync(struct sl_journal *j, struct sl_error *err)
@@ -82,61 +112,91 @@ int sl_journal_sync(struct sl_journal *j, struct sl_error *err)
     return 0;
 }
 
-/* --- resuming ------------------------------------------------------------ */
+/* --- entries -------------------------------------------------------------- */
 
-static struct sl_unit *unit_of(struct sl_journal *j, const json_t *o,
-                               struct sl_eval_file **file)
+static bool find_unit(struct sl_journal_entry *e, struct sl_eval *ev)
 {
-    const char *name = json_string_value(json_object_get(o, "file"));
-    json_int_t task = json_integer_value(json_object_get(o, "task"));
-    json_int_t unit = json_integer_value(json_object_get(o, "unit"));
+    const char *name = json_string_value(json_object_get(e->o, "file"));
+    json_int_t task = json_integer_value(json_object_get(e->o, "task"));
+    json_int_t unit = json_integer_value(json_object_get(e->o, "unit"));
     struct sl_eval_task *t;
 
-    if (name == NULL || task < 0 || (size_t)task >= j->ev->n || unit < 0)
-        return NULL;
-    t = &j->ev->v[task];
+    if (name == NULL || task < 0 || (size_t)task >= ev->n || unit < 0)
+        return false;
+    t = e->task = &ev->v[task];
     for (size_t i = 0; i < t->n_files; i++) {
-        struct sl_eval_file *f = &t->files[i];
+        struct sl_eval_file *f = e->file = &t->files[i];
 
         if (strcmp(f->name, name) == 0 && (size_t)unit < f->n) {
-            *file = f;
-            return &t->units[f->first + (size_t)unit];
+            e->unit = &t->units[f->first + (size_t)unit];
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
-/* Sets a unit from an entry that is about it. */
-static void take(struct sl_journal *j, const json_t *o, size_t *n_found)
+bool sl_journal_entry_init(struct sl_journal_entry *e, struct sl_eval *ev,
+                           const char *line, size_t n)
 {
-    const json_t *logp = json_object_get(o, "logp");
-    const json_t *said = json_object_get(o, "said");
-    const char *top = json_string_value(json_object_get(o, "top"));
-    const char *key = json_string_value(json_object_get(o, "key"));
-    struct sl_eval_file *f = NULL;
-    struct sl_unit *u = unit_of(j, o, &f);
+    *e = (struct sl_journal_entry){.o = json_loadb(line, n, 0, NULL)};
+    if (e->o != NULL && find_unit(e, ev))
+        return true;
+    sl_journal_entry_fini(e);
+    return false;
+}
+
+void sl_journal_entry_fini(struct sl_journal_entry *e)
+{
+    json_decref(e->o);
+    e->o = NULL;
+}
+
+bool sl_journal_entry_take(const struct sl_journal_entry *e)
+{
+    const json_t *logp = json_object_get(e->o, "logp");
+    const json_t *said = json_object_get(e->o, "said");
+    const char *top = json_string_value(json_object_get(e->o, "top"));
+    const char *key = json_string_value(json_object_get(e->o, "key"));
+    struct sl_unit *u = e->unit;
     struct sl_error ignored;
     char wanted[20];
 
-    if (u == NULL || u->done || key == NULL || top == NULL ||
-        json_array_size(logp) != u->q.n_logp || strlen(top) != u->q.n_logp)
-        return;
+    if (key == NULL || top == NULL || json_array_size(logp) != u->q.n_logp ||
+        strlen(top) != u->q.n_logp)
+        return false;
     snprintf(wanted, sizeof wanted, "%016" PRIx64, sl_unit_key(u));
     if (strcmp(key, wanted) != 0)
-        return;
+        return false;
     for (uint32_t i = 0; i < u->q.n_logp; i++) {
         u->q.logp[i] = json_number_value(json_array_get(logp, i));
         u->q.top[i] = top[i] == '1';
     }
+    u->said.n = 0;
     for (size_t i = 0; i < json_array_size(said); i++) {
         const json_t *id = json_array_get(said, i);
 
         if (sl_ids_add(&u->said, (int32_t)json_integer_value(id), &ignored))
-            return;
+            return false;
     }
-    u->done = true;
-    f->n_left--;
-    ++*n_found;
+    return true;
+}
+
+/* --- resuming ------------------------------------------------------------ */
+
+/* A unit that was answered in an earlier run. */
+static void resume_unit(struct sl_journal *j, const char *line, size_t n,
+                        size_t *n_found)
+{
+    struct sl_journal_entry e;
+
+    if (!sl_journal_entry_init(&e, j->ev, line, n))
+        return;
+    if (!e.unit->done && sl_journal_entry_take(&e)) {
+        e.unit->done = true;
+        e.file->n_left--;
+        ++*n_found;
+    }
+    sl_journal_entry_fini(&e);
 }
 
 /* Reads what there is; *kept: bytes of it that are whole lines. */
@@ -162,7 +222,7 @@ static int read_entries(struct sl_journal *j, const char *model, char *text,
                            j->path);
         }
         if (*kept > 0)
-            take(j, o, n_found);
+            resume_unit(j, text + *kept, (size_t)(end - text) - *kept, n_found);
         json_decref(o);
     }
     return 0;
@@ -184,6 +244,20 @@ static int resume(struct sl_journal *j, const char *model, size_t *n_found,
     if (rc == 0 && ftruncate(j->fd, (off_t)kept) != 0)
         rc = sl_fail_os(err, errno, "cannot write %s", j->path);
     *empty = kept == 0;
+    return rc;
+}
+
+static int write_head(struct sl_journal *j, const char *model,
+                      struct sl_error *err)
+{
+    char *line;
+    int rc = dump(
+        &line, json_pack("{ss ss}", "sluice", PACKAGE_VERSION, "model", model),
+        err);
+
+    if (rc == 0)
+        rc = sl_journal_write(j, line, strlen(line), err);
+    free(line);
     return rc;
 }
 
@@ -211,9 +285,7 @@ int sl_journal_open(struct sl_journal **out, const char *folder,
     if (rc == 0 && go_on)
         rc = resume(j, model, n_found, &empty, err);
     if (rc == 0 && empty)
-        rc = write_line(
-            j, json_pack("{ss ss}", "sluice", PACKAGE_VERSION, "model", model),
-            err);
+        rc = write_head(j, model, err);
     if (rc != 0) {
         sl_journal_close(j);
         return -1;

@@ -26,8 +26,31 @@ int sl_journal_open(struct sl_journal **j, const char *folder,
                     size_t *n_found, struct sl_error *err);
 int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
                    const struct sl_unit *u, struct sl_error *err);
+/* A line that somebody else made, without its end. */
+int sl_journal_write(struct sl_journal *j, const char *line, size_t n,
+                     struct sl_error *err);
 /* Puts what was written on the disk. */
 int sl_journal_sync(struct sl_journal *j, struct sl_error *err);
 void sl_journal_close(struct sl_journal *j); /* NULL is fine */
+
+/* A unit's line, without its end, moved to the caller. Errors: SL_ERR_NOMEM. */
+int sl_journal_line(char **line, const struct sl_eval *ev,
+                    const struct sl_eval_task *t, const struct sl_unit *u,
+                    struct sl_error *err);
+
+/* A line that is about a unit of ev. */
+struct sl_journal_entry {
+    struct json_t *o; /* owned */
+    struct sl_eval_task *task;
+    struct sl_eval_file *file;
+    struct sl_unit *unit;
+};
+/* False: it is no line, or there is no such unit; nothing is to be freed. */
+bool sl_journal_entry_init(struct sl_journal_entry *e, struct sl_eval *ev,
+                           const char *line, size_t n);
+/* Puts the answer there; done is left as it is. False: it is one to another
+ * question, or no answer. */
+bool sl_journal_entry_take(const struct sl_journal_entry *e);
+void sl_journal_entry_fini(struct sl_journal_entry *e);
 
 #endif

@@ -8,7 +8,7 @@
 #include "src/eval/pack.h"
 #include "src/exec/kvcache.h"
 
-/* Questions that are looked at to fill what a pass has left. */
+/* Questions that wait to fill what a pass has left. */
 #define LOOK_AHEAD 64u
 /* A cut strand's rows of logits take so many bytes at most. */
 #define CHUNK_BYTES (192ull << 20)
@@ -32,11 +32,12 @@ struct reading {
 
 struct packer {
     struct sl_pack_config c;
-    struct sl_question *const *all;
-    size_t n, next; /* the first that has not begun */
-    uint8_t *begun; /* (n) */
-    struct sl_question **live;
+    struct sl_question *waiting[LOOK_AHEAD];
+    size_t n_waiting;
+    struct sl_question **live; /* (most_live) */
     size_t n_live;
+    struct sl_stem **stems; /* of both, each once */
+    size_t n_stems;
     uint64_t n_pages; /* of questions and stems under way */
     /* a pass */
     struct sl_lm_item *items;       /* (positions) */
@@ -215,13 +216,30 @@ static uint64_t stem_pages(const struct sl_stem *stem)
     return sl_div_up(stem->strand.n, SL_KV_PAGE_LEN) + 1;
 }
 
-static void drop_stem(struct packer *p, struct sl_stem *stem)
+static void add_stem(struct packer *p, struct sl_stem *stem)
 {
-    if (stem == NULL || --stem->n_users > 0)
-        return;
-    if (stem->strand.live)
-        p->n_pages -= stem_pages(stem);
-    let_go(p, &stem->strand);
+    if (stem != NULL && stem->n_users++ == 0)
+        p->stems[p->n_stems++] = stem;
+}
+
+/* Lets go of stems that neither live nor waiting questions have. */
+static void drop_stems(struct packer *p)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < p->n_stems; i++) {
+        struct sl_stem *stem = p->stems[i];
+
+        if (stem->n_users > 0) {
+            p->stems[kept++] = stem;
+            continue;
+        }
+        if (stem->strand.live)
+            p->n_pages -= stem_pages(stem);
+        let_go(p, &stem->strand);
+        stem->strand.fed = 0;
+    }
+    p->n_stems = kept;
 }
 
 static int make_sequence(struct sl_lm *lm, uint32_t *seq, const uint32_t *from,
@@ -334,9 +352,9 @@ static int add_question(struct packer *p, struct sl_question *q, bool *added,
 }
 
 /* Lets a question begin, its stem too. */
-static int begin(struct packer *p, size_t i, bool *added, struct sl_error *err)
+static int begin(struct packer *p, struct sl_question *q, bool *added,
+                 struct sl_error *err)
 {
-    struct sl_question *q = p->all[i];
     uint64_t pages = sl_question_pages(q), more = 0;
     struct sl_stem *stem = q->stem;
     struct sl_strand *root = &q->strands[0];
@@ -364,8 +382,42 @@ static int begin(struct packer *p, size_t i, bool *added, struct sl_error *err)
     q->n_open = q->n_strands;
     p->n_pages += pages + more;
     p->live[p->n_live++] = q;
-    p->begun[i] = 1;
     return 0;
+}
+
+/* Takes questions in, as many as may wait. */
+static int refill(struct packer *p, struct sl_error *err)
+{
+    struct sl_question *q;
+
+    while (p->n_waiting < LOOK_AHEAD) {
+        if (p->c.next(p->c.opaque, &q, p->n_live + p->n_waiting == 0, err))
+            return -1;
+        if (q == NULL)
+            break;
+        p->waiting[p->n_waiting++] = q;
+        add_stem(p, q->stem);
+    }
+    drop_stems(p);
+    return 0;
+}
+
+static int begin_waiting(struct packer *p, struct sl_error *err)
+{
+    size_t kept = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < p->n_waiting; i++) {
+        bool added = false;
+
+        if (rc == 0 && p->n_live < p->c.most_live &&
+            p->n_positions < p->c.positions)
+            rc = begin(p, p->waiting[i], &added, err);
+        if (!added)
+            p->waiting[kept++] = p->waiting[i];
+    }
+    p->n_waiting = kept;
+    return rc;
 }
 
 static int fill_pass(struct packer *p, struct sl_error *err)
@@ -378,14 +430,8 @@ static int fill_pass(struct packer *p, struct sl_error *err)
         if (add_question(p, p->live[i], &added, err) != 0)
             return -1;
     }
-    for (size_t i = p->next; i < p->n && i < p->next + LOOK_AHEAD; i++) {
-        if (p->n_live == p->c.most_live || p->n_positions == p->c.positions)
-            break;
-        if (!p->begun[i] && begin(p, i, &added, err) != 0)
-            return -1;
-    }
-    while (p->next < p->n && p->begun[p->next])
-        p->next++;
+    if (begin_waiting(p, err) != 0)
+        return -1;
     if (p->n_items > 0)
         return 0;
     return sl_fail(err, SL_ERR_BUDGET,
@@ -420,7 +466,8 @@ static int end_pass(struct packer *p, struct sl_error *err)
         }
         let_go(p, &q->strands[0]);
         p->n_pages -= q->n_pages;
-        drop_stem(p, q->stem);
+        if (q->stem != NULL)
+            q->stem->n_users--;
         q->done = true;
         for (uint32_t k = 0; rc == 0 && k < q->n_logp; k++) {
             if (!isfinite(q->logp[k]))
@@ -462,8 +509,9 @@ static int run_pass(struct packer *p, struct sl_error *err)
         sl_pool_for(p->c.pool, p->n_readings, 1, read_rows, p);
     else
         read_rows(p, 0, p->n_readings, 0);
-    if (p->c.passed != NULL)
-        p->c.passed(p->c.opaque, p->n_positions);
+    if (p->c.passed != NULL &&
+        p->c.passed(p->c.opaque, p->n_positions, p->n_rows, err) != 0)
+        return -1;
     return end_pass(p, err);
 }
 
@@ -474,10 +522,11 @@ static void close_all(struct packer *p)
 
         for (uint32_t k = 0; k < q->n_strands; k++)
             let_go(p, &q->strands[k]);
-        if (q->stem != NULL)
-            let_go(p, &q->stem->strand);
     }
-    free(p->begun);
+    for (size_t i = 0; i < p->n_stems; i++)
+        p->stems[i]->n_users = 0;
+    drop_stems(p);
+    free(p->stems);
     free(p->live);
     free(p->items);
     free(p->pieces);
@@ -493,7 +542,8 @@ static int open_all(struct packer *p, struct sl_error *err)
 {
     const struct sl_pack_config *c = &p->c;
 
-    p->begun = sl_zalloc_array(p->n + 1, 1);
+    p->stems = sl_alloc_array(c->most_live + (size_t)LOOK_AHEAD,
+                              sizeof(struct sl_stem *));
     p->live = sl_alloc_array(c->most_live, sizeof(struct sl_question *));
     p->items = sl_alloc_array(c->positions, sizeof *p->items);
     p->pieces = sl_alloc_array(c->positions, sizeof *p->pieces);
@@ -501,7 +551,7 @@ static int open_all(struct packer *p, struct sl_error *err)
     p->places = sl_alloc_array(c->positions, sizeof *p->places);
     p->blocks = sl_alloc_array(c->positions, sizeof *p->blocks);
     p->logits = sl_alloc_array(c->rows, c->lm->vocab * sizeof(float));
-    if (!p->begun || !p->live || !p->items || !p->pieces || !p->readings ||
+    if (!p->stems || !p->live || !p->items || !p->pieces || !p->readings ||
         !p->places || !p->blocks || !p->logits)
         return sl_fail(err, SL_ERR_NOMEM,
                        "out of memory for passes of %u positions and %u rows "
@@ -514,27 +564,21 @@ static int open_all(struct packer *p, struct sl_error *err)
             return sl_fail(err, SL_ERR_NOMEM,
                            "out of memory for the logits of two models");
     }
-    for (size_t i = 0; i < p->n; i++) {
-        struct sl_question *q = p->all[i];
-
-        p->begun[i] = q->done;
-        if (q->done && q->stem != NULL)
-            q->stem->n_users--;
-    }
-    while (p->next < p->n && p->begun[p->next])
-        p->next++;
     return 0;
 }
 
-int sl_pack_run(const struct sl_pack_config *config,
-                struct sl_question *const *questions, size_t n,
-                struct sl_error *err)
+int sl_pack_ask(const struct sl_pack_config *config, struct sl_error *err)
 {
-    struct packer p = {.c = *config, .all = questions, .n = n};
+    struct packer p = {.c = *config};
     int rc = open_all(&p, err);
 
-    while (rc == 0 && (p.next < n || p.n_live > 0))
+    if (rc == 0)
+        rc = refill(&p, err);
+    while (rc == 0 && p.n_live + p.n_waiting > 0) {
         rc = run_pass(&p, err);
+        if (rc == 0)
+            rc = refill(&p, err);
+    }
     close_all(&p);
     return rc;
 }

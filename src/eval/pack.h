@@ -27,10 +27,17 @@ struct sl_pack_config {
     uint32_t rows;        /* of logits, most of a pass */
     uint32_t most_live;   /* questions under way */
     uint64_t n_pages;     /* of the KV cache */
+    /* The next question: *q NULL: none now. wait: nothing is under way, so that
+     * finding one may take its time, and NULL ends the run. NULL: sl_pack_run
+     * has a list. Errors end the run. */
+    int (*next)(void *opaque, struct sl_question **q, bool wait,
+                struct sl_error *err);
     /* A question is over. Errors end the run. */
     int (*done)(void *opaque, struct sl_question *q, struct sl_error *err);
-    /* A pass of so many positions is over; may be NULL. */
-    void (*passed)(void *opaque, uint32_t positions);
+    /* A pass of so many positions and rows of logits is over; may be NULL.
+     * Errors end the run. */
+    int (*passed)(void *opaque, uint32_t positions, uint32_t rows,
+                  struct sl_error *err);
     void *opaque;
 };
 
@@ -55,9 +62,11 @@ void sl_pack_measure(struct sl_pack_needs *needs, const struct sl_question *q,
 void sl_pack_measure_stem(struct sl_pack_needs *needs,
                           const struct sl_stem *stem);
 
-/* Runs those that are not done, in order as far as they fit. Errors: those of
- * the model and of `done`; SL_ERR_CORRUPT for logits that are not numbers.
- * Sequences are let go of whatever happens. */
+/* Runs what config->next has to ask, in order as far as it fits. Errors: those
+ * of the model, of `next` and `done`; SL_ERR_CORRUPT for logits that are not
+ * numbers. Sequences are let go of whatever happens. */
+int sl_pack_ask(const struct sl_pack_config *config, struct sl_error *err);
+/* The same for those of a list that are not done. */
 int sl_pack_run(const struct sl_pack_config *config,
                 struct sl_question *const *questions, size_t n,
                 struct sl_error *err);

@@ -48,7 +48,7 @@ struct sl_strand {
 /* Ids that several questions begin with. */
 struct sl_stem {
     struct sl_strand strand; /* asks nothing */
-    uint32_t n_users;        /* questions that are not over yet */
+    uint32_t n_users;        /* the packer's: questions that it has */
 };
 
 struct sl_question {

@@ -8,9 +8,9 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/eval/classes.h"
-#include "src/eval/journal.h"
 #include "src/eval/metrics.h"
 #include "src/eval/run.h"
+#include "src/eval/share.h"
 
 /* --- plan ---------------------------------------------------------------- */
 
@@ -58,11 +58,16 @@ void sl_eval_plan(struct sl_eval_run *run, struct sl_workload *load,
 
 /* --- results ------------------------------------------------------------- */
 
+static struct sl_eval_task *shown_task(const struct sl_eval_run *run)
+{
+    return &run->ev->v[run->shown_tasks];
+}
+
 /* The values of a group's files for each metric; of all files: group -1. */
 static int show_summary(struct sl_eval_run *run, const char *name, size_t group,
                         bool all, struct sl_error *err)
 {
-    const struct sl_eval_task *t = run->task;
+    const struct sl_eval_task *t = shown_task(run);
     size_t n_metrics = t->task->n_metrics, n = 0;
     double *values = sl_alloc_array(t->n_files * n_metrics + 1, sizeof(double));
     size_t *n_of = sl_alloc_array(t->n_files + 1, sizeof *n_of);
@@ -91,7 +96,7 @@ static int show_summary(struct sl_eval_run *run, const char *name, size_t group,
 
 static void show_file(struct sl_eval_run *run, const struct sl_eval_file *f)
 {
-    const struct sl_task *task = run->task->task;
+    const struct sl_task *task = shown_task(run)->task;
     const char *names[SL_TASK_METRICS_MOST];
 
     for (size_t m = 0; m < task->n_metrics; m++)
@@ -102,7 +107,7 @@ static void show_file(struct sl_eval_run *run, const struct sl_eval_file *f)
 /* How far confidence is from being right, over all of a task's examples. */
 static int show_ece(struct sl_eval_run *run, struct sl_error *err)
 {
-    const struct sl_eval_task *t = run->task;
+    const struct sl_eval_task *t = shown_task(run);
     double *sure = sl_alloc_array(t->n_units + 1, sizeof *sure);
     uint8_t *right = sl_alloc_array(t->n_units + 1, 1);
 
@@ -128,7 +133,7 @@ static int show_ece(struct sl_eval_run *run, struct sl_error *err)
 /* Prints the files that are over, in order, and the names of their groups. */
 static int show_files(struct sl_eval_run *run, struct sl_error *err)
 {
-    struct sl_eval_task *t = run->task;
+    struct sl_eval_task *t = shown_task(run);
 
     for (; run->shown < t->n_files; run->shown++) {
         struct sl_eval_file *f = &t->files[run->shown];
@@ -146,10 +151,9 @@ static int show_files(struct sl_eval_run *run, struct sl_error *err)
 }
 
 /* The end of a task: what its groups come to. */
-static int show_task(struct sl_eval_run *run, double seconds,
-                     struct sl_error *err)
+static int show_task(struct sl_eval_run *run, struct sl_error *err)
 {
-    const struct sl_eval_task *t = run->task;
+    const struct sl_eval_task *t = shown_task(run);
     const struct sl_task *task = t->task;
     int rc = 0;
 
@@ -163,51 +167,111 @@ static int show_task(struct sl_eval_run *run, double seconds,
     if (rc == 0 && run->ece && task->type == SL_TASK_MUL &&
         !sl_class_hides_files(task->class))
         rc = show_ece(run, err);
-    sl_console_end(run->out, task, seconds);
+    sl_console_end(run->out, task,
+                   (double)(sl_clock_ns() - run->begin_ns) * 1e-9);
     return rc;
 }
 
-/* --- running ------------------------------------------------------------- */
-
-/* Between lines of the console there is no line of progress. */
-static int show_now(struct sl_eval_run *run, struct sl_error *err)
+/* What can be printed of the task that is shown; *over: all of it was. */
+static int show_some(struct sl_eval_run *run, bool *over, struct sl_error *err)
 {
-    if (run->progress.terminal)
-        sl_eval_progress_fini(&run->progress);
+    const struct sl_eval_task *t = shown_task(run);
+
+    if (!run->begun) {
+        run->begun = true;
+        run->begin_ns = sl_clock_ns();
+        run->shown = run->groups_named = 0;
+        sl_console_begin(run->out, t->task, t->path);
+    }
     if (show_files(run, err) != 0)
         return -1;
+    *over = run->shown == t->n_files;
+    return *over ? show_task(run, err) : 0;
+}
+
+/* Prints what can be, in order. Between lines of the console there is no line
+ * of progress. */
+static int show_now(struct sl_eval_run *run, struct sl_error *err)
+{
+    bool over = true;
+
+    if (run->out == NULL)
+        return 0;
+    if (run->progress.terminal)
+        sl_eval_progress_fini(&run->progress);
+    while (over && run->shown_tasks < run->ev->n) {
+        if (show_some(run, &over, err) != 0)
+            return -1;
+        if (over) {
+            run->shown_tasks++;
+            run->begun = false;
+        }
+    }
     if (fflush(run->out) != 0)
         return sl_fail_os(err, errno, "cannot write the results");
     return 0;
 }
 
-static int unit_done(struct sl_eval_run *run, struct sl_unit *u,
-                     struct sl_error *err)
+/* --- running ------------------------------------------------------------- */
+
+int sl_eval_answered(void *opaque, struct sl_eval_task *t, struct sl_unit *u,
+                     bool here, struct sl_error *err)
 {
-    struct sl_eval_file *f = &run->task->files[u->file];
+    struct sl_eval_run *run = opaque;
+    struct sl_eval_file *f = &t->files[u->file];
 
     u->done = true;
     f->n_left--;
     run->progress.questions++;
-    if (run->journal != NULL &&
-        sl_journal_add(run->journal, run->task, u, err) != 0)
-        return -1;
+    if (!here) {
+        run->progress.positions +=
+            t->generates ? 1 : sl_question_positions(&u->q);
+        sl_eval_progress_show(&run->progress, false);
+    }
     return f->n_left == 0 ? show_now(run, err) : 0;
+}
+
+static int next_question(void *opaque, struct sl_question **q, bool wait,
+                         struct sl_error *err)
+{
+    struct sl_eval_run *run = opaque;
+    struct sl_unit *u;
+
+    if (sl_share_take(run->share, &u, run->task, wait, err) != 0)
+        return -1;
+    *q = u != NULL ? &u->q : NULL;
+    return 0;
 }
 
 static int question_done(void *opaque, struct sl_question *q,
                          struct sl_error *err)
 {
-    return unit_done(opaque, (struct sl_unit *)q /* its first member */, err);
+    struct sl_eval_run *run = opaque;
+
+    return sl_share_answer(run->share, run->task,
+                           (struct sl_unit *)q /* its first member */, err);
 }
 
-static void passed(void *opaque, uint32_t positions)
+int sl_eval_note_pass(struct sl_eval_run *run, uint32_t positions,
+                      uint32_t rows, struct sl_error *err)
+{
+    if (!sl_grow((void **)&run->passes, &run->pass_room, run->n_passes,
+                 sizeof *run->passes))
+        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu passes",
+                       run->n_passes);
+    run->passes[run->n_passes++] = (struct sl_eval_pass){positions, rows};
+    run->progress.sweeps++;
+    sl_eval_progress_show(&run->progress, false);
+    return 0;
+}
+
+static int passed(void *opaque, uint32_t positions, uint32_t rows,
+                  struct sl_error *err)
 {
     struct sl_eval_run *run = opaque;
 
     run->progress.positions += positions;
-    run->progress.sweeps++;
-    sl_eval_progress_show(&run->progress, false);
+    return sl_eval_note_pass(run, positions, rows, err);
 }
 
 struct sl_pack_config sl_eval_pack_config(struct sl_eval_run *run)
@@ -227,55 +291,28 @@ struct sl_pack_config sl_eval_pack_config(struct sl_eval_run *run)
 
 static int ask(struct sl_eval_run *run, struct sl_error *err)
 {
-    struct sl_eval_task *t = run->task;
-    struct sl_question **q =
-        sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
     struct sl_pack_config config = sl_eval_pack_config(run);
-    size_t left = 0;
-    int rc = 0;
 
+    if (run->task->generates)
+        return sl_eval_generate(run, err);
+    config.next = next_question;
     config.done = question_done;
-    if (q == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu questions",
-                       t->n_units);
-    for (size_t i = 0; i < t->n_units; i++) {
-        t->units[i].q.done = t->units[i].done;
-        q[i] = &t->units[i].q;
-        left += !t->units[i].done;
-    }
-    if (left > 0 && t->generates)
-        rc = sl_eval_generate(run, unit_done, err);
-    else if (left > 0)
-        rc = sl_pack_run(&config, q, t->n_units, err);
-    free(q);
-    return rc;
-}
-
-static int run_task(struct sl_eval_run *run, struct sl_error *err)
-{
-    uint64_t begin = sl_clock_ns();
-
-    run->shown = run->groups_named = 0;
-    if (run->progress.terminal)
-        sl_eval_progress_fini(&run->progress);
-    sl_console_begin(run->out, run->task->task, run->task->path);
-    if (show_now(run, err) != 0 || ask(run, err) != 0 ||
-        show_now(run, err) != 0)
-        return -1;
-    return show_task(run, (double)(sl_clock_ns() - begin) * 1e-9, err);
+    return sl_pack_ask(&config, err);
 }
 
 int sl_eval_run_all(struct sl_eval_run *run, struct sl_error *err)
 {
     uint64_t begin = sl_clock_ns();
-    int rc = 0;
+    int rc = show_now(run, err);
 
-    for (size_t i = 0; rc == 0 && i < run->ev->n; i++) {
-        run->task = &run->ev->v[i];
-        rc = run_task(run, err);
+    while (rc == 0) {
+        rc = sl_share_task(run->share, &run->task, err);
+        if (rc != 0 || run->task == NULL)
+            break;
+        rc = ask(run, err);
     }
     sl_eval_progress_fini(&run->progress);
-    if (rc == 0)
+    if (rc == 0 && run->out != NULL)
         sl_console_total(run->out, run->ev->n,
                          (double)(sl_clock_ns() - begin) * 1e-9);
     return rc;

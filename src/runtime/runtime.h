@@ -61,10 +61,12 @@ struct sl_hit_curve {
 };
 
 struct sl_runtime_config {
-    const char *model;  /* path */
-    uint64_t ram_bytes; /* or SL_RAM_AUTO, SL_RAM_LEAST */
-    unsigned threads;   /* 0: one per CPU */
-    bool numa_off;      /* threads and memory lie where the system puts them */
+    const char *model;   /* path */
+    uint64_t ram_bytes;  /* or SL_RAM_AUTO, SL_RAM_LEAST */
+    uint64_t free_bytes; /* what SL_RAM_AUTO may count on; 0: all that is free
+                          * now */
+    unsigned threads;    /* 0: one per CPU */
+    bool numa_off;       /* threads and memory lie where the system puts them */
     const struct sl_numa_ops *numa; /* NULL: this machine's */
     void *numa_arg;
     enum sl_activations activations;

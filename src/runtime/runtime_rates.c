@@ -15,7 +15,8 @@
 void sl_runtime_measure_memory(struct sl_runtime *rt)
 {
     rt->program_bytes = sl_meminfo_resident();
-    rt->available_bytes = sl_meminfo_available();
+    rt->available_bytes = rt->config.free_bytes > 0 ? rt->config.free_bytes
+                                                    : sl_meminfo_available();
 }
 
 /* --- disk, memory, arithmetic --------------------------------------------- */
