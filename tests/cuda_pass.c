@@ -33,7 +33,8 @@ static void lay_out(struct test_pass *p, const struct test_item *items,
             if (p->n_keys[row] > most)
                 most = p->n_keys[row];
         }
-        p->items[i] = (struct sl_cuda_item){p->n, items[i].n, most};
+        p->items[i] = (struct sl_cuda_item){
+            .row = p->n, .n = items[i].n, .most_keys = most};
         p->n += items[i].n;
         for (uint32_t k = 0; k < (len + 15) / 16; k++) {
             assert_true(page < TEST_PASS_PAGES && used < TEST_PASS_PAGES);

@@ -60,6 +60,45 @@ static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
     s->seqs[seq].n = n;
 }
 
+static int seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                    const uint32_t *path, uint32_t n_path, struct sl_error *err)
+{
+    struct script *s = (struct script *)lm;
+    struct seq *q = &s->seqs[seq];
+
+    assert_true(q->alive);
+    for (uint32_t i = 0; i < n_path; i++) {
+        assert_in_range(n + path[i], n + i, q->n - 1);
+        q->ids[n + i] = q->ids[n + path[i]];
+        q->positions[n + i] = q->positions[n + path[i]];
+        q->blocks[n + i] = q->blocks[n + path[i]];
+    }
+    q->n = n + n_path;
+    return 0;
+}
+
+/* What position k of an item sees: q before the item, and its ancestors. */
+static struct seq seen_by(const struct sl_lm_item *it, const struct seq *q,
+                          size_t base, uint32_t k)
+{
+    struct seq seen = *q;
+    uint32_t path[MAX_LEN], n = 0;
+
+    if (it->parents == NULL)
+        return seen;
+    base -= it->n_tree;
+    for (uint32_t at = it->n_tree + k; at != SL_LM_ROOT; at = it->parents[at]) {
+        assert_true(it->parents[at] == SL_LM_ROOT || it->parents[at] < at);
+        path[n++] = at;
+    }
+    for (seen.n = base; n-- > 0; seen.n++) {
+        seen.ids[seen.n] = q->ids[base + path[n]];
+        seen.positions[seen.n] = q->positions[base + path[n]];
+        seen.blocks[seen.n] = q->blocks[base + path[n]];
+    }
+    return seen;
+}
+
 void test_script_speak(const struct script *s, const struct seq *q,
                        float *logits)
 {
@@ -91,12 +130,13 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
         return -1;
     s->forwards++;
     for (size_t i = 0; i < n; i++) {
-        struct seq *q = &s->seqs[items[i].seq];
+        struct seq *q = &s->seqs[items[i].seq], seen;
+        size_t base = q->n;
 
         assert_true(q->alive && items[i].n > 0);
         assert_in_range(items[i].n_logits, 1, items[i].n);
         if (!s->scores)
-            assert_int_equal(items[i].apart, items[i].n_logits > 1);
+            assert_true(items[i].apart || items[i].n_logits == 1);
         assert_in_range(q->n + items[i].n, items[i].n_context + 1, MAX_LEN);
         for (size_t k = 0; k < i; k++)
             assert_int_not_equal(items[k].seq, items[i].seq);
@@ -107,7 +147,8 @@ static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
             if (k < items[i].n - items[i].n_logits)
                 continue;
             q->n++;
-            test_script_speak(s, q, logits + row++ * V);
+            seen = seen_by(&items[i], q, base, k);
+            test_script_speak(s, &seen, logits + row++ * V);
             q->n--;
         }
         total += items[i].n;
@@ -123,6 +164,7 @@ static const struct sl_lm_ops script_ops = {
     .seq_fork = seq_fork,
     .seq_destroy = seq_destroy,
     .seq_cut = seq_cut,
+    .seq_pick = seq_pick,
     .forward = forward,
 };
 

@@ -235,6 +235,164 @@ static void scores_beyond_f16_do_no_harm(void **state)
     test_cuda_close(&t);
 }
 
+/* --- trees -----------------------------------------------------------------
+ */
+
+enum { NODES = 13 };
+
+/* Node i's parent: some in chains, some side by side. */
+static uint32_t parent_of(uint32_t i)
+{
+    return i % 3 == 0 ? i - 1 : i / 2;
+}
+
+static uint64_t path_of(uint32_t node)
+{
+    uint64_t path = 1;
+
+    for (; node > 0; node = parent_of(node))
+        path |= UINT64_C(1) << node;
+    return path;
+}
+
+static size_t key_at(const struct test_pass *p, uint32_t row, uint32_t head,
+                     uint32_t key)
+{
+    return p->pages[p->table[row] + key / 16] * p->page_stride +
+           ((size_t)head * 16 + key % 16) * p->d;
+}
+
+/* The last row's sequence as its own path alone would have left it: of a pass
+ * with this one row. */
+static void lay_path(struct test_pass *alone, const struct test_pass *p,
+                     uint32_t row, uint32_t fork, uint64_t path)
+{
+    uint32_t n = alone->n_keys[0], from = 0;
+
+    for (uint32_t key = 0; key < n; key++, from++) {
+        while (from >= fork && (path >> (from - fork) & 1) == 0)
+            from++;
+        for (uint32_t h = 0; h < p->n_kv; h++) {
+            memcpy(alone->k + key_at(alone, 0, h, key),
+                   p->k + key_at(p, row, h, from), 2 * p->d);
+            memcpy(alone->v + key_at(alone, 0, h, key),
+                   p->v + key_at(p, row, h, from), 2 * p->d);
+        }
+    }
+    memcpy(alone->q, p->q + row * p->stride, 2 * p->stride);
+}
+
+static void up_again(struct test_pass *p)
+{
+    size_t bytes = 2 * TEST_PASS_PAGES * p->page_stride;
+
+    test_cuda_free(p->kv.k);
+    test_cuda_free(p->kv.v);
+    test_cuda_free(p->dev_q);
+    p->kv.k = test_cuda_up(p->k, bytes);
+    p->kv.v = test_cuda_up(p->v, bytes);
+    p->dev_q = test_cuda_up(p->q, p->n * p->stride * 2);
+}
+
+static void run(struct test_cuda *t, struct test_pass *p, uint16_t *out)
+{
+    struct sl_error err;
+
+    assert_ok(sl_cuda_attend_shared(&t->c, p->dev_out, p->stride, p->dev_q,
+                                    p->stride, p->n_heads, &p->kv, &p->rows,
+                                    &err),
+              &err);
+    test_cuda_down(t, out, p->dev_out, p->n * p->stride * 2);
+}
+
+/* Beside rows of no tree, on both sides of a split. */
+static void a_node_of_a_tree_has_the_bits_of_its_path(void **state)
+{
+    static const uint32_t bases[] = {5, 250, 300};
+
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        uint32_t d = dims[i], base = bases[i % 3], group = 1 + i % 2 * 4;
+        const struct test_item items[] = {{40, 1, 0}, {base, NODES, 0}};
+        uint32_t fork[TEST_PASS_ROWS] = {UINT32_MAX};
+        uint64_t path[TEST_PASS_ROWS] = {0};
+        struct test_cuda t;
+        struct test_pass p;
+        uint16_t *rows, *row;
+
+        test_cuda_open(&t, 1 << 20);
+        test_pass_init(&p, d, 2, group, items, 2);
+        for (uint32_t r = 1; r < p.n; r++) {
+            fork[r] = base;
+            path[r] = path_of(r - 1);
+            p.n_keys[r] = base + (uint32_t)__builtin_popcountll(path[r]);
+        }
+        test_cuda_free((void *)(uintptr_t)p.rows.n_keys);
+        p.rows.n_keys = test_cuda_up(p.n_keys, sizeof p.n_keys);
+        p.rows.fork = test_cuda_up(fork, sizeof fork);
+        p.rows.path = test_cuda_up(path, sizeof path);
+        p.items[1].tree = true;
+        rows = test_zeros(p.n * p.stride, 2);
+        run(&t, &p, rows);
+        for (uint32_t r = 0; r < p.n; r++) {
+            const struct test_item one = {p.n_keys[r] - 1, 1, 0};
+            struct test_pass alone;
+
+            test_pass_init(&alone, d, 2, group, &one, 1);
+            lay_path(&alone, &p, r, fork[r], path[r]);
+            up_again(&alone);
+            row = test_zeros(alone.stride, 2);
+            run(&t, &alone, row);
+            assert_memory_equal(row, rows + r * p.stride, 2ull * p.n_heads * d);
+            free(row);
+            test_pass_fini(&alone);
+        }
+        free(rows);
+        test_cuda_free((void *)(uintptr_t)p.rows.fork);
+        test_cuda_free((void *)(uintptr_t)p.rows.path);
+        test_pass_fini(&p);
+        test_cuda_close(&t);
+    }
+}
+
+static void positions_move_one_after_another(void **state)
+{
+    static const struct sl_cuda_move moves[] = {
+        {7, 3, 7, 1}, {9, 0, 7, 3}, {9, 15, 2, 0}, {7, 1, 9, 15}};
+    enum { N = sizeof moves / sizeof *moves };
+    const struct test_item item = {20, 1, 0};
+
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        struct test_cuda t;
+        struct test_pass p;
+        struct sl_error err;
+        size_t bytes, plane;
+        uint16_t *got;
+
+        test_cuda_open(&t, 0);
+        test_pass_init(&p, dims[i], 3, 1, &item, 1);
+        plane = TEST_PASS_PAGES / 2 * p.page_stride; /* two of them */
+        bytes = 4 * plane;
+        got = test_zeros(2 * plane, 2);
+        assert_ok(sl_cuda_kv_move(&t.c, &p.kv, 2, plane, moves, N, &err), &err);
+        test_cuda_down(&t, got, p.kv.k, bytes);
+        for (size_t m = 0; m < N; m++) {
+            for (size_t h = 0; h < 2 * 3; h++) {
+                uint16_t *at = p.k + h / 3 * plane + h % 3 * 16 * p.d;
+
+                memcpy(at + moves[m].to_page * p.page_stride +
+                           moves[m].to * p.d,
+                       at + moves[m].from_page * p.page_stride +
+                           moves[m].from * p.d,
+                       2 * p.d);
+            }
+        }
+        assert_memory_equal(got, p.k, bytes);
+        free(got);
+        test_pass_fini(&p);
+        test_cuda_close(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +402,8 @@ int main(void)
         cmocka_unit_test(sharing_changes_no_bit),
         cmocka_unit_test(rows_are_taken_in_turns_where_the_workspace_is_small),
         cmocka_unit_test(scores_beyond_f16_do_no_harm),
+        cmocka_unit_test(a_node_of_a_tree_has_the_bits_of_its_path),
+        cmocka_unit_test(positions_move_one_after_another),
     };
 
     test_cuda_need();

@@ -50,6 +50,12 @@ static int attend_rows(const struct sl_cuda *c, struct sl_attention *a,
     return 0;
 }
 
+/* Rows of a tile look at the same keys, which those of a tree do not. */
+static bool tiled(const struct sl_cuda_item *it, uint32_t head_dim)
+{
+    return head_dim <= SL_TILE_HEAD && it->n >= SL_TILE_FROM && !it->tree;
+}
+
 int sl_cuda_attend(const struct sl_cuda *c, uint16_t *out, size_t out_stride,
                    const uint16_t *q, size_t q_stride,
                    const struct sl_cuda_kv *kv, const struct sl_cuda_rows *rows,
@@ -65,7 +71,6 @@ int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
                           const struct sl_cuda_rows *rows, struct sl_error *err)
 {
     uint32_t d = kv->head_dim;
-    bool tiles = d <= SL_TILE_HEAD;
     struct sl_attention a;
 
     memset(&a, 0, sizeof a);
@@ -79,6 +84,8 @@ int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
     a.n_keys = rows->n_keys;
     a.table = rows->table;
     a.pages = rows->pages;
+    a.fork = rows->fork;
+    a.path = rows->path;
     a.scale = (float)(M_LOG2E / sqrt((double)d));
     if (d > SL_CUDA_MAX_HEAD)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
@@ -88,7 +95,7 @@ int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
         const struct sl_cuda_item *it = &rows->items[i];
         uint32_t n = 0, most = 0;
 
-        if (tiles && it->n >= SL_TILE_FROM) {
+        if (tiled(it, d)) {
             a.first = it->row;
             a.n = it->n;
             if (sl_attend_tiles_launch(c, &a, err) != 0)
@@ -100,7 +107,7 @@ int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
         for (; i < rows->n_items; i++) {
             const struct sl_cuda_item *next = &rows->items[i];
 
-            if (next->row != it->row + n || (tiles && next->n >= SL_TILE_FROM))
+            if (next->row != it->row + n || tiled(next, d))
                 break;
             n += next->n;
             if (next->most_keys > most)

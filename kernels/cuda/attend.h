@@ -23,6 +23,8 @@ struct sl_attention {
     size_t q_stride;
     struct sl_cuda_kv kv;
     const uint32_t *n_keys, *table, *pages;
+    const uint32_t *fork; /* as struct sl_cuda_rows has them; or NULL */
+    const uint64_t *path;
     float *part; /* (n, n_heads, n_splits, head_dim + 2); unused with 1 split */
     uint32_t n_heads, group; /* of queries; of these to a head of keys */
     uint32_t first, n;       /* rows to be done */
@@ -30,7 +32,8 @@ struct sl_attention {
     float scale; /* of scores, to the base of 2: log2(e) / sqrt(d) */
 };
 
-/* Every row on its own, split over keys. kv.n_heads * group is n_heads. */
+/* Every row on its own, split over keys; rows of trees too. kv.n_heads * group
+ * is n_heads. */
 int sl_attend_rows_launch(const struct sl_cuda *c, const struct sl_attention *a,
                           struct sl_error *err);
 /* Rows of one sequence, in tiles. */

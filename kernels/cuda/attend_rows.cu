@@ -63,12 +63,24 @@ __device__ __forceinline__ void merge(struct soft *s, int lanes)
     }
 }
 
-/* Where key `key` of the row's sequence lies in k and v. */
+/* Where a row's keys are: in the pages of its sequence, and from `fork` on,
+ * where it is one of a tree, at its ancestors' places there. */
+struct row_keys {
+    const uint32_t *pages;
+    uint32_t fork;
+    const uint16_t *path; /* shared memory */
+};
+
+/* Where key `key` of the row lies in k and v. */
 __device__ __forceinline__ size_t key_at(const struct sl_attention &a,
-                                         const uint32_t *pages, uint32_t head,
-                                         uint32_t key)
+                                         const struct row_keys &r,
+                                         uint32_t head, uint32_t key)
 {
-    size_t page = pages[key / SL_CUDA_PAGE_LEN];
+    size_t page;
+
+    if (key >= r.fork)
+        key = r.fork + r.path[key - r.fork];
+    page = r.pages[key / SL_CUDA_PAGE_LEN];
 
     return page * a.kv.page_stride +
            ((size_t)head * SL_CUDA_PAGE_LEN + key % SL_CUDA_PAGE_LEN) *
@@ -126,8 +138,9 @@ take_in(struct soft *s, const float score[DEPTH], const uint4 v[DEPTH])
 /* What a lane takes in: DEPTH keys for all heads. */
 template <int LANES, int HEADS>
 __device__ __forceinline__ void
-step(struct soft s[HEADS], const struct sl_attention &a, const uint32_t *pages,
-     uint32_t kv_head, const float q[HEADS][8], uint32_t key, uint32_t end)
+step(struct soft s[HEADS], const struct sl_attention &a,
+     const struct row_keys &keys, uint32_t kv_head, const float q[HEADS][8],
+     uint32_t key, uint32_t end)
 {
     const uint32_t apart = THREADS / LANES;
     uint32_t i = threadIdx.x % LANES * 8;
@@ -137,7 +150,7 @@ step(struct soft s[HEADS], const struct sl_attention &a, const uint32_t *pages,
     for (uint32_t j = 0; j < DEPTH; j++) {
         k[j] = v[j] = make_uint4(0, 0, 0, 0);
         if (key + j * apart < end) {
-            size_t at = key_at(a, pages, kv_head, key + j * apart);
+            size_t at = key_at(a, keys, kv_head, key + j * apart);
 
             k[j] = load_head(a.kv.k + at, i, a.kv.head_dim,
                              sl_heads_aligned(a.kv));
@@ -193,11 +206,23 @@ __device__ __forceinline__ void store_head(const struct head_shared *sh,
     }
 }
 
+/* The k-th place of the path, for every k: each bit knows how many are before
+ * it. */
+__device__ __forceinline__ void spread_path(uint16_t to[64], uint64_t path)
+{
+    uint32_t bit = threadIdx.x;
+
+    if (bit < 64 && (path >> bit & 1) != 0)
+        to[__popcll(path & ((UINT64_C(1) << bit) - 1))] = (uint16_t)bit;
+    __syncthreads();
+}
+
 /* blockIdx: split, HEADS heads of a group, row. */
 template <int LANES, int HEADS>
 __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
 {
     SL_SHARED(struct head_shared, sh, [HEADS]);
+    SL_SHARED(uint16_t, path, [64]);
     uint32_t row = a.first + blockIdx.z, d = a.kv.head_dim;
     uint32_t parts = (a.group + HEADS - 1) / HEADS;
     uint32_t kv_head = blockIdx.y / parts, in = blockIdx.y % parts * HEADS;
@@ -207,12 +232,16 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
     uint32_t end = min(first + SL_SPLIT_KEYS, n_keys);
     uint32_t warp = threadIdx.x / SL_WARP, lane = threadIdx.x % SL_WARP;
     uint32_t i = lane % LANES * 8;
-    const uint32_t *pages = a.pages + a.table[row];
+    struct row_keys keys = {a.pages + a.table[row], UINT32_MAX, path};
     struct soft s[HEADS];
     float q[HEADS][8];
 
     if (first >= n_keys)
         return;
+    if (a.fork != NULL) {
+        keys.fork = a.fork[row];
+        spread_path(path, a.path[row]);
+    }
 #pragma unroll
     for (uint32_t h = 0; h < HEADS; h++) {
         /* Where the group has no more heads, its last once more. */
@@ -224,7 +253,7 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
     }
     /* The bound is the block's, so that all lanes meet at the shuffles. */
     for (uint32_t key = 0; first + key < end; key += THREADS / LANES * DEPTH)
-        step<LANES, HEADS>(s, a, pages, kv_head, q,
+        step<LANES, HEADS>(s, a, keys, kv_head, q,
                            first + key + threadIdx.x / LANES, end);
 #pragma unroll
     for (uint32_t h = 0; h < HEADS; h++) {

@@ -166,6 +166,7 @@ int sl_cuda_head_norm(const struct sl_cuda *c, const struct sl_cuda_qkv *qkv,
 struct sl_cuda_item {
     uint32_t row, n;
     uint32_t most_keys; /* largest n_keys among its rows */
+    bool tree;          /* its rows have paths */
 };
 
 /* Where the rows of a pass stand, for attention. */
@@ -178,6 +179,11 @@ struct sl_cuda_rows {
     const float *cos, *sin;   /* (n, rotated values of a head / 2) f32 */
     const struct sl_cuda_item *items; /* (n_items) host; cover all rows */
     size_t n_items;
+    /* NULL: no item is a tree. Else (n): key fork[i] + k of row i is the one
+     * at fork[i] + the place of the k-th bit set in path[i] (a row's ancestors
+     * and itself); fork[i] is UINT32_MAX for rows of no tree. */
+    const uint32_t *fork;
+    const uint64_t *path;
 };
 
 /* Keys and values of one layer: [page][head][position in page][d] f16, each
@@ -188,6 +194,19 @@ struct sl_cuda_kv {
     size_t page_stride;
     uint32_t n_heads, head_dim;
 };
+
+/* A position of the cache that takes another's place. */
+struct sl_cuda_move {
+    uint32_t from_page, from, to_page, to; /* from, to: in the page */
+};
+#define SL_CUDA_MOVES 64u
+
+/* One after another, in n_planes of keys or values, each plane_stride values
+ * from the one before and otherwise as kv->k. n <= SL_CUDA_MOVES, host. */
+int sl_cuda_kv_move(const struct sl_cuda *c, const struct sl_cuda_kv *kv,
+                    size_t n_planes, size_t plane_stride,
+                    const struct sl_cuda_move *moves, uint32_t n,
+                    struct sl_error *err);
 
 /* qkv (n, qkv_stride) of qkv_type holds per head q, k, v (head_dim each).
  * Rotates q and k (halves apart; with position_2d each half of a head by its

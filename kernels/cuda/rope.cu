@@ -6,6 +6,8 @@
  */
 #include "config.h"
 
+#include <string.h>
+
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/qkv.cuh"
 
@@ -130,4 +132,54 @@ int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
                                 position_2d ? SL_CUDA_PAIRS_2D
                                             : SL_CUDA_PAIRS_APART,
                                 kv->head_dim, err);
+}
+
+struct move_args {
+    uint16_t *at;
+    size_t page_stride, plane_stride;
+    uint32_t n_heads, head_dim;
+    struct sl_cuda_move moves[SL_CUDA_MOVES];
+    uint32_t n, unused; /* no padding */
+};
+
+/* A thread has a value of a head, and makes all moves of it in order.
+ * blockIdx: values of all heads, plane. */
+__global__ void __launch_bounds__(THREADS) kv_move(struct move_args a)
+{
+    uint32_t i = blockIdx.x * THREADS + threadIdx.x;
+    uint32_t head = i / a.head_dim, value = i % a.head_dim;
+    uint16_t *plane = a.at + blockIdx.y * a.plane_stride;
+
+    if (head >= a.n_heads)
+        return;
+    for (uint32_t k = 0; k < a.n; k++) {
+        const struct sl_cuda_move &m = a.moves[k];
+        size_t in = (size_t)head * SL_CUDA_PAGE_LEN;
+
+        plane[m.to_page * a.page_stride + (in + m.to) * a.head_dim + value] =
+            plane[m.from_page * a.page_stride + (in + m.from) * a.head_dim +
+                  value];
+    }
+}
+
+int sl_cuda_kv_move(const struct sl_cuda *c, const struct sl_cuda_kv *kv,
+                    size_t n_planes, size_t plane_stride,
+                    const struct sl_cuda_move *moves, uint32_t n,
+                    struct sl_error *err)
+{
+    uint32_t values = kv->n_heads * kv->head_dim;
+    struct move_args a = {};
+
+    if (n == 0 || n_planes == 0)
+        return 0;
+    a.at = kv->k;
+    a.page_stride = kv->page_stride;
+    a.plane_stride = plane_stride;
+    a.n_heads = kv->n_heads;
+    a.head_dim = kv->head_dim;
+    memcpy(a.moves, moves, n * sizeof *moves);
+    a.n = n;
+    return sl_launch(c, "moving keys and values", kv_move,
+                     dim3((values + THREADS - 1) / THREADS, (unsigned)n_planes),
+                     THREADS, &a, err);
 }

@@ -142,6 +142,11 @@ static inline int __popc(unsigned u)
     return __builtin_popcount(u);
 }
 
+static inline int __popcll(unsigned long long u)
+{
+    return __builtin_popcountll(u);
+}
+
 static inline int __clz(int i)
 {
     return i == 0 ? 32 : __builtin_clz((unsigned)i);

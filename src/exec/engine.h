@@ -32,8 +32,21 @@ struct sl_pass_item {
     uint32_t base;      /* positions the sequence held before */
     uint32_t n_context; /* as the item's, and those that it began with */
     uint32_t n_logits;
-    bool apart; /* as the item's */
+    bool apart; /* as the item's, and so is the tree */
+    const uint32_t *parents;
+    uint32_t n_tree;
 };
+
+/* The ancestors of an item's position j and itself, as bits by their places in
+ * its tree. */
+static inline uint64_t sl_pass_path(const struct sl_pass_item *it, uint32_t j)
+{
+    uint64_t path = 0;
+
+    for (uint32_t at = it->n_tree + j; at != SL_LM_ROOT; at = it->parents[at])
+        path |= UINT64_C(1) << at;
+    return path;
+}
 
 /* A pass as engines see it; borrowed until it ends. */
 struct sl_pass {

@@ -60,6 +60,32 @@ uint64_t sl_exec_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
 
 /* --- the pass ---------------------------------------------------------- */
 
+/* A position that sees others than the one before it. */
+static int check_tree(const struct sl_exec *x, const struct sl_lm_item *it,
+                      size_t i, struct sl_error *err)
+{
+    uint32_t held = sl_kv_len(x->c.kv, it->seq) - sl_kv_n_begin(x->c.kv);
+    uint64_t n = (uint64_t)it->n_tree + it->n;
+
+    if (!it->apart || n > SL_LM_TREE || it->n_tree > held ||
+        it->n_context > held - it->n_tree)
+        return sl_fail(
+            err, SL_ERR_INTERNAL,
+            "item %zu of a pass is a tree of %llu positions (at most "
+            "%u), %u of them held, of a sequence of %u and a "
+            "context of %u",
+            i, (unsigned long long)n, SL_LM_TREE, it->n_tree, held,
+            it->n_context);
+    for (uint32_t k = 0; k < n; k++) {
+        if (it->parents[k] != SL_LM_ROOT && it->parents[k] >= k)
+            return sl_fail(err, SL_ERR_INTERNAL,
+                           "item %zu of a pass: place %u of its tree has place "
+                           "%u as its parent",
+                           i, k, it->parents[k]);
+    }
+    return 0;
+}
+
 static int check_items(struct sl_exec *x, const struct sl_lm_item *items,
                        size_t n_items, struct sl_error *err)
 {
@@ -86,6 +112,8 @@ static int check_items(struct sl_exec *x, const struct sl_lm_item *items,
                            "item %zu of a pass has positions apart in a "
                            "context of %u that its sequence does not hold yet",
                            i, items[i].n_context);
+        if (items[i].parents != NULL && check_tree(x, &items[i], i, err) != 0)
+            return -1;
         for (uint32_t j = 0; j < items[i].n; j++) {
             if (items[i].ids[j] < 0 || (uint32_t)items[i].ids[j] >= x->lm.vocab)
                 return sl_fail(err, SL_ERR_USAGE,
@@ -126,6 +154,10 @@ static void fill_row(struct sl_exec *x, const struct sl_lm_item *it,
                      const struct sl_pass_item *r, uint32_t j)
 {
     uint32_t causal = r->base + j + 1;
+
+    if (r->parents != NULL)
+        causal = r->base - r->n_tree +
+                 (uint32_t)__builtin_popcountll(sl_pass_path(r, j));
 
     x->n_keys[r->row + j] = causal > r->n_context ? causal : r->n_context;
     fill_rotary(x, r->row + j, it->positions[j],
@@ -173,6 +205,8 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
             .n_context = it->n_context + sl_kv_n_begin(x->c.kv),
             .n_logits = it->n_logits,
             .apart = it->apart,
+            .parents = it->parents,
+            .n_tree = it->n_tree,
         };
         pass->reads |= it->reads;
         if (sl_kv_extend(x->c.kv, it->seq, it->n, err) != 0)
@@ -416,11 +450,25 @@ static void exec_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
     sl_kv_seq_cut(kv, seq, n + sl_kv_n_begin(kv));
 }
 
+static int exec_seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                         const uint32_t *path, uint32_t n_path,
+                         struct sl_error *err)
+{
+    struct sl_exec *x = (struct sl_exec *)lm;
+    struct sl_kv *kv = x->c.kv;
+
+    if (sl_kv_seq_pick(kv, seq, n + sl_kv_n_begin(kv), path, n_path, err) == 0)
+        return 0;
+    x->broken = true;
+    return -1;
+}
+
 static const struct sl_lm_ops exec_ops = {
     .seq_create = exec_seq_create,
     .seq_fork = exec_seq_fork,
     .seq_destroy = exec_seq_destroy,
     .seq_cut = exec_seq_cut,
+    .seq_pick = exec_seq_pick,
     .forward = exec_forward,
     .guess = exec_guess,
 };

@@ -98,13 +98,66 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
     }
 }
 
+/* A page that the sequence ends in, and a tree's positions behind it. */
+uint32_t sl_cpu_path_rows(uint32_t n)
+{
+    uint32_t deep = n < SL_LM_TREE ? n : SL_LM_TREE;
+    uint32_t pages = (SL_KV_PAGE_LEN - 1 + deep - 1) / SL_KV_PAGE_LEN + 1;
+
+    return n > pages * SL_KV_PAGE_LEN ? n : pages * SL_KV_PAGE_LEN;
+}
+
+/* Position j of a tree sees its ancestors alone, as pages in which they follow
+ * one another: keys then come in the order, and so in the sums, of a sequence
+ * that holds nothing else. Returns positions that lie in pages: all that j
+ * sees but itself. */
+static uint32_t lay_path(const struct attend_job *job, uint32_t j, uint32_t g,
+                         const uint32_t *pages, const void **k_pages,
+                         const void **v_pages, unsigned worker)
+{
+    const struct sl_cpu *x = job->x;
+    const struct sl_pass_item *it = job->item;
+    uint32_t first = it->base - it->n_tree, at = first;
+    uint64_t path = sl_pass_path(it, j) & ~(UINT64_C(1) << (it->n_tree + j));
+    size_t page = (size_t)SL_KV_PAGE_LEN * x->head_dim;
+    float *own =
+        x->gathered + (size_t)worker * 2 * x->gathered_rows * x->head_dim;
+
+    if ((path & (path + 1)) == 0) /* they do follow one another */
+        return first + (uint32_t)__builtin_popcountll(path);
+    for (unsigned value = 0; value < 2; value++) {
+        const void **laid = value ? v_pages : k_pages;
+        uint32_t p = first / SL_KV_PAGE_LEN;
+        uint64_t left = path;
+
+        at = first;
+        if (at % SL_KV_PAGE_LEN != 0) {
+            memcpy(own, laid[p], sl_kv_head_bytes(x->c.kv));
+            laid[p] = own;
+        }
+        for (; left != 0; left &= left - 1, at++) {
+            uint32_t from = first + (uint32_t)__builtin_ctzll(left);
+
+            p = at / SL_KV_PAGE_LEN;
+            if (at % SL_KV_PAGE_LEN == 0)
+                laid[p] = own + (p - first / SL_KV_PAGE_LEN) * page;
+            sl_kv_copy_row(x->c.kv, (void *)laid[p], at % SL_KV_PAGE_LEN,
+                           sl_kv_at(x->c.kv, job->layer,
+                                    pages[from / SL_KV_PAGE_LEN], g, value),
+                           from % SL_KV_PAGE_LEN);
+        }
+        own += (size_t)x->gathered_rows * x->head_dim;
+    }
+    return at;
+}
+
 /* Copies the keys and values of one head that this pass adds, rows [0, n),
  * to the worker's own place: as parts of qkv they lie so far apart that all
  * fall into the same few sets of the caches. */
 static void gather_new(const struct sl_cpu *x, struct sl_attend_args *args,
                        uint32_t n, unsigned worker)
 {
-    size_t values = (size_t)x->c.pass_positions * args->d;
+    size_t values = (size_t)x->gathered_rows * args->d;
     float *k = x->gathered + worker * 2 * values, *v = k + values;
 
     for (size_t j = 0; j < n; j++) {
@@ -139,8 +192,8 @@ static uint32_t most_keys(const struct sl_attend_args *args)
 /* Queries [first, first + queries) of heads [h, h + heads), which share a head
  * of keys. What this pass adds is seen as it was computed; rounded it is for
  * the passes to come, so a context costs no precision in its own pass. A
- * position apart sees no more of its pass than itself: those before it lie in
- * the pages already. */
+ * position apart sees no more of its pass than itself: those before it, or of
+ * a tree its ancestors, lie in the pages already. */
 static void attend_unit(const struct attend_job *job, uint32_t h,
                         uint32_t first, unsigned worker)
 {
@@ -184,6 +237,9 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         k_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], g, 0);
         v_pages[p] = sl_kv_at(x->c.kv, job->layer, pages[p], g, 1);
     }
+    if (it->parents != NULL)
+        args.n_paged = lay_path(job, first, g, pages, k_pages, v_pages, worker);
+    paged = args.n_paged;
     most = most_keys(&args);
     if (most - paged >= GATHER_ROWS)
         gather_new(x, &args, most - paged, worker);

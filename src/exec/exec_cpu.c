@@ -8,7 +8,8 @@
 #include "src/exec/exec_cpu_impl.h"
 
 struct shape {
-    uint64_t n, widest_in, head_dim, max_tokens, threads, lookup, score_rows;
+    uint64_t n, gathered, widest_in, head_dim, max_tokens, threads, lookup,
+        score_rows;
     uint64_t joined; /* of a thread, where there are planes */
     uint64_t piece_bytes;
     uint32_t pieces; /* gathered for the embedding */
@@ -19,12 +20,13 @@ struct shape {
 };
 
 static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
-                             uint32_t max_tokens,
+                             uint32_t max_tokens, bool trees,
                              const struct sl_kernels *kernels, enum sl_act act,
                              unsigned n_threads)
 {
     struct shape s = {
         .n = n,
+        .gathered = trees ? sl_cpu_path_rows(n) : n,
         .widest_in = sl_arch_widest_input(mf->arch, &mf->hp),
         .head_dim = mf->hp.head_dim,
         .max_tokens = max_tokens,
@@ -75,18 +77,19 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
     x->scores =
         sl_carve(c, s->threads * s->max_tokens * s->score_rows, sizeof(float));
     x->gathered =
-        sl_carve(c, s->threads * 2 * s->n * s->head_dim, sizeof(float));
+        sl_carve(c, s->threads * 2 * s->gathered * s->head_dim, sizeof(float));
     x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
     x->v_pages = sl_carve(c, s->threads * pages, sizeof(void *));
     sl_cpu_mixture_carve(&x->mixture, c, s->hp, s->n, (uint32_t)s->threads);
 }
 
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, const struct sl_kernels *kernels,
-                      enum sl_act act, unsigned n_threads)
+                      uint32_t max_tokens, bool trees,
+                      const struct sl_kernels *kernels, enum sl_act act,
+                      unsigned n_threads)
 {
-    struct shape s =
-        shape_of(mf, pass_positions, max_tokens, kernels, act, n_threads);
+    struct shape s = shape_of(mf, pass_positions, max_tokens, trees, kernels,
+                              act, n_threads);
     struct sl_carver c = {NULL, 0};
     struct sl_cpu counted;
 
@@ -328,7 +331,7 @@ static size_t first_head_slab(const struct sl_cpu_config *c)
 static int allocate(struct sl_cpu *x, struct sl_error *err)
 {
     const struct sl_cpu_config *c = &x->c;
-    struct shape s = shape_of(c->mf, c->pass_positions, c->max_tokens,
+    struct shape s = shape_of(c->mf, c->pass_positions, c->max_tokens, c->trees,
                               c->kernels, c->act, sl_pool_threads(c->pool));
     struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
 
@@ -338,6 +341,7 @@ static int allocate(struct sl_cpu *x, struct sl_error *err)
     carver.base = x->buffers.base;
     carve_all(x, &carver, &s);
     memcpy(x->width, s.width, sizeof x->width);
+    x->gathered_rows = (uint32_t)s.gathered;
     x->lookup_bytes = s.lookup;
     x->first_head_slab = first_head_slab(c);
     x->head_base = sl_zalloc_array(c->partition->n_slabs - x->first_head_slab,

@@ -31,6 +31,7 @@ struct sl_cpu_config {
     enum sl_kv_kind kv_kind; /* as the cache was made */
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t max_tokens;     /* of one sequence */
+    bool trees;              /* some passes have some */
     enum sl_io_kind io;      /* how rows of the embedding are read */
 };
 
@@ -41,8 +42,9 @@ bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
 /* Bytes of memory the engine will take: everything per position, scores.
  * kernels may be NULL where act is not BF16. */
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, const struct sl_kernels *kernels,
-                      enum sl_act act, unsigned n_threads);
+                      uint32_t max_tokens, bool trees,
+                      const struct sl_kernels *kernels, enum sl_act act,
+                      unsigned n_threads);
 
 /* Errors: SL_ERR_NOMEM. */
 int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,

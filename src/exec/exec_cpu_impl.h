@@ -27,8 +27,11 @@ struct sl_cpu {
     int8_t *q;                    /* the same */
     float *q_scale;
     int32_t *q_sum;
-    float *scores;        /* (threads, score rows, max_tokens) */
-    float *gathered;      /* (threads, 2, n, head_dim) one head's k and v */
+    float *scores; /* (threads, score rows, max_tokens) */
+    /* (threads, 2, gathered_rows, head_dim) one head's k and v; of a tree the
+     * pages that a position's ancestors lie in */
+    float *gathered;
+    uint32_t gathered_rows;
     const void **k_pages; /* (threads, pages of max_tokens) */
     const void **v_pages;
     uint8_t *lookup; /* (threads, lookup_bytes) a block of embeddings */
@@ -126,6 +129,9 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all
  * queries that share a head of keys. */
 uint32_t sl_cpu_score_rows(const struct sl_hparams *hp);
+/* Rows of a head's keys that one has room for where there are trees, in a pass
+ * of n positions. */
+uint32_t sl_cpu_path_rows(uint32_t n);
 /* Turns q and k of a layer, keeps k and v, attends. */
 void sl_cpu_attend(struct sl_cpu *x, uint32_t layer);
 

@@ -41,7 +41,8 @@ static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
     uint32_t n_pages;
     const uint32_t *pages = sl_kv_pages(g->c.kv, r->seq, &n_pages);
 
-    g->items[i] = (struct sl_cuda_item){.row = r->row, .n = r->n};
+    g->items[i] = (struct sl_cuda_item){
+        .row = r->row, .n = r->n, .tree = r->parents != NULL};
     for (uint32_t j = 0; j < r->n; j++) {
         uint32_t row = r->row + j, n_keys = g->pass->n_keys[row];
 
@@ -49,6 +50,12 @@ static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
         t->position[row] = r->base + j;
         t->table[row] = *page;
         t->back_table[row] = *back_page;
+        t->fork[row] = UINT32_MAX;
+        t->path[row] = 0;
+        if (r->parents != NULL) {
+            t->fork[row] = r->base - r->n_tree;
+            t->path[row] = sl_pass_path(r, j);
+        }
         if (n_keys > g->items[i].most_keys)
             g->items[i].most_keys = n_keys;
     }
@@ -78,6 +85,15 @@ static void fill_tables(struct sl_gpu *g, const struct sl_gpu_tables *t)
     memcpy(t->rows, pass->rows, pass->n_rows * sizeof *t->rows);
 }
 
+static bool has_trees(const struct sl_pass *pass)
+{
+    for (size_t i = 0; i < pass->n_items; i++) {
+        if (pass->run[i].parents != NULL)
+            return true;
+    }
+    return false;
+}
+
 /* Makes the tables and sends them up in one copy. */
 static int send_tables(struct sl_gpu *g, struct sl_error *err)
 {
@@ -104,6 +120,8 @@ static int send_tables(struct sl_gpu *g, struct sl_error *err)
         .sin = g->t.sin,
         .items = g->items,
         .n_items = pass->n_items,
+        .fork = has_trees(pass) ? g->t.fork : NULL,
+        .path = g->t.path,
     };
     g->back_rows = g->rows;
     g->back_rows.table = g->t.back_table;
@@ -314,6 +332,28 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
 
 _Static_assert(SL_KV_PAGE_LEN == SL_CUDA_PAGE_LEN,
                "a page is as long in RAM as on the device");
+_Static_assert(SL_LM_TREE <= SL_CUDA_MOVES, "a tree's moves are one launch");
+
+/* On the compute queue, so before whatever looks at them. */
+static int move_positions(void *arg, const struct sl_kv_move *moves, uint32_t n,
+                          struct sl_error *err)
+{
+    struct sl_gpu *g = arg;
+    const struct sl_cuda_kv kv = {
+        .k = g->kv,
+        .page_stride = g->page_values,
+        .n_heads = g->n_kv_heads,
+        .head_dim = g->head_dim,
+    };
+    struct sl_cuda_move on_device[SL_CUDA_MOVES];
+
+    for (uint32_t i = 0; i < n; i++)
+        on_device[i] = (struct sl_cuda_move){moves[i].from_page, moves[i].from,
+                                             moves[i].to_page, moves[i].to};
+    return sl_cuda_kv_move(g->c.cuda, &kv, 2 * (size_t)g->c.shape.n_layers_here,
+                           g->c.shape.n_pages * g->page_values, on_device, n,
+                           err);
+}
 
 static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
                           unsigned value)
@@ -357,7 +397,8 @@ static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
 
 void sl_gpu_keep_pages(struct sl_gpu *g)
 {
-    struct sl_kv_page_store store = {copy_page, get_plane, put_plane, g};
+    struct sl_kv_page_store store = {copy_page, move_positions, get_plane,
+                                     put_plane, g};
 
     sl_kv_set_page_store(g->c.kv, &store);
 }

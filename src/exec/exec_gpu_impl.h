@@ -19,6 +19,8 @@ struct sl_gpu_tables {
     uint32_t *position; /* (n) place in the sequence */
     uint32_t *n_keys;   /* (n) */
     uint32_t *rows;     /* (n_rows) whose logits are wanted */
+    uint64_t *path;     /* (n) as struct sl_cuda_rows has these two */
+    uint32_t *fork;     /* (n) */
     uint32_t *table;    /* (n) where the sequence's list begins in pages */
     uint32_t *pages;
     /* The same two for the scratch pages of a layer whose cache lies with

@@ -22,6 +22,8 @@ void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
     t->sin = sl_carve(c, n * half, sizeof *t->sin);
     t->position = sl_carve(c, n, sizeof *t->position);
     t->n_keys = sl_carve(c, n, sizeof *t->n_keys);
+    t->path = sl_carve(c, n, sizeof *t->path);
+    t->fork = sl_carve(c, n, sizeof *t->fork);
     t->rows = sl_carve(c, n_rows, sizeof *t->rows);
     t->table = sl_carve(c, n, sizeof *t->table);
     t->pages = sl_carve(c, n_pages, sizeof *t->pages);

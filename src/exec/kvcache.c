@@ -266,6 +266,50 @@ void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n)
     cut(kv, &kv->seqs[seq], n);
 }
 
+static void move_here(struct sl_kv *kv, const struct sl_kv_move *m)
+{
+    const struct sl_kv_config *c = &kv->config;
+
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        if (!is_here(c, l))
+            continue;
+        for (unsigned value = 0; value < (c->one_plane ? 1u : 2u); value++) {
+            for (uint32_t h = 0; h < c->n_heads; h++)
+                sl_kv_copy_row(kv, sl_kv_at(kv, l, m->to_page, h, value), m->to,
+                               sl_kv_at(kv, l, m->from_page, h, value),
+                               m->from);
+        }
+    }
+}
+
+/* Nobody is moved to a place that is still to be moved from: places in path
+ * only fall. */
+int sl_kv_seq_pick(struct sl_kv *kv, uint32_t seq, uint32_t n,
+                   const uint32_t *path, uint32_t n_path, struct sl_error *err)
+{
+    struct sequence *s = &kv->seqs[seq];
+    struct sl_kv_move moves[SL_LM_TREE];
+    uint32_t n_moves = 0;
+
+    assert(n_path <= SL_LM_TREE && n + n_path <= s->len);
+    for (uint32_t i = 0; i < n_path; i++) {
+        uint32_t from = n + path[i], to = n + i;
+
+        assert(from >= to && from < s->len);
+        if (from == to)
+            continue;
+        moves[n_moves++] = (struct sl_kv_move){
+            s->pages[from / SL_KV_PAGE_LEN], from % SL_KV_PAGE_LEN,
+            s->pages[to / SL_KV_PAGE_LEN], to % SL_KV_PAGE_LEN};
+        move_here(kv, &moves[n_moves - 1]);
+    }
+    if (n_moves > 0 && kv->store.move != NULL &&
+        kv->store.move(kv->store.arg, moves, n_moves, err) != 0)
+        return -1;
+    cut(kv, s, n + n_path);
+    return 0;
+}
+
 void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq)
 {
     cut(kv, &kv->seqs[seq], kv->config.n_begin);
@@ -426,6 +470,24 @@ void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,
         memcpy(scales + at * sizeof scale, &scale, sizeof scale);
         break;
     }
+}
+
+void sl_kv_copy_row(const struct sl_kv *kv, void *to_keys, uint32_t to,
+                    const void *from_keys, uint32_t from)
+{
+    size_t row = (size_t)row_bytes(&kv->config, kv->config.kind);
+    size_t scale = scale_bytes(kv->config.kind), behind = SL_KV_PAGE_LEN * row;
+    uint8_t *a = to_keys;
+    const uint8_t *b = from_keys;
+
+    memcpy(a + to * row, b + from * row, row);
+    if (scale > 0)
+        memcpy(a + behind + to * scale, b + behind + from * scale, scale);
+}
+
+size_t sl_kv_head_bytes(const struct sl_kv *kv)
+{
+    return kv->head_bytes;
 }
 
 /* Page p of what all begin with, for a layer that lies elsewhere. */

@@ -26,6 +26,7 @@
 
 #include "kernels/kernels.h"
 #include "src/base/error.h"
+#include "src/exec/lm.h"
 
 #define SL_KV_PAGE_LEN 16u
 
@@ -70,10 +71,18 @@ int sl_kv_create(struct sl_kv **kv, const struct sl_kv_config *config,
                  struct sl_error *err);
 void sl_kv_destroy(struct sl_kv *kv);
 
+/* A position that takes another's place. */
+struct sl_kv_move {
+    uint32_t from_page, from, to_page, to; /* from, to: in the page */
+};
+
 /* Who keeps the layers that lie elsewhere. */
 struct sl_kv_page_store {
     /* Page `to` becomes what page `from` is, in all those layers. */
     int (*copy)(void *arg, uint32_t to, uint32_t from, struct sl_error *err);
+    /* One move after another, n <= SL_LM_TREE of them, in all those layers. */
+    int (*move)(void *arg, const struct sl_kv_move *moves, uint32_t n,
+                struct sl_error *err);
     /* A plane (heads, SL_KV_PAGE_LEN, head_dim) f16 to and from host memory;
      * the copy is done on return. */
     int (*get)(void *arg, uint32_t layer, uint32_t page, unsigned value,
@@ -106,6 +115,11 @@ void sl_kv_seq_clear(struct sl_kv *kv, uint32_t seq);
  * began with no more);
  * pages behind them are free again where no other sequence has them. */
 void sl_kv_seq_cut(struct sl_kv *kv, uint32_t seq, uint32_t n);
+/* Keeps the first n positions of a sequence and, behind them in this order,
+ * those at n + path[i]: (n_path) ascending, at most SL_LM_TREE, none of a page
+ * that another sequence has. Errors: its page store's. */
+int sl_kv_seq_pick(struct sl_kv *kv, uint32_t seq, uint32_t n,
+                   const uint32_t *path, uint32_t n_path, struct sl_error *err);
 
 /* Positions held by a sequence, those it began with included. */
 uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
@@ -133,5 +147,11 @@ int sl_kv_plane_put(struct sl_kv *kv, uint32_t layer, uint32_t page,
  * store different rows at the same time. */
 void sl_kv_store(const struct sl_kv *kv, const struct sl_kernels *k, void *keys,
                  uint32_t at, const float *row);
+/* Position `from` of such keys or values into position `to` of others, bit for
+ * bit. */
+void sl_kv_copy_row(const struct sl_kv *kv, void *to_keys, uint32_t to,
+                    const void *from_keys, uint32_t from);
+/* Bytes of one head's keys, or values, of a page that lies here. */
+size_t sl_kv_head_bytes(const struct sl_kv *kv);
 
 #endif

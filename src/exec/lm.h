@@ -15,6 +15,10 @@
 
 #include "src/base/error.h"
 
+/* Positions of a tree of guesses, at most. */
+#define SL_LM_TREE 64u
+#define SL_LM_ROOT UINT32_MAX /* a parent: what was there before the tree */
+
 struct sl_lm_item {
     uint32_t seq;             /* whose sequence the ids are appended to */
     const int32_t *ids;       /* (n) */
@@ -31,6 +35,13 @@ struct sl_lm_item {
      * where positions of one pass see each other as they were computed. The
      * sequence holds n_context already. */
     bool apart;
+    /* Positions apart may be a tree, n_tree of which the sequence ends in
+     * already: parents (n_tree + n) are places in it, each before its
+     * children's. A position sees what was there before the tree and its own
+     * ancestors, as if these alone had been fed one after another, and brings
+     * the rotary position of its depth. NULL: each follows the one before. */
+    const uint32_t *parents;
+    uint32_t n_tree;
     /* Of a text that is read: a prompt, a question. Else what was chosen is
      * gone on with, guesses included. */
     bool reads;
@@ -58,6 +69,13 @@ struct sl_lm_ops {
     /* Forgets all positions of a sequence from the n-th on; n may not be more
      * than it holds. What comes next goes on from there. */
     void (*seq_cut)(struct sl_lm *lm, uint32_t seq, uint32_t n);
+    /* Of all positions of a sequence from the n-th on keeps those at n +
+     * path[i], as n + i, and forgets the others: (n_path) of a tree, in
+     * ascending order. Errors: those of a device; the sequence must not be
+     * continued after one. NULL: the model takes no trees. */
+    int (*seq_pick)(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                    const uint32_t *path, uint32_t n_path,
+                    struct sl_error *err);
     /* One pass over the weights. logits: (sum of n_logits, vocab) f32, items
      * in order. Errors: SL_ERR_IO, SL_ERR_BUDGET, SL_ERR_INTERRUPTED; the
      * sequences must not be continued after one, but after the last of these

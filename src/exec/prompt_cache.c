@@ -383,11 +383,24 @@ static void cache_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
     *h = (struct held){.known = n == 0};
 }
 
+static int cache_seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                          const uint32_t *path, uint32_t n_path,
+                          struct sl_error *err)
+{
+    struct sl_prompt_cache *pc = cache_of(lm);
+    struct held *h = held_of(pc, seq);
+
+    if (h != NULL)
+        *h = (struct held){.known = false};
+    return pc->inner->ops->seq_pick(pc->inner, seq, n, path, n_path, err);
+}
+
 static const struct sl_lm_ops cache_ops = {
     .seq_create = cache_seq_create,
     .seq_fork = cache_seq_fork,
     .seq_destroy = cache_seq_destroy,
     .seq_cut = cache_seq_cut,
+    .seq_pick = cache_seq_pick,
     .forward = cache_forward,
     .guess = cache_guess,
 };

@@ -93,7 +93,8 @@ static void count_fixed(struct sl_runtime *rt)
             sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
                           rt->device == NULL) +
             sl_cpu_bytes(&rt->mf, w->pass_positions, rt->kv_config.max_tokens,
-                         &rt->kernels, rt->act, sl_pool_threads(rt->pool)),
+                         w->draft_positions > 1, &rt->kernels, rt->act,
+                         sl_pool_threads(rt->pool)),
         /* Who chooses may keep as many rows as it asked for, but none of those
          * behind drafts. */
         .logits = ((uint64_t)w->pass_logits + rt->asked.pass_logits) *

@@ -76,7 +76,8 @@ static uint64_t host_bytes(const struct rehearsal *r)
     uint32_t n = pass_positions(c);
 
     return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
-           sl_cpu_bytes(c->mf, n, max_tokens(c), NULL, SL_ACT_INT8, THREADS) +
+           sl_cpu_bytes(c->mf, n, max_tokens(c), false, NULL, SL_ACT_INT8,
+                        THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts * decoded(c), true) +
            (1ull + decoded(c)) * c->n_texts * c->mf->hp.vocab * sizeof(float) +
            sl_partition_bytes(&r->partition) +

@@ -359,7 +359,7 @@ static void planes_are_taken_out_and_put_back(void **state)
     static const bool elsewhere[] = {false, true};
     struct plane there = {0};
     struct sl_kv_config config = small;
-    struct sl_kv_page_store store = {NULL, fetch, keep, &there};
+    struct sl_kv_page_store store = {.get = fetch, .put = keep, .arg = &there};
     uint8_t *plane, *again;
     struct sl_error err;
     struct sl_kv *kv;
@@ -439,11 +439,79 @@ static void every_kind_takes_its_bytes(void **state)
     assert_int_equal(sl_kv_page_bytes(&config) / SL_KV_PAGE_LEN, 3440640);
 }
 
+static void row_put(const struct sl_kv *kv, const struct sl_kernels *k,
+                    uint32_t seq, uint32_t at, float of)
+{
+    uint32_t n, page = sl_kv_pages(kv, seq, &n)[at / SL_KV_PAGE_LEN];
+    float row[8];
+
+    for (uint32_t l = 0; l < small.n_layers; l++) {
+        for (uint32_t h = 0; h < small.n_heads * 2; h++) {
+            for (uint32_t i = 0; i < small.head_dim; i++)
+                row[i] = of + (float)(l * 10 + h) + (float)i / 8;
+            sl_kv_store(kv, k, sl_kv_at(kv, l, page, h / 2, h % 2),
+                        at % SL_KV_PAGE_LEN, row);
+        }
+    }
+}
+
+/* What is picked lies, bit for bit, where a sequence of it alone has it. */
+static void a_path_moves_to_its_places(void **state)
+{
+    static const uint32_t path[] = {0, 2, 3, 17, 20};
+    struct sl_kv_config config = small;
+    struct sl_kernels k;
+
+    assert_in_range(small.head_dim, 1, 8);
+    sl_kernels_init(&k, SL_ISA_REF);
+    for (int kind = SL_KV_F32; kind <= SL_KV_INT8; kind++) {
+        struct sl_error err;
+        uint32_t grown, plain, n;
+        struct sl_kv *kv;
+
+        config.kind = (enum sl_kv_kind)kind;
+        kv = make(&config);
+        assert_ok(sl_kv_seq_create(kv, &grown, &err), &err);
+        assert_ok(sl_kv_seq_create(kv, &plain, &err), &err);
+        assert_ok(sl_kv_extend(kv, grown, 13 + 22, &err), &err);
+        assert_ok(sl_kv_extend(kv, plain, 13 + 5, &err), &err);
+        for (uint32_t at = 0; at < 13 + 22; at++)
+            row_put(kv, &k, grown, at, (float)at * 1.7f);
+        for (uint32_t at = 0; at < 13 + 5; at++)
+            row_put(kv, &k, plain, at,
+                    (float)(at < 13 ? at : 13 + path[at - 13]) * 1.7f);
+        assert_ok(sl_kv_seq_pick(kv, grown, 13, path, 5, &err), &err);
+        assert_int_equal(sl_kv_len(kv, grown), 13 + 5);
+        sl_kv_pages(kv, grown, &n);
+        assert_int_equal(n, 2);
+        for (uint32_t p = 0; p < 2; p++) {
+            uint32_t a = sl_kv_pages(kv, grown, &n)[p];
+            uint32_t b = sl_kv_pages(kv, plain, &n)[p];
+            size_t used = p == 0 ? SL_KV_PAGE_LEN : 2;
+
+            for (uint32_t h = 0; h < small.n_heads * 2; h++) {
+                const uint8_t *x = sl_kv_at(kv, 1, a, h / 2, h % 2);
+                const uint8_t *y = sl_kv_at(kv, 1, b, h / 2, h % 2);
+                size_t row = small.head_dim * (kind == SL_KV_F32   ? 4u
+                                               : kind == SL_KV_F16 ? 2u
+                                                                   : 1u);
+
+                assert_memory_equal(x, y, used * row);
+                if (kind == SL_KV_INT8)
+                    assert_memory_equal(x + SL_KV_PAGE_LEN * row,
+                                        y + SL_KV_PAGE_LEN * row, used * 8);
+            }
+        }
+        sl_kv_destroy(kv);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cell_is_its_own),
         cmocka_unit_test(every_kind_takes_its_bytes),
+        cmocka_unit_test(a_path_moves_to_its_places),
         cmocka_unit_test(forks_share_until_one_writes),
         cmocka_unit_test(pages_come_back_when_sequences_end),
         cmocka_unit_test(a_cut_sequence_goes_on_from_there),
