@@ -54,6 +54,24 @@ check guesses_change_no_text
         $((9 * $(field off '"bytes_read":'))) ]
 check right_guesses_save_passes_and_reads
 
+# Where words went on in several ways, guesses stand side by side.
+ways='the man said yes. the man said no. the man said yes, and the man went.
+the man said no, and the woman said yes. the man'
+many()
+{
+    name=$1
+    shift
+    "$sluice" generate -m "$model" -q --json --out-seq-length 160 \
+        --top-k 1 --ram 64M -p "${ways}[gMASK]" "$@" >"$work/$name.json" \
+        2>"$work/err"
+}
+many ways --draft off && many wide --draft lookup &&
+    many chain --draft lookup --draft-width 1 &&
+    [ -n "$(text ways)" ] && [ "$(text ways)" = "$(text wide)" ] &&
+    [ "$(text ways)" = "$(text chain)" ] &&
+    [ "$(field chain '"beside":')" = 0 ]
+check guesses_side_by_side_change_no_text
+
 same=0
 for seed in 1 2; do
     run drawn --draft off --temperature 0.7 --seed $seed --ram 64M &&
@@ -126,7 +144,10 @@ small=$work/small.gguf
     >"$work/log" 2>&1 &&
     run small --draft "$small" --top-k 1 --ram 64M &&
     run both --draft lookup --draft "$small" --top-k 1 --ram 64M &&
+    run chain --draft "$small" --draft-width 1 --top-k 1 --ram 64M &&
     [ "$(text off)" = "$(text small)" ] && [ "$(text off)" = "$(text both)" ] &&
+    [ "$(text off)" = "$(text chain)" ] &&
+    grep -q '"beside":0,' "$work/chain.json" &&
     grep -q '"source":"model","drafted":[1-9]' "$work/small.json"
 check a_smaller_model_changes_no_text
 
@@ -137,14 +158,16 @@ check it_has_its_place_in_the_budget
 
 wrong=0
 for args in '--draft x' '--draft off --draft lookup' '--draft-max 0' \
-    '--draft-max 64' '--num-answers 0' "--draft $small --draft $model" \
+    '--draft-max 64' '--draft-width 0' '--draft-width 5' '--num-answers 0' \
+    "--draft $small --draft $model" \
     '--num-answers 2 --sampling-strategy BeamSearchStrategy'; do
     # shellcheck disable=SC2086 # options and values
-    "$sluice" generate -m "$model" $args -p x >"$work/out" 2>"$work/err"
-    [ $? -ne 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && [ ! -s "$work/out" ] &&
+    "$sluice" generate -m "$model" $args -p x >"$work/out" 2>"$work/err" &&
+        continue
+    [ "$(wc -l <"$work/err")" = 1 ] && [ ! -s "$work/out" ] &&
         wrong=$((wrong + 1))
 done
-[ $wrong = 7 ]
+[ $wrong = 9 ]
 check wrong_options_are_refused_in_one_line
 
 echo "1..$n"

@@ -15,6 +15,10 @@ enum guess {
     GUESS_WRONG,
     GUESS_RANDOM,   /* right or wrong by chance, and as many as chance says */
     GUESS_WRONG_AT, /* wrong at place `at` of each pass alone */
+    /* trees: the right one is brother `at` */
+    GUESS_TREE,
+    GUESS_TREE_ENDS,  /* and none is from depth `at` on */
+    GUESS_TREE_WRONG, /* none ever is */
     GUESS_KINDS,
 };
 

@@ -61,6 +61,7 @@ struct sl_bench_drafts {
     struct {
         const char *name;
         uint64_t drafted, accepted;
+        uint64_t beside, beside_accepted; /* beside likelier ones */
     } of[SL_DRAFT_SOURCES];
     double tokens_per_pass; /* of all texts together */
 };

@@ -81,10 +81,16 @@ static void print_drafts(FILE *f, const struct sl_bench_drafts *d)
     if (d->n == 0)
         return;
     fputs("        guesses:", f);
-    for (uint32_t i = 0; i < d->n; i++)
-        fprintf(f, " %s: %llu made, %llu right;", d->of[i].name,
+    for (uint32_t i = 0; i < d->n; i++) {
+        fprintf(f, " %s: %llu made, %llu right", d->of[i].name,
                 (unsigned long long)d->of[i].drafted,
                 (unsigned long long)d->of[i].accepted);
+        if (d->of[i].beside > 0)
+            fprintf(f, " (%llu and %llu beside likelier ones)",
+                    (unsigned long long)d->of[i].beside,
+                    (unsigned long long)d->of[i].beside_accepted);
+        fputc(';', f);
+    }
     fprintf(f, " %.2f tokens a pass\n", d->tokens_per_pass);
 }
 
@@ -208,9 +214,12 @@ static json_t *drafts_json(const struct sl_bench_drafts *d)
 
     for (uint32_t i = 0; i < d->n; i++)
         json_array_append_new(
-            list, json_pack("{s:s, s:I, s:I}", "source", d->of[i].name,
-                            "drafted", (json_int_t)d->of[i].drafted, "accepted",
-                            (json_int_t)d->of[i].accepted));
+            list,
+            json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", d->of[i].name,
+                      "drafted", (json_int_t)d->of[i].drafted, "accepted",
+                      (json_int_t)d->of[i].accepted, "beside",
+                      (json_int_t)d->of[i].beside, "beside_accepted",
+                      (json_int_t)d->of[i].beside_accepted));
     return json_pack("{s:f, s:o}", "tokens_per_pass", d->tokens_per_pass,
                      "drafts", list);
 }

@@ -79,6 +79,9 @@ static void sum_up_drafts(struct sl_bench_drafts *d,
         d->of[d->n].name = s->drafts.sources[d->n].kind->name;
         d->of[d->n].drafted = now->drafted[d->n] - was->drafted[d->n];
         d->of[d->n].accepted = now->accepted[d->n] - was->accepted[d->n];
+        d->of[d->n].beside = now->beside[d->n] - was->beside[d->n];
+        d->of[d->n].beside_accepted =
+            now->beside_accepted[d->n] - was->beside_accepted[d->n];
     }
     if (passes > 0)
         d->tokens_per_pass =

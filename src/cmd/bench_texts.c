@@ -11,10 +11,10 @@ struct text {
     struct sl_sequence s; /* first */
     struct sl_bench_texts *all;
     struct sl_drafter drafter;
-    uint32_t seq, held; /* positions that it holds */
-    uint32_t left;      /* tokens that are still to come */
-    uint32_t n_fed;
-    int32_t *ids, *positions, *blocks; /* (1 + drafts) of what is fed */
+    uint32_t seq, held;  /* positions that it holds */
+    uint32_t left;       /* tokens that are still to come */
+    int32_t last;        /* said, not fed yet */
+    struct sl_tree tree; /* what is fed */
 };
 
 struct sl_bench_texts {
@@ -23,7 +23,6 @@ struct sl_bench_texts {
     struct sl_stepper stepper;
     struct text *texts;        /* (n) */
     struct sl_sequence **pass; /* (n) */
-    int32_t *fed;              /* where the texts' ids lie */
     uint32_t n, prompt;
     bool two_d;
 };
@@ -45,59 +44,48 @@ static void text_offer(struct sl_sequence *s, struct sl_offer *offers,
 }
 
 static int text_want(struct sl_sequence *s, struct sl_lm_item *items,
-                     const uint32_t *drafts, struct sl_error *err)
+                     const struct sl_deal *drafts, struct sl_error *err)
 {
     struct text *t = (struct text *)s;
-    const int32_t *blocks = t->all->two_d ? t->blocks : NULL;
-    struct sl_draft_place at = {
+    struct sl_tree *tree = &t->tree;
+    uint32_t n = drafts != NULL ? drafts->n : 0;
+    const struct sl_draft_place at = {
         .seq = t->seq,
         .n_held = t->held,
         .n_context = t->all->prompt,
-        .last = t->ids[0],
-        .positions = t->positions,
-        .blocks = blocks,
+        .positions = tree->position_at,
+        .blocks = t->all->two_d ? tree->block_at : NULL,
     };
-    uint32_t n = 0;
 
-    for (uint32_t k = 0; k <= (drafts != NULL ? *drafts : 0); k++)
-        t->positions[k] = t->blocks[k] = (int32_t)(t->held + k);
-    if (drafts != NULL &&
-        sl_drafter_propose(&t->drafter, &at, t->ids + 1, *drafts, &n, err) != 0)
+    sl_tree_begin(tree, t->last);
+    for (uint32_t k = 0; k <= n; k++)
+        tree->position_at[k] = tree->block_at[k] = (int32_t)(t->held + k);
+    if (sl_drafter_propose(&t->drafter, t->all->lm, &at, tree, drafts, err) !=
+        0)
         return -1;
-    s->n_positions = s->n_rows = t->n_fed = 1 + n;
-    items[0] = (struct sl_lm_item){
-        .seq = t->seq,
-        .ids = t->ids,
-        .positions = t->positions,
-        .blocks = blocks,
-        .n = t->n_fed,
-        .n_context = t->all->prompt,
-        .n_logits = t->n_fed,
-        .apart = n > 0,
-    };
+    s->n_positions = s->n_rows = tree->n;
+    items[0] = sl_tree_item(tree, t->seq, t->all->prompt, t->all->two_d);
     return 0;
 }
 
 static int text_feed(struct sl_sequence *s, float *logits, struct sl_error *err)
 {
     struct text *t = (struct text *)s;
+    struct sl_tree *tree = &t->tree;
     struct sl_lm *lm = t->all->lm;
-    int32_t next = 0;
-    uint32_t k;
+    uint32_t node = sl_tree_walk_begin(tree);
 
-    for (k = 0; k < t->n_fed; k++, logits += lm->vocab) {
-        if (k > 0 && t->ids[k] != next)
-            break;
-        next = sl_argmax(logits, lm->vocab);
-        sl_drafter_add(&t->drafter, next);
+    while (node != SL_LM_ROOT) {
+        t->last = sl_argmax(logits + (size_t)node * lm->vocab, lm->vocab);
+        sl_drafter_add(&t->drafter, t->last);
+        node = sl_tree_walk(tree, t->last);
     }
-    sl_drafter_note(&t->drafter, t->n_fed - 1, k - 1);
-    s->n_tokens = k;
-    t->left -= k;
-    t->held += k;
-    if (k < t->n_fed)
-        lm->ops->seq_cut(lm, t->seq, t->held);
-    t->ids[0] = next;
+    sl_drafter_note(&t->drafter, tree);
+    s->n_tokens = tree->n_path;
+    if (sl_tree_keep(tree, lm, t->seq, t->held, err) != 0)
+        return -1;
+    t->left -= tree->n_path;
+    t->held += tree->n_path;
     return 0;
 }
 
@@ -110,12 +98,11 @@ static const struct sl_sequence_ops text_ops = {
 
 static int allocate(struct sl_bench_texts *t, struct sl_error *err)
 {
-    size_t room = 1 + t->drafts->gate.most;
+    uint32_t room = 1 + t->drafts->gate.most;
 
     t->texts = sl_zalloc_array(t->n, sizeof *t->texts);
     t->pass = sl_zalloc_array(t->n, sizeof *t->pass);
-    t->fed = sl_zalloc_array(t->n * room, 3 * sizeof *t->fed);
-    if (t->texts == NULL || t->pass == NULL || t->fed == NULL)
+    if (t->texts == NULL || t->pass == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u texts", t->n);
     t->stepper.lm = t->lm;
     t->stepper.drafts = t->drafts;
@@ -126,10 +113,8 @@ static int allocate(struct sl_bench_texts *t, struct sl_error *err)
 
         x->s.ops = &text_ops;
         x->all = t;
-        x->ids = t->fed + 3 * room * i;
-        x->positions = x->ids + room;
-        x->blocks = x->positions + room;
-        if (sl_drafter_init(&x->drafter, t->drafts, t->lm->max_tokens, err))
+        if (sl_tree_init(&x->tree, room, err) != 0 ||
+            sl_drafter_init(&x->drafter, t->drafts, t->lm->max_tokens, err))
             return -1;
     }
     return 0;
@@ -160,12 +145,13 @@ void sl_bench_texts_destroy(struct sl_bench_texts *t)
 {
     if (t == NULL)
         return;
-    for (uint32_t i = 0; t->texts != NULL && i < t->n; i++)
+    for (uint32_t i = 0; t->texts != NULL && i < t->n; i++) {
         sl_drafter_fini(&t->texts[i].drafter);
+        sl_tree_fini(&t->texts[i].tree);
+    }
     sl_stepper_fini(&t->stepper);
     free(t->texts);
     free(t->pass);
-    free(t->fed);
     free(t);
 }
 
@@ -212,8 +198,8 @@ int sl_bench_texts_begin(struct sl_bench_texts *t, const uint32_t *seqs,
             return -1;
         x->seq = seqs[i];
         x->held = t->prompt;
-        x->ids[0] = sl_argmax(logits + (size_t)i * t->lm->vocab, t->lm->vocab);
-        sl_drafter_add(&x->drafter, x->ids[0]);
+        x->last = sl_argmax(logits + (size_t)i * t->lm->vocab, t->lm->vocab);
+        sl_drafter_add(&x->drafter, x->last);
     }
     return sl_bench_texts_run(t, 1, err);
 }

@@ -77,13 +77,14 @@ static void set_load(struct sl_draft_file *f, const struct sl_workload *of)
                               : of->max_tokens,
         .pass_logits = 1,
         .n_texts = texts * of->n_sequences,
+        .draft_positions = f->width - 1,
     };
     if (!f->model.hp->causal) /* contexts are read whole */
         f->load.pass_positions = of->max_tokens;
 }
 
 static int plan_self(struct sl_workload *load, struct sl_runtime *target,
-                     struct sl_error *err)
+                     uint32_t width, struct sl_error *err)
 {
     const struct sl_modelfile *mf = sl_runtime_modelfile(target);
 
@@ -98,7 +99,7 @@ static int plan_self(struct sl_workload *load, struct sl_runtime *target,
                        "planes",
                        mf->path);
     load->draft_keeps = true;
-    load->draft_bytes += mf->hp.vocab * sizeof(float);
+    load->draft_bytes += (uint64_t)width * mf->hp.vocab * sizeof(float);
     return 0;
 }
 
@@ -109,7 +110,7 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
 {
     const struct sl_memory *m;
 
-    if (f->itself && plan_self(load, target, err) != 0)
+    if (f->itself && plan_self(load, target, f->width, err) != 0)
         return -1;
     if (f->path == NULL)
         return 0;
@@ -151,10 +152,16 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
 }
 
 static int start_self(struct sl_draft_self *s, struct sl_runtime *target,
-                      struct sl_error *err)
+                      uint32_t width, struct sl_error *err)
 {
+    size_t n;
+
     s->lm = sl_runtime_lm(target);
-    s->logits = sl_alloc_array(s->lm->vocab, sizeof *s->logits);
+    s->rows = width;
+    if (s->lm->pass_logits > 0 && s->lm->pass_logits < width)
+        s->rows = s->lm->pass_logits;
+    if (sl_mul_size(&n, s->rows, s->lm->vocab))
+        s->logits = sl_alloc_array(n, sizeof *s->logits);
     if (s->logits == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "--draft self: no memory");
     return 0;
@@ -163,7 +170,7 @@ static int start_self(struct sl_draft_self *s, struct sl_runtime *target,
 int sl_draft_file_start(struct sl_draft_file *f, struct sl_runtime *target,
                         struct sl_error *err)
 {
-    if (f->itself && start_self(&f->self, target, err) != 0)
+    if (f->itself && start_self(&f->self, target, f->width, err) != 0)
         return -1;
     if (f->path == NULL)
         return 0;

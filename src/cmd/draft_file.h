@@ -16,6 +16,7 @@
 /* Of a part of itself (draft_self.h) it keeps all but low planes. */
 struct sl_draft_file {
     bool itself;
+    uint32_t width; /* guesses side by side, > 0 */
     struct sl_draft_self self;
     const char *path; /* NULL: none */
     struct sl_runtime *rt;

@@ -23,10 +23,16 @@ void sl_generate_print_drafts(const struct sl_generate *g)
     fprintf(stderr, "drafts       ");
     for (uint32_t i = 0; i < SL_DRAFT_SOURCES; i++) {
         if (c->drafted[i] > 0)
-            fprintf(stderr, "%s: %llu guessed, %llu right; ",
+            fprintf(stderr, "%s: %llu guessed, %llu right",
                     g->drafts.sources[i].kind->name,
                     (unsigned long long)c->drafted[i],
                     (unsigned long long)c->accepted[i]);
+        if (c->beside[i] > 0)
+            fprintf(stderr, " (%llu and %llu beside likelier ones)",
+                    (unsigned long long)c->beside[i],
+                    (unsigned long long)c->beside_accepted[i]);
+        if (c->drafted[i] > 0)
+            fprintf(stderr, "; ");
     }
     fprintf(stderr, "%.2f tokens a pass, %.2f s %s\n",
             (double)c->tokens / (double)c->passes,
@@ -46,11 +52,16 @@ void sl_generate_drafts_json(json_t *stats, const struct sl_generate *g,
             continue;
         json_array_append_new(
             list,
-            json_pack("{s:s, s:I, s:I}", "source",
+            json_pack("{s:s, s:I, s:I, s:I, s:I}", "source",
                       g->drafts.sources[i].kind->name, "drafted",
                       (json_int_t)(after->drafted[i] - before->drafted[i]),
                       "accepted",
-                      (json_int_t)(after->accepted[i] - before->accepted[i])));
+                      (json_int_t)(after->accepted[i] - before->accepted[i]),
+                      "beside",
+                      (json_int_t)(after->beside[i] - before->beside[i]),
+                      "beside_accepted",
+                      (json_int_t)(after->beside_accepted[i] -
+                                   before->beside_accepted[i])));
     }
     json_object_set_new(
         stats, "tokens_per_pass",

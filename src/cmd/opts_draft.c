@@ -12,7 +12,7 @@
 /* What a position more costs before any was measured, part of the first. */
 #define USUAL_MORE 0.2
 
-enum { OPT_DRAFT = 0x400, OPT_DRAFT_MAX };
+enum { OPT_DRAFT = 0x400, OPT_DRAFT_MAX, OPT_DRAFT_WIDTH };
 
 static const struct argp_option options[] = {
     {"draft", OPT_DRAFT, "KIND", 0,
@@ -23,7 +23,12 @@ static const struct argp_option options[] = {
      "given several times",
      0},
     {"draft-max", OPT_DRAFT_MAX, "N", 0,
-     "Most guesses that a pass checks (default: 31; at most 63)", 0},
+     "Most guesses that a pass checks of a text (default: 31; at most 63)", 0},
+    {"draft-width", OPT_DRAFT_WIDTH, "N", 0,
+     "Guesses that may stand side by side for the same place, each with what "
+     "would follow it, where that pays (default: 4, the most); 1: one after "
+     "another alone",
+     0},
     {0},
 };
 
@@ -41,6 +46,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_DRAFT_MAX:
         o->most =
             (uint32_t)sl_opt_u64(state, "draft-max", arg, 1, SL_DRAFT_MOST);
+        return 0;
+    case OPT_DRAFT_WIDTH:
+        o->width =
+            (uint32_t)sl_opt_u64(state, "draft-width", arg, 1, SL_TREE_WIDTH);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -123,6 +132,9 @@ int sl_drafts_open(struct sl_drafts *d, struct sl_draft_file *file,
                    const struct sl_draft_options *o, struct sl_error *err)
 {
     sl_drafts_init(d, sl_drafts_most(o), USUAL_MORE);
+    if (o->width > 0)
+        d->width = o->width;
+    file->width = d->width;
     if (o->n == 0)
         return add(d, file, o, o->usual != NULL ? o->usual : "auto", err);
     for (uint32_t i = 0; i < o->n; i++) {

@@ -1,5 +1,6 @@
 /*
- * opts_draft.h - --draft and --draft-max, of all commands that generate
+ * opts_draft.h - --draft, --draft-max and --draft-width, of all commands that
+ * generate
  */
 #ifndef SL_CMD_OPTS_DRAFT_H
 #define SL_CMD_OPTS_DRAFT_H
@@ -16,6 +17,7 @@ struct sl_draft_options {
     uint32_t n;
     const char *usual; /* NULL: auto */
     uint32_t most;     /* drafts of a pass; 0: as many as is usual */
+    uint32_t width;    /* side by side; 0: as is usual */
 };
 
 /* A child of a command's argp; its input is a struct sl_draft_options. */

@@ -159,7 +159,7 @@ void sl_blank_offer(struct sl_blank *p, struct sl_offer *offers, uint32_t most)
 }
 
 int sl_blank_want(struct sl_blank *p, struct sl_lm_item *items,
-                  const uint32_t *drafts, struct sl_error *err)
+                  const struct sl_deal *drafts, struct sl_error *err)
 {
     if (p->prefill == NULL)
         return p->strategy->want(p, items, drafts, err);

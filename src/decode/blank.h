@@ -100,7 +100,7 @@ size_t sl_blank_n_items(const struct sl_blank *p);
 /* As struct sl_sequence_ops has them. */
 void sl_blank_offer(struct sl_blank *p, struct sl_offer *offers, uint32_t most);
 int sl_blank_want(struct sl_blank *p, struct sl_lm_item *items,
-                  const uint32_t *drafts, struct sl_error *err);
+                  const struct sl_deal *drafts, struct sl_error *err);
 int sl_blank_feed(struct sl_blank *p, float *logits, struct sl_error *err);
 /* For strategies, before tokens are chosen from so many rows: notes the time
  * of the first. Errors: SL_ERR_CORRUPT when a logit is not a number. */

@@ -17,11 +17,11 @@ struct sl_causal {
     struct sl_ids held; /* what the sequence holds */
     struct sl_stepper stepper;
     struct sl_drafter drafter;
-    int32_t *ids; /* (1 + drafts) what is fed: said last, drafts */
-    uint32_t n_fed;
-    int32_t *positions; /* (pass_positions, at least 1 + drafts) */
-    void *scratch;      /* of the sampler */
-    uint8_t *seen;      /* (vocab) bits: the text has the id */
+    struct sl_tree tree; /* what is fed: said last, drafts */
+    int32_t last;        /* said, not fed yet */
+    int32_t *positions;  /* (pass_positions) of a prompt */
+    void *scratch;       /* of the sampler */
+    uint8_t *seen;       /* (vocab) bits: the text has the id */
 };
 
 /* A run on its way: a request (sequence.h). It reads its prompt in several
@@ -57,26 +57,19 @@ static uint32_t most_fed(const struct sl_drafts *drafts)
     return 1 + (drafts != NULL ? drafts->gate.most : 0);
 }
 
-/* For the longest part of a prompt and the most drafts of a pass that there
- * will ever be. */
 static int allocate(struct sl_causal *c, struct sl_drafts *drafts,
                     struct sl_error *err)
 {
-    uint32_t fed = most_fed(drafts);
-
-    c->ids = sl_alloc_array(fed, sizeof *c->ids);
-    c->positions =
-        sl_alloc_array(fed > c->pass_positions ? fed : c->pass_positions,
-                       sizeof *c->positions);
+    c->positions = sl_alloc_array(c->pass_positions, sizeof *c->positions);
     c->scratch = malloc(sl_sampler_scratch_bytes(c->lm->vocab));
     c->seen = malloc(c->lm->vocab / 8 + 1);
-    if (c->ids == NULL || c->positions == NULL || c->scratch == NULL ||
-        c->seen == NULL)
+    if (c->positions == NULL || c->scratch == NULL || c->seen == NULL)
         return sl_fail(err, SL_ERR_NOMEM,
                        "out of memory to choose among %u tokens", c->lm->vocab);
     c->stepper.lm = c->lm;
     c->stepper.drafts = drafts;
-    if (sl_stepper_init(&c->stepper, 1, 1, err) != 0)
+    if (sl_tree_init(&c->tree, most_fed(drafts), err) != 0 ||
+        sl_stepper_init(&c->stepper, 1, 1, err) != 0)
         return -1;
     return sl_drafter_init(&c->drafter, drafts, c->lm->max_tokens, err);
 }
@@ -115,7 +108,7 @@ void sl_causal_destroy(struct sl_causal *c)
     sl_ids_fini(&c->held);
     sl_stepper_fini(&c->stepper);
     sl_drafter_fini(&c->drafter);
-    free(c->ids);
+    sl_tree_fini(&c->tree);
     free(c->positions);
     free(c->scratch);
     free(c->seen);
@@ -202,37 +195,46 @@ static void run_offer(struct sl_sequence *s, struct sl_offer *offers,
         sl_drafter_offer(&r->c->drafter, room < most ? (uint32_t)room : most);
 }
 
+static void want_prompt(struct run *r, struct sl_lm_item *item)
+{
+    struct sl_causal *c = r->c;
+
+    for (uint32_t i = 0; i < r->s.n_positions; i++)
+        c->positions[i] = (int32_t)(c->held.n + i);
+    *item = (struct sl_lm_item){
+        .seq = c->seq,
+        .ids = r->prompt + c->held.n,
+        .positions = c->positions,
+        .n = r->s.n_positions,
+        .n_logits = 1,
+        .reads = true,
+    };
+}
+
 static int run_want(struct sl_sequence *s, struct sl_lm_item *items,
-                    const uint32_t *drafts, struct sl_error *err)
+                    const struct sl_deal *drafts, struct sl_error *err)
 {
     struct run *r = (struct run *)s;
     struct sl_causal *c = r->c;
-    uint32_t n = 0;
+    struct sl_tree *t = &c->tree;
+    uint32_t n = drafts != NULL ? drafts->n : 0;
     const struct sl_draft_place at = {
         .seq = c->seq,
         .n_held = (uint32_t)c->held.n,
-        .last = c->ids[0],
-        .positions = c->positions,
+        .positions = t->position_at,
     };
-    uint32_t most = s->reads ? s->n_positions : 1 + (drafts ? *drafts : 0);
 
-    for (uint32_t i = 0; i < most; i++)
-        c->positions[i] = (int32_t)(c->held.n + i);
-    if (drafts != NULL &&
-        sl_drafter_propose(&c->drafter, &at, c->ids + 1, *drafts, &n, err) != 0)
+    if (s->reads) {
+        want_prompt(r, items);
+        return 0;
+    }
+    sl_tree_begin(t, c->last);
+    for (uint32_t i = 0; i < 1 + n; i++)
+        t->position_at[i] = (int32_t)(c->held.n + i);
+    if (sl_drafter_propose(&c->drafter, c->lm, &at, t, drafts, err) != 0)
         return -1;
-    c->n_fed = s->reads ? s->n_positions : 1 + n;
-    s->n_positions = c->n_fed;
-    s->n_rows = s->reads ? 1 : c->n_fed;
-    items[0] = (struct sl_lm_item){
-        .seq = c->seq,
-        .ids = s->reads ? r->prompt + c->held.n : c->ids,
-        .positions = c->positions,
-        .n = c->n_fed,
-        .n_logits = s->n_rows,
-        .apart = !s->reads && n > 0,
-        .reads = s->reads,
-    };
+    items[0] = sl_tree_item(t, c->seq, 0, false);
+    s->n_positions = s->n_rows = t->n;
     return 0;
 }
 
@@ -309,29 +311,26 @@ static int say(struct run *r, float *row, struct sl_error *err)
         return end(r, SL_CAUSAL_LENGTH);
     if (c->held.n == c->lm->max_tokens)
         return end(r, SL_CAUSAL_FULL);
-    c->ids[0] = id;
+    c->last = id;
     return 0;
 }
 
-/* Says id after id while what was said is what was fed next; the rest is cut
- * off again. */
-static int feed_said(struct run *r, float *row, struct sl_error *err)
+/* Says id after id as long as what was said was fed; the rest is cut off
+ * again. */
+static int feed_said(struct run *r, float *rows, struct sl_error *err)
 {
     struct sl_causal *c = r->c;
-    uint32_t k;
+    struct sl_tree *t = &c->tree;
+    uint32_t held = (uint32_t)c->held.n, node = sl_tree_walk_begin(t);
 
-    for (k = 0; k < c->n_fed; k++, row += c->lm->vocab) {
-        int32_t id = c->ids[k];
-
-        if (k > 0 && (r->s.over || c->ids[0] != id))
-            break;
-        if (sl_ids_add(&c->held, id, err) != 0 || say(r, row, err) != 0)
+    while (node != SL_LM_ROOT) {
+        if (sl_ids_add(&c->held, t->ids[node], err) != 0 ||
+            say(r, rows + (size_t)node * c->lm->vocab, err) != 0)
             return -1;
+        node = r->s.over ? SL_LM_ROOT : sl_tree_walk(t, c->last);
     }
-    sl_drafter_note(&c->drafter, c->n_fed - 1, k - 1);
-    if (k < c->n_fed)
-        c->lm->ops->seq_cut(c->lm, c->seq, (uint32_t)c->held.n);
-    return 0;
+    sl_drafter_note(&c->drafter, t);
+    return sl_tree_keep(t, c->lm, c->seq, held, err);
 }
 
 /* Only behind the last part of a prompt there is something to say. */
@@ -343,9 +342,9 @@ static int run_feed(struct sl_sequence *s, float *logits, struct sl_error *err)
     s->n_tokens = 0;
     if (!s->reads)
         return feed_said(r, logits, err);
-    if (sl_ids_append(&c->held, r->prompt + c->held.n, c->n_fed, err) != 0)
+    if (sl_ids_append(&c->held, r->prompt + c->held.n, s->n_positions, err))
         return -1;
-    r->result->n_read += c->n_fed;
+    r->result->n_read += s->n_positions;
     return reading(r) ? 0 : say(r, logits, err);
 }
 

@@ -22,6 +22,7 @@ const struct sl_draft_kind *sl_draft_find(const char *name)
 void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more)
 {
     *d = (struct sl_drafts){0};
+    d->width = SL_TREE_WIDTH;
     sl_gate_init(&d->gate, most, more);
 }
 
@@ -50,7 +51,7 @@ void sl_drafts_stop(struct sl_drafts *d)
 uint64_t sl_drafts_bytes(const struct sl_drafts *d, uint32_t n_texts,
                          uint32_t max_tokens)
 {
-    uint64_t bytes = 0;
+    uint64_t bytes = d->n > 0 ? sl_tree_bytes(1 + d->gate.most) : 0;
 
     for (uint32_t i = 0; i < d->n; i++)
         bytes += d->sources[i].kind->bytes(max_tokens);
@@ -126,6 +127,10 @@ struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most)
         o.most = d->sources[i]->ops->offer(d->sources[i], most, &o.strength);
         if (o.most == 0)
             continue;
+        o.width = 1;
+        if (d->sources[i]->ops->branches != NULL &&
+            d->sources[i]->ops->branches(d->sources[i]))
+            o.width = d->all->width;
         worth = sl_gate_right(g, i, o.strength, 0) *
                 sl_pass_times_of(&g->times, 1) /
                 (sl_pass_times_of(&g->times, 1) + g->sources[i].seconds);
@@ -143,31 +148,64 @@ static void note_cost(struct sl_gate_source *s, double seconds)
     s->seconds = s->seconds > 0 ? 0.75 * s->seconds + 0.25 * seconds : seconds;
 }
 
-int sl_drafter_propose(struct sl_drafter *d, const struct sl_draft_place *at,
-                       int32_t *ids, uint32_t n, uint32_t *made,
-                       struct sl_error *err)
+int sl_drafter_propose(struct sl_drafter *d, const struct sl_lm *lm,
+                       const struct sl_draft_place *at, struct sl_tree *tree,
+                       const struct sl_deal *deal, struct sl_error *err)
 {
     uint32_t source = d->offer.source;
-    struct sl_draft *from;
-    uint64_t begin;
+    uint64_t begin = 0;
+    bool costs = false;
 
-    *made = 0;
-    if (n == 0)
-        return 0;
-    from = d->sources[source];
-    if (!d->all->sources[source].kind->costs)
-        return from->ops->propose(from, at, ids, n, made, err);
-    begin = sl_drafts_now(d->all);
-    if (from->ops->propose(from, at, ids, n, made, err) != 0)
-        return -1;
-    if (*made > 0)
+    if (deal != NULL && deal->n > 0) {
+        struct sl_draft *from = d->sources[source];
+
+        costs = d->all->sources[source].kind->costs;
+        if (lm->ops->seq_pick != NULL)
+            tree->width = deal->width;
+        if (costs)
+            begin = sl_drafts_now(d->all);
+        if (from->ops->propose(from, at, tree, deal->n, err) != 0)
+            return -1;
+    }
+    sl_tree_lay(tree);
+    if (costs && tree->n > 1)
         note_cost(&d->all->gate.sources[source],
-                  (double)(sl_drafts_now(d->all) - begin) * 1e-9 / *made);
+                  (double)(sl_drafts_now(d->all) - begin) * 1e-9 /
+                      tree->depths[tree->n - 1]);
     return 0;
 }
 
-void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right)
+/* Which of the brothers behind a node is next on the path. */
+static struct sl_verdict verdict(const struct sl_tree *t, uint32_t node,
+                                 uint32_t next)
 {
-    if (n > 0)
-        sl_gate_note(&d->all->gate, &d->offer, n, n_right);
+    struct sl_verdict v = {0, 0};
+    bool found = false;
+
+    for (uint32_t i = node + 1; i < t->n; i++) {
+        if (t->parents[i] != node)
+            continue;
+        found = found || i == next;
+        v.right += !found;
+        v.n++;
+    }
+    return v;
+}
+
+void sl_drafter_note(struct sl_drafter *d, const struct sl_tree *tree)
+{
+    struct sl_verdict verdicts[SL_DRAFT_MOST];
+    uint32_t n = 0, beside = 0;
+
+    if (tree->n == 1)
+        return;
+    for (uint32_t i = 0; i < tree->n_path && n < SL_DRAFT_MOST; i++) {
+        uint32_t next = i + 1 < tree->n_path ? tree->path[i + 1] : SL_LM_ROOT;
+
+        verdicts[n] = verdict(tree, tree->path[i], next);
+        n += verdicts[n].n > 0;
+    }
+    for (uint32_t i = 1; i < tree->n; i++)
+        beside += tree->parents[i] == tree->parents[i - 1];
+    sl_gate_note(&d->all->gate, &d->offer, tree->n - 1, beside, verdicts, n);
 }

@@ -20,6 +20,7 @@
 
 #include "src/base/error.h"
 #include "src/decode/gate.h"
+#include "src/decode/tree.h"
 #include "src/exec/workload.h"
 
 struct sl_draft {
@@ -44,8 +45,8 @@ struct sl_draft_text {
 struct sl_draft_place {
     uint32_t seq, n_held; /* positions that it holds */
     uint32_t n_context;   /* as struct sl_lm_item has it */
-    int32_t last;         /* is fed next, and the proposal behind it */
-    /* (1 + n) of all these; blocks NULL where the model has none */
+    /* by depth, 1 + n of them: where nodes stand; blocks NULL where the model
+     * has none */
     const int32_t *positions, *blocks;
 };
 
@@ -59,11 +60,14 @@ struct sl_draft_ops {
     /* How many tokens could be proposed now, at most `most`, and of which
      * class (below SL_DRAFT_CLASSES) they are. */
     uint32_t (*offer)(struct sl_draft *d, uint32_t most, uint32_t *strength);
-    /* Writes n that were offered, or fewer: *made. Errors: those of a model
-     * that drafts. */
+    /* Whether what was offered last has some that could stand side by side.
+     * NULL: never. */
+    bool (*branches)(struct sl_draft *d);
+    /* Adds n that were offered, or fewer, behind the tree's first node, which
+     * is its only one; brothers where its width allows. Errors: those of a
+     * model that drafts. */
     int (*propose)(struct sl_draft *d, const struct sl_draft_place *at,
-                   int32_t *ids, uint32_t n, uint32_t *made,
-                   struct sl_error *err);
+                   struct sl_tree *tree, uint32_t n, struct sl_error *err);
     void (*destroy)(struct sl_draft *d);
 };
 
@@ -92,15 +96,17 @@ struct sl_drafts {
         void *arg; /* of create; borrowed */
     } sources[SL_DRAFT_SOURCES];
     uint32_t n;
-    bool optional; /* as struct sl_workload has it */
+    bool optional;  /* as struct sl_workload has it */
+    uint32_t width; /* brothers, at most; 1: chains */
     /* Time, for those who keep it otherwise; NULL: sl_clock_ns. */
     uint64_t (*now)(void *arg);
     void *now_arg;
     struct sl_gate gate;
 };
 
-/* None yet; most: drafts of a text in a pass; more: what a position of a pass
- * costs beside the first (pass_times.h), as far as it is known. */
+/* None yet, of the usual width; most: drafts of a text in a pass; more: what a
+ * position of a pass costs beside the first (pass_times.h), as far as it is
+ * known. */
 void sl_drafts_init(struct sl_drafts *d, uint32_t most, double more);
 /* Errors: SL_ERR_USAGE for more than SL_DRAFT_SOURCES. */
 int sl_drafts_add(struct sl_drafts *d, const struct sl_draft_kind *kind,
@@ -132,11 +138,12 @@ int sl_drafter_begin(struct sl_drafter *d, const struct sl_draft_text *t,
 void sl_drafter_add(struct sl_drafter *d, int32_t id);
 /* At most `most`, of the source that is likeliest to be right. */
 struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most);
-/* n of the last offer, or fewer: *made. */
-int sl_drafter_propose(struct sl_drafter *d, const struct sl_draft_place *at,
-                       int32_t *ids, uint32_t n, uint32_t *made,
-                       struct sl_error *err);
-/* Of those the first n_right were. */
-void sl_drafter_note(struct sl_drafter *d, uint32_t n, uint32_t n_right);
+/* What was dealt of the last offer (NULL: nothing), or less, behind the tree's
+ * first node: lm is what will check it. The tree is laid. */
+int sl_drafter_propose(struct sl_drafter *d, const struct sl_lm *lm,
+                       const struct sl_draft_place *at, struct sl_tree *tree,
+                       const struct sl_deal *deal, struct sl_error *err);
+/* The text came by the tree's path. */
+void sl_drafter_note(struct sl_drafter *d, const struct sl_tree *tree);
 
 #endif

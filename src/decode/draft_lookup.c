@@ -23,6 +23,14 @@ static const uint32_t gram[N_CHAINS] = {5, 2}; /* long, short */
 
 #define TRIES   16u /* of a chain */
 #define COMPARE 32u /* ids, going backwards */
+#define SOON    6u  /* ids, from where matches may differ */
+
+/* A place of the text that ends as the text does. */
+struct match {
+    uint32_t from, same; /* behind it; ids in common */
+    uint32_t node;       /* of a tree: its guesses lead here, */
+    int32_t next;        /* and go on with this */
+};
 
 struct lookup {
     struct sl_draft draft; /* first */
@@ -32,6 +40,10 @@ struct lookup {
     /* 1 + the last position that ends in a gram of a hash (n_heads), and
      * before that one (room); 0: none */
     uint32_t *heads[N_CHAINS], *before[N_CHAINS];
+    /* that were found last, the newest first, those of the long gram before
+     * the others */
+    struct match found[N_CHAINS * TRIES];
+    uint32_t n_found;
     uint32_t from; /* where what is offered begins */
 };
 
@@ -99,7 +111,7 @@ static int lookup_begin(struct sl_draft *d, const struct sl_draft_text *t,
     struct lookup *l = (struct lookup *)d;
     size_t first = t->n > l->room ? t->n - l->room : 0;
 
-    l->n = 0;
+    l->n = l->n_found = 0;
     for (int c = 0; c < N_CHAINS; c++)
         memset(l->heads[c], 0, l->n_heads * sizeof *l->heads[c]);
     for (size_t i = first; i < t->n; i++)
@@ -117,24 +129,31 @@ static uint32_t same(const struct lookup *l, uint32_t at)
     return n;
 }
 
-/* The best of a chain; *from: behind it. Returns its length, or 0. */
-static uint32_t search(const struct lookup *l, int chain, uint32_t *from)
+static bool is_found(const struct lookup *l, uint32_t from)
 {
-    uint32_t best = 0, at;
-
-    if (l->n < gram[chain])
-        return 0;
-    at = l->before[chain][l->n - 1];
-    for (uint32_t i = 0; at > 0 && i < TRIES && best < COMPARE; i++) {
-        uint32_t n = same(l, at - 1);
-
-        if (n >= gram[chain] && n > best) {
-            best = n;
-            *from = at;
-        }
-        at = l->before[chain][at - 1];
+    for (uint32_t i = 0; i < l->n_found; i++) {
+        if (l->found[i].from == from)
+            return true;
     }
-    return best;
+    return false;
+}
+
+/* Of both chains, the short one for what the long one has not. */
+static void search(struct lookup *l)
+{
+    l->n_found = 0;
+    for (int c = 0; c < N_CHAINS; c++) {
+        uint32_t at = l->n < gram[c] ? 0 : l->before[c][l->n - 1];
+
+        for (uint32_t i = 0; at > 0 && i < TRIES; i++) {
+            uint32_t n = same(l, at - 1);
+
+            if (n >= gram[c] && !is_found(l, at))
+                l->found[l->n_found++] =
+                    (struct match){.from = at, .same = n, .next = l->ids[at]};
+            at = l->before[c][at - 1];
+        }
+    }
 }
 
 static uint32_t lookup_offer(struct sl_draft *d, uint32_t most,
@@ -144,8 +163,13 @@ static uint32_t lookup_offer(struct sl_draft *d, uint32_t most,
     struct lookup *l = (struct lookup *)d;
     uint32_t n = 0;
 
-    for (int c = 0; c < N_CHAINS && n == 0; c++)
-        n = search(l, c, &l->from);
+    search(l);
+    for (uint32_t i = 0; i < l->n_found; i++) {
+        if (l->found[i].same > n) {
+            n = l->found[i].same;
+            l->from = l->found[i].from;
+        }
+    }
     *strength = 0;
     if (n == 0)
         return 0;
@@ -154,18 +178,134 @@ static uint32_t lookup_offer(struct sl_draft *d, uint32_t most,
     return most;
 }
 
-static int lookup_propose(struct sl_draft *d,
-                          const struct sl_draft_place *where, int32_t *ids,
-                          uint32_t n, uint32_t *made, struct sl_error *err)
+/* Whether two matches soon go on otherwise. */
+static bool lookup_branches(struct sl_draft *d)
 {
     const struct lookup *l = (struct lookup *)d;
 
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = l->from + i;
+    for (uint32_t i = 1; i < l->n_found; i++) {
+        for (uint32_t k = 0; k < SOON; k++) {
+            uint32_t a = l->found[0].from + k, b = l->found[i].from + k;
 
-        ids[i] = at < l->n ? l->ids[at] : ids[at - l->n];
+            if (a < l->n && b < l->n && l->ids[a] != l->ids[b])
+                return true;
+        }
     }
-    *made = n;
+    return false;
+}
+
+/* What a match goes on with, after so many ids: a match that runs into the end
+ * of the text goes on with what was guessed, of which path is the last. */
+static int32_t follows(const struct lookup *l, const struct sl_tree *t,
+                       uint32_t from, uint32_t after, uint32_t path)
+{
+    uint32_t at = from + after;
+
+    if (at < l->n)
+        return l->ids[at];
+    while (t->depths[path] > at - l->n + 1)
+        path = t->parents[path];
+    return t->ids[path];
+}
+
+/* --- several matches -------------------------------------------------------
+ */
+
+/* The longer what a match has in common with the text, the likelier is what
+ * follows it; what was guessed in accord with it counts too. Something that
+ * never followed is as likely as a match of so many ids. */
+#define UNKNOWN 3.0
+
+/* Matches on their way through a tree that is made. */
+struct routes {
+    struct match of[N_CHAINS * TRIES];
+    uint32_t n;
+    /* of nodes: that the text comes by one; weight of all that came by it */
+    double chance[1 + SL_DRAFT_MOST], weight[1 + SL_DRAFT_MOST];
+};
+
+static double weight(const struct sl_tree *t, const struct match *m)
+{
+    double n = m->same + t->depths[m->node];
+
+    return n * n;
+}
+
+/* The likeliest guess that the tree has not: what match *best goes on with
+ * behind its node. */
+static double likeliest(const struct sl_tree *t, const struct routes *m,
+                        uint32_t *best)
+{
+    double most = 0;
+
+    for (uint32_t i = 0; i < m->n; i++) {
+        const struct match *a = &m->of[i];
+        double agree = 0, chance;
+
+        for (uint32_t k = 0; k < m->n; k++) {
+            if (m->of[k].node == a->node && m->of[k].next == a->next)
+                agree += weight(t, &m->of[k]);
+        }
+        chance = m->chance[a->node] * agree / (UNKNOWN + m->weight[a->node]);
+        if (chance > most && sl_tree_children(t, a->node) < t->width) {
+            most = chance;
+            *best = i;
+        }
+    }
+    return most;
+}
+
+/* Takes the guess, and along it all that go on with it. Those that do not stay
+ * where they are, for a brother. */
+static void take(const struct lookup *l, struct sl_tree *t, struct routes *m,
+                 uint32_t best, double chance)
+{
+    struct match took = m->of[best];
+    uint32_t to = sl_tree_add(t, took.node, took.next);
+
+    m->chance[to] = chance;
+    m->weight[to] = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        struct match *o = &m->of[i];
+
+        if (o->node != took.node || o->next != took.next)
+            continue;
+        o->node = to;
+        o->next = follows(l, t, o->from, t->depths[to], to);
+        m->weight[to] += weight(t, o);
+    }
+}
+
+static void propose_all(const struct lookup *l, struct sl_tree *t, uint32_t n)
+{
+    struct routes m = {.n = l->n_found, .chance = {1}};
+    uint32_t best;
+
+    memcpy(m.of, l->found, l->n_found * sizeof *m.of);
+    for (uint32_t i = 0; i < m.n; i++)
+        m.weight[0] += weight(t, &m.of[i]);
+    while (t->n < 1 + n) {
+        double chance = likeliest(t, &m, &best);
+
+        if (chance <= 0)
+            break;
+        take(l, t, &m, best, chance);
+    }
+}
+
+static int lookup_propose(struct sl_draft *d,
+                          const struct sl_draft_place *where,
+                          struct sl_tree *tree, uint32_t n,
+                          struct sl_error *err)
+{
+    const struct lookup *l = (struct lookup *)d;
+
+    if (tree->width > 1) {
+        propose_all(l, tree, n);
+        return 0;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        sl_tree_add(tree, i, follows(l, tree, l->from, i, i));
     return 0;
 }
 
@@ -173,6 +313,7 @@ static const struct sl_draft_ops lookup_ops = {
     .begin = lookup_begin,
     .add = lookup_add,
     .offer = lookup_offer,
+    .branches = lookup_branches,
     .propose = lookup_propose,
     .destroy = lookup_destroy,
 };

@@ -5,8 +5,8 @@
 
 #include "src/base/ids.h"
 #include "src/base/mem.h"
+#include "src/decode/draft_grow.h"
 #include "src/decode/draft_model.h"
-#include "src/decode/sampler.h"
 
 /* --- the same words, other numbers ----------------------------------------
  */
@@ -104,10 +104,14 @@ struct guesser {
     uint32_t n, n_context;
     int32_t mask_at;
     bool gmask;
-    /* (room) what the sequence holds, guesses among it */
-    int32_t *held;
+    int32_t *held; /* (room) what the sequence holds of a text, */
     uint32_t n_held;
-    float *logits; /* (vocab) */
+    /* and the tree of guesses behind that */
+    int32_t fed_ids[SL_LM_TREE];
+    uint32_t fed_parents[SL_LM_TREE];
+    uint32_t n_fed;
+    float *logits; /* (rows, vocab) */
+    uint32_t rows; /* guesses that are gone on with together */
 };
 
 static void model_destroy(struct sl_draft *d)
@@ -125,18 +129,18 @@ static void model_destroy(struct sl_draft *d)
 }
 
 /* The place of a position, as blank.h has it for texts with blanks. */
-static void place(struct guesser *g, uint32_t at)
+static void place(const struct guesser *g, uint32_t at, int32_t *position,
+                  int32_t *block)
 {
     const struct sl_hparams *hp = g->m->hp;
-    uint32_t behind = at - g->n_context; /* [sop] is 0 */
 
-    g->positions[at] = (int32_t)at;
-    g->blocks[at] = 0;
+    *position = (int32_t)at;
+    *block = 0;
     if (hp->causal || at < g->n_context)
         return;
-    g->blocks[at] = (int32_t)behind + 1;
+    *block = (int32_t)(at - g->n_context) + 1; /* [sop] is 0 */
     if (hp->position_2d || !g->gmask)
-        g->positions[at] = g->mask_at;
+        *position = g->mask_at;
 }
 
 static void put(struct guesser *g, int32_t id)
@@ -148,7 +152,8 @@ static void put(struct guesser *g, int32_t id)
     if (g->lost)
         return;
     g->ids[g->n] = own;
-    place(g, g->n++);
+    place(g, g->n, &g->positions[g->n], &g->blocks[g->n]);
+    g->n++;
 }
 
 static int model_begin(struct sl_draft *d, const struct sl_draft_text *t,
@@ -168,7 +173,8 @@ static int model_begin(struct sl_draft *d, const struct sl_draft_text *t,
         put(g, t->context[i]);
     if (blank && !g->lost && g->n < g->room) {
         g->ids[g->n] = hp->text.special.sop;
-        place(g, g->n++);
+        place(g, g->n, &g->positions[g->n], &g->blocks[g->n]);
+        g->n++;
     }
     /* A context that is seen as a whole is read anew. */
     if (g->has_seq && blank) {
@@ -177,7 +183,7 @@ static int model_begin(struct sl_draft *d, const struct sl_draft_text *t,
     }
     if (g->has_seq)
         return 0;
-    g->n_held = 0;
+    g->n_held = g->n_fed = 0;
     if (ops->seq_create(g->m->lm, &g->seq, err) != 0)
         return -1;
     g->has_seq = true;
@@ -202,23 +208,60 @@ static uint32_t model_offer(struct sl_draft *d, uint32_t most,
     return left < most ? left : most;
 }
 
+/* Which of the guesses that were fed the text has come by: they stay, and the
+ * others go. */
+static int keep_right(struct guesser *g, struct sl_error *err)
+{
+    uint32_t path[SL_LM_TREE], n = 0, at = 0, n_fed = g->n_fed;
+
+    g->n_fed = 0;
+    for (uint32_t k = 0; k < n_fed && g->n_held + n < g->n; k++) {
+        if (g->fed_parents[k] != (n == 0 ? SL_LM_ROOT : at) ||
+            g->fed_ids[k] != g->ids[g->n_held + n])
+            continue;
+        path[n++] = at = k;
+    }
+    if (n_fed == 0)
+        return 0;
+    for (uint32_t k = 0; k < n; k++)
+        g->held[g->n_held + k] = g->fed_ids[path[k]];
+    if (n > 0 && path[n - 1] != n - 1) {
+        if (g->m->lm->ops->seq_pick(g->m->lm, g->seq, g->n_held, path, n,
+                                    err) != 0)
+            return -1;
+    } else {
+        g->m->lm->ops->seq_cut(g->m->lm, g->seq, g->n_held + n);
+    }
+    g->n_held += n;
+    return 0;
+}
+
 /* Cuts the sequence back to what it has of the text; the last token is always
  * fed, for its logits. */
-static void agree(struct guesser *g)
+static int agree(struct guesser *g, struct sl_error *err)
 {
-    uint32_t n = 0, most = g->n_held < g->n - 1 ? g->n_held : g->n - 1;
+    uint32_t n = 0;
 
-    while (n < most && g->held[n] == g->ids[n])
+    while (n < g->n_held && n < g->n && g->held[n] == g->ids[n])
         n++;
+    if (n == g->n_held) {
+        if (keep_right(g, err) != 0)
+            return -1;
+        n = g->n_held;
+    }
+    if (n == g->n)
+        n--;
     if (n < g->n_context) /* of which a part is no use */
         n = 0;
     if (n < g->n_held)
         g->m->lm->ops->seq_cut(g->m->lm, g->seq, n);
     g->n_held = n;
+    g->n_fed = 0;
+    return 0;
 }
 
-/* Feeds ids [n_held, n) of what it was handed. */
-static int feed(struct guesser *g, uint32_t n, struct sl_error *err)
+/* Feeds ids [n_held, n) of the text, and finds the last one's logits. */
+static int feed_text(struct guesser *g, uint32_t n, struct sl_error *err)
 {
     struct sl_lm *lm = g->m->lm;
     uint32_t at = g->n_held, most = lm->pass_positions;
@@ -246,53 +289,75 @@ static int feed(struct guesser *g, uint32_t n, struct sl_error *err)
     return 0;
 }
 
-/* The likeliest word that the other model has too; -1: there is none. */
-static int32_t likeliest(const struct guesser *g)
+/* Guesses, behind the text; its last token is not of their tree. */
+static int feed(void *opaque, const int32_t *ids, const uint32_t *parents,
+                const uint32_t *depths, uint32_t n_before, uint32_t n,
+                const float **rows, struct sl_error *err)
 {
-    const struct sl_vocab_shift *s = &g->m->shift;
-    int32_t best = -1;
+    struct guesser *g = opaque;
+    struct sl_lm *lm = g->m->lm;
+    int32_t positions[SL_LM_TREE], blocks[SL_LM_TREE];
+    struct sl_lm_item item = {
+        .seq = g->seq,
+        .ids = ids,
+        .positions = positions,
+        .blocks = g->m->hp->position_2d ? blocks : NULL,
+        .n = n,
+        .n_context = g->n_context,
+        .n_logits = n,
+        .apart = true,
+    };
 
-    for (uint32_t i = 0; i < s->n_from; i++) {
-        if (s->from[i] >= 0 && (best < 0 || g->logits[i] > g->logits[best]))
-            best = (int32_t)i;
+    *rows = g->logits;
+    if (n_before == 0)
+        return feed_text(g, g->n, err);
+    if (g->n + depths[n - 1] > g->room || g->n + n_before - 1 + n > g->room)
+        return 1;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = n_before - 1 + i, up = parents[n_before + i];
+
+        g->fed_ids[at] = ids[i];
+        g->fed_parents[at] = up == 0 ? SL_LM_ROOT : up - 1;
+        place(g, g->n + depths[i] - 1, &positions[i], &blocks[i]);
     }
-    return best;
+    item.parents = g->fed_parents;
+    item.n_tree = n_before - 1;
+    g->n_fed = n_before - 1 + n;
+    return lm->ops->forward(lm, &item, 1, g->logits, err);
 }
 
 static int model_propose(struct sl_draft *d, const struct sl_draft_place *where,
-                         int32_t *ids, uint32_t n, uint32_t *made,
-                         struct sl_error *err)
+                         struct sl_tree *tree, uint32_t n, struct sl_error *err)
 {
     struct guesser *g = (struct guesser *)d;
-    uint32_t text = g->n;
-    int rc = 0;
+    const struct sl_vocab_shift *s = &g->m->shift;
+    const struct sl_lm *lm = g->m->lm;
+    const struct sl_grower grower = {
+        .feed = feed,
+        .opaque = g,
+        .vocab = s->n_from,
+        .stride = lm->vocab,
+        .words = s->from,
+        .most_rows = g->rows,
+    };
 
-    *made = 0;
     if (n == 0)
         return 0;
-    agree(g);
-    while (*made < n) {
-        int32_t own;
+    if (agree(g, err) != 0)
+        return -1;
+    return sl_tree_grow(tree, n, &grower, err);
+}
 
-        rc = feed(g, text + *made, err);
-        if (rc != 0)
-            break;
-        own = likeliest(g);
-        if (own < 0)
-            break;
-        ids[(*made)++] = g->m->shift.from[own];
-        if (text + *made > g->room)
-            break;
-        g->ids[text + *made - 1] = own;
-        place(g, text + *made - 1);
-    }
-    return rc;
+static bool model_branches(struct sl_draft *d)
+{
+    return ((struct guesser *)d)->m->lm->ops->seq_pick != NULL;
 }
 
 static const struct sl_draft_ops model_ops = {
     .begin = model_begin,
     .add = model_add,
     .offer = model_offer,
+    .branches = model_branches,
     .propose = model_propose,
     .destroy = model_destroy,
 };
@@ -312,7 +377,11 @@ static int model_create(struct sl_draft **d, uint32_t max_tokens, void *arg,
     g->positions = sl_alloc_array(g->room, sizeof *g->positions);
     g->blocks = sl_alloc_array(g->room, sizeof *g->blocks);
     g->held = sl_alloc_array(g->room, sizeof *g->held);
-    g->logits = sl_alloc_array(m->lm->vocab, sizeof *g->logits);
+    g->rows = m->lm->pass_logits > 0 && m->lm->pass_logits < SL_TREE_WIDTH
+                  ? m->lm->pass_logits
+                  : SL_TREE_WIDTH;
+    g->logits =
+        sl_alloc_array((size_t)g->rows * m->lm->vocab, sizeof *g->logits);
     if (g->ids == NULL || g->positions == NULL || g->blocks == NULL ||
         g->held == NULL || g->logits == NULL) {
         model_destroy(&g->draft);

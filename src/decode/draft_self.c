@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
+#include "src/decode/draft_grow.h"
 #include "src/decode/draft_self.h"
 
 struct self {
@@ -33,48 +34,70 @@ static uint32_t self_offer(struct sl_draft *d, uint32_t most,
     return most;
 }
 
-static int32_t likeliest(const struct sl_draft_self *of)
-{
-    uint32_t best = 0;
+/* A proposal on its way. */
+struct ask {
+    const struct sl_draft_self *of;
+    const struct sl_draft_place *at;
+};
 
-    for (uint32_t i = 1; i < of->lm->vocab; i++)
-        best = of->logits[i] > of->logits[best] ? i : best;
-    return (int32_t)best;
+static int ask(void *opaque, const int32_t *ids, const uint32_t *parents,
+               const uint32_t *depths, uint32_t n_before, uint32_t n,
+               const float **rows, struct sl_error *err)
+{
+    const struct ask *a = opaque;
+    struct sl_lm *lm = a->of->lm;
+    int32_t positions[SL_LM_TREE], blocks[SL_LM_TREE];
+    const struct sl_lm_item item = {
+        .seq = a->at->seq,
+        .ids = ids,
+        .positions = positions,
+        .blocks = a->at->blocks != NULL ? blocks : NULL,
+        .n = n,
+        .n_context = a->at->n_context,
+        .n_logits = n,
+        .apart = true,
+        .parents = parents,
+        .n_tree = n_before,
+    };
+
+    for (uint32_t i = 0; i < n; i++) {
+        positions[i] = a->at->positions[depths[i]];
+        if (a->at->blocks != NULL)
+            blocks[i] = a->at->blocks[depths[i]];
+    }
+    *rows = a->of->logits;
+    return lm->ops->guess(lm, &item, 1, a->of->logits, err);
 }
 
 /* An interrupted guess is none; whoever runs the whole model hears of it. */
 static int self_propose(struct sl_draft *d, const struct sl_draft_place *at,
-                        int32_t *ids, uint32_t n, uint32_t *made,
-                        struct sl_error *err)
+                        struct sl_tree *tree, uint32_t n, struct sl_error *err)
 {
     const struct sl_draft_self *of = ((struct self *)d)->of;
-    int32_t last = at->last;
-    int rc = 0;
+    struct ask a = {of, at};
+    const struct sl_grower g = {
+        .feed = ask,
+        .opaque = &a,
+        .vocab = of->lm->vocab,
+        .stride = of->lm->vocab,
+        .most_rows = of->rows,
+    };
+    int rc = sl_tree_grow(tree, n, &g, err);
 
-    for (*made = 0; *made < n && rc == 0;) {
-        const struct sl_lm_item item = {
-            .seq = at->seq,
-            .ids = &last,
-            .positions = at->positions + *made,
-            .blocks = at->blocks != NULL ? at->blocks + *made : NULL,
-            .n = 1,
-            .n_context = at->n_context,
-            .n_logits = 1,
-            .apart = true,
-        };
-
-        rc = of->lm->ops->guess(of->lm, &item, 1, of->logits, err);
-        if (rc == 0)
-            ids[(*made)++] = last = likeliest(of);
-    }
     of->lm->ops->seq_cut(of->lm, at->seq, at->n_held);
-    return rc < 0 && err->code != SL_ERR_INTERRUPTED ? -1 : 0;
+    return rc != 0 && err->code != SL_ERR_INTERRUPTED ? -1 : 0;
+}
+
+static bool self_branches(struct sl_draft *d)
+{
+    return true;
 }
 
 static const struct sl_draft_ops self_ops = {
     .begin = self_begin,
     .add = self_add,
     .offer = self_offer,
+    .branches = self_branches,
     .propose = self_propose,
     .destroy = self_destroy,
 };

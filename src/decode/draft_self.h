@@ -17,7 +17,8 @@
 /* What sl_draft_self_kind's create takes as arg; borrowed. */
 struct sl_draft_self {
     struct sl_lm *lm; /* that the texts are of */
-    float *logits;    /* (vocab) */
+    float *logits;    /* (rows, vocab) */
+    uint32_t rows;    /* guesses that are gone on with together, > 0 */
 };
 
 extern const struct sl_draft_kind sl_draft_self_kind;

@@ -11,8 +11,8 @@
  * of random numbers, so that what it says depends on no other.
  *
  * A voice may feed drafts behind its last token. From each row of logits it
- * draws as it would have without, as long as what it drew is what was fed
- * next; the rest of what it fed is cut off again. */
+ * draws as it would have without, and goes on to the guess that is what it
+ * drew, if there is one; the rest of what it fed is cut off again. */
 
 struct voice {
     uint32_t seq;
@@ -20,15 +20,14 @@ struct voice {
     uint32_t held; /* positions of seq */
     struct sl_rng *rng, own;
     struct sl_drafter drafter;
-    int32_t last; /* token, not fed yet */
-    uint32_t n_fed;
-    int32_t *ids, *positions, *blocks; /* of what is fed: (1 + drafts) */
+    int32_t last;        /* token, not fed yet */
+    bool ends;           /* with its first token */
+    struct sl_tree tree; /* what is fed */
 };
 
 struct sl_voices {
     struct voice *v;
     uint32_t n;
-    int32_t *fed; /* where the voices' ids lie */
 };
 
 static uint32_t base_room(const struct sl_fill_config *config)
@@ -118,7 +117,6 @@ static int tell_drafts(const struct sl_blank *p, struct voice *v,
 static int open_voice(struct sl_blank *p, uint32_t i, struct sl_error *err)
 {
     struct voice *v = &p->voices->v[i];
-    size_t room = most_fed(p);
 
     v->rng = p->rng;
     if (i > 0) {
@@ -127,10 +125,8 @@ static int open_voice(struct sl_blank *p, uint32_t i, struct sl_error *err)
         sl_rng_jump_far(&v->own);
         v->rng = &v->own;
     }
-    v->ids = p->voices->fed + 3 * room * i;
-    v->positions = v->ids + room;
-    v->blocks = v->positions + room;
-    if (sl_drafter_init(&v->drafter, p->c->config->drafts, p->c->lm->max_tokens,
+    if (sl_tree_init(&v->tree, most_fed(p), err) != 0 ||
+        sl_drafter_init(&v->drafter, p->c->config->drafts, p->c->lm->max_tokens,
                         err) != 0)
         return -1;
     return tell_drafts(p, v, err);
@@ -152,11 +148,9 @@ static int base_begin(struct sl_blank *p, struct sl_error *err)
     uint32_t n = base_room(p->c->config);
     struct sl_voices *s = p->voices = sl_zalloc_array(1, sizeof *s);
 
-    if (s != NULL) {
+    if (s != NULL)
         s->v = sl_zalloc_array(n, sizeof *s->v);
-        s->fed = sl_alloc_array((size_t)n * most_fed(p), 3 * sizeof *s->fed);
-    }
-    if (s == NULL || s->v == NULL || s->fed == NULL)
+    if (s == NULL || s->v == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %u answers", n);
     for (s->n = 0; s->n < n; s->n++) {
         if (open_voice(p, s->n, err) != 0)
@@ -201,46 +195,28 @@ static void base_offer(struct sl_blank *p, struct sl_offer *offers,
     }
 }
 
-/* v->n_fed ids: what was said last and at most so many drafts. */
+/* What was said last and at most so many drafts. */
 static int draft_voice(const struct sl_blank *p, struct voice *v, size_t n_said,
-                       uint32_t drafts, struct sl_error *err)
+                       const struct sl_deal *deal, struct sl_error *err)
 {
+    struct sl_tree *t = &v->tree;
     const struct sl_draft_place at = {
         .seq = v->seq,
         .n_held = v->held,
         .n_context = sl_blank_context(p),
-        .last = v->last,
-        .positions = v->positions,
-        .blocks = p->c->hp->position_2d ? v->blocks : NULL,
+        .positions = t->position_at,
+        .blocks = p->c->hp->position_2d ? t->block_at : NULL,
     };
-    uint32_t n = 0;
 
-    v->ids[0] = v->last;
-    for (uint32_t k = 0; k < 1 + drafts; k++)
-        v->positions[k] = sl_blank_position(p, n_said - 1 + k, &v->blocks[k]);
-    if (sl_drafter_propose(&v->drafter, &at, v->ids + 1, drafts, &n, err) != 0)
-        return -1;
-    v->n_fed = 1 + n;
-    return 0;
-}
-
-static void want_voice(const struct sl_blank *p, const struct voice *v,
-                       struct sl_lm_item *item)
-{
-    *item = (struct sl_lm_item){
-        .seq = v->seq,
-        .ids = v->ids,
-        .positions = v->positions,
-        .blocks = p->c->hp->position_2d ? v->blocks : NULL,
-        .n = v->n_fed,
-        .n_context = sl_blank_context(p),
-        .n_logits = v->n_fed,
-        .apart = v->n_fed > 1,
-    };
+    sl_tree_begin(t, v->last);
+    for (uint32_t k = 0; k < 1 + (deal != NULL ? deal->n : 0); k++)
+        t->position_at[k] =
+            sl_blank_position(p, n_said - 1 + k, &t->block_at[k]);
+    return sl_drafter_propose(&v->drafter, p->c->lm, &at, t, deal, err);
 }
 
 static int base_want(struct sl_blank *p, struct sl_lm_item *items,
-                     const uint32_t *drafts, struct sl_error *err)
+                     const struct sl_deal *drafts, struct sl_error *err)
 {
     p->n_positions = p->n_rows = 0;
     for (uint32_t i = 0; i < p->voices->n; i++) {
@@ -249,11 +225,12 @@ static int base_want(struct sl_blank *p, struct sl_lm_item *items,
         if (!v->has_seq)
             continue;
         if (draft_voice(p, v, p->answers[i].ids.n,
-                        drafts != NULL ? *drafts++ : 0, err) != 0)
+                        drafts != NULL ? drafts++ : NULL, err) != 0)
             return -1;
-        want_voice(p, v, items++);
-        p->n_positions += v->n_fed;
-        p->n_rows += v->n_fed;
+        *items++ = sl_tree_item(&v->tree, v->seq, sl_blank_context(p),
+                                p->c->hp->position_2d);
+        p->n_positions += v->tree.n;
+        p->n_rows += v->tree.n;
     }
     return 0;
 }
@@ -330,37 +307,38 @@ static int feed_first(struct sl_blank *p, float *row, struct sl_error *err)
         v->held = (uint32_t)sl_blank_fed(p);
         if (say(p, i, row, &end, err) != 0)
             return -1;
-        v->n_fed = end; /* until all have forked */
+        v->ends = end; /* once all have forked */
     }
     for (uint32_t i = 0; i < s->n; i++) {
-        if (s->v[i].n_fed == 1)
+        if (s->v[i].ends)
             end_voice(p, &s->v[i]);
     }
     return 0;
 }
 
-/* Draws from row after row while what was drawn is what was fed. */
-static int feed_voice(struct sl_blank *p, uint32_t i, float *row,
+/* Draws from row after row as long as what was drawn was fed. */
+static int feed_voice(struct sl_blank *p, uint32_t i, float *rows,
                       struct sl_error *err)
 {
     struct voice *v = &p->voices->v[i];
-    struct sl_lm *lm = p->c->lm;
+    struct sl_tree *t = &v->tree;
+    uint32_t node = sl_tree_walk_begin(t);
     bool end = false;
-    uint32_t k;
 
-    for (k = 0; k < v->n_fed; k++, row += lm->vocab) {
-        if (k > 0 && (end || v->ids[k] != v->last))
-            break;
+    while (node != SL_LM_ROOT) {
+        float *row = rows + (size_t)node * p->c->lm->vocab;
+
         if (sl_blank_check(p, row, 1, err) != 0)
             return -1;
         filter(p, row, p->answers[i].ids.n);
         if (say(p, i, row, &end, err) != 0)
             return -1;
+        node = end ? SL_LM_ROOT : sl_tree_walk(t, v->last);
     }
-    sl_drafter_note(&v->drafter, v->n_fed - 1, k - 1);
-    v->held += k;
-    if (k < v->n_fed)
-        lm->ops->seq_cut(lm, v->seq, v->held);
+    sl_drafter_note(&v->drafter, t);
+    if (sl_tree_keep(t, p->c->lm, v->seq, v->held, err) != 0)
+        return -1;
+    v->held += t->n_path;
     if (end)
         end_voice(p, v);
     return 0;
@@ -376,7 +354,7 @@ static int base_feed(struct sl_blank *p, float *logits, struct sl_error *err)
         rc = feed_first(p, logits, err);
     } else {
         for (uint32_t i = 0; i < s->n && rc == 0; i++) {
-            uint32_t n_rows = s->v[i].n_fed;
+            uint32_t n_rows = s->v[i].tree.n;
 
             if (!s->v[i].has_seq)
                 continue;
@@ -408,9 +386,9 @@ static void base_close(struct sl_blank *p)
     for (uint32_t i = 0; s->v != NULL && i < base_room(p->c->config); i++) {
         end_voice(p, &s->v[i]);
         sl_drafter_fini(&s->v[i].drafter);
+        sl_tree_fini(&s->v[i].tree);
     }
     free(s->v);
-    free(s->fed);
     free(s);
 }
 

@@ -113,7 +113,7 @@ static int follow(struct sl_beams *s, struct sl_lm *lm, size_t n_next,
 }
 
 static int beams_want(struct sl_blank *p, struct sl_lm_item *items,
-                      const uint32_t *drafts, struct sl_error *err)
+                      const struct sl_deal *drafts, struct sl_error *err)
 {
     struct sl_beams *s = p->beams;
 

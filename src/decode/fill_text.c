@@ -227,7 +227,7 @@ static void text_offer(struct sl_sequence *seq, struct sl_offer *offers,
 }
 
 static int text_want(struct sl_sequence *seq, struct sl_lm_item *items,
-                     const uint32_t *drafts, struct sl_error *err)
+                     const struct sl_deal *drafts, struct sl_error *err)
 {
     struct sl_text *t = (struct sl_text *)seq;
 

@@ -10,6 +10,9 @@
 /* What is assumed counts as so many verdicts: little, so that drafts that are
  * never right are soon believed to be. */
 #define PRIOR_WEIGHT 1.0
+/* That a guess beside wrong ones is right, before any was tried: low, so that
+ * a chain is what begins. */
+#define BESIDE_PRIOR 0.1
 /* Passes from one that takes a draft more to the next: at least, and after
  * several that found nothing at most. */
 #define PROBE_LEAST 16u
@@ -51,23 +54,93 @@ double sl_gate_right(const struct sl_gate *g, uint32_t source,
     return p;
 }
 
-/* A text's next draft, while drafts are dealt. */
+double sl_gate_beside(const struct sl_gate *g, uint32_t source,
+                      uint32_t strength, uint32_t r)
+{
+    const struct sl_acceptance *a = &g->sources[source].of[strength];
+    double p = BESIDE_PRIOR;
+
+    for (uint32_t i = 0; i < r && i < SL_DRAFT_BESIDE; i++)
+        p = (PRIOR_WEIGHT * p + a->beside_right[i]) /
+            (PRIOR_WEIGHT + a->beside_tried[i]);
+    return p;
+}
+
+/* A node that a text might have next, while nodes are dealt. */
 struct next {
-    double right;  /* belief of the last one that was dealt */
-    double chance; /* that the next and all before it are right; 0: none */
+    size_t text;
+    uint32_t depth, place; /* from 0; among brothers */
+    double chance;         /* that the text comes by it */
+    double rest;           /* that it comes by its parent, and by neither it nor
+                            * those before it */
 };
 
-static void go_on(const struct sl_gate *g, const struct sl_offer *o,
-                  struct next *next, uint32_t dealt)
-{
-    const struct sl_acceptance *a = &g->sources[o->source].of[o->strength];
+/* Nodes that could be next: of each text one, and a brother of each that was
+ * dealt. */
+struct deal {
+    const struct sl_gate *g;
+    const struct sl_offer *offers;
+    struct next next[2 * SL_PASS_SIZES];
+    size_t n;
+    struct sl_deal dealt[SL_PASS_SIZES]; /* to texts */
+    uint32_t deepest[SL_PASS_SIZES];
+};
 
-    if (dealt >= o->most || dealt >= g->most) {
-        next->chance = 0;
-        return;
+static struct next first_child(const struct sl_gate *g,
+                               const struct sl_offer *o, size_t text,
+                               uint32_t depth, double chance)
+{
+    double right = sl_gate_right(g, o->source, o->strength, depth);
+
+    return (struct next){text, depth, 0, chance * right, chance * (1 - right)};
+}
+
+static struct next brother(const struct sl_gate *g, const struct sl_offer *o,
+                           const struct next *of)
+{
+    double right = sl_gate_beside(g, o->source, o->strength, of->place + 1);
+
+    return (struct next){of->text, of->depth, of->place + 1, of->rest * right,
+                         of->rest * (1 - right)};
+}
+
+static bool is_open(const struct deal *d, const struct next *next)
+{
+    uint32_t dealt = d->dealt[next->text].n;
+
+    return dealt < d->offers[next->text].most && dealt < d->g->most;
+}
+
+/* The likeliest; d->n: there is none. */
+static size_t best_next(const struct deal *d)
+{
+    size_t best = d->n;
+
+    for (size_t i = 0; i < d->n; i++) {
+        if (is_open(d, &d->next[i]) && d->next[i].chance > 0 &&
+            (best == d->n || d->next[i].chance > d->next[best].chance))
+            best = i;
     }
-    next->right = right_at(a, dealt, dealt == 0 ? a->prior : next->right);
-    next->chance = (dealt == 0 ? 1 : next->chance) * next->right;
+    return best;
+}
+
+/* Deals it. Returns what it takes to make. */
+static double take(struct deal *d, size_t i)
+{
+    struct next took = d->next[i];
+    const struct sl_offer *o = &d->offers[took.text];
+    bool deeper = took.depth + 1 > d->deepest[took.text];
+
+    d->dealt[took.text].n++;
+    if (took.place > 0) /* which has them, knows best where */
+        d->dealt[took.text].width = o->width;
+    if (deeper)
+        d->deepest[took.text]++;
+    d->next[i] = first_child(d->g, o, took.text, took.depth + 1, took.chance);
+    if (took.place + 1 < o->width && took.place < SL_DRAFT_BESIDE &&
+        d->n < sizeof d->next / sizeof *d->next)
+        d->next[d->n++] = brother(d->g, o, &took);
+    return deeper ? d->g->sources[o->source].seconds : 0;
 }
 
 /* A pass much larger than any before is not believed in. */
@@ -80,61 +153,69 @@ static uint32_t largest_pass(const struct sl_gate *g, uint32_t base,
     return all < most ? all : most;
 }
 
-static size_t best_next(const struct next *next, size_t n)
-{
-    size_t best = 0;
-
-    for (size_t i = 1; i < n; i++) {
-        if (next[i].chance > next[best].chance)
-            best = i;
-    }
-    return best;
-}
-
 /* Deals drafts one by one, the likeliest first, at most `most`; returns how
- * many of them give most tokens a second. counts: what was dealt until then */
+ * many of them give most tokens a second. deals: what was dealt until then. */
 static uint32_t deal(const struct sl_gate *g, const struct sl_offer *offers,
-                     size_t n, uint32_t base, uint32_t most, uint32_t *counts,
-                     bool all)
+                     size_t n, uint32_t base, uint32_t most,
+                     struct sl_deal *deals, bool all)
 {
-    struct next next[SL_PASS_SIZES];
-    uint32_t dealt[SL_PASS_SIZES] = {0}, best = 0;
+    struct deal d = {.g = g, .offers = offers, .n = n};
     double tokens = base, cost = 0;
     double best_rate = tokens / sl_pass_times_of(&g->times, base);
+    uint32_t best = 0;
 
     for (size_t i = 0; i < n; i++) {
-        counts[i] = 0;
-        go_on(g, &offers[i], &next[i], 0);
+        d.dealt[i] = deals[i] = (struct sl_deal){0, 1};
+        d.next[i] = first_child(g, &offers[i], i, 0, 1);
     }
     for (uint32_t k = 1; k <= most; k++) {
-        size_t i = best_next(next, n);
+        size_t i = best_next(&d);
         double rate;
 
-        if (next[i].chance <= 0)
+        if (i == d.n)
             break;
-        tokens += next[i].chance;
-        cost += g->sources[offers[i].source].seconds;
-        go_on(g, &offers[i], &next[i], ++dealt[i]);
+        tokens += d.next[i].chance;
+        cost += take(&d, i);
         rate = tokens / (sl_pass_times_of(&g->times, base + k) + cost);
         if (rate <= best_rate && !all)
             continue;
         best_rate = rate;
         best = k;
-        memcpy(counts, dealt, n * sizeof *counts);
+        memcpy(deals, d.dealt, n * sizeof *deals);
     }
     return best;
 }
 
+/* One draft more, and every other time brothers where there are some: whether
+ * either would pay by now. */
+static uint32_t probe(struct sl_gate *g, const struct sl_offer *offers,
+                      size_t n, uint32_t base, uint32_t best,
+                      struct sl_deal *deals)
+{
+    uint32_t more = deal(g, offers, n, base, best + 1, deals, true);
+
+    g->probing = more > best;
+    if (!g->probing)
+        return more;
+    g->until_probe = g->interval;
+    g->beside = !g->beside;
+    for (size_t i = 0; i < n && g->beside; i++) {
+        if (deals[i].n > 1 && offers[i].width > 1)
+            deals[i].width = offers[i].width;
+    }
+    return more;
+}
+
 uint32_t sl_gate_choose(struct sl_gate *g, const struct sl_offer *offers,
                         size_t n, uint32_t base, uint32_t room,
-                        uint32_t *counts)
+                        struct sl_deal *deals)
 {
-    uint32_t most, best, more;
+    uint32_t most, best;
     bool any = false;
 
     g->probing = false;
     for (size_t i = 0; i < n; i++) {
-        counts[i] = 0;
+        deals[i] = (struct sl_deal){0, 1};
         any = any || offers[i].most > 0;
     }
     if (!any || n > SL_PASS_SIZES || base >= SL_PASS_SIZES)
@@ -145,36 +226,51 @@ uint32_t sl_gate_choose(struct sl_gate *g, const struct sl_offer *offers,
     if (most > SL_PASS_SIZES)
         most = SL_PASS_SIZES;
     most = most > base ? most - base : 0;
-    best = deal(g, offers, n, base, most, counts, false);
+    best = deal(g, offers, n, base, most, deals, false);
     if (g->until_probe > 0)
         g->until_probe--;
     if (g->until_probe > 0 || best >= most)
         return best;
-    more = deal(g, offers, n, base, best + 1, counts, true);
-    g->probing = more > best;
-    if (g->probing)
-        g->until_probe = g->interval;
-    return more;
+    return probe(g, offers, n, base, best, deals);
+}
+
+static void note(double *tried, double *right, bool was)
+{
+    *tried = *tried * (1 - 1 / WINDOW) + 1;
+    *right = *right * (1 - 1 / WINDOW) + was;
+}
+
+static void note_beside(struct sl_acceptance *a, const struct sl_verdict *v)
+{
+    for (uint32_t r = 1; r < v->n && r <= v->right && r <= SL_DRAFT_BESIDE; r++)
+        note(&a->beside_tried[r - 1], &a->beside_right[r - 1], r == v->right);
 }
 
 void sl_gate_note(struct sl_gate *g, const struct sl_offer *offer, uint32_t n,
-                  uint32_t n_right)
+                  uint32_t beside, const struct sl_verdict *verdicts,
+                  uint32_t n_verdicts)
 {
-    struct sl_gate_source *s = &g->sources[offer->source];
-    struct sl_acceptance *a = &s->of[offer->strength];
+    struct sl_acceptance *a = &g->sources[offer->source].of[offer->strength];
+    bool all = true; /* as far as was guessed */
 
     g->counts.drafted[offer->source] += n;
-    g->counts.accepted[offer->source] += n_right;
-    for (uint32_t j = 0; j < n && j <= n_right; j++) {
-        a->tried[j] = a->tried[j] * (1 - 1 / WINDOW) + 1;
-        a->right[j] = a->right[j] * (1 - 1 / WINDOW) + (j < n_right);
+    g->counts.beside[offer->source] += beside;
+    for (uint32_t j = 0; j < n_verdicts && j < SL_DRAFT_MOST; j++) {
+        const struct sl_verdict *v = &verdicts[j];
+
+        all = v->right < v->n;
+        g->counts.accepted[offer->source] += all;
+        g->counts.beside_accepted[offer->source] += all && v->right > 0;
+        note(&a->tried[j], &a->right[j], v->right == 0);
+        if (v->right > 0)
+            note_beside(a, v);
     }
     if (!g->probing || n == 0)
         return;
     /* What was asked for is whether the last would be right. */
-    if (n_right == n)
+    if (all)
         g->interval = PROBE_LEAST;
-    else if (n_right < n && g->interval < PROBE_MOST)
+    else if (g->interval < PROBE_MOST)
         g->interval *= 2;
     g->until_probe = g->interval;
 }

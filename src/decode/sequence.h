@@ -41,7 +41,7 @@ struct sl_sequence_ops {
     /* Writes the items, with at most so many drafts each (n_items; NULL: none).
      * What they point to stays until feed. */
     int (*want)(struct sl_sequence *s, struct sl_lm_item *items,
-                const uint32_t *drafts, struct sl_error *err);
+                const struct sl_deal *drafts, struct sl_error *err);
     /* logits: (n_rows, vocab), changed in place. Errors: SL_ERR_CORRUPT when
      * one that counts is not a number; those of the sink and of seq_fork. */
     int (*feed)(struct sl_sequence *s, float *logits, struct sl_error *err);
@@ -55,7 +55,7 @@ struct sl_stepper {
     /* owned */
     struct sl_lm_item *items; /* (n_items) */
     struct sl_offer *offers;  /* (n_items) */
-    uint32_t *counts;         /* (n_items) */
+    struct sl_deal *deals;    /* (n_items) */
     float *logits;            /* (n_rows, vocab) */
     size_t n_items, n_rows;
     bool interrupted; /* the pass that failed last was, and nobody's sink */

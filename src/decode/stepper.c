@@ -35,9 +35,9 @@ int sl_stepper_init(struct sl_stepper *p, size_t n_items, size_t n_rows,
         p->logits = sl_alloc_array(n_logits, sizeof *p->logits);
     p->items = sl_alloc_array(n_items, sizeof *p->items);
     p->offers = sl_alloc_array(n_items, sizeof *p->offers);
-    p->counts = sl_alloc_array(n_items, sizeof *p->counts);
+    p->deals = sl_alloc_array(n_items, sizeof *p->deals);
     if (p->logits != NULL && p->items != NULL && p->offers != NULL &&
-        p->counts != NULL)
+        p->deals != NULL)
         return 0;
     return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu rows of %u logits",
                    p->n_rows, p->lm->vocab);
@@ -47,7 +47,7 @@ void sl_stepper_fini(struct sl_stepper *p)
 {
     free(p->items);
     free(p->offers);
-    free(p->counts);
+    free(p->deals);
     free(p->logits);
     *p = (struct sl_stepper){0};
 }
@@ -99,7 +99,7 @@ static bool deal_drafts(struct sl_stepper *p, struct sl_sequence *const *seqs,
         at += seqs[i]->n_items;
     }
     return sl_gate_choose(&p->drafts->gate, p->offers, load->n_items,
-                          load->n_positions, room, p->counts) > 0;
+                          load->n_positions, room, p->deals) > 0;
 }
 
 static uint64_t now(const struct sl_stepper *p)
@@ -148,7 +148,7 @@ int sl_stepper_run(struct sl_stepper *p, struct sl_sequence *const *seqs,
 
     for (size_t i = 0; i < n; i++) {
         if (seqs[i]->ops->want(seqs[i], p->items + at,
-                               drafts ? p->counts + at : NULL, err) != 0)
+                               drafts ? p->deals + at : NULL, err) != 0)
             return -1;
         at += seqs[i]->n_items;
     }

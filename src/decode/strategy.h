@@ -30,7 +30,7 @@ struct sl_strategy_ops {
     /* Writes their items, and counts positions and rows of logits into the
      * blank. drafts: at most so many of each; NULL: none. */
     int (*want)(struct sl_blank *b, struct sl_lm_item *items,
-                const uint32_t *drafts, struct sl_error *err);
+                const struct sl_deal *drafts, struct sl_error *err);
     /* Takes the logits of all rows, the first time the one behind the context.
      */
     int (*feed)(struct sl_blank *b, float *logits, struct sl_error *err);

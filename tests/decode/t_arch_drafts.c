@@ -48,6 +48,18 @@ static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
     w->inner->ops->seq_cut(w->inner, seq, n);
 }
 
+static int seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                    const uint32_t *path, uint32_t n_path, struct sl_error *err)
+{
+    struct witness *w = (struct witness *)lm;
+
+    for (uint32_t i = 0; i < n_path; i++)
+        memmove(w->rows + (size_t)(n + i) * lm->vocab,
+                w->rows + (size_t)(n + path[i]) * lm->vocab, 4ull * lm->vocab);
+    w->held = n + n_path;
+    return w->inner->ops->seq_pick(w->inner, seq, n, path, n_path, err);
+}
+
 static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
                    float *logits, struct sl_error *err)
 {
@@ -75,6 +87,7 @@ static const struct sl_lm_ops witness_ops = {
     .seq_create = seq_create,
     .seq_destroy = seq_destroy,
     .seq_cut = seq_cut,
+    .seq_pick = seq_pick,
     .forward = forward,
     .guess = guess,
 };
@@ -179,7 +192,11 @@ static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
             if (kind != GUESS_RIGHT || plain.ids.n > 2)
                 assert_in_range(drafts.gate.counts.drafted[0], 1, 1000);
             said_fini(&got);
-            if (kind == GUESS_RIGHT || kind == GUESS_WRONG)
+            if (kind == GUESS_TREE_WRONG ||
+                (kind >= GUESS_TREE && at % SL_TREE_WIDTH > 0))
+                assert_in_range(drafts.gate.counts.beside[0], 1, 1000);
+            if (kind != GUESS_RANDOM && kind != GUESS_WRONG_AT &&
+                kind != GUESS_TREE && (kind != GUESS_TREE_ENDS || at > 0))
                 break;
         }
     }
@@ -315,7 +332,7 @@ static struct said speak_planes(const struct sl_runtime_config *config,
 static void planes_change_no_bit_of_any_architecture(void **state)
 {
     const struct sl_arch *arch;
-    uint64_t right = 0, guessed = 0;
+    uint64_t right = 0, guessed = 0, beside = 0;
 
     for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
         struct test_model m = arch_model(arch, a % ARCH_MODELS);
@@ -342,8 +359,12 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         config.model = arch_model_write(path, *state, &m);
         two = speak_planes(&config, &m, a % 2, NULL, NULL);
         check_same(&one, &two, m.hp.vocab);
-        self.logits = calloc(m.hp.vocab, sizeof *self.logits);
+        self.rows = 1 + (uint32_t)a % 3; /* one after another, and together */
+        self.logits =
+            calloc((size_t)self.rows * m.hp.vocab, sizeof *self.logits);
         kind.costs = false; /* passes of both are alike here */
+        for (uint32_t i = 0; i < SL_DRAFT_CLASSES; i++)
+            kind.prior[i] = 0.3; /* so that brothers are worth a try */
         sl_drafts_init(&drafts, MOST, 0);
         drafts.now = test_even_time;
         drafts.now_arg = &calls;
@@ -352,12 +373,14 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         check_same(&one, &ahead, m.hp.vocab);
         right += drafts.gate.counts.accepted[0];
         guessed += drafts.gate.counts.drafted[0];
+        beside += drafts.gate.counts.beside[0];
         free(self.logits);
         said_fini(&one);
         said_fini(&two);
         said_fini(&ahead);
     }
     assert_in_range(right, guessed / 20, guessed - 1); /* random weights */
+    assert_in_range(beside, 1, guessed / 2);
 }
 
 static int set_up(void **state)

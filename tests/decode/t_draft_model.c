@@ -281,9 +281,45 @@ static void words_keep_their_order_and_marks_their_meaning(void **state)
     assert_int_equal(err.code, SL_ERR_USAGE);
 }
 
+/* Brothers are fed together, and of its own tree too the draft model keeps
+ * what the text came by. */
+static void trees_of_a_model_change_no_text(void **state)
+{
+    uint64_t beside = 0, beside_right = 0;
+
+    for (size_t i = 0; i < 2 * sizeof texts / sizeof *texts; i++) {
+        bool greedy = i % 2;
+        size_t t = i / 2;
+        struct sl_fill_result plain, guessed;
+        struct sl_acceptance *a;
+        struct rig r;
+
+        open_rig(&r, texts[t].causal, texts[t].position_2d);
+        r.script.end_at = r.small.end_at = 40;
+        for (uint32_t c = 0; c < SL_DRAFT_CLASSES; c++) {
+            a = &r.drafts.gate.sources[0].of[c];
+            a->prior = 0.4;
+            for (uint32_t k = 0; k < SL_DRAFT_BESIDE; k++)
+                a->beside_tried[k] = a->beside_right[k] = 1e9;
+        }
+        plain =
+            fill(&r, texts[t].ids, texts[t].n, texts[t].mark, false, greedy, 1);
+        guessed =
+            fill(&r, texts[t].ids, texts[t].n, texts[t].mark, true, greedy, 1);
+        check_same(&plain, &guessed);
+        assert_in_range(r.drafts.gate.counts.accepted[0], 1, 1000);
+        beside += r.drafts.gate.counts.beside[0];
+        beside_right += r.drafts.gate.counts.beside_accepted[0];
+        close_rig(&r);
+    }
+    assert_in_range(beside, 20, 10000);
+    assert_in_range(beside_right, 1, beside); /* where it is drawn */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trees_of_a_model_change_no_text),
         cmocka_unit_test(the_same_model_guesses_all_that_is_said),
         cmocka_unit_test(a_wrong_guess_changes_no_text),
         cmocka_unit_test(a_guesser_follows_a_conversation),

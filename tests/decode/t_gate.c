@@ -73,21 +73,126 @@ static double live(struct sl_gate *g, struct world *w, uint32_t n_tokens)
 
     while (n < n_tokens) {
         struct sl_offer o = {.source = 0, .strength = 1, .most = w->most};
+        struct sl_verdict verdicts[SL_DRAFT_MOST];
+        struct sl_deal dealt;
         uint32_t count, right = 0;
         double s;
 
-        sl_gate_choose(g, &o, 1, 1, SL_PASS_SIZES - 1, &count);
+        sl_gate_choose(g, &o, 1, 1, SL_PASS_SIZES - 1, &dealt);
+        count = dealt.n;
         assert_in_range(count, 0, w->most < g->most ? w->most : g->most);
         while (right < count && chance(w) < w->p)
             right++;
         s = 1 + w->more * count;
         s *= 1 + w->noise * (chance(w) - 0.5);
-        sl_gate_note(g, &o, count, right);
+        for (uint32_t j = 0; j < count && j <= right; j++)
+            verdicts[j] = (struct sl_verdict){1, j == right};
+        sl_gate_note(g, &o, count, 0, verdicts,
+                     right < count ? right + 1 : count);
         sl_gate_pass(g, 1 + count, 1, 1 + right, 0, s);
         seconds += s;
         n += 1 + right;
     }
     return seconds;
+}
+
+/* --- trees: of brothers the first is right with the probability p, and where
+ * those before it were wrong each other one with the probability beside. */
+
+struct grown {
+    uint32_t n, depth[SL_PASS_SIZES], place[SL_PASS_SIZES], up[SL_PASS_SIZES];
+    double chance[SL_PASS_SIZES];
+    uint32_t n_children[SL_PASS_SIZES];
+};
+
+static double place_chance(const struct world *w, double beside, uint32_t place)
+{
+    double p = place == 0 ? w->p : (1 - w->p) * beside;
+
+    for (uint32_t i = 1; i < place; i++)
+        p *= 1 - beside;
+    return p;
+}
+
+/* The n likeliest nodes, as a source that knows would have them. */
+static void grow(struct grown *t, const struct world *w, double beside,
+                 uint32_t width, uint32_t n)
+{
+    *t = (struct grown){.n = 1, .chance = {1}};
+    while (t->n < 1 + n) {
+        uint32_t best = 0;
+        double most = -1;
+
+        for (uint32_t i = 0; i < t->n; i++) {
+            double c = t->chance[i] * place_chance(w, beside, t->n_children[i]);
+
+            if (t->n_children[i] < width && c > most) {
+                most = c;
+                best = i;
+            }
+        }
+        t->chance[t->n] = most;
+        t->depth[t->n] = t->depth[best] + 1;
+        t->place[t->n] = t->n_children[best]++;
+        t->up[t->n++] = best;
+    }
+}
+
+/* Walks it; returns nodes that were right. */
+static uint32_t walk(const struct grown *t, struct world *w, double beside,
+                     struct sl_verdict *verdicts, uint32_t *n_verdicts)
+{
+    uint32_t at = 0, right = 0;
+
+    for (*n_verdicts = 0; t->n_children[at] > 0;) {
+        struct sl_verdict *v = &verdicts[(*n_verdicts)++];
+        uint32_t next = 0;
+
+        v->n = (uint8_t)t->n_children[at];
+        for (v->right = 0; v->right < v->n; v->right++) {
+            if (chance(w) < (v->right == 0 ? w->p : beside))
+                break;
+        }
+        if (v->right == v->n)
+            break;
+        for (uint32_t i = 1; i < t->n; i++) {
+            if (t->up[i] == at && t->place[i] == v->right)
+                next = i;
+        }
+        at = next;
+        right++;
+    }
+    return right;
+}
+
+static double live_in_trees(struct sl_gate *g, struct world *w, double beside,
+                            uint32_t width, uint32_t n_tokens)
+{
+    double seconds = 0;
+    uint32_t n = 0;
+
+    while (n < n_tokens) {
+        struct sl_offer o = {
+            .source = 0, .strength = 1, .most = w->most, .width = width};
+        struct sl_verdict verdicts[SL_DRAFT_MOST];
+        uint32_t count, right, n_verdicts, beside_n = 0;
+        struct sl_deal dealt;
+        struct grown t;
+
+        sl_gate_choose(g, &o, 1, 1, SL_PASS_SIZES - 1, &dealt);
+        count = dealt.n;
+        assert_in_range(dealt.width, 1, width);
+        /* who guesses believes that brothers are right now and then */
+        grow(&t, w, beside > 0.05 ? beside : 0.05, dealt.width, count);
+        right = walk(&t, w, beside, verdicts, &n_verdicts);
+        for (uint32_t i = 1; i < t.n; i++)
+            beside_n += t.place[i] > 0;
+        sl_gate_note(g, &o, count, beside_n, verdicts, n_verdicts);
+        sl_gate_pass(g, 1 + count, 1, 1 + right, 0, 1 + w->more * count);
+        seconds += 1 + w->more * count;
+        n += 1 + right;
+    }
+    return seconds / n;
 }
 
 static void init(struct sl_gate *g, uint32_t most, double more)
@@ -151,6 +256,37 @@ static void what_pays_is_found_whatever_was_believed(void **state)
     }
 }
 
+/* Brothers are taken where they pay, and where they do not the gate has the
+ * chain that it would have without. */
+static void brothers_are_taken_where_they_pay(void **state)
+{
+    static const double ps[] = {0.3, 0.5, 0.8, 0.95};
+    static const double besides[] = {0, 0.1, 0.5, 0.9};
+    static const double mores[] = {0.01, 0.05, 0.2, 0.6};
+
+    for (size_t i = 0; i < 4 * 4 * 4; i++) {
+        double beside = besides[i / 4 % 4];
+        struct world w = {mores[i / 16], ps[i % 4], 0, 40, i}, v = w;
+        struct sl_gate chain, tree;
+        double one, many;
+
+        init(&chain, 31, 0.2);
+        init(&tree, 31, 0.2);
+        live_in_trees(&chain, &w, beside, 1, 1500);
+        live_in_trees(&tree, &v, beside, 4, 1500);
+        one = live_in_trees(&chain, &w, beside, 1, 6000);
+        many = live_in_trees(&tree, &v, beside, 4, 6000);
+        assert_int_equal(chain.counts.beside[0], 0);
+        if (many > 1.05 * one)
+            print_error("p %.2f, beside %.2f, more %.2f: %.3f s a token, %.3f "
+                        "as a chain\n",
+                        ps[i % 4], beside, mores[i / 16], many, one);
+        assert_true(many <= 1.05 * one);
+        if (beside >= 0.5 && ps[i % 4] <= 0.5 && mores[i / 16] <= 0.05)
+            assert_true(many < 0.9 * one);
+    }
+}
+
 /* A text that becomes a copy of what was said is noticed, and so is its end. */
 static void the_gate_follows_the_text(void **state)
 {
@@ -187,23 +323,23 @@ static void a_plain_pass_is_taken_now_and_then(void **state)
 
 static void drafts_go_where_they_are_likeliest_to_be_right(void **state)
 {
-    struct sl_offer offers[3] = {{0, 0, 8}, {0, 3, 8}, {0, 1, 0}};
-    uint32_t counts[3], n;
+    struct sl_offer offers[3] = {{0, 0, 8, 1}, {0, 3, 8, 1}, {0, 1, 0, 1}};
+    struct sl_deal dealt[3];
     struct sl_gate g;
+    uint32_t n;
 
     init(&g, 8, 0.05);
     for (uint32_t room = 0; room < 20; room++) {
         struct sl_gate fresh = g;
 
-        n = sl_gate_choose(&fresh, offers, 3, 3, room, counts);
+        n = sl_gate_choose(&fresh, offers, 3, 3, room, dealt);
         assert_in_range(n, 0, room);
-        assert_int_equal(counts[0] + counts[1] + counts[2], n);
-        assert_int_equal(counts[2], 0);
-        assert_true(counts[1] >= counts[0]);
+        assert_int_equal(dealt[0].n + dealt[1].n + dealt[2].n, n);
+        assert_int_equal(dealt[2].n, 0);
+        assert_true(dealt[1].n >= dealt[0].n);
     }
     /* more texts than a pass is timed for take none */
-    assert_int_equal(sl_gate_choose(&g, offers, 3, SL_PASS_SIZES, 8, counts),
-                     0);
+    assert_int_equal(sl_gate_choose(&g, offers, 3, SL_PASS_SIZES, 8, dealt), 0);
 }
 
 static void decisions_repeat(void **state)
@@ -224,6 +360,7 @@ int main(void)
         cmocka_unit_test(a_disturbed_pass_does_not_count),
         cmocka_unit_test(what_never_pays_costs_next_to_nothing),
         cmocka_unit_test(what_pays_is_found_whatever_was_believed),
+        cmocka_unit_test(brothers_are_taken_where_they_pay),
         cmocka_unit_test(the_gate_follows_the_text),
         cmocka_unit_test(a_plain_pass_is_taken_now_and_then),
         cmocka_unit_test(drafts_go_where_they_are_likeliest_to_be_right),
