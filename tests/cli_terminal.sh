@@ -40,7 +40,7 @@ wait
 [ -s "$work/plain" ] && ! grep -q -e 'first token in' -e "$esc" "$work/quiet" &&
     cmp "$work/plain" "$work/out"
 check no_terminal_no_line
-grep -q '^{"progress":"answering","seconds":[0-9.]*,"phase":"[a-z]*",' \
+grep -q '^{"schema":1,"progress":"answering","seconds":[0-9.]*,"phase":"[a-z]*",' \
     "$work/json" && grep -q '"seconds_left":[0-9]' "$work/json" &&
     ! grep -qv '^{.*}$' "$work/json"
 check json_tells_scripts

@@ -112,6 +112,34 @@ json_t *sl_json_text(const char *text)
     return sl_json_textn(text, strlen(text));
 }
 
+json_t *sl_json_versioned(json_t *object)
+{
+    json_t *root = json_pack("{si}", "schema", SL_JSON_SCHEMA);
+
+    if (root == NULL || object == NULL ||
+        json_object_update(root, object) != 0) {
+        json_decref(root);
+        root = NULL;
+    }
+    json_decref(object);
+    return root;
+}
+
+int sl_json_print(FILE *to, json_t *object, size_t flags, struct sl_error *err)
+{
+    json_t *root = sl_json_versioned(object);
+    bool bad;
+
+    if (root == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the JSON output");
+    bad = json_dumpf(root, to, flags | JSON_PRESERVE_ORDER) != 0;
+    putc('\n', to);
+    json_decref(root);
+    if (bad && !ferror(to))
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for the JSON output");
+    return 0;
+}
+
 const char *sl_json_kind(const json_t *v)
 {
     switch (json_typeof(v)) {

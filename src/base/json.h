@@ -11,6 +11,7 @@
 #define SL_BASE_JSON_H
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include <jansson.h>
 
@@ -43,6 +44,19 @@ int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
  * NULL without memory. */
 json_t *sl_json_text(const char *text);
 json_t *sl_json_textn(const char *text, size_t n);
+
+/* What sluice prints for other programs, as its manual pages describe it: an
+ * object whose first member is "schema", this number. It grows when a member
+ * goes or comes to mean something else; new ones may come at any time. */
+#define SL_JSON_SCHEMA 1
+
+/* object with "schema" before its members. Takes over object, which may be
+ * NULL, and gives NULL without memory. */
+json_t *sl_json_versioned(json_t *object);
+/* Prints one, by flags of json_dumps, and ends its line. Takes over object.
+ * What the stream refuses shows when it is flushed. Errors: SL_ERR_NOMEM,
+ * where object is NULL, too. */
+int sl_json_print(FILE *to, json_t *object, size_t flags, struct sl_error *err);
 
 /* "an object", "an array", "a string"... */
 const char *sl_json_kind(const json_t *v);

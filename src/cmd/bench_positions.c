@@ -3,10 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
 #include "src/cmd/bench.h"
@@ -189,7 +188,6 @@ int sl_bench_positions_json(FILE *f, const struct sl_bench_positions *p,
                             struct sl_error *err)
 {
     json_t *list = json_array(), *o;
-    int rc;
 
     for (size_t i = 0; i < n_sizes; i++) {
         const struct sl_bench_spread *s = &p->seconds[i];
@@ -199,18 +197,13 @@ int sl_bench_positions_json(FILE *f, const struct sl_bench_positions *p,
                                         (int)sizes[i], "seconds", s->median,
                                         "least", s->least, "most", s->most));
     }
-    o = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "model",
-                  origin->model, "quant", origin->quant, "command",
-                  origin->command, "prompt", (int)run->prompt, "threads",
-                  (int)p->threads, "ram_bytes", (json_int_t)p->memory.budget,
-                  "streamed_bytes", (json_int_t)p->streamed_bytes, "passes",
-                  list);
-    rc = o == NULL ? -1 : json_dumpf(o, f, JSON_COMPACT);
-    json_decref(o);
-    if (rc != 0)
-        return sl_fail(err, SL_ERR_IO, "cannot write a result");
-    putc('\n', f);
-    return 0;
+    o = json_pack("{s:o, s:s, s:o, s:i, s:i, s:I, s:I, s:o}", "model",
+                  sl_json_text(origin->model), "quant", origin->quant,
+                  "command", sl_json_text(origin->command), "prompt",
+                  (int)run->prompt, "threads", (int)p->threads, "ram_bytes",
+                  (json_int_t)p->memory.budget, "streamed_bytes",
+                  (json_int_t)p->streamed_bytes, "passes", list);
+    return sl_json_print(f, o, JSON_COMPACT, err);
 }
 
 enum { LEFT = 70, TOP = 60, PLOT_W = 640, PLOT_H = 320 };

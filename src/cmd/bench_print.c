@@ -259,14 +259,12 @@ static json_t *origin_json(const struct sl_bench_origin *o)
 
 static int print_line(FILE *f, const struct sl_bench_result *r,
                       enum sl_bench_phase phase,
-                      const struct sl_bench_origin *origin)
+                      const struct sl_bench_origin *origin,
+                      struct sl_error *err)
 {
     const struct sl_bench_phase_result *p = &r->phase[phase];
     json_t *line = json_object();
-    int rc = 0;
 
-    if (line == NULL)
-        return -1;
     if (add(line, run_json(r, phase)) != 0 ||
         add(line, device_json(r, phase)) != 0 ||
         add(line, figures_json(r, phase)) != 0 ||
@@ -281,12 +279,11 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
              0) ||
         (phase == SL_BENCH_DECODE && r->drafts.n > 0 &&
          add(line, drafts_json(&r->drafts)) != 0) ||
-        add(line, origin_json(origin)) != 0 ||
-        json_dumpf(line, f, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 ||
-        fputc('\n', f) == EOF)
-        rc = -1;
-    json_decref(line);
-    return rc;
+        add(line, origin_json(origin)) != 0) {
+        json_decref(line);
+        line = NULL;
+    }
+    return sl_json_print(f, line, JSON_COMPACT | JSON_REAL_PRECISION(6), err);
 }
 
 int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
@@ -294,8 +291,8 @@ int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
                         struct sl_error *err)
 {
     for (int p = 0; p < SL_BENCH_PHASES; p++) {
-        if (print_line(f, r, (enum sl_bench_phase)p, origin) != 0)
-            return sl_fail(err, SL_ERR_IO, "cannot print a result as JSON");
+        if (print_line(f, r, (enum sl_bench_phase)p, origin, err) != 0)
+            return -1;
     }
     return 0;
 }

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/cmd/folders.h"
@@ -374,7 +372,8 @@ static json_t *tensor_json(const struct sl_convert_tensor *t)
                      relative(&t->error), "worst", t->error.worst);
 }
 
-static int print_json(const struct sl_convert_result *r, bool report)
+static int print_json(const struct sl_convert_result *r, bool report,
+                      struct sl_error *err)
 {
     json_t *root = json_pack(
         "{s:o, s:s, s:I, s:I, s:f, s:b}", "output", sl_json_text(r->output),
@@ -382,7 +381,6 @@ static int print_json(const struct sl_convert_result *r, bool report)
         (json_int_t)r->resumed_bytes, "seconds", (double)r->ns * 1e-9,
         "tokenizer", r->tokenizer);
     json_t *list = report ? json_array() : NULL;
-    int rc;
 
     for (size_t i = 0; list != NULL && i < r->n_tensors; i++) {
         if (r->tensors[i].done && r->tensors[i].error.n > 0)
@@ -392,26 +390,24 @@ static int print_json(const struct sl_convert_result *r, bool report)
         json_object_set_new(root, "tensors", list);
     if (r->stages.n_stages > 0)
         json_object_set_new(root, "compression", stages_json(&r->stages));
-    rc = root == NULL ? -1 : json_dumpf(root, stdout, JSON_INDENT(1));
-    putchar('\n');
-    json_decref(root);
-    return rc;
+    return sl_json_print(stdout, root, JSON_INDENT(1), err);
 }
 
 static int finish(const struct convert_args *a,
                   const struct sl_convert_result *r)
 {
+    struct sl_error err;
     int rc = 0;
 
     if (a->json) {
-        rc = print_json(r, a->o.report);
+        rc = print_json(r, a->o.report, &err);
     } else {
         if (a->o.report)
             print_report(r);
         if (!a->quiet)
             print_summary(r);
     }
-    return sl_finish_stdout(rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED);
+    return sl_finish(rc, &err);
 }
 
 /* How fast the disk is that the model file will lie on: what 'sluice probe'

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
+#include "src/base/json.h"
 #include "src/base/lines.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts.h"
@@ -135,17 +134,14 @@ static int show(struct sl_tokenizer *t, const struct args *a,
             t, a->hide ? SL_SPECIALS_HIDDEN : SL_SPECIALS_SHOWN, ids.v, ids.n,
             &text, &n, err);
     if (rc == 0 && a->json) {
-        json_t *o = json_pack("{s:i, s:o}", "n", (int)ids.n, "text",
-                              json_stringn(text, n));
-
-        if (o == NULL || json_dumpf(o, stdout, JSON_PRESERVE_ORDER) != 0)
-            rc = sl_fail(err, SL_ERR_NOMEM, "no memory for the JSON output");
-        json_decref(o);
+        rc = sl_json_print(stdout,
+                           json_pack("{s:i, s:o}", "n", (int)ids.n, "text",
+                                     sl_json_textn(text, n)),
+                           0, err);
     } else if (rc == 0) {
         fwrite(text, 1, n, stdout);
-    }
-    if (rc == 0)
         putchar('\n');
+    }
     free(text);
     sl_ids_fini(&ids);
     return rc;

@@ -4,10 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <jansson.h>
-
 #include "offload/device.h"
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/opts.h"
 
 /* More than any machine's; those beyond are counted. */
@@ -132,14 +131,12 @@ static int print_json(const struct sl_device_info *d, size_t n,
         rc = json_array_append_new(list, device_json(&d[i]));
     root = json_pack("{s:o, s:s?}", "devices", list, "why_none",
                      n == 0 ? why->msg : NULL);
-    if (rc != 0 || root == NULL) {
+    if (rc != 0) {
         json_decref(root);
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for JSON");
+        root = NULL;
     }
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(root);
-    return 0;
+    return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
+                         err);
 }
 
 /* --- command -------------------------------------------------------------- */

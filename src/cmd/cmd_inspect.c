@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/base/paths.h"
 #include "src/cmd/inspect.h"
 #include "src/cmd/inspect_source.h"
@@ -490,20 +491,13 @@ static void print_tensors(const struct sl_layout *l)
 
 static int print_json(const struct sl_modelfile *mf)
 {
-    json_t *o = sl_inspect_json(mf);
-    int rc;
+    struct sl_error err;
 
-    if (o == NULL) {
-        fprintf(stderr, "sluice: %s: no memory to describe it\n", mf->path);
-        return SL_EXIT_FAILED;
-    }
     /* Seven digits are what a float holds. */
-    rc = json_dumpf(o, stdout,
-                    JSON_INDENT(1) | JSON_PRESERVE_ORDER |
-                        JSON_REAL_PRECISION(7));
-    json_decref(o);
-    putchar('\n');
-    return rc == 0 ? SL_EXIT_OK : SL_EXIT_FAILED;
+    if (sl_json_print(stdout, sl_inspect_json(mf),
+                      JSON_INDENT(1) | JSON_REAL_PRECISION(7), &err) != 0)
+        return sl_report(&err);
+    return SL_EXIT_OK;
 }
 
 static int inspect_model(const struct args *a)

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
@@ -169,10 +168,10 @@ static void print_text(const char *name, const struct sl_perplexity *p,
 static json_t *to_json(const char *name, const struct sl_perplexity *p)
 {
     json_t *o = json_pack(
-        "{ss sI sI sI sI sf sf sf sf sf sf}", "text", name, "tokens",
-        (json_int_t)p->n_tokens, "scored", (json_int_t)p->n_scored, "words",
-        (json_int_t)p->n_words, "bytes", (json_int_t)p->n_bytes, "loss",
-        p->loss, "perplexity", p->per_token, "error", p->error,
+        "{so sI sI sI sI sf sf sf sf sf sf}", "text", sl_json_text(name),
+        "tokens", (json_int_t)p->n_tokens, "scored", (json_int_t)p->n_scored,
+        "words", (json_int_t)p->n_words, "bytes", (json_int_t)p->n_bytes,
+        "loss", p->loss, "perplexity", p->per_token, "error", p->error,
         "word_perplexity", p->per_word, "bits_per_byte", p->bits_per_byte,
         "adjusted_perplexity", p->adjusted);
 
@@ -194,6 +193,7 @@ static int show(const struct options *o, const struct sl_eval_model *m,
     const struct sl_eval_task *t = &ev->v[0];
     json_t *list = json_array();
     struct sl_perplexity p;
+    int rc = 0;
 
     for (size_t i = 0; i < t->n_files + (t->n_files > 1); i++) {
         bool all = i == t->n_files;
@@ -208,12 +208,11 @@ static int show(const struct options *o, const struct sl_eval_model *m,
         else
             print_text(name, &p, m->is_glm);
     }
-    if (o->json) {
-        json_dumpf(list, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
-        putchar('\n');
-    }
+    if (o->json)
+        rc = sl_json_print(stdout, json_pack("{sO}", "texts", list),
+                           JSON_INDENT(1) | JSON_REAL_PRECISION(12), err);
     json_decref(list);
-    return 0;
+    return rc;
 }
 
 /* Two models share what memory there is. */

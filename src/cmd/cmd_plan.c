@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/hit_curve.h"
@@ -261,7 +260,7 @@ static json_t *floor_json(const struct sl_floor *f, double expected_s,
     return o;
 }
 
-static void print_json(const struct report *r)
+static int print_json(const struct report *r, struct sl_error *err)
 {
     json_t *tiers = json_array(), *root;
 
@@ -269,12 +268,13 @@ static void print_json(const struct report *r)
         json_array_append_new(tiers,
                               json_string(sl_tier_name(r->plan->tier[i])));
     root = json_pack(
-        "{ss sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
+        "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
         "so so}",
-        "model", r->mf->path, "file_bytes", (json_int_t)r->mf->file_bytes,
-        "memory", memory_json(r->memory), "kv_kind", r->kv, "stream", "slabs",
-        (json_int_t)r->plan->n_slabs, "slots", (json_int_t)r->plan->n_slots,
-        "slot_bytes", (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        "model", sl_json_text(r->mf->path), "file_bytes",
+        (json_int_t)r->mf->file_bytes, "memory", memory_json(r->memory),
+        "kv_kind", r->kv, "stream", "slabs", (json_int_t)r->plan->n_slabs,
+        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
+        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
@@ -287,13 +287,10 @@ static void print_json(const struct report *r)
         "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "tiers",
         tiers, "gpu", sl_gpu_json(r->rt), "experts",
         sl_experts_json(r->rt, decode_pass(r->o)));
-    if (root == NULL)
-        return;
-    if (r->o->eval > 0)
+    if (root != NULL && r->o->eval > 0)
         json_object_set_new(root, "evaluation", sl_plan_eval_json(&r->eval));
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(root);
+    return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
+                         err);
 }
 
 /* --- command ---------------------------------------------------------------
@@ -364,7 +361,10 @@ static int plan(const struct options *o, struct sl_error *err)
         r.plan = sl_runtime_plan_made(rt);
         for (size_t i = 0; i < r.plan->n_slabs; i++)
             r.n_resident += r.plan->tier[i] == SL_TIER_RAM;
-        (o->json ? print_json : print_text)(&r);
+        if (o->json)
+            rc = print_json(&r, err);
+        else
+            print_text(&r);
     }
     sl_draft_file_close(&file);
     sl_runtime_close(rt);

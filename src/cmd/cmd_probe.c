@@ -7,6 +7,7 @@
 
 #include "offload/numa.h"
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/base/log.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/survey_here.h"
@@ -275,12 +276,11 @@ static int probe(const struct options *o, const struct sl_log *log,
 
     sl_machine_get(&m);
     if (rc == 0 && o->json)
-        json_dumpf(survey, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+        rc = sl_json_print(stdout, json_incref(survey),
+                           JSON_INDENT(1) | JSON_REAL_PRECISION(6), err);
     else if (rc == 0)
         print_table(survey, &m, o->path);
-    if (rc == 0 && o->json)
-        putchar('\n');
-    else if (file != NULL)
+    if (rc == 0 && !o->json && file != NULL)
         printf("\nKept in %s; --force measures again.\n", file);
     json_decref(survey);
     free(file);

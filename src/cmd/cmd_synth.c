@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/cmd/opts_shape.h"
@@ -175,6 +173,7 @@ static int print_result(const struct synth_args *a,
     char size[SL_SIZE_TEXT], rate[SL_SIZE_TEXT];
     double s = (double)r->ns * 1e-9;
     json_t *root;
+    struct sl_error err;
 
     if (!a->json) {
         if (!a->o.quiet)
@@ -187,11 +186,7 @@ static int print_result(const struct synth_args *a,
                      sl_json_text(r->output), "quant", r->quant, "bytes",
                      (json_int_t)r->file_bytes, "seed", (json_int_t)a->o.seed,
                      "seconds", s);
-    if (root != NULL)
-        json_dumpf(root, stdout, JSON_INDENT(1));
-    putchar('\n');
-    json_decref(root);
-    return sl_finish_stdout(root != NULL ? SL_EXIT_OK : SL_EXIT_FAILED);
+    return sl_finish(sl_json_print(stdout, root, JSON_INDENT(1), &err), &err);
 }
 
 static int run(int argc, char **argv)

@@ -5,8 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
+#include "src/base/json.h"
 #include "src/base/lines.h"
 #include "src/base/utf8.h"
 #include "src/cmd/open_vocab.h"
@@ -136,7 +135,7 @@ static int print_pieces(const struct sl_tokenizer *t, const struct sl_ids *ids,
 static int print_json(const struct sl_tokenizer *t, const struct sl_ids *ids,
                       struct sl_error *err)
 {
-    json_t *list = json_array(), *pieces = json_array(), *o;
+    json_t *list = json_array(), *pieces = json_array();
     struct sl_str text = {0};
     int rc = 0;
 
@@ -144,15 +143,17 @@ static int print_json(const struct sl_tokenizer *t, const struct sl_ids *ids,
         rc = spell(t, ids->v[i], &text, err);
         json_array_append_new(list, json_integer(ids->v[i]));
         json_array_append_new(pieces,
-                              json_stringn(text.n > 0 ? text.s : "", text.n));
+                              sl_json_textn(text.n > 0 ? text.s : "", text.n));
     }
     sl_str_fini(&text);
-    o = json_pack("{s:s, s:i, s:o, s:o}", "kind", sl_tokenizer_kind(t), "n",
-                  (int)ids->n, "ids", list, "pieces", pieces);
-    if (rc == 0 && (o == NULL || json_dumpf(o, stdout, JSON_PRESERVE_ORDER)))
-        rc = sl_fail(err, SL_ERR_NOMEM, "no memory for the JSON output");
-    putchar('\n');
-    json_decref(o);
+    if (rc == 0)
+        rc = sl_json_print(stdout,
+                           json_pack("{s:s, s:i, s:O, s:O}", "kind",
+                                     sl_tokenizer_kind(t), "n", (int)ids->n,
+                                     "ids", list, "pieces", pieces),
+                           0, err);
+    json_decref(list);
+    json_decref(pieces);
     return rc;
 }
 

@@ -2,9 +2,8 @@
 
 #include <stdio.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/cmd/opts.h"
 #include "src/model/modelfile.h"
 
@@ -49,27 +48,21 @@ static const struct argp argp = {
 };
 
 static int print_json(const struct args *a, uint64_t bytes, size_t n_sections,
-                      const struct sl_error *err)
+                      const struct sl_error *why, struct sl_error *err)
 {
-    bool ok = err->code == SL_OK;
-    /* A path need not be UTF-8, JSON must be. */
-    json_t *file = json_string(a->file);
-    json_t *o = json_pack(
-        "{s:o, s:b, s:I, s:I}", "file", file != NULL ? file : json_null(), "ok",
-        ok, "bytes", (json_int_t)bytes, "sections", (json_int_t)n_sections);
+    bool ok = why->code == SL_OK;
+    json_t *o = json_pack("{s:o, s:b, s:I, s:I}", "file", sl_json_text(a->file),
+                          "ok", ok, "bytes", (json_int_t)bytes, "sections",
+                          (json_int_t)n_sections);
 
     if (o != NULL && !ok)
-        json_object_set_new(o, "message", json_string(err->msg));
-    if (o == NULL || json_dumpf(o, stdout, JSON_PRESERVE_ORDER) != 0)
-        return SL_EXIT_FAILED;
-    json_decref(o);
-    putchar('\n');
-    return SL_EXIT_OK;
+        json_object_set_new(o, "message", sl_json_text(why->msg));
+    return sl_json_print(stdout, o, 0, err);
 }
 
 static int run(int argc, char **argv)
 {
-    struct sl_error err = {0};
+    struct sl_error err = {0}, unsaid;
     struct sl_modelfile mf;
     struct args a = {0};
     char size[SL_SIZE_TEXT];
@@ -85,8 +78,8 @@ static int run(int argc, char **argv)
         sl_modelfile_verify(&mf, a.quiet, &err);
         sl_modelfile_close(&mf);
     }
-    if (a.json && print_json(&a, bytes, n_sections, &err) != 0)
-        return sl_finish_stdout(SL_EXIT_FAILED);
+    if (a.json && print_json(&a, bytes, n_sections, &err, &unsaid) != 0)
+        return sl_finish_stdout(sl_report(&unsaid));
     if (err.code != SL_OK)
         return sl_finish_stdout(sl_report(&err));
     if (!a.quiet && !a.json)

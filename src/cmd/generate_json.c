@@ -59,7 +59,6 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
 {
     json_t *answers = json_array(), *o, *first;
     const struct sl_device_info *device;
-    int rc = 0;
 
     for (size_t i = 0; i < r->n_answers; i++) {
         json_t *a = answer_json(g, w, &r->answers[i], err);
@@ -89,9 +88,7 @@ int sl_generate_print_json(struct sl_generate *g, const struct sl_work *w,
     json_object_set_new(o, "device",
                         json_string(device != NULL ? device->name : "cpu"));
     json_object_set_new(o, "stats", sl_generate_stats_json(g, w));
-    if (json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
-        rc = sl_fail_os(err, errno, "cannot write to standard output");
-    json_decref(o);
-    putchar('\n');
-    return rc != 0 ? rc : sl_show_flush(stdout, err);
+    if (sl_json_print(stdout, o, JSON_COMPACT | JSON_REAL_PRECISION(9), err))
+        return -1;
+    return sl_show_flush(stdout, err);
 }

@@ -78,13 +78,12 @@ void sl_generate_report(const struct sl_generate *g, const struct sl_query *q,
     sl_report(err);
     if (g->o->json) {
         json_t *o = json_object();
+        struct sl_error ignored; /* the first one is told */
 
         if (q->line >= 0)
             json_object_set_new(o, "line", json_integer(q->line + 1));
         json_object_set_new(o, "error", sl_json_text(err->msg));
-        json_dumpf(o, stdout, JSON_COMPACT);
-        json_decref(o);
-        putchar('\n');
+        sl_json_print(stdout, o, JSON_COMPACT, &ignored);
     }
 }
 

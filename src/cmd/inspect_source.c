@@ -6,10 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include <jansson.h>
-
 #include "src/arch/settings.h"
 #include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/ckpt/ckpt_kind.h"
 #include "src/cmd/inspect_source.h"
@@ -317,13 +316,7 @@ static int print_json(const struct source *s, struct sl_error *err)
         (json_int_t)s->n_tensors, "convert", convert_json(s), "tensors",
         tensors_json(&s->ckpt));
 
-    if (o == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to describe it",
-                       s->path);
-    json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(o);
-    return 0;
+    return sl_json_print(stdout, o, JSON_INDENT(1), err);
 }
 
 int sl_inspect_source(const char *path, struct sl_inspect_how how,

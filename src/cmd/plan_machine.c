@@ -387,7 +387,7 @@ static json_t *guessed_json(const struct answer *a)
     return o;
 }
 
-static void print_json(const struct answer *a)
+static int print_json(const struct answer *a, struct sl_error *err)
 {
     json_t *root = json_pack(
         "{so so sI sI sI so so so so so sI}", "machine",
@@ -399,13 +399,10 @@ static void print_json(const struct answer *a)
         "plan", plan_json(&a->alone), "batch_plan", plan_json(&a->batched),
         "batch_tokens", (json_int_t)a->batch_tokens);
 
-    if (root == NULL)
-        return;
-    if (a->n_guesses > 0)
+    if (root != NULL && a->n_guesses > 0)
         json_object_set_new(root, "guessed", guessed_json(a));
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(root);
+    return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
+                         err);
 }
 
 /* --- command -------------------------------------------------------------- */
@@ -424,10 +421,10 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
         rc = ask(&a, err);
     if (rc == 0) {
         if (q->json)
-            print_json(&a);
+            rc = print_json(&a, err);
         else
             print_text(&a);
-        if (fflush(stdout) != 0 || ferror(stdout))
+        if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
             rc = sl_fail_os(err, errno, "cannot write to standard output");
     }
     sl_rehearsal_fini(&a.alone);

@@ -10,10 +10,9 @@
 #include <unistd.h>
 #include <wchar.h>
 
-#include <jansson.h>
-
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/base/utf8.h"
@@ -275,6 +274,7 @@ static void show_json(const struct sl_waiting *w, const struct view *v)
         add_real(o, "read_bytes_per_second", v->read_bps);
         add_real(o, "seconds_left", v->left_s);
     }
+    o = sl_json_versioned(o);
     text =
         o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     if (text != NULL) {

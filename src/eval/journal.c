@@ -8,8 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/eval/journal.h"
 
@@ -85,8 +84,8 @@ int sl_journal_line(char **line, const struct sl_eval *ev,
     for (size_t i = 0; i < u->said.n; i++)
         json_array_append_new(said, json_integer(u->said.v[i]));
     snprintf(key, sizeof key, "%016" PRIx64, sl_unit_key(u));
-    o = json_pack("{sI ss sI ss so so ss}", "task", (json_int_t)(t - ev->v),
-                  "file", f->name, "unit",
+    o = json_pack("{sI so sI ss so so ss}", "task", (json_int_t)(t - ev->v),
+                  "file", sl_json_text(f->name), "unit",
                   (json_int_t)(u - t->units) - (json_int_t)f->first, "key", key,
                   "logp", logp, "said", said, "top", top ? top : "");
     free(top);
@@ -251,9 +250,10 @@ static int write_head(struct sl_journal *j, const char *model,
                       struct sl_error *err)
 {
     char *line;
-    int rc = dump(
-        &line, json_pack("{ss ss}", "sluice", PACKAGE_VERSION, "model", model),
-        err);
+    int rc = dump(&line,
+                  sl_json_versioned(json_pack("{ss ss}", "sluice",
+                                              PACKAGE_VERSION, "model", model)),
+                  err);
 
     if (rc == 0)
         rc = sl_journal_write(j, line, strlen(line), err);

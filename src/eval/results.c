@@ -124,7 +124,7 @@ static json_t *file_json(struct sl_eval_task *t, struct sl_eval_file *f,
     }
     for (size_t i = f->first; i < f->first + f->n; i++)
         json_array_append_new(units, unit_json(t, &t->units[i]));
-    return json_pack("{ss ss sI so so}", "file", f->name, "group",
+    return json_pack("{so ss sI so so}", "file", sl_json_text(f->name), "group",
                      t->task->groups[f->group].name, "n",
                      (json_int_t)f->n_examples, "metrics", metrics, "examples",
                      units);
@@ -142,9 +142,10 @@ static json_t *task_json(struct sl_eval_task *t, struct sl_error *err)
         }
         json_array_append_new(files, file);
     }
-    return json_pack("{ss ss ss sI so}", "name", t->task->name, "config",
-                     t->task->file, "type", sl_task_type_name(t->task->type),
-                     "truncated", (json_int_t)t->n_truncated, "files", files);
+    return json_pack("{so so ss sI so}", "name", sl_json_text(t->task->name),
+                     "config", sl_json_text(t->task->file), "type",
+                     sl_task_type_name(t->task->type), "truncated",
+                     (json_int_t)t->n_truncated, "files", files);
 }
 
 static int write_json(const char *path, const struct sl_results_head *head,
@@ -159,9 +160,11 @@ static int write_json(const char *path, const struct sl_results_head *head,
         rc = task != NULL ? 0 : -1;
         json_array_append_new(tasks, task);
     }
-    root = json_pack("{ss ss s{ss ss ss} so}", "program", "sluice", "version",
-                     PACKAGE_VERSION, "model", "name", head->model, "file",
-                     head->path, "id", head->model_id, "tasks", tasks);
+    root = json_pack(
+        "{ss ss s{so so ss} so}", "program", "sluice", "version",
+        PACKAGE_VERSION, "model", "name", sl_json_text(head->model), "file",
+        sl_json_text(head->path), "id", head->model_id, "tasks", tasks);
+    root = sl_json_versioned(root);
     if (rc == 0 && root != NULL)
         text = json_dumps(root, JSON_INDENT(1) | JSON_PRESERVE_ORDER |
                                     JSON_REAL_PRECISION(17));

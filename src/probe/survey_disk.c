@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/base/json.h"
 #include "src/base/newfile.h"
 #include "src/base/section_out.h"
 #include "src/probe/probe.h"
@@ -197,8 +198,8 @@ int sl_survey_disk(json_t *survey, const char *path,
         return sl_fail_os(err, errno, "%s: cannot measure its disk", path);
     sl_survey_disk_key(key, &st);
     folder = strdup(path);
-    disk = json_pack("{s:I, s:s, s:s}", "measured", (json_int_t)time(NULL),
-                     "path", path, "file_system", kind_of(path));
+    disk = json_pack("{s:I, s:o, s:s}", "measured", (json_int_t)time(NULL),
+                     "path", sl_json_text(path), "file_system", kind_of(path));
     if (folder == NULL || disk == NULL) {
         rc = sl_fail(err, SL_ERR_NOMEM, "no memory to measure a disk");
     } else {
