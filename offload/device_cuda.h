@@ -11,6 +11,11 @@
 
 #include "offload/device.h"
 
+/* Why there is no device where there is no driver. */
+#define SL_NO_DRIVER                                                           \
+    "no NVIDIA driver is installed here (libcuda.so.1 is missing), so no GPU " \
+    "can be used"
+
 /* Fills err with what a failed call of the runtime means, in one line that
  * names the device and what to do; `what` tells what was being done. Returns
  * -1. */

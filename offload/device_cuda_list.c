@@ -22,9 +22,7 @@ static int fail_driver(struct sl_error *err)
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
     if (driver == 0)
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "no NVIDIA driver is installed here (libcuda.so.1 is "
-                       "missing), so no GPU can be used");
+        return sl_fail(err, SL_ERR_UNSUPPORTED, SL_NO_DRIVER);
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "the NVIDIA driver is too old: it knows CUDA %s, this "
                    "sluice needs %s; install a newer driver",
