@@ -11,6 +11,11 @@
 
 /* Resident set of this process now, huge pages of hugetlbfs included. */
 uint64_t sl_meminfo_resident(void);
+/* What a budget counts for the program as it is now: code, libraries, heap. The
+ * same in every run that has done the same, which the resident set is not:
+ * that differs by what of its files happens to be in the page cache and where
+ * they are mapped. No less than the resident set. */
+uint64_t sl_meminfo_program(void);
 /* The most it has been: VmHWM + HugetlbPages. */
 uint64_t sl_meminfo_peak(void);
 /* What could be taken now without pushing anything out: MemAvailable, or what

@@ -25,11 +25,11 @@
 #define SLOTS_WANTED 8u
 /* Set aside for what grows after the plan is made: stacks, code pages not
  * touched yet, buffers of standard input and output. */
-#define MARGIN (1536ull << 10)
-/* The least budget is named in whole steps, so that a run with that budget
- * fits although a few pages more or less are resident each time. */
-#define LEAST_STEP  (256ull << 10)
-#define LEAST_SLACK (256ull << 10)
+#define MARGIN (512ull << 10)
+/* The least budget is named in whole steps, and nothing below it is taken, so
+ * that whoever asks again hears the same: paths of other lengths, or another
+ * day's heap, are a page more or less. */
+#define LEAST_STEP (256ull << 10)
 /* Drafts that nobody asked for may make a pass read so many parts of it more:
  * less than what could be measured. */
 #define DRAFT_LOSS (1.0 / 200)
@@ -170,7 +170,7 @@ static int find_least(struct sl_runtime *rt, struct sl_error *err)
         if (bytes < least)
             least = bytes;
     }
-    m->least = sl_round_up(least + LEAST_SLACK, LEAST_STEP);
+    m->least = sl_round_up(least, LEAST_STEP);
     return 0;
 }
 
@@ -521,6 +521,8 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
         count_fixed(rt);
     if (find_least(rt, err) != 0 || choose_budget(rt, err) != 0)
         return -1;
+    if (rt->memory.budget < rt->memory.least)
+        return refuse(rt, err);
     if (choose_cut(rt, err) != 0 ||
         sl_runtime_count_gpu(rt, &dropped, err) != 0)
         return -1;
