@@ -23,7 +23,7 @@
 /* vec_panel_f32.h */
 #define PANEL_F32_VECTORS 2
 #define PANEL_F32_TILE    12
-#define PANEL_F32_LEAST   6
+#define PANEL_F32_LEAST   12 /* positions from which it is faster */
 /* vec_panel.h */
 #define PANEL_BLOCKS  2u
 #define PANEL_PLANES  1u

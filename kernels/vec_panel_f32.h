@@ -103,6 +103,8 @@ INLINE void tiles_f32(struct panel_f32 *k, uint32_t c, uint32_t end)
 
     for (; k->n - p >= PANEL_F32_TILE; p += PANEL_F32_TILE)
         tile_f32(k, p, PANEL_F32_TILE, c, end);
+    for (; k->n - p >= 4; p += 4)
+        tile_f32(k, p, 4, c, end);
     for (; k->n - p >= 2; p += 2)
         tile_f32(k, p, 2, c, end);
     if (p < k->n)
