@@ -63,17 +63,21 @@ INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
         size_t at = (c / SL_Q8_GROUP + g) * a->group_stride;
         const int32_t *first = a->q_sum + 2 * at + p0;
         const int32_t *second = first + a->group_stride;
+        const float *from = a->q_scale + at + p0;
         int32_t *bias = k->bias + (size_t)g * PANEL_RUN;
+        float *scale = k->scale + (size_t)g * PANEL_RUN;
         size_t p = 0;
 
-        memcpy(k->scale + (size_t)g * PANEL_RUN, a->q_scale + at + p0,
-               k->n * sizeof *k->scale);
-        for (; p + W <= k->n; p += W)
+        for (; p + W <= k->n; p += W) {
+            vf_store(scale + p, vf_load(from + p));
             vi_store(bias + p,
                      vi_mul(vi_add(vi_load(first + p), vi_load(second + p)),
                             vi_set(-offset)));
-        for (; p < k->n; p++)
+        }
+        for (; p < k->n; p++) {
+            scale[p] = from[p];
             bias[p] = -offset * (first[p] + second[p]);
+        }
     }
 }
 
