@@ -65,9 +65,9 @@ static int lay_out(struct transport *t, struct sl_error *err)
     t->plan = (struct sl_plan){
         .tier = sl_zalloc_array(n, sizeof *t->plan.tier), /* disk */
         .n_slabs = n,
-        .n_slots = SLOTS,
-        .slot_bytes = SLAB_BYTES,
-        .ring_bytes = SLOTS * SLAB_BYTES,
+        .at[SL_HOST].n_slots = SLOTS,
+        .at[SL_HOST].slot_bytes = SLAB_BYTES,
+        .at[SL_HOST].ring_bytes = SLOTS * SLAB_BYTES,
         .streamed_bytes = n * SLAB_BYTES,
     };
     if (t->slabs == NULL || t->plan.tier == NULL)

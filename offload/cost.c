@@ -21,94 +21,106 @@ static double over(double n, double rate)
     return rate > 0 ? n / rate : 0;
 }
 
-double sl_cost_gpu_kv_seconds(const struct sl_rates *r,
-                              const struct sl_demand *d)
-{
-    return most(over(d->gpu_kv_bytes, r->vram_bps),
-                over(d->gpu_kv_ops, r->gpu_ops_per_s));
-}
-
-double sl_cost_gpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
-{
-    return most(over(d->gpu_bytes, r->vram_bps),
-                over(d->gpu_ops, r->gpu_ops_per_s)) +
-           sl_cost_gpu_kv_seconds(r, d) + d->gpu_stages * r->gpu_stage_s +
-           d->crossings * r->pcie_latency_s +
-           over(d->crossing_bytes, r->pcie_bps);
-}
-
-/* In FP32 whatever the products are in, at a rate of its own where one was
- * measured. */
-static double cpu_kv_seconds(const struct sl_rates *r,
-                             const struct sl_demand *d, double dram_bps)
+/* Attention's rate is one of its own where one was measured: on the host it is
+   in FP32 whatever the products are in. */
+static double kv_seconds(const struct sl_worker *w,
+                         const struct sl_worker_demand *d, double memory_bps)
 {
     double ops_per_s =
-        r->attention_ops_per_s > 0 ? r->attention_ops_per_s : r->ops_per_s;
+        w->attention_ops_per_s > 0 ? w->attention_ops_per_s : w->ops_per_s;
 
-    return most(over(d->cpu_kv_ops, ops_per_s),
-                over(d->cpu_kv_bytes, dram_bps));
+    return most(over(d->kv_bytes, memory_bps), over(d->kv_ops, ops_per_s));
 }
 
-/* With a rate of the cores of 0, memory is free. */
-static double cpu_seconds(const struct sl_rates *r, const struct sl_demand *d,
-                          double dram_bps)
+static double seconds_of(const struct sl_worker *w,
+                         const struct sl_worker_demand *d, double memory_bps)
 {
-    return most(over(d->cpu_ops, r->ops_per_s), over(d->cpu_bytes, dram_bps)) +
-           cpu_kv_seconds(r, d, dram_bps);
+    return most(over(d->bytes, memory_bps), over(d->ops, w->ops_per_s)) +
+           kv_seconds(w, d, memory_bps) + d->stages * w->stage_s +
+           d->crossings * w->link_latency_s +
+           over(d->crossing_bytes, w->link_bps);
 }
 
-/* Cores alone seldom read all that DRAM gives. */
-static double cores_bps(const struct sl_rates *r)
+/* Cores alone seldom read all that DRAM gives; where it is not known what they
+   read, they do. */
+static double memory_bps(const struct sl_rates *r, uint32_t worker)
 {
-    return r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;
+    double bps = r->worker[worker].memory_bps;
+
+    return worker == SL_HOST && bps <= 0 ? r->dram_bps : bps;
 }
 
-double sl_cost_cpu_seconds(const struct sl_rates *r, const struct sl_demand *d)
+double sl_cost_seconds(const struct sl_rates *r, const struct sl_demand *d,
+                       uint32_t worker)
 {
-    return cpu_seconds(r, d, cores_bps(r));
+    return seconds_of(&r->worker[worker], &d->by[worker],
+                      memory_bps(r, worker));
 }
 
-double sl_cost_cpu_kv_seconds(const struct sl_rates *r,
-                              const struct sl_demand *d)
+double sl_cost_kv_seconds(const struct sl_rates *r, const struct sl_demand *d,
+                          uint32_t worker)
 {
-    return cpu_kv_seconds(r, d, cores_bps(r));
+    return kv_seconds(&r->worker[worker], &d->by[worker],
+                      memory_bps(r, worker));
+}
+
+/* What DRAM gives and takes: linked_s are the seconds in which it has nothing
+   to do but to feed links and to be fed by the disk. */
+static double dram_seconds(const struct sl_rates *r, const struct sl_demand *d,
+                           double linked_s)
+{
+    const struct sl_worker_demand *host = &d->by[SL_HOST];
+    double copied = 0, beside = 0, bytes, moved;
+
+    for (uint32_t i = SL_DEVICE; i < SL_WORKERS; i++) {
+        copied += d->by[i].copy_bytes;
+        beside += r->worker[i].link_bps;
+    }
+    beside += r->disk_bps;
+    bytes = host->bytes + host->kv_bytes + copied + d->disk_bytes;
+    moved =
+        least(linked_s * least(beside, r->dram_bps), copied + d->disk_bytes);
+    if (bytes <= moved)
+        return bytes / r->dram_bps;
+    return most(bytes / r->dram_bps, linked_s + (bytes - moved) / r->dram_bps);
+}
+
+/* Takes note of what takes longer than anything before. */
+static void longest(struct sl_floor *f, double seconds, enum sl_limit limit)
+{
+    if (seconds <= f->seconds)
+        return;
+    f->seconds = seconds;
+    f->limit = limit;
 }
 
 struct sl_floor sl_floor_of(const struct sl_rates *r, const struct sl_demand *d)
 {
-    double bytes =
-        d->cpu_bytes + d->cpu_kv_bytes + d->copy_bytes + d->disk_bytes;
-    double beside = r->pcie_bps + r->disk_bps; /* while the GPU computes */
     struct sl_floor f = {
         .disk_s = over(d->disk_bytes, r->disk_bps),
-        .pcie_s = over(d->copy_bytes, r->pcie_bps),
-        .compute_s = cpu_seconds(r, d, r->cpu_dram_bps),
-        .gpu_s = sl_cost_gpu_seconds(r, d),
         .limit = SL_LIMIT_DISK,
     };
-    double engines = f.gpu_s + f.compute_s;
+    double linked_s = 0, slowest = 0;
 
-    if (r->dram_bps > 0) {
-        double moved = least(f.gpu_s * least(beside, r->dram_bps),
-                             d->copy_bytes + d->disk_bytes);
+    for (uint32_t i = 0; i < SL_WORKERS; i++) {
+        const struct sl_worker *w = &r->worker[i];
 
-        f.dram_s = bytes / r->dram_bps;
-        if (bytes > moved)
-            f.dram_s = most(f.dram_s, f.gpu_s + (bytes - moved) / r->dram_bps);
+        /* The host's reads are DRAM's seconds already, unless it reads less
+           than DRAM gives. */
+        f.worker_s[i] = seconds_of(w, &d->by[i], w->memory_bps);
+        if (i == SL_HOST)
+            continue;
+        f.link_s = most(f.link_s, over(d->by[i].copy_bytes, w->link_bps));
+        linked_s += f.worker_s[i];
+        slowest = most(slowest, f.worker_s[i]);
     }
+    if (r->dram_bps > 0)
+        f.dram_s = dram_seconds(r, d, linked_s);
     f.seconds = f.disk_s;
-    if (f.dram_s > f.seconds) {
-        f.seconds = f.dram_s;
-        f.limit = SL_LIMIT_DRAM;
-    }
-    if (f.pcie_s > f.seconds) {
-        f.seconds = f.pcie_s;
-        f.limit = SL_LIMIT_PCIE;
-    }
-    if (engines > f.seconds) {
-        f.seconds = engines;
-        f.limit = f.gpu_s > f.compute_s ? SL_LIMIT_GPU : SL_LIMIT_COMPUTE;
-    }
+    longest(&f, f.dram_s, SL_LIMIT_DRAM);
+    longest(&f, f.link_s, SL_LIMIT_LINK);
+    longest(&f, linked_s + f.worker_s[SL_HOST],
+            slowest > f.worker_s[SL_HOST] ? SL_LIMIT_DEVICE : SL_LIMIT_HOST);
     return f;
 }
 
@@ -118,8 +130,11 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
 {
     struct sl_demand work = {
         .disk_bytes = (double)streamed_bytes,
-        .cpu_bytes = (double)streamed_bytes + (double)resident_bytes,
-        .cpu_ops = operations,
+        .by[SL_HOST] =
+            {
+                .bytes = (double)streamed_bytes + (double)resident_bytes,
+                .ops = operations,
+            },
     };
 
     return sl_floor_of(rates, &work);
@@ -128,9 +143,9 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
 const char *sl_limit_name(enum sl_limit limit)
 {
     static const char *const names[] = {
-        [SL_LIMIT_DISK] = "disk",       [SL_LIMIT_DRAM] = "dram",
-        [SL_LIMIT_COMPUTE] = "compute", [SL_LIMIT_PCIE] = "pcie",
-        [SL_LIMIT_GPU] = "gpu",
+        [SL_LIMIT_DISK] = "disk",    [SL_LIMIT_DRAM] = "dram",
+        [SL_LIMIT_HOST] = "compute", [SL_LIMIT_LINK] = "pcie",
+        [SL_LIMIT_DEVICE] = "gpu",
     };
 
     return names[limit];
@@ -234,7 +249,8 @@ static double snap(double bytes, double most_bytes)
     return bytes > most_bytes - 1 ? most_bytes : bytes;
 }
 
-/* Without a GPU the ring in RAM plays the device's part, filled from disk. */
+/* Without a device the ring in RAM plays the device's part, filled from disk.
+ */
 static void one_ring(struct sl_timeline *w)
 {
     w->copy_bps = w->disk_bps;
@@ -283,14 +299,14 @@ static double run(struct sl_timeline *w, double seconds, double dram_bytes,
 
 double sl_timeline_step(struct sl_timeline *w, const struct sl_step *s)
 {
-    double bytes = s->gpu ? 0 : s->dram_bytes, first = BEFORE_ATTENTION, t;
+    double bytes = s->dram_bytes, first = BEFORE_ATTENTION, t;
 
     if (w->from_disk > 0 && w->copy_bps <= 0)
         one_ring(w);
     if (s->kv_seconds <= 0)
         return run(w, s->seconds, bytes, s->moved_bytes);
     t = run(w, first * s->seconds, first * bytes, first * s->moved_bytes);
-    t += run(w, s->kv_seconds, s->gpu ? 0 : s->kv_bytes, 0);
+    t += run(w, s->kv_seconds, s->kv_bytes, 0);
     return t + run(w, (1 - first) * s->seconds, (1 - first) * bytes,
                    (1 - first) * s->moved_bytes);
 }

@@ -258,19 +258,19 @@ static void search(struct sl_plan *plan, const struct sl_plan_input *in,
         if (i > 0 && w->sizes[i] == w->sizes[i - 1])
             continue;
         if (candidate_bytes(in->slabs, in->n_slabs, in->keep, c.slot_bytes,
-                            &c.forced_bytes) > in->weights_bytes)
+                            &c.forced_bytes) > in->memory_bytes[SL_HOST])
             continue;
-        candidate_slots(&c, in->weights_bytes, in->read_ahead_bytes);
-        resident = choose(&p, &c, in->weights_bytes, w->tier, w->ahead);
+        candidate_slots(&c, in->memory_bytes[SL_HOST], in->read_ahead_bytes);
+        resident = choose(&p, &c, in->memory_bytes[SL_HOST], w->tier, w->ahead);
         if (plan->streamed_bytes != UINT64_MAX &&
             total - resident + plan->streamed_bytes / UNEVEN_SHARE >=
                 plan->streamed_bytes)
             continue;
         memcpy(plan->tier, w->tier, in->n_slabs * sizeof *w->tier);
-        plan->n_slots = (uint32_t)c.n_slots;
-        plan->slot_bytes = c.slot_bytes;
-        plan->ring_bytes = c.n_slots * c.slot_bytes;
-        plan->resident_bytes = resident;
+        plan->at[SL_HOST].n_slots = (uint32_t)c.n_slots;
+        plan->at[SL_HOST].slot_bytes = c.slot_bytes;
+        plan->at[SL_HOST].ring_bytes = c.n_slots * c.slot_bytes;
+        plan->at[SL_HOST].resident_bytes = resident;
         plan->streamed_bytes = total - resident;
     }
 }
@@ -282,25 +282,25 @@ static int check_budget(const struct sl_plan_input *in, struct sl_error *err)
     uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, in->keep);
     char need[SL_SIZE_TEXT], have[SL_SIZE_TEXT];
 
-    if (in->weights_bytes >= least)
+    if (in->memory_bytes[SL_HOST] >= least)
         return 0;
     return sl_fail(err, SL_ERR_BUDGET,
                    "the weights need at least %llu bytes (%s) to pass through, "
                    "%llu bytes (%s) are left for them",
                    (unsigned long long)least, sl_size_format(need, least),
-                   (unsigned long long)in->weights_bytes,
-                   sl_size_format(have, in->weights_bytes));
+                   (unsigned long long)in->memory_bytes[SL_HOST],
+                   sl_size_format(have, in->memory_bytes[SL_HOST]));
 }
 
 int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
 {
     *plan = (struct sl_plan){
         .tier = sl_zalloc_array(n_slabs, sizeof *plan->tier),
-        .engine = {sl_zalloc_array(n_slabs, 1), sl_zalloc_array(n_slabs, 1)},
+        .worker = {sl_zalloc_array(n_slabs, 1), sl_zalloc_array(n_slabs, 1)},
         .n_slabs = n_slabs,
     };
-    if (plan->tier != NULL && plan->engine[SL_PHASE_DECODE] != NULL &&
-        plan->engine[SL_PHASE_PREFILL] != NULL)
+    if (plan->tier != NULL && plan->worker[SL_PHASE_DECODE] != NULL &&
+        plan->worker[SL_PHASE_PREFILL] != NULL)
         return 0;
     sl_plan_fini(plan);
     return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs", n_slabs);
@@ -323,10 +323,10 @@ static int make_plain(struct sl_plan *plan, const struct sl_plan_input *in,
     }
     for (size_t i = 0; i < in->n_slabs; i++)
         total += w.load[i];
-    if (total <= in->weights_bytes) {
+    if (total <= in->memory_bytes[SL_HOST]) {
         for (size_t i = 0; i < in->n_slabs; i++)
             made.tier[i] = SL_TIER_RAM;
-        made.resident_bytes = total;
+        made.at[SL_HOST].resident_bytes = total;
     } else {
         search(&made, in, total, &w);
     }
@@ -349,10 +349,10 @@ static struct sl_plan_input without_gpu(const struct sl_plan_input *in)
     struct sl_plan_input plain = *in;
 
     for (size_t i = 0; i < in->n_stages; i++) {
-        uint64_t kv = in->stages[i].kv_bytes[SL_ENGINE_CPU];
+        uint64_t kv = in->stages[i].kv_bytes[SL_HOST];
 
-        plain.weights_bytes -=
-            kv < plain.weights_bytes ? kv : plain.weights_bytes;
+        plain.memory_bytes[SL_HOST] -=
+            kv < plain.memory_bytes[SL_HOST] ? kv : plain.memory_bytes[SL_HOST];
     }
     return plain;
 }
@@ -363,14 +363,14 @@ static int refuse_gpu(const struct sl_plan_input *in, struct sl_error *err)
     char least[SL_SIZE_TEXT], have[SL_SIZE_TEXT], ring[SL_SIZE_TEXT];
 
     for (size_t i = 0; i < in->n_stages; i++)
-        kv += in->stages[i].kv_bytes[SL_ENGINE_GPU];
+        kv += in->stages[i].kv_bytes[SL_DEVICE];
     return sl_fail(err, SL_ERR_BUDGET,
                    "the GPU alone needs %s of VRAM (%s for three slots, the "
                    "KV cache) and the ring in RAM as much; there are %s of "
                    "VRAM for them",
                    sl_size_format(least, SL_RING_MIN_SLOTS * slot + kv),
                    sl_size_format(ring, SL_RING_MIN_SLOTS * slot),
-                   sl_size_format(have, in->vram_bytes));
+                   sl_size_format(have, in->memory_bytes[SL_DEVICE]));
 }
 
 /* The faster of a plan with the GPU and the best one without. */
@@ -406,7 +406,8 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
 {
     struct sl_plan_input plain;
 
-    if (in->vram_bytes == 0 || in->rates.pcie_bps <= 0 ||
+    if (in->memory_bytes[SL_DEVICE] == 0 ||
+        in->rates.worker[SL_DEVICE].link_bps <= 0 ||
         in->engine == SL_ENGINE_RULE_CPU || in->n_slabs == 0) {
         plain = without_gpu(in);
         return make_plain(plan, &plain, err);
@@ -418,6 +419,6 @@ void sl_plan_fini(struct sl_plan *plan)
 {
     free(plan->tier);
     for (int p = 0; p < SL_PHASE_COUNT; p++)
-        free(plan->engine[p]);
+        free(plan->worker[p]);
     memset(plan, 0, sizeof *plan);
 }

@@ -13,8 +13,13 @@
  *   home VRAM       never       copied once
  *
  * What the GPU decodes it also prefills; what the CPU decodes either may.
- * All slabs of a stage have one engine in a phase. The KV cache of a layer
- * lies with the engine that decodes its attention.
+ * All slabs of a stage have one worker in a phase. The KV cache of a layer lies
+ * with the worker that decodes its attention.
+ *
+ * Plans, and what their passes ask, have a place for every worker (cost.h). The
+ * search (plan_hybrid.c) divides the stages between two of them, the host and
+ * the first device, and a timeline knows one link; with several devices both
+ * would have to say which.
  */
 #ifndef SL_OFFLOAD_PLAN_H
 #define SL_OFFLOAD_PLAN_H
@@ -28,17 +33,18 @@
 #include "offload/slab.h"
 #include "src/base/error.h"
 
+/* The disk, then the memory of each worker (cost.h): see sl_tier_of. */
 enum sl_tier {
     SL_TIER_DISK, /* read anew in every pass, through the ring */
     SL_TIER_RAM,  /* read once, kept */
     SL_TIER_VRAM, /* read once through the ring, copied to the device, kept */
 };
 
-enum sl_engine {
-    SL_ENGINE_CPU,
-    SL_ENGINE_GPU,
-    SL_ENGINE_COUNT,
-};
+/* Where what stays near a worker lies. */
+static inline enum sl_tier sl_tier_of(uint32_t worker)
+{
+    return (enum sl_tier)(SL_TIER_RAM + worker);
+}
 
 enum sl_phase {
     SL_PHASE_DECODE,
@@ -55,7 +61,7 @@ enum sl_phase {
 /* A ring takes no more than this part of its memory. */
 #define SL_PLAN_RING_SHARE 8u
 
-/* Slabs [first_slab, first_slab + n_slabs) that have one engine: their only
+/* Slabs [first_slab, first_slab + n_slabs) that have one worker: their only
  * input and output is the residual stream. */
 struct sl_plan_stage {
     size_t first_slab, n_slabs;
@@ -63,12 +69,12 @@ struct sl_plan_stage {
      * positions whose logits are wanted. */
     double ops;
     bool head;
-    bool cpu_only; /* the GPU cannot compute it: the CPU does, in any phase */
-    /* Of an attention, else 0. The layer's cache when full, by the engine
+    bool host_only; /* the GPU cannot compute it: the CPU does, in any phase */
+    /* Of an attention, else 0. The layer's cache when full, by the worker
      * that holds it; what one cached position takes there; operations for
      * each position and cached position. */
-    uint64_t kv_bytes[SL_ENGINE_COUNT];
-    double key_bytes[SL_ENGINE_COUNT];
+    uint64_t kv_bytes[SL_WORKERS];
+    double key_bytes[SL_WORKERS];
     double key_ops;
 };
 
@@ -88,17 +94,16 @@ enum sl_engine_rule {
 struct sl_plan_input {
     const struct sl_slab *slabs;
     size_t n_slabs;
-    /* What the ring, the residents and the caches of layers that the CPU
-     * decodes may take. */
-    uint64_t weights_bytes;
+    /* What the ring, the residents and the caches of layers that the worker
+     * decodes may take of its memory. */
+    uint64_t memory_bytes[SL_WORKERS];
     uint64_t read_ahead_bytes; /* ring size wanted where there is room */
     bool keep; /* slabs that are to stay do where they are computed, or the
                 * budget is too small. Of the CPU's stages other slabs may then
                 * stream beside a GPU, and prompts take the engines of decode */
 
-    /* What follows counts only with vram_bytes > 0 and a rule that allows a
-     * GPU: without, a plan needs neither stages nor rates. */
-    uint64_t vram_bytes; /* for weights, device ring, the GPU's caches */
+    /* What follows counts only with memory on a device and a rule that allows
+     * a GPU: without, a plan needs neither stages nor rates. */
     const struct sl_plan_stage *stages; /* cover all slabs in order */
     size_t n_stages;
     struct sl_plan_pass pass[SL_PHASE_COUNT];
@@ -110,28 +115,31 @@ struct sl_plan_input {
     bool every_number;
 };
 
+/* What a plan takes of a worker's memory. The host's ring holds what is read,
+ * also on its way to others; a device's what is copied in every pass. */
+struct sl_plan_memory {
+    uint32_t n_slots;        /* of its ring; 0: nothing passes through */
+    uint64_t slot_bytes;     /* of the largest slab that does */
+    uint64_t ring_bytes;     /* n_slots * slot_bytes */
+    uint64_t resident_bytes; /* load bytes of the slabs that stay */
+    uint64_t kv_bytes;       /* of the caches that it holds; 0 without a
+                              * device */
+};
+
 struct sl_plan {
     enum sl_tier *tier;              /* (n_slabs), owned */
-    uint8_t *engine[SL_PHASE_COUNT]; /* (n_slabs) enum sl_engine, owned */
+    uint8_t *worker[SL_PHASE_COUNT]; /* (n_slabs) of each slab, owned */
     size_t n_slabs;
     /* What a pass uses, borrowed; n 0, as plans are made: straight through
      * (sl_plan_order). */
     struct sl_order order;
-    uint32_t n_slots;        /* 0 when nothing passes through the ring */
-    uint64_t slot_bytes;     /* of the largest slab that does */
-    uint64_t ring_bytes;     /* n_slots * slot_bytes */
-    uint64_t resident_bytes; /* load bytes of the residents in RAM */
+    struct sl_plan_memory at[SL_WORKERS];
     uint64_t streamed_bytes; /* read in every pass */
 
-    bool gpu; /* some slab is the GPU's; else all that follows is 0 */
-    uint32_t n_device_slots;
-    uint64_t device_slot_bytes; /* of the largest slab copied in a pass */
-    uint64_t device_ring_bytes; /* n_device_slots * device_slot_bytes */
-    uint64_t vram_bytes;        /* load bytes of the residents in VRAM */
-    uint64_t kv_bytes[SL_ENGINE_COUNT]; /* of the caches they hold */
+    bool uses_device; /* some slab is a device's */
     /* A pass whose items all begin at an empty sequence and that has so many
-     * positions takes the engines of SL_PHASE_PREFILL, any other those of
-     * SL_PHASE_DECODE. UINT32_MAX: none does. */
+     * positions takes the workers of SL_PHASE_PREFILL, any other those of
+     * SL_PHASE_DECODE. UINT32_MAX: none does; 0 without a device. */
     uint32_t prefill_from;
 };
 
@@ -142,8 +150,8 @@ static inline struct sl_order sl_plan_order(const struct sl_plan *plan)
                              : (struct sl_order){NULL, plan->n_slabs};
 }
 
-/* Least weights_bytes with which sl_plan_make succeeds (without a GPU), with
- * the slabs that are to stay in memory where they are to be kept. */
+/* Least memory of the host with which sl_plan_make succeeds (without a GPU),
+ * with the slabs that are to stay in memory where they are to be kept. */
 uint64_t sl_plan_least_bytes(const struct sl_slab *slabs, size_t n_slabs,
                              bool keep);
 

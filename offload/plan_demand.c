@@ -26,47 +26,46 @@ uint64_t sl_plan_stage_kept(const struct sl_plan_input *in,
 
 /* One stage's part; bytes: of its weights. */
 static void add_stage(struct sl_demand *d, const struct sl_plan_stage *s,
-                      double bytes, bool gpu, struct sl_plan_pass pass)
+                      double bytes, uint32_t worker, struct sl_plan_pass pass)
 {
     double rows = s->head ? pass.logits : pass.positions;
-    double key_ops = rows * s->key_ops * pass.keys;
-    /* A sequence's cache is read once for all its positions. */
-    double keys = (double)pass.keys * pass.logits;
+    struct sl_worker_demand *w = &d->by[worker];
 
-    if (gpu) {
-        d->gpu_bytes += bytes;
-        d->gpu_ops += rows * s->ops;
-        d->gpu_kv_bytes += keys * s->key_bytes[SL_ENGINE_GPU];
-        d->gpu_kv_ops += key_ops;
-        d->gpu_stages++;
-    } else {
-        d->cpu_bytes += bytes;
-        d->cpu_ops += rows * s->ops;
-        d->cpu_kv_bytes += keys * s->key_bytes[SL_ENGINE_CPU];
-        d->cpu_kv_ops += key_ops;
+    w->bytes += bytes;
+    w->ops += rows * s->ops;
+    /* A sequence's cache is read once for all its positions. */
+    w->kv_bytes += (double)pass.keys * pass.logits * s->key_bytes[worker];
+    w->kv_ops += rows * s->key_ops * pass.keys;
+    w->stages++;
+}
+
+/* The worker changes: x goes through the links there are between the two, of
+   all positions. */
+static void add_crossing(struct sl_demand *d, const struct sl_plan_input *in,
+                         uint32_t from, uint32_t to, struct sl_plan_pass pass)
+{
+    const uint32_t ends[] = {from, to};
+
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] == SL_HOST)
+            continue;
+        d->by[ends[i]].crossings++;
+        d->by[ends[i]].crossing_bytes += pass.positions * (double)in->x_bytes;
     }
 }
 
-/* The engines change: x goes through the link, of all positions. */
-static void add_crossing(struct sl_demand *d, const struct sl_plan_input *in,
-                         struct sl_plan_pass pass)
-{
-    d->crossings++;
-    d->crossing_bytes += pass.positions * (double)in->x_bytes;
-}
-
-/* What must come from beside VRAM, by home. */
+/* What must come from beside the worker's memory, by tier. */
 static void add_moves(struct sl_demand *d, const struct sl_plan *plan,
                       const struct sl_plan_input *in,
-                      const struct sl_plan_stage *s, bool gpu)
+                      const struct sl_plan_stage *s, uint32_t worker)
 {
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
         double bytes = (double)sl_slab_load_bytes(&in->slabs[i]);
 
         if (plan->tier[i] == SL_TIER_DISK)
             d->disk_bytes += bytes;
-        if (gpu && plan->tier[i] != SL_TIER_VRAM)
-            d->copy_bytes += bytes;
+        if (worker != SL_HOST && plan->tier[i] != sl_tier_of(worker))
+            d->by[worker].copy_bytes += bytes;
     }
 }
 
@@ -74,17 +73,17 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
                                 const struct sl_plan_input *in,
                                 enum sl_phase phase, struct sl_plan_pass pass)
 {
-    const uint8_t *engine = plan->engine[phase];
+    const uint8_t *worker = plan->worker[phase];
     struct sl_demand d = {0};
 
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
-        bool gpu = engine[s->first_slab] == SL_ENGINE_GPU;
+        size_t at = s->first_slab;
 
-        add_stage(&d, s, (double)sl_plan_stage_bytes(in, s), gpu, pass);
-        add_moves(&d, plan, in, s, gpu);
-        if (i > 0 && engine[s->first_slab] != engine[s->first_slab - 1])
-            add_crossing(&d, in, pass);
+        add_stage(&d, s, (double)sl_plan_stage_bytes(in, s), worker[at], pass);
+        add_moves(&d, plan, in, s, worker[at]);
+        if (i > 0 && worker[at] != worker[at - 1])
+            add_crossing(&d, in, worker[at - 1], worker[at], pass);
     }
     return d;
 }
@@ -93,14 +92,14 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
 
 /* Rings of so many bytes; of the bytes that are copied, some are read from
    disk first. */
-static struct sl_timeline timeline_gpu(const struct sl_plan_input *in,
-                                       double copied, double from_disk,
-                                       double device_ring, double ring)
+static struct sl_timeline timeline_device(const struct sl_plan_input *in,
+                                          double copied, double from_disk,
+                                          double device_ring, double ring)
 {
     return (struct sl_timeline){
         .dram_bps = in->rates.dram_bps,
         .disk_bps = in->rates.disk_bps,
-        .copy_bps = copied > 0 ? in->rates.pcie_bps : 0,
+        .copy_bps = copied > 0 ? in->rates.worker[SL_DEVICE].link_bps : 0,
         .from_disk = copied > 0 ? from_disk / copied : 0,
         .most_read = ring,
         .most_copied = device_ring,
@@ -109,31 +108,29 @@ static struct sl_timeline timeline_gpu(const struct sl_plan_input *in,
 
 struct sl_step sl_plan_step(const struct sl_plan_input *in,
                             const struct sl_plan_stage *s, double bytes,
-                            bool gpu, struct sl_plan_pass pass)
+                            uint32_t worker, struct sl_plan_pass pass)
 {
     struct sl_demand d = {0};
     double kv_s;
 
-    add_stage(&d, s, bytes, gpu, pass);
-    kv_s = sl_cost_gpu_kv_seconds(&in->rates, &d) +
-           sl_cost_cpu_kv_seconds(&in->rates, &d);
+    add_stage(&d, s, bytes, worker, pass);
+    kv_s = sl_cost_kv_seconds(&in->rates, &d, worker);
     return (struct sl_step){
-        .gpu = gpu,
-        .seconds = sl_cost_gpu_seconds(&in->rates, &d) +
-                   sl_cost_cpu_seconds(&in->rates, &d) - kv_s,
-        .dram_bytes = d.cpu_bytes,
+        .seconds = sl_cost_seconds(&in->rates, &d, worker) - kv_s,
+        .dram_bytes = d.by[SL_HOST].bytes,
         .kv_seconds = kv_s,
-        .kv_bytes = d.cpu_kv_bytes,
+        .kv_bytes = d.by[SL_HOST].kv_bytes,
     };
 }
 
-double sl_plan_crossing_s(const struct sl_plan_input *in,
-                          struct sl_plan_pass pass)
+double sl_plan_crossing_s(const struct sl_plan_input *in, uint32_t from,
+                          uint32_t to, struct sl_plan_pass pass)
 {
     struct sl_demand d = {0};
 
-    add_crossing(&d, in, pass);
-    return sl_cost_gpu_seconds(&in->rates, &d);
+    add_crossing(&d, in, from, to, pass);
+    return sl_cost_seconds(&in->rates, &d, from) +
+           sl_cost_seconds(&in->rates, &d, to);
 }
 
 /* One ring for both engines, filled from disk: copies of what has come go on
@@ -153,12 +150,13 @@ struct sl_timeline sl_division_timeline(const struct sl_division *v)
 {
     if (v->in->keep)
         return timeline_disk(v->in,
-                             (double)v->disk_bytes + (double)v->cpu_disk_bytes,
+                             (double)v->disk_bytes + (double)v->host_disk_bytes,
                              ((double)v->n_slots - 1) * (double)v->slot_bytes);
-    return timeline_gpu(v->in, (double)v->copied_bytes + (double)v->disk_bytes,
-                        (double)v->disk_bytes,
-                        ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
-                        ((double)v->n_slots - 1) * (double)v->slot_bytes);
+    return timeline_device(
+        v->in, (double)v->copied_bytes + (double)v->disk_bytes,
+        (double)v->disk_bytes,
+        ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
+        ((double)v->n_slots - 1) * (double)v->slot_bytes);
 }
 
 /* One slot less than there are: the one that is computed from holds nothing
@@ -169,15 +167,16 @@ static struct sl_timeline timeline_of_plan(const struct sl_plan *plan,
                                            struct sl_plan_pass pass)
 {
     struct sl_demand d = sl_plan_demand(plan, in, phase, pass);
-    double ring = plan->n_slots > 0
-                      ? (plan->n_slots - 1.0) * (double)plan->slot_bytes
+    double ring = plan->at[SL_HOST].n_slots > 0
+                      ? (plan->at[SL_HOST].n_slots - 1.0) *
+                            (double)plan->at[SL_HOST].slot_bytes
                       : 0;
 
-    if (plan->gpu && !in->keep)
-        return timeline_gpu(in, d.copy_bytes, d.disk_bytes,
-                            ((double)plan->n_device_slots - 1) *
-                                (double)plan->device_slot_bytes,
-                            ring);
+    if (plan->uses_device && !in->keep)
+        return timeline_device(in, d.by[SL_DEVICE].copy_bytes, d.disk_bytes,
+                               ((double)plan->at[SL_DEVICE].n_slots - 1) *
+                                   (double)plan->at[SL_DEVICE].slot_bytes,
+                               ring);
     return timeline_disk(in, d.disk_bytes, ring);
 }
 
@@ -186,7 +185,7 @@ double sl_plan_seconds(const struct sl_plan *plan,
                        struct sl_plan_pass pass)
 {
     struct sl_timeline w = timeline_of_plan(plan, in, phase, pass);
-    const uint8_t *engine = plan->engine[phase];
+    const uint8_t *worker = plan->worker[phase];
     double seconds = 0;
 
     for (int p = 0; p < 2; p++) {
@@ -194,16 +193,17 @@ double sl_plan_seconds(const struct sl_plan *plan,
         for (size_t i = 0; i < in->n_stages; i++) {
             const struct sl_plan_stage *s = &in->stages[i];
             size_t at = s->first_slab;
-            bool gpu = engine[at] == SL_ENGINE_GPU;
             struct sl_step step = sl_plan_step(
-                in, s, (double)sl_plan_stage_bytes(in, s), gpu, pass);
+                in, s, (double)sl_plan_stage_bytes(in, s), worker[at], pass);
             struct sl_demand moves = {0};
 
-            if (i > 0 && engine[at] != engine[at - 1])
-                step.seconds += sl_plan_crossing_s(in, pass);
-            add_moves(&moves, plan, in, s, gpu);
-            step.moved_bytes =
-                gpu && !in->keep ? moves.copy_bytes : moves.disk_bytes;
+            if (i > 0 && worker[at] != worker[at - 1])
+                step.seconds +=
+                    sl_plan_crossing_s(in, worker[at - 1], worker[at], pass);
+            add_moves(&moves, plan, in, s, worker[at]);
+            step.moved_bytes = worker[at] == SL_HOST || in->keep
+                                   ? moves.disk_bytes
+                                   : moves.by[worker[at]].copy_bytes;
             seconds += sl_timeline_step(&w, &step);
         }
     }
@@ -213,19 +213,18 @@ double sl_plan_seconds(const struct sl_plan *plan,
 double sl_plan_guess_seconds(const struct sl_plan *plan,
                              const struct sl_plan_input *in)
 {
-    const uint8_t *engine = plan->engine[SL_PHASE_DECODE];
+    const uint8_t *worker = plan->worker[SL_PHASE_DECODE];
     struct sl_plan_pass pass = {1, 1, in->pass[SL_PHASE_DECODE].keys};
     double seconds = 0;
 
     for (size_t i = 0; in->keep && i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
         size_t at = s->first_slab;
-        struct sl_step step =
-            sl_plan_step(in, s, (double)sl_plan_stage_kept(in, s),
-                         engine[at] == SL_ENGINE_GPU, pass);
+        struct sl_step step = sl_plan_step(
+            in, s, (double)sl_plan_stage_kept(in, s), worker[at], pass);
 
-        if (i > 0 && engine[at] != engine[at - 1])
-            seconds += sl_plan_crossing_s(in, pass);
+        if (i > 0 && worker[at] != worker[at - 1])
+            seconds += sl_plan_crossing_s(in, worker[at - 1], worker[at], pass);
         seconds += step.seconds + step.kv_seconds;
     }
     return seconds;

@@ -22,7 +22,7 @@ enum way {
 
 static bool has_cache(const struct sl_plan_stage *s)
 {
-    return s->kv_bytes[SL_ENGINE_CPU] + s->kv_bytes[SL_ENGINE_GPU] > 0;
+    return s->kv_bytes[SL_HOST] + s->kv_bytes[SL_DEVICE] > 0;
 }
 
 /* Marks k of the n stages of a kind, evenly. kind < 0: all are of it. */
@@ -52,10 +52,10 @@ static void mark_all(const struct sl_plan_input *in, uint8_t *marks, int kind)
 }
 
 /* Whatever else is tried. */
-static void mark_cpu_only(const struct sl_plan_input *in, uint8_t *marks)
+static void mark_host_only(const struct sl_plan_input *in, uint8_t *marks)
 {
     for (size_t i = 0; i < in->n_stages; i++)
-        marks[i] |= in->stages[i].cpu_only;
+        marks[i] |= in->stages[i].host_only;
 }
 
 static size_t count(const struct sl_plan_input *in, enum way way)
@@ -70,31 +70,31 @@ static size_t count(const struct sl_plan_input *in, enum way way)
     return n;
 }
 
-/* Marks in cpu what way has of so many stages. */
-static void choose(const struct sl_plan_input *in, uint8_t *cpu, enum way way,
+/* Marks in host what way has of so many stages. */
+static void choose(const struct sl_plan_input *in, uint8_t *host, enum way way,
                    size_t k)
 {
-    memset(cpu, 0, in->n_stages);
+    memset(host, 0, in->n_stages);
     switch (way) {
     case WAY_ANY:
-        mark(in, cpu, -1, k);
+        mark(in, host, -1, k);
         break;
     case WAY_ATTENTION_AND_OTHERS:
-        mark_all(in, cpu, 1);
-        mark(in, cpu, 0, k);
+        mark_all(in, host, 1);
+        mark(in, host, 0, k);
         break;
     case WAY_OTHERS_AND_ATTENTION:
-        mark_all(in, cpu, 0);
-        mark(in, cpu, 1, k);
+        mark_all(in, host, 0);
+        mark(in, host, 1, k);
         break;
     case WAY_ATTENTION:
     case WAY_OTHERS:
-        mark(in, cpu, way == WAY_ATTENTION, k);
+        mark(in, host, way == WAY_ATTENTION, k);
         break;
     default:
         break;
     }
-    mark_cpu_only(in, cpu);
+    mark_host_only(in, host);
 }
 
 /* --- the best division ---------------------------------------------------- */
@@ -144,17 +144,19 @@ bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
     return better(score_of(a, in), score_of(b, in));
 }
 
-/* What the stages of a pass take, by engine. */
+/* What the stages of a pass take, by each of the two workers that they are
+   divided between. */
+#define DIVIDED 2
 struct costs {
-    struct sl_step *step[SL_ENGINE_COUNT]; /* (n_stages) each */
+    struct sl_step *step[DIVIDED]; /* (n_stages) each */
     double crossing_s;
 };
 
 struct scratch {
-    uint64_t *stage_bytes;      /* (n_stages) */
-    uint64_t *stage_kept;       /* (n_stages) */
-    uint8_t *cpu, *best, *none; /* (n_stages); none: but what must be */
-    uint8_t *chosen;            /* (n_stages) of the plan so far */
+    uint64_t *stage_bytes;       /* (n_stages) */
+    uint64_t *stage_kept;        /* (n_stages) */
+    uint8_t *host, *best, *none; /* (n_stages); none: but what must be */
+    uint8_t *chosen;             /* (n_stages) of the plan so far */
     struct costs costs[SL_PHASE_COUNT];
     struct costs guess;   /* of what stays; none where nothing does */
     bool found;           /* in this way: */
@@ -167,23 +169,21 @@ static double part(double of, double all)
     return all > 0 ? of / all : 0;
 }
 
-/* Of what does not stay of an engine's stages, which part is moved in a pass:
+/* Of what does not stay of a worker's stages, which part is moved in a pass:
  * copied, or where some slabs stay, read. */
-static void share_moved(double share[SL_ENGINE_COUNT],
-                        const struct sl_division *d)
+static void share_moved(double share[DIVIDED], const struct sl_division *d)
 {
     double disk = (double)d->disk_bytes, ram = (double)d->copied_bytes;
-    double vram = (double)d->vram_bytes, cpu = (double)d->cpu_disk_bytes;
+    double vram = (double)d->vram_bytes, host = (double)d->host_disk_bytes;
 
-    share[SL_ENGINE_CPU] = part(cpu, cpu + (double)d->cpu_ram_bytes);
-    share[SL_ENGINE_GPU] =
-        part(d->in->keep ? disk : disk + ram, disk + ram + vram);
+    share[SL_HOST] = part(host, host + (double)d->host_ram_bytes);
+    share[SL_DEVICE] = part(d->in->keep ? disk : disk + ram, disk + ram + vram);
 }
 
 /* Seconds of a pass, before slabs have places. */
 static double seconds_of(const struct sl_division *d, const struct costs *c)
 {
-    double share[SL_ENGINE_COUNT];
+    double share[DIVIDED];
     struct sl_timeline w = sl_division_timeline(d);
     double seconds = 0;
 
@@ -196,12 +196,12 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
             break;
         seconds = 0;
         for (size_t i = 0; i < d->in->n_stages; i++) {
-            enum sl_engine e = d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+            uint32_t e = d->host[i] ? SL_HOST : SL_DEVICE;
             struct sl_step s = c->step[e][i];
 
             s.moved_bytes =
                 (double)(d->stage_bytes[i] - d->stage_kept[i]) * share[e];
-            if (i > 0 && d->cpu[i] != d->cpu[i - 1])
+            if (i > 0 && d->host[i] != d->host[i - 1])
                 s.seconds += c->crossing_s;
             seconds += sl_timeline_step(&w, &s);
         }
@@ -215,10 +215,9 @@ static double guess_seconds(const struct sl_division *d, const struct costs *c)
     double seconds = 0;
 
     for (size_t i = 0; i < d->in->n_stages; i++) {
-        const struct sl_step *s =
-            &c->step[d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU][i];
+        const struct sl_step *s = &c->step[d->host[i] ? SL_HOST : SL_DEVICE][i];
 
-        if (i > 0 && d->cpu[i] != d->cpu[i - 1])
+        if (i > 0 && d->host[i] != d->host[i - 1])
             seconds += c->crossing_s;
         seconds += s->seconds + s->kv_seconds;
     }
@@ -233,12 +232,12 @@ static double prefill_seconds(const struct sl_division *d,
 
     if (d->in->keep)
         return seconds_of(d, &s->costs[SL_PHASE_PREFILL]);
-    all.cpu = s->none;
-    all.copied_bytes += d->cpu_bytes - d->cpu_only_bytes;
+    all.host = s->none;
+    all.copied_bytes += d->host_bytes - d->host_only_bytes;
     return seconds_of(&all, &s->costs[SL_PHASE_PREFILL]);
 }
 
-/* What s->cpu takes, which is kept in s->best if it is the best so far. */
+/* What s->host takes, which is kept in s->best if it is the best so far. */
 static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
                             uint64_t ahead_bytes, struct scratch *s)
 {
@@ -246,7 +245,7 @@ static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
         .in = in,
         .stage_bytes = s->stage_bytes,
         .stage_kept = s->stage_kept,
-        .cpu = s->cpu,
+        .host = s->host,
         .slot_bytes = slot_bytes,
         .ahead_bytes = ahead_bytes,
     };
@@ -262,7 +261,7 @@ static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
     score.prefill_s = prefill_seconds(&d, s);
     if (s->found && !better(score, s->score))
         return score;
-    memcpy(s->best, s->cpu, in->n_stages);
+    memcpy(s->best, s->host, in->n_stages);
     s->score = score;
     s->ahead_bytes = ahead_bytes;
     s->found = true;
@@ -288,7 +287,7 @@ static void try_number(struct numbers *x, const struct sl_plan_input *in,
                        uint64_t slot_bytes, uint64_t ahead, enum way way,
                        size_t k, struct scratch *s)
 {
-    choose(in, s->cpu, way, k);
+    choose(in, s->host, way, k);
     note(x, k, try_set(in, slot_bytes, ahead, s));
 }
 
@@ -331,7 +330,7 @@ static void search(const struct sl_plan_input *in, uint64_t slot_bytes,
             search_numbers(in, slot_bytes, ahead, way, s);
             continue;
         }
-        choose(in, s->cpu, way, 0);
+        choose(in, s->host, way, 0);
         try_set(in, slot_bytes, ahead, s);
     }
 }
@@ -339,31 +338,31 @@ static void search(const struct sl_plan_input *in, uint64_t slot_bytes,
 /* --- prefill -------------------------------------------------------------- */
 
 static void set_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
-                        const uint8_t *cpu)
+                        const uint8_t *host)
 {
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
 
-        memset(plan->engine[SL_PHASE_PREFILL] + s->first_slab,
-               cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU, s->n_slabs);
+        memset(plan->worker[SL_PHASE_PREFILL] + s->first_slab,
+               host[i] ? SL_HOST : SL_DEVICE, s->n_slabs);
     }
     /* What the GPU decodes it prefills; it may have work in prefill alone. */
-    plan->gpu = memchr(plan->engine[SL_PHASE_PREFILL], SL_ENGINE_GPU,
-                       plan->n_slabs) != NULL;
+    plan->uses_device = memchr(plan->worker[SL_PHASE_PREFILL], SL_DEVICE,
+                               plan->n_slabs) != NULL;
 }
 
 /* Of the stages that the CPU decodes, so many evenly. */
 static void choose_some(const struct sl_plan_input *in, uint8_t *some,
-                        const uint8_t *cpu, size_t k, size_t n)
+                        const uint8_t *host, size_t k, size_t n)
 {
     size_t at = 0;
 
     for (size_t i = 0; i < in->n_stages; i++) {
-        some[i] = cpu[i] && (2 * at * k + n) / (2 * n) !=
-                                (2 * (at + 1) * k + n) / (2 * n);
-        at += cpu[i];
+        some[i] = host[i] && (2 * at * k + n) / (2 * n) !=
+                                 (2 * (at + 1) * k + n) / (2 * n);
+        at += host[i];
     }
-    mark_cpu_only(in, some);
+    mark_host_only(in, some);
 }
 
 /* Which of the CPU's stages the CPU prefills too. */
@@ -378,8 +377,8 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
     for (size_t k = 0; k <= n && n > 0; k++) {
         double seconds;
 
-        choose_some(in, s->cpu, s->chosen, k, n);
-        set_prefill(plan, in, s->cpu);
+        choose_some(in, s->host, s->chosen, k, n);
+        set_prefill(plan, in, s->host);
         seconds = sl_plan_seconds(plan, in, SL_PHASE_PREFILL,
                                   in->pass[SL_PHASE_PREFILL]);
         if (best >= 0 && seconds >= best)
@@ -389,8 +388,8 @@ static void choose_prefill(struct sl_plan *plan, const struct sl_plan_input *in,
     }
     if (n == 0)
         return;
-    choose_some(in, s->cpu, s->chosen, best_k, n);
-    set_prefill(plan, in, s->cpu);
+    choose_some(in, s->host, s->chosen, best_k, n);
+    set_prefill(plan, in, s->host);
 }
 
 /* Whether so many positions come through faster by the engines of prefill:
@@ -413,7 +412,7 @@ static uint32_t find_prefill_from(const struct sl_plan *plan,
 {
     uint32_t no = 0, yes = 1;
 
-    if (memcmp(plan->engine[SL_PHASE_DECODE], plan->engine[SL_PHASE_PREFILL],
+    if (memcmp(plan->worker[SL_PHASE_DECODE], plan->worker[SL_PHASE_PREFILL],
                plan->n_slabs) == 0)
         return 1;
     while (yes < MOST_POSITIONS && !prefill_pays(plan, in, yes)) {
@@ -441,7 +440,7 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
         .in = in,
         .stage_bytes = s->stage_bytes,
         .stage_kept = s->stage_kept,
-        .cpu = s->best,
+        .host = s->best,
         .slot_bytes = slot_bytes,
         .ahead_bytes = s->ahead_bytes,
     };
@@ -489,8 +488,8 @@ static int build_best(struct sl_plan *plan, bool *found,
         best.prefill_from = find_prefill_from(&best, in);
         *plan = best;
         /* Nothing for the GPU: there is a better plan without its ring. */
-        *found = best.gpu;
-        if (!best.gpu)
+        *found = best.uses_device;
+        if (!best.uses_device)
             sl_plan_fini(plan);
     }
     return 0;
@@ -500,15 +499,15 @@ static void scratch_fini(struct scratch *s)
 {
     free(s->stage_bytes);
     free(s->stage_kept);
-    free(s->cpu);
+    free(s->host);
     free(s->best);
     free(s->none);
     free(s->chosen);
     for (int p = 0; p < SL_PHASE_COUNT; p++) {
-        for (int e = 0; e < SL_ENGINE_COUNT; e++)
+        for (int e = 0; e < DIVIDED; e++)
             free(s->costs[p].step[e]);
     }
-    for (int e = 0; e < SL_ENGINE_COUNT; e++)
+    for (int e = 0; e < DIVIDED; e++)
         free(s->guess.step[e]);
 }
 
@@ -517,14 +516,14 @@ static void scratch_fini(struct scratch *s)
 static bool cost_stages(struct costs *c, const struct sl_plan_input *in,
                         const uint64_t *bytes, struct sl_plan_pass pass)
 {
-    c->crossing_s = sl_plan_crossing_s(in, pass);
-    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
+    c->crossing_s = sl_plan_crossing_s(in, SL_HOST, SL_DEVICE, pass);
+    for (uint32_t e = 0; e < DIVIDED; e++) {
         c->step[e] = sl_alloc_array(in->n_stages, sizeof **c->step);
         if (c->step[e] == NULL)
             return false;
         for (size_t i = 0; i < in->n_stages; i++)
-            c->step[e][i] = sl_plan_step(in, &in->stages[i], (double)bytes[i],
-                                         e == SL_ENGINE_GPU, pass);
+            c->step[e][i] =
+                sl_plan_step(in, &in->stages[i], (double)bytes[i], e, pass);
     }
     return true;
 }
@@ -536,15 +535,15 @@ static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
     *s = (struct scratch){
         .stage_bytes = sl_alloc_array(in->n_stages, sizeof *s->stage_bytes),
         .stage_kept = sl_alloc_array(in->n_stages, sizeof *s->stage_kept),
-        .cpu = sl_zalloc_array(in->n_stages, 1),
+        .host = sl_zalloc_array(in->n_stages, 1),
         .best = sl_zalloc_array(in->n_stages, 1),
         .none = sl_zalloc_array(in->n_stages, 1),
         .chosen = sl_zalloc_array(in->n_stages, 1),
     };
-    if (s->stage_bytes == NULL || s->stage_kept == NULL || s->cpu == NULL ||
+    if (s->stage_bytes == NULL || s->stage_kept == NULL || s->host == NULL ||
         s->best == NULL || s->none == NULL || s->chosen == NULL)
         return false;
-    mark_cpu_only(in, s->none);
+    mark_host_only(in, s->none);
     for (size_t i = 0; i < in->n_stages; i++) {
         s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
         s->stage_kept[i] = sl_plan_stage_kept(in, &in->stages[i]);

@@ -28,9 +28,10 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t loose,
     uint64_t rings = SL_RING_MIN_SLOTS * d->slot_bytes, ring;
 
     d->n_slots = SL_RING_MIN_SLOTS;
-    d->n_device_slots = slots(d, d->ahead_bytes, d->in->vram_bytes, vram);
+    d->n_device_slots =
+        slots(d, d->ahead_bytes, d->in->memory_bytes[SL_DEVICE], vram);
     /* Its slots are needed only where something is copied in a pass. */
-    if (rest <= vram && (d->in->keep || d->cpu_bytes == d->cpu_only_bytes))
+    if (rest <= vram && (d->in->keep || d->host_bytes == d->host_only_bytes))
         d->n_device_slots = 0;
     ring = d->n_device_slots * d->slot_bytes;
     if (vram < ring || ram < rings)
@@ -40,16 +41,16 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t loose,
     rest -= d->vram_bytes;
     if (rest + loose > ram - rings) {
         /* Something streams from disk: read farther ahead. */
-        d->n_slots =
-            slots(d, d->in->read_ahead_bytes, d->in->weights_bytes, ram);
+        d->n_slots = slots(d, d->in->read_ahead_bytes,
+                           d->in->memory_bytes[SL_HOST], ram);
         rings = d->n_slots * d->slot_bytes;
         if (ram < rings)
             return false;
     }
     d->ram_room = ram - rings;
-    d->cpu_ram_bytes = lesser(d->ram_room, loose);
-    d->cpu_disk_bytes = loose - d->cpu_ram_bytes;
-    d->ram_room -= d->cpu_ram_bytes;
+    d->host_ram_bytes = lesser(d->ram_room, loose);
+    d->host_disk_bytes = loose - d->host_ram_bytes;
+    d->ram_room -= d->host_ram_bytes;
     d->copied_bytes = lesser(d->ram_room, rest);
     d->disk_bytes = rest - d->copied_bytes;
     return true;
@@ -60,31 +61,34 @@ bool sl_plan_divide(struct sl_division *d)
     const struct sl_plan_input *in = d->in;
     uint64_t rest = 0, loose = 0, vram, ram;
 
-    d->cpu_bytes = d->cpu_only_bytes = d->gpu_kept_bytes = 0;
+    d->host_bytes = d->host_only_bytes = d->device_kept_bytes = 0;
     memset(d->kv_bytes, 0, sizeof d->kv_bytes);
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
-        enum sl_engine e = d->cpu[i] ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+        uint32_t e = d->host[i] ? SL_HOST : SL_DEVICE;
         uint64_t kept = d->stage_kept[i];
 
         d->kv_bytes[e] += s->kv_bytes[e];
-        d->cpu_only_bytes += s->cpu_only ? d->stage_bytes[i] : 0;
-        if (d->cpu[i] && !in->keep)
+        d->host_only_bytes += s->host_only ? d->stage_bytes[i] : 0;
+        if (d->host[i] && !in->keep)
             kept = d->stage_bytes[i];
-        *(d->cpu[i] ? &d->cpu_bytes : &d->gpu_kept_bytes) += kept;
-        *(d->cpu[i] ? &loose : &rest) += d->stage_bytes[i] - kept;
+        *(d->host[i] ? &d->host_bytes : &d->device_kept_bytes) += kept;
+        *(d->host[i] ? &loose : &rest) += d->stage_bytes[i] - kept;
     }
-    vram = d->kv_bytes[SL_ENGINE_GPU] + d->gpu_kept_bytes;
-    ram = d->kv_bytes[SL_ENGINE_CPU] + d->cpu_bytes;
-    if (vram > in->vram_bytes || ram > in->weights_bytes)
+    vram = d->kv_bytes[SL_DEVICE] + d->device_kept_bytes;
+    ram = d->kv_bytes[SL_HOST] + d->host_bytes;
+    if (vram > in->memory_bytes[SL_DEVICE] || ram > in->memory_bytes[SL_HOST])
         return false;
-    return divide_rest(d, rest, loose, in->vram_bytes - vram,
-                       in->weights_bytes - ram);
+    return divide_rest(d, rest, loose, in->memory_bytes[SL_DEVICE] - vram,
+                       in->memory_bytes[SL_HOST] - ram);
 }
 
 /* --- slabs ---------------------------------------------------------------- */
 
 #define TIERS 3
+
+/* Workers that stages are divided between: the host and one device. */
+#define DIVIDED 2
 
 /* Hands slabs to tiers so that each has its share of any stretch: the tier
    that lags most takes the next slab, if it has room (error diffusion). */
@@ -118,8 +122,7 @@ static void move_up(struct sl_plan *plan, const struct sl_division *d,
         uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
 
         if (plan->tier[i] != from || bytes > deal->room[to] ||
-            (to == SL_TIER_VRAM &&
-             plan->engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU))
+            (to == SL_TIER_VRAM && plan->worker[SL_PHASE_DECODE][i] == SL_HOST))
             continue;
         plan->tier[i] = to;
         deal->room[to] -= bytes;
@@ -131,19 +134,19 @@ static void move_up(struct sl_plan *plan, const struct sl_division *d,
  * anyway needs no second copy. Where some slabs are to stay, the others may be
  * anywhere. */
 static void place_stage(struct sl_plan *plan, const struct sl_division *d,
-                        const struct sl_plan_stage *s, bool cpu,
+                        const struct sl_plan_stage *s, bool host,
                         struct dealer *dealers)
 {
     const struct sl_slab *slabs = d->in->slabs;
-    enum sl_engine e = cpu ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+    uint32_t e = host ? SL_HOST : SL_DEVICE;
 
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
-        bool stays = d->in->keep ? slabs[i].keep : cpu;
+        bool stays = d->in->keep ? slabs[i].keep : host;
 
         for (int p = 0; p < SL_PHASE_COUNT; p++)
-            plan->engine[p][i] = (uint8_t)e;
+            plan->worker[p][i] = (uint8_t)e;
         if (stays)
-            plan->tier[i] = cpu ? SL_TIER_RAM : SL_TIER_VRAM;
+            plan->tier[i] = sl_tier_of(e);
         else
             plan->tier[i] = deal(&dealers[e], sl_slab_load_bytes(&slabs[i]));
     }
@@ -154,20 +157,21 @@ static void sum_up(struct sl_plan *plan, const struct sl_division *d)
     for (size_t i = 0; i < plan->n_slabs; i++) {
         uint64_t bytes = sl_slab_load_bytes(&d->in->slabs[i]);
 
-        *(plan->tier[i] == SL_TIER_RAM    ? &plan->resident_bytes
-          : plan->tier[i] == SL_TIER_VRAM ? &plan->vram_bytes
+        *(plan->tier[i] == SL_TIER_RAM    ? &plan->at[SL_HOST].resident_bytes
+          : plan->tier[i] == SL_TIER_VRAM ? &plan->at[SL_DEVICE].resident_bytes
                                           : &plan->streamed_bytes) += bytes;
     }
-    memcpy(plan->kv_bytes, d->kv_bytes, sizeof plan->kv_bytes);
-    if (plan->streamed_bytes + plan->vram_bytes > 0) {
-        plan->n_slots = d->n_slots;
-        plan->slot_bytes = d->slot_bytes;
-        plan->ring_bytes = d->n_slots * d->slot_bytes;
+    for (int i = 0; i < SL_WORKERS; i++)
+        plan->at[i].kv_bytes = d->kv_bytes[i];
+    if (plan->streamed_bytes + plan->at[SL_DEVICE].resident_bytes > 0) {
+        plan->at[SL_HOST].n_slots = d->n_slots;
+        plan->at[SL_HOST].slot_bytes = d->slot_bytes;
+        plan->at[SL_HOST].ring_bytes = d->n_slots * d->slot_bytes;
     }
     if (d->n_device_slots > 0) {
-        plan->n_device_slots = d->n_device_slots;
-        plan->device_slot_bytes = d->slot_bytes;
-        plan->device_ring_bytes = d->n_device_slots * d->slot_bytes;
+        plan->at[SL_DEVICE].n_slots = d->n_device_slots;
+        plan->at[SL_DEVICE].slot_bytes = d->slot_bytes;
+        plan->at[SL_DEVICE].ring_bytes = d->n_device_slots * d->slot_bytes;
     }
 }
 
@@ -192,17 +196,17 @@ static struct dealer make_dealer(uint64_t disk, uint64_t ram, uint64_t ram_room,
 
 void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
 {
-    struct dealer dealers[SL_ENGINE_COUNT] = {
-        [SL_ENGINE_CPU] = make_dealer(d->cpu_disk_bytes, d->cpu_ram_bytes,
-                                      d->cpu_ram_bytes, 0, 0),
-        [SL_ENGINE_GPU] = make_dealer(d->disk_bytes, d->copied_bytes,
-                                      d->ram_room, d->vram_bytes, d->vram_room),
+    struct dealer dealers[DIVIDED] = {
+        [SL_HOST] = make_dealer(d->host_disk_bytes, d->host_ram_bytes,
+                                d->host_ram_bytes, 0, 0),
+        [SL_DEVICE] = make_dealer(d->disk_bytes, d->copied_bytes, d->ram_room,
+                                  d->vram_bytes, d->vram_room),
     };
-    struct dealer *left = &dealers[SL_ENGINE_GPU];
+    struct dealer *left = &dealers[SL_DEVICE];
 
     for (size_t i = 0; i < d->in->n_stages; i++)
-        place_stage(plan, d, &d->in->stages[i], d->cpu[i], dealers);
-    left->room[SL_TIER_RAM] += dealers[SL_ENGINE_CPU].room[SL_TIER_RAM];
+        place_stage(plan, d, &d->in->stages[i], d->host[i], dealers);
+    left->room[SL_TIER_RAM] += dealers[SL_HOST].room[SL_TIER_RAM];
     move_up(plan, d, left, SL_TIER_RAM, SL_TIER_VRAM);
     move_up(plan, d, left, SL_TIER_DISK, SL_TIER_VRAM);
     move_up(plan, d, left, SL_TIER_DISK, SL_TIER_RAM);

@@ -60,7 +60,7 @@ static bool begin_slab(struct sl_stream *st)
             p->slab = slab;
             p->missing_bytes = sl_slab_read_bytes(&st->config.slabs[slab]);
             if (ring)
-                c->next_slot = (c->next_slot + 1) % plan->n_slots;
+                c->next_slot = (c->next_slot + 1) % plan->at[SL_HOST].n_slots;
         }
         sl_use_next(&c->next, &st->order);
     }

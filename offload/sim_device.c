@@ -47,6 +47,13 @@ struct model_device {
     pthread_cond_t news; /* an op has ended */
 };
 
+static const struct sl_worker *rates_of(const struct sl_device *dev)
+{
+    const struct model_device *m = (const struct model_device *)dev;
+
+    return &m->machine->spec.rates.worker[SL_DEVICE];
+}
+
 /* --- queues --------------------------------------------------------------- */
 
 /* Runs what can run at the head of a queue. True if it got anywhere. */
@@ -125,13 +132,12 @@ static int put(struct sl_device *dev, enum sl_queue queue, struct op made,
 static int model_copy(struct sl_device *dev, enum sl_queue queue,
                       uint64_t bytes, enum sl_pipe pipe, struct sl_error *err)
 {
-    const struct sl_rates *r =
-        &((struct model_device *)dev)->machine->spec.rates;
+    const struct sl_worker *w = rates_of(dev);
     struct op op = {
         .kind = FLOW,
         .flow = {.bytes = (double)bytes,
                  .pipes = 1u << pipe | 1u << SL_PIPE_DRAM,
-                 .delay_ns = (uint64_t)(r->pcie_latency_s * 1e9)},
+                 .delay_ns = (uint64_t)(w->link_latency_s * 1e9)},
     };
 
     return put(dev, queue, op, err);
@@ -169,19 +175,17 @@ static int model_copy_within(struct sl_device *dev, enum sl_queue queue,
                              void *to, const void *from, uint64_t bytes,
                              struct sl_error *err)
 {
-    const struct sl_rates *r =
-        &((struct model_device *)dev)->machine->spec.rates;
+    const struct sl_worker *w = rates_of(dev);
 
     (void)to, (void)from;
-    return put_seconds(dev, queue, 2 * (double)bytes / r->vram_bps, err);
+    return put_seconds(dev, queue, 2 * (double)bytes / w->memory_bps, err);
 }
 
 int sl_device_model_launch(struct sl_device *dev, double bytes, double ops,
                            double extra_s, struct sl_error *err)
 {
-    const struct sl_rates *r =
-        &((struct model_device *)dev)->machine->spec.rates;
-    double read_s = bytes / r->vram_bps, ops_s = ops / r->gpu_ops_per_s;
+    const struct sl_worker *w = rates_of(dev);
+    double read_s = bytes / w->memory_bps, ops_s = ops / w->ops_per_s;
 
     return put_seconds(dev, SL_QUEUE_COMPUTE,
                        extra_s + (read_s > ops_s ? read_s : ops_s), err);
@@ -402,8 +406,9 @@ int sl_device_open_sim(struct sl_device **dev, struct sl_sim_machine *m,
         return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a GPU");
     d->machine = m;
     d->dev.ops = &model_ops;
-    d->dev.info.vram_bytes = d->dev.info.vram_free = m->spec.vram_bytes;
-    d->dev.info.vram_bps = (uint64_t)m->spec.rates.vram_bps;
+    d->dev.info.vram_bytes = d->dev.info.vram_free =
+        m->spec.memory_bytes[SL_DEVICE];
+    d->dev.info.vram_bps = (uint64_t)m->spec.rates.worker[SL_DEVICE].memory_bps;
     snprintf(d->dev.info.name, sizeof d->dev.info.name, "%s", m->spec.name);
     for (int q = 0; q < SL_QUEUE_COUNT; q++)
         d->queues[q].last = &d->queues[q].first;

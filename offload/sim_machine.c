@@ -12,43 +12,51 @@
    of DDR4-3200 or of DDR5-6000; PCIe 4.0 x16; NVMe of 7 GB/s nominal. A 3090
    and a 4090 have 24 GiB of which a driver keeps 0.9 GB, a 3060 has 12. 6 ms of
    a pass are launches: 43 us for each of the 141 stages of GLM-130B. */
-#define DDR4    .dram_bps = 43 * GB, .cpu_dram_bps = 40 * GB
-#define DDR5    .dram_bps = 80 * GB, .cpu_dram_bps = 74 * GB
-#define PCIE    .pcie_bps = 25 * GB, .pcie_latency_s = 10e-6
-#define NVME    .disk_bps = 6.6 * GB, .disk_latency_s = 80e-6
-#define RTX3060 .vram_bps = 300 * GB, .gpu_ops_per_s = 20e12
-#define RTX3090 .vram_bps = 800 * GB, .gpu_ops_per_s = 60e12
-#define RTX4090 .vram_bps = 860 * GB, .gpu_ops_per_s = 130e12
-#define LAUNCH  .gpu_stage_s = 43e-6
+#define DDR4 .dram_bps = 43 * GB, .worker[SL_HOST].memory_bps = 40 * GB
+#define DDR5 .dram_bps = 80 * GB, .worker[SL_HOST].memory_bps = 74 * GB
+#define PCIE                                                                   \
+    .worker[SL_DEVICE].link_bps = 25 * GB,                                     \
+    .worker[SL_DEVICE].link_latency_s = 10e-6
+#define NVME .disk_bps = 6.6 * GB, .disk_latency_s = 80e-6
+#define RTX3060                                                                \
+    .worker[SL_DEVICE].memory_bps = 300 * GB,                                  \
+    .worker[SL_DEVICE].ops_per_s = 20e12
+#define RTX3090                                                                \
+    .worker[SL_DEVICE].memory_bps = 800 * GB,                                  \
+    .worker[SL_DEVICE].ops_per_s = 60e12
+#define RTX4090                                                                \
+    .worker[SL_DEVICE].memory_bps = 860 * GB,                                  \
+    .worker[SL_DEVICE].ops_per_s = 130e12
+#define LAUNCH .worker[SL_DEVICE].stage_s = 43e-6
 
-#define CORES_6_AVX2  .ops_per_s = 0.6e12
-#define CORES_8_AVX2  .ops_per_s = 0.8e12
-#define CORES_16_VNNI .ops_per_s = 2.5e12
+#define CORES_6_AVX2  .worker[SL_HOST].ops_per_s = 0.6e12
+#define CORES_8_AVX2  .worker[SL_HOST].ops_per_s = 0.8e12
+#define CORES_16_VNNI .worker[SL_HOST].ops_per_s = 2.5e12
 
 static const struct sl_machine_spec specs[] = {
     {
         .name = "rtx3090-ddr4",
         .rates = {NVME, DDR4, PCIE, RTX3090, LAUNCH, CORES_8_AVX2},
-        .vram_bytes = 24 * GIB - DRIVER_BYTES,
-        .ram_bytes = 64 * GIB,
+        .memory_bytes[SL_DEVICE] = 24 * GIB - DRIVER_BYTES,
+        .memory_bytes[SL_HOST] = 64 * GIB,
     },
     {
         .name = "rtx3090-ddr5",
         .rates = {NVME, DDR5, PCIE, RTX3090, LAUNCH, CORES_16_VNNI},
-        .vram_bytes = 24 * GIB - DRIVER_BYTES,
-        .ram_bytes = 64 * GIB,
+        .memory_bytes[SL_DEVICE] = 24 * GIB - DRIVER_BYTES,
+        .memory_bytes[SL_HOST] = 64 * GIB,
     },
     {
         .name = "rtx4090-ddr5",
         .rates = {NVME, DDR5, PCIE, RTX4090, LAUNCH, CORES_16_VNNI},
-        .vram_bytes = 24 * GIB - DRIVER_BYTES,
-        .ram_bytes = 64 * GIB,
+        .memory_bytes[SL_DEVICE] = 24 * GIB - DRIVER_BYTES,
+        .memory_bytes[SL_HOST] = 64 * GIB,
     },
     {
         .name = "rtx3060-ddr4-nvme",
         .rates = {NVME, DDR4, PCIE, RTX3060, LAUNCH, CORES_6_AVX2},
-        .vram_bytes = 12 * GIB - DRIVER_BYTES,
-        .ram_bytes = 32 * GIB,
+        .memory_bytes[SL_DEVICE] = 12 * GIB - DRIVER_BYTES,
+        .memory_bytes[SL_HOST] = 32 * GIB,
     },
 };
 
@@ -73,22 +81,27 @@ int sl_machine_spec_check(const struct sl_machine_spec *spec,
 {
     const struct sl_rates *r = &spec->rates;
 
-    if (r->disk_bps <= 0 || r->dram_bps <= 0 || r->ops_per_s <= 0)
+    if (r->disk_bps <= 0 || r->dram_bps <= 0 ||
+        r->worker[SL_HOST].ops_per_s <= 0)
         return sl_fail(err, SL_ERR_USAGE,
                        "machine %s: disk, memory and arithmetic of the CPU "
                        "need rates above 0",
                        spec->name);
-    if (r->pcie_bps > 0 &&
-        (r->vram_bps <= 0 || r->gpu_ops_per_s <= 0 || spec->vram_bytes == 0))
-        return sl_fail(err, SL_ERR_USAGE,
-                       "machine %s: PCIe needs a GPU behind it, with VRAM, its "
-                       "rate and arithmetic",
-                       spec->name);
-    if (r->cpu_dram_bps > r->dram_bps)
+    for (uint32_t i = SL_DEVICE; i < SL_WORKERS; i++) {
+        const struct sl_worker *w = &r->worker[i];
+
+        if (w->link_bps > 0 && (w->memory_bps <= 0 || w->ops_per_s <= 0 ||
+                                spec->memory_bytes[i] == 0))
+            return sl_fail(err, SL_ERR_USAGE,
+                           "machine %s: PCIe needs a GPU behind it, with VRAM, "
+                           "its rate and arithmetic",
+                           spec->name);
+    }
+    if (r->worker[SL_HOST].memory_bps > r->dram_bps)
         return sl_fail(err, SL_ERR_USAGE,
                        "machine %s: the cores cannot read %.3g bytes/s of "
                        "memory that gives %.3g",
-                       spec->name, r->cpu_dram_bps, r->dram_bps);
+                       spec->name, r->worker[SL_HOST].memory_bps, r->dram_bps);
     return 0;
 }
 
@@ -101,8 +114,8 @@ int sl_sim_machine_init(struct sl_sim_machine *m,
     const double bps[SL_PIPE_COUNT] = {
         [SL_PIPE_DISK] = spec->rates.disk_bps,
         [SL_PIPE_DRAM] = spec->rates.dram_bps,
-        [SL_PIPE_UP] = spec->rates.pcie_bps,
-        [SL_PIPE_DOWN] = spec->rates.pcie_bps,
+        [SL_PIPE_UP] = spec->rates.worker[SL_DEVICE].link_bps,
+        [SL_PIPE_DOWN] = spec->rates.worker[SL_DEVICE].link_bps,
     };
 
     *m = (struct sl_sim_machine){.spec = *spec};
@@ -140,9 +153,10 @@ static void computed(struct sl_flow *flow)
 void sl_machine_compute(struct sl_sim_machine *m, double bytes, double ops)
 {
     const struct sl_rates *r = &m->spec.rates;
-    double bps = r->cpu_dram_bps > 0 ? r->cpu_dram_bps : r->dram_bps;
-    double s =
-        bytes / bps > ops / r->ops_per_s ? bytes / bps : ops / r->ops_per_s;
+    const struct sl_worker *w = &r->worker[SL_HOST];
+    double bps = w->memory_bps > 0 ? w->memory_bps : r->dram_bps;
+    double read_s = bytes / bps, ops_s = ops / w->ops_per_s;
+    double s = read_s > ops_s ? read_s : ops_s;
     struct computation c = {.machine = m};
 
     if (s <= 0)

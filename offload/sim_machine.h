@@ -23,9 +23,9 @@
 
 struct sl_machine_spec {
     char name[SL_MACHINE_NAME];
-    struct sl_rates rates; /* pcie_bps 0: no GPU */
-    uint64_t vram_bytes;   /* what a driver leaves of it */
-    uint64_t ram_bytes;
+    struct sl_rates rates; /* no link_bps of a device: there is none */
+    /* RAM; what a driver leaves of a device's. */
+    uint64_t memory_bytes[SL_WORKERS];
 };
 
 /* A machine by name, NULL if there is none; the n-th, NULL beyond the last. */

@@ -59,7 +59,7 @@ static void place_memory(struct sl_stream *st)
 
     if (to == NULL)
         return;
-    if (plan->ring_bytes > 0)
+    if (plan->at[SL_HOST].ring_bytes > 0)
         to->ring(to->arg, st->ring.base, st->ring.bytes);
     for (size_t i = 0; i < plan->n_slabs; i++) {
         if (plan->tier[i] == SL_TIER_RAM)
@@ -69,12 +69,12 @@ static void place_memory(struct sl_stream *st)
 
 /* Who takes a slab from the ring: what copies slabs to the device, or the
  * cores. */
-static enum sl_engine taker(const struct sl_stream *st, size_t slab)
+static uint32_t taker(const struct sl_stream *st, size_t slab)
 {
-    return (enum sl_engine)st->config.plan->engine[SL_PHASE_DECODE][slab];
+    return st->config.plan->worker[SL_PHASE_DECODE][slab];
 }
 
-/* Goes on from its place to the next of its engine's, itself included where
+/* Goes on from its place to the next of its worker's, itself included where
  * `here`; slots go round with all that pass through the ring. */
 static void find_next(const struct sl_stream *st, struct sl_ring_at *at,
                       bool here)
@@ -90,10 +90,10 @@ static void find_next(const struct sl_stream *st, struct sl_ring_at *at,
             sl_use_next(&at->use, &st->order);
         here = false;
         if (passed)
-            at->slot = (at->slot + 1) % plan->n_slots;
+            at->slot = (at->slot + 1) % plan->at[SL_HOST].n_slots;
         at->slab = sl_order_slab(&st->order, at->use.at);
         passed = sl_stream_in_ring(plan, at->slab, at->use.pass);
-        at->found = passed && taker(st, at->slab) == at->engine;
+        at->found = passed && taker(st, at->slab) == at->worker;
     }
 }
 
@@ -102,11 +102,11 @@ static void advance(const struct sl_stream *st, struct sl_ring_at *at)
     find_next(st, at, false);
 }
 
-/* The first slab of an engine that goes through the ring. */
+/* The first slab of a worker that goes through the ring. */
 static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at,
-                       enum sl_engine engine)
+                       uint32_t worker)
 {
-    *at = (struct sl_ring_at){.engine = engine};
+    *at = (struct sl_ring_at){.worker = worker};
     find_next(st, at, true);
 }
 
@@ -114,7 +114,7 @@ static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at,
 static int place_slabs(struct sl_stream *st, struct sl_error *err)
 {
     const struct sl_plan *plan = st->config.plan;
-    uint32_t n = plan->n_slots;
+    uint32_t n = plan->at[SL_HOST].n_slots;
     uint64_t at = 0;
 
     for (size_t i = 0; i < plan->n_slabs; i++)
@@ -123,15 +123,16 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     st->place_of = sl_zalloc_array(plan->n_slabs, sizeof *st->place_of);
     if (st->places == NULL || st->place_of == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u slots", n);
-    if (plan->ring_bytes > 0 &&
-        sl_region_init(&st->ring, plan->ring_bytes, "the ring", err) != 0)
-        return -1;
-    if (plan->resident_bytes > 0 &&
-        sl_region_init(&st->residents, plan->resident_bytes, "resident weights",
+    if (plan->at[SL_HOST].ring_bytes > 0 &&
+        sl_region_init(&st->ring, plan->at[SL_HOST].ring_bytes, "the ring",
                        err) != 0)
         return -1;
-    for (n = 0; n < plan->n_slots; n++)
-        st->places[n].base = st->ring.base + n * plan->slot_bytes;
+    if (plan->at[SL_HOST].resident_bytes > 0 &&
+        sl_region_init(&st->residents, plan->at[SL_HOST].resident_bytes,
+                       "resident weights", err) != 0)
+        return -1;
+    for (n = 0; n < plan->at[SL_HOST].n_slots; n++)
+        st->places[n].base = st->ring.base + n * plan->at[SL_HOST].slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
         if (plan->tier[i] != SL_TIER_RAM)
             continue;
@@ -139,11 +140,11 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
         at += sl_slab_load_bytes(&st->config.slabs[i]);
         st->place_of[i] = n++;
     }
-    assert(at == plan->resident_bytes);
+    assert(at == plan->at[SL_HOST].resident_bytes);
     place_memory(st);
-    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
-        begin_ring(st, &st->get[e], (enum sl_engine)e);
-        begin_ring(st, &st->put[e], (enum sl_engine)e);
+    for (uint32_t w = 0; w < SL_WORKERS; w++) {
+        begin_ring(st, &st->get[w], w);
+        begin_ring(st, &st->put[w], w);
     }
     return 0;
 }
@@ -401,7 +402,7 @@ static struct sl_place *find_place(struct sl_stream *st, size_t slab,
 
     if (slab < plan->n_slabs && plan->tier[slab] == SL_TIER_RAM)
         return &st->places[st->place_of[slab]];
-    next = &st->get[slab < plan->n_slabs ? taker(st, slab) : SL_ENGINE_CPU];
+    next = &st->get[slab < plan->n_slabs ? taker(st, slab) : SL_HOST];
     if (next->found && slab == next->slab)
         return &st->places[next->slot];
     sl_fail(err, SL_ERR_INTERNAL, "slab %zu asked for, but slab %zu is next",

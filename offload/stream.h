@@ -74,8 +74,9 @@ struct sl_stream_stats {
     uint64_t pinned_ring_bytes, pinned_resident_bytes; /* for the device */
 };
 
-/* Maps ring and residents (plan->ring_bytes + plan->resident_bytes), starts
- * the reader. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+/* Maps ring and residents (plan->at[SL_HOST].ring_bytes +
+ * plan->at[SL_HOST].resident_bytes), starts the reader. Errors:
+ * SL_ERR_IO, SL_ERR_NOMEM. */
 int sl_stream_open(struct sl_stream **st, const struct sl_stream_config *config,
                    struct sl_error *err);
 /* The slab's bytes, extent i at base + sl_slab_extent_at(slab, i); borrowed

@@ -58,12 +58,12 @@ struct sl_cursor {
 };
 
 /* Where somebody is in the order of the ring: use after use, those of
- * residents and of the other engine's slabs left out. */
+ * residents and of other workers' slabs left out. */
 struct sl_ring_at {
     struct sl_use use;
     size_t slab; /* of it */
     uint32_t slot;
-    enum sl_engine engine; /* whose slabs */
+    uint32_t worker; /* whose slabs */
     bool found; /* false: nothing of these goes through the ring any more */
 };
 
@@ -91,8 +91,8 @@ struct sl_stream {
     unsigned n_idle;
 
     struct sl_decompress *decompress; /* NULL where nothing is compressed */
-    /* next of each, of the thread that takes an engine's slabs from the ring */
-    struct sl_ring_at get[SL_ENGINE_COUNT], put[SL_ENGINE_COUNT];
+    /* next of each, of the thread that takes a worker's slabs from the ring */
+    struct sl_ring_at get[SL_WORKERS], put[SL_WORKERS];
 
     pthread_mutex_t mutex; /* guards the places' states and what follows */
     pthread_cond_t ready;  /* news: a place became READY, or failed, or poke */

@@ -11,12 +11,12 @@
    small objects. */
 #define SLACK_BYTES (48u << 10)
 
-static uint32_t count_residents(const struct sl_plan *plan)
+static uint32_t count_residents(const struct sl_plan *plan, uint32_t worker)
 {
     uint32_t n = 0;
 
     for (size_t i = 0; i < plan->n_slabs; i++)
-        n += plan->tier[i] == SL_TIER_VRAM;
+        n += plan->tier[i] == sl_tier_of(worker);
     return n;
 }
 
@@ -36,30 +36,30 @@ uint64_t sl_upload_overhead_bytes(size_t n_slabs)
 static int place_slabs(struct sl_upload *f, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
-    uint32_t n = plan->n_device_slots;
+    uint32_t n = plan->at[f->config.worker].n_slots;
     uint64_t at = 0;
 
-    f->n_places = n + count_residents(plan);
+    f->n_places = n + count_residents(plan, f->config.worker);
     f->places = sl_zalloc_array(f->n_places, sizeof *f->places);
     f->tier = sl_alloc_array(plan->n_slabs, sizeof *f->tier);
     f->slot_of = sl_alloc_array(plan->n_slabs, 2 * sizeof *f->slot_of);
     if (f->places == NULL || f->tier == NULL || f->slot_of == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u device slots", n);
     for (uint32_t i = 0; i < n; i++)
-        f->places[i].base =
-            (uint8_t *)f->config.ring + i * plan->device_slot_bytes;
+        f->places[i].base = (uint8_t *)f->config.ring +
+                            i * plan->at[f->config.worker].slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
         f->tier[i] = f->slot_of[i] = f->slot_of[plan->n_slabs + i] =
             SL_UPLOAD_NOWHERE;
-        f->may_be_late |= plan->engine[SL_PHASE_PREFILL][i] !=
-                          plan->engine[SL_PHASE_DECODE][i];
-        if (plan->tier[i] != SL_TIER_VRAM)
+        f->may_be_late |= plan->worker[SL_PHASE_PREFILL][i] !=
+                          plan->worker[SL_PHASE_DECODE][i];
+        if (plan->tier[i] != sl_tier_of(f->config.worker))
             continue;
         f->places[n].base = (uint8_t *)f->config.residents + at;
         at += sl_slab_load_bytes(&f->config.slabs[i]);
         f->tier[i] = n++;
     }
-    assert(at == plan->vram_bytes);
+    assert(at == plan->at[f->config.worker].resident_bytes);
     return 0;
 }
 
@@ -72,7 +72,7 @@ static int make_events(struct sl_upload *f, struct sl_error *err)
 
     if (ops->attach(dev, err) != 0)
         return -1;
-    for (uint32_t i = 0; i < f->config.plan->n_device_slots; i++)
+    for (uint32_t i = 0; i < f->config.plan->at[f->config.worker].n_slots; i++)
         if (ops->event_create(dev, &f->places[i].released, false, err) != 0)
             return -1;
     for (unsigned i = 0; i < SL_UPLOAD_COPIES; i++)
@@ -190,7 +190,7 @@ void sl_upload_begin(struct sl_upload *f, enum sl_phase phase)
 static struct sl_upload_place *place_of(const struct sl_upload *f, size_t slab)
 {
     size_t n = f->config.plan->n_slabs;
-    uint32_t i = f->config.plan->tier[slab] == SL_TIER_VRAM
+    uint32_t i = f->config.plan->tier[slab] == sl_tier_of(f->config.worker)
                      ? f->tier[slab]
                      : f->slot_of[((f->passes - 1) & 1) * n + slab];
 
@@ -229,7 +229,7 @@ int sl_upload_get(struct sl_upload *f, size_t slab, const void **base,
 
     pthread_mutex_lock(&f->mutex);
     if (f->passes == 0 || slab >= plan->n_slabs ||
-        plan->engine[f->phase][slab] != SL_ENGINE_GPU) {
+        plan->worker[f->phase][slab] != f->config.worker) {
         pthread_mutex_unlock(&f->mutex);
         return sl_fail(err, SL_ERR_INTERNAL,
                        "slab %zu asked for on the device, where this pass "
@@ -253,7 +253,7 @@ int sl_upload_put(struct sl_upload *f, size_t slab, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
     struct sl_device *dev = f->config.dev;
-    bool resident = plan->tier[slab] == SL_TIER_VRAM;
+    bool resident = plan->tier[slab] == sl_tier_of(f->config.worker);
     struct sl_upload_place *p;
     int rc = 0;
 

@@ -40,9 +40,10 @@ struct sl_upload_config {
     struct sl_device *dev;
     struct sl_stream *stream;
     const struct sl_slab *slabs;
-    const struct sl_plan *plan; /* with a GPU */
-    /* Device memory: plan->device_ring_bytes and plan->vram_bytes; NULL where
-     * those are 0. */
+    const struct sl_plan *plan;
+    uint32_t worker; /* of the plan: the one that computes on dev */
+    /* Device memory: ring_bytes and resident_bytes of plan->at[worker]; NULL
+     * where those are 0. */
     void *ring, *residents;
     struct sl_trace *trace; /* NULL: none */
     struct sl_clock *clock; /* NULL: the real one */

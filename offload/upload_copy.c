@@ -23,17 +23,18 @@ struct job {
 
 /* --- what comes next ------------------------------------------------------ */
 
-static bool gpu(const struct sl_upload *f, enum sl_phase phase, size_t slab)
+/* What a pass takes from this ring. */
+static bool ours(const struct sl_upload *f, enum sl_phase phase, size_t slab)
 {
-    return f->config.plan->engine[phase][slab] == SL_ENGINE_GPU;
+    return f->config.plan->worker[phase][slab] == f->config.worker;
 }
 
 /* Whether the slab must be copied for a pass of a phase. */
 static bool wanted(const struct sl_upload *f, enum sl_phase phase, size_t slab)
 {
-    if (!gpu(f, phase, slab))
+    if (!ours(f, phase, slab))
         return false;
-    return f->config.plan->tier[slab] != SL_TIER_VRAM ||
+    return f->config.plan->tier[slab] != sl_tier_of(f->config.worker) ||
            f->places[f->tier[slab]].state == SL_UPLOAD_EMPTY;
 }
 
@@ -44,7 +45,8 @@ static bool find_late(struct sl_upload *f, struct sl_use *use)
     for (; f->late < f->late_end; f->late++) {
         size_t slab = sl_order_slab(&f->order, f->late);
 
-        if (gpu(f, SL_PHASE_PREFILL, slab) && !gpu(f, SL_PHASE_DECODE, slab)) {
+        if (ours(f, SL_PHASE_PREFILL, slab) &&
+            !ours(f, SL_PHASE_DECODE, slab)) {
             *use = (struct sl_use){f->passes - 1, f->late};
             return true;
         }
@@ -87,7 +89,8 @@ static uint32_t find_slot(const struct sl_upload *f, bool ahead)
 {
     uint32_t best = SL_UPLOAD_NOWHERE, n_empty = 0;
 
-    for (uint32_t i = 0; i < f->config.plan->n_device_slots; i++) {
+    for (uint32_t i = 0; i < f->config.plan->at[f->config.worker].n_slots;
+         i++) {
         const struct sl_upload_place *p = &f->places[i];
 
         if (p->state != SL_UPLOAD_EMPTY)
@@ -113,7 +116,7 @@ static int find_job(struct sl_upload *f, struct job *job, enum obstacle *why,
         return 0;
     job->slab = sl_order_slab(&f->order, job->use.at);
     *why = NO_SLOT;
-    job->index = plan->tier[job->slab] == SL_TIER_VRAM
+    job->index = plan->tier[job->slab] == sl_tier_of(f->config.worker)
                      ? f->tier[job->slab]
                      : find_slot(f, job->use.pass >= f->passes);
     if (job->index == SL_UPLOAD_NOWHERE)
@@ -169,7 +172,7 @@ static int copy(struct sl_upload *f, const struct job *job,
     pthread_mutex_lock(&f->mutex);
     job->place->copy = c;
     job->place->state = SL_UPLOAD_FILLED;
-    if (plan->tier[job->slab] != SL_TIER_VRAM)
+    if (plan->tier[job->slab] != sl_tier_of(f->config.worker))
         f->slot_of[(job->use.pass & 1) * plan->n_slabs + job->slab] =
             job->index;
     sl_clock_signal(f->config.clock, &f->filled);

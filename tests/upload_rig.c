@@ -83,20 +83,19 @@ static void plan_slab(struct sl_plan *p, size_t i, char letter, uint64_t bytes)
     p->tier[i] = letter == 'D'   ? SL_TIER_DISK
                  : letter == 'V' ? SL_TIER_VRAM
                                  : SL_TIER_RAM;
-    p->engine[SL_PHASE_DECODE][i] =
-        letter == 'C' || letter == 'P' ? SL_ENGINE_CPU : SL_ENGINE_GPU;
-    p->engine[SL_PHASE_PREFILL][i] =
-        letter == 'C' ? SL_ENGINE_CPU : SL_ENGINE_GPU;
+    p->worker[SL_PHASE_DECODE][i] =
+        letter == 'C' || letter == 'P' ? SL_HOST : SL_DEVICE;
+    p->worker[SL_PHASE_PREFILL][i] = letter == 'C' ? SL_HOST : SL_DEVICE;
     if (letter == 'D' || letter == 'V')
-        grow(&p->slot_bytes, bytes);
+        grow(&p->at[SL_HOST].slot_bytes, bytes);
     if (letter == 'D' || letter == 'P' || letter == 'G')
-        grow(&p->device_slot_bytes, bytes);
+        grow(&p->at[SL_DEVICE].slot_bytes, bytes);
     if (letter == 'D')
         p->streamed_bytes += bytes;
     else if (letter == 'V')
-        p->vram_bytes += bytes;
+        p->at[SL_DEVICE].resident_bytes += bytes;
     else
-        p->resident_bytes += bytes;
+        p->at[SL_HOST].resident_bytes += bytes;
 }
 
 void upload_plan(struct upload_rig *r, const char *letters, uint32_t n_slots)
@@ -109,16 +108,19 @@ void upload_plan(struct upload_rig *r, const char *letters, uint32_t n_slots)
     p->tier = calloc(r->n, sizeof *p->tier);
     assert_non_null(p->tier);
     for (int i = 0; i < SL_PHASE_COUNT; i++) {
-        p->engine[i] = calloc(r->n, sizeof *p->engine[i]);
-        assert_non_null(p->engine[i]);
+        p->worker[i] = calloc(r->n, sizeof *p->worker[i]);
+        assert_non_null(p->worker[i]);
     }
-    p->gpu = true;
+    p->uses_device = true;
     for (size_t i = 0; i < r->n; i++)
         plan_slab(p, i, letters[i], sl_slab_load_bytes(&r->slabs[i]));
-    p->n_slots = p->slot_bytes > 0 ? SL_RING_MIN_SLOTS : 0;
-    p->ring_bytes = p->n_slots * p->slot_bytes;
-    p->n_device_slots = p->device_slot_bytes > 0 ? n_slots : 0;
-    p->device_ring_bytes = p->n_device_slots * p->device_slot_bytes;
+    p->at[SL_HOST].n_slots =
+        p->at[SL_HOST].slot_bytes > 0 ? SL_RING_MIN_SLOTS : 0;
+    p->at[SL_HOST].ring_bytes =
+        p->at[SL_HOST].n_slots * p->at[SL_HOST].slot_bytes;
+    p->at[SL_DEVICE].n_slots = p->at[SL_DEVICE].slot_bytes > 0 ? n_slots : 0;
+    p->at[SL_DEVICE].ring_bytes =
+        p->at[SL_DEVICE].n_slots * p->at[SL_DEVICE].slot_bytes;
 }
 
 void upload_random_plan(struct upload_rig *r, size_t n, uint32_t n_slots)
@@ -143,11 +145,13 @@ static int take_device(struct upload_rig *r, struct sl_error *err)
     if (dev->ops->attach(dev, err) != 0 ||
         dev->ops->event_create(dev, &r->end, false, err) != 0)
         return -1;
-    if (r->plan.device_ring_bytes > 0 &&
-        dev->ops->alloc(dev, &r->ring, r->plan.device_ring_bytes, err) != 0)
+    if (r->plan.at[SL_DEVICE].ring_bytes > 0 &&
+        dev->ops->alloc(dev, &r->ring, r->plan.at[SL_DEVICE].ring_bytes, err) !=
+            0)
         return -1;
-    if (r->plan.vram_bytes > 0 &&
-        dev->ops->alloc(dev, &r->residents, r->plan.vram_bytes, err) != 0)
+    if (r->plan.at[SL_DEVICE].resident_bytes > 0 &&
+        dev->ops->alloc(dev, &r->residents,
+                        r->plan.at[SL_DEVICE].resident_bytes, err) != 0)
         return -1;
     return 0;
 }
@@ -165,6 +169,7 @@ int upload_open(struct upload_rig *r, struct sl_error *err)
         r->upload_config.stream = r->stream;
         r->upload_config.slabs = r->slabs;
         r->upload_config.plan = &r->plan;
+        r->upload_config.worker = SL_DEVICE;
         r->upload_config.ring = r->ring;
         r->upload_config.residents = r->residents;
         if (sl_upload_open(&r->upload, &r->upload_config, err) == 0)
@@ -207,7 +212,7 @@ static void check_slab(const struct upload_rig *r, size_t slab,
 
 static bool on_gpu(const struct upload_rig *r, enum sl_phase phase, size_t slab)
 {
-    return r->plan.engine[phase][slab] == SL_ENGINE_GPU;
+    return r->plan.worker[phase][slab] == SL_DEVICE;
 }
 
 static int use_on_gpu(struct upload_rig *r, size_t slab, bool keep,

@@ -151,8 +151,9 @@ static int measure_rates(struct sl_bench_state *s,
                                       err) != 0)
         return -1;
     rate[SL_BENCH_DRAM_BPS] = memory.bps;
-    rate[SL_BENCH_OPS_PER_S] = arithmetic.ops_per_s;
-    rate[SL_BENCH_ATTENTION_OPS_PER_S] = arithmetic.attention_ops_per_s;
+    rate[SL_BENCH_OPS_PER_S] = arithmetic.worker[SL_HOST].ops_per_s;
+    rate[SL_BENCH_ATTENTION_OPS_PER_S] =
+        arithmetic.worker[SL_HOST].attention_ops_per_s;
     s->in_cache = !memory.beyond_cache;
     return 0;
 }
@@ -252,11 +253,12 @@ static void judge(const struct sl_bench_state *s, struct sl_bench_turn *t,
 
     rates.disk_bps = (before[SL_BENCH_DISK_BPS] + after[SL_BENCH_DISK_BPS]) / 2;
     rates.dram_bps = (before[SL_BENCH_DRAM_BPS] + after[SL_BENCH_DRAM_BPS]) / 2;
-    rates.ops_per_s =
+    rates.worker[SL_HOST].ops_per_s =
         (before[SL_BENCH_OPS_PER_S] + after[SL_BENCH_OPS_PER_S]) / 2;
-    rates.attention_ops_per_s = (before[SL_BENCH_ATTENTION_OPS_PER_S] +
-                                 after[SL_BENCH_ATTENTION_OPS_PER_S]) /
-                                2;
+    rates.worker[SL_HOST].attention_ops_per_s =
+        (before[SL_BENCH_ATTENTION_OPS_PER_S] +
+         after[SL_BENCH_ATTENTION_OPS_PER_S]) /
+        2;
     f[SL_BENCH_EFFICIENCY] =
         sl_runtime_floor_at(s->rt, &rates, sl_bench_pass(s, phase)).seconds /
         f[SL_BENCH_SECONDS];

@@ -73,7 +73,7 @@ static void print_device(FILE *f, const struct sl_bench_result *r)
             r->device, sl_size_format(used, r->vram.total),
             sl_size_format(budget, r->vram.budget),
             sl_size_format(weights, r->vram.residents),
-            r->rates.pcie_bps * 1e-9);
+            r->rates.worker[SL_DEVICE].link_bps * 1e-9);
 }
 
 static void print_drafts(FILE *f, const struct sl_bench_drafts *d)
@@ -122,9 +122,10 @@ void sl_bench_print(FILE *f, const struct sl_bench_result *r)
             sl_size_format(resident, r->resident_bytes),
             sl_size_format(streamed, r->streamed_bytes),
             r->rates.disk_bps * 1e-9, r->rates.dram_bps * 1e-9,
-            r->dram_in_cache ? " (in cache)" : "", r->rates.ops_per_s * 1e-9,
-            r->rates.attention_ops_per_s * 1e-9, r->first_token_s,
-            r->first_token_floor_s, r->cold_disk_bps * 1e-9);
+            r->dram_in_cache ? " (in cache)" : "",
+            r->rates.worker[SL_HOST].ops_per_s * 1e-9,
+            r->rates.worker[SL_HOST].attention_ops_per_s * 1e-9,
+            r->first_token_s, r->first_token_floor_s, r->cold_disk_bps * 1e-9);
     print_experts(f, r);
     print_device(f, r);
     print_drafts(f, &r->drafts);
@@ -178,9 +179,9 @@ static json_t *device_json(const struct sl_bench_result *r,
                      "vram_bytes", (json_int_t)r->vram.budget,
                      "vram_used_bytes", (json_int_t)r->vram.total,
                      "vram_resident_bytes", (json_int_t)r->vram.residents,
-                     "floor_pcie_seconds", p->floor.pcie_s, "floor_gpu_seconds",
-                     p->floor.gpu_s, "measured_copy_bytes_per_s",
-                     r->rates.pcie_bps);
+                     "floor_pcie_seconds", p->floor.link_s, "floor_gpu_seconds",
+                     p->floor.worker_s[SL_DEVICE], "measured_copy_bytes_per_s",
+                     r->rates.worker[SL_DEVICE].link_bps);
 }
 
 static json_t *figures_json(const struct sl_bench_result *r,
@@ -200,12 +201,13 @@ static json_t *figures_json(const struct sl_bench_result *r,
         p->dram_bytes / s, "stall_seconds_per_pass", p->wait_s, "floor_seconds",
         p->floor.seconds, "floor_disk_seconds", p->floor.disk_s,
         "floor_dram_seconds", p->floor.dram_s, "floor_compute_seconds",
-        p->floor.compute_s, "limit", sl_limit_name(p->floor.limit),
+        p->floor.worker_s[SL_HOST], "limit", sl_limit_name(p->floor.limit),
         "measured_disk_bytes_per_s", r->rates.disk_bps,
         "measured_dram_bytes_per_s", r->rates.dram_bps,
         "measured_dram_in_cache", r->dram_in_cache, "measured_operations_per_s",
-        r->rates.ops_per_s, "measured_attention_operations_per_s",
-        r->rates.attention_ops_per_s);
+        r->rates.worker[SL_HOST].ops_per_s,
+        "measured_attention_operations_per_s",
+        r->rates.worker[SL_HOST].attention_ops_per_s);
 }
 
 static json_t *drafts_json(const struct sl_bench_drafts *d)

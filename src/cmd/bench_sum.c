@@ -111,14 +111,15 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     }
     r->rates = *sl_runtime_rates(s->rt);
     r->streamed_bytes = plan->streamed_bytes;
-    r->resident_bytes = plan->resident_bytes;
+    r->resident_bytes = plan->at[SL_HOST].resident_bytes;
     r->io = stats.stream.io_name;
     r->isa = sl_runtime_isa(s->rt);
     r->activations = sl_runtime_activations(s->rt);
     r->rates.disk_bps = spread_of(s, v, SL_BENCH_DISK_BPS).median;
     r->rates.dram_bps = spread_of(s, v, SL_BENCH_DRAM_BPS).median;
-    r->rates.ops_per_s = spread_of(s, v, SL_BENCH_OPS_PER_S).median;
-    r->rates.attention_ops_per_s =
+    r->rates.worker[SL_HOST].ops_per_s =
+        spread_of(s, v, SL_BENCH_OPS_PER_S).median;
+    r->rates.worker[SL_HOST].attention_ops_per_s =
         spread_of(s, v, SL_BENCH_ATTENTION_OPS_PER_S).median;
     r->dram_in_cache = s->in_cache;
     for (int p = 0; p < SL_BENCH_PHASES; p++)
@@ -130,11 +131,11 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     cold.disk_bps = r->cold_disk_bps;
     r->first_token_floor_s =
         sl_floor_make(&cold,
-                      plan->streamed_bytes + plan->resident_bytes +
-                          plan->vram_bytes,
+                      plan->streamed_bytes + plan->at[SL_HOST].resident_bytes +
+                          plan->at[SL_DEVICE].resident_bytes,
                       0, 0)
             .seconds;
-    compute_s = r->phase[SL_BENCH_PREFILL].floor.compute_s;
+    compute_s = r->phase[SL_BENCH_PREFILL].floor.worker_s[SL_HOST];
     if (r->first_token_floor_s < compute_s)
         r->first_token_floor_s = compute_s;
     return 0;

@@ -91,6 +91,7 @@ static void line(const char *what, uint64_t bytes, const char *more)
 static void print_memory(const struct report *r)
 {
     const struct sl_memory *m = r->memory;
+    const struct sl_plan_memory *ram = &r->plan->at[SL_HOST];
     char more[96], prefix[32] = "", slot[SL_SIZE_TEXT];
     uint64_t ignored;
 
@@ -114,9 +115,9 @@ static void print_memory(const struct report *r)
              sl_runtime_draft_positions(r->rt));
     if (m->drafts > 0)
         line("drafts", m->drafts, more);
-    snprintf(more, sizeof more, "%u slots of %s", r->plan->n_slots,
-             sl_size_format(slot, r->plan->slot_bytes));
-    line("ring", m->ring, r->plan->n_slots ? more : "nothing streams");
+    snprintf(more, sizeof more, "%u slots of %s", ram->n_slots,
+             sl_size_format(slot, ram->slot_bytes));
+    line("ring", m->ring, ram->n_slots ? more : "nothing streams");
     snprintf(more, sizeof more, "%zu of %zu slabs", r->n_resident,
              r->plan->n_slabs);
     line("resident weights", m->residents, more);
@@ -172,14 +173,14 @@ static void age_text(char text[32], double seconds)
 
 static void print_gpu_rates(const struct report *report, const char *when)
 {
-    const struct sl_rates *r = &report->rates;
+    const struct sl_worker *gpu = &report->rates.worker[SL_DEVICE];
 
     printf("  %-28s %8.1f GB/s%s\n", "copies to the GPU (PCIe)",
-           r->pcie_bps * 1e-9, when);
+           gpu->link_bps * 1e-9, when);
     printf("  %-28s %8.1f GB/s%s\n", "VRAM, read by kernels",
-           r->vram_bps * 1e-9, when);
+           gpu->memory_bps * 1e-9, when);
     printf("  %-28s %8.1f TOP/s%s\n", "matrix products of the GPU",
-           r->gpu_ops_per_s * 1e-12,
+           gpu->ops_per_s * 1e-12,
            sl_runtime_gpu_ops_measured(report->rt) ? when : "  by its kind");
 }
 
@@ -188,8 +189,9 @@ static void print_text(const struct report *r)
     const struct sl_hparams *hp = &r->mf->hp;
     char file[SL_SIZE_TEXT], streamed[SL_SIZE_TEXT];
     char prompt[48], when[32] = "  measured now";
-    uint64_t all =
-        r->plan->streamed_bytes + r->plan->resident_bytes + r->plan->vram_bytes;
+    const struct sl_plan_memory *at = r->plan->at;
+    uint64_t all = r->plan->streamed_bytes + at[SL_HOST].resident_bytes +
+                   at[SL_DEVICE].resident_bytes;
 
     printf("%s: %s, %u layer%s, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
            hp->n_layers == 1 ? "" : "s",
@@ -209,9 +211,9 @@ static void print_text(const struct report *r)
     printf("  %-28s %8.1f GB/s%s\n", "memory, all threads",
            r->rates.dram_bps * 1e-9, when);
     printf("  %-28s %8.1f GOP/s%s\n", "matrix products",
-           r->rates.ops_per_s * 1e-9, when);
+           r->rates.worker[SL_HOST].ops_per_s * 1e-9, when);
     printf("  %-28s %8.1f GOP/s%s\n", "attention, cached",
-           r->rates.attention_ops_per_s * 1e-9, when);
+           r->rates.worker[SL_HOST].attention_ops_per_s * 1e-9, when);
     if (sl_runtime_device(r->rt, NULL) != NULL)
         print_gpu_rates(r, when);
     puts("\nPredicted (the physical limit of this plan)");
@@ -249,44 +251,43 @@ static json_t *floor_json(const struct sl_floor *f, double expected_s,
     json_t *o = json_pack(
         "{sf sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
         f->seconds > 0 ? positions / f->seconds : 0.0, "disk_seconds",
-        f->disk_s, "dram_seconds", f->dram_s, "compute_seconds", f->compute_s,
-        "limit", sl_limit_name(f->limit));
+        f->disk_s, "dram_seconds", f->dram_s, "compute_seconds",
+        f->worker_s[SL_HOST], "limit", sl_limit_name(f->limit));
 
     if (expected_s <= 0)
         return o;
-    json_object_set_new(o, "pcie_seconds", json_real(f->pcie_s));
-    json_object_set_new(o, "gpu_seconds", json_real(f->gpu_s));
+    json_object_set_new(o, "pcie_seconds", json_real(f->link_s));
+    json_object_set_new(o, "gpu_seconds", json_real(f->worker_s[SL_DEVICE]));
     json_object_set_new(o, "expected_seconds", json_real(expected_s));
     return o;
 }
 
 static int print_json(const struct report *r, struct sl_error *err)
 {
-    json_t *tiers = json_array(), *root;
-
-    for (size_t i = 0; i < r->plan->n_slabs; i++)
-        json_array_append_new(tiers,
-                              json_string(sl_tier_name(r->plan->tier[i])));
-    root = json_pack(
+    const struct sl_plan_memory *ram = &r->plan->at[SL_HOST];
+    const struct sl_worker *cpu = &r->rates.worker[SL_HOST];
+    const struct sl_worker *gpu = &r->rates.worker[SL_DEVICE];
+    json_t *root = json_pack(
         "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
         "so so}",
         "model", sl_json_text(r->mf->path), "file_bytes",
         (json_int_t)r->mf->file_bytes, "memory", memory_json(r->memory),
         "kv_kind", r->kv, "stream", "slabs", (json_int_t)r->plan->n_slabs,
-        "slots", (json_int_t)r->plan->n_slots, "slot_bytes",
-        (json_int_t)r->plan->slot_bytes, "streamed_bytes",
+        "slots", (json_int_t)ram->n_slots, "slot_bytes",
+        (json_int_t)ram->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
-        (json_int_t)r->plan->resident_bytes, "rates", "disk_bytes_per_s",
+        (json_int_t)ram->resident_bytes, "rates", "disk_bytes_per_s",
         r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
-        "operations_per_s", r->rates.ops_per_s, "attention_operations_per_s",
-        r->rates.attention_ops_per_s, "pcie_bytes_per_s", r->rates.pcie_bps,
-        "vram_bytes_per_s", r->rates.vram_bps, "gpu_operations_per_s",
-        r->rates.gpu_ops_per_s, "age_seconds", r->age_s, "prefill",
+        "operations_per_s", cpu->ops_per_s, "attention_operations_per_s",
+        cpu->attention_ops_per_s, "pcie_bytes_per_s", gpu->link_bps,
+        "vram_bytes_per_s", gpu->memory_bps, "gpu_operations_per_s",
+        gpu->ops_per_s, "age_seconds", r->age_s, "prefill",
         floor_json(&r->prefill, r->prefill_s,
                    r->o->batch * r->o->prompt_length),
         "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "tiers",
-        tiers, "gpu", sl_gpu_json(r->rt), "experts",
+        sl_plan_tiers_json(r->plan), "gpu", sl_gpu_json(r->rt), "experts",
         sl_experts_json(r->rt, decode_pass(r->o)));
+
     if (root != NULL && r->o->eval > 0)
         json_object_set_new(root, "evaluation", sl_plan_eval_json(&r->eval));
     return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),

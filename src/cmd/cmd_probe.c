@@ -246,7 +246,7 @@ static void print_short(const json_t *survey, const struct sl_machine *m,
         "reads %.2f GB/s from disk and %.1f from memory, and does %.0f GOP/s "
         "with INT4 weights\n",
         spec.rates.disk_bps * 1e-9, spec.rates.dram_bps * 1e-9,
-        spec.rates.ops_per_s * 1e-9);
+        spec.rates.worker[SL_HOST].ops_per_s * 1e-9);
     printf("so a token of a model of 10 GB takes at least %.1f s from disk, "
            "%.2f s from memory\n",
            10e9 / spec.rates.disk_bps, 10e9 / spec.rates.dram_bps);

@@ -85,9 +85,11 @@ uint32_t sl_eval_positions(const struct sl_runtime *rt,
         struct sl_floor f =
             sl_runtime_floor_at(rt, rates, (struct sl_plan_pass){n, n / 16, 0});
         double bytes = f.disk_s > f.dram_s ? f.disk_s : f.dram_s;
-        double compute = f.compute_s > f.gpu_s ? f.compute_s : f.gpu_s;
+        double compute = 0;
 
-        if (compute >= (bytes > f.pcie_s ? bytes : f.pcie_s))
+        for (uint32_t i = 0; i < SL_WORKERS; i++)
+            compute = f.worker_s[i] > compute ? f.worker_s[i] : compute;
+        if (compute >= (bytes > f.link_s ? bytes : f.link_s))
             break;
         n += n / 2;
     }

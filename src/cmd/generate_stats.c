@@ -26,19 +26,20 @@ void sl_generate_print_plan(const struct sl_generate *g)
 
     fprintf(stderr, "sluice: %s (%s, %s): ", mf->name, mf->quant,
             sl_size_format(a, mf->file_bytes));
-    if (p->vram_bytes > 0)
+    if (p->at[SL_DEVICE].resident_bytes > 0)
         fprintf(stderr, "%s of its weights stay in VRAM, ",
-                sl_size_format(c, p->vram_bytes));
+                sl_size_format(c, p->at[SL_DEVICE].resident_bytes));
     if (p->streamed_bytes == 0)
         fprintf(stderr, "%s%s %s stay in RAM\n",
-                p->vram_bytes > 0 ? "" : "all ",
-                sl_size_format(a, p->resident_bytes),
-                p->vram_bytes > 0 ? "more" : "of its weights");
+                p->at[SL_DEVICE].resident_bytes > 0 ? "" : "all ",
+                sl_size_format(a, p->at[SL_HOST].resident_bytes),
+                p->at[SL_DEVICE].resident_bytes > 0 ? "more"
+                                                    : "of its weights");
     else
         fprintf(stderr,
                 "%s of its weights stay in RAM, %s stream from disk in every "
                 "pass\n",
-                sl_size_format(a, p->resident_bytes),
+                sl_size_format(a, p->at[SL_HOST].resident_bytes),
                 sl_size_format(b, p->streamed_bytes));
     fprintf(stderr, "sluice: %s of a budget of %s, %s of it KV cache",
             sl_size_format(a, m->total), sl_size_format(b, m->budget),
@@ -47,9 +48,9 @@ void sl_generate_print_plan(const struct sl_generate *g)
         fprintf(stderr, ", %s experts", sl_size_format(a, m->experts));
     if (m->drafts >= DRAFTS_WORTH_A_WORD)
         fprintf(stderr, ", %s for guesses", sl_size_format(a, m->drafts));
-    if (p->n_slots > 0)
-        fprintf(stderr, ", a ring of %u slots of %s", p->n_slots,
-                sl_size_format(a, p->slot_bytes));
+    if (p->at[SL_HOST].n_slots > 0)
+        fprintf(stderr, ", a ring of %u slots of %s", p->at[SL_HOST].n_slots,
+                sl_size_format(a, p->at[SL_HOST].slot_bytes));
     fputc('\n', stderr);
     if (sl_runtime_device(g->rt, &why) != NULL) {
         fputs("sluice: ", stderr);

@@ -39,7 +39,7 @@ static size_t count_gpu(const struct sl_plan *p, enum sl_phase phase)
     size_t n = 0;
 
     for (size_t i = 0; i < p->n_slabs; i++)
-        n += p->engine[phase][i] == SL_ENGINE_GPU;
+        n += p->worker[phase][i] == SL_DEVICE;
     return n;
 }
 
@@ -71,9 +71,10 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     line(f, "KV cache", v->kv, "f16, of the layers that it decodes");
     line(f, "activations, logits", v->activations, "");
     line(f, "workspace", v->workspace, "");
-    snprintf(more, sizeof more, "%u slots of %s", p->n_device_slots,
-             sl_size_format(slot, p->device_slot_bytes));
-    line(f, "ring", v->ring, p->n_device_slots ? more : "nothing is copied");
+    snprintf(more, sizeof more, "%u slots of %s", p->at[SL_DEVICE].n_slots,
+             sl_size_format(slot, p->at[SL_DEVICE].slot_bytes));
+    line(f, "ring", v->ring,
+         p->at[SL_DEVICE].n_slots ? more : "nothing is copied");
     snprintf(more, sizeof more, "%zu of %zu slabs", count_vram(p), p->n_slabs);
     line(f, "resident weights", v->residents, more);
     line(f, "in all", v->total, "");
@@ -108,7 +109,7 @@ static json_t *engines_json(const struct sl_plan *p, enum sl_phase phase)
     for (size_t i = 0; i < p->n_slabs; i++)
         json_array_append_new(
             list,
-            json_string(p->engine[phase][i] == SL_ENGINE_GPU ? "gpu" : "cpu"));
+            json_string(p->worker[phase][i] == SL_DEVICE ? "gpu" : "cpu"));
     return list;
 }
 

@@ -122,23 +122,26 @@ static int choose_memory(struct answer *a, struct sl_error *err)
             "--ram least and percents are of a file here; give bytes "
             "with --machine");
     if (q->ram_bytes == SL_RAM_AUTO)
-        a->ram_bytes = a->spec.ram_bytes > 2ull * OTHERS_BYTES
-                           ? a->spec.ram_bytes - OTHERS_BYTES
-                           : a->spec.ram_bytes / 2;
-    a->vram_bytes =
-        q->vram_bytes == SL_MACHINE_VRAM ? a->spec.vram_bytes : q->vram_bytes;
-    if (a->ram_bytes > a->spec.ram_bytes)
+        a->ram_bytes = a->spec.memory_bytes[SL_HOST] > 2ull * OTHERS_BYTES
+                           ? a->spec.memory_bytes[SL_HOST] - OTHERS_BYTES
+                           : a->spec.memory_bytes[SL_HOST] / 2;
+    a->vram_bytes = q->vram_bytes == SL_MACHINE_VRAM
+                        ? a->spec.memory_bytes[SL_DEVICE]
+                        : q->vram_bytes;
+    if (a->ram_bytes > a->spec.memory_bytes[SL_HOST])
         return sl_fail(err, SL_ERR_USAGE, "--ram %s: %s has %s",
                        sl_size_format(want, a->ram_bytes), a->spec.name,
-                       sl_size_format(have, a->spec.ram_bytes));
-    if ((q->needs_gpu || a->vram_bytes > 0) && a->spec.rates.pcie_bps <= 0)
+                       sl_size_format(have, a->spec.memory_bytes[SL_HOST]));
+    if ((q->needs_gpu || a->vram_bytes > 0) &&
+        a->spec.rates.worker[SL_DEVICE].link_bps <= 0)
         return sl_fail(err, SL_ERR_USAGE, "%s has no GPU: leave %s out",
                        a->spec.name,
                        q->needs_gpu ? "--device and --engine" : "--vram");
-    if (a->vram_bytes > a->spec.vram_bytes)
+    if (a->vram_bytes > a->spec.memory_bytes[SL_DEVICE])
         return sl_fail(err, SL_ERR_USAGE, "--vram %s: a driver leaves %s on %s",
                        sl_size_format(want, a->vram_bytes),
-                       sl_size_format(have, a->spec.vram_bytes), a->spec.name);
+                       sl_size_format(have, a->spec.memory_bytes[SL_DEVICE]),
+                       a->spec.name);
     return 0;
 }
 
@@ -243,20 +246,22 @@ static void print_memory(const char *what, uint64_t weights, uint64_t ring,
 static void print_plan(const struct answer *a)
 {
     const struct sl_plan *p = &a->alone.plan;
-    uint64_t left = (uint64_t)row_of(a, DECODE)->demand.cpu_bytes;
+    uint64_t left = (uint64_t)row_of(a, DECODE)->demand.by[SL_HOST].bytes;
     char disk[SL_SIZE_TEXT], cpu[SL_SIZE_TEXT];
 
     puts("Plan             weights        ring    KV cache    the rest");
-    if (p->gpu)
-        print_memory("VRAM", p->vram_bytes, p->device_ring_bytes,
-                     a->alone.kv_bytes[SL_ENGINE_GPU], a->alone.device_bytes);
-    print_memory("RAM", p->resident_bytes, p->ring_bytes,
-                 a->alone.kv_bytes[SL_ENGINE_CPU], a->alone.host_bytes);
+    if (p->uses_device)
+        print_memory("VRAM", p->at[SL_DEVICE].resident_bytes,
+                     p->at[SL_DEVICE].ring_bytes, a->alone.kv_bytes[SL_DEVICE],
+                     a->alone.device_bytes);
+    print_memory("RAM", p->at[SL_HOST].resident_bytes,
+                 p->at[SL_HOST].ring_bytes, a->alone.kv_bytes[SL_HOST],
+                 a->alone.host_bytes);
     printf("  %-6s %10s\n", "disk", sl_size_format(disk, p->streamed_bytes));
-    if (p->gpu && left > 0)
+    if (p->uses_device && left > 0)
         printf("A decode leaves %s of it to the CPU.\n",
                sl_size_format(cpu, left));
-    if (p->gpu && p->prefill_from > 1)
+    if (p->uses_device && p->prefill_from > 1)
         printf("Prompts of %u tokens and more take the engines of prefill.\n",
                p->prefill_from);
 }
@@ -298,7 +303,7 @@ static void print_advice(const struct answer *a)
         puts("Reading memory is what takes the time: fewer bits a weight "
              "(--quant) would help, or guesses that are right (--draft).");
         return;
-    case SL_LIMIT_PCIE:
+    case SL_LIMIT_LINK:
         puts("Copies to the GPU are what takes the time: more --vram would "
              "help.");
         return;
@@ -353,9 +358,10 @@ static json_t *row_json(const struct sl_rehearsed *r)
                      "floor_seconds", r->floor.seconds, "expected_seconds",
                      r->expected_s, "limit", sl_limit_name(r->floor.limit),
                      "efficiency", r->efficiency, "disk_seconds",
-                     r->floor.disk_s, "pcie_seconds", r->floor.pcie_s,
+                     r->floor.disk_s, "pcie_seconds", r->floor.link_s,
                      "dram_seconds", r->floor.dram_s, "gpu_seconds",
-                     r->floor.gpu_s, "cpu_seconds", r->floor.compute_s);
+                     r->floor.worker_s[SL_DEVICE], "cpu_seconds",
+                     r->floor.worker_s[SL_HOST]);
 }
 
 static json_t *plan_json(const struct sl_rehearsal *r)
@@ -364,16 +370,18 @@ static json_t *plan_json(const struct sl_rehearsal *r)
 
     return json_pack(
         "{sI sI sI sI sI sI sI sI sI sI sI}", "vram_bytes",
-        (json_int_t)p->vram_bytes, "resident_bytes",
-        (json_int_t)p->resident_bytes, "streamed_bytes",
-        (json_int_t)p->streamed_bytes, "ring_bytes", (json_int_t)p->ring_bytes,
-        "device_ring_bytes", (json_int_t)p->device_ring_bytes, "kv_host_bytes",
-        (json_int_t)r->kv_bytes[SL_ENGINE_CPU], "kv_device_bytes",
-        (json_int_t)r->kv_bytes[SL_ENGINE_GPU], "decode_cpu_bytes",
-        (json_int_t)r->phase[SL_PHASE_DECODE].demand.cpu_bytes,
+        (json_int_t)p->at[SL_DEVICE].resident_bytes, "resident_bytes",
+        (json_int_t)p->at[SL_HOST].resident_bytes, "streamed_bytes",
+        (json_int_t)p->streamed_bytes, "ring_bytes",
+        (json_int_t)p->at[SL_HOST].ring_bytes, "device_ring_bytes",
+        (json_int_t)p->at[SL_DEVICE].ring_bytes, "kv_host_bytes",
+        (json_int_t)r->kv_bytes[SL_HOST], "kv_device_bytes",
+        (json_int_t)r->kv_bytes[SL_DEVICE], "decode_cpu_bytes",
+        (json_int_t)r->phase[SL_PHASE_DECODE].demand.by[SL_HOST].bytes,
         "decode_copied_bytes",
-        (json_int_t)r->phase[SL_PHASE_DECODE].demand.copy_bytes, "prefill_from",
-        (json_int_t)p->prefill_from, "slabs", (json_int_t)p->n_slabs);
+        (json_int_t)r->phase[SL_PHASE_DECODE].demand.by[SL_DEVICE].copy_bytes,
+        "prefill_from", (json_int_t)p->prefill_from, "slabs",
+        (json_int_t)p->n_slabs);
 }
 
 static json_t *guessed_json(const struct answer *a)

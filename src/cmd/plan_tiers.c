@@ -22,6 +22,15 @@ static char letter_of(const struct sl_plan *p, size_t from, size_t to)
                        : tolower((unsigned char)sl_tier_letter(nearest)));
 }
 
+json_t *sl_plan_tiers_json(const struct sl_plan *p)
+{
+    json_t *tiers = json_array();
+
+    for (size_t i = 0; i < p->n_slabs; i++)
+        json_array_append_new(tiers, json_string(sl_tier_name(p->tier[i])));
+    return tiers;
+}
+
 /* The slabs in order of use; so many of them to a character that there are
  * at most 20 lines. */
 void sl_plan_tiers_print(const struct sl_plan *p)
@@ -29,9 +38,10 @@ void sl_plan_tiers_print(const struct sl_plan *p)
     size_t step = p->n_slabs / 1400 + 1;
 
     printf("\nTiers (%sR resident, . streamed",
-           p->vram_bytes > 0 ? "V in VRAM, " : "");
+           p->at[SL_DEVICE].resident_bytes > 0 ? "V in VRAM, " : "");
     if (step > 1)
-        printf(", %s some of %zu", p->vram_bytes > 0 ? "v r" : "r", step);
+        printf(", %s some of %zu",
+               p->at[SL_DEVICE].resident_bytes > 0 ? "v r" : "r", step);
     fputs("), in order of use", stdout);
     for (size_t i = 0; i < p->n_slabs; i += step) {
         size_t n = p->n_slabs - i < step ? p->n_slabs - i : step;

@@ -47,5 +47,6 @@ void sl_run_show_rates(FILE *out, const struct sl_runtime *rt,
             "attention %.0f",
             rates->disk_bps / 1e9, rates->dram_bps / 1e9,
             sl_runtime_dram_in_cache(rt) ? " (in cache)" : "",
-            rates->ops_per_s / 1e9, rates->attention_ops_per_s / 1e9);
+            rates->worker[SL_HOST].ops_per_s / 1e9,
+            rates->worker[SL_HOST].attention_ops_per_s / 1e9);
 }

@@ -129,10 +129,10 @@ static bool is_faster(const struct sl_stage_out *so, const struct sample *s)
                             so->c.threads /
                             ((double)so->stats.decompress_ns / 1e9);
     struct sl_rates rates = {.disk_bps = so->c.disk_bps, .dram_bps = dram};
-    struct sl_demand plain = {.disk_bytes = bytes, .cpu_bytes = bytes};
+    struct sl_demand plain = {.disk_bytes = bytes, .by[SL_HOST].bytes = bytes};
     struct sl_demand packed = {
         .disk_bytes = (double)s->kept,
-        .cpu_bytes = bytes,
+        .by[SL_HOST].bytes = bytes,
     };
     double plain_s = sl_floor_of(&rates, &plain).seconds, compressed_s;
     double cores_s = bytes / decompress_bps + (dram > 0 ? bytes / dram : 0);

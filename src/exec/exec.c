@@ -172,7 +172,7 @@ static enum sl_phase phase_of(const struct sl_exec *x)
         if (x->run[i].base != 0)
             return SL_PHASE_DECODE;
     }
-    return x->c.plan->gpu && x->pass.n >= x->c.plan->prefill_from
+    return x->c.plan->uses_device && x->pass.n >= x->c.plan->prefill_from
                ? SL_PHASE_PREFILL
                : SL_PHASE_DECODE;
 }
@@ -223,7 +223,7 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
 
 static struct sl_exec_engine *engine_of(const struct sl_exec *x, size_t slab)
 {
-    return x->c.engines[x->c.plan->engine[x->pass.phase][slab]];
+    return x->c.engines[x->c.plan->worker[x->pass.phase][slab]];
 }
 
 /* x is where the engine `to` can use it. */
@@ -254,7 +254,7 @@ static int run_slab(struct sl_exec *x, struct sl_exec_engine *e, size_t slab,
 
 static int begin_engines(struct sl_exec *x, struct sl_error *err)
 {
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+    for (unsigned i = 0; i < SL_WORKERS; i++) {
         struct sl_exec_engine *e = x->c.engines[i];
 
         if (e != NULL && e->ops->begin(e, &x->pass, err) != 0)
@@ -265,7 +265,7 @@ static int begin_engines(struct sl_exec *x, struct sl_error *err)
 
 static int end_engines(struct sl_exec *x, struct sl_error *err)
 {
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+    for (unsigned i = 0; i < SL_WORKERS; i++) {
         struct sl_exec_engine *e = x->c.engines[i];
 
         if (e != NULL && e->ops->end != NULL && e->ops->end(e, err) != 0)
@@ -274,13 +274,14 @@ static int end_engines(struct sl_exec *x, struct sl_error *err)
     return 0;
 }
 
-/* By the GPU if it has the matrix, else by the CPU. *now: who did it. */
+/* By the last worker that has the matrix; the host, which comes last here,
+ * always can. *now: who did it. */
 static int embed(struct sl_exec *x, struct sl_exec_engine **now,
                  struct sl_error *err)
 {
     bool done = false;
 
-    for (unsigned i = SL_ENGINE_COUNT; i-- > 0 && !done;) {
+    for (unsigned i = SL_WORKERS; i-- > 0 && !done;) {
         *now = x->c.engines[i];
         if (*now != NULL && (*now)->ops->embed(*now, &done, err) != 0)
             return -1;
@@ -493,7 +494,7 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
         .pass_positions = config->pass_positions,
         .pass_logits = config->pass_logits,
     };
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+    for (unsigned i = 0; i < SL_WORKERS; i++) {
         struct sl_exec_engine *e = config->engines[i];
 
         if (e != NULL && e->ops->host_x != NULL)

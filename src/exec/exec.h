@@ -33,8 +33,8 @@ struct sl_exec_config {
     const struct sl_plan *plan;
     struct sl_kv *kv;
     const atomic_bool *stop; /* set from outside: end the pass */
-    /* by enum sl_engine; NULL where there is none */
-    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
+    /* of each worker; NULL where there is none */
+    struct sl_exec_engine *engines[SL_WORKERS];
     const float *rope_factors; /* (rope_dims / 2), as sl_rotary_row has them; or
                                 * NULL */
     uint32_t pass_positions;   /* most positions in one pass, all sequences */

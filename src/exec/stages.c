@@ -24,12 +24,11 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
     double host = (double)sl_kv_page_bytes(kv) / kv->n_layers / SL_KV_PAGE_LEN;
 
     s->key_ops = 4.0 * sl_dim_size(&mf->hp, SL_DIM_ATT);
-    s->key_bytes[SL_ENGINE_CPU] = host;
-    s->key_bytes[SL_ENGINE_GPU] = (double)gpu;
+    s->key_bytes[SL_HOST] = host;
+    s->key_bytes[SL_DEVICE] = (double)gpu;
     /* with its share of the lists */
-    s->kv_bytes[SL_ENGINE_CPU] =
-        sl_div_up(sl_kv_bytes(kv), (uint64_t)kv->n_layers);
-    s->kv_bytes[SL_ENGINE_GPU] = tokens * gpu;
+    s->kv_bytes[SL_HOST] = sl_div_up(sl_kv_bytes(kv), (uint64_t)kv->n_layers);
+    s->kv_bytes[SL_DEVICE] = tokens * gpu;
 }
 
 static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
@@ -43,7 +42,7 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
         s->ops += 2.0 * m->geom.rows * m->geom.cols;
         s->head |= m->spec.slot == SL_SLOT_HEAD;
         /* and what its router has chosen: they lie in RAM, or are read there */
-        s->cpu_only |= m->spec.slot == SL_SLOT_ROUTER;
+        s->host_only |= m->spec.slot == SL_SLOT_ROUTER;
         if (sl_slot_is_first_of_attention(m->spec.slot))
             add_cache(s, mf, kv);
     }

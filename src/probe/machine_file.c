@@ -9,6 +9,9 @@
 
 #include "src/probe/machine_file.h"
 
+#define HOST(rate)   offsetof(struct sl_rates, worker[SL_HOST].rate)
+#define DEVICE(rate) offsetof(struct sl_rates, worker[SL_DEVICE].rate)
+
 static const struct key {
     const char *name;
     size_t at; /* of a double in struct sl_rates */
@@ -16,13 +19,13 @@ static const struct key {
     {"disk_bytes_per_s", offsetof(struct sl_rates, disk_bps)},
     {"disk_latency_s", offsetof(struct sl_rates, disk_latency_s)},
     {"dram_bytes_per_s", offsetof(struct sl_rates, dram_bps)},
-    {"cpu_dram_bytes_per_s", offsetof(struct sl_rates, cpu_dram_bps)},
-    {"cpu_operations_per_s", offsetof(struct sl_rates, ops_per_s)},
-    {"pcie_bytes_per_s", offsetof(struct sl_rates, pcie_bps)},
-    {"pcie_latency_s", offsetof(struct sl_rates, pcie_latency_s)},
-    {"vram_bytes_per_s", offsetof(struct sl_rates, vram_bps)},
-    {"gpu_operations_per_s", offsetof(struct sl_rates, gpu_ops_per_s)},
-    {"gpu_stage_s", offsetof(struct sl_rates, gpu_stage_s)},
+    {"cpu_dram_bytes_per_s", HOST(memory_bps)},
+    {"cpu_operations_per_s", HOST(ops_per_s)},
+    {"pcie_bytes_per_s", DEVICE(link_bps)},
+    {"pcie_latency_s", DEVICE(link_latency_s)},
+    {"vram_bytes_per_s", DEVICE(memory_bps)},
+    {"gpu_operations_per_s", DEVICE(ops_per_s)},
+    {"gpu_stage_s", DEVICE(stage_s)},
 };
 
 #define KEYS (sizeof keys / sizeof *keys)
@@ -42,11 +45,11 @@ static int take_number(struct sl_machine_spec *spec, const char *key,
                        "%s: \"%s\" must be a number from 0 to %g", path, key,
                        MOST);
     if (strcmp(key, "vram_bytes") == 0) {
-        spec->vram_bytes = (uint64_t)v;
+        spec->memory_bytes[SL_DEVICE] = (uint64_t)v;
         return 0;
     }
     if (strcmp(key, "ram_bytes") == 0) {
-        spec->ram_bytes = (uint64_t)v;
+        spec->memory_bytes[SL_HOST] = (uint64_t)v;
         return 0;
     }
     while (i < KEYS && strcmp(keys[i].name, key) != 0)
@@ -85,7 +88,7 @@ static int take_all(struct sl_machine_spec *spec, json_t *root,
                            path);
         snprintf(spec->name, sizeof spec->name, "%s", json_string_value(value));
     }
-    if (spec->ram_bytes == 0)
+    if (spec->memory_bytes[SL_HOST] == 0)
         return sl_fail(err, SL_ERR_USAGE, "%s: \"ram_bytes\" is missing", path);
     return sl_machine_spec_check(spec, err);
 }
@@ -108,7 +111,7 @@ int sl_machine_load(struct sl_machine_spec *spec, const char *name_or_path,
                     struct sl_error *err)
 {
     const struct sl_machine_spec *known = sl_machine_spec_find(name_or_path);
-    struct sl_machine_spec made = {.vram_bytes = 0};
+    struct sl_machine_spec made = {.name = ""};
     json_error_t why;
     json_t *root;
     int rc;

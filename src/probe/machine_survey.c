@@ -81,12 +81,15 @@ static void add_gpu(struct sl_machine_spec *spec, const json_t *survey)
         if (json_is_string(json_object_get(v, "why_not")) ||
             vram < 2. * DRIVER_BYTES)
             continue;
-        spec->vram_bytes = (uint64_t)vram - DRIVER_BYTES;
-        spec->rates.pcie_bps = number(v, "copy_up_bytes_per_s");
-        spec->rates.pcie_latency_s = COPY_LATENCY;
-        spec->rates.vram_bps = number(v, "vram_bytes_per_s");
-        spec->rates.gpu_ops_per_s = GPU_OPS_A_BYTE * spec->rates.vram_bps;
-        spec->rates.gpu_stage_s = STAGE_S;
+        spec->memory_bytes[SL_DEVICE] = (uint64_t)vram - DRIVER_BYTES;
+        spec->rates.worker[SL_DEVICE].link_bps =
+            number(v, "copy_up_bytes_per_s");
+        spec->rates.worker[SL_DEVICE].link_latency_s = COPY_LATENCY;
+        spec->rates.worker[SL_DEVICE].memory_bps =
+            number(v, "vram_bytes_per_s");
+        spec->rates.worker[SL_DEVICE].ops_per_s =
+            GPU_OPS_A_BYTE * spec->rates.worker[SL_DEVICE].memory_bps;
+        spec->rates.worker[SL_DEVICE].stage_s = STAGE_S;
         return;
     }
 }
@@ -103,20 +106,21 @@ int sl_machine_of_survey(struct sl_machine_spec *spec, const json_t *survey,
         .rates.disk_bps = number(disk, "bytes_per_s"),
         .rates.disk_latency_s = DISK_LATENCY,
         .rates.dram_bps = dram_of(survey),
-        .rates.cpu_dram_bps = dram_of(survey),
-        .rates.ops_per_s = sl_survey_best_ops(survey),
-        .ram_bytes = ram > 0 && ram < 1e18 ? (uint64_t)ram : 0,
+        .rates.worker[SL_HOST].memory_bps = dram_of(survey),
+        .rates.worker[SL_HOST].ops_per_s = sl_survey_best_ops(survey),
+        .memory_bytes[SL_HOST] = ram > 0 && ram < 1e18 ? (uint64_t)ram : 0,
     };
     snprintf(spec->name, sizeof spec->name, "%s", cpu != NULL ? cpu : "");
     if (spec->rates.disk_bps <= 0 || spec->rates.dram_bps <= 0 ||
-        spec->rates.ops_per_s <= 0 || spec->ram_bytes == 0)
+        spec->rates.worker[SL_HOST].ops_per_s <= 0 ||
+        spec->memory_bytes[SL_HOST] == 0)
         return sl_fail(err, SL_ERR_USAGE,
                        "what 'sluice probe --json' wrote lacks a rate of %s: "
                        "measure again",
-                       spec->rates.disk_bps <= 0   ? "the disk"
-                       : spec->rates.dram_bps <= 0 ? "memory"
-                       : spec->ram_bytes == 0      ? "RAM"
-                                                   : "arithmetic");
+                       spec->rates.disk_bps <= 0          ? "the disk"
+                       : spec->rates.dram_bps <= 0        ? "memory"
+                       : spec->memory_bytes[SL_HOST] == 0 ? "RAM"
+                                                          : "arithmetic");
     add_gpu(spec, survey);
     return sl_machine_spec_check(spec, err);
 }

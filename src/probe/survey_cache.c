@@ -152,8 +152,9 @@ bool sl_survey_rates(struct sl_rates *rates, double *age_s,
     *age_s = disk_age > *age_s ? disk_age : *age_s;
     rates->disk_bps = json_number_value(json_object_get(disk, "bytes_per_s"));
     rates->dram_bps = dram_rate(survey, q->threads);
-    rates->ops_per_s = ops_rate(survey, q);
-    rates->attention_ops_per_s = attention_rate(survey, q);
-    return rates->disk_bps > 0 && rates->dram_bps > 0 && rates->ops_per_s > 0 &&
-           rates->attention_ops_per_s > 0;
+    rates->worker[SL_HOST].ops_per_s = ops_rate(survey, q);
+    rates->worker[SL_HOST].attention_ops_per_s = attention_rate(survey, q);
+    return rates->disk_bps > 0 && rates->dram_bps > 0 &&
+           rates->worker[SL_HOST].ops_per_s > 0 &&
+           rates->worker[SL_HOST].attention_ops_per_s > 0;
 }

@@ -153,7 +153,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .io = rt->config.io,
     };
 
-    if (sl_cpu_create(&rt->engines[SL_ENGINE_CPU], &cpu, err) != 0)
+    if (sl_cpu_create(&rt->engines[SL_HOST], &cpu, err) != 0)
         return -1;
     return sl_runtime_start_gpu(rt, err);
 }
@@ -165,7 +165,7 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
     uint64_t sum = rt->plan.prefill_from;
     uint32_t stage = UINT32_MAX;
 
-    if (!rt->plan.gpu)
+    if (!rt->plan.uses_device)
         return 0;
     for (size_t slab = 0; slab < rt->plan.n_slabs; slab++) {
         const struct sl_part *p =
@@ -176,8 +176,8 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
             continue;
         stage = of;
         for (int phase = 0; phase < SL_PHASE_COUNT; phase++)
-            sum = XXH3_64bits_withSeed(&rt->plan.engine[phase][slab],
-                                       sizeof **rt->plan.engine, sum);
+            sum = XXH3_64bits_withSeed(&rt->plan.worker[phase][slab],
+                                       sizeof **rt->plan.worker, sum);
     }
     return sum;
 }

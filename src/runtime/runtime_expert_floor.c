@@ -120,7 +120,9 @@ static struct prices prices_of(const struct sl_rates *r,
     return (struct prices){
         .disk = r->disk_bps > 0 ? 1 / r->disk_bps : 0,
         .dram = r->dram_bps > 0 ? 1 / r->dram_bps : 0,
-        .ops = r->ops_per_s > 0 ? d->ops / d->wanted_bytes / r->ops_per_s : 0,
+        .ops = r->worker[SL_HOST].ops_per_s > 0
+                   ? d->ops / d->wanted_bytes / r->worker[SL_HOST].ops_per_s
+                   : 0,
     };
 }
 
@@ -209,11 +211,11 @@ static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
 
     f->disk_s += d->disk_bytes * p.disk;
     f->dram_s += (d->wanted_bytes + d->disk_bytes) * p.dram;
-    f->compute_s += d->wanted_bytes * p.ops;
-    f->seconds = fmax(f->disk_s, fmax(f->dram_s, f->compute_s));
+    f->worker_s[SL_HOST] += d->wanted_bytes * p.ops;
+    f->seconds = fmax(f->disk_s, fmax(f->dram_s, f->worker_s[SL_HOST]));
     f->limit = f->seconds == f->disk_s   ? SL_LIMIT_DISK
                : f->seconds == f->dram_s ? SL_LIMIT_DRAM
-                                         : SL_LIMIT_COMPUTE;
+                                         : SL_LIMIT_HOST;
 }
 
 void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
@@ -246,10 +248,10 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
     if (m.seconds + m.ahead_s > floor->seconds)
         floor->limit = m.disk_s >= fmax(m.dram_s, m.ops_s) ? SL_LIMIT_DISK
                        : m.dram_s >= m.ops_s               ? SL_LIMIT_DRAM
-                                                           : SL_LIMIT_COMPUTE;
+                                                           : SL_LIMIT_HOST;
     floor->disk_s += m.disk_s;
     floor->dram_s += m.dram_s;
-    floor->compute_s += m.ops_s;
+    floor->worker_s[SL_HOST] += m.ops_s;
     floor->seconds += m.seconds + m.ahead_s;
 }
 

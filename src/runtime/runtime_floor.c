@@ -8,7 +8,7 @@ void sl_runtime_end(struct sl_runtime *rt)
     sl_prompt_cache_destroy(rt->prompt_cache);
     sl_exec_destroy(rt->exec);
     sl_upload_close(rt->upload);
-    for (unsigned i = 0; i < SL_ENGINE_COUNT; i++) {
+    for (unsigned i = 0; i < SL_WORKERS; i++) {
         if (rt->engines[i] != NULL)
             rt->engines[i]->ops->destroy(rt->engines[i]);
         rt->engines[i] = NULL;
@@ -111,16 +111,17 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
     demand = (struct sl_demand){
         .disk_bytes = (double)rt->plan.streamed_bytes,
         /* all weights as they are computed with; on disk they may be fewer */
-        .cpu_bytes = (double)sl_slabs_load_bytes(rt->partition.slabs,
-                                                 rt->partition.n_slabs) +
-                     (double)rt->memory.small + (double)rt->memory.adapters,
-        .cpu_ops = operations(rt, pass),
+        .by[SL_HOST].bytes =
+            (double)sl_slabs_load_bytes(rt->partition.slabs,
+                                        rt->partition.n_slabs) +
+            (double)rt->memory.small + (double)rt->memory.adapters,
+        .by[SL_HOST].ops = operations(rt, pass),
         /* a sequence's cache is read once for all its positions */
-        .cpu_kv_bytes = (double)pass.keys * pass.logits *
-                        (double)sl_kv_page_bytes(&rt->kv_config) /
-                        SL_KV_PAGE_LEN,
-        .cpu_kv_ops = 4.0 * sl_dim_size(hp, SL_DIM_ATT) * hp->n_layers *
-                      pass.positions * (double)pass.keys,
+        .by[SL_HOST].kv_bytes = (double)pass.keys * pass.logits *
+                                (double)sl_kv_page_bytes(&rt->kv_config) /
+                                SL_KV_PAGE_LEN,
+        .by[SL_HOST].kv_ops = 4.0 * sl_dim_size(hp, SL_DIM_ATT) * hp->n_layers *
+                              pass.positions * (double)pass.keys,
     };
     floor = sl_floor_of(rates, &demand);
     sl_runtime_add_experts(&floor, rt, rates, pass);
@@ -153,7 +154,8 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
     }
     if (!rt->rates_known &&
         sl_runtime_measure_rates(rt,
-                                 rt->plan.ring_bytes + rt->plan.resident_bytes +
+                                 rt->plan.at[SL_HOST].ring_bytes +
+                                     rt->plan.at[SL_HOST].resident_bytes +
                                      rt->memory.experts,
                                  err) != 0)
         return -1;

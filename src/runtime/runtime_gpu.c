@@ -293,7 +293,7 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
                        &rt->kv_config, err) != 0)
         return -1;
     in->stages = *stages;
-    in->vram_bytes = rt->vram.budget - vram_fixed(&rt->vram);
+    in->memory_bytes[SL_DEVICE] = rt->vram.budget - vram_fixed(&rt->vram);
     in->pass[SL_PHASE_DECODE] = (struct sl_plan_pass){
         .positions = sequences,
         .logits = sequences,
@@ -364,11 +364,10 @@ static int place_caches(struct sl_runtime *rt, struct sl_error *err)
         if (!sl_slot_is_first_of_attention(spec->slot) || p->first_block != 0)
             continue;
         rt->elsewhere[spec->layer] =
-            plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_GPU;
+            plan->worker[SL_PHASE_DECODE][slab] != SL_HOST;
         shape->n_layers_here += rt->elsewhere[spec->layer];
-        shape->write_back |=
-            !rt->elsewhere[spec->layer] &&
-            plan->engine[SL_PHASE_PREFILL][slab] == SL_ENGINE_GPU;
+        shape->write_back |= !rt->elsewhere[spec->layer] &&
+                             plan->worker[SL_PHASE_PREFILL][slab] != SL_HOST;
     }
     rt->kv_config.elsewhere = rt->elsewhere;
     return 0;
@@ -384,7 +383,7 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     *dropped = false;
     if (rt->device == NULL)
         return 0;
-    if (!rt->plan.gpu) {
+    if (!rt->plan.uses_device) {
         sl_fail(&why, SL_OK,
                 "the CPU alone is as fast as with %s and %llu MiB of VRAM",
                 rt->device->info.name, (unsigned long long)(v->budget >> 20));
@@ -397,8 +396,8 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     need = sl_gpu_need(&rt->shape);
     v->activations = need.activations;
     v->kv = need.kv;
-    v->ring = rt->plan.device_ring_bytes;
-    v->residents = rt->plan.vram_bytes;
+    v->ring = rt->plan.at[SL_DEVICE].ring_bytes;
+    v->residents = rt->plan.at[SL_DEVICE].resident_bytes;
     v->total = vram_fixed(v) + v->kv + v->ring + v->residents;
     rt->memory.staging = need.host;
     return 0;
@@ -443,7 +442,8 @@ static bool stream_is_pinned(const struct sl_runtime *rt)
 
     sl_stream_stats(rt->stream, &s);
     return s.pinned_ring_bytes + s.pinned_resident_bytes >=
-           rt->plan.ring_bytes + rt->plan.resident_bytes;
+           rt->plan.at[SL_HOST].ring_bytes +
+               rt->plan.at[SL_HOST].resident_bytes;
 }
 
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
@@ -455,6 +455,7 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .stream = rt->stream,
         .slabs = rt->partition.slabs,
         .plan = &rt->plan,
+        .worker = SL_DEVICE,
         .residents = at,
         .trace = rt->trace,
     };
@@ -476,18 +477,20 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
 
     if (rt->device == NULL)
         return 0;
-    upload.ring = at + rt->plan.vram_bytes;
-    config.memory = at + rt->plan.vram_bytes + rt->plan.device_ring_bytes;
+    upload.ring = at + rt->plan.at[SL_DEVICE].resident_bytes;
+    config.memory = at + rt->plan.at[SL_DEVICE].resident_bytes +
+                    rt->plan.at[SL_DEVICE].ring_bytes;
     if (stream_is_pinned(rt))
         config.log = rt->config.log;
     need = sl_gpu_need(&rt->shape);
-    config.workspace_bytes = arena_bytes(&rt->vram) - rt->plan.vram_bytes -
-                             rt->plan.device_ring_bytes - need.small -
+    config.workspace_bytes = arena_bytes(&rt->vram) -
+                             rt->plan.at[SL_DEVICE].resident_bytes -
+                             rt->plan.at[SL_DEVICE].ring_bytes - need.small -
                              need.activations - need.kv;
     if (sl_upload_open(&rt->upload, &upload, err) != 0)
         return -1;
     config.upload = rt->upload;
-    return sl_gpu_create(&rt->engines[SL_ENGINE_GPU], &config, err);
+    return sl_gpu_create(&rt->engines[SL_DEVICE], &config, err);
 }
 
 void sl_runtime_end_gpu(struct sl_runtime *rt)

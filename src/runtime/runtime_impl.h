@@ -55,7 +55,7 @@ struct sl_runtime {
     struct sl_kv *kv;
     struct sl_stream *stream;
     struct sl_small_tensors small;
-    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
+    struct sl_exec_engine *engines[SL_WORKERS];
     struct sl_exec *exec;
     struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
     struct sl_device *device;             /* NULL: none in use */
@@ -78,7 +78,7 @@ struct sl_runtime {
     bool rates_known;
     struct sl_rates rates;
     bool dram_in_cache;    /* their dram_bps was measured in a cache */
-    bool gpu_ops_measured; /* their gpu_ops_per_s was, and not guessed */
+    bool gpu_ops_measured; /* the device's ops_per_s was, and not guessed */
 };
 
 /* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */

@@ -328,10 +328,10 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     in = (struct sl_plan_input){
         .slabs = a->partition.slabs,
         .n_slabs = a->partition.n_slabs,
-        .weights_bytes = weights > experts ? weights - experts : 0,
+        .memory_bytes[SL_HOST] = weights > experts ? weights - experts : 0,
         .keep = rt->load.draft_keeps,
     };
-    in.read_ahead_bytes = ring_wanted(&a->partition, in.weights_bytes);
+    in.read_ahead_bytes = ring_wanted(&a->partition, in.memory_bytes[SL_HOST]);
     rc = sl_runtime_add_gpu(rt, &in, &a->partition, &stages, err);
     if (rc == 0)
         rc = sl_plan_make(&a->plan, &in, err);
@@ -348,8 +348,9 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
 static bool finer_is_better(const struct attempt *coarse,
                             const struct attempt *fine)
 {
-    if (!coarse->plan.gpu && coarse->plan.n_slots < SLOTS_WANTED &&
-        fine->plan.n_slots > coarse->plan.n_slots)
+    if (!coarse->plan.uses_device &&
+        coarse->plan.at[SL_HOST].n_slots < SLOTS_WANTED &&
+        fine->plan.at[SL_HOST].n_slots > coarse->plan.at[SL_HOST].n_slots)
         return true;
     return fine->cost + coarse->cost / 200 < coarse->cost;
 }
@@ -409,8 +410,8 @@ static void count_planned(struct sl_runtime *rt)
 {
     struct sl_memory *m = &rt->memory;
 
-    m->ring = rt->plan.ring_bytes;
-    m->residents = rt->plan.resident_bytes;
+    m->ring = rt->plan.at[SL_HOST].ring_bytes;
+    m->residents = rt->plan.at[SL_HOST].resident_bytes;
     m->other += bookkeeping(rt, &rt->partition);
     m->kv = sl_kv_bytes(&rt->kv_config);
     m->total = fixed_bytes(m) + m->ring + m->residents;

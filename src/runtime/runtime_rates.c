@@ -57,9 +57,10 @@ static int measure_arithmetic(const struct sl_runtime *rt,
 
     sl_runtime_arithmetic(rt, &products.fmt, &products.group_cols,
                           &products.act);
-    if (sl_probe_ops(&rates->ops_per_s, &products, err) != 0)
+    if (sl_probe_ops(&rates->worker[SL_HOST].ops_per_s, &products, err) != 0)
         return -1;
-    return sl_probe_attend(&rates->attention_ops_per_s, &attention, err);
+    return sl_probe_attend(&rates->worker[SL_HOST].attention_ops_per_s,
+                           &attention, err);
 }
 
 int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
@@ -194,19 +195,20 @@ int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
     if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
         sl_probe_device(&device, rt->device, bytes, err) != 0)
         return -1;
-    r->pcie_bps = device.up_bps;
-    r->pcie_latency_s = COPY_LATENCY;
-    r->vram_bps = device.vram_bps;
+    r->worker[SL_DEVICE].link_bps = device.up_bps;
+    r->worker[SL_DEVICE].link_latency_s = COPY_LATENCY;
+    r->worker[SL_DEVICE].memory_bps = device.vram_bps;
     /* So few bytes may have stayed in its cache. */
-    if (info->vram_bps > 0 && r->vram_bps > VRAM_PART * (double)info->vram_bps)
-        r->vram_bps = VRAM_PART * (double)info->vram_bps;
+    if (info->vram_bps > 0 &&
+        r->worker[SL_DEVICE].memory_bps > VRAM_PART * (double)info->vram_bps)
+        r->worker[SL_DEVICE].memory_bps = VRAM_PART * (double)info->vram_bps;
     /* A simulated device's speed says nothing. */
     rt->gpu_ops_measured =
         is_real &&
-        sl_gpu_measure(&r->gpu_ops_per_s, rt->cuda, rt->device, PRODUCT_SIDE,
-                       PRODUCT_POSITIONS, &ignored) == 0;
+        sl_gpu_measure(&r->worker[SL_DEVICE].ops_per_s, rt->cuda, rt->device,
+                       PRODUCT_SIDE, PRODUCT_POSITIONS, &ignored) == 0;
     if (!rt->gpu_ops_measured)
-        r->gpu_ops_per_s = ops_of(info);
-    r->gpu_stage_s = STAGE_TIME;
+        r->worker[SL_DEVICE].ops_per_s = ops_of(info);
+    r->worker[SL_DEVICE].stage_s = STAGE_TIME;
     return 0;
 }

@@ -177,8 +177,8 @@ static void add_tiers(struct metrics *m, const struct sl_server *s)
              "sluice_tier_bytes{tier=\"vram\"} %llu\n"
              "sluice_tier_bytes{tier=\"ram\"} %llu\n"
              "sluice_tier_bytes{tier=\"disk\"} %llu\n",
-             (unsigned long long)p->vram_bytes,
-             (unsigned long long)p->resident_bytes,
+             (unsigned long long)p->at[SL_DEVICE].resident_bytes,
+             (unsigned long long)p->at[SL_HOST].resident_bytes,
              (unsigned long long)p->streamed_bytes);
     if (sl_str_add(&m->text, text, &err) != 0)
         m->failed = true;

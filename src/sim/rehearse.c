@@ -39,7 +39,7 @@ struct rehearsal {
     struct sl_device *dev;
     struct sl_stream *stream;
     struct sl_upload *upload;
-    struct sl_exec_engine *engines[SL_ENGINE_COUNT];
+    struct sl_exec_engine *engines[SL_WORKERS];
     struct sl_exec *exec;
     atomic_bool stop;
     int32_t *ids;
@@ -108,13 +108,14 @@ static uint64_t device_kv_bytes(const struct sl_plan_input *in)
     uint64_t kv = 0;
 
     for (size_t i = 0; i < in->n_stages; i++)
-        kv += in->stages[i].kv_bytes[SL_ENGINE_GPU];
+        kv += in->stages[i].kv_bytes[SL_DEVICE];
     return kv;
 }
 
 static bool has_gpu(const struct sl_rehearsal_config *c)
 {
-    return c->vram_bytes > 0 && c->machine->rates.pcie_bps > 0 &&
+    return c->vram_bytes > 0 &&
+           c->machine->rates.worker[SL_DEVICE].link_bps > 0 &&
            c->engine != SL_ENGINE_RULE_CPU;
 }
 
@@ -149,9 +150,10 @@ static uint64_t least_weights(const struct rehearsal *r)
     uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, false);
 
     for (size_t i = 0; i < in->n_stages; i++)
-        kv += in->stages[i].kv_bytes[SL_ENGINE_CPU];
+        kv += in->stages[i].kv_bytes[SL_HOST];
     least += kv;
-    if (!has_gpu(r->c) || device_kv_bytes(in) + ring > in->vram_bytes)
+    if (!has_gpu(r->c) ||
+        device_kv_bytes(in) + ring > in->memory_bytes[SL_DEVICE])
         return least;
     return r->c->engine == SL_ENGINE_RULE_GPU || ring < least ? ring : least;
 }
@@ -204,9 +206,9 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
     r->in = (struct sl_plan_input){
         .slabs = r->partition.slabs,
         .n_slabs = r->partition.n_slabs,
-        .weights_bytes = minus(c->ram_bytes, out->host_bytes),
+        .memory_bytes[SL_HOST] = minus(c->ram_bytes, out->host_bytes),
         .read_ahead_bytes = SL_PLAN_READ_AHEAD,
-        .vram_bytes = minus(c->vram_bytes, out->device_bytes),
+        .memory_bytes[SL_DEVICE] = minus(c->vram_bytes, out->device_bytes),
         .stages = r->stages,
         .n_stages = n_stages,
         .pass = {{c->n_texts, c->n_texts, c->context},
@@ -220,8 +222,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         sl_plan_make(r->plan, &r->in, err) != 0)
         return -1;
     for (size_t i = 0; i < n_stages; i++) {
-        enum sl_engine e =
-            r->plan->engine[SL_PHASE_DECODE][r->stages[i].first_slab];
+        uint32_t e = r->plan->worker[SL_PHASE_DECODE][r->stages[i].first_slab];
 
         out->kv_bytes[e] += r->stages[i].kv_bytes[e];
     }
@@ -236,18 +237,19 @@ static int start_device(struct rehearsal *r, struct sl_error *err)
         .stream = r->stream,
         .slabs = r->partition.slabs,
         .plan = r->plan,
+        .worker = SL_DEVICE,
         .trace = r->trace,
         .clock = r->machine.clock,
         .dev = r->dev,
     };
 
-    if (r->plan->device_ring_bytes > 0 &&
-        r->dev->ops->alloc(r->dev, &config.ring, r->plan->device_ring_bytes,
-                           err) != 0)
+    if (r->plan->at[SL_DEVICE].ring_bytes > 0 &&
+        r->dev->ops->alloc(r->dev, &config.ring,
+                           r->plan->at[SL_DEVICE].ring_bytes, err) != 0)
         return -1;
-    if (r->plan->vram_bytes > 0 &&
-        r->dev->ops->alloc(r->dev, &config.residents, r->plan->vram_bytes,
-                           err) != 0)
+    if (r->plan->at[SL_DEVICE].resident_bytes > 0 &&
+        r->dev->ops->alloc(r->dev, &config.residents,
+                           r->plan->at[SL_DEVICE].resident_bytes, err) != 0)
         return -1;
     return sl_upload_open(&r->upload, &config, err);
 }
@@ -265,12 +267,13 @@ static int start_transport(struct rehearsal *r, struct sl_error *err)
         .io_open = sl_io_open_sim,
     };
 
-    if (r->plan->gpu && sl_device_open_sim(&r->dev, &r->machine, err) != 0)
+    if (r->plan->uses_device &&
+        sl_device_open_sim(&r->dev, &r->machine, err) != 0)
         return -1;
     config.device = r->dev;
     if (sl_stream_open(&r->stream, &config, err) != 0)
         return -1;
-    return r->plan->gpu ? start_device(r, err) : 0;
+    return r->plan->uses_device ? start_device(r, err) : 0;
 }
 
 static int start_engines(struct rehearsal *r, struct sl_error *err)
@@ -288,10 +291,10 @@ static int start_engines(struct rehearsal *r, struct sl_error *err)
         .trace = r->trace,
     };
 
-    if (sl_sim_cpu_create(&r->engines[SL_ENGINE_CPU], &config, err) != 0)
+    if (sl_sim_cpu_create(&r->engines[SL_HOST], &config, err) != 0)
         return -1;
-    return r->plan->gpu
-               ? sl_sim_gpu_create(&r->engines[SL_ENGINE_GPU], &config, err)
+    return r->plan->uses_device
+               ? sl_sim_gpu_create(&r->engines[SL_DEVICE], &config, err)
                : 0;
 }
 
@@ -323,7 +326,7 @@ static int start(struct rehearsal *r, struct sl_error *err)
 static void finish(struct rehearsal *r)
 {
     sl_exec_destroy(r->exec);
-    for (int e = 0; e < SL_ENGINE_COUNT; e++) {
+    for (int e = 0; e < SL_WORKERS; e++) {
         if (r->engines[e] != NULL)
             r->engines[e]->ops->destroy(r->engines[e]);
     }

@@ -44,7 +44,7 @@ struct sl_rehearsed {
 struct sl_rehearsal {
     struct sl_plan plan;               /* owned */
     uint64_t host_bytes, device_bytes; /* beside weights, rings and caches */
-    uint64_t kv_bytes[SL_ENGINE_COUNT];
+    uint64_t kv_bytes[SL_WORKERS];
     struct sl_rehearsed phase[SL_PHASE_COUNT];
 };
 

@@ -157,7 +157,7 @@ static int cpu_run(struct sl_exec_engine *engine, size_t slab,
         return -1;
     begin = sl_clock_now(m->clock);
     if (cost->attends)
-        sl_machine_compute(m, e->keys * s->key_bytes[SL_ENGINE_CPU],
+        sl_machine_compute(m, e->keys * s->key_bytes[SL_HOST],
                            e->key_pairs * s->key_ops);
     sl_machine_compute(m, cost->bytes, cost->ops * rows(e, cost));
     sl_stream_put(e->c.stream, slab);
@@ -247,10 +247,10 @@ static int attend(struct sim_engine *e, size_t slab,
                   const struct slab_cost *cost, struct sl_error *err)
 {
     const struct sl_plan_stage *s = cost->stage;
-    double key_bytes = s->key_bytes[SL_ENGINE_GPU];
+    double key_bytes = s->key_bytes[SL_DEVICE];
     struct sl_device *dev = e->c.dev;
 
-    if (e->c.plan->engine[SL_PHASE_DECODE][slab] == SL_ENGINE_CPU &&
+    if (e->c.plan->worker[SL_PHASE_DECODE][slab] == SL_HOST &&
         dev->ops->copy_down(dev, SL_QUEUE_DOWN, NULL, NULL,
                             (uint64_t)(e->pass->n * key_bytes), err) != 0)
         return -1;
@@ -279,7 +279,8 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
     if (cost->attends && attend(e, slab, cost, err) != 0)
         return -1;
     if (sl_device_model_launch(e->c.dev, cost->bytes, cost->ops * rows(e, cost),
-                               cost->begins ? r->gpu_stage_s : 0, err) != 0 ||
+                               cost->begins ? r->worker[SL_DEVICE].stage_s : 0,
+                               err) != 0 ||
         mark(e, 2 * slab + 1, err) != 0)
         return -1;
     return sl_upload_put(e->c.upload, slab, err);
@@ -288,12 +289,12 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
 /* What the queue did, now that it is done. */
 static int trace_pass(struct sim_engine *e, struct sl_error *err)
 {
-    const uint8_t *engines = e->c.plan->engine[e->pass->phase];
+    const uint8_t *engines = e->c.plan->worker[e->pass->phase];
     uint64_t begin, length;
 
     for (size_t slab = 0; slab < e->c.partition->n_slabs && e->marks != NULL;
          slab++) {
-        if (engines[slab] != SL_ENGINE_GPU)
+        if (engines[slab] != SL_DEVICE)
             continue;
         if (e->c.dev->ops->span(e->c.dev, e->marks[2 * slab],
                                 e->marks[2 * slab + 1], &begin, &length,
@@ -308,10 +309,10 @@ static int trace_pass(struct sim_engine *e, struct sl_error *err)
 static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
 {
     struct sim_engine *e = (struct sim_engine *)engine;
-    const uint8_t *engines = e->c.plan->engine[e->pass->phase];
+    const uint8_t *engines = e->c.plan->worker[e->pass->phase];
     size_t last = e->c.partition->n_slabs - 1;
 
-    if (engines[last] == SL_ENGINE_GPU &&
+    if (engines[last] == SL_DEVICE &&
         e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
                                  (uint64_t)e->pass->n_rows * e->c.mf->hp.vocab *
                                      sizeof(float),

@@ -247,11 +247,11 @@ static void budgets_threads_and_readers_change_no_bit(void **state)
 static const struct sl_rates rates = {
     .disk_bps = 3e9,
     .dram_bps = 40e9,
-    .ops_per_s = 1e12,
-    .pcie_bps = 20e9,
-    .pcie_latency_s = 1e-6,
-    .vram_bps = 500e9,
-    .gpu_ops_per_s = 40e12,
+    .worker[SL_HOST].ops_per_s = 1e12,
+    .worker[SL_DEVICE].link_bps = 20e9,
+    .worker[SL_DEVICE].link_latency_s = 1e-6,
+    .worker[SL_DEVICE].memory_bps = 500e9,
+    .worker[SL_DEVICE].ops_per_s = 40e12,
 };
 
 /* It rounds inputs of products to FP16: within a hundredth of the largest

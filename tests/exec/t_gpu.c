@@ -46,11 +46,11 @@ static const struct shape large = {
 static const struct sl_rates rates = {
     .disk_bps = 3e9,
     .dram_bps = 40e9,
-    .ops_per_s = 1e12,
-    .pcie_bps = 20e9,
-    .pcie_latency_s = 1e-6,
-    .vram_bps = 500e9,
-    .gpu_ops_per_s = 40e12,
+    .worker[SL_HOST].ops_per_s = 1e12,
+    .worker[SL_DEVICE].link_bps = 20e9,
+    .worker[SL_DEVICE].link_latency_s = 1e-6,
+    .worker[SL_DEVICE].memory_bps = 500e9,
+    .worker[SL_DEVICE].ops_per_s = 40e12,
 };
 
 /* The GPU computes everything, whatever it has. */
@@ -248,22 +248,22 @@ static void no_more_than_the_budget_is_taken(void **state)
 
 /* Counts slabs by engine. */
 static void count(const struct sl_plan *p, enum sl_phase phase,
-                  size_t n[SL_ENGINE_COUNT])
+                  size_t n[SL_WORKERS])
 {
     n[0] = n[1] = 0;
     for (size_t i = 0; i < p->n_slabs; i++)
-        n[p->engine[phase][i]]++;
+        n[p->worker[phase][i]]++;
 }
 
 /* The cores read faster than PCIe copies, but multiply slowly. */
 static const struct sl_rates fast_cores = {
     .disk_bps = 3e9,
     .dram_bps = 40e9,
-    .ops_per_s = 20e9,
-    .pcie_bps = 2e9,
-    .pcie_latency_s = 1e-6,
-    .vram_bps = 500e9,
-    .gpu_ops_per_s = 40e12,
+    .worker[SL_HOST].ops_per_s = 20e9,
+    .worker[SL_DEVICE].link_bps = 2e9,
+    .worker[SL_DEVICE].link_latency_s = 1e-6,
+    .worker[SL_DEVICE].memory_bps = 500e9,
+    .worker[SL_DEVICE].ops_per_s = 40e12,
 };
 
 /* VRAM for some of the weights, RAM for the others: the CPU decodes these,
@@ -293,7 +293,7 @@ static void cpu_and_gpu_share_the_stages(void **state)
 
     for (size_t i = 0; i < 3; i++) {
         struct sl_runtime *rt;
-        size_t decode[SL_ENGINE_COUNT], prefill[SL_ENGINE_COUNT];
+        size_t decode[SL_WORKERS], prefill[SL_WORKERS];
         float *got = malloc(4ull * N_IDS * s->vocab);
         struct sl_error err;
 
@@ -301,8 +301,8 @@ static void cpu_and_gpu_share_the_stages(void **state)
         rt = rig_start(&config, &one_text);
         count(sl_runtime_plan_made(rt), SL_PHASE_DECODE, decode);
         count(sl_runtime_plan_made(rt), SL_PHASE_PREFILL, prefill);
-        assert_true(decode[SL_ENGINE_CPU] > 0 && decode[SL_ENGINE_GPU] > 0);
-        assert_true(prefill[SL_ENGINE_GPU] > decode[SL_ENGINE_GPU]);
+        assert_true(decode[SL_HOST] > 0 && decode[SL_DEVICE] > 0);
+        assert_true(prefill[SL_DEVICE] > decode[SL_DEVICE]);
         assert_true(sl_runtime_plan_made(rt)->prefill_from <= RIG_CONTEXT + 1);
         assert_ok(rig_run_steps(rt, s, N_IDS, got, &err), &err);
         sl_runtime_close(rt);
@@ -322,15 +322,15 @@ static uint64_t run_mixture(const struct sl_runtime_config *config, bool gpu,
     struct sl_runtime *rt = rig_start(config, &one_text);
     const struct sl_plan *plan = sl_runtime_plan_made(rt);
     struct sl_lm *lm = sl_runtime_lm(rt);
-    size_t n[SL_ENGINE_COUNT];
+    size_t n[SL_WORKERS];
     struct sl_run_stats stats;
     struct sl_error err;
     uint32_t seq;
 
-    assert_int_equal(plan->gpu, gpu);
+    assert_int_equal(plan->uses_device, gpu);
     for (int p = 0; gpu && p < SL_PHASE_COUNT; p++) {
         count(plan, (enum sl_phase)p, n);
-        assert_true(n[SL_ENGINE_CPU] > 0 && n[SL_ENGINE_GPU] > 0);
+        assert_true(n[SL_HOST] > 0 && n[SL_DEVICE] > 0);
     }
     assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
     for (uint32_t at = 0, k = N_IDS / 2; at < N_IDS; at += k, k = 1) {
@@ -375,7 +375,7 @@ static void a_mixture_has_its_experts_on_the_cpu(void **state)
     sl_runtime_close(rt);
     config.no_usage = true;
     slow_cores.dram_bps = 1e8;
-    slow_cores.ops_per_s = 1e9;
+    slow_cores.worker[SL_HOST].ops_per_s = 1e9;
     config.engine = SL_ENGINE_RULE_CPU;
     config.device = SL_DEVICE_CPU;
     wanted = run_mixture(&config, false, want);

@@ -205,11 +205,11 @@ static void a_kept_prompt_goes_with_its_prefix(void **state)
 static const struct sl_rates gpu_is_faster = {
     .disk_bps = 3e9,
     .dram_bps = 40e9,
-    .ops_per_s = 1e12,
-    .pcie_bps = 20e9,
-    .pcie_latency_s = 1e-6,
-    .vram_bps = 500e9,
-    .gpu_ops_per_s = 40e12,
+    .worker[SL_HOST].ops_per_s = 1e12,
+    .worker[SL_DEVICE].link_bps = 20e9,
+    .worker[SL_DEVICE].link_latency_s = 1e-6,
+    .worker[SL_DEVICE].memory_bps = 500e9,
+    .worker[SL_DEVICE].ops_per_s = 40e12,
 };
 
 /* Steps behind a context, and a cut, with caches on the device, whatever it
@@ -223,7 +223,7 @@ static bool check_gpu(uint64_t *least, enum sl_engine_rule rule,
     struct sl_runtime *rt;
     float got[2 * VOCAB];
     const struct sl_plan *plan;
-    bool by[SL_ENGINE_COUNT] = {false};
+    bool by[SL_WORKERS] = {false};
     struct sl_lm *lm;
     uint32_t seq;
 
@@ -246,10 +246,10 @@ static bool check_gpu(uint64_t *least, enum sl_engine_rule rule,
     }
     plan = sl_runtime_plan_made(rt);
     for (size_t i = 0; i < plan->n_slabs; i++)
-        by[plan->engine[SL_PHASE_DECODE][i]] = true;
+        by[plan->worker[SL_PHASE_DECODE][i]] = true;
     *least = sl_runtime_vram(rt)->least;
     sl_runtime_close(rt);
-    return by[SL_ENGINE_CPU] && by[SL_ENGINE_GPU];
+    return by[SL_HOST] && by[SL_DEVICE];
 }
 
 static void a_gpu_begins_with_the_prefix_too(void **state)

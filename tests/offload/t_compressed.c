@@ -136,7 +136,7 @@ static struct sl_stream *open_stream(struct rig *r, uint64_t bytes)
     struct sl_plan_input in = {
         .slabs = r->slabs,
         .n_slabs = N_SLABS,
-        .weights_bytes = bytes,
+        .memory_bytes[SL_HOST] = bytes,
     };
     struct sl_stream_config config = {
         .path = r->path,

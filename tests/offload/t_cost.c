@@ -7,20 +7,19 @@
 static const struct sl_rates b = {
     .disk_bps = 6.6e9,
     .dram_bps = 80e9,
-    .ops_per_s = 2.5e12,
-    .pcie_bps = 25e9,
-    .vram_bps = 800e9,
-    .gpu_ops_per_s = 60e12,
-    .cpu_dram_bps = 74e9,
+    .worker = {[SL_HOST] = {.memory_bps = 74e9, .ops_per_s = 2.5e12},
+               [SL_DEVICE] = {.link_bps = 25e9,
+                              .memory_bps = 800e9,
+                              .ops_per_s = 60e12}},
 };
 
 /* Its 47.6 GB in RAM, 17.7 in VRAM, of which x is copied. */
 static struct sl_demand split(double x)
 {
     return (struct sl_demand){
-        .copy_bytes = x,
-        .cpu_bytes = 47.6e9 - x,
-        .gpu_bytes = 17.7e9 + x,
+        .by[SL_DEVICE].copy_bytes = x,
+        .by[SL_HOST].bytes = 47.6e9 - x,
+        .by[SL_DEVICE].bytes = 17.7e9 + x,
     };
 }
 
@@ -34,7 +33,7 @@ static void the_floor_is_that_of_the_published_table(void **state)
     assert_string_equal(sl_limit_name(f.limit), "pcie");
     d = split(0);
     f = sl_floor_of(&b, &d);
-    assert_float_equal(f.compute_s, 0.643, 0.001);
+    assert_float_equal(f.worker_s[SL_HOST], 0.643, 0.001);
     assert_float_equal(f.seconds, 0.67, 0.01);
     assert_string_equal(sl_limit_name(f.limit), "compute");
     /* Mixed, DRAM decides: 47.6 / 80, and a little for the GPU's turn. */
@@ -48,15 +47,98 @@ static void the_floor_is_that_of_the_published_table(void **state)
 static void attention_adds_to_the_products(void **state)
 {
     struct sl_demand d = {
-        .gpu_ops = 60e12,
-        .gpu_kv_ops = 30e12,
-        .cpu_bytes = 74e9,
-        .cpu_kv_bytes = 37e9,
-        .cpu_kv_ops = 5e12,
+        .by[SL_DEVICE].ops = 60e12,
+        .by[SL_DEVICE].kv_ops = 30e12,
+        .by[SL_HOST].bytes = 74e9,
+        .by[SL_HOST].kv_bytes = 37e9,
+        .by[SL_HOST].kv_ops = 5e12,
     };
 
-    assert_float_equal(sl_cost_gpu_seconds(&b, &d), 1.5, 1e-9);
-    assert_float_equal(sl_cost_cpu_seconds(&b, &d), 3, 1e-9);
+    assert_float_equal(sl_cost_seconds(&b, &d, SL_DEVICE), 1.5, 1e-9);
+    assert_float_equal(sl_cost_seconds(&b, &d, SL_HOST), 3, 1e-9);
+}
+
+/* The cores, a GPU, and a slower one behind a slower link. */
+static void a_third_worker_is_one_more_in_the_list(void **state)
+{
+    enum { SLOW = SL_DEVICE + 1 };
+    struct sl_rates r = b;
+    struct sl_demand d = split(12e9);
+    struct sl_floor two = sl_floor_of(&r, &d), three;
+
+    r.worker[SLOW] = (struct sl_worker){
+        .memory_bps = 400e9, .ops_per_s = 20e12, .link_bps = 5e9};
+    three = sl_floor_of(&r, &d);
+    assert_float_equal(three.link_s, two.link_s, 0);
+    assert_float_equal(three.worker_s[SLOW], 0, 0);
+    /* It takes 10 GB off the cores and has them already; workers take turns. */
+    d.by[SL_HOST].bytes -= 10e9;
+    d.by[SLOW].bytes = 10e9;
+    three = sl_floor_of(&r, &d);
+    assert_float_equal(three.worker_s[SLOW], 0.025, 1e-12);
+    assert_float_equal(three.worker_s[SL_HOST],
+                       two.worker_s[SL_HOST] - 10.0 / 74, 1e-9);
+    assert_float_equal(three.worker_s[SL_DEVICE], two.worker_s[SL_DEVICE], 0);
+    /* Copied in every pass, they cross its link, and DRAM once more. */
+    d.by[SLOW].copy_bytes = 10e9;
+    three = sl_floor_of(&r, &d);
+    assert_float_equal(three.link_s, 2, 1e-9);
+    assert_float_equal(three.seconds, 2, 1e-9);
+    assert_string_equal(sl_limit_name(three.limit), "pcie");
+    /* Computing alone, it is what takes the time. */
+    d = (struct sl_demand){.by[SLOW].ops = 40e12};
+    three = sl_floor_of(&r, &d);
+    assert_float_equal(three.seconds, 2, 1e-9);
+    assert_string_equal(sl_limit_name(three.limit), "gpu");
+}
+
+/* Four stages of a page: the host's, two of a device, of which one is copied,
+   and between these a third worker's, which keeps its own. */
+static void a_plan_may_name_a_third_worker(void **state)
+{
+    enum { N = 4, THIRD = SL_DEVICE + 1 };
+    uint8_t worker[N] = {SL_HOST, SL_DEVICE, THIRD, SL_DEVICE};
+    enum sl_tier tier[N] = {SL_TIER_RAM, SL_TIER_DISK, sl_tier_of(THIRD),
+                            sl_tier_of(SL_DEVICE)};
+    struct sl_plan plan = {.tier = tier, .worker = {worker}, .n_slabs = N};
+    struct sl_plan_stage stages[N];
+    struct sl_slab slabs[N];
+    struct sl_plan_input in = {
+        .slabs = slabs,
+        .n_slabs = N,
+        .stages = stages,
+        .n_stages = N,
+        .x_bytes = 100,
+    };
+    struct sl_plan_pass pass = {.positions = 1, .logits = 1, .keys = 10};
+    struct sl_demand d;
+
+    for (size_t i = 0; i < N; i++) {
+        stages[i] = (struct sl_plan_stage){
+            .first_slab = i, .n_slabs = 1, .ops = 1000, .key_ops = 7};
+        for (int w = 0; w < SL_WORKERS; w++)
+            stages[i].key_bytes[w] = w + 1.0;
+        slabs[i] = (struct sl_slab){
+            .extents = {{i * SL_PAGE_BYTES, SL_PAGE_BYTES}}, .n_extents = 1};
+    }
+    d = sl_plan_demand(&plan, &in, SL_PHASE_DECODE, pass);
+    assert_float_equal(d.disk_bytes, SL_PAGE_BYTES, 0);
+    assert_float_equal(d.by[SL_DEVICE].copy_bytes, SL_PAGE_BYTES, 0);
+    assert_float_equal(d.by[THIRD].copy_bytes, 0, 0);
+    for (int w = 0; w < SL_WORKERS; w++) {
+        double n = w == SL_DEVICE ? 2 : w <= THIRD ? 1 : 0;
+
+        assert_float_equal(d.by[w].stages, n, 0);
+        assert_float_equal(d.by[w].bytes, n * SL_PAGE_BYTES, 0);
+        assert_float_equal(d.by[w].ops, n * 1000, 0);
+        assert_float_equal(d.by[w].kv_ops, n * 70, 0);
+        assert_float_equal(d.by[w].kv_bytes, n * 10 * (w + 1), 0);
+    }
+    /* To the device, to the third through both links, and back. */
+    assert_float_equal(d.by[SL_HOST].crossings, 0, 0);
+    assert_float_equal(d.by[SL_DEVICE].crossings, 3, 0);
+    assert_float_equal(d.by[THIRD].crossings, 2, 0);
+    assert_float_equal(d.by[THIRD].crossing_bytes, 200, 0);
 }
 
 /* --- walks ---------------------------------------------------------------- */
@@ -77,8 +159,8 @@ static double walk(struct sl_timeline w, const struct sl_step *steps, size_t n)
 static void moving_hides_behind_the_cores_if_there_is_room(void **state)
 {
     static const struct sl_step steps[] = {
-        {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
-        {.gpu = true, .seconds = 0.5, .moved_bytes = 20e9},
+        {.seconds = 1, .dram_bytes = 50e9},
+        {.seconds = 0.5, .moved_bytes = 20e9},
     };
     struct sl_timeline w = {
         .dram_bps = 100e9, .copy_bps = 25e9, .most_copied = 30e9};
@@ -99,8 +181,8 @@ static void moving_hides_behind_the_cores_if_there_is_room(void **state)
 static void cores_and_copies_share_dram(void **state)
 {
     static const struct sl_step steps[] = {
-        {.gpu = false, .seconds = 1, .dram_bytes = 50e9},
-        {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
+        {.seconds = 1, .dram_bytes = 50e9},
+        {.seconds = 1e-9, .moved_bytes = 10e9},
     };
     struct sl_timeline w = {
         .dram_bps = 60e9, .copy_bps = 25e9, .most_copied = 10e9};
@@ -119,8 +201,8 @@ static void cores_and_copies_share_dram(void **state)
 static void a_full_ring_stops_the_disk(void **state)
 {
     static const struct sl_step steps[] = {
-        {.gpu = false, .seconds = 1, .dram_bytes = 1e9},
-        {.gpu = true, .seconds = 1e-9, .moved_bytes = 10e9},
+        {.seconds = 1, .dram_bytes = 1e9},
+        {.seconds = 1e-9, .moved_bytes = 10e9},
     };
     struct sl_timeline w = {.dram_bps = 1e12,
                             .disk_bps = 5e9,
@@ -148,7 +230,7 @@ static void a_full_ring_stops_the_disk(void **state)
    copied 0.75 are read at the same time, though a full ring stops the disk. */
 static void a_disk_held_back_leaves_dram_to_the_copies(void **state)
 {
-    struct sl_step step = {.gpu = true, .seconds = 0.01, .moved_bytes = 100e9};
+    struct sl_step step = {.seconds = 0.01, .moved_bytes = 100e9};
     struct sl_timeline w = {.dram_bps = 25e9,
                             .disk_bps = 13e9,
                             .copy_bps = 25e9,
@@ -163,12 +245,12 @@ static void a_disk_held_back_leaves_dram_to_the_copies(void **state)
 static void attention_comes_among_the_products(void **state)
 {
     static const struct sl_step steps[] = {
-        {.gpu = false, .seconds = 1, .kv_seconds = 1, .kv_bytes = 40e9},
-        {.gpu = true, .seconds = 0.5, .moved_bytes = 10e9},
+        {.seconds = 1, .kv_seconds = 1, .kv_bytes = 40e9},
+        {.seconds = 0.5, .moved_bytes = 10e9},
     };
     const struct sl_step more[] = {
         steps[0],
-        {.gpu = true, .seconds = 1e-9, .moved_bytes = 20e9},
+        {.seconds = 1e-9, .moved_bytes = 20e9},
     };
     struct sl_timeline w = {
         .dram_bps = 40e9, .copy_bps = 20e9, .most_copied = 10e9};
@@ -196,8 +278,8 @@ static void no_walk_is_below_its_floor(void **state)
                 seed = seed * 6364136223846793005u + 1442695040888963407u;
                 v[k] = (double)(seed >> 40) / 16777216.0;
             }
-            steps[j] = (struct sl_step){.gpu = v[0] < 0.5};
-            if (steps[j].gpu) {
+            steps[j] = (struct sl_step){.seconds = 0};
+            if (v[0] < 0.5) { /* a device's */
                 steps[j].seconds = v[1] * 1e-3;
                 steps[j].moved_bytes = v[2] * 1e9;
             } else {
@@ -223,8 +305,9 @@ static void without_a_gpu_only_disk_memory_and_cores_count(void **state)
 
     assert_float_equal(f.seconds, 5.0, 1e-9);
     assert_float_equal(f.dram_s, 3.0, 1e-9);
-    assert_float_equal(f.pcie_s + f.gpu_s + f.compute_s, 0, 0);
-    rates.cpu_dram_bps = 5e9;
+    assert_float_equal(f.link_s + f.worker_s[SL_DEVICE] + f.worker_s[SL_HOST],
+                       0, 0);
+    rates.worker[SL_HOST].memory_bps = 5e9;
     f = sl_floor_make(&rates, 10000000000, 40000000000, 1e12);
     assert_float_equal(f.seconds, 10.0, 1e-9);
     assert_string_equal(sl_limit_name(f.limit), "compute");
@@ -235,6 +318,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_floor_is_that_of_the_published_table),
         cmocka_unit_test(attention_adds_to_the_products),
+        cmocka_unit_test(a_third_worker_is_one_more_in_the_list),
+        cmocka_unit_test(a_plan_may_name_a_third_worker),
         cmocka_unit_test(moving_hides_behind_the_cores_if_there_is_room),
         cmocka_unit_test(cores_and_copies_share_dram),
         cmocka_unit_test(a_full_ring_stops_the_disk),

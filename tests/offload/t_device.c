@@ -368,15 +368,17 @@ static void pages_beyond_the_limit_stay_unpinned(void **state)
 
     upload_slabs(r, 10, 20000);
     upload_plan(r, "DPPCPDGPDP", 3);
-    c.pin_bytes = r->plan.ring_bytes + r->plan.resident_bytes / 3;
+    c.pin_bytes =
+        r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes / 3;
     cudasim_set_config(&c);
     assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
     assert_ok(upload_open(r, &err), &err);
     for (int pass = 0; pass < 3; pass++)
         assert_int_equal(upload_pass(r, pass != 1, SIZE_MAX, false, &err), 10);
     sl_stream_stats(r->stream, &stats);
-    assert_int_equal(stats.pinned_ring_bytes, r->plan.ring_bytes);
-    assert_in_range(stats.pinned_resident_bytes, 1, r->plan.resident_bytes / 3);
+    assert_int_equal(stats.pinned_ring_bytes, r->plan.at[SL_HOST].ring_bytes);
+    assert_in_range(stats.pinned_resident_bytes, 1,
+                    r->plan.at[SL_HOST].resident_bytes / 3);
     upload_close(r);
     sl_device_close(r->dev);
     assert_int_equal(cudasim_reset(), 0);

@@ -58,7 +58,7 @@ static int make(struct sl_plan *plan, const struct list *l, uint64_t bytes,
     struct sl_plan_input in = {
         .slabs = l->slabs,
         .n_slabs = l->n,
-        .weights_bytes = bytes,
+        .memory_bytes[SL_HOST] = bytes,
         .read_ahead_bytes = read_ahead,
     };
 
@@ -83,20 +83,24 @@ static void check(const struct sl_plan *p, const struct list *l,
         largest = bytes > largest ? bytes : largest;
         smallest = bytes < smallest ? bytes : smallest;
     }
-    assert_int_equal(p->resident_bytes, resident);
+    assert_int_equal(p->at[SL_HOST].resident_bytes, resident);
     assert_int_equal(p->streamed_bytes, streamed);
-    assert_int_equal(p->slot_bytes, largest);
-    assert_int_equal(p->ring_bytes, p->n_slots * p->slot_bytes);
-    assert_true(p->ring_bytes + p->resident_bytes <= budget);
+    assert_int_equal(p->at[SL_HOST].slot_bytes, largest);
+    assert_int_equal(p->at[SL_HOST].ring_bytes,
+                     p->at[SL_HOST].n_slots * p->at[SL_HOST].slot_bytes);
+    assert_true(p->at[SL_HOST].ring_bytes + p->at[SL_HOST].resident_bytes <=
+                budget);
     if (streamed == 0) {
-        assert_int_equal(p->n_slots, 0);
+        assert_int_equal(p->at[SL_HOST].n_slots, 0);
         return;
     }
-    assert_true(p->n_slots >= SL_RING_MIN_SLOTS);
+    assert_true(p->at[SL_HOST].n_slots >= SL_RING_MIN_SLOTS);
     /* a slab that still had room would be a read for nothing in each pass */
-    assert_true(budget - p->ring_bytes - p->resident_bytes < smallest);
+    assert_true(budget - p->at[SL_HOST].ring_bytes -
+                    p->at[SL_HOST].resident_bytes <
+                smallest);
     /* otherwise everything could have been kept */
-    assert_true(streamed > p->ring_bytes);
+    assert_true(streamed > p->at[SL_HOST].ring_bytes);
 }
 
 static void every_plan_keeps_the_budget_and_wastes_none(void **state)
@@ -167,7 +171,7 @@ static void what_is_to_be_kept_stays(void **state)
             struct sl_plan_input in = {
                 .slabs = l.slabs,
                 .n_slabs = l.n,
-                .weights_bytes = budget,
+                .memory_bytes[SL_HOST] = budget,
                 .keep = true,
             };
 
@@ -176,7 +180,7 @@ static void what_is_to_be_kept_stays(void **state)
             for (size_t i = 0; i < l.n; i++)
                 assert_true(!l.slabs[i].keep || p.tier[i] == SL_TIER_RAM);
             sl_plan_fini(&p);
-            in.weights_bytes = least - 1;
+            in.memory_bytes[SL_HOST] = least - 1;
             assert_int_equal(sl_plan_make(&p, &in, &err), -1);
             assert_int_equal(err.code, SL_ERR_BUDGET);
         }
@@ -231,8 +235,8 @@ static void what_fits_is_kept_whole(void **state)
         random_list(&l, &seed);
         assert_ok(make(&p, &l, l.total, UINT64_MAX, &err), &err);
         assert_int_equal(p.streamed_bytes, 0);
-        assert_int_equal(p.n_slots, 0);
-        assert_int_equal(p.ring_bytes, 0);
+        assert_int_equal(p.at[SL_HOST].n_slots, 0);
+        assert_int_equal(p.at[SL_HOST].ring_bytes, 0);
         sl_plan_fini(&p);
     }
 }
@@ -293,8 +297,9 @@ static void residents_of_mixed_sizes_keep_pace_with_the_bytes(void **state)
 
             passed += bytes;
             resident += p.tier[i] == SL_TIER_RAM ? bytes : 0;
-            off = (double)resident -
-                  (double)passed * (double)p.resident_bytes / (double)l.total;
+            off = (double)resident - (double)passed *
+                                         (double)p.at[SL_HOST].resident_bytes /
+                                         (double)l.total;
             assert_true(off <= 2.0 * (double)l.largest &&
                         off >= -2.0 * (double)l.largest);
         }
@@ -316,7 +321,7 @@ static void a_giant_slab_is_kept_rather_than_given_three_slots(void **state)
                      (25600 + 3 * 256) * 4096ull);
     assert_ok(make(&p, &l, (25600 + 5 * 256) * 4096ull, 0, &err), &err);
     assert_int_equal(p.tier[7], SL_TIER_RAM);
-    assert_int_equal(p.slot_bytes, 256 * 4096);
+    assert_int_equal(p.at[SL_HOST].slot_bytes, 256 * 4096);
     assert_int_equal(p.streamed_bytes, 17 * 256 * 4096);
     sl_plan_fini(&p);
 }
@@ -330,12 +335,12 @@ static void the_ring_grows_to_the_read_ahead_where_there_is_room(void **state)
     while (l.n < 90)
         add(&l, 25);
     assert_ok(make(&p, &l, l.total / 2, l.largest * 5, &err), &err);
-    assert_int_equal(p.n_slots, 5);
+    assert_int_equal(p.at[SL_HOST].n_slots, 5);
     sl_plan_fini(&p);
     /* but not at the price of most residents */
     assert_ok(make(&p, &l, l.largest * 8, l.largest * 8, &err), &err);
-    assert_int_equal(p.n_slots, 4);
-    assert_int_equal(p.resident_bytes, 4 * l.largest);
+    assert_int_equal(p.at[SL_HOST].n_slots, 4);
+    assert_int_equal(p.at[SL_HOST].resident_bytes, 4 * l.largest);
     sl_plan_fini(&p);
 }
 
@@ -351,7 +356,7 @@ static void a_model_of_260_gb_is_planned(void **state)
     struct sl_plan_input in = {
         .slabs = slabs,
         .n_slabs = sizeof slabs / sizeof *slabs,
-        .weights_bytes = 48ull << 30,
+        .memory_bytes[SL_HOST] = 48ull << 30,
         .read_ahead_bytes = 256u << 20,
     };
 
@@ -364,9 +369,10 @@ static void a_model_of_260_gb_is_planned(void **state)
     }
     assert_true(total > 250e9);
     assert_ok(sl_plan_make(&p, &in, &err), &err);
-    assert_true(p.ring_bytes + p.resident_bytes <= in.weights_bytes);
+    assert_true(p.at[SL_HOST].ring_bytes + p.at[SL_HOST].resident_bytes <=
+                in.memory_bytes[SL_HOST]);
     assert_true(p.streamed_bytes > 200e9 && p.streamed_bytes < 216e9);
-    assert_int_equal(p.streamed_bytes + p.resident_bytes, total);
+    assert_int_equal(p.streamed_bytes + p.at[SL_HOST].resident_bytes, total);
     sl_plan_fini(&p);
 }
 
@@ -378,7 +384,7 @@ static void no_slabs_need_no_memory(void **state)
 
     assert_int_equal(sl_plan_least_bytes(l.slabs, 0, false), 0);
     assert_ok(make(&p, &l, 0, 0, &err), &err);
-    assert_int_equal(p.n_slots + p.resident_bytes, 0);
+    assert_int_equal(p.at[SL_HOST].n_slots + p.at[SL_HOST].resident_bytes, 0);
     sl_plan_fini(&p);
 }
 
@@ -390,14 +396,14 @@ static void the_floor_is_the_slowest_resource(void **state)
 
     assert_float_equal(f.disk_s, 5.0, 1e-9);
     assert_float_equal(f.dram_s, 3.0, 1e-9);
-    assert_float_equal(f.compute_s, 0.0, 0.0);
+    assert_float_equal(f.worker_s[SL_HOST], 0.0, 0.0);
     assert_float_equal(f.seconds, 5.0, 1e-9);
     assert_string_equal(sl_limit_name(f.limit), "disk");
     rates.disk_bps = 10e9;
     f = sl_floor_make(&rates, 10000000000, 40000000000, 1e12);
     assert_float_equal(f.seconds, 3.0, 1e-9);
     assert_string_equal(sl_limit_name(f.limit), "dram");
-    rates.ops_per_s = 1e11;
+    rates.worker[SL_HOST].ops_per_s = 1e11;
     f = sl_floor_make(&rates, 10000000000, 40000000000, 1e12);
     assert_float_equal(f.seconds, 10.0, 1e-9);
     assert_string_equal(sl_limit_name(f.limit), "compute");

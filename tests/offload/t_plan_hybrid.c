@@ -22,17 +22,21 @@
 
 /* The links of the machines below: NVMe of 7 GB/s nominal, PCIe 4.0 x16. */
 #define LINKS                                                                  \
-    .disk_bps = 6.6e9, .disk_latency_s = 8e-5, .pcie_bps = 25e9,               \
-    .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
-#define DDR5    .dram_bps = 80e9, .cpu_dram_bps = 74e9
-#define DDR4    .dram_bps = 43e9, .cpu_dram_bps = 40e9
-#define RTX3090 .vram_bps = 800e9, .gpu_ops_per_s = 60e12
-#define RTX3060 .vram_bps = 300e9, .gpu_ops_per_s = 20e12
+    .disk_bps = 6.6e9, .disk_latency_s = 8e-5,                                 \
+    .worker[SL_DEVICE].link_bps = 25e9,                                        \
+    .worker[SL_DEVICE].link_latency_s = 1e-5,                                  \
+    .worker[SL_DEVICE].stage_s = 43e-6
+#define DDR5 .dram_bps = 80e9, .worker[SL_HOST].memory_bps = 74e9
+#define DDR4 .dram_bps = 43e9, .worker[SL_HOST].memory_bps = 40e9
+#define RTX3090                                                                \
+    .worker[SL_DEVICE].memory_bps = 800e9, .worker[SL_DEVICE].ops_per_s = 60e12
+#define RTX3060                                                                \
+    .worker[SL_DEVICE].memory_bps = 300e9, .worker[SL_DEVICE].ops_per_s = 20e12
 
 static const struct sl_rates machines[] = {
-    {LINKS, DDR5, RTX3090, .ops_per_s = 2.5e12},
-    {LINKS, DDR4, RTX3090, .ops_per_s = 0.8e12},
-    {LINKS, DDR4, RTX3060, .ops_per_s = 0.6e12},
+    {LINKS, DDR5, RTX3090, .worker[SL_HOST].ops_per_s = 2.5e12},
+    {LINKS, DDR4, RTX3090, .worker[SL_HOST].ops_per_s = 0.8e12},
+    {LINKS, DDR4, RTX3060, .worker[SL_HOST].ops_per_s = 0.6e12},
 };
 
 struct model {
@@ -51,7 +55,7 @@ static void add_stage(struct model *m, size_t slabs, double ops, uint32_t keys)
         .n_slabs = slabs,
         .ops = ops,
     };
-    for (int e = 0; e < SL_ENGINE_COUNT && keys > 0; e++) {
+    for (int e = 0; e < SL_WORKERS && keys > 0; e++) {
         s->key_bytes[e] = KEY_BYTES;
         s->kv_bytes[e] = (uint64_t)(keys * KEY_BYTES);
         s->key_ops = 4 * HIDDEN;
@@ -87,9 +91,9 @@ static struct sl_plan_input input(const struct model *m, unsigned machine,
     return (struct sl_plan_input){
         .slabs = m->slabs,
         .n_slabs = m->n_slabs,
-        .weights_bytes = ram,
+        .memory_bytes[SL_HOST] = ram,
         .read_ahead_bytes = 256u << 20,
-        .vram_bytes = vram,
+        .memory_bytes[SL_DEVICE] = vram,
         .stages = m->stages,
         .n_stages = m->n_stages,
         .pass = {{1, 1, keys}, {1024, 1, 1024}},
@@ -113,38 +117,38 @@ static double prefill_s(const struct sl_plan *p, const struct sl_plan_input *in)
 static void check_slab(const struct sl_plan *p, const struct sl_plan_input *in,
                        size_t i, size_t first)
 {
-    uint8_t decode = p->engine[SL_PHASE_DECODE][i];
-    uint8_t prefill = p->engine[SL_PHASE_PREFILL][i];
+    uint8_t decode = p->worker[SL_PHASE_DECODE][i];
+    uint8_t prefill = p->worker[SL_PHASE_PREFILL][i];
 
-    assert_int_equal(decode, p->engine[SL_PHASE_DECODE][first]);
-    assert_int_equal(prefill, p->engine[SL_PHASE_PREFILL][first]);
-    if (!p->gpu) {
-        assert_int_equal(decode + prefill, 2 * SL_ENGINE_CPU);
+    assert_int_equal(decode, p->worker[SL_PHASE_DECODE][first]);
+    assert_int_equal(prefill, p->worker[SL_PHASE_PREFILL][first]);
+    if (!p->uses_device) {
+        assert_int_equal(decode + prefill, 2 * SL_HOST);
         assert_true(p->tier[i] != SL_TIER_VRAM);
         return;
     }
     if (in->keep && in->slabs[i].keep)
         assert_int_equal(p->tier[i],
-                         decode == SL_ENGINE_GPU ? SL_TIER_VRAM : SL_TIER_RAM);
+                         decode == SL_DEVICE ? SL_TIER_VRAM : SL_TIER_RAM);
     if (p->tier[i] == SL_TIER_VRAM || (!in->keep && p->tier[i] != SL_TIER_RAM))
-        assert_int_equal(decode, SL_ENGINE_GPU);
+        assert_int_equal(decode, SL_DEVICE);
     if (in->keep)
         assert_int_equal(prefill, decode);
-    if (decode == SL_ENGINE_GPU)
-        assert_int_equal(prefill, SL_ENGINE_GPU);
+    if (decode == SL_DEVICE)
+        assert_int_equal(prefill, SL_DEVICE);
 }
 
 static void check(const struct sl_plan *p, const struct sl_plan_input *in)
 {
-    uint64_t bytes[3] = {0}, kv[SL_ENGINE_COUNT] = {0}, only = 0;
+    uint64_t bytes[3] = {0}, kv[SL_WORKERS] = {0}, only = 0;
 
     for (size_t s = 0; s < in->n_stages; s++) {
         const struct sl_plan_stage *stage = &in->stages[s];
-        uint8_t e = p->engine[SL_PHASE_DECODE][stage->first_slab];
+        uint8_t e = p->worker[SL_PHASE_DECODE][stage->first_slab];
 
-        if (p->gpu && stage->cpu_only)
-            assert_int_equal(e + p->engine[SL_PHASE_PREFILL][stage->first_slab],
-                             2 * SL_ENGINE_CPU);
+        if (p->uses_device && stage->host_only)
+            assert_int_equal(e + p->worker[SL_PHASE_PREFILL][stage->first_slab],
+                             2 * SL_HOST);
 
         kv[e] += stage->kv_bytes[e];
         for (size_t i = 0; i < stage->n_slabs; i++) {
@@ -152,25 +156,30 @@ static void check(const struct sl_plan *p, const struct sl_plan_input *in)
 
             check_slab(p, in, slab, stage->first_slab);
             bytes[p->tier[slab]] += sl_slab_load_bytes(&in->slabs[slab]);
-            only += stage->cpu_only ? sl_slab_load_bytes(&in->slabs[slab]) : 0;
+            only += stage->host_only ? sl_slab_load_bytes(&in->slabs[slab]) : 0;
         }
     }
     assert_int_equal(p->streamed_bytes, bytes[SL_TIER_DISK]);
-    assert_int_equal(p->resident_bytes, bytes[SL_TIER_RAM]);
-    assert_int_equal(p->vram_bytes, bytes[SL_TIER_VRAM]);
-    assert_true(p->resident_bytes + p->ring_bytes + kv[SL_ENGINE_CPU] <=
-                in->weights_bytes);
-    assert_true(p->vram_bytes + p->device_ring_bytes + kv[SL_ENGINE_GPU] <=
-                in->vram_bytes);
-    assert_int_equal(p->ring_bytes, p->n_slots * p->slot_bytes);
-    assert_int_equal(p->device_ring_bytes,
-                     p->n_device_slots * p->device_slot_bytes);
-    if (p->streamed_bytes + p->vram_bytes > 0)
-        assert_true(p->n_slots >= SL_RING_MIN_SLOTS);
-    if (p->gpu)
-        assert_memory_equal(p->kv_bytes, kv, sizeof kv);
-    if (p->gpu && p->streamed_bytes + p->resident_bytes > only)
-        assert_true(p->n_device_slots >= SL_RING_MIN_SLOTS);
+    assert_int_equal(p->at[SL_HOST].resident_bytes, bytes[SL_TIER_RAM]);
+    assert_int_equal(p->at[SL_DEVICE].resident_bytes, bytes[SL_TIER_VRAM]);
+    assert_true(p->at[SL_HOST].resident_bytes + p->at[SL_HOST].ring_bytes +
+                    kv[SL_HOST] <=
+                in->memory_bytes[SL_HOST]);
+    assert_true(p->at[SL_DEVICE].resident_bytes + p->at[SL_DEVICE].ring_bytes +
+                    kv[SL_DEVICE] <=
+                in->memory_bytes[SL_DEVICE]);
+    assert_int_equal(p->at[SL_HOST].ring_bytes,
+                     p->at[SL_HOST].n_slots * p->at[SL_HOST].slot_bytes);
+    assert_int_equal(p->at[SL_DEVICE].ring_bytes,
+                     p->at[SL_DEVICE].n_slots * p->at[SL_DEVICE].slot_bytes);
+    if (p->streamed_bytes + p->at[SL_DEVICE].resident_bytes > 0)
+        assert_true(p->at[SL_HOST].n_slots >= SL_RING_MIN_SLOTS);
+    if (p->uses_device)
+        for (int e = 0; e < SL_WORKERS; e++)
+            assert_int_equal(p->at[e].kv_bytes, kv[e]);
+    if (p->uses_device &&
+        p->streamed_bytes + p->at[SL_HOST].resident_bytes > only)
+        assert_true(p->at[SL_DEVICE].n_slots >= SL_RING_MIN_SLOTS);
 }
 
 static void every_plan_keeps_both_budgets_and_its_rules(void **state)
@@ -206,7 +215,7 @@ static void what_the_cpu_alone_computes_stays_with_it(void **state)
     unsigned n_with_gpu = 0, n_without_ring = 0;
 
     for (unsigned i = 1; i < LAYERS; i++)
-        m->stages[2 * i + 1].cpu_only = true;
+        m->stages[2 * i + 1].host_only = true;
     for (unsigned i = 0; i < 3 * 5 * 3; i++) {
         struct sl_plan_input in = input(m, i % 3, (i / 3 % 5) * 8 * A_GB + 1,
                                         (20 + i / 15 * 25) * A_GB, 2048);
@@ -218,8 +227,8 @@ static void what_the_cpu_alone_computes_stays_with_it(void **state)
             continue;
         }
         check(&p, &in);
-        n_with_gpu += p.gpu;
-        n_without_ring += p.gpu && p.n_device_slots == 0;
+        n_with_gpu += p.uses_device;
+        n_without_ring += p.uses_device && p.at[SL_DEVICE].n_slots == 0;
         sl_plan_fini(&p);
     }
     assert_true(n_with_gpu > 10 && n_without_ring > 0);
@@ -320,9 +329,8 @@ static void every_kind_is_spread_evenly(void **state)
 
         assert_ok(sl_plan_make(&p, &in, &err), &err);
         for (size_t i = 0; i < p.n_slabs; i++) {
-            int kind = p.engine[SL_PHASE_DECODE][i] == SL_ENGINE_CPU
-                           ? 3
-                           : (int)p.tier[i];
+            int kind =
+                p.worker[SL_PHASE_DECODE][i] == SL_HOST ? 3 : (int)p.tier[i];
 
             all[kind]++;
             part[i * 10 / p.n_slabs][kind]++;
@@ -350,15 +358,15 @@ static void decode_is_shared_and_prefill_is_the_gpus(void **state)
     struct sl_error err;
 
     assert_ok(sl_plan_make(&p, &in, &err), &err);
-    assert_true(p.gpu);
+    assert_true(p.uses_device);
     assert_int_equal(p.streamed_bytes, 0);
     d = sl_plan_demand(&p, &in, SL_PHASE_DECODE, in.pass[SL_PHASE_DECODE]);
-    assert_true(d.cpu_bytes > 25e9 && d.cpu_bytes < 38e9);
+    assert_true(d.by[SL_HOST].bytes > 25e9 && d.by[SL_HOST].bytes < 38e9);
     f = sl_floor_of(&in.rates, &d);
     assert_true(f.seconds > 0.55 && f.seconds < 0.66);
     assert_true(decode_s(&p, &in) < f.seconds * 1.03);
     d = sl_plan_demand(&p, &in, SL_PHASE_PREFILL, in.pass[SL_PHASE_PREFILL]);
-    assert_float_equal(d.cpu_bytes, 0, 0);
+    assert_float_equal(d.by[SL_HOST].bytes, 0, 0);
     f = sl_floor_of(&in.rates, &d);
     assert_true(f.seconds > 4.2 && f.seconds < 4.7);
     assert_string_equal(sl_limit_name(f.limit), "gpu");
@@ -378,16 +386,16 @@ static void a_gpu_may_be_of_use_for_prompts_alone(void **state)
     struct sl_error err;
     double prefill;
 
-    in.rates.dram_bps = in.rates.cpu_dram_bps = 2000e9;
-    in.rates.ops_per_s = 10e12;
+    in.rates.dram_bps = in.rates.worker[SL_HOST].memory_bps = 2000e9;
+    in.rates.worker[SL_HOST].ops_per_s = 10e12;
     assert_ok(sl_plan_make(&p, &in, &err), &err);
     check(&p, &in);
     prefill =
         sl_plan_seconds(&p, &in, SL_PHASE_PREFILL, in.pass[SL_PHASE_PREFILL]);
-    assert_true(p.gpu && prefill < 6);
-    assert_int_equal(p.vram_bytes, 0);
+    assert_true(p.uses_device && prefill < 6);
+    assert_int_equal(p.at[SL_DEVICE].resident_bytes, 0);
     for (size_t i = 0; i < p.n_slabs; i++)
-        assert_int_equal(p.engine[SL_PHASE_DECODE][i], SL_ENGINE_CPU);
+        assert_int_equal(p.worker[SL_PHASE_DECODE][i], SL_HOST);
     sl_plan_fini(&p);
     free(m);
 }
@@ -433,8 +441,8 @@ static void what_fits_in_vram_is_kept_there_whole(void **state)
     struct sl_error err;
 
     assert_ok(sl_plan_make(&p, &in, &err), &err);
-    assert_int_equal(p.vram_bytes, WHOLE_BYTES);
-    assert_int_equal(p.n_device_slots, 0);
+    assert_int_equal(p.at[SL_DEVICE].resident_bytes, WHOLE_BYTES);
+    assert_int_equal(p.at[SL_DEVICE].n_slots, 0);
     assert_int_equal(p.prefill_from, 1);
     assert_true(decode_s(&p, &in) < 0.1);
     sl_plan_fini(&p);
@@ -452,27 +460,30 @@ static void without_a_gpu_the_plan_is_that_of_ram_alone(void **state)
     uint64_t kv = 0;
 
     for (size_t i = 0; i < m->n_stages; i++)
-        kv += m->stages[i].kv_bytes[SL_ENGINE_CPU];
+        kv += m->stages[i].kv_bytes[SL_HOST];
     plain.stages = NULL;
     plain.n_stages = 0;
-    plain.weights_bytes -= kv;
+    plain.memory_bytes[SL_HOST] -= kv;
     assert_ok(sl_plan_make(&expected, &plain, &err), &err);
     for (int i = 0; i < 4; i++) {
         struct sl_plan_input in = input(m, 0, 12 * A_GB, 30 * A_GB, 256);
         struct sl_plan p;
 
         if (i == 0)
-            in.vram_bytes = 0;
+            in.memory_bytes[SL_DEVICE] = 0;
         if (i == 1)
             in.engine = SL_ENGINE_RULE_CPU;
         if (i == 2)
-            in.rates.pcie_bps = 0;
+            in.rates.worker[SL_DEVICE].link_bps = 0;
         if (i == 3) /* a GPU that is not worth it */
-            in.rates.vram_bps = in.rates.pcie_bps = 1e9;
+            in.rates.worker[SL_DEVICE].memory_bps =
+                in.rates.worker[SL_DEVICE].link_bps = 1e9;
         assert_ok(sl_plan_make(&p, &in, &err), &err);
-        assert_false(p.gpu);
-        assert_int_equal(p.ring_bytes, expected.ring_bytes);
-        assert_int_equal(p.resident_bytes, expected.resident_bytes);
+        assert_false(p.uses_device);
+        assert_int_equal(p.at[SL_HOST].ring_bytes,
+                         expected.at[SL_HOST].ring_bytes);
+        assert_int_equal(p.at[SL_HOST].resident_bytes,
+                         expected.at[SL_HOST].resident_bytes);
         assert_memory_equal(p.tier, expected.tier, p.n_slabs * sizeof *p.tier);
         sl_plan_fini(&p);
     }
@@ -496,11 +507,12 @@ static void what_is_to_stay_stays_with_its_engine(void **state)
 
         in.keep = true;
         assert_ok(sl_plan_make(&p, &in, &err), &err);
-        assert_true(p.gpu);
+        assert_true(p.uses_device);
         check(&p, &in);
         /* nothing is left over while something streams */
         if (p.streamed_bytes > 0)
-            assert_true(p.resident_bytes + p.vram_bytes + 4 * A_GB >
+            assert_true(p.at[SL_HOST].resident_bytes +
+                            p.at[SL_DEVICE].resident_bytes + 4 * A_GB >
                         (gb[i][0] + gb[i][1]) * A_GB);
         /* and VRAM is for what guesses */
         in.engine = SL_ENGINE_RULE_CPU;
@@ -543,7 +555,7 @@ static void too_little_vram_is_refused_if_the_gpu_must(void **state)
     assert_non_null(strstr(err.msg, "for three slots, the KV cache"));
     in.engine = SL_ENGINE_RULE_AUTO;
     assert_ok(sl_plan_make(&p, &in, &err), &err);
-    assert_false(p.gpu);
+    assert_false(p.uses_device);
     sl_plan_fini(&p);
     free(m);
 }

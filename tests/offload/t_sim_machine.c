@@ -12,13 +12,13 @@ static const struct sl_machine_spec plain = {
     .name = "plain",
     .rates = {.disk_bps = 5e9,
               .dram_bps = 40e9,
-              .ops_per_s = 1e12,
-              .cpu_dram_bps = 30e9,
-              .pcie_bps = 20e9,
-              .vram_bps = 500e9,
-              .gpu_ops_per_s = 50e12},
-    .vram_bytes = 24000000000,
-    .ram_bytes = 64000000000,
+              .worker[SL_HOST].ops_per_s = 1e12,
+              .worker[SL_HOST].memory_bps = 30e9,
+              .worker[SL_DEVICE].link_bps = 20e9,
+              .worker[SL_DEVICE].memory_bps = 500e9,
+              .worker[SL_DEVICE].ops_per_s = 50e12},
+    .memory_bytes[SL_DEVICE] = 24000000000,
+    .memory_bytes[SL_HOST] = 64000000000,
 };
 
 static void machine_init(struct sl_sim_machine *m,
@@ -65,7 +65,7 @@ static void start(struct watched *w, struct sl_sim_machine *m, double bytes,
 /* Lets so much time pass. */
 static void pass_s(struct sl_sim_machine *m, double s)
 {
-    sl_machine_compute(m, 0, s * m->spec.rates.ops_per_s);
+    sl_machine_compute(m, 0, s * m->spec.rates.worker[SL_HOST].ops_per_s);
 }
 
 #define DRAM (1u << SL_PIPE_DRAM)
@@ -264,7 +264,7 @@ static void copies_share_dram_with_the_cores(void **state)
     struct gpu g;
 
     spec.rates.dram_bps = 30e9;
-    spec.rates.pcie_latency_s = 0.25;
+    spec.rates.worker[SL_DEVICE].link_latency_s = 0.25;
     gpu_init(&g, &spec);
     copy(&g, 15000000000);
     sl_machine_compute(&g.m, 37.5e9, 0);
@@ -312,15 +312,15 @@ static void a_machine_that_makes_no_sense_is_refused(void **state)
     struct sl_machine_spec spec = plain;
     struct sl_error err;
 
-    spec.rates.cpu_dram_bps = 41e9;
+    spec.rates.worker[SL_HOST].memory_bps = 41e9;
     assert_int_equal(sl_machine_spec_check(&spec, &err), -1);
     spec = plain;
     spec.rates.disk_bps = 0;
     assert_int_equal(sl_machine_spec_check(&spec, &err), -1);
     spec = plain;
-    spec.vram_bytes = 0;
+    spec.memory_bytes[SL_DEVICE] = 0;
     assert_int_equal(sl_machine_spec_check(&spec, &err), -1);
-    spec.rates.pcie_bps = 0;
+    spec.rates.worker[SL_DEVICE].link_bps = 0;
     assert_ok(sl_machine_spec_check(&spec, &err), &err);
 }
 

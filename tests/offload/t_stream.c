@@ -24,7 +24,7 @@ static void make_plan(struct upload_rig *r, uint64_t bytes)
     struct sl_plan_input in = {
         .slabs = r->slabs,
         .n_slabs = r->n,
-        .weights_bytes = bytes,
+        .memory_bytes[SL_HOST] = bytes,
         .read_ahead_bytes = 100000,
     };
 
@@ -96,9 +96,10 @@ static void every_budget_and_reader_gives_the_same_bytes(void **state)
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, r->n * 5, &err), r->n * 5);
         sl_stream_stats(st, &stats);
-        read = r->plan.resident_bytes + 5 * r->plan.streamed_bytes;
+        read = r->plan.at[SL_HOST].resident_bytes + 5 * r->plan.streamed_bytes;
         /* what was read ahead into the ring is not used yet */
-        assert_in_range(stats.bytes_read, read, read + r->plan.ring_bytes);
+        assert_in_range(stats.bytes_read, read,
+                        read + r->plan.at[SL_HOST].ring_bytes);
         assert_int_equal(stats.retries, 0);
         assert_true(config.direct || !stats.direct);
         sl_stream_close(st);
@@ -119,7 +120,7 @@ static bool take_one(const struct upload_rig *r, struct sl_stream *st,
     struct sl_error err;
     int rc = 1;
 
-    if (r->plan.engine[SL_PHASE_DECODE][slab] == t->engine) {
+    if (r->plan.worker[SL_PHASE_DECODE][slab] == t->engine) {
         rc = sl_stream_try(st, slab, &base, &err);
         assert_true(rc >= 0);
         if (rc == 1) {
@@ -138,14 +139,14 @@ static void two_engines_take_their_slabs_from_one_ring(void **state)
     struct sl_error err;
 
     for (int turn = 0; turn < 20; turn++) {
-        struct taker takers[2] = {{SL_ENGINE_CPU, 0, 0}, {SL_ENGINE_GPU, 0, 0}};
+        struct taker takers[2] = {{SL_HOST, 0, 0}, {SL_DEVICE, 0, 0}};
         struct sl_stream_config config;
         struct sl_stream *st;
 
         upload_slabs(r, 2 + upload_random(r) % (UPLOAD_MAX_SLABS - 2), 60000);
         make_plan(r, least(r) + upload_random(r) % (total(r) - least(r) + 1));
         for (size_t i = 0; i < r->n; i++)
-            r->plan.engine[SL_PHASE_DECODE][i] = upload_random(r) % 3 == 0;
+            r->plan.worker[SL_PHASE_DECODE][i] = upload_random(r) % 3 == 0;
         config = config_of(r);
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         /* Each as far ahead of the other as the ring lets it. */
@@ -423,7 +424,8 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
 
     upload_slabs(r, 7, 20000);
     make_plan(r, least(r) + (total(r) - least(r)) / 2);
-    assert_true(r->plan.streamed_bytes > 0 && r->plan.resident_bytes > 0);
+    assert_true(r->plan.streamed_bytes > 0 &&
+                r->plan.at[SL_HOST].resident_bytes > 0);
     for (int fault = 0; fault < FAULTY_COUNT; fault++)
         for (int kind = SL_IO_AUTO; kind <= SL_IO_PREAD; kind += 2) {
             long n = 0;
@@ -481,7 +483,7 @@ static void plans_and_bounced_reads_survive_failing_allocations(void **state)
     assert_non_null(buf);
     upload_slabs(r, 9, 30000);
     in.n_slabs = r->n;
-    in.weights_bytes = least(r);
+    in.memory_bytes[SL_HOST] = least(r);
     for (long n = 0; fired; n++) {
         struct sl_plan plan;
 
@@ -524,7 +526,8 @@ static void a_stream_takes_no_more_memory_than_it_says(void **state)
 
         make_plan(r, least(r) + (total(r) - least(r)) * (2 - turn % 3u) / 2);
         config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
-        said = r->plan.ring_bytes + r->plan.resident_bytes +
+        said = r->plan.at[SL_HOST].ring_bytes +
+               r->plan.at[SL_HOST].resident_bytes +
                sl_stream_overhead_bytes(r->n);
         before = sl_meminfo_resident();
         assert_ok(sl_stream_open(&st, &config, &err), &err);
@@ -533,7 +536,7 @@ static void a_stream_takes_no_more_memory_than_it_says(void **state)
         sl_stream_close(st);
     }
     /* and gives it back: every ring is as large as this */
-    assert_true(r->plan.ring_bytes >= 400000);
+    assert_true(r->plan.at[SL_HOST].ring_bytes >= 400000);
     assert_true(sl_meminfo_resident() <= first + 800000);
 }
 #endif

@@ -44,7 +44,7 @@ static uint64_t pass_bytes(const struct upload_rig *r, enum sl_phase phase)
     uint64_t n = 0;
 
     for (size_t i = 0; i < r->n; i++)
-        if (r->plan.engine[phase][i] == SL_ENGINE_GPU &&
+        if (r->plan.worker[phase][i] == SL_DEVICE &&
             r->plan.tier[i] != SL_TIER_VRAM)
             n += sl_slab_load_bytes(&r->slabs[i]);
     return n;
@@ -65,7 +65,7 @@ static void every_plan_and_every_order_of_passes_give_the_same_bytes(void **s)
                                1 + (uint32_t)(upload_random(r) % 5));
             r->stream_config.io = i % 2 ? SL_IO_PREAD : SL_IO_AUTO;
             assert_ok(upload_open(r, &err), &err);
-            up = r->plan.vram_bytes;
+            up = r->plan.at[SL_DEVICE].resident_bytes;
             for (int pass = 0; pass < 5; pass++) {
                 enum sl_phase phase = random_phase(r);
 
@@ -76,17 +76,21 @@ static void every_plan_and_every_order_of_passes_give_the_same_bytes(void **s)
             sl_upload_stats(r->upload, &stats);
             sl_stream_stats(r->stream, &disk);
             upload_close(r);
-            read = r->plan.resident_bytes + r->plan.vram_bytes +
+            read = r->plan.at[SL_HOST].resident_bytes +
+                   r->plan.at[SL_DEVICE].resident_bytes +
                    5 * r->plan.streamed_bytes;
             /* and what was copied and read ahead; the last copies of the
              * pass may not have been counted yet */
-            assert_true(stats.bytes_up <= up + r->plan.device_ring_bytes);
-            assert_in_range(disk.bytes_read, read - r->plan.resident_bytes,
-                            read + r->plan.ring_bytes +
-                                r->plan.device_ring_bytes);
-            assert_int_equal(disk.pinned_ring_bytes, r->plan.ring_bytes);
+            assert_true(stats.bytes_up <=
+                        up + r->plan.at[SL_DEVICE].ring_bytes);
+            assert_in_range(disk.bytes_read,
+                            read - r->plan.at[SL_HOST].resident_bytes,
+                            read + r->plan.at[SL_HOST].ring_bytes +
+                                r->plan.at[SL_DEVICE].ring_bytes);
+            assert_int_equal(disk.pinned_ring_bytes,
+                             r->plan.at[SL_HOST].ring_bytes);
             assert_int_equal(disk.pinned_resident_bytes,
-                             r->plan.resident_bytes);
+                             r->plan.at[SL_HOST].resident_bytes);
         }
         sl_device_close(r->dev);
     }
@@ -138,9 +142,9 @@ static void what_stays_in_vram_is_copied_once(void **s)
         for (int pass = 0; pass < 4; pass++)
             assert_int_equal(upload_pass(r, pass % 2, ALL, false, &err), 9);
         sl_stream_stats(r->stream, &disk);
-        assert_int_equal(disk.bytes_read, r->plan.vram_bytes);
+        assert_int_equal(disk.bytes_read, r->plan.at[SL_DEVICE].resident_bytes);
         sl_upload_stats(r->upload, &stats);
-        assert_true(stats.bytes_up <= r->plan.vram_bytes);
+        assert_true(stats.bytes_up <= r->plan.at[SL_DEVICE].resident_bytes);
         upload_close(r);
         sl_device_close(r->dev);
     }
@@ -442,7 +446,7 @@ static void what_cannot_be_pinned_is_copied_all_the_same(void **s)
 
     upload_slabs(r, 14, 20000);
     upload_plan(r, "DPPDPVDPPPDDPC", 3);
-    all = r->plan.ring_bytes + r->plan.resident_bytes;
+    all = r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes;
     r->stream_config.log = &log;
     for (uint64_t limit = all; limit > 0; limit /= 3) {
         struct sl_stream_stats disk;
@@ -456,10 +460,11 @@ static void what_cannot_be_pinned_is_copied_all_the_same(void **s)
         sl_device_close(r->dev);
         all = disk.pinned_ring_bytes + disk.pinned_resident_bytes;
         assert_true(all <= before);
-        assert_int_equal(lines.n, limit >= r->plan.resident_bytes &&
-                                          limit >= r->plan.ring_bytes
-                                      ? 0
-                                      : 1);
+        assert_int_equal(lines.n,
+                         limit >= r->plan.at[SL_HOST].resident_bytes &&
+                                 limit >= r->plan.at[SL_HOST].ring_bytes
+                             ? 0
+                             : 1);
         if (lines.n > 0)
             assert_non_null(strstr(lines.last, "pinned"));
         before = all;
@@ -523,10 +528,11 @@ static void a_feed_takes_no_more_memory_than_it_says(void **s)
         after = sl_meminfo_resident();
         upload_close(r);
     }
-    said = r->plan.ring_bytes + r->plan.resident_bytes +
+    said = r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes +
            sl_stream_overhead_bytes(r->n) + sl_upload_overhead_bytes(r->n) +
            /* the fake device's own memory */
-           r->plan.device_ring_bytes + r->plan.vram_bytes;
+           r->plan.at[SL_DEVICE].ring_bytes +
+           r->plan.at[SL_DEVICE].resident_bytes;
     assert_true(after <= before + said);
     sl_device_close(r->dev);
 }

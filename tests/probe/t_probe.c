@@ -177,10 +177,10 @@ static void neither_beginning_nor_end_of_a_measurement_counts(void **state)
     static const struct sl_extent file = {0, UINT64_C(64) << 30};
     struct sl_machine_spec spec = {.rates = {.disk_bps = 1e9,
                                              .dram_bps = 40e9,
-                                             .ops_per_s = 1e12,
-                                             .cpu_dram_bps = 30e9,
+                                             .worker[SL_HOST].ops_per_s = 1e12,
+                                             .worker[SL_HOST].memory_bps = 30e9,
                                              .disk_latency_s = 0.006},
-                                   .ram_bytes = UINT64_C(16) << 30};
+                                   .memory_bytes[SL_HOST] = UINT64_C(16) << 30};
     struct sl_sim_machine m;
     struct sl_error err;
     double bps = -1;

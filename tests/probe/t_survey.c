@@ -302,7 +302,7 @@ static void rates_are_found_for_what_was_measured_alone(void **state)
 
     assert_true(sl_survey_rates(&rates, &age, survey, &q));
     assert_true(rates.disk_bps > 0 && rates.dram_bps > 0 &&
-                rates.ops_per_s > 0);
+                rates.worker[SL_HOST].ops_per_s > 0);
     assert_true(age >= 0 && age < 600);
     q.threads = 5;
     assert_false(sl_survey_rates(&rates, &age, survey, &q));

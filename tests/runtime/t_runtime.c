@@ -148,10 +148,11 @@ static void the_ring_is_a_small_part_in_many_slots(void **state)
         assert_ok(sl_runtime_open(&rt, &config, &err), &err);
         assert_ok(sl_runtime_plan(rt, &load, &err), &err);
         p = sl_runtime_plan_made(rt);
-        room = p->ring_bytes + p->resident_bytes;
+        room = p->at[SL_HOST].ring_bytes + p->at[SL_HOST].resident_bytes;
         assert_true(p->streamed_bytes > 0);
-        assert_true(p->n_slots >= 8);
-        assert_true(p->ring_bytes <= room / 8 + p->slot_bytes);
+        assert_true(p->at[SL_HOST].n_slots >= 8);
+        assert_true(p->at[SL_HOST].ring_bytes <=
+                    room / 8 + p->at[SL_HOST].slot_bytes);
         sl_runtime_close(rt);
     }
 }

@@ -257,37 +257,51 @@ static void the_disk_never_stops_between_tokens(void **state)
 
 /* --- promises ------------------------------------------------------------- */
 
-#define DDR4      .dram_bps = 43e9, .cpu_dram_bps = 40e9
-#define DDR5      .dram_bps = 80e9, .cpu_dram_bps = 74e9
-#define PCIE3     .pcie_bps = 12.5e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
-#define PCIE4     .pcie_bps = 25e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
-#define PCIE5     .pcie_bps = 53e9, .pcie_latency_s = 1e-5, .gpu_stage_s = 43e-6
-#define SMALL_GPU .vram_bps = 190e9, .gpu_ops_per_s = 10e12
-#define LARGE_GPU .vram_bps = 860e9, .gpu_ops_per_s = 130e12
-#define SATA      .disk_bps = 0.5e9, .disk_latency_s = 200e-6
-#define NVME3     .disk_bps = 3.3e9, .disk_latency_s = 100e-6
-#define NVME4     .disk_bps = 6.6e9, .disk_latency_s = 80e-6
-#define NVMES     .disk_bps = 13e9, .disk_latency_s = 80e-6
+#define DDR4 .dram_bps = 43e9, .worker[SL_HOST].memory_bps = 40e9
+#define DDR5 .dram_bps = 80e9, .worker[SL_HOST].memory_bps = 74e9
+#define PCIE3                                                                  \
+    .worker[SL_DEVICE].link_bps = 12.5e9,                                      \
+    .worker[SL_DEVICE].link_latency_s = 1e-5,                                  \
+    .worker[SL_DEVICE].stage_s = 43e-6
+#define PCIE4                                                                  \
+    .worker[SL_DEVICE].link_bps = 25e9,                                        \
+    .worker[SL_DEVICE].link_latency_s = 1e-5,                                  \
+    .worker[SL_DEVICE].stage_s = 43e-6
+#define PCIE5                                                                  \
+    .worker[SL_DEVICE].link_bps = 53e9,                                        \
+    .worker[SL_DEVICE].link_latency_s = 1e-5,                                  \
+    .worker[SL_DEVICE].stage_s = 43e-6
+#define SMALL_GPU                                                              \
+    .worker[SL_DEVICE].memory_bps = 190e9, .worker[SL_DEVICE].ops_per_s = 10e12
+#define LARGE_GPU                                                              \
+    .worker[SL_DEVICE].memory_bps = 860e9, .worker[SL_DEVICE].ops_per_s = 130e12
+#define SATA  .disk_bps = 0.5e9, .disk_latency_s = 200e-6
+#define NVME3 .disk_bps = 3.3e9, .disk_latency_s = 100e-6
+#define NVME4 .disk_bps = 6.6e9, .disk_latency_s = 80e-6
+#define NVMES .disk_bps = 13e9, .disk_latency_s = 80e-6
 
 /* Small, large and odd machines. */
 static const struct sl_rates small = {NVME3, DDR4, PCIE3, SMALL_GPU,
-                                      .ops_per_s = 0.4e12};
+                                      .worker[SL_HOST].ops_per_s = 0.4e12};
 static const struct sl_rates large = {NVME4, DDR5, PCIE4, LARGE_GPU,
-                                      .ops_per_s = 1.6e12};
+                                      .worker[SL_HOST].ops_per_s = 1.6e12};
 static const struct sl_rates uneven = {NVME4, DDR4, PCIE4, LARGE_GPU,
-                                       .ops_per_s = 0.8e12};
+                                       .worker[SL_HOST].ops_per_s = 0.8e12};
 static const struct sl_rates fast = {NVMES, DDR5, PCIE5, LARGE_GPU,
-                                     .ops_per_s = 2.5e12};
+                                     .worker[SL_HOST].ops_per_s = 2.5e12};
 static const struct sl_rates slow_disk = {SATA, DDR4, PCIE4, SMALL_GPU,
-                                          .ops_per_s = 0.8e12};
+                                          .worker[SL_HOST].ops_per_s = 0.8e12};
 static const struct sl_rates weak_cores = {NVME4, DDR4, PCIE4, LARGE_GPU,
-                                           .ops_per_s = 0.1e12};
+                                           .worker[SL_HOST].ops_per_s = 0.1e12};
 /* For decoding the GPU is no use. */
 static const struct sl_rates fast_ram = {NVME4, PCIE4, SMALL_GPU,
-                                         .dram_bps = 200e9, .ops_per_s = 1e12};
+                                         .dram_bps = 200e9,
+                                         .worker[SL_HOST].ops_per_s = 1e12};
 static const struct sl_rates slow_dram = {NVMES, PCIE4, LARGE_GPU,
-                                          .dram_bps = 25e9, .ops_per_s = 2e12};
-static const struct sl_rates no_gpu = {NVME3, DDR4, .ops_per_s = 0.8e12};
+                                          .dram_bps = 25e9,
+                                          .worker[SL_HOST].ops_per_s = 2e12};
+static const struct sl_rates no_gpu = {NVME3, DDR4,
+                                       .worker[SL_HOST].ops_per_s = 0.8e12};
 
 /* Budgets in GB. */
 static const struct box {
@@ -352,14 +366,14 @@ static void plans_keep_their_promises(void **state)
         const struct box *b = &boxes[i];
         struct sl_machine_spec spec = {
             .rates = *b->rates,
-            .vram_bytes = (uint64_t)(b->vram * 1e9),
-            .ram_bytes = (uint64_t)(b->ram * 1e9),
+            .memory_bytes[SL_DEVICE] = (uint64_t)(b->vram * 1e9),
+            .memory_bytes[SL_HOST] = (uint64_t)(b->ram * 1e9),
         };
         struct sl_rehearsal_config c = {
             .mf = &mf,
             .machine = &spec,
-            .ram_bytes = spec.ram_bytes,
-            .vram_bytes = spec.vram_bytes,
+            .ram_bytes = spec.memory_bytes[SL_HOST],
+            .vram_bytes = spec.memory_bytes[SL_DEVICE],
             .n_texts = b->texts,
             .context = 256,
             .prompt = b->texts > 1 ? 256 : 1024,
