@@ -86,6 +86,14 @@ static double mean_of(const struct sl_cache_policy *p, unsigned h,
     return turns > 0 ? sum / turns / p->per_layer : 0;
 }
 
+/* Turns of its layer until a record is used, of a chance in each: those are
+   independent here, so the mean of a geometric distribution. Bounded, as what
+   was never used is not thought to be gone for ever. */
+static double wait_of(double chance)
+{
+    return 1 / fmax(chance, LEAST_CHANCE);
+}
+
 /* What a horizon tells of the turn; that none of the records is used surprises
  * so much, and a use takes that back. Then its counts fade. */
 static void tell(struct sl_cache_policy *p, unsigned h, uint32_t layer)
@@ -126,8 +134,7 @@ void sl_cache_policy_turn(struct sl_cache_policy *p, uint32_t layer)
     }
     mean = mean_of(p, p->best, layer);
     for (uint32_t i = 0; i < p->per_layer; i++)
-        p->wait[from + i] =
-            1 / fmax(chance_of(p, p->best, from + i, mean), LEAST_CHANCE);
+        p->wait[from + i] = wait_of(chance_of(p, p->best, from + i, mean));
 }
 
 void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
@@ -146,8 +153,7 @@ void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
         p->count[h][record] += (float)part;
     }
     p->wait[record] =
-        1 / fmax(chance_of(p, p->best, record, mean_of(p, p->best, layer)),
-                 LEAST_CHANCE);
+        wait_of(chance_of(p, p->best, record, mean_of(p, p->best, layer)));
 }
 
 void sl_cache_policy_learned(const struct sl_cache_policy *p, float *parts,
@@ -176,7 +182,7 @@ void sl_cache_policy_take(struct sl_cache_policy *p, const float *parts,
             p->turns_of[h][l] = seen;
         for (uint32_t r = 0; r < p->n_records; r++) {
             p->count[h][r] = parts[r] * seen;
-            p->wait[r] = 1 / fmax((double)parts[r], LEAST_CHANCE);
+            p->wait[r] = wait_of((double)parts[r]);
         }
     }
 }

@@ -36,7 +36,7 @@ static void forget_wanted(struct sl_slab_cache *s)
         if (at == SL_NOWHERE || !s->places[at].wanted)
             continue;
         s->places[at].wanted = false;
-        s->n_missing -= s->places[at].state == SL_PLACE_LOADING;
+        s->n_missing -= s->places[at].state == SL_RECORD_LOADING;
     }
     s->wanted.n = s->wanted.at = 0;
 }
@@ -79,7 +79,7 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
         if (n_kept++ < s->c.n_places / 2 || n <= s->c.n_places / 2)
             s->places[at].wanted = true;
         s->n_missing +=
-            s->places[at].wanted && s->places[at].state == SL_PLACE_LOADING;
+            s->places[at].wanted && s->places[at].state == SL_RECORD_LOADING;
         if (s->places[at].hinted)
             sl_cache_judge_hint(s, &s->places[at], true);
     }
@@ -154,7 +154,7 @@ bool sl_slab_cache_there(const struct sl_slab_cache *s, uint32_t record)
 {
     uint32_t at = s->place_of[record];
 
-    return at != SL_NOWHERE && s->places[at].state == SL_PLACE_READY;
+    return at != SL_NOWHERE && s->places[at].state == SL_RECORD_READY;
 }
 
 int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,

@@ -20,12 +20,16 @@
  *   LOADING  READY    its last read has ended
  *   READY    LOADING  it is needed last and another one begins
  */
-enum sl_place_state { SL_PLACE_EMPTY, SL_PLACE_LOADING, SL_PLACE_READY };
+enum sl_record_state {
+    SL_RECORD_EMPTY,
+    SL_RECORD_LOADING,
+    SL_RECORD_READY,
+};
 
 struct sl_cache_place {
-    uint32_t record, layer;  /* but while SL_PLACE_EMPTY */
+    uint32_t record, layer;  /* but while SL_RECORD_EMPTY */
     uint64_t asked, missing; /* of its bytes: asked for, not there yet */
-    enum sl_place_state state;
+    enum sl_record_state state;
     bool wanted; /* until put: stays */
     bool held;
     bool hinted; /* read by a hint, and not wanted since */

@@ -20,9 +20,9 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s)
         const struct sl_cache_place *p = &s->places[i];
         double wait;
 
-        if (p->state == SL_PLACE_EMPTY)
+        if (p->state == SL_RECORD_EMPTY)
             return i;
-        if (p->state == SL_PLACE_LOADING || p->wanted || p->held)
+        if (p->state == SL_RECORD_LOADING || p->wanted || p->held)
             continue;
         wait = p->likely
                    ? 0
@@ -47,7 +47,7 @@ void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
 
 static void evict(struct sl_slab_cache *s, struct sl_cache_place *p)
 {
-    if (p->state == SL_PLACE_EMPTY)
+    if (p->state == SL_RECORD_EMPTY)
         return;
     if (p->hinted)
         sl_cache_judge_hint(s, p, false);
@@ -85,7 +85,7 @@ void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
         .record = record,
         .layer = record / s->policy.per_layer,
         .missing = s->c.records[record].bytes,
-        .state = SL_PLACE_LOADING,
+        .state = SL_RECORD_LOADING,
         .wanted = !hinted,
         .hinted = hinted,
         .likely = hinted,
@@ -203,7 +203,7 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
     s->stats.reads++;
     p->missing -= q->read.bytes;
     if (p->missing == 0) {
-        p->state = SL_PLACE_READY;
+        p->state = SL_RECORD_READY;
         s->n_missing -= p->wanted;
     }
     if (s->c.trace == NULL)
