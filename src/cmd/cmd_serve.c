@@ -291,9 +291,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_OPENAPI: /* as --help, whatever else is said */
         exit(print_openapi());
     case ARGP_KEY_END:
-        c->run.prompts.rows = c->parallel > 0 ? c->parallel : 8;
-        if (c->run.prompts.most_bytes == 0)
-            c->run.prompts.most_bytes = 8ull << 30;
+        c->run.prompts.rows =
+            c->parallel > 0 ? c->parallel : SL_SERVE_USUAL_PARALLEL;
         if ((c->tls_cert == NULL) != (c->tls_key == NULL))
             argp_error(state, "--tls-cert and --tls-key go together");
         if (c->no_auth && c->key_file != NULL)

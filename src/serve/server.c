@@ -14,7 +14,6 @@ enum {
     USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
     LEAST_CTX = 512,  /* not larger than */
     USUAL_KV_MIB = 1024,
-    USUAL_PARALLEL = 8,
     PROMPT_POSITIONS = 512, /* of causal prompts in a pass */
     ROWS_MIB = 64,          /* of logits, of texts that are scored */
     LEAST_ROWS = 16,
@@ -37,6 +36,7 @@ void sl_serve_config_init(struct sl_serve_config *c)
         .progress_s = 5,
         .keep_bytes = 32 << 20,
         .keep_s = 600,
+        .run.prompts.most_bytes = 8ull << 30,
     };
 }
 
@@ -64,7 +64,9 @@ static uint32_t usual_parallel(const struct sl_hparams *hp, uint32_t ctx)
 {
     uint64_t n = ((uint64_t)USUAL_KV_MIB << 21) / (kv_bytes(hp) * ctx);
 
-    return n < 1 ? 1 : n < USUAL_PARALLEL ? (uint32_t)n : USUAL_PARALLEL;
+    return n < 1                         ? 1
+           : n < SL_SERVE_USUAL_PARALLEL ? (uint32_t)n
+                                         : SL_SERVE_USUAL_PARALLEL;
 }
 
 /* What follows from s->ctx. */

@@ -31,6 +31,9 @@
 
 enum { SL_SERVE_MOST_HOSTS = 16 };
 
+/* Texts at a time where neither anybody says nor memory is short. */
+#define SL_SERVE_USUAL_PARALLEL 8u
+
 struct sl_serve_config {
     struct sl_runtime_config run;
     const char *host; /* address to listen at */
