@@ -306,8 +306,9 @@ static int use_step(struct sl_slab_cache *c, const struct trace *t, size_t step,
 static int replay_cache(size_t *n_read, const struct trace *t,
                         uint32_t n_places, size_t from, struct sl_error *err)
 {
-    char path[] = "/tmp/bench_replay-XXXXXX";
-    int fd = mkstemp(path), rc;
+    const char *tmp = getenv("TMPDIR");
+    char path[1024];
+    int fd, rc;
     struct sl_extent *records =
         need(sl_alloc_array(t->n_records, sizeof *records));
     struct sl_slab_cache_config config = {
@@ -323,6 +324,8 @@ static int replay_cache(size_t *n_read, const struct trace *t,
     struct sl_slab_cache_stats before = {0}, after;
     struct sl_slab_cache *c = NULL;
 
+    snprintf(path, sizeof path, "%s/bench_replay-XXXXXX", tmp ? tmp : "/tmp");
+    fd = mkstemp(path);
     for (uint32_t r = 0; r < t->n_records; r++)
         records[r] =
             (struct sl_extent){r * (uint64_t)SL_PAGE_BYTES, SL_PAGE_BYTES};

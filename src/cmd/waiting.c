@@ -72,9 +72,16 @@ bool sl_opt_progress(enum sl_progress_kind *kind, int key, const char *arg,
 /* --- what is said -----------------------------------------------------------
  */
 
+/* What a pass is for: nothing was computed yet and weights are read for the
+   first time, a prompt is read, tokens come. */
+enum pass { PASS_NONE, PASS_WEIGHTS, PASS_PROMPT, PASS_TOKENS };
+
+/* Positions of a pass that is no prompt: drafts and beams have some. */
+#define MOST_TOKENS 64u
+
 /* Seconds, where they are known: else negative. */
 struct view {
-    const char *phase; /* "weights", "prompt", "tokens"; NULL: no pass yet */
+    enum pass phase;
     struct sl_run_place at;
     uint64_t pass;    /* the how manieth of this wait */
     double share;     /* of the pass */
@@ -110,10 +117,10 @@ static void look_at_pass(struct sl_waiting *w, struct view *v, uint64_t now)
         v->read_bps = (double)(at->read_bytes - w->read_bytes) /
                       seconds(now - w->seen_ns);
     whole_s = v->share > 0 ? v->seconds / v->share : -1;
-    v->phase = at->passes == 0                      ? "weights"
-               : v->pass == 1 || at->positions > 64 ? "prompt"
-                                                    : "tokens";
-    if (strcmp(v->phase, "tokens") != 0) {
+    v->phase = at->passes == 0                               ? PASS_WEIGHTS
+               : v->pass == 1 || at->positions > MOST_TOKENS ? PASS_PROMPT
+                                                             : PASS_TOKENS;
+    if (v->phase != PASS_TOKENS) {
         if (whole_s > 0)
             v->left_s = whole_s * (1 + at->to_come) - v->seconds;
         return;
@@ -148,12 +155,12 @@ static size_t say_pass(char *text, size_t n, const struct view *v,
     sl_eta_format(eta, v->left_s);
     if (v->read_bps > 0)
         snprintf(rate, sizeof rate, ", %.2f GB/s", v->read_bps / 1e9);
-    if (strcmp(v->phase, "weights") == 0)
+    if (v->phase == PASS_WEIGHTS)
         return (size_t)snprintf(
             text, n, "weights: %s of %s%s, first token in %s",
             sl_size_format(done, v->at.done_bytes),
             sl_size_format(all, v->at.pass_bytes), rate, eta);
-    if (strcmp(v->phase, "prompt") == 0)
+    if (v->phase == PASS_PROMPT)
         return (size_t)snprintf(
             text, n, "prompt: %.0f %% of %u positions, first token in %s",
             100 * v->share, v->at.positions, eta);
@@ -181,7 +188,7 @@ static void say(char text[TEXT_CELLS], const struct sl_waiting *w,
                                    sl_eta_format(eta, v->counted_s));
         at += (size_t)snprintf(text + at, n - at, "; ");
     }
-    if (v->phase != NULL)
+    if (v->phase != PASS_NONE)
         say_pass(text + at, n - at, v, w->most_passes);
     else
         snprintf(text + at, n - at, "%s: %.0f s", w->what, v->waited_s);
@@ -254,6 +261,11 @@ static void add_real(json_t *o, const char *name, double value)
 
 static void show_json(const struct sl_waiting *w, const struct view *v)
 {
+    static const char *const phases[] = {
+        [PASS_WEIGHTS] = "weights",
+        [PASS_PROMPT] = "prompt",
+        [PASS_TOKENS] = "tokens",
+    };
     json_t *o =
         json_pack("{ss sf}", "progress", w->what, "seconds", v->waited_s);
     char *text;
@@ -264,8 +276,8 @@ static void show_json(const struct sl_waiting *w, const struct view *v)
         json_object_set_new(o, "total", json_integer((json_int_t)w->total));
         add_real(o, "total_seconds_left", v->counted_s);
     }
-    if (o != NULL && v->phase != NULL) {
-        json_object_set_new(o, "phase", json_string(v->phase));
+    if (o != NULL && v->phase != PASS_NONE) {
+        json_object_set_new(o, "phase", json_string(phases[v->phase]));
         json_object_set_new(o, "pass", json_integer((json_int_t)v->pass));
         json_object_set_new(o, "bytes_done",
                             json_integer((json_int_t)v->at.done_bytes));
