@@ -119,6 +119,8 @@ static int bad_value(struct sl_error *err, const char *file, const char *key,
     return -1;
 }
 
+/* Sizes, counts and ids fit in an int32: ids are of that type, and no model
+ * has anything larger. */
 static int take_whole(uint32_t *out, const json_t *v, const char *file,
                       const char *key, struct sl_error *err)
 {
@@ -164,6 +166,8 @@ static int take_field(struct sl_config *c, const struct field *f,
     }
 }
 
+/* Ids that are not named are none: a vocabulary without them is no error
+ * here, whoever needs one says so. */
 static int take_special(struct sl_config *c, const json_t *root,
                         const char *file, struct sl_error *err)
 {

@@ -81,6 +81,8 @@ static int take_u64(struct cursor *c, uint64_t *v, struct sl_error *err)
     return 0;
 }
 
+/* A copy that ends in a zero, as all users of names take it: so a string
+ * with a zero inside, which would show but its begin, is refused. */
 static int take_string(struct cursor *c, char **s, struct sl_error *err)
 {
     size_t at = c->pos;
@@ -132,6 +134,8 @@ static int take_name(struct cursor *c, char **s, size_t max, const char *what,
     return take_string(c, s, err);
 }
 
+/* Of any width, a sign carried through all 64 bits: who asks for a value
+ * need not know how some writer kept it. */
 static uint64_t load_integer(const uint8_t *p, uint32_t type)
 {
     switch (type) {
@@ -153,6 +157,7 @@ static uint64_t load_integer(const uint8_t *p, uint32_t type)
     }
 }
 
+/* The same of floats, which become doubles. */
 static int take_scalar(struct cursor *c, struct sl_gguf_value *v,
                        struct sl_error *err)
 {
@@ -289,6 +294,8 @@ static int skip_array(struct cursor *c, const char *key, unsigned depth,
     return rc;
 }
 
+/* Items of which nobody asks anything are stepped over, but must be whole:
+ * what follows is found behind them. */
 static int take_array(struct cursor *c, struct sl_gguf_value *v,
                       struct sl_error *err)
 {
@@ -358,6 +365,9 @@ static int count_bytes(struct sl_gguf_tensor *t, struct sl_error *err)
     return 0;
 }
 
+/* Data lie in the order of this list, without holes or overlaps, as GGUF's
+ * writers are told to put them: then an offset is right or wrong by itself,
+ * and no list of what is taken is needed. */
 static int take_tensor(struct cursor *c, struct sl_gguf *g,
                        struct sl_gguf_tensor *t, uint64_t *next,
                        struct sl_error *err)
@@ -398,6 +408,9 @@ static int take_tensor(struct cursor *c, struct sl_gguf *g,
     return 0;
 }
 
+/* Counts are believed as far as the file has bytes for so many of the
+ * shortest there could be: so what is allocated for them is bounded by the
+ * file. */
 static int take_head(struct cursor *c, struct sl_gguf *g, struct sl_error *err)
 {
     uint32_t version = 0;

@@ -28,6 +28,9 @@ struct sl_gguf_writer {
     struct sl_error failed; /* of the first addition that failed */
 };
 
+/* Room for n bytes more; twice what is needed, so that a header with 150
+ * thousand names is moved a few times and not each time. NULL once anything
+ * has failed: whoever adds goes on without looking, and the end says it. */
 static void *grow(struct sl_gguf_writer *w, struct bytes *b, size_t n)
 {
     size_t want, room;
@@ -93,6 +96,8 @@ struct sl_gguf_writer *sl_gguf_writer_create(uint32_t alignment)
     return w;
 }
 
+/* Begins a key and its type. False where its value need not follow: nobody
+ * writes, or writing has failed. */
 static bool put_key(struct sl_gguf_writer *w, const char *key,
                     enum sl_gguf_type type)
 {

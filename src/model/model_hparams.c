@@ -280,6 +280,8 @@ static int read_u32(const struct sl_gguf *g, const char *key, uint32_t *v,
     return 0;
 }
 
+/* No float among the options makes sense at 0 or below, and NaN compares as
+ * neither. */
 static int read_option(struct sl_hparams *hp, const struct sl_gguf *g,
                        const char *key, const struct option *o,
                        struct sl_error *err)

@@ -12,6 +12,8 @@
 #define TOKENIZER_TENSOR  "tokenizer.model"
 #define TOKENIZER_SECTION "tokenizer"
 
+/* Vectors come before matrices in every architecture's list: what follows
+ * counts on it where it finds one by its number. */
 static int count_tensors(struct sl_layout *l, struct sl_error *err)
 {
     struct sl_tensor_spec spec;
@@ -47,6 +49,8 @@ static int allocate(struct sl_layout *l, struct sl_error *err)
     return 0;
 }
 
+/* What a checkpoint has, or a file's own columns say, against what the
+ * architecture makes of the sizes. */
 static int check_matrix(const struct sl_tensor_spec *spec,
                         const struct sl_layout_matrix *in, struct sl_error *err)
 {
@@ -73,6 +77,7 @@ static int check_matrix(const struct sl_tensor_spec *spec,
     return 0;
 }
 
+/* Of a matrix in two planes each has half the bytes: four bits of eight. */
 static int take_specs(struct sl_layout *l, const struct sl_layout_config *c,
                       struct sl_error *err)
 {
@@ -186,6 +191,7 @@ void sl_layout_name_of(char *name, size_t n, const char *weight,
     snprintf(name, n, "%.*s.%s", (int)length, weight, what);
 }
 
+/* What is always in RAM lies together before anything that streams. */
 static int place_resident(struct sl_layout *l, struct sl_error *err)
 {
     for (size_t i = 0; i < l->n_small; i++) {
@@ -232,6 +238,8 @@ static int end_stage(struct sl_layout *l, const struct sl_tensor_spec *last,
                       err);
 }
 
+/* Stages in order of use, a section each: a pass reads the file from front
+ * to back. */
 static int place_stages(struct sl_layout *l, struct sl_error *err)
 {
     char name[SL_STAGE_NAME];

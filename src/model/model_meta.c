@@ -18,6 +18,8 @@
 /* The format of an INT8 matrix in two planes, which is none of quant/fmt.h. */
 #define FORMAT_PLANES "int8-planes"
 
+/* The architecture's name comes first, as GGUF asks for it: readers name all
+ * other keys by it. */
 static void write_model(struct sl_gguf_writer *w, const struct sl_layout *l)
 {
     sl_gguf_add_string(w, "general.architecture", l->arch->name);
@@ -254,6 +256,8 @@ static int same_length(const char *key, size_t n, size_t want,
                    n, want);
 }
 
+/* A column of a table of the file, of which every item is within bounds
+ * before anybody computes with it. */
 static int read_column(const struct sl_gguf *g, const char *key, size_t want,
                        uint64_t max, const uint64_t **v, struct sl_error *err)
 {
@@ -320,6 +324,8 @@ static int read_matrices(struct sl_layout_matrix **matrices, size_t *n,
     return 0;
 }
 
+/* Nothing is bound by these names; that they are the same shows that this
+ * program's tables have the order of those that the file was written by. */
 static int check_names(const struct sl_layout *l, const struct sl_gguf *g,
                        struct sl_error *err)
 {
@@ -337,6 +343,9 @@ static int check_names(const struct sl_layout *l, const struct sl_gguf *g,
     return 0;
 }
 
+/* All places follow from the layout. That the list has the same ones shows
+ * that other GGUF programs, which go by the list, see the bytes that sluice
+ * does. */
 static int check_tensors(const struct sl_layout *l, const struct sl_gguf *g,
                          struct sl_error *err)
 {
@@ -369,6 +378,8 @@ static int check_tensors(const struct sl_layout *l, const struct sl_gguf *g,
     return 0;
 }
 
+/* Names, places and lengths follow from the layout and must be the same;
+ * checksums and planes are the file's own. */
 static int read_sections(struct sl_layout *l, const struct sl_gguf *g,
                          struct sl_error *err)
 {

@@ -33,6 +33,9 @@ static int check_kind(const char *path, struct sl_error *err)
                                           : "device");
 }
 
+/* Direct where that is possible: some file systems refuse the flag, some
+ * take it and read through their cache all the same, which is then slower
+ * than a plain read. */
 static int open_file(struct sl_modelfile *mf, struct sl_error *err)
 {
     struct stat st;
@@ -100,6 +103,8 @@ static int check_sum(const struct sl_modelfile *mf, const uint8_t *data,
     return sl_model_meta_check_sum(mf->gguf, data, (size_t)bytes, err);
 }
 
+/* Told apart because the remedy differs: a copy that was cut short is copied
+ * again, one with something behind it is a wrong file. */
 static int check_length(const struct sl_modelfile *mf, struct sl_error *err)
 {
     uint64_t need = mf->layout->file_bytes;
@@ -175,6 +180,7 @@ static int read_tables(struct sl_modelfile *mf, struct sl_error *err)
     return 0;
 }
 
+/* What callers see of the layout, borrowed from it. */
 static void publish(struct sl_modelfile *mf)
 {
     struct sl_layout *l = mf->layout;

@@ -18,6 +18,8 @@ struct plain {
     struct sl_error *err;
 };
 
+/* Memory for the largest chunk of any compressed section, taken once: rows
+ * may be asked for in any order. */
 static int plain_init(struct plain *p, const struct sl_modelfile *mf,
                       struct sl_error *err)
 {
@@ -98,6 +100,8 @@ static int read_weights(struct run *r, uint64_t at, size_t n)
     return 0;
 }
 
+/* Whole blocks of sixteen rows, which lie together with their scales: one
+ * read, whatever row is wanted of them. */
 static int take_blocks(struct run *r, uint32_t segment, uint32_t first,
                        uint32_t n, sl_rows_fn *take, void *opaque)
 {

@@ -44,6 +44,8 @@ static size_t chunk_bytes(const struct verify *v, uint64_t off)
     return left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
 }
 
+/* As many reads in flight as chunks have room, so that the disk does not
+ * wait for the sums. */
 static int start_reads(struct verify *v, struct sl_error *err)
 {
     while (v->next < v->mf->file_bytes &&
@@ -104,6 +106,8 @@ static int end_section(struct verify *v, struct sl_error *err)
     return 0;
 }
 
+/* Sections lie one behind the other: where one ends the next begins, amid a
+ * chunk. */
 static int hash(struct verify *v, const uint8_t *data, size_t n,
                 struct sl_error *err)
 {
