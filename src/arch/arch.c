@@ -221,6 +221,8 @@ int sl_arch_stage_of(const struct sl_hparams *hp, enum sl_slot slot,
 
 /* --- tensors ------------------------------------------------------------- */
 
+/* Whether a model has the tensor, in this layer: what `when` of the rows
+ * means. */
 static bool has_row(const struct sl_hparams *hp, const struct sl_tensor_row *r,
                     uint32_t layer)
 {
@@ -259,6 +261,8 @@ static bool is_matrix(const struct sl_tensor_row *r)
     return r->cols != SL_DIM_ONE;
 }
 
+/* The head and all slots behind it are kept as --head says and not as
+ * --quant: they are looked up, or decide between tens of thousands of ids. */
 static enum sl_role role_of(const struct sl_tensor_row *r)
 {
     if (!is_matrix(r))
@@ -323,6 +327,7 @@ static void fill_parts(struct sl_tensor_spec *s, const struct sl_hparams *hp,
     s->part_rows[0] = s->part_rows[1] = s->rows / 2;
 }
 
+/* What a row of the table says of one layer and expert, in numbers. */
 static void fill(struct sl_tensor_spec *s, const struct sl_hparams *hp,
                  const struct sl_tensor_row *row, uint32_t layer,
                  uint32_t expert)
@@ -379,6 +384,9 @@ void sl_arch_spec_name(char name[SL_TENSOR_SPEC_NAME], const char *of,
     put_number(name, of_layer, spec->expert);
 }
 
+/* The i-th vector, or matrix, of the layers, or *i less those that were
+ * passed. Dense layers come before those of experts, and within a kind all
+ * have the same rows: so it is found by dividing. */
 static bool layer_tensor(const struct sl_arch *arch,
                          struct sl_tensor_spec *spec,
                          const struct sl_hparams *hp, bool matrices,
@@ -479,6 +487,7 @@ static uint32_t op_rows(const struct sl_hparams *hp, enum sl_slot matrix)
     }
 }
 
+/* As wide as the input of a product is. */
 static uint32_t op_cols(const struct sl_hparams *hp, enum sl_slot matrix)
 {
     switch (matrix) {
@@ -509,6 +518,9 @@ static uint32_t op_width(const struct sl_hparams *hp,
     return op->what == SL_DO_ATTEND ? sl_dim_size(hp, SL_DIM_ATT) : hp->hidden;
 }
 
+/* Experts keep their inner values in wide whatever their `out` is; norms of
+ * heads and latents, and joins, work within what a product before them has
+ * made. */
 static uint32_t widest(const struct sl_arch *arch, const struct sl_hparams *hp,
                        enum sl_buf buf, bool inputs)
 {

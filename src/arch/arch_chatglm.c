@@ -91,6 +91,9 @@ static int read_rope_ratio(struct sl_hparams *hp, const struct sl_settings *s,
     return 0;
 }
 
+/* What the publisher's own class calls its sizes; transformers' class has
+ * other names. Without multi_query_attention the number of groups means
+ * nothing, though files have one. */
 static int configure_own(struct sl_hparams *hp, const struct sl_settings *s,
                          struct sl_error *err)
 {

@@ -34,6 +34,8 @@ static bool takes(const struct sl_settings *s)
            !sl_settings_has(s, "padded_vocab_size");
 }
 
+/* GLM-130B's residual, but a plain GELU in place of the gated one, and a
+ * head of its own. */
 static void derive(struct sl_hparams *hp)
 {
     sl_deepnorm_derive(hp);

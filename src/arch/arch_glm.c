@@ -120,6 +120,8 @@ static bool takes(const struct sl_settings *s)
            !sl_settings_has(s, "num_key_value_heads");
 }
 
+/* No rotation: positions are two learned tables, of where in the context and
+ * of where in the blank (GLM, arXiv 2103.10360, 2.3). */
 static void derive(struct sl_hparams *hp)
 {
     hp->norm = SL_NORM_LAYER;

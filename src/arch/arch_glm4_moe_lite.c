@@ -13,6 +13,9 @@
 static const char *const hf_names[] = {"Glm4MoeLiteForCausalLM",
                                        "glm4_moe_lite", NULL};
 
+/* One head of keys for all, as wide as the latent and what is rotated of it:
+ * that row is all that the cache holds of a position (multi-head latent
+ * attention, DeepSeek-V2, arXiv 2405.04434, 2.1). */
 static void derive(struct sl_hparams *hp)
 {
     sl_decoder_derive(hp, SL_ROPE_INTERLEAVED);

@@ -332,6 +332,10 @@ static double mscale(double factor, double by)
     return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
 }
 
+/* beta_fast and beta_slow are turns within the context that a model was
+ * trained on (YaRN, arXiv 2309.00071, 3.2); where both mscales are said
+ * their quotient scales attention, as _compute_yarn_parameters of
+ * transformers' modeling_rope_utils.py has it. */
 static int read_yarn(struct sl_rope_scale *r, const struct sl_settings *s,
                      struct sl_error *err)
 {
@@ -397,6 +401,9 @@ static int read_scaling(struct sl_hparams *hp, const struct sl_settings *s,
     return 0;
 }
 
+/* Newer files of transformers have the settings in rope_parameters, older
+ * ones beside the sizes. part: what an architecture rotates of a head where
+ * the file does not say. */
 static int read_rope(struct sl_hparams *hp, const struct sl_settings *s,
                      double part, struct sl_error *err)
 {
@@ -443,6 +450,7 @@ static int check_window(const struct sl_settings *s, struct sl_error *err)
                    sl_settings_file(s), window);
 }
 
+/* swish is an older name of the same. */
 static int check_activation(const struct sl_settings *s, struct sl_error *err)
 {
     const char *act = "silu";

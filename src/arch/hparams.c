@@ -116,6 +116,8 @@ static int check_heads(const struct sl_hparams *hp, struct sl_error *err)
     return 0;
 }
 
+/* Matrices that multiply each head alone are cut between heads, which must
+ * then not end within a block of sixteen rows. */
 static int check_latent(const struct sl_hparams *hp, struct sl_error *err)
 {
     if (hp->kv_lora == 0)
@@ -141,6 +143,8 @@ static int check_latent(const struct sl_hparams *hp, struct sl_error *err)
                    hp->n_kv_heads, hp->head_dim, hp->kv_lora, hp->rope_dims);
 }
 
+/* A group is judged by the sum of its two best experts, so it needs two
+ * (DeepSeek-V3, arXiv 2412.19437, and transformers' glm4_moe). */
 static int check_experts(const struct sl_hparams *hp, struct sl_error *err)
 {
     uint32_t in_group;

@@ -39,6 +39,7 @@ static void take_likeliest(struct sl_sampling *to)
     to->given |= SL_SAMPLING_TOP_K;
 }
 
+/* 0 stands for all ids. */
 static int read_top_k(struct sl_sampling *to, const struct sl_settings *s,
                       struct sl_error *err)
 {

@@ -36,6 +36,7 @@ static int check_count(const char *what, uint32_t v, uint32_t vocab,
                    v, 0u, vocab);
 }
 
+/* -1 is an id that the vocabulary does not have. */
 static int check_special(const struct sl_special_ids *s, uint32_t vocab,
                          struct sl_error *err)
 {
