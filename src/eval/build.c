@@ -109,6 +109,8 @@ static void choices_fini(struct choices *c)
     sl_ids_fini(&c->text);
 }
 
+/* Where each choice is a single id the row behind the text has the chances
+ * of all (one). */
 static int count_choices(struct choices *c, struct sl_error *err)
 {
     c->total = c->longest = 0;
@@ -238,6 +240,10 @@ static int make_strands(struct sl_question *q, const struct choices *c,
     return 0;
 }
 
+/* Models that see their whole context at once: the context is read in the
+ * first strand, whose positions the others, a choice each, see. run_on:
+ * GLM-130B's tasks with a mask number the answer's positions on from the
+ * context instead of standing at the mask. */
 static int prefix_choices(struct sl_question *q, uint32_t *choice_len,
                           struct choices *c, struct sl_builder *b,
                           const struct sl_task *task,
@@ -319,6 +325,10 @@ int sl_build_lead_or_end(struct sl_ids *ids, const struct sl_builder *b,
                    "text begins with");
 }
 
+/* A text that is too long loses its beginning, as the published harnesses
+ * cut it: the end is what is asked about. Where everything is text, choices
+ * are encoded together with what stands before them, since a token may reach
+ * across. */
 static int causal_choices(struct sl_question *q, uint32_t *choice_len,
                           struct choices *c, struct sl_builder *b,
                           const struct sl_task *task,

@@ -139,6 +139,7 @@ static int lead_prompt(struct sl_ids *ids, struct sl_builder *b,
     return sl_ids_add(ids, b->hp->text.special.sop, err);
 }
 
+/* A text without ids still needs one to be computed from. */
 static int causal_prompt(struct sl_ids *ids, struct sl_builder *b,
                          const struct sl_task *task, const struct sl_ids *text,
                          struct sl_error *err)

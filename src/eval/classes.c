@@ -84,6 +84,9 @@ static int crows_pairs(struct sl_class_values *values,
     return rc;
 }
 
+/* LMS: how often the model prefers a meaningful sentence; SS: how often of
+ * these the stereotype; ICAT joins them so that 100 is a model without bias
+ * that knows its language (StereoSet, arXiv 2004.09456, section 5). */
 static int stereoset(struct sl_class_values *values,
                      const struct sl_eval_task *t, const struct sl_eval_file *f,
                      struct sl_error *err)
@@ -168,6 +171,8 @@ int sl_class_values(struct sl_class_values *values,
     }
 }
 
+/* As the reference's evaluate.py prints each class of tasks, to the space:
+ * people compare logs. */
 static void show_value(FILE *out, const struct sl_class_values *values,
                        size_t i)
 {

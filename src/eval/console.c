@@ -41,6 +41,7 @@ static const char *py_bool(bool b)
     return b ? "True" : "False";
 }
 
+/* Three classes have metrics of their own, whatever their files list. */
 static void put_metrics(FILE *out, const struct sl_task *t)
 {
     static const char *const own[] = {
@@ -62,6 +63,8 @@ static void put_metrics(FILE *out, const struct sl_task *t)
     putc(']', out);
 }
 
+/* A task with one pattern is written as a text, one with groups as a dict,
+ * as its YAML had it. */
 static void put_pattern(FILE *out, const struct sl_task *t)
 {
     fputs(", file_pattern=", out);
@@ -92,6 +95,8 @@ static void put_real(FILE *out, double x)
     fprintf(out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
 }
 
+/* The repr of the reference's dataclass, fields in its order: logs of both
+ * programs can be compared line by line. */
 static void put_config(FILE *out, const struct sl_task *t, const char *path)
 {
     static const char *const classes[SL_TASK_TYPES] = {

@@ -97,6 +97,8 @@ static int take_text(struct line *l, struct sl_passage *p, const json_t *v,
     return 0;
 }
 
+/* Ids, where there are any, go before the text: they are what the reference
+ * was scored with, whatever a tokenizer makes of the text today. */
 static int take_inputs(struct line *l, struct sl_error *err)
 {
     const json_t *ids = json_object_get(l->o, "inputs");
@@ -152,6 +154,7 @@ static int take_list(struct line *l, const char *name, const char *texts_name,
     return 0;
 }
 
+/* Names that some files have as numbers. */
 static int copy_text(struct line *l, char **to, const char *field,
                      struct sl_error *err)
 {
@@ -213,6 +216,8 @@ static int take_goal_labels(struct line *l, struct sl_error *err)
 
 /* --- lines --------------------------------------------------------------- */
 
+/* CrowS-Pairs has two sentences of a pair on two lines, StereoSet labels of
+ * its choices in place of a right one. */
 static int take_mul(struct line *l, enum sl_task_class class,
                     struct sl_error *err)
 {
@@ -238,6 +243,8 @@ static int take_mul(struct line *l, enum sl_task_class class,
                : copy_text(l, &l->e->pair_id, "pair_ID", err);
 }
 
+/* Bits per byte are over the text's UTF-8 bytes, whatever ids it was made
+ * into; so the text must be there, too. */
 static int take_pile(struct line *l, struct sl_error *err)
 {
     const json_t *ids = json_object_get(l->o, "text");
@@ -286,6 +293,8 @@ static int take_cloze(struct line *l, const json_t *text, struct sl_error *err)
     return 0;
 }
 
+/* LAMBADA comes in its own form and as it was published: then the last word
+ * is the target. */
 static int take_line(struct line *l, const struct sl_task *task,
                      struct sl_error *err)
 {
@@ -360,6 +369,8 @@ static uint64_t count_words(const char *text, size_t n)
     return words;
 }
 
+/* A file that is one text: perplexity's unit, of which a line has no
+ * meaning. */
 static int read_raw(struct sl_data *data, char *text, size_t n,
                     struct sl_error *err)
 {
@@ -395,6 +406,7 @@ int sl_data_read(struct sl_data *data, const struct sl_task *task,
 
 /* --- --tasks-json -------------------------------------------------------- */
 
+/* By its number, or in the words of a choice. */
 static int find_answer(struct line *l, const json_t *v, struct sl_error *err)
 {
     if (json_is_integer(v) && json_integer_value(v) >= 0 &&

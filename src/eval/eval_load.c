@@ -35,6 +35,8 @@ static int add_choices(struct sl_eval *ev, struct sl_eval_task *t,
                             err);
 }
 
+/* A limit counts windows of texts, but documents of the Pile, whose sums
+ * would otherwise be of half a document. */
 static int add_windows(struct sl_eval *ev, struct sl_eval_task *t,
                        struct sl_example *e, struct sl_error *err)
 {
@@ -128,6 +130,9 @@ static int share_beginning(struct sl_eval *ev, struct sl_eval_task *t,
     return rc;
 }
 
+/* A limit counts examples in the order in which they are asked: shuffled, it
+ * takes a sample of the file and not its begin. Units of a file lie
+ * together. */
 static int add_units(struct sl_eval *ev, struct sl_eval_task *t,
                      struct sl_eval_file *f, struct sl_error *err)
 {
@@ -169,6 +174,8 @@ static struct sl_eval_file *add_file(struct sl_eval_task *t)
     return &t->files[t->n_files++];
 }
 
+/* Files that are named (plain) need no task file: what they hold is told by
+ * their form. */
 static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
                      const char *name, size_t group, struct sl_error *err)
 {
@@ -208,6 +215,7 @@ static int load_group(struct sl_eval *ev, struct sl_eval_task *t, size_t group,
     return rc;
 }
 
+/* LAMBADA is generated in GLM-130B's style, and scored as a blank in GLM's. */
 static int load_task(struct sl_eval *ev, struct sl_eval_task *t,
                      struct sl_error *err)
 {
@@ -313,6 +321,9 @@ void sl_eval_measure(struct sl_eval *ev)
     }
 }
 
+/* Everything that a strand's chances depend on, in a fixed order: a journal
+ * goes on only where all of it is the same. It holds shapes as they lie in
+ * memory, so a journal is of this machine's byte order. */
 static uint64_t hash_strand(uint64_t h, const struct sl_strand *s)
 {
     const uint32_t shape[] = {s->n,

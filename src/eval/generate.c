@@ -78,6 +78,8 @@ void sl_eval_plan_texts(struct sl_eval_run *run, struct sl_workload *load)
         load->kv_pages = pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
 }
 
+/* The reference generates greedily or with beams, never by chance: the seed
+ * is of no use, and the same for all. */
 static void configure(struct texts *x)
 {
     const struct sl_task *task = x->run->task->task;
@@ -102,6 +104,8 @@ static void configure(struct texts *x)
     }
 }
 
+/* What is generated begins behind the prompt (causal), or in the blank whose
+ * mask the prompt holds. */
 static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
 {
     const struct sl_task *task = x->run->task->task;
@@ -146,6 +150,8 @@ static int take_answer(struct sl_ids *said, const struct sl_fill_answer *a,
                          a->blanks[0].end - a->blanks[0].begin, err);
 }
 
+/* The first text that fails ends the task: a score over the others would be
+ * no score of the task. */
 static int text_ended(void *opaque, struct sl_fill_text *text,
                       struct sl_error *err)
 {
@@ -191,6 +197,8 @@ static int admit(struct texts *x, struct sl_batch *b, struct sl_error *err)
     return 0;
 }
 
+/* All texts are offered at once; how many share a pass is the batch's
+ * business. */
 static int step_all(struct texts *x, struct sl_batch *b, struct sl_error *err)
 {
     struct sl_eval_progress *p = &x->run->progress;
