@@ -25,6 +25,8 @@ const struct sl_ckpt_kind *sl_ckpt_kind_at(size_t n)
     return n < sizeof kinds / sizeof *kinds ? kinds[n] : NULL;
 }
 
+/* The first kind that knows the path has it. Where none does, each says what
+ * it looked for and what it found: a wrong folder is the usual mistake. */
 static int find_kind(const struct sl_ckpt_kind **kind, const char *path,
                      struct sl_error *err)
 {

@@ -22,6 +22,8 @@ static bool ends_in(const char *name, const char *tail)
     return n > n_tail && strcmp(name + n - n_tail, tail) == 0;
 }
 
+/* By the name alone: torch's containers are told apart when they are opened,
+ * and this kind comes last. */
 static bool file_look(char why[SL_CKPT_WHY], const char *path)
 {
     struct stat st;

@@ -55,6 +55,9 @@ static bool is_ours(const char *data, size_t n)
     return memmem(data, n, key, sizeof key - 1) != NULL;
 }
 
+/* By what the file begins with, since GGUF files go by many names; a file
+ * too short to tell goes by its name, so that it is a damaged one and no
+ * unknown kind. What sluice itself has written is no source. */
 static bool gguf_look(char why[SL_CKPT_WHY], const char *path)
 {
     static const size_t beginning = 16384;
@@ -89,6 +92,7 @@ static bool find_dtype(enum sl_dtype *dtype, uint32_t ggml)
     return info != NULL && sl_dtype_find(dtype, info->name);
 }
 
+/* The list is that of the formats' table: what is read there is said here. */
 static int unknown_type(const struct sl_gguf_tensor *t, const char *file,
                         struct sl_error *err)
 {
@@ -180,6 +184,8 @@ static size_t count_tensors(const struct sl_gguf *g)
     return n;
 }
 
+/* llama.cpp keeps a layer's experts in one tensor of three dimensions; here
+ * each is a tensor of its own, as other checkpoints have them. */
 static int take_tensors(struct sl_ckpt_shard *shard, const struct sl_gguf *g,
                         struct sl_error *err)
 {
@@ -273,6 +279,8 @@ static bool read_digits(unsigned *v, const char *s)
     return true;
 }
 
+/* llama.cpp's gguf-split names the parts of a model
+ * STEM-00001-of-00003.gguf; any of them may be given. */
 static bool is_split(struct split *sp, const char *path)
 {
     static const char pattern[] = "-00000-of-00000.gguf";
@@ -301,6 +309,8 @@ static int part_path(char path[SL_CKPT_PATH], const struct split *sp,
                                       "%.60s...: a path too long", sp->stem);
 }
 
+/* All parts are looked for before any is read, so that one message has the
+ * number of those that are missing. */
 static int check_there(const struct split *sp, struct sl_error *err)
 {
     char path[SL_CKPT_PATH], first[SL_CKPT_PATH] = "";
@@ -372,6 +382,8 @@ static int add_part(struct sl_ckpt *c, size_t *n_tensors,
     return rc;
 }
 
+/* The first part says how many tensors all parts hold: a part of another
+ * model of as many parts, which their numbers do not tell, shows there. */
 static int open_parts(struct sl_ckpt *c, const struct split *sp,
                       struct sl_error *err)
 {
@@ -398,6 +410,8 @@ static int open_parts(struct sl_ckpt *c, const struct split *sp,
 
 /* --- the kind ------------------------------------------------------------- */
 
+/* A GGUF file stands alone: nothing of the folder that it lies in belongs to
+ * it. */
 static int gguf_open(struct sl_ckpt *c, const char *path,
                      const struct sl_log *log, struct sl_error *err)
 {

@@ -44,6 +44,8 @@ static size_t find_weights(const char *path)
     return i;
 }
 
+/* A config.json without weights is what a download that was interrupted
+ * leaves, or a clone without Git LFS. */
 static bool hf_look(char why[SL_CKPT_WHY], const char *path)
 {
     char config[SL_CKPT_PATH];
@@ -228,6 +230,8 @@ static int open_files(struct sl_ckpt *c, const struct sl_hf_index *x,
     return rc != 0 ? -1 : check_map(c, x->map, log, err);
 }
 
+/* Files are opened as the index names them and not as the folder has them:
+ * what other programs put there is no part of the model. */
 static int open_index(struct sl_ckpt *c, const char *name,
                       const struct sl_log *log, struct sl_error *err)
 {

@@ -140,6 +140,8 @@ static int check_names(const struct sl_parts *p, struct sl_error *err)
     return 0;
 }
 
+/* Parts go before whole archives: who joined them may have both, and either
+ * will do. */
 static int find_in_folder(struct sl_parts *p, const char *folder,
                           struct sl_error *err)
 {
@@ -157,6 +159,8 @@ static int find_in_folder(struct sl_parts *p, const char *folder,
     return 0;
 }
 
+/* Of a part that is given all the others with its stem are taken; a whole
+ * archive is alone. */
 static int find_siblings(struct sl_parts *p, const char *path,
                          struct sl_error *err)
 {

@@ -392,6 +392,9 @@ static int op_get(struct sl_pk_machine *m, unsigned width)
     return sl_pk_push(m, m->memo.at[index]);
 }
 
+/* The constants are nodes from the start, so that NONE and the empty tuple
+ * cost no node each time. What a pickle asks for is bounded by its own bytes
+ * and by the machine's limits; no opcode calls anything. */
 static int run(struct sl_pk_machine *m)
 {
     static const struct sl_pk_node constants[SL_PK_NODE_CONSTANTS] = {

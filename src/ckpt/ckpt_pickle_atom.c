@@ -226,6 +226,8 @@ static int64_t digits(const uint8_t *text, uint32_t n, int base)
     return v;
 }
 
+/* Without a look at surrogates: pickles of Python 3 may hold them alone
+ * (surrogatepass), and names that do match no tensor's. */
 static uint32_t put_utf8(uint8_t *to, uint32_t c)
 {
     if (c < 0x80) {

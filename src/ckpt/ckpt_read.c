@@ -131,6 +131,9 @@ static int as_matrix(const struct sl_ckpt_tensor *t, struct axis *rows,
     return 0;
 }
 
+/* Three ways to read a part of a matrix, by how it lies: rows that follow
+ * each other or lie far apart in one read each; else the axis with the
+ * smaller step inside, so that each read covers most of what it brings. */
 static int read_elements(const struct sl_ckpt_tensor *t, void *out,
                          uint64_t first, uint64_t n, uint64_t first_col,
                          uint64_t n_cols, struct sl_error *err)

@@ -31,6 +31,8 @@ struct header {
     uint64_t data_bytes; /* from there to its end */
 };
 
+/* The format's own limit of 100 MB comes before the file's length: a file of
+ * another kind has any number there, and the message says that it is none. */
 static int header_length(uint64_t *n, struct sl_src *src, struct sl_error *err)
 {
     uint64_t bytes = sl_src_bytes(src);
@@ -58,6 +60,8 @@ static int header_length(uint64_t *n, struct sl_src *src, struct sl_error *err)
     return 0;
 }
 
+/* The format wants the object to begin at byte 8 at once; blanks before it
+ * would be JSON all the same, and are refused by other readers, too. */
 static int read_header(struct header *h, struct sl_src *src,
                        struct sl_error *err)
 {
@@ -167,6 +171,8 @@ static int take_offsets(struct sl_ckpt_tensor *t, const struct header *h,
     return 0;
 }
 
+/* What is wrong is said with file and tensor, whichever of the three fields
+ * it was. */
 static int add_tensor(struct sl_ckpt_shard *shard, const struct header *h,
                       const char *name, const json_t *v, struct sl_error *err)
 {
@@ -210,6 +216,9 @@ static int compare_places(const void *va, const void *vb)
     return (na > nb) - (na < nb);
 }
 
+/* Tensors fill the data without holes and overlaps (safetensors' README,
+ * "Format"): bytes that no tensor has could hide anything, bytes that two
+ * have are a sign of a damaged header. */
 static int check_cover(struct sl_ckpt_shard *shard, const struct header *h,
                        struct sl_error *err)
 {
