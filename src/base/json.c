@@ -38,6 +38,8 @@ enum sl_json_size sl_json_measure(const char *text, size_t n, size_t depth_most,
     return SL_JSON_FITS;
 }
 
+/* Before jansson sees it: that parser recurses for each level, and takes
+ * dozens of bytes for each value of a few. */
 static int look_over(const char *text, size_t n, const char *file,
                      struct sl_error *err)
 {

@@ -101,6 +101,9 @@ static bool beside_it(const char *path, const struct stat *st)
     return found;
 }
 
+/* Whether what is about to be written is what is read: the same file by
+ * another name, a file within a folder that is read, or one that is read
+ * beside it. */
 static bool read_there(const struct sl_path_use *use, const struct stat *st)
 {
     struct stat in;

@@ -61,6 +61,9 @@ struct start {
     void *arg;
 };
 
+/* Each thread begins with its own share and helps others with what is left
+ * of theirs: a thread that was held up holds nobody up. Which thread
+ * computes a chunk changes no bit, as chunks are of outputs. */
 static void work(struct sl_pool *p, unsigned worker)
 {
     for (unsigned i = 0; i < p->n_threads; i++) {
@@ -154,6 +157,9 @@ static void begin_job(struct sl_pool *p)
     pthread_mutex_unlock(&p->mutex);
 }
 
+/* Counted down without the lock, as most jobs last microseconds: it is taken
+ * only where the caller has gone to sleep (joining), who looks at `running`
+ * again under it. */
 static void *worker_main(void *arg)
 {
     struct start start = *(struct start *)arg;
@@ -186,6 +192,8 @@ unsigned sl_pool_cpus(void)
     return (unsigned)CPU_COUNT(&set);
 }
 
+/* With a small stack of known size, so that memory that is planned has them
+ * in it. */
 static int start_worker(struct sl_pool *p, const struct start *with,
                         struct sl_error *err)
 {
@@ -209,6 +217,7 @@ static int start_worker(struct sl_pool *p, const struct start *with,
     return 0;
 }
 
+/* What threads write lies in cache lines of its own. */
 static struct sl_pool *pool_alloc(unsigned wanted)
 {
     size_t bytes = sizeof(struct share) * wanted;

@@ -78,6 +78,8 @@ static void draw_line(const char *what, const char *numbers, double frac)
         fprintf(stderr, "\r\033[K%.*s", room, numbers);
 }
 
+/* Rates count from where a resumed run went on (skipped): what was there
+ * before took no time. */
 static void draw(struct sl_progress *p, uint64_t now)
 {
     double frac = p->total ? (double)p->done / (double)p->total : 1;

@@ -91,6 +91,9 @@ void sl_out_begin(struct sl_out *o, uint64_t off)
     XXH3_64bits_reset(o->sum);
 }
 
+/* Where direct writes are refused the piece is written through the page
+ * cache, and its pages are dropped at once: a conversion writes more than
+ * memory has, and would push out what others use. */
 static int write_piece(struct sl_out *o, struct sl_error *err)
 {
     size_t done = 0;

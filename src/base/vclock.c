@@ -157,6 +157,8 @@ static void vclock_broadcast(struct sl_clock *clock, pthread_cond_t *cond)
     pthread_mutex_unlock(&c->mutex);
 }
 
+/* A thread runs only while it has the clock's turn, from its first line to
+ * its last. */
 static void *thread_main(void *arg)
 {
     struct thread *self = arg;
@@ -175,6 +177,8 @@ static void *thread_main(void *arg)
     return result;
 }
 
+/* The new thread waits in the line of those that are ready before anybody
+ * else can look: the lock is held until it is there. */
 static int vclock_create(struct sl_clock *clock, pthread_t *id,
                          const pthread_attr_t *attr, void *(*run)(void *),
                          void *arg)
@@ -211,6 +215,8 @@ static struct thread **find(struct list *l, pthread_t id)
     return at;
 }
 
+/* Waits in the clock's time for a thread that must end by its own, then for
+ * the system's, which it does at once. */
 static void vclock_join(struct sl_clock *clock, pthread_t id)
 {
     struct sl_vclock *c = (struct sl_vclock *)clock;
