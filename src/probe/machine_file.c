@@ -33,6 +33,8 @@ static const struct key {
 /* More than any machine has, and still exact in a double. */
 #define MOST 1e18
 
+/* An unknown key is refused: a rate with a typing error would be taken as
+ * unknown, and cost nothing. */
 static int take_number(struct sl_machine_spec *spec, const char *key,
                        const json_t *value, const char *path,
                        struct sl_error *err)
@@ -61,6 +63,7 @@ static int take_number(struct sl_machine_spec *spec, const char *key,
     return 0;
 }
 
+/* What `probe --json` writes is told by its "disks". */
 static int take_all(struct sl_machine_spec *spec, json_t *root,
                     const char *path, struct sl_error *err)
 {

@@ -32,6 +32,8 @@ static void probe_fini(struct device_probe *p)
     sl_region_fini(&p->host);
 }
 
+/* Memory that cannot be pinned is copied from all the same, at the rate that
+ * a run would have then. */
 static int probe_init(struct device_probe *p, struct sl_error *err)
 {
     const struct sl_device_ops *ops = p->dev->ops;
@@ -68,6 +70,8 @@ static int copy(struct device_probe *p, enum sl_queue queue,
     }
 }
 
+/* Times are the device's own events: the host's clock would have the
+ * launches in it. */
 static int run(double *bps, struct device_probe *p, enum sl_queue queue,
                struct sl_error *err)
 {

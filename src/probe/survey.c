@@ -35,6 +35,8 @@ static unsigned next_threads(unsigned t, unsigned n)
     return t < n && 2 * t > n ? n : 2 * t;
 }
 
+/* The best of some tries: what else runs on the machine only ever takes
+ * away. */
 static int add_dram(json_t *list, const struct job *job, struct sl_error *err)
 {
     struct sl_probe_dram_config config = {
@@ -181,6 +183,8 @@ static json_int_t limit(rlim_t v)
     return v == RLIM_INFINITY ? -1 : (json_int_t)v;
 }
 
+/* Nothing is measured here; it is what one asks for first where a run is
+ * slower than planned (huge pages, what may be pinned). */
 static json_t *memory_json(const struct sl_machine *m)
 {
     struct rlimit lock = {RLIM_INFINITY, RLIM_INFINITY};
@@ -222,6 +226,8 @@ static json_t *uring_json(void)
                      rc == 0 ? "" : strerror(-rc), "features", list);
 }
 
+/* A pool of its own for each number, as rates do not grow with it: DRAM is
+ * full with a few threads. */
 static int measure_threads(json_t *survey, const struct sl_machine *m,
                            const struct sl_survey_effort *effort,
                            struct sl_error *err)

@@ -110,6 +110,8 @@ static double dram_rate(const json_t *survey, unsigned threads)
     return 0;
 }
 
+/* 0 where nobody measured exactly this: rates of formats, inputs and
+ * instruction sets differ by several times, so that a near one is none. */
 static double ops_rate(const json_t *survey, const struct sl_survey_query *q)
 {
     const json_t *list = json_object_get(survey, "operations");

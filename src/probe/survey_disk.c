@@ -164,6 +164,8 @@ static int measure_folder(json_t *disk, const char *folder,
     return rc;
 }
 
+/* A small file says little of the drive: its folder is measured with a
+ * larger one, where that can be written. */
 static int measure(json_t *disk, const char *path, const struct stat *st,
                    char *folder, const struct sl_survey_effort *effort,
                    struct sl_error *err)

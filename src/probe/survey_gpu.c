@@ -12,6 +12,7 @@
 /* More than any machine's. */
 #define MAX_DEVICES 32u
 
+/* An eighth of what is free is enough for a rate, and leaves others theirs. */
 static int measure(struct sl_device_rates *rates,
                    const struct sl_device_info *info, uint64_t bytes,
                    struct sl_error *err)
