@@ -13,6 +13,8 @@
 /* --- answers ----------------------------------------------------------------
  */
 
+/* The types of Anthropic's errors, of which clients go by the type and not
+ * by the status. */
 static json_t *error_json(const struct sl_refusal *why)
 {
     const char *type = "api_error";
@@ -77,6 +79,8 @@ static json_t *tool_use(const json_t *call, bool with_input)
                      input != NULL ? input : json_object());
 }
 
+/* In a stream the first event has the message as it begins: stop_reason null
+ * until it has ended. */
 static json_t *message_frame(const struct sl_req *r, json_t *content,
                              const struct sl_choice *ended)
 {
@@ -95,6 +99,9 @@ static json_t *message_frame(const struct sl_req *r, json_t *content,
     return o;
 }
 
+/* Blocks in the order in which they were said. A text block is there even
+ * where nothing was: clients take the first block of an answer. `signature`
+ * is a field of thinking that clients send back; nothing here signs. */
 static json_t *whole(struct sl_req *r)
 {
     const struct sl_choice *c = &r->job->choices[0];
@@ -171,6 +178,8 @@ static int open_block(struct sl_req *r, unsigned kind, struct sl_str *out,
     return block_start(r, block, out, err);
 }
 
+/* Arguments in one piece: they are known to be JSON only when a call has
+ * ended. */
 static int say_calls(struct sl_req *r, const struct sl_choice *c,
                      struct sl_str *out, struct sl_error *err)
 {
@@ -195,6 +204,8 @@ static int say_calls(struct sl_req *r, const struct sl_choice *c,
     return 0;
 }
 
+/* Parts of one kind go into one block; another kind ends it and begins the
+ * next. */
 static int say_part(struct sl_req *r, const struct sl_choice *c,
                     const struct sl_part *p, struct sl_str *out,
                     struct sl_error *err)
@@ -214,6 +225,7 @@ static int say_part(struct sl_req *r, const struct sl_choice *c,
         out, err);
 }
 
+/* An answer without a word still has a block, as above. */
 static int end_message(struct sl_req *r, const struct sl_choice *c,
                        struct sl_str *out, struct sl_error *err)
 {
@@ -517,6 +529,8 @@ static int read_talk(struct sl_req *r, struct sl_chat_history *h,
     return rc;
 }
 
+/* Fields of the API that have no meaning here were refused, or let go, by
+ * the table of fields before. */
 static int read_params(struct sl_params *p, struct sl_req *r,
                        struct sl_refusal *why)
 {

@@ -102,6 +102,8 @@ static json_t *part_delta(const struct sl_choice *c, const struct sl_part *p)
     }
 }
 
+/* A cursor of parts and one of tokens for each choice: a listener who comes
+ * late, or waited, gets all that was said since. */
 static int choice_events(struct sl_req *r, const struct sl_choice *c,
                          struct sl_str *out, struct sl_error *err)
 {
@@ -128,6 +130,7 @@ static int choice_events(struct sl_req *r, const struct sl_choice *c,
                  err);
 }
 
+/* The first event of each choice has the role alone, as OpenAI's streams do. */
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
     for (size_t i = 0; i < r->job->n; i++) {
@@ -270,6 +273,8 @@ int sl_talk_submit(struct sl_req *r, const char *prefix,
     return sl_req_submit(r, job, hash, p, why);
 }
 
+/* The hash is of the body as it was read: who asks the same thing a second
+ * time, with the same key, joins the job that is under way. */
 static int submit(struct sl_req *r, const struct sl_params *p,
                   struct sl_refusal *why)
 {

@@ -36,6 +36,8 @@ static size_t known_toks(const struct sl_req *r, const struct sl_choice *c)
     return n;
 }
 
+/* What was filled in each blank, where a text had several: the answer's text
+ * has them one behind the other. */
 static json_t *blanks_of(const struct sl_choice *c)
 {
     json_t *list = json_array();
@@ -57,6 +59,8 @@ static json_t *blanks_of(const struct sl_choice *c)
     return list;
 }
 
+/* With `echo` what was asked stands before the answer, and chances of its
+ * tokens before the others'. */
 static json_t *choice_json(const struct sl_req *r, const struct sl_choice *c,
                            size_t index)
 {
@@ -84,6 +88,7 @@ static json_t *choice_json(const struct sl_req *r, const struct sl_choice *c,
     return o;
 }
 
+/* Of `best_of` answers to each prompt the `n` best, prompt by prompt. */
 static json_t *whole(struct sl_req *r)
 {
     json_t *o = frame(r), *choices = json_array();
@@ -215,6 +220,8 @@ static int list_prompts(json_t **list, const json_t *body,
     return 0;
 }
 
+/* best_of is judged by chances, which are then kept though nobody is shown
+ * them; a stream cannot take back what it showed. */
 static int read_flags(struct sl_req *r, struct sl_params *p, int64_t *best_of,
                       struct sl_refusal *why)
 {
@@ -279,6 +286,7 @@ static int make_echoes(struct sl_req *r, const json_t *list,
     return 0;
 }
 
+/* A prompt is a text, or ids that the client made. */
 static int make_choices(struct sl_req *r, struct sl_job *job,
                         const json_t *list, const struct sl_params *p,
                         struct sl_refusal *why)

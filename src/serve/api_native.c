@@ -123,6 +123,8 @@ static void add_requests(struct metrics *m, const struct sl_server *s)
         (double)s->kept_bytes);
 }
 
+/* Counters go on where a model was closed and opened again (past_*): one
+ * that falls back means a restart to Prometheus. */
 static void add_batcher(struct metrics *m, struct sl_server *s)
 {
     struct sl_batcher_stats e;

@@ -21,6 +21,8 @@ static json_t *plain_error(const struct sl_refusal *why)
     return json_pack("{s:s, s:i}", "error", why->msg, "status", why->status);
 }
 
+/* The answer of ChatGLM-6B's api.py, the conversation with its new turn in
+ * it: clients send it back as it is. */
 static json_t *chatglm_whole(struct sl_req *r)
 {
     const struct sl_choice *c = &r->job->choices[0];
@@ -171,6 +173,7 @@ const struct sl_form sl_form_glm130b = {
     .whole = lines_whole,
 };
 
+/* Where a field is 0 or missing, what the reference's flask program took. */
 static int read_lines_params(struct sl_params *p, const struct sl_req *r,
                              struct sl_refusal *why)
 {
