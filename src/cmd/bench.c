@@ -122,6 +122,9 @@ static uint64_t disk_time(const struct sl_bench_state *s)
                : ns;
 }
 
+/* All rates of the machine at one moment, between the phases that are judged
+ * by them: a machine that slows down (heat, neighbours) slows its floor down
+ * too. */
 static int measure_rates(struct sl_bench_state *s,
                          double rate[SL_BENCH_N_RATES], struct sl_error *err)
 {
@@ -275,6 +278,8 @@ static int time_phases(struct sl_bench_state *s, struct sl_bench_turn *t,
     return 0;
 }
 
+/* Rates before, between and after the two phases; a phase is judged by the
+ * two nearest to it. */
 static int take_turn(struct sl_bench_state *s, struct sl_bench_turn *t,
                      struct sl_error *err)
 {

@@ -205,6 +205,8 @@ static void value(double v[3], const struct sl_bench_result *r,
     }
 }
 
+/* A line for each series of runs that differ in RAM alone; dots are medians,
+ * bars from least to most. Floors have a short stroke in place of dots. */
 static void draw(const struct plot *p, const struct panel *panel,
                  enum sl_bench_phase phase, enum curve curve)
 {
@@ -260,6 +262,8 @@ static double largest(const struct plot *p, enum sl_bench_phase phase,
     return most > 0 ? most : 1;
 }
 
+/* Speed above efficiency, over the same budgets. The scale of efficiency is
+ * the same for all plots, unless something lies beyond it. */
 static void draw_phase(const struct plot *p, enum sl_bench_phase phase,
                        double left)
 {
@@ -284,6 +288,8 @@ static void draw_phase(const struct plot *p, enum sl_bench_phase phase,
     draw(p, &share, phase, EFFICIENCY);
 }
 
+/* Series beyond the colours there are would look like earlier ones: they are
+ * drawn, but not named twice. */
 static void legend(const struct plot *p, const struct sl_bench_origin *origin)
 {
     char size[SL_SIZE_TEXT];

@@ -27,6 +27,8 @@ struct state {
     double *seconds;                   /* (n_sizes, repeat) */
 };
 
+/* The prompt is one read; what comes behind it are positions of their own
+ * that see each other through the cache, as drafts do. */
 static int forward(struct state *s, uint32_t at, uint32_t n,
                    struct sl_error *err)
 {
@@ -48,6 +50,8 @@ static int forward(struct state *s, uint32_t at, uint32_t n,
     return s->lm->ops->forward(s->lm, &item, 1, s->logits, err);
 }
 
+/* Ids that differ and are spread over the vocabulary: what a mixture's
+ * router sees of one id again and again would flatter the cache. */
 static int allocate(struct state *s, struct sl_error *err)
 {
     const struct sl_hparams *hp = &sl_runtime_modelfile(s->rt)->hp;

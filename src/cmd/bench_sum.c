@@ -66,6 +66,7 @@ static void sum_up_phase(struct sl_bench_result *r,
                     2 * (double)r->streamed_bytes;
 }
 
+/* Without what the passes that warmed up have guessed. */
 static void sum_up_drafts(struct sl_bench_drafts *d,
                           const struct sl_bench_state *s)
 {

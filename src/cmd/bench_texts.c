@@ -43,6 +43,8 @@ static void text_offer(struct sl_sequence *s, struct sl_offer *offers,
     *offers = sl_drafter_offer(&t->drafter, left < most ? left : most);
 }
 
+/* What a text feeds: its last token and guesses behind it, positions counted
+ * from what the cache holds. */
 static int text_want(struct sl_sequence *s, struct sl_lm_item *items,
                      const struct sl_deal *drafts, struct sl_error *err)
 {
@@ -68,6 +70,8 @@ static int text_want(struct sl_sequence *s, struct sl_lm_item *items,
     return 0;
 }
 
+/* Greedy, since a benchmark is the same each time: of the guesses those stay
+ * that are what the row before them chooses, the rest is cut off again. */
 static int text_feed(struct sl_sequence *s, float *logits, struct sl_error *err)
 {
     struct text *t = (struct text *)s;

@@ -156,6 +156,10 @@ static int drop_turns(struct asking *a, uint32_t n, struct sl_error *err)
     return rc;
 }
 
+/* Where the conversation has become too long, oldest turns go until
+ * STAYING_NUM / STAYING_DEN of the room is filled, and not just until it
+ * fits: else every turn from then on would drop one, and have all read
+ * again. */
 static int make_prompt(struct asking *a, struct sl_error *err)
 {
     struct sl_session *s = a->s;
@@ -191,6 +195,7 @@ static bool stops_in(const struct asking *a)
            a->answer.state != SL_ANSWER_THINKING;
 }
 
+/* What was thought is looked through for no stop. */
 static int say(struct asking *a, const char *text, size_t n,
                struct sl_error *err)
 {
@@ -232,6 +237,8 @@ static int say_rest(struct asking *a, struct sl_error *err)
     return say(a, text, n, err);
 }
 
+/* The ids of thinking's begin and end may be no text to the tokenizer
+ * (special tokens); the reader of answers wants them as text. */
 static int hear(struct asking *a, int32_t id, struct sl_error *err)
 {
     const struct sl_session *s = a->s;
@@ -261,6 +268,8 @@ static int hear_causal(void *opaque, int32_t id, bool *enough,
     return rc;
 }
 
+/* Only what is new since the last turn is read: sl_causal_run keeps the keys
+ * and values of what the two prompts have in common. */
 static int answer_causal(struct asking *a, struct sl_rng *rng,
                          struct sl_error *err)
 {
@@ -309,6 +318,9 @@ static int hear_fill(void *opaque, const int32_t *ids, size_t n, bool blank,
     return 0;
 }
 
+/* For models that see their whole context at once: the answer fills a
+ * [gMASK] behind the prompt, of which nothing can be kept from the turn
+ * before. */
 static int answer_fill(struct asking *a, struct sl_rng *rng,
                        struct sl_error *err)
 {
@@ -347,6 +359,8 @@ static int answer_fill(struct asking *a, struct sl_rng *rng,
     return 0;
 }
 
+/* A random state of its own for each answer: how many numbers an answer took
+ * changes nothing of the next. */
 static int answer(struct asking *a, struct sl_error *err)
 {
     struct sl_session *s = a->s;

@@ -106,6 +106,8 @@ static enum next do_clear(struct sl_chat *c, const char *rest)
     return NEXT_LINE;
 }
 
+/* "" takes the message away. What was read begins with the system message,
+ * so that nothing of it can be kept. */
 static enum next do_system(struct sl_chat *c, const char *rest)
 {
     struct sl_chat_history *h = &c->session.history;

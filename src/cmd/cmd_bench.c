@@ -259,6 +259,7 @@ static int show(const struct options *o, const struct sl_bench_result *r,
     return 0;
 }
 
+/* Results are printed one by one, as a run may take minutes. */
 static int measure(const struct options *o, struct sl_bench *b,
                    const struct sl_bench_origin *origin, struct sl_error *err)
 {
@@ -323,6 +324,8 @@ static int measure_positions(const struct options *o,
                            : 0;
 }
 
+/* The model is opened here for its name alone: each run opens it again, with
+ * its own budget. */
 static int bench(const struct options *o, const char *command,
                  struct sl_error *err)
 {
