@@ -64,13 +64,15 @@ static int lay_out(struct transport *t, struct sl_error *err)
     t->slabs = sl_zalloc_array(n, sizeof *t->slabs);
     t->plan = (struct sl_plan){
         .tier = sl_zalloc_array(n, sizeof *t->plan.tier), /* disk */
+        .worker = {sl_zalloc_array(n, 1)},                /* the host */
         .n_slabs = n,
         .at[SL_HOST].n_slots = SLOTS,
         .at[SL_HOST].slot_bytes = SLAB_BYTES,
         .at[SL_HOST].ring_bytes = SLOTS * SLAB_BYTES,
         .streamed_bytes = n * SLAB_BYTES,
     };
-    if (t->slabs == NULL || t->plan.tier == NULL)
+    if (t->slabs == NULL || t->plan.tier == NULL ||
+        t->plan.worker[SL_PHASE_DECODE] == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu slabs", n);
     for (size_t i = 0; i < n; i++) {
         t->slabs[i].n_extents = 1;
@@ -164,5 +166,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_transport: %s\n", err.msg);
     free(t.slabs);
     free(t.plan.tier);
+    free(t.plan.worker[SL_PHASE_DECODE]);
     return rc;
 }
