@@ -132,4 +132,34 @@ END
     check queries_are_edited_remembered_and_long
 fi
 
+# --- tables ----------------------------------------------------------------------
+
+# widest COLUMNS COMMAND...: of the lines that a terminal of so many gets
+widest()
+{
+    columns=$1
+    shift
+    # shellcheck disable=SC2016 # for the inner shell
+    "$pty" sh -c 'stty cols "$0" && exec "$@"' "$columns" "$sluice" "$@" \
+        </dev/null 2>/dev/null | tr -d '\r' >"$work/table"
+    awk '{ if (length($0) > most) most = length($0) } END { print most + 0 }' \
+        "$work/table"
+}
+wide=''
+for columns in 40 51 60; do
+    for command in "plan -m $model --ram 64M" "inspect --tensors $model" \
+        devices 'plan --machine rtx3090-ddr4 --preset 7b'; do
+        # shellcheck disable=SC2086 # words on purpose
+        most=$(widest "$columns" $command)
+        [ "$most" -gt 20 ] && [ "$most" -le "$columns" ] ||
+            wide="$wide $command: $most in $columns;"
+    done
+done
+# What programs read stays as it is.
+"$sluice" inspect --json "$model" >"$work/json" && widest 40 inspect --json \
+    "$model" >/dev/null && cmp -s "$work/json" "$work/table" || wide="$wide json"
+echo "$wide" | sed '/./s/^/# /'
+[ -z "$wide" ]
+check tables_fit_a_narrow_terminal
+
 echo "1..$n"

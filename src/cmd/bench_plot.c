@@ -34,8 +34,8 @@ struct plot {
     FILE *f;
     const struct sl_bench_result **r; /* (n) by series, then budget */
     size_t n;
-    double unit; /* of the axis of budgets, bytes: a GiB or a MiB */
-    double x_min, x_max, x_step; /* units */
+    double unit;         /* of the axis of budgets, bytes: a GiB or a MiB */
+    double x_min, x_max; /* units */
 };
 
 struct panel {
@@ -137,6 +137,43 @@ static double y_title_at(const struct panel *panel)
     return panel->left - fmin(fmax(most + 16, 52), 70);
 }
 
+/* The least budget above x; INFINITY: none. */
+static double next_budget(const struct plot *p, double x)
+{
+    double next = INFINITY;
+
+    for (size_t i = 0; i < p->n; i++) {
+        double b = budget_of(p, p->r[i]);
+
+        if (b > x && b < next)
+            next = b;
+    }
+    return next;
+}
+
+/* A line for every budget that was used, and its number where there is room
+ * beside the one before. */
+static void budgets(const struct plot *p, const struct panel *panel)
+{
+    double bottom = panel->top + PANEL_H, end = -INFINITY;
+    char text[TICK];
+
+    for (double b = next_budget(p, -1); b < INFINITY; b = next_budget(p, b)) {
+        double x = x_at(p, panel, b);
+        double half = strlen(tick(text, b)) * DIGIT_W / 2;
+
+        fprintf(p->f,
+                "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
+                "y2=\"%.1f\"/>\n",
+                x, panel->top, x, bottom);
+        if (x - half < end)
+            continue;
+        fprintf(p->f, "<text class=\"m\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", x,
+                bottom + 18, text);
+        end = x + half + DIGIT_W;
+    }
+}
+
 static void axes(const struct plot *p, const struct panel *panel,
                  const char *title, const char *y_title, bool x_title)
 {
@@ -165,14 +202,7 @@ static void axes(const struct plot *p, const struct panel *panel,
                 panel->left, y, right, y, panel->left - 7, y + 4,
                 tick(text, i * panel->y_step));
     }
-    for (double x = ceil(p->x_min / p->x_step) * p->x_step;
-         x <= p->x_max * 1.0001; x += p->x_step)
-        fprintf(p->f,
-                "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
-                "y2=\"%.1f\"/>\n"
-                "<text class=\"m\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-                x_at(p, panel, x), panel->top, x_at(p, panel, x), bottom,
-                x_at(p, panel, x), bottom + 18, tick(text, x));
+    budgets(p, panel);
     fprintf(p->f,
             "<rect class=\"a\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
             "height=\"%.1f\"/>\n",
@@ -302,7 +332,7 @@ static void legend(const struct plot *p, const struct sl_bench_origin *origin)
     escape(p->f, origin->machine.cpu);
     fprintf(p->f,
             ", %u CPUs; dots: medians, bars: least to most; dashed: the "
-            "floor</text>\n",
+            "limit of this machine</text>\n",
             origin->machine.n_cpus);
     for (size_t i = 0, end; i < p->n; i = end, series++) {
         double x = 80 + (double)(series % 3) * 290;
@@ -341,7 +371,6 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
     p->x_min =
         least > most / 2 && most > least ? least - (most - least) / 8 : 0;
     p->x_max = most + (most - p->x_min) / 16;
-    p->x_step = nice_step(p->x_max - p->x_min);
     fprintf(p->f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" "
             "height=\"%d\" viewBox=\"0 0 %d %d\">\n"

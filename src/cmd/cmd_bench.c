@@ -411,4 +411,5 @@ const struct sl_command sl_cmd_bench = {
     .summary = "measure how fast a model runs, beside how fast it could",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

@@ -475,8 +475,9 @@ static int run(int argc, char **argv)
 }
 
 const struct sl_command sl_cmd_convert = {
-    "convert",
-    "make a model file from a published checkpoint",
-    run,
-    &argp,
+    .name = "convert",
+    .summary = "make a model file from a published checkpoint",
+    .run = run,
+    .argp = &argp,
+    .tables = true,
 };

@@ -174,4 +174,5 @@ const struct sl_command sl_cmd_devices = {
     .summary = "list the GPUs that models can run on here",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

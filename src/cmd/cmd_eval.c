@@ -377,4 +377,5 @@ const struct sl_command sl_cmd_eval = {
     .summary = "evaluate a model on benchmarks",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

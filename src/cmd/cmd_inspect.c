@@ -550,4 +550,5 @@ const struct sl_command sl_cmd_inspect = {
     .summary = "show what is in a model file or a checkpoint",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

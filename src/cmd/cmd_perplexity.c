@@ -401,4 +401,5 @@ const struct sl_command sl_cmd_perplexity = {
     .summary = "measure how well a model knows texts",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

@@ -595,4 +595,5 @@ const struct sl_command sl_cmd_plan = {
     .summary = "show what stays in memory, what streams, and how fast",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

@@ -306,4 +306,5 @@ const struct sl_command sl_cmd_probe = {
     .summary = "measure what memory, arithmetic, disk and GPU can do",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

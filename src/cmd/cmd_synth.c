@@ -220,4 +220,5 @@ const struct sl_command sl_cmd_synth = {
     .summary = "write a model file with random weights, to measure with",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

@@ -93,4 +93,5 @@ const struct sl_command sl_cmd_verify = {
     .summary = "check every checksum of a model file",
     .run = run,
     .argp = &argp,
+    .tables = true,
 };

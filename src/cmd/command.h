@@ -26,6 +26,7 @@ struct sl_command {
     const char *summary;               /* one line for sluice --help */
     int (*run)(int argc, char **argv); /* argv[0] is "sluice NAME" */
     const struct argp *argp; /* for the test that compares man pages */
+    bool tables;             /* it prints what narrow terminals need fitted */
 };
 
 extern const struct sl_command sl_cmd_bench;

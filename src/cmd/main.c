@@ -6,8 +6,11 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "src/cmd/command.h"
+#include "src/cmd/narrow.h"
 #include "src/cmd/opts_list.h"
 
 static void usage(FILE *out)
@@ -35,6 +38,20 @@ static int hold_standard_streams(void)
             return -1;
     }
     return 0;
+}
+
+/* What a command prints in tables is fitted to the terminal, if it is one. */
+static void narrow_tables(void)
+{
+    struct winsize size;
+    FILE *to;
+
+    if (!isatty(STDOUT_FILENO) ||
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+        return;
+    to = sl_narrow_open(STDOUT_FILENO, size.ws_col);
+    if (to != NULL)
+        stdout = to;
 }
 
 static int no_command(const char *name)
@@ -87,6 +104,8 @@ int main(int argc, char **argv)
             continue;
         snprintf(name, sizeof name, "sluice %s", argv[1]);
         argv[1] = name;
+        if (sl_commands[i]->tables)
+            narrow_tables();
         return sl_commands[i]->run(argc - 1, argv + 1);
     }
     return no_command(argv[1]);

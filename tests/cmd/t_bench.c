@@ -229,6 +229,15 @@ static void the_plot_has_axes_units_and_a_dot_for_each_result(void **state)
     assert_int_equal(count(text, "<svg "), 1);
     assert_int_equal(count(text, "</svg>\n"), 1);
     assert_int_equal(count(text, "RAM budget [MiB]"), 2);
+    /* The axis of each panel has the budgets that were used. */
+    for (int i = 0; i < 2; i++) {
+        char budget[40];
+
+        snprintf(budget, sizeof budget, ">%.3g</text>",
+                 (double)r[i].memory.budget / (1 << 20));
+        assert_true(count(text, budget) >= 4);
+    }
+    assert_int_equal(count(text, "dashed: the limit"), 1);
     assert_int_equal(count(text, ">tokens/s<"), 2);
     assert_int_equal(count(text, "floor / measured"), 2);
     /* Four panels, and the legend of two lines. */
