@@ -88,7 +88,8 @@ static void look(struct growth *w, uint32_t fed, const float *row,
 }
 
 /* Appends to what is fed those of the n likeliest that were not, and whose
- * children could be among these. */
+ * children could be among these. No more are ever fed than a chain would be:
+ * for so many there is room in the sequence. */
 static uint32_t choose(struct growth *w, uint32_t n)
 {
     uint32_t before = w->n_fed;
@@ -98,7 +99,7 @@ static uint32_t choose(struct growth *w, uint32_t n)
 
         if (c->fed != SL_LM_ROOT)
             continue;
-        if (w->n_fed == SL_LM_TREE || w->n_fed - before == w->g->most_rows)
+        if (w->n_fed == n || w->n_fed - before == w->g->most_rows)
             break;
         c->fed = w->n_fed;
         w->ids[w->n_fed] = c->id;

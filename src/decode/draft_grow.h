@@ -29,7 +29,8 @@ struct sl_grower {
     uint32_t most_rows;   /* that feed takes at a time, > 0 */
 };
 
-/* Adds up to n nodes. Errors: those of feed; the tree is fine then. */
+/* Adds up to n < SL_LM_TREE nodes, and feeds as many at most, with what stands
+ * before the first. Errors: those of feed; the tree is fine then. */
 int sl_tree_grow(struct sl_tree *t, uint32_t n, const struct sl_grower *g,
                  struct sl_error *err);
 
