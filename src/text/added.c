@@ -18,6 +18,8 @@ static int compare(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* Where texts are normalised before added tokens are looked for, so is what
+ * they are called. */
 static int take(struct sl_added *a, const struct sl_vocab *v,
                 const struct sl_vocab_added *from, unsigned flags,
                 struct sl_error *err)
@@ -95,6 +97,8 @@ static size_t char_before(uint32_t *c, const char *s, size_t at)
     return at;
 }
 
+/* "single_word" of tokenizer.json: neither before nor behind it is a letter,
+ * digit or underscore. */
 static bool is_word_of_its_own(const char *s, size_t n, size_t begin,
                                size_t end)
 {
@@ -113,6 +117,8 @@ static bool is_word_of_its_own(const char *s, size_t n, size_t begin,
     return true;
 }
 
+/* lstrip and rstrip of tokenizer.json: blanks beside the token become part
+ * of it, but none that another token has taken (from). */
 static void take_blanks(struct sl_added_hit *hit, unsigned flags, const char *s,
                         size_t n, size_t from)
 {

@@ -84,6 +84,9 @@ static bool is_blank(const char *s, size_t n)
     return n == 0;
 }
 
+/* Blanks and a mark are held until what follows is known: blanks at the end
+ * of an answer are dropped, and a mark beside Chinese becomes the wide one,
+ * as ChatGLM-6B's process_response has it. */
 static int put_character(struct sl_answer *a, const char *s, size_t n,
                          struct sl_error *err)
 {
@@ -183,6 +186,8 @@ static int step_begin(struct sl_answer *a, bool *more, struct sl_error *err)
     return 0;
 }
 
+/* All that can be no part of the mark that ends thinking goes on at once;
+ * the rest is held until more has come. */
 static int step_thinking(struct sl_answer *a, bool *more, struct sl_error *err)
 {
     bool whole;
@@ -200,6 +205,8 @@ static int step_thinking(struct sl_answer *a, bool *more, struct sl_error *err)
     return 0;
 }
 
+/* Of a stop text and the mark for the date the first one counts. The date is
+ * what ChatGLM-6B's process_response puts there. */
 static int step_content(struct sl_answer *a, bool *more, struct sl_error *err)
 {
     const char *stop = a->tmpl->stop_text;

@@ -60,6 +60,8 @@ static int heap_push(struct sl_bpe *b, struct sl_bpe_pair pair,
     return 0;
 }
 
+/* The pair that merges first: of the least rank, and of those the one
+ * farthest to the left. */
 static struct sl_bpe_pair heap_pop(struct sl_bpe *b)
 {
     struct sl_bpe_pair top = b->heap[0], last = b->heap[--b->n_heap];

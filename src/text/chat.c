@@ -222,6 +222,8 @@ static int add_assistant_qwen3(struct rendering *r, size_t i,
     return add_span(r->p, without_newlines(content, false), err);
 }
 
+/* Of earlier rounds what was thought is left out, as these models' templates
+ * do: only what came after the last user's turn is kept. */
 static int add_assistant_glm(struct rendering *r, size_t i, struct span content,
                              struct span reasoning, struct sl_error *err)
 {
@@ -283,6 +285,7 @@ static bool is_tool(const struct rendering *r, size_t i)
     return i < r->in->n_messages && r->in->messages[i].role == SL_CHAT_TOOL;
 }
 
+/* Models that take several results (each_open) have them all in one turn. */
 static int add_tool(struct rendering *r, size_t i, struct sl_error *err)
 {
     const struct sl_chat_template *t = r->t;
@@ -435,6 +438,9 @@ int sl_chat_render(struct sl_chat_pieces *pieces,
 /* --- ids ------------------------------------------------------------------
  */
 
+/* A template that does not fit the vocabulary is refused at the first token
+ * that is missing: its letters would be read as text, and the model answer
+ * nonsense. */
 static int add_token(struct sl_ids *ids, const struct sl_chat_template *tmpl,
                      const struct sl_chat_piece *piece,
                      const struct sl_chat_vocab *vocab, struct sl_error *err)

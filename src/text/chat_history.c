@@ -187,6 +187,8 @@ static int parse_content(struct sl_str *text, const json_t *content,
     return 0;
 }
 
+/* What other programs wrote into a message is kept, and written again: the
+ * file is theirs, too. */
 static int keep_others(struct sl_chat_message *m, const json_t *o,
                        struct sl_error *err)
 {
@@ -235,6 +237,8 @@ static int parse_message(struct sl_chat_history *h, const json_t *o,
     return rc;
 }
 
+/* A bare list, or an object that has it as "messages" beside what else there
+ * may be (frame), which is written again. */
 static int parse_list(struct sl_chat_history *h, const json_t *root,
                       struct sl_error *err)
 {

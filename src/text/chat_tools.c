@@ -106,6 +106,7 @@ static int put_list(struct writer *w, const json_t *v)
     return 0;
 }
 
+/* Deeper than any schema is: what recurses here is a client's. */
 static int put_nested(struct writer *w, const json_t *v)
 {
     bool list = json_is_array(v);
@@ -382,6 +383,8 @@ static int call_qwen(const struct teller *w, const char *name,
     return marked(w, "}\n`?</tool_call>`", err);
 }
 
+/* Arguments as pairs of marks around key and value, each value as JSON
+ * unless it is a text. */
 static int call_glm45(const struct teller *w, const char *name,
                       const json_t *arguments, struct sl_error *err)
 {

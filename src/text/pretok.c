@@ -52,6 +52,7 @@ static int add_word(struct word_list *words, size_t off, size_t n,
 /* --- cutting by an expression ----------------------------------------------
  */
 
+/* `matched` grows with the spans, so that one index has both. */
 static int add_span(struct sl_pretok *p, size_t begin, size_t end, bool matched,
                     struct sl_error *err)
 {
