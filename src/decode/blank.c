@@ -205,6 +205,8 @@ static int score(struct sl_blank *p, const float *row, struct sl_error *err)
     return 0;
 }
 
+/* A prompt may be read in parts; the last row of the last part chooses the
+ * first token. */
 static int feed_prefill(struct sl_blank *p, float *logits, struct sl_error *err)
 {
     size_t fed = sl_blank_fed(p);

@@ -85,6 +85,9 @@ static uint32_t hash(const struct lookup *l, int chain, uint32_t at)
     return (h ^ h >> 15) & (l->n_heads - 1);
 }
 
+/* A chain for each length of what is compared: places whose last ids have
+ * the same hash, newest first. heads and before hold places + 1, so that 0
+ * ends a chain; ids are compared when one is found. */
 static void lookup_add(struct sl_draft *d, int32_t id)
 {
     struct lookup *l = (struct lookup *)d;
@@ -156,6 +159,8 @@ static void search(struct lookup *l)
     }
 }
 
+/* Where the longest match goes on is what is offered; how long it is says
+ * how much it is worth to whoever decides between kinds. */
 static uint32_t lookup_offer(struct sl_draft *d, uint32_t most,
                              uint32_t *strength)
 {

@@ -112,6 +112,8 @@ static int follow(struct sl_beams *s, struct sl_lm *lm, size_t n_next,
     return rc;
 }
 
+/* Each live beam feeds its last id; what beams have in common they share as
+ * pages of the cache. */
 static int beams_want(struct sl_blank *p, struct sl_lm_item *items,
                       const struct sl_deal *drafts, struct sl_error *err)
 {

@@ -134,6 +134,8 @@ static bool begin_word(struct sl_json_state *s, int word)
     return true;
 }
 
+/* Where the form says which values there may be, they are literals to be
+ * gone through letter by letter; else the first letter tells the type. */
 static bool begin_value(struct sl_json_state *s, const struct sl_json_form *f,
                         uint8_t c)
 {
