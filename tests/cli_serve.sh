@@ -407,6 +407,13 @@ python3 "$source/tests/serve_load.py" "$sluice" "$model" 20 5 \
 check load_and_clients_that_die_are_borne
 rm -f "$work/err"
 
+"$sluice" convert "$source/tests/golden/H_family/glm4_9b_hf/hf" --quant f16 -q \
+    -o "$work/causal.gguf" 2>"$work/err" &&
+    python3 "$source/tests/serve_same.py" "$sluice" "$work/causal.gguf" \
+        >"$work/err" 2>&1
+check long_prompts_come_to_the_same_whatever_is_known_of_them
+rm -f "$work/err"
+
 # Its unit for systemd says nothing that systemd does not know.
 if command -v systemd-analyze >/dev/null; then
     sed "s|@bindir@/sluice|$(command -v true)|" \

@@ -112,8 +112,8 @@ static void set_part(struct sl_blank *p)
     uint32_t most = p->c->part_positions, rows = p->c->part_rows;
     uint32_t context = sl_blank_context(p);
 
-    if (most > 0 && n > most)
-        n = most;
+    if (most > 0 && n > most - p->n_read % most)
+        n = most - p->n_read % most;
     while (p->score_from > 0 && rows > 0 && n > 1 &&
            rows_of(p, p->n_read, p->n_read + n) > rows)
         n--;

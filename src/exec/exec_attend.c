@@ -110,7 +110,7 @@ uint32_t sl_cpu_path_rows(uint32_t n)
 /* Position j of a tree sees its ancestors alone, as pages in which they follow
  * one another: keys then come in the order, and so in the sums, of a sequence
  * that holds nothing else. Returns positions that lie in pages: all that j
- * sees but itself. */
+ * sees, but itself where the model is not causal. */
 static uint32_t lay_path(const struct attend_job *job, uint32_t j, uint32_t g,
                          const uint32_t *pages, const void **k_pages,
                          const void **v_pages, unsigned worker)
@@ -118,11 +118,13 @@ static uint32_t lay_path(const struct attend_job *job, uint32_t j, uint32_t g,
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
     uint32_t first = it->base - it->n_tree, at = first;
-    uint64_t path = sl_pass_path(it, j) & ~(UINT64_C(1) << (it->n_tree + j));
+    uint64_t path = sl_pass_path(it, j);
     size_t page = (size_t)SL_KV_PAGE_LEN * x->head_dim;
     float *own =
         x->gathered + (size_t)worker * 2 * x->gathered_rows * x->head_dim;
 
+    if (!x->c.mf->hp.causal)
+        path &= ~(UINT64_C(1) << (it->n_tree + j));
     if ((path & (path + 1)) == 0) /* they do follow one another */
         return first + (uint32_t)__builtin_popcountll(path);
     for (unsigned value = 0; value < 2; value++) {
@@ -189,11 +191,23 @@ static uint32_t most_keys(const struct sl_attend_args *args)
     return most;
 }
 
+/* Positions that queries from `first` on see as they are kept. */
+static uint32_t n_paged(const struct sl_cpu *x, const struct sl_pass_item *it,
+                        uint32_t first)
+{
+    if (x->c.mf->hp.causal)
+        return it->base + it->n;
+    return it->base + (it->apart ? first : 0);
+}
+
 /* Queries [first, first + queries) of heads [h, h + heads), which share a head
- * of keys. What this pass adds is seen as it was computed; rounded it is for
- * the passes to come, so a context costs no precision in its own pass. A
- * position apart sees no more of its pass than itself: those before it, or of
- * a tree its ancestors, lie in the pages already. */
+ * of keys. A causal model sees all as they are kept, so that it is of no
+ * consequence in which passes a text was read, and what of it was said. Where
+ * a context looks ahead, which takes one pass, what the pass adds is seen as it
+ * was computed; rounded it is for the passes to come, so a context costs no
+ * precision in its own pass. A position apart sees no more of its pass than
+ * itself: those before it, or of a tree its ancestors, lie in the pages
+ * already. */
 static void attend_unit(const struct attend_job *job, uint32_t h,
                         uint32_t first, unsigned worker)
 {
@@ -206,9 +220,10 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
     const void **k_pages = x->k_pages + worker * room;
     const void **v_pages = x->v_pages + worker * room;
     size_t row = it->row + first;
-    uint32_t paged = it->base + (it->apart ? first : 0);
-    const float *new =
-        qkv_row(x, it->row + paged - it->base) + (size_t)g * x->qkv.kv_step;
+    uint32_t paged = n_paged(x, it, first);
+    uint32_t unseen = paged - it->base;
+    const float *new = qkv_row(x, it->row + (unseen < it->n ? unseen : 0)) +
+                       (size_t)g * x->qkv.kv_step;
     struct sl_attend_args args = {
         .out = x->buf[SL_BUF_ATT] + row * x->width[SL_BUF_ATT] + (size_t)h * d,
         .out_stride = x->width[SL_BUF_ATT],
@@ -241,7 +256,7 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         args.n_paged = lay_path(job, first, g, pages, k_pages, v_pages, worker);
     paged = args.n_paged;
     most = most_keys(&args);
-    if (most - paged >= GATHER_ROWS)
+    if (most >= paged + GATHER_ROWS)
         gather_new(x, &args, most - paged, worker);
     x->c.kernels->attend(&args);
 }
@@ -268,7 +283,7 @@ static void share_out(struct attend_job *job)
 
     job->queries = (uint32_t)sl_div_up(sl_div_up(n, a_head), ATTEND_QUERIES) *
                    ATTEND_QUERIES;
-    if (job->item->apart)
+    if (job->item->apart && (!x->c.mf->hp.causal || job->item->parents != NULL))
         job->queries = 1;
     runs = (uint32_t)sl_div_up(n, job->queries);
     job->heads = group;

@@ -32,8 +32,8 @@ struct sl_lm_item {
     uint32_t n_logits;        /* logits wanted for the last n_logits ids */
     /* Each position is computed as if it had come in a pass of its own, on a
      * sequence that held those before: it sees them as they are kept, rounded,
-     * where positions of one pass see each other as they were computed. The
-     * sequence holds n_context already. */
+     * where positions of one pass see each other as they were computed (those
+     * of causal models never do). The sequence holds n_context already. */
     bool apart;
     /* Positions apart may be a tree, n_tree of which the sequence ends in
      * already: parents (n_tree + n) are places in it, each before its

@@ -16,9 +16,9 @@ enum { LEAST_STORED = 32 };
 
 /* What a sequence holds. */
 struct held {
-    bool known;   /* all of it, by the following */
-    uint32_t n;   /* ids */
-    uint64_t sum; /* of ids and places */
+    bool known; /* all of it, by the following: ids one after another */
+    uint32_t n;
+    int32_t *ids; /* (max_tokens) */
 };
 
 struct sl_prompt_cache {
@@ -35,8 +35,9 @@ struct sl_prompt_cache {
     struct sl_prompt_store store; /* dir NULL: there is none; rows is 1 */
     char *path;                   /* of the item that is looked at */
     uint64_t resume_ns;           /* nothing is kept before */
-    struct held *held;            /* (room_held), by sequence */
-    size_t room_held;
+    struct held *held;            /* (sequences), by number */
+    int32_t *ids;                 /* (sequences, max_tokens) of all */
+    int32_t *positions;           /* (max_tokens) 0, 1, 2 ... */
 };
 
 static struct sl_prompt_cache *cache_of(struct sl_lm *lm)
@@ -137,67 +138,69 @@ struct pass {
 };
 
 /* --- a folder of files ----------------------------------------------------
+ *
+ * Texts that look back lie there in parts of SL_PROMPT_PART ids and a rest:
+ *
+ *     |---- part ----|---- part ----|-- rest --|
+ *
+ * whatever passes they were read or said in, as none of their values depends on
+ * that. A part is kept when it is full, the rest when a prompt ends with it; so
+ * what begins as a kept text did reads what is behind its last full part alone.
+ * Texts with a context that looks ahead are kept whole.
  */
 
 static struct held *held_of(struct sl_prompt_cache *pc, uint32_t seq)
 {
-    return seq < pc->room_held ? &pc->held[seq] : NULL;
+    return pc->held != NULL && seq < pc->c.kv_config->n_sequences
+               ? &pc->held[seq]
+               : NULL;
 }
 
-static void hold(struct sl_prompt_cache *pc, uint32_t seq, struct held what)
+/* Does the item go on as texts do that look back? */
+static bool is_plain(const struct held *h, const struct sl_lm_item *item)
 {
-    size_t room = pc->room_held;
-    struct held *more;
+    bool plain = item->n_context == 0 && item->blocks == NULL;
 
-    if (pc->store.dir == NULL)
-        return;
-    if (seq >= room) {
-        room = seq + 16;
-        more = realloc(pc->held, room * sizeof *more);
-        if (more == NULL)
-            return; /* then it is not known */
-        memset(more + pc->room_held, 0, (room - pc->room_held) * sizeof *more);
-        pc->held = more;
-        pc->room_held = room;
-    }
-    pc->held[seq] = what;
+    for (uint32_t j = 0; j < item->n && plain; j++)
+        plain = item->positions[j] == (int32_t)(h->n + j);
+    return plain;
 }
 
 /* Its sequence has the item now. */
 static void hold_more(struct sl_prompt_cache *pc, const struct sl_lm_item *item)
 {
     struct held *h = held_of(pc, item->seq);
-    size_t bytes = item->n * sizeof *item->ids;
 
     if (h == NULL || !h->known)
         return;
-    h->sum = XXH3_64bits_withSeed(item->ids, bytes, h->sum + item->n_context);
-    h->sum = XXH3_64bits_withSeed(item->positions, bytes, h->sum);
-    if (item->blocks != NULL)
-        h->sum = XXH3_64bits_withSeed(item->blocks, bytes, h->sum);
+    h->known =
+        is_plain(h, item) && item->n <= pc->c.kv_config->max_tokens - h->n;
+    if (!h->known)
+        return;
+    memcpy(h->ids + h->n, item->ids, item->n * sizeof *item->ids);
     h->n += item->n;
 }
 
-/* An item worth a file: it reads a text, from its beginning or behind what is
- * known and fills pages. */
+/* An item worth a file: it reads a text, or the next part of one, behind what
+ * is known and fills pages. */
 static bool is_stored(struct sl_prompt_cache *pc, const struct sl_lm_item *item)
 {
     const struct held *h = held_of(pc, item->seq);
     uint32_t begin = sl_kv_n_begin(pc->c.kv);
 
-    return h != NULL && h->known && !item->apart && item->n_logits == 1 &&
-           item->n >= LEAST_STORED &&
+    return h != NULL && h->known && item->reads && !item->apart &&
+           item->n_logits == 1 && item->n >= LEAST_STORED &&
            sl_kv_len(pc->c.kv, item->seq) == begin + h->n &&
-           (h->n == 0 || (begin + h->n) % SL_KV_PAGE_LEN == 0) &&
-           item->n <= pc->c.kv_config->max_tokens - begin - h->n;
+           item->n <= pc->c.kv_config->max_tokens - begin - h->n &&
+           (h->n == 0 || (h->n % SL_PROMPT_PART == 0 &&
+                          begin % SL_KV_PAGE_LEN == 0 && is_plain(h, item)));
 }
 
-/* The file that an item has. */
-static void turn_to(struct sl_prompt_cache *pc, const struct sl_lm_item *item)
+/* The file of an item behind the first n ids of its sequence. */
+static void turn_to(struct sl_prompt_cache *pc, const struct held *h,
+                    uint32_t n, const struct sl_lm_item *item)
 {
-    const struct held *h = held_of(pc, item->seq);
-
-    sl_prompt_file_after(pc->file, h->n, h->sum);
+    sl_prompt_file_after(pc->file, n, XXH3_64bits(h->ids, n * sizeof *h->ids));
     sl_prompt_store_path(pc->path, &pc->store,
                          sl_prompt_file_sum(pc->file, item));
 }
@@ -205,12 +208,13 @@ static void turn_to(struct sl_prompt_cache *pc, const struct sl_lm_item *item)
 static bool fetch(struct sl_prompt_cache *pc, struct pass *p, size_t i)
 {
     const struct sl_lm_item *item = &p->items[i];
+    const struct held *h = held_of(pc, item->seq);
     struct sl_error why;
     enum sl_prompt_found found;
 
     if (!is_stored(pc, item))
         return false;
-    turn_to(pc, item);
+    turn_to(pc, h, h->n, item);
     found = sl_prompt_file_find(pc->file, item, &why);
     if (found == SL_PROMPT_FOREIGN ||
         (found == SL_PROMPT_SAME && p->n_restored == pc->store.rows))
@@ -220,8 +224,77 @@ static bool fetch(struct sl_prompt_cache *pc, struct pass *p, size_t i)
         sl_prompt_store_touch(pc->path);
         return true;
     }
-    p->keep[i] = sl_clock_ns() >= pc->resume_ns;
+    p->keep[i] = !is_plain(h, item);
     return false;
+}
+
+/* Of an item behind the first n ids of its sequence. */
+static void store_away(struct sl_prompt_cache *pc,
+                       const struct sl_lm_item *item, uint32_t n,
+                       const float *logits)
+{
+    uint64_t before = pc->stats.saved_bytes;
+    struct sl_error err;
+
+    if (sl_clock_ns() < pc->resume_ns)
+        return;
+    turn_to(pc, held_of(pc, item->seq), n, item);
+    if (sl_prompt_file_find(pc->file, item, &err) == SL_PROMPT_SAME) {
+        sl_prompt_store_touch(pc->path);
+        return;
+    }
+    save(pc, item, logits);
+    if (pc->broken) {
+        pc->broken = false;
+        pc->resume_ns = sl_clock_ns() + PAUSE_NS;
+        pc->stats.saved_bytes = before;
+        return;
+    }
+    pc->stats.saved_bytes += before;
+    if (sl_prompt_store_trim(&pc->store, &err) != 0)
+        sl_log(pc->log, SL_LOG_WARN, "%s", err.msg);
+}
+
+/* The part of a text that ends with its first `end` ids, which have these
+ * logits behind them. */
+static void store_part(struct sl_prompt_cache *pc, uint32_t seq, uint32_t end,
+                       const float *logits)
+{
+    const struct held *h = held_of(pc, seq);
+    uint32_t from = (end - 1) / SL_PROMPT_PART * SL_PROMPT_PART;
+    struct sl_lm_item part = {
+        .seq = seq,
+        .ids = h->ids + from,
+        .positions = pc->positions + from,
+        .n = end - from,
+        .n_logits = 1,
+        .reads = true,
+    };
+
+    if (part.n >= LEAST_STORED)
+        store_away(pc, &part, from, logits);
+}
+
+/* What an item has filled or ended, its sequence holding it. logits: its
+ * rows. */
+static void store_plain(struct sl_prompt_cache *pc,
+                        const struct sl_lm_item *item, const float *logits)
+{
+    const struct held *h = held_of(pc, item->seq);
+    uint32_t vocab = pc->lm.vocab, begin = sl_kv_n_begin(pc->c.kv);
+    uint32_t full;
+
+    if (h == NULL || !h->known || begin % SL_KV_PAGE_LEN != 0 ||
+        sl_kv_len(pc->c.kv, item->seq) != begin + h->n)
+        return;
+    full = h->n / SL_PROMPT_PART * SL_PROMPT_PART;
+    if (full > h->n - item->n && h->n - full < item->n_logits)
+        store_part(pc, item->seq, full,
+                   logits +
+                       (size_t)(item->n_logits - 1 - (h->n - full)) * vocab);
+    if (item->reads && h->n > full && item->n_logits > 0)
+        store_part(pc, item->seq, h->n,
+                   logits + (size_t)(item->n_logits - 1) * vocab);
 }
 
 /* --- a pass with contexts in it --------------------------------------------
@@ -268,25 +341,6 @@ static void spread(struct sl_prompt_cache *pc, const struct pass *p)
     }
 }
 
-static void store_away(struct sl_prompt_cache *pc,
-                       const struct sl_lm_item *item, const float *logits)
-{
-    struct sl_error err;
-    uint64_t before = pc->stats.saved_bytes;
-
-    turn_to(pc, item);
-    save(pc, item, logits);
-    if (pc->broken) {
-        pc->broken = false;
-        pc->resume_ns = sl_clock_ns() + PAUSE_NS;
-        pc->stats.saved_bytes = before;
-        return;
-    }
-    pc->stats.saved_bytes += before;
-    if (sl_prompt_store_trim(&pc->store, &err) != 0)
-        sl_log(pc->log, SL_LOG_WARN, "%s", err.msg);
-}
-
 static int run(struct sl_prompt_cache *pc, struct pass *p, struct sl_error *err)
 {
     struct sl_lm *inner = pc->inner;
@@ -298,10 +352,16 @@ static int run(struct sl_prompt_cache *pc, struct pass *p, struct sl_error *err)
         return -1;
     spread(pc, p);
     for (size_t i = 0; i < p->n_items; i++) {
-        if (p->keep[i])
-            (pc->store.dir != NULL ? store_away : save)(pc, &p->items[i], row);
-        row += (size_t)p->items[i].n_logits * pc->lm.vocab;
-        hold_more(pc, &p->items[i]);
+        const struct sl_lm_item *item = &p->items[i];
+
+        if (p->keep[i] && pc->store.dir != NULL)
+            store_away(pc, item, 0, row);
+        else if (p->keep[i])
+            save(pc, item, row);
+        hold_more(pc, item);
+        if (pc->store.dir != NULL && !p->restored[i])
+            store_plain(pc, item, row);
+        row += (size_t)item->n_logits * pc->lm.vocab;
     }
     return 0;
 }
@@ -345,10 +405,15 @@ static int cache_seq_create(struct sl_lm *lm, uint32_t *seq,
                             struct sl_error *err)
 {
     struct sl_lm *inner = cache_of(lm)->inner;
+    struct held *h;
 
     if (inner->ops->seq_create(inner, seq, err) != 0)
         return -1;
-    hold(cache_of(lm), *seq, (struct held){.known = true});
+    h = held_of(cache_of(lm), *seq);
+    if (h != NULL) {
+        h->known = true;
+        h->n = 0;
+    }
     return 0;
 }
 
@@ -357,11 +422,17 @@ static int cache_seq_fork(struct sl_lm *lm, uint32_t *seq, uint32_t from,
 {
     struct sl_prompt_cache *pc = cache_of(lm);
     const struct held *h;
+    struct held *to;
 
     if (pc->inner->ops->seq_fork(pc->inner, seq, from, err) != 0)
         return -1;
     h = held_of(pc, from);
-    hold(pc, *seq, h != NULL ? *h : (struct held){0});
+    to = held_of(pc, *seq);
+    if (h == NULL || to == NULL)
+        return 0;
+    to->known = h->known;
+    to->n = h->n;
+    memcpy(to->ids, h->ids, h->n * sizeof *h->ids);
     return 0;
 }
 
@@ -378,9 +449,10 @@ static void cache_seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
     struct held *h = held_of(pc, seq);
 
     pc->inner->ops->seq_cut(pc->inner, seq, n);
-    if (h == NULL || n == h->n)
+    if (h == NULL)
         return;
-    *h = (struct held){.known = n == 0};
+    h->known = n == 0 || (h->known && n <= h->n);
+    h->n = h->known ? n : 0;
 }
 
 static int cache_seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
@@ -411,13 +483,28 @@ uint64_t sl_prompt_cache_bytes(const struct sl_kv_config *kv, uint32_t vocab,
                                uint32_t rows)
 {
     return sizeof(struct sl_prompt_cache) + sl_prompt_file_bytes(kv) +
-           (uint64_t)rows * vocab * sizeof(float);
+           (uint64_t)rows * vocab * sizeof(float) +
+           (kv->n_sequences + 1ull) * kv->max_tokens * sizeof(int32_t) +
+           kv->n_sequences * sizeof(struct held);
 }
 
 static int open_store(struct sl_prompt_cache *pc,
                       const struct sl_prompt_store *store, struct sl_error *err)
 {
+    const struct sl_kv_config *kv = pc->c.kv_config;
+    size_t n;
+
     pc->store = *store;
+    if (sl_mul_size(&n, kv->n_sequences, kv->max_tokens))
+        pc->ids = sl_alloc_array(n, sizeof *pc->ids);
+    pc->held = sl_zalloc_array(kv->n_sequences, sizeof *pc->held);
+    pc->positions = sl_alloc_array(kv->max_tokens, sizeof *pc->positions);
+    if (pc->ids == NULL || pc->held == NULL || pc->positions == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
+    for (uint32_t i = 0; i < kv->n_sequences; i++)
+        pc->held[i].ids = pc->ids + (size_t)i * kv->max_tokens;
+    for (uint32_t i = 0; i < kv->max_tokens; i++)
+        pc->positions[i] = (int32_t)i;
     pc->path = malloc(sl_prompt_store_path_bytes(store));
     if (pc->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
@@ -467,6 +554,8 @@ void sl_prompt_cache_destroy(struct sl_prompt_cache *pc)
     sl_prompt_file_destroy(pc->file);
     free(pc->rows);
     free(pc->held);
+    free(pc->ids);
+    free(pc->positions);
     free(pc->path);
     free(pc);
 }

@@ -9,7 +9,8 @@
  * file costs a line in the log and the pass that it would have saved.
  *
  * With a folder in place of a file all contexts are kept there and come from
- * there, long ones in the parts that they are read in.
+ * there. Those that look back lie in parts, so that a text which begins as one
+ * before reads no more than what is behind its last whole part.
  */
 #ifndef SL_PROMPT_CACHE_H
 #define SL_PROMPT_CACHE_H

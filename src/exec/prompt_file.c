@@ -353,6 +353,13 @@ static uint32_t first_page(const struct sl_prompt_file *f)
     return (sl_kv_n_begin(f->c.kv) + f->n_before) / SL_KV_PAGE_LEN;
 }
 
+/* What is behind the item is not its own. */
+static uint32_t end_of(const struct sl_prompt_file *f,
+                       const struct sl_lm_item *item)
+{
+    return sl_kv_n_begin(f->c.kv) + f->n_before + item->n;
+}
+
 /* In the order in which they are written, so that the file is read from front
  * to back. */
 static int load_pages(struct stream *s, uint32_t seq, struct sl_error *err)
@@ -436,11 +443,11 @@ static int save_pages(struct stream *s, const struct sl_lm_item *item,
 {
     struct sl_prompt_file *f = s->f;
     unsigned value_bytes;
-    uint32_t n_pages;
+    uint32_t n_pages, end = end_of(f, item);
     const uint32_t *pages = sl_kv_pages(f->c.kv, item->seq, &n_pages);
 
-    for (uint32_t p = first_page(f); p < n_pages; p++) {
-        uint32_t used = sl_kv_len(f->c.kv, item->seq) - p * SL_KV_PAGE_LEN;
+    for (uint32_t p = first_page(f); p * SL_KV_PAGE_LEN < end; p++) {
+        uint32_t used = end - p * SL_KV_PAGE_LEN;
 
         for (uint32_t l = 0; l < f->c.kv_config->n_layers; l++) {
             for (unsigned value = 0; value < 2; value++) {

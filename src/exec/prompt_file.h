@@ -44,8 +44,8 @@ int sl_prompt_file_create(struct sl_prompt_file **f,
                           struct sl_error *err);
 void sl_prompt_file_destroy(struct sl_prompt_file *f); /* NULL is fine */
 
-/* The items to come do not begin their sequences: these hold n ids, of that
- * checksum, and n and what all sequences begin with fill pages. */
+/* The items to come do not begin their sequences: n ids, of that checksum, are
+ * before them, which fill pages with what all sequences begin with. */
 void sl_prompt_file_after(struct sl_prompt_file *f, uint32_t n, uint64_t sum);
 /* A checksum of all that the values of an item depend on: what its file can be
  * called. */
@@ -70,7 +70,8 @@ enum sl_prompt_found sl_prompt_file_find(struct sl_prompt_file *f,
  * SL_ERR_IO, SL_ERR_BUDGET. */
 int sl_prompt_file_load(struct sl_prompt_file *f, const struct sl_lm_item *item,
                         float *logits, uint64_t *bytes, struct sl_error *err);
-/* Writes the item's sequence, which holds it and nothing else, and its logits.
+/* Writes the item, which its sequence holds behind what was said to be before
+ * it, and its logits.
  * Errors: SL_ERR_IO, SL_ERR_NOSPACE; what was there stays then. */
 int sl_prompt_file_save(struct sl_prompt_file *f, const struct sl_lm_item *item,
                         const float *logits, uint64_t *bytes,

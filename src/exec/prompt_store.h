@@ -15,6 +15,10 @@
 
 #include "src/base/error.h"
 
+/* Ids of a prompt that are kept in a file of their own; passes that read one
+ * end with them. */
+#define SL_PROMPT_PART 512u
+
 struct sl_prompt_store {
     const char *dir; /* borrowed */
     uint64_t most_bytes;

@@ -14,8 +14,7 @@ enum {
     USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
     LEAST_CTX = 512,  /* not larger than */
     USUAL_KV_MIB = 1024,
-    PROMPT_POSITIONS = 512, /* of causal prompts in a pass */
-    ROWS_MIB = 64,          /* of logits, of texts that are scored */
+    ROWS_MIB = 64, /* of logits, of texts that are scored */
     LEAST_ROWS = 16,
     AGAIN_S = 5, /* a model that is gone is tried again after so long */
 };
@@ -75,8 +74,8 @@ static void set_parts(struct sl_server *s)
     uint64_t rows = ((uint64_t)ROWS_MIB << 20) / (4ull * s->hp.vocab);
 
     s->part_positions = s->ctx;
-    if (s->hp.causal && s->ctx > PROMPT_POSITIONS)
-        s->part_positions = PROMPT_POSITIONS;
+    if (s->hp.causal && s->ctx > SL_PROMPT_PART)
+        s->part_positions = SL_PROMPT_PART;
     if (rows < LEAST_ROWS)
         rows = LEAST_ROWS;
     if (rows > s->ctx)

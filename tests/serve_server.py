@@ -1,0 +1,113 @@
+"""A 'sluice serve' at a free port, and requests to it: what serve_load.py and
+serve_same.py share.
+
+SLUICE_LOAD_SLOW=N in the environment multiplies what has a time limit, for
+programs built with sanitizers.
+"""
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+slow = float(os.environ.get("SLUICE_LOAD_SLOW", "1"))
+
+
+class Server:
+    """A server at a free port, which ends with its block."""
+
+    def __init__(self, sluice, file, *options, ram="128M", nofile=None):
+        self.log = tempfile.NamedTemporaryFile("w+", encoding="utf-8")
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE,
+                                            (nofile, nofile)))
+        self.p = subprocess.Popen(
+            [sluice, "serve", "-m", file, "--ram", ram, "--threads", "2",
+             "--port", "0", *options],
+            stderr=self.log, stdout=subprocess.DEVNULL,
+            preexec_fn=limit if nofile else None)
+        self.port = None
+        self.wait_for(self.listens, 30)
+        self.wait_for(lambda: self.health() == 200, 60)
+
+    def text(self):
+        with open(self.log.name, encoding="utf-8") as f:
+            return f.read()
+
+    def listens(self):
+        assert self.p.poll() is None, self.text()
+        for line in self.text().splitlines():
+            if "listening at" in line:
+                self.port = int(line.rsplit(":", 1)[1])
+        return self.port is not None
+
+    def wait_for(self, what, seconds):
+        until = time.monotonic() + seconds * slow
+        while not what():
+            assert time.monotonic() < until, f"not within {seconds} s: " \
+                + self.text()[-2000:]
+            time.sleep(0.05)
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection("127.0.0.1", self.port,
+                                          timeout=timeout * slow)
+
+    def raw(self):
+        return socket.create_connection(("127.0.0.1", self.port), 60 * slow)
+
+    def get(self, path):
+        c = self.connect()
+        try:
+            c.request("GET", path)
+            r = c.getresponse()
+            return r.status, r.read().decode()
+        finally:
+            c.close()
+
+    def health(self):
+        try:
+            return self.get("/health")[0]
+        except OSError:
+            return 0
+
+    def metric(self, name):
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith("sluice_" + name + " "):
+                return float(line.split()[1])
+        raise KeyError(name)
+
+    def idle(self):
+        return self.metric("texts_active") == 0 and \
+            self.metric("queue_texts") == 0
+
+    def memory(self):
+        """The most that it had at a time, in MiB."""
+        with open(f"/proc/{self.p.pid}/status", encoding="ascii") as f:
+            for line in f:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.p.poll() is None:
+            self.p.send_signal(signal.SIGTERM)
+            try:
+                self.p.wait(60 * slow)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait()
+        self.log.close()
+
+
+def ask(c, tokens, **more):
+    body = {"prompt": "In the beginning", "max_tokens": tokens,
+            "min_tokens": tokens, **more}
+    c.request("POST", "/v1/completions", json.dumps(body),
+              {"Content-Type": "application/json"})
+    r = c.getresponse()
+    return r.status, json.loads(r.read())
