@@ -34,13 +34,14 @@ struct sl_cache_place {
     bool held;
     bool hinted; /* read by a hint, and not wanted since */
     bool likely; /* in the present hint, there before or not */
+    bool failed; /* a read ahead did: what is on its way ends, then it goes */
 };
 
 struct sl_cache_request {
     struct sl_io_request read;
     uint32_t place;
     uint64_t begin_ns;
-    bool ahead; /* counted in n_ahead */
+    bool ahead; /* of a hint: counted in n_ahead, and may fail */
 };
 
 /* Records to be read, the next one first. */

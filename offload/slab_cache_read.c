@@ -202,7 +202,7 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
 
     s->stats.reads++;
     p->missing -= q->read.bytes;
-    if (p->missing == 0) {
+    if (p->missing == 0 && !p->failed) {
         p->state = SL_RECORD_READY;
         s->n_missing -= p->wanted;
     }
@@ -213,12 +213,38 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
                   sl_clock_now(s->c.clock), q->read.bytes);
 }
 
+/* A read that nobody had asked for yet, only a hint, has failed: its record is
+ * as if it had never begun, and read anew if it is wanted; that may fail. */
+static void give_up(struct sl_slab_cache *s, const struct sl_cache_request *q)
+{
+    struct sl_cache_place *p = &s->places[q->place];
+
+    p->failed = true;
+    p->missing -= q->read.bytes;
+    if (s->hinted.place == q->place)
+        s->hinted.place = SL_NOWHERE;
+}
+
+/* Where the last of what was on its way to it has ended. */
+static void end_failed(struct sl_slab_cache *s, struct sl_cache_place *p)
+{
+    if (!p->failed || p->missing != s->c.records[p->record].bytes - p->asked)
+        return;
+    s->n_missing -= p->wanted;
+    evict(s, p);
+    *p = (struct sl_cache_place){0};
+}
+
 static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
                 struct sl_error *err)
 {
     struct sl_cache_request *q = &s->requests[done->tag];
     int rc = sl_io_request_take(&q->read, done->result);
 
+    if (rc < 0 && q->ahead) {
+        give_up(s, q);
+        rc = 2;
+    }
     if (rc < 0)
         fail_read(s, &q->read, done->result, err);
     if (rc == 0) {
@@ -229,6 +255,7 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
     }
     if (rc == 1)
         complete(s, q);
+    end_failed(s, &s->places[q->place]);
     s->n_ahead -= q->ahead;
     s->idle[s->n_idle++] = (unsigned)(q - s->requests);
     return rc < 0 ? -1 : 0;

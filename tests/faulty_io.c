@@ -23,6 +23,13 @@ void faulty_set(enum faulty_kind fault, long n)
     faulty = (struct faulty){.fault = fault, .left = n};
 }
 
+void faulty_change(enum faulty_kind fault, long n)
+{
+    faulty.fault = fault;
+    faulty.left = n;
+    faulty.happened = false;
+}
+
 bool faulty_happened(void)
 {
     return faulty.happened;

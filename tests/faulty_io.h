@@ -25,6 +25,8 @@ enum faulty_kind {
 };
 
 void faulty_set(enum faulty_kind fault, long n); /* counts from 0 */
+/* Of one that is open: from now on. FAULTY_COUNT: none. */
+void faulty_change(enum faulty_kind fault, long n);
 bool faulty_happened(void);
 /* For sl_stream_config.io_open. */
 int faulty_open(struct sl_io **io, const struct sl_io_config *config,

@@ -457,6 +457,51 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
     }
 }
 
+/* Only who wants what cannot be read hears of it, and hears of it: not who was
+ * told that it may be wanted. */
+static void what_a_hint_cannot_read_is_no_error(void **state)
+{
+    for (int wanted = 0; wanted < 3; wanted++) {
+        struct sl_slab_cache_config config = config_of(8);
+        struct sl_slab_cache_stats stats;
+        struct sl_slab_cache *c;
+        uint32_t first[] = {0}, likely[] = {3, 4}, others[] = {5, 6};
+        struct sl_error err;
+
+        config.io_open = faulty_open;
+        config.depth = 8;
+        faulty_set(FAULTY_COUNT, 0);
+        c = open_cache(&config);
+        assert_true(reads(c, 0, 1));
+        faulty_change(FAULTY_EIO, 0);
+        want(c, first, 1);
+        assert_ok(sl_slab_cache_hint(c, likely, 2, &err), &err);
+        assert_ok(use(c, 0, 1, &err), &err);
+        if (wanted == 1) { /* while it is on its way, on a disk that fails */
+            int rc = sl_slab_cache_want(c, likely, 2, &err);
+
+            if (rc == 0)
+                rc = use(c, 3, 1, &err);
+            assert_int_equal(rc, -1);
+            assert_int_equal(err.code, SL_ERR_IO);
+        } else {
+            for (int i = 0; i < 100000 && !faulty_happened(); i++)
+                assert_ok(sl_slab_cache_hint(c, likely, 2, &err), &err);
+            assert_true(faulty_happened());
+            faulty_change(FAULTY_COUNT, 0);
+            want(c, wanted == 0 ? likely : others, 2);
+            for (uint32_t i = 0; i < 2; i++)
+                assert_ok(use(c, (wanted == 0 ? likely : others)[i], 1, &err),
+                          &err);
+            sl_slab_cache_stats(c, &stats);
+            assert_true(stats.hint_used_bytes == 0 || wanted == 0);
+        }
+        for (uint32_t i = 0; i < N_RECORDS && wanted != 1; i++)
+            (void)reads(c, i, 1);
+        sl_slab_cache_close(c);
+    }
+}
+
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     struct sl_slab_cache_config config = config_of(5);
@@ -531,6 +576,7 @@ int main(void)
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
             whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),
+        cmocka_unit_test(what_a_hint_cannot_read_is_no_error),
         cmocka_unit_test(no_memory_is_an_error_and_leaks_nothing),
     };
 
