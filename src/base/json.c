@@ -160,3 +160,19 @@ const char *sl_json_kind(const json_t *v)
         return "true or false";
     }
 }
+
+/* jansson's own, seen from outside: a table's entry has a key and two lists. */
+size_t sl_json_bytes(const json_t *v)
+{
+    enum { VALUE = 32, ENTRY = 80 };
+    size_t n = VALUE, i;
+    const char *key;
+    const json_t *of;
+
+    if (json_is_string(v))
+        return n + json_string_length(v) + 1;
+    json_array_foreach(v, i, of) n += sizeof of + sl_json_bytes(of);
+    json_object_foreach((json_t *)v, key, of) n +=
+        ENTRY + strlen(key) + sl_json_bytes(of);
+    return n;
+}

@@ -58,6 +58,9 @@ json_t *sl_json_versioned(json_t *object);
  * where object is NULL, too. */
 int sl_json_print(FILE *to, json_t *object, size_t flags, struct sl_error *err);
 
+/* About what a value takes of memory. */
+size_t sl_json_bytes(const json_t *v);
+
 /* "an object", "an array", "a string"... */
 const char *sl_json_kind(const json_t *v);
 

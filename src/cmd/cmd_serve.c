@@ -407,7 +407,9 @@ static int run(int argc, char **argv)
     c->plan_drafts = plan_drafts;
     c->start_drafts = start_drafts;
     c->drafts_arg = &o;
-    c->run.needs_less = "a shorter --ctx or fewer --parallel need less";
+    c->run.needs_less =
+        "a shorter --ctx, fewer --parallel or --connections and smaller "
+        "--keep-answers or --max-body need less";
     signal(SIGPIPE, SIG_IGN);
     sl_stop_block(&set);
     if (sl_server_start(&s, c, &err) != 0) {

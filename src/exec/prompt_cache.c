@@ -161,6 +161,8 @@ static bool is_plain(const struct held *h, const struct sl_lm_item *item)
 {
     bool plain = item->n_context == 0 && item->blocks == NULL;
 
+    if (item->parents != NULL) /* what is kept of a tree will be in order */
+        return plain;
     for (uint32_t j = 0; j < item->n && plain; j++)
         plain = item->positions[j] == (int32_t)(h->n + j);
     return plain;
@@ -284,7 +286,8 @@ static void store_plain(struct sl_prompt_cache *pc,
     uint32_t vocab = pc->lm.vocab, begin = sl_kv_n_begin(pc->c.kv);
     uint32_t full;
 
-    if (h == NULL || !h->known || begin % SL_KV_PAGE_LEN != 0 ||
+    if (h == NULL || !h->known || item->parents != NULL ||
+        begin % SL_KV_PAGE_LEN != 0 ||
         sl_kv_len(pc->c.kv, item->seq) != begin + h->n)
         return;
     full = h->n / SL_PROMPT_PART * SL_PROMPT_PART;
@@ -462,8 +465,11 @@ static int cache_seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
     struct sl_prompt_cache *pc = cache_of(lm);
     struct held *h = held_of(pc, seq);
 
-    if (h != NULL)
-        *h = (struct held){.known = false};
+    if (h != NULL && h->known) {
+        for (uint32_t i = 0; i < n_path; i++)
+            h->ids[n + i] = h->ids[n + path[i]];
+        h->n = n + n_path;
+    }
     return pc->inner->ops->seq_pick(pc->inner, seq, n, path, n_path, err);
 }
 

@@ -28,6 +28,7 @@ struct sl_workload {
     /* Pages of the KV cache that all sequences have together at most, where
      * that is less than as many as each could grow to; 0: it is not. */
     uint32_t kv_pages;
+    uint64_t beside_bytes; /* that the caller takes for what is no model's */
 };
 
 #endif

@@ -101,7 +101,7 @@ static void count_fixed(struct sl_runtime *rt)
                       hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
         .drafts = w->draft_bytes,
-        .other = MARGIN + (rt->trace ? sl_trace_bytes() : 0) +
+        .other = MARGIN + w->beside_bytes + (rt->trace ? sl_trace_bytes() : 0) +
                  (rt->experts.route ? sl_route_trace_bytes() : 0) +
                  sl_prefix_bytes(rt->prefix) +
                  (rt->lora != NULL ? SL_LORA_READ_BYTES : 0),

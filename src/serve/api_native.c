@@ -128,12 +128,11 @@ static void add_requests(struct metrics *m, const struct sl_server *s)
 static void add_batcher(struct metrics *m, struct sl_server *s)
 {
     struct sl_batcher_stats e;
-    const struct sl_counts *c = &s->counts;
 
     sl_server_stats(s, &e);
     add(m, "texts_active", "gauge", "Texts in every pass", e.n_active);
     add(m, "passes_total", "counter", "Passes over the weights",
-        (double)(e.passes + c->past_passes));
+        (double)e.passes);
     add(m, "positions_total", "counter", "Positions computed",
         (double)e.positions);
     add(m, "sweep_seconds", "gauge",
@@ -145,18 +144,17 @@ static void add_batcher(struct metrics *m, struct sl_server *s)
     add(m, "efficiency", "gauge", "Floor by measured; 0: not known",
         e.sweep_ns > 0 ? s->floor_s / ((double)e.sweep_ns / 1e9) : 0);
     add(m, "pass_seconds_total", "counter", "Seconds spent in passes",
-        (double)(e.all_sweeps_ns + c->past_ns) / 1e9);
+        (double)e.all_sweeps_ns / 1e9);
     add(m, "prompt_tokens_total", "counter", "Tokens of prompts that were read",
-        (double)(e.prompt_ids + c->past_prompt_ids));
+        (double)e.prompt_ids);
     add(m, "prompt_tokens_kept_total", "counter",
-        "Tokens of prompts that were known already",
-        (double)(e.kept_ids + c->past_kept_ids));
+        "Tokens of prompts that were known already", (double)e.kept_ids);
     add(m, "drafts_total", "counter", "Guesses that passes checked",
         (double)e.drafted);
     add(m, "drafts_right_total", "counter", "Guesses that were right",
         (double)e.accepted);
     add(m, "generated_tokens_total", "counter", "Tokens that were said",
-        (double)(e.said_ids + c->past_said_ids));
+        (double)e.said_ids);
 }
 
 /* sluice_tier_bytes{tier="..."} */

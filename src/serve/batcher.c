@@ -48,6 +48,7 @@ void sl_batcher_workload(struct sl_workload *load,
         .pass_positions = c->max_active + c->part_positions,
         .pass_logits = c->max_active + c->score_rows,
         .n_texts = c->max_active,
+        .beside_bytes = c->beside_bytes,
     };
 }
 

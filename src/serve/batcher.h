@@ -27,6 +27,7 @@ struct sl_batcher_config {
     uint32_t part_positions;     /* of a prompt in a pass, where the model only
                                   * looks back; at most max_tokens */
     uint32_t score_rows;         /* of logits in a pass, for scores */
+    uint64_t beside_bytes;       /* of memory that the caller takes */
     /* The next text that waits, or NULL. */
     struct sl_gen *(*next)(void *opaque);
     void *opaque;

@@ -10,6 +10,7 @@
 
 #include "src/base/clock.h"
 #include "src/serve/http.h"
+#include "src/serve/sizes.h"
 
 /* Threads that parse requests; none of them waits for the model. */
 enum { HTTP_THREADS = 4 };
@@ -91,6 +92,7 @@ static void destroy_req(struct sl_req *r, bool whole)
         r->after->before = r->before;
     r->conn->busy--;
     r->conn->since_ns = sl_clock_ns();
+    s->bodies_bytes -= r->took;
     sl_guard_leave(r);
     if (!whole)
         s->counts.gone++;
@@ -167,6 +169,22 @@ static void notify_connection(void *cls, struct MHD_Connection *connection,
 /* --- a request comes in -----------------------------------------------------
  */
 
+/* Bodies of all clients have a limit together: the budget has room for it. */
+static bool take_room(struct sl_req *r, size_t n)
+{
+    struct sl_server *s = r->s;
+    bool room;
+
+    pthread_mutex_lock(&s->lock);
+    room = s->bodies_bytes + n <= sl_sizes_bodies(s->c);
+    if (room) {
+        s->bodies_bytes += n;
+        r->took += n;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return room;
+}
+
 static int take_body(struct sl_req *r, const char *data, size_t n)
 {
     struct sl_error err;
@@ -180,6 +198,16 @@ static int take_body(struct sl_req *r, const char *data, size_t n)
                          "the body is larger than the %llu bytes of "
                          "--max-body",
                          (unsigned long long)r->s->c->body_bytes);
+    }
+    if (!take_room(r, n)) {
+        r->refused = true;
+        sl_str_fini(&r->body_text);
+        sl_refuse(&r->why, 503, NULL,
+                  "the bodies of the requests that are here have the %llu "
+                  "bytes that there is room for",
+                  (unsigned long long)sl_sizes_bodies(r->s->c));
+        r->why.retry_after_s = 1;
+        return -1;
     }
     if (sl_str_append(&r->body_text, data, n, &err) == 0)
         return 0;

@@ -72,6 +72,7 @@ struct sl_req {
     int key; /* index of the key; -1: none was needed */
     struct sl_str body_text;
     uint64_t declared; /* Content-Length */
+    uint64_t took;     /* of the room for all bodies; lock */
     bool too_large, refused;
     struct sl_refusal why;
     json_t *body;

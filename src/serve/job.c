@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "src/base/clock.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/serve/http.h"
 #include "src/serve/job.h"
@@ -101,7 +102,7 @@ static void link_job(struct sl_job *job)
 
 static size_t count_bytes(const struct sl_job *job)
 {
-    size_t n = sizeof *job;
+    size_t n = sizeof *job + sl_json_bytes(job->request);
 
     for (size_t i = 0; i < job->n; i++) {
         const struct sl_choice *c = &job->choices[i];
@@ -110,7 +111,10 @@ static size_t count_bytes(const struct sl_job *job)
              c->room_toks * sizeof *c->toks + c->room_tops * sizeof *c->tops +
              c->room_parts * sizeof *c->parts +
              c->gen.ids.room * sizeof(int32_t) +
-             c->gen.prompt.ids.room * sizeof(int32_t) + c->gen.prompt.n_text;
+             c->gen.prompt.ids.room * sizeof(int32_t) + c->gen.prompt.n_text +
+             (c->gen.given.room + c->gen.shown.room + c->gen.rules.said.room) *
+                 sizeof(int32_t) +
+             sl_json_bytes(c->tool_calls) + sl_json_bytes(c->reader.tools);
     }
     return n;
 }

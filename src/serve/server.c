@@ -9,15 +9,10 @@
 #include "src/base/clock.h"
 #include "src/serve/http.h"
 #include "src/serve/server.h"
+#include "src/serve/sizes.h"
 
-enum {
-    USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
-    LEAST_CTX = 512,  /* not larger than */
-    USUAL_KV_MIB = 1024,
-    ROWS_MIB = 64, /* of logits, of texts that are scored */
-    LEAST_ROWS = 16,
-    AGAIN_S = 5, /* a model that is gone is tried again after so long */
-};
+/* A model that is gone is tried again after so long. */
+enum { AGAIN_S = 5 };
 
 void sl_serve_config_init(struct sl_serve_config *c)
 {
@@ -39,85 +34,16 @@ void sl_serve_config_init(struct sl_serve_config *c)
     };
 }
 
-/* --- sizes ------------------------------------------------------------------
- */
-
-static uint64_t kv_bytes(const struct sl_hparams *hp)
-{
-    return 4ull * hp->n_layers * hp->n_kv_heads * hp->head_dim;
-}
-
-static uint32_t usual_ctx(const struct sl_hparams *hp)
-{
-    uint64_t n = ((uint64_t)USUAL_KV_MIB << 20) / kv_bytes(hp);
-
-    if (n > USUAL_CTX)
-        n = USUAL_CTX;
-    if (n < LEAST_CTX)
-        n = LEAST_CTX;
-    return n < hp->max_positions ? (uint32_t)n : hp->max_positions;
-}
-
-/* So many texts as have room in twice what one may usually take. */
-static uint32_t usual_parallel(const struct sl_hparams *hp, uint32_t ctx)
-{
-    uint64_t n = ((uint64_t)USUAL_KV_MIB << 21) / (kv_bytes(hp) * ctx);
-
-    return n < 1                         ? 1
-           : n < SL_SERVE_USUAL_PARALLEL ? (uint32_t)n
-                                         : SL_SERVE_USUAL_PARALLEL;
-}
-
-/* What follows from s->ctx. */
-static void set_parts(struct sl_server *s)
-{
-    uint64_t rows = ((uint64_t)ROWS_MIB << 20) / (4ull * s->hp.vocab);
-
-    s->part_positions = s->ctx;
-    if (s->hp.causal && s->ctx > SL_PROMPT_PART)
-        s->part_positions = SL_PROMPT_PART;
-    if (rows < LEAST_ROWS)
-        rows = LEAST_ROWS;
-    if (rows > s->ctx)
-        rows = s->ctx;
-    if (s->score_rows == 0 || rows < s->score_rows)
-        s->score_rows = (uint32_t)rows;
-}
-
-static int choose_sizes(struct sl_server *s, struct sl_error *err)
-{
-    const struct sl_hparams *hp = &s->hp;
-
-    s->ctx = s->c->ctx > 0 ? s->c->ctx : usual_ctx(hp);
-    if (s->ctx > hp->max_positions && !hp->causal)
-        return sl_fail(err, SL_ERR_USAGE,
-                       "--ctx %u: the model's longest sequence is %u", s->ctx,
-                       hp->max_positions);
-    s->parallel =
-        s->c->parallel > 0 ? s->c->parallel : usual_parallel(hp, s->ctx);
-    set_parts(s);
-    return 0;
-}
-
-/* The usual sizes are no reason to refuse a budget: fewer rows at a time where
- * prompts are scored, fewer texts, then shorter ones. False where nothing is
- * left that was not asked for. */
-static bool choose_smaller(struct sl_server *s)
-{
-    if (s->score_rows / 2 >= LEAST_ROWS)
-        s->score_rows /= 2;
-    else if (s->c->parallel == 0 && s->parallel > 1)
-        s->parallel /= 2;
-    else if (s->c->ctx == 0 && s->ctx / 2 >= LEAST_CTX)
-        s->ctx /= 2;
-    else
-        return false;
-    set_parts(s);
-    return true;
-}
-
 /* --- the model --------------------------------------------------------------
  */
+
+static void tell_sizes(struct sl_server *s, const struct sl_sizes *z)
+{
+    atomic_store_explicit(&s->ctx, z->ctx, memory_order_relaxed);
+    atomic_store_explicit(&s->parallel, z->parallel, memory_order_relaxed);
+    atomic_store_explicit(&s->part_positions, z->part_positions,
+                          memory_order_relaxed);
+}
 
 static int find_template(struct sl_server *s, const struct sl_modelfile *mf,
                          struct sl_error *err)
@@ -204,12 +130,12 @@ static struct sl_gen *next_waiting(void *opaque)
     return g;
 }
 
-static void set_sizes(struct sl_batcher_config *c, const struct sl_server *s)
+static void set_sizes(struct sl_batcher_config *c, const struct sl_sizes *z)
 {
-    c->max_active = s->parallel;
-    c->max_tokens = s->ctx;
-    c->part_positions = s->part_positions;
-    c->score_rows = s->score_rows;
+    c->max_active = z->parallel;
+    c->max_tokens = z->ctx;
+    c->part_positions = z->part_positions;
+    c->score_rows = z->score_rows;
 }
 
 /* With as many texts, and as long ones, as the budget has room for. */
@@ -217,11 +143,13 @@ static int start_runtime(struct sl_server *s, struct sl_batcher_config *c,
                          struct sl_error *err)
 {
     bool guesses = s->c->drafts != NULL;
-    uint32_t ctx = s->ctx, parallel = s->parallel;
     struct sl_workload load;
+    struct sl_sizes asked, z;
 
-    for (;;) {
-        set_sizes(c, s);
+    if (sl_sizes_choose(&asked, s->c, &s->hp, err) != 0)
+        return -1;
+    for (z = asked;;) {
+        set_sizes(c, &z);
         sl_batcher_workload(&load, c);
         if (guesses && s->c->plan_drafts(s->c->drafts_arg, &load, s->rt, err))
             return -1;
@@ -229,14 +157,16 @@ static int start_runtime(struct sl_server *s, struct sl_batcher_config *c,
             break;
         /* a plan that was made is larger than the machine */
         if (err->code != SL_ERR_BUDGET ||
-            sl_runtime_plan_made(s->rt)->tier != NULL || !choose_smaller(s))
+            sl_runtime_plan_made(s->rt)->tier != NULL ||
+            !sl_sizes_shrink(&z, s->c, &s->hp))
             return -1;
     }
-    if (s->ctx != ctx || s->parallel != parallel)
+    tell_sizes(s, &z);
+    if (z.ctx != asked.ctx || z.parallel != asked.parallel)
         sl_log(s->c->log, SL_LOG_INFO,
                "the budget has room for %u text%s of %u tokens at a time "
                "(--parallel, --ctx)",
-               s->parallel, s->parallel == 1 ? "" : "s", s->ctx);
+               z.parallel, z.parallel == 1 ? "" : "s", z.ctx);
     return guesses ? s->c->start_drafts(s->c->drafts_arg, s->rt, err) : 0;
 }
 
@@ -246,6 +176,7 @@ static int start_model(struct sl_server *s, struct sl_error *err)
     struct sl_batcher_config c = {
         .hp = &s->hp,
         .drafts = s->c->drafts,
+        .beside_bytes = sl_sizes_beside(s->c),
         .next = next_waiting,
         .opaque = s,
     };
@@ -278,13 +209,17 @@ static void fail_waiting(struct sl_server *s, const struct sl_error *why)
                        why != NULL ? SL_GEN_FAILED : SL_GEN_CANCELLED, why);
 }
 
-static void add_past(struct sl_server *s, const struct sl_batcher_stats *e)
+static void add_stats(struct sl_batcher_stats *to,
+                      const struct sl_batcher_stats *e)
 {
-    s->counts.past_passes += e->passes;
-    s->counts.past_ns += e->all_sweeps_ns;
-    s->counts.past_prompt_ids += e->prompt_ids;
-    s->counts.past_said_ids += e->said_ids;
-    s->counts.past_kept_ids += e->kept_ids;
+    to->passes += e->passes;
+    to->positions += e->positions;
+    to->prompt_ids += e->prompt_ids;
+    to->said_ids += e->said_ids;
+    to->kept_ids += e->kept_ids;
+    to->drafted += e->drafted;
+    to->accepted += e->accepted;
+    to->all_sweeps_ns += e->all_sweeps_ns;
 }
 
 static void stop_model(struct sl_server *s, const struct sl_error *why)
@@ -301,7 +236,7 @@ static void stop_model(struct sl_server *s, const struct sl_error *why)
         sl_batcher_stats(e, &stats);
         pthread_mutex_lock(&s->lock);
         s->batcher = NULL;
-        add_past(s, &stats);
+        add_stats(&s->counts.past, &stats);
         pthread_mutex_unlock(&s->lock);
     }
     sl_batcher_destroy(e, why);
@@ -443,13 +378,18 @@ static int start_thread(pthread_t *thread, bool *has, void *(*run)(void *),
 int sl_server_start(struct sl_server *s, const struct sl_serve_config *c,
                     struct sl_error *err)
 {
+    struct sl_sizes z;
+
     *s = (struct sl_server){.c = c, .created = time(NULL), .next_id = 1};
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->text_lock, NULL);
     pthread_cond_init(&s->work, NULL);
     if (sl_guard_open(s, err) != 0 || open_log(s, err) != 0 ||
         sl_runtime_open(&s->rt, &c->run, err) != 0 || describe(s, err) != 0 ||
-        choose_sizes(s, err) != 0 || sl_http_start(s, err) != 0)
+        sl_sizes_choose(&z, c, &s->hp, err) != 0)
+        return -1;
+    tell_sizes(s, &z);
+    if (sl_http_start(s, err) != 0)
         return -1;
     if (s->tmpl->base)
         sl_log(c->log, SL_LOG_INFO,
@@ -573,6 +513,7 @@ void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats)
     *stats = (struct sl_batcher_stats){0};
     if (s->batcher != NULL)
         sl_batcher_stats(s->batcher, stats);
+    add_stats(stats, &s->counts.past);
 }
 
 double sl_server_sweep_s(struct sl_server *s)

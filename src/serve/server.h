@@ -2,6 +2,7 @@
  * server.h - what the files of the server share
  *
  *   server.c         life: loading, the executor's thread, draining, the end
+ *   sizes.c          how many texts at a time, how long
  *   http.c           connections, and requests that come in on them
  *   guard.c          who may ask: Host, Origin, keys, limits
  *   watch.c          looks after sockets while nothing is sent
@@ -91,9 +92,7 @@ enum sl_serve_state {
 struct sl_counts {
     uint64_t requests, refused, failed, gone, joined, from_kept;
     uint64_t jobs_done, jobs_cancelled;
-    uint64_t past_prompt_ids, past_said_ids, past_kept_ids; /* of batchers
-                                                             * that are gone */
-    uint64_t past_passes, past_ns;
+    struct sl_batcher_stats past; /* of batchers that are gone */
 };
 
 struct MHD_Daemon;
@@ -120,7 +119,9 @@ struct sl_server {
     const char *arch_name, *arch_what;
     const struct sl_chat_template *tmpl;
     struct sl_sampling sampling; /* of its chats, all given */
-    uint32_t ctx, parallel, part_positions, score_rows;
+    /* What a budget has room for may be less when the model is opened again:
+     * each is right by itself, and orders nothing. */
+    atomic_uint ctx, parallel, part_positions;
 
     pthread_mutex_t text_lock;
     struct sl_tokenizer *tokenizer; /* NULL while there is no model */
@@ -140,6 +141,7 @@ struct sl_server {
     uint64_t waiting_ids;           /* that those may say */
     struct sl_job *jobs, *last_job; /* all there are, oldest first */
     uint64_t kept_bytes;
+    uint64_t bodies_bytes; /* of requests that are there */
     uint64_t next_id;
     struct sl_req *reqs;
     struct sl_conn *conns;
@@ -172,6 +174,7 @@ int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
 double sl_server_sweep_s(struct sl_server *s);
 /* Seconds until a job that comes now would begin. lock is held. */
 double sl_server_queue_s(struct sl_server *s);
+/* Of all batchers there were. lock is held. */
 void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats);
 
 /* watch.c's thread. */
