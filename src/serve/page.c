@@ -5,7 +5,7 @@
 #include "src/serve/api.h"
 #include "src/serve/page_data.h"
 
-/* Nothing but the page's own three files, and no markup but what is in them. */
+/* Nothing but the page's own four files, and no markup but what is in them. */
 #define POLICY                                                                 \
     "default-src 'none'; script-src 'self'; style-src 'self'; "                \
     "connect-src 'self'; img-src 'self'; base-uri 'none'; "                    \
@@ -17,6 +17,7 @@ static const struct {
     {"/", "text/html; charset=utf-8", sl_page_html},
     {"/page.css", "text/css; charset=utf-8", sl_page_css},
     {"/page.js", "text/javascript; charset=utf-8", sl_page_js},
+    {"/page.svg", "image/svg+xml", sl_page_svg},
 };
 
 int sl_api_page(struct sl_req *r, struct sl_refusal *why)

@@ -71,6 +71,8 @@ const struct sl_route sl_routes[] = {
      "text/css", true, true},
     {"GET", "/page.js", &sl_form_openai, sl_api_page, NULL, "What it does",
      "text/javascript", true, true},
+    {"GET", "/page.svg", &sl_form_openai, sl_api_page, NULL, "Its sign",
+     "image/svg+xml", true, true},
     {"GET", "/openapi.json", &sl_form_openai, sl_api_openapi, NULL,
      "This description", OBJECT, true, true},
     {0},
