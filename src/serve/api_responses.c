@@ -455,7 +455,8 @@ static json_t *read_tools(const struct sl_req *r)
 static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
                        struct sl_refusal *why)
 {
-    const json_t *b = r->body;
+    const json_t *b = r->body, *t;
+    size_t i;
     int64_t most = r->s->c->most_tokens > 0 ? r->s->c->most_tokens : r->s->ctx;
 
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
@@ -466,6 +467,11 @@ static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
         sl_params_read_format(p, sl_body_get(sl_body_get(b, "text"), "format"),
                               "text.format", why) != 0)
         return -1;
+    json_array_foreach(sl_body_get(b, "tools"), i, t)
+    {
+        if (!json_is_object(t))
+            return sl_body_wrong(why, "tools", t, "a list of objects");
+    }
     if (sl_body_get(b, "previous_response_id") != NULL)
         return sl_refuse(why, 400, "previous_response_id",
                          "'previous_response_id' is not known here: send the "

@@ -64,7 +64,7 @@ static const struct sl_field common[] = {
     BOOL("stream", "Answer piece by piece, as server-sent events"),
     OBJECT("stream_options",
            "{\"type\":\"object\",\"properties\":{\"include_usage\":{\"type\":"
-           "\"boolean\"}}}",
+           "[\"boolean\",\"null\"]}}}",
            "What a stream has beside texts"),
     END,
 };
@@ -130,7 +130,7 @@ static const struct sl_field chat[] = {
     INT("top_logprobs", 0, 20, "and so many others"),
     OBJECT("chat_template_kwargs",
            "{\"type\":\"object\",\"properties\":{\"enable_thinking\":{\"type\":"
-           "\"boolean\"}}}",
+           "[\"boolean\",\"null\"]}}}",
            NULL),
     STRING("reasoning_effort", "none: no thinking"),
     END,
