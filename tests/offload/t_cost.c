@@ -23,7 +23,8 @@ static struct sl_demand split(double x)
     };
 }
 
-/* 3.3, row B: 1.91 s streaming all, 0.67 s by the CPU alone. */
+/* GLM-130B in INT4 beyond VRAM: 1.91 s streaming all of it, 0.67 s by the CPU
+   alone. */
 static void the_floor_is_that_of_the_published_table(void **state)
 {
     struct sl_demand d = split(47.6e9);
@@ -297,7 +298,8 @@ static void no_walk_is_below_its_floor(void **state)
     }
 }
 
-/* 3.1 with no GPU: N / B_nvme; (N written and read, R read) / B_dram. */
+/* What streams is read from disk, written to DRAM and read again; what stays is
+   read from DRAM. */
 static void without_a_gpu_only_disk_memory_and_cores_count(void **state)
 {
     struct sl_rates rates = {.disk_bps = 2e9, .dram_bps = 20e9};

@@ -370,7 +370,7 @@ static void decode_is_shared_and_prefill_is_the_gpus(void **state)
     f = sl_floor_of(&in.rates, &d);
     assert_true(f.seconds > 4.2 && f.seconds < 4.7);
     assert_string_equal(sl_limit_name(f.limit), "gpu");
-    /* 3.1: the break-even is some 8 to 35 positions. */
+    /* Copies pay off from where the cores take as long as the link does. */
     assert_in_range(p.prefill_from, 5, 50);
     sl_plan_fini(&p);
     free(m);
