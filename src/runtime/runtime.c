@@ -131,6 +131,8 @@ static int start_adapters(struct sl_runtime *rt, struct sl_error *err)
                             rt->load.pass_positions, err);
 }
 
+/* The one place that says which worker is what: the first is the cores, what
+ * starts behind it a GPU. */
 static int create_engines(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_cpu_config cpu = {

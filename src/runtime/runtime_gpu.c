@@ -91,6 +91,8 @@ static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
 
 /* --- opening it ----------------------------------------------------------- */
 
+/* Kernels are loaded before memory is looked at: the driver takes VRAM for
+ * them, and RAM. */
 static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
 {
     if (check_cpu_only(rt, err) != 0)

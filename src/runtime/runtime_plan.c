@@ -224,6 +224,8 @@ static int refuse(const struct sl_runtime *rt, struct sl_error *err)
         int8_keys_fit(rt) ? "--kv int8 is enough, or " : "", needs_less);
 }
 
+/* Percents are of the file: what people ask is how much of the model may
+ * stay. */
 static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_memory *m = &rt->memory;

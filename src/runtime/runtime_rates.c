@@ -96,6 +96,8 @@ int sl_runtime_read_extents(const struct sl_runtime *rt,
     return 0;
 }
 
+/* Over the runs of the file that passes read, and with the reads that they
+ * use: drives are faster in some places, and file systems in some patterns. */
 static int measure_disk(struct sl_runtime *rt, uint64_t room,
                         struct sl_error *err)
 {

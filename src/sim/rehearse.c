@@ -180,6 +180,9 @@ static int check_ram(const struct rehearsal *r, uint64_t host_bytes,
                    sl_size_format(rest, host_bytes));
 }
 
+/* The inputs of a real plan, with what the machine's model says in place of
+ * what is measured, through the same sl_plan_make: so what is rehearsed is
+ * what would run. */
 static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
                      struct sl_error *err)
 {
@@ -231,6 +234,8 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
 
 /* --- the run -------------------------------------------------------------- */
 
+/* Addresses that the model of a device gives are never touched, but counted:
+ * too much of them fails here as it would there. */
 static int start_device(struct rehearsal *r, struct sl_error *err)
 {
     struct sl_upload_config config = {
@@ -254,6 +259,8 @@ static int start_device(struct rehearsal *r, struct sl_error *err)
     return sl_upload_open(&r->upload, &config, err);
 }
 
+/* Stream and upload ring are those of a run; disk, device and clock are
+ * models. */
 static int start_transport(struct rehearsal *r, struct sl_error *err)
 {
     struct sl_stream_config config = {
