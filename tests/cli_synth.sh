@@ -1,6 +1,6 @@
 #!/bin/sh
 # 'sluice synth': what cannot be a model is wrong usage, in one line that names
-# what synth takes, and a pipe is not replaced.
+# what synth takes, and a pipe is not replaced. A tokenizer gives it texts.
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-synth-XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
@@ -34,4 +34,13 @@ check a_shape_that_cannot_be_is_wrong_usage
 mkfifo "$work/m.gguf" &&
     refused 'where a model file is to be' tiny && [ -p "$work/m.gguf" ]
 check a_pipe_is_not_replaced
+
+tokens=${SLUICE_SOURCE:-.}/demo/ice_text.model
+"$sluice" synth tiny -Q --tokenizer "$tokens" --vocab-size 8192 \
+    -o "$work/text.gguf" 2>"$work/err" &&
+    "$sluice" tokenize -m "$work/text.gguf" 'the heaven' >"$work/out" 2>>"$work/err" &&
+    grep -q '[0-9]' "$work/out" &&
+    refused 'ids, the vocabulary 64: give --vocab-size' tiny \
+        --tokenizer "$tokens" --vocab-size 64
+check a_random_model_knows_texts_by_a_tokenizer
 echo "1..$n"

@@ -1,17 +1,21 @@
 #include "config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/cmd/opts_shape.h"
 #include "src/cmd/stop.h"
 #include "src/convert/synth.h"
+#include "src/eval/files.h"
+#include "src/text/tokenizer.h"
 
 struct synth_args {
     struct sl_synth_options o;
     struct sl_config flags;
-    const char *preset;
+    const char *preset, *tokenizer;
+    char *text; /* of the tokenizer, owned */
     bool json;
 };
 
@@ -20,6 +24,7 @@ enum {
     OPT_HEAD,
     OPT_NAME,
     OPT_SEED,
+    OPT_TOKENIZER,
     OPT_QUANT_EXPERTS,
     OPT_ROUTER_SKEW,
     OPT_THREADS,
@@ -51,6 +56,10 @@ static const struct argp_option options[] = {
      0},
     {"name", OPT_NAME, "NAME", 0,
      "The model's name (default: that of PRESET, or 'synth')", 0},
+    {"tokenizer", OPT_TOKENIZER, "FILE", 0,
+     "A sentencepiece model (ice_text.model) that the model knows texts by "
+     "(default: none)",
+     0},
     {"seed", OPT_SEED, "N", 0, "Other weights for every number (default: 0)",
      0},
     {0, 0, 0, 0, "The writing:", 2},
@@ -90,6 +99,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_NAME:
         o->name = arg;
+        return 0;
+    case OPT_TOKENIZER:
+        a->tokenizer = arg;
         return 0;
     case OPT_SEED:
         o->seed = sl_opt_u64(state, "seed", arg, 0, UINT64_MAX);
@@ -167,6 +179,27 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
     return -1;
 }
 
+/* What the model knows texts by, of which its ids follow. */
+static int read_tokenizer(struct synth_args *a, struct sl_error *err)
+{
+    struct sl_text_params *tp = &a->o.hp.text;
+
+    if (a->tokenizer == NULL)
+        return 0;
+    if (sl_file_read(&a->text, &a->o.tokenizer_bytes, a->tokenizer, err) != 0)
+        return -1;
+    a->o.tokenizer = a->text;
+    if (sl_tokenizer_describe(tp, a->text, a->o.tokenizer_bytes, err) != 0) {
+        sl_error_prefix(err, "%s: ", a->tokenizer);
+        return -1;
+    }
+    if (tp->n_tokens > a->o.hp.vocab)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s has %u ids, the vocabulary %u: give --vocab-size",
+                       a->tokenizer, tp->n_tokens, a->o.hp.vocab);
+    return 0;
+}
+
 static int print_result(const struct synth_args *a,
                         const struct sl_synth_result *r)
 {
@@ -201,13 +234,17 @@ static int run(int argc, char **argv)
     rc = sl_parse_args(&argp, argc, argv, &args);
     if (rc != 0)
         return rc;
-    if (choose_shape(&args, &err) != 0)
-        return sl_report(&err);
-    sl_stop_block(&set);
-    args.o.interrupted = sl_stop_came;
-    args.o.opaque = &set;
-    rc = sl_synth(&result, &args.o, &err);
-    sl_stop_unblock(&set);
+    rc = choose_shape(&args, &err);
+    if (rc == 0)
+        rc = read_tokenizer(&args, &err);
+    if (rc == 0) {
+        sl_stop_block(&set);
+        args.o.interrupted = sl_stop_came;
+        args.o.opaque = &set;
+        rc = sl_synth(&result, &args.o, &err);
+        sl_stop_unblock(&set);
+    }
+    free(args.text);
     if (rc != 0)
         return sl_report(&err);
     rc = print_result(&args, &result);

@@ -189,6 +189,9 @@ static int write_section(struct synth *s, struct worker *w, size_t i,
     sl_out_begin(w->out, section->off);
     if (i < l->n_small && write_vector(s, w, &l->small[i], err) != 0)
         return -1;
+    if (l->tokenizer_bytes > 0 && section->off == l->tokenizer_off &&
+        sl_out_append(w->out, s->o->tokenizer, l->tokenizer_bytes, err) != 0)
+        return -1;
     for (size_t k = 0; i >= l->n_small && k < l->n_matrices; k++) {
         const struct sl_model_matrix *m = &l->matrices[k];
 

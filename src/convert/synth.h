@@ -29,6 +29,9 @@ struct sl_synth_options { /* all pointers borrowed */
     unsigned quant_tp;         /* 0: not said */
     const char *head;          /* NULL: as quant has it */
     uint64_t seed;
+    const char *tokenizer; /* (tokenizer_bytes) as sl_tokenizer_create has it;
+                            * NULL: the file knows no text */
+    size_t tokenizer_bytes;
     /* How unlike experts are chosen: the one of rank r as often as r to the
      * power of -router_skew; 0: alike, but for chance. */
     double router_skew;

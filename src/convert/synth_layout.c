@@ -70,6 +70,7 @@ int sl_synth_layout(struct sl_layout *layout, char name[SL_SYNTH_QUANT],
         .hp = &o->hp,
         .name = o->name,
         .quant = name,
+        .tokenizer_bytes = o->tokenizer_bytes,
     };
     struct sl_layout_matrix *matrices;
     struct sl_quant q = {0}, experts = {0};
