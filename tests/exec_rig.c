@@ -10,7 +10,8 @@
 #include "tests/plain_lm.h"
 #include "tests/support.h"
 
-const char *rig_model(char *path, const char *dir, const struct shape *s)
+static const char *write_model(char *path, const char *dir,
+                               const struct shape *s, int planes)
 {
     struct test_model m;
 
@@ -29,9 +30,21 @@ const char *rig_model(char *path, const char *dir, const struct shape *s)
     m.head_fmt = s->head_fmt;
     m.head_group = s->head_group;
     m.seed = s->hidden + s->fmt;
-    snprintf(path, 1100, "%s/model.gguf", dir);
+    m.planes = planes;
+    snprintf(path, 1100, "%s/model%d.gguf", dir, planes);
     test_model_write(path, &m);
     return path;
+}
+
+const char *rig_model(char *path, const char *dir, const struct shape *s)
+{
+    return write_model(path, dir, s, TEST_NO_PLANES);
+}
+
+const char *rig_planes(char *path, const char *dir, const struct shape *s,
+                       bool two)
+{
+    return write_model(path, dir, s, two ? TEST_PLANES : TEST_ONE_PIECE);
 }
 
 struct text text_of(const struct shape *s, uint32_t seed)

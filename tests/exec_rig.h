@@ -22,6 +22,9 @@ struct shape {
 
 /* A model file of a shape in folder dir; path[1100], which is returned. */
 const char *rig_model(char *path, const char *dir, const struct shape *s);
+/* The same of INT8 with room for two planes, in one piece or in two. */
+const char *rig_planes(char *path, const char *dir, const struct shape *s,
+                       bool two);
 
 struct text {
     int32_t ids[RIG_IDS], positions[RIG_IDS], blocks[RIG_IDS];

@@ -11,6 +11,7 @@
 #ifdef CUDA_SIM
 #include "kernels/cudasim/cudasim.h"
 #endif
+#include "quant/planes.h"
 #include "src/base/half.h"
 #include "tests/cuda_support.h"
 
@@ -413,10 +414,57 @@ static void without_cublas_products_go_on_and_a_note_says_so(void **state)
 }
 #endif
 
+static void planes_are_joined_and_scaled(void **state)
+{
+    enum { UNITS = 41, BYTES = UNITS * 128 };
+    struct test_random rnd = {9};
+    uint8_t *w = make(BYTES, 1), *high = make(BYTES / 2, 1);
+    uint8_t *low = make(BYTES / 2, 1), *is = make(BYTES, 1);
+    uint16_t scales[50], is16[50];
+    void *dev_high, *dev_low, *dev_to, *dev_scales;
+    struct test_cuda t;
+    struct sl_error err;
+
+    /* every q that has two planes, as a byte */
+    for (size_t i = 0; i < BYTES; i++)
+        w[i] = (uint8_t)(128 - SL_PLANES_MOST +
+                         (i < 2 * SL_PLANES_MOST + 1
+                              ? i
+                              : test_random_next(&rnd) %
+                                    (2 * SL_PLANES_MOST + 1)));
+    for (size_t i = 0; i < 50; i++)
+        scales[i] = sl_float_to_half(ldexpf(1.25f, (int)i % 30 - 20));
+    sl_planes_split(high, low, w, BYTES);
+    test_cuda_open(&t, 0);
+    dev_high = test_cuda_up(high, BYTES / 2);
+    dev_low = test_cuda_up(low, BYTES / 2);
+    dev_to = test_cuda_up(is, BYTES);
+    dev_scales = test_cuda_up(scales, sizeof scales);
+    assert_ok(sl_cuda_join_planes(&t.c, dev_to, dev_high, dev_low, BYTES, &err),
+              &err);
+    test_cuda_down(&t, is, dev_to, BYTES);
+    assert_memory_equal(is, w, BYTES);
+    assert_ok(sl_cuda_scale_plane(&t.c, dev_to, dev_scales, 50, &err), &err);
+    test_cuda_down(&t, is16, dev_to, sizeof is16);
+    for (size_t i = 0; i < 50; i++)
+        assert_true(sl_half_to_float(is16[i]) ==
+                    16 * sl_half_to_float(scales[i]));
+    test_cuda_free(dev_high);
+    test_cuda_free(dev_low);
+    test_cuda_free(dev_to);
+    test_cuda_free(dev_scales);
+    test_cuda_close(&t);
+    free(w);
+    free(high);
+    free(low);
+    free(is);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_normed),
+        cmocka_unit_test(planes_are_joined_and_scaled),
         cmocka_unit_test(norms_are_added),
         cmocka_unit_test(rows_are_looked_up_where_a_part_has_them),
         cmocka_unit_test(the_largest_values_come_in_order),

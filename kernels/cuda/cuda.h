@@ -117,6 +117,14 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
 uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n);
 uint64_t sl_cuda_matmul_workspace_least(const struct sl_matrix *m, uint32_t n);
 
+/* to = both planes of INT8 weights (quant/planes.h), whole units, as INT8;
+ * bytes: of that. to[i] = 16 from[i], clamped: with these scales the high plane
+ * alone is INT4. */
+int sl_cuda_join_planes(const struct sl_cuda *c, void *to, const void *high,
+                        const void *low, uint64_t bytes, struct sl_error *err);
+int sl_cuda_scale_plane(const struct sl_cuda *c, uint16_t *to,
+                        const uint16_t *from, uint64_t n, struct sl_error *err);
+
 /* --- between products ---------------------------------------------------- */
 
 /* y = (x - mean) / sqrt(var + eps) * w + b for n rows of h values:

@@ -207,10 +207,11 @@ static int ask(struct answer *a, struct sl_error *err)
 
     if (sl_modelfile_has_planes(&a->mf) && c.vram_bytes > 0 &&
         c.engine != SL_ENGINE_RULE_CPU)
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s has its weights in two planes, which the CPU alone "
-                       "computes with: give --engine cpu",
-                       q->model != NULL ? q->model : q->preset);
+        return sl_fail(
+            err, SL_ERR_UNSUPPORTED,
+            "%s has its weights in two planes, which are rehearsed on "
+            "the CPU alone: give --engine cpu",
+            q->model != NULL ? q->model : q->preset);
     if (sl_rehearse(&a->alone, &c, err) != 0)
         return -1;
     if (q->accept > 0 && ask_guessed(a, c, err) != 0)

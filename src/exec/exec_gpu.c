@@ -139,7 +139,9 @@ static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
 
     g->pass = pass;
     g->has_logits = false;
-    sl_upload_begin(g->c.upload, pass->phase);
+    /* High planes alone are those of the device: nothing is copied. */
+    if (!pass->high_only)
+        sl_upload_begin(g->c.upload, pass->phase);
     return send_tables(g, err);
 }
 
@@ -208,26 +210,62 @@ static int mark(struct sl_gpu *g, size_t slab, unsigned end,
                             err);
 }
 
+/* A slab's parts; those that are high planes with the parts of the next slab,
+ * if it was had (low_base). */
+static int run_parts(struct sl_gpu *g, size_t slab, const uint8_t *base,
+                     const uint8_t *low_base, struct sl_error *err)
+{
+    const struct sl_partition *partition = g->c.partition;
+    const struct sl_part *low =
+        &partition->parts[partition->first_part[slab + 1]];
+    int rc = 0;
+
+    g->low_base = low_base;
+    for (uint32_t p = partition->first_part[slab];
+         rc == 0 && p < partition->first_part[slab + 1]; p++) {
+        const struct sl_part *part = &partition->parts[p];
+        bool both = part->of == SL_PART_HIGH && low_base != NULL;
+
+        g->low = both ? low++ : NULL;
+        rc = sl_gpu_run_part(g, part, base, err);
+    }
+    return rc;
+}
+
+/* High planes wait for their low ones, unless they are all that is wanted. */
+static int run_low(struct sl_gpu *g, size_t slab, const uint8_t *base,
+                   struct sl_error *err)
+{
+    if (mark(g, slab, 0, err) != 0 ||
+        run_parts(g, slab - 1, g->high_base, base, err) != 0 ||
+        mark(g, slab, 1, err) != 0 ||
+        sl_upload_put(g->c.upload, slab - 1, err) != 0)
+        return -1;
+    return sl_upload_put(g->c.upload, slab, err);
+}
+
 static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
-    const struct sl_partition *partition = g->c.partition;
+    enum sl_part_of of = sl_partition_of(g->c.partition, slab);
     const void *base;
 
-    if (sl_upload_get(g->c.upload, slab, &base, err) != 0 ||
-        mark(g, slab, 0, err) != 0)
+    if (sl_upload_get(g->c.upload, slab, &base, err) != 0)
+        return -1;
+    if (of == SL_PART_LOW)
+        return run_low(g, slab, base, err);
+    if (of == SL_PART_HIGH && !g->pass->high_only) {
+        g->high_base = base;
+        return 0;
+    }
+    if (mark(g, slab, 0, err) != 0)
         return -1;
     if (slab >= g->first_head_slab) {
         g->has_logits = true;
         if (g->c.plan->tier[slab] == SL_TIER_VRAM)
             g->head_base[slab - g->first_head_slab] = base;
     }
-    for (uint32_t p = partition->first_part[slab];
-         p < partition->first_part[slab + 1]; p++) {
-        if (sl_gpu_run_part(g, &partition->parts[p], base, err) != 0)
-            return -1;
-    }
-    if (mark(g, slab, 1, err) != 0)
+    if (run_parts(g, slab, base, NULL, err) != 0 || mark(g, slab, 1, err) != 0)
         return -1;
     return sl_upload_put(g->c.upload, slab, err);
 }

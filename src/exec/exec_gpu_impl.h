@@ -2,7 +2,8 @@
  * exec_gpu_impl.h - the state of the GPU engine, shared by its parts
  *
  * exec_gpu.c begins and ends passes and runs slabs; exec_gpu_ops.c puts
- * kernels on the queue; exec_gpu_back.c brings keys and values of a prefill to
+ * kernels on the queue, exec_gpu_planes.c those of weights in two planes;
+ * exec_gpu_back.c brings keys and values of a prefill to
  * the host; exec_gpu_life.c counts, carves and makes.
  */
 #ifndef SL_EXEC_GPU_IMPL_H
@@ -57,6 +58,7 @@ struct sl_gpu {
     uint16_t *q;   /* (n, stride of ATT) */
     float *logits; /* (pass_logits, vocab) */
     uint8_t *tables;
+    uint8_t *joined;    /* where there are planes: a piece of both */
     uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
     uint32_t *kv_place; /* host: (n_layers) which of the layers here */
 
@@ -81,6 +83,25 @@ struct sl_gpu {
     struct sl_gpu_tables t; /* device */
     struct sl_cuda_rows rows, back_rows;
     bool has_logits;
+    /* high planes that were had, and the low ones of the part that runs */
+    const uint8_t *high_base, *low_base;
+    const struct sl_part *low; /* NULL: the high ones alone are wanted */
+};
+
+/* A product's planes, by segment: the first byte of its first block. */
+struct sl_gpu_planes {
+    const struct sl_matrix *m;       /* INT8 */
+    const uint8_t *high[2], *low[2]; /* low NULL: of the high ones alone */
+};
+
+/* What a product reads and writes, as sl_cuda_matmul_run has it. */
+struct sl_gpu_product {
+    void *y;
+    size_t y_stride;
+    enum sl_cuda_type y_type;
+    const uint16_t *x;
+    size_t x_stride;
+    uint32_t n;
 };
 
 /* exec_gpu_life.c: the tables of a pass over memory (NULL: only counts). */
@@ -102,6 +123,14 @@ void sl_gpu_keep_pages(struct sl_gpu *g);
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err);
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err);
+
+/* exec_gpu_planes.c. Device bytes to join planes in; 0 where there are none.
+ * mm: with scales, its weights are those of p. */
+uint64_t sl_gpu_joined_bytes(const struct sl_modelfile *mf);
+int sl_gpu_multiply_planes(struct sl_gpu *g, const struct sl_gpu_planes *p,
+                           const struct sl_cuda_matmul *mm,
+                           const struct sl_gpu_product *to,
+                           struct sl_error *err);
 
 /* exec_gpu_back.c. take: the scratch may be written to again; give: what it
  * holds now belongs to `layer`; drain: the host has it. */

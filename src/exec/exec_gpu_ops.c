@@ -147,24 +147,27 @@ static int run_ops(struct sl_gpu *g, const struct sl_stage_ops *stage,
 
 /* --- products ------------------------------------------------------------ */
 
-/* What a product writes. */
-struct target {
-    void *y;
-    size_t stride;
-    enum sl_cuda_type type;
-};
-
-static struct target target_of(const struct sl_gpu *g, enum sl_buf buf)
+/* Where a product's results go. */
+static void set_target(const struct sl_gpu *g, struct sl_gpu_product *to,
+                       enum sl_buf buf)
 {
+    to->y_stride = g->hidden;
+    to->y_type = SL_CUDA_F32;
     switch (buf) {
     case SL_BUF_X:
-        return (struct target){g->x, g->hidden, SL_CUDA_F32};
+        to->y = g->x;
+        break;
     case SL_BUF_NORM:
-        return (struct target){g->a, g->hidden, SL_CUDA_F32};
+        to->y = g->a;
+        break;
     case SL_BUF_LOGITS:
-        return (struct target){g->logits, g->c.shape.mf->hp.vocab, SL_CUDA_F32};
+        to->y = g->logits;
+        to->y_stride = g->c.shape.mf->hp.vocab;
+        break;
     default:
-        return (struct target){g->half[buf], g->stride[buf], SL_CUDA_F16};
+        to->y = g->half[buf];
+        to->y_stride = g->stride[buf];
+        to->y_type = SL_CUDA_F16;
     }
 }
 
@@ -208,6 +211,37 @@ static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
     }
 }
 
+/* Its planes: g->low_base has the low ones, if they are wanted. */
+static int multiply_planes(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
+                           const struct sl_part *part,
+                           const struct sl_gpu_product *to,
+                           struct sl_error *err)
+{
+    struct sl_gpu_planes p = {.m = mm->m};
+
+    for (uint32_t s = 0; s < mm->m->n_segments; s++) {
+        p.high[s] = mm->w[s];
+        if (g->low != NULL)
+            p.low[s] = g->low_base + g->low->weight_at[s] +
+                       sl_matrix_block_bytes(
+                           mm->m, 0, part->first_block - g->low->first_block) /
+                           2;
+    }
+    return sl_gpu_multiply_planes(g, &p, mm, to, err);
+}
+
+static int multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
+                    const struct sl_part *part, const struct sl_gpu_product *to,
+                    struct sl_error *err)
+{
+    if (to->n == 0)
+        return 0;
+    if (part->of == SL_PART_HIGH)
+        return multiply_planes(g, mm, part, to, err);
+    return sl_cuda_matmul_run(g->c.cuda, to->y, to->y_stride, to->y_type, mm,
+                              to->x, to->x_stride, to->n, err);
+}
+
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err)
 {
@@ -218,8 +252,11 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
     uint32_t at = sl_stage_op_of(stage, m->spec.slot), layer = m->spec.layer;
     const struct sl_layer_op *op = &stage->ops[at];
     uint32_t out_at = sl_arch_out_at(&mf->hp, m->spec.slot);
-    struct target to = target_of(g, op->out);
-    uint32_t n = stage->wanted_rows ? g->pass->n_rows : g->pass->n;
+    struct sl_gpu_product to = {
+        .x = g->half[op->in],
+        .x_stride = g->stride[op->in],
+        .n = stage->wanted_rows ? g->pass->n_rows : g->pass->n,
+    };
     struct sl_cuda_matmul mm = {
         .m = &m->geom,
         .first_block = part->first_block,
@@ -229,17 +266,16 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
 
     if (mm.bias != NULL)
         mm.bias += out_at;
-    to.y = (uint8_t *)to.y + (size_t)out_at * (to.type == SL_CUDA_F16 ? 2 : 4);
+    set_target(g, &to, op->out);
+    to.y =
+        (uint8_t *)to.y + (size_t)out_at * (to.y_type == SL_CUDA_F16 ? 2 : 4);
     if (part->first_block == 0 && at == sl_stage_next_matmul(stage, -1) &&
         run_ops(g, stage, 0, at, layer, err) != 0)
         return -1;
-    if (n > 0) {
-        set_weights(g, &mm, part, base);
-        set_epilogue(g, &mm, op);
-        if (sl_cuda_matmul_run(g->c.cuda, to.y, to.stride, to.type, &mm,
-                               g->half[op->in], g->stride[op->in], n, err) != 0)
-            return -1;
-    }
+    set_weights(g, &mm, part, base);
+    set_epilogue(g, &mm, op);
+    if (multiply(g, &mm, part, &to, err) != 0)
+        return -1;
     if (part->first_block + part->n_blocks !=
         sl_matrix_segment_blocks(&m->geom))
         return 0;

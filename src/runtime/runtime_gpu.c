@@ -31,12 +31,6 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "the CPU alone: convert again with --compress none for "
                        "a GPU",
                        rt->mf.path);
-    if (sl_modelfile_has_planes(&rt->mf))
-        return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s has its weights in two planes (int8-planes), which "
-                       "the CPU alone computes with: leave the GPU out with "
-                       "--device cpu, or convert again with --no-planes",
-                       rt->mf.path);
     if (rt->mf.hp.kv_lora > 0)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s attends to latents, which the CPU alone computes: "

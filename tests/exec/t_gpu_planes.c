@@ -1,0 +1,195 @@
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cudasim/cudasim.h"
+#include "tests/exec_rig.h"
+#include "tests/support.h"
+
+/* Weights in two planes on the simulated GPU: against the same integers in one
+ * piece, and guesses of the high ones against the CPU's. */
+
+#define N_IDS 18u
+
+static char dir[1024];
+
+static const struct shape shapes[] = {
+    {"int8-g64", 6, 256, 704, 8, 512, true, false, SL_FMT_INT8, 64, 0,
+     SL_FMT_INT8, 64},
+    {"int8", 2, 64, 96, 4, 160, true, false, SL_FMT_INT8, 0, 0, SL_FMT_F16, 0},
+    {"int8-g32", 2, 64, 88, 4, 160, true, false, SL_FMT_INT8, 32, 0,
+     SL_FMT_INT8, 64},
+};
+
+/* A machine of which nothing need be measured. */
+static const struct sl_rates rates = {
+    .disk_bps = 3e9,
+    .dram_bps = 40e9,
+    .ops_per_s = 1e12,
+    .pcie_bps = 20e9,
+    .vram_bps = 500e9,
+    .gpu_ops_per_s = 40e12,
+};
+
+static struct sl_runtime_config on_gpu(const char *path)
+{
+    return (struct sl_runtime_config){
+        .model = path,
+        .threads = 2,
+        .ram_bytes = 1ull << 30,
+        .device = SL_DEVICE_CUDA,
+        .engine = SL_ENGINE_RULE_GPU,
+        .rates = &rates,
+    };
+}
+
+static float *steps(const struct sl_runtime_config *config,
+                    const struct shape *s)
+{
+    float *logits = rig_steps(config, s, N_IDS);
+
+    assert_int_equal(cudasim_reset(), 0);
+    return logits;
+}
+
+static uint64_t least_vram(const struct sl_runtime_config *config)
+{
+    const struct sl_workload one_text = rig_one_text(N_IDS);
+    struct sl_runtime *rt;
+    struct sl_error err;
+    uint64_t least;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
+    least = sl_runtime_vram(rt)->least;
+    sl_runtime_close(rt);
+    return least;
+}
+
+/* FP16 inputs and sums in another order. */
+static void assert_near(const float *got, const float *want, uint32_t n)
+{
+    double scale = 0, off = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        off = fmax(off, fabs(got[i] - want[i]));
+        scale = fmax(scale, fabs(want[i]));
+    }
+    assert_true(scale > 0.1 && off <= 0.02 * scale);
+}
+
+static void two_planes_give_the_bits_of_one_piece(void **state)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const struct shape *s = &shapes[i];
+        size_t n = (size_t)(N_IDS - RIG_CONTEXT) * s->vocab;
+        char path[1100];
+        struct sl_runtime_config config =
+            on_gpu(rig_planes(path, dir, s, false));
+        float *one = steps(&config, s), *two;
+
+        config = on_gpu(rig_planes(path, dir, s, true));
+        two = steps(&config, s);
+        assert_memory_equal(one, two, n * sizeof *one);
+        free(two);
+        config.vram_bytes = least_vram(&config);
+        two = steps(&config, s);
+        assert_memory_equal(one, two, n * sizeof *one);
+        free(one);
+        free(two);
+    }
+}
+
+/* Steps of a plan that keeps high planes; between them as many guesses, whose
+ * logits come out in guesses unless it is NULL. */
+static float *guessed(const struct sl_runtime_config *config,
+                      const struct shape *s, float *guesses)
+{
+    struct text t = text_of(s, 0), other = text_of(s, 1);
+    struct sl_workload load = rig_one_text(N_IDS);
+    float *logits = malloc(4ull * N_IDS * s->vocab);
+    struct sl_runtime *rt;
+    struct sl_error err;
+    struct sl_lm *lm;
+    uint32_t seq;
+
+    load.draft_keeps = true;
+    load.draft_positions = 1;
+    rt = rig_start(config, &load);
+    lm = sl_runtime_lm(rt);
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    for (uint32_t at = RIG_CONTEXT; at + 1 < N_IDS; at++) {
+        size_t row = (size_t)(at - RIG_CONTEXT) * s->vocab;
+        struct sl_lm_item it =
+            rig_item(s, &t, seq, at == RIG_CONTEXT ? 0 : at, at + 1, 1);
+
+        assert_ok(lm->ops->forward(lm, &it, 1, logits + row, &err), &err);
+        if (guesses == NULL)
+            continue;
+        it = rig_item(s, &other, seq, at + 1, at + 2, 1);
+        it.apart = true;
+        assert_int_equal(lm->ops->guess(lm, &it, 1, guesses + row, &err), 0);
+        lm->ops->seq_cut(lm, seq, at + 1);
+    }
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return logits;
+}
+
+/* With all the memory there is, and with little of it. */
+static void high_planes_guess_and_change_no_bit(void **state)
+{
+    const struct shape *s = &shapes[0];
+    size_t n = (size_t)(N_IDS - 1 - RIG_CONTEXT) * s->vocab;
+    float *guesses = malloc(n * sizeof *guesses);
+    float *cpu_guesses = malloc(n * sizeof *guesses);
+    char path[1100];
+    struct sl_runtime_config config = on_gpu(rig_planes(path, dir, s, true)),
+                             cpu = config;
+
+    cpu.device = SL_DEVICE_CPU;
+    cpu.engine = SL_ENGINE_RULE_AUTO;
+    free(guessed(&cpu, s, cpu_guesses));
+    for (int little = 0; little < 2; little++) {
+        float *plain, *with;
+
+        if (little) {
+            config.engine = SL_ENGINE_RULE_AUTO;
+            config.ram_bytes = SL_RAM_LEAST;
+            config.vram_bytes = least_vram(&config);
+        }
+        plain = guessed(&config, s, NULL);
+        with = guessed(&config, s, guesses);
+        assert_memory_equal(plain, with, n * sizeof *plain);
+        for (size_t row = 0; row < n; row += s->vocab)
+            assert_near(guesses + row, cpu_guesses + row, s->vocab);
+        free(plain);
+        free(with);
+    }
+    free(guesses);
+    free(cpu_guesses);
+}
+
+static int set_up(void **state)
+{
+    test_temp_dir(dir);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_planes_give_the_bits_of_one_piece),
+        cmocka_unit_test(high_planes_guess_and_change_no_bit),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
