@@ -276,9 +276,8 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
         (phase == SL_BENCH_PREFILL &&
          add(line, json_pack("{s:f, s:f, s:f}", "first_token_seconds",
                              r->first_token_s, "first_token_floor_seconds",
-                             r->first_token_floor_s,
-                             "cold_disk_bytes_per_second", r->cold_disk_bps)) !=
-             0) ||
+                             r->first_token_floor_s, "cold_disk_bytes_per_s",
+                             r->cold_disk_bps)) != 0) ||
         (phase == SL_BENCH_DECODE && r->drafts.n > 0 &&
          add(line, drafts_json(&r->drafts)) != 0) ||
         add(line, origin_json(origin)) != 0) {
