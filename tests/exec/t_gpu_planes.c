@@ -27,10 +27,10 @@ static const struct shape shapes[] = {
 static const struct sl_rates rates = {
     .disk_bps = 3e9,
     .dram_bps = 40e9,
-    .ops_per_s = 1e12,
-    .pcie_bps = 20e9,
-    .vram_bps = 500e9,
-    .gpu_ops_per_s = 40e12,
+    .worker[SL_HOST].ops_per_s = 1e12,
+    .worker[SL_DEVICE].link_bps = 20e9,
+    .worker[SL_DEVICE].memory_bps = 500e9,
+    .worker[SL_DEVICE].ops_per_s = 40e12,
 };
 
 static struct sl_runtime_config on_gpu(const char *path)
