@@ -416,8 +416,8 @@ static int run(int argc, char **argv)
 }
 
 const struct sl_command sl_cmd_chat = {
-    "chat",
-    "talk with a model",
-    run,
-    &argp,
+    .name = "chat",
+    .summary = "talk with a model",
+    .run = run,
+    .argp = &argp,
 };

@@ -393,8 +393,8 @@ static int run(int argc, char **argv)
 }
 
 const struct sl_command sl_cmd_generate = {
-    "generate",
-    "continue texts or fill their blanks",
-    run,
-    &argp,
+    .name = "generate",
+    .summary = "continue texts or fill their blanks",
+    .run = run,
+    .argp = &argp,
 };

@@ -442,8 +442,8 @@ static int run(int argc, char **argv)
 #endif
 
 const struct sl_command sl_cmd_serve = {
-    "serve",
-    "answer requests over HTTP",
-    run,
-    &argp,
+    .name = "serve",
+    .summary = "answer requests over HTTP",
+    .run = run,
+    .argp = &argp,
 };
