@@ -15,7 +15,7 @@
  * ancestors alone had been fed before it, one a pass; and a path that is
  * picked leaves the cache as if nothing else had ever been in it. */
 
-enum { CONTEXT = 21, ROUNDS = 3, MOST = 10, LENGTH = 72 };
+enum { CONTEXT = 21, ROUNDS = 2, MOST = 9, LENGTH = 72 };
 
 static char dir[1024];
 
