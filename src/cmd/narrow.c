@@ -15,6 +15,7 @@
 #define COLUMNS_LEAST 20u
 /* Written at once: a table that comes in parts is laid out by its first. */
 #define BUFFER_BYTES (64u << 10)
+#define BLOCK_BYTES  4096u
 /* Places of a row that are looked at; what lies behind is prose. */
 #define PLACES 512u
 
@@ -401,8 +402,9 @@ static ssize_t stream_write(void *cookie, const char *s, size_t n)
         return write_all(w->fd, s, n) == 0 ? (ssize_t)n : 0;
     rc = put(&w->rest, s, n, &err);
     whole = w->rest.n;
-    /* Only a full buffer ends within a line that will go on. */
-    while (rc == 0 && n == BUFFER_BYTES && whole > 0 &&
+    /* Only a full buffer ends within a line that will go on: so much of it
+     * comes in whole blocks. */
+    while (rc == 0 && n >= BLOCK_BYTES && whole > 0 &&
            w->rest.s[whole - 1] != '\n')
         whole--;
     if (rc == 0)
