@@ -277,7 +277,7 @@ check classes_with_rules_of_their_own_follow_them
         >same 2>>err &&
     python3 - >>err 2>&1 <<'END'
 import json, math, sys
-p = json.load(open("out"))[0]
+p = json.load(open("out"))["texts"][0]
 lp = [x for line in list(open("all/journal.jsonl"))[1:] for e in [json.loads(line)]
       if e["task"] == 2 for x in e["logp"]]
 text = open("data/l/text.txt").read()

@@ -198,7 +198,7 @@ unset XDG_CACHE_HOME
 
 generate -q --json --top-k 1 --out-seq-length 20 -p 'In the' >"$work/out" &&
     [ "$(wc -l <"$work/out")" = 1 ] &&
-    grep -q '^{"prompt":"In the","text":"In the ' "$work/out" &&
+    grep -q '^{"schema":1,"prompt":"In the","text":"In the ' "$work/out" &&
     grep -q '"answers":\[{"text":' "$work/out" &&
     grep -q '"first_token_seconds":' "$work/out"
 check json_is_one_object_a_query
