@@ -128,6 +128,13 @@ mkdir cut && head -c 2500 all/journal.jsonl >cut/journal.jsonl &&
         "$(head -n "$before" all/journal.jsonl)" ]
 check a_run_that_was_killed_goes_on_where_it_was
 
+# Answers are not thrown away because an option was forgotten.
+cp -r cut kept
+! ask kept && grep -q 'journal.jsonl has the answers .*--resume .*--force' err &&
+    cmp -s cut/journal.jsonl kept/journal.jsonl && ask kept --force &&
+    answers kept | cmp -s - 1.txt
+check answers_are_thrown_away_by_force_alone
+
 cat >want <<'END'
 > Loading task configs
     Task a loaded from config tasks/1.yaml

@@ -20,7 +20,8 @@ struct options {
     const char *data_path, *output, *compare;
     struct sl_eval_options eval;
     uint32_t positions; /* of a pass; 0: auto */
-    bool dry_run, resume, ece, stats;
+    bool dry_run, ece, stats;
+    enum sl_journal_mode journal;
     struct sl_crew *crew; /* NULL: this process is alone */
 };
 
@@ -58,7 +59,7 @@ static int open_journal(struct sl_journal **journal, struct sl_eval_model *m,
     size_t n_found = 0;
 
     if (o->output != NULL && is_first(o) &&
-        sl_journal_open(journal, o->output, m->id, o->resume, ev, &n_found,
+        sl_journal_open(journal, o->output, m->id, o->journal, ev, &n_found,
                         err) != 0)
         return -1;
     if (n_found > 0)
@@ -190,6 +191,7 @@ enum {
     OPT_SEED,
     OPT_OUTPUT,
     OPT_RESUME,
+    OPT_FORCE,
     OPT_ECE,
     OPT_COMPARE,
     OPT_STYLE,
@@ -216,6 +218,8 @@ static const struct argp_option options[] = {
      "Keep results there: every score as JSON, a table in Markdown", 0},
     {"resume", OPT_RESUME, 0, 0,
      "Go on with what --output has: ask nothing twice", 0},
+    {"force", OPT_FORCE, 0, 0, "Throw away what --output has, and begin anew",
+     0},
     {"compare", OPT_COMPARE, "FILE", 0,
      "Another run's results.json: which of the two is right more often, and "
      "whether that means anything",
@@ -248,8 +252,10 @@ static void check(const struct options *o, struct argp_state *state)
         argp_error(state, "no task given: --task PATH, or --tasks-json FILE");
     if (o->n_tasks > 0 && o->data_path == NULL && !o->dry_run)
         argp_error(state, "no data given: --data-path DIR");
-    if (o->resume && o->output == NULL)
+    if (o->journal == SL_JOURNAL_RESUME && o->output == NULL)
         argp_error(state, "--resume needs the --output to go on with");
+    if (o->journal == SL_JOURNAL_ANEW && o->output == NULL)
+        argp_error(state, "--force needs the --output to begin anew");
 }
 
 /* Options that say how questions are put, and to where. */
@@ -329,7 +335,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->output = arg;
         return 0;
     case OPT_RESUME:
-        o->resume = true;
+        o->journal = SL_JOURNAL_RESUME;
+        return 0;
+    case OPT_FORCE:
+        o->journal = SL_JOURNAL_ANEW;
         return 0;
     default:
         return parse_ask(key, arg, state);

@@ -261,10 +261,31 @@ static int write_head(struct sl_journal *j, const char *model,
     return rc;
 }
 
-int sl_journal_open(struct sl_journal **out, const char *folder,
-                    const char *model, bool go_on, struct sl_eval *ev,
-                    size_t *n_found, struct sl_error *err)
+/* A journal that has more than its first line took hours, maybe: it is not
+ * emptied because somebody forgot an option. */
+static int check_empty(const char *path, struct sl_error *err)
 {
+    FILE *in = fopen(path, "re");
+    int c, lines = 0;
+
+    if (in == NULL)
+        return 0;
+    while (lines < 2 && (c = getc(in)) != EOF)
+        lines += c == '\n';
+    fclose(in);
+    if (lines < 2)
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "%s has the answers of an earlier run: give --resume to go "
+                   "on with them, or --force to begin anew",
+                   path);
+}
+
+int sl_journal_open(struct sl_journal **out, const char *folder,
+                    const char *model, enum sl_journal_mode mode,
+                    struct sl_eval *ev, size_t *n_found, struct sl_error *err)
+{
+    bool go_on = mode == SL_JOURNAL_RESUME;
     struct sl_journal *j = sl_zalloc_array(1, sizeof *j);
     bool empty = true;
     int rc = 0;
@@ -276,11 +297,15 @@ int sl_journal_open(struct sl_journal **out, const char *folder,
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
     }
     j->ev = ev;
-    j->fd =
-        open(j->path,
-             O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (go_on ? 0 : O_TRUNC),
-             0666);
-    if (j->fd < 0)
+    j->fd = -1;
+    if (mode == SL_JOURNAL_BEGIN)
+        rc = check_empty(j->path, err);
+    if (rc == 0)
+        j->fd = open(j->path,
+                     O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC |
+                         (go_on ? 0 : O_TRUNC),
+                     0666);
+    if (rc == 0 && j->fd < 0)
         rc = sl_fail_os(err, errno, "cannot write %s", j->path);
     if (rc == 0 && go_on)
         rc = resume(j, model, n_found, &empty, err);

@@ -17,13 +17,20 @@
 
 struct sl_journal;
 
+enum sl_journal_mode {
+    SL_JOURNAL_BEGIN,  /* a new one: answers that are there are an error */
+    SL_JOURNAL_RESUME, /* go on with those that are there */
+    SL_JOURNAL_ANEW,   /* throw them away */
+};
+
 /* Opens FOLDER/journal.jsonl: empty, or, to resume, with what is in it, which
  * is put into ev (*n_found units). model: what tells one model file from
- * another. Errors: SL_ERR_IO; SL_ERR_USAGE for a journal of another model;
+ * another. Errors: SL_ERR_IO; SL_ERR_USAGE for a journal of another model, or
+ * for answers that are neither to be kept nor to be thrown away;
  * SL_ERR_NOMEM. */
 int sl_journal_open(struct sl_journal **j, const char *folder,
-                    const char *model, bool resume, struct sl_eval *ev,
-                    size_t *n_found, struct sl_error *err);
+                    const char *model, enum sl_journal_mode mode,
+                    struct sl_eval *ev, size_t *n_found, struct sl_error *err);
 int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
                    const struct sl_unit *u, struct sl_error *err);
 /* A line that somebody else made, without its end. */

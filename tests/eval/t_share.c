@@ -484,8 +484,9 @@ static void a_journal_has_what_all_ranks_answered(void **state)
     snprintf(path, sizeof path, "%s/journal.jsonl", folder);
     open_world(&w, 4);
     make_units(&w.m[0]);
-    assert_int_equal(sl_journal_open(&w.journal, folder, "a model", false,
-                                     &w.m[0].ev, &n_found, &err),
+    assert_int_equal(sl_journal_open(&w.journal, folder, "a model",
+                                     SL_JOURNAL_BEGIN, &w.m[0].ev, &n_found,
+                                     &err),
                      0);
     run_world(&w);
     check_answers(&w, 0);
@@ -495,8 +496,9 @@ static void a_journal_has_what_all_ranks_answered(void **state)
     open_world(&w, 2);
     make_units(&w.m[0]);
     assert_int_equal(truncate(path, 9000), 0); /* within a line */
-    assert_int_equal(sl_journal_open(&w.journal, folder, "a model", true,
-                                     &w.m[0].ev, &n_found, &err),
+    assert_int_equal(sl_journal_open(&w.journal, folder, "a model",
+                                     SL_JOURNAL_RESUME, &w.m[0].ev, &n_found,
+                                     &err),
                      0);
     assert_in_range(n_found, 10, N_TASKS * N_UNITS - 10);
     run_world(&w);
