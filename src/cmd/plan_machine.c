@@ -33,15 +33,20 @@ struct answer {
     struct sl_machine_spec spec;
     struct sl_modelfile mf;
     uint64_t ram_bytes, vram_bytes;
-    struct sl_rehearsal alone, batched, guessed;
-    uint32_t n_guesses;    /* of a pass; 0: there was none with guesses */
+    struct sl_rehearsal alone, batched;
+    /* with as many guesses as are best; n_guesses 0: there are none */
+    struct guessed {
+        struct sl_rehearsal r;
+        struct sl_rehearsed row; /* a pass, and the guesses that it waits for */
+        uint32_t n_guesses;
+    } guessed;
     uint32_t batch_tokens; /* of a text: what the memory holds of so many */
 };
 
 static const struct sl_rehearsed *row_of(const struct answer *a, int row)
 {
     return row == BATCHED   ? &a->batched.phase[SL_PHASE_DECODE]
-           : row == GUESSED ? &a->guessed.phase[SL_PHASE_DECODE]
+           : row == GUESSED ? &a->guessed.row
            : row == DECODE  ? &a->alone.phase[SL_PHASE_DECODE]
                             : &a->alone.phase[SL_PHASE_PREFILL];
 }
@@ -155,36 +160,47 @@ static double tokens_of(double accept, uint32_t n)
     return tokens;
 }
 
-static double rate_of(const struct sl_rehearsal *r)
+static double rate_of(const struct sl_rehearsed *row)
 {
-    const struct sl_rehearsed *decode = &r->phase[SL_PHASE_DECODE];
+    return row->tokens / row->seconds;
+}
 
-    return decode->tokens / decode->seconds;
+/* What a pass with n guesses takes, them included, and gives. */
+static struct sl_rehearsed cycle_of(const struct answer *a,
+                                    const struct sl_rehearsal *r, uint32_t n)
+{
+    struct sl_rehearsed row = r->phase[SL_PHASE_DECODE];
+
+    row.tokens = tokens_of(a->q->accept, n);
+    row.seconds += n * r->guess_s;
+    row.expected_s += n * r->guess_s;
+    row.efficiency = row.floor.seconds / row.seconds;
+    return row;
 }
 
 /* As many guesses in a pass as give most tokens a second. */
-static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
-                       struct sl_error *err)
+static int ask_guessed(struct answer *a, struct guessed *best,
+                       struct sl_rehearsal_config c, struct sl_error *err)
 {
     uint32_t worse = 0;
 
     c.trace = NULL;
+    c.decode_only = true;
     for (uint32_t n = 1; n <= a->q->most_guesses && worse < WORSE; n++) {
-        struct sl_rehearsal r;
+        struct guessed g = {.n_guesses = n};
 
         c.guesses = n;
-        if (sl_rehearse(&r, &c, err) != 0)
+        if (sl_rehearse(&g.r, &c, err) != 0)
             return -1;
-        r.phase[SL_PHASE_DECODE].tokens = tokens_of(a->q->accept, n);
-        if (n > 1 && rate_of(&r) <= rate_of(&a->guessed)) {
+        g.row = cycle_of(a, &g.r, n);
+        if (n > 1 && rate_of(&g.row) <= rate_of(&best->row)) {
             worse++;
-            sl_rehearsal_fini(&r);
+            sl_rehearsal_fini(&g.r);
             continue;
         }
         worse = 0;
-        sl_rehearsal_fini(&a->guessed);
-        a->guessed = r;
-        a->n_guesses = n;
+        sl_rehearsal_fini(&best->r);
+        *best = g;
     }
     return 0;
 }
@@ -192,6 +208,7 @@ static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
 static int ask(struct answer *a, struct sl_error *err)
 {
     const struct sl_machine_question *q = a->q;
+    bool planes = q->accept > 0 && sl_modelfile_has_planes(&a->mf);
     struct sl_rehearsal_config c = {
         .mf = &a->mf,
         .machine = &a->spec,
@@ -203,20 +220,15 @@ static int ask(struct answer *a, struct sl_error *err)
         .prompt = PROMPT,
         .trace = q->trace,
         .kv = q->kv,
+        .self = planes,
     };
 
-    if (sl_modelfile_has_planes(&a->mf) && c.vram_bytes > 0 &&
-        c.engine != SL_ENGINE_RULE_CPU)
-        return sl_fail(
-            err, SL_ERR_UNSUPPORTED,
-            "%s has its weights in two planes, which are rehearsed on "
-            "the CPU alone: give --engine cpu",
-            q->model != NULL ? q->model : q->preset);
     if (sl_rehearse(&a->alone, &c, err) != 0)
         return -1;
-    if (q->accept > 0 && ask_guessed(a, c, err) != 0)
+    if (q->accept > 0 && ask_guessed(a, &a->guessed, c, err) != 0)
         return -1;
     c.n_texts = BATCH;
+    c.self = false;
     c.decode_only = true;
     c.trace = NULL;
     /* Where the cache of so many texts does not fit, half of it may. */
@@ -326,6 +338,17 @@ static void print_answer(const struct answer *a)
     putchar('\n');
 }
 
+static void print_guessed(const struct guessed *g)
+{
+    char what[48];
+
+    if (g->n_guesses == 0)
+        return;
+    snprintf(what, sizeof what, "%u guess%s, %.2f tokens", g->n_guesses,
+             g->n_guesses == 1 ? "" : "es", g->row.tokens);
+    print_row(what, &g->row);
+}
+
 static void print_text(const struct answer *a)
 {
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], what[48];
@@ -339,11 +362,7 @@ static void print_text(const struct answer *a)
     puts("\nPasses                          takes    tokens/s        floor  "
          "     planned  efficiency, limit");
     print_row("one token", row_of(a, DECODE));
-    if (a->n_guesses > 0) {
-        snprintf(what, sizeof what, "%u guess%s, %.2f tokens", a->n_guesses,
-                 a->n_guesses == 1 ? "" : "es", row_of(a, GUESSED)->tokens);
-        print_row(what, row_of(a, GUESSED));
-    }
+    print_guessed(&a->guessed);
     snprintf(what, sizeof what, "a prompt of %u", PROMPT);
     print_row(what, row_of(a, PREFILL));
     snprintf(what, sizeof what, "%u texts of %u", BATCH, a->batch_tokens);
@@ -385,14 +404,14 @@ static json_t *plan_json(const struct sl_rehearsal *r)
         (json_int_t)p->n_slabs);
 }
 
-static json_t *guessed_json(const struct answer *a)
+static json_t *guessed_json(const struct answer *a, const struct guessed *g)
 {
-    const struct sl_rehearsed *r = row_of(a, GUESSED);
-    json_t *o = row_json(r);
+    json_t *o = row_json(&g->row);
 
     json_object_set_new(o, "accept", json_real(a->q->accept));
-    json_object_set_new(o, "guesses", json_integer(a->n_guesses));
-    json_object_set_new(o, "tokens_per_pass", json_real(r->tokens));
+    json_object_set_new(o, "guesses", json_integer(g->n_guesses));
+    json_object_set_new(o, "tokens_per_pass", json_real(g->row.tokens));
+    json_object_set_new(o, "guess_seconds", json_real(g->r.guess_s));
     return o;
 }
 
@@ -408,8 +427,8 @@ static int print_json(const struct answer *a, struct sl_error *err)
         "plan", plan_json(&a->alone), "batch_plan", plan_json(&a->batched),
         "batch_tokens", (json_int_t)a->batch_tokens);
 
-    if (root != NULL && a->n_guesses > 0)
-        json_object_set_new(root, "guessed", guessed_json(a));
+    if (root != NULL && a->guessed.n_guesses > 0)
+        json_object_set_new(root, "guessed", guessed_json(a, &a->guessed));
     return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
                          err);
 }
@@ -438,7 +457,7 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
     }
     sl_rehearsal_fini(&a.alone);
     sl_rehearsal_fini(&a.batched);
-    sl_rehearsal_fini(&a.guessed);
+    sl_rehearsal_fini(&a.guessed.r);
     sl_modelfile_close(&a.mf);
     return rc;
 }

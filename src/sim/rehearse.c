@@ -44,6 +44,7 @@ struct rehearsal {
     atomic_bool stop;
     int32_t *ids;
     struct sl_lm_item *items; /* (n_texts) */
+    double guess_ns;          /* of a guess */
 };
 
 /* --- the plan ------------------------------------------------------------- */
@@ -67,7 +68,8 @@ static uint32_t max_tokens(const struct sl_rehearsal_config *c)
 {
     uint32_t n = c->context > c->prompt ? c->context : c->prompt;
 
-    return (n > WARM_PASSES + PASSES ? n : WARM_PASSES + PASSES) + c->guesses;
+    return (n > WARM_PASSES + PASSES ? n : WARM_PASSES + PASSES) + 1 +
+           c->guesses;
 }
 
 static uint64_t host_bytes(const struct rehearsal *r)
@@ -147,7 +149,7 @@ static uint64_t least_weights(const struct rehearsal *r)
     const struct sl_plan_input *in = &r->in;
     uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition),
              kv = 0;
-    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, false);
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, in->keep);
 
     for (size_t i = 0; i < in->n_stages; i++)
         kv += in->stages[i].kv_bytes[SL_HOST];
@@ -167,7 +169,8 @@ static int check_ram(const struct rehearsal *r, uint64_t host_bytes,
     char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], rest[SL_SIZE_TEXT],
         ring[SL_SIZE_TEXT];
 
-    if (c->ram_bytes >= host_bytes + weights)
+    /* With a GPU what is to stay may do so there: the plan says. */
+    if (c->ram_bytes >= host_bytes + weights || (c->self && has_gpu(c)))
         return 0;
     return sl_fail(err, SL_ERR_BUDGET,
                    "--ram %s is too small for %s: the least that works is %s "
@@ -219,6 +222,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .x_bytes = 4ull * hp->hidden,
         .rates = c->machine->rates,
         .engine = c->engine,
+        .keep = c->self,
     };
     if (check_vram(r, out->device_bytes, err) != 0 ||
         check_ram(r, out->host_bytes, err) != 0 ||
@@ -316,6 +320,7 @@ static int start(struct rehearsal *r, struct sl_error *err)
         .pass_positions = pass_positions(c),
         .pass_logits = c->n_texts * decoded(c),
         .max_tokens = max_tokens(c) + 1,
+        .guesses = c->self,
     };
 
     r->ids = sl_zalloc_array(max_tokens(c), sizeof *r->ids);
@@ -403,26 +408,49 @@ static int forward(struct rehearsal *r, struct sl_error *err)
     return lm->ops->forward(lm, r->items, r->c->n_texts, NULL, err);
 }
 
+/* A guess between passes; they are all alike. */
+static int guess(struct rehearsal *r, uint32_t held, struct sl_error *err)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+    struct sl_lm_item item = r->items[0];
+    uint64_t begin = sl_clock_now(r->machine.clock);
+
+    if (!r->c->self)
+        return 0;
+    item.n = item.n_logits = 1;
+    item.apart = true;
+    if (lm->ops->guess(lm, &item, 1, NULL, err) < 0)
+        return -1;
+    lm->ops->seq_cut(lm, item.seq, held);
+    r->guess_ns = (double)(sl_clock_now(r->machine.clock) - begin);
+    return 0;
+}
+
 static int decode(struct rehearsal *r, double *seconds, struct sl_error *err)
 {
     uint32_t passes = WARM_PASSES + PASSES;
     uint32_t held = (uint32_t)minus(r->c->context, passes);
-    double begin = 0;
+    uint64_t took = 0;
 
     if (held == 0)
         held = 1;
     if (begin_texts(r, held, err) != 0)
         return -1;
     for (uint32_t i = 0; i < passes; i++) {
-        if (i == WARM_PASSES) {
-            begin = now_s(r);
-            sl_trace_start_at(r->trace, sl_clock_now(r->machine.clock));
-        }
+        uint64_t begin;
+
+        if (guess(r, held + i, err) != 0)
+            return -1;
+        begin = sl_clock_now(r->machine.clock);
+        if (i == WARM_PASSES)
+            sl_trace_start_at(r->trace, begin);
         if (forward(r, err) != 0)
             return -1;
         cut_texts(r, held + i + 1);
+        if (i >= WARM_PASSES)
+            took += sl_clock_now(r->machine.clock) - begin;
     }
-    *seconds = (now_s(r) - begin) / PASSES;
+    *seconds = (double)took * 1e-9 / PASSES;
     end_texts(r);
     return 0;
 }
@@ -468,6 +496,7 @@ static int run(struct rehearsal *r, struct sl_rehearsal *out,
         decode(r, &seconds, err) != 0)
         return -1;
     out->phase[SL_PHASE_DECODE] = judge(r, SL_PHASE_DECODE, seconds);
+    out->guess_s = r->guess_ns * 1e-9;
     if (r->c->decode_only)
         return 0;
     if (prefill(r, &seconds, err) != 0)

@@ -27,6 +27,9 @@ struct sl_rehearsal_config {
     uint32_t prompt;  /* positions of each that a prefill takes */
     bool decode_only; /* the prefill is planned for, but not run */
     uint32_t guesses; /* that each text's pass of a decode takes along */
+    /* They are the model's own: high planes stay (draft_self.h). A decode is of
+     * one text then. */
+    bool self;
     enum sl_kv_kind kv;
     const char *trace; /* file, or NULL */
 };
@@ -46,6 +49,7 @@ struct sl_rehearsal {
     uint64_t host_bytes, device_bytes; /* beside weights, rings and caches */
     uint64_t kv_bytes[SL_WORKERS];
     struct sl_rehearsed phase[SL_PHASE_COUNT];
+    double guess_s; /* of a guess of its own, between passes */
 };
 
 /* Errors: SL_ERR_BUDGET, SL_ERR_NOMEM, SL_ERR_IO (the trace). */

@@ -194,7 +194,9 @@ static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
 
     (void)err;
     take_pass(e, pass);
-    sl_upload_begin(e->c.upload, pass->phase);
+    /* High planes alone are those of the device: nothing is copied. */
+    if (!pass->high_only)
+        sl_upload_begin(e->c.upload, pass->phase);
     return 0;
 }
 
@@ -294,7 +296,9 @@ static int trace_pass(struct sim_engine *e, struct sl_error *err)
 
     for (size_t slab = 0; slab < e->c.partition->n_slabs && e->marks != NULL;
          slab++) {
-        if (engines[slab] != SL_DEVICE)
+        if (engines[slab] != SL_DEVICE ||
+            (e->pass->high_only &&
+             sl_partition_of(e->c.partition, slab) == SL_PART_LOW))
             continue;
         if (e->c.dev->ops->span(e->c.dev, e->marks[2 * slab],
                                 e->marks[2 * slab + 1], &begin, &length,
