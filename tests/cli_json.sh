@@ -17,7 +17,7 @@ check()
         echo "ok $n - $1"
     else
         echo "not ok $n - $1"
-        { echo "$wrong" && head -c 600 out && cat err; } | sed 's/^/# /'
+        { echo "$wrong" && head -c 600 out && echo && cat err; } | sed 's/^/# /'
     fi
     wrong=''
 }
