@@ -5,10 +5,11 @@
  *
  * Lines of the script: "send TEXT" types it, "expect TEXT" waits for it in
  * what came since the last one, "bytes N" waits until as much came since then,
- * "absent TEXT" ends in failure if it is there by now, "sleep MS" waits, "close"
- * hangs up. TEXT has the escapes of printf's %b. All output goes to standard
- * output. Exit status: the program's (128 + signal), 98 when something expected
- * did not come in a minute or something absent was there, 99 for a bad script.
+ * "absent TEXT" ends in failure if it is there by now, "sleep MS" waits,
+ * "close" hangs up. TEXT has the escapes of printf's %b. All output goes to
+ * standard output. Exit status: the program's (128 + signal), 98 when something
+ * expected did not come in a minute or something absent was there, 99 for a bad
+ * script.
  */
 #include "config.h"
 
