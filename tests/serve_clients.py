@@ -206,16 +206,33 @@ def lm_eval_model():
         max_length=500)
 
 
-@case("lm_eval_has_the_chances_of_logits", "lm_eval")
+def evaluated_chances(pairs):
+    """The same by 'sluice eval', a question each."""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/in.json", "w") as f:
+            json.dump([{"context": c, "choices": [r], "answer": 0}
+                       for c, r in pairs], f)
+        subprocess.run([sluice, "eval", "-q", "-m", model, "--tasks-json",
+                        folder + "/in.json", "--unidirectional", "--output",
+                        folder + "/out"], check=True, capture_output=True)
+        with open(folder + "/out/journal.jsonl") as f:
+            units = [json.loads(line) for line in f][1:]
+    return {u["unit"]: sum(u["logp"]) for u in units}
+
+
+@case("lm_eval_has_the_chances_of_logits_and_eval", "lm_eval")
 def _():
     from lm_eval.api.instance import Instance
     pairs = [(verse, " earth"), (verse, " sea"), ("春眠不觉晓，", "处处闻啼鸟")]
     lm = lm_eval_model()
     got = lm.loglikelihood([
         Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)])
-    for (context, rest), (chance, greedy) in zip(pairs, got):
+    again = evaluated_chances(pairs)
+    for i, ((context, rest), (chance, greedy)) in enumerate(zip(pairs, got)):
         wanted = reference_chance(context, rest)
-        assert abs(chance - wanted) < 1e-3, (context, rest, chance, wanted)
+        near = 1e-5 * len(post("/tokenize", {"prompt": rest})["tokens"])
+        assert abs(chance - wanted) < near, (context, rest, chance, wanted)
+        assert abs(again[i] - wanted) < near, (context, rest, again[i], wanted)
     assert got[0][0] > got[1][0]
 
 
