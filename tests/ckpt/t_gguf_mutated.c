@@ -122,7 +122,7 @@ static int convert(const char *path, const char *out, struct sl_error *err)
     o.threads = 1;
     o.force = true;
     o.quiet = true;
-    o.ram_bytes = 64u << 20;
+    o.ram_bytes = 1u << 30; /* a sanitized program alone has 150 MiB */
     if (sl_convert(&r, &o, err) != 0)
         return -1;
     sl_convert_result_fini(&r);

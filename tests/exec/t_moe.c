@@ -318,29 +318,37 @@ static double floor_at(const struct sl_runtime *rt, double disk_bps,
         .seconds;
 }
 
-/* A plan of which everything stays but some of the experts. What the program
- * itself takes is not the same each time. */
+/* All stays but some experts. What the program itself takes changes. */
 static struct sl_runtime *plan_for_some(struct sl_runtime_config *config)
 {
     const struct sl_workload load = rig_one_text(STEPS);
-    uint32_t n_places, n_experts;
-    struct sl_runtime *rt = NULL;
-    struct sl_error err;
 
-    for (config->ram_bytes = SL_RAM_LEAST;; config->ram_bytes += 64u << 10) {
-        assert_ok(sl_runtime_open(&rt, config, &err), &err);
-        assert_ok(sl_runtime_plan(rt, &load, &err), &err);
-        sl_runtime_experts(rt, &n_places, &n_experts);
-        if (sl_runtime_plan_made(rt)->streamed_bytes == 0 &&
-            n_places < n_experts)
-            return rt;
-        config->ram_bytes = sl_runtime_memory(rt)->budget;
+    config->ram_bytes = SL_RAM_LEAST;
+    for (int tries = 0; tries < 1000; tries++) {
+        uint32_t n_places, n_experts;
+        struct sl_runtime *rt = NULL;
+        struct sl_error err;
+
+        if (sl_runtime_open(&rt, config, &err) != 0 ||
+            sl_runtime_plan(rt, &load, &err) != 0) {
+            assert_int_equal(err.code, SL_ERR_BUDGET);
+            config->ram_bytes += 65536;
+        } else {
+            sl_runtime_experts(rt, &n_places, &n_experts);
+            if (n_places < n_experts &&
+                sl_runtime_plan_made(rt)->streamed_bytes == 0)
+                return rt;
+            config->ram_bytes = sl_runtime_memory(rt)->budget + 65536;
+            if (n_places >= n_experts)
+                config->ram_bytes = SL_RAM_LEAST;
+        }
         sl_runtime_close(rt);
     }
+    assert_true(false);
+    return NULL;
 }
 
-/* What a layer's k experts take on average where each is missing by chance; a
- * byte takes as long from memory as from disk. */
+/* What k experts take on average, each missing by chance, at one rate. */
 static void a_plan_expects_layers_to_differ(void **state)
 {
     const double bps = 1e6, missing = 0.4;
@@ -354,6 +362,8 @@ static void a_plan_expects_layers_to_differ(void **state)
     struct sl_runtime *rt;
     double want = 0, rest, k = m.hp.n_experts_used;
 
+    if (TEST_SANITIZED) /* whose program grows by more than experts take */
+        return;
     m.hp.n_layers = 6;
     arch_model_write(path, dir, &m);
     rt = plan_for_some(&config);
