@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..21
+echo 1..22
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -97,6 +97,19 @@ check a_3060_with_32_gb_decodes_a_token_in_5_seconds
     holds "$(number "$work/guess.json" guessed expected_seconds)" '>=' \
         "$(number "$work/guess.json" decode seconds_per_pass)"
 check guesses_that_are_right_in_3_of_5_double_that
+
+# A pass that waits for four guesses of the high planes, which take some time.
+"$sluice" plan --machine rtx3090-ddr5 --preset 7b --quant int8-planes \
+    --vram 1G --ram 4G --accept 0.95 --draft-max 4 --json \
+    >"$work/planes.json" 2>"$work/log" &&
+    one=$(number "$work/planes.json" decode seconds_per_pass) &&
+    guess=$(number "$work/planes.json" guessed guess_seconds) &&
+    holds "$guess" '>=' 0.001 && holds "$guess" '<=' "$one" &&
+    holds "$(number "$work/planes.json" guessed seconds_per_pass)" '>=' \
+        "$(echo "$one $guess" | awk '{ print 0.99 * $1 + 4 * $2 }')" &&
+    holds "$(number "$work/planes.json" guessed tokens_per_s)" '>=' \
+        "$(number "$work/planes.json" decode tokens_per_s)"
+check two_planes_guess_for_themselves_in_time_of_their_own
 
 "$sluice" plan --machine rtx3090-ddr5 --ram 58G --vram 22G --preset glm-130b \
     --kv int8 --json >"$work/int8.json" 2>"$work/log" &&

@@ -185,7 +185,6 @@ static int ask_guessed(struct answer *a, struct guessed *best,
     uint32_t worse = 0;
 
     c.trace = NULL;
-    c.decode_only = true;
     for (uint32_t n = 1; n <= a->q->most_guesses && worse < WORSE; n++) {
         struct guessed g = {.n_guesses = n};
 
