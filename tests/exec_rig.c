@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tests/exec_rig.h"
+#include "tests/gpu_rates.h"
 #include "tests/plain_lm.h"
 #include "tests/support.h"
 
@@ -74,6 +75,18 @@ struct sl_lm_item rig_item(const struct shape *s, const struct text *t,
         .n_context = RIG_CONTEXT,
         .n_logits = n_logits,
         .reads = from == 0,
+    };
+}
+
+struct sl_runtime_config rig_on_gpu(const char *path)
+{
+    return (struct sl_runtime_config){
+        .model = path,
+        .threads = 2,
+        .ram_bytes = 1ull << 30,
+        .device = SL_DEVICE_CUDA,
+        .engine = SL_ENGINE_RULE_GPU,
+        .rates = &test_gpu_rates,
     };
 }
 

@@ -35,6 +35,8 @@ struct text text_of(const struct shape *s, uint32_t seed);
 struct sl_lm_item rig_item(const struct shape *s, const struct text *t,
                            uint32_t seq, uint32_t from, uint32_t to,
                            uint32_t n_logits);
+/* The GPU computes everything, whatever it has. */
+struct sl_runtime_config rig_on_gpu(const char *path);
 /* One text of n_ids positions, all in a pass. */
 struct sl_workload rig_one_text(uint32_t n_ids);
 /* Opened and started; fails the test. */

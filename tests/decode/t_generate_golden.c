@@ -7,6 +7,7 @@
 #include "src/convert/convert.h"
 #include "src/decode/fill.h"
 #include "src/runtime/runtime.h"
+#include "tests/gpu_rates.h"
 #include "tests/support.h"
 #include "tests/tokens.h"
 
@@ -253,23 +254,13 @@ static void beams_and_their_scores_are_the_reference_s(void **state)
 #ifdef HAVE_CUDA
 static void start_on_gpu(struct fixture *f)
 {
-    /* All is computed by the GPU, so nothing need be measured. */
-    static const struct sl_rates rates = {
-        .disk_bps = 3e9,
-        .dram_bps = 40e9,
-        .worker[SL_HOST].ops_per_s = 1e12,
-        .worker[SL_DEVICE].link_bps = 20e9,
-        .worker[SL_DEVICE].link_latency_s = 1e-6,
-        .worker[SL_DEVICE].memory_bps = 500e9,
-        .worker[SL_DEVICE].ops_per_s = 40e12,
-    };
     struct sl_runtime_config config = {
         .model = f->model,
         .threads = 2,
         .device = SL_DEVICE_CUDA,
         .device_ordinal = SL_DEVICE_BEST,
         .engine = SL_ENGINE_RULE_GPU,
-        .rates = &rates,
+        .rates = &test_gpu_rates,
     };
 
     start_with(f, &config);

@@ -7,6 +7,7 @@
 
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
+#include "tests/gpu_rates.h"
 #include "tests/plain_lm.h"
 #include "tests/support.h"
 
@@ -243,17 +244,6 @@ static void budgets_threads_and_readers_change_no_bit(void **state)
 }
 
 #ifdef HAVE_CUDA
-/* A machine of which nothing need be measured. */
-static const struct sl_rates rates = {
-    .disk_bps = 3e9,
-    .dram_bps = 40e9,
-    .worker[SL_HOST].ops_per_s = 1e12,
-    .worker[SL_DEVICE].link_bps = 20e9,
-    .worker[SL_DEVICE].link_latency_s = 1e-6,
-    .worker[SL_DEVICE].memory_bps = 500e9,
-    .worker[SL_DEVICE].ops_per_s = 40e12,
-};
-
 /* It rounds inputs of products to FP16: within a hundredth of the largest
  * logit, as in t_gpu. */
 static void a_gpu_gives_nearly_the_same(void **state)
@@ -264,7 +254,7 @@ static void a_gpu_gives_nearly_the_same(void **state)
         .ram_bytes = 1ull << 32,
         .device = SL_DEVICE_CUDA,
         .engine = SL_ENGINE_RULE_GPU,
-        .rates = &rates,
+        .rates = &test_gpu_rates,
     };
     const struct sl_arch *arch;
 

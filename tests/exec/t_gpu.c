@@ -9,6 +9,7 @@
 #include "src/base/bytes.h"
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
+#include "tests/gpu_rates.h"
 #include "tests/support.h"
 
 /* Whole passes on the simulated GPU: against an implementation of its own,
@@ -41,30 +42,6 @@ static const struct shape shapes[] = {
 static const struct shape large = {
     "int4-g64", 8,           256, 704, 8,           2048, true,
     false,      SL_FMT_INT4, 64,  0,   SL_FMT_INT8, 64};
-
-/* A machine of which nothing need be measured. */
-static const struct sl_rates rates = {
-    .disk_bps = 3e9,
-    .dram_bps = 40e9,
-    .worker[SL_HOST].ops_per_s = 1e12,
-    .worker[SL_DEVICE].link_bps = 20e9,
-    .worker[SL_DEVICE].link_latency_s = 1e-6,
-    .worker[SL_DEVICE].memory_bps = 500e9,
-    .worker[SL_DEVICE].ops_per_s = 40e12,
-};
-
-/* The GPU computes everything, whatever it has. */
-static struct sl_runtime_config on_gpu(const char *path)
-{
-    return (struct sl_runtime_config){
-        .model = path,
-        .threads = 2,
-        .ram_bytes = 1ull << 30,
-        .device = SL_DEVICE_CUDA,
-        .engine = SL_ENGINE_RULE_GPU,
-        .rates = &rates,
-    };
-}
 
 static float *steps(const struct sl_runtime_config *config,
                     const struct shape *s)
@@ -105,7 +82,7 @@ static void logits_match_a_plain_implementation(void **state)
     for (size_t i = 0; i < N_SHAPES; i++) {
         const struct shape *s = &shapes[i];
         char path[1100];
-        struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+        struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
         double *want = rig_plain(path, s, N_IDS);
         float *got = one_pass(&config, s);
 
@@ -141,7 +118,7 @@ static void the_budget_changes_no_bit(void **state)
 {
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     size_t bytes = 4ull * (N_IDS - RIG_CONTEXT) * s->vocab;
     uint64_t streamed;
     struct sl_vram all = planned(&config, &streamed);
@@ -184,7 +161,7 @@ static void a_token_waits_for_the_device_at_its_end_alone(void **state)
     struct sl_workload load = rig_one_text(N_IDS);
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     float *logits = malloc(4ull * N_IDS * s->vocab);
     struct sl_runtime *rt;
     uint64_t pageable;
@@ -208,7 +185,7 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100], text[64];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
     uint64_t streamed;
     uint64_t least = planned(&config, &streamed).least;
     struct sl_runtime *rt;
@@ -229,7 +206,7 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
 static void no_more_than_the_budget_is_taken(void **state)
 {
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
     struct cudasim_config before, small;
     uint64_t streamed;
     struct sl_vram v = planned(&config, &streamed);
@@ -270,7 +247,7 @@ static const struct sl_rates fast_cores = {
  * and a prompt goes through the GPU, which hands keys and values back. */
 static struct sl_runtime_config divided(const char *path)
 {
-    struct sl_runtime_config config = on_gpu(path);
+    struct sl_runtime_config config = rig_on_gpu(path);
     uint64_t streamed;
     struct sl_vram all = planned(&config, &streamed);
 
@@ -360,8 +337,8 @@ static void a_mixture_has_its_experts_on_the_cpu(void **state)
     float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
     double *exact = malloc(n * sizeof *exact);
     char path[ARCH_PATH];
-    struct sl_runtime_config config = on_gpu(path);
-    struct sl_rates slow_cores = rates;
+    struct sl_runtime_config config = rig_on_gpu(path);
+    struct sl_rates slow_cores = test_gpu_rates;
     uint64_t streamed, wanted;
     struct sl_runtime *rt;
     struct sl_error err;
@@ -413,7 +390,7 @@ static void sequences_do_not_see_each_other(void **state)
 {
     const struct shape *s = &shapes[7];
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
 
     rig_sequences(&config, s, N_IDS, assert_nearly_same);
     assert_int_equal(cudasim_reset(), 0);
@@ -425,7 +402,7 @@ static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
 {
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     uint64_t streamed;
 
     config.vram_bytes = planned(&config, &streamed).least;
@@ -510,7 +487,7 @@ static void any_call_of_the_device_may_fail(void **state)
 {
     const struct shape *s = &shapes[7];
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     const struct faulty_run runs[] = {
         {config, s, two_passes},
         {config, s, step_of_a_fork},
@@ -543,7 +520,7 @@ static void a_failed_allocation_shrinks_the_plan(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
     struct sl_runtime *rt;
     struct sl_error err;
     float *logits = malloc(4ull * N_IDS * large.vocab);

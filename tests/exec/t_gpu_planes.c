@@ -23,28 +23,6 @@ static const struct shape shapes[] = {
      SL_FMT_INT8, 64},
 };
 
-/* A machine of which nothing need be measured. */
-static const struct sl_rates rates = {
-    .disk_bps = 3e9,
-    .dram_bps = 40e9,
-    .worker[SL_HOST].ops_per_s = 1e12,
-    .worker[SL_DEVICE].link_bps = 20e9,
-    .worker[SL_DEVICE].memory_bps = 500e9,
-    .worker[SL_DEVICE].ops_per_s = 40e12,
-};
-
-static struct sl_runtime_config on_gpu(const char *path)
-{
-    return (struct sl_runtime_config){
-        .model = path,
-        .threads = 2,
-        .ram_bytes = 1ull << 30,
-        .device = SL_DEVICE_CUDA,
-        .engine = SL_ENGINE_RULE_GPU,
-        .rates = &rates,
-    };
-}
-
 static float *steps(const struct sl_runtime_config *config,
                     const struct shape *s)
 {
@@ -87,10 +65,10 @@ static void two_planes_give_the_bits_of_one_piece(void **state)
         size_t n = (size_t)(N_IDS - RIG_CONTEXT) * s->vocab;
         char path[1100];
         struct sl_runtime_config config =
-            on_gpu(rig_planes(path, dir, s, false));
+            rig_on_gpu(rig_planes(path, dir, s, false));
         float *one = steps(&config, s), *two;
 
-        config = on_gpu(rig_planes(path, dir, s, true));
+        config = rig_on_gpu(rig_planes(path, dir, s, true));
         two = steps(&config, s);
         assert_memory_equal(one, two, n * sizeof *one);
         free(two);
@@ -146,7 +124,8 @@ static void high_planes_guess_and_change_no_bit(void **state)
     float *guesses = malloc(n * sizeof *guesses);
     float *cpu_guesses = malloc(n * sizeof *guesses);
     char path[1100];
-    struct sl_runtime_config config = on_gpu(rig_planes(path, dir, s, true)),
+    struct sl_runtime_config config =
+                                 rig_on_gpu(rig_planes(path, dir, s, true)),
                              cpu = config;
 
     cpu.device = SL_DEVICE_CPU;

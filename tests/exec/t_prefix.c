@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/runtime/runtime.h"
+#include "tests/gpu_rates.h"
 #include "tests/hf_maker.h"
 #include "tests/logits_run.h"
 #include "tests/support.h"
@@ -201,17 +202,6 @@ static void a_kept_prompt_goes_with_its_prefix(void **state)
 }
 
 #ifdef HAVE_CUDA
-/* A machine of which nothing need be measured; what it computes faster. */
-static const struct sl_rates gpu_is_faster = {
-    .disk_bps = 3e9,
-    .dram_bps = 40e9,
-    .worker[SL_HOST].ops_per_s = 1e12,
-    .worker[SL_DEVICE].link_bps = 20e9,
-    .worker[SL_DEVICE].link_latency_s = 1e-6,
-    .worker[SL_DEVICE].memory_bps = 500e9,
-    .worker[SL_DEVICE].ops_per_s = 40e12,
-};
-
 /* Steps behind a context, and a cut, with caches on the device, whatever it
  * computes of the layers; *least: the device memory with which it can compute
  * all. Whether both engines do. */
@@ -232,7 +222,7 @@ static bool check_gpu(uint64_t *least, enum sl_engine_rule rule,
     config.engine = rule;
     config.vram_bytes = vram_bytes;
     config.ram_bytes = 1u << 30;
-    config.rates = &gpu_is_faster;
+    config.rates = &test_gpu_rates;
     rt = start(&config);
     lm = sl_runtime_lm(rt);
     seq = begin(lm, got);

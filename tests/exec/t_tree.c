@@ -6,6 +6,7 @@
 
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
+#include "tests/gpu_rates.h"
 #include "tests/support.h"
 #ifdef CUDA_SIM
 #include "kernels/cudasim/cudasim.h"
@@ -364,15 +365,6 @@ static void nearly_same(const float *is, const float *should, uint32_t vocab)
 
 static void a_gpu_takes_trees(void **state)
 {
-    static const struct sl_rates rates = {
-        .disk_bps = 3e9,
-        .dram_bps = 40e9,
-        .worker[SL_HOST].ops_per_s = 1e12,
-        .worker[SL_DEVICE].link_bps = 20e9,
-        .worker[SL_DEVICE].link_latency_s = 1e-6,
-        .worker[SL_DEVICE].memory_bps = 500e9,
-        .worker[SL_DEVICE].ops_per_s = 40e12,
-    };
     static const char *const archs[] = {"llama", "glm130b"};
 
     for (size_t a = 0; a < sizeof archs / sizeof *archs; a++) {
@@ -384,7 +376,7 @@ static void a_gpu_takes_trees(void **state)
             .ram_bytes = 1ull << 30,
             .device = SL_DEVICE_CUDA,
             .engine = a == 1 ? SL_ENGINE_RULE_AUTO : SL_ENGINE_RULE_GPU,
-            .rates = &rates,
+            .rates = &test_gpu_rates,
         };
 
         m.fmt = m.head_fmt = SL_FMT_F16;
