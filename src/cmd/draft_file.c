@@ -78,6 +78,7 @@ static void set_load(struct sl_draft_file *f, const struct sl_workload *of)
         .pass_logits = 1,
         .n_texts = texts * of->n_sequences,
         .draft_positions = f->width - 1,
+        .tree_positions = f->width > 1 ? SL_LM_TREE : 0,
     };
     if (!f->model.hp->causal) /* contexts are read whole */
         f->load.pass_positions = of->max_tokens;

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -99,12 +100,12 @@ static void rotate_and_store(void *arg, size_t begin, size_t end,
 }
 
 /* A page that the sequence ends in, and a tree's positions behind it. */
-uint32_t sl_cpu_path_rows(uint32_t n)
+uint32_t sl_cpu_path_rows(uint32_t n, uint32_t tree_positions)
 {
-    uint32_t deep = n < SL_LM_TREE ? n : SL_LM_TREE;
+    uint32_t deep = tree_positions < SL_LM_TREE ? tree_positions : SL_LM_TREE;
     uint32_t pages = (SL_KV_PAGE_LEN - 1 + deep - 1) / SL_KV_PAGE_LEN + 1;
 
-    return n > pages * SL_KV_PAGE_LEN ? n : pages * SL_KV_PAGE_LEN;
+    return deep == 0 || n > pages * SL_KV_PAGE_LEN ? n : pages * SL_KV_PAGE_LEN;
 }
 
 /* Position j of a tree sees its ancestors alone, as pages in which they follow
@@ -127,6 +128,8 @@ static uint32_t lay_path(const struct attend_job *job, uint32_t j, uint32_t g,
         path &= ~(UINT64_C(1) << (it->n_tree + j));
     if ((path & (path + 1)) == 0) /* they do follow one another */
         return first + (uint32_t)__builtin_popcountll(path);
+    assert(first % SL_KV_PAGE_LEN + (uint32_t)__builtin_popcountll(path) <=
+           x->gathered_rows);
     for (unsigned value = 0; value < 2; value++) {
         const void **laid = value ? v_pages : k_pages;
         uint32_t p = first / SL_KV_PAGE_LEN;

@@ -20,13 +20,13 @@ struct shape {
 };
 
 static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
-                             uint32_t max_tokens, bool trees,
+                             uint32_t max_tokens, uint32_t tree,
                              const struct sl_kernels *kernels, enum sl_act act,
                              unsigned n_threads)
 {
     struct shape s = {
         .n = n,
-        .gathered = trees ? sl_cpu_path_rows(n) : n,
+        .gathered = sl_cpu_path_rows(n, tree),
         .widest_in = sl_arch_widest_input(mf->arch, &mf->hp),
         .head_dim = mf->hp.head_dim,
         .max_tokens = max_tokens,
@@ -84,12 +84,12 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
 }
 
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, bool trees,
+                      uint32_t max_tokens, uint32_t tree_positions,
                       const struct sl_kernels *kernels, enum sl_act act,
                       unsigned n_threads)
 {
-    struct shape s = shape_of(mf, pass_positions, max_tokens, trees, kernels,
-                              act, n_threads);
+    struct shape s = shape_of(mf, pass_positions, max_tokens, tree_positions,
+                              kernels, act, n_threads);
     struct sl_carver c = {NULL, 0};
     struct sl_cpu counted;
 
@@ -331,8 +331,9 @@ static size_t first_head_slab(const struct sl_cpu_config *c)
 static int allocate(struct sl_cpu *x, struct sl_error *err)
 {
     const struct sl_cpu_config *c = &x->c;
-    struct shape s = shape_of(c->mf, c->pass_positions, c->max_tokens, c->trees,
-                              c->kernels, c->act, sl_pool_threads(c->pool));
+    struct shape s =
+        shape_of(c->mf, c->pass_positions, c->max_tokens, c->tree_positions,
+                 c->kernels, c->act, sl_pool_threads(c->pool));
     struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
 
     carve_all(x, &counter, &s);

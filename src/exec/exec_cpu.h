@@ -31,7 +31,7 @@ struct sl_cpu_config {
     enum sl_kv_kind kv_kind; /* as the cache was made */
     uint32_t pass_positions; /* most positions in one pass, all sequences */
     uint32_t max_tokens;     /* of one sequence */
-    bool trees;              /* some passes have some */
+    uint32_t tree_positions; /* most of a tree; 0: there are none */
     enum sl_io_kind io;      /* how rows of the embedding are read */
 };
 
@@ -42,7 +42,7 @@ bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
 /* Bytes of memory the engine will take: everything per position, scores.
  * kernels may be NULL where act is not BF16. */
 uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
-                      uint32_t max_tokens, bool trees,
+                      uint32_t max_tokens, uint32_t tree_positions,
                       const struct sl_kernels *kernels, enum sl_act act,
                       unsigned n_threads);
 

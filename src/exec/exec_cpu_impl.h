@@ -129,9 +129,9 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all
  * queries that share a head of keys. */
 uint32_t sl_cpu_score_rows(const struct sl_hparams *hp);
-/* Rows of a head's keys that one has room for where there are trees, in a pass
- * of n positions. */
-uint32_t sl_cpu_path_rows(uint32_t n);
+/* Rows of a head's keys that a thread needs room for: those of a pass of n
+ * positions, and of a node's ancestors where trees have up to so many. */
+uint32_t sl_cpu_path_rows(uint32_t n, uint32_t tree_positions);
 /* Turns q and k of a layer, keeps k and v, attends. */
 void sl_cpu_attend(struct sl_cpu *x, uint32_t layer);
 

@@ -20,6 +20,9 @@ struct sl_workload {
      * fewer or none where they would raise the least budget, or take memory
      * from weights so that a pass reads more (0.5 % and more). */
     uint32_t draft_positions;
+    /* Of a tree of guesses that takes several passes; 0: a tree is all in one
+     * pass, and there is none where draft_positions is not more than one. */
+    uint32_t tree_positions;
     uint64_t draft_bytes;
     bool draft_optional;
     /* Guesses are the model's own, without low planes (draft_self.h): all else
@@ -30,5 +33,13 @@ struct sl_workload {
     uint32_t kv_pages;
     uint64_t beside_bytes; /* that the caller takes for what is no model's */
 };
+
+/* Positions of the largest tree of guesses; 0: there is none. */
+static inline uint32_t sl_workload_tree(const struct sl_workload *w)
+{
+    if (w->tree_positions > 0)
+        return w->tree_positions;
+    return w->draft_positions > 1 ? w->pass_positions : 0;
+}
 
 #endif

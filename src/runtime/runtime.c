@@ -151,7 +151,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .kv_kind = rt->kv_config.kind,
         .pass_positions = rt->load.pass_positions,
         .max_tokens = rt->kv_config.max_tokens,
-        .trees = rt->load.draft_positions > 1,
+        .tree_positions = sl_workload_tree(&rt->load),
         .io = rt->config.io,
     };
 

@@ -93,7 +93,7 @@ static void count_fixed(struct sl_runtime *rt)
             sl_exec_bytes(&rt->mf, w->pass_positions, w->pass_logits,
                           rt->device == NULL) +
             sl_cpu_bytes(&rt->mf, w->pass_positions, rt->kv_config.max_tokens,
-                         w->draft_positions > 1, &rt->kernels, rt->act,
+                         sl_workload_tree(w), &rt->kernels, rt->act,
                          sl_pool_threads(rt->pool)),
         /* Who chooses may keep as many rows as it asked for, but none of those
          * behind drafts. */

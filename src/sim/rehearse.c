@@ -78,7 +78,7 @@ static uint64_t host_bytes(const struct rehearsal *r)
     uint32_t n = pass_positions(c);
 
     return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
-           sl_cpu_bytes(c->mf, n, max_tokens(c), false, NULL, SL_ACT_INT8,
+           sl_cpu_bytes(c->mf, n, max_tokens(c), 0, NULL, SL_ACT_INT8,
                         THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts * decoded(c), true) +
            (1ull + decoded(c)) * c->n_texts * c->mf->hp.vocab * sizeof(float) +

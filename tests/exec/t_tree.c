@@ -16,11 +16,11 @@
  * ancestors alone had been fed before it, one a pass; and a path that is
  * picked leaves the cache as if nothing else had ever been in it. */
 
-enum { CONTEXT = 21, ROUNDS = 2, MOST = 9, LENGTH = 72 };
+enum { CONTEXT = 21, ROUNDS = 2, MOST = 9, DEEP = 40, LENGTH = 72 };
 
 static char dir[1024];
 
-enum shape_of_tree { CHAIN, STAR, COMB, PAIRS, ANY, SHAPES };
+enum shape_of_tree { CHAIN, STAR, COMB, PAIRS, ANY, SHAPES, FORKED };
 
 static uint32_t chance(uint64_t *rnd)
 {
@@ -29,8 +29,8 @@ static uint32_t chance(uint64_t *rnd)
 }
 
 struct tree {
-    uint32_t n, depth[MOST], parents[MOST];
-    int32_t ids[MOST], positions[MOST], blocks[MOST];
+    uint32_t n, depth[DEEP], parents[DEEP];
+    int32_t ids[DEEP], positions[DEEP], blocks[DEEP];
 };
 
 static uint32_t parent_of(uint64_t *rnd, enum shape_of_tree shape, uint32_t i)
@@ -44,6 +44,8 @@ static uint32_t parent_of(uint64_t *rnd, enum shape_of_tree shape, uint32_t i)
         return i < 2 ? 0 : (i - 1) / 2 * 2;
     case PAIRS:
         return (i - 1) / 2;
+    case FORKED: /* a chain whose second node has a brother */
+        return i <= 2 ? 0 : i - 1;
     default: /* in any order, and with several roots */
         return chance(rnd) % 5 == 0 ? SL_LM_ROOT : chance(rnd) % i;
     }
@@ -162,7 +164,7 @@ static void same_bits(const float *is, const float *should, uint32_t vocab)
 static void feed_path(const struct pair *p, const struct tree *t, uint32_t node,
                       uint32_t seq, const float *rows, check_fn *check)
 {
-    uint32_t path[MOST], n = path_of(t, node, path), vocab = p->lm->vocab;
+    uint32_t path[DEEP], n = path_of(t, node, path), vocab = p->lm->vocab;
 
     for (uint32_t i = 0; i < n; i++) {
         uint32_t at = path[i];
@@ -199,7 +201,7 @@ static void check_nodes(const struct pair *p, const struct tree *t,
 static void pick(struct pair *p, const struct tree *t, uint32_t node,
                  check_fn *check)
 {
-    uint32_t path[MOST], n = path_of(t, node, path), vocab = p->lm->vocab;
+    uint32_t path[DEEP], n = path_of(t, node, path), vocab = p->lm->vocab;
     int32_t id = (int32_t)(node % vocab), position, block;
     struct sl_error err;
     float *a, *b;
@@ -277,6 +279,43 @@ static void a_node_has_the_bits_of_its_path(void **state)
             grow(&config, 7 * a + i, &hp, same_bits);
         }
     }
+}
+
+/* A tree that is fed in several passes, as models do that guess for others, may
+ * be deeper than the largest of them. */
+static void a_tree_is_deeper_than_a_pass(void **state)
+{
+    const struct sl_workload load = {
+        .n_sequences = 3,
+        .max_tokens = LENGTH,
+        .pass_positions = CONTEXT,
+        .pass_logits = CONTEXT,
+        .draft_positions = 1,
+        .tree_positions = DEEP,
+    };
+    struct test_model m = arch_model(sl_arch_find("llama"), 0);
+    struct sl_hparams hp = m.hp;
+    char path[ARCH_PATH];
+    struct sl_runtime_config config = {.threads = 2, .ram_bytes = 1ull << 32};
+    uint64_t rnd = 9;
+    struct tree t;
+    struct pair p;
+    struct sl_runtime *rt;
+    float *rows;
+
+    sl_arch_derive(m.arch, &hp);
+    config.model = arch_model_write(path, dir, &m);
+    rt = rig_start(&config, &load);
+    p = (struct pair){.lm = sl_runtime_lm(rt), .hp = &hp};
+    read_context(&p, &rnd);
+    t = make_tree(&rnd, FORKED, DEEP, p.held, p.lm->vocab);
+    rows = feed_tree(&p, &t, DEEP / 2);
+    check_nodes(&p, &t, rows, same_bits);
+    pick(&p, &t, DEEP - 1, same_bits);
+    free(rows);
+    p.lm->ops->seq_destroy(p.lm, p.grown);
+    p.lm->ops->seq_destroy(p.lm, p.plain);
+    sl_runtime_close(rt);
 }
 
 /* AVX2 beside what this machine has. */
@@ -404,6 +443,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_node_has_the_bits_of_its_path),
+        cmocka_unit_test(a_tree_is_deeper_than_a_pass),
         cmocka_unit_test(every_instruction_set_has_the_bits_of_the_path),
         cmocka_unit_test(what_is_no_tree_is_refused),
 #ifdef CUDA_SIM
