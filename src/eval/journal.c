@@ -113,23 +113,38 @@ int sl_journal_sync(struct sl_journal *j, struct sl_error *err)
 
 /* --- entries -------------------------------------------------------------- */
 
+/* Whether a line says of a unit what sl_journal_line does: a name that is no
+ * UTF-8 is null there, and the question tells such files apart. */
+static bool is_about(const json_t *o, const struct sl_eval_file *f,
+                     const struct sl_unit *u)
+{
+    const char *key = json_string_value(json_object_get(o, "key"));
+    json_t *name = sl_json_text(f->name);
+    bool same = json_equal(name, json_object_get(o, "file")) != 0;
+    char wanted[20];
+
+    json_decref(name);
+    snprintf(wanted, sizeof wanted, "%016" PRIx64, sl_unit_key(u));
+    return same && key != NULL && strcmp(key, wanted) == 0;
+}
+
 static bool find_unit(struct sl_journal_entry *e, struct sl_eval *ev)
 {
-    const char *name = json_string_value(json_object_get(e->o, "file"));
     json_int_t task = json_integer_value(json_object_get(e->o, "task"));
     json_int_t unit = json_integer_value(json_object_get(e->o, "unit"));
     struct sl_eval_task *t;
 
-    if (name == NULL || task < 0 || (size_t)task >= ev->n || unit < 0)
+    if (task < 0 || (size_t)task >= ev->n || unit < 0)
         return false;
     t = e->task = &ev->v[task];
     for (size_t i = 0; i < t->n_files; i++) {
         struct sl_eval_file *f = e->file = &t->files[i];
 
-        if (strcmp(f->name, name) == 0 && (size_t)unit < f->n) {
-            e->unit = &t->units[f->first + (size_t)unit];
+        if ((size_t)unit >= f->n)
+            continue;
+        e->unit = &t->units[f->first + (size_t)unit];
+        if (is_about(e->o, f, e->unit))
             return true;
-        }
     }
     return false;
 }
@@ -155,16 +170,11 @@ bool sl_journal_entry_take(const struct sl_journal_entry *e)
     const json_t *logp = json_object_get(e->o, "logp");
     const json_t *said = json_object_get(e->o, "said");
     const char *top = json_string_value(json_object_get(e->o, "top"));
-    const char *key = json_string_value(json_object_get(e->o, "key"));
     struct sl_unit *u = e->unit;
     struct sl_error ignored;
-    char wanted[20];
 
-    if (key == NULL || top == NULL || json_array_size(logp) != u->q.n_logp ||
+    if (top == NULL || json_array_size(logp) != u->q.n_logp ||
         strlen(top) != u->q.n_logp)
-        return false;
-    snprintf(wanted, sizeof wanted, "%016" PRIx64, sl_unit_key(u));
-    if (strcmp(key, wanted) != 0)
         return false;
     for (uint32_t i = 0; i < u->q.n_logp; i++) {
         u->q.logp[i] = json_number_value(json_array_get(logp, i));
@@ -183,19 +193,15 @@ bool sl_journal_entry_take(const struct sl_journal_entry *e)
 /* --- resuming ------------------------------------------------------------ */
 
 /* A unit that was answered in an earlier run. */
-static void resume_unit(struct sl_journal *j, const char *line, size_t n,
-                        size_t *n_found)
+static void resume_unit(struct sl_journal *j, json_t *o, size_t *n_found)
 {
-    struct sl_journal_entry e;
+    struct sl_journal_entry e = {.o = o}; /* the caller's */
 
-    if (!sl_journal_entry_init(&e, j->ev, line, n))
+    if (!find_unit(&e, j->ev) || e.unit->done || !sl_journal_entry_take(&e))
         return;
-    if (!e.unit->done && sl_journal_entry_take(&e)) {
-        e.unit->done = true;
-        e.file->n_left--;
-        ++*n_found;
-    }
-    sl_journal_entry_fini(&e);
+    e.unit->done = true;
+    e.file->n_left--;
+    ++*n_found;
 }
 
 /* Reads what there is; *kept: bytes of it that are whole lines. */
@@ -221,7 +227,7 @@ static int read_entries(struct sl_journal *j, const char *model, char *text,
                            j->path);
         }
         if (*kept > 0)
-            resume_unit(j, text + *kept, (size_t)(end - text) - *kept, n_found);
+            resume_unit(j, o, n_found);
         json_decref(o);
     }
     return 0;

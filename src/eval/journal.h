@@ -52,11 +52,11 @@ struct sl_journal_entry {
     struct sl_eval_file *file;
     struct sl_unit *unit;
 };
-/* False: it is no line, or there is no such unit; nothing is to be freed. */
+/* False: it is no line, or there is no such unit, or that asks something else;
+ * nothing is to be freed. */
 bool sl_journal_entry_init(struct sl_journal_entry *e, struct sl_eval *ev,
                            const char *line, size_t n);
-/* Puts the answer there; done is left as it is. False: it is one to another
- * question, or no answer. */
+/* Puts the answer there; done is left as it is. False: it is no answer. */
 bool sl_journal_entry_take(const struct sl_journal_entry *e);
 void sl_journal_entry_fini(struct sl_journal_entry *e);
 

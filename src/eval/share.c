@@ -203,8 +203,14 @@ static void take_answer(struct sl_share *s, unsigned from, const char *text,
     size_t number;
     bool good;
 
-    if (!sl_journal_entry_init(&e, s->c.ev, text, n))
+    if (!sl_journal_entry_init(&e, s->c.ev, text, n)) {
+        /* Nobody would ask again, and all would wait. */
+        if (s->failure.code == 0)
+            sl_fail(&s->failure, SL_ERR_CORRUPT,
+                    "rank %u answers what was not asked", from);
+        pthread_cond_broadcast(&s->news);
         return;
+    }
     number = number_of(s, e.task, e.unit);
     good = s->owner[number] == (int)from && sl_journal_entry_take(&e);
     sl_journal_entry_fini(&e);

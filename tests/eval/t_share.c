@@ -185,8 +185,11 @@ static void make_units(struct member *m)
         task->n_units = N_UNITS;
         task->files = &m->files[t];
         task->n_files = 1;
+        /* Of one the name is no UTF-8, and null in an answer. */
         m->files[t] = (struct sl_eval_file){
-            .name = "questions.jsonl", .n = N_UNITS, .n_left = N_UNITS};
+            .name = t == 0 ? "questions\377.jsonl" : "questions.jsonl",
+            .n = N_UNITS,
+            .n_left = N_UNITS};
         for (size_t i = 0; i < N_UNITS; i++) {
             struct sl_question *q = &task->units[i].q;
             struct sl_error err;
