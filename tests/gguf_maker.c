@@ -124,6 +124,18 @@ uint8_t *gguf_finish(struct gguf_maker *m, size_t *n)
     return b.at;
 }
 
+size_t gguf_header_bytes(const uint8_t *data, size_t n)
+{
+    struct sl_error err;
+    struct sl_gguf *g;
+    size_t need;
+
+    assert_ok(sl_gguf_parse(&g, data, n, n, &need, &err), &err);
+    need = (size_t)sl_gguf_data_off(g);
+    sl_gguf_destroy(g);
+    return need;
+}
+
 /* --- a model -------------------------------------------------------------- */
 
 enum { HIDDEN = 32, INNER = 64, VOCAB = 48, LAYERS = 2, KV = 16 };

@@ -29,6 +29,9 @@ void gguf_tensor(struct gguf_maker *m, const char *name, uint32_t type,
 /* The file's bytes (free); m is emptied. */
 uint8_t *gguf_finish(struct gguf_maker *m, size_t *n);
 
+/* Bytes of a file's header: its data begins there. */
+size_t gguf_header_bytes(const uint8_t *data, size_t n);
+
 /* A llama of 2 layers of 32 values, 2 heads, 1 of keys, vocabulary 48, with a
  * small byte-level vocabulary and weights of type: F32 0, F16 1 or Q8_0 8, or
  * any other that is read, then of bytes without a meaning (but finite), and

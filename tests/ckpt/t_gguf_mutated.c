@@ -11,6 +11,7 @@
 #include "src/model/gguf.h"
 #include "tests/gguf_maker.h"
 #include "tests/support.h"
+#include "tests/vocabs.h"
 
 /* Published files of every type, damaged at random: what inspect and convert do
  * with them ends in a model file or in one clear line, with nothing left over.
@@ -20,40 +21,27 @@ enum { USUAL_MUTATIONS = 6 };
 
 static char dir[1024];
 
-struct random {
-    uint64_t state;
-};
-
-/* xorshift64* (Vigna 2016). */
-static uint64_t next(struct random *r)
+static size_t below(uint64_t *r, size_t n)
 {
-    r->state ^= r->state >> 12;
-    r->state ^= r->state << 25;
-    r->state ^= r->state >> 27;
-    return r->state * 2685821657736338717u;
-}
-
-static size_t below(struct random *r, size_t n)
-{
-    return n > 0 ? (size_t)(next(r) % n) : 0;
+    return n > 0 ? (size_t)(test_random(r) % n) : 0;
 }
 
 /* --- damage --------------------------------------------------------------- */
 
-static void flip(uint8_t *at, size_t n, struct random *r)
+static void flip(uint8_t *at, size_t n, uint64_t *r)
 {
     if (n > 0)
         at[0] ^= (uint8_t)(1u << below(r, 8));
 }
 
-static void set_byte(uint8_t *at, size_t n, struct random *r)
+static void set_byte(uint8_t *at, size_t n, uint64_t *r)
 {
     if (n > 0)
-        at[0] = (uint8_t)next(r);
+        at[0] = (uint8_t)test_random(r);
 }
 
 /* Numbers at which counts, sizes and offsets break. */
-static void set_number(uint8_t *at, size_t n, struct random *r)
+static void set_number(uint8_t *at, size_t n, uint64_t *r)
 {
     static const uint64_t numbers[] = {
         0,         1,          2,          31,         32,         33,
@@ -66,7 +54,7 @@ static void set_number(uint8_t *at, size_t n, struct random *r)
     memcpy(at, &v, width < n ? width : n);
 }
 
-static void move(uint8_t *at, size_t n, struct random *r)
+static void move(uint8_t *at, size_t n, uint64_t *r)
 {
     size_t size = below(r, n < 64 ? n + 1 : 65), to = below(r, n - size + 1);
 
@@ -74,9 +62,9 @@ static void move(uint8_t *at, size_t n, struct random *r)
 }
 
 /* Damages a copy, mostly where the header is; the number of bytes left. */
-static size_t damage(uint8_t *data, size_t n, size_t header, struct random *r)
+static size_t damage(uint8_t *data, size_t n, size_t header, uint64_t *r)
 {
-    static void (*const ways[])(uint8_t *, size_t, struct random *) = {
+    static void (*const ways[])(uint8_t *, size_t, uint64_t *) = {
         flip, set_byte, set_number, set_number, move};
     size_t times = 1 + below(r, 4);
 
@@ -168,26 +156,14 @@ static bool try_file(const uint8_t *data, size_t n)
     return rc == 0;
 }
 
-static size_t header_of(const uint8_t *data, size_t n)
-{
-    struct sl_error err;
-    struct sl_gguf *g;
-    size_t header;
-
-    assert_ok(sl_gguf_parse(&g, data, n, n, &header, &err), &err);
-    header = (size_t)sl_gguf_data_off(g);
-    sl_gguf_destroy(g);
-    return header;
-}
-
 static void mutate_type(uint32_t type, unsigned times)
 {
     struct tiny_llama tiny = {.type = type};
     size_t n, header;
     uint8_t *data = tiny_llama_file(&tiny, &n), *copy = malloc(n);
-    struct random r = {type + 1};
+    uint64_t r = type + 1;
 
-    header = header_of(data, n);
+    header = gguf_header_bytes(data, n);
     assert_true(try_file(data, n)); /* whole, it is taken */
     for (unsigned i = 0; i < times; i++) {
         memcpy(copy, data, n);

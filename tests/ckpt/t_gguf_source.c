@@ -387,14 +387,11 @@ static void damaged_files_are_refused_or_work(void **state)
 {
     static const struct tiny_llama tiny = {.type = 8};
     char path[1200];
-    size_t n, header;
+    size_t n;
     uint8_t *data = tiny_llama_file(&tiny, &n);
+    size_t header = gguf_header_bytes(data, n);
     struct sl_error err;
-    struct sl_gguf *g;
 
-    assert_ok(sl_gguf_parse(&g, data, n, n, &header, &err), &err);
-    header = (size_t)sl_gguf_data_off(g);
-    sl_gguf_destroy(g);
     snprintf(path, sizeof path, "%s/cut.gguf", dir);
     for (size_t at = 4; at < n; at += at < header ? 17 : 997) {
         maker_file(path, data, at);
