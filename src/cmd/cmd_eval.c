@@ -142,8 +142,10 @@ static int eval_tasks(struct options *o, struct sl_error *err)
     struct sl_eval ev = {0};
     int rc = load_tasks(&tasks, o, err);
 
-    if (rc == 0 && is_first(o))
+    if (rc == 0 && is_first(o)) {
         sl_console_tasks(stdout, &tasks);
+        fflush(stdout); /* before what is said of it */
+    }
     o->eval.data_path = o->data_path;
     o->eval.log = o->run.log;
     if (rc == 0 && o->output != NULL && is_first(o))

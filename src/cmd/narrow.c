@@ -370,6 +370,7 @@ struct stream {
     struct layout layout;
     struct sl_str rest; /* the beginning of a line */
     bool begun, as_it_is;
+    char buffer[BUFFER_BYTES]; /* of stdio, which minds no size without one */
 };
 
 static int write_all(int fd, const char *s, size_t n)
@@ -448,6 +449,6 @@ FILE *sl_narrow_open(int fd, unsigned columns)
     if (f == NULL)
         free(w);
     else
-        setvbuf(f, NULL, _IOFBF, BUFFER_BYTES);
+        setvbuf(f, w->buffer, _IOFBF, sizeof w->buffer);
     return f;
 }
