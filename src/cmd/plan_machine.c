@@ -26,7 +26,7 @@
  * are no better. */
 #define WORSE 2u
 
-enum row { DECODE, PREFILL, BATCHED, GUESSED, ROWS };
+enum row { DECODE, PREFILL, BATCHED };
 
 struct answer {
     const struct sl_machine_question *q;
@@ -45,10 +45,9 @@ struct answer {
 
 static const struct sl_rehearsed *row_of(const struct answer *a, int row)
 {
-    return row == BATCHED   ? &a->batched.phase[SL_PHASE_DECODE]
-           : row == GUESSED ? &a->guessed.row
-           : row == DECODE  ? &a->alone.phase[SL_PHASE_DECODE]
-                            : &a->alone.phase[SL_PHASE_PREFILL];
+    return row == BATCHED  ? &a->batched.phase[SL_PHASE_DECODE]
+           : row == DECODE ? &a->alone.phase[SL_PHASE_DECODE]
+                           : &a->alone.phase[SL_PHASE_PREFILL];
 }
 
 /* --- asking --------------------------------------------------------------- */
@@ -165,23 +164,24 @@ static double rate_of(const struct sl_rehearsed *row)
     return row->tokens / row->seconds;
 }
 
-/* What a pass with n guesses takes, them included, and gives. */
+/* What a pass with guesses takes, them included, and gives. */
 static struct sl_rehearsed cycle_of(const struct answer *a,
-                                    const struct sl_rehearsal *r, uint32_t n)
+                                    const struct guessed *g)
 {
-    struct sl_rehearsed row = r->phase[SL_PHASE_DECODE];
+    struct sl_rehearsed row = g->r.phase[SL_PHASE_DECODE];
 
-    row.tokens = tokens_of(a->q->accept, n);
-    row.seconds += n * r->guess_s;
-    row.expected_s += n * r->guess_s;
+    row.tokens = tokens_of(a->q->accept, g->n_guesses);
+    row.seconds += g->n_guesses * g->r.guess_s;
+    row.expected_s += g->n_guesses * g->r.guess_s;
     row.efficiency = row.floor.seconds / row.seconds;
     return row;
 }
 
 /* As many guesses in a pass as give most tokens a second. */
-static int ask_guessed(struct answer *a, struct guessed *best,
-                       struct sl_rehearsal_config c, struct sl_error *err)
+static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
+                       struct sl_error *err)
 {
+    struct guessed *best = &a->guessed;
     uint32_t worse = 0;
 
     c.trace = NULL;
@@ -191,7 +191,7 @@ static int ask_guessed(struct answer *a, struct guessed *best,
         c.guesses = n;
         if (sl_rehearse(&g.r, &c, err) != 0)
             return -1;
-        g.row = cycle_of(a, &g.r, n);
+        g.row = cycle_of(a, &g);
         if (n > 1 && rate_of(&g.row) <= rate_of(&best->row)) {
             worse++;
             sl_rehearsal_fini(&g.r);
@@ -224,7 +224,7 @@ static int ask(struct answer *a, struct sl_error *err)
 
     if (sl_rehearse(&a->alone, &c, err) != 0)
         return -1;
-    if (q->accept > 0 && ask_guessed(a, &a->guessed, c, err) != 0)
+    if (q->accept > 0 && ask_guessed(a, c, err) != 0)
         return -1;
     c.n_texts = BATCH;
     c.self = false;
@@ -403,8 +403,9 @@ static json_t *plan_json(const struct sl_rehearsal *r)
         (json_int_t)p->n_slabs);
 }
 
-static json_t *guessed_json(const struct answer *a, const struct guessed *g)
+static json_t *guessed_json(const struct answer *a)
 {
+    const struct guessed *g = &a->guessed;
     json_t *o = row_json(&g->row);
 
     json_object_set_new(o, "accept", json_real(a->q->accept));
@@ -427,7 +428,7 @@ static int print_json(const struct answer *a, struct sl_error *err)
         "batch_tokens", (json_int_t)a->batch_tokens);
 
     if (root != NULL && a->guessed.n_guesses > 0)
-        json_object_set_new(root, "guessed", guessed_json(a, &a->guessed));
+        json_object_set_new(root, "guessed", guessed_json(a));
     return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
                          err);
 }
