@@ -120,7 +120,7 @@ static int take_tensor(struct sl_ckpt_tensor *to,
                        const struct sl_gguf_tensor *from, struct sl_src *src,
                        struct sl_error *err)
 {
-    uint32_t n_dims = from->n_dims == 3 ? 2 : from->n_dims;
+    struct sl_gguf_tensor flat = *from;
     uint64_t stride = 1;
 
     if (!find_dtype(&to->dtype, from->type))
@@ -129,14 +129,15 @@ static int take_tensor(struct sl_ckpt_tensor *to,
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s: tensor %s, of one dimension, is in blocks (%s)",
                        sl_src_name(src), from->name, sl_dtype_short(to->dtype));
-    to->n_dims = n_dims;
-    for (uint32_t i = 0; i < n_dims; i++) {
-        uint64_t size =
-            from->ne[i] * (i == 1 && from->n_dims == 3 ? from->ne[2] : 1);
-
-        to->shape[n_dims - 1 - i] = size;
-        to->stride[n_dims - 1 - i] = stride;
-        stride *= size;
+    if (flat.n_dims == 3) {
+        flat.ne[1] *= flat.ne[2];
+        flat.n_dims = 2;
+    }
+    to->n_dims = flat.n_dims;
+    for (uint32_t i = 0; i < flat.n_dims; i++) {
+        to->shape[flat.n_dims - 1 - i] = flat.ne[i];
+        to->stride[flat.n_dims - 1 - i] = stride;
+        stride *= flat.ne[i];
     }
     to->src = src;
     to->off = from->off;

@@ -208,7 +208,6 @@ static int take_latent(struct making *m, struct sl_error *err)
         {"attention.q_lora_rank", "q_lora_rank", false, true},
         {"attention.kv_lora_rank", "kv_lora_rank", false, true},
         {"attention.value_length_mla", "v_head_dim", false, true},
-        {"rope.dimension_count", "qk_rope_head_dim", false, true},
     };
     uint32_t key, rope;
     double eps;
@@ -223,6 +222,7 @@ static int take_latent(struct making *m, struct sl_error *err)
                        "metadata: keys of %u values in a head, of which %u "
                        "rotate, leave none that does not",
                        key, rope);
+    json_object_set_new(m->root, "qk_rope_head_dim", json_integer(rope));
     json_object_set_new(m->root, "qk_nope_head_dim", json_integer(key - rope));
     json_object_set_new(m->own, "latent_eps", json_real(eps));
     return 0;

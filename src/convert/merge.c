@@ -296,6 +296,7 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
 {
     struct sl_merge made = {.ckpt = c, .spec = *spec};
 
+    /* A GGUF file has keys and values of heads apart already. */
     if (sl_ckpt_gguf(c) != NULL && sl_merge_by_heads(spec))
         made.spec.split = SL_SPLIT_NONE;
     find_sources(&made);

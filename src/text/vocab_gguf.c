@@ -282,7 +282,7 @@ static int make_special(struct sl_vocab_builder *b, const struct tokens *t,
                               err);
 }
 
-/* Where a key is absent, a sentencepiece model has llama.cpp's usual id
+/* Where a key names no token, a sentencepiece model has llama.cpp's usual id
  * (src/llama-vocab.cpp), if that is a control token. */
 static int32_t usual_id(const struct sl_vocab_builder *b,
                         const struct tokens *t, int32_t id)
