@@ -59,7 +59,7 @@ static int check_driver(struct sl_error *err)
 
 static int check_build(void *file, const char *path, struct sl_error *err)
 {
-    const char *(*build)(void);
+    __typeof__(sl_device_file_build) *build;
 
     *(void **)&build = dlsym(file, "sl_device_file_build");
     if (build != NULL && strcmp(build(), PACKAGE_VERSION) == 0)
@@ -151,7 +151,7 @@ void *sl_device_file_symbol(const char *name, struct sl_error *err)
 int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
                  struct sl_error *err)
 {
-    int (*list)(struct sl_device_info *, size_t, size_t *, struct sl_error *);
+    __typeof__(sl_cuda_list) *list;
 
     *n = 0;
     *(void **)&list = sl_device_file_symbol(__func__, err);
@@ -161,7 +161,7 @@ int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
 int sl_device_open_cuda(struct sl_device **dev, int ordinal,
                         struct sl_error *err)
 {
-    int (*open)(struct sl_device **, int, struct sl_error *);
+    __typeof__(sl_device_open_cuda) *open;
 
     *(void **)&open = sl_device_file_symbol(__func__, err);
     return open != NULL ? open(dev, ordinal, err) : -1;

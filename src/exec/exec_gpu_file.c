@@ -9,8 +9,7 @@
 int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
                 const struct sl_log *log, struct sl_error *err)
 {
-    int (*load)(struct sl_cuda **, struct sl_device *, const struct sl_log *,
-                struct sl_error *);
+    __typeof__(sl_gpu_load) *load;
 
     *(void **)&load = sl_device_file_symbol(__func__, err);
     return load != NULL ? load(cuda, device, log, err) : -1;
@@ -18,7 +17,7 @@ int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
 
 void sl_gpu_unload(struct sl_cuda *cuda)
 {
-    void (*unload)(struct sl_cuda *);
+    __typeof__(sl_gpu_unload) *unload;
 
     if (cuda == NULL)
         return;
@@ -31,8 +30,7 @@ int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
                    struct sl_device *device, uint32_t side, uint32_t n,
                    struct sl_error *err)
 {
-    int (*measure)(double *, struct sl_cuda *, struct sl_device *, uint32_t,
-                   uint32_t, struct sl_error *);
+    __typeof__(sl_gpu_measure) *measure;
 
     *(void **)&measure = sl_device_file_symbol(__func__, err);
     return measure != NULL ? measure(ops_per_s, cuda, device, side, n, err)
@@ -41,7 +39,7 @@ int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
 
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape)
 {
-    struct sl_gpu_need (*need)(const struct sl_gpu_shape *);
+    __typeof__(sl_gpu_need) *need;
 
     *(void **)&need = sl_device_file_symbol(__func__, NULL);
     return need != NULL ? need(shape) : (struct sl_gpu_need){0};
@@ -50,8 +48,7 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape)
 int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
                   struct sl_error *err)
 {
-    int (*create)(struct sl_exec_engine **, const struct sl_gpu_config *,
-                  struct sl_error *);
+    __typeof__(sl_gpu_create) *create;
 
     *(void **)&create = sl_device_file_symbol(__func__, err);
     return create != NULL ? create(e, config, err) : -1;
