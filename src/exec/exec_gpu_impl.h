@@ -58,7 +58,8 @@ struct sl_gpu {
     uint16_t *q;   /* (n, stride of ATT) */
     float *logits; /* (pass_logits, vocab) */
     uint8_t *tables;
-    uint8_t *joined;    /* where there are planes: a piece of both */
+    uint8_t *joined; /* where there are planes: a piece of both */
+    uint64_t joined_bytes;
     uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
     uint32_t *kv_place; /* host: (n_layers) which of the layers here */
 

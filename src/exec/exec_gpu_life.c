@@ -86,7 +86,8 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
         sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
     g->tables = sl_carve(c, tables_bytes(s), 1);
     c->used = sl_round_up(c->used, 256);
-    g->joined = sl_carve(c, sl_gpu_joined_bytes(s->mf), 1);
+    g->joined_bytes = sl_gpu_joined_bytes(s->mf);
+    g->joined = sl_carve(c, g->joined_bytes, 1);
     if (s->write_back) {
         uint64_t values = back_pages(s) * page_values(s);
 

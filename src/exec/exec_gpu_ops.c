@@ -211,9 +211,9 @@ static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
     }
 }
 
-/* Its planes: g->low_base has the low ones, if they are wanted. */
+/* Its planes: g->low_base has the low ones, of the same blocks, if they are
+ * wanted. */
 static int multiply_planes(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
-                           const struct sl_part *part,
                            const struct sl_gpu_product *to,
                            struct sl_error *err)
 {
@@ -222,10 +222,7 @@ static int multiply_planes(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
     for (uint32_t s = 0; s < mm->m->n_segments; s++) {
         p.high[s] = mm->w[s];
         if (g->low != NULL)
-            p.low[s] = g->low_base + g->low->weight_at[s] +
-                       sl_matrix_block_bytes(
-                           mm->m, 0, part->first_block - g->low->first_block) /
-                           2;
+            p.low[s] = g->low_base + g->low->weight_at[s];
     }
     return sl_gpu_multiply_planes(g, &p, mm, to, err);
 }
@@ -237,7 +234,7 @@ static int multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
     if (to->n == 0)
         return 0;
     if (part->of == SL_PART_HIGH)
-        return multiply_planes(g, mm, part, to, err);
+        return multiply_planes(g, mm, to, err);
     return sl_cuda_matmul_run(g->c.cuda, to->y, to->y_stride, to->y_type, mm,
                               to->x, to->x_stride, to->n, err);
 }

@@ -85,8 +85,7 @@ int sl_gpu_multiply_planes(struct sl_gpu *g, const struct sl_gpu_planes *p,
                            const struct sl_gpu_product *to,
                            struct sl_error *err)
 {
-    uint64_t room = sl_gpu_joined_bytes(g->c.shape.mf) /
-                    (p->m->n_segments * block_bytes(p->m));
+    uint64_t room = g->joined_bytes / (p->m->n_segments * block_bytes(p->m));
     bool both = p->low[0] != NULL;
     struct piece piece = {
         .geom = both ? *p->m : sl_matrix_plane(p->m),

@@ -353,7 +353,8 @@ static int run(struct sl_prompt_cache *pc, struct pass *p, struct sl_error *err)
     if (p->n_rest > 0 &&
         inner->ops->forward(inner, p->rest, p->n_rest, p->logits, err) != 0)
         return -1;
-    spread(pc, p);
+    if (p->n_restored > 0)
+        spread(pc, p);
     for (size_t i = 0; i < p->n_items; i++) {
         const struct sl_lm_item *item = &p->items[i];
 
