@@ -144,11 +144,9 @@ bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
     return better(score_of(a, in), score_of(b, in));
 }
 
-/* What the stages of a pass take, by each of the two workers that they are
-   divided between. */
-#define DIVIDED 2
+/* What the stages of a pass take, by each of the workers. */
 struct costs {
-    struct sl_step *step[DIVIDED]; /* (n_stages) each */
+    struct sl_step *step[SL_PLAN_DIVIDED]; /* (n_stages) each */
     double crossing_s;
 };
 
@@ -171,7 +169,8 @@ static double part(double of, double all)
 
 /* Of what does not stay of a worker's stages, which part is moved in a pass:
  * copied, or where some slabs stay, read. */
-static void share_moved(double share[DIVIDED], const struct sl_division *d)
+static void share_moved(double share[SL_PLAN_DIVIDED],
+                        const struct sl_division *d)
 {
     double disk = (double)d->disk_bytes, ram = (double)d->copied_bytes;
     double vram = (double)d->vram_bytes, host = (double)d->host_disk_bytes;
@@ -183,7 +182,7 @@ static void share_moved(double share[DIVIDED], const struct sl_division *d)
 /* Seconds of a pass, before slabs have places. */
 static double seconds_of(const struct sl_division *d, const struct costs *c)
 {
-    double share[DIVIDED];
+    double share[SL_PLAN_DIVIDED];
     struct sl_timeline w = sl_division_timeline(d);
     double seconds = 0;
 
@@ -504,10 +503,10 @@ static void scratch_fini(struct scratch *s)
     free(s->none);
     free(s->chosen);
     for (int p = 0; p < SL_PHASE_COUNT; p++) {
-        for (int e = 0; e < DIVIDED; e++)
+        for (int e = 0; e < SL_PLAN_DIVIDED; e++)
             free(s->costs[p].step[e]);
     }
-    for (int e = 0; e < DIVIDED; e++)
+    for (int e = 0; e < SL_PLAN_DIVIDED; e++)
         free(s->guess.step[e]);
 }
 
@@ -517,7 +516,7 @@ static bool cost_stages(struct costs *c, const struct sl_plan_input *in,
                         const uint64_t *bytes, struct sl_plan_pass pass)
 {
     c->crossing_s = sl_plan_crossing_s(in, SL_HOST, SL_DEVICE, pass);
-    for (uint32_t e = 0; e < DIVIDED; e++) {
+    for (uint32_t e = 0; e < SL_PLAN_DIVIDED; e++) {
         c->step[e] = sl_alloc_array(in->n_stages, sizeof **c->step);
         if (c->step[e] == NULL)
             return false;

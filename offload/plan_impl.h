@@ -11,6 +11,9 @@
 
 #include "offload/plan.h"
 
+/* Workers that stages are divided between: the host and one device. */
+#define SL_PLAN_DIVIDED 2
+
 /* Room for the arrays of a plan, all zero. Errors: SL_ERR_NOMEM. */
 int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err);
 

@@ -87,9 +87,6 @@ bool sl_plan_divide(struct sl_division *d)
 
 #define TIERS 3
 
-/* Workers that stages are divided between: the host and one device. */
-#define DIVIDED 2
-
 /* Hands slabs to tiers so that each has its share of any stretch: the tier
    that lags most takes the next slab, if it has room (error diffusion). */
 struct dealer {
@@ -196,7 +193,7 @@ static struct dealer make_dealer(uint64_t disk, uint64_t ram, uint64_t ram_room,
 
 void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
 {
-    struct dealer dealers[DIVIDED] = {
+    struct dealer dealers[SL_PLAN_DIVIDED] = {
         [SL_HOST] = make_dealer(d->host_disk_bytes, d->host_ram_bytes,
                                 d->host_ram_bytes, 0, 0),
         [SL_DEVICE] = make_dealer(d->disk_bytes, d->copied_bytes, d->ram_room,

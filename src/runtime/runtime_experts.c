@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/base/mem.h"
 #include "src/exec/expert_usage.h"

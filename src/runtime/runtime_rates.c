@@ -88,10 +88,10 @@ int sl_runtime_read_extents(const struct sl_runtime *rt,
         size_t slab = sl_order_slab(&order, i);
         const struct sl_slab *s = &rt->partition.slabs[slab];
 
-        for (uint32_t k = 0; k < s->n_extents; k++) {
-            if (plan->tier[slab] == SL_TIER_DISK)
-                (*extents)[(*n)++] = sl_slab_read_extent(s, k);
-        }
+        if (plan->tier[slab] != SL_TIER_DISK)
+            continue;
+        for (uint32_t k = 0; k < s->n_extents; k++)
+            (*extents)[(*n)++] = sl_slab_read_extent(s, k);
     }
     return 0;
 }

@@ -394,7 +394,6 @@ static void a_floor_sums_up_what_layers_did(void **state)
 
     m.hp.n_layers = 6;
     arch_model_write(path, dir, &m);
-    config.model = path;
     rt = rig_start(&config, &load);
     run_texts(rt, 1, NULL);
     sl_runtime_stats(rt, &s);
