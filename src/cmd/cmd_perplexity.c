@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "src/base/json.h"
-#include "src/base/mem.h"
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts_run.h"
@@ -32,6 +31,7 @@ struct options {
 struct asking {
     struct sl_eval_run run; /* first: it is what passes know */
     struct sl_waiting *waiting;
+    size_t at; /* the window that is asked next */
 };
 
 /* --- running ------------------------------------------------------------- */
@@ -103,6 +103,18 @@ static int check_alike(const struct sl_eval_model *m, struct sl_runtime *other,
     return rc;
 }
 
+static int next_question(void *opaque, struct sl_question **q, bool wait,
+                         struct sl_error *err)
+{
+    struct asking *a = opaque;
+    struct sl_eval_task *t = &a->run.ev->v[0];
+
+    (void)wait;
+    (void)err;
+    *q = a->at < t->n_units ? &t->units[a->at++].q : NULL;
+    return 0;
+}
+
 static int question_done(void *opaque, struct sl_question *q,
                          struct sl_error *err)
 {
@@ -120,24 +132,16 @@ static int ask(struct asking *a, struct sl_lm *other, struct sl_error *err)
 {
     struct sl_eval_run *run = &a->run;
     struct sl_eval_task *t = &run->ev->v[0];
-    struct sl_question **q =
-        sl_alloc_array(t->n_units + 1, sizeof(struct sl_question *));
     struct sl_pack_config config = sl_eval_pack_config(run);
     int rc = 0;
 
     config.other = other;
+    config.next = next_question;
     config.done = question_done;
-    if (q == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu windows",
-                       t->n_units);
-    for (size_t i = 0; rc == 0 && i < t->n_units; i++) {
-        q[i] = &t->units[i].q;
-        if (other != NULL)
-            rc = sl_question_init_other(q[i], err);
-    }
+    for (size_t i = 0; rc == 0 && other != NULL && i < t->n_units; i++)
+        rc = sl_question_init_other(&t->units[i].q, err);
     if (rc == 0)
-        rc = sl_pack_run(&config, q, t->n_units, err);
-    free(q);
+        rc = sl_pack_ask(&config, err);
     free(run->passes);
     return rc;
 }

@@ -9,7 +9,6 @@ struct candidate {
     int32_t id;      /* the model's */
     uint32_t parent; /* among candidates; SL_LM_ROOT: the first of the tree */
     uint32_t fed;    /* place in the list of what was fed; SL_LM_ROOT: not */
-    uint32_t depth;
     double chance;
     uint32_t node; /* of the tree, in the end */
 };
@@ -82,7 +81,6 @@ static void look(struct growth *w, uint32_t fed, const float *row,
         add(w, (struct candidate){.id = (int32_t)best[i],
                                   .parent = parent,
                                   .fed = SL_LM_ROOT,
-                                  .depth = w->depths[fed] + 1,
                                   .chance = chance * part});
     }
 }
@@ -105,7 +103,7 @@ static uint32_t choose(struct growth *w, uint32_t n)
         w->ids[w->n_fed] = c->id;
         w->parents[w->n_fed] =
             c->parent == SL_LM_ROOT ? 0 : w->of[c->parent].fed;
-        w->depths[w->n_fed] = c->depth;
+        w->depths[w->n_fed] = w->depths[w->parents[w->n_fed]] + 1;
         w->from[w->n_fed++] = w->order[k];
     }
     return w->n_fed - before;

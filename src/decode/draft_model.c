@@ -225,13 +225,8 @@ static int keep_right(struct guesser *g, struct sl_error *err)
         return 0;
     for (uint32_t k = 0; k < n; k++)
         g->held[g->n_held + k] = g->fed_ids[path[k]];
-    if (n > 0 && path[n - 1] != n - 1) {
-        if (g->m->lm->ops->seq_pick(g->m->lm, g->seq, g->n_held, path, n,
-                                    err) != 0)
-            return -1;
-    } else {
-        g->m->lm->ops->seq_cut(g->m->lm, g->seq, g->n_held + n);
-    }
+    if (sl_path_keep(g->m->lm, g->seq, g->n_held, path, n, err) != 0)
+        return -1;
     g->n_held += n;
     return 0;
 }
@@ -311,7 +306,7 @@ static int feed(void *opaque, const int32_t *ids, const uint32_t *parents,
     *rows = g->logits;
     if (n_before == 0)
         return feed_text(g, g->n, err);
-    if (g->n + depths[n - 1] > g->room || g->n + n_before - 1 + n > g->room)
+    if (g->n + n_before - 1 + n > g->room)
         return 1;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t at = n_before - 1 + i, up = parents[n_before + i];

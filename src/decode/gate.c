@@ -38,9 +38,9 @@ void sl_gate_add(struct sl_gate *g, uint32_t source,
 
 /* What is known of a place is mixed with what is believed of the one before,
  * so that places that were never tried are judged by those that were. */
-static double right_at(const struct sl_acceptance *a, uint32_t j, double before)
+static double mix(double before, double right, double tried)
 {
-    return (PRIOR_WEIGHT * before + a->right[j]) / (PRIOR_WEIGHT + a->tried[j]);
+    return (PRIOR_WEIGHT * before + right) / (PRIOR_WEIGHT + tried);
 }
 
 double sl_gate_right(const struct sl_gate *g, uint32_t source,
@@ -50,19 +50,20 @@ double sl_gate_right(const struct sl_gate *g, uint32_t source,
     double p = a->prior;
 
     for (uint32_t i = 0; i <= j && i < SL_DRAFT_MOST; i++)
-        p = right_at(a, i, p);
+        p = mix(p, a->right[i], a->tried[i]);
     return p;
 }
 
-double sl_gate_beside(const struct sl_gate *g, uint32_t source,
-                      uint32_t strength, uint32_t r)
+/* That the r-th of brothers (from 1) is right where those before it are
+ * wrong. */
+static double beside(const struct sl_gate *g, uint32_t source,
+                     uint32_t strength, uint32_t r)
 {
     const struct sl_acceptance *a = &g->sources[source].of[strength];
     double p = BESIDE_PRIOR;
 
     for (uint32_t i = 0; i < r && i < SL_DRAFT_BESIDE; i++)
-        p = (PRIOR_WEIGHT * p + a->beside_right[i]) /
-            (PRIOR_WEIGHT + a->beside_tried[i]);
+        p = mix(p, a->beside_right[i], a->beside_tried[i]);
     return p;
 }
 
@@ -98,7 +99,7 @@ static struct next first_child(const struct sl_gate *g,
 static struct next brother(const struct sl_gate *g, const struct sl_offer *o,
                            const struct next *of)
 {
-    double right = sl_gate_beside(g, o->source, o->strength, of->place + 1);
+    double right = beside(g, o->source, o->strength, of->place + 1);
 
     return (struct next){of->text, of->depth, of->place + 1, of->rest * right,
                          of->rest * (1 - right)};

@@ -92,10 +92,6 @@ void sl_gate_add(struct sl_gate *g, uint32_t source,
  * are. */
 double sl_gate_right(const struct sl_gate *g, uint32_t source,
                      uint32_t strength, uint32_t j);
-/* That the r-th of brothers (from 1) is right where those before it are
- * wrong. */
-double sl_gate_beside(const struct sl_gate *g, uint32_t source,
-                      uint32_t strength, uint32_t r);
 /* What of each offer a pass takes, whose other positions are base and which
  * has room for so many more. Returns the sum of drafts. */
 uint32_t sl_gate_choose(struct sl_gate *g, const struct sl_offer *offers,

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/base/mem.h"
 #include "src/decode/tree.h"
@@ -162,13 +161,19 @@ uint32_t sl_tree_walk(struct sl_tree *t, int32_t id)
     return next;
 }
 
+int sl_path_keep(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                 const uint32_t *path, uint32_t n_path, struct sl_error *err)
+{
+    if (n_path > 0 && path[n_path - 1] != n_path - 1)
+        return lm->ops->seq_pick(lm, seq, n, path, n_path, err);
+    lm->ops->seq_cut(lm, seq, n + n_path);
+    return 0;
+}
+
 int sl_tree_keep(const struct sl_tree *t, struct sl_lm *lm, uint32_t seq,
                  uint32_t n, struct sl_error *err)
 {
     if (t->n_path == t->n)
         return 0;
-    if (t->path[t->n_path - 1] != t->n_path - 1)
-        return lm->ops->seq_pick(lm, seq, n, t->path, t->n_path, err);
-    lm->ops->seq_cut(lm, seq, n + t->n_path);
-    return 0;
+    return sl_path_keep(lm, seq, n, t->path, t->n_path, err);
 }

@@ -60,8 +60,11 @@ struct sl_lm_item sl_tree_item(const struct sl_tree *t, uint32_t seq,
  * if there is one. Returns the node it stands at, or SL_LM_ROOT. */
 uint32_t sl_tree_walk_begin(struct sl_tree *t);
 uint32_t sl_tree_walk(struct sl_tree *t, int32_t id);
-/* Of what the pass added to a sequence of n positions leaves the path.
- * Errors: those of seq_pick. */
+/* Of what passes added to a sequence of n positions leaves a path: (n_path)
+ * ascending places in what was added. Errors: those of seq_pick. */
+int sl_path_keep(struct sl_lm *lm, uint32_t seq, uint32_t n,
+                 const uint32_t *path, uint32_t n_path, struct sl_error *err);
+/* The same of a pass with the tree. */
 int sl_tree_keep(const struct sl_tree *t, struct sl_lm *lm, uint32_t seq,
                  uint32_t n, struct sl_error *err);
 

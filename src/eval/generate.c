@@ -121,7 +121,6 @@ static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
     p->masks[0] = p->mask;
     x->v[i] = (struct sl_fill_text){.prompt = p, .rng = &x->rngs[i]};
     sl_rng_seed(&x->rngs[i], 1);
-    p->ids.n = 0; /* it may be asked again */
     if (sl_ids_append(&p->ids, u->prompt.v, u->prompt.n, err) != 0)
         return -1;
     return x->hp.causal ? sl_ids_add(&p->ids, SL_PROMPT_END, err) : 0;
@@ -197,8 +196,6 @@ static int admit(struct texts *x, struct sl_batch *b, struct sl_error *err)
     return 0;
 }
 
-/* All texts are offered at once; how many share a pass is the batch's
- * business. */
 static int step_all(struct texts *x, struct sl_batch *b, struct sl_error *err)
 {
     struct sl_eval_progress *p = &x->run->progress;

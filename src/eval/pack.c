@@ -468,7 +468,6 @@ static int end_pass(struct packer *p, struct sl_error *err)
         p->n_pages -= q->n_pages;
         if (q->stem != NULL)
             q->stem->n_users--;
-        q->done = true;
         for (uint32_t k = 0; rc == 0 && k < q->n_logp; k++) {
             if (!isfinite(q->logp[k]))
                 rc = sl_fail(err, SL_ERR_CORRUPT,

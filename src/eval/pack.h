@@ -28,8 +28,8 @@ struct sl_pack_config {
     uint32_t most_live;   /* questions under way */
     uint64_t n_pages;     /* of the KV cache */
     /* The next question: *q NULL: none now. wait: nothing is under way, so that
-     * finding one may take its time, and NULL ends the run. NULL: sl_pack_run
-     * has a list. Errors end the run. */
+     * finding one may take its time, and NULL ends the run. Errors end the
+     * run. */
     int (*next)(void *opaque, struct sl_question **q, bool wait,
                 struct sl_error *err);
     /* A question is over. Errors end the run. */
@@ -66,9 +66,5 @@ void sl_pack_measure_stem(struct sl_pack_needs *needs,
  * of the model, of `next` and `done`; SL_ERR_CORRUPT for logits that are not
  * numbers. Sequences are let go of whatever happens. */
 int sl_pack_ask(const struct sl_pack_config *config, struct sl_error *err);
-/* The same for those of a list that are not done. */
-int sl_pack_run(const struct sl_pack_config *config,
-                struct sl_question *const *questions, size_t n,
-                struct sl_error *err);
 
 #endif

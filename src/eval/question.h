@@ -63,7 +63,6 @@ struct sl_question {
      * both like the same id best. (n_logp) owned, NULL where nobody asks. */
     double *other_logp, *divergence;
     uint8_t *same_top;
-    bool done;
     bool truncated; /* its context lost its beginning */
     /* the packer's */
     uint64_t n_pages;
