@@ -123,7 +123,7 @@ static void add_requests(struct metrics *m, const struct sl_server *s)
         (double)s->kept_bytes);
 }
 
-/* Counters go on where a model was closed and opened again (past_*): one
+/* Counters go on where a model was closed and opened again (counts.past): one
  * that falls back means a restart to Prometheus. */
 static void add_batcher(struct metrics *m, struct sl_server *s)
 {
