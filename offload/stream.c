@@ -33,6 +33,7 @@ uint64_t sl_stream_overhead_bytes(size_t n_slabs)
 
 static void stream_free(struct sl_stream *st)
 {
+    sl_touch_stop(&st->touch);
     if (st->io != NULL)
         st->io->ops->close(st->io);
     if (st->stats.pinned_ring_bytes > 0)
@@ -311,6 +312,7 @@ int sl_stream_open(struct sl_stream **stream,
        pinned first can be registered, the reverse fails on some. */
     if (config->device != NULL)
         pin(st);
+    sl_touch_start(&st->touch, &st->residents, config->touch_threads);
     if (create_decompress(st, err) != 0 || open_reader(st, err) != 0 ||
         make_requests(st, st->config.depth, err) != 0 ||
         start_thread(st, err) != 0) {

@@ -53,8 +53,9 @@ struct sl_stream_config {
     /* Copies the slabs on: ring and residents are pinned for it as far as may
      * be. Borrowed for the stream's life; NULL: none. */
     struct sl_device *device;
-    void *io_arg;         /* for io_open, as config->arg */
-    struct sl_pool *pool; /* decompresses; NULL where no slab needs it */
+    unsigned touch_threads; /* that walk ahead of the reader (touch.h) */
+    void *io_arg;           /* for io_open, as config->arg */
+    struct sl_pool *pool;   /* decompresses; NULL where no slab needs it */
     /* NULL: sl_io_open. A test's double and the model of a machine open
      * something else. */
     int (*io_open)(struct sl_io **io, const struct sl_io_config *config,

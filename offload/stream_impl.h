@@ -14,6 +14,7 @@
 #include "offload/decompress.h"
 #include "offload/io_retry.h"
 #include "offload/stream.h"
+#include "offload/touch.h"
 #include "src/base/mem.h"
 
 /*
@@ -81,6 +82,7 @@ struct sl_stream {
     struct sl_io *io;
     pthread_t thread;
     struct sl_region ring, residents;
+    struct sl_touch touch;   /* of residents */
     struct sl_place *places; /* (n_slots) the ring, then the residents */
     uint32_t *place_of;      /* (n_slabs) the places of residents */
 

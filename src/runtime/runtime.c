@@ -118,6 +118,7 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
         .places = sl_runtime_places(rt),
         .pool = rt->pool,
         .device = rt->device,
+        .touch_threads = sl_pool_threads(rt->pool),
     };
 
     return sl_stream_open(&rt->stream, &config, err);
