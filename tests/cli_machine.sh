@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..22
+echo 1..24
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -97,6 +97,20 @@ check a_3060_with_32_gb_decodes_a_token_in_5_seconds
     holds "$(number "$work/guess.json" guessed expected_seconds)" '>=' \
         "$(number "$work/guess.json" decode seconds_per_pass)"
 check guesses_that_are_right_in_3_of_5_double_that
+
+# Questions share what is read of the disk.
+"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b --eval 8000000 \
+    --prompt-length 80 --json >"$work/eval.json" 2>"$work/log" &&
+    holds "$(number "$work/eval.json" eval_pass efficiency)" '>=' 0.95 &&
+    holds "$(number "$work/eval.json" evaluation one_by_one_seconds)" '>=' \
+        "$(number "$work/eval.json" evaluation seconds | awk '{ print 4 * $1 }')"
+check questions_of_80_tokens_take_a_quarter_of_what_they_take_one_by_one
+
+# 14 thousand questions of 600 tokens.
+"$sluice" plan --machine rtx3090-ddr5 --preset glm-130b --eval 8400000 \
+    --prompt-length 600 --json >"$work/eval.json" 2>"$work/log" &&
+    holds "$(number "$work/eval.json" evaluation seconds)" '<=' 39600
+check mmlu_takes_11_hours_on_a_3090
 
 # A pass that waits for four guesses of the high planes, which take some time.
 "$sluice" plan --machine rtx3090-ddr5 --preset 7b --quant int8-planes \

@@ -25,8 +25,7 @@ struct options {
     uint32_t batch;
     struct sl_draft_options draft;
     uint64_t eval; /* tokens to evaluate; 0: none */
-    bool measure;
-    bool json;
+    bool measure, json;
     struct sl_machine_question machine; /* .machine NULL: this one */
 };
 
@@ -451,7 +450,7 @@ static const char *ignored_by_machine(const struct options *o)
 {
     if (o->num_beams > 1 || o->batch > 1)
         return o->batch > 1 ? "batch" : "num-beams";
-    if (o->prompt_length > 0)
+    if (o->prompt_length > 0 && o->eval == 0)
         return "prompt-length";
     if (sl_machine_ignores(&o->run) != NULL)
         return sl_machine_ignores(&o->run);
@@ -564,6 +563,8 @@ static int plan_machine(struct options *o, struct sl_error *err)
     m->tokens = o->out_seq_length;
     m->kv = o->run.kv_set ? o->run.kv : SL_KV_F16;
     m->most_guesses = sl_drafts_most(&o->draft);
+    m->eval = o->eval;
+    m->eval_question = o->prompt_length;
     m->json = o->json;
     m->measure = o->measure;
     m->log = o->run.log;

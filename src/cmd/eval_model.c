@@ -10,9 +10,8 @@
 #include "src/model/model_meta.h"
 #include "src/probe/meminfo.h"
 
-/* Positions of a pass where nothing is known of the machine, and the most. */
+/* Positions of a pass where nothing is known of the machine. */
 #define POSITIONS_DEFAULT 512u
-#define POSITIONS_MOST    8192u
 /* Texts that are generated at a time. */
 #define TEXTS_MOST 64u
 
@@ -76,27 +75,60 @@ static int reopen(struct sl_eval_model *m,
     return sl_runtime_open(&m->rt, config, err);
 }
 
-uint32_t sl_eval_positions(const struct sl_runtime *rt,
-                           const struct sl_rates *rates)
+static bool computing_limits(const struct sl_floor *f)
 {
-    uint32_t n = 32;
+    double bytes = f->disk_s > f->dram_s ? f->disk_s : f->dram_s;
+    double compute = 0;
 
-    while (n < POSITIONS_MOST) {
-        struct sl_floor f =
-            sl_runtime_floor_at(rt, rates, (struct sl_plan_pass){n, n / 16, 0});
-        double bytes = f.disk_s > f.dram_s ? f.disk_s : f.dram_s;
-        double compute = 0;
+    for (uint32_t i = 0; i < SL_WORKERS; i++)
+        compute = f->worker_s[i] > compute ? f->worker_s[i] : compute;
+    return compute >= (bytes > f->link_s ? bytes : f->link_s);
+}
 
-        for (uint32_t i = 0; i < SL_WORKERS; i++)
-            compute = f.worker_s[i] > compute ? f.worker_s[i] : compute;
-        if (compute >= (bytes > f.link_s ? bytes : f.link_s))
+int sl_eval_positions_by(uint32_t *positions, sl_pass_floor_fn *floor,
+                         void *opaque, struct sl_error *err)
+{
+    /* With what is added at the end the default. */
+    uint32_t n = POSITIONS_DEFAULT - POSITIONS_DEFAULT / 5;
+
+    while (n < SL_EVAL_POSITIONS_MOST) {
+        struct sl_floor f;
+
+        if (floor(&f, opaque, (struct sl_plan_pass){n, n / 16, 0}, err) != 0)
+            return -1;
+        if (computing_limits(&f))
             break;
         n += n / 2;
     }
     n += n / 4;
-    if (n < POSITIONS_DEFAULT)
-        return POSITIONS_DEFAULT;
-    return n < POSITIONS_MOST ? n : POSITIONS_MOST;
+    *positions = n < SL_EVAL_POSITIONS_MOST ? n : SL_EVAL_POSITIONS_MOST;
+    return 0;
+}
+
+struct planned {
+    const struct sl_runtime *rt;
+    const struct sl_rates *rates;
+};
+
+static int planned_floor(struct sl_floor *floor, void *opaque,
+                         struct sl_plan_pass pass, struct sl_error *err)
+{
+    const struct planned *p = opaque;
+
+    (void)err; /* none comes of a plan that was made */
+    *floor = sl_runtime_floor_at(p->rt, p->rates, pass);
+    return 0;
+}
+
+uint32_t sl_eval_positions(const struct sl_runtime *rt,
+                           const struct sl_rates *rates)
+{
+    struct planned planned = {rt, rates};
+    struct sl_error ignored;
+    uint32_t n = POSITIONS_DEFAULT;
+
+    sl_eval_positions_by(&n, planned_floor, &planned, &ignored);
+    return n;
 }
 
 /* Where all is in memory, any number does that is not small. */

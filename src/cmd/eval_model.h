@@ -11,6 +11,8 @@
 #include "src/runtime/runtime.h"
 #include "src/text/tokenizer.h"
 
+#define SL_EVAL_POSITIONS_MOST 8192u /* of a pass */
+
 struct sl_eval_model { /* zeroed to begin with, owned */
     struct sl_runtime *rt;
     struct sl_tokenizer *tokenizer;
@@ -37,7 +39,13 @@ int sl_eval_model_start(struct sl_eval_model *m,
 void sl_eval_model_close(struct sl_eval_model *m);
 
 /* Positions of a pass that arithmetic takes as long for as bytes take to come,
- * and some more, as a pass is seldom full. */
+ * and some more, as a pass is seldom full. `floor` tells what a pass is limited
+ * by; its errors end the search. */
+typedef int sl_pass_floor_fn(struct sl_floor *floor, void *opaque,
+                             struct sl_plan_pass pass, struct sl_error *err);
+int sl_eval_positions_by(uint32_t *positions, sl_pass_floor_fn *floor,
+                         void *opaque, struct sl_error *err);
+/* The same by a runtime's plan. */
 uint32_t sl_eval_positions(const struct sl_runtime *rt,
                            const struct sl_rates *rates);
 

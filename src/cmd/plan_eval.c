@@ -38,6 +38,89 @@ void sl_plan_eval_make(struct sl_plan_eval *e, const struct sl_runtime *rt,
     e->limit = f.limit;
 }
 
+/* --- on a machine that is not there --------------------------------------- */
+
+/* A pass of so many questions. */
+static int rehearse(struct sl_rehearsed *pass,
+                    const struct sl_rehearsal_config *base, uint32_t n,
+                    struct sl_error *err)
+{
+    struct sl_rehearsal_config c = *base;
+    struct sl_rehearsal r;
+
+    c.n_texts = n;
+    if (sl_rehearse(&r, &c, err) != 0)
+        return -1;
+    *pass = r.phase[SL_PHASE_PREFILL];
+    sl_rehearsal_fini(&r);
+    return 0;
+}
+
+static uint32_t questions_of(const struct sl_rehearsal_config *base,
+                             uint64_t positions)
+{
+    return positions > base->prompt ? (uint32_t)(positions / base->prompt) : 1;
+}
+
+static int rehearsed_floor(struct sl_floor *floor, void *opaque,
+                           struct sl_plan_pass pass, struct sl_error *err)
+{
+    const struct sl_rehearsal_config *base = opaque;
+    struct sl_rehearsed r;
+
+    if (rehearse(&r, base, questions_of(base, pass.positions), err) != 0)
+        return -1;
+    *floor = r.floor;
+    return 0;
+}
+
+/* As many as 'sluice eval' would take, or what the memory holds of them. */
+static int rehearse_packed(struct sl_rehearsed *pass,
+                           struct sl_rehearsal_config *base, uint64_t tokens,
+                           struct sl_error *err)
+{
+    uint32_t positions, n;
+
+    if (sl_eval_positions_by(&positions, rehearsed_floor, base, err) != 0) {
+        if (err->code != SL_ERR_BUDGET)
+            return -1;
+        positions = SL_EVAL_POSITIONS_MOST;
+    }
+    if (positions > tokens)
+        positions = (uint32_t)tokens;
+    for (n = questions_of(base, positions);; n /= 2) {
+        if (rehearse(pass, base, n, err) == 0)
+            return 0;
+        if (err->code != SL_ERR_BUDGET || n == 1)
+            return -1;
+    }
+}
+
+int sl_plan_eval_rehearse(struct sl_plan_eval *e, struct sl_rehearsed *pass,
+                          struct sl_rehearsal_config base, uint64_t tokens,
+                          uint32_t question, struct sl_error *err)
+{
+    struct sl_rehearsed one;
+
+    base.context = base.prompt = question;
+    base.prefill_only = true;
+    base.trace = NULL;
+    if (rehearse(&one, &base, 1, err) != 0 ||
+        rehearse_packed(pass, &base, tokens, err) != 0)
+        return -1;
+    *e = (struct sl_plan_eval){
+        .tokens = tokens,
+        .question = question,
+        .positions = (uint32_t)pass->tokens,
+        .seconds = pass->seconds * ceil((double)tokens / pass->tokens),
+        .one_by_one = one.seconds * ceil((double)tokens / question),
+        .limit = pass->floor.limit,
+    };
+    return 0;
+}
+
+/* --- telling -------------------------------------------------------------- */
+
 static void print_time(const char *what, double seconds)
 {
     if (seconds < 3600)

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "src/runtime/runtime.h"
+#include "src/sim/rehearse.h"
 
 struct sl_plan_eval {
     uint64_t tokens;
@@ -22,6 +23,11 @@ struct sl_plan_eval {
 void sl_plan_eval_make(struct sl_plan_eval *e, const struct sl_runtime *rt,
                        const struct sl_rates *rates, uint64_t tokens,
                        uint32_t question);
+/* The same on the machine of a rehearsal, of which machine, model, memory,
+ * engine and keys count; *pass: one of its passes. Errors: as sl_rehearse. */
+int sl_plan_eval_rehearse(struct sl_plan_eval *e, struct sl_rehearsed *pass,
+                          struct sl_rehearsal_config base, uint64_t tokens,
+                          uint32_t question, struct sl_error *err);
 void sl_plan_eval_print(const struct sl_plan_eval *e);
 json_t *sl_plan_eval_json(const struct sl_plan_eval *e);
 

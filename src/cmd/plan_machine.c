@@ -9,6 +9,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/survey_here.h"
 #include "src/convert/synth.h"
@@ -40,6 +41,8 @@ struct answer {
         struct sl_rehearsed row; /* a pass, and the guesses that it waits for */
         uint32_t n_guesses;
     } guessed;
+    struct sl_plan_eval eval;
+    struct sl_rehearsed eval_pass;
     uint32_t batch_tokens; /* of a text: what the memory holds of so many */
 };
 
@@ -226,8 +229,11 @@ static int ask(struct answer *a, struct sl_error *err)
         return -1;
     if (q->accept > 0 && ask_guessed(a, c, err) != 0)
         return -1;
-    c.n_texts = BATCH;
     c.self = false;
+    if (q->eval > 0 && sl_plan_eval_rehearse(&a->eval, &a->eval_pass, c,
+                                             q->eval, q->eval_question, err))
+        return -1;
+    c.n_texts = BATCH;
     c.decode_only = true;
     c.trace = NULL;
     /* Where the cache of so many texts does not fit, half of it may. */
@@ -366,6 +372,15 @@ static void print_text(const struct answer *a)
     print_row(what, row_of(a, PREFILL));
     snprintf(what, sizeof what, "%u texts of %u", BATCH, a->batch_tokens);
     print_row(what, row_of(a, BATCHED));
+    if (a->q->eval == 0)
+        return;
+    snprintf(what, sizeof what, "%.0f question%s of %u",
+             a->eval_pass.tokens / a->eval.question,
+             a->eval_pass.tokens > a->eval.question ? "s" : "",
+             a->eval.question);
+    print_row(what, &a->eval_pass);
+    puts("\nAn evaluation");
+    sl_plan_eval_print(&a->eval);
 }
 
 /* --- JSON ----------------------------------------------------------------- */
@@ -429,6 +444,10 @@ static int print_json(const struct answer *a, struct sl_error *err)
 
     if (root != NULL && a->guessed.n_guesses > 0)
         json_object_set_new(root, "guessed", guessed_json(a));
+    if (root != NULL && a->q->eval > 0) {
+        json_object_set_new(root, "eval_pass", row_json(&a->eval_pass));
+        json_object_set_new(root, "evaluation", sl_plan_eval_json(&a->eval));
+    }
     return sl_json_print(stdout, root, JSON_INDENT(1) | JSON_REAL_PRECISION(6),
                          err);
 }

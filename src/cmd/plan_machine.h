@@ -28,7 +28,9 @@ struct sl_machine_question {
      * guessed. A pass takes at most so many. */
     double accept;
     uint32_t most_guesses;
-    bool measure; /* this machine anew */
+    uint64_t eval;          /* tokens of an evaluation; 0: none */
+    uint32_t eval_question; /* of one of its questions */
+    bool measure;           /* this machine anew */
     bool json;
     const struct sl_log *log;
 };
@@ -37,9 +39,10 @@ struct sl_machine_question {
 const char *sl_machine_ignores(const struct sl_runtime_config *run);
 
 /* Rehearses a decode, a prefill of 1024 positions and a batch of 32, with
- * accept also passes that take guesses, as many as give most tokens a second;
- * prints what came out. Errors: SL_ERR_USAGE, SL_ERR_BUDGET, SL_ERR_NOMEM,
- * SL_ERR_IO, those of the model file. */
+ * accept also passes that take guesses, as many as give most tokens a second,
+ * with eval also those of an evaluation; prints what came out. Errors:
+ * SL_ERR_USAGE, SL_ERR_BUDGET, SL_ERR_NOMEM, SL_ERR_IO, those of the model
+ * file. */
 int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err);
 
 #endif

@@ -197,7 +197,7 @@ static int make_plan(struct rehearsal *r, struct sl_rehearsal *out,
         .n_layers = hp->n_layers,
         .n_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
-        .n_pages = c->n_texts *
+        .n_pages = (c->prefill_only ? 2 : 1) * c->n_texts *
                    (uint32_t)sl_div_up(max_tokens(c) + 1u, SL_KV_PAGE_LEN),
         .n_sequences = 2 * c->n_texts,
         .max_tokens = max_tokens(c) + 1,
@@ -470,19 +470,27 @@ static int prefill(struct rehearsal *r, double *seconds, struct sl_error *err)
     return 0;
 }
 
+/* Short prompts take the engines of a decode. */
+static enum sl_phase engines_of(const struct rehearsal *r, enum sl_phase phase)
+{
+    return r->in.pass[phase].positions < r->plan->prefill_from ? SL_PHASE_DECODE
+                                                               : phase;
+}
+
 static struct sl_rehearsed judge(const struct rehearsal *r, enum sl_phase phase,
                                  double seconds)
 {
     struct sl_plan_pass pass = r->in.pass[phase];
     struct sl_rehearsed j = {.seconds = seconds, .tokens = pass.positions};
+    enum sl_phase engines = engines_of(r, phase);
 
     /* A text's keys are read once for all its positions; that the head computes
      * guesses too is not counted. */
     if (phase == SL_PHASE_DECODE)
         pass.positions *= decoded(r->c);
-    j.demand = sl_plan_demand(r->plan, &r->in, phase, pass);
+    j.demand = sl_plan_demand(r->plan, &r->in, engines, pass);
     j.floor = sl_floor_of(&r->in.rates, &j.demand);
-    j.expected_s = sl_plan_seconds(r->plan, &r->in, phase, pass);
+    j.expected_s = sl_plan_seconds(r->plan, &r->in, engines, pass);
     j.efficiency = j.floor.seconds / seconds;
     return j;
 }
@@ -492,11 +500,14 @@ static int run(struct rehearsal *r, struct sl_rehearsal *out,
 {
     double seconds;
 
-    if (make_plan(r, out, err) != 0 || start(r, err) != 0 ||
-        decode(r, &seconds, err) != 0)
+    if (make_plan(r, out, err) != 0 || start(r, err) != 0)
         return -1;
-    out->phase[SL_PHASE_DECODE] = judge(r, SL_PHASE_DECODE, seconds);
-    out->guess_s = r->guess_ns * 1e-9;
+    if (!r->c->prefill_only) {
+        if (decode(r, &seconds, err) != 0)
+            return -1;
+        out->phase[SL_PHASE_DECODE] = judge(r, SL_PHASE_DECODE, seconds);
+        out->guess_s = r->guess_ns * 1e-9;
+    }
     if (r->c->decode_only)
         return 0;
     if (prefill(r, &seconds, err) != 0)

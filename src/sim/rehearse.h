@@ -26,6 +26,9 @@ struct sl_rehearsal_config {
     uint32_t context; /* positions that each holds when it is continued */
     uint32_t prompt;  /* positions of each that a prefill takes */
     bool decode_only; /* the prefill is planned for, but not run */
+    /* Nothing is decoded: an evaluation, whose cache holds the questions of two
+     * passes, since some wait for the next. */
+    bool prefill_only;
     uint32_t guesses; /* that each text's pass of a decode takes along */
     /* They are the model's own: high planes stay (draft_self.h). A decode is of
      * one text then. */
