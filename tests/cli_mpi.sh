@@ -7,12 +7,13 @@ case $sluice in
 /*) ;;
 *) sluice=$PWD/$sluice ;;
 esac
-if ! ldd "$sluice" 2>/dev/null | grep -qE 'libmpi|libmpich'; then
+file=$(dirname "$sluice")/sluice-mpi.so
+if [ ! -e "$file" ]; then
     echo '1..0 # SKIP this sluice was built without MPI'
     exit 0
 fi
 # The launcher of the same MPI.
-if ldd "$sluice" | grep -q libmpich; then
+if ldd "$file" | grep -q libmpich; then
     launcher=$(command -v mpiexec.mpich || command -v mpiexec)
     # As if each rank had a host of its own, whose end is no other's.
     options='-launcher fork -disable-auto-cleanup
@@ -32,7 +33,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..4
+echo 1..6
 
 mkdir -p data/c data/g tasks
 python3 - <<'END'
@@ -115,3 +116,15 @@ done
 
 evaluate 2 --dry-run >out 2>err && [ "$(wc -l <out)" = 4 ]
 check one_rank_alone_prints
+
+# Other commands, and a process that no launcher started, bring no MPI.
+! ldd "$sluice" | grep -q libmpi
+check the_program_itself_brings_no_mpi
+
+mkdir apart && cp "$sluice" apart && head -c 3000 "$file" >apart/sluice-mpi.so
+sluice=$work/apart/sluice
+! evaluate 1 --output apart/out >out 2>err && grep -q 'is cut off' err &&
+    rm apart/sluice-mpi.so &&
+    ! evaluate 1 --output apart/out >out 2>err &&
+    grep -q 'sluice-mpi.so.* is neither' err
+check a_file_that_is_not_whole_or_not_there_is_told_of

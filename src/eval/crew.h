@@ -4,7 +4,8 @@
  * Ranks from 0 to n - 1, each a process with its own model, budgets and
  * threads, that send each other lines of text. What these say is the business
  * of share.h; how they travel is that of whoever made the crew: MPI
- * (crew_mpi.c, all that the program knows of it), or a test.
+ * (crew_mpi.c, all that knows of it, in a file that crew_file.c opens), or a
+ * test.
  *
  *   open      before anything else: which rank this is, its part of the host
  *   listen    from then on lines are heard, and ranks missed
@@ -52,7 +53,8 @@ struct sl_crew { /* what made it knows more of it */
 /* The crew that MPI has started this process in; NULL: it is alone, also where
  * the program was built without MPI. share_cores: takes its part of the cores,
  * if the launcher gave all ranks of the host the same ones; to be called
- * before there are threads. Errors: SL_ERR_IO. */
+ * before there are threads. Errors: SL_ERR_IO; those of opening the file with
+ * the code for MPI. */
 int sl_crew_open(struct sl_crew **crew, bool share_cores, struct sl_error *err);
 /* Leaves, if it listens, and frees. NULL is fine. */
 void sl_crew_close(struct sl_crew *crew);

@@ -17,9 +17,9 @@
 #include "src/probe/meminfo.h"
 
 /*
- * All that the program knows of MPI. One thread of each rank makes all calls
- * once the crew is open, so that MPI_THREAD_SERIALIZED is enough, and whoever
- * computes is never asked to wait:
+ * All that calls MPI, in a file of its own (crew_file.c). One thread of each
+ * rank makes all calls once the crew is open, so that MPI_THREAD_SERIALIZED is
+ * enough, and whoever computes is never asked to wait:
  *
  *   say -> out, a list -> MPI_Isend ... MPI_Iprobe -> ears, or kept until
  *                                                     somebody listens
@@ -430,20 +430,6 @@ static const struct sl_crew_ops mpi_ops = {crew_listen, crew_say, crew_leave};
 
 /* --- opening -------------------------------------------------------------- */
 
-/* Whether a launcher of MPI's has started this process: MPI_Init alone takes
- * longer than a small command. */
-static bool launched(void)
-{
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
-                                        "PMI_RANK", "PMIX_RANK"};
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (getenv(names[i]) != NULL)
-            return true;
-    }
-    return false;
-}
-
 /* This rank's part of the cores, where the launcher gave its host's ranks the
  * same ones. */
 static void take_cores(unsigned place, unsigned n, MPI_Comm host)
@@ -556,9 +542,6 @@ int sl_crew_open(struct sl_crew **crew, bool share_cores, struct sl_error *err)
 {
     struct mpi_crew *m;
 
-    *crew = NULL;
-    if (!launched())
-        return 0;
     m = sl_zalloc_array(1, sizeof *m);
     if (m == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for a crew");
