@@ -25,9 +25,11 @@ printf 'a\tIn the beginning [gMASK]\na\tThe earth [gMASK]\nb\tGod [gMASK]\n' \
 cp queries.txt q.txt # so that --force has something to replace
 printf '{"context": [1, 2], "answer": [3], "mask_position": 1}' >in.json
 printf '{"role": "user"}' >tools.json
+printf '{"context": "God", "choices": [" is", " the"], "answer": 0}\n' >ask.jsonl
+printf '0123456789abcdef0123456789abcdef\n' >keys
 shards=$(find ckpt -type f | sort | tr '\n' ' ')
 # shellcheck disable=SC2086 # these names have no blanks
-all="m.gguf queries.txt q.txt in.json tools.json $shards"
+all="m.gguf queries.txt q.txt in.json tools.json ask.jsonl keys $shards"
 # shellcheck disable=SC2086
 cksum $all >before
 
@@ -69,6 +71,42 @@ for shard in $shards; do
     refused "$shard" convert -q --force -o "$shard" ckpt
     refused "$shard" convert -q --force -o "./$shard" ckpt
 done
+# What a command reads beside the model, and that no command was left out.
+arguments()
+{
+    case $1 in
+    generate | chat) echo "-p hi" ;;
+    logits) echo "-i in.json -o x.npy" ;;
+    perplexity) echo "q.txt" ;;
+    eval) echo "--tasks-json ask.jsonl --output e" ;;
+    serve) echo "--api-key-file keys --port 0" ;;
+    esac
+}
+for name in $("$sluice" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
+    [ "$name" != plan ] || continue # which makes no trace
+    "$sluice" "$name" --help 2>&1 | grep -q -e '--trace=' || continue
+    # shellcheck disable=SC2046
+    refused --trace "$name" -m m.gguf $(arguments "$name") --trace m.gguf
+    n_traces=$((${n_traces:-0} + 1))
+done
+[ "${n_traces:-0}" -ge 5 ] || bad="$bad; $n_traces commands make traces"
+refused --trace perplexity -m m.gguf q.txt --trace q.txt
+refused --trace perplexity -m m.gguf --against hard q.txt --trace hard
+refused --trace eval -m m.gguf --tasks-json ask.jsonl --trace ask.jsonl
+ln ask.jsonl below/results.json
+refused --output eval -m m.gguf --tasks-json ask.jsonl --output below --force
+refused --compare eval -m m.gguf --tasks-json ask.jsonl --output below --force \
+    --compare below/results.json
+rm below/results.json
+if "$sluice" serve --help 2>&1 | grep -q -e --log; then
+    refused --log serve -m m.gguf --port 0 --log soft
+    refused --log serve -m m.gguf --port 0 --api-key-file keys --log ./keys
+fi
+cp m.gguf m.gguf.partial
+refused --output synth --hidden-size 64 --force -o m.gguf --tokenizer hard
+refused --output synth --hidden-size 64 --force -o m.gguf \
+    --tokenizer m.gguf.partial
+rm m.gguf.partial
 [ -z "$bad" ]
 rc=$?
 [ $rc = 0 ] || echo "# $bad"
@@ -91,6 +129,20 @@ cp trace.json old
     "$sluice" generate -q -m m.gguf -p hi --out-seq-length 8 \
         --trace trace.json >out 2>err && ! cmp -s trace.json old
 check a_run_that_fails_leaves_the_trace_of_another
+
+eval_into()
+{
+    "$sluice" eval -q -m m.gguf --tasks-json ask.jsonl --output e "$@" \
+        >out 2>err
+}
+eval_into && cp e/journal.jsonl journal && [ "$(wc -l <journal)" = 2 ] &&
+    ! eval_into --force --ram 1M && cmp -s e/journal.jsonl journal &&
+    { echo '{"task"' && tail -n 1 journal; } >>e/journal.jsonl &&
+    eval_into --resume && [ "$(wc -l <e/journal.jsonl)" = 4 ] &&
+    rm e/journal.jsonl && ! eval_into && grep -q 'results.json is there' err &&
+    echo 'my own' >e/journal.jsonl && ! eval_into --resume &&
+    [ "$(cat e/journal.jsonl)" = 'my own' ] && eval_into --force
+check so_it_is_with_what_an_evaluation_has_answered
 
 # A temporary name may be somebody's, too.
 echo mine >trace.json.partial
@@ -119,7 +171,10 @@ check a_second_run_replaces_answers_by_force_alone
 mkdir f && cp queries.txt f/a.txt && cp queries.txt f/was
 "$sluice" generate -m m.gguf --ram 64M --with-id --out-seq-length 12 --force \
     --input-source f/a.txt --output-path f >out 2>err
-cmp -s f/a.txt f/was && grep -q 'would replace what --input-source reads' err
+cmp -s f/a.txt f/was && mv f/a.txt f/a-2.txt &&
+    ! "$sluice" generate -m m.gguf --ram 64M --with-id --out-seq-length 12 \
+        --force --input-source f/a-2.txt --output-path f >out 2>err &&
+    cmp -s f/a-2.txt f/was && grep -q 'would replace what --input-source reads' err
 check an_answer_never_replaces_the_queries
 
 resume()

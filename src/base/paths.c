@@ -171,11 +171,19 @@ int sl_paths_check(const struct sl_path_use *uses, size_t n,
     return 0;
 }
 
-static void add(struct sl_paths *p, const char *option, const char *path,
+/* The path is moved; NULL: there was no memory for it. */
+static void add(struct sl_paths *p, const char *option, char *path,
                 bool written)
 {
-    if (path == NULL || p->n == SL_PATHS_MOST)
+    struct sl_path_use *more =
+        path != NULL ? realloc(p->use, (p->n + 1) * sizeof *more) : NULL;
+
+    if (more == NULL) {
+        p->failed = true;
+        free(path);
         return;
+    }
+    p->use = more;
     p->use[p->n++] = (struct sl_path_use){
         .option = option,
         .path = path,
@@ -185,10 +193,36 @@ static void add(struct sl_paths *p, const char *option, const char *path,
 
 void sl_paths_read(struct sl_paths *p, const char *option, const char *path)
 {
-    add(p, option, path, false);
+    if (path != NULL)
+        add(p, option, strdup(path), false);
 }
 
 void sl_paths_write(struct sl_paths *p, const char *option, const char *path)
 {
+    if (path != NULL)
+        add(p, option, strdup(path), true);
+}
+
+void sl_paths_write_in(struct sl_paths *p, const char *option,
+                       const char *folder, const char *name)
+{
+    char *path;
+
+    if (folder == NULL)
+        return;
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        path = NULL;
     add(p, option, path, true);
+}
+
+int sl_paths_end(struct sl_paths *p, struct sl_error *err)
+{
+    int rc = p->failed ? sl_fail(err, SL_ERR_NOMEM, "no memory for paths")
+                       : sl_paths_check(p->use, p->n, err);
+
+    for (size_t i = 0; i < p->n; i++)
+        free((char *)p->use[i].path);
+    free(p->use);
+    *p = (struct sl_paths){0};
+    return rc;
 }

@@ -27,14 +27,20 @@ struct sl_path_use {
 int sl_paths_check(const struct sl_path_use *uses, size_t n,
                    struct sl_error *err);
 
-/* All files of a command. */
-#define SL_PATHS_MOST 64
+/* All files of a command, any number of them; zeroed to begin with. */
 struct sl_paths {
-    struct sl_path_use use[SL_PATHS_MOST];
+    struct sl_path_use *use; /* (n) owned, as are their paths */
     size_t n;
+    bool failed; /* no memory for one */
 };
-/* Both take a path that is NULL. */
+/* Both take a path that is NULL, and keep a copy. */
 void sl_paths_read(struct sl_paths *p, const char *option, const char *path);
 void sl_paths_write(struct sl_paths *p, const char *option, const char *path);
+/* What is written as FOLDER/NAME. */
+void sl_paths_write_in(struct sl_paths *p, const char *option,
+                       const char *folder, const char *name);
+/* As sl_paths_check, of all of them, which are forgotten in any case. Errors:
+ * SL_ERR_USAGE, SL_ERR_NOMEM. */
+int sl_paths_end(struct sl_paths *p, struct sl_error *err);
 
 #endif

@@ -338,7 +338,7 @@ static int bench(const struct options *o, const char *command,
     sl_run_paths(&paths, &o->run);
     sl_draft_paths(&paths, &o->draft);
     sl_paths_write(&paths, "--plot", o->plot);
-    if (sl_paths_check(paths.use, paths.n, err) != 0)
+    if (sl_paths_end(&paths, err) != 0)
         return -1;
     if (o->plot != NULL && sl_bench_plot_check(o->plot, err) != 0)
         return -1;

@@ -350,7 +350,7 @@ static int check_paths(const struct sl_chat_options *o, struct sl_error *err)
     sl_paths_read(&paths, "-f", o->run.text.prompt_file);
     sl_paths_read(&paths, "--tools", o->tools);
     sl_paths_write(&paths, "--history", o->history);
-    return sl_paths_check(paths.use, paths.n, err);
+    return sl_paths_end(&paths, err);
 }
 
 static int run_all(struct sl_chat *c)

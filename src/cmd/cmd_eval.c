@@ -51,6 +51,30 @@ static int load_tasks(struct sl_tasks *tasks, const struct options *o,
     return sl_tasks_add(tasks, &plain, err);
 }
 
+/* No output is what is read: the options say, or what was found by them. */
+static int check_paths(const struct options *o, const struct sl_tasks *tasks,
+                       const struct sl_eval *ev, struct sl_error *err)
+{
+    static const char *const written[] = {
+        "journal.jsonl",
+        "results.json",
+        "results.markdown",
+    };
+    struct sl_paths paths = {0};
+
+    sl_run_paths(&paths, &o->run);
+    sl_paths_read(&paths, "--compare", o->compare);
+    sl_paths_read(&paths, "--tasks-json", o->eval.plain);
+    for (size_t i = 0; i < tasks->n; i++)
+        sl_paths_read(&paths, "--task", tasks->v[i].file);
+    for (size_t i = 0; i < ev->n; i++)
+        for (size_t k = 0; k < ev->v[i].n_files; k++)
+            sl_paths_read(&paths, "--data-path", ev->v[i].files[k].path);
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
+        sl_paths_write_in(&paths, "--output", o->output, written[i]);
+    return sl_paths_end(&paths, err);
+}
+
 /* What there is to ask, the answers of an earlier run left out. */
 static int open_journal(struct sl_journal **journal, struct sl_eval_model *m,
                         struct sl_eval *ev, const struct options *o,
@@ -115,6 +139,8 @@ static int ask(struct sl_eval_model *m, struct sl_eval *ev,
         rc = sl_eval_model_start(m, &o->run, &run, o->positions, err);
     if (rc == 0)
         rc = open_share(&run, journal, m, o, err);
+    if (rc == 0 && journal != NULL)
+        rc = sl_journal_begin(journal, m->id, err);
     if (rc == 0) {
         sl_eval_progress_init(&run.progress, ev->needs.n_questions,
                               ev->needs.n_positions,
@@ -142,6 +168,8 @@ static int eval_tasks(struct options *o, struct sl_error *err)
     struct sl_eval ev = {0};
     int rc = load_tasks(&tasks, o, err);
 
+    if (rc == 0)
+        rc = check_paths(o, &tasks, &ev, err);
     if (rc == 0 && is_first(o)) {
         sl_console_tasks(stdout, &tasks);
         fflush(stdout); /* before what is said of it */
@@ -155,6 +183,8 @@ static int eval_tasks(struct options *o, struct sl_error *err)
     if (rc == 0 && !o->dry_run)
         rc = sl_eval_load(&ev, &tasks, model.tokenizer, &model.hp, model.is_glm,
                           &o->eval, err);
+    if (rc == 0)
+        rc = check_paths(o, &tasks, &ev, err);
     if (rc == 0 && !o->dry_run)
         rc = ask(&model, &ev, o, err);
     sl_eval_fini(&ev);

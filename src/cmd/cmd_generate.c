@@ -297,7 +297,7 @@ static int open_files(struct sl_generate *g, struct sl_error *err)
     struct sl_paths paths = {0};
 
     sl_generate_paths(&paths, g->o);
-    if (sl_paths_check(paths.use, paths.n, err) != 0)
+    if (sl_paths_end(&paths, err) != 0)
         return -1;
     if (g->o->output_path == NULL)
         return 0;

@@ -209,7 +209,7 @@ static int check_paths(const struct options *o, struct sl_error *err)
     sl_run_paths(&paths, &o->run);
     sl_paths_read(&paths, "--input", o->input);
     sl_paths_write(&paths, "--output", o->output);
-    return sl_paths_check(paths.use, paths.n, err);
+    return sl_paths_end(&paths, err);
 }
 
 static int logits(struct options *o, struct sl_error *err)

@@ -233,6 +233,17 @@ static void split_budget(struct sl_runtime_config *first,
     second->ram_bytes = all; /* the first's is counted as the program's */
 }
 
+static int check_paths(const struct options *o, struct sl_error *err)
+{
+    struct sl_paths paths = {0};
+
+    sl_run_paths(&paths, &o->run);
+    sl_paths_read(&paths, "--against", o->against);
+    for (size_t i = 0; i < o->n_texts; i++)
+        sl_paths_read(&paths, "TEXT", o->texts[i]);
+    return sl_paths_end(&paths, err);
+}
+
 static int perplexity(struct options *o, struct sl_error *err)
 {
     struct sl_runtime_config second = o->run;
@@ -244,6 +255,8 @@ static int perplexity(struct options *o, struct sl_error *err)
     struct sl_eval_run *run = &a.run;
     int rc;
 
+    if (check_paths(o, err) != 0)
+        return -1;
     o->eval.log = o->run.log;
     if (o->against != NULL)
         split_budget(&o->run, &second);

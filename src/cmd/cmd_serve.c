@@ -321,6 +321,21 @@ static const struct argp argp = {
     0,
 };
 
+static int check_paths(const struct serve *o, struct sl_error *err)
+{
+    const struct sl_serve_config *c = &o->c;
+    struct sl_paths paths = {0};
+
+    sl_run_paths(&paths, &c->run);
+    sl_draft_paths(&paths, &o->draft);
+    sl_paths_read(&paths, "--api-key-file", c->key_file);
+    sl_paths_read(&paths, "--tls-cert", c->tls_cert);
+    sl_paths_read(&paths, "--tls-key", c->tls_key);
+    if (c->log_file != NULL && strcmp(c->log_file, "-") != 0)
+        sl_paths_write(&paths, "--log", c->log_file);
+    return sl_paths_end(&paths, err);
+}
+
 static double floor_of(const struct sl_runtime *rt)
 {
     struct sl_plan_pass pass = {1, 1, 0};
@@ -412,7 +427,7 @@ static int run(int argc, char **argv)
         "--keep-answers or --max-body need less";
     signal(SIGPIPE, SIG_IGN);
     sl_stop_block(&set);
-    if (sl_server_start(&s, c, &err) != 0) {
+    if (check_paths(&o, &err) != 0 || sl_server_start(&s, c, &err) != 0) {
         code = sl_report(&err);
     } else {
         sl_server_address(&s, address, sizeof address);

@@ -5,6 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/paths.h"
 #include "src/cmd/opts_shape.h"
 #include "src/cmd/stop.h"
 #include "src/convert/synth.h"
@@ -179,6 +180,22 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
     return -1;
 }
 
+static int check_paths(const struct synth_args *a, struct sl_error *err)
+{
+    struct sl_paths paths = {0};
+    char *partial = NULL;
+
+    if (a->o.output == NULL)
+        return 0;
+    if (asprintf(&partial, "%s.partial", a->o.output) < 0)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    sl_paths_read(&paths, "--tokenizer", a->tokenizer);
+    sl_paths_write(&paths, "--output", a->o.output);
+    sl_paths_write(&paths, "--output", partial);
+    free(partial);
+    return sl_paths_end(&paths, err);
+}
+
 /* What the model knows texts by, of which its ids follow. */
 static int read_tokenizer(struct synth_args *a, struct sl_error *err)
 {
@@ -234,7 +251,9 @@ static int run(int argc, char **argv)
     rc = sl_parse_args(&argp, argc, argv, &args);
     if (rc != 0)
         return rc;
-    rc = choose_shape(&args, &err);
+    rc = check_paths(&args, &err);
+    if (rc == 0)
+        rc = choose_shape(&args, &err);
     if (rc == 0)
         rc = read_tokenizer(&args, &err);
     if (rc == 0) {

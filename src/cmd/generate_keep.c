@@ -258,11 +258,12 @@ static void tell(struct sl_keeper *k, const struct sl_query *q, bool again,
 }
 
 /* --force replaces answers, not what they are made from. */
-static int check_replaced(const struct sl_keeper *k, const struct sl_query *q,
-                          struct sl_error *err)
+static int check_replaced(const struct sl_keeper *k,
+                          const struct sl_outfile *out, struct sl_error *err)
 {
     const struct sl_generate_options *o = k->g->o;
-    char *path = sl_outfile_path(o->output_path, q->id, false, 1);
+    char *path = sl_outfile_path(o->output_path, out->id, out->cut,
+                                 out->number > 0 ? out->number : 1);
     struct sl_paths paths = {0};
     int rc;
 
@@ -270,7 +271,7 @@ static int check_replaced(const struct sl_keeper *k, const struct sl_query *q,
         return sl_fail(err, SL_ERR_NOMEM, "out of memory");
     sl_generate_paths(&paths, o);
     sl_paths_write(&paths, "the answer", path);
-    rc = sl_paths_check(paths.use, paths.n, err);
+    rc = sl_paths_end(&paths, err);
     free(path);
     return rc;
 }
@@ -294,7 +295,7 @@ int sl_keeper_write(struct sl_keeper *k, const struct sl_query *q,
         return sl_fail(err, SL_ERR_NOMEM, "out of memory");
     if (s != NULL && !cut)
         o.number = ++s->n;
-    if (s != NULL && o.replace && check_replaced(k, q, err) != 0)
+    if (s != NULL && o.replace && check_replaced(k, &o, err) != 0)
         return -1;
     if (sl_outfile_write(&path, &number, &o, text, n, err) != 0)
         return -1;

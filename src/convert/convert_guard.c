@@ -14,13 +14,14 @@ int sl_convert_check_paths(const struct sl_convert *cv, struct sl_error *err)
     struct stat st;
 
     sl_paths_read(&p, "SOURCE", cv->o->source);
-    p.use[0].beside = true;
+    if (p.n > 0)
+        p.use[0].beside = true;
     sl_paths_read(&p, "--tokenizer", cv->o->tokenizer);
     for (size_t i = 0; i < cv->o->n_lora; i++)
         sl_paths_read(&p, "--lora", cv->o->lora[i].path);
     for (size_t i = 0; i < 3; i++)
         sl_paths_write(&p, "--output", written[i]);
-    if (sl_paths_check(p.use, p.n, err) != 0)
+    if (sl_paths_end(&p, err) != 0)
         return -1;
     for (size_t i = 0; i < 3; i++)
         if (stat(written[i], &st) == 0 && sl_ckpt_is(&cv->ckpt, &st))

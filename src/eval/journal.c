@@ -16,6 +16,7 @@ struct sl_journal {
     int fd;
     char *path;
     struct sl_eval *ev; /* borrowed */
+    bool empty;         /* once it has begun, whatever is in it now */
 };
 
 void sl_journal_close(struct sl_journal *j)
@@ -217,8 +218,10 @@ static int read_entries(struct sl_journal *j, const char *model, char *text,
             json_loadb(text + *kept, (size_t)(end - text) - *kept, 0, NULL);
         const char *of = json_string_value(json_object_get(o, "model"));
 
-        if (o == NULL)
-            return 0; /* what follows is asked again */
+        if (o == NULL && *kept == 0)
+            break;
+        if (o == NULL) /* is asked again */
+            continue;
         if (*kept == 0 && (of == NULL || strcmp(of, model) != 0)) {
             json_decref(o);
             return sl_fail(err, SL_ERR_USAGE,
@@ -230,11 +233,15 @@ static int read_entries(struct sl_journal *j, const char *model, char *text,
             resume_unit(j, o, n_found);
         json_decref(o);
     }
+    if (*kept == 0 && (end != NULL || (n > 0 && text[0] != '{')))
+        return sl_fail(err, SL_ERR_CORRUPT,
+                       "%s does not begin as a journal: --force begins anew",
+                       j->path);
     return 0;
 }
 
 static int resume(struct sl_journal *j, const char *model, size_t *n_found,
-                  bool *empty, struct sl_error *err)
+                  struct sl_error *err)
 {
     char *text;
     size_t n, kept = 0;
@@ -248,7 +255,7 @@ static int resume(struct sl_journal *j, const char *model, size_t *n_found,
     free(text);
     if (rc == 0 && ftruncate(j->fd, (off_t)kept) != 0)
         rc = sl_fail_os(err, errno, "cannot write %s", j->path);
-    *empty = kept == 0;
+    j->empty = kept == 0;
     return rc;
 }
 
@@ -269,11 +276,24 @@ static int write_head(struct sl_journal *j, const char *model,
 
 /* A journal that has more than its first line took hours, maybe: it is not
  * emptied because somebody forgot an option. */
-static int check_empty(const char *path, struct sl_error *err)
+static int check_empty(const char *folder, const char *path,
+                       struct sl_error *err)
 {
+    static const char *const results[] = {"results.json", "results.markdown"};
     FILE *in = fopen(path, "re");
     int c, lines = 0;
 
+    for (size_t i = 0; in == NULL && i < 2; i++) {
+        char *there = sl_path_join(folder, results[i]);
+        bool found = there != NULL && access(there, F_OK) == 0;
+
+        free(there);
+        if (found)
+            return sl_fail(err, SL_ERR_USAGE,
+                           "%s/%s is there already: give another --output, or "
+                           "--force to replace it",
+                           folder, results[i]);
+    }
     if (in == NULL)
         return 0;
     while (lines < 2 && (c = getc(in)) != EOF)
@@ -291,9 +311,7 @@ int sl_journal_open(struct sl_journal **out, const char *folder,
                     const char *model, enum sl_journal_mode mode,
                     struct sl_eval *ev, size_t *n_found, struct sl_error *err)
 {
-    bool go_on = mode == SL_JOURNAL_RESUME;
     struct sl_journal *j = sl_zalloc_array(1, sizeof *j);
-    bool empty = true;
     int rc = 0;
 
     *n_found = 0;
@@ -303,24 +321,30 @@ int sl_journal_open(struct sl_journal **out, const char *folder,
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for the journal");
     }
     j->ev = ev;
+    j->empty = true;
     j->fd = -1;
     if (mode == SL_JOURNAL_BEGIN)
-        rc = check_empty(j->path, err);
+        rc = check_empty(folder, j->path, err);
     if (rc == 0)
-        j->fd = open(j->path,
-                     O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC |
-                         (go_on ? 0 : O_TRUNC),
-                     0666);
+        j->fd = open(j->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (rc == 0 && j->fd < 0)
         rc = sl_fail_os(err, errno, "cannot write %s", j->path);
-    if (rc == 0 && go_on)
-        rc = resume(j, model, n_found, &empty, err);
-    if (rc == 0 && empty)
-        rc = write_head(j, model, err);
+    if (rc == 0 && mode == SL_JOURNAL_RESUME)
+        rc = resume(j, model, n_found, err);
     if (rc != 0) {
         sl_journal_close(j);
         return -1;
     }
     *out = j;
     return 0;
+}
+
+int sl_journal_begin(struct sl_journal *j, const char *model,
+                     struct sl_error *err)
+{
+    if (!j->empty)
+        return 0;
+    if (ftruncate(j->fd, 0) != 0)
+        return sl_fail_os(err, errno, "cannot write %s", j->path);
+    return write_head(j, model, err);
 }

@@ -23,14 +23,18 @@ enum sl_journal_mode {
     SL_JOURNAL_ANEW,   /* throw them away */
 };
 
-/* Opens FOLDER/journal.jsonl: empty, or, to resume, with what is in it, which
- * is put into ev (*n_found units). model: what tells one model file from
- * another. Errors: SL_ERR_IO; SL_ERR_USAGE for a journal of another model, or
- * for answers that are neither to be kept nor to be thrown away;
- * SL_ERR_NOMEM. */
+/* Opens FOLDER/journal.jsonl. To resume, what is in it is put into ev (*n_found
+ * units), but lines that are damaged. model: what tells one model file from
+ * another. Nothing is thrown away yet. Errors: SL_ERR_IO; SL_ERR_USAGE for a
+ * journal of another model, or for answers that are neither to be kept nor to
+ * be thrown away; SL_ERR_CORRUPT for what is no journal; SL_ERR_NOMEM. */
 int sl_journal_open(struct sl_journal **j, const char *folder,
                     const char *model, enum sl_journal_mode mode,
                     struct sl_eval *ev, size_t *n_found, struct sl_error *err);
+/* Before the first answer is added, when nothing can be refused any more: what
+ * is not resumed is thrown away. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_journal_begin(struct sl_journal *j, const char *model,
+                     struct sl_error *err);
 int sl_journal_add(struct sl_journal *j, const struct sl_eval_task *t,
                    const struct sl_unit *u, struct sl_error *err);
 /* A line that somebody else made, without its end. */

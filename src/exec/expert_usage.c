@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,26 @@ bool sl_expert_usage_read(float *parts, float *turns,
     return f != NULL && why == NULL;
 }
 
+/* A file of that name that no run has made is somebody's. */
+static int check_ours(const char *path, struct sl_error *err)
+{
+    FILE *f = fopen(path, "rbe");
+    uint8_t magic[8];
+    size_t got;
+
+    if (f == NULL)
+        return errno == ENOENT
+                   ? 0
+                   : sl_fail_os(err, errno, "%s: cannot read", path);
+    got = fread(magic, 1, sizeof magic, f);
+    fclose(f);
+    if (got == 0 || (got == sizeof magic && memcmp(magic, MAGIC, 8) == 0))
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "%s is something else than what runs learn, and stays",
+                   path);
+}
+
 int sl_expert_usage_write(const float *parts, float turns,
                           const struct sl_modelfile *mf, uint32_t n_records,
                           struct sl_error *err)
@@ -144,7 +165,7 @@ int sl_expert_usage_write(const float *parts, float turns,
     for (uint32_t r = 0; r < n_records; r++)
         put_f32(file + HEAD_BYTES + r * sizeof(float), parts[r]);
     sl_store_u64(file + n - SUM_BYTES, XXH3_64bits(file, n - SUM_BYTES));
-    if (sl_newfile_check_kind(path, err) != 0 ||
+    if (sl_newfile_check_kind(path, err) != 0 || check_ours(path, err) != 0 ||
         sl_newfile_open(&to, path, err) != 0)
         goto out;
     fwrite(file, 1, n, to.file);

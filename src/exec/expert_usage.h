@@ -22,8 +22,9 @@
 bool sl_expert_usage_read(float *parts, float *turns,
                           const struct sl_modelfile *mf, uint32_t n_records,
                           const struct sl_log *log);
-/* The file appears whole or stays as it was. Errors: SL_ERR_IO,
- * SL_ERR_NOSPACE, SL_ERR_NOMEM. */
+/* The file appears whole or stays as it was, and always stays where it is
+ * something else. Errors: SL_ERR_IO, SL_ERR_NOSPACE, SL_ERR_NOMEM,
+ * SL_ERR_USAGE. */
 int sl_expert_usage_write(const float *parts, float turns,
                           const struct sl_modelfile *mf, uint32_t n_records,
                           struct sl_error *err);

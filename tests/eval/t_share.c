@@ -491,6 +491,7 @@ static void a_journal_has_what_all_ranks_answered(void **state)
                                      SL_JOURNAL_BEGIN, &w.m[0].ev, &n_found,
                                      &err),
                      0);
+    assert_int_equal(sl_journal_begin(w.journal, "a model", &err), 0);
     run_world(&w);
     check_answers(&w, 0);
     sl_journal_close(w.journal);
@@ -503,6 +504,7 @@ static void a_journal_has_what_all_ranks_answered(void **state)
                                      SL_JOURNAL_RESUME, &w.m[0].ev, &n_found,
                                      &err),
                      0);
+    assert_int_equal(sl_journal_begin(w.journal, "a model", &err), 0);
     assert_in_range(n_found, 10, N_TASKS * N_UNITS - 10);
     run_world(&w);
     check_answers(&w, (unsigned)n_found);
