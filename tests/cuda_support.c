@@ -65,6 +65,9 @@ void *test_cuda_up(const void *host, size_t bytes)
         return NULL;
     check(cudaMalloc(&p, bytes), "device memory");
     check(cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice), "copy up");
+    /* Memory that is not pinned has been read by then, no more: a kernel on
+     * another stream could be earlier than the copy. */
+    check(cudaStreamSynchronize(NULL), "copy up");
     return p;
 }
 

@@ -307,6 +307,30 @@ static void only_pinned_memory_is_read_later(void **state)
     assert_cuda(cudaStreamDestroy(s));
 }
 
+/* cudaMemcpy has read what is not pinned when it returns, no more. */
+static void copies_up_are_there_when_their_stream_is_done(void **state)
+{
+    char *p = device_new<char>(64), host[64] = {}, *back;
+    cudaStream_t s = stream_new();
+
+    assert_cuda(cudaMallocHost(reinterpret_cast<void **>(&back), 64));
+    cudasim_hold(nullptr);
+    host[9] = 5;
+    assert_cuda(cudaMemcpy(p, host, 64, cudaMemcpyHostToDevice));
+    host[9] = 6;
+    assert_cuda(cudaMemcpyAsync(back, p, 64, cudaMemcpyDeviceToHost, s));
+    assert_cuda(cudaStreamSynchronize(s));
+    assert_int_equal(static_cast<unsigned char>(back[9]), 0xff);
+    cudasim_release(nullptr);
+    assert_cuda(cudaStreamSynchronize(nullptr));
+    assert_cuda(cudaMemcpyAsync(back, p, 64, cudaMemcpyDeviceToHost, s));
+    assert_cuda(cudaStreamSynchronize(s));
+    assert_int_equal(back[9], 5);
+    assert_cuda(cudaFreeHost(back));
+    assert_cuda(cudaStreamDestroy(s));
+    assert_cuda(cudaFree(p));
+}
+
 static void copies_go_every_way(void **state)
 {
     cudaStream_t s = stream_new();
@@ -496,6 +520,7 @@ int main(void)
         cmocka_unit_test(a_stream_executes_in_order),
         cmocka_unit_test(events_tell_times),
         cmocka_unit_test(only_pinned_memory_is_read_later),
+        cmocka_unit_test(copies_up_are_there_when_their_stream_is_done),
         cmocka_unit_test(copies_go_every_way),
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(half_operations_round_once),

@@ -73,7 +73,8 @@ static cudaError_t check_copy(const char *call, const void *dst,
 }
 
 /* Copies to and from memory that is not pinned do what CUDA does: those up go
- * through a buffer that is filled at once, those down are waited for. */
+ * through a buffer that is filled at once, and are waited for by nobody; those
+ * down are waited for. (CUDA Runtime API, "API synchronization behavior".) */
 static cudaError_t copy(const char *call, void *dst, const void *src,
                         size_t bytes, enum cudaMemcpyKind kind,
                         cudaStream_t stream, bool wait)
@@ -93,6 +94,9 @@ static cudaError_t copy(const char *call, void *dst, const void *src,
         n_pageable++;
     }
     if (pageable && kind == cudaMemcpyHostToDevice) {
+        if (wait)
+            sim_wait_idle(sim_find_stream(stream));
+        wait = false;
         op->staged.resize(bytes);
         memcpy(op->staged.data(), src, bytes);
         op->src = op->staged.data();

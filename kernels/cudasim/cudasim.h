@@ -13,7 +13,9 @@
  *   the CPU has them: else only what the runtime is handed is checked). New
  *   memory is full of NaNs; allocations end at a page that cannot be touched;
  *   freed ones stay out of reach. AddressSanitizer sees every byte beyond.
- * - Copies must lie within one allocation and go the way they say.
+ * - Copies must lie within one allocation and go the way they say. cudaMemcpy
+ *   of memory that is not pinned returns when that is read, not when the device
+ *   has it: what reads that on another stream must be told to wait.
  * - A block's threads are fibers of the stream's thread. Shared memory begins
  *   as NaNs in each block. __syncthreads and warp functions that not all
  *   threads reach end the kernel with a message (cudasim_fault).
@@ -40,7 +42,9 @@ struct cudasim_config {
     int driver;             /* CUDASIM_DRIVER=13000: cudaDriverGetVersion */
     size_t memory_bytes;    /* CUDASIM_MEMORY (K, M, G), default 1G, each */
     size_t context_bytes;   /* taken by using a device at all: 1/64 of it */
-    size_t pin_bytes;       /* CUDASIM_PIN: most that can be registered */
+    size_t others_bytes;    /* CUDASIM_OTHERS: of it, other programs have */
+    size_t stack_bytes; /* CUDASIM_STACK: of its caller's that a call uses */
+    size_t pin_bytes;   /* CUDASIM_PIN: most that can be registered */
     int reverse; /* CUDASIM_REVERSE=1: blocks and threads, last to first */
 };
 

@@ -44,6 +44,8 @@ static void read_environment(void)
     now.driver = (int)size_in("CUDASIM_DRIVER", CUDART_VERSION);
     now.memory_bytes = size_in("CUDASIM_MEMORY", (size_t)1 << 30);
     now.context_bytes = now.memory_bytes / 64;
+    now.others_bytes = size_in("CUDASIM_OTHERS", 0);
+    now.stack_bytes = size_in("CUDASIM_STACK", 0);
     now.pin_bytes = size_in("CUDASIM_PIN", (size_t)-1);
     now.reverse = (int)size_in("CUDASIM_REVERSE", 0);
     known = true;
@@ -108,6 +110,7 @@ cudaError_t cudaSetDevice(int device)
     if (device < 0 || device >= sim_config().n_devices)
         return sim_leave(cudaErrorInvalidDevice);
     current_device = device;
+    sim_make_context();
     return cudaSuccess;
 }
 

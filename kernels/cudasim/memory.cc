@@ -39,6 +39,7 @@ struct memory {
     allocations device;
     pins host;
     size_t used[MOST_DEVICES], pinned_bytes;
+    bool context[MOST_DEVICES];
     struct freed freed[QUARANTINE];
     size_t n_freed;
     int key; /* protection key; -1: the CPU has none */
@@ -209,6 +210,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     a.device = sim_device();
     if (!p || a.device >= MOST_DEVICES)
         return sim_leave(cudaErrorInvalidValue);
+    sim_make_context();
     if (bytes == 0) {
         *p = nullptr;
         return cudaSuccess;
@@ -216,7 +218,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     {
         struct sim_lock held(&lock);
         struct memory *m = get();
-        size_t taken = m->used[a.device] + c.context_bytes;
+        size_t taken = m->used[a.device] + c.context_bytes + c.others_bytes;
 
         if (taken > c.memory_bytes || bytes > c.memory_bytes - taken ||
             round_up(bytes, ALIGN) > c.memory_bytes - taken)
@@ -254,7 +256,9 @@ cudaError_t cudaFree(void *p)
     cudaError_t e = sim_enter("cudaFree");
     bool found;
 
-    if (!p) /* often used to make the context */
+    if (!e)
+        sim_make_context();
+    if (!p)
         return sim_leave(e);
     sim_drain(); /* cudaFree waits for the device */
     {
@@ -278,21 +282,44 @@ cudaError_t cudaFree(void *p)
     return cudaSuccess;
 }
 
+void sim_make_context(void)
+{
+    struct sim_lock held(&lock);
+
+    if (sim_device() < MOST_DEVICES)
+        get()->context[sim_device()] = true;
+}
+
+void sim_drop_context(void)
+{
+    struct sim_lock held(&lock);
+
+    if (sim_device() < MOST_DEVICES)
+        get()->context[sim_device()] = false;
+}
+
+size_t sim_free_memory(int device)
+{
+    struct cudasim_config c = sim_config();
+    struct sim_lock held(&lock);
+    struct memory *m = get();
+    size_t used = m->used[device] + c.others_bytes;
+
+    if (m->context[device])
+        used += c.context_bytes;
+    return used < c.memory_bytes ? c.memory_bytes - used : 0;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     cudaError_t e = sim_enter("cudaMemGetInfo");
     struct cudasim_config c = sim_config();
-    size_t used;
 
     if (e)
         return sim_leave(e);
-    {
-        struct sim_lock held(&lock);
-
-        used = get()->used[sim_device()] + c.context_bytes;
-    }
+    sim_make_context();
     *total_bytes = c.memory_bytes;
-    *free_bytes = used < c.memory_bytes ? c.memory_bytes - used : 0;
+    *free_bytes = sim_free_memory(sim_device());
     return cudaSuccess;
 }
 

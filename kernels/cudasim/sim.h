@@ -162,6 +162,12 @@ enum sim_place sim_place_of(const void *p, size_t *room);
 /* Lets the calling thread touch device memory, or not. */
 void sim_open_memory(bool open);
 size_t sim_live_memory(void); /* allocations and registered ranges */
+/* The present device's context takes memory from the first call that needs it
+ * until cudaDeviceReset. */
+void sim_make_context(void);
+void sim_drop_context(void);
+/* What nobody has of a device's memory; without a context, more. */
+size_t sim_free_memory(int device);
 /* Refuses what is no place for bytes of a copy; what says which end. */
 cudaError_t sim_check_range(const char *what, const void *p, size_t bytes,
                             bool device);

@@ -319,7 +319,11 @@ cudaError_t cudaDeviceSynchronize(void)
 
 cudaError_t cudaDeviceReset(void)
 {
-    return sim_leave(sim_enter_always("cudaDeviceReset"));
+    cudaError_t e = sim_enter_always("cudaDeviceReset");
+
+    if (!e)
+        sim_drop_context();
+    return sim_leave(e);
 }
 
 /* --- events -------------------------------------------------------------- */
