@@ -401,16 +401,34 @@ static void without_cublas_products_go_on_and_a_note_says_so(void **state)
     struct everything e;
     struct sl_error err;
     void *zeros = make(1, 1 << 20);
+    uint64_t destroyed = cudasim_calls("cublasDestroy");
 
+    /* the newer one does not start, the older one takes no stream */
     cudasim_fail("cublasCreate", 1, cudaErrorMemoryAllocation);
+    cudasim_fail("cublasSetStream", 1, cudaErrorInvalidValue);
     test_cuda_open(&e.t, 8 << 20);
     assert_null(e.t.c.blas);
-    assert_non_null(strstr(e.t.c.note, "cuBLAS"));
+    assert_non_null(strstr(e.t.c.note, "libcublas.so.13 does not start"));
+    assert_int_equal(cudasim_calls("cublasDestroy") - destroyed, 1);
     e.zeros = test_cuda_up(zeros, 1 << 20);
     free(zeros);
     assert_ok(run_everything(&e, &err), &err);
     test_cuda_free(e.zeros);
     test_cuda_close(&e.t);
+}
+
+static void a_cublas_that_does_not_start_leaves_it_to_the_older_one(void **s)
+{
+    uint64_t before = cudasim_calls("cublasCreate");
+    struct test_cuda t;
+
+    cudasim_fail("cublasCreate", 1, cudaErrorInsufficientDriver);
+    test_cuda_open(&t, SL_CUDA_BLAS_BYTES + (8 << 20));
+    assert_non_null(t.c.blas);
+    assert_true(t.c.blas_ready);
+    assert_string_equal(t.c.note, "");
+    assert_int_equal(cudasim_calls("cublasCreate") - before, 2);
+    test_cuda_close(&t);
 }
 #endif
 
@@ -471,6 +489,8 @@ int main(void)
 #ifdef CUDA_SIM
         cmocka_unit_test(a_refused_call_is_an_error_and_nothing_hangs),
         cmocka_unit_test(without_cublas_products_go_on_and_a_note_says_so),
+        cmocka_unit_test(
+            a_cublas_that_does_not_start_leaves_it_to_the_older_one),
 #endif
     };
 

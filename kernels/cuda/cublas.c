@@ -15,6 +15,7 @@
  * cudasim's stands in the program itself. */
 struct sl_cublas {
     void *library;
+    bool found; /* whether or not it can be used */
     cublasHandle_t handle;
     __typeof__(cublasCreate_v2) *create;
     __typeof__(cublasDestroy_v2) *destroy;
@@ -23,9 +24,17 @@ struct sl_cublas {
     __typeof__(cublasGemmEx) *gemm_ex;
 };
 
+/* Versions whose functions have the form that was compiled for, the newest
+ * first. One may be there and not start, for it asks for a newer driver. */
+static const char *const names[] = {
+    "libcublas.so.13",
+    "libcublas.so.12",
+};
+
 #ifdef CUDA_SIM
-static int load(struct sl_cublas *b, struct sl_error *err)
+static int load(struct sl_cublas *b, const char *name, struct sl_error *err)
 {
+    b->found = true;
     b->create = cublasCreate_v2;
     b->destroy = cublasDestroy_v2;
     b->set_stream = cublasSetStream_v2;
@@ -38,12 +47,6 @@ static void unload(struct sl_cublas *b)
 {
 }
 #else
-/* Versions whose functions have the form that was compiled for. */
-static const char *const names[] = {
-    "libcublas.so.13",
-    "libcublas.so.12",
-};
-
 /* POSIX's way to make a function of what dlsym returns. */
 static void *symbol(struct sl_cublas *b, const char *name, bool *all)
 {
@@ -53,17 +56,17 @@ static void *symbol(struct sl_cublas *b, const char *name, bool *all)
     return p;
 }
 
-static int load(struct sl_cublas *b, struct sl_error *err)
+static int load(struct sl_cublas *b, const char *name, struct sl_error *err)
 {
     bool all = true;
 
-    for (size_t i = 0; i < sizeof names / sizeof *names && !b->library; i++)
-        b->library = dlopen(names[i], RTLD_NOW | RTLD_NODELETE);
+    b->library = dlopen(name, RTLD_NOW | RTLD_NODELETE);
     if (b->library == NULL)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "cuBLAS was not found: install it, or put the folder "
                        "of %s into LD_LIBRARY_PATH",
-                       names[0]);
+                       name);
+    b->found = true;
     *(void **)&b->create = symbol(b, "cublasCreate_v2", &all);
     *(void **)&b->destroy = symbol(b, "cublasDestroy_v2", &all);
     *(void **)&b->set_stream = symbol(b, "cublasSetStream_v2", &all);
@@ -71,7 +74,7 @@ static int load(struct sl_cublas *b, struct sl_error *err)
     *(void **)&b->gemm_ex = symbol(b, "cublasGemmEx", &all);
     if (!all)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "the cuBLAS found lacks functions of version 12");
+                       "%s lacks functions of version 12", name);
     return 0;
 }
 
@@ -82,32 +85,50 @@ static void unload(struct sl_cublas *b)
 }
 #endif
 
-int sl_cublas_open(struct sl_cublas **blas, void *stream, struct sl_error *err)
+static int start(struct sl_cublas *b, const char *name, void *stream,
+                 struct sl_error *err)
 {
-    struct sl_cublas *b = calloc(1, sizeof *b);
     cublasStatus_t e;
 
-    if (b == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "cuBLAS: no memory");
-    if (load(b, err) != 0)
-        goto fail;
+    if (load(b, name, err) != 0)
+        return -1;
     e = b->create(&b->handle);
     if (e != CUBLAS_STATUS_SUCCESS) {
         b->handle = NULL;
-        sl_fail(err, SL_ERR_UNSUPPORTED,
-                "cuBLAS does not start on this device (status %d)", (int)e);
-        goto fail;
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s does not start on this device (status %d)", name,
+                       (int)e);
     }
     e = b->set_stream(b->handle, stream);
-    if (e != CUBLAS_STATUS_SUCCESS) {
-        sl_fail(err, SL_ERR_UNSUPPORTED,
-                "cuBLAS does not take the stream (status %d)", (int)e);
-        goto fail;
-    }
-    *blas = b;
+    if (e != CUBLAS_STATUS_SUCCESS)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "%s does not take the stream (status %d)", name, (int)e);
     return 0;
-fail:
-    sl_cublas_close(b);
+}
+
+/* The first that starts. Else what is said is of the newest that is there. */
+int sl_cublas_open(struct sl_cublas **blas, void *stream, struct sl_error *err)
+{
+    struct sl_error why = {.code = SL_OK};
+    bool found = false;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct sl_cublas *b = calloc(1, sizeof *b);
+        struct sl_error e;
+
+        if (b == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "cuBLAS: no memory");
+        if (start(b, names[i], stream, &e) == 0) {
+            *blas = b;
+            return 0;
+        }
+        if (i == 0 || (b->found && !found))
+            why = e;
+        found = found || b->found;
+        sl_cublas_close(b);
+    }
+    if (err != NULL)
+        *err = why;
     return -1;
 }
 
