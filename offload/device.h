@@ -42,9 +42,11 @@ struct sl_device_info {
     uint32_t n_sms;         /* multiprocessors */
     uint64_t vram_bytes;    /* all there is */
     uint64_t vram_free;     /* now, with the context in place */
-    /* What the context took, measured; where that cannot be told, all that is
-     * in use on the device. */
+    /* What the context took: the difference that opening it made, as NVML has
+     * it. Where that cannot be told, what is in use by whomever, 1 GiB at
+     * most. */
     uint64_t context_bytes;
+    uint64_t free_before;    /* by NVML, before there was one; 0: unknown */
     uint64_t vram_bps;       /* by its clocks; 0: unknown */
     int driver, runtime;     /* CUDA versions: 1000 * major + 10 * minor */
     char pci[16];            /* "0000:01:00.0"; "" unknown */

@@ -120,17 +120,12 @@ int sl_cuda_fail(const struct sl_device_info *info, cudaError_t rc,
 
 /* --- one device ----------------------------------------------------------- */
 
-/* Whether machine code for one of the architectures that were compiled runs
- * on a device: it does within a major version, from its own minor version up.
- * The last one is there as PTX too, which runs on all that is newer (CUDA C++
- * Programming Guide, "Binary Compatibility" and "PTX Compatibility"). */
-static bool has_kernels(int cc)
+/* Machine code runs within a major version, from its own minor version up, PTX
+ * on all that is as new or newer (CUDA C++ Programming Guide, "Binary
+ * Compatibility" and "PTX Compatibility"). */
+bool sl_cuda_has_kernels(const char *archs, int ptx, int cc)
 {
-#ifdef SL_CUDA_ARCH
-    const char *s = SL_CUDA_ARCH; /* "75 80 86" */
-    long last = 0;
-
-    while (*s != '\0') {
+    for (const char *s = archs; *s != '\0';) {
         char *end;
         long arch = strtol(s, &end, 10);
 
@@ -138,12 +133,17 @@ static bool has_kernels(int cc)
             break;
         if (arch / 10 == cc / 10 && arch <= cc)
             return true;
-        last = arch;
         s = end;
     }
-    return last > 0 && cc > last;
+    return cc >= ptx;
+}
+
+static bool has_kernels(int cc)
+{
+#ifdef SL_CUDA_ARCH
+    return sl_cuda_has_kernels(SL_CUDA_ARCH, SL_CUDA_PTX, cc);
 #else
-    return cc >= LEAST_CC;
+    return sl_cuda_has_kernels("", LEAST_CC, cc);
 #endif
 }
 
@@ -221,25 +221,6 @@ static void look_at_clocks(struct sl_device_info *info)
         info->vram_bps = 2000ull * (uint64_t)khz * (uint64_t)bits / 8;
     else
         cudaGetLastError();
-}
-
-int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err)
-{
-    size_t free_bytes, total;
-    cudaError_t rc;
-
-    rc = cudaSetDevice(info->ordinal);
-    /* makes the context, which cudaMemGetInfo then sees */
-    if (rc == cudaSuccess)
-        rc = cudaFree(NULL);
-    if (rc == cudaSuccess)
-        rc = cudaMemGetInfo(&free_bytes, &total);
-    if (rc != cudaSuccess)
-        return sl_cuda_fail(info, rc, err, "cannot be opened");
-    info->vram_bytes = total;
-    info->vram_free = free_bytes;
-    info->context_bytes = total - free_bytes;
-    return 0;
 }
 
 int sl_cuda_look(struct sl_device_info *info, int ordinal, struct sl_error *err)

@@ -6,7 +6,9 @@
 #include "offload/upload_impl.h"
 #include "src/base/mem.h"
 
-#define STACK_BYTES (256u << 10)
+/* Address space of a thread that calls the driver, about whose depth nothing is
+ * promised: what it has in any program is 8 MiB. */
+#define STACK_BYTES (8u << 20)
 /* Of the stack, what the thread really touches, and what malloc keeps around
    small objects. */
 #define SLACK_BYTES (48u << 10)

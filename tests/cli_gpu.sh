@@ -167,6 +167,10 @@ refused CUDASIM_DEVICES=0 'no GPU that it may use' &&
     refused CUDASIM_MEMORY=256K cudasim
 check a_device_that_cannot_be_used_is_one_line
 
+# A gigabyte that another program has is not the driver's own.
+[ "$(CUDASIM_MEMORY=2G CUDASIM_OTHERS=1G gpu --vram 512M "$@")" = "$want" ]
+check memory_that_others_have_is_not_counted
+
 echo kept >"$work/report"
 for device in bogus cuda: cuda:1x; do
     sh "$source/bench/gpu-check" --device $device --build "$work/build" \

@@ -6,6 +6,8 @@
 
 #ifdef CUDA_SIM
 #include <cudasim.h>
+
+#include "offload/device_cuda.h"
 #endif
 
 #include "src/base/clock.h"
@@ -301,27 +303,140 @@ static void memory_that_is_not_there_is_told_with_its_size(void **state)
     assert_int_equal(cudasim_reset(), 0);
 }
 
+/* Some it can do without: the link, the clocks, NVML. */
 static void whatever_call_fails_while_opening_is_reported(void **state)
 {
     struct sl_device *dev;
     struct sl_error err;
-    int rc = -1;
+    uint64_t calls = 1, refused = 0;
 
-    for (uint64_t n = 1; rc != 0; n++) {
+    for (uint64_t n = 1; n <= calls; n++) {
+        int rc;
+
         defaults();
         cudasim_fail(NULL, n, cudaErrorUnknown);
         rc = sl_device_open_cuda(&dev, 0, &err);
+        calls = cudasim_calls(NULL);
         cudasim_fail(NULL, 0, cudaSuccess);
         if (rc == 0)
             sl_device_close(dev);
         else
             assert_true(strlen(err.msg) > 20);
+        refused += rc != 0;
+        calls = rc == 0 ? calls : n + 1;
         assert_int_equal(cudasim_reset(), 0);
-        assert_true(n < 100);
-        /* some it can do without: the link, the clocks */
-        if (rc == 0 && n < 15)
-            rc = -1;
     }
+    assert_in_range(refused, 9, calls - 7);
+}
+
+/* What an opened device says of its memory. */
+static struct sl_device_info opened(const struct cudasim_config *c,
+                                    const char *fails)
+{
+    struct sl_device_info info;
+    struct sl_device *dev;
+    struct sl_error err;
+
+    cudaDeviceReset(); /* there is no context yet */
+    cudasim_set_config(c);
+    if (fails != NULL)
+        cudasim_fail(fails, 1, cudaErrorUnknown);
+    assert_ok(sl_device_open_cuda(&dev, 0, &err), &err);
+    /* a library that is loaded makes it larger */
+    cudasim_set_config(&(struct cudasim_config){
+        .n_devices = c->n_devices,
+        .cc_major = c->cc_major,
+        .cc_minor = c->cc_minor,
+        .driver = c->driver,
+        .memory_bytes = c->memory_bytes,
+        .others_bytes = c->others_bytes,
+        .context_bytes = c->context_bytes + (64u << 20),
+    });
+    assert_ok(dev->ops->look(dev, &err), &err);
+    info = dev->info;
+    sl_device_close(dev);
+    assert_int_equal(cudasim_reset(), 0);
+    return info;
+}
+
+static void what_other_programs_have_is_not_the_contexts(void **state)
+{
+    static const char *const nvml[] = {
+        "nvmlInit_v2",
+        "nvmlDeviceGetHandleByPciBusId_v2",
+        "nvmlDeviceGetMemoryInfo",
+    };
+    struct cudasim_config c = defaults();
+    struct sl_device_info info;
+
+    c.memory_bytes = (size_t)8 << 30;
+    c.context_bytes = 300u << 20;
+    c.others_bytes = (size_t)3 << 30;
+    info = opened(&c, NULL);
+    assert_int_equal(info.context_bytes, 364u << 20);
+    assert_int_equal(info.vram_free,
+                     c.memory_bytes - c.others_bytes - info.context_bytes);
+    /* where NVML cannot tell, a bound */
+    for (size_t i = 0; i < sizeof nvml / sizeof *nvml; i++) {
+        struct cudasim_config few = c;
+
+        info = opened(&c, nvml[i]);
+        assert_int_equal(info.context_bytes, 1u << 30);
+        few.others_bytes = 1u << 20;
+        info = opened(&few, nvml[i]);
+        assert_int_equal(info.context_bytes, 365u << 20);
+    }
+    defaults();
+}
+
+static void code_runs_where_its_kind_is_known(void **state)
+{
+    static const struct {
+        const char *archs;
+        int ptx, cc;
+        bool runs;
+    } cases[] = {
+        {"75 80 86", 80, 75, true},
+        {"75 80 86", 80, 86, true},
+        {"75 80 86", 80, 90, true},
+        {"75 80 86", 80, 72, false},
+        {"89", 80, 86, true},
+        {"89", 80, 89, true},
+        {"89", 80, 120, true},
+        {"89", 80, 75, false},
+        {"75", 75, 86, true},
+        {"90 120", 80, 121, true},
+        {"100 103 110", 80, 103, true},
+        {"80", 80, 80, true},
+        {"80", 80, 75, false},
+        {"", 75, 75, true},
+        {"", 75, 61, false},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(
+            sl_cuda_has_kernels(cases[i].archs, cases[i].ptx, cases[i].cc),
+            cases[i].runs);
+}
+
+/* Of the thread that copies, too. */
+static void calls_of_the_driver_may_go_deep(void **state)
+{
+    struct upload_rig *r = *state;
+    struct cudasim_config c = defaults();
+    struct sl_error err;
+
+    upload_slabs(r, 10, 9000);
+    upload_plan(r, "DPVCPDGVDP", 3);
+    c.stack_bytes = 1u << 20;
+    cudasim_set_config(&c);
+    assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+    assert_ok(upload_open(r, &err), &err);
+    for (int pass = 0; pass < 2; pass++)
+        assert_int_equal(upload_pass(r, true, SIZE_MAX, false, &err), 10);
+    upload_close(r);
+    sl_device_close(r->dev);
+    assert_int_equal(cudasim_reset(), 0);
 }
 
 static void whatever_call_fails_a_run_ends_with_its_line(void **state)
@@ -404,6 +519,9 @@ int main(void)
         cmocka_unit_test(devices_are_listed_with_what_they_have),
         cmocka_unit_test(memory_that_is_not_there_is_told_with_its_size),
         cmocka_unit_test(whatever_call_fails_while_opening_is_reported),
+        cmocka_unit_test(what_other_programs_have_is_not_the_contexts),
+        cmocka_unit_test(code_runs_where_its_kind_is_known),
+        T(calls_of_the_driver_may_go_deep),
         T(whatever_call_fails_a_run_ends_with_its_line),
         T(pages_beyond_the_limit_stay_unpinned),
 #endif
