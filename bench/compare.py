@@ -156,7 +156,7 @@ def in_memory(o):
         new = [(f"prefill {n}", ours["prefill"][str(n)],
                 theirs["prefill"][str(n)], {}) for n in o.prompts]
         new.append(("decode", ours["decode"], theirs["decode"], {
-            "sluice_bytes_per_s": ours["decode"] * o.model_bytes,
+            "sluice_bytes_per_s": ours["decode"] * o.token_bytes,
             "llama_bytes_per_s": theirs["decode"] * o.gguf_bytes,
         }))
         tell(new)
@@ -218,7 +218,7 @@ def summarise(rows):
 
 def print_table(o, lines):
     print(f"\n{o.preset}, {o.threads} threads: sluice {o.quant}, head {o.head} "
-          f"({o.model_bytes / 1e9:.2f} GB a token) and llama.cpp {o.type} "
+          f"({o.token_bytes / 1e9:.2f} GB a token) and llama.cpp {o.type} "
           f"({o.gguf_bytes / 1e9:.2f} GB); tokens/s, medians of {o.rounds} "
           "rounds\n")
     print(f"{'':24} {'sluice':>8} {'least .. most':>17} {'llama.cpp':>9} "
@@ -283,10 +283,12 @@ def parse():
     small = o.quant.startswith("int4") or o.quant == "keep"
     o.type = o.type or ("q4_0" if small else "q8_0")
     if o.file is not None:
-        o.preset, o.quant, o.head = os.path.basename(o.file), "keep", "as it is"
+        o.preset, o.quant = os.path.basename(o.file), "keep"
         o.type = "the same"
         if not os.path.exists(o.file):
             p.error(f"no file {o.file}")
+    if o.quant == "keep":
+        o.head = "as it is"
     if shutil.which(o.sluice) is None:
         p.error(f"no program {o.sluice}; give one with --sluice")
     return o
@@ -305,7 +307,7 @@ def take_file(o, folder):
     if not os.path.exists(o.model):
         say(f"converting {o.file}")
         run([o.sluice, "convert", "-q", o.file, "-o", o.model])
-    o.model_bytes = os.path.getsize(o.model)
+    o.model_bytes = o.token_bytes = os.path.getsize(o.model)
     o.gguf_bytes = sum(os.path.getsize(p) for p in parts)
 
 
@@ -330,6 +332,8 @@ def make_files(o, folder):
         run([o.sluice, "convert", "-q", o.gguf, "-o", o.model])
     o.model_bytes = os.path.getsize(o.model)
     o.gguf_bytes = random_gguf.token_bytes(o.type, *SHAPES[o.preset])
+    # what is kept is read as it was, but not the rows of a table
+    o.token_bytes = o.gguf_bytes if o.quant == "keep" else o.model_bytes
 
 
 def main():

@@ -46,13 +46,6 @@ struct panel {
 #define amx_tiles  panel_tiles
 #endif
 
-/* Where the rows of a call lie. */
-struct panel_rows {
-    const struct sl_matrix *m;
-    const uint8_t *w[PANEL_BLOCKS];
-    const uint16_t *scale[PANEL_BLOCKS];
-};
-
 /* The unsigned weights are too large by offset, hence the sums by offset *
  * (sum of q). */
 INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
@@ -81,12 +74,12 @@ INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
     }
 }
 
-/* All columns of some blocks for k->n positions from p0 on. */
-INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
+/* All columns of PANEL_BLOCKS blocks for k->n positions from p0 on. */
+INLINE void panel_columns(struct panel *k, const struct packed *rows,
                           const struct sl_acts *a, size_t p0, const bool int4,
                           const bool amx)
 {
-    const uint32_t cols = rows->m->cols;
+    const uint32_t cols = rows[0].m->cols;
     uint32_t done; /* groups of inputs */
 
     memset(k->part, 0, k->n * PANEL_ROWS * sizeof *k->part);
@@ -100,11 +93,11 @@ INLINE void panel_columns(struct panel *k, const struct panel_rows *rows,
         k->last = c + n == cols;
         for (size_t b = 0; b < PANEL_BLOCKS; b++) {
             k->w_scale[b] =
-                rows->scale[b] + (size_t)(done / k->width) * SL_BLOCK_ROWS;
+                rows[b].scale + (size_t)(done / k->width) * SL_BLOCK_ROWS;
             (amx ? amx_unpack : panel_unpack)(
                 k->w + b * PANEL_PLANES * PANEL_BYTES,
-                rows->w[b] + (size_t)c * (int4 ? 8 : 16), n, int4);
-            k->next[b] = rows->w[b] + (size_t)(c + n) * (int4 ? 8 : 16);
+                rows[b].w + (size_t)c * (int4 ? 8 : 16), n, int4);
+            k->next[b] = rows[b].w + (size_t)(c + n) * (int4 ? 8 : 16);
         }
         panel_inputs(k, a, p0, c, int4 ? 8 : 128);
         (amx ? amx_tiles : panel_tiles)(k, int4);
@@ -116,30 +109,26 @@ INLINE void matmul_panel(float *y, size_t y_stride, const struct sl_matrix *m,
                          uint32_t n_rows, const struct sl_acts *a,
                          const bool int4, const bool amx)
 {
-    size_t block_bytes = (size_t)m->cols * (int4 ? 8 : 16);
     uint32_t width = m->group_cols < m->cols ? m->group_cols : m->cols;
-    size_t scales =
-        ((size_t)m->cols + width - 1) / width * SL_BLOCK_ROWS; /* a block */
-    uint32_t n_blocks = (n_rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS;
+    uint32_t last = (n_rows - 1) / SL_BLOCK_ROWS * SL_BLOCK_ROWS;
     struct panel k;
 
     k.q_stride = a->q_stride;
     k.width = width / SL_Q8_GROUP;
     for (size_t p = 0; p < a->n; p += k.n) {
         k.n = a->n - p < PANEL_RUN ? a->n - p : PANEL_RUN;
-        for (uint32_t block = 0; block < n_blocks; block += PANEL_BLOCKS) {
-            uint32_t row = block * SL_BLOCK_ROWS;
+        for (uint32_t row = 0; row < n_rows; row += PANEL_ROWS) {
             uint32_t n = n_rows - row < PANEL_ROWS ? n_rows - row : PANEL_ROWS;
-            struct panel_rows rows = {.m = m};
+            struct packed rows[PANEL_BLOCKS];
 
             /* A block that is not there is the last one once more. */
             for (uint32_t b = 0; b < PANEL_BLOCKS; b++) {
-                size_t at = block + b < n_blocks ? block + b : n_blocks - 1;
+                uint32_t at = row + b * SL_BLOCK_ROWS;
 
-                rows.w[b] = w + at * block_bytes;
-                rows.scale[b] = scale + at * scales;
+                rows[b] = packed_block(y, y_stride, m, w, scale, n_rows,
+                                       at < last ? at : last, int4);
             }
-            panel_columns(&k, &rows, a, p, int4, amx);
+            panel_columns(&k, rows, a, p, int4, amx);
             for (size_t i = 0; i < k.n; i++)
                 memcpy(y + (p + i) * y_stride + row, k.total + i * PANEL_ROWS,
                        n * sizeof *y);
