@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..24
+echo 1..25
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -217,6 +217,17 @@ for option in '--prompt-length 8' '--threads 2' '--activations f32' \
 done
 [ -z "$option" ]
 check what_a_rehearsal_would_ignore_is_wrong_usage
+
+# Four experts of 46 layers, of which seven in ten have a place.
+echo '[[0.5, 0.9]]' >"$work/curve.json"
+"$sluice" plan --machine rtx3090-ddr4 --preset glm-4.7-flash --ram 11G \
+    --hit-curve "$work/curve.json" --json >"$work/mix.json" 2>"$work/log" &&
+    read=$(number "$work/mix.json" experts read_bytes_per_pass) &&
+    wanted=$(number "$work/mix.json" experts wanted_bytes_per_pass) &&
+    holds "$read" '<=' "$(echo "$wanted" | awk '{ print 0.11 * $1 }')" &&
+    holds "$read" '>=' "$(echo "$wanted" | awk '{ print 0.05 * $1 }')" &&
+    promised "$work/mix.json"
+check a_mixture_is_rehearsed_by_a_hit_curve
 
 # refused OPTION VALUE...: with the least that works as OPTION's value, which
 # is said, and does; a mebibyte less is refused too.

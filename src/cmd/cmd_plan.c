@@ -513,7 +513,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->measure = true;
         return 0;
     case OPT_HIT_CURVE:
-        o->run.hit_curve = sl_opt_hit_curve(state, arg);
+        o->machine.hit_curve = o->run.hit_curve = sl_opt_hit_curve(state, arg);
         return 0;
     case OPT_JSON:
         o->json = true;

@@ -222,6 +222,7 @@ static int ask(struct answer *a, struct sl_error *err)
         .prompt = PROMPT,
         .trace = q->trace,
         .kv = q->kv,
+        .hit_curve = q->hit_curve,
         .self = planes,
     };
 
@@ -261,6 +262,24 @@ static void print_memory(const char *what, uint64_t weights, uint64_t ring,
            sl_size_format(o, rest));
 }
 
+static void print_experts(const struct answer *a)
+{
+    const struct sl_rehearsal *r = &a->alone;
+    const struct sl_rehearsed *token = row_of(a, DECODE);
+    char size[SL_SIZE_TEXT], wanted[SL_SIZE_TEXT], read[SL_SIZE_TEXT];
+
+    if (r->n_experts == 0)
+        return;
+    printf("Of %u experts %u have a place in RAM, %s; a token wants %s of "
+           "them, and reads %s %s.\n",
+           r->n_experts, r->n_expert_places,
+           sl_size_format(size, r->expert_bytes),
+           sl_size_format(wanted, (uint64_t)token->expert_wanted_bytes),
+           sl_size_format(read, (uint64_t)token->expert_read_bytes),
+           a->q->hit_curve.n > 0 ? "by the hit curve"
+                                 : "where all are chosen alike");
+}
+
 static void print_plan(const struct answer *a)
 {
     const struct sl_plan *p = &a->alone.plan;
@@ -276,6 +295,7 @@ static void print_plan(const struct answer *a)
                  p->at[SL_HOST].ring_bytes, a->alone.kv_bytes[SL_HOST],
                  a->alone.host_bytes);
     printf("  %-6s %10s\n", "disk", sl_size_format(disk, p->streamed_bytes));
+    print_experts(a);
     if (p->uses_device && left > 0)
         printf("A decode leaves %s of it to the CPU.\n",
                sl_size_format(cpu, left));
@@ -418,6 +438,20 @@ static json_t *plan_json(const struct sl_rehearsal *r)
         (json_int_t)p->n_slabs);
 }
 
+static json_t *experts_json(const struct answer *a)
+{
+    const struct sl_rehearsal *r = &a->alone;
+    const struct sl_rehearsed *token = row_of(a, DECODE);
+
+    if (r->n_experts == 0)
+        return json_null();
+    return json_pack(
+        "{sI sI sI sf sf}", "places", (json_int_t)r->n_expert_places, "experts",
+        (json_int_t)r->n_experts, "bytes", (json_int_t)r->expert_bytes,
+        "wanted_bytes_per_pass", token->expert_wanted_bytes,
+        "read_bytes_per_pass", token->expert_read_bytes);
+}
+
 static json_t *guessed_json(const struct answer *a)
 {
     const struct guessed *g = &a->guessed;
@@ -433,14 +467,15 @@ static json_t *guessed_json(const struct answer *a)
 static int print_json(const struct answer *a, struct sl_error *err)
 {
     json_t *root = json_pack(
-        "{so so sI sI sI so so so so so sI}", "machine",
+        "{so so sI sI sI so so so so so sI so}", "machine",
         sl_json_text(a->spec.name), "model", sl_json_text(a->mf.name),
         "file_bytes", (json_int_t)a->mf.file_bytes, "ram_bytes",
         (json_int_t)a->ram_bytes, "vram_bytes", (json_int_t)a->vram_bytes,
         "decode", row_json(row_of(a, DECODE)), "prefill_1024",
         row_json(row_of(a, PREFILL)), "batch_32", row_json(row_of(a, BATCHED)),
         "plan", plan_json(&a->alone), "batch_plan", plan_json(&a->batched),
-        "batch_tokens", (json_int_t)a->batch_tokens);
+        "batch_tokens", (json_int_t)a->batch_tokens, "experts",
+        experts_json(a));
 
     if (root != NULL && a->guessed.n_guesses > 0)
         json_object_set_new(root, "guessed", guessed_json(a));

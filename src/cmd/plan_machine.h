@@ -24,6 +24,7 @@ struct sl_machine_question {
     bool needs_gpu;  /* a machine without one is refused */
     uint32_t tokens; /* of a text, prompt and answer */
     enum sl_kv_kind kv;
+    struct sl_hit_curve hit_curve; /* of experts */
     /* The chance that a guess is right where those before it are; 0: nothing is
      * guessed. A pass takes at most so many. */
     double accept;

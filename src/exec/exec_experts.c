@@ -4,21 +4,17 @@
 
 #include "src/exec/exec_cpu_impl.h"
 
-/* Up to so many positions a pass has room for what every pair gives, and
- * computes what has come first from the disk. */
-#define SMALL_PASS 16u
-
 void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
                           const struct sl_hparams *hp, uint64_t n,
                           uint32_t n_threads)
 {
     uint64_t k = hp->n_experts_used;
-    uint64_t pairs = n * k, small = n < SMALL_PASS ? n : SMALL_PASS, ahead;
+    uint64_t pairs = n * k, ahead;
 
     if (hp->n_experts == 0)
         return;
     m->k = hp->n_experts_used;
-    m->n_out = (uint32_t)(small * k > n ? small * k : n);
+    m->n_out = sl_mixture_pairs(hp, n);
     m->chosen = sl_carve(c, pairs, sizeof *m->chosen);
     m->weight = sl_carve(c, pairs, sizeof *m->weight);
     m->pair_of = sl_carve(c, pairs, sizeof *m->pair_of);
@@ -171,17 +167,9 @@ static int run_small(struct sl_cpu *x, const struct sl_layer_op *op,
     uint32_t n_experts = x->c.experts->n_experts;
 
     while (m->n_used > 0) {
-        uint32_t i = 0, expert;
+        uint32_t expert =
+            sl_experts_take(x->c.experts, m->records, &m->n_used) % n_experts;
 
-        while (i < m->n_used &&
-               !sl_slab_cache_there(x->c.experts->cache, m->records[i]))
-            i++;
-        if (i == m->n_used)
-            i = 0;
-        expert = m->records[i] % n_experts;
-        m->n_used--;
-        memmove(&m->records[i], &m->records[i + 1],
-                (m->n_used - i) * sizeof *m->records);
         if (run_expert(x, op, layer, expert,
                        m->out + (size_t)m->first[expert] * x->hidden, err) != 0)
             return -1;

@@ -16,6 +16,19 @@
 /* Passes of more positions use most experts: there is nothing to guess. */
 #define SL_AHEAD_POSITIONS 4u
 
+/* Up to so many positions a pass has room for what every pair gives, and
+ * computes what has come first from the disk. */
+#define SL_SMALL_PASS 16u
+
+/* Pairs that there is room for in a pass of n positions at most. */
+static inline uint32_t sl_mixture_pairs(const struct sl_hparams *hp, uint64_t n)
+{
+    uint64_t small =
+        (n < SL_SMALL_PASS ? n : SL_SMALL_PASS) * (uint64_t)hp->n_experts_used;
+
+    return (uint32_t)(small > n ? small : n);
+}
+
 /* A layer's router that stays in RAM; base NULL: none, or not read yet. */
 struct sl_cpu_router {
     const uint8_t *base; /* of its slab */

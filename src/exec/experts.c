@@ -6,12 +6,19 @@
 #include "src/base/mem.h"
 #include "src/exec/experts.h"
 
+/* One is computed from, others are being read. */
+#define LEAST_PLACES 3u
+/* So many layers' experts of a position have places before more of what is
+ * always used becomes resident. */
+#define LAYERS_WANTED 2u
+
 int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
                     struct sl_error *err)
 {
     const struct sl_hparams *hp = &mf->hp;
 
     *e = (struct sl_experts){
+        .mf = mf,
         .n_experts = hp->n_experts,
         .n_layers = hp->n_layers - hp->n_dense_layers,
         .first_layer = hp->n_dense_layers,
@@ -44,13 +51,67 @@ void sl_experts_fini(struct sl_experts *e)
     memset(e, 0, sizeof *e);
 }
 
-uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
-                                   uint32_t n_places)
+/* --- memory --------------------------------------------------------------- */
+
+static uint64_t bytes_of(const struct sl_experts *e, uint64_t places)
 {
     if (e->n_records == 0)
         return 0;
-    return e->n_records * sizeof *e->records +
-           sl_slab_cache_overhead_bytes(e->n_records, e->n_layers, n_places);
+    if (places > e->n_records)
+        places = e->n_records;
+    return places * e->largest + e->n_records * sizeof *e->records +
+           sl_slab_cache_overhead_bytes(e->n_records, e->n_layers,
+                                        (uint32_t)places);
+}
+
+uint64_t sl_experts_least_bytes(const struct sl_experts *e)
+{
+    return bytes_of(e, LEAST_PLACES);
+}
+
+uint64_t sl_experts_reserve_bytes(const struct sl_experts *e, uint64_t bytes,
+                                  uint64_t others_least)
+{
+    uint64_t wanted =
+        bytes_of(e, LAYERS_WANTED * (uint64_t)e->mf->hp.n_experts_used);
+    uint64_t least = sl_experts_least_bytes(e);
+
+    if (wanted < least || bytes < wanted || bytes - wanted < others_least)
+        return least;
+    return wanted;
+}
+
+uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes)
+{
+    uint64_t n = 0;
+
+    e->n_places = 0;
+    if (e->n_records == 0)
+        return 0;
+    if (bytes > bytes_of(e, 0))
+        n = (bytes - bytes_of(e, 0)) / e->largest;
+    n = n < e->n_records ? n : e->n_records;
+    while (n > 0 && bytes_of(e, n) > bytes)
+        n--;
+    e->n_places = (uint32_t)n;
+    return bytes_of(e, n);
+}
+
+/* --- use ------------------------------------------------------------------ */
+
+uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,
+                         uint32_t *n)
+{
+    uint32_t i = 0, record;
+
+    while (i < *n && !sl_slab_cache_there(e->cache, records[i]))
+        i++;
+    if (i == *n)
+        i = 0;
+    record = records[i];
+    --*n;
+    memmove(&records[i], &records[i + 1], (*n - i) * sizeof *records);
+    return record;
 }
 
 void sl_experts_count(struct sl_experts *e, bool reads)

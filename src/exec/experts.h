@@ -28,15 +28,28 @@ struct sl_expert_use {
     } ahead[SL_EXPERT_PARTS];
 };
 
+/* What a cache of experts was seen to serve, by its size: shares of the
+ * experts, and of what is wanted of them; both rise. */
+#define SL_HIT_POINTS 64u
+struct sl_hit_curve {
+    struct sl_hit_point {
+        double resident, served;
+    } point[SL_HIT_POINTS];
+    size_t n; /* 0: not known, all are chosen alike */
+};
+
 struct sl_experts {
-    struct sl_slab_cache *cache;  /* owned; NULL until opened */
-    struct sl_route_trace *route; /* owned; NULL: none is kept */
-    struct sl_extent *records;    /* owned, (n_records) */
+    const struct sl_modelfile *mf; /* borrowed */
+    struct sl_slab_cache *cache;   /* owned; NULL until opened */
+    struct sl_route_trace *route;  /* owned; NULL: none is kept */
+    struct sl_extent *records;     /* owned, (n_records) */
     uint32_t n_records, n_experts, n_layers, first_layer;
-    uint64_t largest; /* bytes of a record */
-    uint64_t bytes;   /* of all */
-    float *usage;     /* owned, (n_records) of earlier runs; NULL: not known */
+    uint32_t n_places; /* for so many there is memory */
+    uint64_t largest;  /* bytes of a record */
+    uint64_t bytes;    /* of all */
+    float *usage;      /* owned, (n_records) of earlier runs; NULL: not known */
     float usage_turns;
+    struct sl_hit_curve curve; /* what to expect of decode */
     bool looks_ahead; /* some have no place: guesses are worth their time */
     struct sl_expert_use decode, prefill;
     struct sl_slab_cache_stats counted; /* what these count already */
@@ -47,9 +60,20 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
                     struct sl_error *err);
 void sl_experts_fini(struct sl_experts *e); /* a zeroed one is fine */
 
-/* Bytes beside the places. */
-uint64_t sl_experts_overhead_bytes(const struct sl_experts *e,
-                                   uint32_t n_places);
+/* Memory for experts: what is left when everything that each pass uses has its
+ * place, for of that every byte is used in every pass. 0 of models without. The
+ * least that they need; what is to be set aside of bytes for them, where the
+ * other weights need others_least. */
+uint64_t sl_experts_least_bytes(const struct sl_experts *e);
+uint64_t sl_experts_reserve_bytes(const struct sl_experts *e, uint64_t bytes,
+                                  uint64_t others_least);
+/* As many have a place as fit into so many bytes; what these take. */
+uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes);
+
+/* Takes one of n wanted records off the list, of which others may be on their
+ * way: the first that is there, else the first. */
+uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,
+                         uint32_t *n);
 
 /* A layer is over, of a pass that reads a text or not: counts what its experts
  * did since the last one. */

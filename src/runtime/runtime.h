@@ -22,6 +22,7 @@
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/ckpt/lora.h"
+#include "src/exec/expert_floor.h"
 #include "src/exec/lm.h"
 #include "src/exec/prompt_cache.h"
 #include "src/exec/workload.h"
@@ -49,16 +50,6 @@ enum sl_device_kind {
 /* Of the model file's bytes: p from 1 to SL_RAM_PERCENT_MOST. */
 #define SL_RAM_PERCENT(p)   (UINT64_MAX - 2000 + (uint64_t)(p))
 #define SL_RAM_PERCENT_MOST 1000u
-
-/* What a cache of experts was seen to serve, by its size: shares of the
- * experts, and of what is wanted of them; both rise. */
-#define SL_HIT_POINTS 64u
-struct sl_hit_curve {
-    struct sl_hit_point {
-        double resident, served;
-    } point[SL_HIT_POINTS];
-    size_t n; /* 0: not known, all are chosen alike */
-};
 
 struct sl_runtime_config {
     const char *model;   /* path */
@@ -171,15 +162,6 @@ const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
 /* How many experts have a place in RAM, of how many; 0 of 0: no mixture. */
 void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
                         uint32_t *n_experts);
-/* Bytes of the experts that a pass wants, and of those that have no place,
- * where all are chosen equally often and apart. */
-struct sl_expert_demand {
-    double wanted_bytes, disk_bytes, ops;
-    /* disk_bytes where they are chosen as in earlier runs (expert_usage.h);
-     * below 0: that is not known. */
-    double learned_bytes;
-    bool by_curve; /* disk_bytes are a hit curve's */
-};
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);

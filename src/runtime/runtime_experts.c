@@ -6,14 +6,7 @@
 #include "src/exec/expert_usage.h"
 #include "src/runtime/runtime_impl.h"
 
-/* Memory for experts (exec/experts.h): what is left when everything that each
- * pass uses has its place, for of that every byte is used in every pass. */
-
-/* One is computed from, others are being read. */
-#define LEAST_PLACES 3u
-/* So many layers' experts of a position have places before more of what is
- * always used becomes resident. */
-#define LAYERS_WANTED 2u
+/* Experts of a run (exec/experts.h): their cache, and what it learns. */
 
 /* Passes from which on it is worth keeping what they used. */
 #define LEAST_TURNS 8.0f
@@ -63,6 +56,7 @@ int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
 
     if (sl_experts_init(e, &rt->mf, err) != 0)
         return -1;
+    e->curve = rt->config.hit_curve;
     take_usage(rt);
     if (rt->config.route_trace == NULL)
         return 0;
@@ -94,55 +88,17 @@ void sl_runtime_close_experts(struct sl_runtime *rt)
     sl_experts_fini(&rt->experts);
 }
 
-static uint64_t bytes_of(const struct sl_runtime *rt, uint64_t places)
-{
-    const struct sl_experts *e = &rt->experts;
-
-    if (places > e->n_records)
-        places = e->n_records;
-    return places * e->largest + sl_experts_overhead_bytes(e, (uint32_t)places);
-}
-
-uint64_t sl_runtime_experts_least(const struct sl_runtime *rt)
-{
-    return bytes_of(rt, LEAST_PLACES);
-}
-
-uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
-                                    uint64_t others_least)
-{
-    uint64_t wanted =
-        bytes_of(rt, LAYERS_WANTED * (uint64_t)rt->mf.hp.n_experts_used);
-    uint64_t least = sl_runtime_experts_least(rt);
-
-    if (wanted < least || bytes < wanted || bytes - wanted < others_least)
-        return least;
-    return wanted;
-}
-
-void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes)
-{
-    const struct sl_experts *e = &rt->experts;
-    uint64_t n = 0;
-
-    rt->n_expert_places = 0;
-    rt->memory.experts = 0;
-    if (e->n_records == 0)
-        return;
-    if (bytes > bytes_of(rt, 0))
-        n = (bytes - bytes_of(rt, 0)) / e->largest;
-    n = n < e->n_records ? n : e->n_records;
-    while (n > 0 && bytes_of(rt, n) > bytes)
-        n--;
-    rt->n_expert_places = (uint32_t)n;
-    rt->memory.experts = bytes_of(rt, n);
-}
-
 void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
                         uint32_t *n_experts)
 {
-    *n_places = rt->n_expert_places;
+    *n_places = rt->experts.n_places;
     *n_experts = rt->experts.n_records;
+}
+
+struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
+                                                 struct sl_plan_pass pass)
+{
+    return sl_expert_demand(&rt->experts, pass);
 }
 
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
@@ -152,7 +108,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
         .records = rt->experts.records,
         .n_records = rt->experts.n_records,
         .n_layers = rt->experts.n_layers,
-        .n_places = rt->n_expert_places,
+        .n_places = rt->experts.n_places,
         .place_bytes = rt->experts.largest,
         .io = rt->config.io,
         .direct = true,
@@ -169,4 +125,25 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
         sl_cache_policy_take(sl_slab_cache_policy(rt->experts.cache),
                              rt->experts.usage, rt->experts.usage_turns);
     return 0;
+}
+
+void sl_runtime_count_experts_anew(struct sl_runtime *rt, bool reads)
+{
+    struct sl_experts *e = &rt->experts;
+
+    *(reads ? &e->prefill : &e->decode) = (struct sl_expert_use){0};
+}
+
+void sl_runtime_experts_stats(const struct sl_runtime *rt,
+                              struct sl_run_stats *s)
+{
+    const struct sl_expert_use *use = &rt->experts.decode;
+
+    if (rt->experts.cache == NULL)
+        return;
+    sl_slab_cache_stats(rt->experts.cache, &s->experts);
+    s->decode_expert_passes = use->layers / rt->experts.n_layers;
+    s->decode_expert_wanted = use->wanted_bytes;
+    s->decode_expert_read = use->read_bytes;
+    s->decode_expert_hinted = use->hint_bytes;
 }

@@ -105,7 +105,7 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
 
     if (rt->has_gpu &&
         sl_runtime_floor_gpu(&floor, &ignored, rt, rates, pass)) {
-        sl_runtime_add_experts(&floor, rt, rates, pass);
+        sl_experts_add_floor(&floor, &rt->experts, rates, pass);
         return floor;
     }
     demand = (struct sl_demand){
@@ -124,7 +124,7 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
                               pass.positions * (double)pass.keys,
     };
     floor = sl_floor_of(rates, &demand);
-    sl_runtime_add_experts(&floor, rt, rates, pass);
+    sl_experts_add_floor(&floor, &rt->experts, rates, pass);
     return floor;
 }
 
@@ -139,7 +139,7 @@ double sl_runtime_expected_at(const struct sl_runtime *rt,
         !sl_runtime_floor_gpu(&floor, &seconds, rt, rates, pass))
         return seconds;
     rest = floor.seconds;
-    sl_runtime_add_experts(&floor, rt, rates, pass);
+    sl_experts_add_floor(&floor, &rt->experts, rates, pass);
     return seconds + floor.seconds - rest;
 }
 

@@ -5,7 +5,6 @@
  *   runtime_plan.c   budgets: what lies where in RAM
  *   runtime_gpu.c    the same of a device, and its part of a run
  *   runtime_experts.c  the same of experts, which come when they are wanted
- *   runtime_expert_floor.c  what these want, and the least time for that
  *   runtime_numa.c   where its memory and threads are
  *   runtime_rates.c  what it finds here: free memory, rates of disk and GPU
  *   runtime_floor.c  what it did, and how fast it could
@@ -37,7 +36,6 @@ struct sl_runtime {
     struct sl_lora *lora;     /* or NULL */
     struct sl_adapters adapters;
     struct sl_experts experts; /* no records where the model has none */
-    uint32_t n_expert_places;
     struct sl_kernels kernels;
     struct sl_numa *numa; /* NULL: one node */
     unsigned ring_node;
@@ -87,25 +85,13 @@ enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt);
 /* The size of slabs of the finest partition. */
 uint64_t sl_runtime_least_cap(const struct sl_runtime *rt);
 
-/* runtime_experts.c; 0 and nothing for models without experts. The least that
- * experts need; what is to be set aside of bytes for them, where the other
- * weights need others_least. */
-uint64_t sl_runtime_experts_least(const struct sl_runtime *rt);
-uint64_t sl_runtime_experts_reserve(const struct sl_runtime *rt, uint64_t bytes,
-                                    uint64_t others_least);
-/* How many have a place in so many bytes. */
-void sl_runtime_count_experts(struct sl_runtime *rt, uint64_t bytes);
+/* runtime_experts.c; nothing for models without experts. */
 int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err);
 int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err);
 /* Closes their cache; keeps what a run learned that nothing failed in, */
 void sl_runtime_end_experts(struct sl_runtime *rt);
 /* and its trace. */
 void sl_runtime_close_experts(struct sl_runtime *rt);
-/* runtime_expert_floor.c: adds what a pass's experts take to the floor of the
- * rest: of a run as they were used, else as is expected. */
-void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
-                            const struct sl_rates *rates,
-                            struct sl_plan_pass pass);
 void sl_runtime_experts_stats(const struct sl_runtime *rt,
                               struct sl_run_stats *s);
 

@@ -141,7 +141,7 @@ static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
     if (sl_partition_make(&partition, &rt->mf, cap, err) != 0)
         return -1;
     *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &partition) +
-             sl_runtime_experts_least(rt) +
+             sl_experts_least_bytes(&rt->experts) +
              (rt->config.engine == SL_ENGINE_RULE_GPU
                   ? SL_RING_MIN_SLOTS * sl_partition_largest(&partition)
                   : sl_plan_least_bytes(partition.slabs, partition.n_slabs,
@@ -323,8 +323,8 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     if (rt->device != NULL)
         fixed -= m->kv;
     weights = m->budget > fixed ? m->budget - fixed : 0;
-    experts = sl_runtime_experts_reserve(
-        rt, weights,
+    experts = sl_experts_reserve_bytes(
+        &rt->experts, weights,
         sl_plan_least_bytes(a->partition.slabs, a->partition.n_slabs,
                             rt->load.draft_keeps));
     in = (struct sl_plan_input){
@@ -417,8 +417,8 @@ static void count_planned(struct sl_runtime *rt)
     m->other += bookkeeping(rt, &rt->partition);
     m->kv = sl_kv_bytes(&rt->kv_config);
     m->total = fixed_bytes(m) + m->ring + m->residents;
-    sl_runtime_count_experts(rt,
-                             m->budget > m->total ? m->budget - m->total : 0);
+    m->experts = sl_experts_place(
+        &rt->experts, m->budget > m->total ? m->budget - m->total : 0);
     m->total += m->experts;
 }
 

@@ -12,6 +12,7 @@
 
 #include "offload/plan.h"
 #include "offload/sim_machine.h"
+#include "src/exec/experts.h"
 #include "src/exec/kvcache.h"
 #include "src/model/modelfile.h"
 
@@ -34,7 +35,8 @@ struct sl_rehearsal_config {
      * one text then. */
     bool self;
     enum sl_kv_kind kv;
-    const char *trace; /* file, or NULL */
+    struct sl_hit_curve hit_curve; /* of experts (sim_mixture.h) */
+    const char *trace;             /* file, or NULL */
 };
 
 /* Passes of one kind, one after another, the first left out. */
@@ -43,14 +45,17 @@ struct sl_rehearsed {
     double tokens;  /* of a pass; all its positions but guesses */
     struct sl_demand demand;
     struct sl_floor floor;
-    double expected_s; /* by the plan */
-    double efficiency; /* floor / seconds */
+    double expected_s;                             /* by the plan */
+    double efficiency;                             /* floor / seconds */
+    double expert_wanted_bytes, expert_read_bytes; /* of a pass */
 };
 
 struct sl_rehearsal {
     struct sl_plan plan;               /* owned */
     uint64_t host_bytes, device_bytes; /* beside weights, rings and caches */
     uint64_t kv_bytes[SL_WORKERS];
+    uint64_t expert_bytes; /* in RAM, for so many of so many experts */
+    uint32_t n_expert_places, n_experts;
     struct sl_rehearsed phase[SL_PHASE_COUNT];
     double guess_s; /* of a guess of its own, between passes */
 };

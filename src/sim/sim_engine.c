@@ -12,6 +12,11 @@ struct slab_cost {
     const struct sl_plan_stage *stage;
     bool attends; /* attention comes before its first product */
     bool begins;  /* it is the first of its stage */
+    /* of a mixture: its router is done with here, and this part of the bytes
+     * and operations with that; its experts come behind this slab */
+    bool routes, mixes;
+    double router_bytes, router_ops;
+    uint32_t layer;
 };
 
 struct sim_engine {
@@ -44,6 +49,13 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
         if (p->of == SL_PART_LOW) /* the same products again */
             continue;
         cost->ops += 2.0 * g->rows * g->cols * share;
+        cost->layer = m->spec.layer;
+        if (m->spec.slot == SL_SLOT_ROUTER) {
+            cost->routes |=
+                p->first_block + p->n_blocks == sl_matrix_segment_blocks(g);
+            cost->router_ops += 2.0 * g->rows * g->cols * share;
+            cost->router_bytes += (double)m->bytes * share;
+        }
         cost->attends |=
             m->spec.slot == SL_SLOT_ATTN_OUT && p->first_block == 0;
     }
@@ -64,6 +76,7 @@ static int create(struct sim_engine **out, const struct sl_sim_config *c,
     e->c = *c;
     for (size_t i = 0; i < c->n_stages; i++) {
         const struct sl_plan_stage *s = &c->stages[i];
+        bool routed = false;
 
         for (size_t j = 0; j < s->n_slabs; j++) {
             struct slab_cost *cost = &e->costs[s->first_slab + j];
@@ -71,6 +84,8 @@ static int create(struct sim_engine **out, const struct sl_sim_config *c,
             cost_slab(cost, c->mf, c->partition, s->first_slab + j);
             cost->stage = s;
             cost->begins = j == 0;
+            routed |= cost->routes;
+            cost->mixes = routed && j + 1 == s->n_slabs;
         }
     }
     *out = e;
@@ -143,26 +158,43 @@ static int cpu_embed(struct sl_exec_engine *engine, bool *done,
     return 0;
 }
 
+static int compute(const struct sim_engine *e, const struct slab_cost *cost,
+                   struct sl_error *err)
+{
+    const struct sl_plan_stage *s = cost->stage;
+    const struct sl_pass *pass = e->pass;
+    struct sl_sim_machine *m = e->c.machine;
+    double n = rows(e, cost);
+
+    if (cost->attends)
+        sl_machine_compute(m, e->keys * s->key_bytes[SL_HOST],
+                           e->key_pairs * s->key_ops);
+    sl_machine_compute(m, cost->router_bytes, cost->router_ops * n);
+    if (cost->routes &&
+        sl_sim_route(e->c.mixture, cost->layer, pass->n, pass->reads, err) != 0)
+        return -1;
+    sl_machine_compute(m, cost->bytes - cost->router_bytes,
+                       (cost->ops - cost->router_ops) * n);
+    return cost->mixes ? sl_sim_mix(e->c.mixture, pass->n, pass->reads, err)
+                       : 0;
+}
+
 static int cpu_run(struct sl_exec_engine *engine, size_t slab,
                    struct sl_error *err)
 {
     struct sim_engine *e = (struct sim_engine *)engine;
-    const struct slab_cost *cost = &e->costs[slab];
-    const struct sl_plan_stage *s = cost->stage;
     struct sl_sim_machine *m = e->c.machine;
     const uint8_t *base;
     uint64_t begin;
+    int rc;
 
     if (sl_stream_get(e->c.stream, slab, &base, err) != 0)
         return -1;
     begin = sl_clock_now(m->clock);
-    if (cost->attends)
-        sl_machine_compute(m, e->keys * s->key_bytes[SL_HOST],
-                           e->key_pairs * s->key_ops);
-    sl_machine_compute(m, cost->bytes, cost->ops * rows(e, cost));
+    rc = compute(e, &e->costs[slab], err);
     sl_stream_put(e->c.stream, slab);
     trace(e, SL_TRACK_STAGES, slab, begin, sl_clock_now(m->clock));
-    return 0;
+    return rc;
 }
 
 static const struct sl_engine_ops cpu_ops = {

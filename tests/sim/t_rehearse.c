@@ -389,12 +389,86 @@ static void plans_keep_their_promises(void **state)
     print_message("# at most %.1f %% off\n", 100 * worst);
 }
 
+/* --- mixtures ------------------------------------------------------------- */
+
+/* A decode of GLM-4.7-Flash by the cores of a 3060's box, with so much RAM. */
+static struct sl_rehearsed mixture(double *resident, uint64_t ram_bytes,
+                                   const struct sl_hit_curve *curve)
+{
+    struct sl_modelfile mf;
+    struct sl_rehearsal_config c = {
+        .mf = &mf,
+        .machine = sl_machine_spec_find("rtx3060-ddr4-nvme"),
+        .ram_bytes = ram_bytes,
+        .n_texts = 1,
+        .context = 64,
+        .prompt = 64,
+        .decode_only = true,
+        .kv = SL_KV_F16,
+    };
+    struct sl_rehearsed decode;
+    struct sl_rehearsal r;
+    struct sl_error err;
+
+    if (curve != NULL)
+        c.hit_curve = *curve;
+    imagine(&mf, "glm-4.7-flash", "int4-g64");
+    assert_ok(sl_rehearse(&r, &c, &err), &err);
+    decode = r.phase[SL_PHASE_DECODE];
+    *resident = (double)r.n_expert_places / r.n_experts;
+    sl_rehearsal_fini(&r);
+    sl_modelfile_close(&mf);
+    return decode;
+}
+
+/* Four of 64 experts of 46 layers: 2944 choices in all that count. */
+static void assert_share(const struct sl_rehearsed *j, double read)
+{
+    double share = j->expert_read_bytes / j->expert_wanted_bytes;
+
+    if (!(fabs(share - read) <= 0.03))
+        print_error("%.4f is read, not %.4f\n", share, read);
+    assert_true(fabs(share - read) <= 0.03);
+    assert_true(fabs(j->expected_s / j->seconds - 1) <= 0.1);
+    assert_true(j->efficiency <= 1.0001);
+}
+
+static void a_mixture_reads_what_has_no_place(void **state)
+{
+    double resident;
+    struct sl_rehearsed a = mixture(&resident, 6 * GB, NULL);
+    struct sl_rehearsed b = mixture(&resident, 6 * GB, NULL);
+
+    assert_true(resident > 0.2 && resident < 0.5);
+    assert_share(&a, 1 - resident);
+    assert_true(a.seconds == b.seconds);
+    a = mixture(&resident, 18 * GB, NULL);
+    assert_true(resident == 1);
+    assert_true(a.expert_read_bytes == 0);
+    assert_true(a.efficiency > 0.9);
+}
+
+static void a_hit_curve_says_what_a_mixture_reads(void **state)
+{
+    const struct sl_hit_curve curve = {
+        .point = {{0.1, 0.5}, {0.2, 0.8}, {0.5, 0.9}},
+        .n = 3,
+    };
+    double resident;
+    struct sl_rehearsed j = mixture(&resident, 6 * GB, &curve);
+
+    assert_true(resident > 0.2 && resident < 0.5);
+    assert_share(&j, 0.2 - 0.1 * (resident - 0.2) / 0.3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_go_on_from_token_to_token),
         cmocka_unit_test(the_disk_never_stops_between_tokens),
         cmocka_unit_test(plans_keep_their_promises),
+        cmocka_unit_test(a_mixture_reads_what_has_no_place),
+        cmocka_unit_test(a_hit_curve_says_what_a_mixture_reads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

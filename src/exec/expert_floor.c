@@ -5,14 +5,9 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/runtime/runtime_impl.h"
+#include "src/exec/expert_floor.h"
 
 /* What a pass wants of a mixture's experts, and the least time that takes. */
-
-static uint32_t n_mixtures(const struct sl_runtime *rt)
-{
-    return rt->mf.hp.n_layers - rt->mf.hp.n_dense_layers;
-}
 
 static int by_part(const void *a, const void *b)
 {
@@ -22,9 +17,8 @@ static int by_part(const void *a, const void *b)
 }
 
 /* Bytes that a pass reads where those used most have the places. */
-static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
+static double learned_bytes(const struct sl_experts *e, uint32_t positions)
 {
-    const struct sl_experts *e = &rt->experts;
     double n = 0;
     float *parts;
 
@@ -35,7 +29,7 @@ static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
         return -1;
     memcpy(parts, e->usage, e->n_records * sizeof *parts);
     qsort(parts, e->n_records, sizeof *parts, by_part);
-    for (uint32_t r = rt->n_expert_places; r < e->n_records; r++)
+    for (uint32_t r = e->n_places; r < e->n_records; r++)
         n += 1 - pow(1 - (double)parts[r], positions);
     free(parts);
     return n / e->n_records * (double)e->bytes;
@@ -43,7 +37,7 @@ static double learned_bytes(const struct sl_runtime *rt, uint32_t positions)
 
 /* Between points in a straight line, from none that serve nothing to all that
  * serve all. */
-static double served_by(const struct sl_hit_curve *curve, double resident)
+double sl_hit_curve_served(const struct sl_hit_curve *curve, double resident)
 {
     struct sl_hit_point from = {0, 0}, to = {1, 1};
 
@@ -61,11 +55,18 @@ static double served_by(const struct sl_hit_curve *curve, double resident)
                              (to.resident - from.resident);
 }
 
-struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
-                                                 struct sl_plan_pass pass)
+/* gate, up and down */
+double sl_expert_ops(const struct sl_experts *e)
 {
-    const struct sl_hparams *hp = &rt->mf.hp;
-    const struct sl_experts *e = &rt->experts;
+    const struct sl_hparams *hp = &e->mf->hp;
+
+    return 2.0 * 3 * hp->hidden * (double)hp->expert_inner;
+}
+
+struct sl_expert_demand sl_expert_demand(const struct sl_experts *e,
+                                         struct sl_plan_pass pass)
+{
+    const struct sl_hparams *hp = &e->mf->hp;
     struct sl_expert_demand d = {0};
     double missed, distinct;
 
@@ -75,18 +76,15 @@ struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
     missed = 1 - (double)hp->n_experts_used / hp->n_experts;
     distinct = 1 - pow(missed, pass.positions);
     d.wanted_bytes = distinct * (double)e->bytes;
-    d.disk_bytes =
-        d.wanted_bytes * (1 - (double)rt->n_expert_places / e->n_records);
-    d.by_curve = rt->config.hit_curve.n > 0 && pass.positions <= pass.logits;
+    d.disk_bytes = d.wanted_bytes * (1 - (double)e->n_places / e->n_records);
+    d.by_curve = e->curve.n > 0 && pass.positions <= pass.logits;
     if (d.by_curve)
-        d.disk_bytes =
-            d.wanted_bytes *
-            (1 - served_by(&rt->config.hit_curve,
-                           (double)rt->n_expert_places / e->n_records));
-    d.learned_bytes = learned_bytes(rt, pass.positions);
-    /* gate, up and down */
-    d.ops = 2.0 * 3 * hp->hidden * (double)hp->expert_inner *
-            hp->n_experts_used * pass.positions * n_mixtures(rt);
+        d.disk_bytes = d.wanted_bytes *
+                       (1 - sl_hit_curve_served(&e->curve, (double)e->n_places /
+                                                               e->n_records));
+    d.learned_bytes = learned_bytes(e, pass.positions);
+    d.ops =
+        sl_expert_ops(e) * hp->n_experts_used * pass.positions * e->n_layers;
     return d;
 }
 
@@ -143,12 +141,12 @@ static double expected_seconds(const struct prices *p, uint32_t n, double b,
     return sum;
 }
 
-static struct mixed expect(const struct sl_runtime *rt,
+static struct mixed expect(const struct sl_experts *e,
                            const struct sl_expert_demand *d,
                            const struct prices *p)
 {
-    double b = (double)rt->experts.bytes / rt->experts.n_records;
-    double layers = n_mixtures(rt);
+    double b = (double)e->bytes / e->n_records;
+    double layers = e->n_layers;
     double n = fmax(1, round(d->wanted_bytes / b / layers));
     double missing = d->disk_bytes / d->wanted_bytes;
 
@@ -186,14 +184,14 @@ static struct mixed sum_up(const struct sl_expert_use *use, double passes,
 }
 
 /* The part of what is always used that lies in layers with experts. */
-static double part_of_mixtures(const struct sl_runtime *rt)
+static double part_of_mixtures(const struct sl_experts *e)
 {
     uint64_t all = 0, mixtures = 0;
 
-    for (size_t i = 0; i < rt->mf.n_matrices; i++) {
-        const struct sl_model_matrix *m = &rt->mf.matrices[i];
-        bool layer = m->spec.slot != SL_SLOT_HEAD &&
-                     m->spec.layer >= rt->experts.first_layer;
+    for (size_t i = 0; i < e->mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &e->mf->matrices[i];
+        bool layer =
+            m->spec.slot != SL_SLOT_HEAD && m->spec.layer >= e->first_layer;
 
         if (m->spec.stage < 0)
             continue;
@@ -218,20 +216,20 @@ static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
                                          : SL_LIMIT_HOST;
 }
 
-void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
-                            const struct sl_rates *rates,
-                            struct sl_plan_pass pass)
+void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
+                          const struct sl_rates *rates,
+                          struct sl_plan_pass pass)
 {
-    struct sl_expert_demand d = sl_runtime_expert_demand(rt, pass);
+    struct sl_expert_demand d = sl_expert_demand(e, pass);
     bool prompt = pass.positions > pass.logits;
-    const struct sl_expert_use *use =
-        prompt ? &rt->experts.prefill : &rt->experts.decode;
-    double passes = (double)use->layers / n_mixtures(rt);
+    const struct sl_expert_use *use = prompt ? &e->prefill : &e->decode;
     struct prices p;
     struct mixed m;
+    double passes;
 
     if (d.wanted_bytes <= 0)
         return;
+    passes = (double)use->layers / e->n_layers;
     if (passes > 0) {
         d.wanted_bytes = (double)use->wanted_bytes / passes;
         d.disk_bytes = (double)use->read_bytes / passes;
@@ -243,8 +241,8 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
     p = prices_of(rates, &d);
     m = passes > 0
             ? sum_up(use, passes,
-                     floor->seconds * part_of_mixtures(rt) / n_mixtures(rt), &p)
-            : expect(rt, &d, &p);
+                     floor->seconds * part_of_mixtures(e) / e->n_layers, &p)
+            : expect(e, &d, &p);
     if (m.seconds + m.ahead_s > floor->seconds)
         floor->limit = m.disk_s >= fmax(m.dram_s, m.ops_s) ? SL_LIMIT_DISK
                        : m.dram_s >= m.ops_s               ? SL_LIMIT_DRAM
@@ -253,25 +251,4 @@ void sl_runtime_add_experts(struct sl_floor *floor, const struct sl_runtime *rt,
     floor->dram_s += m.dram_s;
     floor->worker_s[SL_HOST] += m.ops_s;
     floor->seconds += m.seconds + m.ahead_s;
-}
-
-void sl_runtime_count_experts_anew(struct sl_runtime *rt, bool reads)
-{
-    struct sl_experts *e = &rt->experts;
-
-    *(reads ? &e->prefill : &e->decode) = (struct sl_expert_use){0};
-}
-
-void sl_runtime_experts_stats(const struct sl_runtime *rt,
-                              struct sl_run_stats *s)
-{
-    const struct sl_expert_use *use = &rt->experts.decode;
-
-    if (rt->experts.cache == NULL)
-        return;
-    sl_slab_cache_stats(rt->experts.cache, &s->experts);
-    s->decode_expert_passes = use->layers / n_mixtures(rt);
-    s->decode_expert_wanted = use->wanted_bytes;
-    s->decode_expert_read = use->read_bytes;
-    s->decode_expert_hinted = use->hint_bytes;
 }

@@ -1,0 +1,266 @@
+#include "config.h"
+
+#include <string.h>
+
+#include "src/base/bytes.h"
+#include "src/exec/exec_cpu.h"
+#include "src/exec/small_tensors.h"
+#include "src/sim/rehearse_impl.h"
+
+/* What the program itself takes where it was seen (`plan`, "program"). */
+#define PROGRAM_BYTES (48ull << 20)
+/* On the device, beside what a pass needs for each position: a matrix's tile
+   expanded, and the libraries' own. */
+#define DEVICE_BYTES (320ull << 20)
+#define MIB          (1ull << 20)
+/* Threads whose scratch memory is counted. */
+#define THREADS 16u
+
+uint32_t sl_rehearsed_positions(const struct sl_rehearsal_config *c)
+{
+    uint32_t n = sl_rehearsed_decode(c);
+
+    if (!c->decode_only && c->prompt > n)
+        n = c->prompt;
+    return c->n_texts * n;
+}
+
+uint32_t sl_rehearsed_tokens(const struct sl_rehearsal_config *c)
+{
+    uint32_t n = c->context > c->prompt ? c->context : c->prompt;
+    uint32_t passes = SL_REHEARSED_WARM + sl_rehearsed_passes(c);
+
+    return (n > passes ? n : passes) + 1 + c->guesses;
+}
+
+static uint64_t host_bytes(const struct sl_rehearsal_run *r)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint32_t n = sl_rehearsed_positions(c);
+
+    return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
+           sl_cpu_bytes(c->mf, n, sl_rehearsed_tokens(c), 0, NULL, SL_ACT_INT8,
+                        THREADS) +
+           sl_exec_bytes(c->mf, n, c->n_texts * sl_rehearsed_decode(c), true) +
+           (1ull + sl_rehearsed_decode(c)) * c->n_texts * c->mf->hp.vocab *
+               sizeof(float) +
+           sl_partition_bytes(&r->partition) +
+           sl_stream_overhead_bytes(r->partition.n_slabs);
+}
+
+/* Norms and biases, and for each position x in FP32, its norm, q, k, v, what
+   attention gives and the MLP's inner values in FP16; the logits. */
+static uint64_t device_bytes(const struct sl_rehearsal_run *r)
+{
+    const struct sl_hparams *hp = &r->c->mf->hp;
+    uint64_t position =
+        4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
+
+    return DEVICE_BYTES + sl_small_tensors_bytes(r->c->mf) +
+           sl_rehearsed_positions(r->c) * position +
+           4ull * r->c->n_texts * sl_rehearsed_decode(r->c) * hp->vocab;
+}
+
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/* What the GPU's caches take. */
+static uint64_t device_kv_bytes(const struct sl_plan_input *in)
+{
+    uint64_t kv = 0;
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        kv += in->stages[i].kv_bytes[SL_DEVICE];
+    return kv;
+}
+
+/* Latents the CPU alone computes. */
+static bool has_gpu(const struct sl_rehearsal_config *c)
+{
+    return c->vram_bytes > 0 && c->mf->hp.kv_lora == 0 &&
+           c->machine->rates.worker[SL_DEVICE].link_bps > 0 &&
+           c->engine != SL_ENGINE_RULE_CPU;
+}
+
+/* Too little for the least ring is too little for any use. */
+static int check_vram(const struct sl_rehearsal_run *r, uint64_t device_bytes,
+                      struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition);
+    uint64_t kv = c->engine == SL_ENGINE_RULE_GPU ? device_kv_bytes(&r->in) : 0;
+    uint64_t least = sl_round_up(device_bytes + ring + kv, MIB);
+    char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], slots[SL_SIZE_TEXT];
+
+    if (!has_gpu(c) || c->vram_bytes >= device_bytes + ring + kv)
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "--vram %s is too small for %s: the least that works is %s "
+                   "(--vram %lluM), of it %s for the ring; or use --device cpu",
+                   sl_size_format(have, c->vram_bytes), c->machine->name,
+                   sl_size_format(need, least),
+                   (unsigned long long)(least / MIB),
+                   sl_size_format(slots, ring));
+}
+
+/* Without weights that stay: either the GPU decodes everything, with its rings
+ * and no cache in RAM, or the CPU does. */
+static uint64_t least_weights(const struct sl_rehearsal_run *r)
+{
+    const struct sl_plan_input *in = &r->in;
+    uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition),
+             kv = 0;
+    uint64_t least = sl_plan_least_bytes(in->slabs, in->n_slabs, in->keep);
+
+    for (size_t i = 0; i < in->n_stages; i++)
+        kv += in->stages[i].kv_bytes[SL_HOST];
+    least += kv + sl_experts_least_bytes(&r->experts);
+    if (!has_gpu(r->c) ||
+        device_kv_bytes(in) + ring > in->memory_bytes[SL_DEVICE])
+        return least;
+    return r->c->engine == SL_ENGINE_RULE_GPU || ring < least ? ring : least;
+}
+
+static int check_ram(const struct sl_rehearsal_run *r, uint64_t host_bytes,
+                     struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint64_t weights = least_weights(r);
+    uint64_t least = sl_round_up(host_bytes + weights, MIB);
+    char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], rest[SL_SIZE_TEXT],
+        ring[SL_SIZE_TEXT];
+
+    /* With a GPU what is to stay may do so there: the plan says. */
+    if (c->ram_bytes >= host_bytes + weights || (c->self && has_gpu(c)))
+        return 0;
+    return sl_fail(err, SL_ERR_BUDGET,
+                   "--ram %s is too small for %s: the least that works is %s "
+                   "(--ram %lluM): ring and KV cache %s, program, activations "
+                   "and logits of %u positions %s",
+                   sl_size_format(have, c->ram_bytes), c->machine->name,
+                   sl_size_format(need, least),
+                   (unsigned long long)(least / MIB),
+                   sl_size_format(ring, weights), sl_rehearsed_positions(c),
+                   sl_size_format(rest, host_bytes));
+}
+
+/* What weights, ring and caches may take of RAM: experts have places in what is
+ * left of it. */
+static uint64_t weights_bytes(const struct sl_rehearsal_run *r,
+                              uint64_t host_bytes)
+{
+    uint64_t bytes = minus(r->c->ram_bytes, host_bytes);
+    uint64_t least = sl_plan_least_bytes(r->partition.slabs,
+                                         r->partition.n_slabs, r->c->self);
+
+    return minus(bytes, sl_experts_reserve_bytes(&r->experts, bytes, least));
+}
+
+/* The inputs of a real plan, with what the machine's model says in place of
+ * what is measured. */
+static struct sl_plan_input plan_input(const struct sl_rehearsal_run *r,
+                                       const struct sl_rehearsal *out,
+                                       size_t n_stages)
+{
+    const struct sl_rehearsal_config *c = r->c;
+
+    return (struct sl_plan_input){
+        .slabs = r->partition.slabs,
+        .n_slabs = r->partition.n_slabs,
+        .memory_bytes[SL_HOST] = weights_bytes(r, out->host_bytes),
+        .read_ahead_bytes = SL_PLAN_READ_AHEAD,
+        .memory_bytes[SL_DEVICE] =
+            has_gpu(c) ? minus(c->vram_bytes, out->device_bytes) : 0,
+        .stages = r->stages,
+        .n_stages = n_stages,
+        .pass = {{c->n_texts, c->n_texts, c->context},
+                 {c->n_texts * c->prompt, c->n_texts, c->prompt}},
+        .x_bytes = 4ull * c->mf->hp.hidden,
+        .rates = c->machine->rates,
+        .engine = c->engine,
+        .keep = c->self,
+    };
+}
+
+void sl_rehearsed_experts(struct sl_floor *floor,
+                          const struct sl_rehearsal_run *r, enum sl_phase phase)
+{
+    struct sl_plan_pass pass = r->in.pass[phase];
+
+    /* Guesses are positions, but nothing that is read. */
+    if (phase == SL_PHASE_DECODE)
+        pass.positions = pass.logits =
+            pass.positions * sl_rehearsed_decode(r->c);
+    sl_experts_add_floor(floor, &r->experts, &r->in.rates, pass);
+}
+
+/* Experts have what is left of RAM. */
+static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
+                         struct sl_error *err)
+{
+    const struct sl_plan_memory *host = &r->plan->at[SL_HOST];
+    uint64_t taken = out->host_bytes + host->ring_bytes + host->resident_bytes +
+                     out->kv_bytes[SL_HOST];
+
+    if (r->experts.n_records == 0)
+        return 0;
+    out->expert_bytes =
+        sl_experts_place(&r->experts, minus(r->c->ram_bytes, taken));
+    out->n_experts = r->experts.n_records;
+    out->n_expert_places = r->experts.n_places;
+    if (r->experts.n_places == 0)
+        return sl_fail(err, SL_ERR_BUDGET,
+                       "%s: the plan leaves no place for an expert in RAM",
+                       r->c->machine->name);
+    for (int p = 0; p < SL_PHASE_COUNT; p++) {
+        struct sl_floor floor = {.seconds = 0};
+
+        sl_rehearsed_experts(&floor, r, (enum sl_phase)p);
+        r->experts_s[p] = floor.seconds;
+    }
+    return 0;
+}
+
+/* Through the same sl_plan_make as a run's: so what is rehearsed is what would
+ * run. */
+int sl_rehearse_plan(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
+                     struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    const struct sl_hparams *hp = &c->mf->hp;
+    size_t n_stages;
+
+    r->kv_config = (struct sl_kv_config){
+        .n_layers = hp->n_layers,
+        .n_heads = hp->n_kv_heads,
+        .head_dim = hp->head_dim,
+        .n_pages =
+            (c->prefill_only ? 2 : 1) * c->n_texts *
+            (uint32_t)sl_div_up(sl_rehearsed_tokens(c) + 1u, SL_KV_PAGE_LEN),
+        .n_sequences = 2 * c->n_texts,
+        .max_tokens = sl_rehearsed_tokens(c) + 1,
+        .kind = c->kv,
+        .one_plane = hp->kv_lora > 0,
+    };
+    if (sl_experts_init(&r->experts, c->mf, err) != 0 ||
+        sl_partition_make(&r->partition, c->mf, SL_PLAN_SLAB_BYTES, err) != 0 ||
+        sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
+                       &r->kv_config, err) != 0)
+        return -1;
+    r->experts.curve = c->hit_curve;
+    out->host_bytes = host_bytes(r);
+    out->device_bytes = c->vram_bytes > 0 ? device_bytes(r) : 0;
+    r->in = plan_input(r, out, n_stages);
+    if (check_vram(r, out->device_bytes, err) != 0 ||
+        check_ram(r, out->host_bytes, err) != 0 ||
+        sl_plan_make(r->plan, &r->in, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n_stages; i++) {
+        uint32_t e = r->plan->worker[SL_PHASE_DECODE][r->stages[i].first_slab];
+
+        out->kv_bytes[e] += r->stages[i].kv_bytes[e];
+    }
+    return place_experts(r, out, err);
+}

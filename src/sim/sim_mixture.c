@@ -1,0 +1,173 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/mem.h"
+#include "src/exec/exec_experts.h"
+#include "src/exec/expert_floor.h"
+#include "src/sim/sim_mixture.h"
+
+#define SEED 20260731u
+
+int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
+                        struct sl_sim_machine *machine, uint32_t pass_positions,
+                        struct sl_error *err)
+{
+    const struct sl_hparams *hp = &experts->mf->hp;
+    double resident = (double)experts->n_places / experts->n_records;
+
+    *m = (struct sl_sim_mixture){
+        .machine = machine,
+        .experts = experts,
+        .served = experts->curve.n > 0
+                      ? sl_hit_curve_served(&experts->curve, resident)
+                      : -1,
+        .ops = sl_expert_ops(experts),
+        .small_positions =
+            sl_mixture_pairs(hp, pass_positions) / hp->n_experts_used,
+        .n_rows = sl_zalloc_array(hp->n_experts, sizeof *m->n_rows),
+        .records = sl_zalloc_array(hp->n_experts, sizeof *m->records),
+        .among = sl_zalloc_array(hp->n_experts, sizeof *m->among),
+    };
+    sl_rng_seed(&m->rng, SEED);
+    if (m->n_rows != NULL && m->records != NULL && m->among != NULL)
+        return 0;
+    sl_sim_mixture_fini(m);
+    return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a router");
+}
+
+void sl_sim_mixture_fini(struct sl_sim_mixture *m)
+{
+    free(m->n_rows);
+    free(m->records);
+    free(m->among);
+    *m = (struct sl_sim_mixture){.machine = NULL};
+}
+
+int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    uint64_t n = e->n_places;
+
+    for (uint32_t layer = 0; layer < e->n_layers; layer++) {
+        uint32_t from = (uint32_t)(n * layer / e->n_layers);
+        uint32_t to = (uint32_t)(n * (layer + 1) / e->n_layers);
+
+        for (uint32_t i = 0; i < to - from; i++) {
+            uint32_t record = layer * e->n_experts + i;
+            const uint8_t *base;
+
+            if (sl_slab_cache_want(e->cache, &record, 1, err) != 0 ||
+                sl_slab_cache_get(e->cache, record, &base, err) != 0 ||
+                sl_slab_cache_put(e->cache, record, 1, err) != 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- the router ----------------------------------------------------------- */
+
+static uint32_t below(struct sl_sim_mixture *m, uint32_t n)
+{
+    return (uint32_t)(sl_rng_uniform(&m->rng) * n);
+}
+
+/* One of the experts that the position has not chosen yet; there: of those
+ * whose records are, or are not; of the others where there are none. */
+static uint32_t draw_by_curve(struct sl_sim_mixture *m, uint32_t first,
+                              const uint32_t *chosen, uint32_t n_chosen)
+{
+    const struct sl_experts *e = m->experts;
+    bool there = sl_rng_uniform(&m->rng) < m->served;
+
+    for (int attempt = 0;; attempt++) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < e->n_experts; i++) {
+            uint32_t j = 0;
+
+            while (j < n_chosen && chosen[j] != i)
+                j++;
+            if (j == n_chosen &&
+                (attempt > 0 ||
+                 sl_slab_cache_there(e->cache, first + i) == there))
+                m->among[n++] = i;
+        }
+        if (n > 0)
+            return m->among[below(m, n)];
+    }
+}
+
+static uint32_t draw_alike(struct sl_sim_mixture *m, const uint32_t *chosen,
+                           uint32_t n_chosen)
+{
+    for (;;) {
+        uint32_t i = below(m, m->experts->n_experts), j = 0;
+
+        while (j < n_chosen && chosen[j] != i)
+            j++;
+        if (j == n_chosen)
+            return i;
+    }
+}
+
+int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
+                 bool reads, struct sl_error *err)
+{
+    const struct sl_experts *e = m->experts;
+    uint32_t k = e->mf->hp.n_experts_used;
+    uint32_t first = sl_experts_record(e, layer, 0);
+    uint32_t *chosen = m->records; /* of a position, as long as that is open */
+
+    memset(m->n_rows, 0, e->n_experts * sizeof *m->n_rows);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = 0; j < k; j++)
+            chosen[j] = m->served >= 0 && !reads
+                            ? draw_by_curve(m, first, chosen, j)
+                            : draw_alike(m, chosen, j);
+        for (uint32_t j = 0; j < k; j++)
+            m->n_rows[chosen[j]]++;
+    }
+    m->n_used = 0;
+    for (uint32_t i = 0; i < e->n_experts; i++) {
+        if (m->n_rows[i] > 0)
+            m->records[m->n_used++] = first + i;
+    }
+    return sl_slab_cache_want(e->cache, m->records, m->n_used, err);
+}
+
+/* --- experts -------------------------------------------------------------- */
+
+static int run_expert(struct sl_sim_mixture *m, uint32_t record, uint32_t n,
+                      struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    uint32_t rows = m->n_rows[record % e->n_experts];
+    const uint8_t *base;
+
+    if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
+        return -1;
+    sl_machine_compute(m->machine, (double)e->records[record].bytes,
+                       m->ops * rows);
+    return sl_slab_cache_put(e->cache, record, (double)rows / n, err);
+}
+
+/* In the order of a run: what is there first, or as they lie in the file. */
+int sl_sim_mix(struct sl_sim_mixture *m, uint32_t n, bool reads,
+               struct sl_error *err)
+{
+    uint32_t left = m->n_used;
+
+    for (uint32_t i = 0; i < m->n_used; i++) {
+        uint32_t record = n <= m->small_positions
+                              ? sl_experts_take(m->experts, m->records, &left)
+                              : m->records[i];
+
+        if (run_expert(m, record, n, err) != 0)
+            return -1;
+    }
+    sl_experts_count(m->experts, reads);
+    return 0;
+}
