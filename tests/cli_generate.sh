@@ -509,7 +509,9 @@ environment()
         "$(generate -q -p 'In the' --out-seq-length 20 --top-k 1)" ] &&
         SLUICE_MODEL=$model SLUICE_RAM=64M "$sluice" generate -p 'In the' \
             -c 20 2>&1 >"$work/out" | grep -q 'a budget of 64.0 MiB' &&
-        ! SLUICE_RAM=nonsense "$sluice" generate -m "$model" -p a 2>"$work/err"
+        ! SLUICE_RAM=nonsense "$sluice" generate -m "$model" -p a 2>"$work/err" &&
+        grep -q "SLUICE_RAM.*'nonsense'" "$work/err" &&
+        SLUICE_RAM=nonsense generate -q -p a -n 1 >"$work/out" 2>"$work/err"
 }
 environment
 check the_environment_says_what_options_do_not

@@ -14,6 +14,7 @@
 /* The values of an option that takes a list. */
 #define MOST_VALUES 64u
 struct list {
+    bool said; /* not as it is by default */
     uint64_t v[MOST_VALUES];
     unsigned n;
 };
@@ -115,6 +116,7 @@ static void fill_list(struct argp_state *state, struct list *l, char *arg,
     char *text;
 
     l->n = 0;
+    l->said = true;
     while ((text = strsep(&arg, ",")) != NULL) {
         if (l->n == MOST_VALUES)
             argp_error(state,
@@ -184,6 +186,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->run.route_trace = arg;
         return 0;
     case ARGP_KEY_END:
+        sl_opt_environment(o->ram.said ? NULL : &o->ram.v[0],
+                           o->vram.said ? NULL : &o->vram.v[0], state);
         check_options(o, state);
         return 0;
     default:

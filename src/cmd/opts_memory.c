@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,8 @@ static const struct argp_option options[] = {
     {0},
 };
 
-uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
+static uint64_t ram_of(struct argp_state *state, const char *name,
+                       const char *arg)
 {
     size_t n = strlen(arg);
     uint64_t bytes;
@@ -43,25 +45,38 @@ uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
     if (n > 1 && n < sizeof number && arg[n - 1] == '%') {
         snprintf(number, sizeof number, "%.*s", (int)n - 1, arg);
         return SL_RAM_PERCENT(
-            sl_opt_u64(state, "ram", number, 1, SL_RAM_PERCENT_MOST));
+            sl_opt_u64(state, name, number, 1, SL_RAM_PERCENT_MOST));
     }
-    bytes = sl_opt_size(state, "ram", arg, 0, UINT64_MAX);
+    bytes = sl_opt_size(state, name, arg, 0, UINT64_MAX);
     if (bytes == 0)
-        argp_error(state, "--ram: a budget of 0 bytes cannot hold anything");
+        argp_error(state, "--%s: a budget of 0 bytes cannot hold anything",
+                   name);
     return bytes;
 }
 
-uint64_t sl_opt_vram(struct argp_state *state, const char *arg)
+static uint64_t vram_of(struct argp_state *state, const char *name,
+                        const char *arg)
 {
     uint64_t bytes;
 
     if (strcmp(arg, "auto") == 0)
         return SL_VRAM_AUTO;
-    bytes = sl_opt_size(state, "vram", arg, 0, UINT64_MAX);
+    bytes = sl_opt_size(state, name, arg, 0, UINT64_MAX);
     if (bytes == 0)
-        argp_error(state, "--vram: a GPU needs memory; to use none say "
-                          "--device cpu");
+        argp_error(state,
+                   "--%s: a GPU needs memory; to use none say --device cpu",
+                   name);
     return bytes;
+}
+
+uint64_t sl_opt_ram(struct argp_state *state, const char *arg)
+{
+    return ram_of(state, "ram", arg);
+}
+
+uint64_t sl_opt_vram(struct argp_state *state, const char *arg)
+{
+    return vram_of(state, "vram", arg);
 }
 
 unsigned sl_opt_threads(struct argp_state *state, const char *arg)
@@ -71,33 +86,45 @@ unsigned sl_opt_threads(struct argp_state *state, const char *arg)
     return (unsigned)sl_opt_u64(state, "threads", arg, 1, 1024);
 }
 
-/* What nobody wants to say again and again, before any option. */
-static void take_environment(struct sl_runtime_config *c,
-                             struct argp_state *state)
-{
-    const char *ram = getenv("SLUICE_RAM"), *vram = getenv("SLUICE_VRAM");
+/* Which options were given, in the parser's hook. */
+enum { SAID_RAM = 1, SAID_VRAM = 2 };
 
-    if (ram != NULL && *ram != '\0')
-        c->ram_bytes = sl_opt_ram(state, ram);
-    if (vram != NULL && *vram != '\0')
-        c->vram_bytes = sl_opt_vram(state, vram);
+static void say(struct argp_state *state, uintptr_t what)
+{
+    state->hook = (void *)((uintptr_t)state->hook | what);
+}
+
+void sl_opt_environment(uint64_t *ram, uint64_t *vram, struct argp_state *state)
+{
+    const char *ram_text = getenv("SLUICE_RAM");
+    const char *vram_text = getenv("SLUICE_VRAM");
+
+    if (ram != NULL && ram_text != NULL && *ram_text != '\0')
+        *ram = ram_of(state, "ram (SLUICE_RAM)", ram_text);
+    if (vram != NULL && vram_text != NULL && *vram_text != '\0')
+        *vram = vram_of(state, "vram (SLUICE_VRAM)", vram_text);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct sl_runtime_config *c = state->input;
+    uintptr_t said = (uintptr_t)state->hook;
 
     switch (key) {
-    case ARGP_KEY_INIT:
-        take_environment(c, state);
+    case ARGP_KEY_END:
+        sl_opt_environment(said & SAID_RAM ? NULL : &c->ram_bytes,
+                           said & SAID_VRAM ? NULL : &c->vram_bytes, state);
         return 0;
     case OPT_RAM:
+        say(state, SAID_RAM);
         c->ram_bytes = sl_opt_ram(state, arg);
         return 0;
     case OPT_VRAM:
+        say(state, SAID_VRAM);
         c->vram_bytes = sl_opt_vram(state, arg);
         return 0;
     case OPT_BMINF:
+        say(state, SAID_VRAM);
         c->vram_bytes =
             sl_opt_u64(state, "bminf-memory-limit", arg, 1, 1u << 20) << 30;
         return 0;

@@ -27,6 +27,10 @@ extern const struct argp sl_run_argp;
  * --vram (bytes or SL_VRAM_AUTO) and --threads (0: auto). */
 uint64_t sl_opt_ram(struct argp_state *state, const char *arg);
 uint64_t sl_opt_vram(struct argp_state *state, const char *arg);
+/* What nobody wants to say again and again ($SLUICE_RAM, $SLUICE_VRAM), where
+ * no option has said it: that one is NULL. */
+void sl_opt_environment(uint64_t *ram, uint64_t *vram,
+                        struct argp_state *state);
 unsigned sl_opt_threads(struct argp_state *state, const char *arg);
 /* --lora DIR[:SCALE] into the next of the n args there are, of SL_LORA_MOST;
  * arg is cut where the scale begins. */
