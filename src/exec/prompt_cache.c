@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <xxhash.h>
 
@@ -65,6 +66,9 @@ static bool load(struct sl_prompt_cache *pc, const struct sl_lm_item *item,
     if (sl_prompt_file_load(pc->file, item, row, &bytes, &err) != 0) {
         sl_log(pc->log, SL_LOG_WARN,
                "%s; the prompt is computed, and kept there anew", err.msg);
+        /* One of a folder is taken for whole by its key: not any more. */
+        if (pc->store.dir != NULL && err.code == SL_ERR_CORRUPT)
+            unlink(pc->path);
         return false;
     }
     pc->stats.restored += item->n;
