@@ -137,6 +137,13 @@ refused 400 '"param":"messages"'
 ask /v1/chat/completions \
     '{"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]}'
 refused 400 '"param":"tools"'
+ask /v1/responses '{"input":"a","tools":[{"type":"function","name":"f"}]}'
+refused 400 '"param":"tools"'
+ask /v1/responses '{"input":"a","previous_response_id":"resp_1"}'
+refused 400 '"param":"previous_response_id"'
+ask /v1/chat/completions \
+    '{"messages":[{"role":"user","content":"a"}],"functions":[{"name":"f"}]}'
+refused 400 '"param":"functions"'
 ask /v1/embeddings '{}'
 refused 501 embeddings
 ask /tokenize '{}'
@@ -374,6 +381,18 @@ texts | cmp - "$work/first" && [ -s "$work/first" ] &&
     curl -s -H 'X-Api-Key: secret-key-1' "$url/metrics" |
     grep -q '^sluice_prompt_tokens_restored_total [1-9]'
 check a_prompt_is_not_read_again_after_a_restart
+for file in "$work"/prompts/*.prompt; do
+    printf damage | dd of="$file" bs=1 seek=3000 conv=notrunc 2>/dev/null
+done
+for seed in 3 4; do
+    ask /v1/completions "{\"prompt\":\"$long\",\"max_tokens\":5,
+        \"temperature\":0,\"seed\":$seed}" -H 'X-Api-Key: secret-key-1'
+    curl -s -H 'X-Api-Key: secret-key-1' "$url/metrics" |
+        sed -n 's/^sluice_prompt_tokens_restored_total //p' >"$work/have-$seed"
+done
+grep -q damaged "$work/log" && texts | cmp - "$work/first" &&
+    [ "$(cat "$work/have-4")" -gt "$(cat "$work/have-3")" ]
+check a_damaged_one_is_kept_anew
 ask /v1/models
 [ "$status" = 401 ] && grep -q authentication_error "$work/got" &&
     ask /v1/completions '{"prompt":"a","max_tokens":2}' \

@@ -9,8 +9,7 @@
  * OpenAI's Responses (platform.openai.com/docs/api-reference/responses). With
  * "background": true the answer is at once a job's number and state, and
  * GET /v1/responses/{id} tells how far it is: OpenAI's own form for what takes
- * minutes. Tools of kinds that cannot be had here are left out, not refused:
- * clients send all they know.
+ * minutes.
  */
 
 /* --- answers ----------------------------------------------------------------
@@ -425,38 +424,45 @@ static int read_input(json_t **list, const struct sl_req *r,
     return 0;
 }
 
-/* Functions alone, as chat has them. */
-static json_t *read_tools(const struct sl_req *r)
+/* As chat has them. What the service would do itself cannot be had here. */
+static int read_tools(json_t **tools, const struct sl_req *r,
+                      struct sl_refusal *why)
 {
-    const json_t *list = sl_body_get(r->body, "tools"), *t;
-    json_t *tools = json_array();
+    json_t *list, *t, *f;
     size_t i;
 
+    *tools = NULL;
+    if (sl_talk_tools(&list, r, why) != 0)
+        return -1;
+    if (list == NULL)
+        return 0;
+    *tools = json_array();
     json_array_foreach(list, i, t)
     {
         const char *type = json_string_value(json_object_get(t, "type"));
-        json_t *f;
 
-        if (type == NULL || strcmp(type, "function") != 0 ||
-            !json_is_string(json_object_get(t, "name")))
-            continue;
-        f = json_copy((json_t *)t);
+        if (type != NULL && strcmp(type, "function") != 0)
+            return sl_refuse(
+                why, 400, "tools",
+                "'tools' has one of the type '%.40s', which cannot "
+                "be had here: functions can",
+                type);
+        if (type == NULL || !json_is_string(json_object_get(t, "name")))
+            return sl_body_wrong(why, "tools", t,
+                                 "a list of functions with type and name");
+        f = json_copy(t);
         json_object_del(f, "type");
         json_object_del(f, "strict");
         json_array_append_new(
-            tools, json_pack("{s:s, s:o}", "type", "function", "function", f));
+            *tools, json_pack("{s:s, s:o}", "type", "function", "function", f));
     }
-    if (json_array_size(tools) > 0 && r->s->tmpl->tools != SL_TOOLS_NONE)
-        return tools;
-    json_decref(tools);
-    return NULL;
+    return 0;
 }
 
 static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
                        struct sl_refusal *why)
 {
-    const json_t *b = r->body, *t;
-    size_t i;
+    const json_t *b = r->body;
     int64_t most = r->s->c->most_tokens > 0 ? r->s->c->most_tokens : r->s->ctx;
 
     if (sl_req_model(r, why) != 0 || sl_req_stream(r, why) != 0 ||
@@ -467,15 +473,6 @@ static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
         sl_params_read_format(p, sl_body_get(sl_body_get(b, "text"), "format"),
                               "text.format", why) != 0)
         return -1;
-    json_array_foreach(sl_body_get(b, "tools"), i, t)
-    {
-        if (!json_is_object(t))
-            return sl_body_wrong(why, "tools", t, "a list of objects");
-    }
-    if (sl_body_get(b, "previous_response_id") != NULL)
-        return sl_refuse(why, 400, "previous_response_id",
-                         "'previous_response_id' is not known here: send the "
-                         "whole conversation as 'input'");
     p->max_field = "max_output_tokens";
     p->max_tokens = p->max_tokens < most ? p->max_tokens : most;
     p->cut_to_room = true;
@@ -525,9 +522,10 @@ int sl_api_responses(struct sl_req *r, struct sl_refusal *why)
         rc = read_input(&list, r, why);
     if (rc == 0)
         rc = sl_talk_read(&h, list, why);
+    if (rc == 0)
+        rc = read_tools(&tools, r, why);
     r->n_answers = r->per_prompt = 1;
     if (rc == 0) {
-        tools = read_tools(r);
         input.messages = h.v;
         input.n_messages = h.n;
         input.tools = tools;

@@ -39,6 +39,10 @@
     {                                                                          \
         name, SL_FIELD_OTHER, true, 0, 0, schema, what                         \
     }
+#define REFUSED(name, what)                                                    \
+    {                                                                          \
+        name, SL_FIELD_NONE, false, 0, 0, "{\"type\":\"null\"}", what          \
+    }
 #define END                                                                    \
     {                                                                          \
         0                                                                      \
@@ -96,6 +100,15 @@ static const struct sl_field openai[] = {
            "\"type\":{\"enum\":[\"text\",\"json_object\",\"json_schema\"]},"
            "\"json_schema\":{\"type\":\"object\"}}}",
            "JSON, of a form"),
+    REFUSED("grammar", "not known here: 'response_format' has JSON's forms"),
+    REFUSED("json_schema", "belongs into 'response_format'"),
+    REFUSED("guided_json", "not known here: use 'response_format'"),
+    REFUSED("guided_regex",
+            "not known here: 'response_format' has JSON's forms"),
+    REFUSED("guided_choice",
+            "not known here: 'response_format' has JSON's forms"),
+    REFUSED("guided_grammar",
+            "not known here: 'response_format' has JSON's forms"),
     END,
 };
 
@@ -126,6 +139,9 @@ static const struct sl_field chat[] = {
           "The conversation so far"),
     LIST("tools", TOOLS, "Functions that the model may call"),
     OTHER("tool_choice", "{\"enum\":[\"auto\",\"none\"]}", NULL),
+    REFUSED("functions", "is called 'tools' here"),
+    REFUSED("audio", "there is none: texts alone are answered"),
+    REFUSED("web_search_options", "not known here: nothing is searched"),
     BOOL("logprobs", "Tell how likely tokens were"),
     INT("top_logprobs", 0, 20, "and so many others"),
     OBJECT("chat_template_kwargs",
@@ -148,6 +164,12 @@ static const struct sl_field responses[] = {
     BOOL("background", "Answer at once with a number to ask by"),
     OBJECT("text", "{\"type\":\"object\"}", "text.format: JSON, of a form"),
     LIST("tools", TOOLS, "Functions that the model may call"),
+    OTHER("tool_choice", "{\"enum\":[\"auto\",\"none\"]}", NULL),
+    REFUSED("previous_response_id",
+            "not known here: send the whole conversation as 'input'"),
+    REFUSED("conversation",
+            "not known here: send the whole conversation as 'input'"),
+    REFUSED("prompt", "not known here: send the text as 'input'"),
     END,
 };
 
@@ -162,6 +184,8 @@ static const struct sl_field talk[] = {
     OTHER("system", TEXT_OR_PARTS, "What the system says"),
     LIST("tools", TOOLS, "Functions that the model may call"),
     OBJECT("thinking", "{\"type\":\"object\"}", "type: enabled or disabled"),
+    REFUSED("mcp_servers", "not known here: none is asked"),
+    REFUSED("output_format", "not known here: ask in /v1/chat/completions"),
     END,
 };
 
@@ -256,6 +280,8 @@ static int check(const struct sl_req *r, const struct sl_field *f,
                    ? 0
                    : sl_refuse(why, 400, f->name, "'%s' is missing", f->name);
     switch (f->kind) {
+    case SL_FIELD_NONE:
+        return sl_refuse(why, 400, f->name, "'%s': %s", f->name, f->what);
     case SL_FIELD_BOOL:
         return sl_read_bool(&is, r, f->name, why);
     case SL_FIELD_INT:

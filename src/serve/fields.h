@@ -23,6 +23,8 @@ enum sl_field_kind {
     SL_FIELD_OBJECT,
     SL_FIELD_LIST,
     SL_FIELD_OTHER, /* one thing or another */
+    SL_FIELD_NONE,  /* null: it would change the answer, and what says how else
+                     */
 };
 
 struct sl_field {

@@ -145,9 +145,9 @@ int sl_guard_enter(struct sl_req *r, struct sl_refusal *why)
         return 0;
     if (most > 0 && s->keys[r->key].n_requests >= most) {
         sl_refuse(why, 429, NULL,
-                  "%u requests of this key are under way, which is all it may "
+                  "%u request%s of this key %s under way, which is all it may "
                   "have (--key-requests)",
-                  most);
+                  most, most == 1 ? "" : "s", most == 1 ? "is" : "are");
         why->retry_after_s = 1;
         return -1;
     }
