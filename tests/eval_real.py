@@ -192,7 +192,7 @@ def _():
              for i in range(100, 112) for label, kind in enumerate(("neg.txt", "pos.txt"))]
     write_lines("data/reviews/r.jsonl", items)
     evaluate(demo(), "reviews", "type: mul\npath: reviews\n", "--activations", "f32")
-    return call(sys.executable, source + "/tests/eval_plain.py", sluice, demo(),
+    return call(sys.executable, source + "/tests/eval_plain.py", sluice, demo(), "glm130b",
                 "out-reviews/journal.jsonl", "mul", "data/reviews/r.jsonl").strip()
 
 

@@ -31,7 +31,8 @@ int sl_builder_init(struct sl_builder *b, struct sl_tokenizer *tokenizer,
         return sl_fail(err, SL_ERR_USAGE,
                        "the model knows no [MASK], [gMASK] or [sop] to ask "
                        "with");
-    if (!hp->causal && o->unidirectional) {
+    b->unidirectional = o->unidirectional;
+    if (!hp->causal && !is_glm && o->unidirectional) {
         b->style = SL_EVAL_CAUSAL;
         return sl_ids_append(&b->lead, marks, 2, err);
     }
@@ -82,20 +83,29 @@ size_t sl_build_find(const struct sl_ids *ids, int32_t id, bool last)
 int32_t sl_build_mark(const struct sl_builder *b, const struct sl_task *task)
 {
     const struct sl_special_ids *s = &b->hp->text.special;
-    int32_t first = task->use_task_mask ? s->gmask : s->mask;
+    bool gmask = task->use_task_mask || sl_build_one_way(b, task) ||
+                 (b->style == SL_EVAL_GLM && task->type != SL_TASK_MUL);
+    int32_t first = gmask ? s->gmask : s->mask;
 
     if (first >= 0)
         return first;
-    return task->use_task_mask ? s->mask : s->gmask;
+    return gmask ? s->mask : s->gmask;
+}
+
+bool sl_build_one_way(const struct sl_builder *b, const struct sl_task *task)
+{
+    return b->style == SL_EVAL_GLM &&
+           (b->unidirectional || task->unidirectional);
 }
 
 /* --- choices of prefix models -------------------------------------------- */
 
 /* Being built of one example. */
 struct choices {
-    struct sl_ids text; /* the context as it is fed, without [sop] */
-    size_t mark;        /* position of the mark */
-    struct sl_ids *v;   /* (n) ids of each choice */
+    struct sl_ids text;   /* the context as it is fed, without [sop] */
+    struct sl_ids behind; /* [sop]: what of the text is read causally */
+    size_t mark;          /* position of the mark */
+    struct sl_ids *v;     /* (n) ids of each choice */
     uint32_t n;
     bool one; /* all have one id: one [sop] does for all */
     size_t total, longest;
@@ -107,6 +117,7 @@ static void choices_fini(struct choices *c)
         sl_ids_fini(&c->v[i]);
     free(c->v);
     sl_ids_fini(&c->text);
+    sl_ids_fini(&c->behind);
 }
 
 /* Where each choice is a single id the row behind the text has the chances
@@ -176,6 +187,43 @@ static int lay_context(struct choices *c, struct sl_question *q,
     sl_build_copy_ids(c->text.v, prefix->v, prefix->n);
     c->mark += prefix->n;
     return 0;
+}
+
+/* One way: [CLS] M | sop text of choices, of LAMBADA [CLS] t M </s> | sop text,
+ * t its first id (THUDM/GLM tasks/language_model/dataset.py). */
+static int lay_one_way(struct choices *c, struct sl_question *q,
+                       struct sl_builder *b, const struct sl_task *task,
+                       struct sl_error *err)
+{
+    const struct sl_ids *prefix = sl_tokenizer_prefix(b->tokenizer);
+    bool cloze = task->type == SL_TASK_GEN;
+    size_t need = prefix->n + c->longest + 2 + cloze;
+    struct sl_ids text = c->text;
+    size_t n_first;
+    int rc = 0;
+
+    c->text = (struct sl_ids){0};
+    if (need >= sl_build_max_length(b, task))
+        rc = sl_fail(err, SL_ERR_CORRUPT,
+                     "a choice of %zu ids leaves no room for a text within %u "
+                     "positions",
+                     c->longest, sl_build_max_length(b, task));
+    else
+        sl_build_cut_left(&text, sl_build_max_length(b, task) - need, q, b);
+    n_first = cloze && text.n > 0;
+    c->mark = prefix->n + n_first;
+    if (rc == 0)
+        rc = sl_ids_append(&c->text, prefix->v, prefix->n, err);
+    if (rc == 0)
+        rc = sl_ids_append(&c->text, text.v, n_first, err);
+    if (rc == 0)
+        rc = sl_ids_add(&c->text, sl_build_mark(b, task), err);
+    if (rc == 0 && cloze)
+        rc = sl_ids_add(&c->text, b->hp->text.special.eos, err);
+    if (rc == 0 && text.n > n_first)
+        rc = sl_ids_append(&c->behind, text.v + n_first, text.n - n_first, err);
+    sl_ids_fini(&text);
+    return rc;
 }
 
 /* Positions of [sop] and what follows it in a strand, from its `first`-th
@@ -250,7 +298,7 @@ static int prefix_choices(struct sl_question *q, uint32_t *choice_len,
                           const struct sl_example *e, struct sl_error *err)
 {
     bool run_on = task->use_task_mask && b->style == SL_EVAL_GLM_130B;
-    uint32_t context;
+    uint32_t context, said;
 
     if (sl_build_ids(&c->text, b, &e->inputs, err) != 0)
         return -1;
@@ -258,17 +306,21 @@ static int prefix_choices(struct sl_question *q, uint32_t *choice_len,
         if (sl_build_ids(&c->v[i], b, &e->choices[i], err) != 0)
             return -1;
     }
-    if (count_choices(c, err) != 0 || lay_context(c, q, b, task, err) != 0)
+    if (count_choices(c, err) != 0 ||
+        (sl_build_one_way(b, task) ? lay_one_way(c, q, b, task, err)
+                                   : lay_context(c, q, b, task, err)) != 0)
         return -1;
     context = (uint32_t)c->text.n;
+    said = 1 + (uint32_t)c->behind.n;
     if (sl_ids_add(&c->text, b->hp->text.special.sop, err) != 0 ||
-        make_strands(q, c, choice_len, c->text.v, context + 1, err) != 0)
+        sl_ids_append(&c->text, c->behind.v, c->behind.n, err) != 0 ||
+        make_strands(q, c, choice_len, c->text.v, context + said, err) != 0)
         return -1;
     q->strands[0].n_context = context;
     sl_build_place_answer(&q->strands[0], context, 0, b, c->mark, run_on,
                           context);
     for (uint32_t i = 1; i < q->n_strands; i++)
-        sl_build_place_answer(&q->strands[i], 0, 1, b, c->mark, run_on,
+        sl_build_place_answer(&q->strands[i], 0, said, b, c->mark, run_on,
                               context);
     return 0;
 }

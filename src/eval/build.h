@@ -8,6 +8,8 @@
  *                                               it stands in the text
  *   text      prompt M | sop t t t              windows that overlap
  *
+ * Of GLM's models, unidirectionally, one id is the prompt of a text.
+ *
  * Causal models see neither mark: context and choice are encoded together and
  * cut at the length of the encoded context (EleutherAI/lm-evaluation-harness
  * lm_eval/api/model.py).
@@ -32,15 +34,17 @@ struct sl_builder {
     struct sl_tokenizer *tokenizer;
     const struct sl_hparams *hp;
     enum sl_eval_style style;
+    bool unidirectional; /* of GLM: everything but its mark is read causally */
     struct sl_ids lead;  /* of causal questions: before everything; owned */
     uint32_t max_length; /* of the model */
     uint64_t n_truncated;
 };
 
 /* The way that a model is asked. style GLM: by --style; unidirectional: prefix
- * models as [gMASK] sop and then causal; lead: causal models with what their
- * texts begin with. Errors: SL_ERR_USAGE for what the model cannot; SL_ERR_
- * NOMEM. */
+ * models as [gMASK] sop and then causal, GLM's as its own evaluation has it
+ * ([CLS] [gMASK] | sop text, all of it at the mask's position); lead: causal
+ * models with what their texts begin with. Errors: SL_ERR_USAGE for what the
+ * model cannot; SL_ERR_ NOMEM. */
 struct sl_builder_options {
     bool glm, unidirectional, lead;
 };
@@ -48,6 +52,9 @@ int sl_builder_init(struct sl_builder *b, struct sl_tokenizer *tokenizer,
                     const struct sl_hparams *hp, bool is_glm,
                     const struct sl_builder_options *o, struct sl_error *err);
 void sl_builder_fini(struct sl_builder *b);
+
+/* Whether a GLM is asked as a causal model. */
+bool sl_build_one_way(const struct sl_builder *b, const struct sl_task *task);
 
 /* Ids of a passage, appended. Errors: SL_ERR_CORRUPT for an id outside the
  * vocabulary; SL_ERR_NOMEM. */

@@ -19,7 +19,8 @@ uint32_t sl_build_max_length(const struct sl_builder *b,
                              const struct sl_task *task);
 /* Index of an id, the last of several if so asked; n if there is none. */
 size_t sl_build_find(const struct sl_ids *ids, int32_t id, bool last);
-/* [gMASK] or [MASK], whichever the task wants and the model knows. */
+/* [gMASK] or [MASK], whichever the task wants and the model knows; GLM's own
+ * evaluation wants [gMASK] but for choices. */
 int32_t sl_build_mark(const struct sl_builder *b, const struct sl_task *task);
 /* Keeps the last `room` ids of a text, and counts it. */
 void sl_build_cut_left(struct sl_ids *ids, size_t room, struct sl_question *q,

@@ -77,10 +77,10 @@ static int causal_window(struct sl_question *q, struct sl_builder *b,
 /* prompt M | sop scored; GLM: [CLS] before them. */
 static int prefix_window(struct sl_question *q, struct sl_builder *b,
                          const struct sl_task *task, const int32_t *text,
-                         size_t n, size_t n_scored, struct sl_error *err)
+                         size_t n, size_t n_prompt, size_t n_scored,
+                         struct sl_error *err)
 {
     const struct sl_ids *cls = sl_tokenizer_prefix(b->tokenizer);
-    size_t n_prompt = n - n_scored;
     struct sl_ids before = {0};
     uint32_t context;
     int rc = 0;
@@ -95,7 +95,8 @@ static int prefix_window(struct sl_question *q, struct sl_builder *b,
     if (rc == 0)
         rc = sl_ids_add(&before, b->hp->text.special.sop, err);
     if (rc == 0)
-        rc = make_root(q, &before, text + n_prompt, n_scored, n_scored, err);
+        rc =
+            make_root(q, &before, text + n_prompt, n - n_prompt, n_scored, err);
     sl_ids_fini(&before);
     if (rc != 0)
         return -1;
@@ -111,6 +112,7 @@ int sl_build_window(struct sl_question *q, struct sl_builder *b,
 {
     size_t w = window_len(b, task), g = stride(b, task), at = window * g;
     size_t n = text->n - at < w ? text->n - at : w, scored = n;
+    bool one;
 
     *q = (struct sl_question){0};
     if (b->style == SL_EVAL_CAUSAL) {
@@ -118,12 +120,16 @@ int sl_build_window(struct sl_question *q, struct sl_builder *b,
             scored = n - (w - g);
         return causal_window(q, b, text->v + at, n, scored, window == 0, err);
     }
-    /* GLM's first window has its first id for a prompt. */
-    if (b->style == SL_EVAL_GLM && window == 0 && n > 1)
-        scored = n - 1;
-    if (window > 0 && !task->unidirectional)
+    /* GLM's first window has its first id for a prompt, one way all have; what
+     * windows share is scored once. GLM-130B's score all, one way. */
+    one = b->style == SL_EVAL_GLM && n > 1;
+    if (window == 0)
+        scored = one ? n - 1 : n;
+    else if (b->style == SL_EVAL_GLM || !task->unidirectional)
         scored = n - (w - g);
-    return prefix_window(q, b, task, text->v + at, n, scored, err);
+    return prefix_window(q, b, task, text->v + at, n,
+                         one && sl_build_one_way(b, task) ? 1 : n - scored,
+                         scored, err);
 }
 
 /* --- prompts ------------------------------------------------------------- */
@@ -186,7 +192,8 @@ int sl_build_prompt(struct sl_ids *ids, uint32_t *blank, bool *causal,
     uint32_t room = sl_build_max_length(b, task);
     int rc = sl_build_ids(&text, b, &e->inputs, err);
 
-    *causal = b->style == SL_EVAL_CAUSAL || task->unidirectional;
+    *causal = b->style == SL_EVAL_CAUSAL || task->unidirectional ||
+              sl_build_one_way(b, task);
     *blank = 0;
     if (rc == 0 && room < task->max_gen_length + 4)
         rc = sl_fail(err, SL_ERR_CORRUPT,

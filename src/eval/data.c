@@ -8,6 +8,7 @@
 #include "src/base/lines.h"
 #include "src/base/mem.h"
 #include "src/eval/data.h"
+#include "src/eval/wikitext.h"
 
 /* One line being read. */
 struct line {
@@ -388,8 +389,63 @@ static int read_raw(struct sl_data *data, char *text, size_t n,
     return 0;
 }
 
+/* A document a line; one of blanks counts as a word, as Python's split has
+ * it. */
+static int read_documents(struct sl_data *data, const char *text, size_t n,
+                          struct sl_error *err)
+{
+    size_t line = 0;
+
+    for (size_t at = 0, len; at < n; at += len + 1) {
+        const char *begin = text + at, *end = memchr(begin, '\n', n - at);
+        size_t n_line = len = end ? (size_t)(end - begin) : n - at;
+        char *copy;
+
+        sl_text_strip(&begin, &n_line);
+        copy = calloc(1, n_line + 1);
+        if (copy == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "out of memory for a document");
+        memcpy(copy, begin, n_line);
+        if (read_raw(data, copy, n_line, err) != 0)
+            return -1;
+        data->v[data->n - 1].line = ++line;
+    }
+    return 0;
+}
+
+/* As it was before it was cut into tokens; counted as it is. */
+static int join_wikitext(struct sl_example *e, struct sl_error *err)
+{
+    struct sl_str joined = {0};
+
+    if (sl_wikitext_join(&joined, e->inputs.text, e->inputs.n_text, err)) {
+        sl_str_fini(&joined);
+        return -1;
+    }
+    free(e->inputs.text);
+    e->inputs.text = joined.s; /* moved */
+    e->inputs.n_text = joined.n;
+    return 0;
+}
+
+static int read_texts(struct sl_data *data, char *text, size_t n,
+                      bool documents, const char *path, struct sl_error *err)
+{
+    bool wikitext = documents && sl_wikitext_is_name(path);
+    int rc;
+
+    if (documents && !wikitext) {
+        rc = read_documents(data, text, n, err);
+        free(text);
+        return rc;
+    }
+    rc = read_raw(data, text, n, err);
+    return rc == 0 && wikitext ? join_wikitext(&data->v[0], err) : rc;
+}
+
 int sl_data_read(struct sl_data *data, const struct sl_task *task,
-                 const char *path, const char *shown, struct sl_error *err)
+                 bool documents, const char *path, const char *shown,
+                 struct sl_error *err)
 {
     char *text;
     size_t n;
@@ -398,7 +454,7 @@ int sl_data_read(struct sl_data *data, const struct sl_task *task,
     if (sl_file_read(&text, &n, path, err) != 0)
         return -1;
     if (task->type == SL_TASK_LM && task->class != SL_CLASS_PILE)
-        return read_raw(data, text, n, err);
+        return read_texts(data, text, n, documents, path, err);
     rc = read_lines(data, text, n, shown, take_line, task, err);
     free(text);
     return rc;

@@ -3,7 +3,8 @@
  *
  * JSON lines as GLM-130B's evaluation has them: every text is there as `X`
  * (ids) or `X_pretokenized` (text). A language model's file is one raw text;
- * the Pile's has a document a line.
+ * the Pile's has a document a line, and so have THUDM/GLM's, but for WikiText's
+ * (tasks/language_model/dataset.py).
  */
 #ifndef SL_EVAL_DATA_H
 #define SL_EVAL_DATA_H
@@ -41,10 +42,13 @@ struct sl_data { /* zeroed to begin with, owned */
 
 void sl_data_fini(struct sl_data *data);
 
-/* Reads a file of a task. shown: what it is called in messages. Errors:
- * SL_ERR_IO; SL_ERR_CORRUPT naming file, line and field; SL_ERR_NOMEM. */
+/* Reads a file of a task. documents: as THUDM/GLM reads texts, a document a
+ * line, or WikiText (wikitext.h), whose words are those of the file. shown:
+ * what it is called in messages. Errors: SL_ERR_IO; SL_ERR_CORRUPT naming file,
+ * line and field; SL_ERR_NOMEM. */
 int sl_data_read(struct sl_data *data, const struct sl_task *task,
-                 const char *path, const char *shown, struct sl_error *err);
+                 bool documents, const char *path, const char *shown,
+                 struct sl_error *err);
 
 /* Reads --tasks-json: a list, or lines, of {"context", "choices", "answer"},
  * where the answer is an index or one of the choices. Errors: as above. */

@@ -35,7 +35,8 @@ static int add_choices(struct sl_eval *ev, struct sl_eval_task *t,
                             err);
 }
 
-/* A limit counts windows of texts, but documents of the Pile, whose sums
+/* Texts without ids, of which the Pile has some, are not asked about. A limit
+ * counts windows of texts, but documents of the Pile, whose sums
  * would otherwise be of half a document. */
 static int add_windows(struct sl_eval *ev, struct sl_eval_task *t,
                        struct sl_example *e, struct sl_error *err)
@@ -48,8 +49,6 @@ static int add_windows(struct sl_eval *ev, struct sl_eval_task *t,
         n = sl_build_n_windows(&ev->builder, t->task, ids.n);
     e->n_ids = ids.n;
     e->n_windows = n;
-    if (rc == 0 && n == 0 && t->task->class != SL_CLASS_PILE)
-        rc = sl_fail(err, SL_ERR_CORRUPT, "there is no text in it");
     if (ev->o.limit > 0 && t->task->class != SL_CLASS_PILE && n > ev->o.limit)
         n = ev->o.limit;
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -154,6 +153,9 @@ static int add_units(struct sl_eval *ev, struct sl_eval_task *t,
             sl_error_prefix(err, "%s:%zu: ", f->name, e->line);
     }
     free(order);
+    if (rc == 0 && t->n_units == f->first && t->task->class != SL_CLASS_PILE)
+        rc =
+            sl_fail(err, SL_ERR_CORRUPT, "%s: there is no text in it", f->name);
     f->n = f->n_left = t->n_units - f->first;
     for (size_t i = f->first; i < t->n_units; i++)
         t->units[i].file = (uint32_t)(f - t->files);
@@ -181,6 +183,7 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
 {
     struct sl_eval_file *f = add_file(t);
     bool plain = t->task->file[0] == '\0';
+    bool documents = !plain && ev->builder.style == SL_EVAL_GLM;
     int rc;
 
     if (f != NULL) {
@@ -190,9 +193,10 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
     }
     if (f == NULL || f->name == NULL || f->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: out of memory", name);
-    rc = plain && t->task->type == SL_TASK_MUL
-             ? sl_data_read_plain(&f->data, f->path, err)
-             : sl_data_read(&f->data, t->task, f->path, f->name, err);
+    rc =
+        plain && t->task->type == SL_TASK_MUL
+            ? sl_data_read_plain(&f->data, f->path, err)
+            : sl_data_read(&f->data, t->task, documents, f->path, f->name, err);
     if (rc == 0 && f->data.n == 0)
         rc = sl_fail(err, SL_ERR_CORRUPT, "%s: there is no example in it",
                      f->path);

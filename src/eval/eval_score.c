@@ -74,20 +74,46 @@ static double cloze(const struct sl_eval_task *t, const struct sl_eval_file *f)
     return f->n > 0 ? 100.0 * (double)right / (double)f->n : 0;
 }
 
-/* By words of the file's only text, or as many as were asked of it. */
-static double perplexity(const struct sl_eval_task *t,
+/* Words, ids and windows of the texts that were asked; those of no ids have
+ * words too. */
+static void count_texts(double *words, double *ids, size_t *windows,
+                        const struct sl_eval_task *t,
+                        const struct sl_eval_file *f)
+{
+    *words = *ids = 0;
+    *windows = 0;
+    for (size_t i = f->first; i < f->first + f->n; i++) {
+        const struct sl_example *e = t->units[i].e;
+
+        if (t->units[i].window > 0)
+            continue;
+        *words += (double)e->n_words;
+        *ids += (double)e->n_ids;
+        *windows += e->n_windows;
+    }
+    for (size_t i = 0; f->n_examples == f->data.n && i < f->data.n; i++)
+        *words +=
+            f->data.v[i].n_windows == 0 ? (double)f->data.v[i].n_words : 0;
+}
+
+/* By words of the file's texts, or as many as were asked of them. */
+static double perplexity(const struct sl_eval *ev, const struct sl_eval_task *t,
                          const struct sl_eval_file *f)
 {
-    const struct sl_example *e = &f->data.v[0];
-    double loss = 0, n = 0, words = (double)e->n_words;
+    double loss = 0, n = 0, words, ids;
+    size_t windows;
 
+    count_texts(&words, &ids, &windows, t, f);
     for (size_t i = f->first; i < f->first + f->n; i++) {
         for (uint32_t k = 0; k < t->units[i].q.n_logp; k++)
             loss -= t->units[i].q.logp[k];
         n += t->units[i].q.n_logp;
     }
-    if (f->n < e->n_windows)
-        words *= n / (double)e->n_ids;
+    if (f->n < windows)
+        words *= n / ids;
+    /* THUDM/GLM's leaves the first word out (its "adjusted ppl"). */
+    if (ev->builder.style == SL_EVAL_GLM && words > 1)
+        words--;
     return sl_metric_ppl(loss, words);
 }
 
@@ -177,7 +203,7 @@ int sl_eval_score(struct sl_eval *ev, struct sl_eval_task *t,
             if (score_texts(&f->values[i], m, ev, t, f, err) != 0)
                 return -1;
         } else if (t->task->type == SL_TASK_LM) {
-            f->values[i] = perplexity(t, f);
+            f->values[i] = perplexity(ev, t, f);
         } else { /* of single labels all micro-averages are the accuracy */
             f->values[i] = accuracy(t, f);
         }

@@ -24,7 +24,8 @@ struct texts {
 
 static bool is_causal(const struct sl_eval *ev, const struct sl_task *task)
 {
-    return ev->builder.style == SL_EVAL_CAUSAL || task->unidirectional;
+    return ev->builder.style == SL_EVAL_CAUSAL || task->unidirectional ||
+           sl_build_one_way(&ev->builder, task);
 }
 
 /* What is fed of a unit, [sop] counted. */

@@ -11,6 +11,7 @@
 #include "src/eval/files.h"
 #include "src/eval/metrics.h"
 #include "src/eval/pack.h"
+#include "src/eval/wikitext.h"
 #include "tests/support.h"
 #include "tests/vocabs.h"
 
@@ -351,6 +352,62 @@ static void glm_closes_its_text_and_counts_a_second_position(void **state)
     asker_fini(&a);
 }
 
+/* The text of choices stands behind [sop], of the last word of a text all but
+ * its first id. */
+static void one_way_glm_reads_its_text_where_it_answers(void **state)
+{
+    static const int32_t root[][3] = {
+        {GMASK, 0, 0}, {SOP, 0, 1}, {1, 0, 2}, {2, 0, 3}, {3, 0, 4}};
+    static const int32_t branch[][3] = {{11, 0, 5}};
+    static const int32_t cloze[][3] = {{1, 0, 0},   {GMASK, 1, 0}, {EOS, 2, 0},
+                                       {SOP, 1, 1}, {2, 1, 2},     {3, 1, 3}};
+    struct asker a;
+
+    (void)state;
+    asker_init(&a, true, false);
+    a.b.unidirectional = true;
+    asker_ask(&a);
+    assert_int_equal(a.q.strands[0].n_context, 1);
+    assert_strand(&a.q.strands[0], 5, root);
+    assert_strand(&a.q.strands[1], 1, branch);
+    sl_question_fini(&a.q);
+    a.task.type = SL_TASK_GEN;
+    asker_ask(&a);
+    assert_int_equal(a.q.strands[0].n_context, 3);
+    assert_strand(&a.q.strands[0], 6, cloze);
+    asker_fini(&a);
+}
+
+/* What tokens' blanks become; the rest stays. */
+static void wikitext_is_joined_as_it_was_written(void **state)
+{
+    static const char *const cases[][2] = {
+        {" = = Title = = \n a", " == Title ==\na"},
+        {"1 @,@ 000 @.@ 5 @-@ day", "1,000.5-day"},
+        {"a , b . c : d ; e ! f ? g ,", "a, b. c: d; e! f? g ,"},
+        {"( a ( b ) c ) [ \xc2\xa0 d \n] { }", "(a ( b) c ) [d] {}"},
+        {"\" a \" b \" c", "\"a\" b \" c"},
+        {"' a ' s 's dogs ' ran", "'a' s's dogs' ran"},
+        {"x /' 1/' 2/ y", "x /'[0-9]/' 2/ y"},
+        {"90 \xc2\xb0 N N 5", "90\xc2\xb0N 1 5"},
+        {"", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_str out = {0};
+        struct sl_error err;
+
+        assert_ok(
+            sl_wikitext_join(&out, cases[i][0], strlen(cases[i][0]), &err),
+            &err);
+        assert_string_equal(sl_str_text(&out), cases[i][1]);
+        sl_str_fini(&out);
+    }
+    assert_true(sl_wikitext_is_name("w/wiki.test.tokens"));
+    assert_false(sl_wikitext_is_name("tokens") || sl_wikitext_is_name("a.txt"));
+}
+
 static void a_long_context_loses_its_beginning_and_is_counted(void **state)
 {
     struct asker a;
@@ -413,6 +470,8 @@ int main(void)
         cmocka_unit_test(patterns_match_as_pythons_glob_does),
         cmocka_unit_test(glm130b_puts_all_choices_behind_one_context),
         cmocka_unit_test(glm_closes_its_text_and_counts_a_second_position),
+        cmocka_unit_test(one_way_glm_reads_its_text_where_it_answers),
+        cmocka_unit_test(wikitext_is_joined_as_it_was_written),
         cmocka_unit_test(a_long_context_loses_its_beginning_and_is_counted),
         cmocka_unit_test(windows_score_every_id_of_a_text_once),
     };
