@@ -40,7 +40,9 @@ struct sl_worker {
 
 /* Rates of a machine, for the model file and threads in use; 0 as above. */
 struct sl_rates {
-    double disk_bps;       /* direct reads of this file, bytes/s */
+    double disk_bps;       /* direct reads of this file, bytes/s; of all disks
+                            * that it is on */
+    double mirror_bps;     /* of that the second disk's; 0: there is one */
     double disk_latency_s; /* of one read */
     double dram_bps;       /* all that memory gives, to whom ever, bytes/s */
     struct sl_worker worker[SL_WORKERS];

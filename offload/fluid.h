@@ -14,6 +14,7 @@
 
 enum sl_pipe {
     SL_PIPE_DISK,
+    SL_PIPE_MIRROR, /* the second disk */
     SL_PIPE_DRAM,
     SL_PIPE_UP,   /* PCIe, to the device */
     SL_PIPE_DOWN, /* PCIe, from it */

@@ -1,7 +1,8 @@
 /*
  * io.h - many large reads in flight, behind one table
  *
- * One file; one thread submits, waits and closes, any thread may wake it.
+ * One file, or two that are alike on two disks (mirror.h); one thread submits,
+ * waits and closes, any thread may wake it.
  * Reads are page-aligned in file offset, length and memory. io_uring with
  * O_DIRECT is the first choice, a few threads of pread the second (where
  * io_uring is forbidden, or the file system refuses direct reads: buffered
@@ -17,6 +18,10 @@
 
 #include "src/base/error.h"
 #include "src/base/log.h"
+
+struct sl_mirror;
+
+#define SL_IO_FILES 2u /* of a reader at most */
 
 enum sl_io_kind {
     SL_IO_AUTO, /* io_uring where direct reads and the kernel allow it,
@@ -39,6 +44,9 @@ struct sl_io_config {
     const struct sl_io_buffer *buffers; /* reads land inside these but for
                                          * a few that happen once */
     size_t n_buffers;
+    /* NULL: path alone. Else the reader has both files, its own paths, and
+     * reads say which is to serve them. Borrowed for the reader's life. */
+    struct sl_mirror *mirror;
     const struct sl_log *log; /* told of every fallback, once */
     void *arg; /* of implementations that sl_io_open does not know */
 };
@@ -47,12 +55,16 @@ struct sl_io_read {
     void *buf;
     uint64_t off;
     uint32_t bytes;
-    uint64_t tag; /* the caller's */
+    uint64_t tag;  /* the caller's */
+    unsigned file; /* 0, or 1 where there is a mirror */
 };
 
 struct sl_io_done {
     uint64_t tag;
-    int result; /* bytes read, or -errno */
+    int result;     /* bytes read, or -errno */
+    unsigned file;  /* that served it, or failed last */
+    unsigned tries; /* that it took, of a reader that reads again by itself
+                     * what was not read; 0: one, and the caller's to repeat */
 };
 
 struct sl_io {
@@ -85,15 +97,33 @@ struct sl_io_ops {
 #define SL_IO_CACHED_DEPTH 4u
 #define SL_IO_CACHED_BYTES (64u << 10)
 
-/* The most memory a reader takes beside its buffers: rings, the stacks of its
- * threads as far as they are used, the page cache. */
+/* The most memory a reader of one file takes beside its buffers: rings, the
+ * stacks of its threads as far as they are used, the page cache. */
 #define SL_IO_OVERHEAD_BYTES (512u << 10)
+
+/* Of one of a file and its mirror (or NULL): reads that keep the disks busy, or
+ * as many as may be where they are not direct; and that memory. */
+unsigned sl_io_depth(const struct sl_mirror *mirror, bool direct);
+uint64_t sl_io_overhead_bytes(const struct sl_mirror *mirror);
 
 /* Opens the reader of the kind asked for, or the best this system allows.
  * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_UNSUPPORTED for SL_IO_URING where
  * the kernel forbids it. */
 int sl_io_open(struct sl_io **io, const struct sl_io_config *config,
                struct sl_error *err);
+
+/* The same through open (NULL: sl_io_open); with a mirror the reader says
+ * itself which file serves a read, reads again what a disk does not give, and
+ * goes on with the other file when one has failed for good (mirror.h). */
+int sl_io_start(struct sl_io **io, const struct sl_io_config *config,
+                int (*open)(struct sl_io **io,
+                            const struct sl_io_config *config,
+                            struct sl_error *err),
+                struct sl_error *err);
+
+/* The path of a reader's file, of path and its mirror (or NULL). */
+const char *sl_io_path(const char *path, const struct sl_mirror *mirror,
+                       unsigned file);
 
 /* Opens path for reading. *direct tells whether reads must be (and are)
  * direct: want_direct, and the file system takes them, which one page read

@@ -18,19 +18,26 @@ struct fifo {
     unsigned head, n;
 };
 
-/* The mutex guards everything below it. The submitter owns a read until it
-   is in `todo`, a thread while it is in neither list, the submitter again
-   when it was taken from `done`. */
+/* What is to be read of a file: no disk's threads wait for another disk. */
+struct lane {
+    struct preader *reader;
+    pthread_t threads[MAX_THREADS];
+    unsigned n_threads;
+    pthread_cond_t work; /* todo is not empty, or stop */
+    struct fifo todo;
+    struct sl_io_read *reads; /* (depth) ring of todo */
+};
+
+/* The mutex guards everything below it, and what is to be read. The submitter
+   owns a read until it is in `todo`, a thread while it is in neither list, the
+   submitter again when it was taken from `done`. */
 struct preader {
     struct sl_io io;
     struct sl_io_file file;
-    pthread_t threads[MAX_THREADS];
-    unsigned n_threads;
+    struct lane lanes[SL_IO_FILES];
     pthread_mutex_t mutex;
-    pthread_cond_t work;  /* todo is not empty, or stop */
     pthread_cond_t ended; /* done is not empty, or woken */
-    struct fifo todo, done;
-    struct sl_io_read *reads;   /* (depth) ring of todo */
+    struct fifo done;
     struct sl_io_done *results; /* (depth) ring of done */
     bool woken, stop;
 };
@@ -38,11 +45,11 @@ struct preader {
 /* Returns what one pread did: bytes, or -errno. */
 static int read_one(const struct preader *p, const struct sl_io_read *r)
 {
-    ssize_t n = pread(p->file.fd, r->buf, r->bytes, (off_t)r->off);
+    ssize_t n = pread(p->file.fd[r->file], r->buf, r->bytes, (off_t)r->off);
 
     if (n < 0)
         return -errno;
-    sl_io_drop(&p->file, r->off, r->bytes);
+    sl_io_drop(&p->file, r->file, r->off, r->bytes);
     return (int)n;
 }
 
@@ -50,25 +57,26 @@ static int read_one(const struct preader *p, const struct sl_io_read *r)
  * which they came, which is the order of use. */
 static void *thread_main(void *arg)
 {
-    struct preader *p = arg;
+    struct lane *l = arg;
+    struct preader *p = l->reader;
 
     pthread_mutex_lock(&p->mutex);
     for (;;) {
         struct sl_io_read r;
         int result;
 
-        while (!p->stop && p->todo.n == 0)
-            pthread_cond_wait(&p->work, &p->mutex);
+        while (!p->stop && l->todo.n == 0)
+            pthread_cond_wait(&l->work, &p->mutex);
         if (p->stop)
             break;
-        r = p->reads[p->todo.head];
-        p->todo.head = (p->todo.head + 1) % p->file.depth;
-        p->todo.n--;
+        r = l->reads[l->todo.head];
+        l->todo.head = (l->todo.head + 1) % p->file.depth;
+        l->todo.n--;
         pthread_mutex_unlock(&p->mutex);
         result = read_one(p, &r);
         pthread_mutex_lock(&p->mutex);
         p->results[(p->done.head + p->done.n) % p->file.depth] =
-            (struct sl_io_done){.tag = r.tag, .result = result};
+            (struct sl_io_done){.tag = r.tag, .result = result, .file = r.file};
         p->done.n++;
         pthread_cond_signal(&p->ended);
     }
@@ -80,11 +88,12 @@ static int pread_submit(struct sl_io *io, const struct sl_io_read *r,
                         struct sl_error *err)
 {
     struct preader *p = (struct preader *)io;
+    struct lane *l = &p->lanes[r->file];
 
     pthread_mutex_lock(&p->mutex);
-    p->reads[(p->todo.head + p->todo.n) % p->file.depth] = *r;
-    p->todo.n++;
-    pthread_cond_signal(&p->work);
+    l->reads[(l->todo.head + l->todo.n) % p->file.depth] = *r;
+    l->todo.n++;
+    pthread_cond_signal(&l->work);
     pthread_mutex_unlock(&p->mutex);
     return 0;
 }
@@ -118,31 +127,36 @@ static void pread_wake(struct sl_io *io)
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* Everything but the file. */
+/* Everything but the files. */
 static void preader_fini(struct preader *p)
 {
     pthread_mutex_lock(&p->mutex);
     p->stop = true;
-    pthread_cond_broadcast(&p->work);
+    for (unsigned i = 0; i < p->file.n; i++)
+        pthread_cond_broadcast(&p->lanes[i].work);
     pthread_mutex_unlock(&p->mutex);
-    for (unsigned i = 0; i < p->n_threads; i++)
-        pthread_join(p->threads[i], NULL);
+    for (unsigned i = 0; i < p->file.n; i++) {
+        struct lane *l = &p->lanes[i];
+
+        for (unsigned k = 0; k < l->n_threads; k++)
+            pthread_join(l->threads[k], NULL);
+        pthread_cond_destroy(&l->work);
+        free(l->reads);
+    }
     pthread_mutex_destroy(&p->mutex);
-    pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ended);
-    free(p->reads);
     free(p->results);
     free(p);
 }
 
-/* The file outlives its readers: one of them may still be in pread. */
+/* The files outlive their readers: one of them may still be in pread. */
 static void pread_close(struct sl_io *io)
 {
     struct preader *p = (struct preader *)io;
-    int fd = p->file.fd;
+    struct sl_io_file file = p->file;
 
     preader_fini(p);
-    close(fd);
+    sl_io_close_files(&file);
 }
 
 static const struct sl_io_ops pread_ops = {
@@ -155,42 +169,58 @@ static const struct sl_io_ops pread_ops = {
 
 /* Starts as many threads as there may be. Returns 0, or an errno when not
    even one could be started. */
-static int start_threads(struct preader *p)
+static int start_threads(struct lane *l)
 {
-    unsigned want = p->file.depth < MAX_THREADS ? p->file.depth : MAX_THREADS;
+    unsigned depth = l->reader->file.depth;
+    unsigned want = depth < MAX_THREADS ? depth : MAX_THREADS;
     pthread_attr_t attr;
     int rc = 0;
 
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    while (rc == 0 && p->n_threads < want) {
-        rc = pthread_create(&p->threads[p->n_threads], &attr, thread_main, p);
-        p->n_threads += rc == 0;
+    while (rc == 0 && l->n_threads < want) {
+        rc = pthread_create(&l->threads[l->n_threads], &attr, thread_main, l);
+        l->n_threads += rc == 0;
     }
     pthread_attr_destroy(&attr);
-    return p->n_threads > 0 ? 0 : rc;
+    return l->n_threads > 0 ? 0 : rc;
+}
+
+/* Returns false without memory. */
+static bool make_lanes(struct preader *p)
+{
+    bool made = true;
+
+    for (unsigned i = 0; i < p->file.n; i++) {
+        struct lane *l = &p->lanes[i];
+
+        l->reader = p;
+        pthread_cond_init(&l->work, NULL);
+        l->reads = sl_alloc_array(p->file.depth, sizeof *l->reads);
+        made &= l->reads != NULL;
+    }
+    p->results = sl_alloc_array(p->file.depth, sizeof *p->results);
+    return made && p->results != NULL;
 }
 
 int sl_io_pread_open(struct sl_io **io, const struct sl_io_config *config,
                      const struct sl_io_file *file, struct sl_error *err)
 {
     struct preader *p = calloc(1, sizeof *p);
-    int rc;
+    int rc = 0;
 
     if (p == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "reader threads: no memory");
     p->io = (struct sl_io){.ops = &pread_ops, .direct = file->direct};
     p->file = *file;
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ended, NULL);
-    p->reads = sl_alloc_array(file->depth, sizeof *p->reads);
-    p->results = sl_alloc_array(file->depth, sizeof *p->results);
-    if (p->reads == NULL || p->results == NULL) {
+    if (!make_lanes(p)) {
         preader_fini(p);
         return sl_fail(err, SL_ERR_NOMEM, "reader threads: no memory");
     }
-    rc = start_threads(p);
+    for (unsigned i = 0; i < file->n && rc == 0; i++)
+        rc = start_threads(&p->lanes[i]);
     if (rc != 0) {
         preader_fini(p);
         return sl_fail_os(err, rc, "%s: cannot start a reader thread",

@@ -1,8 +1,8 @@
 /*
  * io_readers.h - the readers that sl_io_open chooses from
  *
- * Each takes an open file; fd is moved to the reader when it succeeds and
- * stays the caller's when it fails. For offload/io.c only.
+ * Each takes open files, which are moved to the reader when it succeeds and
+ * stay the caller's when it fails. For offload/io.c only.
  */
 #ifndef SL_OFFLOAD_IO_READERS_H
 #define SL_OFFLOAD_IO_READERS_H
@@ -10,8 +10,9 @@
 #include "offload/io.h"
 
 struct sl_io_file {
-    int fd;
-    bool direct;
+    int fd[SL_IO_FILES];
+    unsigned n;  /* of them */
+    bool direct; /* all */
     unsigned depth;
 };
 
@@ -24,6 +25,8 @@ int sl_io_pread_open(struct sl_io **io, const struct sl_io_config *config,
                      const struct sl_io_file *file, struct sl_error *err);
 
 /* Drops the pages of a read that went through the page cache. */
-void sl_io_drop(const struct sl_io_file *file, uint64_t off, uint64_t bytes);
+void sl_io_drop(const struct sl_io_file *file, unsigned of, uint64_t off,
+                uint64_t bytes);
+void sl_io_close_files(const struct sl_io_file *file);
 
 #endif

@@ -27,14 +27,19 @@ int sl_io_request_submit(struct sl_io *io, const struct sl_io_request *q,
 }
 
 /* Only whole pages count: a direct read cannot go on from within one. */
-int sl_io_request_take(struct sl_io_request *q, int result)
+int sl_io_request_take(struct sl_io_request *q, const struct sl_io_done *done)
 {
     static const struct timespec pause = {.tv_nsec = 1000000};
+    int result = done->result;
     uint32_t got = result > 0 ? (uint32_t)result : 0;
     bool again = result == -EINTR || result == -EAGAIN;
 
     if (got >= q->bytes - q->done)
         return 1;
+    if (done->tries > 0) {
+        q->tries = done->tries;
+        return -1;
+    }
     if (got >= SL_PAGE_BYTES) {
         q->done += (uint32_t)sl_round_down(got, SL_PAGE_BYTES);
         q->tries = 0;

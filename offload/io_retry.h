@@ -18,9 +18,10 @@ struct sl_io_request {
 int sl_io_request_submit(struct sl_io *io, const struct sl_io_request *q,
                          uint64_t tag, struct sl_error *err);
 
-/* Takes note of how a read of the rest ended, in bytes or -errno. Returns 1
- * when the request is complete, 0 when its rest is to be read, -1 when it was
- * tried often enough. Sleeps for a moment where the system was busy. */
-int sl_io_request_take(struct sl_io_request *q, int result);
+/* Takes note of how a read of the rest ended. Returns 1 when the request is
+ * complete, 0 when its rest is to be read, -1 when it was tried often enough,
+ * by the reader itself where it does so. Sleeps for a moment where the system
+ * was busy. */
+int sl_io_request_take(struct sl_io_request *q, const struct sl_io_done *done);
 
 #endif

@@ -28,6 +28,7 @@
 struct pending {
     uint64_t tag, off;
     uint32_t bytes;
+    unsigned file;
 };
 
 struct uring {
@@ -35,7 +36,7 @@ struct uring {
     struct sl_io_file file;
     struct io_uring ring;
     int event; /* wake writes to it */
-    bool fixed_file;
+    bool fixed_files;
     struct iovec *pieces; /* registered */
     unsigned n_pieces;
     struct pending *pending; /* (depth) */
@@ -94,19 +95,20 @@ static int uring_submit(struct sl_io *io, const struct sl_io_read *r,
                         struct sl_error *err)
 {
     struct uring *u = (struct uring *)io;
-    int piece = find_piece(u, r), fd = u->fixed_file ? 0 : u->file.fd;
+    int piece = find_piece(u, r);
+    int fd = u->fixed_files ? (int)r->file : u->file.fd[r->file];
     struct io_uring_sqe *sqe;
     unsigned i;
 
     if (u->n_free == 0 || (sqe = io_uring_get_sqe(&u->ring)) == NULL)
         return sl_fail(err, SL_ERR_INTERNAL, "io_uring: queue is full");
     i = u->free[u->n_free - 1];
-    u->pending[i] = (struct pending){r->tag, r->off, r->bytes};
+    u->pending[i] = (struct pending){r->tag, r->off, r->bytes, r->file};
     if (piece >= 0)
         io_uring_prep_read_fixed(sqe, fd, r->buf, r->bytes, r->off, piece);
     else
         io_uring_prep_read(sqe, fd, r->buf, r->bytes, r->off);
-    if (u->fixed_file)
+    if (u->fixed_files)
         io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data64(sqe, i);
     if (submit_all(u, err) != 0) {
@@ -127,8 +129,9 @@ static void reap(struct uring *u, const struct io_uring_cqe *cqe,
     unsigned i = (unsigned)cqe->user_data;
     const struct pending *p = &u->pending[i];
 
-    sl_io_drop(&u->file, p->off, p->bytes);
-    *done = (struct sl_io_done){.tag = p->tag, .result = cqe->res};
+    sl_io_drop(&u->file, p->file, p->off, p->bytes);
+    *done =
+        (struct sl_io_done){.tag = p->tag, .result = cqe->res, .file = p->file};
     u->free[u->n_free++] = i;
 }
 
@@ -209,7 +212,7 @@ static void uring_close(struct sl_io *io)
     if (u->io.registered)
         io_uring_unregister_buffers(&u->ring);
     io_uring_queue_exit(&u->ring);
-    close(u->file.fd);
+    sl_io_close_files(&u->file);
     uring_fini(u);
 }
 
@@ -335,7 +338,8 @@ int sl_io_uring_open(struct sl_io **io, const struct sl_io_config *config,
     }
     if (arm_wake(u, err) != 0)
         return give_up(u, true);
-    u->fixed_file = io_uring_register_files(&u->ring, &u->file.fd, 1) == 0;
+    u->fixed_files =
+        io_uring_register_files(&u->ring, u->file.fd, u->file.n) == 0;
     register_buffers(u, config);
     *io = &u->io;
     return 0;

@@ -139,40 +139,43 @@ static int issue(struct sl_stream *st, struct sl_error *err)
 
 /* A file that was cut short since it was opened is told from a disk that fails:
  * who sees it does different things about the two. */
-static int fail_end(const struct sl_stream *st, const struct sl_request *q,
-                    uint64_t end, struct sl_error *err)
+static int fail_end(const struct sl_request *q, const struct sl_slab *s,
+                    const char *path, uint64_t end, struct sl_error *err)
 {
-    const struct sl_slab *s = slab_of(st, q->place);
     const struct sl_extent *last = &s->extents[s->n_extents - 1];
     struct stat file;
 
     /* A read all beyond the end does not tell where the end is. */
-    if (stat(st->config.path, &file) == 0 && (uint64_t)file.st_size < end)
+    if (stat(path, &file) == 0 && (uint64_t)file.st_size < end)
         end = (uint64_t)file.st_size;
 
     return sl_fail(err, SL_ERR_CORRUPT,
                    "%s: the file ends at byte %llu, but slab %zu goes on to "
                    "%llu: it is cut short",
-                   st->config.path, (unsigned long long)end, q->place->slab,
+                   path, (unsigned long long)end, q->place->slab,
                    (unsigned long long)(last->off + last->bytes));
 }
 
 static int fail_read(const struct sl_stream *st, const struct sl_request *q,
-                     int result, struct sl_error *err)
+                     const struct sl_io_done *done, struct sl_error *err)
 {
     const struct sl_io_request *r = &q->read;
+    const char *path =
+        sl_io_path(st->config.path, st->config.mirror, done->file);
     uint64_t at = r->off + r->done;
 
-    if (result >= 0)
-        return fail_end(st, q, at + (unsigned)result, err);
-    return sl_fail_os(err, -result,
+    if (done->result >= 0)
+        return fail_end(q, slab_of(st, q->place), path,
+                        at + (unsigned)done->result, err);
+    return sl_fail_os(err, -done->result,
                       "%s: reading %u bytes at %llu for slab %zu, %u times",
-                      st->config.path, r->bytes - r->done,
-                      (unsigned long long)at, q->place->slab, r->tries);
+                      path, r->bytes - r->done, (unsigned long long)at,
+                      q->place->slab, r->tries);
 }
 
 /* The request's bytes are all there. */
-static void complete(struct sl_stream *st, struct sl_request *q)
+static void complete(struct sl_stream *st, struct sl_request *q,
+                     const struct sl_io_done *done)
 {
     struct sl_place *p = q->place;
     uint64_t now = sl_clock_now(st->config.clock);
@@ -180,12 +183,14 @@ static void complete(struct sl_stream *st, struct sl_request *q)
 
     if (st->config.trace != NULL) {
         snprintf(name, sizeof name, "slab %zu", p->slab);
-        sl_trace_span(st->config.trace, SL_TRACK_READS, name, q->begin_ns, now,
-                      q->read.bytes);
+        sl_trace_span(st->config.trace,
+                      done->file == 0 ? SL_TRACK_READS : SL_TRACK_MIRROR, name,
+                      q->begin_ns, now, q->read.bytes);
     }
     pthread_mutex_lock(&st->mutex);
     st->stats.bytes_read += q->read.bytes;
     st->stats.reads++;
+    st->stats.retries += done->tries > 1 ? done->tries - 1 : 0;
     p->missing_bytes -= q->read.bytes;
     if (p->missing_bytes == 0) {
         p->state = SL_PLACE_READY;
@@ -212,10 +217,10 @@ static int take(struct sl_stream *st, const struct sl_io_done *done, bool last,
                 struct sl_error *err)
 {
     struct sl_request *q = &st->requests[done->tag];
-    int rc = sl_io_request_take(&q->read, done->result);
+    int rc = sl_io_request_take(&q->read, done);
 
     if (rc < 0)
-        fail_read(st, q, done->result, err);
+        fail_read(st, q, done, err);
     if (rc == 0 && !last) {
         pthread_mutex_lock(&st->mutex);
         st->stats.retries++;
@@ -225,7 +230,7 @@ static int take(struct sl_stream *st, const struct sl_io_done *done, bool last,
             return 0;
     }
     if (rc == 1)
-        complete(st, q);
+        complete(st, q, done);
     retire(st, q);
     return rc < 0 ? -1 : 0;
 }

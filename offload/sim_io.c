@@ -12,9 +12,15 @@ struct model_read {
     uint64_t ready_ns;       /* it can be served from then on */
     uint64_t tag;
     uint32_t bytes;
+    unsigned file; /* the disk that it is on */
 };
 
-/* The disk serves one read after another, at its full rate; the latency of
+/* Reads that wait for a disk, the first is being served. */
+struct model_disk {
+    struct model_read *asked, **last_asked;
+};
+
+/* A disk serves one read after another, at its full rate; the latency of
    those that wait passes meanwhile. Fields belong to whoever has the clock's
    turn. */
 struct model_io {
@@ -22,18 +28,18 @@ struct model_io {
     struct sl_sim_machine *machine;
     struct model_read *reads; /* (depth) */
     struct model_read *idle;
-    struct model_read *asked, **last_asked; /* the first is being served */
+    struct model_disk disks[SL_IO_FILES];
     struct model_read *ended, **last_ended;
     bool woken;
     pthread_mutex_t mutex;
     pthread_cond_t news; /* a read has ended, or wake */
 };
 
-/* Starts the read at the head of the queue. What is left of its latency passes
+/* Starts the read at the head of a queue. What is left of its latency passes
  * first: a real disk has looked for it while it served those before. */
-static void serve(struct model_io *m)
+static void serve(struct model_io *m, const struct model_disk *d)
 {
-    struct model_read *r = m->asked;
+    struct model_read *r = d->asked;
     uint64_t now = sl_clock_now(m->machine->clock);
 
     if (r == NULL)
@@ -47,21 +53,24 @@ static void read_ended(struct sl_flow *flow)
 {
     struct model_read *r = (struct model_read *)flow;
     struct model_io *m = r->io;
+    struct model_disk *d = &m->disks[r->file];
 
-    m->asked = r->next;
-    if (m->asked == NULL)
-        m->last_asked = &m->asked;
+    d->asked = r->next;
+    if (d->asked == NULL)
+        d->last_asked = &d->asked;
     r->next = NULL;
     *m->last_ended = r;
     m->last_ended = &r->next;
     sl_clock_broadcast(m->machine->clock, &m->news);
-    serve(m);
+    serve(m, d);
 }
 
 static int model_submit(struct sl_io *io, const struct sl_io_read *read,
                         struct sl_error *err)
 {
     struct model_io *m = (struct model_io *)io;
+    struct model_disk *d = &m->disks[read->file];
+    enum sl_pipe pipe = read->file == 0 ? SL_PIPE_DISK : SL_PIPE_MIRROR;
     struct model_read *r = m->idle;
     double latency_s = m->machine->spec.rates.disk_latency_s;
 
@@ -71,16 +80,17 @@ static int model_submit(struct sl_io *io, const struct sl_io_read *read,
     r->next = NULL;
     r->tag = read->tag;
     r->bytes = read->bytes;
+    r->file = read->file;
     r->ready_ns = sl_clock_now(m->machine->clock) + (uint64_t)(latency_s * 1e9);
     r->flow = (struct sl_flow){
         .bytes = read->bytes,
-        .pipes = 1u << SL_PIPE_DISK | 1u << SL_PIPE_DRAM,
+        .pipes = 1u << pipe | 1u << SL_PIPE_DRAM,
         .done = read_ended,
     };
-    *m->last_asked = r;
-    m->last_asked = &r->next;
-    if (m->asked == r)
-        serve(m);
+    *d->last_asked = r;
+    d->last_asked = &r->next;
+    if (d->asked == r)
+        serve(m, d);
     return 0;
 }
 
@@ -101,7 +111,8 @@ static int model_wait(struct sl_io *io, struct sl_io_done *done, unsigned max,
         m->ended = r->next;
         if (m->ended == NULL)
             m->last_ended = &m->ended;
-        done[n++] = (struct sl_io_done){r->tag, (int)r->bytes};
+        done[n++] = (struct sl_io_done){
+            .tag = r->tag, .result = (int)r->bytes, .file = r->file};
         r->next = m->idle;
         m->idle = r;
     }
@@ -123,8 +134,10 @@ static void model_close(struct sl_io *io)
     struct model_io *m = (struct model_io *)io;
 
     pthread_mutex_lock(&m->mutex);
-    while (m->asked != NULL)
-        sl_clock_wait(m->machine->clock, &m->news, &m->mutex);
+    for (unsigned i = 0; i < SL_IO_FILES; i++) {
+        while (m->disks[i].asked != NULL)
+            sl_clock_wait(m->machine->clock, &m->news, &m->mutex);
+    }
     pthread_mutex_unlock(&m->mutex);
     pthread_cond_destroy(&m->news);
     pthread_mutex_destroy(&m->mutex);
@@ -155,7 +168,8 @@ int sl_io_open_sim(struct sl_io **io, const struct sl_io_config *config,
     m->io = (struct sl_io){&model_ops, true, true};
     m->machine = config->arg;
     m->last_ended = &m->ended;
-    m->last_asked = &m->asked;
+    for (unsigned i = 0; i < SL_IO_FILES; i++)
+        m->disks[i].last_asked = &m->disks[i].asked;
     for (unsigned i = 0; i < depth; i++) {
         m->reads[i].io = m;
         m->reads[i].next = m->idle;

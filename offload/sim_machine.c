@@ -97,6 +97,10 @@ int sl_machine_spec_check(const struct sl_machine_spec *spec,
                            "its rate and arithmetic",
                            spec->name);
     }
+    if (r->mirror_bps >= r->disk_bps)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "machine %s: a second disk needs a first one",
+                       spec->name);
     if (r->worker[SL_HOST].memory_bps > r->dram_bps)
         return sl_fail(err, SL_ERR_USAGE,
                        "machine %s: the cores cannot read %.3g bytes/s of "
@@ -112,7 +116,8 @@ int sl_sim_machine_init(struct sl_sim_machine *m,
                         struct sl_error *err)
 {
     const double bps[SL_PIPE_COUNT] = {
-        [SL_PIPE_DISK] = spec->rates.disk_bps,
+        [SL_PIPE_DISK] = spec->rates.disk_bps - spec->rates.mirror_bps,
+        [SL_PIPE_MIRROR] = spec->rates.mirror_bps,
         [SL_PIPE_DRAM] = spec->rates.dram_bps,
         [SL_PIPE_UP] = spec->rates.worker[SL_DEVICE].link_bps,
         [SL_PIPE_DOWN] = spec->rates.worker[SL_DEVICE].link_bps,

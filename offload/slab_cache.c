@@ -12,11 +12,13 @@
 #define TRY_EVERY   16u
 
 uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
-                                      uint32_t n_places)
+                                      uint32_t n_places,
+                                      const struct sl_mirror *mirror)
 {
     return (uint64_t)n_records * 3 * sizeof(uint32_t) +
            sl_cache_policy_bytes(n_records, n_layers) +
-           n_places * sizeof(struct sl_cache_place) + SL_IO_OVERHEAD_BYTES;
+           n_places * sizeof(struct sl_cache_place) +
+           sl_io_overhead_bytes(mirror);
 }
 
 struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *s)
@@ -243,8 +245,8 @@ int sl_slab_cache_open(struct sl_slab_cache **cache,
     if (s == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "the cache of experts: no memory");
     s->c = *config;
-    if (s->c.depth == 0 || s->c.depth > SL_IO_DEPTH)
-        s->c.depth = SL_IO_DEPTH;
+    if (s->c.depth == 0 || s->c.depth > sl_io_depth(s->c.mirror, true))
+        s->c.depth = sl_io_depth(s->c.mirror, true);
     if (s->c.read_bytes == 0)
         s->c.read_bytes = READ_BYTES;
     if (s->c.n_layers == 0)

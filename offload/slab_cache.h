@@ -29,7 +29,8 @@
 #include "src/base/clock.h"
 
 struct sl_slab_cache_config {
-    const char *path;                /* borrowed for the cache's life */
+    const char *path;         /* borrowed for the cache's life */
+    struct sl_mirror *mirror; /* its copy on another disk, too; or NULL */
     const struct sl_extent *records; /* whole pages; borrowed likewise */
     uint32_t n_records;
     uint32_t n_layers;    /* that take turns, with as many each; 0: one */
@@ -38,7 +39,7 @@ struct sl_slab_cache_config {
     enum sl_cache_policy_kind policy;
     enum sl_io_kind io;
     bool direct;
-    unsigned depth;      /* reads in flight; 0: default */
+    unsigned depth;      /* reads in flight; 0: as many as disks want */
     uint32_t read_bytes; /* size of one read; 0: 2 MiB */
     const struct sl_log *log;
     struct sl_trace *trace; /* NULL: none */
@@ -72,7 +73,8 @@ int sl_slab_cache_open(struct sl_slab_cache **cache,
 void sl_slab_cache_close(struct sl_slab_cache *cache); /* NULL is fine */
 /* Bytes beside the places. */
 uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
-                                      uint32_t n_places);
+                                      uint32_t n_places,
+                                      const struct sl_mirror *mirror);
 /* Who stays: to take what was learned, and to keep it. */
 struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
 

@@ -181,26 +181,30 @@ int sl_cache_issue(struct sl_slab_cache *s, struct sl_error *err)
 }
 
 static int fail_read(const struct sl_slab_cache *s,
-                     const struct sl_io_request *r, int result,
-                     struct sl_error *err)
+                     const struct sl_io_request *r,
+                     const struct sl_io_done *done, struct sl_error *err)
 {
+    const char *path = sl_io_path(s->c.path, s->c.mirror, done->file);
     unsigned long long at = r->off + r->done;
 
-    if (result >= 0)
+    if (done->result >= 0)
         return sl_fail(err, SL_ERR_CORRUPT,
                        "%s: the file ends at byte %llu, within what is read "
                        "there: it is cut short",
-                       s->c.path, at + (unsigned)result);
-    return sl_fail_os(err, -result, "%s: reading %u bytes at %llu, %u times",
-                      s->c.path, r->bytes - r->done, at, r->tries);
+                       path, at + (unsigned)done->result);
+    return sl_fail_os(err, -done->result,
+                      "%s: reading %u bytes at %llu, %u times", path,
+                      r->bytes - r->done, at, r->tries);
 }
 
-static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
+static void complete(struct sl_slab_cache *s, struct sl_cache_request *q,
+                     const struct sl_io_done *done)
 {
     struct sl_cache_place *p = &s->places[q->place];
     char name[SL_TRACE_NAME];
 
     s->stats.reads++;
+    s->stats.retries += done->tries > 1 ? done->tries - 1 : 0;
     p->missing -= q->read.bytes;
     if (p->missing == 0 && !p->failed) {
         p->state = SL_RECORD_READY;
@@ -209,8 +213,9 @@ static void complete(struct sl_slab_cache *s, struct sl_cache_request *q)
     if (s->c.trace == NULL)
         return;
     snprintf(name, sizeof name, "record %u", p->record);
-    sl_trace_span(s->c.trace, SL_TRACK_READS, name, q->begin_ns,
-                  sl_clock_now(s->c.clock), q->read.bytes);
+    sl_trace_span(s->c.trace,
+                  done->file == 0 ? SL_TRACK_READS : SL_TRACK_MIRROR, name,
+                  q->begin_ns, sl_clock_now(s->c.clock), q->read.bytes);
 }
 
 /* A read that nobody had asked for yet, only a hint, has failed: its record is
@@ -239,14 +244,14 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
                 struct sl_error *err)
 {
     struct sl_cache_request *q = &s->requests[done->tag];
-    int rc = sl_io_request_take(&q->read, done->result);
+    int rc = sl_io_request_take(&q->read, done);
 
     if (rc < 0 && q->ahead) {
         give_up(s, q);
         rc = 2;
     }
     if (rc < 0)
-        fail_read(s, &q->read, done->result, err);
+        fail_read(s, &q->read, done, err);
     if (rc == 0) {
         s->stats.retries++;
         rc = submit(s, q, err);
@@ -254,7 +259,7 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
             return 0;
     }
     if (rc == 1)
-        complete(s, q);
+        complete(s, q, done);
     end_failed(s, &s->places[q->place]);
     s->n_ahead -= q->ahead;
     s->idle[s->n_idle++] = (unsigned)(q - s->requests);
@@ -291,6 +296,7 @@ int sl_cache_open_io(struct sl_slab_cache *s, struct sl_error *err)
     /* No buffers to register: that would take all of the memory at once. */
     struct sl_io_config io = {
         .path = c->path,
+        .mirror = c->mirror,
         .kind = c->io,
         .depth = c->depth,
         .direct = c->direct,
@@ -298,13 +304,13 @@ int sl_cache_open_io(struct sl_slab_cache *s, struct sl_error *err)
         .arg = c->io_arg,
     };
 
-    if ((c->io_open != NULL ? c->io_open : sl_io_open)(&s->io, &io, err) != 0)
+    if (sl_io_start(&s->io, &io, c->io_open, err) != 0)
         return -1;
     if (s->io->direct)
         return 0;
     /* Little may lie in the page cache. */
-    if (s->c.depth > SL_IO_CACHED_DEPTH)
-        s->n_idle = s->c.depth = SL_IO_CACHED_DEPTH;
+    if (s->c.depth > sl_io_depth(c->mirror, false))
+        s->n_idle = s->c.depth = sl_io_depth(c->mirror, false);
     if (s->c.read_bytes > SL_IO_CACHED_BYTES)
         s->c.read_bytes = SL_IO_CACHED_BYTES;
     return 0;

@@ -22,13 +22,15 @@
 #define DEFAULT_READ_BYTES (1u << 20)
 #define MAX_READ_BYTES     (256u << 20)
 
-uint64_t sl_stream_overhead_bytes(size_t n_slabs)
+uint64_t sl_stream_overhead_bytes(size_t n_slabs,
+                                  const struct sl_mirror *mirror)
 {
     uint64_t per_slab = sizeof(struct sl_place) + sizeof(uint32_t);
 
     return sizeof(struct sl_stream) + n_slabs * per_slab +
-           SL_IO_DEPTH * (sizeof(struct sl_request) + sizeof(unsigned)) +
-           SL_IO_OVERHEAD_BYTES + SLACK_BYTES;
+           sl_io_depth(mirror, true) *
+               (sizeof(struct sl_request) + sizeof(unsigned)) +
+           sl_io_overhead_bytes(mirror) + SLACK_BYTES;
 }
 
 static void stream_free(struct sl_stream *st)
@@ -209,6 +211,7 @@ static int open_reader(struct sl_stream *st, struct sl_error *err)
     struct sl_io_buffer ring = {st->ring.base, st->ring.bytes};
     struct sl_io_config config = {
         .path = c->path,
+        .mirror = c->mirror,
         .kind = c->io,
         .depth = c->depth,
         .direct = c->direct,
@@ -218,7 +221,7 @@ static int open_reader(struct sl_stream *st, struct sl_error *err)
         .arg = c->io_arg,
     };
 
-    if ((c->io_open ? c->io_open : sl_io_open)(&st->io, &config, err) != 0)
+    if (sl_io_start(&st->io, &config, c->io_open, err) != 0)
         return -1;
     st->stats.io_name = st->io->ops->name;
     st->stats.direct = st->io->direct;
@@ -227,8 +230,8 @@ static int open_reader(struct sl_stream *st, struct sl_error *err)
         return 0;
     if (c->read_bytes > SL_IO_CACHED_BYTES)
         c->read_bytes = SL_IO_CACHED_BYTES;
-    if (c->depth > SL_IO_CACHED_DEPTH)
-        c->depth = SL_IO_CACHED_DEPTH;
+    if (c->depth > sl_io_depth(c->mirror, false))
+        c->depth = sl_io_depth(c->mirror, false);
     return 0;
 }
 
@@ -266,7 +269,7 @@ static int start_thread(struct sl_stream *st, struct sl_error *err)
 static void settle(struct sl_stream_config *c)
 {
     if (c->depth == 0)
-        c->depth = SL_IO_DEPTH;
+        c->depth = sl_io_depth(c->mirror, true);
     if (c->read_bytes == 0)
         c->read_bytes = DEFAULT_READ_BYTES;
     if (c->read_bytes > MAX_READ_BYTES)

@@ -40,11 +40,12 @@ struct sl_stream_places {
 
 struct sl_stream_config {
     const char *path;            /* borrowed for the stream's life */
+    struct sl_mirror *mirror;    /* its copy on another disk, too; or NULL */
     const struct sl_slab *slabs; /* borrowed for the stream's life */
     const struct sl_plan *plan;  /* borrowed for the stream's life */
     enum sl_io_kind io;
     bool direct;
-    unsigned depth;      /* reads in flight; 0: default */
+    unsigned depth;      /* reads in flight; 0: as many as disks want */
     uint32_t read_bytes; /* size of one read; 0: 1 MiB */
     const struct sl_log *log;
     struct sl_trace *trace;                /* NULL: none */
@@ -108,6 +109,7 @@ void sl_stream_close(struct sl_stream *st);
 
 /* Bytes the stream's own bookkeeping and reader thread take beside ring and
  * residents: what a memory plan must set aside. */
-uint64_t sl_stream_overhead_bytes(size_t n_slabs);
+uint64_t sl_stream_overhead_bytes(size_t n_slabs,
+                                  const struct sl_mirror *mirror);
 
 #endif

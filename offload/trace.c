@@ -39,7 +39,7 @@ struct sl_trace {
 static const char *const track_names[SL_TRACK_COUNT] = {
     [SL_TRACK_READS] = "disk reads",    [SL_TRACK_WAITS] = "waiting for disk",
     [SL_TRACK_STAGES] = "stages",       [SL_TRACK_COPIES] = "copies to GPU",
-    [SL_TRACK_KERNELS] = "GPU kernels",
+    [SL_TRACK_KERNELS] = "GPU kernels", [SL_TRACK_MIRROR] = "mirror's reads",
 };
 
 uint64_t sl_trace_bytes(void)
@@ -160,7 +160,7 @@ static void write_event(FILE *f, const struct sl_trace *t, uint32_t i)
 
     if (end < begin)
         end = begin;
-    if (e->track != SL_TRACK_READS) {
+    if (e->track != SL_TRACK_READS && e->track != SL_TRACK_MIRROR) {
         write_head(f, e, "X");
         write_time(f, "ts", begin);
         write_time(f, "dur", end - begin);

@@ -19,6 +19,7 @@ enum sl_track {
     SL_TRACK_STAGES,  /* stages being computed */
     SL_TRACK_COPIES,  /* copies to the GPU */
     SL_TRACK_KERNELS, /* stages being computed by the GPU */
+    SL_TRACK_MIRROR,  /* reads of the second disk, as SL_TRACK_READS */
     SL_TRACK_COUNT,
 };
 

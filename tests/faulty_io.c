@@ -13,6 +13,8 @@ struct faulty {
     enum faulty_kind fault;
     long left; /* reads or calls until it happens */
     bool happened;
+    bool of_one; /* file: else any's */
+    unsigned file;
 };
 
 /* sl_stream_config.io_open takes no argument of ours. */
@@ -30,14 +32,25 @@ void faulty_change(enum faulty_kind fault, long n)
     faulty.happened = false;
 }
 
+void faulty_only(unsigned file)
+{
+    faulty.of_one = true;
+    faulty.file = file;
+}
+
 bool faulty_happened(void)
 {
     return faulty.happened;
 }
 
-static bool is_now(enum faulty_kind fault)
+static bool is_meant(unsigned file)
 {
-    if (faulty.fault != fault)
+    return !faulty.of_one || file == faulty.file;
+}
+
+static bool is_now(enum faulty_kind fault, unsigned file)
+{
+    if (faulty.fault != fault || !is_meant(file))
         return false;
     return faulty.left-- == 0;
 }
@@ -51,7 +64,7 @@ static int faulty_submit(struct sl_io *io, const struct sl_io_read *read,
     assert_true(read->bytes > 0 && read->bytes % 4096 == 0);
     assert_true(read->off % 4096 == 0 && (uintptr_t)read->buf % 4096 == 0);
     f->reads[read->tag] = *read;
-    if (is_now(FAULTY_SUBMIT)) {
+    if (is_now(FAULTY_SUBMIT, read->file)) {
         f->happened = true;
         return sl_fail_os(err, ENXIO, "no more reads");
     }
@@ -72,6 +85,8 @@ static void spoil(struct faulty *f, struct sl_io_done *done)
     const struct sl_io_read *read = &f->reads[done->tag];
     bool now = f->left <= 0, first = f->left == 0;
 
+    if (!is_meant(read->file))
+        return;
     f->left--;
     if (!now)
         return;

@@ -28,6 +28,8 @@ void faulty_set(enum faulty_kind fault, long n); /* counts from 0 */
 /* Of one that is open: from now on. FAULTY_COUNT: none. */
 void faulty_change(enum faulty_kind fault, long n);
 bool faulty_happened(void);
+/* Of a reader with a mirror: only of reads from this file. */
+void faulty_only(unsigned file);
 /* For sl_stream_config.io_open. */
 int faulty_open(struct sl_io **io, const struct sl_io_config *config,
                 struct sl_error *err);

@@ -130,6 +130,7 @@ static int measure_rates(struct sl_bench_state *s,
 {
     struct sl_probe_disk_config disk = {
         .path = s->b->config.model,
+        .mirror = s->b->config.mirror,
         .io = s->b->config.io,
         .time_ns = disk_time(s),
         .issued = &s->probed,
@@ -444,6 +445,7 @@ static int measure_cold(double *bps, const struct sl_bench *b,
 {
     struct sl_probe_disk_config disk = {
         .path = b->config.model,
+        .mirror = b->config.mirror,
         .io = b->config.io,
         .time_ns = DISK_TIME_NS,
     };

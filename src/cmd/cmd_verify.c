@@ -8,15 +8,17 @@
 #include "src/model/modelfile.h"
 
 struct args {
-    const char *file;
+    const char *file, *mirror;
     bool quiet, json;
 };
 
-enum { OPT_JSON = 0x100 };
+enum { OPT_JSON = 0x100, OPT_MIRROR };
 
 static const struct argp_option options[] = {
     {"quiet", 'q', 0, 0, "Show no progress; say nothing unless it is damaged",
      0},
+    {"mirror", OPT_MIRROR, "COPY", 0,
+     "Compare this copy of it on another disk, too", 0},
     {"json", OPT_JSON, 0, 0, "Print the outcome as one JSON object", 0},
     {0},
 };
@@ -28,6 +30,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'q':
         a->quiet = true;
+        return 0;
+    case OPT_MIRROR:
+        a->mirror = arg;
         return 0;
     case OPT_JSON:
         a->json = true;
@@ -55,6 +60,8 @@ static int print_json(const struct args *a, uint64_t bytes, size_t n_sections,
                           "ok", ok, "bytes", (json_int_t)bytes, "sections",
                           (json_int_t)n_sections);
 
+    if (o != NULL && a->mirror != NULL)
+        json_object_set_new(o, "mirror", sl_json_text(a->mirror));
     if (o != NULL && !ok)
         json_object_set_new(o, "message", sl_json_text(why->msg));
     return sl_json_print(stdout, o, 0, err);
@@ -75,7 +82,9 @@ static int run(int argc, char **argv)
     if (sl_modelfile_open(&mf, a.file, &err) == 0) {
         bytes = mf.file_bytes;
         n_sections = mf.n_sections;
-        sl_modelfile_verify(&mf, a.quiet, &err);
+        if (a.mirror == NULL ||
+            sl_modelfile_add_mirror(&mf, a.mirror, NULL, &err) == 0)
+            sl_modelfile_verify(&mf, a.quiet, &err);
         sl_modelfile_close(&mf);
     }
     if (a.json && print_json(&a, bytes, n_sections, &err, &unsaid) != 0)
@@ -83,8 +92,10 @@ static int run(int argc, char **argv)
     if (err.code != SL_OK)
         return sl_finish_stdout(sl_report(&err));
     if (!a.quiet && !a.json)
-        printf("%s: %s in %zu sections, every checksum is right\n", a.file,
-               sl_size_format(size, bytes), n_sections);
+        printf("%s%s%s: %s in %zu sections%s, every checksum is right\n",
+               a.file, a.mirror != NULL ? " and " : "",
+               a.mirror != NULL ? a.mirror : "", sl_size_format(size, bytes),
+               n_sections, a.mirror != NULL ? " each" : "");
     return sl_finish_stdout(SL_EXIT_OK);
 }
 

@@ -55,7 +55,7 @@ int sl_eval_stats_print(const struct sl_eval_model *m,
     sl_runtime_stats(m->rt, &s);
     fflush(stdout); /* what it is about comes first */
     show_passes(run, seconds);
-    sl_run_show_disk(stderr, &s.stream);
+    sl_run_show_disk(stderr, m->rt, &s);
     sl_run_show_memory(stderr, m->rt, &s);
     if (run->n_passes == 0)
         return 0;

@@ -205,7 +205,7 @@ int sl_generate_print_stats(struct sl_generate *g, struct sl_error *err)
     sl_runtime_stats(g->rt, &s);
     print_speed(g, &s);
     print_threads(g);
-    sl_run_show_disk(stderr, &s.stream);
+    sl_run_show_disk(stderr, g->rt, &s);
     sl_experts_print_stats(stderr, g->rt, &s);
     sl_run_show_memory(stderr, g->rt, &s);
     print_gpu(g, &s.upload);
@@ -291,11 +291,14 @@ json_t *sl_generate_stats_json(const struct sl_generate *g,
 {
     json_t *stats = counts_json(&w->before, &w->after);
     json_t *experts = sl_experts_stats_json(g->rt, &w->before, &w->after);
+    json_t *disks = sl_run_disks_json(g->rt, &w->before, &w->after);
     struct sl_floor floor;
     struct mean m;
 
     if (experts != NULL)
         json_object_set_new(stats, "experts", experts);
+    if (disks != NULL)
+        json_object_set_new(stats, "disks", disks);
     if (stats == NULL)
         return NULL;
     sl_generate_drafts_json(stats, g, &w->guessed_before, &w->guessed_after);

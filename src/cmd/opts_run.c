@@ -13,10 +13,14 @@ enum {
     OPT_TRACE,
     OPT_VERIFY,
     OPT_NO_USAGE,
+    OPT_MIRROR,
 };
 
 static const struct argp_option source_options[] = {
     {"model", 'm', "FILE", 0, "Model file to run (required)", 0},
+    {"mirror", OPT_MIRROR, "FILE", 0,
+     "A copy of the model file on another disk: both are read at the same time",
+     0},
     {"prefix", OPT_PREFIX, "DIR", 0,
      "Begin every sequence with the keys and values of this P-Tuning v2 "
      "checkpoint (ChatGLM-6B)",
@@ -60,6 +64,9 @@ static error_t parse_source(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'm':
         c->model = arg;
+        return 0;
+    case OPT_MIRROR:
+        c->mirror = arg;
         return 0;
     case OPT_PREFIX:
         c->prefix = arg;
@@ -133,6 +140,7 @@ const struct argp sl_run_argp = {
 void sl_run_paths(struct sl_paths *p, const struct sl_runtime_config *c)
 {
     sl_paths_read(p, "-m", c->model);
+    sl_paths_read(p, "--mirror", c->mirror);
     sl_paths_read(p, "--prefix", c->prefix);
     for (size_t i = 0; i < c->n_lora; i++)
         sl_paths_read(p, "--lora", c->lora[i].path);

@@ -12,7 +12,7 @@
 #include "src/cmd/opts.h"
 #include "src/runtime/runtime.h"
 
-/* -m (required; $SLUICE_MODEL), --prefix, --lora, --trace. */
+/* -m (required; $SLUICE_MODEL), --mirror, --prefix, --lora, --trace. */
 extern const struct argp sl_source_argp;
 /* --ram, --vram ($SLUICE_RAM, $SLUICE_VRAM), --bminf-memory-limit, --threads:
  * opts_memory.c. */

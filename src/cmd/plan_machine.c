@@ -67,6 +67,8 @@ const char *sl_machine_ignores(const struct sl_runtime_config *run)
         return "io";
     if (run->max_isa_set)
         return "isa";
+    if (run->mirror != NULL)
+        return "mirror";
     if (run->prefix != NULL)
         return "prefix";
     if (run->n_lora > 0)

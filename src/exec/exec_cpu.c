@@ -94,7 +94,7 @@ uint64_t sl_cpu_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
     struct sl_cpu counted;
 
     carve_all(&counted, &c, &s);
-    return c.used + (s.pieces > 0 ? SL_IO_OVERHEAD_BYTES : 0);
+    return c.used + (s.pieces > 0 ? sl_io_overhead_bytes(mf->mirror) : 0);
 }
 
 bool sl_cpu_takes(const struct sl_modelfile *mf, const struct sl_kernels *k,
@@ -371,7 +371,8 @@ int sl_cpu_create(struct sl_exec_engine **e, const struct sl_cpu_config *config,
         return -1;
     }
     if (x->gather.n > 0)
-        sl_gather_open(&x->gather, config->mf->path, config->io);
+        sl_gather_open(&x->gather, config->mf->path, config->mf->mirror,
+                       config->io);
     *e = &x->engine;
     return 0;
 }

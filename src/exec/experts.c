@@ -61,7 +61,7 @@ static uint64_t bytes_of(const struct sl_experts *e, uint64_t places)
         places = e->n_records;
     return places * e->largest + e->n_records * sizeof *e->records +
            sl_slab_cache_overhead_bytes(e->n_records, e->n_layers,
-                                        (uint32_t)places);
+                                        (uint32_t)places, e->mf->mirror);
 }
 
 uint64_t sl_experts_least_bytes(const struct sl_experts *e)

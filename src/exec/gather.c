@@ -25,13 +25,19 @@ void sl_gather_carve(struct sl_gather *g, struct sl_carver *c, uint32_t n,
         g->pieces[i] = (struct sl_gather_piece){.at = at + i * piece_bytes};
 }
 
-void sl_gather_open(struct sl_gather *g, const char *path, enum sl_io_kind kind)
+void sl_gather_open(struct sl_gather *g, const char *path,
+                    struct sl_mirror *mirror, enum sl_io_kind kind)
 {
     struct sl_io_config config = {
-        .path = path, .kind = kind, .depth = DEPTH, .direct = true};
+        .path = path,
+        .mirror = mirror,
+        .kind = kind,
+        .depth = DEPTH,
+        .direct = true,
+    };
     struct sl_error ignored;
 
-    if (sl_io_open(&g->io, &config, &ignored) != 0)
+    if (sl_io_start(&g->io, &config, NULL, &ignored) != 0)
         g->io = NULL;
     else if (!g->io->direct) /* more would lie in the page cache than is planned
                               */
@@ -67,7 +73,8 @@ static int submit(struct sl_gather *g, uint32_t n, uint32_t *next,
 
     for (; *next < n && *in_flight < DEPTH; ++*next) {
         struct sl_gather_piece *p = &g->pieces[*next];
-        struct sl_io_read r = {p->at, p->off, p->bytes, *next};
+        struct sl_io_read r = {
+            .buf = p->at, .off = p->off, .bytes = p->bytes, .tag = *next};
 
         if (p->bytes == 0)
             continue;

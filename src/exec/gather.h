@@ -35,12 +35,13 @@ struct sl_gather {
 /* Room for pieces of so many bytes anywhere in the file: whole pages. */
 uint64_t sl_gather_place_bytes(uint64_t bytes);
 /* Counts, or takes, the memory for n pieces; what the reader takes beside it
- * is SL_IO_OVERHEAD_BYTES. */
+ * is sl_io_overhead_bytes. */
 void sl_gather_carve(struct sl_gather *g, struct sl_carver *c, uint32_t n,
                      uint64_t piece_bytes);
-/* A file that cannot be opened this way is no error: it is read otherwise. */
+/* A file that cannot be opened this way is no error: it is read otherwise. Of
+ * path and its mirror (NULL: none). */
 void sl_gather_open(struct sl_gather *g, const char *path,
-                    enum sl_io_kind kind);
+                    struct sl_mirror *mirror, enum sl_io_kind kind);
 void sl_gather_close(struct sl_gather *g);
 
 /* Piece i is to be bytes at off of the file; 0 bytes: nothing. */

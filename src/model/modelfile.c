@@ -294,6 +294,7 @@ int sl_modelfile_imagine(struct sl_modelfile *mf, const char *path,
 
 void sl_modelfile_close(struct sl_modelfile *mf)
 {
+    sl_modelfile_close_mirror(mf);
     for (size_t i = 0; mf->compressed != NULL && i < mf->n_sections; i++)
         free(mf->compressed[i].at);
     free(mf->compressed);
@@ -357,10 +358,4 @@ sl_modelfile_embedding(const struct sl_modelfile *mf)
         sl_modelfile_matrix(mf, SL_SLOT_EMBED, of_model);
 
     return own != NULL ? own : sl_modelfile_matrix(mf, SL_SLOT_HEAD, of_model);
-}
-
-int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
-                      size_t bytes, struct sl_error *err)
-{
-    return sl_io_read_full(mf->fd, mf->path, buf, off, bytes, err);
 }

@@ -71,6 +71,7 @@ struct sl_model_section {
 };
 
 struct sl_layout; /* model_layout.h */
+struct sl_mirror; /* offload/mirror.h */
 
 struct sl_modelfile {
     const struct sl_arch *arch;
@@ -96,6 +97,8 @@ struct sl_modelfile {
     uint64_t tokenizer_off, tokenizer_bytes; /* 0 bytes: none */
     struct sl_layout *layout; /* owns what the fields above point to */
     int fd;                   /* direct where the file system allows */
+    struct sl_mirror *mirror; /* NULL: the file is on one disk */
+    int mirror_fd;
 };
 
 /* Reads and checks the header (a few hundred KiB, direct where possible: no
@@ -130,14 +133,24 @@ bool sl_modelfile_has_planes(const struct sl_modelfile *mf);
 const struct sl_model_matrix *
 sl_modelfile_embedding(const struct sl_modelfile *mf);
 
+/* From here on the file is read from its copy at path, too (offload/mirror.h).
+ * Of the two, length, header, with it every checksum, and the first and the
+ * last megabyte of the rest must be alike. log: of one that fails later.
+ * Errors: SL_ERR_USAGE for the file itself and for another model,
+ * SL_ERR_CORRUPT for an incomplete copy, SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_modelfile_add_mirror(struct sl_modelfile *mf, const char *path,
+                            const struct sl_log *log, struct sl_error *err);
+/* Of sl_modelfile_close. */
+void sl_modelfile_close_mirror(struct sl_modelfile *mf);
+
 /* Reads bytes at off of the file (synchronous, no page cache left). */
 int sl_modelfile_read(const struct sl_modelfile *mf, void *buf, uint64_t off,
                       size_t bytes, struct sl_error *err);
 
 /* Reads everything and compares every checksum, with a progress bar unless
- * quiet; stops at the first that differs. Takes SL_MODEL_VERIFY_BYTES of
- * memory beside the model's. Errors: SL_ERR_CORRUPT naming the section and its
- * place, SL_ERR_IO, SL_ERR_NOMEM. */
+ * quiet; of a mirror, too; stops at the first that differs. Takes
+ * SL_MODEL_VERIFY_BYTES of memory beside the model's. Errors: SL_ERR_CORRUPT
+ * naming the section and its place, SL_ERR_IO, SL_ERR_NOMEM. */
 #define SL_MODEL_VERIFY_BYTES (4u << 20)
 int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
                         struct sl_error *err);

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "offload/io.h"
+#include "offload/mirror.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/model/modelfile.h"
@@ -16,6 +17,8 @@
 
 struct verify {
     const struct sl_modelfile *mf;
+    const char *path; /* of it, or of its mirror */
+    int fd;
     struct sl_region buf; /* DEPTH chunks */
     struct sl_io *io;
     XXH3_state_t *state;
@@ -85,7 +88,7 @@ static int await(struct verify *v, struct sl_error *err)
     }
     if (v->result[slot] >= 0 && (size_t)v->result[slot] == bytes)
         return 0;
-    return sl_modelfile_read(v->mf, chunk(v, v->at), v->at, bytes, err);
+    return sl_io_read_full(v->fd, v->path, chunk(v, v->at), v->at, bytes, err);
 }
 
 static int end_section(struct verify *v, struct sl_error *err)
@@ -98,7 +101,7 @@ static int end_section(struct verify *v, struct sl_error *err)
                        "%s: section '%s' (%llu bytes at %llu) is damaged: its "
                        "checksum is %016llx and should be %016llx; convert "
                        "again or copy again",
-                       v->mf->path, s->name, (unsigned long long)s->bytes,
+                       v->path, s->name, (unsigned long long)s->bytes,
                        (unsigned long long)s->off, (unsigned long long)have,
                        (unsigned long long)s->xxh3);
     v->section++;
@@ -143,7 +146,7 @@ static int open_reader(struct verify *v, struct sl_error *err)
 {
     struct sl_io_buffer buffer;
     struct sl_io_config config = {
-        .path = v->mf->path,
+        .path = v->path,
         .kind = SL_IO_AUTO,
         .depth = DEPTH,
         .direct = true,
@@ -162,11 +165,13 @@ static int open_reader(struct verify *v, struct sl_error *err)
     return sl_io_open(&v->io, &config, err);
 }
 
-int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
-                        struct sl_error *err)
+static int verify_file(const struct sl_modelfile *mf, const char *path, int fd,
+                       bool quiet, struct sl_error *err)
 {
     struct verify v = {
         .mf = mf,
+        .path = path,
+        .fd = fd,
         .next = mf->sections[0].off,
         .at = mf->sections[0].off,
     };
@@ -182,4 +187,14 @@ int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
     XXH3_freeState(v.state);
     sl_region_fini(&v.buf);
     return rc;
+}
+
+int sl_modelfile_verify(const struct sl_modelfile *mf, bool quiet,
+                        struct sl_error *err)
+{
+    if (verify_file(mf, mf->path, mf->fd, quiet, err) != 0)
+        return -1;
+    return mf->mirror == NULL ? 0
+                              : verify_file(mf, sl_mirror_path(mf->mirror, 1),
+                                            mf->mirror_fd, quiet, err);
 }

@@ -22,6 +22,8 @@
 
 struct sl_probe_disk_config {
     const char *path;
+    const char *mirror; /* its copy on another disk, measured next; or NULL */
+    double *mirror_bps; /* NULL, or what that one gives */
     enum sl_io_kind io;
     uint64_t buffer_bytes; /* 0: 16 MiB; shared by up to 16 reads of 64 KiB
                             * to 4 MiB each, so 1 MiB is the least that keeps
@@ -45,7 +47,8 @@ struct sl_probe_disk_config {
 
 /* Bytes/s at which the disk gives what is read in order, with as many reads in
  * flight as there may be: neither until the first has ended nor when no more
- * are asked for.
+ * are asked for. Of two disks the sum, which is the most that they can give
+ * together.
  * Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_CORRUPT for an empty file. */
 int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
                   struct sl_error *err);

@@ -168,8 +168,8 @@ static int take_extents(struct disk *d, struct sl_error *err)
     return 0;
 }
 
-int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
-                  struct sl_error *err)
+static int probe_one(double *bps, const struct sl_probe_disk_config *config,
+                     struct sl_error *err)
 {
     struct disk d = {.config = config};
     uint64_t bytes =
@@ -203,4 +203,21 @@ int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
         *config->issued += d.issued;
     sl_region_fini(&d.buffer);
     return rc;
+}
+
+int sl_probe_disk(double *bps, const struct sl_probe_disk_config *config,
+                  struct sl_error *err)
+{
+    struct sl_probe_disk_config second = *config;
+    double own, more = 0;
+
+    if (probe_one(&own, config, err) != 0)
+        return -1;
+    second.path = config->mirror;
+    if (config->mirror != NULL && probe_one(&more, &second, err) != 0)
+        return -1;
+    *bps = own + more;
+    if (config->mirror_bps != NULL)
+        *config->mirror_bps = more;
+    return 0;
 }

@@ -78,6 +78,9 @@ int sl_runtime_open(struct sl_runtime **out,
     if (sl_modelfile_open(&rt->mf, config->model, err) != 0)
         goto fail;
     rt->mf_open = true;
+    if (config->mirror != NULL &&
+        sl_modelfile_add_mirror(&rt->mf, config->mirror, config->log, err) != 0)
+        goto fail;
     if (config->verify && sl_modelfile_verify(&rt->mf, config->quiet, err) != 0)
         goto fail;
     if (config->trace != NULL &&
@@ -109,6 +112,7 @@ static int start_stream(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_stream_config config = {
         .path = rt->mf.path,
+        .mirror = rt->mf.mirror,
         .slabs = rt->partition.slabs,
         .plan = &rt->plan,
         .io = rt->config.io,

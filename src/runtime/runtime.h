@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "offload/device.h"
 #include "offload/io.h"
+#include "offload/mirror.h"
 #include "offload/numa.h"
 #include "offload/plan.h"
 #include "offload/slab_cache.h"
@@ -53,6 +54,7 @@ enum sl_device_kind {
 
 struct sl_runtime_config {
     const char *model;   /* path */
+    const char *mirror;  /* of its copy on another disk, or NULL */
     uint64_t ram_bytes;  /* or SL_RAM_AUTO, SL_RAM_LEAST */
     uint64_t free_bytes; /* what SL_RAM_AUTO may count on; 0: all that is free
                           * now */
@@ -195,8 +197,9 @@ struct sl_run_stats {
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
     struct sl_prompt_cache_stats prompt_cache;
-    struct sl_upload_stats upload;      /* zeros without a GPU */
-    struct sl_slab_cache_stats experts; /* zeros without a mixture */
+    struct sl_mirror_stats disks[SL_IO_FILES]; /* zeros with one disk */
+    struct sl_upload_stats upload;             /* zeros without a GPU */
+    struct sl_slab_cache_stats experts;        /* zeros without a mixture */
     /* Of passes of generation, whole ones; what their experts were and what of
      * it was not there. */
     uint64_t decode_expert_passes, decode_expert_wanted, decode_expert_read;

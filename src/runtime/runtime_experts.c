@@ -105,6 +105,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
 {
     struct sl_slab_cache_config c = {
         .path = rt->mf.path,
+        .mirror = rt->mf.mirror,
         .records = rt->experts.records,
         .n_records = rt->experts.n_records,
         .n_layers = rt->experts.n_layers,

@@ -32,6 +32,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
 
     *s = rt->stats;
     s->peak_bytes = sl_meminfo_peak();
+    if (rt->mf.mirror != NULL)
+        sl_mirror_stats(rt->mf.mirror, s->disks);
     if (rt->exec == NULL)
         return;
     sl_exec_stats(rt->exec, &x);

@@ -125,7 +125,7 @@ static uint64_t bookkeeping(const struct sl_runtime *rt,
                             const struct sl_partition *partition)
 {
     return sl_partition_bytes(partition) +
-           sl_stream_overhead_bytes(partition->n_slabs) +
+           sl_stream_overhead_bytes(partition->n_slabs, rt->mf.mirror) +
            sl_decompress_bytes(partition->slabs, partition->n_slabs,
                                sl_pool_threads(rt->pool)) +
            (rt->device != NULL ? sl_upload_overhead_bytes(partition->n_slabs)

@@ -104,6 +104,8 @@ static int measure_disk(struct sl_runtime *rt, uint64_t room,
     struct sl_extent *extents;
     struct sl_probe_disk_config disk = {
         .path = rt->mf.path,
+        .mirror = rt->config.mirror,
+        .mirror_bps = &rt->rates.mirror_bps,
         .io = rt->config.io,
         .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
     };

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "offload/mirror.h"
 #include "src/base/mem.h"
 #include "src/sim/rehearse_impl.h"
 
@@ -39,6 +40,7 @@ static int start_transport(struct sl_rehearsal_run *r, struct sl_error *err)
 {
     struct sl_stream_config config = {
         .path = r->c->mf->path,
+        .mirror = r->mirror,
         .slabs = r->partition.slabs,
         .plan = r->plan,
         .direct = true,
@@ -62,6 +64,7 @@ static int start_experts(struct sl_rehearsal_run *r, struct sl_error *err)
 {
     struct sl_slab_cache_config config = {
         .path = r->c->mf->path,
+        .mirror = r->mirror,
         .records = r->experts.records,
         .n_records = r->experts.n_records,
         .n_layers = r->experts.n_layers,
@@ -143,6 +146,7 @@ static void finish(struct sl_rehearsal_run *r)
     sl_stream_close(r->stream);
     sl_device_close(r->dev);
     sl_experts_fini(&r->experts);
+    sl_mirror_destroy(r->mirror);
     sl_sim_mixture_fini(&r->mixture);
     sl_kv_destroy(r->kv);
     free(r->stages);
@@ -311,12 +315,25 @@ static struct sl_rehearsed judge(const struct sl_rehearsal_run *r,
     return j;
 }
 
+static int add_disk(struct sl_rehearsal_run *r, struct sl_error *err)
+{
+    struct sl_mirror_config config = {
+        .path = {r->c->mf->path, "the second disk"},
+        .clock = r->machine.clock,
+    };
+
+    if (r->c->machine->rates.mirror_bps <= 0)
+        return 0;
+    return sl_mirror_create(&r->mirror, &config, err);
+}
+
 static int run(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
                struct sl_error *err)
 {
     double seconds;
 
-    if (sl_rehearse_plan(r, out, err) != 0 || start(r, err) != 0)
+    if (add_disk(r, err) != 0 || sl_rehearse_plan(r, out, err) != 0 ||
+        start(r, err) != 0)
         return -1;
     if (r->experts.n_records > 0 && sl_sim_mixture_fill(&r->mixture, err) != 0)
         return -1;

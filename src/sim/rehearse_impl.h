@@ -22,6 +22,7 @@
 struct sl_rehearsal_run {
     const struct sl_rehearsal_config *c;
     struct sl_sim_machine machine;
+    struct sl_mirror *mirror; /* of a machine with two disks */
     struct sl_trace *trace;
     struct sl_partition partition;
     struct sl_experts experts; /* no records where the model has none */

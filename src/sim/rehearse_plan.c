@@ -45,7 +45,7 @@ static uint64_t host_bytes(const struct sl_rehearsal_run *r)
            (1ull + sl_rehearsed_decode(c)) * c->n_texts * c->mf->hp.vocab *
                sizeof(float) +
            sl_partition_bytes(&r->partition) +
-           sl_stream_overhead_bytes(r->partition.n_slabs);
+           sl_stream_overhead_bytes(r->partition.n_slabs, r->mirror);
 }
 
 /* Norms and biases, and for each position x in FP32, its norm, q, k, v, what

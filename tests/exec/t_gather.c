@@ -61,7 +61,7 @@ static void pieces_are_the_files_bytes_wherever_they_lie(void **state)
     uint64_t off[PIECES], bytes[PIECES];
 
     for (size_t kind = 0; kind < 2; kind++) {
-        sl_gather_open(&r->g, r->path, kinds[kind]);
+        sl_gather_open(&r->g, r->path, NULL, kinds[kind]);
         for (uint32_t turn = 0; r->g.io != NULL && turn < 5; turn++) {
             uint32_t n = turn == 0 ? 1 : PIECES - turn;
 
@@ -89,13 +89,13 @@ static void what_cannot_be_read_is_not_there(void **state)
 {
     struct rig *r = *state;
 
-    sl_gather_open(&r->g, "/nowhere/model.gguf", SL_IO_AUTO);
+    sl_gather_open(&r->g, "/nowhere/model.gguf", NULL, SL_IO_AUTO);
     assert_null(r->g.io);
     sl_gather_want(&r->g, 0, 0, 100);
     sl_gather_run(&r->g, 1);
     assert_null(sl_gather_get(&r->g, 0));
 
-    sl_gather_open(&r->g, r->path, SL_IO_AUTO);
+    sl_gather_open(&r->g, r->path, NULL, SL_IO_AUTO);
     sl_gather_want(&r->g, 0, 4096, 100);
     sl_gather_want(&r->g, 1, BYTES - 10, 100); /* ends behind the file */
     sl_gather_want(&r->g, 2, 8000, 300);

@@ -346,8 +346,10 @@ static void closing_waits_for_reads_in_flight(void **state)
         };
         assert_ok(sl_io_open(&io, &config, &err), &err);
         for (uint32_t i = 0; i < 12; i++) {
-            struct sl_io_read read = {r.base + i * 262144, i * 262144, 262144,
-                                      i};
+            struct sl_io_read read = {.buf = r.base + i * 262144,
+                                      .off = i * 262144,
+                                      .bytes = 262144,
+                                      .tag = i};
 
             assert_ok(io->ops->submit(io, &read, &err), &err);
         }

@@ -528,7 +528,7 @@ static void a_stream_takes_no_more_memory_than_it_says(void **state)
         config.io = turn % 2 ? SL_IO_PREAD : SL_IO_AUTO;
         said = r->plan.at[SL_HOST].ring_bytes +
                r->plan.at[SL_HOST].resident_bytes +
-               sl_stream_overhead_bytes(r->n);
+               sl_stream_overhead_bytes(r->n, NULL);
         before = sl_meminfo_resident();
         assert_ok(sl_stream_open(&st, &config, &err), &err);
         assert_int_equal(go(r, st, 90, &err), 90);

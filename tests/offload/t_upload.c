@@ -528,11 +528,11 @@ static void a_feed_takes_no_more_memory_than_it_says(void **s)
         after = sl_meminfo_resident();
         upload_close(r);
     }
-    said = r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes +
-           sl_stream_overhead_bytes(r->n) + sl_upload_overhead_bytes(r->n) +
-           /* the fake device's own memory */
-           r->plan.at[SL_DEVICE].ring_bytes +
-           r->plan.at[SL_DEVICE].resident_bytes;
+    said =
+        r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes +
+        sl_stream_overhead_bytes(r->n, NULL) + sl_upload_overhead_bytes(r->n) +
+        /* the fake device's own memory */
+        r->plan.at[SL_DEVICE].ring_bytes + r->plan.at[SL_DEVICE].resident_bytes;
     assert_true(after <= before + said);
     sl_device_close(r->dev);
 }

@@ -107,7 +107,8 @@ static int note_submit(struct sl_io *io, const struct sl_io_read *r,
         k->next = 0;
         k->at = (k->at + 1) % 3;
     }
-    d->done[d->n++] = (struct sl_io_done){r->tag, (int)r->bytes};
+    d->done[d->n++] =
+        (struct sl_io_done){.tag = r->tag, .result = (int)r->bytes};
     return 0;
 }
 
