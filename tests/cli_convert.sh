@@ -175,6 +175,17 @@ if env --block-signal=TERM true 2>/dev/null; then
     cmp model.gguf f16.gguf || wrong="$wrong; differs"
     leaves model.gguf
     verdict the_resumed_file_is_the_same
+
+    env --block-signal=TERM sh -c 'kill -TERM $$; exec "$@"' sh \
+        "$SLUICE" convert --quant f16 -o model.gguf demo >out 2>err
+    echo 'sluice-convert 1 0' >model.gguf.partial.journal
+    run 2 --quant f16 --resume -o model.gguf demo
+    says 'another source' --force
+    ! grep -q 'goes on with it' err || wrong="$wrong; and --resume"
+    : >model.gguf.partial.journal # nothing is known of what was done
+    run 0 --quant f16 --resume -o model.gguf demo
+    cmp model.gguf f16.gguf || wrong="$wrong; differs"
+    verdict an_empty_journal_is_none_and_advice_is_one
 fi
 
 if grep -q '^#define SL_SANITIZED' "$build/config.h"; then

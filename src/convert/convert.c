@@ -196,7 +196,8 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
                 "stopped; %s holds what is done: the same command with "
                 "--resume goes on",
                 cv->partial);
-    else if (partial.worthwhile && partial.lock_fd >= 0)
+    else if (partial.worthwhile && partial.begun &&
+             why.code != SL_ERR_CORRUPT) /* which another file will end */
         sl_log(cv->o->log, SL_LOG_INFO,
                "%s is kept: the same command with --resume goes on with it",
                cv->partial);

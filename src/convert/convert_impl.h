@@ -138,6 +138,7 @@ struct sl_partial {
     int lock_fd; /* OUT.partial, locked against a second converter */
     FILE *journal;
     bool worthwhile; /* a stage is finished: keep it when something fails */
+    bool begun;      /* the journal is this conversion's */
     uint64_t done_bytes;
 };
 /* Finds out what there is and what may be done with it; checks the disk;

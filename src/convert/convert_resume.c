@@ -214,7 +214,8 @@ static bool take_line(struct sl_convert *cv, const char *line)
     return true;
 }
 
-/* Reads the journal up to its last whole line; *end is where that ends. */
+/* Reads the journal up to its last whole line, or one that is damaged; *end is
+ * where that ends, 0 where there is not even a first one. */
 static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
                         struct sl_error *err)
 {
@@ -228,8 +229,10 @@ static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
                           "%s: cannot open; without it %s cannot be resumed, "
                           "begin again with --force",
                           cv->journal, cv->partial);
-    if (fgets(line, sizeof line, f) == NULL ||
-        sscanf(line, JOURNAL_HEAD "%" SCNx64 "\n", &found) != 1 ||
+    *end = 0;
+    if (fgets(line, sizeof line, f) == NULL || strchr(line, '\n') == NULL)
+        goto out; /* it had not begun: nothing is known to be done */
+    if (sscanf(line, JOURNAL_HEAD "%" SCNx64 "\n", &found) != 1 ||
         found != print) {
         rc = sl_fail(err, SL_ERR_USAGE,
                      "%s was begun from another source, with other options or "
@@ -239,18 +242,11 @@ static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
         goto out;
     }
     *end = ftell(f);
-    while (fgets(line, sizeof line, f) != NULL && strchr(line, '\n') != NULL) {
-        if (!take_line(cv, line)) {
-            rc = sl_fail(err, SL_ERR_CORRUPT,
-                         "%s: the line at byte %ld is none of a journal; begin "
-                         "again with --force",
-                         cv->journal, *end);
-            break;
-        }
+    /* What follows a damaged line is done again. */
+    while (fgets(line, sizeof line, f) != NULL && strchr(line, '\n') != NULL &&
+           take_line(cv, line))
         *end = ftell(f);
-    }
-    if (rc == 0)
-        rc = put_sums(cv, err);
+    rc = put_sums(cv, err);
 out:
     fclose(f);
     return rc;
@@ -269,10 +265,11 @@ static int open_journal(struct sl_partial *p, uint64_t print, bool resume,
             return sl_fail_os(err, errno, "%s: cannot cut to %ld bytes", path,
                               end);
     }
-    p->journal = fopen(path, resume ? "ae" : "we");
+    p->journal = fopen(path, end > 0 ? "ae" : "we");
     if (p->journal == NULL)
         return sl_fail_os(err, errno, "%s: cannot open for writing", path);
-    if (resume)
+    p->begun = true;
+    if (end > 0)
         return 0;
     fprintf(p->journal, JOURNAL_HEAD "%016" PRIx64 "\n", print);
     if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
