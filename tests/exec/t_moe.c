@@ -241,6 +241,8 @@ static void what_runs_learn_lies_beside_the_model(void **state)
     assert_int_equal(n_ignored, 4);
     run(&s, &config, 1, &n_places);
     assert_int_equal(n_ignored, 5);
+    assert_int_equal(unlink(usage), 0); /* which is a stranger's, and stays */
+    run(&s, &config, 1, &n_places);
     assert_true(sl_expert_usage_read(again, &turns, &mf, 7, &log));
     sl_modelfile_close(&mf);
 }
