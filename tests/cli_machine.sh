@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..25
+echo 1..27
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
@@ -89,6 +89,16 @@ done
 check all_four_machines_are_within_3_percent_of_the_floor
 holds "$(number "$work/rtx3060-ddr4-nvme.json" decode tokens_per_s)" '>=' 0.2
 check a_3060_with_32_gb_decodes_a_token_in_5_seconds
+
+# An equal second disk.
+"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b \
+    --mirror-rate 6600MB --json >"$work/two.json" 2>"$work/log" &&
+    holds "$(number "$work/two.json" decode tokens_per_s)" '>=' \
+        "$(number "$work/rtx3060-ddr4-nvme.json" decode tokens_per_s |
+            awk '{ print 1.9 * $1 }')" &&
+    holds "$(number "$work/two.json" decode efficiency)" '>=' 0.97 &&
+    promised "$work/two.json"
+check a_second_disk_gives_nearly_twice_the_tokens
 
 "$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-130b --accept 0.6 \
     --draft-max 5 --json >"$work/guess.json" 2>"$work/log" &&
@@ -188,6 +198,25 @@ END
         >"$work/gpu.out" 2>"$work/log" &&
     grep -q '^  VRAM  *[1-9]' "$work/gpu.out"
 check what_probe_wrote_is_a_machine
+
+# The slower one beside the faster one; and in a file of rates.
+sed 's/^{/{"mirror": "8:1", /' "$work/probe.json" >"$work/two.json"
+"$sluice" plan --machine "$work/two.json" --preset 7b --device cpu --ram 3G \
+    >"$work/out" 2>"$work/log" &&
+    grep -q ' and disks of 3.00 and 0.50 GB/s$' "$work/out" &&
+    sed 's/"ram_bytes"/"mirror_bytes_per_s": 1e9, &/' "$work/box.json" \
+        >"$work/two.json" &&
+    "$sluice" plan --machine "$work/two.json" --preset 7b --ram 3G --json \
+        --trace "$work/trace.json" >"$work/two.out" 2>"$work/log" &&
+    "$sluice" plan --machine "$work/box.json" --preset 7b --ram 3G --json \
+        >"$work/one.out" 2>"$work/log" &&
+    holds "$(number "$work/two.out" decode tokens_per_s)" '>=' \
+        "$(number "$work/one.out" decode tokens_per_s |
+            awk '{ print 1.45 * $1 }')" &&
+    grep -q '"ph":"b".*"tid":6,' "$work/trace.json" &&
+    ! "$sluice" plan -m "$work/none" --mirror-rate 1G >"$work/log" 2>&1 &&
+    grep -q 'goes with --machine' "$work/log"
+check machines_have_second_disks
 
 sed 's/"259:0".*//; s/"8:1".*/}}/' "$work/probe.json" >"$work/bad.json"
 "$sluice" plan --machine "$work/bad.json" --preset 7b >"$work/log" 2>&1

@@ -71,6 +71,13 @@ echo "$bad" >"$work/err"
 [ -z "$bad" ]
 check what_is_no_copy_is_refused_in_a_line
 
+"$sluice" probe "$work" --mirror "$work/copy.gguf" >"$work/err" 2>&1
+[ $? = 2 ] && grep -q 'on one disk' "$work/err" &&
+    "$sluice" plan -m "$model" --mirror "$work/copy.gguf" --ram least --measure \
+        --json >"$work/err" 2>/dev/null &&
+    grep -q '"mirror_bytes_per_s": [1-9]' "$work/err"
+check probe_and_plan_know_both_disks
+
 "$sluice" verify -q "$model" --mirror "$work/copy.gguf" >"$work/err" 2>&1 &&
     [ ! -s "$work/err" ] &&
     "$sluice" verify --json "$model" --mirror "$work/copy.gguf" \

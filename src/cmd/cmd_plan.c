@@ -12,6 +12,7 @@
 #include "src/cmd/opts_draft.h"
 #include "src/cmd/opts_run.h"
 #include "src/cmd/plan_eval.h"
+#include "src/cmd/plan_json.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/plan_tiers.h"
 #include "src/cmd/rates_kept.h"
@@ -207,6 +208,9 @@ static void print_text(const struct report *r)
     sl_experts_print_pass(stdout, r->rt, "the prompt", prefill_pass(r->o));
     printf("  %-28s %8.2f GB/s%s\n", "disk, direct reads",
            r->rates.disk_bps * 1e-9, when);
+    if (r->rates.mirror_bps > 0)
+        printf("  %-28s %8.2f GB/s%s\n", "of that the mirror's",
+               r->rates.mirror_bps * 1e-9, when);
     printf("  %-28s %8.1f GB/s%s\n", "memory, all threads",
            r->rates.dram_bps * 1e-9, when);
     printf("  %-28s %8.1f GOP/s%s\n", "matrix products",
@@ -230,62 +234,32 @@ static void print_text(const struct report *r)
 /* --- JSON ------------------------------------------------------------------
  */
 
-static json_t *memory_json(const struct sl_memory *m)
-{
-    return json_pack(
-        "{sI sI sI sI sI sI sI sI sI sI sI sI sI sI}", "program",
-        (json_int_t)m->program, "vectors", (json_int_t)m->small, "adapters",
-        (json_int_t)m->adapters, "kv", (json_int_t)m->kv, "activations",
-        (json_int_t)m->activations, "logits", (json_int_t)m->logits, "drafts",
-        (json_int_t)m->drafts, "ring", (json_int_t)m->ring, "residents",
-        (json_int_t)m->residents, "staging", (json_int_t)m->staging, "other",
-        (json_int_t)m->other, "total", (json_int_t)m->total, "budget",
-        (json_int_t)m->budget, "least", (json_int_t)m->least);
-}
-
-/* Of the GPU's parts nothing where there is none. */
-static json_t *floor_json(const struct sl_floor *f, double expected_s,
-                          uint32_t positions)
-{
-    json_t *o = json_pack(
-        "{sf sf sf sf sf ss}", "seconds_per_pass", f->seconds, "tokens_per_s",
-        f->seconds > 0 ? positions / f->seconds : 0.0, "disk_seconds",
-        f->disk_s, "dram_seconds", f->dram_s, "compute_seconds",
-        f->worker_s[SL_HOST], "limit", sl_limit_name(f->limit));
-
-    if (expected_s <= 0)
-        return o;
-    json_object_set_new(o, "pcie_seconds", json_real(f->link_s));
-    json_object_set_new(o, "gpu_seconds", json_real(f->worker_s[SL_DEVICE]));
-    json_object_set_new(o, "expected_seconds", json_real(expected_s));
-    return o;
-}
-
 static int print_json(const struct report *r, struct sl_error *err)
 {
     const struct sl_plan_memory *ram = &r->plan->at[SL_HOST];
     const struct sl_worker *cpu = &r->rates.worker[SL_HOST];
     const struct sl_worker *gpu = &r->rates.worker[SL_DEVICE];
     json_t *root = json_pack(
-        "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf} so so so "
+        "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf sf} so so so "
         "so so}",
         "model", sl_json_text(r->mf->path), "file_bytes",
-        (json_int_t)r->mf->file_bytes, "memory", memory_json(r->memory),
+        (json_int_t)r->mf->file_bytes, "memory", sl_plan_memory_json(r->memory),
         "kv_kind", r->kv, "stream", "slabs", (json_int_t)r->plan->n_slabs,
         "slots", (json_int_t)ram->n_slots, "slot_bytes",
         (json_int_t)ram->slot_bytes, "streamed_bytes",
         (json_int_t)r->plan->streamed_bytes, "resident_bytes",
         (json_int_t)ram->resident_bytes, "rates", "disk_bytes_per_s",
-        r->rates.disk_bps, "dram_bytes_per_s", r->rates.dram_bps,
-        "operations_per_s", cpu->ops_per_s, "attention_operations_per_s",
-        cpu->attention_ops_per_s, "pcie_bytes_per_s", gpu->link_bps,
-        "vram_bytes_per_s", gpu->memory_bps, "gpu_operations_per_s",
-        gpu->ops_per_s, "age_seconds", r->age_s, "prefill",
-        floor_json(&r->prefill, r->prefill_s,
-                   r->o->batch * r->o->prompt_length),
-        "decode", floor_json(&r->decode, r->decode_s, sequences(r->o)), "tiers",
-        sl_plan_tiers_json(r->plan), "gpu", sl_gpu_json(r->rt), "experts",
-        sl_experts_json(r->rt, decode_pass(r->o)));
+        r->rates.disk_bps, "mirror_bytes_per_s", r->rates.mirror_bps,
+        "dram_bytes_per_s", r->rates.dram_bps, "operations_per_s",
+        cpu->ops_per_s, "attention_operations_per_s", cpu->attention_ops_per_s,
+        "pcie_bytes_per_s", gpu->link_bps, "vram_bytes_per_s", gpu->memory_bps,
+        "gpu_operations_per_s", gpu->ops_per_s, "age_seconds", r->age_s,
+        "prefill",
+        sl_plan_floor_json(&r->prefill, r->prefill_s,
+                           r->o->batch * r->o->prompt_length),
+        "decode", sl_plan_floor_json(&r->decode, r->decode_s, sequences(r->o)),
+        "tiers", sl_plan_tiers_json(r->plan), "gpu", sl_gpu_json(r->rt),
+        "experts", sl_experts_json(r->rt, decode_pass(r->o)));
 
     if (root != NULL && r->o->eval > 0)
         json_object_set_new(root, "evaluation", sl_plan_eval_json(&r->eval));
@@ -384,6 +358,7 @@ enum {
     OPT_PRESET,
     OPT_QUANT,
     OPT_ACCEPT,
+    OPT_MIRROR_RATE,
 };
 
 static const struct argp_option options[] = {
@@ -414,6 +389,10 @@ static const struct argp_option options[] = {
      1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, one of convert's (default int4-g128)", 1},
+    {"mirror-rate", OPT_MIRROR_RATE, "BYTES", 0,
+     "With a copy on a second disk that reads so much a second, with suffixes "
+     "as for --ram",
+     1},
     {"accept", OPT_ACCEPT, "P", 0,
      "Rehearse guessing ahead too: the chance of each guess to be right", 1},
     {0},
@@ -436,6 +415,10 @@ static error_t parse_machine(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_QUANT:
         m->quant = arg;
+        return 0;
+    case OPT_MIRROR_RATE:
+        m->mirror_bps =
+            (double)sl_opt_size(state, "mirror-rate", arg, 1, 1ull << 50);
         return 0;
     case OPT_ACCEPT:
         m->accept = sl_opt_f64(state, "accept", arg, 0.001, 0.999);
@@ -465,6 +448,9 @@ static void check_machine(struct options *o, struct argp_state *state)
 
     if (!rehearsed && m->accept > 0)
         argp_error(state, "--accept goes with --machine or --preset");
+    if (!rehearsed && m->mirror_bps > 0)
+        argp_error(state, "--mirror-rate goes with --machine or --preset; a "
+                          "disk that is there is measured: --mirror FILE");
     if (rehearsed && !sl_drafts_free(&o->draft))
         argp_error(state, "--machine rehearses guesses that take no time, as "
                           "--draft lookup makes them, and no other --draft");

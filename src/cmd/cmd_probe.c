@@ -14,14 +14,17 @@
 #include "src/probe/machine_file.h"
 
 struct options {
-    const char *path;
+    const char *path, *mirror;
     bool force, json;
 };
 
-enum { OPT_FORCE = 0x100, OPT_JSON };
+enum { OPT_FORCE = 0x100, OPT_JSON, OPT_MIRROR };
 
 static const struct argp_option options[] = {
     {"force", OPT_FORCE, 0, 0, "Measure again what was measured before", 0},
+    {"mirror", OPT_MIRROR, "COPY", 0,
+     "Measure the disk of this one, too: a copy of the model file, or a folder",
+     0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},
     {0},
 };
@@ -33,6 +36,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_FORCE:
         o->force = true;
+        return 0;
+    case OPT_MIRROR:
+        o->mirror = arg;
         return 0;
     case OPT_JSON:
         o->json = true;
@@ -242,29 +248,50 @@ static void print_short(const json_t *survey, const struct sl_machine *m,
            m->kernel);
     if (sl_machine_of_survey(&spec, survey, path, &err) != 0)
         return;
-    printf(
-        "reads %.2f GB/s from disk and %.1f from memory, and does %.0f GOP/s "
-        "with INT4 weights\n",
-        spec.rates.disk_bps * 1e-9, spec.rates.dram_bps * 1e-9,
-        spec.rates.worker[SL_HOST].ops_per_s * 1e-9);
+    printf("reads %.2f GB/s from %s and %.1f from memory, and does %.0f GOP/s "
+           "with INT4 weights\n",
+           spec.rates.disk_bps * 1e-9,
+           spec.rates.mirror_bps > 0 ? "both disks" : "disk",
+           spec.rates.dram_bps * 1e-9,
+           spec.rates.worker[SL_HOST].ops_per_s * 1e-9);
     printf("so a token of a model of 10 GB takes at least %.1f s from disk, "
            "%.2f s from memory\n",
            10e9 / spec.rates.disk_bps, 10e9 / spec.rates.dram_bps);
 }
 
 static void print_table(const json_t *survey, const struct sl_machine *m,
-                        const char *path)
+                        const char *path, const char *mirror)
 {
     print_short(survey, m, path);
     print_dram(survey);
     print_operations(survey);
     print_attention(survey);
     print_disk(sl_survey_find_disk(survey, path));
+    if (mirror != NULL)
+        print_disk(sl_survey_find_disk(survey, mirror));
     print_gpus(survey);
     print_settings(survey, m, path);
 }
 
 /* --- command -------------------------------------------------------------- */
+
+/* Which one is the second is only printed, since what is kept is of disks and
+ * not of files. */
+static int name_mirror(char key[SL_SURVEY_DISK_KEY], const struct options *o,
+                       struct sl_error *err)
+{
+    char own[SL_SURVEY_DISK_KEY];
+
+    if (sl_survey_disk_name(own, o->path, err) != 0 ||
+        sl_survey_disk_name(key, o->mirror, err) != 0)
+        return -1;
+    if (strcmp(own, key) != 0)
+        return 0;
+    return sl_fail(err, SL_ERR_USAGE,
+                   "--mirror: %s and %s are on one disk, which is no faster "
+                   "for that",
+                   o->path, o->mirror);
+}
 
 static int probe(const struct options *o, const struct sl_log *log,
                  struct sl_error *err)
@@ -272,14 +299,21 @@ static int probe(const struct options *o, const struct sl_log *log,
     json_t *survey = NULL;
     struct sl_machine m;
     char *file;
-    int rc = sl_survey_here(&survey, &file, o->path, o->force, log, err);
+    char mirror[SL_SURVEY_DISK_KEY];
+    int rc;
+
+    if (o->mirror != NULL && name_mirror(mirror, o, err) != 0)
+        return -1;
+    rc = sl_survey_here(&survey, &file, o->path, o->mirror, o->force, log, err);
 
     sl_machine_get(&m);
+    if (rc == 0 && o->mirror != NULL)
+        json_object_set_new(survey, "mirror", json_string(mirror));
     if (rc == 0 && o->json)
         rc = sl_json_print(stdout, json_incref(survey),
                            JSON_INDENT(1) | JSON_REAL_PRECISION(6), err);
     else if (rc == 0)
-        print_table(survey, &m, o->path);
+        print_table(survey, &m, o->path, o->mirror);
     if (rc == 0 && !o->json && file != NULL)
         printf("\nKept in %s; --force measures again.\n", file);
     json_decref(survey);

@@ -85,7 +85,7 @@ static int this_machine(struct sl_machine_spec *spec,
 {
     json_t *survey;
     char *kept;
-    int rc = sl_survey_here(&survey, &kept, ".", q->measure, q->log, err);
+    int rc = sl_survey_here(&survey, &kept, ".", NULL, q->measure, q->log, err);
 
     if (rc == 0)
         rc = sl_machine_of_survey(spec, survey, ".", err);
@@ -96,9 +96,16 @@ static int this_machine(struct sl_machine_spec *spec,
 
 static int find_machine(struct answer *a, struct sl_error *err)
 {
-    if (a->q->machine == NULL)
-        return this_machine(&a->spec, a->q, err);
-    return sl_machine_load(&a->spec, a->q->machine, err);
+    struct sl_rates *r = &a->spec.rates;
+    int rc = a->q->machine == NULL
+                 ? this_machine(&a->spec, a->q, err)
+                 : sl_machine_load(&a->spec, a->q->machine, err);
+
+    if (rc != 0 || a->q->mirror_bps <= 0)
+        return rc;
+    r->disk_bps += a->q->mirror_bps - r->mirror_bps;
+    r->mirror_bps = a->q->mirror_bps;
+    return 0;
 }
 
 static int open_model(struct answer *a, struct sl_error *err)
@@ -380,10 +387,15 @@ static void print_text(const struct answer *a)
 {
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], what[48];
 
-    printf("%s, %s, %s on %s with %s of RAM and %s of VRAM\n\n", a->mf.name,
+    printf("%s, %s, %s on %s with %s of RAM and %s of VRAM", a->mf.name,
            a->mf.quant, sl_size_format(file, a->mf.file_bytes), a->spec.name,
            sl_size_format(ram, a->ram_bytes),
            sl_size_format(vram, a->vram_bytes));
+    if (a->spec.rates.mirror_bps > 0)
+        printf(" and disks of %.2f and %.2f GB/s",
+               (a->spec.rates.disk_bps - a->spec.rates.mirror_bps) * 1e-9,
+               a->spec.rates.mirror_bps * 1e-9);
+    puts("\n");
     print_answer(a);
     print_plan(a);
     puts("\nPasses                          takes    tokens/s        floor  "

@@ -29,6 +29,7 @@ struct sl_machine_question {
      * guessed. A pass takes at most so many. */
     double accept;
     uint32_t most_guesses;
+    double mirror_bps;      /* of a second disk; 0: what the machine has */
     uint64_t eval;          /* tokens of an evaluation; 0: none */
     uint32_t eval_question; /* of one of its questions */
     bool measure;           /* this machine anew */

@@ -61,8 +61,9 @@ static int begin_again(json_t **survey, const struct sl_machine *m,
     return 0;
 }
 
-int sl_survey_here(json_t **survey, char **kept, const char *path, bool force,
-                   const struct sl_log *log, struct sl_error *err)
+int sl_survey_here(json_t **survey, char **kept, const char *path,
+                   const char *mirror, bool force, const struct sl_log *log,
+                   struct sl_error *err)
 {
     char *folder = sl_cache_folder();
     char *file = folder != NULL ? sl_survey_path(folder) : NULL;
@@ -81,6 +82,8 @@ int sl_survey_here(json_t **survey, char **kept, const char *path, bool force,
         rc = begin_again(survey, &m, err);
     if (rc == 0)
         rc = complete(survey, path, force, &m, &changed, err);
+    if (rc == 0 && mirror != NULL)
+        rc = complete(survey, mirror, force, &m, &changed, err);
     if (rc == 0 && file != NULL && changed &&
         sl_survey_store(*survey, file, &why) != 0) {
         sl_log(log, SL_LOG_WARN, "nothing is kept: %s", why.msg);

@@ -9,10 +9,12 @@
 #include "src/base/log.h"
 #include "src/probe/survey.h"
 
-/* With the disk that path lies on; force: all is measured again. What was
- * measured is kept in *kept (moved to the caller; NULL: it could not be, which
- * log is told). *survey is the caller's. Errors: those of survey.h. */
-int sl_survey_here(json_t **survey, char **kept, const char *path, bool force,
-                   const struct sl_log *log, struct sl_error *err);
+/* With the disk that path lies on, and that of mirror (NULL: none); force: all
+ * is measured again. What was measured is kept in *kept (moved to the caller;
+ * NULL: it could not be, which log is told). *survey is the caller's. Errors:
+ * those of survey.h. */
+int sl_survey_here(json_t **survey, char **kept, const char *path,
+                   const char *mirror, bool force, const struct sl_log *log,
+                   struct sl_error *err);
 
 #endif

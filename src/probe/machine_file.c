@@ -18,6 +18,7 @@ static const struct key {
 } keys[] = {
     {"disk_bytes_per_s", offsetof(struct sl_rates, disk_bps)},
     {"disk_latency_s", offsetof(struct sl_rates, disk_latency_s)},
+    {"mirror_bytes_per_s", offsetof(struct sl_rates, mirror_bps)},
     {"dram_bytes_per_s", offsetof(struct sl_rates, dram_bps)},
     {"cpu_dram_bytes_per_s", HOST(memory_bps)},
     {"cpu_operations_per_s", HOST(ops_per_s)},
@@ -91,6 +92,9 @@ static int take_all(struct sl_machine_spec *spec, json_t *root,
                            path);
         snprintf(spec->name, sizeof spec->name, "%s", json_string_value(value));
     }
+    /* In the file each disk's is its own. */
+    if (spec->rates.disk_bps > 0)
+        spec->rates.disk_bps += spec->rates.mirror_bps;
     if (spec->memory_bytes[SL_HOST] == 0)
         return sl_fail(err, SL_ERR_USAGE, "%s: \"ram_bytes\" is missing", path);
     return sl_machine_spec_check(spec, err);

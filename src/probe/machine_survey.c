@@ -21,19 +21,31 @@ static double number(const json_t *object, const char *key)
     return json_number_value(json_object_get(object, key));
 }
 
-/* The disk of path, else the fastest that was measured; NULL: none was. */
+/* What "mirror" names; NULL: it is not there. */
+static const json_t *mirror_of(const json_t *survey)
+{
+    const char *key = json_string_value(json_object_get(survey, "mirror"));
+
+    return key != NULL ? json_object_get(json_object_get(survey, "disks"), key)
+                       : NULL;
+}
+
+/* The disk of path, else the fastest that was measured and is no mirror; NULL:
+ * none was. */
 static const json_t *disk_of(const json_t *survey, const char *path)
 {
-    const json_t *best = NULL;
+    const json_t *best = NULL, *mirror = mirror_of(survey);
     const char *key;
     json_t *disk;
 
     if (path != NULL)
         return sl_survey_find_disk(survey, path);
-    json_object_foreach(json_object_get(survey, "disks"), key,
-                        disk) if (best == NULL ||
-                                  number(disk, "bytes_per_s") >
-                                      number(best, "bytes_per_s")) best = disk;
+    json_object_foreach(json_object_get(survey, "disks"), key, disk)
+    {
+        if (disk != mirror && (best == NULL || number(disk, "bytes_per_s") >
+                                                   number(best, "bytes_per_s")))
+            best = disk;
+    }
     return best;
 }
 
@@ -121,6 +133,9 @@ int sl_machine_of_survey(struct sl_machine_spec *spec, const json_t *survey,
                        : spec->rates.dram_bps <= 0        ? "memory"
                        : spec->memory_bytes[SL_HOST] == 0 ? "RAM"
                                                           : "arithmetic");
+    if (mirror_of(survey) != NULL && mirror_of(survey) != disk)
+        spec->rates.mirror_bps = number(mirror_of(survey), "bytes_per_s");
+    spec->rates.disk_bps += spec->rates.mirror_bps;
     add_gpu(spec, survey);
     return sl_machine_spec_check(spec, err);
 }

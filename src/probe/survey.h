@@ -78,6 +78,12 @@ int sl_survey_machine(json_t **survey, const struct sl_machine *m,
 int sl_survey_disk(json_t *survey, const char *path,
                    const struct sl_survey_effort *effort, struct sl_error *err);
 
+/* What tells the disk of path from others in a survey: "8:1". Errors:
+ * SL_ERR_IO.
+ */
+#define SL_SURVEY_DISK_KEY 32u
+int sl_survey_disk_name(char key[SL_SURVEY_DISK_KEY], const char *path,
+                        struct sl_error *err);
 /* The disk of path in a survey, borrowed; NULL if it is not there or too old.
  */
 const json_t *sl_survey_find_disk(const json_t *survey, const char *path);

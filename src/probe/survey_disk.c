@@ -164,6 +164,17 @@ static int measure_folder(json_t *disk, const char *folder,
     return rc;
 }
 
+int sl_survey_disk_name(char key[SL_SURVEY_DISK_KEY], const char *path,
+                        struct sl_error *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        return sl_fail_os(err, errno, "%s: cannot measure its disk", path);
+    sl_survey_disk_key(key, &st);
+    return 0;
+}
+
 /* A small file says little of the drive: its folder is measured with a
  * larger one, where that can be written. */
 static int measure(json_t *disk, const char *path, const struct stat *st,
@@ -189,7 +200,7 @@ int sl_survey_disk(json_t *survey, const char *path,
     struct sl_survey_effort made = *effort;
     json_t *disk;
     struct stat st;
-    char key[32], *folder;
+    char key[SL_SURVEY_DISK_KEY], *folder;
     int rc;
 
     if (made.time_ns == 0)
