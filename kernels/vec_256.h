@@ -285,6 +285,11 @@ INLINE vi vi_load(const int32_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
+INLINE vi vi_load_n(const int32_t *p, size_t n)
+{
+    return _mm256_maskload_epi32(p, vec_mask(n));
+}
+
 INLINE void vi_store(int32_t *p, vi a)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, a);

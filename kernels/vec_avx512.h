@@ -307,6 +307,11 @@ INLINE vi vi_load(const int32_t *p)
     return _mm512_loadu_si512(p);
 }
 
+INLINE vi vi_load_n(const int32_t *p, size_t n)
+{
+    return _mm512_maskz_loadu_epi32(vec_mask(n), p);
+}
+
 INLINE void vi_store(int32_t *p, vi a)
 {
     _mm512_storeu_si512(p, a);

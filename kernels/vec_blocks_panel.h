@@ -74,22 +74,27 @@ INLINE void blocks_inputs(struct blocks_panel *k, const struct sl_acts *a,
     k->q = a->q + p0 * a->q_stride + c;
     for (uint32_t g = 0; g < k->groups; g++) {
         size_t at = c / GROUP_COLS + g;
+        const float *from = a->q_scale + at * a->group_stride + p0;
         float *scale = k->scale + (size_t)g * PANEL_RUN;
 
-        memcpy(scale, a->q_scale + at * a->group_stride + p0,
-               k->n * sizeof *scale);
+        memcpy(scale, from, k->n * sizeof *scale);
         for (uint32_t i = 0; i < runs; i++) {
             const int32_t *first =
                 a->q_sum + (2 * at + i) * a->group_stride + p0;
             const int32_t *second = first + a->group_stride;
             size_t to = (size_t)(g * runs + i) * PANEL_RUN;
 
-            for (size_t p = 0; p < k->n; p++) {
-                int32_t sum = first[p] + (runs == 1 ? second[p] : 0);
+            /* room is for whole vectors */
+            for (size_t p = 0; p < k->n; p += W) {
+                size_t n = k->n - p < W ? k->n - p : W;
+                vi sum = vi_load_n(first + p, n);
 
-                k->bias[to + p] = -offset * sum;
+                if (runs == 1)
+                    sum = vi_add(sum, vi_load_n(second + p, n));
+                vi_store(k->bias + to + p, vi_mul(sum, vi_set(-offset)));
                 if (s->mins != SL_MINS_NONE)
-                    k->sum[to + p] = (float)sum * scale[p];
+                    vf_store(k->sum + to + p,
+                             vf_mul(vi_to_float(sum), vf_load_n(from + p, n)));
             }
         }
     }

@@ -59,17 +59,13 @@ INLINE void panel_inputs(struct panel *k, const struct sl_acts *a, size_t p0,
         const float *from = a->q_scale + at + p0;
         int32_t *bias = k->bias + (size_t)g * PANEL_RUN;
         float *scale = k->scale + (size_t)g * PANEL_RUN;
-        size_t p = 0;
 
-        for (; p + W <= k->n; p += W) {
-            vf_store(scale + p, vf_load(from + p));
-            vi_store(bias + p,
-                     vi_mul(vi_add(vi_load(first + p), vi_load(second + p)),
-                            vi_set(-offset)));
-        }
-        for (; p < k->n; p++) {
-            scale[p] = from[p];
-            bias[p] = -offset * (first[p] + second[p]);
+        for (size_t p = 0; p < k->n; p += W) { /* room is for whole vectors */
+            size_t n = k->n - p < W ? k->n - p : W;
+            vi sum = vi_add(vi_load_n(first + p, n), vi_load_n(second + p, n));
+
+            vf_store(scale + p, vf_load_n(from + p, n));
+            vi_store(bias + p, vi_mul(sum, vi_set(-offset)));
         }
     }
 }
