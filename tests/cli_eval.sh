@@ -59,6 +59,12 @@ refuses 'bad.yaml:4:9: module: no module of that name here' \
     'name: A' 'type: mul' 'path: d' 'module: my.Task'
 refuses 'bad.yaml:4:17: max_seq_length: a whole number' 'name: A' 'type: mul' \
     'path: d' 'max-seq-length: x'
+refuses 'bad.yaml:5:1: a second document: a file has one task' 'name: A' \
+    'type: mul' 'path: d' '---' 'name: B'
+refuses 'bad.yaml:4:17: max_seq_length is less than 4' 'name: A' 'type: mul' \
+    'path: d' 'max_seq_length: 0'
+refuses 'bad.yaml:1:1: no task: keys and values are expected' '- A'
+refuses 'bad.yaml:2:9: not YAML: ' 'name: A' '    type: mul'
 refuses 'unidirectional needs use_task_mask' 'name: A' 'type: gen' 'path: d' \
     'unidirectional: true'
 "$sluice" eval --dry-run --task nowhere >out 2>err
@@ -318,6 +324,21 @@ declines 'x.jsonl:1: inputs_pretokenized: missing' '{"label":0}'
 declines 'token id 9000 at place 0 is outside the vocabulary' \
     '{"inputs":[9000],"choices":[[1]],"label":0}'
 declines 'there is no example in it' ''
+declines 'x.jsonl:1: label: missing' \
+    '{"inputs_pretokenized":"a","choices_pretokenized":["b","c"]}'
+declines 'x.jsonl:1: choices_pretokenized: not texts' \
+    '{"inputs_pretokenized":"a","choices_pretokenized":["b",3],"label":0}'
+long=$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "God said " }')
+declines 'x.jsonl:1: choices of 12' \
+    "{\"inputs_pretokenized\":\"a\",\"choices_pretokenized\":[\"$long\"],\"label\":0}"
+# Too long a context loses its beginning, is counted and told of.
+printf '%s\n' "$good" "{\"inputs_pretokenized\":\"$long\",\"choices_pretokenized\":[\"b\"],\"label\":0}" \
+    >bad/x.jsonl
+"$sluice" eval -m demo.gguf --data-path . --task bad.yaml >out 2>err &&
+    grep -q 'a: 1 of 2 contexts are longer than the model takes and lost' err ||
+    wrong=1
+"$sluice" eval -q -m demo.gguf --task bad.yaml >out 2>err
+[ $? = 2 ] && grep -q 'no data given: --data-path DIR' err || wrong=1
 rm -r bad
 "$sluice" eval -q -m demo.gguf --data-path . --task bad.yaml >out 2>err
 [ $? = 2 ] && grep -q 'a: there is no folder ./bad' err || wrong=1

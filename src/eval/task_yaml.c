@@ -362,6 +362,15 @@ static int take_fields(struct reader *r, const yaml_node_t *root,
     return 0;
 }
 
+/* Where a field stands, or the task. */
+static const yaml_node_t *place_of(struct reader *r, const yaml_node_t *root,
+                                   const char *name)
+{
+    const yaml_node_t *value = value_of(r, root, name);
+
+    return value != NULL ? value : root;
+}
+
 /* What no value may be in the company of the others. */
 static int check_task(struct reader *r, const yaml_node_t *root,
                       struct sl_error *err)
@@ -369,28 +378,31 @@ static int check_task(struct reader *r, const yaml_node_t *root,
     struct sl_task *t = r->task;
 
     if (t->unidirectional && !t->use_task_mask)
-        return bad(r, root, err,
+        return bad(r, place_of(r, root, "unidirectional"), err,
                    "unidirectional needs use_task_mask: [MASK] has no "
                    "unidirectional attention",
                    "");
     if (t->max_seq_length < 4)
-        return bad(r, root, err, "max_seq_length is less than 4", "");
+        return bad(r, place_of(r, root, "max_seq_length"), err,
+                   "max_seq_length is less than 4", "");
     if (t->type == SL_TASK_GEN && (t->num_beams == 0 || t->num_beams > 1024))
-        return bad(r, root, err, "num_beams is not between 1 and 1024", "");
+        return bad(r, place_of(r, root, "num_beams"), err,
+                   "num_beams is not between 1 and 1024", "");
     if (t->type == SL_TASK_GEN &&
         (t->max_gen_length == 0 || t->max_gen_length + 3 > t->max_seq_length))
-        return bad(r, root, err,
+        return bad(r, place_of(r, root, "max_gen_length"), err,
                    "max_gen_length is 0 or leaves no room within "
                    "max_seq_length",
                    "");
     if (t->type == SL_TASK_LM && (t->generation_length == 0 ||
                                   t->generation_length > t->max_seq_length - 1))
-        return bad(r, root, err,
+        return bad(r, place_of(r, root, "generation_length"), err,
                    "generation_length is not between 1 and max_seq_length - 1",
                    "");
     for (size_t i = 0; i < t->n_metrics; i++) {
         if (!(metric_types[t->metrics[i]] & 1u << t->type))
-            return bad(r, root, err, "a metric that its type does not have",
+            return bad(r, place_of(r, root, "metrics"), err,
+                       "a metric that its type does not have",
                        sl_metric_name(t->metrics[i]));
     }
     if (t->class == SL_CLASS_LAMBADA) {
@@ -410,7 +422,9 @@ static int read_document(struct reader *r, struct sl_error *err)
 
     if (root == NULL || root->type != YAML_MAPPING_NODE)
         return sl_fail(err, SL_ERR_CORRUPT,
-                       "%s: no task: keys and values are expected", r->file);
+                       "%s:%zu:%zu: no task: keys and values are expected",
+                       r->file, root != NULL ? root->start_mark.line + 1 : 1,
+                       root != NULL ? root->start_mark.column + 1 : 1);
     if (begin_task(r, root, err) != 0)
         return -1;
     if (take_fields(r, root, err) != 0 || check_task(r, root, err) != 0) {
@@ -425,6 +439,33 @@ static int read_document(struct reader *r, struct sl_error *err)
     free(r->task->file);
     r->task->file = file;
     return 0;
+}
+
+static int load_document(struct reader *r, yaml_parser_t *parser,
+                         struct sl_error *err)
+{
+    if (yaml_parser_load(parser, &r->doc))
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT, "%s:%zu:%zu: not YAML: %s", r->file,
+                   parser->problem_mark.line + 1,
+                   parser->problem_mark.column + 1,
+                   parser->problem ? parser->problem : "cannot be read");
+}
+
+/* A file is a task: what stands behind it would be lost. */
+static int check_end(struct reader *r, yaml_parser_t *parser,
+                     struct sl_error *err)
+{
+    const yaml_node_t *root;
+    int rc = 0;
+
+    if (load_document(r, parser, err) != 0)
+        return -1;
+    root = yaml_document_get_root_node(&r->doc);
+    if (root != NULL)
+        rc = bad(r, root, err, "a second document: a file has one task", "");
+    yaml_document_delete(&r->doc);
+    return rc;
 }
 
 int sl_task_read(struct sl_task *task, const char *file,
@@ -443,14 +484,14 @@ int sl_task_read(struct sl_task *task, const char *file,
         return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it", file);
     }
     yaml_parser_set_input_string(&parser, (unsigned char *)text, n);
-    if (!yaml_parser_load(&parser, &r.doc)) {
-        rc = sl_fail(err, SL_ERR_CORRUPT, "%s:%zu:%zu: not YAML: %s", file,
-                     parser.problem_mark.line + 1,
-                     parser.problem_mark.column + 1,
-                     parser.problem ? parser.problem : "cannot be read");
-    } else {
+    rc = load_document(&r, &parser, err);
+    if (rc == 0) {
         rc = read_document(&r, err);
         yaml_document_delete(&r.doc);
+        if (rc == 0 && check_end(&r, &parser, err) != 0) {
+            sl_task_fini(task);
+            rc = -1;
+        }
     }
     yaml_parser_delete(&parser);
     free(text);
