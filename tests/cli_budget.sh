@@ -130,8 +130,7 @@ for quant in f16 int8 int4-g64; do
     cp "$work/out" "$work/want"
     least=$(least)
     [ "${least:-0}" -gt 0 ] || bail "no least budget was named"
-    # MPI's libraries alone are some MiB.
-    [ $quant = f16 ] && ! ldd "$SLUICE" | grep -q libmpi &&
+    [ $quant = f16 ] &&
         ok "the least budget is under the size of the f16 file" under_file_size
     ok "$quant: the least budget holds and gives the same text" budget "$least"
     for more in 512 2048 8192 16384; do
@@ -145,6 +144,18 @@ done
 # Whatever takes memory counts, in every command.
 printf 'In the beginning\nGod created\n' >"$work/two"
 echo '{"context": [3, 4, 5], "answer": [6], "mask_position": null}' >"$work/ids"
+for _ in 1 2 3 4; do # more than the least pass
+    echo 'And God saw the light, that it was good: and God divided the light.'
+done >"$work/text"
+echo '[{"context": "And God said, Let there be", "choices": ["light", "a day"],
+    "answer": 0}, {"context": "In the", "choices": ["beginning"], "answer": 0}]' \
+    >"$work/questions"
+mkdir "$work/made"
+for _ in 1 2 3; do
+    echo '{"inputs_pretokenized": "And God", "targets_pretokenized": ["said"]}'
+done >"$work/made/made.jsonl"
+printf '%s\n' 'name: made' 'type: gen' 'path: made' 'max_gen_length: 4' \
+    >"$work/task.yaml"
 every_least_is_exact()
 {
     set -- generate -q --out-seq-length 24 --threads 2 --input-source "$work/two"
@@ -157,7 +168,10 @@ every_least_is_exact()
     done
     exact plan --out-seq-length 300 --batch 3 &&
         exact bench --prompt 4 --gen 2 --repeat 1 &&
-        exact logits -i "$work/ids" -o "$work/rows.npy"
+        exact logits -i "$work/ids" -o "$work/rows.npy" &&
+        exact perplexity -q "$work/text" &&
+        exact eval -q --tasks-json "$work/questions" &&
+        exact eval -q --task "$work/task.yaml" --data-path "$work"
 }
 model=$work/int4-g64.gguf
 ok "the least is exact for the options given" every_least_is_exact

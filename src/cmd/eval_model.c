@@ -159,12 +159,38 @@ static int choose_positions(struct sl_eval_model *m, uint32_t *positions,
     return reopen(m, &quiet, err);
 }
 
+/* What is tried to be planned, and less of it. */
+struct attempt {
+    uint32_t positions;
+    uint64_t logit_bytes;
+    bool fixed; /* positions are */
+};
+
+/* Less needs less, down to the longest piece of a question, its rows and one
+ * text; false: this was that. */
+static bool try_less(struct attempt *a, struct sl_eval_run *run)
+{
+    const struct sl_pack_needs *n = &run->ev->needs;
+    bool asks = n->n_questions > 0; /* else nothing but texts is planned */
+    bool fewer = asks && !a->fixed && run->positions > n->positions;
+    bool rows = asks && run->rows > n->rows && a->logit_bytes > 0;
+
+    if (!fewer && !rows && run->texts < 2)
+        return false;
+    run->texts = (run->texts + 1) / 2;
+    if (fewer)
+        a->positions =
+            (run->positions < a->positions ? run->positions : a->positions) / 2;
+    else
+        a->logit_bytes = 0;
+    return true;
+}
+
 int sl_eval_model_start(struct sl_eval_model *m,
                         const struct sl_runtime_config *config,
                         struct sl_eval_run *run, uint32_t positions,
                         struct sl_error *err)
 {
-    uint64_t logits = sl_eval_logit_bytes(config);
     const struct sl_workload nothing = {
         .n_sequences = 1,
         .max_tokens = 2,
@@ -172,28 +198,31 @@ int sl_eval_model_start(struct sl_eval_model *m,
         .pass_logits = 1,
         .n_texts = 2,
     };
+    struct attempt a = {
+        .positions = positions > 0 ? positions : POSITIONS_DEFAULT,
+        .logit_bytes = sl_eval_logit_bytes(config),
+        .fixed = positions > 0,
+    };
     struct sl_workload load = nothing;
-    bool fixed = positions > 0;
 
     run->texts = TEXTS_MOST;
-    sl_eval_plan(run, &load, fixed ? positions : POSITIONS_DEFAULT, logits,
-                 m->hp.vocab);
-    if (!fixed && choose_positions(m, &positions, config, &load, err) != 0)
-        return -1;
-    for (;; positions /= 2) {
+    if (config->ram_bytes == SL_RAM_LEAST) {
+        run->texts = 1;
+        a.positions = a.fixed ? positions : 1;
+    } else if (!a.fixed) {
+        sl_eval_plan(run, &load, a.positions, a.logit_bytes, m->hp.vocab);
+        if (choose_positions(m, &a.positions, config, &load, err) != 0)
+            return -1;
+    }
+    for (;;) {
         load = nothing;
-        sl_eval_plan(run, &load, positions, logits, m->hp.vocab);
+        sl_eval_plan(run, &load, a.positions, a.logit_bytes, m->hp.vocab);
         sl_eval_plan_texts(run, &load);
         if (sl_runtime_start(m->rt, &load, err) == 0)
             break;
-        /* Fewer need less, down to the longest question and one text. */
-        if (err->code != SL_ERR_BUDGET ||
-            ((fixed || run->positions < positions || positions < 2) &&
-             run->texts < 2) ||
+        if (err->code != SL_ERR_BUDGET || !try_less(&a, run) ||
             reopen(m, config, err) != 0)
             return -1;
-        run->texts = (run->texts + 1) / 2;
-        positions = fixed ? 2 * positions : positions;
     }
     m->load = load;
     run->lm = sl_runtime_lm(m->rt);
