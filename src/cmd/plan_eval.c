@@ -22,7 +22,8 @@ void sl_plan_eval_make(struct sl_plan_eval *e, const struct sl_runtime *rt,
                        const struct sl_rates *rates, uint64_t tokens,
                        uint32_t question)
 {
-    struct sl_floor f;
+    struct sl_floor f, last;
+    uint32_t rest;
 
     *e = (struct sl_plan_eval){
         .tokens = tokens,
@@ -34,8 +35,11 @@ void sl_plan_eval_make(struct sl_plan_eval *e, const struct sl_runtime *rt,
     e->one_by_one = pass_seconds(rt, rates, e->question, e->question, &f) *
                     ceil((double)tokens / e->question);
     e->seconds = pass_seconds(rt, rates, e->positions, e->question, &f) *
-                 ceil((double)tokens / e->positions);
+                 (double)(tokens / e->positions);
     e->limit = f.limit;
+    rest = (uint32_t)(tokens % e->positions);
+    if (rest > 0)
+        e->seconds += pass_seconds(rt, rates, rest, e->question, &last);
 }
 
 /* --- on a machine that is not there --------------------------------------- */
@@ -100,7 +104,8 @@ int sl_plan_eval_rehearse(struct sl_plan_eval *e, struct sl_rehearsed *pass,
                           struct sl_rehearsal_config base, uint64_t tokens,
                           uint32_t question, struct sl_error *err)
 {
-    struct sl_rehearsed one;
+    struct sl_rehearsed one, last;
+    uint64_t rest;
 
     base.context = base.prompt = question;
     base.prefill_only = true;
@@ -112,10 +117,16 @@ int sl_plan_eval_rehearse(struct sl_plan_eval *e, struct sl_rehearsed *pass,
         .tokens = tokens,
         .question = question,
         .positions = (uint32_t)pass->tokens,
-        .seconds = pass->seconds * ceil((double)tokens / pass->tokens),
+        .seconds = pass->seconds * floor((double)tokens / pass->tokens),
         .one_by_one = one.seconds * ceil((double)tokens / question),
         .limit = pass->floor.limit,
     };
+    rest = tokens % e->positions;
+    if (rest == 0)
+        return 0;
+    if (rehearse(&last, &base, questions_of(&base, rest), err) != 0)
+        return -1;
+    e->seconds += last.seconds;
     return 0;
 }
 
