@@ -40,9 +40,12 @@ patient generate -m "$model" --ram 64M --out-seq-length 20 -p 'In the' \
     ! grep -q KV "$work/trace.json"
 check nor_in_a_trace
 
+printf '{"context": "God", "choices": [" is", " the"], "answer": 0}\n' \
+    >"$work/ask.jsonl"
 if [ -c /dev/full ]; then
     for command in --help --version "inspect $model" "verify $model --json" \
-        "plan -m $model --ram 64M" "plan -m $model --ram 64M --json"; do
+        "plan -m $model --ram 64M" "plan -m $model --ram 64M --json" \
+        "eval -m $model --ram 64M --tasks-json $work/ask.jsonl"; do
         # shellcheck disable=SC2086 # words on purpose
         patient $command >/dev/full 2>"$work/err"
         [ $? = 1 ] && grep -q 'cannot write to standard output: No space' \

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,7 +173,8 @@ static int eval_tasks(struct options *o, struct sl_error *err)
         rc = check_paths(o, &tasks, &ev, err);
     if (rc == 0 && is_first(o)) {
         sl_console_tasks(stdout, &tasks);
-        fflush(stdout); /* before what is said of it */
+        if (fflush(stdout) != 0) /* before what is said of it */
+            rc = sl_fail_os(err, errno, "cannot write to standard output");
     }
     o->eval.data_path = o->data_path;
     o->eval.log = o->run.log;

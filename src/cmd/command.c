@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,10 +59,27 @@ int sl_cannot_write(void)
     return SL_EXIT_FAILED;
 }
 
+/* Why an earlier write failed nobody knows any more, but whether somebody could
+ * still read. */
+static int lost_before(int rc)
+{
+    struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    if (rc != SL_EXIT_OK) /* which has been told */
+        return rc;
+    if (poll(&fd, 1, 0) > 0 && (fd.revents & POLLERR) != 0)
+        return SL_EXIT_PIPE_CLOSED;
+    fputs("sluice: cannot write to standard output\n", stderr);
+    return SL_EXIT_FAILED;
+}
+
 int sl_finish_stdout(int rc)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return rc;
+    if (errno == 0)
+        return lost_before(rc);
     if (errno == EPIPE) /* a reader that has seen enough */
         return rc != SL_EXIT_OK ? rc : SL_EXIT_PIPE_CLOSED;
     return sl_cannot_write();
