@@ -148,7 +148,8 @@ widest()
 wide=''
 for columns in 40 51 60; do
     for command in "plan -m $model --ram 64M" "inspect --tensors $model" \
-        devices 'plan --machine rtx3090-ddr4 --preset 7b'; do
+        devices 'plan --machine rtx3090-ddr4 --preset 7b' \
+        "generate -m $model --ram 64M -n 3 -p hi"; do
         # shellcheck disable=SC2086 # words on purpose
         most=$(widest "$columns" $command)
         [ "$most" -gt 20 ] && [ "$most" -le "$columns" ] ||

@@ -94,7 +94,7 @@ lost_documents()
     done
 }
 
-echo 1..23
+echo 1..24
 verdict base_includes_base_alone "$(strays src/base src/base/)"
 verdict quant_includes_base_and_quant "$(strays quant 'src/base/|quant/')"
 verdict kernels_include_base_and_quant \
@@ -120,6 +120,12 @@ verdict no_file_has_more_than_600_lines "$(too_long "$@")"
 verdict config_h_comes_first_in_sources_and_in_no_header \
     "$(config_misplaced "$@")"
 verdict no_function_has_more_than_80_lines "$(long_functions "$@")"
+# sl_message and sl_said break lines where words end.
+# shellcheck disable=SC2016 # the dollar is for awk
+verdict messages_are_fitted_to_the_terminal \
+    "$(sources src | xargs awk '/fprintf\(stderr|fputs\("sluice.*, stderr/ {
+        from = FILENAME ":" FNR; if (!/sluice: /) getline
+        if (/"sluice: /) print from ": " $0 }')"
 verdict comments_are_blocks_and_nothing_waits "$(loose_comments "$@")"
 # shellcheck disable=SC2046
 verdict documents_that_are_named_are_in_the_tree \

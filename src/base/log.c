@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -52,17 +53,56 @@ void sl_message_wrap(char *text, unsigned columns)
     }
 }
 
+/* A line with what stands before it. */
+static void print_line(char *line)
+{
+    sl_error_tame(line);
+    if (isatty(STDERR_FILENO) == 1)
+        sl_message_wrap(line, sl_progress_columns());
+    fprintf(stderr, "%s\n", line);
+}
+
 void sl_message(const char *text)
 {
     char line[1200];
 
-    if (isatty(STDERR_FILENO) != 1) {
-        fprintf(stderr, "sluice: %s\n", text);
-        return;
-    }
     snprintf(line, sizeof line, "sluice: %s", text);
-    sl_message_wrap(line, sl_progress_columns());
-    fprintf(stderr, "%s\n", line);
+    print_line(line);
+}
+
+void sl_messagef(const char *fmt, ...)
+{
+    char text[1100];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    sl_message(text);
+}
+
+void sl_said_begin(struct sl_said *s)
+{
+    *s = (struct sl_said){0};
+    s->to = open_memstream(&s->text, &s->n);
+    if (s->to == NULL)
+        s->to = stderr;
+}
+
+void sl_said_end(struct sl_said *s)
+{
+    char *line = NULL, *rest;
+
+    if (s->to != stderr && fclose(s->to) == 0)
+        line = s->text;
+    for (; line != NULL && *line != '\0'; line = rest) {
+        rest = strchr(line, '\n');
+        if (rest != NULL)
+            *rest++ = '\0';
+        print_line(line);
+    }
+    free(s->text);
+    *s = (struct sl_said){0};
 }
 
 void sl_log_stderr(void *opaque, enum sl_log_level level, const char *line)

@@ -20,7 +20,7 @@ bool sl_progress_screen(void)
 {
     const char *term = getenv("TERM");
 
-    return term == NULL || strcmp(term, "dumb") != 0;
+    return term == NULL || (*term != '\0' && strcmp(term, "dumb") != 0);
 }
 
 void sl_progress_init(struct sl_progress *p, const char *what, uint64_t total,

@@ -77,21 +77,18 @@ void sl_chat_tell_end(const struct sl_chat *c)
     const struct sl_session_turn *t = &c->last;
 
     if (t->n_dropped > 0)
-        fprintf(stderr,
-                "sluice: the context of %u tokens is full: the oldest %zu "
-                "turn%s went\n",
-                c->session.c.lm->max_tokens, t->n_dropped,
-                plural(t->n_dropped));
+        sl_messagef("the context of %u tokens is full: the oldest %zu "
+                    "turn%s went",
+                    c->session.c.lm->max_tokens, t->n_dropped,
+                    plural(t->n_dropped));
     if (t->end == SL_CAUSAL_FULL)
-        fprintf(stderr,
-                "sluice: the answer ends where the context of %u tokens does; "
-                "--ctx makes it longer\n",
-                c->session.c.lm->max_tokens);
+        sl_messagef("the answer ends where the context of %u tokens does; "
+                    "--ctx makes it longer",
+                    c->session.c.lm->max_tokens);
     else if (t->cut_in_thought && t->end == SL_CAUSAL_LENGTH)
-        fprintf(stderr,
-                "sluice: %u tokens went into thinking: -n allows more, "
-                "--no-think does without\n",
-                t->n_new);
+        sl_messagef("%u tokens went into thinking: -n allows more, "
+                    "--no-think does without",
+                    t->n_new);
 }
 
 void sl_chat_print_turn(const struct sl_chat *c)
@@ -100,24 +97,27 @@ void sl_chat_print_turn(const struct sl_chat *c)
     const struct sl_run_stats *a = &c->before, *b = &c->after;
     /* the prompt's pass gave the first token; the last may be an end */
     uint64_t n = t->n_new + (t->end == SL_CAUSAL_STOP) - (t->n_new > 0);
+    struct sl_said said;
     double s = (double)(b->decode_ns - a->decode_ns) / 1e9 + c->guessing_s;
 
     if (t->n_prompt == 0) {
-        fputs("sluice: nothing was said yet\n", stderr);
+        sl_message("nothing was said yet");
         return;
     }
-    fprintf(stderr, "sluice: %u token%s", t->n_new, plural(t->n_new));
+    sl_said_begin(&said);
+    fprintf(said.to, "sluice: %u token%s", t->n_new, plural(t->n_new));
     if (n > 0 && s > 0 && (double)n / s >= 1)
-        fprintf(stderr, ", %.2f tokens/s", (double)n / s);
+        fprintf(said.to, ", %.2f tokens/s", (double)n / s);
     else if (n > 0 && s > 0)
-        fprintf(stderr, ", %.2f s a token", s / (double)n);
-    fprintf(stderr, "; first after %.2f s; prompt of %u tokens, ",
+        fprintf(said.to, ", %.2f s a token", s / (double)n);
+    fprintf(said.to, "; first after %.2f s; prompt of %u tokens, ",
             (double)t->first_token_ns / 1e9, t->n_prompt);
     if (c->session.causal != NULL)
-        fprintf(stderr, "%u known and %u read\n", t->n_kept,
+        fprintf(said.to, "%u known and %u read\n", t->n_kept,
                 t->n_prompt - t->n_kept);
     else
-        fputs("all read: this model sees it in both directions\n", stderr);
+        fputs("all read: this model sees it in both directions\n", said.to);
+    sl_said_end(&said);
 }
 
 void sl_chat_print_context(const struct sl_chat *c)
@@ -125,11 +125,10 @@ void sl_chat_print_context(const struct sl_chat *c)
     const struct sl_chat_history *h = &c->session.history;
     const struct sl_session_turn *t = &c->last;
 
-    fprintf(stderr,
-            "sluice: %zu message%s, about %u of %u tokens of context; template "
-            "%s\n",
-            h->n, plural(h->n), h->n > 0 ? t->n_prompt + t->n_new : 0,
-            c->session.c.lm->max_tokens, c->tmpl->name);
+    sl_messagef("%zu message%s, about %u of %u tokens of context; template "
+                "%s",
+                h->n, plural(h->n), h->n > 0 ? t->n_prompt + t->n_new : 0,
+                c->session.c.lm->max_tokens, c->tmpl->name);
 }
 
 /* --- the tokenizer ----------------------------------------------------------

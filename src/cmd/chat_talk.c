@@ -102,7 +102,7 @@ static enum next do_clear(struct sl_chat *c, const char *rest)
     sl_session_restart(&c->session);
     c->last = (struct sl_session_turn){0};
     write_history(c);
-    fputs("sluice: the conversation begins anew\n", stderr);
+    sl_message("the conversation begins anew");
     return NEXT_LINE;
 }
 
@@ -112,11 +112,14 @@ static enum next do_system(struct sl_chat *c, const char *rest)
 {
     struct sl_chat_history *h = &c->session.history;
     bool has = h->n > 0 && h->v[0].role == SL_CHAT_SYSTEM;
+    struct sl_said said;
     struct sl_error err;
 
     if (*rest == '\0') {
-        fprintf(stderr, "sluice: %s\n",
+        sl_said_begin(&said);
+        fprintf(said.to, "sluice: %s\n",
                 has ? h->v[0].content : "there is no system message");
+        sl_said_end(&said);
         return NEXT_LINE;
     }
     if (strcmp(rest, "\"\"") == 0)
@@ -133,7 +136,7 @@ static enum next do_save(struct sl_chat *c, const char *rest)
     struct sl_error err;
 
     if (*rest == '\0')
-        fputs("sluice: /save wants the name of a file\n", stderr);
+        sl_message("/save wants the name of a file");
     else if (sl_chat_history_write(&c->session.history, rest, &err) != 0)
         sl_report(&err);
     return NEXT_LINE;
@@ -144,12 +147,12 @@ static enum next do_load(struct sl_chat *c, const char *rest)
     struct sl_error err;
 
     if (*rest == '\0') {
-        fputs("sluice: /load wants the name of a file\n", stderr);
+        sl_message("/load wants the name of a file");
     } else if (sl_chat_history_read(&c->session.history, rest, &err) != 0) {
         sl_report(&err);
     } else {
         sl_session_restart(&c->session);
-        fprintf(stderr, "sluice: %zu messages\n", c->session.history.n);
+        sl_messagef("%zu messages", c->session.history.n);
         write_history(c);
     }
     return NEXT_LINE;
@@ -244,8 +247,8 @@ static int take(struct sl_chat *c, const char *text, struct sl_error *err)
     if (command != NULL)
         return command->run(c, rest) == NEXT_LINE;
     if (unknown) {
-        fprintf(stderr, "sluice: there is no command %.*s; /help lists them\n",
-                (int)strcspn(text, " \t\n"), text);
+        sl_messagef("there is no command %.*s; /help lists them",
+                    (int)strcspn(text, " \t\n"), text);
         return 1;
     }
     if (ask(c, text, err) != 0) {
@@ -271,7 +274,7 @@ static int turn(struct sl_chat *c, struct sl_error *err)
     if (rc <= 0)
         return rc;
     if (strlen(text) != n) {
-        fputs("sluice: a zero byte is no text\n", stderr);
+        sl_message("a zero byte is no text");
         return 1;
     }
     rc = take(c, text, err);

@@ -330,7 +330,7 @@ static int talk(struct sl_chat *c, struct sl_error *err)
         code = sl_chat_prompt(c);
     } else {
         if (!c->o->run.run.quiet && sl_line_editor_has_terminal(c->editor))
-            fprintf(stderr, "sluice: /help tells more, Ctrl-D leaves\n");
+            sl_message("/help tells more, Ctrl-D leaves");
         code = sl_chat_talk(c);
     }
     sl_session_close(&c->session);

@@ -21,6 +21,29 @@
 #define CUDA_TEXT "none: built with --with-cuda=no"
 #endif
 
+#define LIST_COLUMNS 78u
+
+/* Words with ", " between them, in lines below one another. */
+static void print_list(const char *head, const char *list)
+{
+    unsigned indent = (unsigned)strlen(head), column = indent;
+
+    fputs(head, stdout);
+    while (*list != '\0') {
+        unsigned n = (unsigned)strcspn(list, ",") + (strchr(list, ',') != NULL);
+        bool fits = column + 1 + n <= LIST_COLUMNS;
+
+        if (column > indent) /* not the first of a line */
+            fits ? printf(" ") : printf("\n%*s", (int)indent, "");
+        column = column > indent && !fits ? indent + n
+                                          : column + (column > indent) + n;
+        printf("%.*s", (int)n, list);
+        list += n;
+        list += *list == ' ';
+    }
+    putchar('\n');
+}
+
 void sl_print_version(void)
 {
     const char *date = sl_machine_commit_date();
@@ -36,7 +59,7 @@ void sl_print_version(void)
            "; up to %s here\n",
            k.isa);
     printf("  CUDA              " CUDA_TEXT "\n");
-    printf("  libraries         %s\n", sl_machine_libraries());
+    print_list("  libraries         ", sl_machine_libraries());
 }
 
 int sl_report(const struct sl_error *err)
@@ -54,8 +77,7 @@ int sl_report(const struct sl_error *err)
 
 int sl_cannot_write(void)
 {
-    fprintf(stderr, "sluice: cannot write to standard output: %s\n",
-            strerror(errno));
+    sl_messagef("cannot write to standard output: %s", strerror(errno));
     return SL_EXIT_FAILED;
 }
 
@@ -69,7 +91,7 @@ static int lost_before(int rc)
         return rc;
     if (poll(&fd, 1, 0) > 0 && (fd.revents & POLLERR) != 0)
         return SL_EXIT_PIPE_CLOSED;
-    fputs("sluice: cannot write to standard output\n", stderr);
+    sl_message("cannot write to standard output");
     return SL_EXIT_FAILED;
 }
 

@@ -178,10 +178,9 @@ static int turn(struct sl_group *group, struct sl_line_editor *in,
 static void greet(const struct sl_generate *g, const struct sl_line_editor *in)
 {
     if (!g->o->run.quiet && sl_line_editor_has_terminal(in))
-        fprintf(stderr,
-                "sluice: answers are kept in %s; Ctrl-C stops one, Ctrl-D "
-                "leaves\n",
-                g->o->output_path);
+        sl_messagef("answers are kept in %s; Ctrl-C stops one, Ctrl-D "
+                    "leaves",
+                    g->o->output_path);
 }
 
 int sl_generate_interactive(struct sl_generate *g)

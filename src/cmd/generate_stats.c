@@ -22,43 +22,46 @@ void sl_generate_print_plan(const struct sl_generate *g)
     const struct sl_plan *p = sl_runtime_plan_made(g->rt);
     const struct sl_modelfile *mf = sl_runtime_modelfile(g->rt);
     char a[SL_SIZE_TEXT], b[SL_SIZE_TEXT], c[SL_SIZE_TEXT];
+    struct sl_said said;
     const char *why;
 
-    fprintf(stderr, "sluice: %s (%s, %s): ", mf->name, mf->quant,
+    sl_said_begin(&said);
+    fprintf(said.to, "sluice: %s (%s, %s): ", mf->name, mf->quant,
             sl_size_format(a, mf->file_bytes));
     if (p->at[SL_DEVICE].resident_bytes > 0)
-        fprintf(stderr, "%s of its weights stay in VRAM, ",
+        fprintf(said.to, "%s of its weights stay in VRAM, ",
                 sl_size_format(c, p->at[SL_DEVICE].resident_bytes));
     if (p->streamed_bytes == 0)
-        fprintf(stderr, "%s%s %s stay in RAM\n",
+        fprintf(said.to, "%s%s %s stay in RAM\n",
                 p->at[SL_DEVICE].resident_bytes > 0 ? "" : "all ",
                 sl_size_format(a, p->at[SL_HOST].resident_bytes),
                 p->at[SL_DEVICE].resident_bytes > 0 ? "more"
                                                     : "of its weights");
     else
-        fprintf(stderr,
+        fprintf(said.to,
                 "%s of its weights stay in RAM, %s stream from disk in every "
                 "pass\n",
                 sl_size_format(a, p->at[SL_HOST].resident_bytes),
                 sl_size_format(b, p->streamed_bytes));
-    fprintf(stderr, "sluice: %s of a budget of %s, %s of it KV cache",
+    fprintf(said.to, "sluice: %s of a budget of %s, %s of it KV cache",
             sl_size_format(a, m->total), sl_size_format(b, m->budget),
             sl_size_format(c, m->kv));
     if (m->experts > 0)
-        fprintf(stderr, ", %s experts", sl_size_format(a, m->experts));
+        fprintf(said.to, ", %s experts", sl_size_format(a, m->experts));
     if (m->drafts >= DRAFTS_WORTH_A_WORD)
-        fprintf(stderr, ", %s for guesses", sl_size_format(a, m->drafts));
+        fprintf(said.to, ", %s for guesses", sl_size_format(a, m->drafts));
     if (p->at[SL_HOST].n_slots > 0)
-        fprintf(stderr, ", a ring of %u slots of %s", p->at[SL_HOST].n_slots,
+        fprintf(said.to, ", a ring of %u slots of %s", p->at[SL_HOST].n_slots,
                 sl_size_format(a, p->at[SL_HOST].slot_bytes));
-    fputc('\n', stderr);
+    fputc('\n', said.to);
     if (sl_runtime_device(g->rt, &why) != NULL) {
-        fputs("sluice: ", stderr);
-        sl_gpu_print_line(stderr, g->rt);
+        fputs("sluice: ", said.to);
+        sl_gpu_print_line(said.to, g->rt);
     } else if (why[0] != '\0' && g->o->run.vram_bytes != SL_VRAM_AUTO) {
         /* who names its memory expects one */
-        fprintf(stderr, "sluice: no GPU is used: %s\n", why);
+        fprintf(said.to, "sluice: no GPU is used: %s\n", why);
     }
+    sl_said_end(&said);
 }
 
 /* A step of a text feeds one position for each of its beams, and drafts; each
@@ -235,12 +238,12 @@ bool sl_generate_wants_summary(const struct sl_generate *g)
     return !g->o->run.quiet && !g->o->stats && isatty(STDERR_FILENO);
 }
 
-static void print_rate(double tokens_per_s)
+static void print_rate(FILE *to, double tokens_per_s)
 {
     if (tokens_per_s >= 1)
-        fprintf(stderr, ", %.2f tokens/s", tokens_per_s);
+        fprintf(to, ", %.2f tokens/s", tokens_per_s);
     else
-        fprintf(stderr, ", %.2f s a token", 1 / tokens_per_s);
+        fprintf(to, ", %.2f s a token", 1 / tokens_per_s);
 }
 
 void sl_generate_print_summary(const struct sl_generate *g)
@@ -248,22 +251,25 @@ void sl_generate_print_summary(const struct sl_generate *g)
     const struct sl_run_stats none = {0};
     struct sl_run_stats s;
     struct sl_floor floor;
+    struct sl_said said;
     struct mean m;
 
     if (g->n_generated == 0)
         return;
     sl_runtime_stats(g->rt, &s);
     fflush(stdout); /* what it is about comes first */
-    fprintf(stderr, "sluice: %llu token%s", (unsigned long long)g->n_generated,
+    sl_said_begin(&said);
+    fprintf(said.to, "sluice: %llu token%s", (unsigned long long)g->n_generated,
             g->n_generated == 1 ? "" : "s");
     if (s.decode_positions > 0 && s.decode_ns > 0)
-        print_rate(tokens_per_s(g, &s));
+        print_rate(said.to, tokens_per_s(g, &s));
     else if (s.prefill_ns > 0)
-        fprintf(stderr, " in %.2f s", seconds(s.prefill_ns));
+        fprintf(said.to, " in %.2f s", seconds(s.prefill_ns));
     if (known_floor(&floor, &m, g, &none, &s))
-        fprintf(stderr, ", %.2f of the floor (%s)", floor.seconds / m.seconds,
+        fprintf(said.to, ", %.2f of the floor (%s)", floor.seconds / m.seconds,
                 sl_limit_name(floor.limit));
-    fputc('\n', stderr);
+    fputc('\n', said.to);
+    sl_said_end(&said);
 }
 
 static json_t *counts_json(const struct sl_run_stats *before,

@@ -90,7 +90,7 @@ bool sl_line_editor_stays(struct sl_line_editor *e)
     else if (++e->n_given_up == 2)
         return false;
     else
-        fputs("sluice: Ctrl-D leaves, and so does Ctrl-C again\n", stderr);
+        sl_message("Ctrl-D leaves, and so does Ctrl-C again");
     return true;
 }
 

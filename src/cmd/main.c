@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "src/base/log.h"
 #include "src/cmd/command.h"
 #include "src/cmd/narrow.h"
 #include "src/cmd/opts_list.h"
@@ -56,14 +57,17 @@ static void narrow_tables(void)
 
 static int no_command(const char *name)
 {
+    struct sl_said said;
     struct sl_nearest near = {.typed = name, .n = strlen(name)};
 
     for (size_t i = 0; sl_commands[i] != NULL; i++)
         sl_nearest_look(&near, sl_commands[i]->name);
-    fprintf(stderr, "sluice: no command '%s'; ", name);
+    sl_said_begin(&said);
+    fprintf(said.to, "sluice: no command '%s'; ", name);
     if (near.best != NULL)
-        fprintf(stderr, "did you mean '%s'? ", near.best);
-    fputs("'sluice --help' lists them\n", stderr);
+        fprintf(said.to, "did you mean '%s'? ", near.best);
+    fputs("'sluice --help' lists them\n", said.to);
+    sl_said_end(&said);
     return SL_EXIT_USAGE;
 }
 
@@ -72,7 +76,7 @@ int main(int argc, char **argv)
     char name[64], help[] = "--help";
 
     if (hold_standard_streams() != 0) {
-        fprintf(stderr, "sluice: cannot open /dev/null: %s\n", strerror(errno));
+        sl_messagef("cannot open /dev/null: %s", strerror(errno));
         return SL_EXIT_FAILED;
     }
 

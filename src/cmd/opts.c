@@ -1,12 +1,14 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/base/log.h"
 #include "src/base/str.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/opts_list.h"
@@ -30,6 +32,20 @@ static void look(void *opaque, const struct argp_option *o,
         sl_nearest_look(opaque, o->name);
 }
 
+/* In lines that end between words. */
+__attribute__((format(printf, 1, 2))) static void print_line(const char *fmt,
+                                                             ...)
+{
+    struct sl_said said;
+    va_list ap;
+
+    sl_said_begin(&said);
+    va_start(ap, fmt);
+    vfprintf(said.to, fmt, ap);
+    va_end(ap);
+    sl_said_end(&said);
+}
+
 /* What was perhaps meant by an option that getopt has just complained of. */
 static void hint(const struct parsing *p)
 {
@@ -46,7 +62,7 @@ static void hint(const struct parsing *p)
     near.n = strcspn(near.typed, "=");
     sl_opts_each(p->argp, look, &near);
     if (near.best != NULL && near.distance > 0)
-        fprintf(stderr, "%s: did you mean --%s?\n", p->name, near.best);
+        print_line("%s: did you mean --%s?", p->name, near.best);
 }
 
 /* argp says what is wrong in a line that begins with the program's name, and
@@ -58,7 +74,7 @@ static void end_line(struct parsing *p)
     size_t name = strlen(p->name);
 
     if (p->line.n > name && memcmp(line, p->name, name) == 0)
-        fprintf(stderr, "%s\n", line);
+        print_line("%s", line);
     else if (!p->said && p->line.n > 0)
         hint(p);
     p->said = true;
@@ -192,7 +208,7 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         setvbuf(p.errors, NULL, _IOLBF, BUFSIZ);
         rc = argp_parse(&wrapped, argc, argv, ARGP_NO_HELP, NULL, &p);
     } else {
-        fputs("sluice: no memory to read the command line\n", stderr);
+        sl_message("no memory to read the command line");
     }
     if (p.errors != NULL)
         fclose(p.errors);
