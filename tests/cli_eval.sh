@@ -345,5 +345,23 @@ rm -r bad
 "$sluice" eval -q -m demo.gguf --data-path . --task bad.yaml --limit 0 \
     >out 2>err
 [ $? = 2 ] && grep -q 'limit' err || wrong=1
+# misput TEXT JSON OPTION...: questions of one's own that are refused with TEXT.
+misput()
+{
+    text=$1
+    printf '%s\n' "$2" >own.json
+    shift 2
+    "$sluice" eval -q -m demo.gguf --tasks-json own.json "$@" >out 2>err
+    [ $? != 0 ] && [ "$(wc -l <err)" = 1 ] && grep -qF -- "$text" err ||
+        { wrong=1 && echo "wanted: $text" && cat err; }
+}
+misput 'own.json, line 1:1:15: not JSON' '{"context": "a"'
+misput 'own.json:2: answer: none of the choices' \
+    '[{"context": "a", "choices": ["b"], "answer": "b"},
+      {"context": "a", "choices": ["b"], "answer": 1}]'
+misput 'own.json:1: choices: there are none' \
+    '{"context": "a", "choices": [], "answer": 0}'
+misput '--style glm is for GLM' '[{"context": "a", "choices": ["b"], "answer": 0}]' \
+    --style glm
 [ $wrong = 0 ]
 check what_is_wrong_with_data_is_said_with_file_and_line
