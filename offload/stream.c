@@ -464,6 +464,20 @@ int sl_stream_try(struct sl_stream *st, size_t slab, const uint8_t **base,
     return take(st, slab, false, base, err);
 }
 
+bool sl_stream_ready(struct sl_stream *st, size_t slab)
+{
+    struct sl_error ignored;
+    struct sl_place *p = find_place(st, slab, &ignored);
+    bool ready;
+
+    if (p == NULL)
+        return true; /* get says what is wrong */
+    pthread_mutex_lock(&st->mutex);
+    ready = has(p, slab) || st->failed;
+    pthread_mutex_unlock(&st->mutex);
+    return ready;
+}
+
 void sl_stream_put(struct sl_stream *st, size_t slab)
 {
     struct sl_ring_at *next = &st->put[taker(st, slab)];

@@ -91,6 +91,8 @@ int sl_stream_get(struct sl_stream *st, size_t slab, const uint8_t **base,
 /* The same without waiting: 1 when it was had, 0 when it is not there yet. */
 int sl_stream_try(struct sl_stream *st, size_t slab, const uint8_t **base,
                   struct sl_error *err);
+/* Whether get would not wait. */
+bool sl_stream_ready(struct sl_stream *st, size_t slab);
 void sl_stream_put(struct sl_stream *st, size_t slab);
 
 /* For a thread that waits for slabs and for other things at the same time:

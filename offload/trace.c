@@ -37,9 +37,10 @@ struct sl_trace {
 };
 
 static const char *const track_names[SL_TRACK_COUNT] = {
-    [SL_TRACK_READS] = "disk reads",    [SL_TRACK_WAITS] = "waiting for disk",
-    [SL_TRACK_STAGES] = "stages",       [SL_TRACK_COPIES] = "copies to GPU",
-    [SL_TRACK_KERNELS] = "GPU kernels", [SL_TRACK_MIRROR] = "mirror's reads",
+    [SL_TRACK_READS] = "disk reads",      [SL_TRACK_WAITS] = "waiting for disk",
+    [SL_TRACK_STAGES] = "stages",         [SL_TRACK_COPIES] = "copies to GPU",
+    [SL_TRACK_KERNELS] = "GPU kernels",   [SL_TRACK_MIRROR] = "mirror's reads",
+    [SL_TRACK_GUESSES] = "guesses ahead",
 };
 
 uint64_t sl_trace_bytes(void)

@@ -20,6 +20,7 @@ enum sl_track {
     SL_TRACK_COPIES,  /* copies to the GPU */
     SL_TRACK_KERNELS, /* stages being computed by the GPU */
     SL_TRACK_MIRROR,  /* reads of the second disk, as SL_TRACK_READS */
+    SL_TRACK_GUESSES, /* stages of guesses while a pass waits */
     SL_TRACK_COUNT,
 };
 

@@ -244,37 +244,46 @@ int sl_upload_get(struct sl_upload *f, size_t slab, const void **base,
                              : dev->ops->queue_wait(dev, SL_QUEUE_COMPUTE,
                                                     p->copy->end, err);
     if (rc == 0) {
-        p->state = SL_UPLOAD_HELD;
+        if (plan->tier[slab] != sl_tier_of(f->config.worker))
+            p->state = SL_UPLOAD_HELD;
         *base = p->base;
     }
     pthread_mutex_unlock(&f->mutex);
     return rc;
 }
 
+bool sl_upload_ready(struct sl_upload *f, size_t slab)
+{
+    struct sl_upload_place *p;
+    bool ready;
+
+    pthread_mutex_lock(&f->mutex);
+    p = f->passes > 0 ? place_of(f, slab) : NULL;
+    ready = f->failed || (p != NULL && p->state >= SL_UPLOAD_FILLED);
+    pthread_mutex_unlock(&f->mutex);
+    return ready;
+}
+
 int sl_upload_put(struct sl_upload *f, size_t slab, struct sl_error *err)
 {
     const struct sl_plan *plan = f->config.plan;
     struct sl_device *dev = f->config.dev;
-    bool resident = plan->tier[slab] == sl_tier_of(f->config.worker);
     struct sl_upload_place *p;
-    int rc = 0;
+    int rc;
 
+    if (plan->tier[slab] == sl_tier_of(f->config.worker))
+        return 0;
     pthread_mutex_lock(&f->mutex);
     p = place_of(f, slab);
     assert(p != NULL && p->state == SL_UPLOAD_HELD);
-    if (resident) {
-        p->state = SL_UPLOAD_FILLED;
-    } else {
-        rc = dev->ops->record(dev, SL_QUEUE_COMPUTE, p->released, err);
-        p->used = true;
-        p->state = SL_UPLOAD_EMPTY;
-        p->freed = ++f->puts;
-        f->slot_of[((f->passes - 1) & 1) * plan->n_slabs + slab] =
-            SL_UPLOAD_NOWHERE;
-    }
+    rc = dev->ops->record(dev, SL_QUEUE_COMPUTE, p->released, err);
+    p->used = true;
+    p->state = SL_UPLOAD_EMPTY;
+    p->freed = ++f->puts;
+    f->slot_of[((f->passes - 1) & 1) * plan->n_slabs + slab] =
+        SL_UPLOAD_NOWHERE;
     pthread_mutex_unlock(&f->mutex);
-    if (!resident)
-        sl_stream_poke(f->config.stream);
+    sl_stream_poke(f->config.stream);
     return rc;
 }
 

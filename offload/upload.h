@@ -69,6 +69,8 @@ void sl_upload_begin(struct sl_upload *upload, enum sl_phase phase);
  * Errors: those of the stream and the device; they stay. */
 int sl_upload_get(struct sl_upload *upload, size_t slab, const void **base,
                   struct sl_error *err);
+/* Whether get would not wait for the copy to be on its queue. */
+bool sl_upload_ready(struct sl_upload *upload, size_t slab);
 /* What was put on SL_QUEUE_COMPUTE by now is the last that uses the slab. */
 int sl_upload_put(struct sl_upload *upload, size_t slab, struct sl_error *err);
 void sl_upload_stats(const struct sl_upload *upload,

@@ -20,9 +20,8 @@
  *   state      owner      becomes
  *   EMPTY      copier     FILLING  it takes the place for a slab
  *   FILLING    copier     FILLED   the copy is on its queue
- *   FILLED     nobody     HELD     get
- *   HELD       compute    EMPTY    put of a slot; `released` is recorded
- *                         FILLED   put of a resident
+ *   FILLED     nobody     HELD     get of a slot; a resident stays as it is
+ *   HELD       compute    EMPTY    put; `released` is recorded
  */
 enum sl_upload_state {
     SL_UPLOAD_EMPTY,

@@ -92,7 +92,7 @@ check a_model_that_guesses_for_itself_says_the_same
 
 said "$planes" --top-k 1 --draft self --ram least --json >"$work/json" &&
     [ "$(field drafted)" -gt 4 ] && [ $((2 * $(field accepted))) -gt \
-        "$(field drafted)" ]
+        "$(field drafted)" ] && [ "$(field discarded)" -le "$(field ahead)" ]
 check most_of_its_guesses_are_right
 
 drawn=$(said "$planes" --temperature 0.8 --seed 3 --num-answers 2 --draft off)

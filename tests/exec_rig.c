@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/runtime/runtime_impl.h"
 #include "tests/exec_rig.h"
 #include "tests/gpu_rates.h"
 #include "tests/plain_lm.h"
@@ -109,6 +110,23 @@ struct sl_runtime *rig_start(const struct sl_runtime_config *config,
     assert_ok(sl_runtime_open(&rt, config, &err), &err);
     assert_ok(sl_runtime_start(rt, load, &err), &err);
     return rt;
+}
+
+static bool late_ready(const struct sl_exec_engine *e, size_t slab)
+{
+    struct rig_late *late = (struct rig_late *)e->ops;
+
+    return late->asked++ % late->of == 0;
+}
+
+void rig_be_late(struct rig_late *late, struct sl_runtime *rt, unsigned worker,
+                 uint32_t of)
+{
+    if (rt->engines[worker] == NULL)
+        return;
+    *late = (struct rig_late){*rt->engines[worker]->ops, of, 0};
+    late->ops.ready = late_ready;
+    rt->engines[worker]->ops = &late->ops;
 }
 
 float *rig_one_pass(const struct sl_runtime_config *config,

@@ -4,6 +4,7 @@
 #ifndef TESTS_EXEC_RIG_H
 #define TESTS_EXEC_RIG_H
 
+#include "src/exec/engine.h"
 #include "src/runtime/runtime.h"
 #include "tests/model_maker.h"
 
@@ -42,6 +43,16 @@ struct sl_workload rig_one_text(uint32_t n_ids);
 /* Opened and started; fails the test. */
 struct sl_runtime *rig_start(const struct sl_runtime_config *config,
                              const struct sl_workload *load);
+
+/* A worker whose slabs are late: of so many times that a pass asks whether one
+ * is there it is once, the first time. */
+struct rig_late {
+    struct sl_engine_ops ops; /* first */
+    uint32_t of, asked;
+};
+/* late: borrowed by rt. Nothing where rt has no such worker. */
+void rig_be_late(struct rig_late *late, struct sl_runtime *rt, unsigned worker,
+                 uint32_t of);
 
 /* Logits of n_ids positions in one pass; (n_ids, vocab), free it. */
 float *rig_one_pass(const struct sl_runtime_config *config,

@@ -62,6 +62,7 @@ struct sl_bench_drafts {
         const char *name;
         uint64_t drafted, accepted;
         uint64_t beside, beside_accepted; /* beside likelier ones */
+        uint64_t ahead, discarded;        /* while passes ran; of no use */
     } of[SL_DRAFT_SOURCES];
     double tokens_per_pass; /* of all texts together */
 };

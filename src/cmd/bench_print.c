@@ -89,6 +89,10 @@ static void print_drafts(FILE *f, const struct sl_bench_drafts *d)
             fprintf(f, " (%llu and %llu beside likelier ones)",
                     (unsigned long long)d->of[i].beside,
                     (unsigned long long)d->of[i].beside_accepted);
+        if (d->of[i].ahead > 0)
+            fprintf(f, " (%llu made while passes ran, %llu of no use)",
+                    (unsigned long long)d->of[i].ahead,
+                    (unsigned long long)d->of[i].discarded);
         fputc(';', f);
     }
     fprintf(f, " %.2f tokens a pass\n", d->tokens_per_pass);
@@ -217,11 +221,13 @@ static json_t *drafts_json(const struct sl_bench_drafts *d)
     for (uint32_t i = 0; i < d->n; i++)
         json_array_append_new(
             list,
-            json_pack("{s:s, s:I, s:I, s:I, s:I}", "source", d->of[i].name,
-                      "drafted", (json_int_t)d->of[i].drafted, "accepted",
-                      (json_int_t)d->of[i].accepted, "beside",
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "source",
+                      d->of[i].name, "drafted", (json_int_t)d->of[i].drafted,
+                      "accepted", (json_int_t)d->of[i].accepted, "beside",
                       (json_int_t)d->of[i].beside, "beside_accepted",
-                      (json_int_t)d->of[i].beside_accepted));
+                      (json_int_t)d->of[i].beside_accepted, "ahead",
+                      (json_int_t)d->of[i].ahead, "discarded",
+                      (json_int_t)d->of[i].discarded));
     return json_pack("{s:f, s:o}", "tokens_per_pass", d->tokens_per_pass,
                      "drafts", list);
 }

@@ -83,6 +83,8 @@ static void sum_up_drafts(struct sl_bench_drafts *d,
         d->of[d->n].beside = now->beside[d->n] - was->beside[d->n];
         d->of[d->n].beside_accepted =
             now->beside_accepted[d->n] - was->beside_accepted[d->n];
+        d->of[d->n].ahead = now->ahead[d->n] - was->ahead[d->n];
+        d->of[d->n].discarded = now->discarded[d->n] - was->discarded[d->n];
     }
     if (passes > 0)
         d->tokens_per_pass =

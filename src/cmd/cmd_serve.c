@@ -353,7 +353,7 @@ static int plan_drafts(void *arg, struct sl_workload *load,
     struct serve *o = arg;
 
     sl_draft_file_close(&o->file);
-    o->file = (struct sl_draft_file){0};
+    o->file = (struct sl_draft_file){.shared = true};
     if (sl_drafts_open(&o->drafts, &o->file, &o->draft, err) != 0)
         return -1;
     sl_drafts_workload(&o->drafts, load);

@@ -84,8 +84,9 @@ static void set_load(struct sl_draft_file *f, const struct sl_workload *of)
         f->load.pass_positions = of->max_tokens;
 }
 
+/* ahead: while passes run too, of a text that is alone. */
 static int plan_self(struct sl_workload *load, struct sl_runtime *target,
-                     uint32_t width, struct sl_error *err)
+                     uint32_t width, bool ahead, struct sl_error *err)
 {
     const struct sl_modelfile *mf = sl_runtime_modelfile(target);
 
@@ -101,6 +102,10 @@ static int plan_self(struct sl_workload *load, struct sl_runtime *target,
                        mf->path);
     load->draft_keeps = true;
     load->draft_bytes += (uint64_t)width * mf->hp.vocab * sizeof(float);
+    if (!ahead || load->n_texts > 1 || load->n_sequences > 1)
+        return 0;
+    load->draft_ahead = sl_draft_self_span(load->draft_positions);
+    load->draft_bytes += mf->hp.vocab * sizeof(float);
     return 0;
 }
 
@@ -111,7 +116,7 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
 {
     const struct sl_memory *m;
 
-    if (f->itself && plan_self(load, target, f->width, err) != 0)
+    if (f->itself && plan_self(load, target, f->width, !f->shared, err) != 0)
         return -1;
     if (f->path == NULL)
         return 0;
@@ -161,10 +166,13 @@ static int start_self(struct sl_draft_self *s, struct sl_runtime *target,
     s->rows = width;
     if (s->lm->pass_logits > 0 && s->lm->pass_logits < width)
         s->rows = s->lm->pass_logits;
-    if (sl_mul_size(&n, s->rows, s->lm->vocab))
+    s->ahead = sl_runtime_draft_ahead(target);
+    /* and behind them the row of those ahead */
+    if (sl_mul_size(&n, s->rows + (s->ahead > 0), s->lm->vocab))
         s->logits = sl_alloc_array(n, sizeof *s->logits);
     if (s->logits == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "--draft self: no memory");
+    s->ahead_row = s->logits + (size_t)s->rows * s->lm->vocab;
     return 0;
 }
 

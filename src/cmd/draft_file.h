@@ -17,6 +17,8 @@
 struct sl_draft_file {
     bool itself;
     uint32_t width; /* guesses side by side, > 0 */
+    bool shared;    /* texts of other people are kept in the cache too: none of
+                     * itself is guessed while passes run */
     struct sl_draft_self self;
     const char *path; /* NULL: none */
     struct sl_runtime *rt;

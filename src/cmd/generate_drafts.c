@@ -31,6 +31,10 @@ void sl_generate_print_drafts(const struct sl_generate *g)
             fprintf(stderr, " (%llu and %llu beside likelier ones)",
                     (unsigned long long)c->beside[i],
                     (unsigned long long)c->beside_accepted[i]);
+        if (c->ahead[i] > 0)
+            fprintf(stderr, " (%llu made while passes ran, %llu of no use)",
+                    (unsigned long long)c->ahead[i],
+                    (unsigned long long)c->discarded[i]);
         if (c->drafted[i] > 0)
             fprintf(stderr, "; ");
     }
@@ -52,16 +56,19 @@ void sl_generate_drafts_json(json_t *stats, const struct sl_generate *g,
             continue;
         json_array_append_new(
             list,
-            json_pack("{s:s, s:I, s:I, s:I, s:I}", "source",
-                      g->drafts.sources[i].kind->name, "drafted",
-                      (json_int_t)(after->drafted[i] - before->drafted[i]),
-                      "accepted",
-                      (json_int_t)(after->accepted[i] - before->accepted[i]),
-                      "beside",
-                      (json_int_t)(after->beside[i] - before->beside[i]),
-                      "beside_accepted",
-                      (json_int_t)(after->beside_accepted[i] -
-                                   before->beside_accepted[i])));
+            json_pack(
+                "{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "source",
+                g->drafts.sources[i].kind->name, "drafted",
+                (json_int_t)(after->drafted[i] - before->drafted[i]),
+                "accepted",
+                (json_int_t)(after->accepted[i] - before->accepted[i]),
+                "beside", (json_int_t)(after->beside[i] - before->beside[i]),
+                "beside_accepted",
+                (json_int_t)(after->beside_accepted[i] -
+                             before->beside_accepted[i]),
+                "ahead", (json_int_t)(after->ahead[i] - before->ahead[i]),
+                "discarded",
+                (json_int_t)(after->discarded[i] - before->discarded[i])));
     }
     json_object_set_new(
         stats, "tokens_per_pass",

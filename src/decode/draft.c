@@ -83,6 +83,8 @@ int sl_drafter_init(struct sl_drafter *d, struct sl_drafts *all,
             sl_drafter_fini(d);
             return -1;
         }
+        d->sources[i]->ahead = &all->gate.counts.ahead[i];
+        d->sources[i]->discarded = &all->gate.counts.discarded[i];
     }
     return 0;
 }
@@ -131,9 +133,12 @@ struct sl_offer sl_drafter_offer(struct sl_drafter *d, uint32_t most)
         if (d->sources[i]->ops->branches != NULL &&
             d->sources[i]->ops->branches(d->sources[i]))
             o.width = d->all->width;
+        if (d->sources[i]->ops->ready != NULL)
+            o.ready = d->sources[i]->ops->ready(d->sources[i]);
         worth = sl_gate_right(g, i, o.strength, 0) *
                 sl_pass_times_of(&g->times, 1) /
-                (sl_pass_times_of(&g->times, 1) + g->sources[i].seconds);
+                (sl_pass_times_of(&g->times, 1) +
+                 (o.ready > 0 ? 0 : g->sources[i].seconds));
         if (worth <= best)
             continue;
         best = worth;
@@ -152,7 +157,7 @@ int sl_drafter_propose(struct sl_drafter *d, const struct sl_lm *lm,
                        const struct sl_draft_place *at, struct sl_tree *tree,
                        const struct sl_deal *deal, struct sl_error *err)
 {
-    uint32_t source = d->offer.source;
+    uint32_t source = d->offer.source, ready = d->offer.ready, depth;
     uint64_t begin = 0;
     bool costs = false;
 
@@ -168,10 +173,11 @@ int sl_drafter_propose(struct sl_drafter *d, const struct sl_lm *lm,
             return -1;
     }
     sl_tree_lay(tree);
-    if (costs && tree->n > 1)
+    depth = tree->depths[tree->n - 1];
+    if (costs && depth > ready)
         note_cost(&d->all->gate.sources[source],
                   (double)(sl_drafts_now(d->all) - begin) * 1e-9 /
-                      tree->depths[tree->n - 1]);
+                      (depth - ready));
     return 0;
 }
 

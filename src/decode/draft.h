@@ -23,8 +23,12 @@
 #include "src/decode/tree.h"
 #include "src/exec/workload.h"
 
+/* Every draft embeds this first. */
 struct sl_draft {
-    const struct sl_draft_ops *ops; /* every draft embeds this first */
+    const struct sl_draft_ops *ops;
+    /* Where guesses are counted that it made while passes ran, and those of
+     * them that were of no use; its owner's. */
+    uint64_t *ahead, *discarded;
 };
 
 /* A text that is about to be gone on with, or whose blank is to be filled. */
@@ -60,6 +64,8 @@ struct sl_draft_ops {
     /* How many tokens could be proposed now, at most `most`, and of which
      * class (below SL_DRAFT_CLASSES) they are. */
     uint32_t (*offer)(struct sl_draft *d, uint32_t most, uint32_t *strength);
+    /* How many of those there are already, and cost nothing. NULL: none. */
+    uint32_t (*ready)(struct sl_draft *d);
     /* Whether what was offered last has some that could stand side by side.
      * NULL: never. */
     bool (*branches)(struct sl_draft *d);

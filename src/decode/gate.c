@@ -141,7 +141,8 @@ static double take(struct deal *d, size_t i)
     if (took.place + 1 < o->width && took.place < SL_DRAFT_BESIDE &&
         d->n < sizeof d->next / sizeof *d->next)
         d->next[d->n++] = brother(d->g, o, &took);
-    return deeper ? d->g->sources[o->source].seconds : 0;
+    return deeper && took.depth >= o->ready ? d->g->sources[o->source].seconds
+                                            : 0;
 }
 
 /* A pass much larger than any before is not believed in. */

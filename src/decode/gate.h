@@ -50,6 +50,8 @@ struct sl_gate_counts {
     uint64_t drafted[SL_DRAFT_SOURCES], accepted[SL_DRAFT_SOURCES];
     /* of these such as stood beside a likelier one */
     uint64_t beside[SL_DRAFT_SOURCES], beside_accepted[SL_DRAFT_SOURCES];
+    /* made while passes ran, and of these such as were of no use */
+    uint64_t ahead[SL_DRAFT_SOURCES], discarded[SL_DRAFT_SOURCES];
     uint64_t passes, tokens; /* that decoded, and what they gave */
     double draft_s;          /* of guessing, beside the passes */
     double saved_s; /* that drafts saved, or cost where it is less than 0 */
@@ -70,6 +72,7 @@ struct sl_offer {
     uint32_t source, strength;
     uint32_t most;  /* drafts there are; 0: none */
     uint32_t width; /* brothers among them, at most; 0 as 1 */
+    uint32_t ready; /* that are made already, and cost nothing */
 };
 
 /* What it takes along. */

@@ -86,6 +86,8 @@ struct sl_engine_ops {
      * engine that computes in pass->x has neither (NULL). */
     int (*load)(struct sl_exec_engine *e, struct sl_error *err);
     int (*store)(struct sl_exec_engine *e, struct sl_error *err);
+    /* Whether run would not wait for the slab's bytes. NULL: it never tells. */
+    bool (*ready)(const struct sl_exec_engine *e, size_t slab);
     /* Gets the slab's bytes, runs its parts, gives them back. */
     int (*run)(struct sl_exec_engine *e, size_t slab, struct sl_error *err);
     /* Gets them and gives them back: the rest of a pass that was interrupted,

@@ -1,36 +1,11 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/clock.h"
-#include "src/base/mem.h"
-#include "src/exec/exec.h"
+#include "src/exec/exec_impl.h"
 #include "src/exec/rotary.h"
-
-struct sl_exec {
-    struct sl_lm lm; /* first: the executor is a language model */
-    struct sl_exec_config c;
-    struct sl_exec_stats stats;
-
-    /* what the pass points to, writable */
-    struct sl_region buffers;
-    float *x;                 /* (pass_positions, hidden) */
-    float *cos, *sin;         /* (pass_positions, rope_dims / 2) */
-    uint32_t *n_keys;         /* (pass_positions) */
-    uint32_t *rows;           /* (pass_logits) */
-    struct sl_pass_item *run; /* (pass_positions) */
-
-    struct sl_pass pass;
-    /* where the pass is: told to other threads, orders nothing */
-    struct {
-        atomic_ullong passes, begin_ns;
-        atomic_uint at, positions, to_come;
-    } place;
-
-    bool broken; /* a pass failed half way: nothing can follow */
-    bool left;   /* the last pass was interrupted before: */
-    size_t left_at;
-};
 
 /* x->x is set where an engine has memory for it. */
 static void carve_all(struct sl_exec *x, struct sl_carver *c,
@@ -221,11 +196,6 @@ static int lay_out(struct sl_exec *x, const struct sl_lm_item *items,
     return 0;
 }
 
-static struct sl_exec_engine *engine_of(const struct sl_exec *x, size_t slab)
-{
-    return x->c.engines[x->c.plan->worker[x->pass.phase][slab]];
-}
-
 /* x is where the engine `to` can use it. */
 static int cross(struct sl_exec_engine *from, struct sl_exec_engine *to,
                  struct sl_error *err)
@@ -235,19 +205,28 @@ static int cross(struct sl_exec_engine *from, struct sl_exec_engine *to,
     return to->ops->load != NULL ? to->ops->load(to, err) : 0;
 }
 
-static int run_slab(struct sl_exec *x, struct sl_exec_engine *e, size_t slab,
-                    struct sl_error *err)
+void sl_exec_stage_name(char name[SL_STAGE_NAME], const struct sl_exec *x,
+                        size_t slab)
 {
-    const struct sl_modelfile *mf = x->c.mf;
-    const struct sl_partition *partition = x->c.partition;
-    const struct sl_part *first =
-        &partition->parts[partition->first_part[slab]];
+    const struct sl_partition *p = x->c.partition;
+    uint32_t matrix = p->parts[p->first_part[slab]].matrix;
+
+    sl_arch_stage_name(name, &x->c.mf->hp,
+                       (uint32_t)x->c.mf->matrices[matrix].spec.stage);
+}
+
+int sl_exec_run_slab(struct sl_exec *x, size_t slab,
+                     struct sl_exec_engine **now, struct sl_error *err)
+{
+    struct sl_exec_engine *next = sl_exec_engine_of(x, slab);
     char name[SL_STAGE_NAME];
 
-    if (e->ops->run(e, slab, err) == 0)
+    if (next != *now && cross(*now, next, err) != 0)
+        return -1;
+    *now = next;
+    if (next->ops->run(next, slab, err) == 0)
         return 0;
-    sl_arch_stage_name(name, &mf->hp,
-                       (uint32_t)mf->matrices[first->matrix].spec.stage);
+    sl_exec_stage_name(name, x, slab);
     sl_error_prefix(err, "%s: ", name);
     return -1;
 }
@@ -263,7 +242,7 @@ static int begin_engines(struct sl_exec *x, struct sl_error *err)
     return 0;
 }
 
-static int end_engines(struct sl_exec *x, struct sl_error *err)
+int sl_exec_end(struct sl_exec *x, struct sl_error *err)
 {
     for (unsigned i = 0; i < SL_WORKERS; i++) {
         struct sl_exec_engine *e = x->c.engines[i];
@@ -289,6 +268,18 @@ static int embed(struct sl_exec *x, struct sl_exec_engine **now,
     return 0;
 }
 
+int sl_exec_begin(struct sl_exec *x, const struct sl_lm_item *items,
+                  size_t n_items, bool high_only, float *logits,
+                  struct sl_exec_engine **now, struct sl_error *err)
+{
+    if (lay_out(x, items, n_items, logits, err) != 0)
+        return -1;
+    x->pass.high_only = high_only;
+    if (begin_engines(x, err) != 0)
+        return -1;
+    return embed(x, now, err);
+}
+
 /* Slabs come in one order for ever: those that an interrupted pass has left
  * are taken and given back before the next pass begins, and not at once, so
  * that whoever interrupted it has no disk to wait for. */
@@ -298,13 +289,13 @@ static int skip_rest(struct sl_exec *x, struct sl_error *err)
 
     for (; x->left_at < order.n; x->left_at++) {
         size_t slab = sl_order_slab(&order, x->left_at);
-        struct sl_exec_engine *e = engine_of(x, slab);
+        struct sl_exec_engine *e = sl_exec_engine_of(x, slab);
 
         if (e->ops->skip(e, slab, err) != 0)
             return -1;
     }
     x->left = false;
-    return end_engines(x, err);
+    return sl_exec_end(x, err);
 }
 
 static void tell(atomic_uint *place, uint32_t value)
@@ -327,16 +318,14 @@ static void tell_end(struct sl_exec *x, bool whole)
         atomic_fetch_add_explicit(&x->place.passes, 1, memory_order_relaxed);
 }
 
-static int run_pass(struct sl_exec *x, struct sl_error *err)
+/* What was begun, to its end. */
+static int run_pass(struct sl_exec *x, struct sl_exec_engine *now,
+                    struct sl_error *err)
 {
     struct sl_order order = sl_plan_order(x->c.plan);
-    struct sl_exec_engine *now;
 
-    if (begin_engines(x, err) != 0 || embed(x, &now, err) != 0)
-        return -1;
     for (size_t at = 0; at < order.n; at++) {
         size_t slab = sl_order_slab(&order, at);
-        struct sl_exec_engine *next = engine_of(x, slab);
         bool low = sl_partition_of(x->c.partition, slab) == SL_PART_LOW;
 
         if (low && x->pass.high_only)
@@ -349,13 +338,12 @@ static int run_pass(struct sl_exec *x, struct sl_error *err)
             return sl_fail(err, SL_ERR_INTERRUPTED, "interrupted");
         }
         tell(&x->place.at, (uint32_t)at);
-        if (next != now && cross(now, next, err) != 0)
-            return -1;
-        now = next;
-        if (run_slab(x, now, slab, err) != 0)
+        if ((!x->pass.high_only &&
+             sl_exec_guess_meanwhile(x, slab, err) != 0) ||
+            sl_exec_run_slab(x, slab, &now, err) != 0)
             return -1;
     }
-    return end_engines(x, err);
+    return sl_exec_end(x, err);
 }
 
 static void count_pass(struct sl_exec *x, uint64_t ns)
@@ -386,6 +374,7 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
 {
     struct sl_exec *x = (struct sl_exec *)lm;
     uint64_t begin = sl_clock_ns();
+    struct sl_exec_engine *now;
     int rc;
 
     if (x->broken)
@@ -396,10 +385,11 @@ static int exec_forward(struct sl_lm *lm, const struct sl_lm_item *items,
     x->broken = true;
     if (x->left && skip_rest(x, err) != 0)
         return -1;
-    if (lay_out(x, items, n_items, logits, err) != 0)
+    if (sl_exec_begin(x, items, n_items, false, logits, &now, err) != 0)
         return -1;
     tell_begin(x, begin);
-    rc = run_pass(x, err);
+    rc = run_pass(x, now, err);
+    sl_exec_guess_end(x);
     tell_end(x, rc == 0);
     x->broken = rc != 0 && !x->left;
     if (rc != 0)
@@ -413,14 +403,14 @@ static int exec_guess(struct sl_lm *lm, const struct sl_lm_item *items,
                       size_t n_items, float *logits, struct sl_error *err)
 {
     struct sl_exec *x = (struct sl_exec *)lm;
+    struct sl_exec_engine *now;
 
     if (!x->c.guesses || x->stats.passes == 0 || x->left || x->broken)
         return 1;
-    if (check_items(x, items, n_items, err) != 0 ||
-        lay_out(x, items, n_items, logits, err) != 0)
+    if (check_items(x, items, n_items, err) != 0)
         return -1;
-    x->pass.high_only = true;
-    if (run_pass(x, err) != 0) {
+    if (sl_exec_begin(x, items, n_items, true, logits, &now, err) != 0 ||
+        run_pass(x, now, err) != 0) {
         x->broken = err->code != SL_ERR_INTERRUPTED;
         return -1;
     }
@@ -472,9 +462,23 @@ static const struct sl_lm_ops exec_ops = {
     .seq_pick = exec_seq_pick,
     .forward = exec_forward,
     .guess = exec_guess,
+    .guess_ahead = sl_exec_guess_ahead,
 };
 
 /* --- life -------------------------------------------------------------- */
+
+/* An executor of one position, which nobody asks where it is. */
+static int create_ahead(struct sl_exec *x, struct sl_error *err)
+{
+    struct sl_exec_config c = x->c;
+
+    if (x->c.ahead[SL_HOST] == NULL)
+        return 0;
+    memcpy(c.engines, x->c.ahead, sizeof c.engines);
+    memset(c.ahead, 0, sizeof c.ahead);
+    c.pass_positions = c.pass_logits = 1;
+    return sl_exec_create(&x->ahead, &c, err);
+}
 
 int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
                    struct sl_error *err)
@@ -511,6 +515,10 @@ int sl_exec_create(struct sl_exec **out, const struct sl_exec_config *config,
     carver.base = x->buffers.base;
     carve_all(x, &carver, mf, config->pass_positions, config->pass_logits,
               own_x);
+    if (create_ahead(x, err) != 0) {
+        sl_exec_destroy(x);
+        return -1;
+    }
     *out = x;
     return 0;
 }
@@ -519,6 +527,7 @@ void sl_exec_destroy(struct sl_exec *x)
 {
     if (x == NULL)
         return;
+    sl_exec_destroy(x->ahead);
     sl_region_fini(&x->buffers);
     free(x);
 }

@@ -20,11 +20,14 @@
 #include <stdbool.h>
 
 #include "offload/plan.h"
+#include "src/base/clock.h"
 #include "src/exec/engine.h"
 #include "src/exec/kvcache.h"
 #include "src/exec/lm.h"
 #include "src/exec/partition.h"
 #include "src/model/modelfile.h"
+
+struct sl_trace;
 
 struct sl_exec_config {
     /* all borrowed for the executor's life */
@@ -41,6 +44,11 @@ struct sl_exec_config {
     uint32_t pass_logits;      /* most rows of logits in one pass */
     uint32_t max_tokens;       /* of one sequence */
     bool guesses; /* the plan keeps all but low planes: guess of lm.h */
+    /* For guesses that go on during a forward, of one position: engines of
+     * their own beside all above; NULL: there are none. */
+    struct sl_exec_engine *ahead[SL_WORKERS];
+    struct sl_trace *trace; /* of these, or NULL */
+    struct sl_clock *clock; /* of the trace; NULL: sl_clock_ns */
 };
 
 struct sl_exec_stats {
@@ -68,7 +76,7 @@ struct sl_exec_place {
 struct sl_exec;
 
 /* Bytes the executor itself takes: the tables of a pass, and x unless an
- * engine has memory for it. */
+ * engine has memory for it; guesses ahead are as a pass of one position. */
 uint64_t sl_exec_bytes(const struct sl_modelfile *mf, uint32_t pass_positions,
                        uint32_t pass_logits, bool own_x);
 

@@ -278,6 +278,11 @@ static int cpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     return rc;
 }
 
+static bool cpu_ready(const struct sl_exec_engine *e, size_t slab)
+{
+    return sl_stream_ready(((const struct sl_cpu *)e)->c.stream, slab);
+}
+
 static int cpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
     struct sl_cpu *x = (struct sl_cpu *)e;
@@ -307,6 +312,7 @@ static const struct sl_engine_ops cpu_ops = {
     .name = "cpu",
     .begin = cpu_begin,
     .embed = cpu_embed,
+    .ready = cpu_ready,
     .run = cpu_run,
     .skip = cpu_skip,
     .destroy = cpu_destroy,

@@ -270,6 +270,11 @@ static int gpu_run(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
     return sl_upload_put(g->c.upload, slab, err);
 }
 
+static bool gpu_ready(const struct sl_exec_engine *e, size_t slab)
+{
+    return sl_upload_ready(((const struct sl_gpu *)e)->c.upload, slab);
+}
+
 /* Copied all the same, as the order of slabs goes on without a gap. */
 static int gpu_skip(struct sl_exec_engine *e, size_t slab, struct sl_error *err)
 {
@@ -448,6 +453,7 @@ const struct sl_engine_ops sl_gpu_ops = {
     .embed = gpu_embed,
     .load = gpu_load,
     .store = gpu_store,
+    .ready = gpu_ready,
     .run = gpu_run,
     .skip = gpu_skip,
     .end = gpu_end,

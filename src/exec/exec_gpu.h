@@ -38,6 +38,9 @@ struct sl_gpu_shape {
     uint32_t n_layers_here;  /* whose cache lies on the device */
     unsigned n_threads;      /* of the pool */
     bool write_back;         /* it prefills layers that the CPU decodes */
+    /* It has another's vectors, cache and workspace, whose kernels are on the
+     * same queue, and needs activations and staging alone. */
+    bool beside;
 };
 
 /* Bytes of device and host memory, by purpose. */
@@ -69,6 +72,7 @@ struct sl_gpu_config {
     /* Hears of staging that cannot be pinned; NULL: that is known. */
     const struct sl_log *log;
     struct sl_gpu_shape shape;
+    const struct sl_exec_engine *other; /* it is beside this one; or NULL */
     /* Device memory, aligned to 256 bytes: vectors + activations + kv of
      * sl_gpu_need and the workspace. */
     void *memory;

@@ -87,7 +87,8 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
     g->tables = sl_carve(c, tables_bytes(s), 1);
     c->used = sl_round_up(c->used, 256);
     g->joined_bytes = sl_gpu_joined_bytes(s->mf);
-    g->joined = sl_carve(c, g->joined_bytes, 1);
+    if (!s->beside)
+        g->joined = sl_carve(c, g->joined_bytes, 1);
     if (s->write_back) {
         uint64_t values = back_pages(s) * page_values(s);
 
@@ -157,6 +158,11 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
 
     carve_activations(&counted, &device, s);
     carve_staging(&counted, &host, s);
+    if (s->beside)
+        return (struct sl_gpu_need){
+            .activations = device.used,
+            .host = sl_round_up(host.used, SL_PAGE_BYTES),
+        };
     need = (struct sl_gpu_need){
         .small = sl_round_up(sl_small_tensors_bytes(s->mf), 256),
         .activations = device.used,
@@ -247,10 +253,19 @@ static int make_events(struct sl_gpu *g, struct sl_error *err)
 static void carve_device(struct sl_gpu *g)
 {
     const struct sl_gpu_shape *s = &g->c.shape;
+    const struct sl_gpu *other = (const struct sl_gpu *)g->c.other;
     struct sl_gpu_need need = sl_gpu_need(s);
     uint8_t *at = g->c.memory;
     struct sl_carver c;
 
+    if (other != NULL) {
+        c = (struct sl_carver){at, 0};
+        carve_activations(g, &c, s);
+        g->small = other->small;
+        g->kv = other->kv;
+        g->joined = other->joined;
+        return;
+    }
     g->small = at;
     at += need.small;
     c = (struct sl_carver){at, 0};
@@ -341,11 +356,13 @@ int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
     g->page_values = page_values(&config->shape);
     carve_device(g);
     if (make_lists(g, err) != 0 || make_events(g, err) != 0 ||
-        make_staging(g, err) != 0 || start_cuda(g, err) != 0) {
+        make_staging(g, err) != 0 ||
+        (g->c.other == NULL && start_cuda(g, err) != 0)) {
         sl_gpu_destroy(&g->engine);
         return -1;
     }
-    sl_gpu_keep_pages(g);
+    if (g->c.other == NULL)
+        sl_gpu_keep_pages(g);
     *e = &g->engine;
     return 0;
 }
@@ -356,7 +373,8 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
     struct sl_device *dev = g->c.device;
     struct sl_error ignored;
 
-    sl_kv_set_page_store(g->c.kv, NULL);
+    if (g->c.other == NULL)
+        sl_kv_set_page_store(g->c.kv, NULL);
     /* After a failed pass copies may still be under way. */
     if (g->done != NULL)
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);

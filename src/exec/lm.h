@@ -58,6 +58,18 @@ struct sl_lm {
     uint32_t to_come;
 };
 
+/* Guesses that go on, one after another, while a forward waits for the disk,
+ * on a sequence that no item of it has. */
+struct sl_lm_ahead {
+    /* The next: one position, apart, with one row of logits. */
+    struct sl_lm_item item;
+    float *logits; /* (vocab) */
+    /* They are there, and item becomes the next; false: it was the last. The
+     * thread is the one that called forward. */
+    bool (*made)(void *arg);
+    void *arg;
+};
+
 struct sl_lm_ops {
     /* A new empty sequence. Errors: SL_ERR_BUDGET when the KV cache that was
      * planned has no room for another. */
@@ -90,6 +102,11 @@ struct sl_lm_ops {
      * as one likes; as forward. NULL: there is none. */
     int (*guess)(struct sl_lm *lm, const struct sl_lm_item *items,
                  size_t n_items, float *logits, struct sl_error *err);
+    /* Such guesses may be made while the next forward waits, and no longer;
+     * ahead is borrowed until that returns. One that it leaves half done has
+     * left its sequence as it was. Its errors are forward's. ahead NULL: none
+     * any more. NULL: none are ever made. */
+    void (*guess_ahead)(struct sl_lm *lm, struct sl_lm_ahead *ahead);
 };
 
 #endif

@@ -409,6 +409,14 @@ static int cache_guess(struct sl_lm *lm, const struct sl_lm_item *items,
     return inner->ops->guess(inner, items, n_items, logits, err);
 }
 
+static void cache_guess_ahead(struct sl_lm *lm, struct sl_lm_ahead *ahead)
+{
+    struct sl_lm *inner = cache_of(lm)->inner;
+
+    if (inner->ops->guess_ahead != NULL)
+        inner->ops->guess_ahead(inner, ahead);
+}
+
 static int cache_seq_create(struct sl_lm *lm, uint32_t *seq,
                             struct sl_error *err)
 {
@@ -486,6 +494,7 @@ static const struct sl_lm_ops cache_ops = {
     .seq_pick = cache_seq_pick,
     .forward = cache_forward,
     .guess = cache_guess,
+    .guess_ahead = cache_guess_ahead,
 };
 
 /* --- life -------------------------------------------------------------- */

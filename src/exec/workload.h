@@ -28,6 +28,9 @@ struct sl_workload {
     /* Guesses are the model's own, without low planes (draft_self.h): all else
      * stays in memory. */
     bool draft_keeps;
+    /* Positions that such guesses may be ahead of a text's while its passes
+     * wait (guess_ahead of lm.h), of one text and sequence; 0: none are. */
+    uint32_t draft_ahead;
     /* Pages of the KV cache that all sequences have together at most, where
      * that is less than as many as each could grow to; 0: it is not. */
     uint32_t kv_pages;

@@ -136,6 +136,20 @@ static int start_adapters(struct sl_runtime *rt, struct sl_error *err)
                             rt->load.pass_positions, err);
 }
 
+/* Engines of guesses ahead, which are traced otherwise. */
+static int create_ahead(struct sl_runtime *rt, struct sl_cpu_config cpu,
+                        struct sl_error *err)
+{
+    if (rt->load.draft_ahead == 0)
+        return 0;
+    cpu.pass_positions = 1;
+    cpu.tree_positions = 0;
+    cpu.trace = NULL;
+    if (sl_cpu_create(&rt->ahead[SL_HOST], &cpu, err) != 0)
+        return -1;
+    return sl_runtime_start_gpu_ahead(rt, err);
+}
+
 /* The one place that says which worker is what: the first is the cores, what
  * starts behind it a GPU. */
 static int create_engines(struct sl_runtime *rt, struct sl_error *err)
@@ -160,9 +174,10 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
         .io = rt->config.io,
     };
 
-    if (sl_cpu_create(&rt->engines[SL_HOST], &cpu, err) != 0)
+    if (sl_cpu_create(&rt->engines[SL_HOST], &cpu, err) != 0 ||
+        sl_runtime_start_gpu(rt, err) != 0)
         return -1;
-    return sl_runtime_start_gpu(rt, err);
+    return create_ahead(rt, cpu, err);
 }
 
 /* What the engines compute, stage by stage and however they are cut: a GPU
@@ -269,8 +284,10 @@ int sl_runtime_start(struct sl_runtime *rt, const struct sl_workload *load,
         .pass_logits = rt->load.pass_logits,
         .max_tokens = rt->load.max_tokens,
         .guesses = rt->load.draft_keeps,
+        .trace = rt->trace,
     };
     memcpy(config.engines, rt->engines, sizeof config.engines);
+    memcpy(config.ahead, rt->ahead, sizeof config.ahead);
     if (sl_exec_create(&rt->exec, &config, err) != 0)
         return -1;
     if (rt->prefix != NULL &&
@@ -344,6 +361,11 @@ const char *sl_runtime_kv_name(const struct sl_runtime *rt)
 uint32_t sl_runtime_draft_positions(const struct sl_runtime *rt)
 {
     return rt->load.draft_positions;
+}
+
+uint32_t sl_runtime_draft_ahead(const struct sl_runtime *rt)
+{
+    return rt->load.draft_ahead;
 }
 
 uint32_t sl_runtime_prefix(const struct sl_runtime *rt)

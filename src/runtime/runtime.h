@@ -152,6 +152,8 @@ const struct sl_memory *sl_runtime_memory(const struct sl_runtime *rt);
 const char *sl_runtime_kv_name(const struct sl_runtime *rt); /* "f16" ... */
 /* Guesses that a pass may take along, as planned: 0 where there is no room. */
 uint32_t sl_runtime_draft_positions(const struct sl_runtime *rt);
+/* As struct sl_workload has it. */
+uint32_t sl_runtime_draft_ahead(const struct sl_runtime *rt);
 /* Positions that every sequence begins with: a prefix's. */
 uint32_t sl_runtime_prefix(const struct sl_runtime *rt);
 /* The GPU in use and its memory, after planning; NULL where none is, and *why

@@ -9,6 +9,11 @@ void sl_runtime_end(struct sl_runtime *rt)
     sl_exec_destroy(rt->exec);
     sl_upload_close(rt->upload);
     for (unsigned i = 0; i < SL_WORKERS; i++) {
+        if (rt->ahead[i] != NULL) /* beside the others */
+            rt->ahead[i]->ops->destroy(rt->ahead[i]);
+        rt->ahead[i] = NULL;
+    }
+    for (unsigned i = 0; i < SL_WORKERS; i++) {
         if (rt->engines[i] != NULL)
             rt->engines[i]->ops->destroy(rt->engines[i]);
         rt->engines[i] = NULL;

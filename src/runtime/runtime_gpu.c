@@ -214,6 +214,30 @@ static void fill_shape(struct sl_runtime *rt)
     };
 }
 
+static struct sl_gpu_shape ahead_shape(const struct sl_runtime *rt)
+{
+    struct sl_gpu_shape s = rt->shape;
+
+    s.pass_positions = s.pass_logits = s.pass_items = 1;
+    s.write_back = false;
+    s.beside = true;
+    return s;
+}
+
+/* With what guesses ahead need. */
+static struct sl_gpu_need need_of(const struct sl_runtime *rt)
+{
+    struct sl_gpu_need need = sl_gpu_need(&rt->shape), more;
+    struct sl_gpu_shape ahead = ahead_shape(rt);
+
+    if (rt->load.draft_ahead == 0)
+        return need;
+    more = sl_gpu_need(&ahead);
+    need.activations += more.activations;
+    need.host += more.host;
+    return need;
+}
+
 /* Kernels work best with more workspace than they must have; a quarter of
  * what is left over is theirs. */
 static void fill_vram(struct sl_runtime *rt, const struct sl_gpu_need *need)
@@ -257,7 +281,7 @@ int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err)
         return 0;
     fill_shape(rt);
     choose_vram_budget(rt);
-    need = sl_gpu_need(&rt->shape);
+    need = need_of(rt);
     if (find_least(rt, &need, err) != 0)
         return -1;
     fill_vram(rt, &need);
@@ -389,7 +413,7 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     }
     if (place_caches(rt, err) != 0)
         return -1;
-    need = sl_gpu_need(&rt->shape);
+    need = need_of(rt);
     v->activations = need.activations;
     v->kv = need.kv;
     v->ring = rt->plan.at[SL_DEVICE].ring_bytes;
@@ -442,20 +466,10 @@ static bool stream_is_pinned(const struct sl_runtime *rt)
                rt->plan.at[SL_HOST].resident_bytes;
 }
 
-int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
+/* What both engines are made of. */
+static struct sl_gpu_config gpu_config(struct sl_runtime *rt)
 {
-    struct sl_gpu_need need;
-    uint8_t *at = rt->arena;
-    struct sl_upload_config upload = {
-        .dev = rt->device,
-        .stream = rt->stream,
-        .slabs = rt->partition.slabs,
-        .plan = &rt->plan,
-        .worker = SL_DEVICE,
-        .residents = at,
-        .trace = rt->trace,
-    };
-    struct sl_gpu_config config = {
+    return (struct sl_gpu_config){
         .partition = &rt->partition,
         .plan = &rt->plan,
         .small = &rt->small,
@@ -463,29 +477,69 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         .pool = rt->pool,
         .device = rt->device,
         .cuda = rt->cuda,
+        .upload = rt->upload,
         .kv = rt->kv,
         .place = sl_runtime_place_staging,
         .place_arg = rt,
         .layer_here = rt->elsewhere,
-        .trace = rt->trace,
-        .shape = rt->shape,
     };
+}
+
+/* Behind residents and ring, in the arena: what guesses ahead need, then the
+ * rest. */
+static uint8_t *behind_weights(const struct sl_runtime *rt)
+{
+    return (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes +
+           rt->plan.at[SL_DEVICE].ring_bytes;
+}
+
+static uint64_t ahead_device_bytes(const struct sl_runtime *rt)
+{
+    return need_of(rt).activations - sl_gpu_need(&rt->shape).activations;
+}
+
+int sl_runtime_start_gpu_ahead(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_gpu_config config = gpu_config(rt);
 
     if (rt->device == NULL)
         return 0;
-    upload.ring = at + rt->plan.at[SL_DEVICE].resident_bytes;
-    config.memory = at + rt->plan.at[SL_DEVICE].resident_bytes +
-                    rt->plan.at[SL_DEVICE].ring_bytes;
+    config.shape = ahead_shape(rt);
+    config.other = rt->engines[SL_DEVICE];
+    config.memory = behind_weights(rt);
+    return sl_gpu_create(&rt->ahead[SL_DEVICE], &config, err);
+}
+
+int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_upload_config upload = {
+        .dev = rt->device,
+        .stream = rt->stream,
+        .slabs = rt->partition.slabs,
+        .plan = &rt->plan,
+        .worker = SL_DEVICE,
+        .residents = rt->arena,
+        .trace = rt->trace,
+    };
+    struct sl_gpu_config config;
+    struct sl_gpu_need need;
+
+    if (rt->device == NULL)
+        return 0;
+    upload.ring = (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes;
+    if (sl_upload_open(&rt->upload, &upload, err) != 0)
+        return -1;
+    config = gpu_config(rt);
+    config.trace = rt->trace;
+    config.shape = rt->shape;
     if (stream_is_pinned(rt))
         config.log = rt->config.log;
-    need = sl_gpu_need(&rt->shape);
+    config.memory = behind_weights(rt) + ahead_device_bytes(rt);
+    need = need_of(rt);
     config.workspace_bytes = arena_bytes(&rt->vram) -
                              rt->plan.at[SL_DEVICE].resident_bytes -
                              rt->plan.at[SL_DEVICE].ring_bytes - need.small -
                              need.activations - need.kv;
-    if (sl_upload_open(&rt->upload, &upload, err) != 0)
-        return -1;
-    config.upload = rt->upload;
     return sl_gpu_create(&rt->engines[SL_DEVICE], &config, err);
 }
 

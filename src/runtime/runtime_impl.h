@@ -54,6 +54,7 @@ struct sl_runtime {
     struct sl_stream *stream;
     struct sl_small_tensors small;
     struct sl_exec_engine *engines[SL_WORKERS];
+    struct sl_exec_engine *ahead[SL_WORKERS]; /* of guesses ahead; or NULL */
     struct sl_exec *exec;
     struct sl_prompt_cache *prompt_cache; /* over exec; or NULL */
     struct sl_device *device;             /* NULL: none in use */
@@ -119,6 +120,8 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
                           const struct sl_rates *rates,
                           struct sl_plan_pass pass);
 int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err);
+/* The engine of guesses ahead beside it. */
+int sl_runtime_start_gpu_ahead(struct sl_runtime *rt, struct sl_error *err);
 void sl_runtime_end_gpu(struct sl_runtime *rt);
 
 /* runtime_rates.c: what is free now, and what the program has; disk, DRAM and

@@ -36,6 +36,14 @@
 
 /* --- second step: memory -------------------------------------------------- */
 
+/* Those of guesses ahead begin as the text does, within a page. */
+static uint32_t ahead_pages(const struct sl_workload *w)
+{
+    if (w->draft_ahead == 0)
+        return 0;
+    return (uint32_t)sl_div_up(w->draft_ahead, SL_KV_PAGE_LEN) + 1;
+}
+
 /* Pages of the whole cache. More than a cache can number are more than any
  * memory holds, and refused for that. Whole pages of the prefix are there
  * once, whatever the texts. */
@@ -44,7 +52,7 @@ static uint32_t kv_pages(const struct sl_workload *w, uint32_t prefix)
     uint64_t each = sl_kv_pages_needed(w->n_sequences, w->max_tokens + prefix,
                                        w->shared_tokens + prefix) -
                     prefix / SL_KV_PAGE_LEN;
-    uint64_t once = sl_div_up(prefix, SL_KV_PAGE_LEN);
+    uint64_t once = sl_div_up(prefix, SL_KV_PAGE_LEN) + ahead_pages(w);
 
     if (w->kv_pages > 0)
         return w->kv_pages > UINT32_MAX - once ? UINT32_MAX
@@ -63,6 +71,16 @@ enum sl_kv_kind sl_runtime_kv_kind(const struct sl_runtime *rt)
     return c->activations == SL_ACTIVATIONS_F32 ? SL_KV_F32 : SL_KV_F16;
 }
 
+/* Of the executor that makes guesses ahead, a position at a time. */
+static uint64_t ahead_bytes(const struct sl_runtime *rt)
+{
+    if (rt->load.draft_ahead == 0)
+        return 0;
+    return sl_exec_bytes(&rt->mf, 1, 1, rt->device == NULL) +
+           sl_cpu_bytes(&rt->mf, 1, rt->kv_config.max_tokens, 0, &rt->kernels,
+                        rt->act, sl_pool_threads(rt->pool));
+}
+
 /* All that is taken whatever the plan is, each part counted by the function
  * that will carve it, so that count and use cannot differ. */
 static void count_fixed(struct sl_runtime *rt)
@@ -78,7 +96,7 @@ static void count_fixed(struct sl_runtime *rt)
         .head_dim = hp->head_dim,
         .n_pages = kv_pages(w, prefix),
         /* One more than is alive: a fork exists before its parent ends. */
-        .n_sequences = 2 * w->n_sequences * w->n_texts,
+        .n_sequences = 2 * w->n_sequences * w->n_texts + (w->draft_ahead > 0),
         .max_tokens = w->max_tokens + prefix,
         .n_begin = prefix,
         .kind = sl_runtime_kv_kind(rt),
@@ -100,7 +118,7 @@ static void count_fixed(struct sl_runtime *rt)
         .logits = ((uint64_t)w->pass_logits + rt->asked.pass_logits) *
                       hp->vocab * sizeof(float) +
                   sl_sampler_scratch_bytes(hp->vocab),
-        .drafts = w->draft_bytes,
+        .drafts = w->draft_bytes + ahead_bytes(rt),
         .other = MARGIN + w->beside_bytes + (rt->trace ? sl_trace_bytes() : 0) +
                  (rt->experts.route ? sl_route_trace_bytes() : 0) +
                  sl_prefix_bytes(rt->prefix) +
@@ -438,8 +456,10 @@ static void set_load(struct sl_runtime *rt, uint32_t n)
 
     *w = rt->asked;
     w->draft_positions = n;
+    if (rt->lora != NULL) /* whose products have one place */
+        w->draft_ahead = 0;
     if (n == 0) {
-        w->draft_bytes = 0;
+        w->draft_bytes = w->draft_ahead = 0;
         return;
     }
     w->pass_logits += n;

@@ -21,8 +21,8 @@ enum { LENGTH = 40, MOST = 5 };
 struct witness {
     struct sl_lm lm; /* first */
     struct sl_lm *inner;
-    uint32_t held;
-    float *rows; /* (LENGTH + 1, vocab) */
+    uint32_t seq, held; /* the text's: guesses may have another */
+    float *rows;        /* (LENGTH + 1, vocab) */
 };
 
 static int seq_create(struct sl_lm *lm, uint32_t *seq, struct sl_error *err)
@@ -30,7 +30,18 @@ static int seq_create(struct sl_lm *lm, uint32_t *seq, struct sl_error *err)
     struct witness *w = (struct witness *)lm;
 
     w->held = 0;
-    return w->inner->ops->seq_create(w->inner, seq, err);
+    if (w->inner->ops->seq_create(w->inner, seq, err) != 0)
+        return -1;
+    w->seq = *seq;
+    return 0;
+}
+
+static int seq_fork(struct sl_lm *lm, uint32_t *seq, uint32_t from,
+                    struct sl_error *err)
+{
+    struct witness *w = (struct witness *)lm;
+
+    return w->inner->ops->seq_fork(w->inner, seq, from, err);
 }
 
 static void seq_destroy(struct sl_lm *lm, uint32_t seq)
@@ -44,7 +55,8 @@ static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
 {
     struct witness *w = (struct witness *)lm;
 
-    w->held = n;
+    if (seq == w->seq)
+        w->held = n;
     w->inner->ops->seq_cut(w->inner, seq, n);
 }
 
@@ -83,13 +95,22 @@ static int guess(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
     return w->inner->ops->guess(w->inner, items, n, logits, err);
 }
 
+static void guess_ahead(struct sl_lm *lm, struct sl_lm_ahead *ahead)
+{
+    struct witness *w = (struct witness *)lm;
+
+    w->inner->ops->guess_ahead(w->inner, ahead);
+}
+
 static const struct sl_lm_ops witness_ops = {
     .seq_create = seq_create,
+    .seq_fork = seq_fork,
     .seq_destroy = seq_destroy,
     .seq_cut = seq_cut,
     .seq_pick = seq_pick,
     .forward = forward,
     .guess = guess,
+    .guess_ahead = guess_ahead,
 };
 
 /* What a run said, and of what. */
@@ -300,7 +321,7 @@ static void guesses_change_no_bit_of_any_architecture(void **state)
 static struct said speak_planes(const struct sl_runtime_config *config,
                                 const struct test_model *m, bool greedy,
                                 struct sl_drafts *drafts,
-                                struct sl_draft_self *self)
+                                struct sl_draft_self *self, uint32_t late)
 {
     const struct sl_workload load = {
         .n_sequences = 1,
@@ -309,6 +330,7 @@ static struct said speak_planes(const struct sl_runtime_config *config,
         .pass_logits = 1,
         .draft_positions = MOST,
         .draft_keeps = self != NULL,
+        .draft_ahead = self != NULL ? sl_draft_self_span(MOST) : 0,
     };
     const struct sl_fill_config fill = {
         .strategy = SL_STRATEGY_BASE,
@@ -318,21 +340,28 @@ static struct said speak_planes(const struct sl_runtime_config *config,
     };
     struct sl_runtime *rt = rig_start(config, &load);
     struct sl_hparams hp = hparams_of(m);
+    struct rig_late cores;
     struct said s;
 
-    if (self != NULL)
+    rig_be_late(&cores, rt, SL_HOST, late);
+    if (self != NULL) {
         self->lm = sl_runtime_lm(rt);
+        self->ahead = sl_runtime_draft_ahead(rt);
+        self->ahead_row = self->logits + (size_t)self->rows * m->hp.vocab;
+    }
     s = speak(sl_runtime_lm(rt), &hp, &fill, true);
     sl_runtime_close(rt);
     return s;
 }
 
-/* In two planes it is the same model, and so it is when the high ones guess:
- * all of its logits have the bits of the integers in one piece. */
+/* In two planes it is the same model, and so it is when the high ones guess,
+ * between passes and while they run: all of its logits have the bits of the
+ * integers in one piece. */
 static void planes_change_no_bit_of_any_architecture(void **state)
 {
+    static const uint32_t late[] = {1, 60, 7, 25};
     const struct sl_arch *arch;
-    uint64_t right = 0, guessed = 0, beside = 0;
+    uint64_t right = 0, guessed = 0, beside = 0, ahead = 0, discarded = 0;
 
     for (size_t a = 0; (arch = sl_arch_at(a)) != NULL; a++) {
         struct test_model m = arch_model(arch, a % ARCH_MODELS);
@@ -345,7 +374,7 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         };
         struct sl_draft_self self;
         struct sl_drafts drafts;
-        struct said one, two, ahead;
+        struct said one, two, three;
         char path[ARCH_PATH];
         uint64_t calls = 0;
         struct sl_error err;
@@ -354,14 +383,14 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         m.group_cols = a % 2 ? 32 : 0;
         m.planes = TEST_ONE_PIECE;
         config.model = arch_model_write(path, *state, &m);
-        one = speak_planes(&config, &m, a % 2, NULL, NULL);
+        one = speak_planes(&config, &m, a % 2, NULL, NULL, 1);
         m.planes = TEST_PLANES;
         config.model = arch_model_write(path, *state, &m);
-        two = speak_planes(&config, &m, a % 2, NULL, NULL);
+        two = speak_planes(&config, &m, a % 2, NULL, NULL, 1);
         check_same(&one, &two, m.hp.vocab);
         self.rows = 1 + (uint32_t)a % 3; /* one after another, and together */
         self.logits =
-            calloc((size_t)self.rows * m.hp.vocab, sizeof *self.logits);
+            calloc((self.rows + 1ull) * m.hp.vocab, sizeof *self.logits);
         kind.costs = false; /* passes of both are alike here */
         for (uint32_t i = 0; i < SL_DRAFT_CLASSES; i++)
             kind.prior[i] = 0.3; /* so that brothers are worth a try */
@@ -369,18 +398,22 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         drafts.now = test_even_time;
         drafts.now_arg = &calls;
         assert_ok(sl_drafts_add(&drafts, &kind, &self, &err), &err);
-        ahead = speak_planes(&config, &m, a % 2, &drafts, &self);
-        check_same(&one, &ahead, m.hp.vocab);
+        three = speak_planes(&config, &m, a % 2, &drafts, &self, late[a % 4]);
+        check_same(&one, &three, m.hp.vocab);
         right += drafts.gate.counts.accepted[0];
         guessed += drafts.gate.counts.drafted[0];
         beside += drafts.gate.counts.beside[0];
+        ahead += drafts.gate.counts.ahead[0];
+        discarded += drafts.gate.counts.discarded[0];
         free(self.logits);
         said_fini(&one);
         said_fini(&two);
-        said_fini(&ahead);
+        said_fini(&three);
     }
     assert_in_range(right, guessed / 20, guessed - 1); /* random weights */
     assert_in_range(beside, 1, guessed / 2);
+    assert_in_range(ahead, guessed / 10, 1000);
+    assert_in_range(discarded, 1, ahead - 1);
 }
 
 static int set_up(void **state)

@@ -321,9 +321,28 @@ static void a_plain_pass_is_taken_now_and_then(void **state)
     assert_in_range(g.counts.saved_s, 0.85 * 3000, 0.9 * 3000);
 }
 
+/* Of guesses that cost more than a pass saves, only those that are there. */
+static void guesses_that_are_there_cost_nothing(void **state)
+{
+    for (uint32_t ready = 0; ready < 6; ready += 2) {
+        struct sl_offer offer = {.most = 8, .width = 1, .ready = ready};
+        const double prior[SL_DRAFT_CLASSES] = {0.9, 0.9, 0.9, 0.9};
+        struct sl_deal dealt;
+        struct sl_gate g;
+
+        sl_gate_init(&g, 8, 0);
+        sl_gate_add(&g, 0, prior);
+        g.sources[0].seconds = 3;
+        for (uint32_t n = 1; n <= 9; n++)
+            sl_gate_pass(&g, n, n, n, 0, 1);
+        assert_int_equal(sl_gate_choose(&g, &offer, 1, 1, 8, &dealt), ready);
+    }
+}
+
 static void drafts_go_where_they_are_likeliest_to_be_right(void **state)
 {
-    struct sl_offer offers[3] = {{0, 0, 8, 1}, {0, 3, 8, 1}, {0, 1, 0, 1}};
+    struct sl_offer offers[3] = {
+        {0, 0, 8, 1, 0}, {0, 3, 8, 1, 0}, {0, 1, 0, 1, 0}};
     struct sl_deal dealt[3];
     struct sl_gate g;
     uint32_t n;
@@ -363,6 +382,7 @@ int main(void)
         cmocka_unit_test(brothers_are_taken_where_they_pay),
         cmocka_unit_test(the_gate_follows_the_text),
         cmocka_unit_test(a_plain_pass_is_taken_now_and_then),
+        cmocka_unit_test(guesses_that_are_there_cost_nothing),
         cmocka_unit_test(drafts_go_where_they_are_likeliest_to_be_right),
         cmocka_unit_test(decisions_repeat),
     };

@@ -32,13 +32,14 @@ static float *steps(const struct sl_runtime_config *config,
     return logits;
 }
 
-static uint64_t least_vram(const struct sl_runtime_config *config)
+static uint64_t least_vram(const struct sl_runtime_config *config, bool ahead)
 {
-    const struct sl_workload one_text = rig_one_text(N_IDS);
+    struct sl_workload one_text = rig_one_text(N_IDS);
     struct sl_runtime *rt;
     struct sl_error err;
     uint64_t least;
 
+    one_text.draft_positions = one_text.draft_ahead = ahead;
     assert_ok(sl_runtime_open(&rt, config, &err), &err);
     assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
     least = sl_runtime_vram(rt)->least;
@@ -72,7 +73,7 @@ static void two_planes_give_the_bits_of_one_piece(void **state)
         two = steps(&config, s);
         assert_memory_equal(one, two, n * sizeof *one);
         free(two);
-        config.vram_bytes = least_vram(&config);
+        config.vram_bytes = least_vram(&config, false);
         two = steps(&config, s);
         assert_memory_equal(one, two, n * sizeof *one);
         free(one);
@@ -94,7 +95,7 @@ static float *guessed(const struct sl_runtime_config *config,
     uint32_t seq;
 
     load.draft_keeps = true;
-    load.draft_positions = 1;
+    load.draft_positions = load.draft_ahead = 1;
     rt = rig_start(config, &load);
     lm = sl_runtime_lm(rt);
     assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
@@ -114,6 +115,75 @@ static float *guessed(const struct sl_runtime_config *config,
     sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
     return logits;
+}
+
+static bool made(void *arg)
+{
+    ++*(uint32_t *)arg;
+    return false;
+}
+
+/* The same steps, and the guesses but for the last made while they run, on a
+ * sequence of their own: as far as slabs are late (late: of so many questions
+ * one finds them). Returns how many. */
+static uint32_t guessed_ahead(float *logits, float *guesses,
+                              const struct sl_runtime_config *config,
+                              const struct shape *s, uint32_t late)
+{
+    struct text t = text_of(s, 0), other = text_of(s, 1);
+    struct sl_workload load = rig_one_text(N_IDS);
+    struct rig_late workers[SL_WORKERS];
+    struct sl_runtime *rt;
+    uint32_t seq, n = 0;
+    struct sl_error err;
+    struct sl_lm *lm;
+
+    load.draft_keeps = true;
+    load.draft_positions = load.draft_ahead = 1;
+    rt = rig_start(config, &load);
+    for (unsigned i = 0; i < SL_WORKERS; i++)
+        rig_be_late(&workers[i], rt, i, late);
+    lm = sl_runtime_lm(rt);
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    for (uint32_t at = RIG_CONTEXT; at + 1 < N_IDS; at++) {
+        size_t row = (size_t)(at - RIG_CONTEXT) * s->vocab;
+        bool first = at == RIG_CONTEXT;
+        struct sl_lm_item it = rig_item(s, &t, seq, first ? 0 : at, at + 1, 1);
+        struct sl_lm_ahead ahead = {.made = made, .arg = &n};
+
+        if (!first) {
+            assert_ok(lm->ops->seq_fork(lm, &ahead.item.seq, seq, &err), &err);
+            ahead.item = rig_item(s, &other, ahead.item.seq, at, at + 1, 1);
+            ahead.item.apart = true;
+            ahead.logits = guesses + row - s->vocab;
+            lm->ops->guess_ahead(lm, &ahead);
+        }
+        assert_ok(lm->ops->forward(lm, &it, 1, logits + row, &err), &err);
+        if (!first)
+            lm->ops->seq_destroy(lm, ahead.item.seq);
+    }
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return n;
+}
+
+/* Guesses made meanwhile are those made between, and change nothing either. */
+static void check_ahead(const struct sl_runtime_config *config,
+                        const struct shape *s, const float *plain,
+                        const float *guesses)
+{
+    size_t n = (size_t)(N_IDS - 1 - RIG_CONTEXT) * s->vocab;
+    float *logits = malloc(n * sizeof *logits);
+    float *ahead = malloc(n * sizeof *ahead);
+
+    assert_int_equal(guessed_ahead(logits, ahead, config, s, UINT32_MAX),
+                     N_IDS - 2 - RIG_CONTEXT);
+    assert_memory_equal(plain, logits, n * sizeof *plain);
+    assert_memory_equal(guesses, ahead, (n - s->vocab) * sizeof *ahead);
+    guessed_ahead(logits, ahead, config, s, 4);
+    assert_memory_equal(plain, logits, n * sizeof *plain);
+    free(logits);
+    free(ahead);
 }
 
 /* With all the memory there is, and with little of it. */
@@ -137,13 +207,14 @@ static void high_planes_guess_and_change_no_bit(void **state)
         if (little) {
             config.engine = SL_ENGINE_RULE_AUTO;
             config.ram_bytes = SL_RAM_LEAST;
-            config.vram_bytes = least_vram(&config);
+            config.vram_bytes = least_vram(&config, true);
         }
         plain = guessed(&config, s, NULL);
         with = guessed(&config, s, guesses);
         assert_memory_equal(plain, with, n * sizeof *plain);
         for (size_t row = 0; row < n; row += s->vocab)
             assert_near(guesses + row, cpu_guesses + row, s->vocab);
+        check_ahead(&config, s, plain, guesses);
         free(plain);
         free(with);
     }
