@@ -139,6 +139,8 @@ ask /v1/chat/completions \
 refused 400 '"param":"tools"'
 ask /v1/responses '{"input":"a","tools":[{"type":"function","name":"f"}]}'
 refused 400 '"param":"tools"'
+ask /v1/responses '{"input":"a","tool_choice":"required"}'
+refused 400 '"param":"tool_choice"'
 ask /v1/responses '{"input":"a","previous_response_id":"resp_1"}'
 refused 400 '"param":"previous_response_id"'
 ask /v1/chat/completions \

@@ -32,6 +32,8 @@ static void look(void *opaque, const struct argp_option *o,
         sl_nearest_look(opaque, o->name);
 }
 
+static const struct argp usual; /* --help and its like, of all commands */
+
 /* In lines that end between words. */
 __attribute__((format(printf, 1, 2))) static void print_line(const char *fmt,
                                                              ...)
@@ -61,6 +63,7 @@ static void hint(const struct parsing *p)
     near.typed = typed + 2;
     near.n = strcspn(near.typed, "=");
     sl_opts_each(p->argp, look, &near);
+    sl_opts_each(&usual, look, &near);
     if (near.best != NULL && near.distance > 0)
         print_line("%s: did you mean --%s?", p->name, near.best);
 }

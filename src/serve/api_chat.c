@@ -194,16 +194,16 @@ int sl_talk_tools(json_t **tools, const struct sl_req *r,
 {
     json_t *v = sl_body_get(r->body, "tools");
     const json_t *choice = sl_body_get(r->body, "tool_choice");
+    const char *word = json_string_value(choice);
 
     *tools = NULL;
-    if (v == NULL || json_array_size(v) == 0 ||
-        (json_is_string(choice) &&
-         strcmp(json_string_value(choice), "none") == 0))
-        return 0;
-    if (choice != NULL && !(json_is_string(choice) &&
-                            strcmp(json_string_value(choice), "auto") == 0))
+    if (choice != NULL && (word == NULL || (strcmp(word, "auto") != 0 &&
+                                            strcmp(word, "none") != 0)))
         return sl_body_wrong(why, "tool_choice", choice,
                              "\"auto\" or \"none\"");
+    if (v == NULL || json_array_size(v) == 0 ||
+        (word != NULL && strcmp(word, "none") == 0))
+        return 0;
     if (r->s->tmpl->tools == SL_TOOLS_NONE)
         return sl_refuse(why, 400, "tools",
                          "'tools' needs a model that was trained to call "
