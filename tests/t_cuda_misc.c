@@ -11,6 +11,7 @@
 #ifdef CUDA_SIM
 #include "kernels/cudasim/cudasim.h"
 #endif
+#include "kernels/cuda/product.h"
 #include "quant/planes.h"
 #include "src/base/half.h"
 #include "tests/cuda_support.h"
@@ -478,11 +479,52 @@ static void planes_are_joined_and_scaled(void **state)
     free(is);
 }
 
+/* Of what the multiprocessor with the most to do reads, the even share. */
+static double balance(uint32_t tiles, uint32_t stages, uint32_t n,
+                      uint32_t n_sms)
+{
+    uint32_t of_split = (stages + n - 1) / n, splits;
+
+    splits = (stages + of_split - 1) / of_split;
+    return (double)tiles * stages / n_sms /
+           (double)((tiles * splits + n_sms - 1) / n_sms * of_split);
+}
+
+static void columns_are_split_so_that_all_have_as_much_to_do(void **state)
+{
+    static const struct {
+        uint32_t tiles, cols, n_sms;
+        double least;
+    } cases[] = {
+        {96, 12288, 82, 0.9}, /* 0.59 unsplit */
+        {288, 12288, 82, 0.87}, {384, 12288, 82, 0.93}, {32, 4096, 82, 0.8},
+        {86, 4096, 82, 0.8},    {32, 11008, 128, 0.85}, {96, 12288, 28, 0.85},
+        {96, 12288, 132, 0.85}, {8, 1024, 82, 0.18},    {1200, 4096, 82, 0.95},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t stages = cases[i].cols / 64, most = stages / 8;
+        uint32_t n;
+
+        most = most < 8 ? most : 8;
+        n = sl_mma_splits(cases[i].tiles, stages, most, cases[i].n_sms, 4096,
+                          4096);
+        assert_in_range(n, 1, most);
+        if (balance(cases[i].tiles, stages, n, cases[i].n_sms) < cases[i].least)
+            fail_msg("%u tiles of %u columns on %u: %u parts, %.2f",
+                     cases[i].tiles, cases[i].cols, cases[i].n_sms, n,
+                     balance(cases[i].tiles, stages, n, cases[i].n_sms));
+    }
+    /* no sum goes to memory and back where that is dearer than what it saves */
+    assert_int_equal(sl_mma_splits(82, 64, 8, 82, 4096, 32768), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_normed),
         cmocka_unit_test(planes_are_joined_and_scaled),
+        cmocka_unit_test(columns_are_split_so_that_all_have_as_much_to_do),
         cmocka_unit_test(norms_are_added),
         cmocka_unit_test(rows_are_looked_up_where_a_part_has_them),
         cmocka_unit_test(the_largest_values_come_in_order),

@@ -8,6 +8,8 @@
  * a warp reads 512 consecutive bytes, the inputs it converts serve 8 rows,
  * and the eight lanes of the same rows add up by shuffles.
  *
+ * What is multiplied next is under way meanwhile: weights, scales and inputs.
+ *
  * Sums are FP32 within a unit of 8 columns, then scaled, then added to a sum
  * of the lane: the order depends on nothing but the width of the matrix.
  */
@@ -41,25 +43,26 @@ __device__ __forceinline__ void decode(float out[unit<FMT>::cols], uint32_t w)
     }
 }
 
-template <int FMT>
-__device__ __forceinline__ void
-load_x(float out[unit<FMT>::cols], const uint16_t *x, uint32_t u, uint32_t cols)
+/* Inputs of a unit: INT8 has half of it. */
+template <int FMT> __device__ __forceinline__ uint4 load_x(const uint16_t *x)
 {
-    uint32_t c = u * unit<FMT>::cols;
+    uint2 half;
 
+    if (FMT == SL_FMT_INT4)
+        return *(const uint4 *)x;
+    half = *(const uint2 *)x;
+    return make_uint4(half.x, half.y, 0, 0);
+}
+
+template <int FMT>
+__device__ __forceinline__ void x_floats(float out[unit<FMT>::cols], uint4 x)
+{
+    sl_halves_to_floats(out, x.x);
+    sl_halves_to_floats(out + 2, x.y);
     if (FMT == SL_FMT_INT4) {
-        sl_eight_to_floats(out, sl_load_eight(x, c, cols));
-        return;
+        sl_halves_to_floats(out + 4 % unit<FMT>::cols, x.z);
+        sl_halves_to_floats(out + 6 % unit<FMT>::cols, x.w);
     }
-    if (c + 4 <= cols) {
-        uint2 v = *(const uint2 *)(x + c);
-
-        sl_halves_to_floats(out, v.x);
-        sl_halves_to_floats(out + 2, v.y);
-        return;
-    }
-    for (uint32_t i = 0; i < 4; i++)
-        out[i] = c + i < cols ? sl_half_at(x + c + i) : 0;
 }
 
 /* sum[row][position] += scale[row] * (4 rows of the unit) . x */
@@ -89,12 +92,77 @@ __device__ __forceinline__ void multiply(float sum[4][N], uint4 w, uint2 scale,
     }
 }
 
-/* Where a thread stands in its rows: the unit, and the group it lies in. */
-struct place {
-    uint32_t unit, group, in_group;
+/* All that a thread multiplies at once: a unit of its rows in two blocks, with
+ * their scales and inputs. */
+template <int FMT, int N> struct load {
+    uint4 w[2], x[N];
+    uint2 scale[2];
 };
 
+/* Where a thread stands in its rows. */
+template <int N> struct stand {
+    const uint8_t *w[2];
+    const uint16_t *scale[2], *x;
+    size_t x_stride;
+    uint32_t group, in_group;
+};
+
+/* Loads a unit: all of it is under way before anything is used. */
+template <int FMT, int N>
+__device__ __forceinline__ void load_unit(struct load<FMT, N> *l,
+                                          const struct stand<N> &at)
+{
+#pragma unroll
+    for (int b = 0; b < 2; b++)
+        l->w[b] = sl_load_once(at.w[b]);
+#pragma unroll
+    for (int b = 0; b < 2; b++)
+        l->scale[b] =
+            *(const uint2 *)(at.scale[b] + (size_t)at.group * SL_BLOCK_ROWS);
+#pragma unroll
+    for (int p = 0; p < N; p++)
+        l->x[p] = load_x<FMT>(at.x + p * at.x_stride);
+}
+
+/* One step of the thread block on. */
+template <int FMT, int N>
+__device__ __forceinline__ void go_on(struct stand<N> *at,
+                                      const struct matvec_args &a)
+{
+#pragma unroll
+    for (int b = 0; b < 2; b++)
+        at->w[b] += STEP * 64;
+    at->x += STEP * unit<FMT>::cols;
+    at->group += a.step_groups;
+    at->in_group += a.step_units;
+    if (at->in_group >= a.group_units) {
+        at->in_group -= a.group_units;
+        at->group++;
+    }
+}
+
+template <int FMT, int N>
+__device__ __forceinline__ void multiply_unit(float sum[2][4][N],
+                                              const struct load<FMT, N> &l)
+{
+    float x[N][unit<FMT>::cols];
+
+#pragma unroll
+    for (int p = 0; p < N; p++)
+        x_floats<FMT>(x[p], l.x[p]);
+#pragma unroll
+    for (int b = 0; b < 2; b++)
+        multiply<FMT, N>(sum[b], l.w[b], l.scale[b], x);
+}
+
 template <int FMT> struct packed_sum {
+    /* nvcc would give four positions so many registers that there is but one.
+     */
+    static constexpr unsigned least_blocks(int n)
+    {
+        return n == 4 ? 2 : 0;
+    }
+
     template <int N>
     static __device__ __forceinline__ void
     columns(float sum[2][4][N], const struct matvec_args &a,
@@ -102,40 +170,30 @@ template <int FMT> struct packed_sum {
     {
         uint32_t warp = threadIdx.x / SL_WARP, lane = threadIdx.x % SL_WARP;
         uint32_t u = warp * LANES + lane / 4, quad = lane % 4;
-        uint32_t group = u / a.group_units, in_group = u % a.group_units;
-        const uint32_t groups_a_step = STEP / a.group_units;
-        const uint32_t units_left = STEP % a.group_units;
-        const size_t at = quad * 16;
-        uint4 next[2];
+        struct load<FMT, N> l;
+        struct stand<N> at;
 
-        for (int b = 0; b < 2; b++)
-            if (w[b] != NULL && u < a.p.units)
-                next[b] = sl_load_once(w[b] + (size_t)u * 64 + at);
-        for (; u < a.p.units; u += STEP) {
-            float x[N][unit<FMT>::cols];
-            uint4 now[2] = {next[0], next[1]};
+        if (u >= a.p.units)
+            return;
+        for (int b = 0; b < 2; b++) {
+            at.w[b] = w[b] + (size_t)u * 64 + quad * 16;
+            at.scale[b] = scale[b] + quad * 4;
+        }
+        at.x = a.p.x + u * unit<FMT>::cols;
+        at.x_stride = a.p.x_stride;
+        at.group = u / a.group_units;
+        at.in_group = u % a.group_units;
+        load_unit<FMT, N>(&l, at);
+        for (bool more = true; more;) {
+            struct load<FMT, N> now = l;
 
-            for (int b = 0; b < 2; b++)
-                if (w[b] != NULL && u + STEP < a.p.units)
-                    next[b] = sl_load_once(w[b] + (size_t)(u + STEP) * 64 + at);
-#pragma unroll
-            for (int p = 0; p < N; p++)
-                load_x<FMT>(x[p], a.p.x + p * a.p.x_stride, u, a.p.cols);
-#pragma unroll
-            for (int b = 0; b < 2; b++)
-                if (w[b] != NULL)
-                    multiply<FMT, N>(
-                        sum[b], now[b],
-                        *(const uint2 *)(scale[b] +
-                                         (size_t)group * SL_BLOCK_ROWS +
-                                         quad * 4),
-                        x);
-            group += groups_a_step;
-            in_group += units_left;
-            if (in_group >= a.group_units) {
-                in_group -= a.group_units;
-                group++;
+            u += STEP;
+            more = u < a.p.units;
+            if (more) {
+                go_on<FMT, N>(&at, a);
+                load_unit<FMT, N>(&l, at);
             }
+            multiply_unit<FMT, N>(sum, now);
         }
     }
 };
@@ -166,7 +224,7 @@ bool sl_matvec_takes(const struct sl_product *p)
 {
     if (sl_fmt_has_blocks(p->fmt))
         return true;
-    return sl_fmt_has_scales(p->fmt) &&
+    return sl_fmt_has_scales(p->fmt) && p->cols % 8 == 0 &&
            (p->groups == 1 || p->group_cols % 8 == 0);
 }
 
@@ -179,6 +237,8 @@ int sl_matvec_launch(const struct sl_cuda *c, const struct sl_product *p,
         return sl_matvec_blocks_launch(c, p, err);
     if (p->groups > 1)
         a.group_units = p->group_cols / sl_fmt_of(p->fmt)->unit_cols;
+    a.step_groups = STEP / a.group_units;
+    a.step_units = STEP % a.group_units;
     if (p->fmt == SL_FMT_INT4)
         return launch<SL_FMT_INT4>(c, &a, err);
     return launch<SL_FMT_INT8>(c, &a, err);

@@ -20,6 +20,8 @@ struct matvec_args {
     struct sl_product p;
     uint32_t group_units; /* of a group; all of them if there is one */
     uint32_t row_blocks;  /* of a segment that a thread block takes */
+    /* How far a step of the thread block goes: groups, and units beyond. */
+    uint32_t step_groups, step_units;
 };
 
 struct matvec_shared {
@@ -62,9 +64,11 @@ __device__ __forceinline__ float total(const struct matvec_shared *sh,
     return v;
 }
 
-/* Sum<N>: adds up columns of two blocks of rows. */
+/* Sum::columns<N>: adds up columns of two blocks of rows. Sum::least_blocks(N):
+ * thread blocks that a multiprocessor is to hold; 0: nvcc may choose. */
 template <class Sum, int N>
-__global__ void __launch_bounds__(THREADS) matvec(struct matvec_args a)
+__global__ void __launch_bounds__(THREADS, Sum::least_blocks(N))
+    matvec(struct matvec_args a)
 {
     SL_SHARED(struct matvec_shared, sh, [1]);
     bool glu = a.p.out.pairs != 0;
@@ -78,10 +82,10 @@ __global__ void __launch_bounds__(THREADS) matvec(struct matvec_args a)
         uint32_t which = glu ? i : 0;
         size_t block = glu ? blockIdx.x : blockIdx.x * 2 + i;
 
-        w[i] = NULL;
-        scale[i] = NULL;
+        /* Beyond the last block the one before it once more, whose sums are
+           nobody's: no branch is needed for it. */
         if (block * SL_BLOCK_ROWS >= a.p.n_rows)
-            continue;
+            block--;
         w[i] = a.p.w[which] + block * block_bytes;
         scale[i] = a.p.scale[which] + block * block_scales;
     }

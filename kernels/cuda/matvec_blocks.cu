@@ -129,6 +129,11 @@ __device__ __forceinline__ void add_group(float sum[4][N],
 }
 
 template <int FMT> struct block_sum {
+    static constexpr unsigned least_blocks(int)
+    {
+        return 0;
+    }
+
     template <int N>
     static __device__ __forceinline__ void
     columns(float sum[2][4][N], const struct matvec_args &a,
@@ -140,8 +145,7 @@ template <int FMT> struct block_sum {
         for (; c < a.p.cols; c += STEP * GROUP) {
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                if (w[i] != NULL)
-                    add_group<FMT, N>(sum[i], a.p, w[i] + lane % 4 * 16, c);
+                add_group<FMT, N>(sum[i], a.p, w[i] + lane % 4 * 16, c);
         }
     }
 };

@@ -72,6 +72,13 @@ int sl_matvec_rows_launch(const struct sl_cuda *c, const struct sl_product *p,
 /* 1 to SL_CUDA_SOME positions by mma.sync. */
 bool sl_mma_takes(const struct sl_product *p);
 uint64_t sl_mma_workspace(const struct sl_product *p);
+/* Into how many parts (1 to most) the columns of a matrix of so many tiles of
+ * rows are split, each a thread block's: by the bytes that the multiprocessor
+ * with the most of them reads, and those of sums on their way to memory and
+ * back. A part has whole stages; sum_bytes: a tile's. */
+uint32_t sl_mma_splits(uint32_t tiles, uint32_t stages, uint32_t most,
+                       uint32_t n_sms, uint32_t stage_bytes,
+                       uint32_t sum_bytes);
 int sl_mma_launch(const struct sl_cuda *c, const struct sl_product *p,
                   struct sl_error *err);
 

@@ -21,6 +21,16 @@
 
 #define SL_ALL_LANES 0xffffffffu
 
+/* v, of which the compiler knows nothing: it keeps it in a register, where it
+ * would rather compute it anew in every round of a loop. */
+__device__ __forceinline__ uint32_t sl_keep(uint32_t v)
+{
+#ifndef CUDA_SIM
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
+}
+
 /* --- loads --------------------------------------------------------------- */
 
 /* 16 bytes of what is read once: they do not push what is shared out of the
