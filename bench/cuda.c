@@ -1,13 +1,17 @@
 /*
  * bench_cuda: how fast are the kernels, against the device's own memory?
  *
- * usage: bench_cuda [DEVICE [ROWS [COLS [POSITIONS]]]]
+ * usage: bench_cuda [DEVICE [ROWS [COLS [POSITIONS [FILE]]]]]
  *
  * Copies to, from and within the device; products of a ROWS x COLS matrix
  * with the numbers of positions, up to POSITIONS, that different kernels serve;
  * attention of one layer with as many heads of 128 values as COLS holds.
  * Medians of seven turns by the device's own clock. Operations are held against
  * cuBLAS's plain FP16 product of POSITIONS, copies against the link.
+ *
+ * FILE gets a line for each: what it is, the most that the device lets it come
+ * to, what it came to and the unit, with tabs between; 0 where the most is not
+ * known. (bench/gpu-table reads it.)
  */
 #include "config.h"
 
@@ -34,6 +38,7 @@ struct bench {
     struct sl_device_rates rates;
     uint32_t rows, cols, most; /* positions */
     double f16_ops_per_s;      /* cuBLAS's, FP16 weights; 0: unknown */
+    FILE *lines;               /* NULL: not wanted */
     /* device memory; any bytes do for weights, keys and values */
     void *w, *scale, *x, *y, *tables, *workspace;
     uint64_t w_bytes, workspace_bytes;
@@ -68,6 +73,13 @@ static int median_seconds(struct bench *b,
     *seconds = bench_median(t, REPEATS);
     *seconds = *seconds > 0 ? *seconds : 1e-9;
     return 0;
+}
+
+static void line(struct bench *b, const char *what, double most, double came_to,
+                 const char *unit)
+{
+    if (b->lines != NULL)
+        fprintf(b->lines, "%s\t%.4g\t%.4g\t%s\n", what, most, came_to, unit);
 }
 
 /* --- products ------------------------------------------------------------ */
@@ -111,7 +123,7 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
 {
     struct product p = {.m = {fmt, b->rows, b->cols, 1, 0}, .n = n};
     double seconds, bytes, ops = 2.0 * b->rows * b->cols * n;
-    char name[16] = "", of_f16[16] = "-";
+    char name[16] = "", of_f16[16] = "-", what[64];
 
     if (sl_fmt_has_scales(fmt))
         p.m.group_cols = group != 0 ? group : b->cols;
@@ -130,6 +142,15 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
            bytes / seconds * 1e-9, 100 * bytes / seconds / b->rates.vram_bps,
            ops / seconds * 1e-12, of_f16);
     fflush(stdout);
+    snprintf(what, sizeof what, "%s%s%s, %u positions", sl_fmt_name(fmt),
+             name[0] != '\0' ? " " : "", name, n);
+    /* What takes longer at the device's rates limits it. */
+    if (b->f16_ops_per_s == 0 ||
+        bytes / b->rates.vram_bps >= ops / b->f16_ops_per_s)
+        line(b, what, b->rates.vram_bps * 1e-9, bytes / seconds * 1e-9, "GB/s");
+    else
+        line(b, what, b->f16_ops_per_s * 1e-12, ops / seconds * 1e-12,
+             "TFLOP/s");
     return 0;
 }
 
@@ -179,6 +200,7 @@ static int attention(struct bench *b, uint32_t n, struct sl_error *err)
     size_t stride = (size_t)heads * SL_CUDA_PAGE_LEN * HEAD_DIM;
     uint32_t *device = b->tables, host[3 * MOST_N + KEYS / SL_CUDA_PAGE_LEN];
     double seconds, bytes = 4.0 * KEYS * b->cols;
+    char what[64];
     struct attention a = {
         .kv = {b->w, (uint16_t *)b->w + pages * stride, stride, heads,
                HEAD_DIM},
@@ -208,6 +230,12 @@ static int attention(struct bench *b, uint32_t n, struct sl_error *err)
            heads, KEYS, n, seconds * 1e3, bytes / seconds * 1e-9,
            100 * bytes / seconds / b->rates.vram_bps,
            4.0 * n * KEYS * b->cols / seconds * 1e-12);
+    snprintf(what, sizeof what, "attention, %u keys, %u queries", KEYS, n);
+    if (n == 1)
+        line(b, what, b->rates.vram_bps * 1e-9, bytes / seconds * 1e-9, "GB/s");
+    else
+        line(b, what, b->f16_ops_per_s * 1e-12,
+             4.0 * n * KEYS * b->cols / seconds * 1e-12, "TFLOP/s");
     return 0;
 }
 
@@ -285,12 +313,20 @@ static void finish(struct bench *b)
     sl_device_close(b->dev);
 }
 
-/* " (91% of 16 GT/s x16)"; "" where the link is unknown. A transfer is a bit
- * of each lane, of which framing and packet headers take their part. */
+/* Bytes a second at most; 0: the link is unknown. A transfer is a bit of each
+ * lane, of which framing and packet headers take their part. */
+static double link_bps(const struct bench *b)
+{
+    const struct sl_device_info *d = &b->dev->info;
+
+    return d->pcie_gtps * 1e9 / 8 * d->pcie_lanes;
+}
+
+/* " (91% of 16 GT/s x16)"; "" where the link is unknown. */
 static const char *of_link(char text[48], const struct bench *b, double bps)
 {
     const struct sl_device_info *d = &b->dev->info;
-    double most = d->pcie_gtps * 1e9 / 8 * d->pcie_lanes;
+    double most = link_bps(b);
 
     text[0] = '\0';
     if (b->rates.pinned && most > 0)
@@ -316,6 +352,13 @@ static int run(struct bench *b, int ordinal, struct sl_error *err)
            (double)b->dev->info.vram_bps * 1e-9);
     if (b->c.note[0] != '\0')
         printf("%s\n", b->c.note);
+    line(b, "copies to the device", link_bps(b) * 1e-9, b->rates.up_bps * 1e-9,
+         "GB/s");
+    line(b, "copies from the device", link_bps(b) * 1e-9,
+         b->rates.down_bps * 1e-9, "GB/s");
+    line(b, "its memory, read and written",
+         (double)b->dev->info.vram_bps * 1e-9, b->rates.vram_bps * 1e-9,
+         "GB/s");
     if (products(b, err) != 0)
         return -1;
     printf("\n");
@@ -343,9 +386,17 @@ int main(int argc, char **argv)
                 MOST_N);
         return 2;
     }
+    if (argc > 5 && (b.lines = fopen(argv[5], "w")) == NULL) {
+        perror(argv[5]);
+        return 1;
+    }
     rc = run(&b, ordinal, &err);
     if (rc != 0)
         fprintf(stderr, "bench_cuda: %s\n", err.msg);
     finish(&b);
+    if (b.lines != NULL && fclose(b.lines) != 0) {
+        perror(argv[5]);
+        rc = -1;
+    }
     return rc != 0;
 }

@@ -182,6 +182,33 @@ done
 [ -z "$device" ]
 check gpu_check_refuses_a_device_before_it_writes
 
+# What gpu-check ends with, of its programs' own output.
+page="$source/bench/gpu-page"
+if [ -x "$(dirname "$sluice")/bench_cuda" ]; then
+    "$(dirname "$sluice")/bench_cuda" 0 16 128 1 "$work/lines" >"$work/out"
+else
+    printf 'its memory, read and written\t32\t29\tGB/s\n' >"$work/lines"
+fi
+"$sluice" bench -m "$model" --device cpu --prompt 1 --gen 1 --repeat 1 --json \
+    >"$work/bench" 2>"$work/err" &&
+    sh "$page" table "$work/lines" "$work/bench" yes >"$work/out" &&
+    grep -Eq '^its memory, read and written +32 +[0-9.]+ +[0-9]+ %  GB/s$' \
+        "$work/out" &&
+    [ "$(grep -Ec '^demo f16, (prompt of 1|tokens), .* [0-9]+ %  tokens/s$' \
+        "$work/out")" = 2 ] &&
+    grep -q "^text equal to the CPU's  *yes$" "$work/out" &&
+    ! sh "$page" table "$work/none" "$work/bench" 2>"$work/err" &&
+    grep -q none "$work/err"
+check gpu_check_sums_up_on_a_page
+
+"$sluice" plan -m "$model" --device cuda --json >"$work/plan" 2>"$work/err" &&
+    "$sluice" devices --json >"$work/devices" &&
+    sh "$page" machine "$work/plan" "$work/devices" >"$work/machine" &&
+    "$sluice" plan --machine "$work/machine" --preset glm-10b >"$work/out" &&
+    grep -q 'on cudasim 0 with .* of RAM and 1008 MiB of VRAM' "$work/out" &&
+    ! sh "$page" machine "$work/bench" "$work/devices" >"$work/out"
+check gpu_check_writes_a_machine_to_plan_for
+
 # --- plan and devices
 
 plan()
