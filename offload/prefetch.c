@@ -12,11 +12,22 @@ static const struct sl_slab *slab_of(const struct sl_stream *st,
     return &st->config.slabs[p->slab];
 }
 
+/* Of two disks each is to have something of the few slabs that are on their way
+ * where the ring is small: so many parts of an extent, but none that are less.
+ */
+#define MIRROR_PARTS      4u
+#define MIRROR_PART_BYTES (64u << 10)
+
 /* Size of one read of an extent: equal parts, so that the last is not tiny. */
 static uint32_t chunk_bytes(const struct sl_stream *st, uint64_t extent_bytes)
 {
     uint64_t n = sl_div_up(extent_bytes, st->config.read_bytes);
 
+    if (st->config.mirror != NULL && n < MIRROR_PARTS &&
+        extent_bytes / MIRROR_PART_BYTES > n)
+        n = extent_bytes / MIRROR_PART_BYTES < MIRROR_PARTS
+                ? extent_bytes / MIRROR_PART_BYTES
+                : MIRROR_PARTS;
     return (uint32_t)sl_round_up(sl_div_up(extent_bytes, n), SL_PAGE_BYTES);
 }
 

@@ -129,8 +129,6 @@ static int measure_rates(struct sl_bench_state *s,
                          double rate[SL_BENCH_N_RATES], struct sl_error *err)
 {
     struct sl_probe_disk_config disk = {
-        .path = s->b->config.model,
-        .mirror = s->b->config.mirror,
         .io = s->b->config.io,
         .time_ns = disk_time(s),
         .issued = &s->probed,
@@ -145,6 +143,7 @@ static int measure_rates(struct sl_bench_state *s,
     int rc;
 
     settle(s);
+    sl_runtime_files(s->rt, &disk.path, &disk.mirror);
     if (sl_runtime_read_extents(s->rt, &extents, &disk.n_extents, err) != 0)
         return -1;
     disk.extents = extents;

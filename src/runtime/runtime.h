@@ -231,6 +231,11 @@ int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,
                      struct sl_floor *floor, struct sl_rates *rates,
                      struct sl_error *err);
 
+/* The files that passes are read from now: the model file and its mirror, NULL
+ * where there is none; one alone when the other has failed. */
+void sl_runtime_files(const struct sl_runtime *rt, const char **path,
+                      const char **mirror);
+
 /* What each pass reads of the file, in its order: extents (*n), moved to the
  * caller; NULL where a pass reads nothing, or there is no plan yet, *n 0.
  * Errors: SL_ERR_NOMEM. */

@@ -96,6 +96,18 @@ int sl_runtime_read_extents(const struct sl_runtime *rt,
     return 0;
 }
 
+void sl_runtime_files(const struct sl_runtime *rt, const char **path,
+                      const char **mirror)
+{
+    struct sl_mirror *m = rt->mf.mirror;
+    bool first_out = m != NULL && sl_mirror_is_out(m, 0);
+    bool second_out = m != NULL && sl_mirror_is_out(m, 1);
+
+    *path = first_out ? sl_mirror_path(m, 1) : rt->mf.path;
+    *mirror =
+        m == NULL || first_out || second_out ? NULL : sl_mirror_path(m, 1);
+}
+
 /* Over the runs of the file that passes read, and with the reads that they
  * use: drives are faster in some places, and file systems in some patterns. */
 static int measure_disk(struct sl_runtime *rt, uint64_t room,
@@ -103,14 +115,13 @@ static int measure_disk(struct sl_runtime *rt, uint64_t room,
 {
     struct sl_extent *extents;
     struct sl_probe_disk_config disk = {
-        .path = rt->mf.path,
-        .mirror = rt->config.mirror,
         .mirror_bps = &rt->rates.mirror_bps,
         .io = rt->config.io,
         .buffer_bytes = room < PROBE_DISK_BYTES ? room : PROBE_DISK_BYTES,
     };
     int rc;
 
+    sl_runtime_files(rt, &disk.path, &disk.mirror);
     if (disk.buffer_bytes < PROBE_LEAST)
         disk.buffer_bytes = PROBE_LEAST;
     if (sl_runtime_read_extents(rt, &extents, &disk.n_extents, err) != 0)

@@ -177,15 +177,19 @@ static void machine_init(struct sl_sim_machine *m, double first, double second)
         .rates = {.disk_bps = first + second,
                   .mirror_bps = second,
                   .disk_latency_s = 100e-6,
-                  .dram_bps = 1e12},
+                  .dram_bps = 1e12,
+                  .worker[SL_HOST] = {.memory_bps = 10 * first,
+                                      .ops_per_s = 1}},
     };
     struct sl_error err;
 
     assert_ok(sl_sim_machine_init(m, &spec, &err), &err);
 }
 
-/* Seconds of two hundred slabs of 8 MiB in 24 slots. */
+/* Seconds of two hundred slabs of so many bytes in n slots, each of which takes
+ * the cores a tenth of what it takes the first disk. */
 static double stream_seconds(struct rig *r, double first, double second,
+                             uint64_t bytes, unsigned n,
                              struct sl_mirror_stats disks[SL_IO_FILES])
 {
     struct sl_mirror_config two = {.path = {"one", "two"}};
@@ -205,10 +209,10 @@ static double stream_seconds(struct rig *r, double first, double second,
     r->u->n = 40;
     for (size_t i = 0; i < r->u->n; i++)
         r->u->slabs[i] = (struct sl_slab){
-            .extents = {{i << 23, 1u << 23}},
+            .extents = {{i * bytes, bytes}},
             .n_extents = 1,
         };
-    plan_slabs(r->u, 24u << 23);
+    plan_slabs(r->u, n * bytes);
     config = config_of(r);
     config.clock = m.clock;
     config.io_arg = &m;
@@ -218,6 +222,7 @@ static double stream_seconds(struct rig *r, double first, double second,
         if (i == 60)
             begin = sl_clock_now(m.clock);
         assert_ok(sl_stream_get(st, i % 40, &base, &err), &err);
+        sl_machine_compute(&m, (double)bytes, 0);
         sl_stream_put(st, i % 40);
     }
     seconds = (double)(sl_clock_now(m.clock) - begin) * 1e-9;
@@ -236,17 +241,32 @@ static void two_disks_give_the_sum_of_their_rates(void **state)
                                          9000 * MB};
     struct rig *r = *state;
     struct sl_mirror_stats disks[SL_IO_FILES];
-    double alone = stream_seconds(r, 3000 * MB, 0, disks);
+    double alone = stream_seconds(r, 3000 * MB, 0, 8u << 20, 24, disks);
 
     for (size_t i = 0; i < sizeof seconds_bps / sizeof *seconds_bps; i++) {
         double more = seconds_bps[i];
-        double both = stream_seconds(r, 3000 * MB, more, disks);
+        double both = stream_seconds(r, 3000 * MB, more, 8u << 20, 24, disks);
         double share = more / (3000 * MB + more);
 
         assert_true(alone / both >= 0.95 / (1 - share));
         assert_float_equal((double)disks[1].bytes /
                                (double)(disks[0].bytes + disks[1].bytes),
                            share, 0.03);
+    }
+}
+
+/* With the least memory not all reads that the disks could do at a time have
+ * room, and it is more than one disk all the same. */
+static void the_least_memory_has_use_for_two_disks(void **state)
+{
+    struct rig *r = *state;
+    struct sl_mirror_stats disks[SL_IO_FILES];
+
+    for (uint64_t bytes = 256u << 10; bytes <= 1u << 20; bytes *= 2) {
+        double alone = stream_seconds(r, 500 * MB, 0, bytes, 3, disks);
+        double both = stream_seconds(r, 500 * MB, 500 * MB, bytes, 3, disks);
+
+        assert_true(alone / both >= 1.9);
     }
 }
 
@@ -514,6 +534,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(both_files_give_the_bytes_of_one),
         T(two_disks_give_the_sum_of_their_rates),
+        T(the_least_memory_has_use_for_two_disks),
         T(experts_come_from_both_disks),
         T(a_disk_that_fails_is_left_out_and_the_run_goes_on),
         T(where_both_fail_the_error_names_one),
