@@ -125,7 +125,7 @@ check mmlu_takes_11_hours_on_a_3090
 # A pass that waits for four guesses of the high planes, which take some time.
 "$sluice" plan --machine rtx3090-ddr5 --preset 7b --quant int8-planes \
     --vram 1G --ram 4G --accept 0.95 --draft-max 4 --json \
-    >"$work/planes.json" 2>"$work/log" &&
+    --trace "$work/planes.trace" >"$work/planes.json" 2>"$work/log" &&
     one=$(number "$work/planes.json" decode seconds_per_pass) &&
     guess=$(number "$work/planes.json" guessed guess_seconds) &&
     holds "$guess" '>=' 0.001 && holds "$guess" '<=' "$one" &&
@@ -134,6 +134,18 @@ check mmlu_takes_11_hours_on_a_3090
     holds "$(number "$work/planes.json" guessed tokens_per_s)" '>=' \
         "$(number "$work/planes.json" decode tokens_per_s)"
 check two_planes_guess_for_themselves_in_time_of_their_own
+
+# Those of the next pass, and the word before them, while this one waits.
+track=$(sed -n 's/.*"tid":\([0-9]*\),"args":{"name":"guesses ahead"}.*/\1/p' \
+    "$work/planes.trace")
+holds "$(number "$work/planes.json" guessed_ahead tokens_per_s)" '>=' \
+    "$(number "$work/planes.json" guessed tokens_per_s)" &&
+    holds "$(number "$work/planes.json" guessed_ahead ahead)" '>=' 2 &&
+    holds "$(number "$work/planes.json" guessed_ahead ahead)" '<=' 5 &&
+    holds "$(number "$work/planes.json" guessed_ahead discarded)" '>=' 0.1 &&
+    [ "$(grep -c "\"ph\":\"X\",\"pid\":1,\"tid\":$track," \
+        "$work/planes.trace")" -gt 64 ]
+check guesses_go_on_while_a_pass_waits_and_the_trace_shows_it
 
 "$sluice" plan --machine rtx3090-ddr5 --ram 58G --vram 22G --preset glm-130b \
     --kv int8 --json >"$work/int8.json" 2>"$work/log" &&

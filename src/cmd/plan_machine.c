@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,12 +36,14 @@ struct answer {
     struct sl_modelfile mf;
     uint64_t ram_bytes, vram_bytes;
     struct sl_rehearsal alone, batched;
-    /* with as many guesses as are best; n_guesses 0: there are none */
+    /* with as many guesses as are best; of its own, that go on while a pass
+     * waits; n_guesses 0: there are none */
     struct guessed {
         struct sl_rehearsal r;
         struct sl_rehearsed row; /* a pass, and the guesses that it waits for */
         uint32_t n_guesses;
-    } guessed;
+        double discarded; /* of those that were made meanwhile */
+    } guessed, ahead;
     struct sl_plan_eval eval;
     struct sl_rehearsed eval_pass;
     uint32_t batch_tokens; /* of a text: what the memory holds of so many */
@@ -176,24 +179,31 @@ static double rate_of(const struct sl_rehearsed *row)
     return row->tokens / row->seconds;
 }
 
-/* What a pass with guesses takes, them included, and gives. */
-static struct sl_rehearsed cycle_of(const struct answer *a,
-                                    const struct guessed *g)
+/* What a pass with guesses takes, them included, and gives. Those that go on
+ * meanwhile begin with what the pass itself will say last: they are of use,
+ * but for that one, where it and all that the pass took are right. Then the
+ * text's new keys are to be had, which takes a guess. */
+static void count_cycle(const struct answer *a, struct guessed *g)
 {
-    struct sl_rehearsed row = g->r.phase[SL_PHASE_DECODE];
+    double right = pow(a->q->accept, g->n_guesses + 1.0), made = g->n_guesses;
+    struct sl_rehearsed *row = &g->row;
+    double before;
 
-    row.tokens = tokens_of(a->q->accept, g->n_guesses);
-    row.seconds += g->n_guesses * g->r.guess_s;
-    row.expected_s += g->n_guesses * g->r.guess_s;
-    row.efficiency = row.floor.seconds / row.seconds;
-    return row;
+    *row = g->r.phase[SL_PHASE_DECODE];
+    if (g->r.ahead > 1)
+        made -= right * (g->r.ahead - 2);
+    g->discarded = (1 - right) * g->r.ahead;
+    before = made * g->r.guess_s;
+    row->tokens = tokens_of(a->q->accept, g->n_guesses);
+    row->seconds += before;
+    row->expected_s += before;
+    row->efficiency = row->floor.seconds / row->seconds;
 }
 
 /* As many guesses in a pass as give most tokens a second. */
-static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
-                       struct sl_error *err)
+static int ask_guessed(const struct answer *a, struct guessed *best,
+                       struct sl_rehearsal_config c, struct sl_error *err)
 {
-    struct guessed *best = &a->guessed;
     uint32_t worse = 0;
 
     c.trace = NULL;
@@ -203,7 +213,7 @@ static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
         c.guesses = n;
         if (sl_rehearse(&g.r, &c, err) != 0)
             return -1;
-        g.row = cycle_of(a, &g);
+        count_cycle(a, &g);
         if (n > 1 && rate_of(&g.row) <= rate_of(&best->row)) {
             worse++;
             sl_rehearsal_fini(&g.r);
@@ -214,6 +224,36 @@ static int ask_guessed(struct answer *a, struct sl_rehearsal_config c,
         *best = g;
     }
     return 0;
+}
+
+/* The best once more, to be seen. */
+static int trace_guessed(const struct answer *a, const struct guessed *best,
+                         struct sl_rehearsal_config c, struct sl_error *err)
+{
+    struct sl_rehearsal r;
+
+    c.guesses = best->n_guesses;
+    c.decode_only = true;
+    c.trace = a->q->trace;
+    if (c.trace == NULL)
+        return 0;
+    if (sl_rehearse(&r, &c, err) != 0)
+        return -1;
+    sl_rehearsal_fini(&r);
+    return 0;
+}
+
+static int ask_all_guesses(struct answer *a, struct sl_rehearsal_config c,
+                           struct sl_error *err)
+{
+    if (ask_guessed(a, &a->guessed, c, err) != 0)
+        return -1;
+    if (!c.self)
+        return 0;
+    c.ahead = true;
+    if (ask_guessed(a, &a->ahead, c, err) != 0)
+        return -1;
+    return trace_guessed(a, &a->ahead, c, err);
 }
 
 static int ask(struct answer *a, struct sl_error *err)
@@ -229,7 +269,8 @@ static int ask(struct answer *a, struct sl_error *err)
         .n_texts = 1,
         .context = q->tokens,
         .prompt = PROMPT,
-        .trace = q->trace,
+        /* of guesses that go on meanwhile, where there are any */
+        .trace = planes ? NULL : q->trace,
         .kv = q->kv,
         .hit_curve = q->hit_curve,
         .self = planes,
@@ -237,7 +278,7 @@ static int ask(struct answer *a, struct sl_error *err)
 
     if (sl_rehearse(&a->alone, &c, err) != 0)
         return -1;
-    if (q->accept > 0 && ask_guessed(a, c, err) != 0)
+    if (q->accept > 0 && ask_all_guesses(a, c, err) != 0)
         return -1;
     c.self = false;
     if (q->eval > 0 && sl_plan_eval_rehearse(&a->eval, &a->eval_pass, c,
@@ -372,14 +413,14 @@ static void print_answer(const struct answer *a)
     putchar('\n');
 }
 
-static void print_guessed(const struct guessed *g)
+static void print_guessed(const struct guessed *g, const char *how)
 {
     char what[48];
 
     if (g->n_guesses == 0)
         return;
-    snprintf(what, sizeof what, "%u guess%s, %.2f tokens", g->n_guesses,
-             g->n_guesses == 1 ? "" : "es", g->row.tokens);
+    snprintf(what, sizeof what, "%u %s, %.2f tokens", g->n_guesses, how,
+             g->row.tokens);
     print_row(what, &g->row);
 }
 
@@ -401,7 +442,8 @@ static void print_text(const struct answer *a)
     puts("\nPasses                          takes    tokens/s        floor  "
          "     planned  efficiency, limit");
     print_row("one token", row_of(a, DECODE));
-    print_guessed(&a->guessed);
+    print_guessed(&a->guessed, a->guessed.n_guesses > 1 ? "guesses" : "guess");
+    print_guessed(&a->ahead, "ahead");
     snprintf(what, sizeof what, "a prompt of %u", PROMPT);
     print_row(what, row_of(a, PREFILL));
     snprintf(what, sizeof what, "%u texts of %u", BATCH, a->batch_tokens);
@@ -466,15 +508,18 @@ static json_t *experts_json(const struct answer *a)
         "read_bytes_per_pass", token->expert_read_bytes);
 }
 
-static json_t *guessed_json(const struct answer *a)
+static json_t *guessed_json(const struct answer *a, const struct guessed *g)
 {
-    const struct guessed *g = &a->guessed;
     json_t *o = row_json(&g->row);
 
     json_object_set_new(o, "accept", json_real(a->q->accept));
     json_object_set_new(o, "guesses", json_integer(g->n_guesses));
     json_object_set_new(o, "tokens_per_pass", json_real(g->row.tokens));
     json_object_set_new(o, "guess_seconds", json_real(g->r.guess_s));
+    if (g == &a->ahead) {
+        json_object_set_new(o, "ahead", json_real(g->r.ahead));
+        json_object_set_new(o, "discarded", json_real(g->discarded));
+    }
     return o;
 }
 
@@ -492,7 +537,9 @@ static int print_json(const struct answer *a, struct sl_error *err)
         experts_json(a));
 
     if (root != NULL && a->guessed.n_guesses > 0)
-        json_object_set_new(root, "guessed", guessed_json(a));
+        json_object_set_new(root, "guessed", guessed_json(a, &a->guessed));
+    if (root != NULL && a->ahead.n_guesses > 0)
+        json_object_set_new(root, "guessed_ahead", guessed_json(a, &a->ahead));
     if (root != NULL && a->q->eval > 0) {
         json_object_set_new(root, "eval_pass", row_json(&a->eval_pass));
         json_object_set_new(root, "evaluation", sl_plan_eval_json(&a->eval));
@@ -526,6 +573,7 @@ int sl_plan_machine(const struct sl_machine_question *q, struct sl_error *err)
     sl_rehearsal_fini(&a.alone);
     sl_rehearsal_fini(&a.batched);
     sl_rehearsal_fini(&a.guessed.r);
+    sl_rehearsal_fini(&a.ahead.r);
     sl_modelfile_close(&a.mf);
     return rc;
 }

@@ -5,6 +5,7 @@
 
 #include "offload/mirror.h"
 #include "src/base/mem.h"
+#include "src/decode/draft_self.h"
 #include "src/sim/rehearse_impl.h"
 
 /* --- the run -------------------------------------------------------------- */
@@ -85,7 +86,9 @@ static int start_experts(struct sl_rehearsal_run *r, struct sl_error *err)
                                sl_rehearsed_positions(r->c), err);
 }
 
-static int start_engines(struct sl_rehearsal_run *r, struct sl_error *err)
+static int create_engines(struct sl_rehearsal_run *r,
+                          struct sl_exec_engine **engines,
+                          struct sl_trace *trace, struct sl_error *err)
 {
     struct sl_sim_config config = {
         .machine = &r->machine,
@@ -98,14 +101,21 @@ static int start_engines(struct sl_rehearsal_run *r, struct sl_error *err)
         .mixture = r->experts.n_records > 0 ? &r->mixture : NULL,
         .dev = r->dev,
         .upload = r->upload,
-        .trace = r->trace,
+        .trace = trace,
     };
 
-    if (sl_sim_cpu_create(&r->engines[SL_HOST], &config, err) != 0)
+    if (sl_sim_cpu_create(&engines[SL_HOST], &config, err) != 0)
         return -1;
     return r->plan->uses_device
-               ? sl_sim_gpu_create(&r->engines[SL_DEVICE], &config, err)
+               ? sl_sim_gpu_create(&engines[SL_DEVICE], &config, err)
                : 0;
+}
+
+static int start_engines(struct sl_rehearsal_run *r, struct sl_error *err)
+{
+    if (create_engines(r, r->engines, r->trace, err) != 0)
+        return -1;
+    return r->c->ahead ? create_engines(r, r->ahead, NULL, err) : 0;
 }
 
 static int start(struct sl_rehearsal_run *r, struct sl_error *err)
@@ -120,6 +130,8 @@ static int start(struct sl_rehearsal_run *r, struct sl_error *err)
         .pass_logits = c->n_texts * sl_rehearsed_decode(c),
         .max_tokens = sl_rehearsed_tokens(c) + 1,
         .guesses = c->self,
+        .trace = r->trace,
+        .clock = r->machine.clock,
     };
 
     r->ids = sl_zalloc_array(sl_rehearsed_tokens(c), sizeof *r->ids);
@@ -132,6 +144,7 @@ static int start(struct sl_rehearsal_run *r, struct sl_error *err)
         return -1;
     config.kv = r->kv;
     memcpy(config.engines, r->engines, sizeof config.engines);
+    memcpy(config.ahead, r->ahead, sizeof config.ahead);
     return sl_exec_create(&r->exec, &config, err);
 }
 
@@ -141,6 +154,8 @@ static void finish(struct sl_rehearsal_run *r)
     for (int e = 0; e < SL_WORKERS; e++) {
         if (r->engines[e] != NULL)
             r->engines[e]->ops->destroy(r->engines[e]);
+        if (r->ahead[e] != NULL)
+            r->ahead[e]->ops->destroy(r->ahead[e]);
     }
     sl_upload_close(r->upload);
     sl_stream_close(r->stream);
@@ -212,23 +227,71 @@ static int forward(struct sl_rehearsal_run *r, struct sl_error *err)
     return lm->ops->forward(lm, r->items, r->c->n_texts, NULL, err);
 }
 
+/* One position behind the text's, by high planes alone. */
+static struct sl_lm_item guess_of(const struct sl_rehearsal_run *r,
+                                  uint32_t seq)
+{
+    struct sl_lm_item item = r->items[0];
+
+    item.seq = seq;
+    item.n = item.n_logits = 1;
+    item.apart = true;
+    return item;
+}
+
 /* A guess between passes; they are all alike. */
 static int guess(struct sl_rehearsal_run *r, uint32_t held,
                  struct sl_error *err)
 {
     struct sl_lm *lm = sl_exec_lm(r->exec);
-    struct sl_lm_item item = r->items[0];
+    struct sl_lm_item item = guess_of(r, r->items[0].seq);
     uint64_t begin = sl_clock_now(r->machine.clock);
 
     if (!r->c->self)
         return 0;
-    item.n = item.n_logits = 1;
-    item.apart = true;
     if (lm->ops->guess(lm, &item, 1, NULL, err) < 0)
         return -1;
     lm->ops->seq_cut(lm, item.seq, held);
     r->guess_ns = (double)(sl_clock_now(r->machine.clock) - begin);
     return 0;
+}
+
+/* What this pass will say itself, and those that the next one takes. */
+static bool wish_on(void *arg)
+{
+    struct sl_rehearsal_run *r = arg;
+    uint32_t most = r->c->guesses + 1;
+
+    if (most > SL_DRAFT_AHEAD)
+        most = SL_DRAFT_AHEAD;
+    return ++r->wished < most;
+}
+
+/* A pass, while which guesses go on behind those that it takes. */
+static int forward_ahead(struct sl_rehearsal_run *r, uint32_t held,
+                         struct sl_error *err)
+{
+    struct sl_lm *lm = sl_exec_lm(r->exec);
+    uint32_t seq;
+    int rc;
+
+    if (!r->c->ahead)
+        return forward(r, err);
+    if (lm->ops->seq_create(lm, &seq, err) != 0)
+        return -1;
+    r->wished = 0;
+    r->wish = (struct sl_lm_ahead){
+        .item = guess_of(r, seq),
+        .made = wish_on,
+        .arg = r,
+    };
+    rc = sl_kv_extend(r->kv, seq, held + r->c->guesses, err);
+    if (rc == 0) {
+        lm->ops->guess_ahead(lm, &r->wish);
+        rc = forward(r, err);
+    }
+    lm->ops->seq_destroy(lm, seq);
+    return rc;
 }
 
 static int decode(struct sl_rehearsal_run *r, double *seconds,
@@ -250,11 +313,13 @@ static int decode(struct sl_rehearsal_run *r, double *seconds,
             r->experts.decode = (struct sl_expert_use){0};
             sl_trace_start_at(r->trace, begin);
         }
-        if (forward(r, err) != 0)
+        if (forward_ahead(r, held + i, err) != 0)
             return -1;
         cut_texts(r, held + i + 1);
-        if (i >= SL_REHEARSED_WARM)
-            took += sl_clock_now(r->machine.clock) - begin;
+        if (i < SL_REHEARSED_WARM)
+            continue;
+        took += sl_clock_now(r->machine.clock) - begin;
+        r->n_ahead += (double)r->wished / passes;
     }
     *seconds = (double)took * 1e-9 / passes;
     end_texts(r);
@@ -342,6 +407,7 @@ static int run(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
             return -1;
         out->phase[SL_PHASE_DECODE] = judge(r, SL_PHASE_DECODE, seconds);
         out->guess_s = r->guess_ns * 1e-9;
+        out->ahead = r->n_ahead;
     }
     if (r->c->decode_only)
         return 0;

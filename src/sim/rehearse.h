@@ -32,8 +32,8 @@ struct sl_rehearsal_config {
     bool prefill_only;
     uint32_t guesses; /* that each text's pass of a decode takes along */
     /* They are the model's own: high planes stay (draft_self.h). A decode is of
-     * one text then. */
-    bool self;
+     * one text then, and goes on guessing while its pass waits if `ahead`. */
+    bool self, ahead;
     enum sl_kv_kind kv;
     struct sl_hit_curve hit_curve; /* of experts (sim_mixture.h) */
     const char *trace;             /* file, or NULL */
@@ -58,6 +58,7 @@ struct sl_rehearsal {
     uint32_t n_expert_places, n_experts;
     struct sl_rehearsed phase[SL_PHASE_COUNT];
     double guess_s; /* of a guess of its own, between passes */
+    double ahead;   /* guesses that were made while a pass waited */
 };
 
 /* Errors: SL_ERR_BUDGET, SL_ERR_NOMEM, SL_ERR_IO (the trace). */

@@ -35,12 +35,15 @@ struct sl_rehearsal_run {
     struct sl_device *dev;
     struct sl_stream *stream;
     struct sl_upload *upload;
-    struct sl_exec_engine *engines[SL_WORKERS];
+    struct sl_exec_engine *engines[SL_WORKERS], *ahead[SL_WORKERS];
     struct sl_exec *exec;
     atomic_bool stop;
     int32_t *ids;
     struct sl_lm_item *items; /* (n_texts) */
     double guess_ns;          /* of a guess */
+    struct sl_lm_ahead wish;  /* guesses ahead, and how many of them were */
+    uint32_t wished;          /* made in the present pass, */
+    double n_ahead;           /* and in one of those that count */
     /* that the experts are expected to add to a pass */
     double experts_s[SL_PHASE_COUNT];
 };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "src/base/bytes.h"
+#include "src/decode/draft_self.h"
 #include "src/exec/exec_cpu.h"
 #include "src/exec/small_tensors.h"
 #include "src/sim/rehearse_impl.h"
@@ -30,7 +31,27 @@ uint32_t sl_rehearsed_tokens(const struct sl_rehearsal_config *c)
     uint32_t n = c->context > c->prompt ? c->context : c->prompt;
     uint32_t passes = SL_REHEARSED_WARM + sl_rehearsed_passes(c);
 
-    return (n > passes ? n : passes) + 1 + c->guesses;
+    return (n > passes ? n : passes) +
+           (c->ahead ? sl_draft_self_span(c->guesses) : 1 + c->guesses);
+}
+
+/* As the runtime counts what guesses ahead take. */
+static uint64_t ahead_bytes(const struct sl_rehearsal_config *c)
+{
+    if (!c->ahead)
+        return 0;
+    return sl_exec_bytes(c->mf, 1, 1, true) +
+           sl_cpu_bytes(c->mf, 1, sl_rehearsed_tokens(c), 0, NULL, SL_ACT_INT8,
+                        THREADS) +
+           c->mf->hp.vocab * sizeof(float);
+}
+
+static uint32_t ahead_pages(const struct sl_rehearsal_config *c)
+{
+    if (!c->ahead)
+        return 0;
+    return (uint32_t)sl_div_up(sl_draft_self_span(c->guesses), SL_KV_PAGE_LEN) +
+           1;
 }
 
 static uint64_t host_bytes(const struct sl_rehearsal_run *r)
@@ -38,7 +59,7 @@ static uint64_t host_bytes(const struct sl_rehearsal_run *r)
     const struct sl_rehearsal_config *c = r->c;
     uint32_t n = sl_rehearsed_positions(c);
 
-    return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) +
+    return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) + ahead_bytes(c) +
            sl_cpu_bytes(c->mf, n, sl_rehearsed_tokens(c), 0, NULL, SL_ACT_INT8,
                         THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts * sl_rehearsed_decode(c), true) +
@@ -57,8 +78,9 @@ static uint64_t device_bytes(const struct sl_rehearsal_run *r)
         4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
 
     return DEVICE_BYTES + sl_small_tensors_bytes(r->c->mf) +
-           sl_rehearsed_positions(r->c) * position +
-           4ull * r->c->n_texts * sl_rehearsed_decode(r->c) * hp->vocab;
+           (sl_rehearsed_positions(r->c) + r->c->ahead) * position +
+           4ull * hp->vocab *
+               (r->c->n_texts * sl_rehearsed_decode(r->c) + r->c->ahead);
 }
 
 static uint64_t minus(uint64_t a, uint64_t b)
@@ -236,10 +258,11 @@ int sl_rehearse_plan(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
         .n_layers = hp->n_layers,
         .n_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
-        .n_pages =
-            (c->prefill_only ? 2 : 1) * c->n_texts *
-            (uint32_t)sl_div_up(sl_rehearsed_tokens(c) + 1u, SL_KV_PAGE_LEN),
-        .n_sequences = 2 * c->n_texts,
+        .n_pages = (c->prefill_only ? 2 : 1) * c->n_texts *
+                       (uint32_t)sl_div_up(sl_rehearsed_tokens(c) + 1u,
+                                           SL_KV_PAGE_LEN) +
+                   ahead_pages(c),
+        .n_sequences = 2 * c->n_texts + c->ahead,
         .max_tokens = sl_rehearsed_tokens(c) + 1,
         .kind = c->kv,
         .one_plane = hp->kv_lora > 0,

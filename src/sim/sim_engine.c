@@ -197,8 +197,14 @@ static int cpu_run(struct sl_exec_engine *engine, size_t slab,
     return rc;
 }
 
+static bool cpu_ready(const struct sl_exec_engine *engine, size_t slab)
+{
+    return sl_stream_ready(((const struct sim_engine *)engine)->c.stream, slab);
+}
+
 static const struct sl_engine_ops cpu_ops = {
     .name = "model cpu",
+    .ready = cpu_ready,
     .begin = cpu_begin,
     .embed = cpu_embed,
     .run = cpu_run,
@@ -230,6 +236,11 @@ static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
     if (!pass->high_only)
         sl_upload_begin(e->c.upload, pass->phase);
     return 0;
+}
+
+static bool gpu_ready(const struct sl_exec_engine *engine, size_t slab)
+{
+    return sl_upload_ready(((const struct sim_engine *)engine)->c.upload, slab);
 }
 
 /* The head is the GPU's, and its rows are taken where they are. */
@@ -362,6 +373,7 @@ static int gpu_end(struct sl_exec_engine *engine, struct sl_error *err)
 
 static const struct sl_engine_ops gpu_ops = {
     .name = "model gpu",
+    .ready = gpu_ready,
     .begin = gpu_begin,
     .embed = gpu_embed,
     .load = gpu_load,
