@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "offload/device.h"
+#include "offload/mirror.h"
 #include "offload/stream_impl.h"
 #include "src/base/bytes.h"
 
@@ -376,13 +377,16 @@ static int unpack(struct sl_stream *st, struct sl_place *p, size_t slab,
                   const uint8_t **base, struct sl_error *err)
 {
     const struct sl_slab *s = &st->config.slabs[slab];
+    const struct sl_mirror *mirror = st->config.mirror; /* either's bytes */
     uint64_t begin = sl_clock_now(st->config.clock);
     uint8_t *to;
 
     if (s->compressed == NULL || p->decompressed)
         return 0;
     if (sl_decompress_run(st->decompress, s, p->base, &to, err) != 0) {
-        sl_error_prefix(err, "%s: slab %zu: ", st->config.path, slab);
+        sl_error_prefix(err, "%s%s%s: slab %zu: ", st->config.path,
+                        mirror != NULL ? " or " : "",
+                        mirror != NULL ? sl_mirror_path(mirror, 1) : "", slab);
         return -1;
     }
     if (st->config.plan->tier[slab] != SL_TIER_RAM) {

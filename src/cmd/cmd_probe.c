@@ -22,7 +22,7 @@ enum { OPT_FORCE = 0x100, OPT_JSON, OPT_MIRROR };
 
 static const struct argp_option options[] = {
     {"force", OPT_FORCE, 0, 0, "Measure again what was measured before", 0},
-    {"mirror", OPT_MIRROR, "COPY", 0,
+    {"mirror", OPT_MIRROR, "PATH", 0,
      "Measure the disk of this one, too: a copy of the model file, or a folder",
      0},
     {"json", OPT_JSON, 0, 0, "Print JSON", 0},

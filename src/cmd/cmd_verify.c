@@ -17,7 +17,7 @@ enum { OPT_JSON = 0x100, OPT_MIRROR };
 static const struct argp_option options[] = {
     {"quiet", 'q', 0, 0, "Show no progress; say nothing unless it is damaged",
      0},
-    {"mirror", OPT_MIRROR, "COPY", 0,
+    {"mirror", OPT_MIRROR, "FILE", 0,
      "Compare this copy of it on another disk, too", 0},
     {"json", OPT_JSON, 0, 0, "Print the outcome as one JSON object", 0},
     {0},
