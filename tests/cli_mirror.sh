@@ -23,7 +23,7 @@ say()
 
 say --quiet >"$work/one"
 same=true
-for ram in least 64M; do
+for ram in least auto; do
     for io in auto pread; do
         say --quiet --ram $ram --io $io --mirror "$work/copy.gguf" >"$work/two"
         cmp "$work/one" "$work/two" >"$work/err" 2>&1 || same=false
