@@ -199,6 +199,11 @@ int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double part,
     return sl_cache_advance(s, false, err);
 }
 
+void sl_slab_cache_count_anew(struct sl_slab_cache *s)
+{
+    s->stats = (struct sl_slab_cache_stats){0};
+}
+
 void sl_slab_cache_stats(const struct sl_slab_cache *s,
                          struct sl_slab_cache_stats *stats)
 {

@@ -101,6 +101,8 @@ int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
 int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double part,
                       struct sl_error *err);
 
+/* What was done until now counts no more. */
+void sl_slab_cache_count_anew(struct sl_slab_cache *cache);
 void sl_slab_cache_stats(const struct sl_slab_cache *cache,
                          struct sl_slab_cache_stats *stats);
 

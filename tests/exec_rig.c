@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -325,4 +326,45 @@ unsigned rig_interrupted(const struct sl_runtime_config *config,
     free(logits);
     free(want);
     return n;
+}
+
+/* --- with a GPU ----------------------------------------------------------- */
+
+void rig_assert_near(const float *got, const double *want, size_t n,
+                     const char *what)
+{
+    double most = 0, scale = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        /* NaN is not <= either */
+        most = fabs(got[i] - want[i]) <= most ? most : fabs(got[i] - want[i]);
+        scale = fmax(scale, fabs(want[i]));
+    }
+    if (!(most <= 0.01 * scale))
+        print_error("%s: off by %g of %g\n", what, most, scale);
+    assert_true(scale > 0.5 && most <= 0.01 * scale);
+}
+
+struct sl_vram rig_planned(const struct sl_runtime_config *config,
+                           uint32_t n_ids, uint64_t *streamed)
+{
+    const struct sl_workload one_text = rig_one_text(n_ids);
+    struct sl_runtime *rt;
+    struct sl_error err;
+    struct sl_vram v;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
+    v = *sl_runtime_vram(rt);
+    *streamed = sl_runtime_plan_made(rt)->streamed_bytes;
+    sl_runtime_close(rt);
+    return v;
+}
+
+void rig_count(const struct sl_plan *p, enum sl_phase phase,
+               size_t n[SL_WORKERS])
+{
+    n[0] = n[1] = 0;
+    for (size_t i = 0; i < p->n_slabs; i++)
+        n[p->worker[phase][i]]++;
 }

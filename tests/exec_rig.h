@@ -81,4 +81,15 @@ unsigned rig_interrupted(const struct sl_runtime_config *config,
                          const struct shape *s, uint32_t n_ids, unsigned rounds,
                          unsigned step_us);
 
+/* What a plan of one text of n_ids positions makes of a GPU's memory, and reads
+ * in a pass. */
+struct sl_vram rig_planned(const struct sl_runtime_config *config,
+                           uint32_t n_ids, uint64_t *streamed);
+/* Slabs of a phase by their engines. */
+void rig_count(const struct sl_plan *p, enum sl_phase phase,
+               size_t n[SL_WORKERS]);
+/* Logits of FP16 inputs: within a hundredth of the largest. */
+void rig_assert_near(const float *got, const double *want, size_t n,
+                     const char *what);
+
 #endif

@@ -77,6 +77,11 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
          p->at[SL_DEVICE].n_slots ? more : "nothing is copied");
     snprintf(more, sizeof more, "%zu of %zu slabs", count_vram(p), p->n_slabs);
     line(f, "resident weights", v->residents, more);
+    if (v->experts > 0) {
+        snprintf(more, sizeof more, "%u of them",
+                 sl_runtime_device_experts(rt));
+        line(f, "experts", v->experts, more);
+    }
     line(f, "in all", v->total, "");
     line(f, "budget", v->budget, "");
     line(f, "least for all on the GPU", v->least, "");
@@ -122,13 +127,14 @@ json_t *sl_gpu_json(const struct sl_runtime *rt)
     if (d == NULL)
         return json_null();
     return json_pack(
-        "{ss s{sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name", d->name,
+        "{ss s{sI sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name", d->name,
         "vram", "driver", (json_int_t)v->context, "vectors",
         (json_int_t)v->small, "kv", (json_int_t)v->kv, "activations",
         (json_int_t)v->activations, "workspace", (json_int_t)v->workspace,
         "ring", (json_int_t)v->ring, "residents", (json_int_t)v->residents,
-        "total", (json_int_t)v->total, "budget", (json_int_t)v->budget, "least",
-        (json_int_t)v->least, "prefill_from", (json_int_t)p->prefill_from,
-        "engines", "decode", engines_json(p, SL_PHASE_DECODE), "prefill",
+        "experts", (json_int_t)v->experts, "total", (json_int_t)v->total,
+        "budget", (json_int_t)v->budget, "least", (json_int_t)v->least,
+        "prefill_from", (json_int_t)p->prefill_from, "engines", "decode",
+        engines_json(p, SL_PHASE_DECODE), "prefill",
         engines_json(p, SL_PHASE_PREFILL));
 }

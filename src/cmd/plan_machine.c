@@ -316,14 +316,16 @@ static void print_experts(const struct answer *a)
 {
     const struct sl_rehearsal *r = &a->alone;
     const struct sl_rehearsed *token = row_of(a, DECODE);
-    char size[SL_SIZE_TEXT], wanted[SL_SIZE_TEXT], read[SL_SIZE_TEXT];
+    char size[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], wanted[SL_SIZE_TEXT],
+        read[SL_SIZE_TEXT];
 
     if (r->n_experts == 0)
         return;
-    printf("Of %u experts %u have a place in RAM, %s; a token wants %s of "
-           "them, and reads %s %s.\n",
+    printf("Of %u experts %u have a place in RAM, %s, and %u in VRAM, %s; a "
+           "token wants %s of them, and reads %s %s.\n",
            r->n_experts, r->n_expert_places,
-           sl_size_format(size, r->expert_bytes),
+           sl_size_format(size, r->expert_bytes), r->n_device_experts,
+           sl_size_format(vram, r->device_expert_bytes),
            sl_size_format(wanted, (uint64_t)token->expert_wanted_bytes),
            sl_size_format(read, (uint64_t)token->expert_read_bytes),
            a->q->hit_curve.n > 0 ? "by the hit curve"
@@ -501,11 +503,15 @@ static json_t *experts_json(const struct answer *a)
 
     if (r->n_experts == 0)
         return json_null();
-    return json_pack(
-        "{sI sI sI sf sf}", "places", (json_int_t)r->n_expert_places, "experts",
-        (json_int_t)r->n_experts, "bytes", (json_int_t)r->expert_bytes,
-        "wanted_bytes_per_pass", token->expert_wanted_bytes,
-        "read_bytes_per_pass", token->expert_read_bytes);
+    return json_pack("{sI sI sI sI sI sf sf sf}", "places",
+                     (json_int_t)r->n_expert_places, "experts",
+                     (json_int_t)r->n_experts, "bytes",
+                     (json_int_t)r->expert_bytes, "vram_places",
+                     (json_int_t)r->n_device_experts, "vram_bytes",
+                     (json_int_t)r->device_expert_bytes, "vram_bytes_per_pass",
+                     token->expert_device_bytes, "wanted_bytes_per_pass",
+                     token->expert_wanted_bytes, "read_bytes_per_pass",
+                     token->expert_read_bytes);
 }
 
 static json_t *guessed_json(const struct answer *a, const struct guessed *g)

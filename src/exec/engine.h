@@ -65,6 +65,23 @@ struct sl_pass {
     float *logits;          /* (n_rows, vocab) f32 */
 };
 
+/* Experts of a layer whose records an engine has in its memory (experts.h), and
+ * the positions that have chosen them, expert by expert. */
+struct sl_mix_part {
+    uint32_t expert, place; /* of its record */
+    uint32_t first, n;      /* rows of the mix */
+};
+
+struct sl_mix {
+    uint32_t layer;
+    const float *in; /* f32 rows of pass->n positions, stride apart */
+    size_t stride;
+    const uint32_t *row; /* (n_rows) which of them */
+    uint32_t n_rows;
+    const struct sl_mix_part *parts;
+    uint32_t n_parts;
+};
+
 struct sl_exec_engine {
     const struct sl_engine_ops *ops;
 };
@@ -96,6 +113,14 @@ struct sl_engine_ops {
     /* pass->logits are there when it returns (if the head ran here). NULL:
      * nothing to do. */
     int (*end)(struct sl_exec_engine *e, struct sl_error *err);
+    /* Begins what experts in its memory give; all but the parts' rows may be
+     * written again when it returns. mixed waits: *out (n_rows, hidden) f32 of
+     * the last mix, borrowed until the next. While the CPU computes a stage, in
+     * which the engine has nothing else to do. NULL: it computes none. */
+    int (*mix)(struct sl_exec_engine *e, const struct sl_mix *mix,
+               struct sl_error *err);
+    int (*mixed)(struct sl_exec_engine *e, const float **out,
+                 struct sl_error *err);
     void (*destroy)(struct sl_exec_engine *e);
 };
 

@@ -25,6 +25,8 @@ static uint32_t list_likely(struct sl_cpu *x, uint32_t layer, const float *bias)
                                            m->likely[(size_t)i * m->k + rank]);
             uint32_t j = 0;
 
+            if (x->c.experts->device_place[r] != SL_NO_PLACE)
+                continue;
             while (j < n_likely && m->likely_records[j] != r)
                 j++;
             if (j == n_likely)

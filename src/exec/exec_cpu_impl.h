@@ -126,6 +126,17 @@ int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err);
 
+/* exec_mix.c: experts that a device computes beside. add: one that positions
+ * have chosen; begin: as many as there is room for; take: all of a small pass,
+ * to their rows of out by pair; part: where the rows of one of a long pass
+ * are, which are taken in turn. */
+void sl_cpu_mix_add(struct sl_cpu *x, uint32_t expert, uint32_t place);
+int sl_cpu_mix_begin(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
+int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
+                    struct sl_error *err);
+int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
+                    const float **out, struct sl_error *err);
+
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all
  * queries that share a head of keys. */
 uint32_t sl_cpu_score_rows(const struct sl_hparams *hp);

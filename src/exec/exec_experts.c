@@ -31,6 +31,8 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
     m->ahead_route = sl_carve(c, ahead * hp->n_experts, sizeof(float));
     m->likely = sl_carve(c, ahead * k, sizeof *m->likely);
     m->likely_records = sl_carve(c, ahead * k, sizeof *m->likely_records);
+    m->parts = sl_carve(c, hp->n_experts, sizeof *m->parts);
+    m->mix_row = sl_carve(c, m->n_out, sizeof *m->mix_row);
     m->out = sl_carve(c, (uint64_t)m->n_out * hp->hidden, sizeof *m->out);
 }
 
@@ -110,22 +112,13 @@ static void multiply(struct sl_cpu *x, float *y, size_t y_stride,
 {
     const struct sl_model_matrix *m = &first[i];
     const struct sl_matrix *g = &m->geom;
-    struct sl_part part = {
-        .matrix = (uint32_t)(m - x->c.mf->matrices),
-        .n_blocks = sl_matrix_segment_blocks(g),
-    };
+    struct sl_part part = sl_expert_part(x->c.experts, first, i);
     struct sl_matmul mm = {
         .m = g,
         .n_blocks = part.n_blocks,
         .epilogue = sl_cpu_epilogue(i == 0 ? SL_FN_SWIGLU : SL_FN_NONE),
     };
 
-    for (uint32_t s = 0; s < g->n_segments; s++) {
-        part.weight_at[s] =
-            m->off - first->off + sl_matrix_block_offset(g, s, 0);
-        part.scale_at[s] =
-            m->scale_off - first->off + sl_matrix_scale_offset(g, s, 0);
-    }
     sl_cpu_place(&mm, x, &part, base);
     sl_cpu_set_input(x, m, in, stride, n);
     sl_matmul_run(x->c.kernels, x->c.pool, y, y_stride, &mm, &x->acts, x->act);
@@ -174,6 +167,8 @@ static int run_small(struct sl_cpu *x, const struct sl_layer_op *op,
                        m->out + (size_t)m->first[expert] * x->hidden, err) != 0)
             return -1;
     }
+    if (sl_cpu_mix_take(x, layer, m->out, err) != 0)
+        return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, mix_rows, &job);
     return 0;
 }
@@ -183,16 +178,23 @@ static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
                      uint32_t layer, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
-    struct mix_job job = {.x = x, .op = op, .out = m->out};
+    struct mix_job job = {.x = x, .op = op};
+    uint32_t n_experts = x->c.experts->n_experts;
 
-    for (uint32_t i = 0; i < m->n_used; i++) {
-        uint32_t expert = m->records[i] % x->c.experts->n_experts;
+    for (uint32_t e = 0, part = 0; e < n_experts; e++) {
+        uint32_t n = m->first[e + 1] - m->first[e];
 
-        if (run_expert(x, op, layer, expert, m->out, err) != 0)
+        if (n == 0)
+            continue;
+        job.first = m->first[e];
+        job.out = m->out;
+        if (part < m->n_parts && m->parts[part].expert == e) {
+            if (sl_cpu_mix_part(x, layer, part++, &job.out, err) != 0)
+                return -1;
+        } else if (run_expert(x, op, layer, e, m->out, err) != 0) {
             return -1;
-        job.first = m->first[expert];
-        sl_pool_for(x->c.pool, m->first[expert + 1] - job.first, 1,
-                    scatter_rows, &job);
+        }
+        sl_pool_for(x->c.pool, n, 1, scatter_rows, &job);
     }
     return 0;
 }

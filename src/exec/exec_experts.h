@@ -11,6 +11,8 @@
 
 #include "src/arch/hparams.h"
 #include "src/base/mem.h"
+#include "src/exec/engine.h"
+#include "src/exec/experts.h"
 #include "src/exec/partition.h"
 
 /* Passes of more positions use most experts: there is nothing to guess. */
@@ -47,10 +49,15 @@ struct sl_cpu_mixture {
     uint32_t *first;   /* (E + 1) an expert's first pair */
     uint32_t *records; /* (E) those used, ascending */
     uint32_t n_used;
-    float *score;    /* (threads, 2 E) */
-    float *gathered; /* (n, hidden) an expert's inputs */
-    float *out;      /* (n_out, hidden) */
-    uint32_t n_out;  /* at least n; all pairs of a small pass */
+    /* Those on a device (exec_mix.c): (E) as parts of a mix, ascending; of
+     * which [mix_from, mix_to) are being computed. */
+    struct sl_mix_part *parts;
+    uint32_t n_parts, mix_from, mix_to;
+    uint32_t *mix_row; /* (n_out) */
+    float *score;      /* (threads, 2 E) */
+    float *gathered;   /* (n, hidden) an expert's inputs */
+    float *out;        /* (n_out, hidden) */
+    uint32_t n_out;    /* at least n; all pairs of a small pass */
     /* Of guesses (exec_ahead.c), (SL_AHEAD_POSITIONS, ...). */
     struct sl_cpu_router *routers; /* (layers) */
     const float *ahead_norm_weight;
@@ -59,6 +66,11 @@ struct sl_cpu_mixture {
     uint32_t *likely;         /* (k) best first */
     uint32_t *likely_records; /* (k) all of them, each once */
 };
+
+/* Where the i-th matrix of an expert lies in its record, which begins with the
+ * matrix `first`. */
+struct sl_part sl_expert_part(const struct sl_experts *e,
+                              const struct sl_model_matrix *first, uint32_t i);
 
 /* Carves the arrays for n positions; nothing where there are no experts. */
 void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,

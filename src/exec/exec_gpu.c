@@ -457,5 +457,7 @@ const struct sl_engine_ops sl_gpu_ops = {
     .run = gpu_run,
     .skip = gpu_skip,
     .end = gpu_end,
+    .mix = sl_gpu_mix,
+    .mixed = sl_gpu_mixed,
     .destroy = sl_gpu_destroy,
 };

@@ -18,6 +18,7 @@
 #include "offload/device.h"
 #include "src/base/pool.h"
 #include "src/exec/engine.h"
+#include "src/exec/experts.h"
 #include "src/exec/kvcache.h"
 #include "src/exec/partition.h"
 #include "src/exec/small_tensors.h"
@@ -73,6 +74,9 @@ struct sl_gpu_config {
     const struct sl_log *log;
     struct sl_gpu_shape shape;
     const struct sl_exec_engine *other; /* it is beside this one; or NULL */
+    const struct sl_experts *experts;   /* NULL: the model has none */
+    /* Of those that lie on the device: by their places, `largest` apart. */
+    const void *records;
     /* Device memory, aligned to 256 bytes: vectors + activations + kv of
      * sl_gpu_need and the workspace. */
     void *memory;

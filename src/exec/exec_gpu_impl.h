@@ -2,7 +2,8 @@
  * exec_gpu_impl.h - the state of the GPU engine, shared by its parts
  *
  * exec_gpu.c begins and ends passes and runs slabs; exec_gpu_ops.c puts
- * kernels on the queue, exec_gpu_planes.c those of weights in two planes;
+ * kernels on the queue, exec_gpu_planes.c those of weights in two planes,
+ * exec_gpu_mix.c those of experts;
  * exec_gpu_back.c brings keys and values of a prefill to
  * the host; exec_gpu_life.c counts, carves and makes.
  */
@@ -41,6 +42,15 @@ struct sl_gpu_back {
     uint32_t layer;
 };
 
+/* What experts on the device read and give. */
+struct sl_gpu_mix {
+    uint16_t *in, *wide;   /* device: (rows, stride of hidden, of inner) */
+    float *out;            /* device: (rows, hidden) */
+    uint16_t *host_in;     /* (rows, stride of hidden) */
+    float *host_out;       /* (rows, hidden) */
+    struct sl_event *done; /* host_out is there */
+};
+
 struct sl_gpu {
     struct sl_exec_engine engine; /* first */
     struct sl_gpu_config c;
@@ -72,6 +82,7 @@ struct sl_gpu {
     uint32_t bounce_rows;
     struct sl_cuda_item *items; /* (pass_items) */
     struct sl_gpu_back back;
+    struct sl_gpu_mix mix;
 
     size_t first_head_slab;
     const uint8_t **head_base; /* (head slabs) in VRAM, once they are there */
@@ -120,7 +131,9 @@ extern const struct sl_engine_ops sl_gpu_ops;
 /* Pages of the layers that lie on the device are copied by g from now on. */
 void sl_gpu_keep_pages(struct sl_gpu *g);
 
-/* exec_gpu_ops.c */
+/* exec_gpu_ops.c. Where the part's weights and scales lie. */
+void sl_gpu_set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
+                        const struct sl_part *part, const uint8_t *base);
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err);
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err);
@@ -132,6 +145,17 @@ int sl_gpu_multiply_planes(struct sl_gpu *g, const struct sl_gpu_planes *p,
                            const struct sl_cuda_matmul *mm,
                            const struct sl_gpu_product *to,
                            struct sl_error *err);
+
+/* exec_gpu_mix.c. Arrays of passes of n positions at most, none without
+ * experts: on the device, in pinned memory; bytes of workspace. */
+void sl_gpu_carve_mix(struct sl_gpu_mix *m, struct sl_carver *c,
+                      const struct sl_hparams *hp, uint32_t n);
+void sl_gpu_carve_mix_host(struct sl_gpu_mix *m, struct sl_carver *c,
+                           const struct sl_hparams *hp, uint32_t n);
+int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
+               struct sl_error *err);
+int sl_gpu_mixed(struct sl_exec_engine *e, const float **out,
+                 struct sl_error *err);
 
 /* exec_gpu_back.c. take: the scratch may be written to again; give: what it
  * holds now belongs to `layer`; drain: the host has it. */

@@ -85,6 +85,7 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
     g->logits =
         sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
     g->tables = sl_carve(c, tables_bytes(s), 1);
+    sl_gpu_carve_mix(&g->mix, c, hp, s->pass_positions);
     c->used = sl_round_up(c->used, 256);
     g->joined_bytes = sl_gpu_joined_bytes(s->mf);
     if (!s->beside)
@@ -122,6 +123,7 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
         c, most((uint64_t)bounce_rows(s) * hp->vocab, page_values(s) / 2),
         sizeof *g->bounce);
     g->items = sl_carve(c, s->pass_items, sizeof *g->items);
+    sl_gpu_carve_mix_host(&g->mix, c, hp, s->pass_positions);
     if (s->write_back) {
         uint64_t values = back_pages(s) * page_values(s);
 
@@ -179,7 +181,7 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
         uint32_t n =
             m->spec.slot == SL_SLOT_HEAD ? s->pass_logits : s->pass_positions;
 
-        if (m->spec.stage < 0)
+        if (m->spec.stage < 0 && m->spec.role != SL_ROLE_EXPERT)
             continue;
         need.workspace_least = most(
             need.workspace_least, sl_cuda_matmul_workspace_least(&m->geom, n));
@@ -241,7 +243,8 @@ static int make_events(struct sl_gpu *g, struct sl_error *err)
 
     if (dev->ops->event_create(dev, &g->done, false, err) != 0 ||
         dev->ops->event_create(dev, &g->back.ready, false, err) != 0 ||
-        dev->ops->event_create(dev, &g->back.down, false, err) != 0)
+        dev->ops->event_create(dev, &g->back.down, false, err) != 0 ||
+        dev->ops->event_create(dev, &g->mix.done, false, err) != 0)
         return -1;
     for (size_t i = 0; i < n_marks; i++) {
         if (dev->ops->event_create(dev, &g->marks[i], true, err) != 0)
@@ -385,6 +388,7 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
     dev->ops->event_destroy(dev, g->done);
     dev->ops->event_destroy(dev, g->back.ready);
     dev->ops->event_destroy(dev, g->back.down);
+    dev->ops->event_destroy(dev, g->mix.done);
     if (g->pinned)
         dev->ops->unpin(dev, g->staging.base);
     sl_region_fini(&g->staging);

@@ -191,8 +191,7 @@ static void set_epilogue(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
     mm->residual_stride = g->hidden;
 }
 
-/* Where the part's weights and scales lie. */
-static void set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
+void sl_gpu_set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
                         const struct sl_part *part, const uint8_t *base)
 {
     const struct sl_model_matrix *m = &g->c.shape.mf->matrices[part->matrix];
@@ -269,7 +268,7 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
     if (part->first_block == 0 && at == sl_stage_next_matmul(stage, -1) &&
         run_ops(g, stage, 0, at, layer, err) != 0)
         return -1;
-    set_weights(g, &mm, part, base);
+    sl_gpu_set_weights(g, &mm, part, base);
     set_epilogue(g, &mm, op);
     if (multiply(g, &mm, part, &to, err) != 0)
         return -1;
@@ -293,7 +292,8 @@ int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err)
             .n_blocks = part->n_blocks,
         };
 
-        set_weights(g, &mm, part, g->head_base[slab - g->first_head_slab]);
+        sl_gpu_set_weights(g, &mm, part,
+                           g->head_base[slab - g->first_head_slab]);
         if (sl_cuda_embed(g->c.cuda, g->x, &mm, g->t.ids, g->pass->n, err) != 0)
             return -1;
     }

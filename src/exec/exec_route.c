@@ -156,12 +156,19 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
     list_pairs(m, x->pass->n, n_experts);
     sl_route_trace_add(experts->route, layer - experts->first_layer, x->pass->n,
                        m->first);
-    m->n_used = 0;
+    m->n_used = m->n_parts = m->mix_to = 0;
     for (uint32_t e = 0; e < n_experts; e++) {
-        if (m->first[e] < m->first[e + 1])
-            m->records[m->n_used++] = sl_experts_record(experts, layer, e);
+        uint32_t record = sl_experts_record(experts, layer, e);
+
+        if (m->first[e] == m->first[e + 1])
+            continue;
+        if (experts->device_place[record] != SL_NO_PLACE)
+            sl_cpu_mix_add(x, e, experts->device_place[record]);
+        else
+            m->records[m->n_used++] = record;
     }
-    if (sl_slab_cache_want(experts->cache, m->records, m->n_used, err) != 0)
+    if (sl_experts_want(experts, layer, m->records, m->n_used, err) != 0 ||
+        sl_cpu_mix_begin(x, layer, err) != 0)
         return -1;
     return sl_cpu_look_ahead(x, layer, err);
 }

@@ -29,7 +29,7 @@ static double learned_bytes(const struct sl_experts *e, uint32_t positions)
         return -1;
     memcpy(parts, e->usage, e->n_records * sizeof *parts);
     qsort(parts, e->n_records, sizeof *parts, by_part);
-    for (uint32_t r = e->n_places; r < e->n_records; r++)
+    for (uint32_t r = e->n_device + e->n_places; r < e->n_records; r++)
         n += 1 - pow(1 - (double)parts[r], positions);
     free(parts);
     return n / e->n_records * (double)e->bytes;
@@ -63,25 +63,37 @@ double sl_expert_ops(const struct sl_experts *e)
     return 2.0 * 3 * hp->hidden * (double)hp->expert_inner;
 }
 
+/* The part of all experts that n positions use, of those that are `of` of them
+ * and have so much of the choices: of f experts that a position takes k of,
+ * f (1 - (1 - k / f)^n). */
+static double distinct(const struct sl_hparams *hp, double of, double choices,
+                       uint32_t n)
+{
+    double k = choices * hp->n_experts_used / hp->n_experts;
+
+    of = fmax(of, k);
+    return of > 0 ? of * (1 - pow(1 - k / of, n)) : 0;
+}
+
 struct sl_expert_demand sl_expert_demand(const struct sl_experts *e,
                                          struct sl_plan_pass pass)
 {
     const struct sl_hparams *hp = &e->mf->hp;
     struct sl_expert_demand d = {0};
-    double missed, distinct;
+    double resident, served, there;
 
     if (e->n_records == 0)
         return d;
-    /* 1 - (1 - k / E)^n of a layer's experts */
-    missed = 1 - (double)hp->n_experts_used / hp->n_experts;
-    distinct = 1 - pow(missed, pass.positions);
-    d.wanted_bytes = distinct * (double)e->bytes;
-    d.disk_bytes = d.wanted_bytes * (1 - (double)e->n_places / e->n_records);
+    resident = fmin(((double)e->n_places + e->n_device) / e->n_records, 1);
     d.by_curve = e->curve.n > 0 && pass.positions <= pass.logits;
-    if (d.by_curve)
-        d.disk_bytes = d.wanted_bytes *
-                       (1 - sl_hit_curve_served(&e->curve, (double)e->n_places /
-                                                               e->n_records));
+    served = d.by_curve ? sl_hit_curve_served(&e->curve, resident) : resident;
+    there = distinct(hp, resident, served, pass.positions) * (double)e->bytes;
+    d.disk_bytes = distinct(hp, 1 - resident, 1 - served, pass.positions) *
+                   (double)e->bytes;
+    d.wanted_bytes = there + d.disk_bytes;
+    /* What is resident serves alike, wherever it lies. */
+    if (e->n_device > 0)
+        d.device_bytes = there * e->n_device / (resident * e->n_records);
     d.learned_bytes = learned_bytes(e, pass.positions);
     d.ops =
         sl_expert_ops(e) * hp->n_experts_used * pass.positions * e->n_layers;
@@ -101,10 +113,11 @@ struct mixed {
     double seconds;       /* of the experts, layer after layer */
     double disk_s;        /* all that was read */
     double dram_s, ops_s; /* of all that was there */
+    double device_s;      /* of what a device computes beside */
 };
 
 struct prices { /* seconds a byte */
-    double disk, dram, ops;
+    double disk, dram, ops, device;
 };
 
 static double there_price(const struct prices *p)
@@ -118,6 +131,9 @@ static struct prices prices_of(const struct sl_rates *r,
     return (struct prices){
         .disk = r->disk_bps > 0 ? 1 / r->disk_bps : 0,
         .dram = r->dram_bps > 0 ? 1 / r->dram_bps : 0,
+        .device = r->worker[SL_DEVICE].memory_bps > 0
+                      ? 1 / r->worker[SL_DEVICE].memory_bps
+                      : 0,
         .ops = r->worker[SL_HOST].ops_per_s > 0
                    ? d->ops / d->wanted_bytes / r->worker[SL_HOST].ops_per_s
                    : 0,
@@ -149,14 +165,19 @@ static struct mixed expect(const struct sl_experts *e,
     double layers = e->n_layers;
     double n = fmax(1, round(d->wanted_bytes / b / layers));
     double missing = d->disk_bytes / d->wanted_bytes;
+    double there = d->wanted_bytes - d->disk_bytes;
+    double host = there > 0 ? 1 - d->device_bytes / there : 1;
+    /* The cores have a part of what is there. */
+    struct prices part = {p->disk, p->dram * host, p->ops * host, p->device};
 
     return (struct mixed){
         .seconds =
-            layers * expected_seconds(p, (uint32_t)n,
+            layers * expected_seconds(&part, (uint32_t)n,
                                       d->wanted_bytes / layers / n, missing),
         .disk_s = d->disk_bytes * p->disk,
-        .dram_s = (d->wanted_bytes - d->disk_bytes) * p->dram,
-        .ops_s = (d->wanted_bytes - d->disk_bytes) * p->ops,
+        .dram_s = there * part.dram,
+        .ops_s = there * part.ops,
+        .device_s = d->device_bytes * p->device,
     };
 }
 
@@ -178,6 +199,7 @@ static struct mixed sum_up(const struct sl_expert_use *use, double passes,
     m.disk_s = (read + hint) * p->disk / passes;
     m.dram_s = ((double)use->wanted_bytes - read) * p->dram / passes;
     m.ops_s = ((double)use->wanted_bytes - read) * p->ops / passes;
+    m.device_s = (double)use->device_bytes * p->device / passes;
     m.seconds /= passes;
     m.ahead_s /= passes;
     return m;
@@ -206,10 +228,12 @@ static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
                       const struct sl_rates *r)
 {
     struct prices p = prices_of(r, d);
+    double host_bytes = d->wanted_bytes - d->device_bytes;
 
     f->disk_s += d->disk_bytes * p.disk;
-    f->dram_s += (d->wanted_bytes + d->disk_bytes) * p.dram;
-    f->worker_s[SL_HOST] += d->wanted_bytes * p.ops;
+    f->dram_s += (host_bytes + d->disk_bytes) * p.dram;
+    f->worker_s[SL_HOST] += host_bytes * p.ops;
+    f->worker_s[SL_DEVICE] += d->device_bytes * p.device;
     f->seconds = fmax(f->disk_s, fmax(f->dram_s, f->worker_s[SL_HOST]));
     f->limit = f->seconds == f->disk_s   ? SL_LIMIT_DISK
                : f->seconds == f->dram_s ? SL_LIMIT_DRAM
@@ -231,7 +255,8 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
         return;
     passes = (double)use->layers / e->n_layers;
     if (passes > 0) {
-        d.wanted_bytes = (double)use->wanted_bytes / passes;
+        d.device_bytes = (double)use->device_bytes / passes;
+        d.wanted_bytes = (double)use->wanted_bytes / passes + d.device_bytes;
         d.disk_bytes = (double)use->read_bytes / passes;
     }
     if (prompt) {
@@ -250,5 +275,6 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
     floor->disk_s += m.disk_s;
     floor->dram_s += m.dram_s;
     floor->worker_s[SL_HOST] += m.ops_s;
-    floor->seconds += m.seconds + m.ahead_s;
+    floor->worker_s[SL_DEVICE] += m.device_s;
+    floor->seconds += fmax(m.seconds, m.device_s) + m.ahead_s;
 }

@@ -21,6 +21,7 @@ double sl_hit_curve_served(const struct sl_hit_curve *curve, double resident);
  * where all are chosen equally often and apart. */
 struct sl_expert_demand {
     double wanted_bytes, disk_bytes, ops;
+    double device_bytes; /* of the wanted: in a device's memory */
     /* disk_bytes where they are chosen as in earlier runs (expert_usage.h);
      * below 0: that is not known. */
     double learned_bytes;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
+#include "src/exec/exec_experts.h"
 #include "src/exec/experts.h"
 
 /* One is computed from, others are being read. */
@@ -11,6 +12,8 @@
 /* So many layers' experts of a position have places before more of what is
  * always used becomes resident. */
 #define LAYERS_WANTED 2u
+/* So many are read at a time where they go on to a device. */
+#define LOAD_AHEAD 8u
 
 int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
                     struct sl_error *err)
@@ -27,7 +30,8 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
         return 0;
     e->n_records = e->n_layers * hp->n_experts;
     e->records = sl_alloc_array(e->n_records, sizeof *e->records);
-    if (e->records == NULL)
+    e->device_place = sl_alloc_array(e->n_records, sizeof *e->device_place);
+    if (e->records == NULL || e->device_place == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory to list %u experts",
                        e->n_records);
     for (uint32_t r = 0; r < e->n_records; r++) {
@@ -38,6 +42,7 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
         e->records[r] = (struct sl_extent){m->off, bytes};
         e->largest = bytes > e->largest ? bytes : e->largest;
         e->bytes += bytes;
+        e->device_place[r] = SL_NO_PLACE;
     }
     return 0;
 }
@@ -47,6 +52,7 @@ void sl_experts_fini(struct sl_experts *e)
     sl_slab_cache_close(e->cache);
     sl_route_trace_drop(e->route);
     free(e->records);
+    free(e->device_place);
     free(e->usage);
     memset(e, 0, sizeof *e);
 }
@@ -59,7 +65,8 @@ static uint64_t bytes_of(const struct sl_experts *e, uint64_t places)
         return 0;
     if (places > e->n_records)
         places = e->n_records;
-    return places * e->largest + e->n_records * sizeof *e->records +
+    return places * e->largest +
+           e->n_records * (sizeof *e->records + sizeof *e->device_place) +
            sl_slab_cache_overhead_bytes(e->n_records, e->n_layers,
                                         (uint32_t)places, e->mf->mirror);
 }
@@ -83,18 +90,143 @@ uint64_t sl_experts_reserve_bytes(const struct sl_experts *e, uint64_t bytes,
 
 uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes)
 {
-    uint64_t n = 0;
+    uint64_t n = 0, most = e->n_records - e->n_device;
 
+    if (most < LEAST_PLACES)
+        most = LEAST_PLACES;
     e->n_places = 0;
     if (e->n_records == 0)
         return 0;
     if (bytes > bytes_of(e, 0))
         n = (bytes - bytes_of(e, 0)) / e->largest;
-    n = n < e->n_records ? n : e->n_records;
+    n = n < most ? n : most;
     while (n > 0 && bytes_of(e, n) > bytes)
         n--;
     e->n_places = (uint32_t)n;
     return bytes_of(e, n);
+}
+
+struct used {
+    float part;
+    uint32_t record;
+};
+
+static int by_use(const void *a, const void *b)
+{
+    const struct used *x = a, *y = b;
+
+    if (x->part != y->part)
+        return (x->part < y->part) - (x->part > y->part);
+    return (x->record > y->record) - (x->record < y->record);
+}
+
+/* Places for the n that were used most; false: it is not known which. */
+static bool place_used(struct sl_experts *e, uint32_t n)
+{
+    struct used *list =
+        e->usage != NULL ? sl_alloc_array(e->n_records, sizeof *list) : NULL;
+
+    if (list == NULL)
+        return false;
+    for (uint32_t r = 0; r < e->n_records; r++)
+        list[r] = (struct used){e->usage[r], r};
+    qsort(list, e->n_records, sizeof *list, by_use);
+    for (uint32_t i = 0; i < n; i++)
+        e->device_place[list[i].record] = i;
+    free(list);
+    return true;
+}
+
+uint64_t sl_experts_place_on_device(struct sl_experts *e, uint64_t bytes)
+{
+    uint64_t n = e->n_records > 0 ? bytes / e->largest : 0;
+
+    e->n_device = (uint32_t)(n < e->n_records ? n : e->n_records);
+    for (uint32_t r = 0; r < e->n_records; r++)
+        e->device_place[r] = SL_NO_PLACE;
+    if (place_used(e, e->n_device))
+        return e->n_device * e->largest;
+    for (uint32_t i = 0; i < e->n_device; i++)
+        e->device_place[i % e->n_layers * e->n_experts + i / e->n_layers] = i;
+    return e->n_device * e->largest;
+}
+
+/* From a record's place in RAM, in which it stays until it is there. */
+static int send(struct sl_experts *e, uint32_t record, struct sl_device *dev,
+                struct sl_event *sent, uint8_t *to, struct sl_error *err)
+{
+    const uint8_t *base;
+    int rc;
+
+    if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
+        return -1;
+    rc = dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, to, base,
+                           e->records[record].bytes, err);
+    if (rc == 0)
+        rc = dev->ops->record(dev, SL_QUEUE_COMPUTE, sent, err);
+    if (rc == 0)
+        rc = dev->ops->sync(dev, sent, err);
+    if (sl_slab_cache_put(e->cache, record, 0, err) != 0)
+        return -1;
+    return rc;
+}
+
+static int load(struct sl_experts *e, struct sl_device *dev,
+                struct sl_event *sent, uint8_t *to, struct sl_error *err)
+{
+    uint32_t list[LOAD_AHEAD], n = 0;
+
+    for (uint32_t r = 0; r < e->n_records; r++) {
+        if (e->device_place[r] != SL_NO_PLACE)
+            list[n++] = r;
+        if (n == 0 || (n < LOAD_AHEAD && r + 1 < e->n_records &&
+                       (r + 1) % e->n_experts != 0))
+            continue;
+        if (sl_slab_cache_want(e->cache, list, n, err) != 0)
+            return -1;
+        for (uint32_t i = 0; i < n; i++) {
+            if (send(e, list[i], dev, sent,
+                     to + e->device_place[list[i]] * e->largest, err) != 0)
+                return -1;
+        }
+        n = 0;
+    }
+    return 0;
+}
+
+int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
+                    struct sl_error *err)
+{
+    struct sl_event *sent;
+    int rc;
+
+    if (e->n_device == 0)
+        return 0;
+    if (dev->ops->event_create(dev, &sent, false, err) != 0)
+        return -1;
+    rc = load(e, dev, sent, to, err);
+    dev->ops->event_destroy(dev, sent);
+    sl_slab_cache_count_anew(e->cache); /* no pass wanted these */
+    return rc;
+}
+
+struct sl_part sl_expert_part(const struct sl_experts *e,
+                              const struct sl_model_matrix *first, uint32_t i)
+{
+    const struct sl_model_matrix *m = &first[i];
+    const struct sl_matrix *g = &m->geom;
+    struct sl_part part = {
+        .matrix = (uint32_t)(m - e->mf->matrices),
+        .n_blocks = sl_matrix_segment_blocks(g),
+    };
+
+    for (uint32_t s = 0; s < g->n_segments; s++) {
+        part.weight_at[s] =
+            m->off - first->off + sl_matrix_block_offset(g, s, 0);
+        part.scale_at[s] =
+            m->scale_off - first->off + sl_matrix_scale_offset(g, s, 0);
+    }
+    return part;
 }
 
 /* --- use ------------------------------------------------------------------ */
@@ -114,6 +246,21 @@ uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,
     return record;
 }
 
+int sl_experts_want(struct sl_experts *e, uint32_t layer,
+                    const uint32_t *records, uint32_t n, struct sl_error *err)
+{
+    if (n == 0)
+        sl_cache_policy_turn(sl_slab_cache_policy(e->cache),
+                             layer - e->first_layer);
+    return sl_slab_cache_want(e->cache, records, n, err);
+}
+
+void sl_experts_mixed(struct sl_experts *e, uint32_t record, double part)
+{
+    e->mixed_bytes += e->records[record].bytes;
+    sl_cache_policy_use(sl_slab_cache_policy(e->cache), record, part);
+}
+
 void sl_experts_count(struct sl_experts *e, bool reads)
 {
     struct sl_expert_use *use = reads ? &e->prefill : &e->decode;
@@ -128,6 +275,8 @@ void sl_experts_count(struct sl_experts *e, bool reads)
     use->wanted_bytes += wanted;
     use->read_bytes += read;
     use->hint_bytes += ahead;
+    use->device_bytes += e->mixed_bytes;
+    e->mixed_bytes = 0;
     /* Where places are few a record may be read twice. */
     part = wanted > 0 ? read * (SL_EXPERT_PARTS - 1) / wanted : 0;
     part = part < SL_EXPERT_PARTS ? part : SL_EXPERT_PARTS - 1;

@@ -3,13 +3,20 @@
  *
  * Record r holds the matrices of expert r % E of the (r / E)-th layer that has
  * experts, side by side as they lie in the file.
+ *
+ * With a device some records, those used most, lie in its memory for all of a
+ * run, and are computed there; the cache never has them.
  */
 #ifndef SL_EXPERTS_H
 #define SL_EXPERTS_H
 
+#include "offload/device.h"
 #include "offload/slab_cache.h"
+#include "src/exec/engine.h"
 #include "src/exec/route_trace.h"
 #include "src/model/modelfile.h"
+
+#define SL_NO_PLACE UINT32_MAX
 
 /* Layers are alike by what part of their experts' bytes was missing, and by how
  * many records were read ahead. */
@@ -19,7 +26,8 @@
 struct sl_expert_use {
     uint64_t layers; /* that were mixed, in all passes */
     uint64_t wanted_bytes, read_bytes;
-    uint64_t hint_bytes; /* read ahead beside that */
+    uint64_t hint_bytes;   /* read ahead beside that */
+    uint64_t device_bytes; /* wanted of a device's memory beside that */
     struct sl_expert_part {
         uint64_t there_bytes, read_bytes;
     } part[SL_EXPERT_PARTS];
@@ -53,6 +61,11 @@ struct sl_experts {
     bool looks_ahead; /* some have no place: guesses are worth their time */
     struct sl_expert_use decode, prefill;
     struct sl_slab_cache_stats counted; /* what these count already */
+    /* Of a device: */
+    struct sl_exec_engine *device; /* its engine, borrowed */
+    uint32_t n_device;
+    uint32_t *device_place; /* owned, (n_records) or SL_NO_PLACE */
+    uint64_t mixed_bytes;   /* of records used there, not counted yet */
 };
 
 /* Lists the records; 0 of a model without experts. Errors: SL_ERR_NOMEM. */
@@ -70,6 +83,23 @@ uint64_t sl_experts_reserve_bytes(const struct sl_experts *e, uint64_t bytes,
 /* As many have a place as fit into so many bytes; what these take. */
 uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes);
 
+/* As many lie in so many bytes of a device's memory, those used most in earlier
+ * runs or, where that is not known, as many of each layer; the others are the
+ * cache's. Returns what these take. */
+uint64_t sl_experts_place_on_device(struct sl_experts *e, uint64_t bytes);
+
+/* Reads those into the device's memory at `to`, through the cache, which must
+ * be open. Errors: SL_ERR_IO, SL_ERR_CORRUPT, the device's. */
+int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
+                    struct sl_error *err);
+
+/* A device has computed an expert, for that part of a pass's positions: counted
+ * for statistics, and for who is to lie there in another run. */
+void sl_experts_mixed(struct sl_experts *e, uint32_t record, double part);
+
+/* A layer's turn, which wants n records of the cache. Errors: SL_ERR_IO. */
+int sl_experts_want(struct sl_experts *e, uint32_t layer,
+                    const uint32_t *records, uint32_t n, struct sl_error *err);
 /* Takes one of n wanted records off the list, of which others may be on their
  * way: the first that is there, else the first. */
 uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,

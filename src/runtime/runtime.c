@@ -201,7 +201,9 @@ static uint64_t engines_sum(const struct sl_runtime *rt)
             sum = XXH3_64bits_withSeed(&rt->plan.worker[phase][slab],
                                        sizeof **rt->plan.worker, sum);
     }
-    return sum;
+    return XXH3_64bits_withSeed(
+        rt->experts.device_place,
+        rt->experts.n_records * sizeof *rt->experts.device_place, sum);
 }
 
 /* What changes logits but is no part of the model file is in more_sum: a

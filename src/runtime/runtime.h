@@ -120,6 +120,7 @@ struct sl_vram {
     uint64_t kv; /* of the layers that the GPU decodes */
     uint64_t ring;
     uint64_t residents;
+    uint64_t experts; /* of a mixture, in what is left */
     uint64_t total;
     uint64_t budget;
     uint64_t least; /* with which the GPU can compute everything */
@@ -166,6 +167,7 @@ const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
 /* How many experts have a place in RAM, of how many; 0 of 0: no mixture. */
 void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
                         uint32_t *n_experts);
+uint32_t sl_runtime_device_experts(const struct sl_runtime *rt); /* in VRAM */
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);

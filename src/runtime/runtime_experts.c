@@ -95,6 +95,11 @@ void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
     *n_experts = rt->experts.n_records;
 }
 
+uint32_t sl_runtime_device_experts(const struct sl_runtime *rt)
+{
+    return rt->experts.n_device;
+}
+
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass)
 {
@@ -119,7 +124,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
 
     if (c.n_records == 0)
         return 0;
-    rt->experts.looks_ahead = c.n_places < c.n_records;
+    rt->experts.looks_ahead = c.n_places + rt->experts.n_device < c.n_records;
     if (sl_slab_cache_open(&rt->experts.cache, &c, err) != 0)
         return -1;
     if (rt->experts.usage != NULL)

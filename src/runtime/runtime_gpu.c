@@ -419,6 +419,10 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     v->ring = rt->plan.at[SL_DEVICE].ring_bytes;
     v->residents = rt->plan.at[SL_DEVICE].resident_bytes;
     v->total = vram_fixed(v) + v->kv + v->ring + v->residents;
+    /* What each pass uses has its place: the rest is for experts. */
+    v->experts = sl_experts_place_on_device(
+        &rt->experts, v->budget > v->total ? v->budget - v->total : 0);
+    v->total += v->experts;
     rt->memory.staging = need.host;
     return 0;
 }
@@ -466,6 +470,13 @@ static bool stream_is_pinned(const struct sl_runtime *rt)
                rt->plan.at[SL_HOST].resident_bytes;
 }
 
+/* Behind residents and ring, in the arena. */
+static uint8_t *records_in_vram(const struct sl_runtime *rt)
+{
+    return (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes +
+           rt->plan.at[SL_DEVICE].ring_bytes;
+}
+
 /* What both engines are made of. */
 static struct sl_gpu_config gpu_config(struct sl_runtime *rt)
 {
@@ -482,15 +493,16 @@ static struct sl_gpu_config gpu_config(struct sl_runtime *rt)
         .place = sl_runtime_place_staging,
         .place_arg = rt,
         .layer_here = rt->elsewhere,
+        .experts = &rt->experts,
+        .records = records_in_vram(rt),
     };
 }
 
-/* Behind residents and ring, in the arena: what guesses ahead need, then the
- * rest. */
+/* Behind residents, ring and experts, in the arena: what guesses ahead need,
+ * then the rest. */
 static uint8_t *behind_weights(const struct sl_runtime *rt)
 {
-    return (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes +
-           rt->plan.at[SL_DEVICE].ring_bytes;
+    return records_in_vram(rt) + rt->vram.experts;
 }
 
 static uint64_t ahead_device_bytes(const struct sl_runtime *rt)
@@ -536,11 +548,14 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         config.log = rt->config.log;
     config.memory = behind_weights(rt) + ahead_device_bytes(rt);
     need = need_of(rt);
-    config.workspace_bytes = arena_bytes(&rt->vram) -
-                             rt->plan.at[SL_DEVICE].resident_bytes -
-                             rt->plan.at[SL_DEVICE].ring_bytes - need.small -
-                             need.activations - need.kv;
-    return sl_gpu_create(&rt->engines[SL_DEVICE], &config, err);
+    config.workspace_bytes =
+        arena_bytes(&rt->vram) - rt->plan.at[SL_DEVICE].resident_bytes -
+        rt->plan.at[SL_DEVICE].ring_bytes - rt->vram.experts - need.small -
+        need.activations - need.kv;
+    if (sl_gpu_create(&rt->engines[SL_DEVICE], &config, err) != 0)
+        return -1;
+    rt->experts.device = rt->engines[SL_DEVICE];
+    return sl_experts_load(&rt->experts, rt->device, records_in_vram(rt), err);
 }
 
 void sl_runtime_end_gpu(struct sl_runtime *rt)

@@ -537,6 +537,7 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
     set_load(rt, rt->asked.draft_optional ? 0 : rt->asked.draft_positions);
     sl_plan_fini(&rt->plan);
     sl_partition_fini(&rt->partition);
+    sl_experts_place_on_device(&rt->experts, 0);
     count_fixed(rt);
     if (sl_runtime_count_vram(rt, err) != 0)
         return -1;

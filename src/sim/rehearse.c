@@ -23,6 +23,7 @@ static int start_device(struct sl_rehearsal_run *r, struct sl_error *err)
         .clock = r->machine.clock,
         .dev = r->dev,
     };
+    void *experts;
 
     if (r->plan->at[SL_DEVICE].ring_bytes > 0 &&
         r->dev->ops->alloc(r->dev, &config.ring,
@@ -31,6 +32,10 @@ static int start_device(struct sl_rehearsal_run *r, struct sl_error *err)
     if (r->plan->at[SL_DEVICE].resident_bytes > 0 &&
         r->dev->ops->alloc(r->dev, &config.residents,
                            r->plan->at[SL_DEVICE].resident_bytes, err) != 0)
+        return -1;
+    if (r->experts.n_device > 0 &&
+        r->dev->ops->alloc(r->dev, &experts,
+                           r->experts.n_device * r->experts.largest, err) != 0)
         return -1;
     return sl_upload_open(&r->upload, &config, err);
 }
@@ -115,6 +120,7 @@ static int start_engines(struct sl_rehearsal_run *r, struct sl_error *err)
 {
     if (create_engines(r, r->engines, r->trace, err) != 0)
         return -1;
+    r->experts.device = r->engines[SL_DEVICE];
     return r->c->ahead ? create_engines(r, r->ahead, NULL, err) : 0;
 }
 
@@ -373,7 +379,9 @@ static struct sl_rehearsed judge(const struct sl_rehearsal_run *r,
     if (use->layers > 0) {
         double passes = (double)use->layers / r->experts.n_layers;
 
-        j.expert_wanted_bytes = (double)use->wanted_bytes / passes;
+        j.expert_device_bytes = (double)use->device_bytes / passes;
+        j.expert_wanted_bytes =
+            (double)use->wanted_bytes / passes + j.expert_device_bytes;
         j.expert_read_bytes = (double)use->read_bytes / passes;
     }
     j.efficiency = j.floor.seconds / seconds;

@@ -45,9 +45,10 @@ struct sl_rehearsed {
     double tokens;  /* of a pass; all its positions but guesses */
     struct sl_demand demand;
     struct sl_floor floor;
-    double expected_s;                             /* by the plan */
-    double efficiency;                             /* floor / seconds */
-    double expert_wanted_bytes, expert_read_bytes; /* of a pass */
+    double expected_s; /* by the plan */
+    double efficiency; /* floor / seconds */
+    /* of a pass; of what is wanted, what lies in VRAM, and what is read */
+    double expert_wanted_bytes, expert_device_bytes, expert_read_bytes;
 };
 
 struct sl_rehearsal {
@@ -56,6 +57,8 @@ struct sl_rehearsal {
     uint64_t kv_bytes[SL_WORKERS];
     uint64_t expert_bytes; /* in RAM, for so many of so many experts */
     uint32_t n_expert_places, n_experts;
+    uint64_t device_expert_bytes; /* of those that lie in VRAM */
+    uint32_t n_device_experts;
     struct sl_rehearsed phase[SL_PHASE_COUNT];
     double guess_s; /* of a guess of its own, between passes */
     double ahead;   /* guesses that were made while a pass waited */

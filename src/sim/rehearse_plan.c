@@ -5,6 +5,7 @@
 #include "src/base/bytes.h"
 #include "src/decode/draft_self.h"
 #include "src/exec/exec_cpu.h"
+#include "src/exec/exec_experts.h"
 #include "src/exec/small_tensors.h"
 #include "src/sim/rehearse_impl.h"
 
@@ -76,8 +77,12 @@ static uint64_t device_bytes(const struct sl_rehearsal_run *r)
     const struct sl_hparams *hp = &r->c->mf->hp;
     uint64_t position =
         4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
+    uint64_t mixed = 0; /* of experts: rows in FP16, inner values, FP32 */
 
-    return DEVICE_BYTES + sl_small_tensors_bytes(r->c->mf) +
+    if (hp->n_experts > 0)
+        mixed = sl_mixture_pairs(hp, sl_rehearsed_positions(r->c)) *
+                (6ull * hp->hidden + 2ull * hp->expert_inner);
+    return DEVICE_BYTES + mixed + sl_small_tensors_bytes(r->c->mf) +
            (sl_rehearsed_positions(r->c) + r->c->ahead) * position +
            4ull * hp->vocab *
                (r->c->n_texts * sl_rehearsed_decode(r->c) + r->c->ahead);
@@ -218,16 +223,24 @@ void sl_rehearsed_experts(struct sl_floor *floor,
     sl_experts_add_floor(floor, &r->experts, &r->in.rates, pass);
 }
 
-/* Experts have what is left of RAM. */
+/* Experts have what is left of VRAM and RAM. */
 static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
                          struct sl_error *err)
 {
     const struct sl_plan_memory *host = &r->plan->at[SL_HOST];
+    const struct sl_plan_memory *device = &r->plan->at[SL_DEVICE];
     uint64_t taken = out->host_bytes + host->ring_bytes + host->resident_bytes +
                      out->kv_bytes[SL_HOST];
 
     if (r->experts.n_records == 0)
         return 0;
+    if (r->plan->uses_device)
+        out->device_expert_bytes = sl_experts_place_on_device(
+            &r->experts,
+            minus(r->c->vram_bytes, out->device_bytes + device->ring_bytes +
+                                        device->resident_bytes +
+                                        out->kv_bytes[SL_DEVICE]));
+    out->n_device_experts = r->experts.n_device;
     out->expert_bytes =
         sl_experts_place(&r->experts, minus(r->c->ram_bytes, taken));
     out->n_experts = r->experts.n_records;

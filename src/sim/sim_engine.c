@@ -27,7 +27,7 @@ struct sim_engine {
     const struct sl_pass *pass;
     double keys, key_pairs; /* cached positions; of all positions, together */
     /* The GPU's: */
-    struct sl_event *done;
+    struct sl_event *done, *mixed;
     struct sl_event **marks; /* (2 * n_slabs) around each one's kernels; NULL
                                 without a trace */
 };
@@ -100,6 +100,8 @@ static void model_destroy(struct sl_exec_engine *engine)
         return;
     if (e->done != NULL)
         e->c.dev->ops->event_destroy(e->c.dev, e->done);
+    if (e->mixed != NULL)
+        e->c.dev->ops->event_destroy(e->c.dev, e->mixed);
     for (size_t i = 0; e->marks != NULL && i < 2 * e->c.partition->n_slabs; i++)
         e->c.dev->ops->event_destroy(e->c.dev, e->marks[i]);
     free(e->marks);
@@ -175,7 +177,8 @@ static int compute(const struct sim_engine *e, const struct slab_cost *cost,
         return -1;
     sl_machine_compute(m, cost->bytes - cost->router_bytes,
                        (cost->ops - cost->router_ops) * n);
-    return cost->mixes ? sl_sim_mix(e->c.mixture, pass->n, pass->reads, err)
+    return cost->mixes ? sl_sim_mix(e->c.mixture, cost->layer, pass->n,
+                                    pass->reads, err)
                        : 0;
 }
 
@@ -331,6 +334,40 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
     return sl_upload_put(e->c.upload, slab, err);
 }
 
+/* Rows go up as FP16, what they give comes down as FP32. */
+static int gpu_mix(struct sl_exec_engine *engine, const struct sl_mix *mix,
+                   struct sl_error *err)
+{
+    struct sim_engine *e = (struct sim_engine *)engine;
+    const struct sl_experts *x = e->c.mixture->experts;
+    const struct sl_rates *r = &e->c.machine->spec.rates;
+    uint64_t values = (uint64_t)mix->n_rows * e->c.mf->hp.hidden;
+    double bytes = 0;
+
+    for (uint32_t i = 0; i < mix->n_parts; i++)
+        bytes += (double)x
+                     ->records[sl_experts_record(x, mix->layer,
+                                                 mix->parts[i].expert)]
+                     .bytes;
+    if (e->c.dev->ops->copy_up(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
+                               values * 2, err) != 0 ||
+        sl_device_model_launch(e->c.dev, bytes, e->c.mixture->ops * mix->n_rows,
+                               r->worker[SL_DEVICE].stage_s, err) != 0 ||
+        e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
+                                 values * 4, err) != 0)
+        return -1;
+    return e->c.dev->ops->record(e->c.dev, SL_QUEUE_COMPUTE, e->mixed, err);
+}
+
+static int gpu_mixed(struct sl_exec_engine *engine, const float **out,
+                     struct sl_error *err)
+{
+    struct sim_engine *e = (struct sim_engine *)engine;
+
+    *out = NULL;
+    return e->c.dev->ops->sync(e->c.dev, e->mixed, err);
+}
+
 /* What the queue did, now that it is done. */
 static int trace_pass(struct sim_engine *e, struct sl_error *err)
 {
@@ -381,6 +418,8 @@ static const struct sl_engine_ops gpu_ops = {
     .run = gpu_run,
     .skip = gpu_run,
     .end = gpu_end,
+    .mix = gpu_mix,
+    .mixed = gpu_mixed,
     .destroy = model_destroy,
 };
 
@@ -389,7 +428,8 @@ static int create_events(struct sim_engine *e, struct sl_error *err)
     const struct sl_device_ops *ops = e->c.dev->ops;
     size_t n = 2 * e->c.partition->n_slabs;
 
-    if (ops->event_create(e->c.dev, &e->done, false, err) != 0)
+    if (ops->event_create(e->c.dev, &e->done, false, err) != 0 ||
+        ops->event_create(e->c.dev, &e->mixed, false, err) != 0)
         return -1;
     if (e->c.trace == NULL)
         return 0;

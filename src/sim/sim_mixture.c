@@ -15,7 +15,8 @@ int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
                         struct sl_error *err)
 {
     const struct sl_hparams *hp = &experts->mf->hp;
-    double resident = (double)experts->n_places / experts->n_records;
+    double resident =
+        ((double)experts->n_places + experts->n_device) / experts->n_records;
 
     *m = (struct sl_sim_mixture){
         .machine = machine,
@@ -29,9 +30,11 @@ int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
         .n_rows = sl_zalloc_array(hp->n_experts, sizeof *m->n_rows),
         .records = sl_zalloc_array(hp->n_experts, sizeof *m->records),
         .among = sl_zalloc_array(hp->n_experts, sizeof *m->among),
+        .parts = sl_zalloc_array(hp->n_experts, sizeof *m->parts),
     };
     sl_rng_seed(&m->rng, SEED);
-    if (m->n_rows != NULL && m->records != NULL && m->among != NULL)
+    if (m->n_rows != NULL && m->records != NULL && m->among != NULL &&
+        m->parts != NULL)
         return 0;
     sl_sim_mixture_fini(m);
     return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a router");
@@ -42,7 +45,27 @@ void sl_sim_mixture_fini(struct sl_sim_mixture *m)
     free(m->n_rows);
     free(m->records);
     free(m->among);
+    free(m->parts);
     *m = (struct sl_sim_mixture){.machine = NULL};
+}
+
+/* The n records of a layer that the cache has first. */
+static int fill_layer(struct sl_experts *e, uint32_t layer, uint32_t n,
+                      struct sl_error *err)
+{
+    for (uint32_t i = 0; i < e->n_experts && n > 0; i++) {
+        uint32_t record = layer * e->n_experts + i;
+        const uint8_t *base;
+
+        if (e->device_place[record] != SL_NO_PLACE)
+            continue;
+        n--;
+        if (sl_slab_cache_want(e->cache, &record, 1, err) != 0 ||
+            sl_slab_cache_get(e->cache, record, &base, err) != 0 ||
+            sl_slab_cache_put(e->cache, record, 1, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err)
@@ -51,18 +74,12 @@ int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err)
     uint64_t n = e->n_places;
 
     for (uint32_t layer = 0; layer < e->n_layers; layer++) {
-        uint32_t from = (uint32_t)(n * layer / e->n_layers);
-        uint32_t to = (uint32_t)(n * (layer + 1) / e->n_layers);
+        uint64_t from = n * layer / e->n_layers;
 
-        for (uint32_t i = 0; i < to - from; i++) {
-            uint32_t record = layer * e->n_experts + i;
-            const uint8_t *base;
-
-            if (sl_slab_cache_want(e->cache, &record, 1, err) != 0 ||
-                sl_slab_cache_get(e->cache, record, &base, err) != 0 ||
-                sl_slab_cache_put(e->cache, record, 1, err) != 0)
-                return -1;
-        }
+        if (fill_layer(e, layer,
+                       (uint32_t)(n * (layer + 1) / e->n_layers - from),
+                       err) != 0)
+            return -1;
     }
     return 0;
 }
@@ -72,6 +89,12 @@ int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err)
 static uint32_t below(struct sl_sim_mixture *m, uint32_t n)
 {
     return (uint32_t)(sl_rng_uniform(&m->rng) * n);
+}
+
+static bool is_there(const struct sl_experts *e, uint32_t record)
+{
+    return e->device_place[record] != SL_NO_PLACE ||
+           sl_slab_cache_there(e->cache, record);
 }
 
 /* One of the experts that the position has not chosen yet; there: of those
@@ -91,8 +114,7 @@ static uint32_t draw_by_curve(struct sl_sim_mixture *m, uint32_t first,
             while (j < n_chosen && chosen[j] != i)
                 j++;
             if (j == n_chosen &&
-                (attempt > 0 ||
-                 sl_slab_cache_there(e->cache, first + i) == there))
+                (attempt > 0 || is_there(e, first + i) == there))
                 m->among[n++] = i;
         }
         if (n > 0)
@@ -113,6 +135,33 @@ static uint32_t draw_alike(struct sl_sim_mixture *m, const uint32_t *chosen,
     }
 }
 
+/* Those on the device begin, the others are asked for. */
+static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t first,
+               struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    struct sl_mix mix = {.layer = layer, .parts = m->parts};
+
+    m->n_used = m->n_parts = 0;
+    for (uint32_t i = 0; i < e->n_experts; i++) {
+        uint32_t place = e->device_place[first + i];
+
+        if (m->n_rows[i] == 0)
+            continue;
+        if (place == SL_NO_PLACE) {
+            m->records[m->n_used++] = first + i;
+            continue;
+        }
+        m->parts[m->n_parts++] =
+            (struct sl_mix_part){i, place, mix.n_rows, m->n_rows[i]};
+        mix.n_rows += m->n_rows[i];
+    }
+    mix.n_parts = m->n_parts;
+    if (sl_experts_want(e, layer, m->records, m->n_used, err) != 0)
+        return -1;
+    return m->n_parts > 0 ? e->device->ops->mix(e->device, &mix, err) : 0;
+}
+
 int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
                  bool reads, struct sl_error *err)
 {
@@ -130,12 +179,7 @@ int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
         for (uint32_t j = 0; j < k; j++)
             m->n_rows[chosen[j]]++;
     }
-    m->n_used = 0;
-    for (uint32_t i = 0; i < e->n_experts; i++) {
-        if (m->n_rows[i] > 0)
-            m->records[m->n_used++] = first + i;
-    }
-    return sl_slab_cache_want(e->cache, m->records, m->n_used, err);
+    return ask(m, layer, first, err);
 }
 
 /* --- experts -------------------------------------------------------------- */
@@ -154,8 +198,25 @@ static int run_expert(struct sl_sim_mixture *m, uint32_t record, uint32_t n,
     return sl_slab_cache_put(e->cache, record, (double)rows / n, err);
 }
 
+/* What the device had begun. */
+static int take_mixed(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
+                      struct sl_error *err)
+{
+    struct sl_exec_engine *device = m->experts->device;
+    const float *ignored;
+
+    if (m->n_parts == 0)
+        return 0;
+    for (uint32_t i = 0; i < m->n_parts; i++)
+        sl_experts_mixed(
+            m->experts,
+            sl_experts_record(m->experts, layer, m->parts[i].expert),
+            (double)m->parts[i].n / n);
+    return device->ops->mixed(device, &ignored, err);
+}
+
 /* In the order of a run: what is there first, or as they lie in the file. */
-int sl_sim_mix(struct sl_sim_mixture *m, uint32_t n, bool reads,
+int sl_sim_mix(struct sl_sim_mixture *m, uint32_t layer, uint32_t n, bool reads,
                struct sl_error *err)
 {
     uint32_t left = m->n_used;
@@ -168,6 +229,8 @@ int sl_sim_mix(struct sl_sim_mixture *m, uint32_t n, bool reads,
         if (run_expert(m, record, n, err) != 0)
             return -1;
     }
+    if (take_mixed(m, layer, n, err) != 0)
+        return -1;
     sl_experts_count(m->experts, reads);
     return 0;
 }

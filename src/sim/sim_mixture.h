@@ -5,7 +5,8 @@
  * model with random weights would choose: k different experts of a layer for
  * each position, all alike, the same in every rehearsal. Where a hit curve says
  * how much of what is wanted a cache of this size serves, a decode chooses with
- * that chance among those that are there, and else among the others. No router
+ * that chance among those that are there, in RAM or on a device, and else among
+ * the others. No router
  * guesses the next one's choice.
  */
 #ifndef SL_SIM_MIXTURE_H
@@ -26,6 +27,8 @@ struct sl_sim_mixture {
     uint32_t *records;        /* (E) */
     uint32_t *among;          /* (E) */
     uint32_t n_used;
+    struct sl_mix_part *parts; /* (E) on the device */
+    uint32_t n_parts;
 };
 
 /* Experts as they were placed; pass_positions: most of a pass. Errors:
@@ -42,7 +45,7 @@ int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err);
  * experts. Errors: SL_ERR_IO. */
 int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
                  bool reads, struct sl_error *err);
-int sl_sim_mix(struct sl_sim_mixture *m, uint32_t n, bool reads,
+int sl_sim_mix(struct sl_sim_mixture *m, uint32_t layer, uint32_t n, bool reads,
                struct sl_error *err);
 
 #endif

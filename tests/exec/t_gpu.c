@@ -7,7 +7,6 @@
 
 #include "kernels/cudasim/cudasim.h"
 #include "src/base/bytes.h"
-#include "tests/arch_models.h"
 #include "tests/exec_rig.h"
 #include "tests/gpu_rates.h"
 #include "tests/support.h"
@@ -61,22 +60,6 @@ static float *one_pass(const struct sl_runtime_config *config,
     return logits;
 }
 
-/* FP16 inputs: within a hundredth of the largest logit. */
-static void assert_near(const float *got, const double *want, size_t n,
-                        const char *what)
-{
-    double most = 0, scale = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        /* NaN is not <= either */
-        most = fabs(got[i] - want[i]) <= most ? most : fabs(got[i] - want[i]);
-        scale = fmax(scale, fabs(want[i]));
-    }
-    if (!(most <= 0.01 * scale))
-        print_error("%s: off by %g of %g\n", what, most, scale);
-    assert_true(scale > 0.5 && most <= 0.01 * scale);
-}
-
 static void logits_match_a_plain_implementation(void **state)
 {
     for (size_t i = 0; i < N_SHAPES; i++) {
@@ -86,33 +69,17 @@ static void logits_match_a_plain_implementation(void **state)
         double *want = rig_plain(path, s, N_IDS);
         float *got = one_pass(&config, s);
 
-        assert_near(got, want, (size_t)N_IDS * s->vocab, s->what);
+        rig_assert_near(got, want, (size_t)N_IDS * s->vocab, s->what);
         free(got);
         got = steps(&config, s);
-        assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
-                    (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, s->what);
+        rig_assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
+                        (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, s->what);
         free(got);
         free(want);
     }
 }
 
 /* --- budgets ------------------------------------------------------------- */
-
-static struct sl_vram planned(const struct sl_runtime_config *config,
-                              uint64_t *streamed)
-{
-    const struct sl_workload one_text = rig_one_text(N_IDS);
-    struct sl_runtime *rt;
-    struct sl_error err;
-    struct sl_vram v;
-
-    assert_ok(sl_runtime_open(&rt, config, &err), &err);
-    assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
-    v = *sl_runtime_vram(rt);
-    *streamed = sl_runtime_plan_made(rt)->streamed_bytes;
-    sl_runtime_close(rt);
-    return v;
-}
 
 static void the_budget_changes_no_bit(void **state)
 {
@@ -121,7 +88,7 @@ static void the_budget_changes_no_bit(void **state)
     struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     size_t bytes = 4ull * (N_IDS - RIG_CONTEXT) * s->vocab;
     uint64_t streamed;
-    struct sl_vram all = planned(&config, &streamed);
+    struct sl_vram all = rig_planned(&config, N_IDS, &streamed);
     float *want = steps(&config, s);
 
     assert_int_equal(streamed, 0);
@@ -131,7 +98,7 @@ static void the_budget_changes_no_bit(void **state)
         float *got;
 
         config.vram_bytes = all.least + turn * ((all.residents / 8) & ~4095ull);
-        v = planned(&config, &streamed);
+        v = rig_planned(&config, N_IDS, &streamed);
         assert_true(v.total <= config.vram_bytes);
         assert_true(v.residents < all.residents && v.ring > 0);
         got = steps(&config, s);
@@ -187,7 +154,7 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
     char path[1100], text[64];
     struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
     uint64_t streamed;
-    uint64_t least = planned(&config, &streamed).least;
+    uint64_t least = rig_planned(&config, N_IDS, &streamed).least;
     struct sl_runtime *rt;
     struct sl_error err;
 
@@ -209,7 +176,7 @@ static void no_more_than_the_budget_is_taken(void **state)
     struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
     struct cudasim_config before, small;
     uint64_t streamed;
-    struct sl_vram v = planned(&config, &streamed);
+    struct sl_vram v = rig_planned(&config, N_IDS, &streamed);
 
     cudasim_get_config(&before);
     small = before;
@@ -222,15 +189,6 @@ static void no_more_than_the_budget_is_taken(void **state)
 }
 
 /* --- the machine divided ------------------------------------------------- */
-
-/* Counts slabs by engine. */
-static void count(const struct sl_plan *p, enum sl_phase phase,
-                  size_t n[SL_WORKERS])
-{
-    n[0] = n[1] = 0;
-    for (size_t i = 0; i < p->n_slabs; i++)
-        n[p->worker[phase][i]]++;
-}
 
 /* The cores read faster than PCIe copies, but multiply slowly. */
 static const struct sl_rates fast_cores = {
@@ -249,7 +207,7 @@ static struct sl_runtime_config divided(const char *path)
 {
     struct sl_runtime_config config = rig_on_gpu(path);
     uint64_t streamed;
-    struct sl_vram all = planned(&config, &streamed);
+    struct sl_vram all = rig_planned(&config, N_IDS, &streamed);
 
     config.rates = &fast_cores;
     config.engine = SL_ENGINE_RULE_AUTO;
@@ -276,100 +234,19 @@ static void cpu_and_gpu_share_the_stages(void **state)
 
         config.kv = kinds[i];
         rt = rig_start(&config, &one_text);
-        count(sl_runtime_plan_made(rt), SL_PHASE_DECODE, decode);
-        count(sl_runtime_plan_made(rt), SL_PHASE_PREFILL, prefill);
+        rig_count(sl_runtime_plan_made(rt), SL_PHASE_DECODE, decode);
+        rig_count(sl_runtime_plan_made(rt), SL_PHASE_PREFILL, prefill);
         assert_true(decode[SL_HOST] > 0 && decode[SL_DEVICE] > 0);
         assert_true(prefill[SL_DEVICE] > decode[SL_DEVICE]);
         assert_true(sl_runtime_plan_made(rt)->prefill_from <= RIG_CONTEXT + 1);
         assert_ok(rig_run_steps(rt, s, N_IDS, got, &err), &err);
         sl_runtime_close(rt);
         assert_int_equal(cudasim_reset(), 0);
-        assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
-                    (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, "divided");
+        rig_assert_near(got, want + (size_t)RIG_CONTEXT * s->vocab,
+                        (size_t)(N_IDS - RIG_CONTEXT) * s->vocab, "divided");
         free(got);
     }
     free(want);
-}
-
-/* Logits of N_IDS ids, half of them in one pass; returns what experts were. */
-static uint64_t run_mixture(const struct sl_runtime_config *config, bool gpu,
-                            float *logits)
-{
-    const struct sl_workload one_text = rig_one_text(N_IDS);
-    struct sl_runtime *rt = rig_start(config, &one_text);
-    const struct sl_plan *plan = sl_runtime_plan_made(rt);
-    struct sl_lm *lm = sl_runtime_lm(rt);
-    size_t n[SL_WORKERS];
-    struct sl_run_stats stats;
-    struct sl_error err;
-    uint32_t seq;
-
-    assert_int_equal(plan->uses_device, gpu);
-    for (int p = 0; gpu && p < SL_PHASE_COUNT; p++) {
-        count(plan, (enum sl_phase)p, n);
-        assert_true(n[SL_HOST] > 0 && n[SL_DEVICE] > 0);
-    }
-    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
-    for (uint32_t at = 0, k = N_IDS / 2; at < N_IDS; at += k, k = 1) {
-        int32_t ids[N_IDS], positions[N_IDS];
-        struct sl_lm_item it = {.seq = seq, .ids = ids, .positions = positions};
-
-        it.n = it.n_logits = k;
-        for (uint32_t i = 0; i < k; i++) {
-            positions[i] = (int32_t)(at + i);
-            ids[i] = positions[i] * 7 % (int32_t)lm->vocab;
-        }
-        assert_ok(lm->ops->forward(lm, &it, 1, logits + at * lm->vocab, &err),
-                  &err);
-    }
-    sl_runtime_stats(rt, &stats);
-    sl_runtime_close(rt);
-    assert_int_equal(cudasim_reset(), 0);
-    return stats.experts.wanted_bytes;
-}
-
-/* Attention, the dense layer and the head are the GPU's; the CPU computes
- * experts where they lie. VRAM for all of that, or for some. */
-static void a_mixture_has_its_experts_on_the_cpu(void **state)
-{
-    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
-    size_t n = (size_t)N_IDS * m.hp.vocab;
-    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
-    double *exact = malloc(n * sizeof *exact);
-    char path[ARCH_PATH];
-    struct sl_runtime_config config = rig_on_gpu(path);
-    struct sl_rates slow_cores = test_gpu_rates;
-    uint64_t streamed, wanted;
-    struct sl_runtime *rt;
-    struct sl_error err;
-
-    m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
-    assert_ok(sl_runtime_open(&rt, &config, &err), &err);
-    assert_int_equal(
-        sl_runtime_plan(rt, &(struct sl_workload){.n_sequences = 1}, &err), -1);
-    assert_int_equal(err.code, SL_ERR_UNSUPPORTED); /* the GPU alone */
-    sl_runtime_close(rt);
-    config.no_usage = true;
-    slow_cores.dram_bps = 1e8;
-    slow_cores.worker[SL_HOST].ops_per_s = 1e9;
-    config.engine = SL_ENGINE_RULE_CPU;
-    config.device = SL_DEVICE_CPU;
-    wanted = run_mixture(&config, false, want);
-    for (size_t i = 0; i < n; i++)
-        exact[i] = (double)want[i];
-    config.engine = SL_ENGINE_RULE_AUTO;
-    config.device = SL_DEVICE_CUDA;
-    config.rates = &slow_cores;
-    for (int i = 0; i < 2; i++) {
-        if (i == 1)
-            config.vram_bytes = planned(&config, &streamed).least;
-        assert_int_equal(run_mixture(&config, true, got), wanted);
-        assert_near(got, exact, n, i == 0 ? "all VRAM" : "some VRAM");
-    }
-    free(want);
-    free(got);
-    free(exact);
 }
 
 static void assert_nearly_same(const float *alone, const float *together,
@@ -405,7 +282,7 @@ static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
     struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
     uint64_t streamed;
 
-    config.vram_bytes = planned(&config, &streamed).least;
+    config.vram_bytes = rig_planned(&config, N_IDS, &streamed).least;
     assert_true(rig_interrupted(&config, s, N_IDS, 2, 3000) > 0);
     assert_int_equal(cudasim_reset(), 0);
     config = divided(path);
@@ -525,7 +402,7 @@ static void a_failed_allocation_shrinks_the_plan(void **state)
     struct sl_error err;
     float *logits = malloc(4ull * N_IDS * large.vocab);
     uint64_t streamed;
-    struct sl_vram all = planned(&config, &streamed);
+    struct sl_vram all = rig_planned(&config, N_IDS, &streamed);
 
     config.vram_bytes = all.total + (all.total >> 4);
     assert_ok(sl_runtime_open(&rt, &config, &err), &err);
@@ -560,7 +437,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_budget_that_is_too_small_names_the_least),
         cmocka_unit_test(no_more_than_the_budget_is_taken),
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
-        cmocka_unit_test(a_mixture_has_its_experts_on_the_cpu),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(an_interrupted_model_goes_on_with_the_same_bits),
         cmocka_unit_test(any_call_of_the_device_may_fail),

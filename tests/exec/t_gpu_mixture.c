@@ -1,0 +1,201 @@
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cudasim/cudasim.h"
+#include "tests/arch_models.h"
+#include "tests/exec_rig.h"
+#include "tests/gpu_rates.h"
+#include "tests/support.h"
+
+/* Mixtures of experts with the simulated GPU: who computes which experts, and
+ * that it changes nothing but roundings. */
+
+#define N_IDS 18u
+
+static char dir[1024];
+
+/* Logits of N_IDS ids, so many of them in one pass; *cached: what the cache of
+ * experts was asked for. Returns how many the GPU had. */
+static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
+                            uint64_t *cached, float *logits)
+{
+    const struct sl_workload one_text = rig_one_text(N_IDS);
+    struct sl_runtime *rt = rig_start(config, &one_text);
+    const struct sl_plan *plan = sl_runtime_plan_made(rt);
+    uint32_t n_device = sl_runtime_device_experts(rt);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    size_t n[SL_WORKERS];
+    struct sl_run_stats stats;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_int_equal(plan->uses_device, config->device == SL_DEVICE_CUDA);
+    for (int p = 0; plan->uses_device && p < SL_PHASE_COUNT; p++) {
+        rig_count(plan, (enum sl_phase)p, n);
+        assert_true(n[SL_HOST] > 0 && n[SL_DEVICE] > 0);
+    }
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    for (uint32_t at = 0; at < N_IDS; at += k, k = 1) {
+        int32_t ids[N_IDS], positions[N_IDS];
+        struct sl_lm_item it = {.seq = seq, .ids = ids, .positions = positions};
+
+        it.n = it.n_logits = k;
+        for (uint32_t i = 0; i < k; i++) {
+            positions[i] = (int32_t)(at + i);
+            ids[i] = positions[i] * 7 % (int32_t)lm->vocab;
+        }
+        assert_ok(lm->ops->forward(lm, &it, 1, logits + at * lm->vocab, &err),
+                  &err);
+    }
+    sl_runtime_stats(rt, &stats);
+    *cached = stats.experts.wanted_bytes;
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return n_device;
+}
+
+/* A model of five layers with 7 experts each, in a file; VRAM that has places
+ * for about half of them, and the least. */
+struct gpu_mixture {
+    char path[ARCH_PATH];
+    struct sl_runtime_config config;
+    uint64_t half, least;
+    uint32_t n_experts;
+    size_t n_logits;
+    struct sl_rates slow_cores;
+};
+
+static void make_mixture(struct gpu_mixture *x)
+{
+    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    struct sl_vram v;
+    uint64_t streamed;
+
+    m.hp.n_layers = 6;
+    arch_model_write(x->path, dir, &m);
+    x->n_experts = 5 * 7;
+    x->n_logits = (size_t)N_IDS * m.hp.vocab;
+    x->slow_cores = test_gpu_rates;
+    x->slow_cores.dram_bps = 1e8;
+    x->slow_cores.worker[SL_HOST].ops_per_s = 1e9;
+    x->config = rig_on_gpu(x->path);
+    x->config.engine = SL_ENGINE_RULE_AUTO;
+    x->config.no_usage = true;
+    x->config.rates = &x->slow_cores;
+    v = rig_planned(&x->config, N_IDS, &streamed);
+    assert_true(v.experts > 0);
+    x->least = x->config.vram_bytes = v.least;
+    do
+        x->config.vram_bytes += 32u << 10;
+    while (rig_planned(&x->config, N_IDS, &streamed).experts < v.experts / 4);
+    x->half = x->config.vram_bytes;
+    x->config.vram_bytes = SL_VRAM_AUTO;
+}
+
+/* What only the CPU computes. */
+static void the_gpu_alone_takes_no_mixture(void **state)
+{
+    struct gpu_mixture x;
+    struct sl_runtime *rt;
+    struct sl_error err;
+
+    make_mixture(&x);
+    x.config.engine = SL_ENGINE_RULE_GPU;
+    assert_ok(sl_runtime_open(&rt, &x.config, &err), &err);
+    assert_int_equal(
+        sl_runtime_plan(rt, &(struct sl_workload){.n_sequences = 1}, &err), -1);
+    assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
+    sl_runtime_close(rt);
+}
+
+/* Attention, the dense layer and the head are the GPU's, and the experts that
+ * have room in VRAM: all of them, some, none. Others are computed where they
+ * lie. In a pass that has room for all pairs, and one that has not. */
+static void a_mixture_has_experts_in_vram(void **state)
+{
+    static const uint32_t passes[] = {N_IDS / 2, N_IDS};
+    struct gpu_mixture x;
+    float *got;
+    double *exact;
+
+    make_mixture(&x);
+    got = malloc(x.n_logits * sizeof *got);
+    exact = malloc(x.n_logits * sizeof *exact);
+    for (int p = 0; p < 2; p++) {
+        struct sl_runtime_config c = x.config;
+        uint64_t all, cached;
+        uint32_t n;
+
+        c.engine = SL_ENGINE_RULE_CPU;
+        c.device = SL_DEVICE_CPU;
+        assert_int_equal(run_mixture(&c, passes[p], &all, got), 0);
+        for (size_t i = 0; i < x.n_logits; i++)
+            exact[i] = (double)got[i];
+        n = run_mixture(&x.config, passes[p], &cached, got);
+        assert_int_equal(n, x.n_experts);
+        assert_int_equal(cached, 0);
+        rig_assert_near(got, exact, x.n_logits, "all in VRAM");
+        c = x.config;
+        c.vram_bytes = x.half;
+        n = run_mixture(&c, passes[p], &cached, got);
+        assert_true(n > 0 && n < x.n_experts);
+        assert_true(cached > 0 && cached < all);
+        rig_assert_near(got, exact, x.n_logits, "some in VRAM");
+        c.vram_bytes = x.least;
+        n = run_mixture(&c, passes[p], &cached, got);
+        assert_true(n < x.n_experts);
+        rig_assert_near(got, exact, x.n_logits, "the least VRAM");
+    }
+    free(got);
+    free(exact);
+}
+
+/* Which experts lie in VRAM is fixed; what the cache holds changes no bit. */
+static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
+{
+    struct gpu_mixture x;
+    float *want, *got;
+    uint64_t cached, again;
+    uint32_t n;
+
+    make_mixture(&x);
+    want = malloc(x.n_logits * sizeof *want);
+    got = malloc(x.n_logits * sizeof *got);
+    x.config.vram_bytes = x.half;
+    n = run_mixture(&x.config, N_IDS / 2, &cached, want);
+    assert_true(n > 0 && n < x.n_experts);
+    x.config.ram_bytes = SL_RAM_LEAST;
+    assert_int_equal(run_mixture(&x.config, N_IDS / 2, &again, got), n);
+    assert_int_equal(again, cached);
+    assert_memory_equal(got, want, x.n_logits * sizeof *got);
+    x.config.threads = 3;
+    assert_int_equal(run_mixture(&x.config, N_IDS / 2, &again, got), n);
+    assert_memory_equal(got, want, x.n_logits * sizeof *got);
+    free(want);
+    free(got);
+}
+
+static int set_up(void **state)
+{
+    test_temp_dir(dir);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    test_remove_tree(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_gpu_alone_takes_no_mixture),
+        cmocka_unit_test(a_mixture_has_experts_in_vram),
+        cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
