@@ -43,8 +43,10 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
         s->head |= m->spec.slot == SL_SLOT_HEAD;
         /* and what its router has chosen: they lie in RAM, or are read there */
         s->host_only |= m->spec.slot == SL_SLOT_ROUTER;
-        if (sl_slot_is_first_of_attention(m->spec.slot))
-            add_cache(s, mf, kv);
+        if (!sl_slot_is_first_of_attention(m->spec.slot))
+            continue;
+        add_cache(s, mf, kv);
+        s->host_only |= mf->hp.kv_lora > 0; /* no GPU attends to latents */
     }
 }
 

@@ -31,10 +31,10 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "the CPU alone: convert again with --compress none for "
                        "a GPU",
                        rt->mf.path);
-    if (rt->mf.hp.kv_lora > 0)
+    if (rt->mf.hp.kv_lora > 0 && rt->config.engine == SL_ENGINE_RULE_GPU)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s attends to latents, which the CPU alone computes: "
-                       "leave the GPU out with --device cpu",
+                       "%s attends to latents, which the CPU alone does: leave "
+                       "--engine gpu out, and the GPU has the rest",
                        rt->mf.path);
     if (rt->experts.n_records > 0 && rt->config.engine == SL_ENGINE_RULE_GPU)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
@@ -167,6 +167,12 @@ static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
            sl_kv_plane_bytes(&rt->kv_config, SL_KV_F16);
 }
 
+/* Of all layers whose attention it can compute. */
+static uint64_t kv_bytes_most(const struct sl_runtime *rt)
+{
+    return rt->mf.hp.kv_lora > 0 ? 0 : rt->mf.hp.n_layers * kv_layer_bytes(rt);
+}
+
 /* Bytes beside weights, ring and caches. */
 static uint64_t vram_fixed(const struct sl_vram *v)
 {
@@ -188,7 +194,7 @@ static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
     least = rt->device->info.context_bytes + need->small + need->activations +
             need->workspace_least +
             SL_RING_MIN_SLOTS * sl_partition_largest(&partition) +
-            rt->mf.hp.n_layers * kv_layer_bytes(rt);
+            kv_bytes_most(rt);
     sl_partition_fini(&partition);
     least += least / (DRIVER_SHARE - 1) + 1;
     v->least = sl_round_up(least, LEAST_STEP);
@@ -269,7 +275,7 @@ int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err)
         sl_size_format(least, v->least), (unsigned long long)(v->least >> 10),
         sl_size_format(context, v->context), rt->load.pass_positions,
         sl_size_format(act, v->activations + v->workspace), rt->load.max_tokens,
-        sl_size_format(kv, rt->mf.hp.n_layers * kv_layer_bytes(rt)));
+        sl_size_format(kv, kv_bytes_most(rt)));
 }
 
 int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err)

@@ -103,10 +103,9 @@ static uint64_t device_kv_bytes(const struct sl_plan_input *in)
     return kv;
 }
 
-/* Latents the CPU alone computes. */
 static bool has_gpu(const struct sl_rehearsal_config *c)
 {
-    return c->vram_bytes > 0 && c->mf->hp.kv_lora == 0 &&
+    return c->vram_bytes > 0 &&
            c->machine->rates.worker[SL_DEVICE].link_bps > 0 &&
            c->engine != SL_ENGINE_RULE_CPU;
 }

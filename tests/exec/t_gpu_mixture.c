@@ -56,8 +56,8 @@ static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
     return n_device;
 }
 
-/* A model of five layers with 7 experts each, in a file; VRAM that has places
- * for about half of them, and the least. */
+/* A model of six layers, all but a dense one with 7 experts, in a file; VRAM
+ * that has places for about half of them, and the least. */
 struct gpu_mixture {
     char path[ARCH_PATH];
     struct sl_runtime_config config;
@@ -67,15 +67,15 @@ struct gpu_mixture {
     struct sl_rates slow_cores;
 };
 
-static void make_mixture(struct gpu_mixture *x)
+static void make_mixture(struct gpu_mixture *x, const char *arch)
 {
-    struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
+    struct test_model m = arch_model(sl_arch_find(arch), 0);
     struct sl_vram v;
     uint64_t streamed;
 
     m.hp.n_layers = 6;
     arch_model_write(x->path, dir, &m);
-    x->n_experts = 5 * 7;
+    x->n_experts = (6 - m.hp.n_dense_layers) * m.hp.n_experts;
     x->n_logits = (size_t)N_IDS * m.hp.vocab;
     x->slow_cores = test_gpu_rates;
     x->slow_cores.dram_bps = 1e8;
@@ -101,7 +101,7 @@ static void the_gpu_alone_takes_no_mixture(void **state)
     struct sl_runtime *rt;
     struct sl_error err;
 
-    make_mixture(&x);
+    make_mixture(&x, "glm4moe");
     x.config.engine = SL_ENGINE_RULE_GPU;
     assert_ok(sl_runtime_open(&rt, &x.config, &err), &err);
     assert_int_equal(
@@ -113,14 +113,14 @@ static void the_gpu_alone_takes_no_mixture(void **state)
 /* Attention, the dense layer and the head are the GPU's, and the experts that
  * have room in VRAM: all of them, some, none. Others are computed where they
  * lie. In a pass that has room for all pairs, and one that has not. */
-static void a_mixture_has_experts_in_vram(void **state)
+static void mix_in_vram(const char *arch)
 {
     static const uint32_t passes[] = {N_IDS / 2, N_IDS};
     struct gpu_mixture x;
     float *got;
     double *exact;
 
-    make_mixture(&x);
+    make_mixture(&x, arch);
     got = malloc(x.n_logits * sizeof *got);
     exact = malloc(x.n_logits * sizeof *exact);
     for (int p = 0; p < 2; p++) {
@@ -152,6 +152,17 @@ static void a_mixture_has_experts_in_vram(void **state)
     free(exact);
 }
 
+static void a_mixture_has_experts_in_vram(void **state)
+{
+    mix_in_vram("glm4moe");
+}
+
+/* Its attention, to latents, is the CPU's. */
+static void latents_leave_head_and_experts_to_the_gpu(void **state)
+{
+    mix_in_vram("glm4moelite");
+}
+
 /* Which experts lie in VRAM is fixed; what the cache holds changes no bit. */
 static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
 {
@@ -160,7 +171,7 @@ static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
     uint64_t cached, again;
     uint32_t n;
 
-    make_mixture(&x);
+    make_mixture(&x, "glm4moe");
     want = malloc(x.n_logits * sizeof *want);
     got = malloc(x.n_logits * sizeof *got);
     x.config.vram_bytes = x.half;
@@ -194,6 +205,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_gpu_alone_takes_no_mixture),
         cmocka_unit_test(a_mixture_has_experts_in_vram),
+        cmocka_unit_test(latents_leave_head_and_experts_to_the_gpu),
         cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
     };
 
