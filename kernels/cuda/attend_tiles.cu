@@ -6,6 +6,15 @@
  * arXiv 2307.08691, algorithm 1). Probabilities, at most 1, are rounded to
  * FP16 for the product with the values; scores and sums stay FP32.
  *
+ * Values come while keys are multiplied, the next tile's keys while those are:
+ *
+ *   keys i+1   ......|========================|
+ *   values i   |=================|            .
+ *   products    q . k i | softmax | p . v i   |
+ *
+ * Both have but one place: where a copy begins, all warps have done with what
+ * lay there before. (sm_75 has no asynchronous copies: there they take turns.)
+ *
  * A row sees a prefix of the keys of its own length: in GLM all rows of the
  * context see all of it, whatever their place.
  */
@@ -223,6 +232,7 @@ __device__ __forceinline__ void store_rows(struct tile<D> *s,
 
         sum += __shfl_xor_sync(SL_ALL_LANES, sum, 1);
         sum += __shfl_xor_sync(SL_ALL_LANES, sum, 2);
+        sum = 1.0f / sum; /* once: nvcc makes a long way of a division */
         if (row + 8 * h >= a.n)
             continue;
 #pragma unroll
@@ -231,7 +241,7 @@ __device__ __forceinline__ void store_rows(struct tile<D> *s,
             for (uint32_t k = 0; k < 2; k++)
                 if (n * 8 + 2 * t + k < d)
                     out[n * 8 + 2 * t + k] =
-                        sl_to_half(s->out[n][2 * h + k] / sum);
+                        sl_to_half(s->out[n][2 * h + k] * sum);
         }
     }
 }
@@ -263,20 +273,24 @@ __global__ void __launch_bounds__(THREADS) attend_tiles(struct sl_attention a)
     uint32_t end = most_keys(sh->most, a);
     struct tile<D> s;
 
+    load_keys<D>(sh->k, a.kv.k, a, pages, 0, end);
     load_rows(&s, a);
     for (uint32_t first = 0; first < end; first += KEYS) {
         float score[KEYS / 8][4];
 
-        load_keys<D>(sh->k, a.kv.k, a, pages, first, end);
-        load_keys<D>(sh->v, a.kv.v, a, pages, first, end);
-        sl_copy_wait<1>();
-        __syncthreads();
-        score_keys(score, s, sh->k);
-        soften(&s, score, first, a.scale);
         sl_copy_wait<0>();
-        __syncthreads();
+        __syncthreads(); /* the keys are there, the values used */
+        load_keys<D>(sh->v, a.kv.v, a, pages, first, end);
+        score_keys(score, s, sh->k);
+        __syncthreads(); /* the keys are used */
+        if (first + KEYS < end)
+            load_keys<D>(sh->k, a.kv.k, a, pages, first + KEYS, end);
+        else
+            sl_copy_commit();
+        soften(&s, score, first, a.scale);
+        sl_copy_wait<1>();
+        __syncthreads(); /* the values are there */
         add_values(&s, score, sh->v);
-        __syncthreads();
     }
     store_rows(&s, a);
 }
