@@ -156,11 +156,11 @@ __device__ __forceinline__ void multiply_unit(float sum[2][4][N],
 }
 
 template <int FMT> struct packed_sum {
-    /* nvcc would give four positions so many registers that there is but one.
-     */
+    /* nvcc would give four positions so many registers that there is but one,
+     * and one position three. */
     static constexpr unsigned least_blocks(int n)
     {
-        return n == 4 ? 2 : 0;
+        return n == 4 ? 2 : n == 1 ? 4 : 0;
     }
 
     template <int N>
@@ -175,9 +175,18 @@ template <int FMT> struct packed_sum {
 
         if (u >= a.p.units)
             return;
+        /* Beyond the last block the one before it once more, whose sums are
+           nobody's: no branch is needed for it. */
         for (int b = 0; b < 2; b++) {
-            at.w[b] = w[b] + (size_t)u * 64 + quad * 16;
-            at.scale[b] = scale[b] + quad * 4;
+            const uint8_t *block = w[b];
+            const uint16_t *scales = scale[b];
+
+            if (block == NULL) {
+                block = w[0];
+                scales = scale[0];
+            }
+            at.w[b] = block + (size_t)u * 64 + quad * 16;
+            at.scale[b] = scales + quad * 4;
         }
         at.x = a.p.x + u * unit<FMT>::cols;
         at.x_stride = a.p.x_stride;

@@ -82,10 +82,10 @@ __global__ void __launch_bounds__(THREADS, Sum::least_blocks(N))
         uint32_t which = glu ? i : 0;
         size_t block = glu ? blockIdx.x : blockIdx.x * 2 + i;
 
-        /* Beyond the last block the one before it once more, whose sums are
-           nobody's: no branch is needed for it. */
+        w[i] = NULL;
+        scale[i] = NULL;
         if (block * SL_BLOCK_ROWS >= a.p.n_rows)
-            block--;
+            continue;
         w[i] = a.p.w[which] + block * block_bytes;
         scale[i] = a.p.scale[which] + block * block_scales;
     }

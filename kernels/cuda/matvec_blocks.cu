@@ -145,7 +145,8 @@ template <int FMT> struct block_sum {
         for (; c < a.p.cols; c += STEP * GROUP) {
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                add_group<FMT, N>(sum[i], a.p, w[i] + lane % 4 * 16, c);
+                if (w[i] != NULL)
+                    add_group<FMT, N>(sum[i], a.p, w[i] + lane % 4 * 16, c);
         }
     }
 };
