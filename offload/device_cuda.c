@@ -7,6 +7,10 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 
+/* How far off a device's times may be, and how often that is tried for. */
+#define EPOCH_NS    200000u
+#define EPOCH_TRIES 100
+
 struct cuda_device {
     struct sl_device dev; /* first */
     cudaStream_t queues[SL_QUEUE_COUNT];
@@ -276,6 +280,26 @@ static const struct sl_device_ops cuda_ops = {
     .close = cuda_close,
 };
 
+/* The event happens between two looks at the clock, which on a busy machine may
+ * lie far apart: then it is recorded once more. */
+static cudaError_t set_epoch(struct cuda_device *d)
+{
+    for (int i = 0; i < EPOCH_TRIES; i++) {
+        uint64_t before = sl_clock_ns(), took;
+        cudaError_t rc = cudaEventRecord(d->epoch, d->queues[SL_QUEUE_UP]);
+
+        if (rc == cudaSuccess)
+            rc = cudaEventSynchronize(d->epoch);
+        if (rc != cudaSuccess)
+            return rc;
+        took = sl_clock_ns() - before;
+        d->epoch_ns = before + took / 2;
+        if (took <= EPOCH_NS)
+            break;
+    }
+    return cudaSuccess;
+}
+
 static int make_queues(struct cuda_device *d, struct sl_error *err)
 {
     cudaError_t rc = cudaSuccess;
@@ -286,10 +310,7 @@ static int make_queues(struct cuda_device *d, struct sl_error *err)
     if (rc == cudaSuccess)
         rc = cudaEventCreateWithFlags(&d->epoch, cudaEventBlockingSync);
     if (rc == cudaSuccess)
-        rc = cudaEventRecord(d->epoch, d->queues[SL_QUEUE_UP]);
-    if (rc == cudaSuccess)
-        rc = cudaEventSynchronize(d->epoch);
-    d->epoch_ns = sl_clock_ns();
+        rc = set_epoch(d);
     if (rc != cudaSuccess)
         return sl_cuda_fail(&d->dev.info, rc, err, "cannot be opened");
     return 0;
