@@ -6,12 +6,10 @@
 #include "src/arch/arch.h"
 #include "src/arch/settings.h"
 
-/* Of those that a checkpoint's tensors tell apart the more particular first. */
 static const struct sl_arch *const archs[] = {
-    &sl_arch_chatglm6b, &sl_arch_glm,           &sl_arch_glm130b,
-    &sl_arch_chatglm,   &sl_arch_glm4,          &sl_arch_llama,
-    &sl_arch_mistral,   &sl_arch_qwen2,         &sl_arch_qwen3,
-    &sl_arch_glm4_moe,  &sl_arch_glm4_moe_lite,
+#define ENTRY(name) &sl_arch_##name,
+    SL_ARCHS(ENTRY)
+#undef ENTRY
 };
 
 const struct sl_arch *sl_arch_at(size_t n)

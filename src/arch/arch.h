@@ -13,6 +13,7 @@
 
 #include <stddef.h>
 
+#include "src/arch/archs.h"
 #include "src/arch/hparams.h"
 #include "src/arch/layer.h"
 #include "src/base/error.h"
@@ -193,17 +194,9 @@ struct sl_arch {
     const struct sl_layer_table *(*layers)(const struct sl_hparams *hp);
 };
 
-extern const struct sl_arch sl_arch_glm130b;
-extern const struct sl_arch sl_arch_chatglm6b;
-extern const struct sl_arch sl_arch_glm;
-extern const struct sl_arch sl_arch_chatglm;
-extern const struct sl_arch sl_arch_glm4;
-extern const struct sl_arch sl_arch_glm4_moe;
-extern const struct sl_arch sl_arch_glm4_moe_lite;
-extern const struct sl_arch sl_arch_llama;
-extern const struct sl_arch sl_arch_mistral;
-extern const struct sl_arch sl_arch_qwen2;
-extern const struct sl_arch sl_arch_qwen3;
+#define DECLARE(name) extern const struct sl_arch sl_arch_##name;
+SL_ARCHS(DECLARE)
+#undef DECLARE
 
 /* NULL if there is none of that name. */
 const struct sl_arch *sl_arch_find(const char *name);
