@@ -476,9 +476,11 @@ static bool stream_is_pinned(const struct sl_runtime *rt)
                rt->plan.at[SL_HOST].resident_bytes;
 }
 
-/* Behind residents and ring, in the arena. */
+/* Behind residents and ring, in the arena; NULL: there is none. */
 static uint8_t *records_in_vram(const struct sl_runtime *rt)
 {
+    if (rt->arena == NULL)
+        return NULL;
     return (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes +
            rt->plan.at[SL_DEVICE].ring_bytes;
 }
