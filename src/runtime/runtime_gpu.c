@@ -476,11 +476,9 @@ static bool stream_is_pinned(const struct sl_runtime *rt)
                rt->plan.at[SL_HOST].resident_bytes;
 }
 
-/* Behind residents and ring, in the arena; NULL: there is none. */
+/* Behind residents and ring, in the arena. */
 static uint8_t *records_in_vram(const struct sl_runtime *rt)
 {
-    if (rt->arena == NULL)
-        return NULL;
     return (uint8_t *)rt->arena + rt->plan.at[SL_DEVICE].resident_bytes +
            rt->plan.at[SL_DEVICE].ring_bytes;
 }
@@ -520,10 +518,11 @@ static uint64_t ahead_device_bytes(const struct sl_runtime *rt)
 
 int sl_runtime_start_gpu_ahead(struct sl_runtime *rt, struct sl_error *err)
 {
-    struct sl_gpu_config config = gpu_config(rt);
+    struct sl_gpu_config config;
 
     if (rt->device == NULL)
         return 0;
+    config = gpu_config(rt);
     config.shape = ahead_shape(rt);
     config.other = rt->engines[SL_DEVICE];
     config.memory = behind_weights(rt);
