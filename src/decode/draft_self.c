@@ -6,6 +6,7 @@
 #include "src/base/mem.h"
 #include "src/decode/draft_grow.h"
 #include "src/decode/draft_self.h"
+#include "src/decode/sampler.h"
 
 /* Guesses that there are, at most: those of a pass, what it will say itself,
  * and those ahead. */
@@ -44,17 +45,6 @@ static void drop(struct self *s)
     lm->ops->seq_destroy(lm, s->seq);
 }
 
-static int32_t likeliest(const float *row, uint32_t vocab)
-{
-    uint32_t best = 0;
-
-    for (uint32_t i = 1; i < vocab; i++) {
-        if (row[i] > row[best])
-            best = i;
-    }
-    return (int32_t)best;
-}
-
 /* What is fed next: the line's last guess. */
 static struct sl_lm_item next_item(struct self *s, uint32_t n_context)
 {
@@ -74,7 +64,7 @@ static struct sl_lm_item next_item(struct self *s, uint32_t n_context)
 
 static void lengthen(struct self *s)
 {
-    s->line[s->n++] = likeliest(s->of->ahead_row, s->of->lm->vocab);
+    s->line[s->n++] = sl_argmax(s->of->ahead_row, s->of->lm->vocab);
 }
 
 /* While a pass runs. */
