@@ -97,6 +97,15 @@ static bool is_there(const struct sl_experts *e, uint32_t record)
            sl_slab_cache_there(e->cache, record);
 }
 
+static bool is_chosen(const uint32_t *chosen, uint32_t n_chosen, uint32_t i)
+{
+    uint32_t j = 0;
+
+    while (j < n_chosen && chosen[j] != i)
+        j++;
+    return j < n_chosen;
+}
+
 /* One of the experts that the position has not chosen yet; there: of those
  * whose records are, or are not; of the others where there are none. */
 static uint32_t draw_by_curve(struct sl_sim_mixture *m, uint32_t first,
@@ -109,11 +118,7 @@ static uint32_t draw_by_curve(struct sl_sim_mixture *m, uint32_t first,
         uint32_t n = 0;
 
         for (uint32_t i = 0; i < e->n_experts; i++) {
-            uint32_t j = 0;
-
-            while (j < n_chosen && chosen[j] != i)
-                j++;
-            if (j == n_chosen &&
+            if (!is_chosen(chosen, n_chosen, i) &&
                 (attempt > 0 || is_there(e, first + i) == there))
                 m->among[n++] = i;
         }
@@ -126,11 +131,9 @@ static uint32_t draw_alike(struct sl_sim_mixture *m, const uint32_t *chosen,
                            uint32_t n_chosen)
 {
     for (;;) {
-        uint32_t i = below(m, m->experts->n_experts), j = 0;
+        uint32_t i = below(m, m->experts->n_experts);
 
-        while (j < n_chosen && chosen[j] != i)
-            j++;
-        if (j == n_chosen)
+        if (!is_chosen(chosen, n_chosen, i))
             return i;
     }
 }
