@@ -82,19 +82,6 @@ static void put_pattern(FILE *out, const struct sl_task *t)
     putc('}', out);
 }
 
-/* A float as Python's repr has it. */
-static void put_real(FILE *out, double x)
-{
-    char text[40];
-
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, x);
-        if (strtod(text, NULL) == x)
-            break;
-    }
-    fprintf(out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
-}
-
 /* The repr of the reference's dataclass, fields in its order: logs of both
  * programs can be compared line by line. */
 static void put_config(FILE *out, const struct sl_task *t, const char *path)
@@ -104,6 +91,7 @@ static void put_config(FILE *out, const struct sl_task *t, const char *path)
         "LanguageModelTaskConfig"};
     static const char *const types[SL_TASK_TYPES] = {
         "MULTICHOICE", "GENERATION", "LANGUAGE_MODEL"};
+    char penalty[32];
 
     fprintf(out, "%s(name=", classes[t->type]);
     put_text(out, t->name);
@@ -124,13 +112,14 @@ static void put_config(FILE *out, const struct sl_task *t, const char *path)
     put_pattern(out, t);
     fprintf(out, ", micro_batch_size=%u", t->micro_batch_size);
     if (t->type == SL_TASK_GEN) {
-        fprintf(out, ", sampling_strategy='%s', num_beams=%u, length_penalty=",
-                t->beams ? "BeamSearchStrategy" : "BaseStrategy", t->num_beams);
-        put_real(out, t->length_penalty);
+        sl_python_float(penalty, t->length_penalty);
         fprintf(out,
-                ", no_repeat_ngram_size=%u, min_gen_length=%u, "
+                ", sampling_strategy='%s', num_beams=%u, length_penalty=%s, "
+                "no_repeat_ngram_size=%u, min_gen_length=%u, "
                 "max_gen_length=%u",
-                t->no_repeat_ngram_size, t->min_gen_length, t->max_gen_length);
+                t->beams ? "BeamSearchStrategy" : "BaseStrategy", t->num_beams,
+                penalty, t->no_repeat_ngram_size, t->min_gen_length,
+                t->max_gen_length);
     }
     if (t->type == SL_TASK_LM)
         fprintf(out, ", generation_length=%u", t->generation_length);
@@ -221,6 +210,23 @@ void sl_console_summary(FILE *out, const char *group,
         fprintf(out, "%*sMetric %s: ", blanks + 4, "", scores[i].name);
         put_summary(out, sl_scores_summary(&scores[i]));
     }
+}
+
+void sl_python_float(char text[32], double x)
+{
+    int digits = 1, exponent;
+
+    if (!isfinite(x)) {
+        snprintf(text, 32, "%f", x);
+        return;
+    }
+    do /* as few digits as say what it is */
+        snprintf(text, 32, "%.*e", digits - 1, x);
+    while (strtod(text, NULL) != x && digits++ < 17);
+    exponent = atoi(strchr(text, 'e') + 1);
+    if (exponent >= -4 && exponent < 16)
+        snprintf(text, 32, "%.*f",
+                 digits > exponent + 1 ? digits - 1 - exponent : 1, x);
 }
 
 void sl_python_round2(char text[32], double x, bool whole)

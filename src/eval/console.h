@@ -45,6 +45,8 @@ void sl_console_summary(FILE *out, const char *group,
                         const struct sl_scores *scores, size_t n_metrics,
                         unsigned indent);
 
+/* A float as Python's repr has it. */
+void sl_python_float(char text[32], double x);
 /* A number as Python prints round(x, 2); whole: as an int. */
 void sl_python_round2(char text[32], double x, bool whole);
 

@@ -94,6 +94,17 @@ uint64_t sl_unit_key(const struct sl_unit *u);
 int sl_eval_score(struct sl_eval *ev, struct sl_eval_task *t,
                   struct sl_eval_file *f, struct sl_error *err);
 
+/* What a file of texts comes to. */
+struct sl_text_loss {
+    double loss;       /* in nats */
+    double ids, words; /* of the file's texts, or as many as were asked of them;
+                          of GLM's models the first is left out */
+};
+
+struct sl_text_loss sl_eval_text_loss(const struct sl_eval *ev,
+                                      const struct sl_eval_task *t,
+                                      const struct sl_eval_file *f);
+
 /* The sum of a choice's log-probabilities, and which choice wins (the first of
  * equals; StereoSet's by ids). */
 double sl_unit_choice(const struct sl_unit *u, uint32_t choice);

@@ -96,25 +96,38 @@ static void count_texts(double *words, double *ids, size_t *windows,
             f->data.v[i].n_windows == 0 ? (double)f->data.v[i].n_words : 0;
 }
 
-/* By words of the file's texts, or as many as were asked of them. */
+struct sl_text_loss sl_eval_text_loss(const struct sl_eval *ev,
+                                      const struct sl_eval_task *t,
+                                      const struct sl_eval_file *f)
+{
+    struct sl_text_loss l = {0};
+    double scored = 0;
+    size_t windows;
+
+    count_texts(&l.words, &l.ids, &windows, t, f);
+    for (size_t i = f->first; i < f->first + f->n; i++) {
+        for (uint32_t k = 0; k < t->units[i].q.n_logp; k++)
+            l.loss -= t->units[i].q.logp[k];
+        scored += t->units[i].q.n_logp;
+    }
+    if (f->n < windows) {
+        l.words *= scored / l.ids;
+        l.ids = scored;
+    }
+    /* THUDM/GLM's leaves out the first of both (its "adjusted ppl"). */
+    if (ev->builder.style == SL_EVAL_GLM && l.words > 1)
+        l.words--;
+    if (ev->builder.style == SL_EVAL_GLM && l.ids > 1)
+        l.ids--;
+    return l;
+}
+
 static double perplexity(const struct sl_eval *ev, const struct sl_eval_task *t,
                          const struct sl_eval_file *f)
 {
-    double loss = 0, n = 0, words, ids;
-    size_t windows;
+    struct sl_text_loss l = sl_eval_text_loss(ev, t, f);
 
-    count_texts(&words, &ids, &windows, t, f);
-    for (size_t i = f->first; i < f->first + f->n; i++) {
-        for (uint32_t k = 0; k < t->units[i].q.n_logp; k++)
-            loss -= t->units[i].q.logp[k];
-        n += t->units[i].q.n_logp;
-    }
-    if (f->n < windows)
-        words *= n / ids;
-    /* THUDM/GLM's leaves the first word out (its "adjusted ppl"). */
-    if (ev->builder.style == SL_EVAL_GLM && words > 1)
-        words--;
-    return sl_metric_ppl(loss, words);
+    return sl_metric_ppl(l.loss, l.words);
 }
 
 /* --- generated answers --------------------------------------------------- */

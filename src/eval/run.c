@@ -8,6 +8,7 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/eval/classes.h"
+#include "src/eval/glm_console.h"
 #include "src/eval/metrics.h"
 #include "src/eval/run.h"
 #include "src/eval/share.h"
@@ -102,6 +103,10 @@ static void show_file(struct sl_eval_run *run, const struct sl_eval_file *f)
     for (size_t m = 0; m < task->n_metrics; m++)
         names[m] = sl_metric_name(task->metrics[m]);
     sl_console_file(run->out, f->name, names, f->values, task->n_metrics);
+    if (run->ev->o.build.glm)
+        sl_glm_console_file(run->out, run->ev, shown_task(run), f,
+                            (double)(sl_clock_ns() - run->file_ns) * 1e-9);
+    run->file_ns = sl_clock_ns();
 }
 
 /* How far confidence is from being right, over all of a task's examples. */
@@ -167,6 +172,8 @@ static int show_task(struct sl_eval_run *run, struct sl_error *err)
     if (rc == 0 && run->ece && task->type == SL_TASK_MUL &&
         !sl_class_hides_files(task->class))
         rc = show_ece(run, err);
+    if (rc == 0 && run->ev->o.build.glm && !sl_class_hides_files(task->class))
+        sl_glm_console_task(run->out, t);
     sl_console_end(run->out, task,
                    (double)(sl_clock_ns() - run->begin_ns) * 1e-9);
     return rc;
@@ -179,7 +186,7 @@ static int show_some(struct sl_eval_run *run, bool *over, struct sl_error *err)
 
     if (!run->begun) {
         run->begun = true;
-        run->begin_ns = sl_clock_ns();
+        run->begin_ns = run->file_ns = sl_clock_ns();
         run->shown = run->groups_named = 0;
         sl_console_begin(run->out, t->task, t->path);
     }

@@ -48,10 +48,10 @@ struct sl_eval_run {
     struct sl_eval_task *task; /* that is being asked */
     /* What is printed: all tasks before this one, */
     size_t shown_tasks;
-    bool begun;          /* the head of this one, at begin_ns, */
-    size_t shown;        /* so many of its files */
-    size_t groups_named; /* and of its groups' names. */
-    uint64_t begin_ns;
+    bool begun;                 /* the head of this one, at begin_ns, */
+    size_t shown;               /* so many of its files */
+    size_t groups_named;        /* and of its groups' names. */
+    uint64_t begin_ns, file_ns; /* when its last file was over */
 };
 
 /* What is planned for questions with these needs, where a pass shall have

@@ -9,6 +9,7 @@
 #include "src/eval/build.h"
 #include "src/eval/console.h"
 #include "src/eval/files.h"
+#include "src/eval/lambada.h"
 #include "src/eval/metrics.h"
 #include "src/eval/pack.h"
 #include "src/eval/wikitext.h"
@@ -185,6 +186,34 @@ static void numbers_are_rounded_as_python_prints_them(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         sl_python_round2(text, cases[i].x, cases[i].whole);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void floats_are_as_python_has_them(void **state)
+{
+    static const struct {
+        double x;
+        const char *text;
+    } cases[] = {
+        {1, "1.0"},
+        {10, "10.0"},
+        {70, "70.0"},
+        {0.6, "0.6"},
+        {0, "0.0"},
+        {1.3846153846153846, "1.3846153846153846"},
+        {1234567, "1234567.0"},
+        {-0.25, "-0.25"},
+        {0.0001, "0.0001"},
+        {0.00001, "1e-05"},
+        {1e15, "1000000000000000.0"},
+        {1e16, "1e+16"},
+    };
+    char text[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sl_python_float(text, cases[i].x);
         assert_string_equal(text, cases[i].text);
     }
 }
@@ -379,6 +408,39 @@ static void one_way_glm_reads_its_text_where_it_answers(void **state)
 }
 
 /* What tokens' blanks become; the rest stays. */
+/* Its vocabulary's size is what tells GLM-130B; punctuation is banned in all.
+ */
+static void
+ids_that_glm130b_bans_are_banned_in_its_vocabulary_alone(void **state)
+{
+    static const struct {
+        uint32_t vocab;
+        bool banned;
+    } cases[] = {{150528, true}, {150529, false}, {130528, false}, {64, false}};
+    struct asker a;
+    struct sl_error err;
+
+    (void)state;
+    asker_init(&a, false, true);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool banned = cases[i].banned;
+        struct sl_lambada l = {0};
+
+        assert_ok(sl_lambada_init(&l, a.t, cases[i].vocab, &err), &err);
+        assert_int_equal(l.invalid.n, 32 + (banned ? 3 : 0));
+        assert_int_equal(l.n_prefixes, 32 + (banned ? 2 : 0));
+        if (banned) {
+            assert_int_equal(l.invalid.v[0], 20068);
+            assert_int_equal(l.invalid.v[1], 146010);
+            assert_int_equal(l.invalid.v[2], 146337);
+            assert_int_equal(l.prefixes[0].v[0], 46010);
+            assert_int_equal(l.prefixes[1].v[0], 146337);
+        }
+        sl_lambada_fini(&l);
+    }
+    asker_fini(&a);
+}
+
 static void wikitext_is_joined_as_it_was_written(void **state)
 {
     static const char *const cases[][2] = {
@@ -467,10 +529,13 @@ int main(void)
         cmocka_unit_test(groups_are_summed_up_in_the_references_words),
         cmocka_unit_test(files_are_told_of_in_the_references_words),
         cmocka_unit_test(numbers_are_rounded_as_python_prints_them),
+        cmocka_unit_test(floats_are_as_python_has_them),
         cmocka_unit_test(patterns_match_as_pythons_glob_does),
         cmocka_unit_test(glm130b_puts_all_choices_behind_one_context),
         cmocka_unit_test(glm_closes_its_text_and_counts_a_second_position),
         cmocka_unit_test(one_way_glm_reads_its_text_where_it_answers),
+        cmocka_unit_test(
+            ids_that_glm130b_bans_are_banned_in_its_vocabulary_alone),
         cmocka_unit_test(wikitext_is_joined_as_it_was_written),
         cmocka_unit_test(a_long_context_loses_its_beginning_and_is_counted),
         cmocka_unit_test(windows_score_every_id_of_a_text_once),
