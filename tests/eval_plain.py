@@ -6,7 +6,7 @@
 For every task (KIND and its only data file) what the journal has is compared
 with what comes of 'sluice logits', one sequence at a time: every choice behind
 its whole context, every window by itself, answers and beams token by token.
-STYLE is how the model is asked: glm130b, glm130b-oneway, glm, glm-oneway or
+STYLE is how the model is asked: glm130b, chatglm, glm, each with -oneway, or
 causal. KIND: mul, mul-gmask, lm, pile, documents, wikitext, cloze, gen,
 lambada. The Python standard library alone.
 """
@@ -23,7 +23,8 @@ import tempfile
 
 SLUICE, MODEL, STYLE, JOURNAL = sys.argv[1:5]
 ONE_WAY, GLM = STYLE.endswith("-oneway"), STYLE.startswith("glm") and "130b" not in STYLE
-CAUSAL = STYLE in ("causal", "glm130b-oneway")
+CAUSAL = STYLE in ("causal", "glm130b-oneway", "chatglm-oneway")
+TWO_D = GLM or STYLE.startswith("chatglm")
 LENGTH, STRIDE = 40, 16          # lm: max_seq_length, generation_length
 WINDOW = LENGTH - 1
 NEW, BEAMS = 5, 4                # gen, lambada: max_gen_length, num_beams
@@ -81,7 +82,7 @@ def sequence(context, mark, said, targets, run_on):
     n, k = len(context), len(said)
     places = list(range(n)) + ([n + i for i in range(k)] if run_on else [mark] * k)
     sample = {"context": context, "answer": said, "positions": places}
-    if GLM:
+    if TWO_D:
         sample["positions"] = [list(range(n)) + [mark] * k, [0] * n + list(range(1, k + 1))]
     return sample, targets
 
@@ -89,12 +90,12 @@ def sequence(context, mark, said, targets, run_on):
 def one_after_another(ids, targets):
     if STYLE == "causal":
         return {"ids": ids}, targets
-    return {"context": ids[:1], "answer": ids[1:], "positions": list(range(len(ids)))}, targets
+    return sequence(ids[:1], 0, ids[1:], targets, True)
 
 
 def lead(text):
     """Before the questions of a model that is asked causally."""
-    if STYLE == "glm130b-oneway":
+    if CAUSAL and ONE_WAY:
         return [GMASK, SOP]
     return [] if text else PREFIX or STOPS[:1]
 
@@ -186,7 +187,7 @@ def generated(context, said):
     if CAUSAL:
         return {"ids": context + said} if STYLE == "causal" else \
             one_after_another(context + said, [])[0]
-    return sequence(context, None, [SOP] + said, [], True)[0]
+    return sequence(context, len(context) - 1, [SOP] + said, [], True)[0]
 
 
 def greedy(item, said):
@@ -256,8 +257,10 @@ NEVER = [ids[name] for name in ("mask", "gmask", "smask", "eod", "sop", "enc", "
 STOPS = [int(i) for line in run("inspect", MODEL).split("\n") if line.split()[:1] == ["ends"]
          for i in re.findall(r"(\d+) \(", line)]
 ENDS = [ids[name] for name in ("eop", "eos") if ids[name] >= 0] + STOPS
-whole = json.loads(run("tokenize", "-m", MODEL, "--whole", "--json", "a"))["ids"]
-PREFIX = whole[:whole.index(encode("a")[0])]
+PREFIX = []
+if STYLE == "causal":
+    whole = json.loads(run("tokenize", "-m", MODEL, "--whole", "--json", "a"))["ids"]
+    PREFIX = whole[:whole.index(encode("a")[0])]
 entries = [json.loads(line) for line in open(JOURNAL)][1:]
 mine = {(e["task"], e["unit"]): e for e in entries}
 wanted, said = [], []

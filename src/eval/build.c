@@ -51,13 +51,6 @@ int sl_build_ids(struct sl_ids *ids, struct sl_builder *b,
 {
     if (p->text != NULL)
         return sl_tokenizer_encode(b->tokenizer, ids, p->text, p->n_text, err);
-    for (size_t i = 0; i < p->ids.n; i++) {
-        if ((uint32_t)p->ids.v[i] >= b->hp->vocab)
-            return sl_fail(err, SL_ERR_CORRUPT,
-                           "token id %d at place %zu is outside the "
-                           "vocabulary of %u",
-                           p->ids.v[i], i, b->hp->vocab);
-    }
     return sl_ids_append(ids, p->ids.v, p->ids.n, err);
 }
 
@@ -246,6 +239,16 @@ void sl_build_place_answer(struct sl_strand *s, uint32_t first, uint32_t nth,
     }
 }
 
+void sl_build_place_line(struct sl_strand *s, uint32_t before,
+                         const struct sl_builder *b)
+{
+    if (b->hp->position_2d) /* [sop] is the second */
+        sl_build_place_answer(s, before == 0, before > 0 ? before - 1 : 0, b, 0,
+                              false, 1);
+    else
+        s->start = (int32_t)before;
+}
+
 /* The ids of a choice but the first, which the root asks, and the last, which
  * nobody looks behind. */
 static int make_branch(struct sl_strand *s, const struct sl_ids *choice,
@@ -420,8 +423,8 @@ static int causal_choices(struct sl_question *q, uint32_t *choice_len,
         rc = sl_ids_append(&root, c->text.v, c->text.n, err);
     if (rc == 0)
         rc = make_strands(q, c, choice_len, root.v, (uint32_t)root.n, err);
-    for (uint32_t i = 1; rc == 0 && i < q->n_strands; i++)
-        q->strands[i].start = (int32_t)root.n;
+    for (uint32_t i = 0; rc == 0 && i < q->n_strands; i++)
+        sl_build_place_line(&q->strands[i], i > 0 ? (uint32_t)root.n : 0, b);
     sl_ids_fini(&root);
     return rc;
 }

@@ -56,8 +56,7 @@ void sl_builder_fini(struct sl_builder *b);
 /* Whether a GLM is asked as a causal model. */
 bool sl_build_one_way(const struct sl_builder *b, const struct sl_task *task);
 
-/* Ids of a passage, appended. Errors: SL_ERR_CORRUPT for an id outside the
- * vocabulary; SL_ERR_NOMEM. */
+/* Ids of a passage, appended. Errors: SL_ERR_NOMEM. */
 int sl_build_ids(struct sl_ids *ids, struct sl_builder *b,
                  const struct sl_passage *p, struct sl_error *err);
 

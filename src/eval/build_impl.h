@@ -31,6 +31,11 @@ void sl_build_cut_left(struct sl_ids *ids, size_t room, struct sl_question *q,
 void sl_build_place_answer(struct sl_strand *s, uint32_t first, uint32_t nth,
                            const struct sl_builder *b, size_t mark, bool run_on,
                            uint32_t context);
+/* Positions of a strand of a model that is asked as a causal one, behind
+ * `before` ids. Those of a 2-D model are as behind [gMASK] [sop], which come
+ * first: all at the mark but for the second. */
+void sl_build_place_line(struct sl_strand *s, uint32_t before,
+                         const struct sl_builder *b);
 /* What a context without ids is: the model must read something. Errors:
  * SL_ERR_UNSUPPORTED where nothing is known to begin a text with. */
 int sl_build_lead_or_end(struct sl_ids *ids, const struct sl_builder *b,

@@ -70,6 +70,8 @@ static int causal_window(struct sl_question *q, struct sl_builder *b,
         rc = sl_ids_append(&lead, b->lead.v, b->lead.n, err);
     if (rc == 0)
         rc = make_root(q, &lead, text, n, n_scored, err);
+    if (rc == 0)
+        sl_build_place_line(&q->strands[0], 0, b);
     sl_ids_fini(&lead);
     return rc;
 }
@@ -213,6 +215,19 @@ int sl_build_prompt(struct sl_ids *ids, uint32_t *blank, bool *causal,
 
 /* --- stems --------------------------------------------------------------- */
 
+/* The first n ids are elsewhere; those behind them stand where they stood. */
+static void drop_places(struct sl_strand *s, uint32_t n)
+{
+    uint32_t run = s->n_run < n ? s->n_run : n;
+    uint32_t plain = s->block_from < n ? s->block_from : n;
+
+    s->n -= n;
+    s->start += (int32_t)run;
+    s->n_run -= run;
+    s->block_from -= plain;
+    s->block += (int32_t)(n - plain);
+}
+
 int sl_build_stem(struct sl_stem *stem, bool *made,
                   struct sl_question *const *questions, size_t n,
                   struct sl_error *err)
@@ -239,14 +254,15 @@ int sl_build_stem(struct sl_stem *stem, bool *made,
     if (sl_strand_init(&stem->strand, same, 0, err) != 0)
         return -1;
     sl_build_copy_ids(stem->strand.ids, first->ids, same);
+    stem->strand.n_run = first->n_run < same ? first->n_run : same;
+    stem->strand.held = first->held;
+    stem->strand.block_from = first->block_from;
+    stem->strand.block = first->block;
     for (size_t i = 0; i < n; i++) {
         struct sl_strand *s = &questions[i]->strands[0];
 
         memmove(s->ids, s->ids + same, (s->n - same) * sizeof *s->ids);
-        s->n -= same;
-        s->n_run = s->n;
-        s->block_from = s->n;
-        s->start = (int32_t)same;
+        drop_places(s, same);
         for (uint32_t k = 0; k < s->n_asks; k++)
             s->asks[k].at -= same;
         questions[i]->stem = stem;

@@ -14,11 +14,11 @@
 
 struct texts {
     struct sl_eval_run *run;
-    struct sl_hparams hp; /* as the task's texts are fed */
     struct sl_fill_config config;
     struct sl_lambada lambada;
     struct sl_fill_text *v; /* (units of the task) */
     struct sl_prompt *prompts;
+    struct sl_ids *given; /* of texts that are asked causally */
     struct sl_rng *rngs;
 };
 
@@ -84,11 +84,7 @@ void sl_eval_plan_texts(struct sl_eval_run *run, struct sl_workload *load)
 static void configure(struct texts *x)
 {
     const struct sl_task *task = x->run->task->task;
-    const struct sl_eval *ev = x->run->ev;
 
-    x->hp = *ev->builder.hp;
-    if (is_causal(ev, task))
-        x->hp.causal = true;
     x->config = (struct sl_fill_config){
         .strategy = task->beams ? SL_STRATEGY_BEAM : SL_STRATEGY_BASE,
         .sampler = {.temperature = 1, .top_k = 1},
@@ -105,26 +101,41 @@ static void configure(struct texts *x)
     }
 }
 
-/* What is generated begins behind the prompt (causal), or in the blank whose
- * mask the prompt holds. */
+/* What is generated begins behind the prompt of a causal model, or in the blank
+ * whose mask the prompt holds. Who is asked causally though it is not has
+ * its [gMASK] for a context, and the text behind [sop] is what its answer
+ * begins with. */
+static int lay_text(struct sl_prompt *p, struct sl_ids *given,
+                    const struct sl_unit *u, const struct sl_eval *ev,
+                    const struct sl_task *task, struct sl_error *err)
+{
+    const struct sl_ids *ids = &u->prompt;
+    bool line = ev->builder.hp->causal;
+    size_t n = !line && is_causal(ev, task) ? 1 : ids->n;
+
+    p->mask = line ? SL_PROMPT_END : n < ids->n ? ids->v[0] : ids->v[u->blank];
+    p->gmask = task->use_task_mask || n < ids->n;
+    if (sl_ids_append(&p->ids, ids->v, n, err) != 0 ||
+        (n < ids->n && sl_ids_append(given, ids->v + 2, ids->n - 2, err) != 0))
+        return -1;
+    return line ? sl_ids_add(&p->ids, SL_PROMPT_END, err) : 0;
+}
+
 static int make_text(struct texts *x, struct sl_unit *u, struct sl_error *err)
 {
     const struct sl_task *task = x->run->task->task;
     size_t i = (size_t)(u - x->run->task->units);
     struct sl_prompt *p = &x->prompts[i];
 
-    *p = (struct sl_prompt){
-        .mask = x->hp.causal ? SL_PROMPT_END : u->prompt.v[u->blank],
-        .n_masks = 1,
-        .gmask = task->use_task_mask,
-        .max_new = task->max_gen_length,
-    };
+    *p = (struct sl_prompt){.n_masks = 1, .max_new = task->max_gen_length};
+    if (lay_text(p, &x->given[i], u, x->run->ev, task, err) != 0)
+        return -1;
     p->masks[0] = p->mask;
     x->v[i] = (struct sl_fill_text){.prompt = p, .rng = &x->rngs[i]};
+    if (x->given[i].n > 0)
+        x->v[i].given = &x->given[i];
     sl_rng_seed(&x->rngs[i], 1);
-    if (sl_ids_append(&p->ids, u->prompt.v, u->prompt.n, err) != 0)
-        return -1;
-    return x->hp.causal ? sl_ids_add(&p->ids, SL_PROMPT_END, err) : 0;
+    return 0;
 }
 
 static int make_room(struct texts *x, struct sl_error *err)
@@ -133,8 +144,9 @@ static int make_room(struct texts *x, struct sl_error *err)
 
     x->v = sl_zalloc_array(t->n_units + 1, sizeof *x->v);
     x->prompts = sl_zalloc_array(t->n_units + 1, sizeof *x->prompts);
+    x->given = sl_zalloc_array(t->n_units + 1, sizeof *x->given);
     x->rngs = sl_zalloc_array(t->n_units + 1, sizeof *x->rngs);
-    if (!x->v || !x->prompts || !x->rngs)
+    if (!x->v || !x->prompts || !x->given || !x->rngs)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu texts",
                        t->n_units);
     return 0;
@@ -225,7 +237,7 @@ int sl_eval_generate(struct sl_eval_run *run, struct sl_error *err)
     struct texts x = {.run = run};
     struct sl_batch_config config = {
         .lm = run->lm,
-        .hp = &x.hp,
+        .hp = run->ev->builder.hp,
         .config = &x.config,
         .stops = sl_tokenizer_stops(run->ev->builder.tokenizer),
         .most = run->texts,
@@ -247,8 +259,11 @@ int sl_eval_generate(struct sl_eval_run *run, struct sl_error *err)
     sl_batch_close(b);
     for (size_t i = 0; x.prompts != NULL && i < run->task->n_units; i++)
         sl_ids_fini(&x.prompts[i].ids);
+    for (size_t i = 0; x.given != NULL && i < run->task->n_units; i++)
+        sl_ids_fini(&x.given[i]);
     free(x.v);
     free(x.prompts);
+    free(x.given);
     free(x.rngs);
     sl_lambada_fini(&x.lambada);
     return rc;
