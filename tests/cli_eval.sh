@@ -9,7 +9,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..13
+echo 1..14
 
 # --- task files -----------------------------------------------------------
 
@@ -115,6 +115,31 @@ ask single --pass-positions 1 && ask few --pass-positions 90 --threads 1 &&
     answers all >1.txt && answers single | cmp -s - 1.txt &&
     answers few | cmp -s - 1.txt
 check what_shares_a_pass_changes_no_bit
+
+# What questions begin with alike is read once: its 40 words or more, of four
+# questions asked causally, three times less. All the same bit for bit.
+mkdir -p alike/e && python3 - >>err 2>&1 <<'END'
+import json
+with open("alike/e/x.jsonl", "w") as f:
+    for i, end in enumerate(("heaven", "light", "face of", "waters was")):
+        print(json.dumps({"inputs_pretokenized": "And God saw the light, that it was good. " * 5 + end,
+                          "choices_pretokenized": [" day", " night and the day"], "label": 0}), file=f)
+END
+printf 'name: e\ntype: mul\npath: e\n' >e.yaml
+# alike OUT OPTION...: positions that these took in all.
+alike()
+{
+    to=$1
+    shift
+    "$sluice" eval -m demo.gguf --data-path alike --output "$to" --stats \
+        --activations f32 --task e.yaml --unidirectional "$@" >"$to.log" 2>err &&
+        awk '/^passes/ { print int($2) * $3 }' err
+}
+one=$(alike one --limit 1) && four=$(alike four) &&
+    alike each --pass-positions 1 >/dev/null &&
+    answers four >2.txt && answers each | cmp -s - 2.txt &&
+    [ "$four" -gt "$one" ] && [ "$four" -lt $((2 * one)) ]
+check what_questions_begin_with_alike_is_read_once
 
 # Killed in the middle: as if the journal ended there, within a line.
 mkdir cut && head -c 2500 all/journal.jsonl >cut/journal.jsonl &&
@@ -321,8 +346,10 @@ declines 'x.jsonl:1: choices: there are none' \
 declines 'x.jsonl:1: choice 1 is empty' \
     '{"inputs_pretokenized":"a","choices_pretokenized":["b",""],"label":0}'
 declines 'x.jsonl:1: inputs_pretokenized: missing' '{"label":0}'
-declines 'token id 9000 at place 0 is outside the vocabulary' \
+declines 'x.jsonl:1: inputs: token id 9000 at place 0 is outside the vocabulary' \
     '{"inputs":[9000],"choices":[[1]],"label":0}'
+declines 'x.jsonl:1: choices: token id 9000 at place 1 is outside the vocab' \
+    '{"inputs":[1],"choices":[[1, 9000]],"label":0}'
 declines 'there is no example in it' ''
 declines 'x.jsonl:1: label: missing' \
     '{"inputs_pretokenized":"a","choices_pretokenized":["b","c"]}'

@@ -16,6 +16,7 @@ struct line {
     size_t number;
     const json_t *o;
     struct sl_example *e;
+    uint32_t vocab;
 };
 
 static int bad(const struct line *l, const char *field, const char *what,
@@ -81,6 +82,12 @@ static int take_ids(struct line *l, struct sl_passage *p, const char *field,
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) > INT32_MAX)
             return bad(l, field, "not a list of token ids", err);
+        if (json_integer_value(id) >= l->vocab)
+            return sl_fail(err, SL_ERR_CORRUPT,
+                           "%s:%zu: %s: token id %lld at place %zu is outside "
+                           "the vocabulary of %u",
+                           l->file, l->number, field,
+                           (long long)json_integer_value(id), i, l->vocab);
         if (sl_ids_add(&p->ids, (int32_t)json_integer_value(id), err) != 0)
             return -1;
     }
@@ -322,12 +329,12 @@ static bool is_blank(const char *text, size_t n)
 
 /* Every line that is not empty. take: sets the example from it. */
 static int read_lines(struct sl_data *data, const char *text, size_t n,
-                      const char *shown,
+                      uint32_t vocab, const char *shown,
                       int (*take)(struct line *l, const struct sl_task *task,
                                   struct sl_error *err),
                       const struct sl_task *task, struct sl_error *err)
 {
-    struct line l = {.file = shown};
+    struct line l = {.file = shown, .vocab = vocab};
     int rc = 0;
 
     for (size_t at = 0; rc == 0 && at < n;) {
@@ -444,8 +451,8 @@ static int read_texts(struct sl_data *data, char *text, size_t n,
 }
 
 int sl_data_read(struct sl_data *data, const struct sl_task *task,
-                 bool documents, const char *path, const char *shown,
-                 struct sl_error *err)
+                 bool documents, uint32_t vocab, const char *path,
+                 const char *shown, struct sl_error *err)
 {
     char *text;
     size_t n;
@@ -455,7 +462,7 @@ int sl_data_read(struct sl_data *data, const struct sl_task *task,
         return -1;
     if (task->type == SL_TASK_LM && task->class != SL_CLASS_PILE)
         return read_texts(data, text, n, documents, path, err);
-    rc = read_lines(data, text, n, shown, take_line, task, err);
+    rc = read_lines(data, text, n, vocab, shown, take_line, task, err);
     free(text);
     return rc;
 }
@@ -534,7 +541,7 @@ int sl_data_read_plain(struct sl_data *data, const char *path,
             rc = read_list(data, root, path, err);
         json_decref(root);
     } else {
-        rc = read_lines(data, text, n, path, take_plain, NULL, err);
+        rc = read_lines(data, text, n, 0, path, take_plain, NULL, err);
     }
     free(text);
     return rc;

@@ -43,12 +43,12 @@ struct sl_data { /* zeroed to begin with, owned */
 void sl_data_fini(struct sl_data *data);
 
 /* Reads a file of a task. documents: as THUDM/GLM reads texts, a document a
- * line, or WikiText (wikitext.h), whose words are those of the file. shown:
- * what it is called in messages. Errors: SL_ERR_IO; SL_ERR_CORRUPT naming file,
- * line and field; SL_ERR_NOMEM. */
+ * line, or WikiText (wikitext.h), whose words are those of the file. vocab: ids
+ * are less. shown: what it is called in messages. Errors: SL_ERR_IO;
+ * SL_ERR_CORRUPT naming file, line and field; SL_ERR_NOMEM. */
 int sl_data_read(struct sl_data *data, const struct sl_task *task,
-                 bool documents, const char *path, const char *shown,
-                 struct sl_error *err);
+                 bool documents, uint32_t vocab, const char *path,
+                 const char *shown, struct sl_error *err);
 
 /* Reads --tasks-json: a list, or lines, of {"context", "choices", "answer"},
  * where the answer is an index or one of the choices. Errors: as above. */

@@ -193,10 +193,10 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
     }
     if (f == NULL || f->name == NULL || f->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "%s: out of memory", name);
-    rc =
-        plain && t->task->type == SL_TASK_MUL
-            ? sl_data_read_plain(&f->data, f->path, err)
-            : sl_data_read(&f->data, t->task, documents, f->path, f->name, err);
+    rc = plain && t->task->type == SL_TASK_MUL
+             ? sl_data_read_plain(&f->data, f->path, err)
+             : sl_data_read(&f->data, t->task, documents, ev->builder.hp->vocab,
+                            f->path, f->name, err);
     if (rc == 0 && f->data.n == 0)
         rc = sl_fail(err, SL_ERR_CORRUPT, "%s: there is no example in it",
                      f->path);
