@@ -2,7 +2,8 @@
 
 Prints TAP. FOLDER is worked in. Data come out of packages, Debian's by
 apt-get, PyPI's by pip; a case whose package, module or model cannot be had is
-skipped with a reason. .ci/long runs it, with numpy and sentencepiece there.
+skipped with a reason. .ci/long runs it, with numpy, sentencepiece and lm-eval
+there.
 """
 import glob
 import gzip
@@ -14,6 +15,9 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
+import urllib.error
+import urllib.request
 import zipfile
 
 sluice, source, folder = sys.argv[1:4]
@@ -97,7 +101,7 @@ def evaluate(model, name, task, *options):
     with open(name + ".yaml", "w") as f:
         f.write(f"name: {name}\n" + task)
     call(sluice, "eval", "-q", "-m", model, "--data-path", "data", "--task", name + ".yaml",
-         "--output", "out-" + name, "--ram", "1G", *options)
+         "--output", "out-" + name, "--force", "--ram", "1G", *options)
     return json.load(open(f"out-{name}/results.json"))["tasks"][0]["files"][0]
 
 
@@ -215,6 +219,83 @@ def _():
                       "-n", "24", "-p", item["inputs_pretokenized"])
         assert said.strip() and said.strip() in wanted, (said, wanted)
     return f"EM {mine['metrics']['EM']}, F1 {mine['metrics']['F1']:.1f} of {len(items)} problems"
+
+
+def mmlu(n):
+    """MMLU's dev questions, as lm-eval carries them for its chains of thought."""
+    base = os.path.dirname(module("lm_eval").__file__)
+    found = glob.glob(base + "/tasks/mmlu/**/_cot_prompts.json", recursive=True)
+    if not found:
+        raise Skip("this lm-eval has no questions of MMLU")
+    questions = []
+    for text in json.load(open(found[0])).values():
+        for part in re.split(r"\n\n(?=Q: )", text)[1:]:
+            m = re.match(r"Q: (.*?)\n\(A\) (.*?) ?\(B\) (.*?) ?\(C\) (.*?) ?\(D\) (.*?)\n"
+                         r"A: .*answer is \(([A-D])\)", part, re.S)
+            if m:
+                questions.append({"inputs_pretokenized": m[1].strip() + "\nAnswer:",
+                                  "choices_pretokenized": [" " + c.strip()
+                                                           for c in m.groups()[1:5]],
+                                  "label": "ABCD".index(m[6])})
+    assert len(questions) > 200, len(questions)
+    # Whole ones, in contexts that nobody has to cut.
+    short = [q for q in questions if len(json.dumps(q)) < 700]
+    return len(questions), short[::len(short) // n][:n]
+
+
+def serve_and_score(model, items):
+    """What lm-eval gets of 'sluice serve' for every choice."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    server = subprocess.Popen([sluice, "serve", "-m", model, "--ram", "1G", "--port", "0",
+                               "--activations", "f32"],
+                              stderr=subprocess.PIPE, text=True)
+    try:
+        for line in server.stderr:
+            if "listening at " in line:
+                url = line.split("listening at ")[1].strip()
+                break
+        while True:  # till the model is there all is answered with 503
+            try:
+                with urllib.request.urlopen(url + "/tokenizer_info"):
+                    break
+            except urllib.error.HTTPError as why:
+                if why.code != 503:
+                    raise
+            time.sleep(0.1)
+        lm = LocalCompletionsAPI(model="x", base_url=url + "/v1/completions",
+                                 tokenizer_backend="remote", num_concurrent=1, batch_size=4,
+                                 max_length=500)
+        return [x[0] for x in lm.loglikelihood(
+            [Instance("loglikelihood", {}, (i["inputs_pretokenized"], c), 0)
+             for i in items for c in i["choices_pretokenized"]])]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def same_scores(model, name, n, *options):
+    total, items = mmlu(n)
+    write_lines("data/mmlu/q.jsonl", items)
+    mine = evaluate(model, name, "type: mul\npath: mmlu\n", "--activations", "f32", *options)
+    scores = [s for e in mine["examples"] for s in e["scores"]]
+    theirs = serve_and_score(model, items)
+    assert len(scores) == len(theirs) == 4 * len(items), (len(scores), len(theirs))
+    worst = max(abs(a - b) for a, b in zip(scores, theirs))
+    assert worst < 1e-3, worst
+    return (f"{len(items)} of {total} questions of MMLU, Accuracy "
+            f"{mine['metrics']['Accuracy']:.1f}; scores from {min(scores):.1f} to "
+            f"{max(scores):.1f} differ by {worst:.2g} at most")
+
+
+@case("lm_eval_finds_the_scores_of_mmlu_that_eval_does_of_smollm2")
+def _():
+    return same_scores(small_model(), "mmlu-smollm2", 24)
+
+
+@case("and_of_the_demo_model_asked_causally")
+def _():
+    return same_scores(demo(), "mmlu-demo", 12, "--unidirectional")
 
 
 print(f"1..{number}")
