@@ -258,12 +258,14 @@ static void a_gpu_gives_nearly_the_same(void **state)
     };
     const struct sl_arch *arch;
 
-    for (size_t i = 0; (arch = sl_arch_at(i / ARCH_MODELS)) != NULL; i++) {
+    /* A sanitizer has a fiber for each thread: other models of each. */
+    for (size_t i = 0; (arch = sl_arch_at(i / ARCH_MODELS)) != NULL;
+         i += TEST_SANITIZED ? ARCH_MODELS + 1 : 1) {
         size_t n = i % ARCH_MODELS;
         struct test_model m = arch_model(arch, n);
 
         if (m.hp.n_experts > 0)
-            continue; /* the CPU alone mixes experts */
+            continue; /* not by --engine gpu: t_gpu_mixture has them */
         m = stored_as(m, &formats[in[i % 3]]);
         check_logits(&m, n, config, 0.01);
     }

@@ -250,7 +250,7 @@ static void check(const struct sl_matrix *m, size_t n, enum sl_act act,
     setup_low(&s);
     whole = get(n * m->rows, sizeof *whole);
     y = get(n * stride, sizeof *y);
-    for (unsigned more = 0; more < 4; more++) {
+    for (unsigned more = 0; more < 4; more += TEST_SANITIZED ? 3 : 1) {
         bool low = more & 2, bias = more & 1;
 
         plainly(whole, &s, act, low, bias);
