@@ -271,6 +271,19 @@ printf '{"context":[%s],"answer":[%s,521,1087,143,768,69,3076],
     END { exit bad || NR != 7 || n != 7 }' >>"$work/err"
 check chances_of_an_echo_are_those_of_logits
 
+# lm-eval has one token said besides, and leaves it out: there must be one even
+# where it is the end.
+eop=$("$sluice" tokenize -m "$model" '<eop>' 2>/dev/null | tr -d ' ')
+ask /v1/completions '{"prompt":[521,1087,143,768,69,3076,273],"echo":true,
+    "logprobs":1,"max_tokens":1,"logit_bias":{"'"$eop"'":100}}'
+grep -q '"finish_reason":"stop"' "$work/got" &&
+    sed 's/.*"token_logprobs":\[//; s/\].*//; s/,/ /g' "$work/got" |
+    awk -v chances="$(cat "$work/chances")" '
+    { bad = NF != 8 || split(chances, c) != 7 || $8 >= -1
+      for (i in c) bad = bad || $i != c[i] }
+    END { exit bad || NR != 1 }' >>"$work/err"
+check an_echo_has_a_chance_of_what_ends_it
+
 ask /v1/messages '{"max_tokens":5,"messages":[{"role":"user",
     "content":[{"type":"text","text":"你好"}]}]}'
 grep -q '"content":\[{"type":"text","text":"' "$work/got" &&

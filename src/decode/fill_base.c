@@ -267,6 +267,8 @@ static int say(struct sl_blank *p, uint32_t i, const float *row, bool *end,
 
     v->last = sl_sampler_draw(row, p->c->lm->vocab, v->rng);
     *end = is_end(p->c, v->last);
+    if (*end && p->rules != NULL)
+        sl_rules_tell(p->rules, p->c->room, v->last);
     if (*end)
         return 0;
     if (sl_ids_add(out, v->last, err) != 0)

@@ -61,7 +61,8 @@ struct sl_rules {
     /* what the text has come to */
     struct sl_ids said; /* of all blanks; owned */
     bool enough; /* nothing more is wanted: the rule's word, or a sink's */
-    struct sl_chance chance; /* of the token that was told last */
+    struct sl_chance chance; /* of the token that was told last, which may be
+                              * the end */
     struct sl_top top[SL_MOST_TOP];
 };
 

@@ -346,6 +346,16 @@ void sl_choice_forget_text(struct sl_choice *c)
     c->detok = c->prompt_detok = NULL;
 }
 
+/* Where chances of the prompt are asked for, that of the token which ends the
+ * answer stands behind them: clients that score texts ask for one token more,
+ * and leave out the last of what they get. */
+static int add_end(struct sl_choice *c, struct sl_error *err)
+{
+    if (c->gen.score_from == 0 || c->how != SL_GEN_STOP)
+        return 0;
+    return add_tok(c, &c->gen.rules.chance, true, err);
+}
+
 static void hear_end(void *opaque, enum sl_gen_end how,
                      const struct sl_error *err)
 {
@@ -358,7 +368,7 @@ static void hear_end(void *opaque, enum sl_gen_end how,
     c->how = how;
     if (how == SL_GEN_FAILED)
         c->err = *err;
-    else if (finish(c, &late) != 0) {
+    else if (finish(c, &late) != 0 || add_end(c, &late) != 0) {
         c->how = SL_GEN_FAILED;
         c->err = late;
     }
