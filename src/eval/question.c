@@ -92,7 +92,10 @@ uint64_t sl_question_pages(const struct sl_question *q)
 {
     uint64_t n = 0;
 
-    for (uint32_t i = 0; i < q->n_strands; i++)
-        n += sl_div_up(q->strands[i].n, SL_KV_PAGE_LEN) + 1;
+    for (uint32_t i = 0; i < q->n_strands; i++) {
+        bool fork = i > 0 || q->stem != NULL;
+
+        n += sl_div_up(q->strands[i].n, SL_KV_PAGE_LEN) + fork;
+    }
     return n;
 }

@@ -39,8 +39,10 @@ void sl_eval_plan(struct sl_eval_run *run, struct sl_workload *load,
         return;
     run->positions = most(n->positions, least(positions, n->n_positions));
     run->rows = most(n->rows, least(least(rows, run->positions), n->n_rows));
-    /* Contexts wait for their branches until the pass after theirs. */
-    share = 2.0 * run->positions / (double)n->n_positions;
+    /* Contexts wait for their branches until the pass after theirs; where none
+     * has any, some may still have more pages than most. */
+    share = (n->sequences > 2 ? 2.0 : 1.25) * run->positions /
+            (double)n->n_positions;
     share = share < 1 ? share : 1;
     pages = ceil((double)n->n_pages * share) + (double)n->pages;
     run->n_pages = least((uint64_t)pages, UINT32_MAX);
