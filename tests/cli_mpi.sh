@@ -33,7 +33,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..6
+echo 1..7
 
 mkdir -p data/c data/g tasks
 python3 - <<'END'
@@ -120,6 +120,19 @@ check one_rank_alone_prints
 # Other commands, and a process that no launcher started, bring no MPI.
 ! ldd "$sluice" | grep -q libmpi
 check the_program_itself_brings_no_mpi
+
+# Nor do those that were started by another MPI's launcher, or by Slurm's without
+# one: each would do all of the work.
+for name in SLURM_STEP_NUM_TASKS OMPI_COMM_WORLD_SIZE; do
+    if env $name=2 "$sluice" eval -q -m demo.gguf --data-path data --task tasks \
+        --output strange >out 2>err || [ -e strange ] || [ "$(wc -l <err)" != 1 ]; then
+        break
+    fi
+    grep -q '^sluice: 2 processes were started here that do not know' err || break
+    echo "$name" >>refused
+done
+[ "$(wc -l <refused)" = 2 ]
+check processes_that_do_not_know_of_each_other_are_refused
 
 mkdir apart && cp "$sluice" apart && head -c 3000 "$file" >apart/sluice-mpi.so
 sluice=$work/apart/sluice
