@@ -10,9 +10,13 @@
 void sl_console_tasks(FILE *out, const struct sl_tasks *tasks)
 {
     fputs("> Loading task configs\n", out);
-    for (size_t i = 0; i < tasks->n; i++)
-        fprintf(out, "    Task %s loaded from config %s\n", tasks->v[i].name,
-                tasks->v[i].file);
+    for (size_t i = 0; i < tasks->n; i++) {
+        const struct sl_task *t = &tasks->v[i];
+
+        /* Questions of one's own have a file of data alone, and its name. */
+        fprintf(out, "    Task %s loaded from config %s\n", t->name,
+                t->file[0] != '\0' ? t->file : t->name);
+    }
     fprintf(out, "> Successfully load %zu task%s\n", tasks->n,
             tasks->n > 1 ? "s" : "");
 }
