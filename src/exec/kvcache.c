@@ -400,6 +400,11 @@ int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
     return 0;
 }
 
+uint32_t sl_kv_pages_held(const struct sl_kv *kv)
+{
+    return kv->config.n_pages - kv->n_free;
+}
+
 const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n)
 {
     *n = kv->seqs[seq].n_pages;

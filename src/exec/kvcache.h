@@ -129,6 +129,9 @@ uint32_t sl_kv_len(const struct sl_kv *kv, uint32_t seq);
 int sl_kv_extend(struct sl_kv *kv, uint32_t seq, uint32_t n,
                  struct sl_error *err);
 
+/* Of all pages those that sequences hold. */
+uint32_t sl_kv_pages_held(const struct sl_kv *kv);
+
 /* Pages of a sequence, in order of position. */
 const uint32_t *sl_kv_pages(const struct sl_kv *kv, uint32_t seq, uint32_t *n);
 /* Keys (value = 0) or values (value = 1) of one head of one page of a layer

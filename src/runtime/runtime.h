@@ -201,6 +201,7 @@ struct sl_run_stats {
     uint64_t peak_bytes; /* VmHWM + HugetlbPages */
     struct sl_stream_stats stream;
     struct sl_prompt_cache_stats prompt_cache;
+    uint32_t kv_pages, kv_pages_held;          /* there are, sequences hold */
     struct sl_mirror_stats disks[SL_IO_FILES]; /* zeros with one disk */
     struct sl_upload_stats upload;             /* zeros without a GPU */
     struct sl_slab_cache_stats experts;        /* zeros without a mixture */
@@ -209,6 +210,7 @@ struct sl_run_stats {
     uint64_t decode_expert_passes, decode_expert_wanted, decode_expert_read;
     uint64_t decode_expert_hinted; /* read ahead, beside what was read */
 };
+/* By the thread that runs passes, between them. */
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);
 /* The floor of passes that read a text, or of others, is from here on of what
  * experts do from here on. */

@@ -53,6 +53,8 @@ void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s)
     s->prefill_ns = x.prefill_ns;
     s->decode_ns = x.decode_ns;
     s->first_pass_ns = x.first_pass_ns;
+    s->kv_pages = rt->kv_config.n_pages;
+    s->kv_pages_held = sl_kv_pages_held(rt->kv);
     sl_stream_stats(rt->stream, &s->stream);
     sl_runtime_experts_stats(rt, s);
     if (rt->prompt_cache != NULL)

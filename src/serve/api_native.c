@@ -60,15 +60,16 @@ int sl_api_props(struct sl_req *r, struct sl_refusal *why)
         s->tmpl->tools != SL_TOOLS_NONE, "n_ctx", (json_int_t)s->ctx,
         "total_slots", (json_int_t)s->parallel, "vocab",
         (json_int_t)s->hp.vocab, "max_tokens", (json_int_t)s->c->max_tokens);
-    double sweep;
+    double sweep, floor;
 
     pthread_mutex_lock(&s->lock);
     sweep = sl_server_sweep_s(s);
+    floor = s->floor_s;
     pthread_mutex_unlock(&s->lock);
     json_object_set_new(o, "sweep_seconds",
                         sweep > 0 ? json_real(sweep) : json_null());
     json_object_set_new(o, "floor_seconds",
-                        s->floor_s > 0 ? json_real(s->floor_s) : json_null());
+                        floor > 0 ? json_real(floor) : json_null());
     json_object_set_new(o, "sampling",
                         json_pack("{s:f, s:f, s:I}", "temperature",
                                   s->sampling.temperature, "top_p",
@@ -164,13 +165,12 @@ static void add_tiers(struct metrics *m, const struct sl_server *s)
                                   ? sl_runtime_plan_made(s->rt)
                                   : NULL;
     const struct sl_memory *mem = p != NULL ? sl_runtime_memory(s->rt) : NULL;
-    struct sl_run_stats run;
+    const struct sl_run_stats *run = &s->run;
     char text[640];
     struct sl_error err;
 
     if (p == NULL)
         return;
-    sl_runtime_stats(s->rt, &run);
     snprintf(text, sizeof text,
              "# HELP sluice_tier_bytes Weights by where they stay\n"
              "# TYPE sluice_tier_bytes gauge\n"
@@ -183,17 +183,21 @@ static void add_tiers(struct metrics *m, const struct sl_server *s)
     if (sl_str_add(&m->text, text, &err) != 0)
         m->failed = true;
     add(m, "disk_bytes_read_total", "counter", "Bytes read from disk",
-        (double)run.stream.bytes_read);
+        (double)sl_runtime_place(s->rt).read_bytes);
     add(m, "disk_wait_seconds_total", "counter", "Seconds waited for the disk",
-        (double)run.stream.wait_ns / 1e9);
+        (double)run->stream.wait_ns / 1e9);
     add(m, "prompt_tokens_restored_total", "counter",
         "Tokens of prompts that --keep-prompts had",
-        (double)run.prompt_cache.restored);
+        (double)run->prompt_cache.restored);
     add(m, "prompts_saved_bytes_total", "counter", "Bytes that it has kept",
-        (double)run.prompt_cache.saved_bytes);
+        (double)run->prompt_cache.saved_bytes);
     add(m, "memory_bytes", "gauge", "Memory that was planned",
         (double)mem->total);
     add(m, "kv_cache_bytes", "gauge", "Of it keys and values", (double)mem->kv);
+    add(m, "kv_pages", "gauge", "Pages of keys and values, of 16 positions",
+        run->kv_pages);
+    add(m, "kv_pages_used", "gauge", "Those that texts hold",
+        run->kv_pages_held);
 }
 
 int sl_api_metrics(struct sl_req *r, struct sl_refusal *why)

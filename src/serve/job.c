@@ -331,6 +331,7 @@ void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
 {
     struct sl_server *s = job->s;
     double sweep = sl_server_sweep_s(s), most = 0, all = 0;
+    double begun = sl_server_pass_done(s);
     bool waits = false;
 
     *p = (struct sl_job_progress){.seconds_left = -1};
@@ -339,6 +340,8 @@ void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
         unsigned prompt = atomic_load(&g->n_prompt);
         double left = job->choices[i].ended ? 0 : passes_left(s, g);
 
+        if (left > 0 && atomic_load(&g->admitted))
+            left -= begun;
         if (prompt == 0)
             prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
         p->n_prompt += prompt;

@@ -13,6 +13,8 @@
 
 /* A model that is gone is tried again after so long. */
 enum { AGAIN_S = 5 };
+/* What passes count is noted no more often, and before the server waits. */
+#define NOTE_EVERY_NS 100000000u
 
 void sl_serve_config_init(struct sl_serve_config *c)
 {
@@ -280,10 +282,22 @@ static bool ends(struct sl_server *s)
     return yes;
 }
 
+/* For /metrics, whose thread may not look at what a pass counts. */
+static void note_stats(struct sl_server *s)
+{
+    struct sl_run_stats run;
+
+    sl_runtime_stats(s->rt, &run);
+    pthread_mutex_lock(&s->lock);
+    s->run = run;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Passes, while there is something to do. Errors: the model is gone. */
 static int run_passes(struct sl_server *s, struct sl_error *err)
 {
-    for (;;) {
+    for (uint64_t noted_ns = 0;;) {
+        uint64_t now_ns = sl_clock_ns();
         int rc;
 
         pthread_mutex_lock(&s->lock);
@@ -296,6 +310,10 @@ static int run_passes(struct sl_server *s, struct sl_error *err)
         rc = sl_batcher_step(s->batcher, err);
         if (rc < 0)
             return -1;
+        if (rc == 0 || now_ns - noted_ns >= NOTE_EVERY_NS) {
+            note_stats(s);
+            noted_ns = now_ns;
+        }
         pthread_mutex_lock(&s->lock);
         while (rc == 0 && s->first_waiting == NULL &&
                s->state != SL_SERVE_ENDING)
@@ -523,7 +541,19 @@ double sl_server_sweep_s(struct sl_server *s)
 
     sl_server_stats(s, &e);
     ns = e.sweep_ns != 0 ? e.sweep_ns : e.prompt_ns;
-    return (double)ns / 1e9;
+    return ns != 0 ? (double)ns / 1e9 : s->floor_s;
+}
+
+double sl_server_pass_done(const struct sl_server *s)
+{
+    struct sl_run_place at;
+
+    if (s->batcher == NULL || s->rt == NULL)
+        return 0;
+    at = sl_runtime_place(s->rt);
+    return at.begin_ns != 0 && at.pass_bytes > 0
+               ? (double)at.done_bytes / (double)at.pass_bytes
+               : 0;
 }
 
 /* Those that wait, so many at a time, and about half of what runs. */

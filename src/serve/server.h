@@ -135,7 +135,8 @@ struct sl_server {
     bool loading_failed;
     struct sl_runtime *rt; /* under lock where it is not the executor's */
     struct sl_batcher *batcher;
-    double floor_s; /* 0: unknown */
+    struct sl_run_stats run; /* as a pass has left them, not long ago */
+    double floor_s;          /* 0: unknown */
     struct sl_gen *first_waiting, *last_waiting;
     uint32_t n_waiting;
     uint64_t waiting_ids;           /* that those may say */
@@ -170,8 +171,11 @@ json_t *sl_openapi(void);
 
 /* Is there a model to ask? Refusals: 503. */
 int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
-/* Seconds that a pass takes which reads no prompt; 0: unknown. lock is held. */
+/* Seconds that a pass takes which reads no prompt: before one was measured the
+ * plan's floor; 0: unknown. lock is held. */
 double sl_server_sweep_s(struct sl_server *s);
+/* How much of the pass that runs is done, 0 to 1. lock is held. */
+double sl_server_pass_done(const struct sl_server *s);
 /* Seconds until a job that comes now would begin. lock is held. */
 double sl_server_queue_s(struct sl_server *s);
 /* Of all batchers there were. lock is held. */
