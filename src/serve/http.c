@@ -14,9 +14,6 @@
 
 /* Threads that parse requests; none of them waits for the model. */
 enum { HTTP_THREADS = 4 };
-/* A body that is too large is read up to so many times what is allowed, and
- * thrown away, so that its sender hears why. */
-enum { READ_ON = 8 };
 
 /* --- life of a request ------------------------------------------------------
  */
@@ -185,6 +182,16 @@ static bool take_room(struct sl_req *r, size_t n)
     return room;
 }
 
+static void drop_body(struct sl_req *r)
+{
+    r->refused = true;
+    sl_str_fini(&r->body_text);
+    pthread_mutex_lock(&r->s->lock);
+    r->s->bodies_bytes -= r->took;
+    r->took = 0;
+    pthread_mutex_unlock(&r->s->lock);
+}
+
 static int take_body(struct sl_req *r, const char *data, size_t n)
 {
     struct sl_error err;
@@ -192,16 +199,15 @@ static int take_body(struct sl_req *r, const char *data, size_t n)
     if (r->refused)
         return 0;
     if (r->body_text.n + n > r->s->c->body_bytes) {
-        r->too_large = r->refused = true;
-        sl_str_fini(&r->body_text);
+        r->too_large = true;
+        drop_body(r);
         return sl_refuse(&r->why, 413, NULL,
                          "the body is larger than the %llu bytes of "
                          "--max-body",
                          (unsigned long long)r->s->c->body_bytes);
     }
     if (!take_room(r, n)) {
-        r->refused = true;
-        sl_str_fini(&r->body_text);
+        drop_body(r);
         sl_refuse(&r->why, 503, NULL,
                   "the bodies of the requests that are here have the %llu "
                   "bytes that there is room for",
@@ -211,7 +217,7 @@ static int take_body(struct sl_req *r, const char *data, size_t n)
     }
     if (sl_str_append(&r->body_text, data, n, &err) == 0)
         return 0;
-    r->refused = true;
+    drop_body(r);
     return sl_refuse_error(&r->why, NULL, &err);
 }
 
@@ -220,12 +226,13 @@ static enum MHD_Result handle(struct sl_req *r)
     struct sl_refusal why;
     int rc = 0;
 
+    pthread_mutex_lock(&r->s->lock);
     r->handled = true;
+    if (!r->refused)
+        rc = sl_guard_enter(r, &why);
+    pthread_mutex_unlock(&r->s->lock);
     if (r->refused)
         return sl_reply_refusal(r, &r->why) == 0 ? MHD_YES : MHD_NO;
-    pthread_mutex_lock(&r->s->lock);
-    rc = sl_guard_enter(r, &why);
-    pthread_mutex_unlock(&r->s->lock);
     if (rc == 0 && !r->route->unready)
         rc = sl_server_ready(r->s, &why);
     if (rc == 0)
@@ -237,6 +244,18 @@ static enum MHD_Result handle(struct sl_req *r)
     return sl_http_await(r) == 0 ? MHD_YES : MHD_NO;
 }
 
+/* Does the client ask before it sends its body (RFC 9110, 10.1.1)? */
+static bool asks_first(const struct sl_req *r)
+{
+    const char *expect = MHD_lookup_connection_value(
+        r->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT);
+
+    return expect != NULL && strcasecmp(expect, "100-continue") == 0;
+}
+
+/* The body of a request that is refused is read to its end and thrown away, if
+ * it comes within the time of a whole request (watch.c): many clients listen
+ * only then, and one that is cut off while it sends does not hear why. */
 static enum MHD_Result access_handler(void *cls,
                                       struct MHD_Connection *connection,
                                       const char *url, const char *method,
@@ -253,21 +272,13 @@ static enum MHD_Result access_handler(void *cls,
         *con_cls = r;
         if (sl_guard(r, &r->why) != 0)
             r->refused = true;
-        /* Nobody reads on for so long. */
-        if (r->declared > s->c->body_bytes * READ_ON) {
-            r->too_large = true;
-            return handle(r);
-        }
-        return MHD_YES;
+        return r->refused && asks_first(r) ? handle(r) : MHD_YES;
     }
     if (*n > 0) {
         take_body(r, data, *n);
-        r->sent += *n * (r->too_large);
         *n = 0;
-        return r->too_large && r->sent > s->c->body_bytes * READ_ON ? MHD_NO
-                                                                    : MHD_YES;
+        return MHD_YES;
     }
-    r->sent = 0;
     if (!r->handled)
         return handle(r);
     if (r->answered)

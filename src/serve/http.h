@@ -77,7 +77,8 @@ struct sl_req {
     struct sl_refusal why;
     json_t *body;
     /* the answer */
-    bool handled, answered;
+    bool handled; /* lock */
+    bool answered;
     int status;
     size_t sent;
     struct sl_job *job; /* listened to; lock */

@@ -6,8 +6,6 @@
 #include "src/base/clock.h"
 #include "src/serve/http.h"
 
-/* An answer that takes longer is begun before it is there. */
-#define BEGIN_AFTER_NS 10000000000u
 /* What a reader is handed at a time. */
 enum { BLOCK_BYTES = 16384 };
 
@@ -294,6 +292,8 @@ static int answer_whole(struct sl_req *r)
 int sl_http_await(struct sl_req *r)
 {
     struct sl_server *s = r->s;
+    /* An answer that takes longer is begun before it is there. */
+    uint64_t begin_after_ns = 2000000000ull * s->c->progress_s;
     bool wait;
 
     if (r->stream)
@@ -304,7 +304,7 @@ int sl_http_await(struct sl_req *r)
         return -1;
     }
     wait = !sl_job_ended(r->job) && s->state != SL_SERVE_ENDING;
-    if (wait && sl_clock_ns() - r->begun_ns < BEGIN_AFTER_NS) {
+    if (wait && sl_clock_ns() - r->begun_ns < begin_after_ns) {
         r->tick = false;
         wait = suspend(r);
         pthread_mutex_unlock(&s->lock);

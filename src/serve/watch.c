@@ -10,6 +10,8 @@
 
 /* A client that has left is noticed within this time. */
 #define LOOK_EVERY_NS 200000000L
+/* An answer that is there is taken at least so fast. */
+#define LEAST_BPS 8192u
 
 /* libmicrohttpd looks at no connection that is suspended. A client that has
  * closed its side is one that has left, as for most servers. */
@@ -43,8 +45,23 @@ static void look_after(struct sl_req *r, uint64_t now_ns)
     }
 }
 
+/* Does the client take an answer that is there, byte by byte perhaps, more
+ * slowly than any does that wants it? (Of one that takes nothing at all
+ * libmicrohttpd knows.) */
+static bool dawdles(const struct sl_req *r, uint64_t now_ns, uint64_t idle_ns)
+{
+    uint64_t from_ns = r->begun_ns, room_ns = idle_ns;
+
+    if (r->job == NULL || !sl_job_ended(r->job))
+        return false;
+    if (r->job->ended_ns > from_ns)
+        from_ns = r->job->ended_ns;
+    room_ns += r->job->bytes * (1000000000u / LEAST_BPS);
+    return now_ns > from_ns && now_ns - from_ns > room_ns;
+}
+
 /* Connections that bring no whole request: idle ones, and those that send one
- * byte now and then. */
+ * byte now and then; and readers of that kind. */
 static void close_idle(struct sl_server *s, uint64_t now_ns)
 {
     uint64_t idle_ns = (uint64_t)s->c->idle_s * 1000000000u;
@@ -54,7 +71,8 @@ static void close_idle(struct sl_server *s, uint64_t now_ns)
             shutdown(c->fd, SHUT_RDWR);
     }
     for (struct sl_req *r = s->reqs; r != NULL; r = r->after) {
-        if (idle_ns > 0 && !r->handled && now_ns - r->begun_ns > idle_ns)
+        if (idle_ns > 0 && ((!r->handled && now_ns - r->begun_ns > idle_ns) ||
+                            dawdles(r, now_ns, idle_ns)))
             shutdown(r->conn->fd, SHUT_RDWR);
     }
 }
