@@ -112,6 +112,22 @@ static json_t *said_or(const struct sl_job *job, const char *name,
     return json_incref(v);
 }
 
+/* Those that the model was shown: functions. */
+static json_t *tools_had(const struct sl_job *job)
+{
+    json_t *list = json_array(), *t;
+    size_t i;
+
+    json_array_foreach(json_object_get(job->request, "tools"), i, t)
+    {
+        const char *type = json_string_value(json_object_get(t, "type"));
+
+        if (type != NULL && strcmp(type, "function") == 0)
+            json_array_append(list, t);
+    }
+    return list;
+}
+
 /* The whole object. lock is held. */
 static json_t *response_json(const struct sl_job *job)
 {
@@ -125,9 +141,8 @@ static json_t *response_json(const struct sl_job *job)
         said_or(job, "model", json_string(job->s->model)), "instructions",
         said(job, "instructions"), "max_output_tokens",
         said(job, "max_output_tokens"), "output", output_of(job), "tools",
-        said_or(job, "tools", json_array()), "parallel_tool_calls", 1,
-        "previous_response_id", "metadata",
-        said_or(job, "metadata", json_object()));
+        tools_had(job), "parallel_tool_calls", 1, "previous_response_id",
+        "metadata", said_or(job, "metadata", json_object()));
 
     json_object_set_new(o, "tool_choice",
                         said_or(job, "tool_choice", json_string("auto")));
@@ -340,20 +355,22 @@ static json_t *content_text(const json_t *content, struct sl_refusal *why)
     json_t *v = NULL;
     size_t i;
 
+    int rc = json_is_array(content) ? 0 : -1;
+
     if (json_is_string(content))
         return json_incref((json_t *)content);
     json_array_foreach(content, i, part)
     {
         const char *t = json_string_value(json_object_get(part, "text"));
 
-        if (t == NULL || sl_str_add(&text, t, &err) != 0) {
-            sl_refuse(why, 400, "input",
-                      "'input' has a part of a content that is no text");
-            goto out;
-        }
+        if (t == NULL || sl_str_add(&text, t, &err) != 0)
+            rc = -1;
     }
-    v = sl_str_json(&text, 0, text.n);
-out:
+    if (rc != 0)
+        sl_refuse(why, 400, "input",
+                  "'input' has a content that is no text, nor parts with some");
+    else
+        v = sl_str_json(&text, 0, text.n);
     sl_str_fini(&text);
     return v;
 }
@@ -424,10 +441,12 @@ static int read_input(json_t **list, const struct sl_req *r,
     return 0;
 }
 
-/* As chat has them. What the service would do itself cannot be had here. */
+/* Functions, as chat has them. What the service would do itself is left out
+ * beside functions (agents offer all they know), and refused alone. */
 static int read_tools(json_t **tools, const struct sl_req *r,
                       struct sl_refusal *why)
 {
+    const char *other = "";
     json_t *list, *t, *f;
     size_t i;
 
@@ -441,12 +460,10 @@ static int read_tools(json_t **tools, const struct sl_req *r,
     {
         const char *type = json_string_value(json_object_get(t, "type"));
 
-        if (type != NULL && strcmp(type, "function") != 0)
-            return sl_refuse(
-                why, 400, "tools",
-                "'tools' has one of the type '%.40s', which cannot "
-                "be had here: functions can",
-                type);
+        if (type != NULL && strcmp(type, "function") != 0) {
+            other = type;
+            continue;
+        }
         if (type == NULL || !json_is_string(json_object_get(t, "name")))
             return sl_body_wrong(why, "tools", t,
                                  "a list of functions with type and name");
@@ -456,7 +473,12 @@ static int read_tools(json_t **tools, const struct sl_req *r,
         json_array_append_new(
             *tools, json_pack("{s:s, s:o}", "type", "function", "function", f));
     }
-    return 0;
+    if (json_array_size(*tools) > 0)
+        return 0;
+    return sl_refuse(why, 400, "tools",
+                     "'tools' has none but such as '%.40s': functions can be "
+                     "had here",
+                     other);
 }
 
 static int read_params(struct sl_params *p, struct sl_req *r, bool *background,
