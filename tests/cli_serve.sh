@@ -139,6 +139,8 @@ ask /v1/chat/completions \
 refused 400 '"param":"tools"'
 ask /v1/responses '{"input":"a","tools":[{"type":"function","name":"f"}]}'
 refused 400 '"param":"tools"'
+ask /v1/responses '{"input":[{"role":"user","content":{}}]}'
+refused 400 '"param":"input"'
 ask /v1/responses '{"input":"a","tool_choice":"required"}'
 refused 400 '"param":"tool_choice"'
 ask /v1/responses '{"input":"a","previous_response_id":"resp_1"}'
@@ -160,10 +162,14 @@ ask /v1/completions "$(cat "$work/deep")"
 refused 400 'nests deeper'
 verdict what_is_wrong_with_a_request_is_told_with_its_field
 
-head -c 6000000 /dev/zero | tr '\0' ' ' >"$work/large"
-status=$(curl -s -o "$work/got" -w '%{http_code}' --data-binary \
-    @"$work/large" "$url/v1/completions")
-refused 413 '--max-body'
+# Whether its sender asks first, says how much it is, or does not: clients that
+# write on hear why all the same.
+head -c 40000000 /dev/zero >"$work/large"
+for expect in 'Expect: 100-continue' 'Expect:'; do
+    status=$(curl -s -o "$work/got" -w '%{http_code}' -H "$expect" \
+        --data-binary @"$work/large" "$url/v1/completions")
+    refused 413 '--max-body'
+done
 status=$(curl -s -o "$work/got" -w '%{http_code}' -H 'Expect:' \
     -H 'Transfer-Encoding: chunked' --data-binary @"$work/large" \
     "$url/v1/completions")
@@ -350,12 +356,30 @@ check the_page_is_there_and_makes_no_markup_of_answers
 counts()
 {
     for _ in $(seq 600); do
-        curl -s "$url/metrics" >"$work/got"
+        curl -ks -H 'X-Api-Key: secret-key-1' "$url/metrics" >"$work/got"
         ! grep -q "^$1 $2\$" "$work/got" || return 0
         sleep 0.05
     done
     return 1
 }
+
+# Ids of a text are asked for as the text is, alone and in a list.
+ids=$(printf '{"prompt":"%s"}' "$verse" | curl -s -d @- "$url/tokenize" |
+    sed 's/.*"tokens":\(\[[^]]*\]\).*/\1/')
+ask /v1/completions "{\"prompt\":[$ids,$ids],\"max_tokens\":20,
+    \"temperature\":0,\"seed\":1}"
+texts >"$work/first"
+ask /v1/completions "{\"prompt\":\"$verse\",\"max_tokens\":20,
+    \"temperature\":0,\"seed\":2}"
+[ "$(uniq "$work/first")" = "$(texts)" ] && [ "$(texts)" != '' ]
+check ids_are_a_context_as_their_text_is
+
+# Asked too much, the references' servers say it in their own words.
+ask /generate '' && [ "$status" = 500 ] &&
+    grep -qF '{"error":"Config can not be empty.","status":500}' "$work/got" &&
+    ask /generate "{\"text\":\"$(yes word | head -n 3000 | tr '\n' ' ')\"}" &&
+    [ "$status $(cat "$work/got")" = '200 {"text":["length too long"]}' ]
+check what_is_too_much_is_told_as_the_references_do
 
 # A client that leaves: its texts are gone from the passes. One text of 400
 # tokens can be over before its client leaves; eight cannot.
@@ -387,14 +411,24 @@ texts >"$work/first"
 stop
 check it_ends_with_0_after_SIGTERM
 
+# From here on with TLS, where something makes a certificate.
+if command -v openssl >/dev/null && openssl req -x509 -newkey rsa:2048 -nodes \
+    -subj /CN=localhost -keyout "$work/key.pem" -out "$work/cert.pem" \
+    2>"$work/err"; then
+    tls="--tls-cert $work/cert.pem --tls-key $work/key.pem"
+fi
+rm -f "$work/err"
 printf 'secret-key-1\n# no key\nsecret-key-2\n' >"$work/keys"
+# shellcheck disable=SC2086 # words on purpose
 start --api-key-file "$work/keys" --log "$work/requests" --log-json \
-    --keep-prompts "$work/prompts"
+    --keep-prompts "$work/prompts" --key-requests 1 --most-tokens 450 \
+    --cors http://a.example --allow-host my.example ${tls:-} &&
+    [ "${url%%:*}" = "http${tls:+s}" ]
+check it_speaks_TLS_where_it_has_a_certificate
 ask /v1/completions "{\"prompt\":\"$long\",\"max_tokens\":5,\"temperature\":0,
     \"seed\":2}" -H 'X-Api-Key: secret-key-1'
 texts | cmp - "$work/first" && [ -s "$work/first" ] &&
-    curl -s -H 'X-Api-Key: secret-key-1' "$url/metrics" |
-    grep -q '^sluice_prompt_tokens_restored_total [1-9]'
+    counts sluice_prompt_tokens_restored_total '[1-9][0-9]*'
 check a_prompt_is_not_read_again_after_a_restart
 for file in "$work"/prompts/*.prompt; do
     printf damage | dd of="$file" bs=1 seek=3000 conv=notrunc 2>/dev/null
@@ -402,11 +436,13 @@ done
 for seed in 3 4; do
     ask /v1/completions "{\"prompt\":\"$long\",\"max_tokens\":5,
         \"temperature\":0,\"seed\":$seed}" -H 'X-Api-Key: secret-key-1'
-    curl -s -H 'X-Api-Key: secret-key-1' "$url/metrics" |
-        sed -n 's/^sluice_prompt_tokens_restored_total //p' >"$work/have-$seed"
+    texts >"$work/again"
+    counts sluice_jobs_done_total $((seed - 1))
+    have=${restored:-0}
+    restored=$(sed -n 's/^sluice_prompt_tokens_restored_total //p' "$work/got")
 done
-grep -q damaged "$work/log" && texts | cmp - "$work/first" &&
-    [ "$(cat "$work/have-4")" -gt "$(cat "$work/have-3")" ]
+grep -q damaged "$work/log" && cmp "$work/again" "$work/first" &&
+    counts sluice_prompt_tokens_restored_total "$((2 * have))"
 check a_damaged_one_is_kept_anew
 ask /v1/models
 [ "$status" = 401 ] && grep -q authentication_error "$work/got" &&
@@ -418,8 +454,83 @@ ask /v1/models
         -H 'X-Api-Key: secret-key-1' && [ "$status" = 200 ] &&
     ask /health && [ "$status" = 200 ] &&
     [ "$(grep -c '"status":401' "$work/requests")" = 2 ] &&
-    ! grep -q secret "$work/requests" "$work/log"
+    ! grep -q -e secret -e beginning "$work/requests" "$work/log"
 check keys_are_asked_for_and_never_told
+
+# limited STATUS WHAT CURL OPTION...: an answer with a key, and what it has.
+limited()
+{
+    wanted=$1 what=$2
+    shift 2
+    status=$(curl -ksi -o "$work/got" -w '%{http_code}' \
+        -H 'X-Api-Key: secret-key-1' "$@")
+    [ "$status" = "$wanted" ] && grep -qF -- "$what" "$work/got" ||
+        wrong="$wrong
+wanted $wanted $what, got $status $(head -c 600 "$work/got")"
+}
+limited 204 'Access-Control-Allow-Origin: http://a.example' -X OPTIONS \
+    -H 'Origin: http://a.example' "$url/v1/completions"
+limited 200 'Access-Control-Allow-Origin: http://a.example' \
+    -H 'Origin: http://a.example' "$url/v1/models"
+limited 403 --cors -H 'Origin: http://b.example' "$url/v1/models"
+limited 200 '"object"' -H 'Host: my.example' "$url/v1/models"
+limited 400 'from 0 to 450' -d '{"prompt":"a","max_tokens":451}' \
+    "$url/v1/completions"
+limited 431 '' -H "X-Long: $(head -c 40000 "$work/large" | tr '\0' x)" \
+    "$url/v1/models"
+curl -ksN -d '{"prompt":"a","max_tokens":400,"min_tokens":400,"n":8,
+    "stream":true}' -H 'X-Api-Key: secret-key-1' "$url/v1/completions" \
+    >"$work/got.stream" &
+client=$!
+until [ -s "$work/got.stream" ]; do
+    kill -0 $client || break
+    sleep 0.05
+done
+limited 429 'Retry-After: 1' -d '{"prompt":"a"}' "$url/v1/completions"
+kill $client
+verdict limits_are_kept_and_told
+stop
+
+# Many texts and room for one: who waits is told how long, and who asks what is
+# asked already waits for that.
+start --progress 1 --parallel 1 --queue 12
+long='{"prompt":"a","max_tokens":400,"min_tokens":400,"n":8,"seed":1}'
+curl -s -d "$long" -o "$work/got.1" "$url/v1/completions" &
+first=$!
+counts sluice_queue_texts 7
+curl -s -d "$long" -o "$work/got.2" "$url/v1/completions" &
+second=$!
+counts sluice_requests_joined_total 1 && counts sluice_passes_total '[0-9]*'
+check a_request_joins_the_same_one_that_is_under_way
+ask /v1/responses '{"input":"a","background":true,"max_output_tokens":4}'
+id=$(sed 's/^{"id":"\([^"]*\)".*/\1/' "$work/got")
+ask "/v1/responses/$id"
+grep -q '"status":"queued".*"progress":{"queue":[1-9]' "$work/got" &&
+    grep -q '"done":0.*"seconds_left":[0-9]' "$work/got"
+check a_response_tells_its_place_in_the_queue_and_an_estimate
+limited 429 'try again in about' -d '{"prompt":"b","n":8}' \
+    "$url/v1/completions"
+grep -q '^Retry-After: [1-9]' "$work/got"
+verdict a_queue_that_is_full_says_when_to_come_again
+curl -sN -D "$work/head" -o "$work/got.stream" -d '{"prompt":"b",
+    "max_tokens":2,"stream":true}' "$url/v1/completions" &
+stream=$!
+curl -sN -o "$work/got.whole" -d '{"prompt":"c","max_tokens":2}' \
+    "$url/v1/completions" &
+whole=$!
+for _ in $(seq 600); do
+    ! [ -s "$work/got.whole" ] || break
+    sleep 0.05
+done
+kill $first
+counts sluice_requests_gone_total 1 && counts sluice_jobs_cancelled_total 0
+check a_job_goes_on_while_somebody_waits_for_it
+kill $second
+wait $stream && wait $whole && grep -q '^X-Expected-Seconds: [0-9]' "$work/head" &&
+    head -n 1 "$work/got.stream" | grep -q '^data: {.*"progress":{"queue":[1-9]' &&
+    grep -qx 'data: \[DONE\]' "$work/got.stream" &&
+    grep -q '^  *{"id":"cmpl-.*}$' "$work/got.whole"
+check silence_is_broken_by_data_and_blanks
 stop
 
 ! start --ram 1M --parallel 1 --ctx 512

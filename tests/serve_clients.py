@@ -10,6 +10,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from serve_server import chances
+
 url, model, sluice = sys.argv[1:4]
 verse = "In the beginning God created the heaven and the"
 number = 0
@@ -170,32 +173,13 @@ def post(path, body):
 
 def reference_chance(context, rest):
     """log P of rest behind context by 'sluice logits': unidirectional."""
-    import array
-    import math
     whole = post("/tokenize", {"prompt": context + rest})["tokens"]
     n = len(post("/tokenize", {"prompt": context})["tokens"])
     mark = post("/tokenize", {"text": "a"})["start_ids"][0][-1]
     sop = post("/tokenize", {"prompt": "<sop>"})["tokens"][-1]
-    with tempfile.TemporaryDirectory() as folder:
-        with open(folder + "/in.json", "w") as f:
-            json.dump({"context": [mark], "answer": [sop] + whole[:-1],
-                       "positions": list(range(len(whole) + 1))}, f)
-        subprocess.run([sluice, "logits", "-q", "-m", model, "-i",
-                        folder + "/in.json", "-o", folder + "/out.npy"],
-                       check=True)
-        with open(folder + "/out.npy", "rb") as f:
-            data = f.read()
-    rows = len(whole)
-    header = 10 + int.from_bytes(data[8:10], "little")
-    all_values = array.array("f", data[header:])
-    vocab = len(all_values) // rows
-    total = 0.0
-    for row in range(n, rows):
-        v = all_values[row * vocab:(row + 1) * vocab]
-        top = max(v)
-        total += v[whole[row]] - top - math.log(
-            sum(math.exp(x - top) for x in v))
-    return total
+    request = {"context": [mark], "answer": [sop] + whole[:-1],
+               "positions": list(range(len(whole) + 1))}
+    return sum(chances(sluice, model, request, whole)[n:])
 
 
 def lm_eval_model():

@@ -1,11 +1,13 @@
-"""A 'sluice serve' at a free port, and requests to it: what serve_load.py and
-serve_same.py share.
+"""A 'sluice serve' at a free port, requests to it, and the chances of
+'sluice logits': what serve_load.py, serve_same.py and serve_clients.py share.
 
 SLUICE_LOAD_SLOW=N in the environment multiplies what has a time limit, for
 programs built with sanitizers.
 """
+import array
 import http.client
 import json
+import math
 import os
 import resource
 import signal
@@ -17,18 +19,60 @@ import time
 slow = float(os.environ.get("SLUICE_LOAD_SLOW", "1"))
 
 
+class Cgroup:
+    """One with so many bytes of memory; where none can be made, OSError."""
+
+    def __init__(self, size):
+        root = "/sys/fs/cgroup"
+        one = os.path.exists(root + "/memory")
+        self.path = f"{root}/{'memory/' if one else ''}sluice-{os.getpid()}"
+        self.one = one
+        os.mkdir(self.path)
+        try:
+            self.write("memory.limit_in_bytes" if one else "memory.max", size)
+            if not one:
+                self.write("memory.swap.max", 0)
+            subprocess.run(["true"], preexec_fn=self.enter, check=True)
+        except (OSError, subprocess.SubprocessError) as why:
+            os.rmdir(self.path)
+            raise OSError(why) from why
+
+    def write(self, name, value):
+        with open(f"{self.path}/{name}", "w", encoding="ascii") as f:
+            f.write(str(value))
+
+    def enter(self):
+        self.write("cgroup.procs", os.getpid())
+
+    def killed(self):
+        """Processes that it had no memory for."""
+        name = "memory.oom_control" if self.one else "memory.events"
+        with open(f"{self.path}/{name}", encoding="ascii") as f:
+            return sum(int(line.split()[1]) for line in f
+                       if line.startswith("oom_kill "))
+
+    def remove(self):
+        os.rmdir(self.path)
+
+
 class Server:
     """A server at a free port, which ends with its block."""
 
-    def __init__(self, sluice, file, *options, ram="128M", nofile=None):
+    def __init__(self, sluice, file, *options, ram="128M", nofile=None,
+                 cgroup=None):
         self.log = tempfile.NamedTemporaryFile("w+", encoding="utf-8")
-        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE,
-                                            (nofile, nofile)))
+
+        def limit():
+            if nofile:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+            if cgroup:
+                cgroup.enter()
+
         self.p = subprocess.Popen(
             [sluice, "serve", "-m", file, "--ram", ram, "--threads", "2",
              "--port", "0", *options],
             stderr=self.log, stdout=subprocess.DEVNULL,
-            preexec_fn=limit if nofile else None)
+            preexec_fn=limit if nofile or cgroup else None)
         self.port = None
         self.wait_for(self.listens, 30)
         self.wait_for(lambda: self.health() == 200, 60)
@@ -111,3 +155,26 @@ def ask(c, tokens, **more):
               {"Content-Type": "application/json"})
     r = c.getresponse()
     return r.status, json.loads(r.read())
+
+
+def chances(sluice, file, request, ids):
+    """log P of ids, one behind each row of what 'sluice logits' says to the
+    request."""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/in.json", "w", encoding="ascii") as f:
+            json.dump(request, f)
+        subprocess.run([sluice, "logits", "-q", "-m", file, "-i",
+                        folder + "/in.json", "-o", folder + "/out.npy"],
+                       check=True)
+        with open(folder + "/out.npy", "rb") as f:
+            data = f.read()
+    header = 10 + int.from_bytes(data[8:10], "little")
+    values = array.array("f", data[header:])
+    vocab = len(values) // len(ids)
+    assert len(values) == vocab * len(ids), (len(values), len(ids))
+    found = []
+    for row, i in enumerate(ids):
+        v = values[row * vocab:(row + 1) * vocab]
+        top = max(v)
+        found.append(v[i] - top - math.log(sum(math.exp(x - top) for x in v)))
+    return found
