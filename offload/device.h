@@ -7,6 +7,7 @@
  *   COMPUTE  --------- kernel k ---- record r --- wait c --- kernel k+1 --
  *   UP       -- wait r --- copy ---- record c ------------------------
  *   DOWN     -- copies to the host ---------------------------------
+ *   KEYS     as UP, for keys and values that wait in RAM
  *
  * Calls that put work on a queue return before it is done; a failure of that
  * work may come out of any later call. CUDA is the one real device; a test's
@@ -25,8 +26,9 @@
 
 enum sl_queue {
     SL_QUEUE_COMPUTE,
-    SL_QUEUE_UP,   /* copies from the host */
+    SL_QUEUE_UP,   /* copies from the host: weights */
     SL_QUEUE_DOWN, /* copies to the host */
+    SL_QUEUE_KEYS, /* copies from the host that wait for no weights */
     SL_QUEUE_COUNT,
 };
 

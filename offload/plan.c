@@ -297,10 +297,11 @@ int sl_plan_init(struct sl_plan *plan, size_t n_slabs, struct sl_error *err)
     *plan = (struct sl_plan){
         .tier = sl_zalloc_array(n_slabs, sizeof *plan->tier),
         .worker = {sl_zalloc_array(n_slabs, 1), sl_zalloc_array(n_slabs, 1)},
+        .waits = sl_zalloc_array(n_slabs, 1),
         .n_slabs = n_slabs,
     };
     if (plan->tier != NULL && plan->worker[SL_PHASE_DECODE] != NULL &&
-        plan->worker[SL_PHASE_PREFILL] != NULL)
+        plan->worker[SL_PHASE_PREFILL] != NULL && plan->waits != NULL)
         return 0;
     sl_plan_fini(plan);
     return sl_fail(err, SL_ERR_NOMEM, "no memory to plan %zu slabs", n_slabs);
@@ -360,10 +361,23 @@ static struct sl_plan_input without_gpu(const struct sl_plan_input *in)
 static int refuse_gpu(const struct sl_plan_input *in, struct sl_error *err)
 {
     uint64_t slot = sl_slabs_largest(in->slabs, in->n_slabs), kv = 0;
-    char least[SL_SIZE_TEXT], have[SL_SIZE_TEXT], ring[SL_SIZE_TEXT];
+    char least[SL_SIZE_TEXT], have[SL_SIZE_TEXT], ring[SL_SIZE_TEXT],
+        turn[SL_SIZE_TEXT], all[SL_SIZE_TEXT], ram[SL_SIZE_TEXT];
 
     for (size_t i = 0; i < in->n_stages; i++)
         kv += in->stages[i].kv_bytes[SL_DEVICE];
+    if (in->turn_bytes > 0 && in->turn_bytes < kv)
+        return sl_fail(
+            err, SL_ERR_BUDGET,
+            "the GPU alone needs %s of VRAM (%s for three slots, %s for a KV "
+            "cache that waits in RAM), there are %s for them; and %s of RAM (as "
+            "much for its ring, the KV cache), there are %s",
+            sl_size_format(least, SL_RING_MIN_SLOTS * slot + in->turn_bytes),
+            sl_size_format(ring, SL_RING_MIN_SLOTS * slot),
+            sl_size_format(turn, in->turn_bytes),
+            sl_size_format(have, in->memory_bytes[SL_DEVICE]),
+            sl_size_format(all, SL_RING_MIN_SLOTS * slot + kv),
+            sl_size_format(ram, in->memory_bytes[SL_HOST]));
     return sl_fail(err, SL_ERR_BUDGET,
                    "the GPU alone needs %s of VRAM (%s for three slots, the "
                    "KV cache) and the ring in RAM as much; there are %s of "
@@ -418,6 +432,7 @@ int sl_plan_make(struct sl_plan *plan, const struct sl_plan_input *in,
 void sl_plan_fini(struct sl_plan *plan)
 {
     free(plan->tier);
+    free(plan->waits);
     for (int p = 0; p < SL_PHASE_COUNT; p++)
         free(plan->worker[p]);
     memset(plan, 0, sizeof *plan);

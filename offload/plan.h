@@ -14,7 +14,9 @@
  *
  * What the GPU decodes it also prefills; what the CPU decodes either may.
  * All slabs of a stage have one worker in a phase. The KV cache of a layer lies
- * with the worker that decodes its attention.
+ * with the worker that decodes its attention; where the GPU has no room for all
+ * of its layers', that of as many as must waits in RAM, and is copied in every
+ * pass, while the stage's weights are there.
  *
  * Plans, and what their passes ask, have a place for every worker (cost.h). The
  * search (plan_hybrid.c) divides the stages between two of them, the host and
@@ -108,6 +110,8 @@ struct sl_plan_input {
     size_t n_stages;
     struct sl_plan_pass pass[SL_PHASE_COUNT];
     uint64_t x_bytes; /* of one position's residual stream */
+    /* Device memory through which caches come that wait in RAM; 0: none may. */
+    uint64_t turn_bytes;
     struct sl_rates rates;
     enum sl_engine_rule engine;
     /* Tries every number of stages that the CPU could decode, which takes the
@@ -122,13 +126,15 @@ struct sl_plan_memory {
     uint64_t slot_bytes;     /* of the largest slab that does */
     uint64_t ring_bytes;     /* n_slots * slot_bytes */
     uint64_t resident_bytes; /* load bytes of the slabs that stay */
-    uint64_t kv_bytes;       /* of the caches that it holds; 0 without a
-                              * device */
+    uint64_t kv_bytes;       /* of the caches that it holds, the buffers of
+                              * those that wait elsewhere included; 0 without
+                              * a device */
 };
 
 struct sl_plan {
     enum sl_tier *tier;              /* (n_slabs), owned */
     uint8_t *worker[SL_PHASE_COUNT]; /* (n_slabs) of each slab, owned */
+    uint8_t *waits; /* (n_slabs) a device's, whose cache waits in RAM; owned */
     size_t n_slabs;
     /* What a pass uses, borrowed; n 0, as plans are made: straight through
      * (sl_plan_order). */

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <string.h>
+
 #include "offload/plan_impl.h"
 
 uint64_t sl_plan_stage_bytes(const struct sl_plan_input *in,
@@ -54,11 +56,24 @@ static void add_crossing(struct sl_demand *d, const struct sl_plan_input *in,
     }
 }
 
+double sl_plan_copied_keys(const struct sl_plan_stage *s, enum sl_phase phase,
+                           struct sl_plan_pass pass)
+{
+    if (phase == SL_PHASE_PREFILL)
+        return 0;
+    return (double)pass.keys * pass.logits * s->key_bytes[SL_DEVICE];
+}
+
 /* What must come from beside the worker's memory, by tier. */
 static void add_moves(struct sl_demand *d, const struct sl_plan *plan,
                       const struct sl_plan_input *in,
-                      const struct sl_plan_stage *s, uint32_t worker)
+                      const struct sl_plan_stage *s, enum sl_phase phase,
+                      struct sl_plan_pass pass)
 {
+    uint32_t worker = plan->worker[phase][s->first_slab];
+
+    if (plan->waits[s->first_slab])
+        d->by[worker].copy_bytes += sl_plan_copied_keys(s, phase, pass);
     for (size_t i = s->first_slab; i < s->first_slab + s->n_slabs; i++) {
         double bytes = (double)sl_slab_load_bytes(&in->slabs[i]);
 
@@ -81,7 +96,7 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
         size_t at = s->first_slab;
 
         add_stage(&d, s, (double)sl_plan_stage_bytes(in, s), worker[at], pass);
-        add_moves(&d, plan, in, s, worker[at]);
+        add_moves(&d, plan, in, s, phase, pass);
         if (i > 0 && worker[at] != worker[at - 1])
             add_crossing(&d, in, worker[at - 1], worker[at], pass);
     }
@@ -146,36 +161,46 @@ static struct sl_timeline timeline_disk(const struct sl_plan_input *in,
     };
 }
 
-struct sl_timeline sl_division_timeline(const struct sl_division *v)
+/* One slot less than there are: the one that is computed from holds nothing
+ * that is ahead of its use. Caches that wait come half of their buffers ahead.
+ */
+static double room_ahead(uint32_t n_slots, uint64_t slot_bytes,
+                         uint64_t turn_bytes)
+{
+    return (n_slots > 0 ? (n_slots - 1.0) * (double)slot_bytes : 0) +
+           (double)turn_bytes / 2;
+}
+
+struct sl_timeline sl_division_timeline(const struct sl_division *v,
+                                        double kv_copied)
 {
     if (v->in->keep)
         return timeline_disk(v->in,
                              (double)v->disk_bytes + (double)v->host_disk_bytes,
                              ((double)v->n_slots - 1) * (double)v->slot_bytes);
     return timeline_device(
-        v->in, (double)v->copied_bytes + (double)v->disk_bytes,
+        v->in, (double)v->copied_bytes + (double)v->disk_bytes + kv_copied,
         (double)v->disk_bytes,
-        ((double)v->n_device_slots - 1) * (double)v->slot_bytes,
-        ((double)v->n_slots - 1) * (double)v->slot_bytes);
+        room_ahead(v->n_device_slots, v->slot_bytes,
+                   kv_copied > 0 ? v->in->turn_bytes : 0),
+        room_ahead(v->n_slots, v->slot_bytes, 0));
 }
 
-/* One slot less than there are: the one that is computed from holds nothing
- * that is ahead of its use. */
 static struct sl_timeline timeline_of_plan(const struct sl_plan *plan,
                                            const struct sl_plan_input *in,
                                            enum sl_phase phase,
                                            struct sl_plan_pass pass)
 {
     struct sl_demand d = sl_plan_demand(plan, in, phase, pass);
-    double ring = plan->at[SL_HOST].n_slots > 0
-                      ? (plan->at[SL_HOST].n_slots - 1.0) *
-                            (double)plan->at[SL_HOST].slot_bytes
-                      : 0;
+    const struct sl_plan_memory *host = &plan->at[SL_HOST];
+    const struct sl_plan_memory *device = &plan->at[SL_DEVICE];
+    double ring = room_ahead(host->n_slots, host->slot_bytes, 0);
+    bool waits = memchr(plan->waits, 1, plan->n_slabs) != NULL;
 
     if (plan->uses_device && !in->keep)
         return timeline_device(in, d.by[SL_DEVICE].copy_bytes, d.disk_bytes,
-                               ((double)plan->at[SL_DEVICE].n_slots - 1) *
-                                   (double)plan->at[SL_DEVICE].slot_bytes,
+                               room_ahead(device->n_slots, device->slot_bytes,
+                                          waits ? in->turn_bytes : 0),
                                ring);
     return timeline_disk(in, d.disk_bytes, ring);
 }
@@ -200,7 +225,7 @@ double sl_plan_seconds(const struct sl_plan *plan,
             if (i > 0 && worker[at] != worker[at - 1])
                 step.seconds +=
                     sl_plan_crossing_s(in, worker[at - 1], worker[at], pass);
-            add_moves(&moves, plan, in, s, worker[at]);
+            add_moves(&moves, plan, in, s, phase, pass);
             step.moved_bytes = worker[at] == SL_HOST || in->keep
                                    ? moves.disk_bytes
                                    : moves.by[worker[at]].copy_bytes;

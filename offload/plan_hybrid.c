@@ -147,6 +147,7 @@ bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
 /* What the stages of a pass take, by each of the workers. */
 struct costs {
     struct sl_step *step[SL_PLAN_DIVIDED]; /* (n_stages) each */
+    double *keys; /* (n_stages) copied of a cache that waits */
     double crossing_s;
 };
 
@@ -155,6 +156,7 @@ struct scratch {
     uint64_t *stage_kept;        /* (n_stages) */
     uint8_t *host, *best, *none; /* (n_stages); none: but what must be */
     uint8_t *chosen;             /* (n_stages) of the plan so far */
+    uint8_t *waits;              /* (n_stages) */
     struct costs costs[SL_PHASE_COUNT];
     struct costs guess;   /* of what stays; none where nothing does */
     bool found;           /* in this way: */
@@ -182,10 +184,12 @@ static void share_moved(double share[SL_PLAN_DIVIDED],
 /* Seconds of a pass, before slabs have places. */
 static double seconds_of(const struct sl_division *d, const struct costs *c)
 {
-    double share[SL_PLAN_DIVIDED];
-    struct sl_timeline w = sl_division_timeline(d);
-    double seconds = 0;
+    double share[SL_PLAN_DIVIDED], seconds = 0, keys = 0;
+    struct sl_timeline w;
 
+    for (size_t i = 0; i < d->in->n_stages; i++)
+        keys += d->waits[i] ? c->keys[i] : 0;
+    w = sl_division_timeline(d, keys);
     share_moved(share, d);
 
     /* The first pass only shows how far ahead the second begins: where that
@@ -199,7 +203,8 @@ static double seconds_of(const struct sl_division *d, const struct costs *c)
             struct sl_step s = c->step[e][i];
 
             s.moved_bytes =
-                (double)(d->stage_bytes[i] - d->stage_kept[i]) * share[e];
+                (double)(d->stage_bytes[i] - d->stage_kept[i]) * share[e] +
+                (d->waits[i] ? c->keys[i] : 0);
             if (i > 0 && d->host[i] != d->host[i - 1])
                 s.seconds += c->crossing_s;
             seconds += sl_timeline_step(&w, &s);
@@ -247,6 +252,7 @@ static struct score try_set(const struct sl_plan_input *in, uint64_t slot_bytes,
         .host = s->host,
         .slot_bytes = slot_bytes,
         .ahead_bytes = ahead_bytes,
+        .waits = s->waits,
     };
     struct score score = {INFINITY, INFINITY};
 
@@ -442,6 +448,7 @@ static int build(struct sl_plan *plan, const struct sl_plan_input *in,
         .host = s->best,
         .slot_bytes = slot_bytes,
         .ahead_bytes = s->ahead_bytes,
+        .waits = s->waits,
     };
 
     if (sl_plan_init(plan, in->n_slabs, err) != 0)
@@ -502,10 +509,13 @@ static void scratch_fini(struct scratch *s)
     free(s->best);
     free(s->none);
     free(s->chosen);
+    free(s->waits);
     for (int p = 0; p < SL_PHASE_COUNT; p++) {
         for (int e = 0; e < SL_PLAN_DIVIDED; e++)
             free(s->costs[p].step[e]);
+        free(s->costs[p].keys);
     }
+    free(s->guess.keys);
     for (int e = 0; e < SL_PLAN_DIVIDED; e++)
         free(s->guess.step[e]);
 }
@@ -513,8 +523,14 @@ static void scratch_fini(struct scratch *s)
 /* What a pass takes of each stage, of which so many bytes are used. False: no
  * memory. */
 static bool cost_stages(struct costs *c, const struct sl_plan_input *in,
-                        const uint64_t *bytes, struct sl_plan_pass pass)
+                        const uint64_t *bytes, enum sl_phase phase,
+                        struct sl_plan_pass pass)
 {
+    c->keys = sl_alloc_array(in->n_stages, sizeof *c->keys);
+    if (c->keys == NULL)
+        return false;
+    for (size_t i = 0; i < in->n_stages; i++)
+        c->keys[i] = sl_plan_copied_keys(&in->stages[i], phase, pass);
     c->crossing_s = sl_plan_crossing_s(in, SL_HOST, SL_DEVICE, pass);
     for (uint32_t e = 0; e < SL_PLAN_DIVIDED; e++) {
         c->step[e] = sl_alloc_array(in->n_stages, sizeof **c->step);
@@ -538,21 +554,26 @@ static bool scratch_init(struct scratch *s, const struct sl_plan_input *in)
         .best = sl_zalloc_array(in->n_stages, 1),
         .none = sl_zalloc_array(in->n_stages, 1),
         .chosen = sl_zalloc_array(in->n_stages, 1),
+        .waits = sl_zalloc_array(in->n_stages, 1),
     };
     if (s->stage_bytes == NULL || s->stage_kept == NULL || s->host == NULL ||
-        s->best == NULL || s->none == NULL || s->chosen == NULL)
+        s->best == NULL || s->none == NULL || s->chosen == NULL ||
+        s->waits == NULL)
         return false;
     mark_host_only(in, s->none);
     for (size_t i = 0; i < in->n_stages; i++) {
         s->stage_bytes[i] = sl_plan_stage_bytes(in, &in->stages[i]);
         s->stage_kept[i] = sl_plan_stage_kept(in, &in->stages[i]);
     }
-    if (in->keep && !cost_stages(&s->guess, in, s->stage_kept, guess))
+    if (in->keep &&
+        !cost_stages(&s->guess, in, s->stage_kept, SL_PHASE_DECODE, guess))
         return false;
-    return cost_stages(&s->costs[SL_PHASE_DECODE], in, s->stage_bytes,
-                       in->pass[SL_PHASE_DECODE]) &&
-           cost_stages(&s->costs[SL_PHASE_PREFILL], in, s->stage_bytes,
-                       in->pass[SL_PHASE_PREFILL]);
+    for (int p = 0; p < SL_PHASE_COUNT; p++) {
+        if (!cost_stages(&s->costs[p], in, s->stage_bytes, (enum sl_phase)p,
+                         in->pass[p]))
+            return false;
+    }
+    return true;
 }
 
 int sl_plan_hybrid(struct sl_plan *plan, bool *found,

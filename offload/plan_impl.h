@@ -32,6 +32,8 @@ struct sl_division {
     uint8_t *host;         /* (n_stages) the host decodes it */
     uint64_t slot_bytes;   /* of both rings: the largest slab's */
     uint64_t ahead_bytes;  /* wanted of the device's ring */
+    uint8_t *waits;        /* (n_stages) filled in: the device's, whose cache
+                            * waits in RAM */
 
     /* what follows from it: sl_plan_divide */
     uint32_t n_slots, n_device_slots;
@@ -62,6 +64,10 @@ int sl_plan_hybrid(struct sl_plan *plan, bool *found,
 bool sl_plan_better(const struct sl_plan *a, const struct sl_plan *b,
                     const struct sl_plan_input *in);
 
+/* Bytes of a cache that waits which a pass copies. A prompt has none yet. */
+double sl_plan_copied_keys(const struct sl_plan_stage *s, enum sl_phase phase,
+                           struct sl_plan_pass pass);
+
 /* A stage of a pass, with nothing moved for it yet; what it costs that x goes
  * from one worker to another; a walk over the stages of a division. */
 struct sl_step sl_plan_step(const struct sl_plan_input *in,
@@ -69,6 +75,8 @@ struct sl_step sl_plan_step(const struct sl_plan_input *in,
                             uint32_t worker, struct sl_plan_pass pass);
 double sl_plan_crossing_s(const struct sl_plan_input *in, uint32_t from,
                           uint32_t to, struct sl_plan_pass pass);
-struct sl_timeline sl_division_timeline(const struct sl_division *d);
+/* kv_copied: bytes of caches that a pass copies. */
+struct sl_timeline sl_division_timeline(const struct sl_division *d,
+                                        double kv_copied);
 
 #endif

@@ -56,19 +56,39 @@ static bool divide_rest(struct sl_division *d, uint64_t rest, uint64_t loose,
     return true;
 }
 
-bool sl_plan_divide(struct sl_division *d)
+/* Marks k of the n caches that would be the device's, evenly. */
+static void mark_waiting(const struct sl_division *d, size_t k, size_t n)
+{
+    size_t at = 0;
+
+    memset(d->waits, 0, d->in->n_stages);
+    for (size_t i = 0; i < d->in->n_stages && k > 0; i++) {
+        if (d->host[i] || d->in->stages[i].kv_bytes[SL_DEVICE] == 0)
+            continue;
+        /* Bresenham's line, begun half a step in */
+        d->waits[i] =
+            (2 * at * k + n) / (2 * n) != (2 * (at + 1) * k + n) / (2 * n);
+        at++;
+    }
+}
+
+/* With k of the n caches waiting. */
+static bool divide(struct sl_division *d, size_t k, size_t n)
 {
     const struct sl_plan_input *in = d->in;
     uint64_t rest = 0, loose = 0, vram, ram;
 
     d->host_bytes = d->host_only_bytes = d->device_kept_bytes = 0;
     memset(d->kv_bytes, 0, sizeof d->kv_bytes);
+    mark_waiting(d, k, n);
+    if (k > 0)
+        d->kv_bytes[SL_DEVICE] = in->turn_bytes;
     for (size_t i = 0; i < in->n_stages; i++) {
         const struct sl_plan_stage *s = &in->stages[i];
         uint32_t e = d->host[i] ? SL_HOST : SL_DEVICE;
         uint64_t kept = d->stage_kept[i];
 
-        d->kv_bytes[e] += s->kv_bytes[e];
+        d->kv_bytes[d->waits[i] ? SL_HOST : e] += s->kv_bytes[e];
         d->host_only_bytes += s->host_only ? d->stage_bytes[i] : 0;
         if (d->host[i] && !in->keep)
             kept = d->stage_bytes[i];
@@ -81,6 +101,40 @@ bool sl_plan_divide(struct sl_division *d)
         return false;
     return divide_rest(d, rest, loose, in->memory_bytes[SL_DEVICE] - vram,
                        in->memory_bytes[SL_HOST] - ram);
+}
+
+/* The fewest caches that leave the device room for its ring and for what must
+ * be there. Those that lie there save as many bytes of a pass's copies as
+ * weights in their place would, and more only where texts are long. */
+static size_t fewest_waiting(const struct sl_division *d, size_t n,
+                             uint64_t largest)
+{
+    uint64_t kept = 0, need;
+
+    for (size_t i = 0; i < d->in->n_stages; i++)
+        kept += d->host[i] ? 0 : d->stage_kept[i];
+    need = kept + SL_RING_MIN_SLOTS * d->slot_bytes + d->in->turn_bytes;
+    if (need >= d->in->memory_bytes[SL_DEVICE])
+        return n;
+    need = (d->in->memory_bytes[SL_DEVICE] - need) / largest;
+    return need < n ? n - (size_t)need : 1;
+}
+
+bool sl_plan_divide(struct sl_division *d)
+{
+    uint64_t largest = 0;
+    size_t n = 0;
+
+    for (size_t i = 0; i < d->in->n_stages; i++) {
+        uint64_t kv = d->host[i] ? 0 : d->in->stages[i].kv_bytes[SL_DEVICE];
+
+        n += kv > 0;
+        largest = kv > largest ? kv : largest;
+    }
+    if (divide(d, 0, n))
+        return true;
+    return d->in->turn_bytes > 0 && n > 0 &&
+           divide(d, fewest_waiting(d, n, largest), n);
 }
 
 /* --- slabs ---------------------------------------------------------------- */
@@ -201,8 +255,12 @@ void sl_plan_place(struct sl_plan *plan, const struct sl_division *d)
     };
     struct dealer *left = &dealers[SL_DEVICE];
 
-    for (size_t i = 0; i < d->in->n_stages; i++)
-        place_stage(plan, d, &d->in->stages[i], d->host[i], dealers);
+    for (size_t i = 0; i < d->in->n_stages; i++) {
+        const struct sl_plan_stage *s = &d->in->stages[i];
+
+        place_stage(plan, d, s, d->host[i], dealers);
+        memset(plan->waits + s->first_slab, d->waits[i], s->n_slabs);
+    }
     left->room[SL_TIER_RAM] += dealers[SL_HOST].room[SL_TIER_RAM];
     move_up(plan, d, left, SL_TIER_RAM, SL_TIER_VRAM);
     move_up(plan, d, left, SL_TIER_DISK, SL_TIER_VRAM);

@@ -79,6 +79,23 @@ done
 [ "$(ls "$work/gpu" | wc -l)" = 3 ] && diff -r "$work/cpu" "$work/gpu"
 check batches_are_those_of_the_cpu
 
+# With the least memory of a batch its cache waits in RAM.
+set -- --with-id --input-source "$work/queries" --batch 3 --output-path \
+    "$work/least" --out-seq-length 16
+gpu "$@" --vram 1M
+vram=$(sed -n 's/.*the least that works here is .*(--vram \([0-9]*\)K).*/\1/p' \
+    "$work/err")
+generate --device cuda --engine gpu --top-k 1 --stats --vram "${vram}K" "$@" \
+    >"$work/out"
+[ $? = 0 ] && diff -r "$work/cpu" "$work/least" &&
+    grep -q '^GPU .*; the KV cache of [1-9]* of its [1-9]* layers waits in RAM$' \
+        "$work/err" &&
+    "$sluice" plan -m "$model" --device cuda --engine gpu --vram "${vram}K" \
+        --batch 3 --out-seq-length 16 --prompt-length 12 >"$work/out" &&
+    grep -q '^  KV cache .*f16; that of [1-9].* layers waits in RAM (' \
+        "$work/out"
+check a_batch_whose_cache_waits_in_ram_says_the_same
+
 # --- budgets
 
 set -- --out-seq-length 7 -p 'In the'

@@ -52,6 +52,18 @@ static size_t count_vram(const struct sl_plan *p)
     return n;
 }
 
+static void kv_line(FILE *f, const struct sl_vram *v)
+{
+    char more[96] = "f16, of the layers that it decodes", size[SL_SIZE_TEXT];
+
+    if (v->n_layers_waiting > 0)
+        snprintf(more, sizeof more,
+                 "f16; that of %u of %u layers waits in RAM (%s)",
+                 v->n_layers_waiting, v->n_layers,
+                 sl_size_format(size, v->kv_waiting));
+    line(f, "KV cache", v->kv, more);
+}
+
 void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
 {
     const char *why;
@@ -68,7 +80,7 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     fprintf(f, "\nMemory of the GPU (%s)\n", d->name);
     line(f, "driver", v->context, "");
     line(f, "norms, biases, scales", v->small, "");
-    line(f, "KV cache", v->kv, "f16, of the layers that it decodes");
+    kv_line(f, v);
     line(f, "activations, logits", v->activations, "");
     line(f, "workspace", v->workspace, "");
     snprintf(more, sizeof more, "%u slots of %s", p->at[SL_DEVICE].n_slots,
@@ -102,9 +114,13 @@ void sl_gpu_print_line(FILE *f, const struct sl_runtime *rt)
 
     if (d == NULL)
         return;
-    fprintf(f, "%s: %s of a budget of %s, %s of it weights\n", d->name,
+    fprintf(f, "%s: %s of a budget of %s, %s of it weights", d->name,
             sl_size_format(a, v->total), sl_size_format(b, v->budget),
             sl_size_format(c, v->residents));
+    if (v->n_layers_waiting > 0)
+        fprintf(f, "; the KV cache of %u of its %u layers waits in RAM",
+                v->n_layers_waiting, v->n_layers);
+    fputc('\n', f);
 }
 
 static json_t *engines_json(const struct sl_plan *p, enum sl_phase phase)
@@ -127,9 +143,11 @@ json_t *sl_gpu_json(const struct sl_runtime *rt)
     if (d == NULL)
         return json_null();
     return json_pack(
-        "{ss s{sI sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name", d->name,
-        "vram", "driver", (json_int_t)v->context, "vectors",
-        (json_int_t)v->small, "kv", (json_int_t)v->kv, "activations",
+        "{ss s{sI sI sI sI sI sI sI sI sI sI sI sI sI} sI s{so so}}", "name",
+        d->name, "vram", "driver", (json_int_t)v->context, "vectors",
+        (json_int_t)v->small, "kv", (json_int_t)v->kv, "kv_waiting",
+        (json_int_t)v->kv_waiting, "kv_waiting_layers",
+        (json_int_t)v->n_layers_waiting, "activations",
         (json_int_t)v->activations, "workspace", (json_int_t)v->workspace,
         "ring", (json_int_t)v->ring, "residents", (json_int_t)v->residents,
         "experts", (json_int_t)v->experts, "total", (json_int_t)v->total,

@@ -348,6 +348,11 @@ static void print_plan(const struct answer *a)
                  a->alone.host_bytes);
     printf("  %-6s %10s\n", "disk", sl_size_format(disk, p->streamed_bytes));
     print_experts(a);
+    if (a->alone.n_waiting > 0)
+        printf(
+            "The KV cache of %u layers waits in RAM: each pass copies what it "
+            "holds to the GPU.\n",
+            a->alone.n_waiting);
     if (p->uses_device && left > 0)
         printf("A decode leaves %s of it to the CPU.\n",
                sl_size_format(cpu, left));
@@ -481,14 +486,15 @@ static json_t *plan_json(const struct sl_rehearsal *r)
     const struct sl_plan *p = &r->plan;
 
     return json_pack(
-        "{sI sI sI sI sI sI sI sI sI sI sI}", "vram_bytes",
+        "{sI sI sI sI sI sI sI sI sI sI sI sI}", "vram_bytes",
         (json_int_t)p->at[SL_DEVICE].resident_bytes, "resident_bytes",
         (json_int_t)p->at[SL_HOST].resident_bytes, "streamed_bytes",
         (json_int_t)p->streamed_bytes, "ring_bytes",
         (json_int_t)p->at[SL_HOST].ring_bytes, "device_ring_bytes",
         (json_int_t)p->at[SL_DEVICE].ring_bytes, "kv_host_bytes",
         (json_int_t)r->kv_bytes[SL_HOST], "kv_device_bytes",
-        (json_int_t)r->kv_bytes[SL_DEVICE], "decode_cpu_bytes",
+        (json_int_t)r->kv_bytes[SL_DEVICE], "kv_waiting_layers",
+        (json_int_t)r->n_waiting, "decode_cpu_bytes",
         (json_int_t)r->phase[SL_PHASE_DECODE].demand.by[SL_HOST].bytes,
         "decode_copied_bytes",
         (json_int_t)r->phase[SL_PHASE_DECODE].demand.by[SL_DEVICE].copy_bytes,

@@ -50,6 +50,8 @@ static void fill_item(struct sl_gpu *g, const struct sl_gpu_tables *t, size_t i,
         t->position[row] = r->base + j;
         t->table[row] = *page;
         t->back_table[row] = *back_page;
+        if (g->wait.n_layers > 0)
+            t->turn_table[row] = g->wait.table[i];
         t->fork[row] = UINT32_MAX;
         t->path[row] = 0;
         if (r->parents != NULL) {
@@ -77,6 +79,9 @@ static void fill_tables(struct sl_gpu *g, const struct sl_gpu_tables *t)
     size_t half = g->c.shape.mf->hp.rope_dims / 2;
     uint32_t page = 0, back_page = 0;
 
+    if (g->wait.n_layers > 0)
+        sl_kv_turns_make(&g->wait.turns, g->c.kv, pass, g->wait.table,
+                         t->turn_pages);
     for (size_t i = 0; i < pass->n_items; i++)
         fill_item(g, t, i, &page, &back_page);
     memcpy(t->cos, pass->cos, pass->n * half * sizeof *t->cos);
@@ -102,13 +107,14 @@ static int send_tables(struct sl_gpu *g, struct sl_error *err)
     struct sl_carver host = {g->host_tables, 0}, device = {g->tables, 0};
     uint32_t half = g->c.shape.mf->hp.rope_dims / 2;
     struct sl_gpu_tables t;
-    uint64_t pages, back_pages;
+    uint64_t pages, back_pages, turn_pages;
 
     count_pages(g, &pages, &back_pages);
+    turn_pages = g->wait.n_layers > 0 ? pages : 0;
     sl_gpu_carve_tables(&t, &host, pass->n, pass->n_rows, pages, back_pages,
-                        half);
+                        turn_pages, half);
     sl_gpu_carve_tables(&g->t, &device, pass->n, pass->n_rows, pages,
-                        back_pages, half);
+                        back_pages, turn_pages, half);
     fill_tables(g, &t);
     g->rows = (struct sl_cuda_rows){
         .n = pass->n,
@@ -142,7 +148,9 @@ static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
     /* High planes alone are those of the device: nothing is copied. */
     if (!pass->high_only)
         sl_upload_begin(g->c.upload, pass->phase);
-    return send_tables(g, err);
+    if (send_tables(g, err) != 0)
+        return -1;
+    return g->wait.n_layers > 0 ? sl_gpu_waiting_begin(g, err) : 0;
 }
 
 static int gpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)
@@ -345,7 +353,8 @@ static int gpu_end(struct sl_exec_engine *e, struct sl_error *err)
         rc = fetch_logits(g, err);
     else
         rc = sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err);
-    if (rc != 0 || sl_gpu_back_drain(g, err) != 0)
+    if (rc != 0 || sl_gpu_back_drain(g, err) != 0 ||
+        sl_gpu_waiting_settle(g, err) != 0)
         return -1;
     return g->marks != NULL ? trace_pass(g, err) : 0;
 }
@@ -370,7 +379,7 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
                                   g->page_values * sizeof *g->kv, err) != 0)
             return -1;
     }
-    return 0;
+    return sl_gpu_waiting_copy(g, to, from, err);
 }
 
 _Static_assert(SL_KV_PAGE_LEN == SL_CUDA_PAGE_LEN,
@@ -390,6 +399,10 @@ static int move_positions(void *arg, const struct sl_kv_move *moves, uint32_t n,
     };
     struct sl_cuda_move on_device[SL_CUDA_MOVES];
 
+    if (sl_gpu_waiting_move(g, moves, n, err) != 0)
+        return -1;
+    if (g->c.shape.n_layers_here == 0)
+        return 0;
     for (uint32_t i = 0; i < n; i++)
         on_device[i] = (struct sl_cuda_move){moves[i].from_page, moves[i].from,
                                              moves[i].to_page, moves[i].to};
@@ -406,6 +419,11 @@ static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
     return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
 }
 
+static bool waits(const struct sl_gpu *g, uint32_t layer)
+{
+    return g->wait.n_layers > 0 && g->c.layer_waits[layer];
+}
+
 /* Through the pinned buffer of logits, which is idle between passes. */
 static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      void *to, struct sl_error *err)
@@ -414,6 +432,8 @@ static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
+    if (waits(g, layer))
+        return sl_gpu_waiting_get(g, layer, page, value, to, err);
     if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->bounce,
                             plane_at(g, layer, page, value), bytes, err) != 0 ||
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, err) != 0)
@@ -430,6 +450,8 @@ static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
+    if (waits(g, layer))
+        return sl_gpu_waiting_put(g, layer, page, value, from, err);
     memcpy(g->bounce, from, bytes);
     if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE,
                           plane_at(g, layer, page, value), g->bounce, bytes,

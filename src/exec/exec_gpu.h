@@ -6,7 +6,8 @@
  * arrive through the upload ring, x stays on the device from stage to stage.
  * The host waits where x crosses to the CPU, for the logits, and, in a prefill
  * of layers that the CPU will decode, for the keys and values of the layer
- * before.
+ * before. Caches that have no room on the device wait in RAM, and sequences'
+ * pages come to it in turns (kv_turns.h).
  *
  * Types are those of kernels/cuda/cuda.h: x is FP32, inputs of products, keys
  * and values are FP16, sums FP32.
@@ -31,14 +32,17 @@ struct sl_trace;
 /* What decides how much memory the engine needs. */
 struct sl_gpu_shape {
     const struct sl_modelfile *mf;
-    uint32_t pass_positions; /* most positions in one pass, all sequences */
-    uint32_t pass_logits;    /* most rows of logits in one pass */
-    uint32_t pass_items;     /* most sequences in one pass */
-    uint32_t max_tokens;     /* of one sequence */
-    uint32_t n_pages;        /* of the KV cache */
-    uint32_t n_layers_here;  /* whose cache lies on the device */
-    unsigned n_threads;      /* of the pool */
-    bool write_back;         /* it prefills layers that the CPU decodes */
+    uint32_t pass_positions;   /* most positions in one pass, all sequences */
+    uint32_t pass_logits;      /* most rows of logits in one pass */
+    uint32_t pass_items;       /* most sequences in one pass */
+    uint32_t max_tokens;       /* of one sequence */
+    uint32_t n_pages;          /* of the KV cache */
+    uint32_t n_layers_here;    /* whose cache lies on the device */
+    uint32_t n_layers_waiting; /* whose cache waits in RAM (kv_turns.h) */
+    uint64_t turn_most_bytes;  /* of buffers of theirs, see kv_turns.h */
+    bool may_wait; /* tables have room for those, as long as there may be any */
+    unsigned n_threads; /* of the pool */
+    bool write_back;    /* it prefills layers that the CPU decodes */
     /* It has another's vectors, cache and workspace, whose kernels are on the
      * same queue, and needs activations and staging alone. */
     bool beside;
@@ -50,7 +54,8 @@ struct sl_gpu_need {
     uint64_t activations;     /* everything per position */
     uint64_t workspace;       /* of kernels: with this they run at their best */
     uint64_t workspace_least; /* with this they run */
-    uint64_t kv;
+    uint64_t kv;              /* caches, or buffers that they come to */
+    uint64_t kv_host;         /* pinned: caches that wait */
     uint64_t host; /* pinned: tables, logits, keys and values on their way */
 };
 
@@ -68,7 +73,8 @@ struct sl_gpu_config {
     /* Before it is touched: where memory that the device fills is to lie. */
     void (*place)(void *arg, uint8_t *base, uint64_t bytes); /* or NULL */
     void *place_arg;
-    const bool *layer_here; /* (n_layers) its cache lies on the device */
+    /* (n_layers) its cache is the device's; of these: it waits in RAM */
+    const bool *layer_here, *layer_waits;
     struct sl_trace *trace; /* or NULL */
     /* Hears of staging that cannot be pinned; NULL: that is known. */
     const struct sl_log *log;

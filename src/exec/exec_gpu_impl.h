@@ -5,7 +5,8 @@
  * kernels on the queue, exec_gpu_planes.c those of weights in two planes,
  * exec_gpu_mix.c those of experts;
  * exec_gpu_back.c brings keys and values of a prefill to
- * the host; exec_gpu_life.c counts, carves and makes.
+ * the host, exec_gpu_turns.c those of caches that wait there to the device;
+ * exec_gpu_life.c counts, carves and makes.
  */
 #ifndef SL_EXEC_GPU_IMPL_H
 #define SL_EXEC_GPU_IMPL_H
@@ -13,6 +14,7 @@
 #include "kernels/cuda/cuda.h"
 #include "src/base/mem.h"
 #include "src/exec/exec_gpu.h"
+#include "src/exec/kv_turns.h"
 
 /* The tables of a pass: made on the host, copied up as they are. */
 struct sl_gpu_tables {
@@ -28,6 +30,8 @@ struct sl_gpu_tables {
     /* The same two for the scratch pages of a layer whose cache lies with
      * the host: every sequence begins in this pass. */
     uint32_t *back_table, *back_pages;
+    /* And for the buffers of layers whose cache waits there. */
+    uint32_t *turn_table, *turn_pages;
 };
 
 /* Keys and values of one layer on their way to the host. */
@@ -40,6 +44,30 @@ struct sl_gpu_back {
     struct sl_event *down;  /* on DOWN: host_k and host_v are */
     bool waiting;           /* a layer is on its way */
     uint32_t layer;
+};
+
+/* Where a turn is, and what its buffer waits for. */
+struct sl_gpu_buffer {
+    struct sl_event *up;     /* on KEYS: its pages are there */
+    struct sl_event *stored; /* on COMPUTE: so is what the pass adds */
+    struct sl_event *down;   /* on DOWN: that is in RAM */
+    struct sl_event *used;   /* on COMPUTE: it was attended to */
+};
+
+/* Layers of which only some sequences' keys and values are on the device. */
+struct sl_gpu_waiting {
+    struct sl_kv_turns turns;   /* of the pass */
+    uint32_t *table;            /* (pass_items) where their lists begin */
+    struct sl_cuda_item *items; /* (pass_items) of a turn */
+    uint32_t *layer;            /* (n_layers) in their order */
+    uint32_t n_layers;
+    /* device: (K and V, turns.room, heads, 16, d) each */
+    uint16_t *buffer[SL_KV_TURN_BUFFERS];
+    struct sl_gpu_buffer of[SL_KV_TURN_BUFFERS];
+    struct sl_region host; /* (n_layers, K and V, n_pages, heads, 16, d) */
+    bool pinned;
+    uint32_t asked, taken; /* turns of the pass: on their way; attended to */
+    bool on_their_way;     /* something may be, to RAM */
 };
 
 /* What experts on the device read and give. */
@@ -71,7 +99,8 @@ struct sl_gpu {
     uint8_t *joined; /* where there are planes: a piece of both */
     uint64_t joined_bytes;
     uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
-    uint32_t *kv_place; /* host: (n_layers) which of the layers here */
+    uint32_t *kv_place; /* host: (n_layers) which of the layers here, or of
+                         * those that wait */
 
     /* host memory, pinned where that is allowed */
     struct sl_region staging;
@@ -83,6 +112,7 @@ struct sl_gpu {
     struct sl_cuda_item *items; /* (pass_items) */
     struct sl_gpu_back back;
     struct sl_gpu_mix mix;
+    struct sl_gpu_waiting wait;
 
     size_t first_head_slab;
     const uint8_t **head_base; /* (head slabs) in VRAM, once they are there */
@@ -119,7 +149,8 @@ struct sl_gpu_product {
 /* exec_gpu_life.c: the tables of a pass over memory (NULL: only counts). */
 void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
                          uint64_t n, uint64_t n_rows, uint64_t n_pages,
-                         uint64_t n_back_pages, uint64_t half);
+                         uint64_t n_back_pages, uint64_t n_turn_pages,
+                         uint64_t half);
 
 void sl_gpu_destroy(struct sl_exec_engine *e);
 
@@ -137,6 +168,14 @@ void sl_gpu_set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err);
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err);
+/* Of rows that begin at row `first` of the pass: puts what the product left
+ * into kv; attends to what is there. */
+int sl_gpu_store_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
+                      const struct sl_cuda_rows *rows, uint32_t first,
+                      struct sl_error *err);
+int sl_gpu_attend_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
+                       const struct sl_cuda_rows *rows, uint32_t first,
+                       struct sl_error *err);
 
 /* exec_gpu_planes.c. Device bytes to join planes in; 0 where there are none.
  * mm: with scales, its weights are those of p. */
@@ -162,6 +201,27 @@ int sl_gpu_mixed(struct sl_exec_engine *e, const float **out,
 int sl_gpu_back_take(struct sl_gpu *g, struct sl_error *err);
 int sl_gpu_back_give(struct sl_gpu *g, uint32_t layer, struct sl_error *err);
 int sl_gpu_back_drain(struct sl_gpu *g, struct sl_error *err);
+
+/* exec_gpu_turns.c. begin: of a pass, whose tables are made; attend: the next
+ * layer; settle: the host may read and write what lies in RAM. */
+int sl_gpu_waiting_create(struct sl_gpu *g, uint16_t *buffers,
+                          struct sl_error *err);
+void sl_gpu_waiting_destroy(struct sl_gpu *g);
+int sl_gpu_waiting_begin(struct sl_gpu *g, struct sl_error *err);
+int sl_gpu_waiting_attend(struct sl_gpu *g, struct sl_error *err);
+int sl_gpu_waiting_settle(struct sl_gpu *g, struct sl_error *err);
+/* For struct sl_kv_page_store, of these layers alone. */
+int sl_gpu_waiting_copy(struct sl_gpu *g, uint32_t to, uint32_t from,
+                        struct sl_error *err);
+int sl_gpu_waiting_move(struct sl_gpu *g, const struct sl_kv_move *moves,
+                        uint32_t n, struct sl_error *err);
+int sl_gpu_waiting_get(struct sl_gpu *g, uint32_t layer, uint32_t page,
+                       unsigned value, void *to, struct sl_error *err);
+int sl_gpu_waiting_put(struct sl_gpu *g, uint32_t layer, uint32_t page,
+                       unsigned value, const void *from, struct sl_error *err);
+
+/* exec_gpu_life.c: of the caches that wait, in RAM. */
+uint64_t sl_gpu_waiting_bytes(const struct sl_gpu_shape *s);
 
 /* The copy on the device of a value among the vectors; NULL of NULL. */
 static inline const void *sl_gpu_vector(const struct sl_gpu *g, const void *v)

@@ -15,7 +15,8 @@ static uint64_t most(uint64_t a, uint64_t b)
 
 void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
                          uint64_t n, uint64_t n_rows, uint64_t n_pages,
-                         uint64_t n_back_pages, uint64_t half)
+                         uint64_t n_back_pages, uint64_t n_turn_pages,
+                         uint64_t half)
 {
     t->ids = sl_carve(c, n, sizeof *t->ids);
     t->cos = sl_carve(c, n * half, sizeof *t->cos);
@@ -29,6 +30,8 @@ void sl_gpu_carve_tables(struct sl_gpu_tables *t, struct sl_carver *c,
     t->pages = sl_carve(c, n_pages, sizeof *t->pages);
     t->back_table = sl_carve(c, n, sizeof *t->back_table);
     t->back_pages = sl_carve(c, n_back_pages, sizeof *t->back_pages);
+    t->turn_table = sl_carve(c, n, sizeof *t->turn_table);
+    t->turn_pages = sl_carve(c, n_turn_pages, sizeof *t->turn_pages);
 }
 
 /* --- sizes --------------------------------------------------------------- */
@@ -43,16 +46,43 @@ static uint64_t page_values(const struct sl_gpu_shape *s)
     return (uint64_t)SL_KV_PAGE_LEN * s->mf->hp.n_kv_heads * s->mf->hp.head_dim;
 }
 
+/* Of all sequences of a pass. */
+static uint64_t listed_pages(const struct sl_gpu_shape *s)
+{
+    return s->pass_items * sl_div_up(s->max_tokens, SL_KV_PAGE_LEN);
+}
+
+static bool may_wait(const struct sl_gpu_shape *s)
+{
+    return s->may_wait || s->n_layers_waiting > 0;
+}
+
 static uint64_t tables_bytes(const struct sl_gpu_shape *s)
 {
     struct sl_carver c = {NULL, 0};
     struct sl_gpu_tables t;
 
     sl_gpu_carve_tables(&t, &c, s->pass_positions, s->pass_logits,
-                        s->pass_items *
-                            sl_div_up(s->max_tokens, SL_KV_PAGE_LEN),
-                        back_pages(s), s->mf->hp.rope_dims / 2);
+                        listed_pages(s), back_pages(s),
+                        may_wait(s) ? listed_pages(s) : 0,
+                        s->mf->hp.rope_dims / 2);
     return c.used;
+}
+
+static struct sl_kv_config kv_of(const struct sl_gpu_shape *s)
+{
+    return (struct sl_kv_config){
+        .n_heads = s->mf->hp.n_kv_heads,
+        .head_dim = s->mf->hp.head_dim,
+        .n_pages = s->n_pages,
+        .max_tokens = s->max_tokens,
+    };
+}
+
+uint64_t sl_gpu_waiting_bytes(const struct sl_gpu_shape *s)
+{
+    return 2ull * s->n_layers_waiting * s->n_pages * page_values(s) *
+           sizeof(uint16_t);
 }
 
 static uint64_t stride_of(uint64_t values)
@@ -124,6 +154,15 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
         sizeof *g->bounce);
     g->items = sl_carve(c, s->pass_items, sizeof *g->items);
     sl_gpu_carve_mix_host(&g->mix, c, hp, s->pass_positions);
+    if (may_wait(s)) {
+        const struct sl_kv_config kv = kv_of(s);
+
+        g->wait.turns.room =
+            sl_kv_turn_room(&kv, s->pass_items, s->turn_most_bytes);
+        sl_kv_turns_carve(&g->wait.turns, c, &kv, s->pass_items);
+        g->wait.table = sl_carve(c, s->pass_items, sizeof *g->wait.table);
+        g->wait.items = sl_carve(c, s->pass_items, sizeof *g->wait.items);
+    }
     if (s->write_back) {
         uint64_t values = back_pages(s) * page_values(s);
 
@@ -155,6 +194,7 @@ static uint64_t beside_blas(uint64_t bytes)
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
 {
     struct sl_carver device = {NULL, 0}, host = {NULL, 0};
+    const struct sl_kv_config kv = kv_of(s);
     struct sl_gpu counted;
     struct sl_gpu_need need;
 
@@ -172,8 +212,12 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
         .kv = sl_round_up(2ull * s->n_layers_here * s->n_pages *
                               page_values(s) * sizeof(uint16_t),
                           256),
+        .kv_host = sl_gpu_waiting_bytes(s),
         .host = sl_round_up(host.used, SL_PAGE_BYTES),
     };
+    if (s->n_layers_waiting > 0)
+        need.kv += sl_round_up(
+            sl_kv_turn_bytes(&kv, s->pass_items, s->turn_most_bytes), 256);
     need.workspace = beside_blas(attend_workspace(
         s, s->pass_positions < SPLIT_ROWS ? s->pass_positions : SPLIT_ROWS));
     for (size_t i = 0; i < s->mf->n_matrices; i++) {
@@ -223,9 +267,12 @@ static int make_lists(struct sl_gpu *g, struct sl_error *err)
     g->kv_place = sl_zalloc_array(n_layers, sizeof *g->kv_place);
     if (g->head_base == NULL || g->kv_place == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
-    for (uint32_t l = 0, n = 0; l < n_layers; l++) {
-        g->kv_place[l] = n;
-        n += g->c.layer_here[l];
+    for (uint32_t l = 0, n = 0, waiting = 0; l < n_layers; l++) {
+        bool waits = g->c.shape.n_layers_waiting > 0 && g->c.layer_waits[l];
+
+        g->kv_place[l] = waits ? waiting : n;
+        waiting += waits;
+        n += g->c.layer_here[l] && !waits;
     }
     if (g->c.trace == NULL)
         return 0;
@@ -275,6 +322,13 @@ static void carve_device(struct sl_gpu *g)
     carve_activations(g, &c, s);
     at += need.activations;
     g->kv = (uint16_t *)(void *)at;
+}
+
+/* Behind the caches that lie there. */
+static uint16_t *turn_buffers(const struct sl_gpu *g)
+{
+    return g->kv + 2ull * g->c.shape.n_layers_here * g->c.shape.n_pages *
+                       g->page_values;
 }
 
 /* The workspace lies behind all else, so that it may be of any size. */
@@ -360,6 +414,7 @@ int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
     carve_device(g);
     if (make_lists(g, err) != 0 || make_events(g, err) != 0 ||
         make_staging(g, err) != 0 ||
+        sl_gpu_waiting_create(g, turn_buffers(g), err) != 0 ||
         (g->c.other == NULL && start_cuda(g, err) != 0)) {
         sl_gpu_destroy(&g->engine);
         return -1;
@@ -378,6 +433,7 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
 
     if (g->c.other == NULL)
         sl_kv_set_page_store(g->c.kv, NULL);
+    sl_gpu_waiting_destroy(g);
     /* After a failed pass copies may still be under way. */
     if (g->done != NULL)
         sl_gpu_wait(g, SL_QUEUE_COMPUTE, g->done, &ignored);

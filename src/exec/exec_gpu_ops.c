@@ -85,9 +85,32 @@ static enum sl_cuda_pairs pairs_of(const struct sl_hparams *hp)
     return hp->position_2d ? SL_CUDA_PAIRS_2D : SL_CUDA_PAIRS_APART;
 }
 
-static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
+int sl_gpu_store_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
+                      const struct sl_cuda_rows *rows, uint32_t first,
+                      struct sl_error *err)
 {
     const struct sl_hparams *hp = &g->c.shape.mf->hp;
+    struct sl_cuda_qkv qkv = qkv_of(g);
+    size_t stride = g->stride[SL_BUF_ATT];
+
+    qkv.at = g->half[SL_BUF_WIDE] + first * qkv.stride;
+    qkv.n = rows->n;
+    return sl_cuda_rotate_store(g->c.cuda, g->q + first * stride, stride, kv,
+                                &qkv, rows, pairs_of(hp), hp->rope_dims, err);
+}
+
+int sl_gpu_attend_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
+                       const struct sl_cuda_rows *rows, uint32_t first,
+                       struct sl_error *err)
+{
+    size_t stride = g->stride[SL_BUF_ATT], at = first * stride;
+
+    return sl_cuda_attend_shared(g->c.cuda, g->half[SL_BUF_ATT] + at, stride,
+                                 g->q + at, stride, g->n_heads, kv, rows, err);
+}
+
+static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
+{
     bool here = g->c.layer_here[layer];
     const struct sl_cuda_rows *rows = here ? &g->rows : &g->back_rows;
     struct sl_cuda_kv kv = {
@@ -97,8 +120,9 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
         .n_heads = g->n_kv_heads,
         .head_dim = g->head_dim,
     };
-    struct sl_cuda_qkv qkv = qkv_of(g);
 
+    if (g->wait.n_layers > 0 && g->c.layer_waits[layer])
+        return sl_gpu_waiting_attend(g, err);
     if (here) {
         size_t plane = (size_t)g->c.shape.n_pages * g->page_values;
 
@@ -107,14 +131,10 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
     } else if (sl_gpu_back_take(g, err) != 0) {
         return -1;
     }
-    if (sl_cuda_rotate_store(g->c.cuda, g->q, g->stride[SL_BUF_ATT], &kv, &qkv,
-                             rows, pairs_of(hp), hp->rope_dims, err) != 0)
+    if (sl_gpu_store_rows(g, &kv, rows, 0, err) != 0 ||
+        (!here && sl_gpu_back_give(g, layer, err) != 0))
         return -1;
-    if (!here && sl_gpu_back_give(g, layer, err) != 0)
-        return -1;
-    return sl_cuda_attend_shared(
-        g->c.cuda, g->half[SL_BUF_ATT], g->stride[SL_BUF_ATT], g->q,
-        g->stride[SL_BUF_ATT], g->n_heads, &kv, rows, err);
+    return sl_gpu_attend_rows(g, &kv, rows, 0, err);
 }
 
 static int run_op(struct sl_gpu *g, const struct sl_stage_ops *stage,

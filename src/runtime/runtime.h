@@ -117,7 +117,10 @@ struct sl_vram {
     uint64_t small;
     uint64_t activations; /* and logits, tables */
     uint64_t workspace;
-    uint64_t kv; /* of the layers that the GPU decodes */
+    uint64_t kv; /* of the layers that the GPU decodes; buffers of some */
+    uint64_t kv_waiting; /* in RAM, of those that come to these in turns */
+    uint32_t n_layers;   /* that it decodes; of these so many wait: */
+    uint32_t n_layers_waiting;
     uint64_t ring;
     uint64_t residents;
     uint64_t experts; /* of a mixture, in what is left */

@@ -7,10 +7,6 @@
 #include "src/exec/stages.h"
 #include "src/runtime/runtime_impl.h"
 
-/* Part of a budget that is left to the driver: it loads kernels, and memory
- * for them, when they are first used. */
-#define DRIVER_SHARE 64u
-#define LEAST_STEP   (256ull << 10)
 /* A device that gives less than it had free is asked for this much less. */
 #define SHRINK(bytes) ((bytes) / 8 * 7)
 #define MOST_SHRINKS  8u
@@ -60,11 +56,6 @@ static bool takes_any_gpu(void)
 #endif
 }
 
-static bool must_have_gpu(const struct sl_runtime_config *c)
-{
-    return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
-}
-
 /* The kernels' handles are the device's, and go first. */
 static void close_device(struct sl_runtime *rt)
 {
@@ -75,7 +66,7 @@ static void close_device(struct sl_runtime *rt)
 }
 
 /* A run goes on without its device; err says why. */
-static void drop_device(struct sl_runtime *rt, const struct sl_error *why)
+void sl_runtime_drop_device(struct sl_runtime *rt, const struct sl_error *why)
 {
     close_device(rt);
     rt->has_gpu = false;
@@ -117,190 +108,24 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
     struct sl_error why;
 
     if (!wants_gpu(c)) {
-        if (!must_have_gpu(c))
+        if (!sl_runtime_must_have_gpu(c))
             return 0;
         return sl_fail(err, SL_ERR_USAGE,
                        "a GPU is asked for (--device cuda or --engine gpu), "
                        "and refused (--device cpu or --engine cpu)");
     }
-    if (!takes_any_gpu() && !must_have_gpu(c)) {
+    if (!takes_any_gpu() && !sl_runtime_must_have_gpu(c)) {
         sl_fail(&rt->no_device, SL_OK,
                 "GPUs are simulated here, and used with --device cuda only");
         return 0;
     }
     if (prepare(rt, ordinal, &why) == 0)
         return 0;
-    if (must_have_gpu(c)) {
+    if (sl_runtime_must_have_gpu(c)) {
         *err = why;
         return -1;
     }
-    drop_device(rt, &why);
-    return 0;
-}
-
-/* --- budget -------------------------------------------------------------- */
-
-static void choose_vram_budget(struct sl_runtime *rt)
-{
-    const struct sl_device_info *info = &rt->device->info;
-    struct sl_vram *v = &rt->vram;
-    uint64_t margin = info->vram_free / 16;
-
-    if (v->budget != 0) /* an allocation failed, and it was made smaller */
-        return;
-    v->budget = rt->config.vram_bytes;
-    if (v->budget != SL_VRAM_AUTO)
-        return;
-    /* Leave the desktop its windows. */
-    if (margin < 256ull << 20)
-        margin = 256ull << 20;
-    if (margin > info->vram_free / 2)
-        margin = info->vram_free / 2;
-    v->budget = info->context_bytes + info->vram_free - margin;
-}
-
-/* In FP16 whatever the CPU's cache is in: that is what the GPU's kernels read.
- */
-static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
-{
-    return 2 * rt->kv_config.n_pages *
-           sl_kv_plane_bytes(&rt->kv_config, SL_KV_F16);
-}
-
-/* Of all layers whose attention it can compute. */
-static uint64_t kv_bytes_most(const struct sl_runtime *rt)
-{
-    return rt->mf.hp.kv_lora > 0 ? 0 : rt->mf.hp.n_layers * kv_layer_bytes(rt);
-}
-
-/* Bytes beside weights, ring and caches. */
-static uint64_t vram_fixed(const struct sl_vram *v)
-{
-    return v->context + v->small + v->activations + v->workspace;
-}
-
-/* What the GPU needs at least to compute everything: the ring of the finest
- * cut, all caches. */
-static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
-                      struct sl_error *err)
-{
-    struct sl_vram *v = &rt->vram;
-    struct sl_partition partition;
-    uint64_t least;
-
-    if (sl_partition_make(&partition, &rt->mf, sl_runtime_least_cap(rt), err) !=
-        0)
-        return -1;
-    least = rt->device->info.context_bytes + need->small + need->activations +
-            need->workspace_least +
-            SL_RING_MIN_SLOTS * sl_partition_largest(&partition) +
-            kv_bytes_most(rt);
-    sl_partition_fini(&partition);
-    least += least / (DRIVER_SHARE - 1) + 1;
-    v->least = sl_round_up(least, LEAST_STEP);
-    return 0;
-}
-
-/* No cache is counted yet: which layers' the device holds the plan will say
- * (place_caches). */
-static void fill_shape(struct sl_runtime *rt)
-{
-    const struct sl_workload *w = &rt->load;
-    uint32_t most = rt->kv_config.n_sequences;
-
-    rt->shape = (struct sl_gpu_shape){
-        .mf = &rt->mf,
-        .pass_positions = w->pass_positions,
-        .pass_logits = w->pass_logits,
-        .pass_items = w->pass_positions < most ? w->pass_positions : most,
-        .max_tokens = rt->kv_config.max_tokens,
-        .n_pages = rt->kv_config.n_pages,
-        .n_threads = sl_pool_threads(rt->pool),
-        .write_back = rt->config.engine != SL_ENGINE_RULE_GPU,
-    };
-}
-
-static struct sl_gpu_shape ahead_shape(const struct sl_runtime *rt)
-{
-    struct sl_gpu_shape s = rt->shape;
-
-    s.pass_positions = s.pass_logits = s.pass_items = 1;
-    s.write_back = false;
-    s.beside = true;
-    return s;
-}
-
-/* With what guesses ahead need. */
-static struct sl_gpu_need need_of(const struct sl_runtime *rt)
-{
-    struct sl_gpu_need need = sl_gpu_need(&rt->shape), more;
-    struct sl_gpu_shape ahead = ahead_shape(rt);
-
-    if (rt->load.draft_ahead == 0)
-        return need;
-    more = sl_gpu_need(&ahead);
-    need.activations += more.activations;
-    need.host += more.host;
-    return need;
-}
-
-/* Kernels work best with more workspace than they must have; a quarter of
- * what is left over is theirs. */
-static void fill_vram(struct sl_runtime *rt, const struct sl_gpu_need *need)
-{
-    struct sl_vram *v = &rt->vram;
-    uint64_t more = v->budget > v->least ? (v->budget - v->least) / 4 : 0;
-
-    v->context = rt->device->info.context_bytes + v->budget / DRIVER_SHARE;
-    v->small = need->small;
-    v->activations = need->activations;
-    if (more > need->workspace - need->workspace_least)
-        more = need->workspace - need->workspace_least;
-    v->workspace = need->workspace_least + sl_round_down(more, 256);
-}
-
-int sl_runtime_refuse_vram(const struct sl_runtime *rt, struct sl_error *err)
-{
-    const struct sl_vram *v = &rt->vram;
-    char budget[SL_SIZE_TEXT], least[SL_SIZE_TEXT], context[SL_SIZE_TEXT],
-        act[SL_SIZE_TEXT], kv[SL_SIZE_TEXT];
-
-    return sl_fail(
-        err, SL_ERR_BUDGET,
-        "--vram %s is too small for %s: the least that works here is %s "
-        "(--vram %lluK): driver %s, activations, tables and workspace of %u "
-        "positions %s, KV cache of %u tokens %s, norms and ring the rest; or "
-        "use --device cpu",
-        sl_size_format(budget, v->budget), rt->device->info.name,
-        sl_size_format(least, v->least), (unsigned long long)(v->least >> 10),
-        sl_size_format(context, v->context), rt->load.pass_positions,
-        sl_size_format(act, v->activations + v->workspace), rt->load.max_tokens,
-        sl_size_format(kv, kv_bytes_most(rt)));
-}
-
-int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err)
-{
-    struct sl_gpu_need need;
-    struct sl_error why;
-
-    if (rt->device == NULL)
-        return 0;
-    fill_shape(rt);
-    choose_vram_budget(rt);
-    need = need_of(rt);
-    if (find_least(rt, &need, err) != 0)
-        return -1;
-    fill_vram(rt, &need);
-    rt->memory.staging = need.host;
-    if (vram_fixed(&rt->vram) < rt->vram.budget)
-        return 0;
-    sl_runtime_refuse_vram(rt, &why);
-    if (must_have_gpu(&rt->config) || rt->config.vram_bytes != SL_VRAM_AUTO) {
-        *err = why;
-        return -1;
-    }
-    drop_device(rt, &why);
-    rt->memory.staging = 0;
+    sl_runtime_drop_device(rt, &why);
     return 0;
 }
 
@@ -319,7 +144,7 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
                        &rt->kv_config, err) != 0)
         return -1;
     in->stages = *stages;
-    in->memory_bytes[SL_DEVICE] = rt->vram.budget - vram_fixed(&rt->vram);
+    in->memory_bytes[SL_DEVICE] = rt->vram.budget - sl_runtime_vram_fixed(rt);
     in->pass[SL_PHASE_DECODE] = (struct sl_plan_pass){
         .positions = sequences,
         .logits = sequences,
@@ -331,6 +156,7 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
         .keys = w->pass_positions / w->n_texts,
     };
     in->x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float);
+    in->turn_bytes = sl_runtime_turn_bytes(rt);
     in->rates = rt->rates;
     in->engine = rt->config.engine;
     return 0;
@@ -352,6 +178,7 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
         .n_slabs = rt->partition.n_slabs,
         .rates = *rates,
         .x_bytes = (uint64_t)rt->mf.hp.hidden * sizeof(float),
+        .turn_bytes = sl_runtime_turn_bytes(rt),
     };
     struct sl_demand demand;
     struct sl_error ignored;
@@ -366,71 +193,6 @@ bool sl_runtime_floor_gpu(struct sl_floor *floor, double *expected_s,
     free(stages);
     *floor = sl_floor_of(rates, &demand);
     return true;
-}
-
-/* --- after planning ------------------------------------------------------ */
-
-/* Where each layer's cache lies, and what the GPU need not prefill. */
-static int place_caches(struct sl_runtime *rt, struct sl_error *err)
-{
-    const struct sl_plan *plan = &rt->plan;
-    struct sl_gpu_shape *shape = &rt->shape;
-
-    free(rt->elsewhere);
-    rt->elsewhere = sl_zalloc_array(rt->mf.hp.n_layers, sizeof *rt->elsewhere);
-    if (rt->elsewhere == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "KV cache: no memory");
-    shape->n_layers_here = 0;
-    shape->write_back = false;
-    for (size_t slab = 0; slab < plan->n_slabs; slab++) {
-        const struct sl_part *p =
-            &rt->partition.parts[rt->partition.first_part[slab]];
-        const struct sl_tensor_spec *spec = &rt->mf.matrices[p->matrix].spec;
-
-        if (!sl_slot_is_first_of_attention(spec->slot) || p->first_block != 0)
-            continue;
-        rt->elsewhere[spec->layer] =
-            plan->worker[SL_PHASE_DECODE][slab] != SL_HOST;
-        shape->n_layers_here += rt->elsewhere[spec->layer];
-        shape->write_back |= !rt->elsewhere[spec->layer] &&
-                             plan->worker[SL_PHASE_PREFILL][slab] != SL_HOST;
-    }
-    rt->kv_config.elsewhere = rt->elsewhere;
-    return 0;
-}
-
-int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
-                         struct sl_error *err)
-{
-    struct sl_vram *v = &rt->vram;
-    struct sl_gpu_need need;
-    struct sl_error why;
-
-    *dropped = false;
-    if (rt->device == NULL)
-        return 0;
-    if (!rt->plan.uses_device) {
-        sl_fail(&why, SL_OK,
-                "the CPU alone is as fast as with %s and %llu MiB of VRAM",
-                rt->device->info.name, (unsigned long long)(v->budget >> 20));
-        drop_device(rt, &why);
-        *dropped = true;
-        return 0;
-    }
-    if (place_caches(rt, err) != 0)
-        return -1;
-    need = need_of(rt);
-    v->activations = need.activations;
-    v->kv = need.kv;
-    v->ring = rt->plan.at[SL_DEVICE].ring_bytes;
-    v->residents = rt->plan.at[SL_DEVICE].resident_bytes;
-    v->total = vram_fixed(v) + v->kv + v->ring + v->residents;
-    /* What each pass uses has its place: the rest is for experts. */
-    v->experts = sl_experts_place_on_device(
-        &rt->experts, v->budget > v->total ? v->budget - v->total : 0);
-    v->total += v->experts;
-    rt->memory.staging = need.host;
-    return 0;
 }
 
 /* --- the run ------------------------------------------------------------- */
@@ -499,6 +261,7 @@ static struct sl_gpu_config gpu_config(struct sl_runtime *rt)
         .place = sl_runtime_place_staging,
         .place_arg = rt,
         .layer_here = rt->elsewhere,
+        .layer_waits = rt->waits,
         .experts = &rt->experts,
         .records = records_in_vram(rt),
     };
@@ -513,7 +276,8 @@ static uint8_t *behind_weights(const struct sl_runtime *rt)
 
 static uint64_t ahead_device_bytes(const struct sl_runtime *rt)
 {
-    return need_of(rt).activations - sl_gpu_need(&rt->shape).activations;
+    return sl_runtime_gpu_need(rt).activations -
+           sl_gpu_need(&rt->shape).activations;
 }
 
 int sl_runtime_start_gpu_ahead(struct sl_runtime *rt, struct sl_error *err)
@@ -523,7 +287,7 @@ int sl_runtime_start_gpu_ahead(struct sl_runtime *rt, struct sl_error *err)
     if (rt->device == NULL)
         return 0;
     config = gpu_config(rt);
-    config.shape = ahead_shape(rt);
+    config.shape = sl_runtime_ahead_shape(rt);
     config.other = rt->engines[SL_DEVICE];
     config.memory = behind_weights(rt);
     return sl_gpu_create(&rt->ahead[SL_DEVICE], &config, err);
@@ -554,7 +318,7 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
     if (stream_is_pinned(rt))
         config.log = rt->config.log;
     config.memory = behind_weights(rt) + ahead_device_bytes(rt);
-    need = need_of(rt);
+    need = sl_runtime_gpu_need(rt);
     config.workspace_bytes =
         arena_bytes(&rt->vram) - rt->plan.at[SL_DEVICE].resident_bytes -
         rt->plan.at[SL_DEVICE].ring_bytes - rt->vram.experts - need.small -
@@ -574,7 +338,8 @@ void sl_runtime_end_gpu(struct sl_runtime *rt)
     }
     rt->kv_config.elsewhere = NULL;
     free(rt->elsewhere);
-    rt->elsewhere = NULL;
+    free(rt->waits);
+    rt->elsewhere = rt->waits = NULL;
 }
 
 /* --- queries ------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  *
  *   runtime.c        opening, starting
  *   runtime_plan.c   budgets: what lies where in RAM
- *   runtime_gpu.c    the same of a device, and its part of a run
+ *   runtime_vram.c   the same of a device,
+ *   runtime_gpu.c    and its part of a run
  *   runtime_experts.c  the same of experts, which come when they are wanted
  *   runtime_numa.c   where its memory and threads are
  *   runtime_rates.c  what it finds here: free memory, rates of disk and GPU
@@ -64,7 +65,8 @@ struct sl_runtime {
     struct sl_device_info gpu;
     struct sl_gpu_shape shape;
     struct sl_vram vram;
-    bool *elsewhere; /* (n_layers) the cache lies on the device */
+    bool *elsewhere; /* (n_layers) the cache is the device's */
+    bool *waits;     /* (n_layers) of these: it waits in RAM */
     void *arena;     /* all of the device's memory that a run uses */
     struct sl_upload *upload;
     atomic_bool stop;
@@ -99,6 +101,20 @@ void sl_runtime_experts_stats(const struct sl_runtime *rt,
 /* runtime_gpu.c. Opens the device that is wanted, if any, and learns the
  * machine's rates. */
 int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err);
+/* A run goes on without its device; why says why. */
+void sl_runtime_drop_device(struct sl_runtime *rt, const struct sl_error *why);
+static inline bool sl_runtime_must_have_gpu(const struct sl_runtime_config *c)
+{
+    return c->device == SL_DEVICE_CUDA || c->engine == SL_ENGINE_RULE_GPU;
+}
+
+/* runtime_vram.c. What the engine needs, with that of guesses ahead, whose
+ * engine has a shape of its own; bytes beside weights, ring and caches; of
+ * buffers for caches that wait in RAM, 0 where none may. */
+struct sl_gpu_need sl_runtime_gpu_need(const struct sl_runtime *rt);
+struct sl_gpu_shape sl_runtime_ahead_shape(const struct sl_runtime *rt);
+uint64_t sl_runtime_vram_fixed(const struct sl_runtime *rt);
+uint64_t sl_runtime_turn_bytes(const struct sl_runtime *rt);
 /* What of the budget goes to other things than weights and caches. */
 int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err);
 /* What a plan with the GPU must know; *stages (owned by the caller, free) is

@@ -434,6 +434,8 @@ static void count_planned(struct sl_runtime *rt)
     m->residents = rt->plan.at[SL_HOST].resident_bytes;
     m->other += bookkeeping(rt, &rt->partition);
     m->kv = sl_kv_bytes(&rt->kv_config);
+    if (rt->device != NULL)
+        m->kv += rt->vram.kv_waiting;
     m->total = fixed_bytes(m) + m->ring + m->residents;
     m->experts = sl_experts_place(
         &rt->experts, m->budget > m->total ? m->budget - m->total : 0);

@@ -55,6 +55,7 @@ struct sl_rehearsal {
     struct sl_plan plan;               /* owned */
     uint64_t host_bytes, device_bytes; /* beside weights, rings and caches */
     uint64_t kv_bytes[SL_WORKERS];
+    uint32_t n_waiting;    /* layers whose cache waits in RAM for the GPU */
     uint64_t expert_bytes; /* in RAM, for so many of so many experts */
     uint32_t n_expert_places, n_experts;
     uint64_t device_expert_bytes; /* of those that lie in VRAM */

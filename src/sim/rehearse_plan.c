@@ -6,6 +6,7 @@
 #include "src/decode/draft_self.h"
 #include "src/exec/exec_cpu.h"
 #include "src/exec/exec_experts.h"
+#include "src/exec/kv_turns.h"
 #include "src/exec/small_tensors.h"
 #include "src/sim/rehearse_impl.h"
 
@@ -103,6 +104,31 @@ static uint64_t device_kv_bytes(const struct sl_plan_input *in)
     return kv;
 }
 
+/* At least: all of them, or the buffers that they come to in turns. */
+static uint64_t least_device_kv(const struct sl_plan_input *in)
+{
+    uint64_t kv = device_kv_bytes(in);
+
+    return in->turn_bytes > 0 && in->turn_bytes < kv ? in->turn_bytes : kv;
+}
+
+/* Not for a model that guesses for itself, as in a run. */
+static uint64_t turn_bytes(const struct sl_rehearsal_run *r,
+                           uint64_t device_bytes)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    uint64_t least;
+
+    if (c->self || c->mf->hp.kv_lora > 0)
+        return 0;
+    least = device_bytes +
+            SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition) +
+            sl_kv_turn_bytes(&r->kv_config, c->n_texts, 0);
+    return sl_kv_turn_bytes(
+        &r->kv_config, c->n_texts,
+        c->vram_bytes > least ? sl_kv_turn_most(c->vram_bytes - least) : 0);
+}
+
 static bool has_gpu(const struct sl_rehearsal_config *c)
 {
     return c->vram_bytes > 0 &&
@@ -116,7 +142,7 @@ static int check_vram(const struct sl_rehearsal_run *r, uint64_t device_bytes,
 {
     const struct sl_rehearsal_config *c = r->c;
     uint64_t ring = SL_RING_MIN_SLOTS * sl_partition_largest(&r->partition);
-    uint64_t kv = c->engine == SL_ENGINE_RULE_GPU ? device_kv_bytes(&r->in) : 0;
+    uint64_t kv = c->engine == SL_ENGINE_RULE_GPU ? least_device_kv(&r->in) : 0;
     uint64_t least = sl_round_up(device_bytes + ring + kv, MIB);
     char have[SL_SIZE_TEXT], need[SL_SIZE_TEXT], slots[SL_SIZE_TEXT];
 
@@ -144,7 +170,7 @@ static uint64_t least_weights(const struct sl_rehearsal_run *r)
         kv += in->stages[i].kv_bytes[SL_HOST];
     least += kv + sl_experts_least_bytes(&r->experts);
     if (!has_gpu(r->c) ||
-        device_kv_bytes(in) + ring > in->memory_bytes[SL_DEVICE])
+        least_device_kv(in) + ring > in->memory_bytes[SL_DEVICE])
         return least;
     return r->c->engine == SL_ENGINE_RULE_GPU || ring < least ? ring : least;
 }
@@ -204,6 +230,7 @@ static struct sl_plan_input plan_input(const struct sl_rehearsal_run *r,
         .pass = {{c->n_texts, c->n_texts, c->context},
                  {c->n_texts * c->prompt, c->n_texts, c->prompt}},
         .x_bytes = 4ull * c->mf->hp.hidden,
+        .turn_bytes = turn_bytes(r, out->device_bytes),
         .rates = c->machine->rates,
         .engine = c->engine,
         .keep = c->self,
@@ -293,9 +320,14 @@ int sl_rehearse_plan(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
         sl_plan_make(r->plan, &r->in, err) != 0)
         return -1;
     for (size_t i = 0; i < n_stages; i++) {
-        uint32_t e = r->plan->worker[SL_PHASE_DECODE][r->stages[i].first_slab];
+        const struct sl_plan_stage *s = &r->stages[i];
+        uint32_t e = r->plan->worker[SL_PHASE_DECODE][s->first_slab];
+        bool waits = r->plan->waits[s->first_slab];
 
-        out->kv_bytes[e] += r->stages[i].kv_bytes[e];
+        out->kv_bytes[waits ? SL_HOST : e] += s->kv_bytes[e];
+        out->n_waiting += waits;
     }
+    if (out->n_waiting > 0)
+        out->kv_bytes[SL_DEVICE] += r->in.turn_bytes;
     return place_experts(r, out, err);
 }

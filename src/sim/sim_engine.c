@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
+#include "src/exec/kv_turns.h"
 #include "src/sim/sim_engine.h"
 
 /* What a slab asks of its engine. */
@@ -19,6 +20,15 @@ struct slab_cost {
     uint32_t layer;
 };
 
+/* Of caches that wait in RAM (exec/kv_turns.h): turns of all of their layers,
+ * as they are cut in this pass. */
+struct sim_turns {
+    struct sl_event *up[SL_KV_TURN_BUFFERS], *used[SL_KV_TURN_BUFFERS];
+    uint32_t n_layers, of_layer; /* turns of each */
+    uint32_t asked, taken;
+    uint64_t bytes; /* copied for a turn */
+};
+
 struct sim_engine {
     struct sl_exec_engine engine;
     struct sl_sim_config c;
@@ -28,6 +38,7 @@ struct sim_engine {
     double keys, key_pairs; /* cached positions; of all positions, together */
     /* The GPU's: */
     struct sl_event *done, *mixed;
+    struct sim_turns turns;
     struct sl_event **marks; /* (2 * n_slabs) around each one's kernels; NULL
                                 without a trace */
 };
@@ -102,6 +113,10 @@ static void model_destroy(struct sl_exec_engine *engine)
         e->c.dev->ops->event_destroy(e->c.dev, e->done);
     if (e->mixed != NULL)
         e->c.dev->ops->event_destroy(e->c.dev, e->mixed);
+    for (size_t i = 0; i < SL_KV_TURN_BUFFERS && e->turns.used[i]; i++) {
+        e->c.dev->ops->event_destroy(e->c.dev, e->turns.up[i]);
+        e->c.dev->ops->event_destroy(e->c.dev, e->turns.used[i]);
+    }
     for (size_t i = 0; e->marks != NULL && i < 2 * e->c.partition->n_slabs; i++)
         e->c.dev->ops->event_destroy(e->c.dev, e->marks[i]);
     free(e->marks);
@@ -228,17 +243,78 @@ int sl_sim_cpu_create(struct sl_exec_engine **engine,
 
 /* --- the GPU -------------------------------------------------------------- */
 
+/* Copies as far ahead as there are buffers. */
+static int ask_turns(struct sim_engine *e, struct sl_error *err)
+{
+    struct sim_turns *t = &e->turns;
+    struct sl_device *dev = e->c.dev;
+
+    while (t->asked < t->n_layers * t->of_layer &&
+           t->asked < t->taken + SL_KV_TURN_BUFFERS) {
+        uint32_t b = t->asked++ % SL_KV_TURN_BUFFERS;
+
+        if (dev->ops->queue_wait(dev, SL_QUEUE_KEYS, t->used[b], err) != 0 ||
+            dev->ops->copy_up(dev, SL_QUEUE_KEYS, NULL, NULL, t->bytes, err) !=
+                0 ||
+            dev->ops->record(dev, SL_QUEUE_KEYS, t->up[b], err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* A prompt's keys are only made. */
+static int begin_turns(struct sim_engine *e, struct sl_error *err)
+{
+    struct sim_turns *t = &e->turns;
+    const struct sl_pass *pass = e->pass;
+    double bytes = 0;
+
+    t->n_layers = t->asked = t->taken = 0;
+    for (size_t i = 0; i < e->c.partition->n_slabs; i++) {
+        if (!e->costs[i].attends || !e->c.plan->waits[i])
+            continue;
+        t->n_layers++;
+        bytes = e->costs[i].stage->key_bytes[SL_DEVICE];
+    }
+    if (t->n_layers == 0)
+        return 0;
+    bytes *= pass->phase == SL_PHASE_PREFILL ? 0 : e->keys - pass->n;
+    t->of_layer =
+        (uint32_t)(bytes * SL_KV_TURN_BUFFERS / (double)e->c.turn_bytes) + 1;
+    t->bytes = (uint64_t)(bytes / t->of_layer);
+    return ask_turns(e, err);
+}
+
+/* One after another, in which the keys come; what the pass adds goes down. */
+static int attend_turns(struct sim_engine *e, double bytes, double ops,
+                        struct sl_error *err)
+{
+    struct sim_turns *t = &e->turns;
+    struct sl_device *dev = e->c.dev;
+
+    for (uint32_t i = 0; i < t->of_layer; i++) {
+        uint32_t b = t->taken++ % SL_KV_TURN_BUFFERS;
+
+        if (dev->ops->queue_wait(dev, SL_QUEUE_COMPUTE, t->up[b], err) != 0 ||
+            sl_device_model_launch(dev, bytes / t->of_layer, ops / t->of_layer,
+                                   0, err) != 0 ||
+            dev->ops->record(dev, SL_QUEUE_COMPUTE, t->used[b], err) != 0 ||
+            ask_turns(e, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int gpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
                      struct sl_error *err)
 {
     struct sim_engine *e = (struct sim_engine *)engine;
 
-    (void)err;
     take_pass(e, pass);
     /* High planes alone are those of the device: nothing is copied. */
     if (!pass->high_only)
         sl_upload_begin(e->c.upload, pass->phase);
-    return 0;
+    return begin_turns(e, err);
 }
 
 static bool gpu_ready(const struct sl_exec_engine *engine, size_t slab)
@@ -298,10 +374,14 @@ static int attend(struct sim_engine *e, size_t slab,
     double key_bytes = s->key_bytes[SL_DEVICE];
     struct sl_device *dev = e->c.dev;
 
-    if (e->c.plan->worker[SL_PHASE_DECODE][slab] == SL_HOST &&
+    if ((e->c.plan->worker[SL_PHASE_DECODE][slab] == SL_HOST ||
+         e->c.plan->waits[slab]) &&
         dev->ops->copy_down(dev, SL_QUEUE_DOWN, NULL, NULL,
                             (uint64_t)(e->pass->n * key_bytes), err) != 0)
         return -1;
+    if (e->c.plan->waits[slab])
+        return attend_turns(e, e->keys * key_bytes, e->key_pairs * s->key_ops,
+                            err);
     return sl_device_model_launch(dev, e->keys * key_bytes,
                                   e->key_pairs * s->key_ops, 0, err);
 }
@@ -431,6 +511,11 @@ static int create_events(struct sim_engine *e, struct sl_error *err)
     if (ops->event_create(e->c.dev, &e->done, false, err) != 0 ||
         ops->event_create(e->c.dev, &e->mixed, false, err) != 0)
         return -1;
+    for (size_t i = 0; i < SL_KV_TURN_BUFFERS; i++) {
+        if (ops->event_create(e->c.dev, &e->turns.up[i], false, err) != 0 ||
+            ops->event_create(e->c.dev, &e->turns.used[i], false, err) != 0)
+            return -1;
+    }
     if (e->c.trace == NULL)
         return 0;
     e->marks = sl_zalloc_array(n, sizeof *e->marks);

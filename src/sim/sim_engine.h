@@ -24,6 +24,7 @@ struct sl_sim_config {
     const struct sl_plan_stage *stages; /* of the plan */
     size_t n_stages;
     const struct sl_plan *plan;
+    uint64_t turn_bytes;            /* of the plan's input */
     struct sl_stream *stream;       /* the CPU's */
     struct sl_sim_mixture *mixture; /* the CPU's; NULL: no experts */
     struct sl_device *dev;          /* the GPU's, with its upload ring */

@@ -389,6 +389,58 @@ static void plans_keep_their_promises(void **state)
     print_message("# at most %.1f %% off\n", 100 * worst);
 }
 
+/* How many of the caches of texts of GLM-130B wait in RAM for the GPU. */
+static uint32_t n_waiting(const struct sl_rates *rates, double ram, double vram,
+                          enum sl_engine_rule engine, double *worst)
+{
+    struct sl_modelfile mf;
+    struct sl_machine_spec spec = {
+        .name = "caches",
+        .rates = *rates,
+        .memory_bytes[SL_DEVICE] = (uint64_t)(vram * 1e9),
+        .memory_bytes[SL_HOST] = (uint64_t)(ram * 1e9),
+    };
+    const struct sl_rehearsal_config c = {
+        .mf = &mf,
+        .machine = &spec,
+        .ram_bytes = spec.memory_bytes[SL_HOST],
+        .vram_bytes = spec.memory_bytes[SL_DEVICE],
+        .n_texts = 8,
+        .context = 256,
+        .prompt = 256,
+        .decode_only = true,
+        .kv = SL_KV_F16,
+        .engine = engine,
+    };
+    struct sl_rehearsal r;
+    struct sl_error err;
+    uint32_t n;
+
+    imagine(&mf, "glm-130b", "int4-g128");
+    assert_ok(sl_rehearse(&r, &c, &err), &err);
+    n = r.n_waiting;
+    assert_int_equal(n > 0 && r.kv_bytes[SL_HOST] == 0, 0);
+    sl_rehearsal_fini(&r);
+    keep_promise(&c, worst);
+    sl_modelfile_close(&mf);
+    return n;
+}
+
+/* Of 8 texts they take 7.5 GB: as many wait as must, and none where the cores
+ * are good at attention. */
+static void caches_wait_where_they_must(void **state)
+{
+    double worst = 0;
+    uint32_t few = n_waiting(&uneven, 58, 8, SL_ENGINE_RULE_GPU, &worst);
+    uint32_t many = n_waiting(&uneven, 58, 4, SL_ENGINE_RULE_GPU, &worst);
+
+    assert_int_equal(n_waiting(&uneven, 58, 12, SL_ENGINE_RULE_GPU, &worst), 0);
+    assert_in_range(few, 1, 30);
+    assert_in_range(many, 31, 70);
+    assert_int_equal(n_waiting(&large, 58, 4, SL_ENGINE_RULE_AUTO, &worst), 0);
+    print_message("# at most %.1f %% off\n", 100 * worst);
+}
+
 /* --- mixtures ------------------------------------------------------------- */
 
 /* A decode of GLM-4.7-Flash by the cores of a 3060's box, with so much RAM. */
@@ -467,6 +519,7 @@ int main(void)
         cmocka_unit_test(copies_go_on_from_token_to_token),
         cmocka_unit_test(the_disk_never_stops_between_tokens),
         cmocka_unit_test(plans_keep_their_promises),
+        cmocka_unit_test(caches_wait_where_they_must),
         cmocka_unit_test(a_mixture_reads_what_has_no_place),
         cmocka_unit_test(a_hit_curve_says_what_a_mixture_reads),
     };
