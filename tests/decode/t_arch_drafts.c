@@ -3,197 +3,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/decode/causal.h"
 #include "src/decode/draft_self.h"
 #include "src/decode/fill.h"
 #include "tests/arch_models.h"
 #include "tests/exec_rig.h"
 #include "tests/guesses.h"
 #include "tests/support.h"
+#include "tests/witness.h"
 
 /* Of every architecture: a text that is guessed ahead is the text without, and
  * so is every bit of the logits that chose it, whatever is guessed. */
 
-enum { LENGTH = 40, MOST = 5 };
-
-/* A model over the executor that remembers the logits behind each position, as
- * they were computed last: those that chose what follows. */
-struct witness {
-    struct sl_lm lm; /* first */
-    struct sl_lm *inner;
-    uint32_t seq, held; /* the text's: guesses may have another */
-    float *rows;        /* (LENGTH + 1, vocab) */
-};
-
-static int seq_create(struct sl_lm *lm, uint32_t *seq, struct sl_error *err)
-{
-    struct witness *w = (struct witness *)lm;
-
-    w->held = 0;
-    if (w->inner->ops->seq_create(w->inner, seq, err) != 0)
-        return -1;
-    w->seq = *seq;
-    return 0;
-}
-
-static int seq_fork(struct sl_lm *lm, uint32_t *seq, uint32_t from,
-                    struct sl_error *err)
-{
-    struct witness *w = (struct witness *)lm;
-
-    return w->inner->ops->seq_fork(w->inner, seq, from, err);
-}
-
-static void seq_destroy(struct sl_lm *lm, uint32_t seq)
-{
-    struct witness *w = (struct witness *)lm;
-
-    w->inner->ops->seq_destroy(w->inner, seq);
-}
-
-static void seq_cut(struct sl_lm *lm, uint32_t seq, uint32_t n)
-{
-    struct witness *w = (struct witness *)lm;
-
-    if (seq == w->seq)
-        w->held = n;
-    w->inner->ops->seq_cut(w->inner, seq, n);
-}
-
-static int seq_pick(struct sl_lm *lm, uint32_t seq, uint32_t n,
-                    const uint32_t *path, uint32_t n_path, struct sl_error *err)
-{
-    struct witness *w = (struct witness *)lm;
-
-    for (uint32_t i = 0; i < n_path; i++)
-        memmove(w->rows + (size_t)(n + i) * lm->vocab,
-                w->rows + (size_t)(n + path[i]) * lm->vocab, 4ull * lm->vocab);
-    w->held = n + n_path;
-    return w->inner->ops->seq_pick(w->inner, seq, n, path, n_path, err);
-}
-
-static int forward(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
-                   float *logits, struct sl_error *err)
-{
-    struct witness *w = (struct witness *)lm;
-
-    assert_int_equal(n, 1);
-    assert_in_range(w->held + items->n, 1, LENGTH);
-    if (w->inner->ops->forward(w->inner, items, n, logits, err) != 0)
-        return -1;
-    w->held += items->n;
-    memcpy(w->rows + (size_t)(w->held - items->n_logits) * lm->vocab, logits,
-           4ull * items->n_logits * lm->vocab);
-    return 0;
-}
-
-static int guess(struct sl_lm *lm, const struct sl_lm_item *items, size_t n,
-                 float *logits, struct sl_error *err)
-{
-    struct witness *w = (struct witness *)lm;
-
-    return w->inner->ops->guess(w->inner, items, n, logits, err);
-}
-
-static void guess_ahead(struct sl_lm *lm, struct sl_lm_ahead *ahead)
-{
-    struct witness *w = (struct witness *)lm;
-
-    w->inner->ops->guess_ahead(w->inner, ahead);
-}
-
-static const struct sl_lm_ops witness_ops = {
-    .seq_create = seq_create,
-    .seq_fork = seq_fork,
-    .seq_destroy = seq_destroy,
-    .seq_cut = seq_cut,
-    .seq_pick = seq_pick,
-    .forward = forward,
-    .guess = guess,
-    .guess_ahead = guess_ahead,
-};
-
-/* What a run said, and of what. */
-struct said {
-    struct sl_ids ids;
-    float *rows;
-    uint32_t n_rows;
-    struct sl_rng rng;
-};
-
-static int listen(void *opaque, const int32_t *ids, size_t n, bool blank,
-                  struct sl_error *err)
-{
-    return blank ? sl_ids_append(opaque, ids, n, err) : 0;
-}
-
-/* A text with its blank in the middle, or a beginning; ids that repeat, so
- * that there is something to look up. */
-static void make_prompt(struct sl_prompt *p, const struct sl_hparams *hp,
-                        bool gmask)
-{
-    struct sl_error err;
-
-    *p = (struct sl_prompt){.gmask = gmask};
-    p->mask = hp->causal ? SL_PROMPT_END
-              : gmask    ? hp->text.special.gmask
-                         : hp->text.special.mask;
-    for (int32_t i = 0; i < 12; i++) {
-        if (i == 7 && !gmask && !hp->causal)
-            assert_ok(sl_ids_add(&p->ids, p->mask, &err), &err);
-        assert_ok(sl_ids_add(&p->ids, 8 + i % 5, &err), &err);
-    }
-    if (gmask || hp->causal)
-        assert_ok(sl_ids_add(&p->ids, p->mask, &err), &err);
-}
-
-static struct said speak(struct sl_lm *inner, const struct sl_hparams *hp,
-                         const struct sl_fill_config *config, bool gmask)
-{
-    struct witness w = {
-        .lm = *inner,
-        .inner = inner,
-        .rows = calloc((LENGTH + 1) * (size_t)inner->vocab, sizeof(float)),
-    };
-    struct said s = {.rows = w.rows};
-    const struct sl_fill_sink sink = {listen, &s.ids};
-    struct sl_fill_result result;
-    struct sl_prompt prompt;
-    struct sl_error err;
-
-    w.lm.ops = &witness_ops;
-    make_prompt(&prompt, hp, gmask);
-    sl_rng_seed(&s.rng, 11);
-    assert_ok(sl_fill(&result, &w.lm, &prompt, hp, config, &s.rng, &sink, &err),
-              &err);
-    s.n_rows = (uint32_t)(prompt.ids.n + s.ids.n - hp->causal);
-    sl_fill_result_fini(&result);
-    sl_prompt_fini(&prompt);
-    return s;
-}
-
-static void said_fini(struct said *s)
-{
-    sl_ids_fini(&s->ids);
-    free(s->rows);
-}
-
-static void check_same(const struct said *a, const struct said *b,
-                       uint32_t vocab)
-{
-    assert_int_equal(a->ids.n, b->ids.n);
-    assert_memory_equal(a->ids.v, b->ids.v, a->ids.n * sizeof *a->ids.v);
-    assert_memory_equal(&a->rng, &b->rng, sizeof a->rng);
-    /* behind the last position that was fed there may be others */
-    for (uint32_t i = 0; i < a->n_rows; i++)
-        assert_memory_equal(a->rows + (size_t)i * vocab,
-                            b->rows + (size_t)i * vocab, 4ull * vocab);
-}
+enum { LENGTH = TEST_TEXT_LENGTH, MOST = 5 };
 
 static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
                          struct sl_fill_config config, bool gmask)
 {
-    struct said plain = speak(lm, hp, &config, gmask);
+    struct said plain = test_speak(lm, hp, &config, gmask);
     struct sl_drafts drafts;
     struct sl_error err;
     struct said got;
@@ -205,14 +31,14 @@ static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
             struct guesses g = {kind, at, 8, at, &plain.ids, 1, 0, 0};
 
             test_drafts_init(&drafts, &g, MOST);
-            got = speak(lm, hp, &config, gmask);
-            check_same(&plain, &got, lm->vocab);
+            got = test_speak(lm, hp, &config, gmask);
+            test_check_same(&plain, &got, lm->vocab);
             if (kind == GUESS_RIGHT)
                 assert_int_equal(drafts.gate.counts.accepted[0],
                                  drafts.gate.counts.drafted[0]);
             if (kind != GUESS_RIGHT || plain.ids.n > 2)
                 assert_in_range(drafts.gate.counts.drafted[0], 1, 1000);
-            said_fini(&got);
+            test_said_fini(&got);
             if (kind == GUESS_TREE_WRONG ||
                 (kind >= GUESS_TREE && at % SL_TREE_WIDTH > 0))
                 assert_in_range(drafts.gate.counts.beside[0], 1, 1000);
@@ -223,28 +49,10 @@ static void check_config(struct sl_lm *lm, const struct sl_hparams *hp,
     }
     sl_drafts_init(&drafts, MOST, 0);
     assert_ok(sl_drafts_add(&drafts, &sl_draft_lookup, NULL, &err), &err);
-    got = speak(lm, hp, &config, gmask);
-    check_same(&plain, &got, lm->vocab);
-    said_fini(&got);
-    said_fini(&plain);
-}
-
-static struct sl_hparams hparams_of(const struct test_model *m)
-{
-    struct sl_hparams hp = m->hp;
-
-    sl_arch_derive(m->arch, &hp);
-    if (!hp.causal)
-        hp.text.special = (struct sl_special_ids){.mask = 1,
-                                                  .gmask = 2,
-                                                  .smask = 3,
-                                                  .eod = -1,
-                                                  .sop = 4,
-                                                  .eop = -1,
-                                                  .enc = -1,
-                                                  .dblock = -1,
-                                                  .eos = -1};
-    return hp;
+    got = test_speak(lm, hp, &config, gmask);
+    test_check_same(&plain, &got, lm->vocab);
+    test_said_fini(&got);
+    test_said_fini(&plain);
 }
 
 static void check_model(const struct sl_runtime_config *config,
@@ -258,7 +66,7 @@ static void check_model(const struct sl_runtime_config *config,
         .pass_logits = 1,
         .draft_positions = MOST,
     };
-    struct sl_hparams hp = hparams_of(m);
+    struct sl_hparams hp = test_hparams_of(m);
     struct sl_runtime *rt = rig_start(config, &load);
 
     for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++) {
@@ -339,7 +147,7 @@ static struct said speak_planes(const struct sl_runtime_config *config,
         .drafts = drafts,
     };
     struct sl_runtime *rt = rig_start(config, &load);
-    struct sl_hparams hp = hparams_of(m);
+    struct sl_hparams hp = test_hparams_of(m);
     struct rig_late cores;
     struct said s;
 
@@ -349,7 +157,7 @@ static struct said speak_planes(const struct sl_runtime_config *config,
         self->ahead = sl_runtime_draft_ahead(rt);
         self->ahead_row = self->logits + (size_t)self->rows * m->hp.vocab;
     }
-    s = speak(sl_runtime_lm(rt), &hp, &fill, true);
+    s = test_speak(sl_runtime_lm(rt), &hp, &fill, true);
     sl_runtime_close(rt);
     return s;
 }
@@ -387,7 +195,7 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         m.planes = TEST_PLANES;
         config.model = arch_model_write(path, *state, &m);
         two = speak_planes(&config, &m, a % 2, NULL, NULL, 1);
-        check_same(&one, &two, m.hp.vocab);
+        test_check_same(&one, &two, m.hp.vocab);
         self.rows = 1 + (uint32_t)a % 3; /* one after another, and together */
         self.logits =
             calloc((self.rows + 1ull) * m.hp.vocab, sizeof *self.logits);
@@ -399,16 +207,16 @@ static void planes_change_no_bit_of_any_architecture(void **state)
         drafts.now_arg = &calls;
         assert_ok(sl_drafts_add(&drafts, &kind, &self, &err), &err);
         three = speak_planes(&config, &m, a % 2, &drafts, &self, late[a % 4]);
-        check_same(&one, &three, m.hp.vocab);
+        test_check_same(&one, &three, m.hp.vocab);
         right += drafts.gate.counts.accepted[0];
         guessed += drafts.gate.counts.drafted[0];
         beside += drafts.gate.counts.beside[0];
         ahead += drafts.gate.counts.ahead[0];
         discarded += drafts.gate.counts.discarded[0];
         free(self.logits);
-        said_fini(&one);
-        said_fini(&two);
-        said_fini(&three);
+        test_said_fini(&one);
+        test_said_fini(&two);
+        test_said_fini(&three);
     }
     assert_in_range(right, guessed / 20, guessed - 1); /* random weights */
     assert_in_range(beside, 1, guessed / 2);
