@@ -40,6 +40,7 @@ bool sl_rates_kept(struct sl_rates *rates, double *age_s,
     struct sl_machine m;
     bool found;
 
+    *rates = (struct sl_rates){0}; /* a GPU's are not kept */
     sl_machine_get(&m);
     sl_runtime_arithmetic(rt, &q.fmt, &q.group_cols, &q.act);
     if (file != NULL)

@@ -9,8 +9,8 @@
 #include "src/runtime/runtime.h"
 
 /* Rates that are kept of this machine, the disk of the runtime's file (both of
- * two), its threads and its arithmetic; age_s: of the oldest. False where
- * something is not known. */
+ * two), its threads and its arithmetic, all others 0; age_s: of the oldest.
+ * False where something is not known. */
 bool sl_rates_kept(struct sl_rates *rates, double *age_s,
                    const struct sl_runtime *rt);
 
