@@ -308,12 +308,12 @@ curl -sN -d '{"max_tokens":5,"stream":true,
 check a_stream_of_messages_has_its_events_in_order
 
 ask / '{"prompt":"你好","history":[["a","b"]],"max_length":0}'
-grep -q '^{"response":"' "$work/got" &&
+grep -q '^ *{"response":"' "$work/got" && # blanks where a machine is busy
     grep -q '"history":\[\["a","b"\],\["你好","' "$work/got" &&
     grep -q '"status":200,"time":"2' "$work/got" &&
     ask /generate '{"text":"春眠不觉晓，\nIn the beginning [MASK] God",
         "out_seq_length":20,"topk":1,"seed":7}' &&
-    grep -q '^{"text":\["处处闻啼鸟。[^"]*"," the"\]}$' "$work/got"
+    grep -q '^ *{"text":\["处处闻啼鸟。[^"]*"," the"\]}$' "$work/got"
 check the_reference_systems_clients_are_answered
 
 ask /v1/responses '{"max_output_tokens":5,"input":"你好"}'

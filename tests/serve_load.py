@@ -227,7 +227,7 @@ def readers_that_do_not_read_hold_up_nobody():
 @case
 def readers_that_dawdle_are_closed():
     with Server("--idle", "1", "--keep-seconds", "1") as s:
-        slow_body = body(400, stream=True, n=8)
+        slow_body = body(400, stream=True, logprobs=20, n=8)
         for takes in 0, 1:
             c = s.raw()
             c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

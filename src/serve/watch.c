@@ -11,7 +11,7 @@
 /* A client that has left is noticed within this time. */
 #define LOOK_EVERY_NS 200000000L
 /* An answer that is there is taken at least so fast. */
-#define LEAST_BPS 8192u
+#define LEAST_BPS 32768u
 
 /* libmicrohttpd looks at no connection that is suspended. A client that has
  * closed its side is one that has left, as for most servers. */
