@@ -178,7 +178,7 @@ if env --block-signal=TERM true 2>/dev/null; then
 
     env --block-signal=TERM sh -c 'kill -TERM $$; exec "$@"' sh \
         "$SLUICE" convert --quant f16 -o model.gguf demo >out 2>err
-    echo 'sluice-convert 1 0' >model.gguf.partial.journal
+    echo 'sluice-convert 2 0' >model.gguf.partial.journal
     run 2 --quant f16 --resume -o model.gguf demo
     says 'another source' --force
     ! grep -q 'goes on with it' err || wrong="$wrong; and --resume"

@@ -42,6 +42,8 @@ float glm_value(const struct glm_maker *g, const struct sl_tensor_spec *spec,
         return 0;
     for (const char *p = spec->name; *p != '\0'; p++)
         h = (h ^ (uint8_t)*p) * 16777619u;
+    if (g->changed != NULL && strstr(spec->name, g->changed) != NULL)
+        h++;
     h = (h ^ (uint32_t)i) * 2654435761u;
     h = (h ^ h >> 15) * 2246822519u;
     h ^= h >> 13;

@@ -16,6 +16,7 @@ struct glm_maker {
     /* The type of a tensor; NULL: all FP16. */
     enum sl_dtype (*dtype)(const struct sl_tensor_spec *spec);
     const char *without;  /* a tensor that the last shard lacks, or NULL */
+    const char *changed;  /* part of names of other values, or NULL */
     const char *extra;    /* a tensor of two values that all have, or NULL */
     int quantised;        /* 8 or 4: linear matrices as convert_tp.py leaves
                              them, with scales of 1/64; else 0 */

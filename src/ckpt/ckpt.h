@@ -84,6 +84,9 @@ int sl_ckpt_read_block(const struct sl_ckpt_tensor *t, void *out,
                        uint64_t first, uint64_t n, uint64_t first_col,
                        uint64_t n_cols, struct sl_error *err);
 
+/* Bytes of src from the first element to the end of the last one. */
+uint64_t sl_ckpt_extent(const struct sl_ckpt_tensor *t);
+
 /* What one rank of tensor parallelism holds, in one file or in several. */
 struct sl_ckpt_shard {
     const char *file;               /* for messages; of several their index */

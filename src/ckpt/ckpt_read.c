@@ -21,6 +21,19 @@ struct axis {
     uint64_t to;
 };
 
+uint64_t sl_ckpt_extent(const struct sl_ckpt_tensor *t)
+{
+    uint64_t last = 0;
+
+    for (uint32_t i = 0; i < t->n_dims; i++) {
+        if (t->shape[i] == 0)
+            return 0;
+        last += (t->shape[i] - 1) * t->stride[i];
+    }
+    return (last / sl_dtype_block_values(t->dtype) + 1) *
+           sl_dtype_bytes(t->dtype);
+}
+
 /* Copies n elements that lie from elements apart to places to apart. */
 static void scatter(uint8_t *out, uint64_t to, const uint8_t *in, uint64_t from,
                     uint64_t n, uint32_t size)

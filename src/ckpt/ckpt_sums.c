@@ -108,6 +108,18 @@ int sl_sums_add(struct sl_sums *s, uint64_t off, uint64_t bytes, uint32_t want,
     return r->what != NULL ? 0 : no_memory(s, err);
 }
 
+bool sl_sums_find(const struct sl_sums *s, uint64_t off,
+                  struct sl_sums_piece *run)
+{
+    size_t at = run_at(s, off);
+    const struct run *r = at < s->n ? &s->runs[at] : NULL;
+
+    if (r == NULL || off < r->off)
+        return false;
+    *run = (struct sl_sums_piece){r->off, r->bytes, r->want};
+    return true;
+}
+
 /* Adds a piece that touches no other from inside, before piece at. */
 static int insert(struct run *r, size_t at, struct sl_sums_piece p)
 {

@@ -29,16 +29,21 @@ int sl_sums_add(struct sl_sums *s, uint64_t off, uint64_t bytes, uint32_t want,
                 const char *what, struct sl_error *err);
 size_t sl_sums_absent(const struct sl_sums *s);
 
-/* Bytes [off, off + n) of the file were read. Errors: SL_ERR_CORRUPT where a
- * run is complete and its sum is another; SL_ERR_NOMEM. */
-int sl_sums_take(struct sl_sums *s, const void *data, uint64_t off, size_t n,
-                 struct sl_error *err);
-
 /* A piece that was read. */
 struct sl_sums_piece {
     uint64_t off, bytes;
     uint32_t crc;
 };
+/* The run that byte off lies in, with the CRC-32 that it should have; false:
+ * none. */
+bool sl_sums_find(const struct sl_sums *s, uint64_t off,
+                  struct sl_sums_piece *run);
+
+/* Bytes [off, off + n) of the file were read. Errors: SL_ERR_CORRUPT where a
+ * run is complete and its sum is another; SL_ERR_NOMEM. */
+int sl_sums_take(struct sl_sums *s, const void *data, uint64_t off, size_t n,
+                 struct sl_error *err);
+
 /* All pieces of runs that are not complete; *pieces is owned (free). Errors:
  * SL_ERR_NOMEM. */
 int sl_sums_pieces(struct sl_sums *s, struct sl_sums_piece **pieces, size_t *n,

@@ -47,7 +47,8 @@ static int init_result(struct sl_convert *cv, struct sl_error *err)
     r->tensors = sl_zalloc_array(r->n_tensors, sizeof *r->tensors);
     cv->section_done =
         sl_zalloc_array(cv->layout.n_sections, sizeof *cv->section_done);
-    if (r->tensors == NULL || cv->section_done == NULL)
+    cv->stamps = sl_zalloc_array(cv->layout.n_sections, sizeof *cv->stamps);
+    if (r->tensors == NULL || cv->section_done == NULL || cv->stamps == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu matrices",
                        r->n_tensors);
     for (size_t i = 0; i < r->n_tensors; i++) {
@@ -196,11 +197,11 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
                 "stopped; %s holds what is done: the same command with "
                 "--resume goes on",
                 cv->partial);
-    else if (partial.worthwhile && partial.begun &&
-             why.code != SL_ERR_CORRUPT) /* which another file will end */
+    else if (partial.worthwhile && partial.begun)
         sl_log(cv->o->log, SL_LOG_INFO,
-               "%s is kept: the same command with --resume goes on with it",
-               cv->partial);
+               "%s is kept: %sthe same command with --resume goes on with it",
+               cv->partial,
+               why.code == SL_ERR_CORRUPT ? "once the file is mended, " : "");
     return -1;
 }
 
@@ -218,6 +219,7 @@ static void fini(struct sl_convert *cv)
     free(cv->partial);
     free(cv->journal);
     free(cv->section_done);
+    free(cv->stamps);
     free(cv->sums);
     free(cv->chunks);
     sl_ckpt_close(&cv->ckpt);

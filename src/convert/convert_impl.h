@@ -9,6 +9,7 @@
  *   convert_pipe.c    reading, packing and writing at the same time
  *   convert_guard.c   nothing that is read is written
  *   convert_replicas.c  what all shards should have alike
+ *   convert_stamp.c   what a model file's bytes follow from, as numbers
  *   convert_resume.c  OUT.partial, its journal and what becomes of them
  */
 #ifndef SL_CONVERT_IMPL_H
@@ -55,6 +56,14 @@ struct sl_convert_matrix {
 struct sl_convert_sum {
     size_t shard, src;
     struct sl_sums_piece piece;
+    bool stale; /* of files that are others now */
+};
+
+/* What a section is made of: by the files that its tensors lie in, and by the
+ * CRC-32s of those tensors that have one: a file that was fetched again is
+ * another, and its tensors the same. */
+struct sl_convert_stamp {
+    uint64_t times, bytes;
 };
 
 struct sl_convert {
@@ -80,7 +89,8 @@ struct sl_convert {
     const char *chat;  /* template, by name; NULL: not known */
     char no_text[480]; /* why there is no tokenizer; "": not known */
     char *output, *partial, *journal;
-    bool *section_done; /* by an earlier run */
+    bool *section_done;              /* by an earlier run */
+    struct sl_convert_stamp *stamps; /* of sections */
     struct sl_convert_sum *sums;
     size_t n_sums;
     struct sl_chunk *chunks;
@@ -132,6 +142,19 @@ int sl_convert_check_paths(const struct sl_convert *cv, struct sl_error *err);
 int sl_convert_check_replicas(const struct sl_convert *cv,
                               struct sl_error *err);
 
+/* convert_stamp.c: everything but the checkpoint's bytes that the model file
+ * follows from. Errors of these: SL_ERR_NOMEM. */
+int sl_convert_stamp(uint64_t *stamp, const struct sl_convert *cv,
+                     struct sl_error *err);
+/* The files of a source: their names, sizes and times. */
+int sl_convert_stamp_src(uint64_t *stamp, const struct sl_src *src,
+                         struct sl_error *err);
+/* The sections that hold something of a matrix; how many there are. */
+unsigned sl_convert_sections_of(size_t section[3], const struct sl_convert *cv,
+                                size_t matrix);
+/* Fills cv->stamps. */
+int sl_convert_stamp_sections(struct sl_convert *cv, struct sl_error *err);
+
 /* convert_resume.c */
 struct sl_partial {
     struct sl_convert *cv;
@@ -142,11 +165,12 @@ struct sl_partial {
     uint64_t done_bytes;
 };
 /* Finds out what there is and what may be done with it; checks the disk;
- * fills section_done and the layout's checksums when resuming. */
+ * fills stamps, and section_done and the layout's checksums when resuming. */
 int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
                     struct sl_error *err);
-/* Notes that a section is on the disk (synced); the notes count after
- * sl_partial_sync. */
+/* Notes what has been read of members that are not complete, then sections
+ * that are on the disk (synced); the notes count after sl_partial_sync. */
+int sl_partial_note_sums(struct sl_partial *p, struct sl_error *err);
 void sl_partial_note(struct sl_partial *p, size_t section);
 int sl_partial_sync(struct sl_partial *p, struct sl_error *err);
 /* Everything is there but the header: writes it, renames, syncs the folder. */

@@ -279,6 +279,25 @@ static const struct sl_model_matrix *low_planes(const struct pipe *p,
     return NULL;
 }
 
+static int note_stage(struct pipe *p, size_t section,
+                      const struct sl_model_matrix *low, struct sl_error *err)
+{
+    const struct sl_layout *l = &p->cv->layout;
+
+    if (sl_partial_note_sums(p->partial, err) != 0)
+        return -1;
+    sl_partial_note(p->partial, section);
+    if (low != NULL)
+        sl_partial_note(p->partial, low->low_section);
+    for (uint32_t i = 0; i < l->n_matrices; i++) {
+        const struct sl_model_matrix *m = &l->matrices[i];
+
+        if (m->section == section && m->scale_resident)
+            sl_partial_note(p->partial, sl_layout_section_at(l, m->scale_off));
+    }
+    return sl_partial_sync(p->partial, err);
+}
+
 /* A section of weights, a stage or an embedding. Its scales that are always
  * resident have sections of their own, in the front of the file; with them it
  * is finished and noted. */
@@ -306,16 +325,7 @@ static int end_stage(struct pipe *p, size_t section, struct sl_error *err)
     }
     if (sl_out_sync(p->out, err) != 0)
         return -1;
-    sl_partial_note(p->partial, section);
-    if (low != NULL)
-        sl_partial_note(p->partial, low->low_section);
-    for (uint32_t i = 0; i < l->n_matrices; i++) {
-        const struct sl_model_matrix *m = &l->matrices[i];
-
-        if (m->section == section && m->scale_resident)
-            sl_partial_note(p->partial, sl_layout_section_at(l, m->scale_off));
-    }
-    return sl_partial_sync(p->partial, err);
+    return note_stage(p, section, low, err);
 }
 
 static void begin_stage(struct pipe *p, uint32_t matrix)

@@ -8,124 +8,37 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
-#include "src/base/bytes.h"
+#include "src/base/mem.h"
 #include "src/base/newfile.h"
 #include "src/convert/convert_impl.h"
 
 /* The journal, one line each:
- *     sluice-convert 1 FINGERPRINT
+ *     sluice-convert 2 STAMP
  *     packed SECTION PLANES    (before the done of a compressed stage)
- *     done SECTION XXH3 NAME
  *     odd MATRIX COUNT OF      (values that are no numbers)
- *     sums                     (what was read of files' members, up to then:)
- *     sum SHARD SOURCE OFFSET BYTES CRC
+ *     sums N                   (what was read of files' members, up to then, of
+ *                              those of which something is missing; N times:)
+ *     sum SHARD SOURCE STAMP OFFSET BYTES CRC
+ *     done SECTION XXH3 TIMES BYTES NAME
+ *     undo SECTION             (what it is made of has changed)
  * A line counts when its end of line is there. */
-#define JOURNAL_HEAD "sluice-convert 1 "
+#define JOURNAL_HEAD "sluice-convert 2 "
 
-struct print {
-    XXH3_state_t *state;
+/* Of a section, as the journal tells it. */
+enum told {
+    NOTHING,
+    DONE,
+    MOVED,   /* done, of the same tensors in files that are others now */
+    CHANGED, /* done, of other bytes */
 };
 
-static void add(struct print *p, const void *data, size_t n)
-{
-    XXH3_64bits_update(p->state, data, n);
-}
-
-static void add_u64(struct print *p, uint64_t v)
-{
-    uint8_t bytes[8];
-
-    sl_store_u64(bytes, v);
-    add(p, bytes, sizeof bytes);
-}
-
-static void add_string(struct print *p, const char *s)
-{
-    add(p, s, strlen(s) + 1);
-}
-
-/* A source is known by its files' names, sizes and times, and by what lies
- * where in them. */
-static void add_tensor(struct print *p, const struct sl_ckpt_tensor *t)
-{
-    struct sl_src_place at = sl_src_where(t->src, t->off);
-    struct stat st;
-
-    add_string(p, t->name);
-    add_string(p, at.file);
-    add_u64(p, (uint64_t)t->dtype);
-    add_u64(p, at.off);
-    add_u64(p, at.bytes);
-    for (uint32_t i = 0; i < t->n_dims; i++)
-        add_u64(p, t->shape[i]);
-    if (stat(at.file, &st) != 0)
-        return;
-    add_u64(p, (uint64_t)st.st_mtim.tv_sec);
-    add_u64(p, (uint64_t)st.st_mtim.tv_nsec);
-}
-
-static void add_hparams(struct print *p, const struct sl_hparams *hp)
-{
-    const struct sl_special_ids *s = &hp->text.special;
-    const uint32_t numbers[] = {
-        hp->n_layers,
-        hp->hidden,
-        hp->inner,
-        hp->n_heads,
-        hp->vocab,
-        hp->max_positions,
-        hp->position_2d,
-        hp->glu,
-        (uint32_t)hp->rotary,
-        (uint32_t)hp->text.whitespace,
-        hp->text.n_image_tokens,
-        hp->text.max_blank,
-        hp->text.byte_fallback,
-        hp->text.n_tokens,
-    };
-    const int32_t ids[] = {s->mask, s->gmask, s->smask,  s->eod, s->sop,
-                           s->eop,  s->enc,   s->dblock, s->eos, s->unk};
-
-    add(p, numbers, sizeof numbers);
-    add(p, ids, sizeof ids);
-    add(p, &hp->norm_eps, sizeof hp->norm_eps);
-}
-
-/* Everything that the bytes of the model file follow from. */
-static int fingerprint(uint64_t *sum, const struct sl_convert *cv,
-                       struct sl_error *err)
-{
-    struct print p = {XXH3_createState()};
-
-    if (p.state == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a checksum");
-    XXH3_64bits_reset(p.state);
-    add_string(&p, PACKAGE_VERSION);
-    add_string(&p, cv->name);
-    add_string(&p, cv->quant);
-    add_hparams(&p, &cv->hp);
-    add_u64(&p, (uint64_t)cv->o->compress);
-    add_u64(&p, cv->adapter_sum);
-    add_u64(&p, cv->tokenizer_bytes);
-    add(&p, cv->tokenizer, cv->tokenizer_bytes);
-    for (size_t i = 0; i < cv->n_matrices; i++) {
-        const struct sl_model_matrix *m = &cv->layout.matrices[i];
-
-        add_u64(&p, (uint64_t)m->geom.fmt);
-        add_u64(&p, m->geom.group_cols);
-        add_u64(&p, m->off);
-        add_u64(&p, (uint64_t)cv->matrices[i].rule);
-    }
-    for (size_t shard = 0; shard < cv->ckpt.n_shards; shard++) {
-        for (size_t i = 0; i < cv->ckpt.shards[shard].n_tensors; i++)
-            add_tensor(&p, &cv->ckpt.shards[shard].tensors[i]);
-    }
-    *sum = XXH3_64bits_digest(p.state);
-    XXH3_freeState(p.state);
-    return 0;
-}
+/* A journal on the way in. */
+struct reading {
+    struct sl_convert *cv;
+    enum told *told;             /* (n_sections) */
+    struct sl_convert_sum *sums; /* of the list that is being read */
+    size_t n_sums, want;
+};
 
 static bool exists(const char *path, uint64_t *bytes)
 {
@@ -138,25 +51,45 @@ static bool exists(const char *path, uint64_t *bytes)
     return true;
 }
 
-static bool take_sum(struct sl_convert *cv, const char *line)
+/* A list counts when all of it is there. */
+static bool take_sums(struct reading *r, const char *line)
 {
-    struct sl_convert_sum s;
+    if (sscanf(line, "sums %zu", &r->want) != 1)
+        return false;
+    r->n_sums = 0;
+    if (r->want == 0)
+        r->cv->n_sums = 0;
+    return true;
+}
+
+static bool take_sum(struct reading *r, const char *line)
+{
+    struct sl_convert *cv = r->cv;
+    struct sl_convert_sum s, *old = cv->sums;
+    uint64_t stamp, now;
+    struct sl_error err;
     void *grown;
 
-    if (strcmp(line, "sums\n") == 0) {
-        cv->n_sums = 0;
-        return true;
-    }
-    if (sscanf(line, "sum %zu %zu %" SCNu64 " %" SCNu64 " %" SCNx32, &s.shard,
-               &s.src, &s.piece.off, &s.piece.bytes, &s.piece.crc) != 5 ||
+    if (sscanf(line, "sum %zu %zu %" SCNx64 " %" SCNu64 " %" SCNu64 " %" SCNx32,
+               &s.shard, &s.src, &stamp, &s.piece.off, &s.piece.bytes,
+               &s.piece.crc) != 6 ||
         s.shard >= cv->ckpt.n_shards ||
-        s.src >= cv->ckpt.shards[s.shard].n_srcs)
+        s.src >= cv->ckpt.shards[s.shard].n_srcs ||
+        sl_convert_stamp_src(&now, cv->ckpt.shards[s.shard].srcs[s.src],
+                             &err) != 0)
         return false;
-    grown = realloc(cv->sums, (cv->n_sums + 1) * sizeof s);
+    s.stale = stamp != now;
+    grown = realloc(r->sums, (r->n_sums + 1) * sizeof s);
     if (grown == NULL)
         return false;
-    cv->sums = grown;
-    cv->sums[cv->n_sums++] = s;
+    r->sums = grown;
+    r->sums[r->n_sums++] = s;
+    if (r->n_sums < r->want)
+        return true;
+    cv->sums = r->sums;
+    cv->n_sums = r->n_sums;
+    r->sums = old;
+    r->n_sums = r->want = 0;
     return true;
 }
 
@@ -173,6 +106,103 @@ static bool take_odd(struct sl_convert *cv, const char *line)
     return true;
 }
 
+static bool take_packed(struct sl_convert *cv, const char *line)
+{
+    size_t section;
+    uint32_t planes;
+
+    if (sscanf(line, "packed %zu %" SCNu32, &section, &planes) != 2 ||
+        section >= cv->layout.n_sections || planes > 4 ||
+        cv->layout.sections[section].table_bytes == 0)
+        return false;
+    cv->layout.sections[section].planes = planes;
+    return true;
+}
+
+static bool take_done(struct reading *r, const char *line)
+{
+    const struct sl_layout *l = &r->cv->layout;
+    const struct sl_convert_stamp *now;
+    struct sl_convert_stamp then;
+    size_t section;
+    uint64_t xxh3;
+    char name[128];
+
+    if (sscanf(line, "done %zu %" SCNx64 " %" SCNx64 " %" SCNx64 " %127[^\n]",
+               &section, &xxh3, &then.times, &then.bytes, name) != 5 ||
+        section >= l->n_sections ||
+        strcmp(name, l->sections[section].name) != 0)
+        return false;
+    now = &r->cv->stamps[section];
+    r->told[section] = then.times == now->times   ? DONE
+                       : then.bytes == now->bytes ? MOVED
+                                                  : CHANGED;
+    l->sections[section].xxh3 = xxh3;
+    return true;
+}
+
+static bool take_undo(struct reading *r, const char *line)
+{
+    size_t section;
+
+    if (sscanf(line, "undo %zu", &section) != 1 ||
+        section >= r->cv->layout.n_sections)
+        return false;
+    r->told[section] = NOTHING;
+    return true;
+}
+
+/* One line; false when it does not fit this file. */
+static bool take_line(struct reading *r, const char *line)
+{
+    if (r->n_sums < r->want)
+        return take_sum(r, line);
+    return take_sums(r, line) || take_odd(r->cv, line) ||
+           take_packed(r->cv, line) || take_done(r, line) || take_undo(r, line);
+}
+
+static bool overlaps(const struct sl_convert *cv,
+                     const struct sl_convert_sum *s,
+                     const struct sl_ckpt_tensor *t, size_t shard)
+{
+    return s->stale && s->shard == shard &&
+           cv->ckpt.shards[shard].srcs[s->src] == t->src &&
+           s->piece.off < t->off + sl_ckpt_extent(t) &&
+           t->off < s->piece.off + s->piece.bytes;
+}
+
+/* Was it made of what nobody had compared, of files that are others now? */
+static bool is_doubtful(const struct sl_convert *cv, size_t matrix)
+{
+    const struct sl_merge *m = &cv->matrices[matrix].merge;
+    size_t shard;
+
+    for (size_t i = 0; i < sl_merge_n_parts(m); i++) {
+        const struct sl_ckpt_tensor *t = sl_merge_part(m, i, &shard);
+
+        for (size_t k = 0; k < cv->n_sums; k++) {
+            if (overlaps(cv, &cv->sums[k], t, shard))
+                return true;
+        }
+    }
+    return false;
+}
+
+static void doubt(struct reading *r)
+{
+    size_t section[3];
+
+    for (size_t i = 0; i < r->cv->n_matrices; i++) {
+        unsigned n = sl_convert_sections_of(section, r->cv, i);
+
+        if (!is_doubtful(r->cv, i))
+            continue;
+        for (unsigned k = 0; k < n; k++)
+            if (r->told[section[k]] == MOVED)
+                r->told[section[k]] = CHANGED;
+    }
+}
+
 /* What the earlier run had summed. */
 static int put_sums(struct sl_convert *cv, struct sl_error *err)
 {
@@ -181,44 +211,55 @@ static int put_sums(struct sl_convert *cv, struct sl_error *err)
         struct sl_sums *sums =
             sl_src_sums(cv->ckpt.shards[s->shard].srcs[s->src]);
 
-        if (sums != NULL && sl_sums_put(sums, &s->piece, err) != 0)
+        if (!s->stale && sums != NULL && sl_sums_put(sums, &s->piece, err) != 0)
             return -1;
     }
     return 0;
 }
 
-/* One line; false when it does not fit this file. */
-static bool take_line(struct sl_convert *cv, const char *line)
+/* What is made of the same bytes is done; nothing of it may be the checkpoint
+ * that somebody took by mistake. */
+static int settle(struct reading *r, size_t *n_changed, struct sl_error *err)
 {
-    char name[128];
-    size_t section;
-    uint64_t xxh3;
-    uint32_t planes;
+    struct sl_convert *cv = r->cv;
+    size_t n_done = 0;
 
-    if (take_sum(cv, line) || take_odd(cv, line))
-        return true;
-    if (sscanf(line, "packed %zu %" SCNu32, &section, &planes) == 2) {
-        if (section >= cv->layout.n_sections || planes > 4 ||
-            cv->layout.sections[section].table_bytes == 0)
-            return false;
-        cv->layout.sections[section].planes = planes;
-        return true;
+    doubt(r);
+    *n_changed = 0;
+    for (size_t i = 0; i < cv->layout.n_sections; i++) {
+        cv->section_done[i] = r->told[i] == DONE || r->told[i] == MOVED;
+        n_done += cv->section_done[i];
+        *n_changed += r->told[i] == CHANGED;
     }
-    if (sscanf(line, "done %zu %" SCNx64 " %127[^\n]", &section, &xxh3, name) !=
-            3 ||
-        section >= cv->layout.n_sections ||
-        strcmp(name, cv->layout.sections[section].name) != 0)
-        return false;
-    cv->section_done[section] = true;
-    cv->layout.sections[section].xxh3 = xxh3;
-    return true;
+    if (*n_changed > 0 && n_done == 0)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s was begun from another source, or one whose files "
+                       "have changed: nothing of it can be kept; begin again "
+                       "with --force",
+                       cv->partial);
+    return put_sums(cv, err);
+}
+
+/* What is made again does not count any more, whatever comes of it. */
+static void forget(struct sl_convert *cv, const struct reading *r)
+{
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        if (r->told[cv->layout.matrices[i].section] != CHANGED)
+            continue;
+        cv->result->tensors[i].error.n_not_finite = 0;
+        cv->result->tensors[i].error.n = 0;
+    }
+    for (size_t i = 0; i < cv->layout.n_sections; i++)
+        if (r->told[i] == CHANGED)
+            cv->layout.sections[i].planes = 0;
 }
 
 /* Reads the journal up to its last whole line, or one that is damaged; *end is
  * where that ends, 0 where there is not even a first one. */
-static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
+static int read_journal(struct reading *r, uint64_t stamp, long *end,
                         struct sl_error *err)
 {
+    struct sl_convert *cv = r->cv;
     FILE *f = fopen(cv->journal, "re");
     char line[256];
     uint64_t found;
@@ -233,7 +274,7 @@ static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
     if (fgets(line, sizeof line, f) == NULL || strchr(line, '\n') == NULL)
         goto out; /* it had not begun: nothing is known to be done */
     if (sscanf(line, JOURNAL_HEAD "%" SCNx64 "\n", &found) != 1 ||
-        found != print) {
+        found != stamp) {
         rc = sl_fail(err, SL_ERR_USAGE,
                      "%s was begun from another source, with other options or "
                      "by another version: it cannot be resumed; begin again "
@@ -244,42 +285,89 @@ static int read_journal(struct sl_convert *cv, uint64_t print, long *end,
     *end = ftell(f);
     /* What follows a damaged line is done again. */
     while (fgets(line, sizeof line, f) != NULL && strchr(line, '\n') != NULL &&
-           take_line(cv, line))
-        *end = ftell(f);
-    rc = put_sums(cv, err);
+           take_line(r, line)) {
+        if (r->n_sums >= r->want)
+            *end = ftell(f);
+    }
 out:
     fclose(f);
     return rc;
 }
 
-static int open_journal(struct sl_partial *p, uint64_t print, bool resume,
+/* Everything that the journal tells, which is cut behind that. */
+static int take_journal(struct reading *r, uint64_t stamp, long *end,
+                        size_t *n_changed, struct sl_error *err)
+{
+    struct sl_convert *cv = r->cv;
+    int rc;
+
+    r->told = sl_zalloc_array(cv->layout.n_sections, sizeof *r->told);
+    if (r->told == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to read %s", cv->journal);
+    rc = read_journal(r, stamp, end, err);
+    if (rc == 0)
+        rc = settle(r, n_changed, err);
+    if (rc == 0 && truncate(cv->journal, *end) != 0)
+        rc = sl_fail_os(err, errno, "%s: cannot cut to %ld bytes", cv->journal,
+                        *end);
+    return rc;
+}
+
+static int flush_journal(const struct sl_partial *p, struct sl_error *err)
+{
+    if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
+        return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
+    return 0;
+}
+
+static void note_changed(struct sl_partial *p, const struct reading *r,
+                         size_t n_changed)
+{
+    struct sl_convert *cv = p->cv;
+
+    sl_log(cv->o->log, SL_LOG_WARN,
+           "%zu of the finished parts of %s are of files that have changed "
+           "since: they are made again, the others kept",
+           n_changed, cv->partial);
+    forget(cv, r);
+    for (size_t i = 0; i < cv->layout.n_sections; i++)
+        if (r->told[i] == CHANGED)
+            fprintf(p->journal, "undo %zu\n", i);
+}
+
+static int open_journal(struct sl_partial *p, uint64_t stamp, bool resume,
                         struct sl_error *err)
 {
+    struct reading r = {.cv = p->cv};
     const char *path = p->cv->journal;
+    size_t n_changed = 0;
     long end = 0;
+    int rc = 0;
 
-    if (resume) {
-        if (read_journal(p->cv, print, &end, err) != 0)
-            return -1;
-        if (truncate(path, end) != 0)
-            return sl_fail_os(err, errno, "%s: cannot cut to %ld bytes", path,
-                              end);
+    if (resume)
+        rc = take_journal(&r, stamp, &end, &n_changed, err);
+    if (rc == 0) {
+        p->journal = fopen(path, end > 0 ? "ae" : "we");
+        if (p->journal == NULL)
+            rc = sl_fail_os(err, errno, "%s: cannot open for writing", path);
     }
-    p->journal = fopen(path, end > 0 ? "ae" : "we");
-    if (p->journal == NULL)
-        return sl_fail_os(err, errno, "%s: cannot open for writing", path);
-    p->begun = true;
-    if (end > 0)
-        return 0;
-    fprintf(p->journal, JOURNAL_HEAD "%016" PRIx64 "\n", print);
-    if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
-        return sl_fail_os(err, errno, "%s: cannot write", path);
-    return 0;
+    if (rc == 0) {
+        p->begun = true;
+        if (end == 0)
+            fprintf(p->journal, JOURNAL_HEAD "%016" PRIx64 "\n", stamp);
+        if (n_changed > 0)
+            note_changed(p, &r, n_changed);
+        rc = flush_journal(p, err);
+    }
+    free(r.told);
+    free(r.sums);
+    return rc;
 }
 
 void sl_partial_note(struct sl_partial *p, size_t section)
 {
     const struct sl_model_section *s = &p->cv->layout.sections[section];
+    const struct sl_convert_stamp *of = &p->cv->stamps[section];
 
     if (s->planes > 0)
         fprintf(p->journal, "packed %zu %" PRIu32 "\n", section, s->planes);
@@ -290,41 +378,69 @@ void sl_partial_note(struct sl_partial *p, size_t section)
             fprintf(p->journal, "odd %zu %" PRIu64 " %" PRIu64 "\n", i,
                     e->n_not_finite, e->n);
     }
-    fprintf(p->journal, "done %zu %016" PRIx64 " %s\n", section, s->xxh3,
-            s->name);
+    fprintf(p->journal,
+            "done %zu %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %s\n",
+            section, s->xxh3, of->times, of->bytes, s->name);
 }
 
-static int note_sums(struct sl_partial *p, struct sl_error *err)
+struct source_pieces {
+    struct sl_sums_piece *piece;
+    size_t n;
+    uint64_t stamp;
+};
+
+static int take_pieces(struct source_pieces *s, struct sl_src *src,
+                       struct sl_error *err)
+{
+    struct sl_sums *sums = sl_src_sums(src);
+
+    if (sums == NULL)
+        return 0;
+    if (sl_convert_stamp_src(&s->stamp, src, err) != 0)
+        return -1;
+    return sl_sums_pieces(sums, &s->piece, &s->n, err);
+}
+
+int sl_partial_note_sums(struct sl_partial *p, struct sl_error *err)
 {
     const struct sl_ckpt *c = &p->cv->ckpt;
+    struct source_pieces *of;
+    size_t n_srcs = 0, n = 0, at = 0;
+    int rc = 0;
 
-    fputs("sums\n", p->journal);
-    for (size_t i = 0; i < c->n_shards; i++) {
-        for (size_t k = 0; k < c->shards[i].n_srcs; k++) {
-            struct sl_sums *sums = sl_src_sums(c->shards[i].srcs[k]);
-            struct sl_sums_piece *piece;
-            size_t n;
-
-            if (sums == NULL)
-                continue;
-            if (sl_sums_pieces(sums, &piece, &n, err) != 0)
-                return -1;
-            for (size_t at = 0; at < n; at++)
-                fprintf(p->journal,
-                        "sum %zu %zu %" PRIu64 " %" PRIu64 " %08" PRIx32 "\n",
-                        i, k, piece[at].off, piece[at].bytes, piece[at].crc);
-            free(piece);
+    for (size_t i = 0; i < c->n_shards; i++)
+        n_srcs += c->shards[i].n_srcs;
+    of = sl_zalloc_array(n_srcs, sizeof *of);
+    if (of == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for %zu sources", n_srcs);
+    for (size_t i = 0; i < c->n_shards && rc == 0; i++) {
+        for (size_t k = 0; k < c->shards[i].n_srcs && rc == 0; k++, at++) {
+            rc = take_pieces(&of[at], c->shards[i].srcs[k], err);
+            n += of[at].n;
         }
     }
-    return 0;
+    if (rc == 0)
+        fprintf(p->journal, "sums %zu\n", n);
+    at = 0;
+    for (size_t i = 0; i < c->n_shards; i++) {
+        for (size_t k = 0; k < c->shards[i].n_srcs; k++, at++) {
+            for (size_t j = 0; j < of[at].n && rc == 0; j++)
+                fprintf(p->journal,
+                        "sum %zu %zu %016" PRIx64 " %" PRIu64 " %" PRIu64
+                        " %08" PRIx32 "\n",
+                        i, k, of[at].stamp, of[at].piece[j].off,
+                        of[at].piece[j].bytes, of[at].piece[j].crc);
+            free(of[at].piece);
+        }
+    }
+    free(of);
+    return rc;
 }
 
 int sl_partial_sync(struct sl_partial *p, struct sl_error *err)
 {
-    if (note_sums(p, err) != 0)
+    if (flush_journal(p, err) != 0)
         return -1;
-    if (fflush(p->journal) != 0 || sl_sync(fileno(p->journal)) != 0)
-        return sl_fail_os(err, errno, "%s: cannot write", p->cv->journal);
     p->worthwhile = true;
     return 0;
 }
@@ -381,17 +497,19 @@ static int check_files(const struct sl_convert *cv, bool *resume,
 int sl_partial_open(struct sl_partial *p, struct sl_convert *cv,
                     struct sl_error *err)
 {
-    uint64_t print = 0;
+    uint64_t stamp = 0;
     bool resume;
 
     *p = (struct sl_partial){.cv = cv, .lock_fd = -1};
     if (check_files(cv, &resume, err) != 0 ||
         sl_newfile_check_space(cv->partial, cv->output, cv->layout.file_bytes,
                                err) != 0 ||
-        fingerprint(&print, cv, err) != 0 || open_locked(p, resume, err) != 0)
+        sl_convert_stamp(&stamp, cv, err) != 0 ||
+        sl_convert_stamp_sections(cv, err) != 0 ||
+        open_locked(p, resume, err) != 0)
         return -1;
     p->worthwhile = resume;
-    if (open_journal(p, print, resume, err) != 0 ||
+    if (open_journal(p, stamp, resume, err) != 0 ||
         sl_newfile_reserve(p->lock_fd, cv->partial, cv->layout.file_bytes,
                            err) != 0)
         return -1;

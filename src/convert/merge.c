@@ -269,10 +269,17 @@ static int add_format(struct sl_merge *m, enum sl_fmt fmt, bool first,
     return 0;
 }
 
-static int check_sources(struct sl_merge *m, struct sl_error *err)
+/* How many shards have a part of it; where each has all, the first counts. */
+static size_t n_shards(const struct sl_merge *m)
 {
     bool one = m->spec.split == SL_SPLIT_NONE || sl_merge_by_heads(&m->spec);
-    size_t n = one ? 1 : m->ckpt->n_shards;
+
+    return one ? 1 : m->ckpt->n_shards;
+}
+
+static int check_sources(struct sl_merge *m, struct sl_error *err)
+{
+    size_t n = n_shards(m);
     uint64_t rows, cols;
 
     for (unsigned i = 0; i < m->n_sources; i++) {
@@ -312,6 +319,25 @@ int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
             spec->split == SL_SPLIT_COLS ? (uint32_t)c->n_shards : 1;
     *m = made;
     return 0;
+}
+
+size_t sl_merge_n_parts(const struct sl_merge *m)
+{
+    return m->n_sources * n_shards(m) * (m->n_groups > 0 ? 2 : 1);
+}
+
+const struct sl_ckpt_tensor *sl_merge_part(const struct sl_merge *m, size_t i,
+                                           size_t *shard)
+{
+    size_t n = n_shards(m), all = m->n_sources * n;
+    const struct sl_merge_source *source = &m->source[i % all / n];
+    char name[NAME_ROOM];
+
+    *shard = i % n;
+    if (i < all)
+        return sl_ckpt_find(m->ckpt, *shard, source->name);
+    scale_name(name, source);
+    return sl_ckpt_find(m->ckpt, *shard, name);
 }
 
 /* As handed out: of INT4 a byte, too. */

@@ -58,6 +58,12 @@ struct sl_merge {
 int sl_merge_init(struct sl_merge *m, const struct sl_ckpt *c,
                   const struct sl_tensor_spec *spec, struct sl_error *err);
 
+/* The checkpoint's tensors that it is put together from, scales of quantised
+ * ones too; *shard is whose one of them is. */
+size_t sl_merge_n_parts(const struct sl_merge *m);
+const struct sl_ckpt_tensor *sl_merge_part(const struct sl_merge *m, size_t i,
+                                           size_t *shard);
+
 /* What it comes in is blocks: hand it out as FP32, exactly. */
 void sl_merge_decode(struct sl_merge *m);
 

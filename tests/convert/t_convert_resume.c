@@ -173,25 +173,87 @@ static void only_the_same_conversion_is_resumed(void **state)
     assert_weights(f, 0.073);
 }
 
-static void a_changed_source_is_not_resumed(void **state)
+/* A conversion of six layers that was stopped when some of it was done; then
+ * its files are written again, with other times. */
+static void stop_and_fetch_again(struct fixture *f, const char *changed)
 {
-    struct fixture *f = *state;
-    struct stopper s = {12, false};
+    struct stopper s = {20, false};
 
     f->g.hp.n_layers = 6;
+    f->g.changed = NULL;
+    test_remove_tree(f->source);
     glm_maker_write(&f->g, f->source);
+    f->o.quant = "f16";
+    f->o.force = true;
+    f->o.resume = false;
     f->o.interrupted = stop_later;
     f->o.opaque = &s;
     REFUSE(f, SL_ERR_INTERRUPTED, "--resume");
     f->o.interrupted = NULL;
     test_remove_tree(f->source);
     usleep(20000); /* file times have a grain */
+    f->g.changed = changed;
     glm_maker_write(&f->g, f->source);
+    f->o.force = false;
     f->o.resume = true;
+    f->said[0] = '\0';
+}
+
+static void only_what_changed_of_a_source_is_done_again(void **state)
+{
+    static const char *const changed[] = {
+        NULL, "layers.0.mlp.dense_h_to_4h.weight",
+        "layers.5.attention.dense.weight", "layers.0.input_layernorm"};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof changed / sizeof *changed; i++) {
+        struct sl_convert_result r;
+        struct sl_error err;
+
+        stop_and_fetch_again(f, changed[i]);
+        assert_ok(sl_convert(&r, &f->o, &err), &err);
+        assert_true(r.resumed_bytes > 0); /* the sums are those it had */
+        assert_int_equal(strstr(f->said, "made again") != NULL, i == 1);
+        sl_convert_result_fini(&r);
+        assert_weights(f, 0);
+        unlink(f->out);
+    }
+}
+
+static void what_changed_does_not_count_when_it_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    struct stopper s = {0, false};
+
+    stop_and_fetch_again(f, "layers.0.mlp.dense_h_to_4h.weight");
+    f->o.interrupted = stop_later;
+    f->o.opaque = &s;
+    REFUSE(f, SL_ERR_INTERRUPTED, "--resume");
+    f->o.interrupted = NULL;
+    f->g.changed = NULL;
+    glm_maker_write(&f->g, f->source);
+    f->said[0] = '\0';
+    convert(f, "f16");
+    assert_null(strstr(f->said, "made again"));
+    assert_weights(f, 0);
+}
+
+static void a_changed_source_is_not_resumed(void **state)
+{
+    struct fixture *f = *state;
+
+    stop_and_fetch_again(f, "layers");
     REFUSE(f, SL_ERR_USAGE, "another source", "--force");
+    f->o.force = true;
     f->o.resume = false;
     convert(f, NULL);
     assert_weights(f, 0.2);
+
+    /* Where nobody sums, times of files are what tells. */
+    unlink(f->out);
+    f->o.trust_source = true;
+    stop_and_fetch_again(f, NULL);
+    REFUSE(f, SL_ERR_USAGE, "another source", "--force");
 }
 
 static void nothing_is_overwritten_unasked(void **state)
@@ -235,6 +297,8 @@ int main(void)
         CASE(a_killed_compression_goes_on),
         CASE(resuming_does_not_repeat_what_is_done),
         CASE(only_the_same_conversion_is_resumed),
+        CASE(only_what_changed_of_a_source_is_done_again),
+        CASE(what_changed_does_not_count_when_it_comes_back),
         CASE(a_changed_source_is_not_resumed),
         CASE(nothing_is_overwritten_unasked),
         CASE(a_folder_is_refused_before_anything_is_written),
