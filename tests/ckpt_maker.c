@@ -140,7 +140,9 @@ static void put_tensor(struct maker_buf *b, const struct maker_tensor *tensors,
     put_tuple(b, stride, t->n_dims);
     put_text(b, "\x89"
                 "ccollections\nOrderedDict\n)R");
-    if (t->view != NULL) {
+    if (t->view != NULL && *t->view == '\0') {
+        put_text(b, "]");
+    } else if (t->view != NULL) {
         put_text(b, "}(");
         put_str(b, t->view);
         put_text(b, "\x88u");

@@ -38,7 +38,8 @@ struct maker_tensor {
     uint64_t offset;
     uint64_t stride[4];
     bool expanded;
-    /* What torch has yet to do with its elements, "neg"; NULL: nothing. */
+    /* What torch has yet to do with its elements, "neg"; NULL: nothing; "":
+     * something that is told in another form. */
     const char *view;
     /* The function that takes the tensor and three things more,
      * "MODULE\nNAME\n"; NULL: none. */

@@ -326,8 +326,13 @@ static int check_view(const struct sl_pickle *p, const uint32_t *item,
     if (n < VIEW_ITEMS)
         return 0;
     more = sl_pk_at(p, item[VIEW_ITEMS - 1]);
-    if (more->kind != SL_PK_DICT)
+    if (n == VIEW_ITEMS && more->kind == SL_PK_NONE)
         return 0;
+    if (n > VIEW_ITEMS || more->kind != SL_PK_DICT)
+        return sl_fail(err, SL_ERR_UNSUPPORTED,
+                       "a view with unknown metadata (%u things make it): save "
+                       "it again as a plain tensor",
+                       n);
     cell = more->n > 0 ? more->list.first : SL_PK_NIL;
     while (cell != SL_PK_NIL) {
         const struct sl_pk_cell *k = &p->cells.at[cell];

@@ -230,6 +230,7 @@ static void views_are_worked_out_or_refused_by_name(void **state)
         {"neg", NULL, "negated"},
         {"conj", NULL, "conjugated"},
         {"other", NULL, "unknown"},
+        {"", NULL, "unknown metadata"},
         {NULL, "torch._utils\n_rebuild_parameter_with_state\n", NULL},
         {NULL, "torch._utils\n_rebuild_parameter\n", NULL},
         {NULL, "torch._utils\n_rebuild_sparse_tensor\n", "_rebuild_sparse"},
