@@ -33,7 +33,8 @@ struct sl_pack_error {  /* summed over all that was packed */
     double sum_source_squared;
     double worst; /* largest |decoded - source| */
     uint64_t n;
-    uint64_t n_not_finite; /* infinite or NaN, in the source or once FP16 */
+    uint64_t n_not_finite; /* infinite or NaN, in the source or once FP16, or
+                              more than the largest FP16 scale can hold */
 };
 
 struct sl_pack_source {

@@ -62,6 +62,7 @@ struct work {
     const struct sl_pack_block *p;
     unsigned first; /* of the rows that are worked on: [first, first + LANES) */
     float lo, hi;   /* of the integers */
+    float most;     /* what the largest scale and integer hold, rounded */
     vf run[RUN];    /* columns as FP32 */
     vu q[RUN + 8];  /* columns as integers, in the low bits */
     double squared[LANES]; /* by row */
@@ -304,14 +305,14 @@ static void choose_scales(struct work *w, const struct group *g)
 INLINE void add_error(struct work *w, vf sums[2], const vf *x,
                       const vf *decoded)
 {
-    const vf infinite = SPLAT(INFINITY);
+    const vf most = SPLAT(w->most);
     vf d = *decoded - *x;
 
     sums[0] += d * d;
     sums[1] += *x * *x;
     d = MAGNITUDE(d);
     w->worst = GREATER(d, w->worst);
-    w->n_not_finite -= ~(vi)(MAGNITUDE(*x) < infinite); /* true is -1 */
+    w->n_not_finite -= ~(vi)(MAGNITUDE(*x) < most); /* true is -1 */
 }
 
 /* run[at .. at + n) to q, all of one group with scale s. */
@@ -435,6 +436,7 @@ static void pack_lanes(const struct sl_pack_block *p, unsigned first,
 
     /* -8 comes free with INT4; GLM's quantiser does not use it. */
     w.lo = p->int4 && p->mse ? -8 : -w.hi;
+    w.most = 65504.0f * (w.hi + 0.5f);
     if (!whole)
         choose_all(&w);
     for (uint32_t col = 0; col < p->cols; col += n) {
