@@ -462,6 +462,36 @@ generate -m "$work/$esc" -p a >"$work/out"
     grep -q 'A?*B' "$work/err"
 check names_do_not_drive_the_terminal
 
+# tame COMMAND...: nothing that it prints, wherever, drives a terminal.
+tame()
+{
+    timeout 60 "$sluice" "$@" >"$work/out" 2>&1 </dev/null
+    if [ $? -gt 2 ] || [ ! -s "$work/out" ] ||
+        LC_ALL=C grep -q "$(printf '[\033\007\302\233]')" "$work/out"; then
+        bad="$bad; $*"
+    fi
+}
+bad=
+cp "$model" "$work/$esc" && mkdir "$work/evil" &&
+    printf '{"architectures": ["a\\u001b[1mb"], "model_type": "\\u009bx"}' \
+        >"$work/evil/config.json" &&
+    cp "$model" "$work/evil/model.safetensors"
+tame verify "$work/$esc"
+tame inspect "$work/$esc"
+tame inspect "$work/evil"
+tame plan -m "$work/$esc" --ram 64M
+tame bench -m "$work/$esc" --ram 64M --prompt 2 --gen 1 --repeat 1
+tame convert --force -o "$work/out$esc" "$source/demo"
+tame synth --hidden-size 64 --num-layers 1 --vocab-size 128 -o "$work/s$esc"
+tame perplexity -m "$work/$esc" "$work/odd"
+tame generate -m "$model" "--$esc"
+tame generate "$esc" -m "$model"
+tame "$esc"
+rm -f "$work/out$esc" "$work/s$esc" "$work/$esc"
+echo "$bad" >"$work/err"
+[ -z "$bad" ]
+check whatever_prints_them
+
 usual()
 {
     "$sluice" generate -h >"$work/1" && "$sluice" generate --help >"$work/2" &&

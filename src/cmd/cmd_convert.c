@@ -9,6 +9,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/folders.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts_run.h"
@@ -74,8 +75,8 @@ static const struct argp_option options[] = {
      0},
     {0, 0, 0, 0, "The conversion:", 2},
     {"compress", OPT_COMPRESS, "KIND", 0,
-     "none (default); lz4: stages that get smaller; auto: those whose pass gets "
-     "faster on this machine",
+     "none (default), lz4 (stages that get smaller) or auto (those whose pass "
+     "gets faster on this machine)",
      0},
     {"ram", OPT_RAM, "BYTES", 0,
      "Hold everything within this much RAM: K/M/G are powers of 1024, KB/MB/GB "
@@ -337,15 +338,15 @@ static void print_summary(const struct sl_convert_result *r)
     double s = (double)r->ns * 1e-9;
     uint64_t bytes = r->file_bytes - r->resumed_bytes;
 
-    printf("%s: %s, %s, in %.1f s (%s/s)\n", r->output, r->quant,
+    printf("%s: %s, %s, in %.1f s (%s/s)\n", SL_TAMED(r->output), r->quant,
            sl_size_format(size, r->file_bytes), s,
            sl_size_format(rate, s > 0 ? (uint64_t)((double)bytes / s) : 0));
     print_stages(&r->stages);
     if (r->tokenizer && chats(r->output))
-        printf("Next: sluice chat -m %s\n", r->output);
+        printf("Next: sluice chat -m %s\n", SL_TAMED(r->output));
     else if (r->tokenizer)
         printf("Next: sluice generate -m %s -p 'Once upon a time'\n",
-               r->output);
+               SL_TAMED(r->output));
     else
         printf("It has no tokenizer; it serves 'sluice logits' and "
                "benchmarks.\n");

@@ -7,6 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/base/paths.h"
+#include "src/base/tame.h"
 #include "src/cmd/inspect.h"
 #include "src/cmd/inspect_source.h"
 #include "src/cmd/open_vocab.h"
@@ -177,13 +178,6 @@ enum sl_act_fn sl_inspect_activation(const struct sl_modelfile *mf)
     return sl_stage_epilogue(&mf->arch->layers(&mf->hp)->mlp, SL_SLOT_MLP_IN);
 }
 
-/* A name from the file, without what would drive a terminal. */
-static void print_name(const char *s)
-{
-    for (; *s != '\0'; s++)
-        putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
-}
-
 static void print_line(const char *what)
 {
     printf("  %-14s ", what);
@@ -247,7 +241,7 @@ static void print_stops(const struct sl_tokenizer *t)
         if (n == 0)
             continue;
         fputs(" (", stdout);
-        print_name(piece);
+        fputs(SL_TAMED(piece), stdout);
         putchar(')');
     }
     if (stops->n > MOST_STOPS)
@@ -371,11 +365,11 @@ static void print_model(const struct sl_modelfile *mf)
         print_tokenizer(mf);
     if (mf->chat != NULL) {
         print_line("chat");
-        printf("template %s\n", mf->chat);
+        printf("template %s\n", SL_TAMED(mf->chat));
     }
     print_sampling(&hp->sampling);
     print_line("quant");
-    print_name(mf->quant);
+    fputs(SL_TAMED(mf->quant), stdout);
     putchar('\n');
     print_weights(mf, false);
     print_weights(mf, true);
@@ -453,9 +447,9 @@ static void print_summary(const struct sl_modelfile *mf)
 {
     char size[SL_SIZE_TEXT];
 
-    print_name(mf->name);
+    fputs(SL_TAMED(mf->name), stdout);
     fputs(" (", stdout);
-    print_name(mf->path);
+    fputs(SL_TAMED(mf->path), stdout);
     printf(", %s)\n\n", sl_size_format(size, mf->file_bytes));
     print_model(mf);
     putchar('\n');

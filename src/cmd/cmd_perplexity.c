@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/eval_model.h"
 #include "src/cmd/open_vocab.h"
 #include "src/cmd/opts_run.h"
@@ -151,7 +152,7 @@ static int ask(struct asking *a, struct sl_lm *other, struct sl_error *err)
 static void print_text(const char *name, const struct sl_perplexity *p,
                        bool is_glm)
 {
-    printf("%s: %llu tokens, %llu words, %llu bytes\n", name,
+    printf("%s: %llu tokens, %llu words, %llu bytes\n", SL_TAMED(name),
            (unsigned long long)p->n_tokens, (unsigned long long)p->n_words,
            (unsigned long long)p->n_bytes);
     printf("  perplexity per token   %.4f +/- %.4f\n", p->per_token, p->error);

@@ -6,6 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/experts_show.h"
 #include "src/cmd/gpu_show.h"
 #include "src/cmd/hit_curve.h"
@@ -193,8 +194,8 @@ static void print_text(const struct report *r)
     uint64_t all = r->plan->streamed_bytes + at[SL_HOST].resident_bytes +
                    at[SL_DEVICE].resident_bytes;
 
-    printf("%s: %s, %u layer%s, %s\n\n", r->mf->path, r->mf->name, hp->n_layers,
-           hp->n_layers == 1 ? "" : "s",
+    printf("%s: %s, %u layer%s, %s\n\n", SL_TAMED(r->mf->path),
+           SL_TAMED(r->mf->name), hp->n_layers, hp->n_layers == 1 ? "" : "s",
            sl_size_format(file, r->mf->file_bytes));
     print_memory(r);
     sl_gpu_print(stdout, r->rt);
@@ -384,8 +385,8 @@ static const struct argp_option options[] = {
      "or what a JSON file describes",
      1},
     {"preset", OPT_PRESET, "NAME", 0,
-     "Instead of -m the shape of " SL_SYNTH_PRESETS
-     "; without --machine on this one",
+     SL_SYNTH_PRESETS
+     ": plan for that shape instead of -m's; without --machine on this one",
      1},
     {"quant", OPT_QUANT, "KIND", 0,
      "Its format, one of convert's (default int4-g128)", 1},

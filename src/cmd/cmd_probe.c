@@ -9,6 +9,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/base/log.h"
+#include "src/base/tame.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/survey_here.h"
 #include "src/probe/machine_file.h"
@@ -134,7 +135,7 @@ static void print_disk(const json_t *disk)
     const json_t *list = json_object_get(disk, "reads");
 
     printf("\nDisk of %s (%s), direct reads: %.2f GB/s at best\n",
-           text(disk, "path"), text(disk, "file_system"),
+           SL_TAMED(text(disk, "path")), text(disk, "file_system"),
            number(disk, "bytes_per_s") * 1e-9);
     printf("  %-10s %9s %10s\n", "block", "in flight", "GB/s");
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -315,7 +316,7 @@ static int probe(const struct options *o, const struct sl_log *log,
     else if (rc == 0)
         print_table(survey, &m, o->path, o->mirror);
     if (rc == 0 && !o->json && file != NULL)
-        printf("\nKept in %s; --force measures again.\n", file);
+        printf("\nKept in %s; --force measures again.\n", SL_TAMED(file));
     json_decref(survey);
     free(file);
     return rc;

@@ -6,6 +6,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/base/paths.h"
+#include "src/base/tame.h"
 #include "src/cmd/opts_shape.h"
 #include "src/cmd/stop.h"
 #include "src/convert/synth.h"
@@ -228,7 +229,8 @@ static int print_result(const struct synth_args *a,
     if (!a->json) {
         if (!a->o.quiet)
             printf("%s: %s, %s of random weights, in %.1f s (%s/s)\n",
-                   r->output, r->quant, sl_size_format(size, r->file_bytes), s,
+                   SL_TAMED(r->output), r->quant,
+                   sl_size_format(size, r->file_bytes), s,
                    sl_size_format(rate, (uint64_t)((double)r->file_bytes / s)));
         return sl_finish_stdout(SL_EXIT_OK);
     }

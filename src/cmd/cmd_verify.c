@@ -4,6 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/opts.h"
 #include "src/model/modelfile.h"
 
@@ -93,9 +94,10 @@ static int run(int argc, char **argv)
         return sl_finish_stdout(sl_report(&err));
     if (!a.quiet && !a.json)
         printf("%s%s%s: %s in %zu sections%s, every checksum is right\n",
-               a.file, a.mirror != NULL ? " and " : "",
-               a.mirror != NULL ? a.mirror : "", sl_size_format(size, bytes),
-               n_sections, a.mirror != NULL ? " each" : "");
+               SL_TAMED(a.file), a.mirror != NULL ? " and " : "",
+               SL_TAMED(a.mirror != NULL ? a.mirror : ""),
+               sl_size_format(size, bytes), n_sections,
+               a.mirror != NULL ? " each" : "");
     return sl_finish_stdout(SL_EXIT_OK);
 }
 

@@ -10,6 +10,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
+#include "src/base/tame.h"
 #include "src/ckpt/ckpt_kind.h"
 #include "src/cmd/inspect_source.h"
 #include "src/convert/convert.h"
@@ -148,7 +149,7 @@ static void print_list(const char *what, const struct sl_fit_list *list)
 {
     for (size_t i = 0; i < list->n && i < NAMED; i++) {
         print_line(i == 0 ? what : "");
-        printf("%s\n", list->text[i]);
+        printf("%s\n", SL_TAMED(list->text[i]));
     }
     if (list->n > NAMED) {
         print_line("");
@@ -173,7 +174,7 @@ static void print_convert(const struct source *s)
         return;
     print_line("not needed");
     printf("%zu tensors, %s the first\n", s->fit.ignored.n,
-           s->fit.ignored.text[0]);
+           SL_TAMED(s->fit.ignored.text[0]));
 }
 
 static void print_summary(const struct source *s)
@@ -184,7 +185,7 @@ static void print_summary(const struct source *s)
         s->settings != NULL ? sl_settings_model_type(s->settings) : "";
     char size[SL_SIZE_TEXT];
 
-    printf("%s (%s)\n\n", s->path, sl_size_format(size, s->bytes));
+    printf("%s (%s)\n\n", SL_TAMED(s->path), sl_size_format(size, s->bytes));
     print_line("kind");
     printf("%s: %s\n", s->ckpt.kind->name, s->ckpt.kind->what);
     print_line("files");
@@ -192,7 +193,7 @@ static void print_summary(const struct source *s)
     if (s->ckpt.n_shards > 1)
         printf(", in %zu shards of a tensor-parallel model", s->ckpt.n_shards);
     if (s->ckpt.iteration[0] != '\0')
-        printf(", of iteration %s", s->ckpt.iteration);
+        printf(", of iteration %s", SL_TAMED(s->ckpt.iteration));
     printf("\n");
     print_line("architecture");
     if (*name == '\0' && *type == '\0')
@@ -200,9 +201,9 @@ static void print_summary(const struct source *s)
                                       ? "config.json does not say"
                                       : "there is no config.json");
     else
-        printf("%s%s%s%s\n", *name != '\0' ? name : type,
+        printf("%s%s%s%s\n", SL_TAMED(*name != '\0' ? name : type),
                *name != '\0' && *type != '\0' ? " (" : "",
-               *name != '\0' ? type : "",
+               SL_TAMED(*name != '\0' ? type : ""),
                *name != '\0' && *type != '\0' ? ")" : "");
     print_types(s);
     print_convert(s);
@@ -231,8 +232,8 @@ static void print_tensors(const struct source *s)
     for (size_t r = 0; r < s->ckpt.n_shards; r++) {
         const struct sl_ckpt_shard *shard = &s->ckpt.shards[r];
 
-        printf("\n%s\n%-*s  %-7s %21s %13s %14s\n", shard->file, width,
-               "tensor", "type", "shape", "bytes", "offset");
+        printf("\n%s\n%-*s  %-7s %21s %13s %14s\n", SL_TAMED(shard->file),
+               width, "tensor", "type", "shape", "bytes", "offset");
         for (size_t i = 0; i < shard->n_tensors; i++) {
             const struct sl_ckpt_tensor *t = &shard->tensors[i];
             struct sl_src_place at = sl_src_where(t->src, t->off);
@@ -240,9 +241,9 @@ static void print_tensors(const struct source *s)
 
             format_shape(shape, t);
             printf("%-*s  %-7s %21s %13" PRIu64 " %14" PRIu64 "%s%s\n", width,
-                   t->name, sl_dtype_short(t->dtype), shape, tensor_bytes(t),
-                   at.off, shard->n_srcs > 1 ? "  " : "",
-                   shard->n_srcs > 1 ? sl_src_name(t->src) : "");
+                   SL_TAMED(t->name), sl_dtype_short(t->dtype), shape,
+                   tensor_bytes(t), at.off, shard->n_srcs > 1 ? "  " : "",
+                   shard->n_srcs > 1 ? SL_TAMED(sl_src_name(t->src)) : "");
         }
     }
 }

@@ -22,7 +22,8 @@ struct parsing {
     const struct argp *argp;
     const struct argp_state *state; /* while it parses */
     struct sl_str line;             /* of errors, that is being written */
-    bool said;                      /* one was */
+    FILE *standard_error;
+    bool said; /* one was */
 };
 
 static void look(void *opaque, const struct argp_option *o,
@@ -99,6 +100,19 @@ static ssize_t write_error(void *cookie, const char *text, size_t n)
             end_line(p);
         i += length + (end != NULL);
     }
+    return (ssize_t)n;
+}
+
+/* getopt prints words of the command line as they are, and knows no other
+ * stream. */
+static ssize_t write_tamed(void *cookie, const char *text, size_t n)
+{
+    struct parsing *p = cookie;
+    FILE *now = stderr;
+
+    stderr = p->standard_error;
+    print_line("%.*s", (int)n, text);
+    stderr = now;
     return (ssize_t)n;
 }
 
@@ -195,9 +209,12 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         .input = input,
         .name = argv[0],
         .argp = argp,
+        .standard_error = stderr,
     };
     struct argp_child children[MOST_CHILDREN];
     struct argp wrapped = *argp;
+    FILE *tamed =
+        fopencookie(&p, "w", (cookie_io_functions_t){.write = write_tamed});
     int rc = -1;
 
     p.errors =
@@ -207,9 +224,12 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
     wrapped.parser = parse_through;
     if (add_usual(children, argp))
         wrapped.children = children;
-    if (p.errors != NULL && p.help != NULL) {
+    if (p.errors != NULL && p.help != NULL && tamed != NULL) {
         setvbuf(p.errors, NULL, _IOLBF, BUFSIZ);
+        setvbuf(tamed, NULL, _IOLBF, BUFSIZ);
+        stderr = tamed;
         rc = argp_parse(&wrapped, argc, argv, ARGP_NO_HELP, NULL, &p);
+        stderr = p.standard_error;
     } else {
         sl_message("no memory to read the command line");
     }
@@ -217,6 +237,8 @@ int sl_parse_args(const struct argp *argp, int argc, char **argv, void *input)
         fclose(p.errors);
     if (p.help != NULL)
         fclose(p.help);
+    if (tamed != NULL)
+        fclose(tamed);
     sl_str_fini(&p.line);
     return rc == 0 ? 0 : SL_EXIT_USAGE;
 }

@@ -10,6 +10,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/survey_here.h"
@@ -435,8 +436,9 @@ static void print_text(const struct answer *a)
 {
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT], vram[SL_SIZE_TEXT], what[48];
 
-    printf("%s, %s, %s on %s with %s of RAM and %s of VRAM", a->mf.name,
-           a->mf.quant, sl_size_format(file, a->mf.file_bytes), a->spec.name,
+    printf("%s, %s, %s on %s with %s of RAM and %s of VRAM",
+           SL_TAMED(a->mf.name), SL_TAMED(a->mf.quant),
+           sl_size_format(file, a->mf.file_bytes), SL_TAMED(a->spec.name),
            sl_size_format(ram, a->ram_bytes),
            sl_size_format(vram, a->vram_bytes));
     if (a->spec.rates.mirror_bps > 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
+#include "src/base/tame.h"
 #include "src/eval/console.h"
 
 void sl_console_tasks(FILE *out, const struct sl_tasks *tasks)
@@ -14,8 +15,8 @@ void sl_console_tasks(FILE *out, const struct sl_tasks *tasks)
         const struct sl_task *t = &tasks->v[i];
 
         /* Questions of one's own have a file of data alone, and its name. */
-        fprintf(out, "    Task %s loaded from config %s\n", t->name,
-                t->file[0] != '\0' ? t->file : t->name);
+        fprintf(out, "    Task %s loaded from config %s\n", SL_TAMED(t->name),
+                SL_TAMED(t->file[0] != '\0' ? t->file : t->name));
     }
     fprintf(out, "> Successfully load %zu task%s\n", tasks->n,
             tasks->n > 1 ? "s" : "");
@@ -32,6 +33,8 @@ static void put_text(FILE *out, const char *text)
             putc('\\', out);
         if (*text == '\n')
             fputs("\\n", out);
+        else if ((unsigned char)*text < ' ' && *text != '\t')
+            fprintf(out, "\\x%02x", (unsigned char)*text);
         else if (*text == '\t')
             fputs("\\t", out);
         else
@@ -134,12 +137,12 @@ void sl_console_begin(FILE *out, const struct sl_task *task, const char *path)
 {
     fputs("\n\n", out);
     put_config(out, task, path);
-    fprintf(out, "Evaluating task %s:\n", task->name);
+    fprintf(out, "Evaluating task %s:\n", SL_TAMED(task->name));
 }
 
 void sl_console_end(FILE *out, const struct sl_task *task, double seconds)
 {
-    fprintf(out, "Finish task %s in %.1fs.\n", task->name, seconds);
+    fprintf(out, "Finish task %s in %.1fs.\n", SL_TAMED(task->name), seconds);
 }
 
 void sl_console_total(FILE *out, size_t n_tasks, double seconds)
@@ -150,13 +153,13 @@ void sl_console_total(FILE *out, size_t n_tasks, double seconds)
 
 void sl_console_group(FILE *out, const char *group)
 {
-    fprintf(out, "    Evaluating group %s:\n", group);
+    fprintf(out, "    Evaluating group %s:\n", SL_TAMED(group));
 }
 
 void sl_console_file(FILE *out, const char *file, const char *const *metrics,
                      const double *values, size_t n)
 {
-    fprintf(out, "        Finish %s", file);
+    fprintf(out, "        Finish %s", SL_TAMED(file));
     for (size_t i = 0; i < n; i++)
         fprintf(out, ", %s = %.3f", metrics[i], values[i]);
     putc('\n', out);
@@ -205,11 +208,12 @@ void sl_console_summary(FILE *out, const char *group,
     int blanks = 4 * (int)indent;
 
     if (n_metrics == 1) {
-        fprintf(out, "%*sGroup %s %s: ", blanks, "", group, scores->name);
+        fprintf(out, "%*sGroup %s %s: ", blanks, "", SL_TAMED(group),
+                SL_TAMED(scores->name));
         put_summary(out, sl_scores_summary(scores));
         return;
     }
-    fprintf(out, "%*s  Group %s: \n", blanks, "", group);
+    fprintf(out, "%*s  Group %s: \n", blanks, "", SL_TAMED(group));
     for (size_t i = 0; i < n_metrics; i++) {
         fprintf(out, "%*sMetric %s: ", blanks + 4, "", scores[i].name);
         put_summary(out, sl_scores_summary(&scores[i]));
