@@ -52,11 +52,23 @@ check hidden_ones_are_not_offered
     [ "$(offers sluice generate --kv = i)" = 'int8 ' ] &&
     [ "$(offers sluice chat --progress j)" = 'json ' ]
 check values_that_are_listed_are_completed
+[ "$(offers sluice convert --quant int8-planes-g3)" = 'int8-planes-g32 ' ] &&
+    [ "$(offers sluice synth -q bf)" = 'bf16 ' ] &&
+    [ "$(offers sluice convert --compress '')" = 'none lz4 auto ' ] &&
+    [ "$(offers sluice generate --sampling-strategy Be)" = \
+        'BeamSearchStrategy ' ] &&
+    [ "$(offers sluice plan --preset glm-4.5)" = 'glm-4.5-air ' ] &&
+    [ "$(offers sluice plan --machine rtx40)" = 'rtx4090-ddr5 ' ] &&
+    [ "$(offers sluice chat --template chatglm3)" = 'chatglm3 ' ] &&
+    [ "$(offers sluice help dev)" = 'devices ' ]
+check names_that_a_table_has_are_completed
 : >"$work/model.gguf"
 [ "$(offers sluice generate -m mod)" = 'model.gguf ' ] &&
     [ "$(offers sluice inspect mod)" = 'model.gguf ' ] &&
     [ -z "$(offers sluice generate --top-k '' | tr -d ' ')" ]
 check files_are_where_options_take_them
+[ "$(offers sluice plan --machine mod)" = 'model.gguf ' ]
+check what_takes_names_or_files_has_both
 
 for shell in zsh fish; do
     "$sluice" completion $shell >"$work/$shell" 2>"$work/log" &&

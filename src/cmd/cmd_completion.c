@@ -4,15 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "offload/sim_machine.h"
 #include "src/cmd/command.h"
 #include "src/cmd/opts.h"
 #include "src/cmd/opts_list.h"
+#include "src/model/quant_kind.h"
+#include "src/text/chat.h"
 
 /* What shells ask for is in the tables of options: names, whether a value
  * follows and, where the words of an option begin with a list ("auto, uring or
- * pread: ..."), which. */
+ * pread: ..."), which. What has names of its own is asked for them. */
 
-enum { MOST_WORDS = 16, WORD_BYTES = 24, WHAT_BYTES = 64 };
+enum { MOST_WORDS = 32, WORD_BYTES = 32, WHAT_BYTES = 64 };
 
 struct words {
     char v[MOST_WORDS][WORD_BYTES];
@@ -24,15 +27,22 @@ static size_t word_bytes(const char *s)
 {
     size_t n = 0;
 
-    while (islower((unsigned char)s[n]) || isdigit((unsigned char)s[n]) ||
-           s[n] == '-')
+    while (isalnum((unsigned char)s[n]) || s[n] == '-' || s[n] == '.')
         n++;
     return n;
 }
 
+/* Behind what is said of a value in brackets. */
+static const char *skip_note(const char *doc)
+{
+    const char *end = strncmp(doc, " (", 2) == 0 ? strchr(doc, ')') : NULL;
+
+    return end != NULL ? end + 1 : doc;
+}
+
 /* The values that an option's words begin with; none where they do not end in
  * "or LAST". */
-static void list_values(struct words *w, const char *doc)
+static void read_values(struct words *w, const char *doc)
 {
     bool last = false;
 
@@ -44,9 +54,9 @@ static void list_values(struct words *w, const char *doc)
             break;
         memcpy(w->v[w->n], doc, n);
         w->v[w->n++][n] = '\0';
-        doc += n;
         if (last)
             return;
+        doc = skip_note(doc + n);
         if (strncmp(doc, ", ", 2) == 0) {
             doc += 2;
         } else if (strncmp(doc, " or ", 4) == 0) {
@@ -59,6 +69,48 @@ static void list_values(struct words *w, const char *doc)
     w->n = 0;
 }
 
+static const char *machine_at(size_t n)
+{
+    const struct sl_machine_spec *m = sl_machine_spec_at(n);
+
+    return m != NULL ? m->name : NULL;
+}
+
+static const char *template_at(size_t n)
+{
+    const struct sl_chat_template *t = sl_chat_template_at(n);
+
+    return t != NULL ? t->name : NULL;
+}
+
+static const struct {
+    const char *option;
+    const char *(*name_at)(size_t n);
+} named[] = {
+    {"machine", machine_at},
+    {"quant", sl_quant_name_at},
+    {"quant-experts", sl_quant_name_at},
+    {"template", template_at},
+};
+
+static void list_values(struct words *w, const struct argp_option *of)
+{
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        const char *name;
+
+        if (of->name == NULL || strcmp(of->name, named[i].option) != 0)
+            continue;
+        for (w->n = 0; w->n < MOST_WORDS; w->n++) {
+            name = named[i].name_at(w->n);
+            if (name == NULL)
+                return;
+            snprintf(w->v[w->n], WORD_BYTES, "%s", name);
+        }
+        return;
+    }
+    read_values(w, of->doc);
+}
+
 static bool takes_file(const struct argp_option *o)
 {
     return o->arg != NULL &&
@@ -66,6 +118,12 @@ static bool takes_file(const struct argp_option *o)
             strncmp(o->arg, "FOLDER", 6) == 0 ||
             strncmp(o->arg, "SOURCE", 6) == 0 ||
             strncmp(o->arg, "PATH", 4) == 0);
+}
+
+/* A name or a file. */
+static bool takes_file_too(const struct argp_option *o)
+{
+    return o->arg != NULL && strstr(o->arg, "|FILE") != NULL;
 }
 
 static bool has_letter(const struct argp_option *o)
@@ -90,6 +148,13 @@ static const char *what_of(char what[WHAT_BYTES], const char *doc)
         n = space;
     what[n] = '\0';
     return what;
+}
+
+/* Of all commands. */
+static void print_names(const char *between)
+{
+    for (size_t i = 0; sl_commands[i] != NULL; i++)
+        printf("%s%s", i > 0 ? between : "", sl_commands[i]->name);
 }
 
 /* --- bash -------------------------------------------------------------------
@@ -117,7 +182,7 @@ static void bash_value(void *opaque, const struct argp_option *o,
         printf("--%s", o->name);
     if (has_letter(o))
         printf("%s-%c", o->name != NULL ? "|" : "", o->key);
-    list_values(&w, of->doc);
+    list_values(&w, of);
     if (w.n == 0 || takes_file(of)) {
         fputs(takes_file(of) ? ") _sluice_files; return ;;\n" : ") return ;;\n",
               stdout);
@@ -126,7 +191,10 @@ static void bash_value(void *opaque, const struct argp_option *o,
     fputs(") _sluice_words '", stdout);
     for (size_t i = 0; i < w.n; i++)
         printf("%s%s", i > 0 ? " " : "", w.v[i]);
-    fputs("'; return ;;\n", stdout);
+    if (takes_file_too(of))
+        fputs("'; ((${#COMPREPLY[@]})) || _sluice_files; return ;;\n", stdout);
+    else
+        fputs("'; return ;;\n", stdout);
 }
 
 static void print_bash(void)
@@ -149,11 +217,13 @@ static void print_bash(void)
           "    if [[ $COMP_CWORD -eq 1 ]]; then\n"
           "        _sluice_words '",
           stdout);
-    for (size_t i = 0; sl_commands[i] != NULL; i++)
-        printf("%s ", sl_commands[i]->name);
-    fputs("help --help --version'\n        return\n    fi\n"
-          "    case ${COMP_WORDS[1]} in\n",
+    print_names(" ");
+    fputs(" help --help --version'\n        return\n    fi\n"
+          "    case ${COMP_WORDS[1]} in\n"
+          "    help)\n        _sluice_words '",
           stdout);
+    print_names(" ");
+    fputs("'\n        return ;;\n", stdout);
     for (size_t i = 0; sl_commands[i] != NULL; i++) {
         const struct sl_command *c = sl_commands[i];
 
@@ -178,7 +248,7 @@ static void zsh_form(const char *dashes, const char *name, const char *equals,
     char what[WHAT_BYTES];
     struct words w;
 
-    list_values(&w, of->doc);
+    list_values(&w, of);
     printf("            '*%s%s%s[%s]", dashes, name,
            of->arg != NULL ? equals : "", what_of(what, of->doc));
     if (of->arg != NULL)
@@ -186,9 +256,10 @@ static void zsh_form(const char *dashes, const char *name, const char *equals,
     if (of->arg != NULL && takes_file(of)) {
         fputs("_files", stdout);
     } else if (of->arg != NULL && w.n > 0) {
+        fputs(takes_file_too(of) ? "{compadd - " : "(", stdout);
         for (size_t i = 0; i < w.n; i++)
-            printf("%s%s", i > 0 ? " " : "(", w.v[i]);
-        putchar(')');
+            printf("%s%s", i > 0 ? " " : "", w.v[i]);
+        fputs(takes_file_too(of) ? "; _files}" : ")", stdout);
     }
     fputs("' \\\n", stdout);
 }
@@ -221,7 +292,8 @@ static void print_zsh(void)
           "        return\n    fi\n"
           "    local command=$words[2]\n"
           "    shift words\n    (( CURRENT-- ))\n"
-          "    case $command in\n",
+          "    case $command in\n"
+          "    help)\n        _describe command commands\n        ;;\n",
           stdout);
     for (size_t i = 0; sl_commands[i] != NULL; i++) {
         printf("    %s)\n        _arguments -S \\\n", sl_commands[i]->name);
@@ -246,11 +318,11 @@ static void fish_option(void *opaque, const struct argp_option *o,
         printf(" -l %s", o->name);
     if (has_letter(o))
         printf(" -s %c", o->key);
-    list_values(&w, of->doc);
+    list_values(&w, of);
     if (of->arg != NULL && takes_file(of)) {
         fputs(" -r -F", stdout);
     } else if (of->arg != NULL) {
-        fputs(" -x", stdout);
+        fputs(takes_file_too(of) ? " -r -F" : " -x", stdout);
         for (size_t i = 0; i < w.n; i++)
             printf("%s%s", i > 0 ? " " : " -a '", w.v[i]);
         if (w.n > 0)
@@ -263,8 +335,11 @@ static void print_fish(void)
 {
     char what[WHAT_BYTES];
 
-    fputs("# fish completion of sluice, made by 'sluice completion fish'\n",
+    fputs("# fish completion of sluice, made by 'sluice completion fish'\n"
+          "complete -c sluice -n '__fish_seen_subcommand_from help' -f -a '",
           stdout);
+    print_names(" ");
+    fputs("'\n", stdout);
     for (size_t i = 0; sl_commands[i] != NULL; i++) {
         printf("complete -c sluice -n __fish_use_subcommand -f -a %s -d '%s'\n",
                sl_commands[i]->name, what_of(what, sl_commands[i]->summary));

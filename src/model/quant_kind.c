@@ -37,6 +37,11 @@ static const struct kind heads[] = {
 };
 #define N_HEADS (sizeof heads / sizeof *heads)
 
+const char *sl_quant_name_at(size_t n)
+{
+    return n < sizeof kinds / sizeof *kinds ? kinds[n].name : NULL;
+}
+
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

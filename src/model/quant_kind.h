@@ -17,6 +17,8 @@ struct sl_quant {
 /* Room for the name of what a file's matrices are. */
 #define SL_QUANT_NAME 48
 
+/* The n-th name that --quant takes; NULL beyond the last. */
+const char *sl_quant_name_at(size_t n);
 /* Errors: SL_ERR_USAGE naming what there is. */
 int sl_quant_find(struct sl_quant *q, const char *name, struct sl_error *err);
 /* The same for the experts' matrices: `of` where name is NULL. Adds it to
