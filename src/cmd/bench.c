@@ -242,6 +242,9 @@ static int time_phase(struct sl_bench_state *s, struct sl_bench_turn *t,
     f[SL_BENCH_WASTED_BYTES] = (double)(after.experts.hint_wasted_bytes -
                                         before.experts.hint_wasted_bytes) /
                                passes;
+    for (unsigned i = 0; i < SL_IO_FILES; i++)
+        f[SL_BENCH_FILE_BYTES + i] =
+            (double)(after.disks[i].bytes - before.disks[i].bytes) / passes;
     return 0;
 }
 

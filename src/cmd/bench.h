@@ -50,8 +50,9 @@ struct sl_bench_phase_result {
     double disk_bytes;     /* read in a pass */
     /* of disk_bytes: experts that were wanted, guessed, and that in vain */
     double demand_bytes, hint_bytes, wasted_bytes;
-    double dram_bytes; /* that cross memory in a pass, at least */
-    double wait_s;     /* of a pass, waiting for the disk */
+    double file_bytes[SL_IO_FILES]; /* of disk_bytes, where there are two */
+    double dram_bytes;              /* that cross memory in a pass, at least */
+    double wait_s;                  /* of a pass, waiting for the disk */
 };
 
 /* What came of guesses in the turns that count. A pass of the decode is then

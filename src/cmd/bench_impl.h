@@ -24,7 +24,8 @@ enum { /* of a pass */
        SL_BENCH_DEMAND_BYTES,
        SL_BENCH_HINT_BYTES,
        SL_BENCH_WASTED_BYTES,
-       SL_BENCH_A_PHASE
+       SL_BENCH_FILE_BYTES, /* of disk_bytes, of each of two disks */
+       SL_BENCH_A_PHASE = SL_BENCH_FILE_BYTES + SL_IO_FILES
 };
 enum {
     SL_BENCH_N_FIGURES =

@@ -8,6 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/tame.h"
 #include "src/cmd/bench.h"
 
 static double per_second(double positions, double seconds)
@@ -20,7 +21,8 @@ void sl_bench_print_origin(FILE *f, const struct sl_bench_origin *origin)
     const struct sl_machine *m = &origin->machine;
     char file[SL_SIZE_TEXT], ram[SL_SIZE_TEXT];
 
-    fprintf(f, "%s: %s, %s, %s\n", origin->model, origin->name, origin->quant,
+    fprintf(f, "%s: %s, %s, %s\n", SL_TAMED(origin->model),
+            SL_TAMED(origin->name), SL_TAMED(origin->quant),
             sl_size_format(file, origin->file_bytes));
     fprintf(f, "%s, %u CPU%s, %s, %s; sluice %s, commit %s\n\n", m->cpu,
             m->n_cpus, m->n_cpus == 1 ? "" : "s",
@@ -245,6 +247,17 @@ static json_t *experts_json(const struct sl_bench_result *r,
                      p->wasted_bytes);
 }
 
+/* Of a file and its copy on another disk. */
+static json_t *files_json(const struct sl_bench_result *r,
+                          enum sl_bench_phase phase)
+{
+    const double *bytes = r->phase[phase].file_bytes;
+
+    if (bytes[0] + bytes[1] <= 0)
+        return json_object();
+    return json_pack("{s:[f, f]}", "file_bytes_per_pass", bytes[0], bytes[1]);
+}
+
 static json_t *origin_json(const struct sl_bench_origin *o)
 {
     const struct sl_machine *m = &o->machine;
@@ -277,6 +290,7 @@ static int print_line(FILE *f, const struct sl_bench_result *r,
         add(line, device_json(r, phase)) != 0 ||
         add(line, figures_json(r, phase)) != 0 ||
         add(line, experts_json(r, phase)) != 0 ||
+        add(line, files_json(r, phase)) != 0 ||
         add(line, spread_json("seconds_per_pass", &p->seconds)) != 0 ||
         add(line, spread_json("efficiency", &p->efficiency)) != 0 ||
         (phase == SL_BENCH_PREFILL &&

@@ -61,6 +61,8 @@ static void sum_up_phase(struct sl_bench_result *r,
     p->demand_bytes = spread_of(s, v, at + SL_BENCH_DEMAND_BYTES).median;
     p->hint_bytes = spread_of(s, v, at + SL_BENCH_HINT_BYTES).median;
     p->wasted_bytes = spread_of(s, v, at + SL_BENCH_WASTED_BYTES).median;
+    for (size_t i = 0; i < SL_IO_FILES; i++)
+        p->file_bytes[i] = spread_of(s, v, at + SL_BENCH_FILE_BYTES + i).median;
     p->floor = sl_runtime_floor_at(s->rt, &r->rates, pass);
     p->dram_bytes = (double)r->resident_bytes + (double)r->memory.small +
                     2 * (double)r->streamed_bytes;
