@@ -22,12 +22,12 @@ static const struct sl_slab *slab_of(const struct sl_stream *st,
 static uint32_t chunk_bytes(const struct sl_stream *st, uint64_t extent_bytes)
 {
     uint64_t n = sl_div_up(extent_bytes, st->config.read_bytes);
+    uint64_t parts = extent_bytes / MIRROR_PART_BYTES;
 
-    if (st->config.mirror != NULL && n < MIRROR_PARTS &&
-        extent_bytes / MIRROR_PART_BYTES > n)
-        n = extent_bytes / MIRROR_PART_BYTES < MIRROR_PARTS
-                ? extent_bytes / MIRROR_PART_BYTES
-                : MIRROR_PARTS;
+    if (parts > MIRROR_PARTS)
+        parts = MIRROR_PARTS;
+    if (st->config.mirror != NULL && n < parts)
+        n = parts;
     return (uint32_t)sl_round_up(sl_div_up(extent_bytes, n), SL_PAGE_BYTES);
 }
 

@@ -22,25 +22,26 @@
 #endif
 
 #define LIST_COLUMNS 78u
+#define FIXED_BLANK  '\1'
 
-/* Words with ", " between them, in lines below one another. */
+/* Words with ", " between them, in lines below one another; a word may have
+ * blanks. */
 static void print_list(const char *head, const char *list)
 {
-    unsigned indent = (unsigned)strlen(head), column = indent;
+    int indent = (int)strlen(head);
+    char text[1024];
 
+    snprintf(text, sizeof text, "%s", list);
+    for (char *s = text; *s != '\0'; s++)
+        if (*s == ' ' && s > text && s[-1] != ',')
+            *s = FIXED_BLANK;
+    sl_message_wrap(text, LIST_COLUMNS - (unsigned)indent);
     fputs(head, stdout);
-    while (*list != '\0') {
-        unsigned n = (unsigned)strcspn(list, ",") + (strchr(list, ',') != NULL);
-        bool fits = column + 1 + n <= LIST_COLUMNS;
-
-        if (column > indent) /* not the first of a line */
-            fits ? printf(" ") : printf("\n%*s", (int)indent, "");
-        column = column > indent && !fits ? indent + n
-                                          : column + (column > indent) + n;
-        printf("%.*s", (int)n, list);
-        list += n;
-        list += *list == ' ';
-    }
+    for (const char *s = text; *s != '\0'; s++)
+        if (*s == '\n')
+            printf("\n%*s", indent, "");
+        else
+            putchar(*s == FIXED_BLANK ? ' ' : *s);
     putchar('\n');
 }
 
