@@ -36,6 +36,7 @@ int sl_cache_policy_init(struct sl_cache_policy *p,
         .n_records = n_records,
         .n_layers = n_layers,
         .per_layer = n_records / n_layers,
+        .positions = 1,
         .wait = sl_zalloc_array(n_records, sizeof *p->wait),
     };
     all = p->wait != NULL;
@@ -154,6 +155,32 @@ void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
     }
     p->wait[record] =
         wait_of(chance_of(p, p->best, record, mean_of(p, p->best, layer)));
+}
+
+/* Of independent positions. */
+static double any_of(uint32_t positions, double part)
+{
+    return part < 1 ? -expm1(positions * log1p(-part)) : 1;
+}
+
+double sl_cache_policy_soon(const struct sl_cache_policy *p, uint32_t record)
+{
+    double wait = p->wait[record];
+
+    return wait > 1 ? 1 / any_of(p->positions, 1 / wait) : wait;
+}
+
+void sl_cache_policy_chances(const struct sl_cache_policy *p, uint32_t layer,
+                             double usual, double *chances)
+{
+    unsigned h = SL_CACHE_HORIZONS - 1;
+    const float *count = p->count[h] + (size_t)layer * p->per_layer;
+    double turns = (double)p->turns_of[h][layer];
+
+    /* As if a use had been seen in as many turns as one usually takes. */
+    for (uint32_t i = 0; i < p->per_layer; i++)
+        chances[i] =
+            any_of(p->positions, ((double)count[i] + 1) / (turns + 1 / usual));
 }
 
 void sl_cache_policy_learned(const struct sl_cache_policy *p, float *parts,

@@ -11,6 +11,10 @@
  * have told it best of late: texts of one kind make it long, a change of
  * subject short. What is little known yet is taken to be as its layer is on
  * average. bench/replay.c compares this with others, and with the optimum.
+ *
+ * A pass of many positions uses far more of a layer's records than one of
+ * a single position, which is what is expected of passes that are to come: of
+ * layers whose turn is still to come in this pass, nearly all are used.
  */
 #ifndef SL_OFFLOAD_CACHE_POLICY_H
 #define SL_OFFLOAD_CACHE_POLICY_H
@@ -30,6 +34,7 @@ struct sl_cache_policy {
     enum sl_cache_policy_kind kind;
     uint32_t n_records, n_layers, per_layer;
     uint32_t layer;                     /* whose turn it is */
+    uint32_t positions;                 /* of the pass that this belongs to */
     uint64_t turns;                     /* of all layers together */
     float *count[SL_CACHE_HORIZONS];    /* (n_records) uses, fading by turns */
     float *turns_of[SL_CACHE_HORIZONS]; /* (n_layers) turns, fading likewise */
@@ -46,11 +51,22 @@ int sl_cache_policy_init(struct sl_cache_policy *p,
 void sl_cache_policy_fini(struct sl_cache_policy *p); /* zeroed is fine */
 uint64_t sl_cache_policy_bytes(uint32_t n_records, uint32_t n_layers);
 
+/* So many positions go through the turns from now on (at first: 1). */
+static inline void sl_cache_policy_pass(struct sl_cache_policy *p,
+                                        uint32_t positions)
+{
+    p->positions = positions;
+}
+
 /* A layer's turn has come. */
 void sl_cache_policy_turn(struct sl_cache_policy *p, uint32_t layer);
 /* A record of it is used, by that part of what goes through the layer. */
 void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
                          double part);
+
+/* Turns of a layer until the pass's positions, or one of them in passes that
+ * are to come, use a record. */
+double sl_cache_policy_soon(const struct sl_cache_policy *p, uint32_t record);
 
 /* Of two records, the one with more is the one to go. */
 static inline double sl_cache_policy_wait(const struct sl_cache_policy *p,
@@ -61,8 +77,17 @@ static inline double sl_cache_policy_wait(const struct sl_cache_policy *p,
 
     if (p->kind == SL_CACHE_LRU)
         return -p->wait[record];
-    return p->wait[record] + (double)turns / p->n_layers;
+    return (p->positions > 1 && layer > p->layer
+                ? sl_cache_policy_soon(p, record)
+                : p->wait[record]) +
+           (double)turns / p->n_layers;
 }
+
+/* The chances that the pass's positions use each of a layer's records, seen
+ * over long; usual: the part of them that a position uses, of which one that is
+ * little known is thought to be. chances: (per_layer). */
+void sl_cache_policy_chances(const struct sl_cache_policy *p, uint32_t layer,
+                             double usual, double *chances);
 
 /* What was learned, to be kept: of each record the part of its layer's turns
  * in which it was used; turns: how many that was seen in (faded). Taken at the

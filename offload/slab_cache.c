@@ -35,7 +35,10 @@ static void forget_wanted(struct sl_slab_cache *s)
         uint32_t of = s->wanted.records[i];
         uint32_t at = of != SL_NOWHERE ? s->place_of[of] : SL_NOWHERE;
 
-        if (at == SL_NOWHERE || !s->places[at].wanted)
+        if (at == SL_NOWHERE)
+            continue;
+        s->places[at].listed = false;
+        if (!s->places[at].wanted)
             continue;
         s->places[at].wanted = false;
         s->n_missing -= s->places[at].state == SL_RECORD_LOADING;
@@ -77,6 +80,7 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
         if (at == SL_NOWHERE)
             continue;
         s->stats.hits++;
+        s->places[at].listed = true;
         /* The others need places to be read into. */
         if (n_kept++ < s->c.n_places / 2 || n <= s->c.n_places / 2)
             s->places[at].wanted = true;
@@ -109,15 +113,25 @@ static void mark_likely(struct sl_slab_cache *s, bool likely)
     }
 }
 
-int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
-                       uint32_t n, struct sl_error *err)
+int sl_slab_cache_hint(struct sl_slab_cache *s, enum sl_hint kind,
+                       const uint32_t *records, uint32_t n,
+                       struct sl_error *err)
 {
     mark_likely(s, false);
     memcpy(s->hinted.records, records, n * sizeof *records);
-    s->hinted.n = trusts(s) ? n : 0;
+    s->hinted.n = kind == SL_HINT_SWEEP || trusts(s) ? n : 0;
+    s->hint = kind;
     s->hinted.at = 0;
     mark_likely(s, true);
     return sl_cache_advance(s, false, err);
+}
+
+void sl_slab_cache_go_on(struct sl_slab_cache *s)
+{
+    struct sl_error ignored;
+
+    if (s->n_missing == 0 && (s->n_ahead > 0 || s->hinted.at < s->hinted.n))
+        (void)sl_cache_advance(s, false, &ignored);
 }
 
 /* Nothing is read, and the record is not there: those that are wanted later
@@ -125,7 +139,7 @@ int sl_slab_cache_hint(struct sl_slab_cache *s, const uint32_t *records,
 static int make_room(struct sl_slab_cache *s, uint32_t record,
                      struct sl_error *err)
 {
-    uint32_t at = sl_cache_victim(s);
+    uint32_t at = sl_cache_victim(s, false);
 
     for (uint32_t i = s->wanted.n; i-- > 0 && at == SL_NOWHERE;) {
         uint32_t of = s->wanted.records[i];
@@ -190,7 +204,7 @@ int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double part,
     struct sl_cache_place *p = &s->places[s->place_of[record]];
 
     assert(p->held && p->record == record);
-    p->held = p->wanted = false;
+    p->held = p->wanted = p->listed = false;
     for (uint32_t i = 0; i < s->wanted.n; i++) {
         if (s->wanted.records[i] == record)
             s->wanted.records[i] = SL_NOWHERE;

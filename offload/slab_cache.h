@@ -84,13 +84,23 @@ struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
  */
 int sl_slab_cache_want(struct sl_slab_cache *cache, const uint32_t *records,
                        uint32_t n, struct sl_error *err);
+enum sl_hint {
+    SL_HINT_GUESS, /* where less than a third of what such hints read was used
+                    * of late, few are heeded; in part of the disk's queue */
+    SL_HINT_SWEEP, /* nearly all of a layer's, as long texts use them: always,
+                    * and with all of the queue */
+};
+
 /* n records of a layer are likely to be wanted next: read while nothing that is
- * wanted is missing, best first, and in part of the disk's queue; those there
- * stay. Takes the place of the last hint; the next want ends it. Where less
- * than a third of what hints read was used of late, few are heeded. Errors:
- * SL_ERR_IO. */
-int sl_slab_cache_hint(struct sl_slab_cache *cache, const uint32_t *records,
-                       uint32_t n, struct sl_error *err);
+ * wanted is missing, the first of them first; those there stay. Takes the place
+ * of the last hint; the next want ends it. Errors: SL_ERR_IO. */
+int sl_slab_cache_hint(struct sl_slab_cache *cache, enum sl_hint kind,
+                       const uint32_t *records, uint32_t n,
+                       struct sl_error *err);
+/* Keeps the disk busy with what was hinted, if nothing that is wanted is
+ * missing: for a caller that computes something else for long. What fails is
+ * met again by who wants it. */
+void sl_slab_cache_go_on(struct sl_slab_cache *cache);
 /* Whether get of a wanted record would not wait. */
 bool sl_slab_cache_there(const struct sl_slab_cache *cache, uint32_t record);
 /* The bytes of a wanted record, borrowed until put. Errors: SL_ERR_IO naming

@@ -32,7 +32,9 @@ struct sl_cache_place {
     enum sl_record_state state;
     bool wanted; /* until put: stays */
     bool held;
+    bool listed; /* is still to be got, wanted so that it stays or not */
     bool hinted; /* read by a hint, and not wanted since */
+    bool swept;  /* by one of that kind, which tells nothing of guesses */
     bool likely; /* in the present hint, there before or not */
     bool failed; /* a read ahead did: what is on its way ends, then it goes */
 };
@@ -59,6 +61,7 @@ struct sl_slab_cache {
     uint32_t *place_of;            /* (n_records) or SL_NOWHERE */
     struct sl_cache_policy policy;
     struct sl_cache_queue wanted, hinted;
+    enum sl_hint hint;  /* what is hinted */
     uint32_t n_missing; /* that are wanted and being read */
     struct sl_cache_request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
@@ -70,8 +73,9 @@ struct sl_slab_cache {
 };
 
 /* The place that can be had: empty, or whose record is not needed for longest;
- * SL_NOWHERE where all are in use. */
-uint32_t sl_cache_victim(const struct sl_slab_cache *s);
+ * SL_NOWHERE where all are in use. ahead: for a hint, which takes none from
+ * what is hinted too, or still to be got. */
+uint32_t sl_cache_victim(const struct sl_slab_cache *s, bool ahead);
 /* What a hint read was wanted, or was not when it could have been. */
 void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
                          bool used);

@@ -9,9 +9,7 @@
 
 /* --- what stays ----------------------------------------------------------- */
 
-/* The place that can be had: empty, or whose record is not needed for longest;
- * SL_NOWHERE where all are in use. */
-uint32_t sl_cache_victim(const struct sl_slab_cache *s)
+uint32_t sl_cache_victim(const struct sl_slab_cache *s, bool ahead)
 {
     uint32_t best = SL_NOWHERE;
     double longest = 0;
@@ -23,6 +21,8 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s)
         if (p->state == SL_RECORD_EMPTY)
             return i;
         if (p->state == SL_RECORD_LOADING || p->wanted || p->held)
+            continue;
+        if (ahead && (p->likely || p->listed))
             continue;
         wait = p->likely
                    ? 0
@@ -41,7 +41,8 @@ void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
     uint64_t bytes = s->c.records[p->record].bytes;
 
     *(used ? &s->stats.hint_used_bytes : &s->stats.hint_wasted_bytes) += bytes;
-    s->trust += ((used ? 1 : 0) - s->trust) / TRUST_RECORDS;
+    if (!p->swept)
+        s->trust += ((used ? 1 : 0) - s->trust) / TRUST_RECORDS;
     p->hinted = false;
 }
 
@@ -87,7 +88,9 @@ void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
         .missing = s->c.records[record].bytes,
         .state = SL_RECORD_LOADING,
         .wanted = !hinted,
+        .listed = !hinted,
         .hinted = hinted,
+        .swept = hinted && s->hint == SL_HINT_SWEEP,
         .likely = hinted,
     };
     s->place_of[record] = at;
@@ -109,7 +112,7 @@ static bool begin_record(struct sl_slab_cache *s, struct sl_cache_queue *from)
 
         if (record == SL_NOWHERE || s->place_of[record] != SL_NOWHERE)
             continue;
-        at = sl_cache_victim(s);
+        at = sl_cache_victim(s, from == &s->hinted);
         if (at == SL_NOWHERE)
             return false;
         from->at++;
@@ -149,7 +152,7 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
  * disk busy, but are not all that its queue takes. */
 static unsigned most_ahead(const struct sl_slab_cache *s)
 {
-    return (s->c.depth + 1) / 2;
+    return s->hint == SL_HINT_SWEEP ? s->c.depth : (s->c.depth + 1) / 2;
 }
 
 /* Whether a queue has something to ask for. */

@@ -19,6 +19,7 @@
 /* Pauses between two looks at the clock. */
 #define SPIN_TURNS  16
 #define CACHE_LINE  64u
+#define ERRAND_NS   1000000u
 #define STACK_BYTES (2u << 20)
 
 /* The chunks a worker begins with. Others take those it has not begun, when
@@ -50,6 +51,9 @@ struct sl_pool {
     size_t n, grain;
     sl_pool_fn *fn;
     void *arg;
+    void (*errand)(void *arg); /* the caller's; NULL: none */
+    void *errand_arg;
+    uint64_t errand_ns; /* when it was last done */
     _Alignas(CACHE_LINE) atomic_ulong generation;
     _Alignas(CACHE_LINE) atomic_uint running; /* not done with this job */
 };
@@ -60,6 +64,16 @@ struct start {
     void (*begin)(void *arg, unsigned worker); /* or NULL */
     void *arg;
 };
+
+static void run_errand(struct sl_pool *p)
+{
+    uint64_t now = sl_clock_ns();
+
+    if (now - p->errand_ns < ERRAND_NS)
+        return;
+    p->errand_ns = now;
+    p->errand(p->errand_arg);
+}
 
 /* Each thread begins with its own share and helps others with what is left
  * of theirs: a thread that was held up holds nobody up. Which thread
@@ -79,6 +93,8 @@ static void work(struct sl_pool *p, unsigned worker)
             p->fn(p->arg, begin,
                   s->end - begin < p->grain ? s->end : begin + p->grain,
                   worker);
+            if (worker == 0 && p->errand != NULL)
+                run_errand(p);
         }
     }
 }
@@ -288,6 +304,12 @@ void sl_pool_destroy(struct sl_pool *p)
     free(p);
 }
 
+void sl_pool_set_errand(struct sl_pool *p, void (*fn)(void *arg), void *arg)
+{
+    p->errand = fn;
+    p->errand_arg = arg;
+}
+
 unsigned sl_pool_threads(const struct sl_pool *pool)
 {
     return pool->n_threads;
@@ -313,8 +335,11 @@ void sl_pool_for(struct sl_pool *p, size_t n, size_t grain, sl_pool_fn *fn,
     if (grain == 0)
         grain = 1;
     if (p->n_threads == 1 || n <= grain) {
-        for (size_t i = 0; i < n; i += grain)
+        for (size_t i = 0; i < n; i += grain) {
             fn(arg, i, n - i < grain ? n : i + grain, 0);
+            if (p->errand != NULL)
+                run_errand(p);
+        }
         return;
     }
     p->n = n;

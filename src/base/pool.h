@@ -44,6 +44,11 @@ unsigned sl_pool_threads(const struct sl_pool *pool);
 void sl_pool_for(struct sl_pool *pool, size_t n, size_t grain, sl_pool_fn *fn,
                  void *arg);
 
+/* Something that cannot wait for the end of a long job, as asking a disk for
+ * more: the caller calls fn between its chunks, no more often than once in a
+ * millisecond. fn begins no job. NULL: nothing, as at first. Between jobs. */
+void sl_pool_set_errand(struct sl_pool *pool, void (*fn)(void *arg), void *arg);
+
 /* The items [*begin, *end) that a worker begins with: as many chunks as the
  * others have, or one more; whole chunks but for the end of n. */
 void sl_pool_share(size_t *begin, size_t *end, size_t n, size_t grain,

@@ -2,8 +2,9 @@
 
 #include "src/exec/exec_cpu_impl.h"
 
-/* Which experts the next layer will choose, guessed: its router is asked about
- * the state as it is now. The guess is a hint for the cache and nothing else.
+/* Which experts the next layer will choose: of a few positions guessed, its
+ * router is asked about the state as it is now; of many nearly all. That is a
+ * hint for the cache and nothing else.
  *
  * A router is at hand where its slab stays in RAM; where what is always used
  * streams too, the disk has no time for guesses. */
@@ -63,6 +64,17 @@ void sl_cpu_note_router(struct sl_cpu *x, size_t slab, const uint8_t *base)
     }
 }
 
+int sl_cpu_sweep(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
+{
+    struct sl_experts *experts = x->c.experts;
+
+    if (!experts->looks_ahead || layer >= x->c.mf->hp.n_layers ||
+        x->pass->n <= SL_AHEAD_POSITIONS)
+        return 0;
+    return sl_experts_sweep(experts, layer, x->pass->n, x->mixture.chances,
+                            x->mixture.swept, err);
+}
+
 int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
@@ -84,7 +96,7 @@ int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
     sl_matmul_run(x->c.kernels, x->c.pool, m->ahead_route, hp->n_experts, &mm,
                   &x->acts, x->act);
     return sl_slab_cache_hint(
-        experts->cache, m->likely_records,
+        experts->cache, SL_HINT_GUESS, m->likely_records,
         list_likely(x, layer + 1,
                     sl_cpu_vector(x, layer + 1, SL_SLOT_ROUTER_BIAS)),
         err);

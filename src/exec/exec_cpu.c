@@ -116,7 +116,9 @@ static int cpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
 
     x->pass = pass;
     x->planes.high_only = pass->high_only;
-    return 0;
+    return x->c.experts != NULL
+               ? sl_cpu_sweep(x, x->c.experts->first_layer, err)
+               : 0;
 }
 
 static int cpu_embed(struct sl_exec_engine *e, bool *done, struct sl_error *err)

@@ -121,6 +121,8 @@ void sl_cpu_pick_experts(uint32_t *chosen, float *s, float *c,
  * its router was seen in a slab that stays. Errors: SL_ERR_IO. */
 void sl_cpu_note_router(struct sl_cpu *x, size_t slab, const uint8_t *base);
 int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
+/* The layer's experts are coming, of a pass of many positions. */
+int sl_cpu_sweep(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
 
 /* exec_experts.c: what they give. */
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,

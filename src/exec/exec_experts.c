@@ -22,6 +22,8 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
     m->pair_weight = sl_carve(c, pairs, sizeof *m->pair_weight);
     m->first = sl_carve(c, hp->n_experts + 1, sizeof *m->first);
     m->records = sl_carve(c, hp->n_experts, sizeof *m->records);
+    m->swept = sl_carve(c, hp->n_experts, sizeof *m->swept);
+    m->chances = sl_carve(c, hp->n_experts, sizeof *m->chances);
     m->score =
         sl_carve(c, (uint64_t)n_threads * 2 * hp->n_experts, sizeof *m->score);
     m->gathered = sl_carve(c, n * hp->hidden, sizeof *m->gathered);

@@ -15,7 +15,7 @@
 #include "src/exec/experts.h"
 #include "src/exec/partition.h"
 
-/* Passes of more positions use most experts: there is nothing to guess. */
+/* Of passes of more positions each one's guesses would cost too much. */
 #define SL_AHEAD_POSITIONS 4u
 
 /* Up to so many positions a pass has room for what every pair gives, and
@@ -48,6 +48,8 @@ struct sl_cpu_mixture {
     float *pair_weight;
     uint32_t *first;   /* (E + 1) an expert's first pair */
     uint32_t *records; /* (E) those used, ascending */
+    uint32_t *swept;   /* (E) those of the next layer, of a long pass */
+    double *chances;   /* (E) */
     uint32_t n_used;
     /* Those on a device (exec_mix.c): (E) as parts of a mix, ascending; of
      * which [mix_from, mix_to) are being computed. */

@@ -167,8 +167,10 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
         else
             m->records[m->n_used++] = record;
     }
-    if (sl_experts_want(experts, layer, m->records, m->n_used, err) != 0 ||
-        sl_cpu_mix_begin(x, layer, err) != 0)
+    if (sl_experts_want(experts, layer, x->pass->n, m->records, m->n_used,
+                        err) != 0 ||
+        sl_cpu_mix_begin(x, layer, err) != 0 ||
+        sl_cpu_sweep(x, layer + 1, err) != 0)
         return -1;
     return sl_cpu_look_ahead(x, layer, err);
 }

@@ -223,6 +223,16 @@ static double part_of_mixtures(const struct sl_experts *e)
     return all > 0 ? (double)mixtures / (double)all : 0;
 }
 
+/* Of all that have no place. */
+static double missing_bytes(const struct sl_experts *e)
+{
+    uint32_t there = e->n_places + e->n_device;
+
+    return there < e->n_records ? (double)(e->n_records - there) /
+                                      e->n_records * (double)e->bytes
+                                : 0;
+}
+
 /* Of a prompt every expert is read and computed while others are read. */
 static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
                       const struct sl_rates *r)
@@ -258,6 +268,9 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
         d.device_bytes = (double)use->device_bytes / passes;
         d.wanted_bytes = (double)use->wanted_bytes / passes + d.device_bytes;
         d.disk_bytes = (double)use->read_bytes / passes;
+        if (prompt) /* nothing need be read twice, nor in vain */
+            d.disk_bytes = fmin(d.disk_bytes + (double)use->hint_bytes / passes,
+                                missing_bytes(e));
     }
     if (prompt) {
         add_swept(floor, &d, rates);

@@ -14,6 +14,9 @@
 #define LAYERS_WANTED 2u
 /* So many are read at a time where they go on to a device. */
 #define LOAD_AHEAD 8u
+/* One that is used with less than this chance is read when it is wanted: what a
+ * sweep reads in vain is at most the rest. */
+#define SWEPT_CHANCE 0.8
 
 int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
                     struct sl_error *err)
@@ -246,13 +249,35 @@ uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,
     return record;
 }
 
-int sl_experts_want(struct sl_experts *e, uint32_t layer,
+int sl_experts_want(struct sl_experts *e, uint32_t layer, uint32_t positions,
                     const uint32_t *records, uint32_t n, struct sl_error *err)
 {
+    struct sl_cache_policy *policy = sl_slab_cache_policy(e->cache);
+
+    sl_cache_policy_pass(policy, positions);
     if (n == 0)
-        sl_cache_policy_turn(sl_slab_cache_policy(e->cache),
-                             layer - e->first_layer);
+        sl_cache_policy_turn(policy, layer - e->first_layer);
     return sl_slab_cache_want(e->cache, records, n, err);
+}
+
+int sl_experts_sweep(struct sl_experts *e, uint32_t layer, uint32_t positions,
+                     double *chances, uint32_t *records, struct sl_error *err)
+{
+    struct sl_cache_policy *policy = sl_slab_cache_policy(e->cache);
+    uint32_t first = sl_experts_record(e, layer, 0), n = 0;
+
+    sl_cache_policy_pass(policy, positions);
+    sl_cache_policy_chances(policy, layer - e->first_layer,
+                            (double)e->mf->hp.n_experts_used / e->n_experts,
+                            chances);
+    for (uint32_t i = 0; i < e->n_experts; i++) {
+        if (chances[i] >= SWEPT_CHANCE &&
+            e->device_place[first + i] == SL_NO_PLACE)
+            records[n++] = first + i;
+    }
+    if (n == 0)
+        return 0;
+    return sl_slab_cache_hint(e->cache, SL_HINT_SWEEP, records, n, err);
 }
 
 void sl_experts_mixed(struct sl_experts *e, uint32_t record, double part)

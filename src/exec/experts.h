@@ -97,9 +97,16 @@ int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
  * for statistics, and for who is to lie there in another run. */
 void sl_experts_mixed(struct sl_experts *e, uint32_t record, double part);
 
-/* A layer's turn, which wants n records of the cache. Errors: SL_ERR_IO. */
-int sl_experts_want(struct sl_experts *e, uint32_t layer,
+/* A layer's turn, in a pass of so many positions, which wants n records of the
+ * cache. Errors: SL_ERR_IO. */
+int sl_experts_want(struct sl_experts *e, uint32_t layer, uint32_t positions,
                     const uint32_t *records, uint32_t n, struct sl_error *err);
+/* Long passes use nearly all of a layer's experts, so that these need not wait
+ * for their router: has the cache read those of a layer, in the order in which
+ * they lie in the file, that a pass of so many positions is likely to use.
+ * chances, records: (n_experts) for this call. Errors: SL_ERR_IO. */
+int sl_experts_sweep(struct sl_experts *e, uint32_t layer, uint32_t positions,
+                     double *chances, uint32_t *records, struct sl_error *err);
 /* Takes one of n wanted records off the list, of which others may be on their
  * way: the first that is there, else the first. */
 uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,

@@ -68,10 +68,17 @@ int sl_runtime_open_experts(struct sl_runtime *rt, struct sl_error *err)
     return sl_route_trace_open(&e->route, rt->config.route_trace, &shape, err);
 }
 
+static void go_on(void *arg)
+{
+    sl_slab_cache_go_on(arg);
+}
+
 void sl_runtime_end_experts(struct sl_runtime *rt)
 {
     if (rt->traced)
         keep_usage(rt);
+    if (rt->experts.cache != NULL)
+        sl_pool_set_errand(rt->pool, NULL, NULL);
     sl_slab_cache_close(rt->experts.cache);
     rt->experts.cache = NULL;
 }
@@ -127,6 +134,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
     rt->experts.looks_ahead = c.n_places + rt->experts.n_device < c.n_records;
     if (sl_slab_cache_open(&rt->experts.cache, &c, err) != 0)
         return -1;
+    sl_pool_set_errand(rt->pool, go_on, rt->experts.cache);
     if (rt->experts.usage != NULL)
         sl_cache_policy_take(sl_slab_cache_policy(rt->experts.cache),
                              rt->experts.usage, rt->experts.usage_turns);

@@ -162,9 +162,12 @@ static void trace(const struct sim_engine *e, enum sl_track track, size_t slab,
 static int cpu_begin(struct sl_exec_engine *engine, const struct sl_pass *pass,
                      struct sl_error *err)
 {
-    (void)err;
-    take_pass((struct sim_engine *)engine, pass);
-    return 0;
+    struct sim_engine *e = (struct sim_engine *)engine;
+
+    take_pass(e, pass);
+    return e->c.mixture != NULL
+               ? sl_sim_mixture_begin(e->c.mixture, pass->n, err)
+               : 0;
 }
 
 static int cpu_embed(struct sl_exec_engine *engine, bool *done,
@@ -175,23 +178,30 @@ static int cpu_embed(struct sl_exec_engine *engine, bool *done,
     return 0;
 }
 
+static void take_time(const struct sim_engine *e, double bytes, double ops)
+{
+    if (e->c.mixture != NULL)
+        sl_sim_compute(e->c.mixture, bytes, ops, e->pass->n);
+    else
+        sl_machine_compute(e->c.machine, bytes, ops);
+}
+
 static int compute(const struct sim_engine *e, const struct slab_cost *cost,
                    struct sl_error *err)
 {
     const struct sl_plan_stage *s = cost->stage;
     const struct sl_pass *pass = e->pass;
-    struct sl_sim_machine *m = e->c.machine;
     double n = rows(e, cost);
 
     if (cost->attends)
-        sl_machine_compute(m, e->keys * s->key_bytes[SL_HOST],
-                           e->key_pairs * s->key_ops);
-    sl_machine_compute(m, cost->router_bytes, cost->router_ops * n);
+        take_time(e, e->keys * s->key_bytes[SL_HOST],
+                  e->key_pairs * s->key_ops);
+    take_time(e, cost->router_bytes, cost->router_ops * n);
     if (cost->routes &&
         sl_sim_route(e->c.mixture, cost->layer, pass->n, pass->reads, err) != 0)
         return -1;
-    sl_machine_compute(m, cost->bytes - cost->router_bytes,
-                       (cost->ops - cost->router_ops) * n);
+    take_time(e, cost->bytes - cost->router_bytes,
+              (cost->ops - cost->router_ops) * n);
     return cost->mixes ? sl_sim_mix(e->c.mixture, cost->layer, pass->n,
                                     pass->reads, err)
                        : 0;

@@ -9,6 +9,8 @@
 #include "src/sim/sim_mixture.h"
 
 #define SEED 20260731u
+/* Looked at so often what the disk has done. */
+#define POSITIONS_A_TURN 16u
 
 int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
                         struct sl_sim_machine *machine, uint32_t pass_positions,
@@ -30,11 +32,13 @@ int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
         .n_rows = sl_zalloc_array(hp->n_experts, sizeof *m->n_rows),
         .records = sl_zalloc_array(hp->n_experts, sizeof *m->records),
         .among = sl_zalloc_array(hp->n_experts, sizeof *m->among),
+        .swept = sl_zalloc_array(hp->n_experts, sizeof *m->swept),
+        .chances = sl_zalloc_array(hp->n_experts, sizeof *m->chances),
         .parts = sl_zalloc_array(hp->n_experts, sizeof *m->parts),
     };
     sl_rng_seed(&m->rng, SEED);
     if (m->n_rows != NULL && m->records != NULL && m->among != NULL &&
-        m->parts != NULL)
+        m->swept != NULL && m->chances != NULL && m->parts != NULL)
         return 0;
     sl_sim_mixture_fini(m);
     return sl_fail(err, SL_ERR_NOMEM, "no memory for the model of a router");
@@ -45,6 +49,8 @@ void sl_sim_mixture_fini(struct sl_sim_mixture *m)
     free(m->n_rows);
     free(m->records);
     free(m->among);
+    free(m->swept);
+    free(m->chances);
     free(m->parts);
     *m = (struct sl_sim_mixture){.machine = NULL};
 }
@@ -138,9 +144,37 @@ static uint32_t draw_alike(struct sl_sim_mixture *m, const uint32_t *chosen,
     }
 }
 
+/* As sl_cpu_sweep. */
+static int sweep(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
+                 struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+
+    if (layer >= e->mf->hp.n_layers || n <= SL_AHEAD_POSITIONS)
+        return 0;
+    return sl_experts_sweep(e, layer, n, m->chances, m->swept, err);
+}
+
+int sl_sim_mixture_begin(struct sl_sim_mixture *m, uint32_t n,
+                         struct sl_error *err)
+{
+    return sweep(m, m->experts->first_layer, n, err);
+}
+
+void sl_sim_compute(struct sl_sim_mixture *m, double bytes, double ops,
+                    uint32_t n)
+{
+    uint32_t turns = 1 + n / POSITIONS_A_TURN;
+
+    for (uint32_t i = 0; i < turns; i++) {
+        sl_machine_compute(m->machine, bytes / turns, ops / turns);
+        sl_slab_cache_go_on(m->experts->cache);
+    }
+}
+
 /* Those on the device begin, the others are asked for. */
-static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t first,
-               struct sl_error *err)
+static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
+               uint32_t first, struct sl_error *err)
 {
     struct sl_experts *e = m->experts;
     struct sl_mix mix = {.layer = layer, .parts = m->parts};
@@ -160,7 +194,8 @@ static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t first,
         mix.n_rows += m->n_rows[i];
     }
     mix.n_parts = m->n_parts;
-    if (sl_experts_want(e, layer, m->records, m->n_used, err) != 0)
+    if (sl_experts_want(e, layer, n, m->records, m->n_used, err) != 0 ||
+        sweep(m, layer + 1, n, err) != 0)
         return -1;
     return m->n_parts > 0 ? e->device->ops->mix(e->device, &mix, err) : 0;
 }
@@ -182,7 +217,7 @@ int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
         for (uint32_t j = 0; j < k; j++)
             m->n_rows[chosen[j]]++;
     }
-    return ask(m, layer, first, err);
+    return ask(m, layer, n, first, err);
 }
 
 /* --- experts -------------------------------------------------------------- */

@@ -26,6 +26,8 @@ struct sl_sim_mixture {
     uint32_t *n_rows;         /* (E) positions that chose it */
     uint32_t *records;        /* (E) */
     uint32_t *among;          /* (E) */
+    uint32_t *swept;          /* (E) */
+    double *chances;          /* (E) */
     uint32_t n_used;
     struct sl_mix_part *parts; /* (E) on the device */
     uint32_t n_parts;
@@ -40,6 +42,13 @@ void sl_sim_mixture_fini(struct sl_sim_mixture *m); /* zeroed is fine */
 
 /* Fills all places, with as many of each layer. Errors: SL_ERR_IO. */
 int sl_sim_mixture_fill(struct sl_sim_mixture *m, struct sl_error *err);
+
+/* A pass of n positions begins. Errors: SL_ERR_IO. */
+int sl_sim_mixture_begin(struct sl_sim_mixture *m, uint32_t n,
+                         struct sl_error *err);
+/* Computes, while what is read ahead goes on as in a run. */
+void sl_sim_compute(struct sl_sim_mixture *m, double bytes, double ops,
+                    uint32_t n);
 
 /* A layer's choice for n positions, of a text that is read or not; then their
  * experts. Errors: SL_ERR_IO. */

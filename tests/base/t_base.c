@@ -120,6 +120,34 @@ static void the_pool_does_every_item_once(void **state)
     }
 }
 
+static void count_one(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+static void do_nothing(void *arg, size_t begin, size_t end, unsigned worker)
+{
+}
+
+static void errands_are_run_during_long_jobs(void **state)
+{
+    for (unsigned threads = 1; threads < 4; threads += 2) {
+        struct sl_pool *pool;
+        struct sl_error err;
+        unsigned done = 0, before;
+
+        assert_ok(sl_pool_create(&pool, threads, &err), &err);
+        sl_pool_set_errand(pool, count_one, &done);
+        while (done < 2)
+            sl_pool_for(pool, 64, 1, do_nothing, NULL);
+        before = done;
+        sl_pool_set_errand(pool, NULL, NULL);
+        sl_pool_for(pool, 64, 1, do_nothing, NULL);
+        assert_int_equal(done, before);
+        sl_pool_destroy(pool);
+    }
+}
+
 struct owners {
     atomic_int worker[64]; /* that did the item, 1 and up */
     atomic_uint waiting;
@@ -332,6 +360,7 @@ int main(void)
         cmocka_unit_test(every_half_survives_the_way_through_float),
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(the_pool_does_every_item_once),
+        cmocka_unit_test(errands_are_run_during_long_jobs),
         cmocka_unit_test(each_worker_begins_with_its_share),
         cmocka_unit_test(shares_cover_all_and_differ_by_a_chunk),
         cmocka_unit_test(sleepers_wake_up),

@@ -327,7 +327,7 @@ static void hints_are_read_while_nothing_is_missing(void **state)
     config.depth = 16;
     c = open_cache(&config);
     want(c, list, 3);
-    assert_ok(sl_slab_cache_hint(c, likely, 3, &err), &err);
+    assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 3, &err), &err);
     for (uint32_t i = 0; i < 3; i++)
         assert_ok(use(c, list[i], 1, &err), &err);
     /* wanted on their way, or there */
@@ -363,7 +363,7 @@ static void hints_that_are_wrong_are_heeded_less(void **state)
         want(c, list, 2);
         for (uint32_t i = 0; i < 2; i++)
             assert_ok(use(c, list[i], 1, &err), &err);
-        assert_ok(sl_slab_cache_hint(c, likely, 1, &err), &err);
+        assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 1, &err), &err);
         want(c, right ? likely : list, 1);
         assert_ok(use(c, right ? likely[0] : list[0], 1, &err), &err);
         sl_slab_cache_stats(c, &after);
@@ -391,7 +391,9 @@ static void hints_change_no_byte(void **state)
             want(c, list, n);
             for (uint32_t i = 0; i < n; i++) {
                 if (i == n / 2)
-                    assert_ok(sl_slab_cache_hint(c, likely, 8, &err), &err);
+                    assert_ok(
+                        sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 8, &err),
+                        &err);
                 assert_ok(use(c, list[i], 1, &err), &err);
             }
         }
@@ -475,7 +477,7 @@ static void what_a_hint_cannot_read_is_no_error(void **state)
         assert_true(reads(c, 0, 1));
         faulty_change(FAULTY_EIO, 0);
         want(c, first, 1);
-        assert_ok(sl_slab_cache_hint(c, likely, 2, &err), &err);
+        assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 2, &err), &err);
         assert_ok(use(c, 0, 1, &err), &err);
         if (wanted == 1) { /* while it is on its way, on a disk that fails */
             int rc = sl_slab_cache_want(c, likely, 2, &err);
@@ -486,7 +488,8 @@ static void what_a_hint_cannot_read_is_no_error(void **state)
             assert_int_equal(err.code, SL_ERR_IO);
         } else {
             for (int i = 0; i < 100000 && !faulty_happened(); i++)
-                assert_ok(sl_slab_cache_hint(c, likely, 2, &err), &err);
+                assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 2, &err),
+                          &err);
             assert_true(faulty_happened());
             faulty_change(FAULTY_COUNT, 0);
             want(c, wanted == 0 ? likely : others, 2);
