@@ -188,6 +188,64 @@ static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
     free(got);
 }
 
+/* One text with the n-th call of the device failing; false: it makes fewer. */
+static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
+                      bool *failed)
+{
+    const struct sl_workload load = rig_one_text(N_IDS / 2);
+    int32_t ids[N_IDS / 2] = {0}, positions[N_IDS / 2];
+    struct sl_lm_item it = {.ids = ids, .positions = positions};
+    struct sl_runtime *rt;
+    struct sl_error err = {0};
+    struct sl_lm *lm;
+    uint64_t calls;
+    int rc;
+
+    it.n = N_IDS / 2;
+    it.n_logits = 1;
+    for (int32_t i = 0; i < (int32_t)it.n; i++)
+        positions[i] = i;
+    cudasim_reset();
+    cudasim_fail(NULL, n, cudaErrorUnknown);
+    rc = sl_runtime_open(&rt, config, &err);
+    if (rc == 0)
+        rc = sl_runtime_start(rt, &load, &err);
+    if (rc == 0) {
+        lm = sl_runtime_lm(rt);
+        rc = lm->ops->seq_create(lm, &it.seq, &err);
+        if (rc == 0) {
+            float *logits = malloc(4ull * lm->vocab);
+
+            rc = lm->ops->forward(lm, &it, 1, logits, &err);
+            free(logits);
+        }
+    }
+    calls = cudasim_calls(NULL);
+    sl_runtime_close(rt);
+    cudasim_fail(NULL, 0, cudaSuccess);
+    assert_int_equal(cudasim_reset(), 0);
+    *failed = rc != 0;
+    if (rc != 0)
+        assert_true(err.code != SL_OK && err.msg[0] != '\0');
+    return calls >= n;
+}
+
+/* While experts are loaded, rows go up, products run, what they give comes
+ * down. A call that is not needed may fail unnoticed; none may leak, hang or
+ * crash. */
+static void any_call_for_a_mixture_may_fail(void **state)
+{
+    struct gpu_mixture x;
+    uint64_t n = 1, n_failed = 0;
+    bool failed;
+
+    make_mixture(&x, "glm4moe");
+    x.config.vram_bytes = x.half;
+    for (; fail_call(&x.config, n, &failed); n += 1 + n / 8)
+        n_failed += failed;
+    assert_true(n_failed > 10);
+}
+
 static int set_up(void **state)
 {
     test_temp_dir(dir);
@@ -207,6 +265,7 @@ int main(void)
         cmocka_unit_test(a_mixture_has_experts_in_vram),
         cmocka_unit_test(latents_leave_head_and_experts_to_the_gpu),
         cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
+        cmocka_unit_test(any_call_for_a_mixture_may_fail),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
