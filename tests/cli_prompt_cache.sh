@@ -178,4 +178,20 @@ done
     cmp -s "$work/out.1.1" "$work/out.3.2"
 check the_first_line_of_a_file_is_kept_and_found_again
 
+# A control group of version 1, where somebody may make one.
+group=/sys/fs/cgroup/memory/sluice-test-$$
+if ! grep -q '^#define SL_SANITIZED' "$(dirname "$sluice")/config.h" \
+    2>/dev/null && mkdir "$group" 2>/dev/null; then
+    if echo 20M 2>/dev/null >"$group/memory.limit_in_bytes"; then
+        # shellcheck disable=SC2016 # for the inner shell
+        sh -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' sh "$group" \
+            "$sluice" generate -q -m "$model" --ram auto -p hi --top-k 1 \
+            --out-seq-length 8 >"$work/out" 2>"$work/err"
+        rc=$?
+        [ $rc -eq 0 ] || grep -q 'too small: the least' "$work/err"
+        check auto_stays_within_what_a_group_grants
+    fi
+    rmdir "$group"
+fi
+
 echo "1..$n"

@@ -245,7 +245,7 @@ static int write_bytes(struct stream *s, const void *data, size_t n,
     errno = 0;
     if (fwrite(data, 1, n, s->file) != n)
         return sl_fail_os(err, errno ? errno : EIO,
-                          "%s: cannot write %zu bytes at %llu", s->path, n,
+                          "%s: cannot write %zu bytes at %llu", s->f->c.path, n,
                           (unsigned long long)s->at);
     s->at += n;
     return 0;
@@ -473,7 +473,7 @@ static int save_all(struct stream *s, const struct sl_lm_item *item,
         return -1;
     if (fflush(s->file) != 0)
         return sl_fail_os(err, errno, "%s: cannot write to its end at %llu",
-                          s->path, (unsigned long long)s->at);
+                          s->f->c.path, (unsigned long long)s->at);
     return sl_newfile_commit(fileno(s->file), s->path, s->f->c.path, err);
 }
 
@@ -491,14 +491,14 @@ int sl_prompt_file_save(struct sl_prompt_file *f, const struct sl_lm_item *item,
                        f->c.path);
     fd = mkostemp(temp, O_CLOEXEC);
     if (fd < 0) {
-        rc = sl_fail_os(err, errno, "%s: cannot be made", temp);
+        rc = sl_fail_os(err, errno, "%s: cannot be made", f->c.path);
         free(temp);
         return rc;
     }
     s.path = temp;
     s.file = fdopen(fd, "wb");
     if (s.file == NULL) {
-        rc = sl_fail_os(err, errno, "%s: cannot write", temp);
+        rc = sl_fail_os(err, errno, "%s: cannot write", f->c.path);
         close(fd);
     } else {
         make_key(f, item);

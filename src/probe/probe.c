@@ -5,6 +5,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 
 #define DRAM_TIME_NS   200000000u
@@ -96,6 +97,10 @@ static uint64_t default_dram_bytes(uint64_t most)
         bytes = DRAM_MAX_BYTES;
     if (most != 0 && bytes > most)
         bytes = most;
+    /* In a group that has little left even less tells something. */
+    most = sl_meminfo_available() / 2;
+    if (most != 0 && bytes > most)
+        bytes = most > SL_PAGE_BYTES ? most : SL_PAGE_BYTES;
     return sl_round_down(bytes, SL_PAGE_BYTES);
 }
 

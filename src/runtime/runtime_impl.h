@@ -76,6 +76,7 @@ struct sl_runtime {
     /* Found here, before anything is planned: */
     uint64_t program_bytes;   /* that the program has now */
     uint64_t available_bytes; /* that are free now; 0: unknown */
+    uint64_t granted_bytes;   /* the most that groups grant; UINT64_MAX: any */
     bool rates_known;
     struct sl_rates rates;
     bool dram_in_cache;    /* their dram_bps was measured in a cache */

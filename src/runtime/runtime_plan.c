@@ -273,6 +273,9 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
     if (margin > available / 2)
         margin = available / 2;
     m->budget = m->program + available - margin;
+    /* The program may be in memory already without being this group's. */
+    if (m->budget > rt->granted_bytes)
+        m->budget = rt->granted_bytes;
     return 0;
 }
 

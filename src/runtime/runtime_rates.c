@@ -17,6 +17,8 @@ void sl_runtime_measure_memory(struct sl_runtime *rt)
     rt->program_bytes = sl_meminfo_program();
     rt->available_bytes = rt->config.free_bytes > 0 ? rt->config.free_bytes
                                                     : sl_meminfo_available();
+    rt->granted_bytes =
+        rt->config.free_bytes > 0 ? UINT64_MAX : sl_meminfo_limit();
 }
 
 /* --- disk, memory, arithmetic --------------------------------------------- */
