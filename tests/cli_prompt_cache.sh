@@ -183,13 +183,18 @@ group=/sys/fs/cgroup/memory/sluice-test-$$
 if ! grep -q '^#define SL_SANITIZED' "$(dirname "$sluice")/config.h" \
     2>/dev/null && mkdir "$group" 2>/dev/null; then
     if echo 20M 2>/dev/null >"$group/memory.limit_in_bytes"; then
-        # shellcheck disable=SC2016 # for the inner shell
-        sh -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' sh "$group" \
-            "$sluice" generate -q -m "$model" --ram auto -p hi --top-k 1 \
-            --out-seq-length 8 >"$work/out" 2>"$work/err"
-        rc=$?
-        [ $rc -eq 0 ] || grep -q 'too small: the least' "$work/err"
+        within()
+        {
+            # shellcheck disable=SC2016 # for the inner shell
+            sh -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' sh \
+                "$group" "$sluice" "$@" >"$work/out" 2>"$work/err" ||
+                grep -q 'too small: the least' "$work/err"
+        }
+        within generate -q -m "$model" --ram auto -p hi --top-k 1 \
+            --out-seq-length 8
         check auto_stays_within_what_a_group_grants
+        within bench -m "$model" --ram least --prompt 1 --gen 1 --repeat 1
+        check so_does_what_is_measured
     fi
     rmdir "$group"
 fi

@@ -252,3 +252,12 @@ uint64_t sl_meminfo_available(void)
 
     return group < system ? group : system;
 }
+
+uint64_t sl_meminfo_room(uint64_t bytes)
+{
+    uint64_t half = sl_meminfo_available() / 2;
+
+    if (half == 0 || bytes <= half)
+        return bytes;
+    return half > SL_PAGE_BYTES ? half : SL_PAGE_BYTES;
+}

@@ -21,6 +21,10 @@ uint64_t sl_meminfo_peak(void);
 /* What could be taken now without pushing anything out: MemAvailable, or what
  * the control group still grants if that is less. */
 uint64_t sl_meminfo_available(void);
+/* So many bytes for a measurement, or half of what is available, whichever is
+ * less, but a page: in a group that has little left, less tells something,
+ * too. */
+uint64_t sl_meminfo_room(uint64_t bytes);
 /* What the control group with this folder still grants: its limit less what
  * is used, of which pages of files do not count, as they are given up when
  * memory is short. UINT64_MAX when it sets no limit. Version 2 and version 1

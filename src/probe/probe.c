@@ -97,11 +97,7 @@ static uint64_t default_dram_bytes(uint64_t most)
         bytes = DRAM_MAX_BYTES;
     if (most != 0 && bytes > most)
         bytes = most;
-    /* In a group that has little left even less tells something. */
-    most = sl_meminfo_available() / 2;
-    if (most != 0 && bytes > most)
-        bytes = most > SL_PAGE_BYTES ? most : SL_PAGE_BYTES;
-    return sl_round_down(bytes, SL_PAGE_BYTES);
+    return sl_round_down(sl_meminfo_room(bytes), SL_PAGE_BYTES);
 }
 
 int sl_probe_dram(struct sl_dram_rate *rate,

@@ -2,6 +2,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 
 #define ATTEND_TIME_NS 100000000u
@@ -67,9 +68,10 @@ int sl_probe_attend(double *ops_per_s, const struct sl_probe_attend_config *c,
     uint64_t time_ns = c->time_ns > 0 ? c->time_ns : ATTEND_TIME_NS;
     struct heads h = {.kernels = c->kernels, .keys = MOST_KEYS};
     uint64_t begin, ns, turns = 0;
+    uint64_t most =
+        sl_meminfo_room(c->most_bytes > 0 ? c->most_bytes : UINT64_MAX);
 
-    while (c->most_bytes > 0 && h.keys > LEAST_KEYS &&
-           n * head_floats(&h) * sizeof(float) > c->most_bytes)
+    while (h.keys > LEAST_KEYS && n * head_floats(&h) * sizeof(float) > most)
         h.keys /= 2;
     if (sl_region_init(&h.region, n * head_floats(&h) * sizeof(float),
                        "measuring attention", err) != 0)

@@ -5,6 +5,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 
 #define DISK_BUFFER_BYTES (16u << 20)
@@ -172,8 +173,8 @@ static int probe_one(double *bps, const struct sl_probe_disk_config *config,
                      struct sl_error *err)
 {
     struct disk d = {.config = config};
-    uint64_t bytes =
-        config->buffer_bytes ? config->buffer_bytes : DISK_BUFFER_BYTES;
+    uint64_t bytes = config->buffer_bytes ? config->buffer_bytes
+                                          : sl_meminfo_room(DISK_BUFFER_BYTES);
     struct sl_io_buffer buffer;
     struct sl_io_config io = {
         .path = config->path,

@@ -5,6 +5,7 @@
 #include "kernels/matmul.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 
 #define OPS_TIME_NS 100000000u
@@ -145,7 +146,8 @@ static double measure(const struct ops *o)
 static void choose(struct ops *o)
 {
     const struct sl_probe_ops_config *c = o->config;
-    uint64_t most = c->most_bytes > 0 ? c->most_bytes : MOST_BYTES;
+    uint64_t most =
+        sl_meminfo_room(c->most_bytes > 0 ? c->most_bytes : MOST_BYTES);
     unsigned threads = sl_pool_threads(c->pool);
 
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
