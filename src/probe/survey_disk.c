@@ -146,17 +146,22 @@ static int measure_folder(json_t *disk, const char *folder,
                           const struct sl_survey_effort *effort,
                           struct sl_error *err)
 {
-    char path[40];
-    int rc = -1, fd;
+    char path[40], *within;
+    int rc, fd;
 
-    if (sl_newfile_check_space(folder, "a file to measure with",
-                               effort->file_bytes, err) != 0)
+    if (asprintf(&within, "%s/.sluice-probe", folder) < 0)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+    rc = sl_newfile_check_space(within, "a file to measure with",
+                                effort->file_bytes, err);
+    free(within);
+    if (rc != 0)
         return -1;
     fd = open_nameless(folder, err);
     if (fd < 0)
         return -1;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (write_noise(path, effort->file_bytes, err) == 0)
+    rc = write_noise(path, effort->file_bytes, err);
+    if (rc == 0)
         rc = measure_grid(disk, path, effort, err);
     if (rc != 0)
         sl_error_prefix(err, "%s: ", folder);

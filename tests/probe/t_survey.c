@@ -120,6 +120,18 @@ static void a_model_file_is_measured_itself(void **state)
     assert_non_null(strstr(err.msg, "none.gguf"));
 }
 
+/* The folder's disk, which need not be its parent's. */
+static void a_full_disk_is_told_before_it_is_written_to(void **state)
+{
+    struct sl_survey_effort effort = {.file_bytes = 1ull << 60};
+    struct sl_error err;
+
+    assert_int_equal(sl_survey_disk(survey, dir, &effort, &err), -1);
+    assert_int_equal(err.code, SL_ERR_NOSPACE);
+    assert_ptr_equal(strstr(err.msg, dir), err.msg);
+    assert_int_equal(count_files(dir), 0);
+}
+
 static bool counts(const struct sl_machine *m)
 {
     json_t *loaded;
@@ -332,6 +344,7 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
         CASE(a_survey_holds_every_thread_count_and_format),
         CASE(measuring_a_folder_leaves_nothing_in_it),
+        CASE(a_full_disk_is_told_before_it_is_written_to),
         CASE(a_model_file_is_measured_itself),
         CASE(what_was_stored_counts_on_the_same_machine_alone),
         CASE(a_survey_of_another_version_does_not_count),
