@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs sluice and llama.cpp in turns on this machine, on random weights of
 the same shapes, all in memory and within the same memory limit, and prints
-both with their ratios. Called by the script `compare` beside it."""
+both with their ratios. With --moe it is a mixture of experts, some layers of
+GLM-4.5-Air, whose prompts are measured within the limit, too. Called by the
+script `compare` beside it."""
 import argparse
 import json
 import os
@@ -19,6 +21,7 @@ SHAPES = {  # layers, hidden, inner, heads, vocabulary: presets of sluice synth
     "7b": (32, 4096, 11008, 32, 32000),
     "tiny": (8, 256, 704, 8, 8192),
 }
+MOE = "glm-4.5-air"  # another preset, of as many layers as --layers says
 MIB = 1 << 20
 
 
@@ -130,6 +133,7 @@ def run_sluice(o, prompts, gen, ram, group=None):
             r["decode"] = v["tokens_per_s"]
             r["disk_bytes_per_token"] = v["disk_bytes_per_pass"]
             r["efficiency"] = v["efficiency"]
+            r["dram_bytes_per_token"] = v["dram_bytes_per_pass"]
     return r
 
 
@@ -155,8 +159,9 @@ def in_memory(o):
         theirs = run_llama(o, o.prompts, o.gen, "repack")
         new = [(f"prefill {n}", ours["prefill"][str(n)],
                 theirs["prefill"][str(n)], {}) for n in o.prompts]
+        read = ours["dram_bytes_per_token"] if o.moe else o.token_bytes
         new.append(("decode", ours["decode"], theirs["decode"], {
-            "sluice_bytes_per_s": ours["decode"] * o.token_bytes,
+            "sluice_bytes_per_s": ours["decode"] * read,
             "llama_bytes_per_s": theirs["decode"] * o.gguf_bytes,
         }))
         tell(new)
@@ -167,7 +172,9 @@ def in_memory(o):
 def limited(o):
     limit = int(o.model_bytes * o.limit / 100)
     ram = limit - beside_budget()
-    rows, gen, prompt = [], max(2, o.gen // 4), [min(o.prompts)]
+    rows, gen, prompts = [], max(2, o.gen // 4), [min(o.prompts)]
+    if o.moe:  # which experts are there takes some tokens to tell
+        gen, prompts = o.gen, o.prompts
     if ram < 32 * MIB:
         say(f"skipped: a limit of {limit >> 20} MiB leaves no budget beside "
             f"the {beside_budget() >> 20} MiB that measuring takes")
@@ -181,17 +188,20 @@ def limited(o):
         forget(o.model)
         forget(o.gguf)
         try:
-            ours = run_sluice(o, prompt, gen, str(ram), group)
-            theirs = run_llama(o, prompt, gen, "mmap", group)
+            ours = run_sluice(o, prompts, gen, str(ram), group)
+            theirs = run_llama(o, prompts, gen, "mmap", group)
         finally:
             group.close()
-        rows.append((f"decode, {o.limit:g} % of memory", ours["decode"],
-                     theirs["decode"], {
+        within = f", {o.limit:g} % of memory"
+        new = [(f"prefill {n}{within}", ours["prefill"][str(n)],
+                theirs["prefill"][str(n)], {}) for n in prompts if o.moe]
+        new.append((f"decode{within}", ours["decode"], theirs["decode"], {
             "sluice_disk_bytes_per_token": ours["disk_bytes_per_token"],
             "llama_disk_bytes_per_token": theirs["disk_bytes_per_token"],
             "sluice_efficiency": ours["efficiency"],
         }))
-        tell(rows[-1:])
+        tell(new)
+        rows += new
     forget(o.gguf)
     return rows
 
@@ -217,16 +227,20 @@ def summarise(rows):
 
 
 def print_table(o, lines):
-    print(f"\n{o.preset}, {o.threads} threads: sluice {o.quant}, head {o.head} "
-          f"({o.token_bytes / 1e9:.2f} GB a token) and llama.cpp {o.type} "
-          f"({o.gguf_bytes / 1e9:.2f} GB); tokens/s, medians of {o.rounds} "
-          "rounds\n")
-    print(f"{'':24} {'sluice':>8} {'least .. most':>17} {'llama.cpp':>9} "
+    what = f"{MOE}, {o.layers} layers" if o.moe else o.preset
+    ours, theirs, of = o.token_bytes, o.gguf_bytes, " a token"
+    if o.moe:
+        ours, theirs, of = o.model_bytes, os.path.getsize(o.gguf), ""
+    print(f"\n{what}, {o.threads} threads: sluice {o.quant}, head {o.head} "
+          f"({ours / 1e9:.2f} GB{of}) and llama.cpp {o.type} "
+          f"({theirs / 1e9:.2f} GB); "
+          f"tokens/s, medians of {o.rounds} rounds\n")
+    print(f"{'':28} {'sluice':>8} {'least .. most':>17} {'llama.cpp':>9} "
           f"{'least .. most':>17} {'ratio':>6} {'least .. most':>15}")
     for v in lines:
         spread = {k: f"{v[k + '_least']:.4g} .. {v[k + '_most']:.4g}"
                   for k in ("sluice", "llama", "ratio")}
-        print(f"{v['what']:24} {v['sluice']:8.4g} {spread['sluice']:>17} "
+        print(f"{v['what']:28} {v['sluice']:8.4g} {spread['sluice']:>17} "
               f"{v['llama']:9.4g} {spread['llama']:>17} {v['ratio']:6.2f} "
               f"{spread['ratio']:>15}")
         for unit in ("bytes_per_s", "disk_bytes_per_token"):
@@ -235,14 +249,15 @@ def print_table(o, lines):
                         "disk_bytes_per_token": "GB from disk a token"}[unit]
                 a, b = v["sluice_" + unit], v["llama_" + unit]
                 ratio = f"{a / b:6.2f}" if b else f"{'':6}"
-                print(f"  {what:22} {a * 1e-9:8.3g} {'':17} {b * 1e-9:9.3g} "
+                print(f"  {what:26} {a * 1e-9:8.3g} {'':17} {b * 1e-9:9.3g} "
                       f"{'':17} {ratio}")
 
 
 def print_json(o, lines):
     for v in lines:
-        v.update(preset=o.preset, threads=o.threads, quant=o.quant,
-                 head=o.head, isa=o.isa, llama_type=o.type, sluice_bytes=o.model_bytes,
+        v.update(preset=o.preset, layers=o.layers if o.moe else None,
+                 threads=o.threads, quant=o.quant, head=o.head, isa=o.isa,
+                 llama_type=o.type, sluice_bytes=o.model_bytes,
                  llama_bytes=o.gguf_bytes, command=" ".join(sys.argv))
         print(json.dumps(v))
 
@@ -259,8 +274,15 @@ def parse():
                    "in place of random weights: sluice what it converts to; "
                    "whole files count as what a token reads")
     p.add_argument("--preset", choices=SHAPES, default="7b")
-    p.add_argument("--quant", default="int4", help="int4, int4-g64, "
-                   "int8 ..., or keep: what llama.cpp's file converts to")
+    p.add_argument("--moe", action="store_true", help=f"in place of a preset: "
+                   f"layers of {MOE}, whose experts are chosen evenly; INT4 "
+                   "in groups of 64 unless --quant says otherwise, and prompts "
+                   "of every length within the limit, too")
+    p.add_argument("--layers", type=int, default=4, help="of --moe, the first "
+                   "without experts (default: 4; 5 GB in either file, another "
+                   "1.3 for every layer)")
+    p.add_argument("--quant", help="int4, the default, int4-g64, int8 ..., "
+                   "or keep: what llama.cpp's file converts to")
     p.add_argument("--head", default="int8-g64", help="f16 or int8-g64")
     p.add_argument("--type", choices=random_gguf.FILE_TYPE,
                    help="llama.cpp's (default: q4_0 for int4 and keep, else "
@@ -271,15 +293,26 @@ def parse():
     p.add_argument("--prompts", default="128,512", help="positions of prompts")
     p.add_argument("--gen", type=int, default=16, help="tokens decoded")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--limit", type=float, default=40, metavar="PERCENT",
+    p.add_argument("--limit", type=float, metavar="PERCENT",
                    help="memory limit, of sluice's file; 0: leave that part "
-                   "out (default: 40)")
+                   "out (default: 40, of --moe 35)")
     p.add_argument("--only-limit", action="store_true",
                    help="leave out the part that is all in memory")
     p.add_argument("--json", action="store_true",
                    help="a line of JSON for each result")
     o = p.parse_args()
     o.prompts = [int(n) for n in o.prompts.split(",")]
+    if o.moe and o.file is not None:
+        p.error("--moe and --file are two kinds of models")
+    if o.layers < 2:
+        p.error("--moe has a layer without experts: --layers 2 at least")
+    o.quant = o.quant or ("int4-g64" if o.moe else "int4")
+    if o.limit is None:
+        o.limit = 35 if o.moe else 40
+    if o.moe:
+        o.preset, o.shape = MOE, random_gguf.Glm45Air(o.layers)
+    else:
+        o.shape = random_gguf.Llama(*SHAPES[o.preset])
     small = o.quant.startswith("int4") or o.quant == "keep"
     o.type = o.type or ("q4_0" if small else "q8_0")
     if o.file is not None:
@@ -315,23 +348,26 @@ def make_files(o, folder):
     if o.file is not None:
         take_file(o, folder)
         return
-    o.model = f"{folder}/{o.preset}-{o.quant}-{o.head}.gguf"
-    o.gguf = f"{folder}/{o.preset}-llama-{o.type}.gguf"
+    name, layers = f"{folder}/{o.preset}", []
+    if o.moe:
+        name, layers = f"{name}-{o.layers}", ["--num-layers", str(o.layers)]
+    o.model = f"{name}-{o.quant}-{o.head}.gguf"
+    o.gguf = f"{name}-llama-{o.type}.gguf"
     if o.quant == "keep":
-        o.model = f"{folder}/{o.preset}-llama-{o.type}-sluice.gguf"
+        o.model = f"{name}-llama-{o.type}-sluice.gguf"
     elif not os.path.exists(o.model):
         say(f"writing {o.model}")
         run([o.sluice, "synth", o.preset, "--quant", o.quant, "--head", o.head,
-             "-o", o.model, "--quiet"])
+             "-o", o.model, "--quiet"] + layers)
     if not os.path.exists(o.gguf):
         say(f"writing {o.gguf}")
-        random_gguf.write(o.gguf + ".partial", o.type, *SHAPES[o.preset])
+        random_gguf.write(o.gguf + ".partial", o.type, o.shape)
         os.rename(o.gguf + ".partial", o.gguf)
     if not os.path.exists(o.model):
         say(f"converting {o.gguf}")
         run([o.sluice, "convert", "-q", o.gguf, "-o", o.model])
     o.model_bytes = os.path.getsize(o.model)
-    o.gguf_bytes = random_gguf.token_bytes(o.type, *SHAPES[o.preset])
+    o.gguf_bytes = random_gguf.token_bytes(o.type, o.shape)
     # what is kept is read as it was, but not the rows of a table
     o.token_bytes = o.gguf_bytes if o.quant == "keep" else o.model_bytes
 
