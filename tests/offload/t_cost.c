@@ -101,7 +101,9 @@ static void a_plan_may_name_a_third_worker(void **state)
     uint8_t worker[N] = {SL_HOST, SL_DEVICE, THIRD, SL_DEVICE};
     enum sl_tier tier[N] = {SL_TIER_RAM, SL_TIER_DISK, sl_tier_of(THIRD),
                             sl_tier_of(SL_DEVICE)};
-    struct sl_plan plan = {.tier = tier, .worker = {worker}, .n_slabs = N};
+    uint8_t waits[N] = {0};
+    struct sl_plan plan = {
+        .tier = tier, .worker = {worker}, .waits = waits, .n_slabs = N};
     struct sl_plan_stage stages[N];
     struct sl_slab slabs[N];
     struct sl_plan_input in = {
@@ -126,6 +128,11 @@ static void a_plan_may_name_a_third_worker(void **state)
     assert_float_equal(d.disk_bytes, SL_PAGE_BYTES, 0);
     assert_float_equal(d.by[SL_DEVICE].copy_bytes, SL_PAGE_BYTES, 0);
     assert_float_equal(d.by[THIRD].copy_bytes, 0, 0);
+    waits[3] = 1; /* whose keys come with it */
+    assert_float_equal(sl_plan_demand(&plan, &in, SL_PHASE_DECODE, pass)
+                           .by[SL_DEVICE]
+                           .copy_bytes,
+                       SL_PAGE_BYTES + 10. * (SL_DEVICE + 1), 0);
     for (int w = 0; w < SL_WORKERS; w++) {
         double n = w == SL_DEVICE ? 2 : w <= THIRD ? 1 : 0;
 
