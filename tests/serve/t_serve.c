@@ -1,11 +1,19 @@
 #include "config.h"
 
+#include <netinet/in.h>
+#include <semaphore.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "src/decode/draft.h"
 #include "src/serve/body.h"
 #include "src/serve/calls.h"
+#include "src/serve/server.h"
 #include "src/text/stopper.h"
-#include "tests/support.h"
+#include "tests/model_maker.h"
+#include "tests/tokens.h"
 
 /* --- stop texts -------------------------------------------------------------
  */
@@ -174,6 +182,163 @@ static void a_body_that_nests_or_lists_too_much_is_refused(void **state)
     sl_str_fini(&text);
 }
 
+/* --- a server that loads ----------------------------------------------------
+ */
+
+/* A model of the demo's words, whose loading takes as long as the test likes.
+ */
+struct loading {
+    char dir[1024], path[1100];
+    sem_t goes_on;
+    struct sl_drafts drafts;
+    struct sl_log log;
+    struct sl_serve_config c;
+    struct sl_server s;
+};
+
+static int wait_to_go_on(void *arg, struct sl_workload *load,
+                         struct sl_runtime *rt, struct sl_error *err)
+{
+    struct loading *f = arg;
+
+    while (sem_wait(&f->goes_on) != 0)
+        ;
+    return 0;
+}
+
+static int begin_nothing(void *arg, struct sl_runtime *rt, struct sl_error *err)
+{
+    return 0;
+}
+
+static void write_demo_words(const char *path)
+{
+    struct sl_hparams demo;
+    struct test_model m;
+    char words[1024];
+    uint8_t *blob;
+
+    sl_tokenizer_destroy(test_demo_tokenizer(&demo));
+    assert_non_null(test_source(words, "demo/ice_text.model"));
+    test_model_init(&m);
+    blob = test_read_file(words, &m.tokenizer_bytes);
+    m.tokenizer = blob;
+    m.hp.vocab = demo.vocab;
+    m.hp.text = demo.text;
+    test_model_write(path, &m);
+    free(blob);
+}
+
+static void start_to_load(struct loading *f)
+{
+    struct sl_error err;
+
+    *f = (struct loading){0};
+    test_temp_dir(f->dir);
+    snprintf(f->path, sizeof f->path, "%s/model.sluice", f->dir);
+    write_demo_words(f->path);
+    assert_int_equal(sem_init(&f->goes_on, 0, 0), 0);
+    sl_drafts_init(&f->drafts, 0, 0);
+    sl_serve_config_init(&f->c);
+    f->c.run.model = f->path;
+    f->c.run.ram_bytes = 1u << 30; /* sanitizers take much */
+    f->c.run.threads = 1;
+    f->c.run.device = SL_DEVICE_CPU;
+    f->c.log = f->c.run.log = &f->log;
+    f->c.port = 0;
+    f->c.parallel = 1;
+    f->c.drafts = &f->drafts;
+    f->c.plan_drafts = wait_to_go_on;
+    f->c.start_drafts = begin_nothing;
+    f->c.drafts_arg = f;
+    assert_ok(sl_server_start(&f->s, &f->c, &err), &err);
+}
+
+static void end_loading(struct loading *f)
+{
+    sl_server_stop(&f->s);
+    sem_destroy(&f->goes_on);
+    test_remove_tree(f->dir);
+}
+
+/* The whole answer, head and all, in `to`; its status. */
+static int ask(struct sl_server *s, const char *first_line, const char *body,
+               char *to, size_t room)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    char address[320], request[1024];
+    size_t n = 0;
+    ssize_t got;
+    int fd = socket(AF_INET, SOCK_STREAM, 0), size;
+
+    sl_server_address(s, address, sizeof address);
+    at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    size = snprintf(request, sizeof request,
+                    "%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                    "Content-Length: %zu\r\n\r\n%s",
+                    first_line, strlen(body), body);
+    assert_in_range(size, 1, sizeof request - 1);
+    assert_int_equal(write(fd, request, (size_t)size), size);
+    while ((got = read(fd, to + n, room - 1 - n)) > 0)
+        n += (size_t)got;
+    close(fd);
+    to[n] = '\0';
+    assert_true(strncmp(to, "HTTP/1.1 ", 9) == 0);
+    return atoi(to + 9);
+}
+
+static void who_asks_while_it_loads_is_told_to_come_again(void **state)
+{
+    static const struct {
+        const char *line, *body;
+        bool waits; /* for the model */
+        const char *said;
+    } cases[] = {
+        {"GET /health", "", true, "{\"error\":{\"message\":\"the model is "},
+        {"POST /v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", true,
+         "\"type\":\"service_unavailable\""},
+        {"POST /v1/chat/completions",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+         "\"max_tokens\":2}",
+         true, "{\"error\":{\"message\":\"the model is being loaded\""},
+        {"POST /v1/messages",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+         "\"max_tokens\":2}",
+         true, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\""},
+        {"GET /v1/models", "", false, "\"object\":\"list\""},
+        {"GET /metrics", "", false, "sluice_up 0"},
+        {"GET /openapi.json", "", false, "\"openapi\""},
+    };
+    static const size_t room = 1 << 20;
+    char *got = malloc(room);
+    struct loading *f = malloc(sizeof *f);
+    struct sl_error err;
+
+    assert_non_null(got);
+    assert_non_null(f);
+    start_to_load(f);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int status = ask(&f->s, cases[i].line, cases[i].body, got, room);
+
+        assert_int_equal(status, cases[i].waits ? 503 : 200);
+        assert_non_null(strstr(got, cases[i].said));
+        if (cases[i].waits)
+            assert_non_null(strstr(got, "Retry-After: 5\r\n"));
+    }
+    sem_post(&f->goes_on);
+    assert_ok(sl_server_loaded(&f->s, &err), &err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(ask(&f->s, cases[i].line, cases[i].body, got, room),
+                         200);
+        assert_null(strstr(got, "Retry-After"));
+    }
+    end_loading(f);
+    free(f);
+    free(got);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +346,7 @@ int main(void)
         cmocka_unit_test(calls_are_read_in_each_form),
         cmocka_unit_test(a_body_is_read_strictly),
         cmocka_unit_test(a_body_that_nests_or_lists_too_much_is_refused),
+        cmocka_unit_test(who_asks_while_it_loads_is_told_to_come_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
