@@ -36,8 +36,8 @@ def Server(*options, file=model, **more):
     return serve_server.Server(sluice, file, *options, **more)
 
 
-def head(length, stream=False):
-    return (f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+def head(length, path="/v1/completions"):
+    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
             f"Content-Type: application/json\r\nContent-Length: {length}"
             "\r\n\r\n").encode()
 
@@ -226,20 +226,41 @@ def readers_that_do_not_read_hold_up_nobody():
 
 @case
 def readers_that_dawdle_are_closed():
-    with Server("--idle", "1", "--keep-seconds", "1") as s:
-        slow_body = body(400, stream=True, logprobs=20, n=8)
-        for takes in 0, 1:
-            c = s.raw()
+    """One that takes nothing, and one that always takes a little, of an answer
+    that is there. What fits into the buffers of sockets counts as taken: small
+    segments make those small."""
+    path = "/v1/chat/completions"
+    talk = json.dumps({
+        "messages": [{"role": "user", "content": "a"}], "stream": True,
+        "max_tokens": 40, "min_tokens": 40, "n": 8, "seed": 1,
+        "logprobs": True, "top_logprobs": 20}).encode()
+    with Server("--idle", "3") as s:
+        c = s.connect(600)
+        c.request("POST", path, talk)
+        size = len(c.getresponse().read())
+        for rate in 0, 25000:  # bytes a second
+            c = socket.socket()
             c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            c.sendall(head(len(slow_body)) + slow_body)
-            s.wait_for(lambda: s.metric("texts_active") > 0, 10)
+            c.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+            c.connect(("127.0.0.1", s.port))
+            c.sendall(head(len(talk), path) + talk)
+            c.settimeout(0.1)
             gone = s.metric("requests_gone_total")
+            begin = time.monotonic()
+            took = 0
 
-            def left():
-                if takes:
-                    c.recv(1)
+            def closed():
+                nonlocal took
+                room = int(rate * (time.monotonic() - begin)) - took
+                try:
+                    took += len(c.recv(room)) if room > 0 else 0
+                except OSError:
+                    pass
+                assert took < size * 3 // 4, (took, size)
                 return s.metric("requests_gone_total") > gone
-            s.wait_for(left, 300)
+            s.wait_for(closed, 60)
+            print(f"# {rate} bytes/s: closed after "
+                  f"{time.monotonic() - begin:.1f} s, {took} of {size} bytes")
             c.close()
 
 
@@ -255,6 +276,10 @@ def connections_have_a_limit():
             assert more.recv(10) == b""
         except ConnectionResetError:
             pass
+        with socket.create_connection(("127.0.0.1", s.port), 60 * slow,
+                                      ("127.0.0.2", 0)) as other:
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert other.recv(100).startswith(b"HTTP/1.1 200")
         for c in held:
             c.sendall(b"alth HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert c.recv(100).startswith(b"HTTP/1.1 200")

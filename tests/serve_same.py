@@ -3,14 +3,17 @@
 Whatever else a server does, and whatever it knows already of a prompt, it says
 of it what one says that reads all of it alone, to the last bit of the chances,
 and what 'sluice generate' says. A server that is started again reads nothing
-that the one before has read, whichever way that came to have it.
+that the one before has read, whichever way that came to have it. What it keeps
+has a bound. The model has tokens for thinking, which is told from the answer.
 """
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.dont_write_bytecode = True
 from serve_server import Server, ask, chances
@@ -86,6 +89,88 @@ def tools_of_some_kinds_are_left_out(s):
     assert status == 400 and "web_search" in o["error"]["message"], o
 
 
+def thinking_is_told_apart(s):
+    """The template opens the thinking; the model says two letters, and now and
+    then the token that ends it, of which only the first does."""
+    def id_of(text):
+        ids = post(s, "/tokenize", {"prompt": text})[1]["tokens"]
+        assert len(ids) == 1, (text, ids)
+        return ids[0]
+
+    talk = {"messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 30, "logprobs": True, "logit_bias": {
+                id_of("a"): 100, id_of("x"): 100, id_of("</think>"): 98}}
+    for seed in range(100):
+        talk["seed"] = seed
+        status, o = post(s, "/v1/chat/completions", talk)
+        assert status == 200, o
+        c = o["choices"][0]
+        said = "".join(v["token"] for v in c["logprobs"]["content"])
+        thought, mark, answer = said.partition("</think>")
+        assert c["message"].get("reasoning_content", "") == thought, c
+        assert c["message"]["content"] == answer, c
+        if thought and answer:
+            break
+    assert thought and answer and set(thought) <= set("ax"), said
+    c = s.connect()
+    c.request("POST", "/v1/chat/completions",
+              json.dumps({**talk, "stream": True}))
+    parts = []
+    for line in c.getresponse().read().decode().splitlines():
+        if line.startswith("data: {"):
+            d = json.loads(line[6:])["choices"][0]["delta"]
+            parts += [(k, d[k]) for k in ("reasoning_content", "content")
+                      if d.get(k)]
+    kinds = [k for k, _ in parts]
+    n = kinds.count("reasoning_content")
+    assert "content" not in kinds[:n], parts
+    assert "".join(v for _, v in parts[:n]) == thought, parts
+    assert "".join(v for _, v in parts[n:]) == answer, parts
+    status, o = post(s, "/v1/chat/completions", {
+        **talk, "chat_template_kwargs": {"enable_thinking": False}})
+    assert status == 200, o
+    c = o["choices"][0]
+    assert "reasoning_content" not in c["message"], c
+    assert c["message"]["content"] == "".join(
+        v["token"] for v in c["logprobs"]["content"]), c
+
+
+def prompts_that_are_kept_have_a_bound(folder):
+    """Of three there is room for two, and that of no use for longest goes."""
+    def kept():
+        return {n for n in os.listdir(folder) if n.endswith(".prompt")}
+
+    def date(name, hours):
+        then = time.time() - 3600 * hours
+        os.utime(os.path.join(folder, name), (then, then))
+
+    prompts = [words(100) for _ in range(3)]
+    keeping = ["--keep-prompts", folder, "--parallel", "1"]
+    with Server(sluice, model, *keeping) as s:
+        say(s, prompts[0], 1)
+    first, = kept()
+    size = os.path.getsize(os.path.join(folder, first))
+    bound = size * 5 // 2
+    with Server(sluice, model, *keeping, "--keep-prompts-bytes",
+                str(bound)) as s:
+        say(s, prompts[1], 2)
+        s.wait_for(lambda: len(kept()) == 2, 60)
+        second, = kept() - {first}
+        date(first, 2)
+        date(second, 1)
+        n = say(s, prompts[0], 3)[2]["prompt_tokens"]
+        s.wait_for(lambda: s.metric("prompt_tokens_restored_total") == n, 60)
+        say(s, prompts[2], 4)
+    assert len(kept()) == 2 and first in kept() and second not in kept(), \
+        (first, second, kept())
+    assert sum(os.path.getsize(os.path.join(folder, n)) for n in kept()) \
+        <= bound
+
+
+with tempfile.TemporaryDirectory() as folder:
+    prompts_that_are_kept_have_a_bound(folder)
+with Server(sluice, model, "--template", "glm-4.7") as s:
+    thinking_is_told_apart(s)
 with tempfile.TemporaryDirectory() as folder:
     keeping = ["--ctx", "2048", "--parallel", "8", "--keep-prompts", folder]
     first = words(450)
