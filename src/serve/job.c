@@ -356,11 +356,11 @@ void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
     p->done = all > 0 ? 1 - p->done / all : 1;
     if (sl_job_ended(job))
         p->done = 1;
-    if (waits) {
-        for (const struct sl_gen *g = s->first_waiting;
-             g != NULL && g->opaque != &job->choices[0]; g = g->next)
-            p->queue++;
-    }
+    for (const struct sl_gen *g = s->first_waiting;
+         waits && g != NULL &&
+         ((const struct sl_choice *)g->opaque)->job != job;
+         g = g->next)
+        p->queue++; /* before the first of its own */
     if (sweep > 0)
         p->seconds_left = most * sweep + (waits ? sl_server_queue_s(s) : 0);
 }

@@ -10,6 +10,7 @@
 #include "src/decode/draft.h"
 #include "src/serve/body.h"
 #include "src/serve/calls.h"
+#include "src/serve/job.h"
 #include "src/serve/server.h"
 #include "src/text/stopper.h"
 #include "tests/model_maker.h"
@@ -182,6 +183,50 @@ static void a_body_that_nests_or_lists_too_much_is_refused(void **state)
     sl_str_fini(&text);
 }
 
+/* --- jobs -------------------------------------------------------------------
+ */
+
+static void a_job_s_place_is_that_of_its_first_text_that_waits(void **state)
+{
+    static const size_t n_texts[] = {1, 3, 2};
+    struct sl_serve_config c;
+    struct sl_server s = {.c = &c, .state = SL_SERVE_READY};
+    struct sl_job *jobs[3];
+    struct sl_job_progress p;
+    struct sl_refusal why;
+    struct sl_error err;
+
+    sl_serve_config_init(&c);
+    pthread_mutex_init(&s.lock, NULL);
+    pthread_mutex_init(&s.text_lock, NULL);
+    pthread_cond_init(&s.work, NULL);
+    s.parallel = s.part_positions = 1;
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(sl_job_create(&jobs[i], &s, "job", n_texts[i], &err), &err);
+        for (size_t k = 0; k < n_texts[i]; k++)
+            jobs[i]->choices[k].gen.opaque = &jobs[i]->choices[k];
+        assert_int_equal(sl_job_submit(jobs[i], &why), 0);
+    }
+    /* Of so many texts at work: texts before the first of each job. */
+    for (uint32_t at_work = 0; at_work < 6; at_work++) {
+        static const unsigned first[] = {0, 1, 4};
+
+        for (size_t i = 0; i < 3; i++) {
+            sl_job_progress(jobs[i], &p);
+            assert_int_equal(p.queue,
+                             at_work < first[i] ? first[i] - at_work : 0);
+        }
+        atomic_store(&s.first_waiting->admitted, true);
+        s.first_waiting = s.first_waiting->next;
+        s.n_waiting--;
+    }
+    s.last_waiting = NULL;
+    sl_jobs_drop_all(&s);
+    pthread_cond_destroy(&s.work);
+    pthread_mutex_destroy(&s.lock);
+    pthread_mutex_destroy(&s.text_lock);
+}
+
 /* --- a server that loads ----------------------------------------------------
  */
 
@@ -346,6 +391,7 @@ int main(void)
         cmocka_unit_test(calls_are_read_in_each_form),
         cmocka_unit_test(a_body_is_read_strictly),
         cmocka_unit_test(a_body_that_nests_or_lists_too_much_is_refused),
+        cmocka_unit_test(a_job_s_place_is_that_of_its_first_text_that_waits),
         cmocka_unit_test(who_asks_while_it_loads_is_told_to_come_again),
     };
 
