@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -372,8 +373,21 @@ def a_disk_that_fails_is_told_and_lived_through():
         assert s.health() == 503
         status, o = ask(s.connect(), 2)
         assert status == 503 and "cannot be used" in o["error"]["message"], o
-        with open(model, "rb") as f, open(copy, "r+b") as to:
-            shutil.copyfileobj(f, to)
+
+        def put(name):
+            with open(name, "rb") as f, open(copy, "r+b") as to:
+                shutil.copyfileobj(f, to)
+                to.truncate()
+
+        # Another model is not taken for it.
+        other = os.path.join(work, "other.gguf")
+        subprocess.run([sluice, "synth", "tiny", "-Q", "-o", other],
+                       check=True)
+        put(other)
+        s.wait_for(lambda: "any more" in ask(s.connect(), 2)[1]["error"]
+                   ["message"], 30)
+        assert s.health() == 503
+        put(model)
         s.wait_for(lambda: s.health() == 200, 30)
         assert ask(s.connect(), 2)[0] == 200
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "src/base/clock.h"
+#include "src/model/model_meta.h"
 #include "src/serve/http.h"
 #include "src/serve/server.h"
 #include "src/serve/sizes.h"
@@ -83,19 +84,37 @@ static void settle_sampling(struct sl_server *s)
     }
 }
 
+/* Opened again: what is known of the model, and what was said of it, holds for
+ * this one alone. */
+static int check_same(const struct sl_server *s, uint64_t sum,
+                      struct sl_error *err)
+{
+    if (sum == s->model_sum)
+        return 0;
+    return sl_fail(err, SL_ERR_UNSUPPORTED,
+                   "%s: is not %s any more, which it was: start the server "
+                   "again to serve what is there now",
+                   s->c->run.model, s->model);
+}
+
 /* What a model file tells; text_lock is held, or nobody else is there. */
 static int describe(struct sl_server *s, struct sl_error *err)
 {
     const struct sl_modelfile *mf = sl_runtime_modelfile(s->rt);
+    uint64_t sum;
 
+    if (sl_model_meta_sum(mf->gguf, &sum, err) != 0 ||
+        (s->arch_name != NULL && check_same(s, sum, err) != 0))
+        return -1;
     s->tokenizer = sl_runtime_tokenizer(s->rt);
     if (s->tokenizer == NULL)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s: holds no tokenizer, so it knows no text; convert "
                        "the checkpoint again with its tokenizer",
                        s->c->run.model);
-    if (s->arch_name != NULL) /* the same model, opened again */
+    if (s->arch_name != NULL)
         return 0;
+    s->model_sum = sum;
     s->hp = mf->hp;
     s->prompts = mf->arch->prompts;
     s->arch_name = mf->arch->name;
@@ -324,12 +343,17 @@ static int run_passes(struct sl_server *s, struct sl_error *err)
 
 static void set_broken(struct sl_server *s, const struct sl_error *why)
 {
+    bool told;
+
     pthread_mutex_lock(&s->lock);
+    told = s->state == SL_SERVE_BROKEN && strcmp(s->why.msg, why->msg) == 0;
     s->why = *why;
     if (s->state == SL_SERVE_READY || s->state == SL_SERVE_LOADING)
         s->state = SL_SERVE_BROKEN;
     pthread_mutex_unlock(&s->lock);
-    sl_log(s->c->log, SL_LOG_WARN, "the model cannot be used: %s", why->msg);
+    if (!told)
+        sl_log(s->c->log, SL_LOG_WARN, "the model cannot be used: %s",
+               why->msg);
 }
 
 static void pause_before_again(struct sl_server *s)

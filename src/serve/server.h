@@ -114,6 +114,7 @@ struct sl_server {
     bool has_executor, has_watch;
 
     /* of the model; set before the first request is let in */
+    uint64_t model_sum; /* of the file's header, which has all others */
     struct sl_hparams hp;
     enum sl_prompts prompts;
     const char *arch_name, *arch_what;
