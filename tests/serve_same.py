@@ -89,6 +89,22 @@ def tools_of_some_kinds_are_left_out(s):
     assert status == 400 and "web_search" in o["error"]["message"], o
 
 
+def parts_of_characters_have_no_bytes(s):
+    """None rather than those of U+FFFD, which stands for them."""
+    ids = post(s, "/tokenize", {"prompt": "\u4f60\u597da"})[1]["tokens"]
+    status, o = post(s, "/v1/chat/completions", {
+        "messages": [{"role": "user", "content": "Hello"}], "seed": 1,
+        "max_tokens": 60, "logprobs": True, "top_logprobs": 1,
+        "logit_bias": {i: 100 for i in ids}})
+    assert status == 200 and len(ids) > 3, (o, ids)
+    tokens = o["choices"][0]["logprobs"]["content"]
+    tokens += [t["top_logprobs"][0] for t in tokens]
+    assert {"a", "\ufffd"} <= {t["token"] for t in tokens}, tokens
+    for t in tokens:
+        assert t["bytes"] == (None if "\ufffd" in t["token"] else
+                              list(t["token"].encode())), t
+
+
 def thinking_is_told_apart(s):
     """The template opens the thinking; the model says two letters, and now and
     then the token that ends it, of which only the first does."""
@@ -177,6 +193,7 @@ with tempfile.TemporaryDirectory() as folder:
     with Server(sluice, model, *keeping) as s:
         echo_is_that_of_logits(s)
         tools_of_some_kinds_are_left_out(s)
+        parts_of_characters_have_no_bytes(s)
         text, _, usage = say(s, first, 1)
         second = first + text + " and " + words(60)
         want = say(s, second, 2)

@@ -116,15 +116,17 @@ json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
                      logprobs, "top_logprobs", tops, "text_offset", offsets);
 }
 
+/* A part of a character has a text, U+FFFD, but no bytes: those of U+FFFD are
+ * not what clients that put characters together must take. */
 static json_t *chat_token(const struct sl_choice *c, uint32_t name, uint32_t n,
                           float logprob)
 {
-    const unsigned char *bytes =
-        (const unsigned char *)sl_str_text(&c->names) + name;
-    json_t *list = json_array();
+    const char *text = sl_str_text(&c->names) + name;
+    bool whole = memmem(text, n, "\xef\xbf\xbd", 3) == NULL;
+    json_t *list = whole ? json_array() : json_null();
 
-    for (uint32_t i = 0; i < n; i++)
-        json_array_append_new(list, json_integer(bytes[i]));
+    for (uint32_t i = 0; i < n && whole; i++)
+        json_array_append_new(list, json_integer((unsigned char)text[i]));
     return json_pack("{s:o, s:o, s:o}", "token",
                      sl_str_json(&c->names, name, name + n), "logprob",
                      number(logprob), "bytes", list);
