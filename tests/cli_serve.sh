@@ -160,6 +160,10 @@ refused 400 'no JSON'
 awk 'BEGIN { for (i = 0; i < 100; i++) printf "[" }' >"$work/deep"
 ask /v1/completions "$(cat "$work/deep")"
 refused 400 'nests deeper'
+many=$(awk 'BEGIN { for (i = 1; i < 1024; i++) printf "\"a\"," }')
+ask /v1/completions "{\"prompt\":[$many\"a\"],\"n\":128,\"seed\":1}" \
+    --max-time 60 # not after all of them were made ready
+refused 400 '131072 texts at a time are more than may wait'
 verdict what_is_wrong_with_a_request_is_told_with_its_field
 
 # Whether its sender asks first, says how much it is, or does not: clients that

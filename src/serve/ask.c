@@ -26,9 +26,12 @@ static void set_sampling(struct sl_choice *c, const struct sl_params *p)
     g->rules.n_top = (int)p->n_top;
     if (p->seed == -1 && getrandom(&seed, sizeof seed, 0) < 0)
         seed = c->job->created_ns;
-    sl_rng_seed(&g->rng, seed);
-    for (unsigned i = 0; p->seed != -1 && i < c->index; i++)
+    if (p->seed == -1 || c->index == 0) {
+        sl_rng_seed(&g->rng, seed);
+    } else { /* behind the one before, which is made and has not begun */
+        g->rng = c[-1].gen.rng;
         sl_rng_jump(&g->rng);
+    }
 }
 
 /* The rule of a form. */

@@ -13,9 +13,15 @@
 int sl_job_create(struct sl_job **out, struct sl_server *s, const char *prefix,
                   size_t n, struct sl_error *err)
 {
-    struct sl_job *job = calloc(1, sizeof *job);
+    struct sl_job *job;
     uint64_t id;
 
+    if (n > s->c->queue) /* before anything is made of them */
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%zu texts at a time are more than may wait (--queue "
+                       "%u)",
+                       n, s->c->queue);
+    job = calloc(1, sizeof *job);
     if (job == NULL ||
         (job->choices = calloc(n, sizeof *job->choices)) == NULL) {
         free(job);
@@ -187,11 +193,6 @@ int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
 
     if (s->state != SL_SERVE_READY)
         return sl_refuse(why, 503, NULL, "the server is not ready");
-    if (job->n > s->c->queue)
-        return sl_refuse(why, 400, NULL,
-                         "%zu texts at a time are more than may wait (--queue "
-                         "%u)",
-                         job->n, s->c->queue);
     if (s->n_waiting + job->n > s->c->queue) {
         double wait = sl_server_queue_s(s);
 

@@ -114,7 +114,8 @@ struct sl_job {
 };
 
 /* A job of n choices, each to be set up by the caller before it is submitted.
- * Its gens hear through the job. Errors: SL_ERR_NOMEM. lock is not held. */
+ * Its gens hear through the job. Errors: SL_ERR_USAGE for more than may wait,
+ * SL_ERR_NOMEM. lock is not held. */
 int sl_job_create(struct sl_job **job, struct sl_server *s, const char *prefix,
                   size_t n, struct sl_error *err);
 /* Of a job that was never submitted. */
