@@ -152,6 +152,13 @@ ask /v1/embeddings '{}'
 refused 501 embeddings
 ask /tokenize '{}'
 refused 400 "'prompt' is missing"
+for name in prompt content text; do
+    head -c 300000 /dev/zero | tr '\0' x |
+        sed "s/^/{\"$name\":\"/; s/\$/\"}/" >"$work/long"
+    status=$(curl -s -o "$work/got" -w '%{http_code}' --data-binary \
+        @"$work/long" "$url/tokenize")
+    refused 400 "'$name' has 300000 bytes"
+done
 ask /detokenize '{"tokens":"a"}'
 refused 400 '"param":"tokens"'
 head -c 3000 /dev/urandom >"$work/garbage"

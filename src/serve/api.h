@@ -64,6 +64,8 @@ struct sl_ask {
     bool echo;          /* with its logprobs, if those are wanted */
 };
 
+/* No text of --ctx tokens has more. */
+size_t sl_ask_most_bytes(const struct sl_server *s);
 /* Sets up a choice for a prompt (text_lock is not held). Refusals: 400. */
 int sl_choice_ask(struct sl_choice *c, const struct sl_params *p,
                   const struct sl_ask *ask, struct sl_refusal *why);

@@ -5,6 +5,24 @@
 
 #include "src/serve/api.h"
 
+/* A text that is only to be split may be longer than one that is to be read;
+ * its ids take some 200 bytes for each of its own. */
+enum { MOST_BYTES = 256 << 10 };
+
+static int check_length(const struct sl_server *s, const char *name, size_t n,
+                        struct sl_refusal *why)
+{
+    size_t most = sl_ask_most_bytes(s);
+
+    if (most < MOST_BYTES)
+        most = MOST_BYTES;
+    if (n <= most)
+        return 0;
+    return sl_refuse(why, 400, name,
+                     "'%s' has %zu bytes; %zu are the most at a time", name, n,
+                     most);
+}
+
 static int no_model(struct sl_refusal *why)
 {
     return sl_refuse(why, 503, NULL, "the model is gone");
@@ -126,6 +144,8 @@ int sl_api_tokenize(struct sl_req *r, struct sl_refusal *why)
     if (lines && r->s->hp.causal)
         return sl_refuse(why, 400, "text",
                          "'text' is for models that fill blanks; say 'prompt'");
+    if (check_length(r->s, name, n, why) != 0)
+        return -1;
     pthread_mutex_lock(&r->s->text_lock);
     if (r->s->tokenizer == NULL)
         rc = no_model(why);

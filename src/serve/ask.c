@@ -107,13 +107,15 @@ static int set_room(struct sl_choice *c, const struct sl_params *p, size_t n,
     return 0;
 }
 
-/* No text has so many bytes a token. */
+size_t sl_ask_most_bytes(const struct sl_server *s)
+{
+    return 4096 + 32 * (size_t)s->ctx;
+}
+
 static int check_bytes(const struct sl_server *s, size_t n,
                        struct sl_refusal *why)
 {
-    size_t most = 4096 + 32 * (size_t)s->ctx;
-
-    if (n <= most)
+    if (n <= sl_ask_most_bytes(s))
         return 0;
     return sl_refuse(why, 400, "prompt",
                      "a text of %zu bytes does not fit the %u tokens of "
