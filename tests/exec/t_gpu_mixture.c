@@ -241,9 +241,10 @@ static void any_call_for_a_mixture_may_fail(void **state)
 
     make_mixture(&x, "glm4moe");
     x.config.vram_bytes = x.half;
-    for (; fail_call(&x.config, n, &failed); n += 1 + n / 8)
+    for (; fail_call(&x.config, n, &failed);
+         n += 1 + n / (TEST_SANITIZED ? 2 : 6))
         n_failed += failed;
-    assert_true(n_failed > 10);
+    assert_true(n_failed > 5);
 }
 
 static int set_up(void **state)
