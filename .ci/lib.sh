@@ -144,12 +144,12 @@ failed_tests()
     return 1
 }
 
-# run_tests TEST...: those of this build, without compiling the others, one
+# run_tests TEST...: those of this build, without compiling the others, two
 # more at a time than there are processors, since many wait for disks and for
 # each other; $calm, if set, stands before the command.
 run_tests()
 {
-    ${calm:-} make -j"$((jobs + 1))" check-TESTS check_PROGRAMS= TESTS="$*" ||
+    ${calm:-} make -j"$((jobs + 2))" check-TESTS check_PROGRAMS= TESTS="$*" ||
         failed_tests
 }
 
