@@ -75,6 +75,21 @@ void test_remove_tree(const char *dir)
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+char test_dir[1024];
+
+int test_dir_set_up(void **state)
+{
+    test_temp_dir(test_dir);
+    *state = test_dir;
+    return 0;
+}
+
+int test_dir_tear_down(void **state)
+{
+    test_remove_tree(test_dir);
+    return 0;
+}
+
 void test_assert_ok(int rc, const struct sl_error *err, const char *file,
                     int line)
 {

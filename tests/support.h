@@ -35,6 +35,10 @@ void test_skip_all(const char *why) __attribute__((noreturn));
  * test_remove_tree. dir[1024]. */
 void test_temp_dir(char *dir);
 void test_remove_tree(const char *dir);
+/* Fixtures of a group of tests that share such a folder; *state is it, too. */
+extern char test_dir[1024];
+int test_dir_set_up(void **state);
+int test_dir_tear_down(void **state);
 
 /* Fails the test with the message of err when rc != 0. */
 #define assert_ok(rc, err) test_assert_ok((rc), (err), __FILE__, __LINE__)

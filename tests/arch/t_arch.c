@@ -11,8 +11,6 @@
  * one is in all of this by being in the table; t_arch_logits has what is
  * computed. */
 
-static char dir[1024];
-
 /* Calls a check with every model of every architecture. */
 static void each_model(void (*check)(const struct sl_arch *arch,
                                      const struct sl_hparams *hp))
@@ -485,8 +483,9 @@ static void hyperparameters_survive_the_model_file(void **state)
                 (enum sl_rope_scaling)(1 + i / 2 % 4), 4, 96, 1, 32, 0.75f};
         want = m.hp;
         sl_arch_derive(arch, &want);
-        assert_ok(sl_modelfile_open(&mf, arch_model_write(path, dir, &m), &err),
-                  &err);
+        assert_ok(
+            sl_modelfile_open(&mf, arch_model_write(path, test_dir, &m), &err),
+            &err);
         assert_ptr_equal(mf.arch, arch);
         assert_same_sizes(&mf.hp, &want);
         assert_same_kind(&mf.hp, &want);
@@ -497,18 +496,6 @@ static void hyperparameters_survive_the_model_file(void **state)
                          count_tensors(arch, &want));
         sl_modelfile_close(&mf);
     }
-}
-
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
 }
 
 int main(void)
@@ -522,5 +509,5 @@ int main(void)
         cmocka_unit_test(hyperparameters_survive_the_model_file),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

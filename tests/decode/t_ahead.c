@@ -291,26 +291,11 @@ static void guesses_ahead_change_no_bit_whatever_they_are(void **state)
     assert_in_range(mixed.discarded, 1, mixed.ahead);
 }
 
-static int set_up(void **state)
-{
-    static char dir[1024];
-
-    test_temp_dir(dir);
-    *state = dir;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guesses_ahead_change_no_bit_whatever_they_are),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -224,21 +224,6 @@ static void planes_change_no_bit_of_any_architecture(void **state)
     assert_in_range(discarded, 1, ahead - 1);
 }
 
-static int set_up(void **state)
-{
-    static char dir[1024];
-
-    test_temp_dir(dir);
-    *state = dir;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,5 +231,5 @@ int main(void)
         cmocka_unit_test(planes_change_no_bit_of_any_architecture),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -467,21 +467,6 @@ static void a_thousand_texts_leave_no_page_behind(void **state)
     run_many(*state, false, 50, 3); /* which share their prompts' pages */
 }
 
-static int set_up(void **state)
-{
-    static char dir[1024];
-
-    test_temp_dir(dir);
-    *state = dir;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,5 +477,5 @@ int main(void)
         cmocka_unit_test(a_thousand_texts_leave_no_page_behind),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -18,8 +18,6 @@
 #define N_IDS   19u
 #define CONTEXT 11u /* of them, in models that read it as a whole */
 
-static char dir[1024];
-
 struct passage {
     int32_t ids[N_IDS], positions[N_IDS], blocks[N_IDS];
 };
@@ -113,7 +111,7 @@ static void check_logits(const struct test_model *m, size_t n,
     char path[ARCH_PATH], what[80];
     double *want;
 
-    config.model = arch_model_write(path, dir, m);
+    config.model = arch_model_write(path, test_dir, m);
     sl_arch_derive(m->arch, &hp);
     want = run_plain(path, &hp);
     for (uint32_t at_once = 1; at_once <= N_IDS; at_once += N_IDS - 1) {
@@ -235,7 +233,7 @@ static void budgets_threads_and_readers_change_no_bit(void **state)
             struct sl_hparams hp = m.hp;
             char path[ARCH_PATH];
             struct sl_runtime_config config = {
-                .model = arch_model_write(path, dir, &m)};
+                .model = arch_model_write(path, test_dir, &m)};
 
             sl_arch_derive(arch, &hp);
             check_ways(&config, &hp);
@@ -272,18 +270,6 @@ static void a_gpu_gives_nearly_the_same(void **state)
 }
 #endif
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,5 +285,6 @@ int main(void)
 #ifdef HAVE_CUDA
     n -= test_has_gpu() ? 0 : 1;
 #endif
-    return _cmocka_run_group_tests("tests", tests, n, set_up, tear_down);
+    return _cmocka_run_group_tests("tests", tests, n, test_dir_set_up,
+                                   test_dir_tear_down);
 }

@@ -11,8 +11,6 @@
 
 #define N_IDS RIG_IDS
 
-static char dir[1024];
-
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"f32", 1, 64, 172, 4, 97, true, false, SL_FMT_F32, 0, 0, SL_FMT_F32, 0},
@@ -77,7 +75,7 @@ static void logits_match_a_plain_implementation(void **state)
         for (int isa = 0; isa <= (int)sl_cpu_best_isa(); isa++) {
             char path[1100];
             struct sl_runtime_config config = {
-                .model = rig_model(path, dir, &shapes[i]),
+                .model = rig_model(path, test_dir, &shapes[i]),
                 .threads = 2,
                 .activations = SL_ACTIVATIONS_F32,
                 .max_isa_set = true,
@@ -112,7 +110,7 @@ static void check_near(enum sl_activations act)
     for (size_t i = 0; i < N_SHAPES; i++) {
         char path[1100];
         struct sl_runtime_config config = {
-            .model = rig_model(path, dir, &shapes[i]),
+            .model = rig_model(path, test_dir, &shapes[i]),
             .threads = 1,
             .ram_bytes = SL_RAM_LEAST,
             .activations = act,
@@ -185,7 +183,7 @@ static void budget_threads_and_reader_change_no_bit(void **state)
         const struct shape *s = &streamed_shapes[p];
         char path[1100];
         struct sl_runtime_config config = {
-            .model = rig_model(path, dir, s),
+            .model = rig_model(path, test_dir, s),
             .threads = 1,
             .ram_bytes = 1ull << 32,
         };
@@ -228,7 +226,7 @@ static void sequences_do_not_see_each_other(void **state)
     const struct shape *s = &shapes[9];
     char path[1100];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 2,
         .ram_bytes = SL_RAM_LEAST,
     };
@@ -243,7 +241,7 @@ static void what_was_not_planned_for_is_refused(void **state)
     struct text t = text_of(s, 0);
     char path[1100];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 1,
         .ram_bytes = SL_RAM_LEAST,
     };
@@ -275,7 +273,7 @@ static void cached_positions_that_passes_read_are_counted(void **state)
     const struct shape *s = &shapes[0];
     char path[1100];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 1,
         .ram_bytes = SL_RAM_LEAST,
     };
@@ -309,7 +307,7 @@ static void a_budget_that_is_too_small_is_refused_with_the_least(void **state)
     const struct shape *s = &shapes[0];
     char path[1100], text[64];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 1,
         .ram_bytes = 1u << 20,
     };
@@ -332,7 +330,7 @@ static void an_interrupt_ends_the_pass(void **state)
     struct text t = text_of(s, 0);
     char path[1100];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 1,
         .ram_bytes = SL_RAM_LEAST,
     };
@@ -352,24 +350,12 @@ static void an_interrupt_ends_the_pass(void **state)
     free(logits);
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
 {
     const struct shape *s = &streamed_shapes[2];
     char path[1100];
     struct sl_runtime_config config = {
-        .model = rig_model(path, dir, s),
+        .model = rig_model(path, test_dir, s),
         .threads = 2,
         .ram_bytes = SL_RAM_LEAST,
     };
@@ -391,5 +377,5 @@ int main(void)
         cmocka_unit_test(an_interrupted_model_goes_on_with_the_same_bits),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -16,8 +16,6 @@
 
 #define N_IDS 18u
 
-static char dir[1024];
-
 static const struct shape shapes[] = {
     {"f16", 2, 64, 88, 4, 160, true, false, SL_FMT_F16, 0, 0, SL_FMT_F16, 0},
     {"f32", 1, 64, 172, 4, 97, true, false, SL_FMT_F32, 0, 0, SL_FMT_F32, 0},
@@ -65,7 +63,8 @@ static void logits_match_a_plain_implementation(void **state)
     for (size_t i = 0; i < N_SHAPES; i++) {
         const struct shape *s = &shapes[i];
         char path[1100];
-        struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+        struct sl_runtime_config config =
+            rig_on_gpu(rig_model(path, test_dir, s));
         double *want = rig_plain(path, s, N_IDS);
         float *got = one_pass(&config, s);
 
@@ -85,7 +84,7 @@ static void the_budget_changes_no_bit(void **state)
 {
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
     size_t bytes = 4ull * (N_IDS - RIG_CONTEXT) * s->vocab;
     uint64_t streamed;
     struct sl_vram all = rig_planned(&config, N_IDS, &streamed);
@@ -128,7 +127,7 @@ static void a_token_waits_for_the_device_at_its_end_alone(void **state)
     struct sl_workload load = rig_one_text(N_IDS);
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
     float *logits = malloc(4ull * N_IDS * s->vocab);
     struct sl_runtime *rt;
     uint64_t pageable;
@@ -152,7 +151,8 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100], text[64];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_model(path, test_dir, &large));
     uint64_t streamed;
     uint64_t least = rig_planned(&config, N_IDS, &streamed).least;
     struct sl_runtime *rt;
@@ -173,7 +173,8 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
 static void no_more_than_the_budget_is_taken(void **state)
 {
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_model(path, test_dir, &large));
     struct cudasim_config before, small;
     uint64_t streamed;
     struct sl_vram v = rig_planned(&config, N_IDS, &streamed);
@@ -223,7 +224,7 @@ static void cpu_and_gpu_share_the_stages(void **state)
     static const enum sl_kv_kind kinds[] = {SL_KV_F32, SL_KV_F16, SL_KV_INT8};
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = divided(rig_model(path, dir, s));
+    struct sl_runtime_config config = divided(rig_model(path, test_dir, s));
     double *want = rig_plain(path, s, N_IDS);
 
     for (size_t i = 0; i < 3; i++) {
@@ -267,7 +268,7 @@ static void sequences_do_not_see_each_other(void **state)
 {
     const struct shape *s = &shapes[7];
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
 
     rig_sequences(&config, s, N_IDS, assert_nearly_same);
     assert_int_equal(cudasim_reset(), 0);
@@ -279,7 +280,7 @@ static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
 {
     const struct shape *s = &large;
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
     uint64_t streamed;
 
     config.vram_bytes = rig_planned(&config, N_IDS, &streamed).least;
@@ -364,7 +365,7 @@ static void any_call_of_the_device_may_fail(void **state)
 {
     const struct shape *s = &shapes[7];
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, s));
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
     const struct faulty_run runs[] = {
         {config, s, two_passes},
         {config, s, step_of_a_fork},
@@ -383,7 +384,7 @@ static void any_call_of_the_device_may_fail(void **state)
 static void any_call_of_a_divided_pass_may_fail(void **state)
 {
     char path[1100];
-    const struct faulty_run run = {divided(rig_model(path, dir, &large)),
+    const struct faulty_run run = {divided(rig_model(path, test_dir, &large)),
                                    &large, two_passes};
     uint64_t n = 1;
 
@@ -397,7 +398,8 @@ static void a_failed_allocation_shrinks_the_plan(void **state)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &large));
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_model(path, test_dir, &large));
     struct sl_runtime *rt;
     struct sl_error err;
     float *logits = malloc(4ull * N_IDS * large.vocab);
@@ -413,18 +415,6 @@ static void a_failed_allocation_shrinks_the_plan(void **state)
     sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
     free(logits);
-}
-
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
 }
 
 /* An argument is a pattern of the cases to run. */
@@ -446,5 +436,5 @@ int main(int argc, char **argv)
 
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -14,8 +14,6 @@
 
 #define N_IDS 18u
 
-static char dir[1024];
-
 /* Logits of N_IDS ids, so many of them in one pass; *cached: what the cache of
  * experts was asked for. Returns how many the GPU had. */
 static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
@@ -74,7 +72,7 @@ static void make_mixture(struct gpu_mixture *x, const char *arch)
     uint64_t streamed;
 
     m.hp.n_layers = 6;
-    arch_model_write(x->path, dir, &m);
+    arch_model_write(x->path, test_dir, &m);
     x->n_experts = (6 - m.hp.n_dense_layers) * m.hp.n_experts;
     x->n_logits = (size_t)N_IDS * m.hp.vocab;
     x->slow_cores = test_gpu_rates;
@@ -247,18 +245,6 @@ static void any_call_for_a_mixture_may_fail(void **state)
     assert_true(n_failed > 5);
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,5 +255,5 @@ int main(void)
         cmocka_unit_test(any_call_for_a_mixture_may_fail),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

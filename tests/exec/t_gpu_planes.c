@@ -13,8 +13,6 @@
 
 #define N_IDS 18u
 
-static char dir[1024];
-
 static const struct shape shapes[] = {
     {"int8-g64", 6, 256, 704, 8, 512, true, false, SL_FMT_INT8, 64, 0,
      SL_FMT_INT8, 64},
@@ -66,10 +64,10 @@ static void two_planes_give_the_bits_of_one_piece(void **state)
         size_t n = (size_t)(N_IDS - RIG_CONTEXT) * s->vocab;
         char path[1100];
         struct sl_runtime_config config =
-            rig_on_gpu(rig_planes(path, dir, s, false));
+            rig_on_gpu(rig_planes(path, test_dir, s, false));
         float *one = steps(&config, s), *two;
 
-        config = rig_on_gpu(rig_planes(path, dir, s, true));
+        config = rig_on_gpu(rig_planes(path, test_dir, s, true));
         two = steps(&config, s);
         assert_memory_equal(one, two, n * sizeof *one);
         free(two);
@@ -194,8 +192,8 @@ static void high_planes_guess_and_change_no_bit(void **state)
     float *guesses = malloc(n * sizeof *guesses);
     float *cpu_guesses = malloc(n * sizeof *guesses);
     char path[1100];
-    struct sl_runtime_config config =
-                                 rig_on_gpu(rig_planes(path, dir, s, true)),
+    struct sl_runtime_config config = rig_on_gpu(
+                                 rig_planes(path, test_dir, s, true)),
                              cpu = config;
 
     cpu.device = SL_DEVICE_CPU;
@@ -222,18 +220,6 @@ static void high_planes_guess_and_change_no_bit(void **state)
     free(cpu_guesses);
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,5 +227,5 @@ int main(void)
         cmocka_unit_test(high_planes_guess_and_change_no_bit),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

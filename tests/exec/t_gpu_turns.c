@@ -13,8 +13,6 @@
 
 enum { TEXTS = 6, LENGTH = 61, TREE = 7 };
 
-static char dir[1024];
-
 static const struct shape shape = {
     "int8-g32", 5,           64, 96, 4,           160, true,
     false,      SL_FMT_INT8, 32, 0,  SL_FMT_INT8, 32};
@@ -291,7 +289,8 @@ static float *told(const struct sl_runtime_config *config, struct sl_vram *v,
 static void a_cache_that_waits_changes_no_bit(void **state)
 {
     char path[1100];
-    struct sl_runtime_config config = rig_on_gpu(rig_model(path, dir, &shape));
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_model(path, test_dir, &shape));
     struct sl_vram all, v;
     size_t rows, n;
     float *want = told(&config, &all, &rows), *got;
@@ -316,18 +315,6 @@ static void a_cache_that_waits_changes_no_bit(void **state)
     free(want);
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,5 +323,5 @@ int main(void)
         cmocka_unit_test(a_cache_that_waits_changes_no_bit),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -18,14 +18,12 @@
 /* Mixtures of experts beside their logits, which t_arch_logits.c has: where
  * experts lie, what is read of them, and who is named when one is bad. */
 
-static char dir[1024];
-
 /* Of two layers, the second with 7 experts. */
 static struct test_model mixture(char path[ARCH_PATH])
 {
     struct test_model m = arch_model(sl_arch_find("glm4moe"), 0);
 
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     return m;
 }
 
@@ -253,7 +251,7 @@ static int read_curve(struct sl_hit_curve *curve, const char *text,
     char path[ARCH_PATH];
     FILE *f;
 
-    snprintf(path, sizeof path, "%s/curve.json", dir);
+    snprintf(path, sizeof path, "%s/curve.json", test_dir);
     f = fopen(path, "w");
     assert_non_null(f);
     fputs(text, f);
@@ -289,7 +287,7 @@ static void a_plan_expects_what_a_hit_curve_says(void **state)
         assert_int_equal(read_curve(&config.hit_curve, bad[i], &err), -1);
     assert_int_equal(config.hit_curve.n, 0);
     m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     for (int i = 0; i < 2; i++) {
         assert_ok(sl_runtime_open(&rt, &config, &err), &err);
         assert_ok(sl_runtime_plan(rt, &load, &err), &err);
@@ -367,7 +365,7 @@ static void a_plan_expects_layers_to_differ(void **state)
     if (TEST_SANITIZED) /* whose program grows by more than experts take */
         return;
     m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     rt = plan_for_some(&config);
     d = sl_runtime_expert_demand(rt, (struct sl_plan_pass){1, 1, 0});
     assert_true(fabs(d.disk_bytes / d.wanted_bytes - missing) < 1e-9);
@@ -395,7 +393,7 @@ static void a_floor_sums_up_what_layers_did(void **state)
     double read, there, rest, took;
 
     m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     rt = rig_start(&config, &load);
     run_texts(rt, 1, NULL);
     sl_runtime_stats(rt, &s);
@@ -431,7 +429,7 @@ static void guesses_are_read_ahead_and_change_no_bit(void **state)
     if (TEST_SANITIZED) /* whose program grows by more than experts take */
         return;
     m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     run_to(&all, &memory, &config, 2, &n_places, &want);
     assert_int_equal(n_places, 7 * 5);
     assert_int_equal(all.experts.hint_bytes, 0);
@@ -569,18 +567,6 @@ static void skewed_routers_choose_as_they_are_told(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -596,5 +582,5 @@ int main(void)
         cmocka_unit_test(skewed_routers_choose_as_they_are_told),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -96,21 +96,6 @@ static void a_folder_is_made_for_its_owner_alone(void **state)
     assert_int_equal(err.os_errno, ENOENT);
 }
 
-static int set_up(void **state)
-{
-    static char dir[1024];
-
-    test_temp_dir(dir);
-    *state = dir;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,5 +104,5 @@ int main(void)
         cmocka_unit_test(a_folder_is_made_for_its_owner_alone),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

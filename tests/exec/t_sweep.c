@@ -16,8 +16,6 @@
 #define PER_LAYER 12u
 #define N_RECORDS (2 * PER_LAYER)
 
-static char dir[1024];
-
 static struct sl_slab_cache *open_cache(struct sl_extent *records,
                                         const char *path, uint32_t n_places)
 {
@@ -69,7 +67,7 @@ static void a_sweep_reads_as_much_as_there_is_room_for(void **state)
     uint32_t layer[2][PER_LAYER];
     char path[1100];
 
-    snprintf(path, sizeof path, "%s/records", dir);
+    snprintf(path, sizeof path, "%s/records", test_dir);
     for (uint32_t i = 0; i < 2 * PER_LAYER; i++)
         layer[i / PER_LAYER][i % PER_LAYER] = i;
     for (size_t p = 0; p < sizeof places / sizeof *places; p++) {
@@ -193,7 +191,7 @@ static void long_passes_read_before_they_are_asked(void **state)
     uint32_t n_places;
 
     m.hp.n_layers = 6;
-    arch_model_write(path, dir, &m);
+    arch_model_write(path, test_dir, &m);
     want = run(&all, &memory, &config, &n_places);
     assert_int_equal(n_places, 7 * 5);
     assert_int_equal(all.experts.hint_bytes, 0);
@@ -216,18 +214,6 @@ static void long_passes_read_before_they_are_asked(void **state)
     free(want);
 }
 
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,5 +222,5 @@ int main(void)
         cmocka_unit_test(long_passes_read_before_they_are_asked),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }

@@ -18,8 +18,6 @@
 
 enum { CONTEXT = 21, ROUNDS = 2, MOST = 9, DEEP = 40, LENGTH = 72 };
 
-static char dir[1024];
-
 enum shape_of_tree { CHAIN, STAR, COMB, PAIRS, ANY, SHAPES, FORKED };
 
 static uint32_t chance(uint64_t *rnd)
@@ -275,7 +273,7 @@ static void a_node_has_the_bits_of_its_path(void **state)
             };
 
             sl_arch_derive(arch, &hp);
-            config.model = arch_model_write(path, dir, &m);
+            config.model = arch_model_write(path, test_dir, &m);
             grow(&config, 7 * a + i, &hp, same_bits);
         }
     }
@@ -304,7 +302,7 @@ static void a_tree_is_deeper_than_a_pass(void **state)
     float *rows;
 
     sl_arch_derive(m.arch, &hp);
-    config.model = arch_model_write(path, dir, &m);
+    config.model = arch_model_write(path, test_dir, &m);
     rt = rig_start(&config, &load);
     p = (struct pair){.lm = sl_runtime_lm(rt), .hp = &hp};
     read_context(&p, &rnd);
@@ -332,7 +330,7 @@ static void every_instruction_set_has_the_bits_of_the_path(void **state)
     };
 
     sl_arch_derive(m.arch, &hp);
-    config.model = arch_model_write(path, dir, &m);
+    config.model = arch_model_write(path, test_dir, &m);
     for (int isa = SL_ISA_REF; isa <= SL_ISA_AMX; isa++) {
         for (int kv = SL_KV_F32; kv <= SL_KV_INT8; kv++) {
             config.max_isa = (enum sl_isa)isa;
@@ -372,7 +370,7 @@ static void what_is_no_tree_is_refused(void **state)
     float logits[3 * 256];
 
     sl_arch_derive(m.arch, &hp);
-    config.model = arch_model_write(path, dir, &m);
+    config.model = arch_model_write(path, test_dir, &m);
     rt = rig_start(&config, &load);
     p = (struct pair){.lm = sl_runtime_lm(rt), .hp = &hp};
     read_context(&p, &rnd);
@@ -420,24 +418,12 @@ static void a_gpu_takes_trees(void **state)
 
         m.fmt = m.head_fmt = SL_FMT_F16;
         sl_arch_derive(m.arch, &hp);
-        config.model = arch_model_write(path, dir, &m);
+        config.model = arch_model_write(path, test_dir, &m);
         grow(&config, 40 + a, &hp, nearly_same);
         assert_int_equal(cudasim_reset(), 0);
     }
 }
 #endif
-
-static int set_up(void **state)
-{
-    test_temp_dir(dir);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(dir);
-    return 0;
-}
 
 int main(void)
 {
@@ -451,5 +437,5 @@ int main(void)
 #endif
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
 }
