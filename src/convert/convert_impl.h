@@ -56,7 +56,8 @@ struct sl_convert_matrix {
 struct sl_convert_sum {
     size_t shard, src;
     struct sl_sums_piece piece;
-    bool stale; /* of files that are others now */
+    uint64_t stamp; /* of its files, as they were */
+    bool stale;     /* these are others now */
 };
 
 /* What a section is made of: by the files that its tensors lie in, and by the

@@ -66,19 +66,15 @@ static bool take_sum(struct reading *r, const char *line)
 {
     struct sl_convert *cv = r->cv;
     struct sl_convert_sum s, *old = cv->sums;
-    uint64_t stamp, now;
-    struct sl_error err;
     void *grown;
 
     if (sscanf(line, "sum %zu %zu %" SCNx64 " %" SCNu64 " %" SCNu64 " %" SCNx32,
-               &s.shard, &s.src, &stamp, &s.piece.off, &s.piece.bytes,
+               &s.shard, &s.src, &s.stamp, &s.piece.off, &s.piece.bytes,
                &s.piece.crc) != 6 ||
         s.shard >= cv->ckpt.n_shards ||
-        s.src >= cv->ckpt.shards[s.shard].n_srcs ||
-        sl_convert_stamp_src(&now, cv->ckpt.shards[s.shard].srcs[s.src],
-                             &err) != 0)
+        s.src >= cv->ckpt.shards[s.shard].n_srcs)
         return false;
-    s.stale = stamp != now;
+    s.stale = false; /* find_stale */
     grown = realloc(r->sums, (r->n_sums + 1) * sizeof s);
     if (grown == NULL)
         return false;
@@ -161,6 +157,24 @@ static bool take_line(struct reading *r, const char *line)
            take_packed(r->cv, line) || take_done(r, line) || take_undo(r, line);
 }
 
+/* Of the list that counts. */
+static int find_stale(struct sl_convert *cv, struct sl_error *err)
+{
+    uint64_t now = 0;
+
+    for (size_t i = 0; i < cv->n_sums; i++) {
+        struct sl_convert_sum *s = &cv->sums[i];
+        bool same = i > 0 && s->shard == s[-1].shard && s->src == s[-1].src;
+
+        if (!same &&
+            sl_convert_stamp_src(&now, cv->ckpt.shards[s->shard].srcs[s->src],
+                                 err) != 0)
+            return -1;
+        s->stale = s->stamp != now;
+    }
+    return 0;
+}
+
 static bool overlaps(const struct sl_convert *cv,
                      const struct sl_convert_sum *s,
                      const struct sl_ckpt_tensor *t, size_t shard)
@@ -224,6 +238,8 @@ static int settle(struct reading *r, size_t *n_changed, struct sl_error *err)
     struct sl_convert *cv = r->cv;
     size_t n_done = 0;
 
+    if (find_stale(cv, err) != 0)
+        return -1;
     doubt(r);
     *n_changed = 0;
     for (size_t i = 0; i < cv->layout.n_sections; i++) {
