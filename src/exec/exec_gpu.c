@@ -419,11 +419,6 @@ static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
     return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
 }
 
-static bool waits(const struct sl_gpu *g, uint32_t layer)
-{
-    return g->wait.n_layers > 0 && g->c.layer_waits[layer];
-}
-
 /* Through the pinned buffer of logits, which is idle between passes. */
 static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
                      void *to, struct sl_error *err)
@@ -432,7 +427,7 @@ static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
-    if (waits(g, layer))
+    if (sl_gpu_layer_waits(g, layer))
         return sl_gpu_waiting_get(g, layer, page, value, to, err);
     if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->bounce,
                             plane_at(g, layer, page, value), bytes, err) != 0 ||
@@ -450,7 +445,7 @@ static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
-    if (waits(g, layer))
+    if (sl_gpu_layer_waits(g, layer))
         return sl_gpu_waiting_put(g, layer, page, value, from, err);
     memcpy(g->bounce, from, bytes);
     if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE,

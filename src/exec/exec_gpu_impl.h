@@ -223,6 +223,12 @@ int sl_gpu_waiting_put(struct sl_gpu *g, uint32_t layer, uint32_t page,
 /* exec_gpu_life.c: of the caches that wait, in RAM. */
 uint64_t sl_gpu_waiting_bytes(const struct sl_gpu_shape *s);
 
+/* Whether a layer's cache waits in RAM (exec_gpu_turns.c). */
+static inline bool sl_gpu_layer_waits(const struct sl_gpu *g, uint32_t layer)
+{
+    return g->c.shape.n_layers_waiting > 0 && g->c.layer_waits[layer];
+}
+
 /* The copy on the device of a value among the vectors; NULL of NULL. */
 static inline const void *sl_gpu_vector(const struct sl_gpu *g, const void *v)
 {

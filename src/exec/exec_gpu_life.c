@@ -268,7 +268,7 @@ static int make_lists(struct sl_gpu *g, struct sl_error *err)
     if (g->head_base == NULL || g->kv_place == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "GPU engine: no memory");
     for (uint32_t l = 0, n = 0, waiting = 0; l < n_layers; l++) {
-        bool waits = g->c.shape.n_layers_waiting > 0 && g->c.layer_waits[l];
+        bool waits = sl_gpu_layer_waits(g, l);
 
         g->kv_place[l] = waits ? waiting : n;
         waiting += waits;

@@ -121,7 +121,7 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
         .head_dim = g->head_dim,
     };
 
-    if (g->wait.n_layers > 0 && g->c.layer_waits[layer])
+    if (sl_gpu_layer_waits(g, layer))
         return sl_gpu_waiting_attend(g, err);
     if (here) {
         size_t plane = (size_t)g->c.shape.n_pages * g->page_values;
