@@ -366,7 +366,7 @@ static int refuse_gpu(const struct sl_plan_input *in, struct sl_error *err)
 
     for (size_t i = 0; i < in->n_stages; i++)
         kv += in->stages[i].kv_bytes[SL_DEVICE];
-    if (in->turn_bytes > 0 && in->turn_bytes < kv)
+    if (sl_plan_least_kv(kv, in->turn_bytes) < kv)
         return sl_fail(
             err, SL_ERR_BUDGET,
             "the GPU alone needs %s of VRAM (%s for three slots, %s for a KV "

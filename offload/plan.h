@@ -119,6 +119,13 @@ struct sl_plan_input {
     bool every_number;
 };
 
+/* Of caches of so many bytes what a device must have: all, or the buffers that
+ * they come to in turns (turn_bytes). */
+static inline uint64_t sl_plan_least_kv(uint64_t kv_bytes, uint64_t turn_bytes)
+{
+    return turn_bytes > 0 && turn_bytes < kv_bytes ? turn_bytes : kv_bytes;
+}
+
 /* What a plan takes of a worker's memory. The host's ring holds what is read,
  * also on its way to others; a device's what is copied in every pass. */
 struct sl_plan_memory {

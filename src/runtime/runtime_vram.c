@@ -67,9 +67,7 @@ uint64_t sl_runtime_turn_bytes(const struct sl_runtime *rt)
 /* What it must have of the caches. */
 static uint64_t kv_bytes_least(const struct sl_runtime *rt)
 {
-    uint64_t turn = sl_runtime_turn_bytes(rt), most = kv_bytes_most(rt);
-
-    return turn > 0 && turn < most ? turn : most;
+    return sl_plan_least_kv(kv_bytes_most(rt), sl_runtime_turn_bytes(rt));
 }
 
 /* Bytes beside weights, ring and caches. */

@@ -107,9 +107,7 @@ static uint64_t device_kv_bytes(const struct sl_plan_input *in)
 /* At least: all of them, or the buffers that they come to in turns. */
 static uint64_t least_device_kv(const struct sl_plan_input *in)
 {
-    uint64_t kv = device_kv_bytes(in);
-
-    return in->turn_bytes > 0 && in->turn_bytes < kv ? in->turn_bytes : kv;
+    return sl_plan_least_kv(device_kv_bytes(in), in->turn_bytes);
 }
 
 /* Not for a model that guesses for itself, as in a run. */
