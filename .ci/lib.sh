@@ -129,6 +129,17 @@ configured()
     "$top/configure" -q "$@"
 }
 
+# built_by_nvcc ARGUMENT...: goes to a build with its kernels; 77: there is none.
+built_by_nvcc()
+{
+    configured nvcc "$@" || return
+    if ! grep -q 'define HAVE_CUDA' config.h; then
+        echo "there is no nvcc here"
+        return 77
+    fi
+    make -j"$jobs" libk_cuda.a sluice && ./sluice --version
+}
+
 # A build with clang's sanitizers: checks cost less than twice the time at -O1,
 # and stacks need lines alone of what -g gives.
 sanitized()
