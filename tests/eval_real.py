@@ -15,10 +15,10 @@ import re
 import subprocess
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
+
+sys.dont_write_bytecode = True
+from serve_server import Server
 
 sluice, source, folder = sys.argv[1:4]
 sluice, source = os.path.abspath(sluice), os.path.abspath(source)
@@ -247,31 +247,14 @@ def serve_and_score(model, items):
     """What lm-eval gets of 'sluice serve' for every choice."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
-    server = subprocess.Popen([sluice, "serve", "-m", model, "--ram", "1G", "--port", "0",
-                               "--activations", "f32"],
-                              stderr=subprocess.PIPE, text=True)
-    try:
-        for line in server.stderr:
-            if "listening at " in line:
-                url = line.split("listening at ")[1].strip()
-                break
-        while True:  # till the model is there all is answered with 503
-            try:
-                with urllib.request.urlopen(url + "/tokenizer_info"):
-                    break
-            except urllib.error.HTTPError as why:
-                if why.code != 503:
-                    raise
-            time.sleep(0.1)
-        lm = LocalCompletionsAPI(model="x", base_url=url + "/v1/completions",
+    with Server(sluice, model, "--activations", "f32", ram="1G") as server:
+        lm = LocalCompletionsAPI(model="x",
+                                 base_url=f"http://127.0.0.1:{server.port}/v1/completions",
                                  tokenizer_backend="remote", num_concurrent=1, batch_size=4,
                                  max_length=500)
         return [x[0] for x in lm.loglikelihood(
             [Instance("loglikelihood", {}, (i["inputs_pretokenized"], c), 0)
              for i in items for c in i["choices_pretokenized"]])]
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def same_scores(model, name, n, *options):
