@@ -425,6 +425,7 @@ static void guesses_are_read_ahead_and_change_no_bit(void **state)
     struct sl_memory memory;
     float *want, *got;
     uint32_t n_places;
+    uint64_t step;
 
     if (TEST_SANITIZED) /* whose program grows by more than experts take */
         return;
@@ -433,9 +434,11 @@ static void guesses_are_read_ahead_and_change_no_bit(void **state)
     run_to(&all, &memory, &config, 2, &n_places, &want);
     assert_int_equal(n_places, 7 * 5);
     assert_int_equal(all.experts.hint_bytes, 0);
+    step = memory.experts / 4;
+    config.ram_bytes = SL_RAM_LEAST;
+    run_to(&half, &memory, &config, 2, &n_places, NULL);
     /* What the program itself takes is not the same each time. */
-    config.ram_bytes = memory.total - memory.experts / 2;
-    for (uint64_t step = memory.experts / 4;; config.ram_bytes += step) {
+    for (config.ram_bytes = memory.total + step;; config.ram_bytes += step) {
         run_to(&half, &memory, &config, 2, &n_places, &got);
         if (n_places >= 10)
             break;
