@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "src/base/clock.h"
 #include "src/cmd/opts_run.h"
@@ -373,6 +374,16 @@ static int start_drafts(void *arg, struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
+/* While the model is opened and loaded, which may take minutes and cannot be
+ * asked to stop, there is nothing to end in order. */
+static void *end_at_once(void *set)
+{
+    int number;
+
+    sigwait(set, &number);
+    _exit(SL_EXIT_OK);
+}
+
 /* True once one of the signals has come, within so many milliseconds. */
 static bool signal_came(const sigset_t *set, long ms)
 {
@@ -381,9 +392,30 @@ static bool signal_came(const sigset_t *set, long ms)
     return sigtimedwait(set, NULL, &t) > 0;
 }
 
+/* Until there is a model to ask. */
+static int start(struct sl_server *s, const struct sl_serve_config *c,
+                 sigset_t *set, struct sl_error *err)
+{
+    pthread_t ender;
+    char address[320];
+    int rc = pthread_create(&ender, NULL, end_at_once, set);
+
+    if (rc != 0)
+        return sl_fail_os(err, rc, "cannot start a thread");
+    rc = sl_server_start(s, c, err);
+    if (rc == 0) {
+        sl_server_address(s, address, sizeof address);
+        sl_log(c->log, SL_LOG_INFO, "listening at %s", address);
+        rc = sl_server_loaded(s, err);
+    }
+    pthread_cancel(ender);
+    pthread_join(ender, NULL);
+    return rc;
+}
+
 /* Until the first signal; what runs may go on until the second. */
-static int serve(struct sl_server *s, const struct sl_serve_config *c,
-                 const sigset_t *set)
+static void serve(struct sl_server *s, const struct sl_serve_config *c,
+                  const sigset_t *set)
 {
     uint64_t until;
 
@@ -396,7 +428,6 @@ static int serve(struct sl_server *s, const struct sl_serve_config *c,
     while (!sl_server_is_idle(s) && sl_clock_ns() < until &&
            !signal_came(set, 50))
         ;
-    return SL_EXIT_OK;
 }
 
 static int run(int argc, char **argv)
@@ -407,7 +438,6 @@ static int run(int argc, char **argv)
     struct sl_server s = {0};
     struct sl_error err;
     sigset_t set;
-    char address[320];
     int code;
 
     sl_serve_config_init(c);
@@ -427,14 +457,10 @@ static int run(int argc, char **argv)
         "--keep-answers or --max-body need less";
     signal(SIGPIPE, SIG_IGN);
     sl_stop_block(&set);
-    if (check_paths(&o, &err) != 0 || sl_server_start(&s, c, &err) != 0) {
+    if (check_paths(&o, &err) != 0 || start(&s, c, &set, &err) != 0)
         code = sl_report(&err);
-    } else {
-        sl_server_address(&s, address, sizeof address);
-        sl_log(&log, SL_LOG_INFO, "listening at %s", address);
-        code = sl_server_loaded(&s, &err) != 0 ? sl_report(&err)
-                                               : serve(&s, c, &set);
-    }
+    else
+        serve(&s, c, &set);
     sl_server_stop(&s);
     sl_draft_file_close(&o.file);
     return sl_finish_stdout(code);
