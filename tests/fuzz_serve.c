@@ -148,7 +148,7 @@ static void ask(struct sl_server *s, const struct sl_route *route,
     if (r.job != NULL)
         sl_job_leave(r.job);
     sl_jobs_drop_all(s);
-    must(s->n_waiting == 0 && s->waiting_ids == 0);
+    must(s->n_waiting == 0);
     pthread_mutex_unlock(&s->lock);
     sl_str_fini(&r.body_text);
     sl_str_fini(&r.out);

@@ -194,7 +194,7 @@ int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
     if (s->state != SL_SERVE_READY)
         return sl_refuse(why, 503, NULL, "the server is not ready");
     if (s->n_waiting + job->n > s->c->queue) {
-        double wait = sl_server_queue_s(s);
+        double wait = sl_jobs_wait_s(s);
 
         sl_refuse(why, 429, NULL,
                   "%u texts wait already and %zu more are too many (--queue "
@@ -217,7 +217,6 @@ int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
             s->first_waiting = g;
         s->last_waiting = g;
         s->n_waiting++;
-        s->waiting_ids += g->max_new;
     }
     job->submitted = true;
     job->lonely_ns = sl_clock_ns();
@@ -259,7 +258,6 @@ static bool take_back(struct sl_server *s, struct sl_gen *g)
     if (s->last_waiting == g)
         s->last_waiting = before;
     s->n_waiting--;
-    s->waiting_ids -= g->max_new;
     return true;
 }
 
@@ -314,56 +312,92 @@ void sl_job_choice_ended(struct sl_job *job)
 /* --- how far it is ----------------------------------------------------------
  */
 
+/* Ids of its prompt. */
+static unsigned prompt_ids(const struct sl_gen *g)
+{
+    unsigned n = atomic_load(&g->n_prompt);
+
+    return n > 0 ? n : (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
+}
+
 /* Passes that a text still takes at most. */
 static double passes_left(const struct sl_server *s, const struct sl_gen *g)
 {
-    unsigned prompt = atomic_load(&g->n_prompt), read = atomic_load(&g->n_read);
+    unsigned prompt = prompt_ids(g), read = atomic_load(&g->n_read);
     unsigned said = atomic_load(&g->n_said);
     double left = g->max_new > said ? g->max_new - said : 0;
 
-    if (prompt == 0)
-        prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
     if (prompt > read)
         left += (double)sl_div_up(prompt - read, s->part_positions);
     return left;
 }
 
+/* The same of texts together: how many have not ended, and their passes. */
+struct load {
+    unsigned n;
+    double passes;
+};
+
+static void add_load(struct load *load, const struct sl_job *job)
+{
+    for (size_t i = 0; i < job->n && !job->cancelled; i++) {
+        const struct sl_choice *c = &job->choices[i];
+
+        load->n += !c->ended;
+        load->passes += c->ended ? 0 : passes_left(job->s, &c->gen);
+    }
+}
+
+/* Passes until a text of the job begins, or of one that comes now (NULL): those
+ * before it, so many at a time, where they leave no place. */
+static double passes_before(const struct sl_server *s, const struct sl_job *job)
+{
+    struct load load = {0};
+
+    for (const struct sl_job *j = s->jobs; j != NULL && j != job; j = j->after)
+        add_load(&load, j);
+    return load.n < s->parallel ? 0 : load.passes / s->parallel;
+}
+
+double sl_jobs_wait_s(struct sl_server *s)
+{
+    return passes_before(s, NULL) * sl_server_sweep_s(s);
+}
+
 void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)
 {
     struct sl_server *s = job->s;
-    double sweep = sl_server_sweep_s(s), most = 0, all = 0;
+    double sweep = sl_server_sweep_s(s), most = 0, all = 0, left_of_all = 0;
     double begun = sl_server_pass_done(s);
     bool waits = false;
 
     *p = (struct sl_job_progress){.seconds_left = -1};
     for (size_t i = 0; i < job->n; i++) {
         const struct sl_gen *g = &job->choices[i].gen;
-        unsigned prompt = atomic_load(&g->n_prompt);
         double left = job->choices[i].ended ? 0 : passes_left(s, g);
 
         if (left > 0 && atomic_load(&g->admitted))
             left -= begun;
-        if (prompt == 0)
-            prompt = (unsigned)(g->fill ? g->prompt.ids.n : g->ids.n);
-        p->n_prompt += prompt;
+        p->n_prompt += prompt_ids(g);
         p->n_read += atomic_load(&g->n_read);
         p->n_said += atomic_load(&g->n_said);
         p->n_most += g->max_new;
-        all += g->max_new + (double)sl_div_up(prompt, s->part_positions);
-        p->done += left;
+        all += g->max_new + (double)sl_div_up(prompt_ids(g), s->part_positions);
+        left_of_all += left;
         most = left > most ? left : most;
         waits |= !atomic_load(&g->admitted) && !job->choices[i].ended;
     }
-    p->done = all > 0 ? 1 - p->done / all : 1;
-    if (sl_job_ended(job))
-        p->done = 1;
+    p->done = all > 0 && !sl_job_ended(job) ? 1 - left_of_all / all : 1;
     for (const struct sl_gen *g = s->first_waiting;
          waits && g != NULL &&
          ((const struct sl_choice *)g->opaque)->job != job;
          g = g->next)
         p->queue++; /* before the first of its own */
+    /* Its own texts share the places, too. */
+    if (most < left_of_all / s->parallel)
+        most = left_of_all / s->parallel;
     if (sweep > 0)
-        p->seconds_left = most * sweep + (waits ? sl_server_queue_s(s) : 0);
+        p->seconds_left = (most + (waits ? passes_before(s, job) : 0)) * sweep;
 }
 
 json_t *sl_job_progress_json(const struct sl_job *job)

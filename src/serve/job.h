@@ -153,6 +153,8 @@ struct sl_job_progress {
     double seconds_left; /* at most; < 0: unknown */
 };
 void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p);
+/* Seconds until a job that comes now would begin, at most. */
+double sl_jobs_wait_s(struct sl_server *s);
 /* {"queue":, "prompt":, "read":, "said":, "most":, "done":, "seconds_left":,
  * "sweep_seconds":} */
 json_t *sl_job_progress_json(const struct sl_job *job);

@@ -145,7 +145,6 @@ static struct sl_gen *next_waiting(void *opaque)
         if (g->next == NULL)
             s->last_waiting = NULL;
         s->n_waiting--;
-        s->waiting_ids -= g->max_new;
     }
     pthread_mutex_unlock(&s->lock);
     return g;
@@ -578,15 +577,4 @@ double sl_server_pass_done(const struct sl_server *s)
     return at.begin_ns != 0 && at.pass_bytes > 0
                ? (double)at.done_bytes / (double)at.pass_bytes
                : 0;
-}
-
-/* Those that wait, so many at a time, and about half of what runs. */
-double sl_server_queue_s(struct sl_server *s)
-{
-    double sweep = sl_server_sweep_s(s);
-    double ids = (double)s->waiting_ids / s->parallel;
-
-    if (s->n_waiting > 0)
-        ids += s->c->max_tokens / 2.0;
-    return ids * sweep;
 }

@@ -140,7 +140,6 @@ struct sl_server {
     double floor_s;          /* 0: unknown */
     struct sl_gen *first_waiting, *last_waiting;
     uint32_t n_waiting;
-    uint64_t waiting_ids;           /* that those may say */
     struct sl_job *jobs, *last_job; /* all there are, oldest first */
     uint64_t kept_bytes;
     uint64_t bodies_bytes; /* of requests that are there */
@@ -177,8 +176,6 @@ int sl_server_ready(struct sl_server *s, struct sl_refusal *why);
 double sl_server_sweep_s(struct sl_server *s);
 /* How much of the pass that runs is done, 0 to 1. lock is held. */
 double sl_server_pass_done(const struct sl_server *s);
-/* Seconds until a job that comes now would begin. lock is held. */
-double sl_server_queue_s(struct sl_server *s);
 /* Of all batchers there were. lock is held. */
 void sl_server_stats(struct sl_server *s, struct sl_batcher_stats *stats);
 

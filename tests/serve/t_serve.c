@@ -186,27 +186,96 @@ static void a_body_that_nests_or_lists_too_much_is_refused(void **state)
 /* --- jobs -------------------------------------------------------------------
  */
 
+/* A server without a model, whose passes take a second. */
+static void open_idle(struct sl_server *s, struct sl_serve_config *c)
+{
+    sl_serve_config_init(c);
+    *s = (struct sl_server){.c = c, .state = SL_SERVE_READY, .floor_s = 1};
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->text_lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    s->parallel = s->part_positions = 1;
+}
+
+static void close_idle(struct sl_server *s)
+{
+    s->first_waiting = s->last_waiting = NULL;
+    sl_jobs_drop_all(s);
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->text_lock);
+}
+
+/* n texts that may say so many ids each. */
+static struct sl_job *submit(struct sl_server *s, size_t n, uint32_t max_new)
+{
+    struct sl_job *job;
+    struct sl_refusal why;
+    struct sl_error err;
+
+    assert_ok(sl_job_create(&job, s, "job", n, &err), &err);
+    for (size_t k = 0; k < n; k++) {
+        job->choices[k].gen.opaque = &job->choices[k];
+        job->choices[k].gen.max_new = max_new;
+    }
+    assert_int_equal(sl_job_submit(job, &why), 0);
+    return job;
+}
+
+static void begin_first(struct sl_server *s)
+{
+    atomic_store(&s->first_waiting->admitted, true);
+    s->first_waiting = s->first_waiting->next;
+    s->n_waiting--;
+}
+
+/* Each text once: a job's own are not before it. */
+static void
+what_a_job_is_told_to_take_is_what_is_before_it_and_its_own(void **state)
+{
+    struct sl_serve_config c;
+    struct sl_server s;
+    struct sl_job_progress p;
+    struct sl_job *jobs[3];
+    double seconds[3];
+
+    open_idle(&s, &c);
+    s.parallel = 2;
+    jobs[0] = submit(&s, 1, 10);
+    assert_true(sl_jobs_wait_s(&s) == 0);
+    sl_job_progress(jobs[0], &p);
+    assert_true(p.seconds_left == 10); /* there is room for it */
+    jobs[1] = submit(&s, 4, 10);
+    jobs[2] = submit(&s, 1, 4);
+    for (size_t i = 0; i < 3; i++) {
+        sl_job_progress(jobs[i], &p);
+        seconds[i] = p.seconds_left;
+    }
+    assert_true(seconds[0] == 10 && seconds[1] == 20 && seconds[2] == 25 + 4);
+    assert_true(sl_jobs_wait_s(&s) == 27);
+    begin_first(&s);
+    begin_first(&s);
+    atomic_store(&jobs[0]->choices[0].gen.n_said, 6);
+    atomic_store(&jobs[1]->choices[0].gen.n_said, 6);
+    for (size_t i = 0; i < 3; i++) {
+        sl_job_progress(jobs[i], &p);
+        seconds[i] = p.seconds_left;
+    }
+    assert_true(seconds[0] == 4 && seconds[1] == 17 && seconds[2] == 19 + 4);
+    close_idle(&s);
+}
+
 static void a_job_s_place_is_that_of_its_first_text_that_waits(void **state)
 {
     static const size_t n_texts[] = {1, 3, 2};
     struct sl_serve_config c;
-    struct sl_server s = {.c = &c, .state = SL_SERVE_READY};
+    struct sl_server s;
     struct sl_job *jobs[3];
     struct sl_job_progress p;
-    struct sl_refusal why;
-    struct sl_error err;
 
-    sl_serve_config_init(&c);
-    pthread_mutex_init(&s.lock, NULL);
-    pthread_mutex_init(&s.text_lock, NULL);
-    pthread_cond_init(&s.work, NULL);
-    s.parallel = s.part_positions = 1;
-    for (size_t i = 0; i < 3; i++) {
-        assert_ok(sl_job_create(&jobs[i], &s, "job", n_texts[i], &err), &err);
-        for (size_t k = 0; k < n_texts[i]; k++)
-            jobs[i]->choices[k].gen.opaque = &jobs[i]->choices[k];
-        assert_int_equal(sl_job_submit(jobs[i], &why), 0);
-    }
+    open_idle(&s, &c);
+    for (size_t i = 0; i < 3; i++)
+        jobs[i] = submit(&s, n_texts[i], 0);
     /* Of so many texts at work: texts before the first of each job. */
     for (uint32_t at_work = 0; at_work < 6; at_work++) {
         static const unsigned first[] = {0, 1, 4};
@@ -216,15 +285,9 @@ static void a_job_s_place_is_that_of_its_first_text_that_waits(void **state)
             assert_int_equal(p.queue,
                              at_work < first[i] ? first[i] - at_work : 0);
         }
-        atomic_store(&s.first_waiting->admitted, true);
-        s.first_waiting = s.first_waiting->next;
-        s.n_waiting--;
+        begin_first(&s);
     }
-    s.last_waiting = NULL;
-    sl_jobs_drop_all(&s);
-    pthread_cond_destroy(&s.work);
-    pthread_mutex_destroy(&s.lock);
-    pthread_mutex_destroy(&s.text_lock);
+    close_idle(&s);
 }
 
 /* --- a server that loads ----------------------------------------------------
@@ -392,6 +455,8 @@ int main(void)
         cmocka_unit_test(a_body_is_read_strictly),
         cmocka_unit_test(a_body_that_nests_or_lists_too_much_is_refused),
         cmocka_unit_test(a_job_s_place_is_that_of_its_first_text_that_waits),
+        cmocka_unit_test(
+            what_a_job_is_told_to_take_is_what_is_before_it_and_its_own),
         cmocka_unit_test(who_asks_while_it_loads_is_told_to_come_again),
     };
 
