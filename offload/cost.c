@@ -35,7 +35,8 @@ static double kv_seconds(const struct sl_worker *w,
 static double seconds_of(const struct sl_worker *w,
                          const struct sl_worker_demand *d, double memory_bps)
 {
-    return most(over(d->bytes, memory_bps), over(d->ops, w->ops_per_s)) +
+    return over(d->unpack_bytes, memory_bps) +
+           most(over(d->bytes, memory_bps), over(d->ops, w->ops_per_s)) +
            kv_seconds(w, d, memory_bps) + d->stages * w->stage_s +
            d->crossings * w->link_latency_s +
            over(d->crossing_bytes, w->link_bps);
@@ -138,6 +139,76 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
     };
 
     return sl_floor_of(rates, &work);
+}
+
+/* --- many positions of packed weights ------------------------------------- */
+
+#define MOST_RUNS 4
+/* Of the rate of products of FP16 weights: what runs, which unpack as they
+ * multiply, are taken to reach (bench/RESULTS.md, "65 to 256 positions"). */
+#define RUN_RATE 0.85
+
+/* Whole tiles of positions are multiplied. */
+static double padded(double rows)
+{
+    double tile = 8;
+
+    while (tile < SL_COST_RUN && tile < rows)
+        tile *= 2;
+    return tile;
+}
+
+/* In runs. */
+static void add_runs(struct sl_worker_demand *d, const struct sl_products *p)
+{
+    for (double left = p->rows; left > 0; left -= SL_COST_RUN) {
+        d->bytes += p->bytes;
+        d->ops += p->ops * padded(left) / RUN_RATE;
+    }
+}
+
+static void add_unpacked(struct sl_worker_demand *d,
+                         const struct sl_products *p)
+{
+    d->unpack_bytes += p->bytes + p->wide_bytes;
+    d->bytes += p->wide_bytes;
+    d->ops += p->ops * p->rows;
+}
+
+uint32_t sl_cost_runs_to(const struct sl_worker *w, double bytes_per_weight)
+{
+    uint32_t runs = 1;
+
+    if (w->memory_bps <= 0 || w->ops_per_s <= 0)
+        return SL_COST_RUN;
+    for (; runs < MOST_RUNS; runs++) {
+        struct sl_products p = {.bytes = bytes_per_weight,
+                                .wide_bytes = 2,
+                                .ops = 2,
+                                .rows = (runs + 1.0) * SL_COST_RUN};
+        struct sl_worker_demand in_runs = {0}, unpacked = {0};
+
+        add_runs(&in_runs, &p);
+        add_unpacked(&unpacked, &p);
+        if (seconds_of(w, &in_runs, w->memory_bps) >=
+            seconds_of(w, &unpacked, w->memory_bps))
+            break;
+    }
+    return runs * SL_COST_RUN;
+}
+
+void sl_cost_add_products(struct sl_worker_demand *d, const struct sl_worker *w,
+                          const struct sl_products *p)
+{
+    if (p->rows > SL_COST_RUN && p->wide_bytes > 0) {
+        if (p->rows <= sl_cost_runs_to(w, 2 * p->bytes / p->wide_bytes))
+            add_runs(d, p);
+        else
+            add_unpacked(d, p);
+        return;
+    }
+    d->bytes += p->bytes;
+    d->ops += p->ops * p->rows;
 }
 
 const char *sl_limit_name(enum sl_limit limit)

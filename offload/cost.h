@@ -52,6 +52,9 @@ struct sl_rates {
 struct sl_worker_demand {
     double bytes; /* of weights, read from the memory it computes in */
     double ops;
+    /* of weights that become FP16 before they are multiplied: what that reads
+     * and writes, see sl_cost_add_products */
+    double unpack_bytes;
     double kv_bytes, kv_ops; /* attention's, of the KV cache */
     double copy_bytes;       /* read from DRAM and sent over its link */
     double stages;
@@ -97,6 +100,27 @@ struct sl_floor sl_floor_make(const struct sl_rates *rates,
                               double operations);
 /* "disk" "dram" "compute" "pcie" "gpu" */
 const char *sl_limit_name(enum sl_limit limit);
+
+/* Products by weights of one kind, of a worker behind a link. */
+struct sl_products {
+    double bytes;      /* of the weights as they lie */
+    double wide_bytes; /* as FP16; 0: they are multiplied as they lie */
+    double ops;        /* of one position */
+    double rows;       /* positions */
+};
+
+/* More than SL_COST_RUN positions are multiplied in runs of so many, each of
+ * which reads the weights anew, or by FP16 weights that are made of them
+ * before, which is written and read once more. Up to so many positions (64,
+ * 128, 192 or 256) runs take less time, with weights of so many bytes each.
+ * Unknown rates: 64. */
+#define SL_COST_RUN 64u
+uint32_t sl_cost_runs_to(const struct sl_worker *worker,
+                         double bytes_per_weight);
+/* Adds what they ask, the shorter way. */
+void sl_cost_add_products(struct sl_worker_demand *demand,
+                          const struct sl_worker *worker,
+                          const struct sl_products *products);
 
 /* What one worker's part of it takes, alone; of that, attention. */
 double sl_cost_seconds(const struct sl_rates *rates,

@@ -132,6 +132,11 @@ struct sl_device_ops {
 int sl_device_list(struct sl_device_info *infos, size_t room, size_t *n,
                    struct sl_error *err);
 
+/* Operations a second in products with FP16 inputs and FP32 sums, by its
+ * compute capability: where they cannot be measured, or must not change from
+ * run to run. */
+double sl_device_ops(const struct sl_device_info *info);
+
 /* Opens a CUDA device by its ordinal or SL_DEVICE_BEST. Errors: as
  * sl_device_list; SL_ERR_USAGE for an ordinal that does not exist,
  * SL_ERR_UNSUPPORTED for a device whose architecture has no kernels here,

@@ -70,6 +70,7 @@ struct sl_plan_stage {
     /* Multiply-adds times two of one position; a head computes but the
      * positions whose logits are wanted. */
     double ops;
+    double wide_bytes; /* its packed weights as FP16 (cost.h) */
     bool head;
     bool host_only; /* the GPU cannot compute it: the CPU does, in any phase */
     /* Of an attention, else 0. The layer's cache when full, by the worker

@@ -27,14 +27,20 @@ uint64_t sl_plan_stage_kept(const struct sl_plan_input *in,
 }
 
 /* One stage's part; bytes: of its weights. */
-static void add_stage(struct sl_demand *d, const struct sl_plan_stage *s,
-                      double bytes, uint32_t worker, struct sl_plan_pass pass)
+static void add_stage(struct sl_demand *d, const struct sl_plan_input *in,
+                      const struct sl_plan_stage *s, double bytes,
+                      uint32_t worker, struct sl_plan_pass pass)
 {
     double rows = s->head ? pass.logits : pass.positions;
     struct sl_worker_demand *w = &d->by[worker];
+    struct sl_products products = {
+        .bytes = bytes,
+        .wide_bytes = worker == SL_HOST ? 0 : s->wide_bytes,
+        .ops = s->ops,
+        .rows = rows,
+    };
 
-    w->bytes += bytes;
-    w->ops += rows * s->ops;
+    sl_cost_add_products(w, &in->rates.worker[worker], &products);
     /* A sequence's cache is read once for all its positions. */
     w->kv_bytes += (double)pass.keys * pass.logits * s->key_bytes[worker];
     w->kv_ops += rows * s->key_ops * pass.keys;
@@ -95,7 +101,8 @@ struct sl_demand sl_plan_demand(const struct sl_plan *plan,
         const struct sl_plan_stage *s = &in->stages[i];
         size_t at = s->first_slab;
 
-        add_stage(&d, s, (double)sl_plan_stage_bytes(in, s), worker[at], pass);
+        add_stage(&d, in, s, (double)sl_plan_stage_bytes(in, s), worker[at],
+                  pass);
         add_moves(&d, plan, in, s, phase, pass);
         if (i > 0 && worker[at] != worker[at - 1])
             add_crossing(&d, in, worker[at - 1], worker[at], pass);
@@ -128,7 +135,7 @@ struct sl_step sl_plan_step(const struct sl_plan_input *in,
     struct sl_demand d = {0};
     double kv_s;
 
-    add_stage(&d, s, bytes, worker, pass);
+    add_stage(&d, in, s, bytes, worker, pass);
     kv_s = sl_cost_kv_seconds(&in->rates, &d, worker);
     return (struct sl_step){
         .seconds = sl_cost_seconds(&in->rates, &d, worker) - kv_s,

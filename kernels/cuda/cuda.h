@@ -53,6 +53,10 @@ struct sl_cuda {
     uint32_t n_sms;
     void *workspace; /* borrowed; shared by all launchers, in stream order */
     uint64_t workspace_bytes;
+    /* By format: up to so many positions go in runs of SL_CUDA_SOME, not by
+     * cuBLAS. 0 at first: none. The caller, who knows the device's rates, may
+     * set it. */
+    uint32_t runs_to[SL_FMT_COUNT];
     struct sl_cublas *blas; /* owned; NULL: see note */
     bool blas_ready;        /* it has its part of the workspace */
     char note[200];         /* why cuBLAS is not used; "" if it is */
@@ -103,10 +107,10 @@ struct sl_cuda_matmul {
  * blocks are written. x: (n, x_stride) f16, m->cols used.
  *
  * Up to SL_CUDA_FEW positions are done on CUDA cores in one pass over the
- * weights, up to SL_CUDA_SOME by mma.sync on the packed weights; more by
- * cuBLAS, with as many rows at a time decoded to f16 as the workspace holds.
- * Sums are FP32. For up to SL_CUDA_FEW positions a position's result does
- * not depend on the others. */
+ * weights, up to SL_CUDA_SOME by mma.sync on the packed weights, up to runs_to
+ * of the context in runs of so many; more by cuBLAS, with as many rows at a
+ * time decoded to f16 as the workspace holds. Sums are FP32. For up to
+ * SL_CUDA_FEW positions a position's result does not depend on the others. */
 int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
                        enum sl_cuda_type y_type,
                        const struct sl_cuda_matmul *mm, const uint16_t *x,

@@ -118,6 +118,13 @@ static int by_blas(const struct sl_cuda *c, const struct sl_product *p,
     return 0;
 }
 
+/* Whether p is quicker in runs than with cuBLAS, even where there is that. */
+static bool goes_in_runs(const struct sl_cuda *c, const struct sl_product *p)
+{
+    return p->n <= SL_CUDA_SOME ||
+           (p->n <= c->runs_to[p->fmt] && sl_mma_takes(p));
+}
+
 /* Up to as many positions at a time as a kernel takes. */
 static int by_runs(const struct sl_cuda *c, const struct sl_product *p,
                    struct sl_error *err)
@@ -150,7 +157,7 @@ static int by_runs(const struct sl_cuda *c, const struct sl_product *p,
 static int run(const struct sl_cuda *c, const struct sl_product *p,
                struct sl_error *err)
 {
-    if (p->n > SL_CUDA_SOME) {
+    if (!goes_in_runs(c, p)) {
         struct need need = need_of(p);
         uint32_t room = blas_room(c, p, &need);
 

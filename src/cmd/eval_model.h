@@ -39,8 +39,9 @@ int sl_eval_model_start(struct sl_eval_model *m,
 void sl_eval_model_close(struct sl_eval_model *m);
 
 /* Positions of a pass that arithmetic takes as long for as bytes take to come,
- * and some more, as a pass is seldom full. `floor` tells what a pass is limited
- * by; its errors end the search. */
+ * and that make little of what is done once a pass; some more, as a pass is
+ * seldom full. At least *positions of them. `floor` tells what a pass is
+ * limited by; its errors end the search. */
 typedef int sl_pass_floor_fn(struct sl_floor *floor, void *opaque,
                              struct sl_plan_pass pass, struct sl_error *err);
 int sl_eval_positions_by(uint32_t *positions, sl_pass_floor_fn *floor,

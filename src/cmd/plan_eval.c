@@ -70,11 +70,14 @@ static int rehearsed_floor(struct sl_floor *floor, void *opaque,
                            struct sl_plan_pass pass, struct sl_error *err)
 {
     const struct sl_rehearsal_config *base = opaque;
+    uint32_t questions = questions_of(base, pass.positions);
     struct sl_rehearsed r;
 
-    if (rehearse(&r, base, questions_of(base, pass.positions), err) != 0)
+    if (rehearse(&r, base, questions, err) != 0)
         return -1;
     *floor = r.floor;
+    /* as if parts of a question filled the pass */
+    floor->seconds *= pass.positions / ((double)questions * base->prompt);
     return 0;
 }
 
@@ -83,7 +86,7 @@ static int rehearse_packed(struct sl_rehearsed *pass,
                            struct sl_rehearsal_config *base, uint64_t tokens,
                            struct sl_error *err)
 {
-    uint32_t positions, n;
+    uint32_t positions = base->prompt, n;
 
     if (sl_eval_positions_by(&positions, rehearsed_floor, base, err) != 0) {
         if (err->code != SL_ERR_BUDGET)

@@ -16,6 +16,9 @@
 #include "src/exec/exec_gpu.h"
 #include "src/exec/kv_turns.h"
 
+_Static_assert(SL_CUDA_SOME == SL_COST_RUN,
+               "runs are as long as the planner has them");
+
 /* The tables of a pass: made on the host, copied up as they are. */
 struct sl_gpu_tables {
     int32_t *ids;       /* (n) */

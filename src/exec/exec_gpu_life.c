@@ -368,6 +368,22 @@ static int make_staging(struct sl_gpu *g, struct sl_error *err)
     return 0;
 }
 
+/* By what does not change from run to run, as sums do with it. cuBLAS takes
+ * FP16 as it is. */
+static void set_runs(struct sl_cuda *c, const struct sl_device_info *info)
+{
+    const struct sl_worker w = {.memory_bps = (double)info->vram_bps,
+                                .ops_per_s = sl_device_ops(info)};
+
+    for (int f = 0; f < SL_FMT_COUNT; f++) {
+        uint32_t cols = 1024; /* whole blocks of any format */
+
+        if (f != SL_FMT_F16)
+            c->runs_to[f] = sl_cost_runs_to(
+                &w, (double)sl_fmt_row_bytes((enum sl_fmt)f, cols) / cols);
+    }
+}
+
 int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
                 const struct sl_log *log, struct sl_error *err)
 {
@@ -380,6 +396,7 @@ int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
         free(c);
         return -1;
     }
+    set_runs(c, &device->info);
     if (c->note[0] != '\0')
         sl_log(log, SL_LOG_WARN, "%s", c->note);
     *cuda = c;

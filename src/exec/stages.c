@@ -31,6 +31,14 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
     s->kv_bytes[SL_DEVICE] = tokens * gpu;
 }
 
+/* FP32 weights are never multiplied as they lie. */
+double sl_stage_wide_bytes(const struct sl_matrix *m)
+{
+    return m->fmt == SL_FMT_F16 || m->fmt == SL_FMT_F32
+               ? 0
+               : 2.0 * m->rows * m->cols;
+}
+
 static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
                  const struct sl_kv_config *kv, int stage)
 {
@@ -40,6 +48,7 @@ static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
         if (m->spec.stage != stage)
             continue;
         s->ops += 2.0 * m->geom.rows * m->geom.cols;
+        s->wide_bytes += sl_stage_wide_bytes(&m->geom);
         s->head |= m->spec.slot == SL_SLOT_HEAD;
         /* and what its router has chosen: they lie in RAM, or are read there */
         s->host_only |= m->spec.slot == SL_SLOT_ROUTER;

@@ -176,24 +176,6 @@ bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
 #define PRODUCT_SIDE      2048u
 #define PRODUCT_POSITIONS 512u
 
-/* Operations a second of one multiprocessor in products with FP16 inputs and
- * FP32 sums, where they cannot be measured: some 80 % of what NVIDIA's
- * whitepapers on GA102 and Ada state (71 TFLOP/s on the 82 multiprocessors of
- * an RTX 3090, 165 on the 128 of a 4090), and less still of the others. */
-static double ops_of(const struct sl_device_info *info)
-{
-    int arch = 10 * info->cc_major + info->cc_minor;
-    double each = 0.5e12;
-
-    if (arch >= 86)
-        each = 0.7e12;
-    if (arch >= 89)
-        each = 1.0e12;
-    if (arch == 80 || arch == 90 || arch == 100)
-        each = 1.8e12;
-    return each * info->n_sms;
-}
-
 #define COPY_LATENCY 10e-6 /* of a copy or hand-over */
 #define VRAM_PART    0.92  /* of its clock's rate, the most seen by copies */
 #define STAGE_TIME   30e-6 /* launches of a stage's kernels */
@@ -225,7 +207,7 @@ int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
         sl_gpu_measure(&r->worker[SL_DEVICE].ops_per_s, rt->cuda, rt->device,
                        PRODUCT_SIDE, PRODUCT_POSITIONS, &ignored) == 0;
     if (!rt->gpu_ops_measured)
-        r->worker[SL_DEVICE].ops_per_s = ops_of(info);
+        r->worker[SL_DEVICE].ops_per_s = sl_device_ops(info);
     r->worker[SL_DEVICE].stage_s = STAGE_TIME;
     return 0;
 }

@@ -4,12 +4,14 @@
 
 #include "src/base/mem.h"
 #include "src/exec/kv_turns.h"
+#include "src/exec/stages.h"
 #include "src/sim/sim_engine.h"
 
 /* What a slab asks of its engine. */
 struct slab_cost {
     double bytes;
-    double ops; /* of a row */
+    double ops;        /* of a row */
+    double wide_bytes; /* of its weights as FP16 (offload/cost.h) */
     const struct sl_plan_stage *stage;
     bool attends; /* attention comes before its first product */
     bool begins;  /* it is the first of its stage */
@@ -60,6 +62,7 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
         if (p->of == SL_PART_LOW) /* the same products again */
             continue;
         cost->ops += 2.0 * g->rows * g->cols * share;
+        cost->wide_bytes += sl_stage_wide_bytes(g) * share;
         cost->layer = m->spec.layer;
         if (m->spec.slot == SL_SLOT_ROUTER) {
             cost->routes |=
@@ -403,12 +406,30 @@ static int mark(struct sim_engine *e, size_t i, struct sl_error *err)
     return e->c.dev->ops->record(e->c.dev, SL_QUEUE_COMPUTE, e->marks[i], err);
 }
 
+/* A slab's products, on the compute queue. */
+static int multiply(struct sim_engine *e, const struct slab_cost *cost,
+                    struct sl_error *err)
+{
+    const struct sl_worker *w = &e->c.machine->spec.rates.worker[SL_DEVICE];
+    struct sl_worker_demand d = {0};
+    struct sl_products products = {
+        .bytes = cost->bytes,
+        .wide_bytes = cost->wide_bytes,
+        .ops = cost->ops,
+        .rows = rows(e, cost),
+    };
+
+    sl_cost_add_products(&d, w, &products);
+    return sl_device_model_launch(
+        e->c.dev, d.bytes, d.ops,
+        d.unpack_bytes / w->memory_bps + (cost->begins ? w->stage_s : 0), err);
+}
+
 static int gpu_run(struct sl_exec_engine *engine, size_t slab,
                    struct sl_error *err)
 {
     struct sim_engine *e = (struct sim_engine *)engine;
     const struct slab_cost *cost = &e->costs[slab];
-    const struct sl_rates *r = &e->c.machine->spec.rates;
     const void *base;
 
     if (sl_upload_get(e->c.upload, slab, &base, err) != 0 ||
@@ -416,10 +437,7 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
         return -1;
     if (cost->attends && attend(e, slab, cost, err) != 0)
         return -1;
-    if (sl_device_model_launch(e->c.dev, cost->bytes, cost->ops * rows(e, cost),
-                               cost->begins ? r->worker[SL_DEVICE].stage_s : 0,
-                               err) != 0 ||
-        mark(e, 2 * slab + 1, err) != 0)
+    if (multiply(e, cost, err) != 0 || mark(e, 2 * slab + 1, err) != 0)
         return -1;
     return sl_upload_put(e->c.upload, slab, err);
 }

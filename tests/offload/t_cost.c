@@ -59,6 +59,48 @@ static void attention_adds_to_the_products(void **state)
     assert_float_equal(sl_cost_seconds(&b, &d, SL_HOST), 3, 1e-9);
 }
 
+/* A weight of INT4 by 128 positions: two runs of 64, or half a byte read and
+   two written, two read and 128 multiply-adds. */
+static void packed_weights_go_in_runs_where_these_are_quicker(void **state)
+{
+    const struct sl_worker *w = &b.worker[SL_DEVICE];
+    struct sl_products p = {
+        .bytes = 4e9, .wide_bytes = 16e9, .ops = 16e9, .rows = 128};
+    struct sl_demand d = {.by[SL_DEVICE].kv_bytes = 0};
+    struct sl_worker slow = {.memory_bps = 1e9, .ops_per_s = 30e9};
+
+    assert_int_equal(sl_cost_runs_to(w, 0.5), 256);
+    sl_cost_add_products(&d.by[SL_DEVICE], w, &p);
+    assert_float_equal(d.by[SL_DEVICE].bytes, 8e9, 0);
+    assert_float_equal(d.by[SL_DEVICE].unpack_bytes, 0, 0);
+    assert_float_equal(sl_cost_seconds(&b, &d, SL_DEVICE),
+                       16e9 * 128 / (0.85 * 60e12), 1e-9);
+    /* 300 by unpacked weights; of 67 the last 3 take a tile of 8 */
+    d = (struct sl_demand){.by[SL_DEVICE].kv_bytes = 0};
+    p.rows = 300;
+    sl_cost_add_products(&d.by[SL_DEVICE], w, &p);
+    assert_float_equal(d.by[SL_DEVICE].unpack_bytes, 20e9, 0);
+    assert_float_equal(sl_cost_seconds(&b, &d, SL_DEVICE),
+                       20e9 / 800e9 + 16e9 * 300 / 60e12, 1e-9);
+    d = (struct sl_demand){.by[SL_DEVICE].kv_bytes = 0};
+    p.rows = 67;
+    sl_cost_add_products(&d.by[SL_DEVICE], w, &p);
+    assert_float_equal(d.by[SL_DEVICE].ops, 16e9 * 72 / 0.85, 1);
+    /* Floats are there already, and 64 are one run. */
+    d = (struct sl_demand){.by[SL_DEVICE].kv_bytes = 0};
+    p.wide_bytes = 0;
+    sl_cost_add_products(&d.by[SL_DEVICE], w, &p);
+    assert_float_equal(d.by[SL_DEVICE].bytes, 4e9, 0);
+    assert_float_equal(d.by[SL_DEVICE].ops, 16e9 * 67, 0);
+    /* 30 operations a byte: a weight takes 15.06 ns by three runs, 15.3 by
+       unpacking, and 20.1 by four, 19.6. 10 operations a byte: too few. */
+    assert_int_equal(sl_cost_runs_to(&slow, 0.5), 192);
+    slow.ops_per_s = 10e9;
+    assert_int_equal(sl_cost_runs_to(&slow, 0.5), 64);
+    slow.memory_bps = 0;
+    assert_int_equal(sl_cost_runs_to(&slow, 0.5), 64);
+}
+
 /* The cores, a GPU, and a slower one behind a slower link. */
 static void a_third_worker_is_one_more_in_the_list(void **state)
 {
@@ -327,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_floor_is_that_of_the_published_table),
         cmocka_unit_test(attention_adds_to_the_products),
+        cmocka_unit_test(packed_weights_go_in_runs_where_these_are_quicker),
         cmocka_unit_test(a_third_worker_is_one_more_in_the_list),
         cmocka_unit_test(a_plan_may_name_a_third_worker),
         cmocka_unit_test(moving_hides_behind_the_cores_if_there_is_room),

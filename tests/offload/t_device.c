@@ -7,6 +7,8 @@
 #ifdef CUDA_SIM
 #include <cudasim.h>
 
+#include "kernels/cuda/cuda.h"
+
 #include "offload/device_cuda.h"
 #endif
 
@@ -141,6 +143,9 @@ static int product_rate(double *ops_per_s, uint64_t nth)
 
     assert_ok(sl_device_open_cuda(&dev, SL_DEVICE_BEST, &err), &err);
     assert_ok(sl_gpu_load(&cuda, dev, NULL, &err), &err);
+    /* By what the device is, for weights that would have to be unpacked. */
+    assert_int_equal(cuda->runs_to[SL_FMT_INT4], 256);
+    assert_int_equal(cuda->runs_to[SL_FMT_F16], 0);
     cudasim_fail(NULL, nth, cudaErrorUnknown);
     calls = cudasim_calls(NULL);
     rc = sl_gpu_measure(ops_per_s, cuda, dev, 128, 96, &err);

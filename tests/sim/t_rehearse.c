@@ -319,6 +319,7 @@ static const struct box {
     {"a slow disk", &slow_disk, 24, 11, "glm-130b", "int4-g128", 1},
     {"weak cores", &weak_cores, 58, 23, "glm-130b", "int4-g128", 1},
     {"all in VRAM", &large, 20, 23, "glm-10b", "int8", 1},
+    {"packed weights, many positions", &large, 20, 23, "7b", "int4", 128},
     {"all in RAM", &small, 60, 5, "glm-10b", "f16", 1},
     {"RAM like VRAM", &fast_ram, 90, 8, "7b", "int8", 1},
     {"disk and DRAM", &slow_dram, 37, 4.2, "glm-130b", "int8", 1},
