@@ -383,7 +383,8 @@ static int unpack(struct sl_stream *st, struct sl_place *p, size_t slab,
 
     if (s->compressed == NULL || p->decompressed)
         return 0;
-    if (sl_decompress_run(st->decompress, s, p->base, &to, err) != 0) {
+    if (sl_decompress_run(st->decompress, s, p->base, &to, err) != 0 &&
+        !sl_stream_mend(st, p, &to)) {
         sl_error_prefix(err, "%s%s%s: slab %zu: ", st->config.path,
                         mirror != NULL ? " or " : "",
                         mirror != NULL ? sl_mirror_path(mirror, 1) : "", slab);

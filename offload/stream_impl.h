@@ -106,6 +106,11 @@ struct sl_stream {
     uint64_t busy_since_ns; /* 0: nothing in flight */
 };
 
+/* Reads a compressed slab again that was damaged in its place, from the file
+ * and from its mirror: true with *to set as by sl_decompress_run when one of
+ * them has it whole; the other one is left out then. */
+bool sl_stream_mend(struct sl_stream *st, struct sl_place *p, uint8_t **to);
+
 /* The reader thread. arg: struct sl_stream. */
 void *sl_prefetch_main(void *arg);
 
