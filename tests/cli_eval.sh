@@ -9,7 +9,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..14
+echo 1..15
 
 # --- task files -----------------------------------------------------------
 
@@ -320,6 +320,21 @@ rc=$?
     grep -q '^  same top token         100.000 %$' same
 check perplexity_is_made_of_the_same_scores
 
+printf '{"context": "God", "choices": [" is", " the"], "answer": %s}\n' 0 1 \
+    >mine
+asked()
+{
+    "$sluice" "$@" 2>err | sed 's/standard input/mine/g; /Finish.* in /d' |
+        grep -v file_pattern
+}
+[ "$(asked eval -q -m demo.gguf --tasks-json mine)" = \
+    "$(asked eval -q -m demo.gguf --tasks-json - <mine)" ] &&
+    [ "$(asked perplexity -q -m demo.gguf mine)" = \
+        "$(asked perplexity -q -m demo.gguf - <mine)" ] &&
+    [ "$(wc -l <err)" = 0 ] && asked perplexity -q -m demo.gguf - <mine |
+    grep -q '^mine: '
+check questions_and_texts_come_on_standard_input
+
 # --- data that are wrong --------------------------------------------------
 
 # declines TEXT LINE...: data of these lines are refused with TEXT.
@@ -388,6 +403,9 @@ misput 'own.json:2: answer: none of the choices' \
       {"context": "a", "choices": ["b"], "answer": 1}]'
 misput 'own.json:1: choices: there are none' \
     '{"context": "a", "choices": [], "answer": 0}'
+printf '{"context": 1}' | "$sluice" eval -q -m demo.gguf --tasks-json - \
+    >out 2>err
+[ $? = 1 ] && grep -qF 'standard input:1: context: not a text' err || wrong=1
 misput '--style glm is for GLM' '[{"context": "a", "choices": ["b"], "answer": 0}]' \
     --style glm
 [ $wrong = 0 ]

@@ -11,6 +11,7 @@
 #include "src/cmd/eval_stats.h"
 #include "src/cmd/opts_run.h"
 #include "src/eval/crew.h"
+#include "src/eval/files.h"
 #include "src/eval/results.h"
 #include "src/eval/share.h"
 
@@ -43,7 +44,8 @@ static int load_tasks(struct sl_tasks *tasks, const struct options *o,
     }
     if (o->eval.plain == NULL)
         return 0;
-    if (sl_task_init(&plain, SL_TASK_MUL, o->eval.plain, err) != 0)
+    if (sl_task_init(&plain, SL_TASK_MUL, sl_file_shown(o->eval.plain), err) !=
+        0)
         return -1;
     if (sl_task_add_group(&plain, "all", o->eval.plain, err) != 0) {
         sl_task_fini(&plain);

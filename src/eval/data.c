@@ -526,6 +526,7 @@ static int read_list(struct sl_data *data, const json_t *list,
 int sl_data_read_plain(struct sl_data *data, const char *path,
                        struct sl_error *err)
 {
+    const char *shown = sl_file_shown(path);
     json_t *root = NULL;
     char *text;
     size_t n, first = 0;
@@ -536,12 +537,12 @@ int sl_data_read_plain(struct sl_data *data, const char *path,
     while (first < n && strchr(" \t\r\n", text[first]) != NULL)
         first++;
     if (first < n && text[first] == '[') {
-        rc = sl_json_parse(&root, text, n, path, err);
+        rc = sl_json_parse(&root, text, n, shown, err);
         if (rc == 0)
-            rc = read_list(data, root, path, err);
+            rc = read_list(data, root, shown, err);
         json_decref(root);
     } else {
-        rc = read_lines(data, text, n, 0, path, take_plain, NULL, err);
+        rc = read_lines(data, text, n, 0, shown, take_plain, NULL, err);
     }
     free(text);
     return rc;

@@ -10,6 +10,7 @@
 #include "src/base/mem.h"
 #include "src/decode/sampler.h"
 #include "src/eval/eval.h"
+#include "src/eval/files.h"
 
 static struct sl_unit *add_unit(struct sl_eval_task *t)
 {
@@ -188,7 +189,7 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
 
     if (f != NULL) {
         f->group = group;
-        f->name = strdup(name);
+        f->name = strdup(plain ? sl_file_shown(name) : name);
         f->path = plain ? strdup(name) : sl_path_join(t->path, name);
     }
     if (f == NULL || f->name == NULL || f->path == NULL)
@@ -199,7 +200,7 @@ static int load_file(struct sl_eval *ev, struct sl_eval_task *t,
                             f->path, f->name, err);
     if (rc == 0 && f->data.n == 0)
         rc = sl_fail(err, SL_ERR_CORRUPT, "%s: there is no example in it",
-                     f->path);
+                     sl_file_shown(f->path));
     return rc == 0 ? add_units(ev, t, f, err) : -1;
 }
 

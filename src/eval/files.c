@@ -201,6 +201,16 @@ char *sl_path_relative(const char *path)
     return out.s;
 }
 
+static bool is_stdin(const char *path)
+{
+    return strcmp(path, "-") == 0;
+}
+
+const char *sl_file_shown(const char *path)
+{
+    return is_stdin(path) ? "standard input" : path;
+}
+
 int sl_file_read(char **text, size_t *n, const char *path, struct sl_error *err)
 {
     struct sl_lines in = {.stop_fd = -1};
@@ -208,15 +218,16 @@ int sl_file_read(char **text, size_t *n, const char *path, struct sl_error *err)
     char *rest;
     int rc;
 
-    in.fd = open(path, O_RDONLY | O_CLOEXEC);
+    in.fd = is_stdin(path) ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (in.fd < 0)
         return sl_fail_os(err, errno, "%s: cannot open it", path);
     rc = sl_lines_rest(&in, &rest, n, err);
     if (rc != 0)
-        sl_error_prefix(err, "%s: ", path);
+        sl_error_prefix(err, "%s: ", sl_file_shown(path));
     else
         rc = sl_str_append(&copy, rest, *n, err);
-    close(in.fd);
+    if (in.fd != STDIN_FILENO)
+        close(in.fd);
     sl_lines_fini(&in);
     if (rc != 0)
         return -1;

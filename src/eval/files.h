@@ -34,8 +34,10 @@ char *sl_path_join(const char *folder, const char *name);
 /* The path as seen from the working folder, without "." and needless "..";
  * moved to the caller. NULL: no memory. */
 char *sl_path_relative(const char *path);
-/* The whole of a file, a zero byte behind it, moved to the caller. Errors:
- * SL_ERR_IO, SL_ERR_NOMEM. */
+/* A file's name for messages: "-" is standard input. Borrowed. */
+const char *sl_file_shown(const char *path);
+/* The whole of a file or of standard input ("-"), a zero byte behind it, moved
+ * to the caller. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
 int sl_file_read(char **text, size_t *n, const char *path,
                  struct sl_error *err);
 
