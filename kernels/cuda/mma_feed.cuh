@@ -167,6 +167,8 @@ feed_scales(struct feed<G> *f, const struct sl_product &p, uint32_t stage)
     uint32_t column = stage * G::cols + run * RUN;
     struct block_of b = block_at(p.out.pairs != 0, i / 2 % TILE_BLOCKS);
 
+    f->in_group = f->scale_stages = 0;
+    f->scale = NULL;
     if (!copies_scales<G>(p))
         return;
     f->in_group = column % p.group_cols;
