@@ -144,6 +144,59 @@ eval_into && cp e/journal.jsonl journal && [ "$(wc -l <journal)" = 2 ] &&
     [ "$(cat e/journal.jsonl)" = 'my own' ] && eval_into --force
 check so_it_is_with_what_an_evaluation_has_answered
 
+# A link to an output is written through: another disk may be meant, or
+# /dev/stdout.
+mkdir far
+bad=
+# through NAME COMMAND... : the output far/NAME by links, one of them to nothing.
+through()
+{
+    name=$1
+    shift
+    rm -f far/* ./*.x
+    cp old "far/$name"
+    [ "$name" != history ] || echo '[]' >"far/$name"
+    [ "$name" != cache ] || : >"far/$name"
+    ln -s "far/$name" old.x
+    ln -s far/new 2.x
+    ln -s 2.x new.x
+    for link in old.x new.x; do
+        timeout 60 "$sluice" "$@" $link >out 2>err ||
+            bad="$bad; $1 $link: $(cat err)"
+    done
+    [ -h old.x ] && [ -h new.x ] && [ -h 2.x ] && [ -s far/new ] &&
+        [ -s "far/$name" ] && ! cmp -s old "far/$name" &&
+        [ "$(find far -type f | wc -l)" = 2 ] ||
+        bad="$bad; $*: $(ls -l far ./*.x)"
+}
+through trace generate -q -m m.gguf -p hi --out-seq-length 8 --trace
+through cache generate -q -m m.gguf -p hi --out-seq-length 8 --prompt-cache
+through history chat -q -m m.gguf -p hi -n 4 --history
+through npy logits -q -m m.gguf -i in.json -o
+through npy inspect m.gguf --tensor transformer.layers.0.mlp.dense_h_to_4h.bias -o
+through plot bench -m m.gguf --prompt 4 --gen 1 --repeat 1 --plot
+through model synth -Q --force --hidden-size 64 --num-attention-heads 2 \
+    --num-layers 1 --vocab-size 64 --max-sequence-length 64 -o
+through model convert -q --force ckpt -o
+"$sluice" logits -q -m m.gguf -i in.json -o want.npy 2>err &&
+    "$sluice" logits -q -m m.gguf -i in.json -o /proc/self/fd/1 >got.npy &&
+    cmp -s want.npy got.npy &&
+    "$sluice" logits -q -m m.gguf -i in.json -o /proc/self/fd/1 | cmp -s want.npy ||
+    bad="$bad; logits to a descriptor"
+for command in 'synth tiny' "convert $PWD/ckpt"; do
+    # shellcheck disable=SC2086
+    "$sluice" $command --force -o /proc/self/fd/1 >to 2>err
+    [ $? = 2 ] && [ ! -s to ] && grep -q 'a pipe or device' err ||
+        bad="$bad; $command to a descriptor: $(cat err)"
+done
+ln -s round round
+"$sluice" logits -q -m m.gguf -i in.json -o round >out 2>err
+[ $? = 1 ] && grep -q 'round: Too many levels' err ||
+    bad="$bad; a link without an end: $(cat err)"
+echo "$bad" >err
+[ -z "$bad" ]
+check an_output_by_a_link_goes_where_the_link_leads
+
 # A temporary name may be somebody's, too.
 echo mine >trace.json.partial
 "$sluice" generate -q -m m.gguf -p hi --out-seq-length 8 --trace trace.json \
@@ -203,4 +256,5 @@ check so_it_is_with_answers_that_are_named_by_time
 "$sluice" generate -m m.gguf -p hi --resume >out 2>err
 [ $? = 2 ] && grep -q -- --input-source err
 check resume_goes_on_with_files
+# shellcheck disable=SC2154 # demo_model.sh counts
 echo "1..$n"

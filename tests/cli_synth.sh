@@ -32,7 +32,7 @@ refused '--num-layers takes a whole number from 1' tiny --num-layers 0 &&
 check a_shape_that_cannot_be_is_wrong_usage
 
 mkfifo "$work/m.gguf" &&
-    refused 'where a model file is to be' tiny && [ -p "$work/m.gguf" ]
+    refused 'where a file is to be' tiny && [ -p "$work/m.gguf" ]
 check a_pipe_is_not_replaced
 
 tokens=${SLUICE_SOURCE:-.}/demo/ice_text.model

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "src/base/bytes.h"
+#include "src/base/links.h"
 #include "src/base/newfile.h"
 
 #define MOST_TEMPS 1000
@@ -60,15 +61,32 @@ static int open_temp(struct sl_newfile *f)
     return fd;
 }
 
+static int fail_follow(const char *path, struct sl_error *err)
+{
+    if (errno == ENOMEM)
+        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to write it", path);
+    return sl_fail_os(err, errno, "%s: cannot create", path);
+}
+
+int sl_newfile_name(char **name, const char *path, struct sl_error *err)
+{
+    int own;
+
+    *name = sl_link_follow(path, &own);
+    return *name != NULL ? 0 : fail_follow(path, err);
+}
+
 int sl_newfile_open(struct sl_newfile *f, const char *path,
                     struct sl_error *err)
 {
-    int fd, e;
+    int own, fd, e;
 
-    *f = (struct sl_newfile){.path = strdup(path)};
+    *f = (struct sl_newfile){.path = sl_link_follow(path, &own)};
     if (f->path == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "%s: no memory to write it", path);
-    if (sl_newfile_in_place(path))
+        return fail_follow(path, err);
+    if (own >= 0) /* goes on where the caller's is, which opening would not */
+        fd = fcntl(own, F_DUPFD_CLOEXEC, 0);
+    else if (sl_newfile_in_place(path))
         fd = open(path, O_WRONLY | O_CLOEXEC);
     else
         fd = open_temp(f);
@@ -125,8 +143,12 @@ void sl_newfile_drop(struct sl_newfile *f)
 bool sl_newfile_in_place(const char *name)
 {
     struct stat st;
+    int own = -1;
 
-    return stat(name, &st) == 0 && !S_ISREG(st.st_mode);
+    if (stat(name, &st) == 0 && !S_ISREG(st.st_mode))
+        return true;
+    free(sl_link_follow(name, &own));
+    return own >= 0;
 }
 
 int sl_newfile_check_kind(const char *name, struct sl_error *err)
@@ -135,12 +157,14 @@ int sl_newfile_check_kind(const char *name, struct sl_error *err)
 
     if (*name == '\0')
         return sl_fail(err, SL_ERR_USAGE,
-                       "the model file's name is empty: give -o FILE");
-    if (stat(name, &st) != 0 || S_ISREG(st.st_mode))
+                       "the file's name is empty: give -o FILE");
+    if (!sl_newfile_in_place(name))
         return 0;
     return sl_fail(err, SL_ERR_USAGE,
-                   "%s: %s, where a model file is to be: give -o FILE", name,
-                   S_ISDIR(st.st_mode) ? "a folder" : "a pipe or device");
+                   "%s: %s, where a file is to be: give another name", name,
+                   stat(name, &st) == 0 && S_ISDIR(st.st_mode)
+                       ? "a folder"
+                       : "a pipe or device");
 }
 
 int sl_newfile_check_space(const char *temp, const char *name, uint64_t bytes,

@@ -20,9 +20,14 @@ struct sl_newfile {
     char *temp; /* until it is whole; NULL: written in place */
 };
 
-/* For a pipe or a device, which are written in place, for a new file, and for
- * one that will replace another, whose mode it takes. Errors: SL_ERR_IO,
- * SL_ERR_NOSPACE, SL_ERR_NOMEM. */
+/* Where links of that name lead: the file that is to be replaced, not the link.
+ * Owned. Errors: SL_ERR_NOMEM, SL_ERR_IO for links without an end. */
+int sl_newfile_name(char **name, const char *path, struct sl_error *err);
+
+/* For a pipe, a device and what the caller has opened (/dev/stdout), which are
+ * written in place, for a new file, and for one that will replace another,
+ * whose mode it takes. Links are followed. Errors: SL_ERR_IO, SL_ERR_NOSPACE,
+ * SL_ERR_NOMEM. */
 int sl_newfile_open(struct sl_newfile *f, const char *path,
                     struct sl_error *err);
 /* What was written so far is on the disk, and whether all of it could be:
@@ -38,8 +43,9 @@ void sl_newfile_drop(struct sl_newfile *f);
  * pipes). Returns 0 or -1 with errno. */
 int sl_sync(int fd);
 
-/* There is something other than a file of that name, a folder, a pipe or a
- * device: a rename would replace it instead of writing there. */
+/* There is something other than a file of that name, a folder, a pipe, a
+ * device, an open descriptor: a rename would replace it instead of writing
+ * there. */
 bool sl_newfile_in_place(const char *name);
 /* That there is not, and a name at all. Errors: SL_ERR_USAGE. */
 int sl_newfile_check_kind(const char *name, struct sl_error *err);

@@ -137,18 +137,24 @@ static int make_name(char name[MAX_NAME], const struct sl_outfile *o)
     return snprintf(name, MAX_NAME, "%s-%s", prefix, stamp);
 }
 
-/* Gives what was written a name that is free, from *number on. */
+static bool may_replace(const struct sl_outfile *o)
+{
+    return o->replace && o->id != NULL;
+}
+
+/* Gives what was written a name that is free, from *number on; or that of the
+ * file that it replaces, where links lead. */
 static int settle(struct sl_newfile *f, char **path, unsigned *number,
                   const char *name, const struct sl_outfile *o)
 {
-    bool replace = o->replace && o->id != NULL;
+    bool replace = may_replace(o);
 
     for (; *number < MAX_SAME_NAME; ++*number) {
         free(*path);
         *path = sl_outfile_path(o->folder, name, o->cut, *number);
         if (*path == NULL)
             return ENOMEM;
-        if ((replace ? rename(f->temp, *path) : rename_new(f->temp, *path)) ==
+        if ((replace ? rename(f->temp, f->path) : rename_new(f->temp, *path)) ==
             0) {
             free(f->temp);
             f->temp = NULL; /* it is a file of its own now */
@@ -158,6 +164,13 @@ static int settle(struct sl_newfile *f, char **path, unsigned *number,
             return errno;
     }
     return EEXIST;
+}
+
+static bool is_link(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
 }
 
 int sl_outfile_write(char **path, unsigned *number, const struct sl_outfile *o,
@@ -170,6 +183,11 @@ int sl_outfile_write(char **path, unsigned *number, const struct sl_outfile *o,
 
     make_name(name, o);
     first = sl_outfile_path(o->folder, name, o->cut, at);
+    while (first != NULL && !may_replace(o) && is_link(first) &&
+           at < MAX_SAME_NAME) {
+        free(first); /* taken, whatever it leads to */
+        first = sl_outfile_path(o->folder, name, o->cut, ++at);
+    }
     if (first == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "out of memory");
     rc = sl_newfile_open(&f, first, err);

@@ -5,6 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/json.h"
+#include "src/base/newfile.h"
 #include "src/base/paths.h"
 #include "src/base/tame.h"
 #include "src/cmd/opts_shape.h"
@@ -184,11 +185,16 @@ static int choose_shape(struct synth_args *a, struct sl_error *err)
 static int check_paths(const struct synth_args *a, struct sl_error *err)
 {
     struct sl_paths paths = {0};
-    char *partial = NULL;
+    char *output, *partial = NULL;
+    int n;
 
     if (a->o.output == NULL)
         return 0;
-    if (asprintf(&partial, "%s.partial", a->o.output) < 0)
+    if (sl_newfile_name(&output, a->o.output, err) != 0)
+        return -1;
+    n = asprintf(&partial, "%s.partial", output);
+    free(output);
+    if (n < 0)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
     sl_paths_read(&paths, "--tokenizer", a->tokenizer);
     sl_paths_write(&paths, "--output", a->o.output);

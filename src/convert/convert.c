@@ -5,6 +5,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/base/newfile.h"
 #include "src/convert/convert_impl.h"
 #include "src/probe/probe.h"
 
@@ -27,9 +28,10 @@ static char *join(const char *a, const char *b, const char *c, const char *d)
 
 static int name_output(struct sl_convert *cv, struct sl_error *err)
 {
-    cv->output = cv->o->output != NULL
-                     ? strdup(cv->o->output)
-                     : join(cv->name, "-", cv->quant, ".gguf");
+    if (cv->o->output == NULL)
+        cv->output = join(cv->name, "-", cv->quant, ".gguf");
+    else if (sl_newfile_name(&cv->output, cv->o->output, err) != 0)
+        return -1;
     if (cv->output != NULL)
         cv->partial = join(cv->output, ".partial", "", "");
     if (cv->partial != NULL)

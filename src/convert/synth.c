@@ -281,12 +281,16 @@ static int write_file(struct synth *s, struct sl_error *err)
 
 static int name_files(struct synth *s, struct sl_error *err)
 {
-    int n = s->o->output != NULL
-                ? asprintf(&s->output, "%s", s->o->output)
-                : asprintf(&s->output, "%s-%s.gguf", s->o->name, s->quant);
+    int n = 0;
 
-    if (n < 0)
-        s->output = NULL;
+    if (s->o->output != NULL) {
+        if (sl_newfile_name(&s->output, s->o->output, err) != 0)
+            return -1;
+    } else {
+        n = asprintf(&s->output, "%s-%s.gguf", s->o->name, s->quant);
+        if (n < 0)
+            s->output = NULL;
+    }
     if (n < 0 || asprintf(&s->partial, "%s.partial", s->output) < 0) {
         s->partial = NULL;
         return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");

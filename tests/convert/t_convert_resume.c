@@ -283,7 +283,7 @@ static void a_folder_is_refused_before_anything_is_written(void **state)
 
     glm_maker_write(&f->g, f->source);
     assert_int_equal(mkdir(f->out, 0777), 0);
-    REFUSE(f, SL_ERR_USAGE, "model.gguf: a folder", "-o FILE");
+    REFUSE(f, SL_ERR_USAGE, "model.gguf: a folder", "another name");
     assert_false(file_exists(f->out, ".partial"));
     assert_int_equal(rmdir(f->out), 0);
 }

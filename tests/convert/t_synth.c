@@ -461,7 +461,7 @@ static void a_pipe_is_never_replaced(void **state)
 
     o.force = true;
     assert_int_equal(mkfifo(path, 0600), 0);
-    refused(&o, SL_ERR_USAGE, "where a model file is to be");
+    refused(&o, SL_ERR_USAGE, "where a file is to be");
     assert_int_equal(stat(path, &st), 0);
     assert_true(S_ISFIFO(st.st_mode));
 }
