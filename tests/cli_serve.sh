@@ -489,7 +489,8 @@ limited 400 'from 0 to 450' -d '{"prompt":"a","max_tokens":451}' \
     "$url/v1/completions"
 limited 431 '' -H "X-Long: $(head -c 40000 "$work/large" | tr '\0' x)" \
     "$url/v1/models"
-curl -ksN -d '{"prompt":"a","max_tokens":400,"min_tokens":400,"n":8,
+rm "$work/got.stream"
+curl -ksN -d '{"prompt":"a","max_tokens":400,"min_tokens":400,"n":64,
     "stream":true}' -H 'X-Api-Key: secret-key-1' "$url/v1/completions" \
     >"$work/got.stream" &
 client=$!
@@ -559,7 +560,8 @@ pid=
 
 python3 "$source/tests/serve_load.py" "$sluice" "$model" 20 5 \
     none_is_lost_and_none_waits_long clients_that_die_leave_nothing_behind \
-    connections_have_a_limit >"$work/err" 2>&1
+    connections_have_a_limit what_is_asked_and_said_stays_within_the_budget \
+    >"$work/err" 2>&1
 check load_and_clients_that_die_or_are_too_many_are_borne
 rm -f "$work/err"
 

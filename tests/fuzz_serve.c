@@ -9,6 +9,7 @@
 
 #include "src/base/bytes.h"
 #include "src/serve/api.h"
+#include "src/serve/room.h"
 #include "src/text/vocab_compile.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -65,6 +66,7 @@ static void open_model(struct model *m, bool causal)
     s->part_positions = CTX;
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->text_lock, NULL);
+    pthread_mutex_init(&s->large_lock, NULL);
     pthread_cond_init(&s->work, NULL);
     if (sl_vocab_compile(&made, &source, &o, &err) != 0 ||
         sl_vocab_made_check(&made, ROWS, NULL, &err) != 0 ||
@@ -79,6 +81,7 @@ static void open_model(struct model *m, bool causal)
         .max_positions = CTX,
         .text = made.text,
     };
+    s->text_cost = sl_tokenizer_cost(s->tokenizer);
     snprintf(s->model, sizeof s->model, "fuzzed");
     s->arch_name = s->arch_what = "none";
     words = (struct sl_chat_words){s->tokenizer, &s->hp.text.special};
@@ -140,6 +143,7 @@ static void ask(struct sl_server *s, const struct sl_route *route,
     must(sl_str_append(&r.body_text, (const char *)data, n, &err) == 0);
     if (route->handle(&r, &why) != 0 && !r.answered)
         must(why.status == 0 || (why.status >= 400 && why.status <= 503));
+    sl_req_end_reading(&r);
     pthread_mutex_lock(&s->lock);
     for (struct sl_job *job = s->jobs; job != NULL; job = job->after) {
         check_job(job);
@@ -148,11 +152,12 @@ static void ask(struct sl_server *s, const struct sl_route *route,
     if (r.job != NULL)
         sl_job_leave(r.job);
     sl_jobs_drop_all(s);
-    must(s->n_waiting == 0);
+    sl_room_give(s, r.held);
+    must(s->n_waiting == 0 && s->room_bytes == 0 && s->asked_bytes == 0);
     pthread_mutex_unlock(&s->lock);
     sl_str_fini(&r.body_text);
     sl_str_fini(&r.out);
-    json_decref(r.body);
+    json_decref(r.asked);
     json_decref(r.model);
     json_decref(r.echoes);
     free(r.cursor);

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -144,6 +145,96 @@ def none_is_lost_and_none_waits_long():
         assert cgroup is None or cgroup.killed() == 0
         if cgroup:
             print("# within a cgroup of 128 MiB")
+    if cgroup:
+        cgroup.remove()
+
+
+@case
+def what_is_asked_and_said_stays_within_the_budget():
+    """Bodies whose trees are many times as large, and answers with chances, all
+    at a time, in the least budget: each is answered, or refused with numbers."""
+    options = ("--parallel", "4", "--ctx", "512")
+    n = 48 if whole else 12
+    told = subprocess.run([sluice, "serve", "-m", model, "--ram", "1M",
+                           "--port", "0", *options], capture_output=True,
+                          encoding="utf-8", check=False).stderr
+    least = int(re.search(r"\(--ram (\d+)K\)", told)[1])
+
+    def of(n, item):
+        return b"[" + b",".join([item] * n) + b"]"
+
+    many = b'{"max_tokens":1,"prompt":'
+    talk = {"messages": [{"role": "user", "content": "a"}], "logprobs": True}
+    bodies = [
+        ("/v1/completions", many + of(600000, b"8000") + b"}"),
+        ("/v1/completions", many + of(800000, b"8000") + b"}"),
+        ("/v1/completions", many + b'"a","metadata":' + of(90000, b"{}") +
+         b"}"),
+        ("/v1/completions", many + of(250000, b'"a"') + b"}"),
+        ("/v1/completions", many + b'"' + b"a" * 4000000 + b'"}'),
+        ("/v1/chat/completions", b'{"messages":' + of(
+            30000, b'{"role":"user","content":""}') + b"}"),
+        ("/tokenize", b'{"prompt":"' + b"a" * 131000 + b'"}'),
+        ("/detokenize", b'{"tokens":' + of(131000, b"8000") + b"}"),
+    ]
+    bodies *= 2 if whole else 1
+    asked = [(path, json.dumps(what).encode()) for path, what in (
+        ("/v1/completions", {"prompt": "a", "n": n, "max_tokens": 12,
+                             "logprobs": 20}),
+        ("/v1/completions", {"prompt": "b", "n": n, "max_tokens": 12,
+                             "logprobs": 20, "stream": True}),
+        ("/v1/chat/completions", {**talk, "n": n, "max_tokens": 12,
+                                  "top_logprobs": 20}),
+        ("/v1/chat/completions", {**talk, "n": 128, "max_tokens": 300,
+                                  "top_logprobs": 20}))]
+    got = {}
+    lock = threading.Lock()
+
+    def client(k, path, what):
+        c = s.connect(600)
+        c.request("POST", path, what)
+        r = c.getresponse()
+        said = r.status, r.read()
+        c.close()
+        with lock:
+            got[k] = said
+
+    cgroup = None
+    try:
+        cgroup = serve_server.Cgroup(least << 10) if slow == 1 else None
+    except OSError as why:
+        print(f"# not in a cgroup: {why}")
+    with Server(*options, ram=f"{least}K", cgroup=cgroup) as s:
+        threads = [threading.Thread(target=client, args=(k, *of))
+                   for k, of in enumerate(bodies + asked)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        refused = [f"{status}: {text[:300]}" for status, text in got.values()
+                   if status not in (200, 400, 413, 503)]
+        assert not refused and len(got) == len(threads), refused
+        full, streamed, talked, large = (got[len(bodies) + k]
+                                         for k in range(4))
+        assert full[0] == streamed[0] == talked[0] == 200, got
+        assert len(json.loads(full[1])["choices"]) == n
+        for choice in json.loads(full[1])["choices"]:
+            chances = choice["logprobs"]
+            size = len(chances["tokens"])
+            assert size > 0
+            assert all(len(v) == size for v in chances.values())
+        for choice in json.loads(talked[1])["choices"]:
+            assert all(len(t["top_logprobs"]) == 20
+                       for t in choice["logprobs"]["content"])
+        assert streamed[1].endswith(b"data: [DONE]\n\n")
+        assert large[0] == 400 and b"--keep-answers" in large[1], large
+        assert b"--keep-answers" in got[1][1] and got[1][0] == 413, got[1]
+        print(f"# {s.memory():.0f} MiB at most, of {least / 1024:.0f}")
+        assert slow > 1 or s.memory() <= least / 1024, s.memory()
+        s.wait_for(s.idle, 5)
+        assert cgroup is None or cgroup.killed() == 0
+        if cgroup:
+            print(f"# within a cgroup of {least / 1024:.0f} MiB")
     if cgroup:
         cgroup.remove()
 

@@ -30,6 +30,10 @@ enum sl_json_size { SL_JSON_FITS, SL_JSON_TOO_DEEP, SL_JSON_TOO_MANY };
 enum sl_json_size sl_json_measure(const char *text, size_t n, size_t depth_most,
                                   size_t values_most, size_t *at);
 
+/* The most that a parser takes for a text, its tree and what it needs beside
+ * it, without parsing it. */
+size_t sl_json_cost(const char *text, size_t n);
+
 /* *root is owned (json_decref). file is for messages. Errors: SL_ERR_CORRUPT
  * (no JSON, a key twice, too deep) with line and column or offset,
  * SL_ERR_UNSUPPORTED (too many values). */

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,7 +111,9 @@ static const struct argp_option options[] = {
     {"linger", OPT_LINGER, "SECONDS", 0,
      "Go on for so long with what nobody waits for any more (default: 0)", 5},
     {"keep-answers", OPT_KEEP_BYTES, "BYTES", 0,
-     "Memory for answers that may be asked for again (default: 32M)", 5},
+     "Memory for requests while they are read, for answers under way and, in "
+     "what these leave, for answers that may be asked for again (default: 32M)",
+     5},
     {"keep-seconds", OPT_KEEP_SECONDS, "SECONDS", 0,
      "How long they are kept (default: 600)", 5},
     {"keep-prompts", OPT_KEEP_PROMPTS, "DIR", 0,
@@ -455,6 +458,10 @@ static int run(int argc, char **argv)
     c->run.needs_less =
         "a shorter --ctx, fewer --parallel or --connections and smaller "
         "--keep-answers or --max-body need less";
+    /* What bodies and answers had goes back at once, which malloc learns not
+     * to do after some large ones. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
     signal(SIGPIPE, SIG_IGN);
     sl_stop_block(&set);
     if (check_paths(&o, &err) != 0 || start(&s, c, &set, &err) != 0)

@@ -64,8 +64,6 @@ struct sl_ask {
     bool echo;          /* with its logprobs, if those are wanted */
 };
 
-/* No text of --ctx tokens has more. */
-size_t sl_ask_most_bytes(const struct sl_server *s);
 /* Sets up a choice for a prompt (text_lock is not held). Refusals: 400. */
 int sl_choice_ask(struct sl_choice *c, const struct sl_params *p,
                   const struct sl_ask *ask, struct sl_refusal *why);
@@ -76,9 +74,12 @@ int sl_choice_talk(struct sl_choice *c, const struct sl_params *p,
 int sl_talk_ids(struct sl_server *s, struct sl_ids *ids,
                 const struct sl_chat_input *input, struct sl_refusal *why);
 
+/* Can a list of so many be a conversation? Refusals: 400. */
+int sl_talk_count(const struct sl_server *s, const json_t *list,
+                  const char *field, struct sl_refusal *why);
 /* "messages" as a conversation; "tools" of r->body (borrowed, or NULL). */
-int sl_talk_read(struct sl_chat_history *h, const json_t *messages,
-                 struct sl_refusal *why);
+int sl_talk_read(struct sl_chat_history *h, const struct sl_server *s,
+                 const json_t *messages, struct sl_refusal *why);
 int sl_talk_tools(json_t **tools, const struct sl_req *r,
                   struct sl_refusal *why);
 /* What the model's own program samples with. */
@@ -96,8 +97,11 @@ bool sl_req_join(struct sl_req *r, const uint64_t hash[2]);
 /* Submits and listens; the job is gone where that is refused. */
 int sl_req_submit(struct sl_req *r, struct sl_job *job, const uint64_t hash[2],
                   const struct sl_params *p, struct sl_refusal *why);
-/* Reads the body as JSON. */
+/* Reads the body as JSON, which is there until reading has ended. Refusals:
+ * 400, and 413 and 503 where there is no memory for it (room.h). */
 int sl_req_body(struct sl_req *r, struct sl_refusal *why);
+/* More memory of the same kind, for r->echoes. Refusals: 503. */
+int sl_req_hold(struct sl_req *r, uint64_t n, struct sl_refusal *why);
 /* "model", as the client calls it; any name will do. */
 int sl_req_model(struct sl_req *r, struct sl_refusal *why);
 /* What to call the model in an answer. The caller's. */
@@ -109,6 +113,14 @@ int sl_req_stream(struct sl_req *r, struct sl_refusal *why);
  * name. json is the callee's. */
 int sl_sse(struct sl_str *out, const char *event, json_t *json,
            struct sl_error *err);
+
+/* Has an API say what is new of the first choice, part by part; cursor[0]
+ * counts them. Returns 1 where the piece is full. */
+int sl_say_parts(struct sl_req *r,
+                 int (*say)(struct sl_req *r, const struct sl_choice *c,
+                            const struct sl_part *p, struct sl_str *out,
+                            struct sl_error *err),
+                 struct sl_str *out, struct sl_error *err);
 
 /* The j-th best of the choices of a prompt, by the mean logprob. */
 const struct sl_choice *sl_req_answer(const struct sl_req *r, size_t prompt,
@@ -122,6 +134,23 @@ json_t *sl_openai_usage(const struct sl_job *job);
 json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
                                   size_t to);
 json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to);
+/* So many tokens' chances an event of a stream has at most. */
+enum { SL_CHANCES_AT_ONCE = 16 };
+/* A whole answer: an object of choices, with chances behind all else that a
+ * choice has. */
+struct sl_openai_list {
+    json_t *(*frame)(const struct sl_req *r); /* what stands before them */
+    const struct sl_choice *(*choice)(const struct sl_req *r, size_t i);
+    json_t *(*head)(const struct sl_req *r, const struct sl_choice *c,
+                    size_t i);
+    /* The toks to be shown; NULL: all. */
+    void (*range)(const struct sl_req *r, const struct sl_choice *c,
+                  size_t *from, size_t *to);
+    bool legacy; /* chances have the form of completions */
+};
+/* Of n choices; as struct sl_form's whole. */
+int sl_openai_whole(struct sl_req *r, const struct sl_openai_list *l, size_t n,
+                    struct sl_str *out, struct sl_error *err);
 /* The end of a stream: the usage in a frame (owned; NULL: nobody asked). */
 int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
                   struct sl_error *err);

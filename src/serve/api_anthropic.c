@@ -102,7 +102,7 @@ static json_t *message_frame(const struct sl_req *r, json_t *content,
 /* Blocks in the order in which they were said. A text block is there even
  * where nothing was: clients take the first block of an answer. `signature`
  * is a field of thinking that clients send back; nothing here signs. */
-static json_t *whole(struct sl_req *r)
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
     const struct sl_choice *c = &r->job->choices[0];
     json_t *content = json_array(), *call;
@@ -120,7 +120,7 @@ static json_t *whole(struct sl_req *r)
                                         sl_str_json(&c->text, 0, c->text.n)));
     json_array_foreach(c->tool_calls, i, call)
         json_array_append_new(content, tool_use(call, true));
-    return message_frame(r, content, c);
+    return sl_json_whole(r, out, message_frame(r, content, c), err);
 }
 
 /* --- streams ----------------------------------------------------------------
@@ -249,7 +249,7 @@ static int end_message(struct sl_req *r, const struct sl_choice *c,
 
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    const struct sl_choice *c = &r->job->choices[0];
+    int rc;
 
     if (!r->begun_stream &&
         sl_sse(out, "message_start",
@@ -258,13 +258,10 @@ static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
                err) != 0)
         return -1;
     r->begun_stream = true;
-    for (; r->cursor[0] < c->n_parts; r->cursor[0]++) {
-        if (say_part(r, c, &c->parts[r->cursor[0]], out, err) != 0)
-            return -1;
-    }
-    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
-        return 0;
-    return end_message(r, c, out, err);
+    rc = sl_say_parts(r, say_part, out, err);
+    if (rc != 0 || !sl_job_ended(r->job) || sl_job_lost(r->job))
+        return rc < 0 ? -1 : 0;
+    return end_message(r, &r->job->choices[0], out, err);
 }
 
 static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)
@@ -513,10 +510,13 @@ static int read_talk(struct sl_req *r, struct sl_chat_history *h,
                      struct sl_refusal *why)
 {
     json_t *list = NULL;
-    int rc = read_messages(&list, r->body, why);
+    int rc =
+        sl_talk_count(r->s, sl_body_get(r->body, "messages"), "messages", why);
 
     if (rc == 0)
-        rc = sl_talk_read(h, list, why);
+        rc = read_messages(&list, r->body, why);
+    if (rc == 0)
+        rc = sl_talk_read(h, r->s, list, why);
     json_decref(list);
     if (rc == 0)
         rc = read_tools(tools, r, why);

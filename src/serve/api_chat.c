@@ -31,29 +31,40 @@ static json_t *message_json(const struct sl_choice *c)
     return o;
 }
 
-static json_t *whole(struct sl_req *r)
+static json_t *whole_frame(const struct sl_req *r)
 {
-    json_t *o = frame(r, "chat.completion"), *choices = json_array();
+    json_t *o = frame(r, "chat.completion");
 
-    for (size_t i = 0; i < r->job->n; i++) {
-        const struct sl_choice *c = &r->job->choices[i];
-
-        json_array_append_new(
-            choices,
-            json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)i, "message",
-                      message_json(c), "logprobs",
-                      r->n_logprobs >= 0 ? sl_openai_logprobs(c, 0, c->n_toks)
-                                         : json_null(),
-                      "finish_reason", sl_openai_finish(c)));
-    }
-    json_object_set_new(o, "choices", choices);
-    json_object_set_new(o, "usage", sl_openai_usage(r->job));
     if (r->s->tmpl->base)
         json_object_set_new(o, "warning",
                             json_string("this base model was not trained to "
                                         "chat: it goes on with a talk in "
                                         "ChatGLM's plain form"));
     return o;
+}
+
+static const struct sl_choice *choice_of(const struct sl_req *r, size_t i)
+{
+    return &r->job->choices[i];
+}
+
+static json_t *choice_head(const struct sl_req *r, const struct sl_choice *c,
+                           size_t i)
+{
+    (void)r;
+    return json_pack("{s:I, s:o, s:s}", "index", (json_int_t)i, "message",
+                     message_json(c), "finish_reason", sl_openai_finish(c));
+}
+
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    static const struct sl_openai_list list = {
+        .frame = whole_frame,
+        .choice = choice_of,
+        .head = choice_head,
+    };
+
+    return sl_openai_whole(r, &list, r->job->n, out, err);
 }
 
 static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *delta,
@@ -102,49 +113,87 @@ static json_t *part_delta(const struct sl_choice *c, const struct sl_part *p)
     }
 }
 
+/* Chances of more tokens than an event has go ahead of it. Returns 1 where the
+ * piece is full. */
+static int say_chances(struct sl_req *r, const struct sl_choice *c, size_t *at,
+                       size_t to, struct sl_str *out, struct sl_error *err)
+{
+    while (r->n_logprobs >= 0 && to - *at > SL_CHANCES_AT_ONCE) {
+        size_t from = *at;
+
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        *at += SL_CHANCES_AT_ONCE;
+        if (chunk(r, c, json_object(), sl_openai_logprobs(c, from, *at), NULL,
+                  NULL, out, err) != 0)
+            return -1;
+    }
+    return out->n >= SL_PIECE_BYTES;
+}
+
+static json_t *chances_of(const struct sl_req *r, const struct sl_choice *c,
+                          size_t from, size_t to)
+{
+    return r->n_logprobs >= 0 && from < to ? sl_openai_logprobs(c, from, to)
+                                           : json_null();
+}
+
 /* A cursor of parts and one of tokens for each choice: a listener who comes
- * late, or waited, gets all that was said since. */
+ * late, or waited, gets all that was said since. Returns 1 where the piece is
+ * full. */
 static int choice_events(struct sl_req *r, const struct sl_choice *c,
                          struct sl_str *out, struct sl_error *err)
 {
-    size_t *at = &r->cursor[2 * c->index];
-    bool with = r->n_logprobs >= 0;
-    json_t *logprobs;
+    size_t *at = &r->cursor[2 * c->index], from;
+    int rc;
 
     for (; at[0] < c->n_parts; at[0]++) {
         const struct sl_part *p = &c->parts[at[0]];
 
-        logprobs = with ? sl_openai_logprobs(c, at[1], p->n_toks) : json_null();
+        rc = say_chances(r, c, &at[1], p->n_toks, out, err);
+        if (rc != 0)
+            return rc;
+        from = at[1];
         at[1] = p->n_toks;
-        if (chunk(r, c, part_delta(c, p), logprobs, NULL, NULL, out, err) != 0)
+        if (chunk(r, c, part_delta(c, p), chances_of(r, c, from, at[1]), NULL,
+                  NULL, out, err) != 0)
             return -1;
     }
     if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
         c->how == SL_GEN_CANCELLED)
         return 0;
+    rc = say_chances(r, c, &at[1], c->n_toks, out, err);
+    if (rc != 0)
+        return rc;
     r->cursor_ended[c->index] = true;
-    logprobs = with && c->n_toks > at[1]
-                   ? sl_openai_logprobs(c, at[1], c->n_toks)
-                   : json_null();
-    return chunk(r, c, json_object(), logprobs, sl_openai_finish(c), NULL, out,
-                 err);
+    return chunk(r, c, json_object(), chances_of(r, c, at[1], c->n_toks),
+                 sl_openai_finish(c), NULL, out, err);
 }
 
-/* The first event of each choice has the role alone, as OpenAI's streams do. */
-static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+/* The first event of each choice has the role alone, as OpenAI's streams do.
+ * r->state: so many have had theirs. Returns 1 where the piece is full. */
+static int begin_events(struct sl_req *r, struct sl_str *out,
+                        struct sl_error *err)
 {
-    for (size_t i = 0; i < r->job->n; i++) {
-        const struct sl_choice *c = &r->job->choices[i];
-
-        if (!r->begun_stream &&
-            chunk(r, c,
+    for (; r->state < r->job->n; r->state++) {
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        if (chunk(r, &r->job->choices[r->state],
                   json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
                   json_null(), NULL, NULL, out, err) != 0)
             return -1;
-        if (choice_events(r, c, out, err) != 0)
-            return -1;
     }
-    r->begun_stream = true;
+    return 0;
+}
+
+static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    int rc = begin_events(r, out, err);
+
+    for (size_t i = 0; i < r->job->n && rc == 0; i++)
+        rc = choice_events(r, &r->job->choices[i], out, err);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
     if (!sl_job_ended(r->job) || sl_job_lost(r->job))
         return 0;
     return sl_openai_end(
@@ -171,22 +220,33 @@ const struct sl_form sl_form_chat = {
 /* --- requests ---------------------------------------------------------------
  */
 
-int sl_talk_read(struct sl_chat_history *h, const json_t *messages,
-                 struct sl_refusal *why)
+/* Before anything is made of them: each takes a token at least. */
+int sl_talk_count(const struct sl_server *s, const json_t *list,
+                  const char *field, struct sl_refusal *why)
 {
-    char *text;
-    struct sl_error err;
-    int rc;
+    size_t n = json_array_size(list);
 
+    if (n <= s->ctx)
+        return 0;
+    return sl_refuse(why, 400, field,
+                     "'%s' has %zu items, which do not fit the %u tokens of "
+                     "--ctx",
+                     field, n, s->ctx);
+}
+
+int sl_talk_read(struct sl_chat_history *h, const struct sl_server *s,
+                 const json_t *messages, struct sl_refusal *why)
+{
+    struct sl_error err;
+
+    if (sl_talk_count(s, messages, "messages", why) != 0)
+        return -1;
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return sl_body_wrong(why, "messages", messages,
                              "a list of messages, not empty");
-    text = json_dumps(messages, JSON_COMPACT);
-    if (text == NULL)
-        return sl_refuse(why, 503, NULL, "out of memory");
-    rc = sl_chat_history_parse(h, text, strlen(text), &err);
-    free(text);
-    return rc == 0 ? 0 : sl_refuse_error(why, "messages", &err);
+    if (sl_chat_history_take(h, messages, &err) != 0)
+        return sl_refuse_error(why, "messages", &err);
+    return 0;
 }
 
 int sl_talk_tools(json_t **tools, const struct sl_req *r,
@@ -256,10 +316,9 @@ int sl_talk_submit(struct sl_req *r, const char *prefix,
                    const uint64_t hash[2], struct sl_refusal *why)
 {
     struct sl_job *job;
-    struct sl_error err;
 
-    if (sl_job_create(&job, r->s, prefix, (size_t)p->n, &err) != 0)
-        return sl_refuse_error(why, NULL, &err);
+    if (sl_job_create(&job, r->s, prefix, (size_t)p->n, why) != 0)
+        return -1;
     for (size_t i = 0; i < job->n; i++) {
         struct sl_choice *c = &job->choices[i];
 
@@ -285,7 +344,7 @@ static int submit(struct sl_req *r, const struct sl_params *p,
     int rc = sl_talk_tools(&tools, r, why);
 
     if (rc == 0)
-        rc = sl_talk_read(&h, sl_body_get(r->body, "messages"), why);
+        rc = sl_talk_read(&h, r->s, sl_body_get(r->body, "messages"), why);
     if (rc == 0)
         rc = read_thinking(&input.no_think, r, why);
     if (rc == 0) {

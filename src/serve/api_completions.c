@@ -61,25 +61,18 @@ static json_t *blanks_of(const struct sl_choice *c)
 
 /* With `echo` what was asked stands before the answer, and chances of its
  * tokens before the others'. */
-static json_t *choice_json(const struct sl_req *r, const struct sl_choice *c,
+static json_t *choice_head(const struct sl_req *r, const struct sl_choice *c,
                            size_t index)
 {
-    size_t skip = r->echo ? 0 : c->n_scored;
     struct sl_str text = {0};
     struct sl_error err;
-    json_t *o;
+    json_t *o = NULL;
 
-    if (sl_str_add(&text, echoed(r, c), &err) != 0 ||
-        sl_str_append(&text, sl_str_text(&c->text), c->text.n, &err) != 0) {
-        sl_str_fini(&text);
-        return NULL;
-    }
-    o = json_pack("{s:o, s:I, s:o, s:s}", "text", sl_str_json(&text, 0, text.n),
-                  "index", (json_int_t)index, "logprobs",
-                  r->n_logprobs >= 0
-                      ? sl_openai_legacy_logprobs(c, skip, known_toks(r, c))
-                      : json_null(),
-                  "finish_reason", sl_openai_finish(c));
+    if (sl_str_add(&text, echoed(r, c), &err) == 0 &&
+        sl_str_append(&text, sl_str_text(&c->text), c->text.n, &err) == 0)
+        o = json_pack("{s:o, s:I, s:s}", "text", sl_str_json(&text, 0, text.n),
+                      "index", (json_int_t)index, "finish_reason",
+                      sl_openai_finish(c));
     if (c->stop != NULL)
         json_object_set_new(o, "stop_reason", json_string(c->stop));
     if (c->n_blanks > 1)
@@ -89,24 +82,30 @@ static json_t *choice_json(const struct sl_req *r, const struct sl_choice *c,
 }
 
 /* Of `best_of` answers to each prompt the `n` best, prompt by prompt. */
-static json_t *whole(struct sl_req *r)
+static const struct sl_choice *choice_of(const struct sl_req *r, size_t i)
 {
-    json_t *o = frame(r), *choices = json_array();
-    size_t n_prompts = r->job->n / r->per_prompt;
+    return sl_req_answer(r, i / r->n_answers, i % r->n_answers);
+}
 
-    for (size_t i = 0; i < n_prompts * r->n_answers; i++) {
-        const struct sl_choice *c =
-            sl_req_answer(r, i / r->n_answers, i % r->n_answers);
+static void shown_toks(const struct sl_req *r, const struct sl_choice *c,
+                       size_t *from, size_t *to)
+{
+    *from = r->echo ? 0 : c->n_scored;
+    *to = known_toks(r, c);
+}
 
-        if (json_array_append_new(choices, choice_json(r, c, i)) != 0) {
-            json_decref(choices);
-            json_decref(o);
-            return NULL;
-        }
-    }
-    json_object_set_new(o, "choices", choices);
-    json_object_set_new(o, "usage", sl_openai_usage(r->job));
-    return o;
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+{
+    static const struct sl_openai_list list = {
+        .frame = frame,
+        .choice = choice_of,
+        .head = choice_head,
+        .range = shown_toks,
+        .legacy = true,
+    };
+
+    return sl_openai_whole(r, &list, r->job->n / r->per_prompt * r->n_answers,
+                           out, err);
 }
 
 static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *text,
@@ -126,42 +125,74 @@ static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *text,
     return sl_sse(out, NULL, o, err);
 }
 
-/* All that is new of a choice. cursor[0]: parts; cursor[1]: toks. */
+/* Chances of more tokens than an event has go ahead of it. Returns 1 where the
+ * piece is full. */
+static int say_chances(struct sl_req *r, const struct sl_choice *c, size_t *at,
+                       size_t to, struct sl_str *out, struct sl_error *err)
+{
+    while (r->n_logprobs >= 0 && to > *at && to - *at > SL_CHANCES_AT_ONCE) {
+        size_t from = *at;
+
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        *at += SL_CHANCES_AT_ONCE;
+        if (chunk(r, c, json_string(""),
+                  sl_openai_legacy_logprobs(c, from, *at), NULL, NULL, NULL,
+                  out, err) != 0)
+            return -1;
+    }
+    return out->n >= SL_PIECE_BYTES;
+}
+
+static json_t *chances_of(const struct sl_req *r, const struct sl_choice *c,
+                          size_t from, size_t to)
+{
+    return r->n_logprobs >= 0 && from < to
+               ? sl_openai_legacy_logprobs(c, from, to)
+               : json_null();
+}
+
+/* All that is new of a choice. cursor[0]: parts; cursor[1]: toks. Returns 1
+ * where the piece is full. */
 static int choice_events(struct sl_req *r, const struct sl_choice *c,
                          struct sl_str *out, struct sl_error *err)
 {
-    size_t *at = &r->cursor[2 * c->index], to;
-    bool with = r->n_logprobs >= 0;
-    json_t *logprobs = json_null();
+    size_t *at = &r->cursor[2 * c->index], from, to;
+    int rc;
 
     for (; at[0] < c->n_parts; at[0]++) {
         const struct sl_part *p = &c->parts[at[0]];
 
-        logprobs =
-            with ? sl_openai_legacy_logprobs(c, at[1], p->n_toks) : json_null();
+        rc = say_chances(r, c, &at[1], p->n_toks, out, err);
+        if (rc != 0)
+            return rc;
+        from = at[1];
         at[1] = p->n_toks;
-        if (chunk(r, c, sl_str_json(&c->text, p->begin, p->end), logprobs, NULL,
-                  p, NULL, out, err) != 0)
+        if (chunk(r, c, sl_str_json(&c->text, p->begin, p->end),
+                  chances_of(r, c, from, at[1]), NULL, p, NULL, out, err) != 0)
             return -1;
     }
     if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
         c->how == SL_GEN_CANCELLED)
         return 0;
-    r->cursor_ended[c->index] = true;
     to = known_toks(r, c);
-    logprobs = with && to > at[1] ? sl_openai_legacy_logprobs(c, at[1], to)
-                                  : json_null();
-    return chunk(r, c, json_string(""), logprobs, sl_openai_finish(c), NULL,
-                 NULL, out, err);
+    rc = say_chances(r, c, &at[1], to, out, err);
+    if (rc != 0)
+        return rc;
+    r->cursor_ended[c->index] = true;
+    return chunk(r, c, json_string(""), chances_of(r, c, at[1], to),
+                 sl_openai_finish(c), NULL, NULL, out, err);
 }
 
+/* r->state: so many choices were begun. Returns 1 where the piece is full. */
 static int begin_events(struct sl_req *r, struct sl_str *out,
                         struct sl_error *err)
 {
-    r->begun_stream = true;
-    for (size_t i = 0; i < r->job->n && r->echo; i++) {
-        const struct sl_choice *c = &r->job->choices[i];
+    for (; r->echo && r->state < r->job->n; r->state++) {
+        const struct sl_choice *c = &r->job->choices[r->state];
 
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
         if (chunk(r, c, json_string(echoed(r, c)), json_null(), NULL, NULL,
                   NULL, out, err) != 0)
             return -1;
@@ -171,12 +202,12 @@ static int begin_events(struct sl_req *r, struct sl_str *out,
 
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    if (!r->begun_stream && begin_events(r, out, err) != 0)
-        return -1;
-    for (size_t i = 0; i < r->job->n; i++) {
-        if (choice_events(r, &r->job->choices[i], out, err) != 0)
-            return -1;
-    }
+    int rc = begin_events(r, out, err);
+
+    for (size_t i = 0; i < r->job->n && rc == 0; i++)
+        rc = choice_events(r, &r->job->choices[i], out, err);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
     if (!sl_job_ended(r->job) || sl_job_lost(r->job))
         return 0;
     return sl_openai_end(r, r->include_usage ? frame(r) : NULL, out, err);
@@ -267,6 +298,11 @@ static int make_echoes(struct sl_req *r, const json_t *list,
             json_array_append(r->echoes, one);
             continue;
         }
+        if (json_array_size(one) > s->ctx)
+            return sl_refuse(why, 400, "prompt",
+                             "the prompt's %zu tokens leave no room for an "
+                             "answer among the %u of a text (--ctx)",
+                             json_array_size(one), s->ctx);
         if (sl_body_ids(&ids, one, "prompt", s->hp.vocab, why) != 0) {
             sl_ids_fini(&ids);
             return -1;
@@ -280,8 +316,12 @@ static int make_echoes(struct sl_req *r, const json_t *list,
         sl_ids_fini(&ids);
         if (rc != 0)
             return sl_refuse_error(why, "prompt", &err);
-        json_array_append_new(r->echoes, json_stringn(text, n));
+        rc = sl_req_hold(r, n, why);
+        if (rc == 0)
+            json_array_append_new(r->echoes, json_stringn(text, n));
         free(text);
+        if (rc != 0)
+            return -1;
     }
     return 0;
 }
@@ -319,7 +359,6 @@ static int submit(struct sl_req *r, const struct sl_params *p,
 {
     uint64_t hash[2];
     struct sl_job *job;
-    struct sl_error err;
 
     if (make_echoes(r, list, why) != 0)
         return -1;
@@ -327,8 +366,8 @@ static int submit(struct sl_req *r, const struct sl_params *p,
     if (sl_req_join(r, hash))
         return 0;
     if (sl_job_create(&job, r->s, "cmpl", json_array_size(list) * r->per_prompt,
-                      &err) != 0)
-        return sl_refuse_error(why, NULL, &err);
+                      why) != 0)
+        return -1;
     if (make_choices(r, job, list, p, why) != 0) {
         sl_job_discard(job);
         return -1;

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "src/serve/api.h"
+#include "src/serve/room.h"
 
 int sl_api_preflight(struct sl_req *r, struct sl_refusal *why)
 {
@@ -121,7 +122,12 @@ static void add_requests(struct metrics *m, const struct sl_server *s)
         (double)c->failed);
     add(m, "queue_texts", "gauge", "Texts that wait", s->n_waiting);
     add(m, "kept_bytes", "gauge", "Memory of kept answers",
-        (double)s->kept_bytes);
+        (double)sl_jobs_kept_bytes(s));
+    add(m, "requests_bytes", "gauge",
+        "Memory that requests, answers under way and kept answers have",
+        (double)s->room_bytes);
+    add(m, "requests_bytes_most", "gauge", "Of so much that there is for them",
+        (double)sl_room_bytes(s->c));
 }
 
 /* Counters go on where a model was closed and opened again (counts.past): one

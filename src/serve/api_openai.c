@@ -97,23 +97,56 @@ static json_t *legacy_top(const struct sl_choice *c, const struct sl_tok *t)
     return o;
 }
 
+static json_t *token(const struct sl_choice *c, const struct sl_tok *t)
+{
+    return sl_str_json(&c->names, t->name, t->name + t->n_name);
+}
+
+static json_t *token_logprob(const struct sl_choice *c, const struct sl_tok *t)
+{
+    (void)c;
+    return number(t->logprob);
+}
+
+static json_t *text_offset(const struct sl_choice *c, const struct sl_tok *t)
+{
+    (void)c;
+    return json_integer(t->offset);
+}
+
+/* Lists of a value a token. */
+struct column {
+    const char *name;
+    json_t *(*value)(const struct sl_choice *c, const struct sl_tok *t);
+};
+
+static const struct column legacy[] = {
+    {"tokens", token},
+    {"token_logprobs", token_logprob},
+    {"top_logprobs", legacy_top},
+    {"text_offset", text_offset},
+    {0},
+};
+
+static json_t *chances(const struct column *of, const struct sl_choice *c,
+                       size_t from, size_t to)
+{
+    json_t *o = json_object();
+
+    for (; of->name != NULL; of++) {
+        json_t *list = json_array();
+
+        for (size_t i = from; i < to; i++)
+            json_array_append_new(list, of->value(c, &c->toks[i]));
+        json_object_set_new(o, of->name, list);
+    }
+    return o;
+}
+
 json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
                                   size_t to)
 {
-    json_t *tokens = json_array(), *logprobs = json_array();
-    json_t *tops = json_array(), *offsets = json_array();
-
-    for (size_t i = from; i < to; i++) {
-        const struct sl_tok *t = &c->toks[i];
-
-        json_array_append_new(
-            tokens, sl_str_json(&c->names, t->name, t->name + t->n_name));
-        json_array_append_new(logprobs, number(t->logprob));
-        json_array_append_new(tops, legacy_top(c, t));
-        json_array_append_new(offsets, json_integer(t->offset));
-    }
-    return json_pack("{s:o, s:o, s:o, s:o}", "tokens", tokens, "token_logprobs",
-                     logprobs, "top_logprobs", tops, "text_offset", offsets);
+    return chances(legacy, c, from, to);
 }
 
 /* A part of a character has a text, U+FFFD, but no bytes: those of U+FFFD are
@@ -132,26 +165,125 @@ static json_t *chat_token(const struct sl_choice *c, uint32_t name, uint32_t n,
                      number(logprob), "bytes", list);
 }
 
+static json_t *content(const struct sl_choice *c, const struct sl_tok *t)
+{
+    json_t *o = chat_token(c, t->name, t->n_name, t->logprob);
+    json_t *tops = json_array();
+
+    for (uint32_t k = 0; k < t->n_top; k++) {
+        const struct sl_tok_top *top = &c->tops[t->top + k];
+
+        json_array_append_new(
+            tops, chat_token(c, top->name, top->n_name, top->logprob));
+    }
+    json_object_set_new(o, "top_logprobs", tops);
+    return o;
+}
+
+static const struct column of_chat[] = {{"content", content}, {0}};
+
 json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to)
 {
-    json_t *content = json_array();
-
-    for (size_t i = from; i < to; i++) {
-        const struct sl_tok *t = &c->toks[i];
-        json_t *o = chat_token(c, t->name, t->n_name, t->logprob);
-        json_t *tops = json_array();
-
-        for (uint32_t k = 0; k < t->n_top; k++) {
-            const struct sl_tok_top *top = &c->tops[t->top + k];
-
-            json_array_append_new(
-                tops, chat_token(c, top->name, top->n_name, top->logprob));
-        }
-        json_object_set_new(o, "top_logprobs", tops);
-        json_array_append_new(content, o);
-    }
-    return json_pack("{s:o}", "content", content);
+    return chances(of_chat, c, from, to);
 }
+
+/* --- whole answers ----------------------------------------------------------
+ *
+ * Piece by piece: chances of an answer are a tree of many times its memory.
+ */
+
+/* An object without its end, and the name of what comes next. */
+static int open_object(struct sl_str *out, json_t *o, const char *name,
+                       struct sl_error *err)
+{
+    if (sl_json_add(out, o, err) != 0)
+        return -1;
+    sl_str_cut(out, out->n - 1);
+    return sl_str_add(out, ",\"", err) != 0 ||
+                   sl_str_add(out, name, err) != 0 ||
+                   sl_str_add(out, "\":", err) != 0
+               ? -1
+               : 0;
+}
+
+/* Values from the *at-th on, list by list. Returns 1 where the piece is full.
+ */
+static int add_chances(const struct column *of, const struct sl_choice *c,
+                       size_t from, size_t to, size_t *at, struct sl_str *out,
+                       struct sl_error *err)
+{
+    for (size_t n = to - from; n > 0; (*at)++) {
+        const struct column *column = &of[*at / n];
+        size_t i = *at % n;
+
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        if (i == 0 && *at > 0 && sl_str_add(out, "]", err) != 0)
+            return -1;
+        if (column->name == NULL)
+            return sl_str_add(out, "}", err);
+        if (sl_str_add(out, *at == 0 ? "{" : ",", err) != 0 ||
+            (i == 0 && (sl_str_add(out, "\"", err) != 0 ||
+                        sl_str_add(out, column->name, err) != 0 ||
+                        sl_str_add(out, "\":[", err) != 0)) ||
+            sl_json_add(out, column->value(c, &c->toks[from + i]), err) != 0)
+            return -1;
+    }
+    return sl_json_add(out, chances(of, c, from, to), err); /* empty */
+}
+
+/* r->state: its head was said. Returns 1 where the piece is full. */
+static int add_choice(struct sl_req *r, const struct sl_openai_list *l,
+                      size_t i, struct sl_str *out, struct sl_error *err)
+{
+    const struct sl_choice *c = l->choice(r, i);
+    size_t from = 0, to = c->n_toks;
+    int rc;
+
+    if (r->state == 0 &&
+        ((i > 0 && sl_str_add(out, ",", err) != 0) ||
+         open_object(out, l->head(r, c, i), "logprobs", err) != 0))
+        return -1;
+    r->state = 1;
+    if (l->range != NULL)
+        l->range(r, c, &from, &to);
+    if (r->n_logprobs < 0)
+        rc = sl_str_add(out, "null", err);
+    else
+        rc = add_chances(l->legacy ? legacy : of_chat, c, from, to,
+                         &r->cursor[1], out, err);
+    if (rc != 0)
+        return rc;
+    r->state = 0;
+    r->cursor[1] = 0;
+    return sl_str_add(out, "}", err);
+}
+
+int sl_openai_whole(struct sl_req *r, const struct sl_openai_list *l, size_t n,
+                    struct sl_str *out, struct sl_error *err)
+{
+    size_t *at = &r->cursor[0];
+
+    if (!r->begun_stream && (open_object(out, l->frame(r), "choices", err) ||
+                             sl_str_add(out, "[", err) != 0))
+        return -1;
+    r->begun_stream = true;
+    for (; *at < n; (*at)++) {
+        int rc = out->n >= SL_PIECE_BYTES ? 1 : add_choice(r, l, *at, out, err);
+
+        if (rc != 0)
+            return rc < 0 ? -1 : 0;
+    }
+    r->stream_ended = true;
+    return sl_str_add(out, "],\"usage\":", err) != 0 ||
+                   sl_json_add(out, sl_openai_usage(r->job), err) != 0 ||
+                   sl_str_add(out, "}", err) != 0
+               ? -1
+               : 0;
+}
+
+/* --- streams ----------------------------------------------------------------
+ */
 
 #define DONE "data: [DONE]\n\n"
 

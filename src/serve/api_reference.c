@@ -23,23 +23,26 @@ static json_t *plain_error(const struct sl_refusal *why)
 
 /* The answer of ChatGLM-6B's api.py, the conversation with its new turn in
  * it: clients send it back as it is. */
-static json_t *chatglm_whole(struct sl_req *r)
+static int chatglm_whole(struct sl_req *r, struct sl_str *out,
+                         struct sl_error *err)
 {
     const struct sl_choice *c = &r->job->choices[0];
-    json_t *history = sl_body_get(r->body, "history");
+    json_t *history = json_copy(json_array_get(r->echoes, 0));
     time_t now = time(NULL);
     char when[32];
     struct tm tm;
 
-    history = history != NULL ? json_deep_copy(history) : json_array();
-    json_array_append_new(
-        history, json_pack("[O, o]", json_object_get(r->body, "prompt"),
-                           sl_str_json(&c->text, 0, c->text.n)));
+    json_array_append_new(history,
+                          json_pack("[O, o]", json_array_get(r->echoes, 1),
+                                    sl_str_json(&c->text, 0, c->text.n)));
     localtime_r(&now, &tm);
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    return json_pack("{s:o, s:o, s:i, s:s}", "response",
-                     sl_str_json(&c->text, 0, c->text.n), "history", history,
-                     "status", 200, "time", when);
+    return sl_json_whole(r, out,
+                         json_pack("{s:o, s:o, s:i, s:s}", "response",
+                                   sl_str_json(&c->text, 0, c->text.n),
+                                   "history", history, "status", 200, "time",
+                                   when),
+                         err);
 }
 
 const struct sl_form sl_form_chatglm = {
@@ -65,7 +68,7 @@ static int add_turn(struct sl_chat_history *h, const json_t *turn,
     return 0;
 }
 
-static int read_talk(struct sl_chat_history *h, const struct sl_req *r,
+static int read_talk(struct sl_chat_history *h, struct sl_req *r,
                      struct sl_refusal *why)
 {
     const json_t *history = sl_body_get(r->body, "history"), *turn;
@@ -75,6 +78,8 @@ static int read_talk(struct sl_chat_history *h, const struct sl_req *r,
 
     if (sl_read_string(&prompt, NULL, r, "prompt", why) != 0)
         return -1;
+    if (sl_talk_count(r->s, history, "history", why) != 0)
+        return -1;
     json_array_foreach(history, i, turn)
     {
         if (add_turn(h, turn, why) != 0)
@@ -82,6 +87,10 @@ static int read_talk(struct sl_chat_history *h, const struct sl_req *r,
     }
     if (sl_chat_history_add(h, SL_CHAT_USER, prompt, NULL, &err) != 0)
         return sl_refuse_error(why, NULL, &err);
+    r->echoes = json_pack("[o, O]",
+                          history != NULL ? json_incref((json_t *)history)
+                                          : json_array(),
+                          json_object_get(r->body, "prompt"));
     return 0;
 }
 
@@ -154,16 +163,22 @@ int sl_api_chatglm(struct sl_req *r, struct sl_refusal *why)
 
 enum { MOST_LINES = 256 };
 
-static json_t *lines_whole(struct sl_req *r)
+static int lines_whole(struct sl_req *r, struct sl_str *out,
+                       struct sl_error *err)
 {
-    json_t *list = json_array();
+    size_t *at = &r->cursor[0];
 
-    for (size_t i = 0; i < r->job->n; i++) {
-        const struct sl_str *text = &r->job->choices[i].text;
+    for (; *at < r->job->n; (*at)++) {
+        const struct sl_str *text = &r->job->choices[*at].text;
 
-        json_array_append_new(list, sl_str_json(text, 0, text->n));
+        if (out->n >= SL_PIECE_BYTES)
+            return 0;
+        if (sl_str_add(out, *at == 0 ? "{\"text\":[" : ",", err) != 0 ||
+            sl_json_add(out, sl_str_json(text, 0, text->n), err) != 0)
+            return -1;
     }
-    return json_pack("{s:o}", "text", list);
+    r->stream_ended = true;
+    return sl_str_add(out, "]}", err);
 }
 
 const struct sl_form sl_form_glm130b = {
@@ -215,7 +230,6 @@ int sl_api_generate(struct sl_req *r, struct sl_refusal *why)
 {
     struct sl_params p;
     struct sl_job *job;
-    struct sl_error err;
     const char *text = NULL;
     size_t n = 0, n_lines = 1;
     uint64_t hash[2];
@@ -239,8 +253,8 @@ int sl_api_generate(struct sl_req *r, struct sl_refusal *why)
     sl_req_hash(r, hash);
     if (sl_req_join(r, hash))
         return 0;
-    if (sl_job_create(&job, r->s, "glm", n_lines, &err) != 0)
-        return sl_refuse_error(why, NULL, &err);
+    if (sl_job_create(&job, r->s, "glm", n_lines, why) != 0)
+        return -1;
     if (make_lines(job, text, n, &p, why) != 0) {
         bool long_text =
             why->status == 400 && strstr(why->msg, "leave no room") != NULL;

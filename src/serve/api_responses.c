@@ -93,14 +93,7 @@ static json_t *output_of(const struct sl_job *job)
     return list;
 }
 
-/* What the client said, or null. */
-static json_t *said(const struct sl_job *job, const char *name)
-{
-    json_t *v = json_object_get(job->request, name);
-
-    return v != NULL ? json_incref(v) : json_null();
-}
-
+/* What the client said. */
 static json_t *said_or(const struct sl_job *job, const char *name,
                        json_t *otherwise)
 {
@@ -112,16 +105,21 @@ static json_t *said_or(const struct sl_job *job, const char *name,
     return json_incref(v);
 }
 
+static json_t *said(const struct sl_job *job, const char *name)
+{
+    return said_or(job, name, json_null());
+}
+
 /* Those that the model was shown: functions. */
 static json_t *tools_had(const struct sl_job *job)
 {
     json_t *list = json_array(), *t;
+    const char *type;
     size_t i;
 
     json_array_foreach(json_object_get(job->request, "tools"), i, t)
     {
-        const char *type = json_string_value(json_object_get(t, "type"));
-
+        type = json_string_value(json_object_get(t, "type"));
         if (type != NULL && strcmp(type, "function") == 0)
             json_array_append(list, t);
     }
@@ -171,9 +169,9 @@ static json_t *response_json(const struct sl_job *job)
     return o;
 }
 
-static json_t *whole(struct sl_req *r)
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    return response_json(r->job);
+    return sl_json_whole(r, out, response_json(r->job), err);
 }
 
 /* --- streams ----------------------------------------------------------------
@@ -300,18 +298,16 @@ static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
     const struct sl_choice *c = &r->job->choices[0];
     const char *end =
         c->how == SL_GEN_LENGTH ? "response.incomplete" : "response.completed";
+    int rc;
 
     if (!r->begun_stream &&
         (event(r, "response.created", state(r), out, err) != 0 ||
          event(r, "response.in_progress", state(r), out, err) != 0))
         return -1;
     r->begun_stream = true;
-    for (; r->cursor[0] < c->n_parts; r->cursor[0]++) {
-        if (say_part(r, c, &c->parts[r->cursor[0]], out, err) != 0)
-            return -1;
-    }
-    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
-        return 0;
+    rc = sl_say_parts(r, say_part, out, err);
+    if (rc != 0 || !sl_job_ended(r->job) || sl_job_lost(r->job))
+        return rc < 0 ? -1 : 0;
     r->stream_ended = true;
     if ((c->text.n == 0 && c->tool_calls == NULL &&
          open_message(r, out, err) != 0) ||
@@ -353,9 +349,8 @@ static json_t *content_text(const json_t *content, struct sl_refusal *why)
     struct sl_error err;
     const json_t *part;
     json_t *v = NULL;
-    size_t i;
-
     int rc = json_is_array(content) ? 0 : -1;
+    size_t i;
 
     if (json_is_string(content))
         return json_incref((json_t *)content);
@@ -433,6 +428,8 @@ static int read_input(json_t **list, const struct sl_req *r,
     if (!json_is_array(input) || json_array_size(input) == 0)
         return sl_body_wrong(why, "input", input,
                              "a string or a list of items, not empty");
+    if (sl_talk_count(r->s, input, "input", why) != 0)
+        return -1;
     json_array_foreach(input, i, item)
     {
         if (add_item(*list, item, why) != 0)
@@ -515,6 +512,8 @@ static int submit(struct sl_req *r, const struct sl_params *p,
             return 0;
     }
     r->in_background = background;
+    r->asked = json_copy(r->body); /* what it tells of it, below */
+    json_object_del(r->asked, "input");
     rc = sl_talk_submit(r, "resp", p, input, hash, why);
     if (rc != 0 || !background || r->stream)
         return rc;
@@ -543,7 +542,7 @@ int sl_api_responses(struct sl_req *r, struct sl_refusal *why)
     if (rc == 0)
         rc = read_input(&list, r, why);
     if (rc == 0)
-        rc = sl_talk_read(&h, list, why);
+        rc = sl_talk_read(&h, r->s, list, why);
     if (rc == 0)
         rc = read_tools(&tools, r, why);
     r->n_answers = r->per_prompt = 1;

@@ -4,18 +4,16 @@
 #include <string.h>
 
 #include "src/serve/api.h"
+#include "src/serve/sizes.h"
 
-/* A text that is only to be split may be longer than one that is to be read;
- * its ids take some 200 bytes for each of its own. */
-enum { MOST_BYTES = 256 << 10 };
+/* What the library takes for an id that it makes text of. */
+enum { ID_COST = 256 };
 
 static int check_length(const struct sl_server *s, const char *name, size_t n,
                         struct sl_refusal *why)
 {
-    size_t most = sl_ask_most_bytes(s);
+    size_t most = sl_sizes_split(s->ctx, s->text_cost);
 
-    if (most < MOST_BYTES)
-        most = MOST_BYTES;
     if (n <= most)
         return 0;
     return sl_refuse(why, 400, name,
@@ -155,6 +153,19 @@ int sl_api_tokenize(struct sl_req *r, struct sl_refusal *why)
     return rc;
 }
 
+/* No more memory than splitting takes. */
+static int check_count(const struct sl_server *s, size_t n,
+                       struct sl_refusal *why)
+{
+    size_t most = sl_sizes_split(s->ctx, s->text_cost) * s->text_cost / ID_COST;
+
+    if (n <= most)
+        return 0;
+    return sl_refuse(why, 400, "tokens",
+                     "'tokens' has %zu ids; %zu are the most at a time", n,
+                     most);
+}
+
 int sl_api_detokenize(struct sl_req *r, struct sl_refusal *why)
 {
     struct sl_server *s = r->s;
@@ -168,7 +179,9 @@ int sl_api_detokenize(struct sl_req *r, struct sl_refusal *why)
     if (sl_req_body(r, why) != 0)
         return -1;
     list = sl_body_get(r->body, "tokens");
-    rc = sl_body_ids(&ids, list, "tokens", s->hp.vocab, why);
+    rc = check_count(s, json_array_size(list), why);
+    if (rc == 0)
+        rc = sl_body_ids(&ids, list, "tokens", s->hp.vocab, why);
     if (rc == 0) {
         pthread_mutex_lock(&s->text_lock);
         if (s->tokenizer == NULL) {

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "src/serve/api.h"
+#include "src/serve/sizes.h"
 
 /* --- from a prompt to a gen -------------------------------------------------
  */
@@ -107,15 +108,10 @@ static int set_room(struct sl_choice *c, const struct sl_params *p, size_t n,
     return 0;
 }
 
-size_t sl_ask_most_bytes(const struct sl_server *s)
-{
-    return 4096 + 32 * (size_t)s->ctx;
-}
-
 static int check_bytes(const struct sl_server *s, size_t n,
                        struct sl_refusal *why)
 {
-    if (n <= sl_ask_most_bytes(s))
+    if (n <= sl_sizes_text(s->ctx))
         return 0;
     return sl_refuse(why, 400, "prompt",
                      "a text of %zu bytes does not fit the %u tokens of "
@@ -271,8 +267,9 @@ int sl_choice_ask(struct sl_choice *c, const struct sl_params *p,
     if (set_room(c, p, line ? c->gen.ids.n : c->gen.prompt.ids.n, "prompt",
                  why) != 0)
         return -1;
-    rc = sl_choice_open(c, false, &err);
-    return rc == 0 ? 0 : sl_refuse_error(why, NULL, &err);
+    if (sl_choice_open(c, false, &err) != 0)
+        return sl_refuse_error(why, NULL, &err);
+    return sl_choice_hold(c, why);
 }
 
 /* --- from a conversation to a gen -------------------------------------------
@@ -343,5 +340,5 @@ int sl_choice_talk(struct sl_choice *c, const struct sl_params *p,
     if (sl_choice_open(c, sl_chat_prompt_thinks(s->tmpl, input->no_think),
                        &err) != 0)
         return sl_refuse_error(why, NULL, &err);
-    return 0;
+    return sl_choice_hold(c, why);
 }

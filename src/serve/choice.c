@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/base/utf8.h"
 #include "src/serve/job.h"
+#include "src/serve/room.h"
 
 /* Ids that tell how the next one is spelt. */
 enum { PRIMING = 8 };
@@ -105,6 +107,70 @@ static uint32_t count_chars(const char *text, size_t n)
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)text[i] & 0xc0) != 0x80;
     return chars;
+}
+
+/* --- what it takes ----------------------------------------------------------
+ */
+
+/* Text and names of tokens are short as a rule; a text of longer ones takes
+ * more as it grows. */
+enum { TEXT_BYTES = 8, NAME_BYTES = 8, GROW_BYTES = 4096 };
+
+/* With what malloc adds, and lists that have grown. */
+static uint64_t with_slack(uint64_t n)
+{
+    return n + n / 4;
+}
+
+uint64_t sl_choice_bytes(const struct sl_choice *c)
+{
+    const struct sl_gen *g = &c->gen;
+    uint64_t ids =
+        g->ids.n + g->prompt.ids.n + g->given.n + g->shown.n + g->rules.said.n;
+
+    return with_slack(
+        c->text.n + c->reasoning.n + c->answer.content.n +
+        c->answer.reasoning.n + c->names.n + c->n_toks * sizeof *c->toks +
+        c->n_tops * sizeof *c->tops + c->n_parts * sizeof *c->parts +
+        ids * sizeof(int32_t) + g->prompt.n_text +
+        g->rules.n_bias * sizeof *g->bias + sl_json_bytes(c->tool_calls));
+}
+
+/* Of each id that is said a text (here, in the detokenizer and, of a chat, in
+ * answer.h), a part and a place in lists; of each that has a chance the chances
+ * and names. */
+uint64_t sl_choice_to_come(const struct sl_choice *c)
+{
+    const struct sl_gen *g = &c->gen;
+    uint64_t scored = g->score_from > 0 ? g->ids.n - g->n_context + 1 : 0;
+    uint64_t top = g->rules.n_top > 0 ? (uint64_t)g->rules.n_top : 0;
+    uint64_t chances = g->rules.n_top < 0
+                           ? 0
+                           : sizeof *c->toks + NAME_BYTES +
+                                 top * (sizeof *c->tops + NAME_BYTES);
+    uint64_t said =
+        (c->chat ? 3 : 2) * TEXT_BYTES + sizeof *c->parts + 4 * sizeof(int32_t);
+
+    return with_slack(g->max_new * said + (g->max_new + scored) * chances) +
+           GROW_BYTES;
+}
+
+/* lock is held. */
+static int stay_within(struct sl_choice *c, struct sl_error *err)
+{
+    struct sl_server *s = c->job->s;
+    uint64_t n = sl_choice_bytes(c);
+
+    if (n <= c->bytes)
+        return 0;
+    n += GROW_BYTES - c->bytes;
+    if (!sl_room_take(s, n))
+        return sl_fail(err, SL_ERR_NOMEM,
+                       "the answer is longer than there is memory for, beside "
+                       "others that are here (--keep-answers)");
+    c->bytes += n;
+    c->job->bytes += n;
+    return 0;
 }
 
 /* --- text, on the executor's thread -----------------------------------------
@@ -251,6 +317,8 @@ static int hear_token(void *opaque, const struct sl_chance *t, bool *enough,
         rc = add_tok(c, t, true, err);
     if (rc == 0)
         rc = push_id(c, t->id, err);
+    if (rc == 0)
+        rc = stay_within(c, err);
     if (c->stopper.found != NULL ||
         (c->chat && c->answer.state == SL_ANSWER_STOPPED))
         *enough = true;
@@ -292,6 +360,8 @@ static int hear_scored(void *opaque, uint32_t at, const struct sl_chance *t,
     }
     if (rc == 0)
         rc = add_prompt_tok(c, t, true, err);
+    if (rc == 0)
+        rc = stay_within(c, err);
     leave(c);
     return rc;
 }

@@ -10,6 +10,7 @@
 
 #include "src/base/clock.h"
 #include "src/serve/http.h"
+#include "src/serve/room.h"
 #include "src/serve/sizes.h"
 
 /* Threads that parse requests; none of them waits for the model. */
@@ -90,6 +91,7 @@ static void destroy_req(struct sl_req *r, bool whole)
     r->conn->busy--;
     r->conn->since_ns = sl_clock_ns();
     s->bodies_bytes -= r->took;
+    sl_room_give(s, r->held);
     sl_guard_leave(r);
     if (!whole)
         s->counts.gone++;
@@ -102,7 +104,7 @@ static void destroy_req(struct sl_req *r, bool whole)
     sl_request_log(r);
     sl_str_fini(&r->body_text);
     sl_str_fini(&r->out);
-    json_decref(r->body);
+    json_decref(r->asked);
     json_decref(r->model);
     json_decref(r->echoes);
     free(r->cursor);
@@ -235,8 +237,10 @@ static enum MHD_Result handle(struct sl_req *r)
         return sl_reply_refusal(r, &r->why) == 0 ? MHD_YES : MHD_NO;
     if (rc == 0 && !r->route->unready)
         rc = sl_server_ready(r->s, &why);
+    r->n_body = r->body_text.n;
     if (rc == 0)
         rc = r->route->handle(r, &why);
+    sl_req_end_reading(r);
     if (rc != 0)
         return sl_reply_refusal(r, &why) == 0 ? MHD_YES : MHD_NO;
     if (r->answered)

@@ -25,17 +25,22 @@
 
 struct sl_req;
 
+/* What is made of an answer at a time: a reader is handed it before there is
+ * more. */
+#define SL_PIECE_BYTES 16384u
+
 /* How an API says things. */
 struct sl_form {
     const char *name;
     const char *error_schema; /* JSON Schema of an error */
     /* {"error": ...}; the caller's */
     json_t *(*error)(const struct sl_refusal *why);
-    /* The whole answer of a job that has ended. lock is held. NULL: no
-     * memory. */
-    json_t *(*whole)(struct sl_req *r);
-    /* Appends the events of all that is new; sets r->stream_ended behind the
-     * last. lock is held. */
+    /* Appends what comes next of the whole answer of a job that has ended,
+     * about SL_PIECE_BYTES; sets r->stream_ended behind the last. lock is held.
+     */
+    int (*whole)(struct sl_req *r, struct sl_str *out, struct sl_error *err);
+    /* Appends events of what is new, about SL_PIECE_BYTES at a time; sets
+     * r->stream_ended behind the last. lock is held. */
     int (*events)(struct sl_req *r, struct sl_str *out, struct sl_error *err);
     /* Appends an event that tells of progress. lock is held. */
     int (*progress)(struct sl_req *r, struct sl_str *out, struct sl_error *err);
@@ -75,7 +80,11 @@ struct sl_req {
     uint64_t took;     /* of the room for all bodies; lock */
     bool too_large, refused;
     struct sl_refusal why;
-    json_t *body;
+    json_t *body;  /* while it is being read */
+    size_t n_body; /* bytes of it */
+    uint64_t held; /* of the room for requests; lock */
+    bool alone;    /* large_lock is held */
+    json_t *asked; /* what the answer tells of it, for the job; owned */
     /* the answer */
     bool handled; /* lock */
     bool answered;
@@ -101,7 +110,8 @@ struct sl_req {
     size_t n_answers; /* of the job's choices, best_of being more */
     size_t per_prompt;
     json_t *model;      /* as the client calls it, or NULL */
-    json_t *echoes;     /* what an echo says, one text a prompt, or NULL */
+    json_t *echoes;     /* what an echo says, one text a prompt, or the history
+                         * that an answer goes on with, or NULL */
     bool *cursor_ended; /* of each choice: its end was told; owned */
     unsigned state, n_blocks;
 };
@@ -116,6 +126,13 @@ struct sl_conn {
 int sl_http_start(struct sl_server *s, struct sl_error *err);
 void sl_http_stop(struct sl_server *s);
 
+/* Appends a value's text; json is the callee's. Errors: SL_ERR_NOMEM, where
+ * json is NULL too. */
+int sl_json_add(struct sl_str *out, json_t *json, struct sl_error *err);
+/* The same of a whole answer that is a piece alone. */
+int sl_json_whole(struct sl_req *r, struct sl_str *out, json_t *json,
+                  struct sl_error *err);
+
 /* Answers now. json and text are moved or copied; type: of the content. */
 int sl_reply_json(struct sl_req *r, int status, json_t *json);
 int sl_reply_text(struct sl_req *r, int status, const char *type,
@@ -125,6 +142,9 @@ int sl_reply_response(struct sl_req *r, int status,
                       struct MHD_Response *response, const char *type,
                       size_t n);
 int sl_reply_refusal(struct sl_req *r, const struct sl_refusal *why);
+
+/* Its body is not needed any more (params.c). */
+void sl_req_end_reading(struct sl_req *r);
 
 /* Waits for a job that was submitted: r->job, r->form and r->stream are set.
  * Refusals: none, it answers. */

@@ -1,37 +1,49 @@
 #include "config.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/serve/http.h"
 #include "src/serve/job.h"
+#include "src/serve/room.h"
 
 int sl_job_create(struct sl_job **out, struct sl_server *s, const char *prefix,
-                  size_t n, struct sl_error *err)
+                  size_t n, struct sl_refusal *why)
 {
-    struct sl_job *job;
-    uint64_t id;
+    struct sl_job *job = NULL;
+    uint64_t bytes = sizeof *job + n * sizeof *job->choices, id;
+    int rc;
 
     if (n > s->c->queue) /* before anything is made of them */
-        return sl_fail(err, SL_ERR_USAGE,
-                       "%zu texts at a time are more than may wait (--queue "
-                       "%u)",
-                       n, s->c->queue);
+        return sl_refuse(why, 400, NULL,
+                         "%zu texts at a time are more than may wait (--queue "
+                         "%u)",
+                         n, s->c->queue);
+    pthread_mutex_lock(&s->lock);
+    rc = sl_room_ask(s, bytes, why);
+    id = s->next_id++;
+    pthread_mutex_unlock(&s->lock);
+    if (rc != 0)
+        return -1;
     job = calloc(1, sizeof *job);
     if (job == NULL ||
         (job->choices = calloc(n, sizeof *job->choices)) == NULL) {
         free(job);
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for %zu texts", n);
+        pthread_mutex_lock(&s->lock);
+        s->asked_bytes -= bytes;
+        sl_room_give(s, bytes);
+        pthread_mutex_unlock(&s->lock);
+        return sl_refuse(why, 503, NULL, "out of memory for %zu texts", n);
     }
-    pthread_mutex_lock(&s->lock);
-    id = s->next_id++;
-    pthread_mutex_unlock(&s->lock);
     job->s = s;
     job->n = n;
+    job->bytes = bytes;
     job->created = time(NULL);
     job->created_ns = sl_clock_ns();
     snprintf(job->id, sizeof job->id, "%s-%llx%04llx", prefix,
@@ -45,15 +57,31 @@ int sl_job_create(struct sl_job **out, struct sl_server *s, const char *prefix,
     return 0;
 }
 
-void sl_job_discard(struct sl_job *job)
+/* lock is held. */
+static void destroy_job(struct sl_job *job)
 {
-    if (job == NULL)
-        return;
+    struct sl_server *s = job->s;
+    bool large = job->bytes >= SL_ROOM_LARGE;
+
+    if (!job->begun)
+        s->asked_bytes -= job->bytes;
+    sl_room_give(s, job->bytes);
     for (size_t i = 0; i < job->n; i++)
         sl_choice_fini(&job->choices[i]);
     free(job->choices);
     json_decref(job->request);
     free(job);
+    if (large)
+        malloc_trim(0);
+}
+
+void sl_job_discard(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+
+    pthread_mutex_lock(&s->lock);
+    destroy_job(job);
+    pthread_mutex_unlock(&s->lock);
 }
 
 bool sl_job_ended(const struct sl_job *job)
@@ -90,8 +118,7 @@ static void unlink_job(struct sl_job *job)
         job->after->before = job->before;
     else
         s->last_job = job->before;
-    s->kept_bytes -= job->bytes;
-    sl_job_discard(job);
+    destroy_job(job);
 }
 
 static void link_job(struct sl_job *job)
@@ -106,23 +133,21 @@ static void link_job(struct sl_job *job)
     s->last_job = job;
 }
 
-static size_t count_bytes(const struct sl_job *job)
+/* Of a job that has ended: what it has come to. */
+static void settle(struct sl_job *job)
 {
-    size_t n = sizeof *job + sl_json_bytes(job->request);
+    struct sl_server *s = job->s;
+    uint64_t bytes = sizeof *job + sl_json_bytes(job->request);
 
-    for (size_t i = 0; i < job->n; i++) {
-        const struct sl_choice *c = &job->choices[i];
-
-        n += sizeof *c + c->text.room + c->reasoning.room + c->names.room +
-             c->room_toks * sizeof *c->toks + c->room_tops * sizeof *c->tops +
-             c->room_parts * sizeof *c->parts +
-             c->gen.ids.room * sizeof(int32_t) +
-             c->gen.prompt.ids.room * sizeof(int32_t) + c->gen.prompt.n_text +
-             (c->gen.given.room + c->gen.shown.room + c->gen.rules.said.room) *
-                 sizeof(int32_t) +
-             sl_json_bytes(c->tool_calls) + sl_json_bytes(c->reader.tools);
-    }
-    return n;
+    for (size_t i = 0; i < job->n; i++)
+        bytes += sizeof *job->choices + sl_choice_bytes(&job->choices[i]);
+    if (!job->begun)
+        s->asked_bytes -= job->bytes;
+    job->begun = true;
+    s->room_bytes += bytes;
+    sl_room_give(s, job->bytes);
+    job->bytes = bytes;
+    job->ended_ns = sl_clock_ns();
 }
 
 /* An answer that nobody can ask for again. */
@@ -152,9 +177,33 @@ void sl_jobs_tidy(struct sl_server *s, uint64_t now_ns)
             continue;
         }
         if (is_useless(job) || now_ns - job->ended_ns > keep_ns ||
-            s->kept_bytes > s->c->keep_bytes)
+            s->c->keep_bytes == 0)
             unlink_job(job);
     }
+}
+
+static bool is_kept(const struct sl_job *job)
+{
+    return sl_job_ended(job) && job->n_listeners == 0;
+}
+
+uint64_t sl_jobs_kept_bytes(const struct sl_server *s)
+{
+    uint64_t n = 0;
+
+    for (const struct sl_job *job = s->jobs; job != NULL; job = job->after)
+        n += is_kept(job) ? job->bytes : 0;
+    return n;
+}
+
+void sl_jobs_drop_oldest(struct sl_server *s)
+{
+    struct sl_job *job = s->jobs;
+
+    while (job != NULL && !is_kept(job))
+        job = job->after;
+    if (job != NULL)
+        unlink_job(job);
 }
 
 void sl_jobs_drop_all(struct sl_server *s)
@@ -187,24 +236,113 @@ struct sl_job *sl_job_named(struct sl_server *s, const char *id)
 /* --- its way ----------------------------------------------------------------
  */
 
+/* Room for a part of a job that has not begun. */
+static int hold(struct sl_job *job, uint64_t n, struct sl_refusal *why)
+{
+    if (sl_room_ask(job->s, n, why) != 0)
+        return -1;
+    job->bytes += n;
+    return 0;
+}
+
+int sl_choice_hold(struct sl_choice *c, struct sl_refusal *why)
+{
+    struct sl_server *s = c->job->s;
+    uint64_t n = sl_choice_bytes(c);
+    int rc;
+
+    pthread_mutex_lock(&s->lock);
+    rc = hold(c->job, n, why);
+    pthread_mutex_unlock(&s->lock);
+    if (rc == 0)
+        c->bytes = n;
+    return rc;
+}
+
+static uint64_t to_come(const struct sl_job *job)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < job->n; i++)
+        n += sl_choice_to_come(&job->choices[i]);
+    return n;
+}
+
+/* The job of the first text that waits. */
+static struct sl_job *first_job(const struct sl_server *s)
+{
+    const struct sl_gen *g = s->first_waiting;
+
+    return g != NULL ? ((struct sl_choice *)g->opaque)->job : NULL;
+}
+
+bool sl_jobs_may_begin(const struct sl_server *s)
+{
+    const struct sl_job *job = first_job(s);
+
+    return job != NULL && (job->begun || sl_room_has(s, to_come(job)));
+}
+
+static void begin(struct sl_job *job)
+{
+    struct sl_server *s = job->s;
+    uint64_t n = to_come(job);
+
+    if (job->begun || !sl_room_take(s, n))
+        return;
+    s->asked_bytes -= job->bytes;
+    job->bytes += n;
+    job->begun = true;
+    for (size_t i = 0; i < job->n; i++)
+        job->choices[i].bytes += sl_choice_to_come(&job->choices[i]);
+}
+
+struct sl_gen *sl_jobs_next(struct sl_server *s)
+{
+    struct sl_gen *g = s->first_waiting;
+
+    if (g == NULL)
+        return NULL;
+    begin(first_job(s));
+    s->first_waiting = g->next;
+    if (g->next == NULL)
+        s->last_waiting = NULL;
+    s->n_waiting--;
+    return g;
+}
+
+static int check_queue(const struct sl_job *job, struct sl_refusal *why)
+{
+    struct sl_server *s = job->s;
+    uint64_t most = sl_room_bytes(s->c) / 2, n = to_come(job);
+    char all[SL_SIZE_TEXT], wanted[SL_SIZE_TEXT];
+
+    if (s->state != SL_SERVE_READY)
+        return sl_refuse(why, 503, NULL, "the server is not ready");
+    if (n > most)
+        return sl_refuse(why, 400, NULL,
+                         "the answers could take %s of memory, and there are "
+                         "%s for those of a request (half of --keep-answers): "
+                         "ask for fewer, for shorter ones, or for fewer "
+                         "logprobs",
+                         sl_size_format(wanted, n), sl_size_format(all, most));
+    if (s->n_waiting + job->n <= s->c->queue)
+        return 0;
+    sl_refuse(why, 429, NULL,
+              "%u texts wait already and %zu more are too many (--queue %u); "
+              "try again in about %.0f seconds",
+              s->n_waiting, job->n, s->c->queue, sl_jobs_wait_s(s));
+    why->retry_after_s = sl_jobs_retry_s(s);
+    return -1;
+}
+
 int sl_job_submit(struct sl_job *job, struct sl_refusal *why)
 {
     struct sl_server *s = job->s;
 
-    if (s->state != SL_SERVE_READY)
-        return sl_refuse(why, 503, NULL, "the server is not ready");
-    if (s->n_waiting + job->n > s->c->queue) {
-        double wait = sl_jobs_wait_s(s);
-
-        sl_refuse(why, 429, NULL,
-                  "%u texts wait already and %zu more are too many (--queue "
-                  "%u); try again in about %.0f seconds",
-                  s->n_waiting, job->n, s->c->queue, wait);
-        why->retry_after_s = wait < 1       ? 1
-                             : wait > 86400 ? 86400
-                                            : (unsigned)wait;
+    if (check_queue(job, why) != 0 ||
+        hold(job, sl_json_bytes(job->request), why) != 0)
         return -1;
-    }
     for (size_t i = 0; i < job->n; i++) {
         struct sl_gen *g = &job->choices[i].gen;
 
@@ -283,7 +421,7 @@ void sl_job_cancel(struct sl_job *job)
         }
     }
     if (sl_job_ended(job))
-        job->ended_ns = sl_clock_ns();
+        settle(job);
     if (s->batcher != NULL && sl_batcher_idle(s->batcher) && s->rt != NULL)
         sl_runtime_interrupt(s->rt);
     sl_job_wake(job);
@@ -300,9 +438,7 @@ void sl_job_choice_ended(struct sl_job *job)
 
     job->n_ended++;
     if (sl_job_ended(job)) {
-        job->ended_ns = sl_clock_ns();
-        job->bytes = count_bytes(job);
-        s->kept_bytes += job->bytes;
+        settle(job);
         s->counts.jobs_done += !job->cancelled;
         s->counts.failed += sl_job_error(job) != NULL;
     }
@@ -362,6 +498,13 @@ static double passes_before(const struct sl_server *s, const struct sl_job *job)
 double sl_jobs_wait_s(struct sl_server *s)
 {
     return passes_before(s, NULL) * sl_server_sweep_s(s);
+}
+
+unsigned sl_jobs_retry_s(struct sl_server *s)
+{
+    double wait = sl_jobs_wait_s(s);
+
+    return wait < 1 ? 1 : wait > 86400 ? 86400 : (unsigned)wait;
 }
 
 void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p)

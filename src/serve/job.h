@@ -59,6 +59,7 @@ struct sl_choice {
     struct sl_job *job;
     unsigned index;
     struct sl_gen gen;
+    uint64_t bytes; /* that it may take: its part of the job's */
     /* what the maker said */
     bool chat;                    /* text is an answer of the template's form */
     struct sl_call_reader reader; /* reader.tools: look for calls of these */
@@ -103,21 +104,25 @@ struct sl_job {
     uint64_t created_ns, ended_ns; /* monotonic; 0: not yet */
     struct sl_choice *choices;     /* (n) */
     size_t n, n_ended;
-    size_t bytes; /* about, once it has ended */
+    uint64_t bytes; /* that it has of the room for requests (room.h) */
+    bool begun;     /* what its answers can become is among them */
     size_t n_listeners;
     uint64_t lonely_ns; /* since when nobody listens; 0: somebody does */
     bool background;    /* /v1/responses */
     bool cancelled;
     bool submitted;
-    json_t *request;   /* of a background job: its body, for GET */
+    json_t *request;   /* what an answer tells of it, or NULL */
     unsigned n_prompt; /* ids of all prompts */
 };
 
 /* A job of n choices, each to be set up by the caller before it is submitted.
- * Its gens hear through the job. Errors: SL_ERR_USAGE for more than may wait,
- * SL_ERR_NOMEM. lock is not held. */
+ * Its gens hear through the job. Refusals: 400 for more than may wait, those of
+ * sl_room_ask. lock is not held. */
 int sl_job_create(struct sl_job **job, struct sl_server *s, const char *prefix,
-                  size_t n, struct sl_error *err);
+                  size_t n, struct sl_refusal *why);
+/* A choice was set up: it has room for what it holds. Refusals: those of
+ * sl_room_ask. lock is not held. */
+int sl_choice_hold(struct sl_choice *c, struct sl_refusal *why);
 /* Of a job that was never submitted. */
 void sl_job_discard(struct sl_job *job);
 /* Makes what turns ids into text; after chat, calls and stops were set.
@@ -129,8 +134,13 @@ void sl_choice_forget_text(struct sl_choice *c);
 
 /* -- lock is held -- */
 
-/* Refusals: 429 where the queue is full, 503. */
+/* Refusals: 429 where the queue is full, 400 for answers that can become more
+ * than there is room for, 503. */
 int sl_job_submit(struct sl_job *job, struct sl_refusal *why);
+/* Does a text wait, and is there room for what its job can become? */
+bool sl_jobs_may_begin(const struct sl_server *s);
+/* The first that waits, or NULL; its job has that room if it is there. */
+struct sl_gen *sl_jobs_next(struct sl_server *s);
 /* The job of the same request, running or kept; NULL. */
 struct sl_job *sl_job_find(struct sl_server *s, const uint64_t hash[2]);
 struct sl_job *sl_job_named(struct sl_server *s, const char *id);
@@ -140,6 +150,9 @@ void sl_job_cancel(struct sl_job *job);
 /* Throws away what is old, or too much. now_ns: monotonic. */
 void sl_jobs_tidy(struct sl_server *s, uint64_t now_ns);
 void sl_jobs_drop_all(struct sl_server *s);
+/* Answers that nobody is being given: what they take, and the oldest goes. */
+uint64_t sl_jobs_kept_bytes(const struct sl_server *s);
+void sl_jobs_drop_oldest(struct sl_server *s);
 bool sl_job_ended(const struct sl_job *job);
 /* The first error of its choices, or NULL. */
 const struct sl_error *sl_job_error(const struct sl_job *job);
@@ -153,8 +166,10 @@ struct sl_job_progress {
     double seconds_left; /* at most; < 0: unknown */
 };
 void sl_job_progress(const struct sl_job *job, struct sl_job_progress *p);
-/* Seconds until a job that comes now would begin, at most. */
+/* Seconds until a job that comes now would begin, at most; the same for a
+ * header, 1 to 86400. */
 double sl_jobs_wait_s(struct sl_server *s);
+unsigned sl_jobs_retry_s(struct sl_server *s);
 /* {"queue":, "prompt":, "read":, "said":, "most":, "done":, "seconds_left":,
  * "sweep_seconds":} */
 json_t *sl_job_progress_json(const struct sl_job *job);
@@ -162,6 +177,9 @@ json_t *sl_job_progress_json(const struct sl_job *job);
 /* choice.c: what the batcher calls. */
 extern const struct sl_gen_sink sl_choice_sink;
 void sl_choice_fini(struct sl_choice *c);
+/* About what it takes beside itself; what it can still come to take. */
+uint64_t sl_choice_bytes(const struct sl_choice *c);
+uint64_t sl_choice_to_come(const struct sl_choice *c);
 
 /* job.c, of choice.c: something new is there, or the end. lock is held. */
 void sl_job_wake(struct sl_job *job);

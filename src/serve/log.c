@@ -27,8 +27,8 @@ void sl_request_log(struct sl_req *r)
                   "id", sl_json_text(r->id), "peer", r->peer, "method",
                   sl_json_text(r->method), "path", sl_json_text(r->path),
                   "status", r->gone ? 499 : r->status, "in",
-                  (json_int_t)r->body_text.n, "out", (json_int_t)r->sent,
-                  "seconds", seconds);
+                  (json_int_t)r->n_body, "out", (json_int_t)r->sent, "seconds",
+                  seconds);
     if (o == NULL)
         return;
     if (c->log_text)
@@ -40,7 +40,7 @@ void sl_request_log(struct sl_req *r)
         line = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6));
     else if (asprintf(&line, "%s %s %s %s %s %d %zu %zu %.3f", when, r->id,
                       r->peer, r->method, r->path, r->gone ? 499 : r->status,
-                      r->body_text.n, r->sent, seconds) < 0)
+                      r->n_body, r->sent, seconds) < 0)
         line = NULL;
     if (line != NULL) {
         sl_error_tame(line); /* a path may ask for line ends */

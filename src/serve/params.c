@@ -1,10 +1,14 @@
 #include "config.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
+#include "src/base/bytes.h"
+#include "src/base/json.h"
 #include "src/serve/api.h"
+#include "src/serve/room.h"
 
 /* --- fields -----------------------------------------------------------------
  */
@@ -154,8 +158,87 @@ int sl_params_read(struct sl_params *p, const struct sl_req *r,
     return 0;
 }
 
+/* What a parser makes of a body may be many times as large: of large ones one
+ * is there at a time. */
+static int take_tree(struct sl_req *r, struct sl_refusal *why)
+{
+    struct sl_server *s = r->s;
+    uint64_t n = sl_json_cost(sl_str_text(&r->body_text), r->body_text.n);
+    char all[SL_SIZE_TEXT], wanted[SL_SIZE_TEXT];
+    bool room;
+
+    sl_size_format(all, sl_room_bytes(s->c));
+    if (n > sl_room_bytes(s->c))
+        return sl_refuse(why, 413, NULL,
+                         "the body could take %s when it is read, and there "
+                         "are %s (--keep-answers): send less at a time",
+                         sl_size_format(wanted, n), all);
+    if (n >= SL_ROOM_LARGE) {
+        pthread_mutex_lock(&s->large_lock);
+        r->alone = true;
+    }
+    pthread_mutex_lock(&s->lock);
+    room = sl_room_take(s, n);
+    pthread_mutex_unlock(&s->lock);
+    if (room) {
+        r->held = n;
+        return 0;
+    }
+    sl_refuse(why, 503, NULL,
+              "the body could take %s when it is read, which the requests that "
+              "are here do not leave of %s (--keep-answers)",
+              sl_size_format(wanted, n), all);
+    why->retry_after_s = 1;
+    return -1;
+}
+
+int sl_req_hold(struct sl_req *r, uint64_t n, struct sl_refusal *why)
+{
+    struct sl_server *s = r->s;
+    bool room;
+
+    pthread_mutex_lock(&s->lock);
+    room = sl_room_take(s, n);
+    pthread_mutex_unlock(&s->lock);
+    if (!room)
+        return sl_refuse(why, 503, NULL,
+                         "the requests that are here have the memory that "
+                         "there is for them (--keep-answers)");
+    r->held += n;
+    return 0;
+}
+
+/* What the answer needs of it is kept by the request, and by its job. */
+void sl_req_end_reading(struct sl_req *r)
+{
+    struct sl_server *s = r->s;
+    uint64_t left = sl_json_bytes(r->echoes) + sl_json_bytes(r->model);
+
+    json_decref(r->body);
+    r->body = NULL;
+    if (!s->c->log_text)
+        sl_str_fini(&r->body_text);
+    pthread_mutex_lock(&s->lock);
+    if (!s->c->log_text) {
+        s->bodies_bytes -= r->took;
+        r->took = 0;
+    }
+    if (left < r->held) {
+        sl_room_give(s, r->held - left);
+        r->held = left;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (r->alone) {
+        malloc_trim(0);
+        pthread_mutex_unlock(&s->large_lock);
+    }
+    r->alone = false;
+}
+
 int sl_req_body(struct sl_req *r, struct sl_refusal *why)
 {
+    if (r->body_text.n > 0 && take_tree(r, why) != 0)
+        return -1;
     if (sl_body_parse(&r->body, sl_str_text(&r->body_text), r->body_text.n,
                       why) != 0)
         return -1;
@@ -192,22 +275,29 @@ int sl_req_stream(struct sl_req *r, struct sl_refusal *why)
 /* --- the job of a request ---------------------------------------------------
  */
 
+static int hash_text(const char *text, size_t n, void *state)
+{
+    return XXH3_128bits_update(state, text, n) == XXH_OK ? 0 : -1;
+}
+
 void sl_req_hash(const struct sl_req *r, uint64_t hash[2])
 {
     static const char *const idle[] = {"stream",      "stream_options", "user",
                                        "metadata",    "model",          "store",
                                        "service_tier"};
     json_t *o = json_copy(r->body);
+    XXH3_state_t *state = XXH3_createState();
     XXH128_hash_t h = {0, 0};
-    char *text;
 
     for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
         json_object_del(o, idle[i]);
     json_object_set_new(o, "", json_string(r->path));
-    text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
-    if (text != NULL)
-        h = XXH3_128bits_withSeed(text, strlen(text), (uint64_t)r->key);
-    free(text);
+    if (state != NULL &&
+        XXH3_128bits_reset_withSeed(state, (uint64_t)r->key) == XXH_OK &&
+        json_dump_callback(o, hash_text, state,
+                           JSON_SORT_KEYS | JSON_COMPACT) == 0)
+        h = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
     json_decref(o);
     hash[0] = h.low64;
     hash[1] = h.high64;
@@ -254,7 +344,8 @@ int sl_req_submit(struct sl_req *r, struct sl_job *job, const uint64_t hash[2],
     job->hash[0] = hash[0];
     job->hash[1] = hash[1];
     job->background = r->in_background;
-    job->request = json_incref(r->body);
+    job->request = r->asked;
+    r->asked = NULL;
     job->repeatable = p->seed != -1 || p->temperature == 0 || p->top_k == 1;
     if (!make_cursors(r, job->n)) {
         sl_job_discard(job);
@@ -305,25 +396,36 @@ const struct sl_choice *sl_req_answer(const struct sl_req *r, size_t prompt,
 int sl_sse(struct sl_str *out, const char *event, json_t *json,
            struct sl_error *err)
 {
-    char *text = json != NULL
-                     ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(12))
-                     : NULL;
-    int rc = 0;
+    if (event != NULL &&
+        (sl_str_add(out, "event: ", err) != 0 ||
+         sl_str_add(out, event, err) != 0 || sl_str_add(out, "\n", err) != 0)) {
+        json_decref(json);
+        return -1;
+    }
+    if (sl_str_add(out, "data: ", err) != 0) {
+        json_decref(json);
+        return -1;
+    }
+    return sl_json_add(out, json, err) != 0 || sl_str_add(out, "\n\n", err) != 0
+               ? -1
+               : 0;
+}
 
-    json_decref(json);
-    if (text == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an event");
-    if (event != NULL)
-        rc = sl_str_add(out, "event: ", err) || sl_str_add(out, event, err) ||
-                     sl_str_add(out, "\n", err)
-                 ? -1
-                 : 0;
-    if (rc == 0 &&
-        (sl_str_add(out, "data: ", err) != 0 ||
-         sl_str_add(out, text, err) != 0 || sl_str_add(out, "\n\n", err) != 0))
-        rc = -1;
-    free(text);
-    return rc;
+int sl_say_parts(struct sl_req *r,
+                 int (*say)(struct sl_req *r, const struct sl_choice *c,
+                            const struct sl_part *p, struct sl_str *out,
+                            struct sl_error *err),
+                 struct sl_str *out, struct sl_error *err)
+{
+    const struct sl_choice *c = &r->job->choices[0];
+
+    for (; r->cursor[0] < c->n_parts; r->cursor[0]++) {
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        if (say(r, c, &c->parts[r->cursor[0]], out, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 json_t *sl_str_json(const struct sl_str *text, size_t from, size_t to)

@@ -6,9 +6,6 @@
 #include "src/base/clock.h"
 #include "src/serve/http.h"
 
-/* What a reader is handed at a time. */
-enum { BLOCK_BYTES = 16384 };
-
 /* --- waiting ----------------------------------------------------------------
  */
 
@@ -48,19 +45,30 @@ static void job_refusal(const struct sl_job *job, struct sl_refusal *why)
         sl_refuse(why, 503, NULL, "the request was cancelled");
 }
 
-static int add_json(struct sl_str *out, json_t *json, struct sl_error *err)
+static int append(const char *text, size_t n, void *out)
 {
-    char *text = json != NULL
-                     ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(12))
-                     : NULL;
-    int rc;
+    struct sl_error ignored;
+
+    return sl_str_append(out, text, n, &ignored);
+}
+
+int sl_json_add(struct sl_str *out, json_t *json, struct sl_error *err)
+{
+    int rc = json != NULL ? json_dump_callback(json, append, out,
+                                               JSON_COMPACT | JSON_ENCODE_ANY |
+                                                   JSON_REAL_PRECISION(12))
+                          : -1;
 
     json_decref(json);
-    if (text == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "out of memory for an answer");
-    rc = sl_str_add(out, text, err);
-    free(text);
-    return rc;
+    return rc == 0 ? 0
+                   : sl_fail(err, SL_ERR_NOMEM, "out of memory for an answer");
+}
+
+int sl_json_whole(struct sl_req *r, struct sl_str *out, json_t *json,
+                  struct sl_error *err)
+{
+    r->stream_ended = true;
+    return sl_json_add(out, json, err);
 }
 
 /* Appends what is new of a stream. lock is held. */
@@ -90,21 +98,26 @@ static int add_events(struct sl_req *r, struct sl_error *err)
 static int add_whole(struct sl_req *r, struct sl_error *err)
 {
     struct sl_refusal why;
-    json_t *json;
 
     if (!sl_job_ended(r->job) && r->s->state != SL_SERVE_ENDING)
         return r->tick ? sl_str_add(&r->out, " ", err) : 0;
-    r->stream_ended = true;
-    if (!sl_job_ended(r->job)) {
+    if (sl_job_ended(r->job) && !sl_job_lost(r->job))
+        return r->route->form->whole(r, &r->out, err);
+    if (!sl_job_ended(r->job))
         sl_refuse(&why, 503, NULL, "the server ends");
-        json = r->route->form->error(&why);
-    } else if (sl_job_lost(r->job)) {
+    else
         job_refusal(r->job, &why);
-        json = r->route->form->error(&why);
-    } else {
-        json = r->route->form->whole(r);
-    }
-    return add_json(&r->out, json, err);
+    r->stream_ended = true;
+    return sl_json_add(&r->out, r->route->form->error(&why), err);
+}
+
+/* Keeps the room of pieces, not that of a long text. */
+static void empty(struct sl_str *out)
+{
+    if (out->room > 4 * SL_PIECE_BYTES)
+        sl_str_fini(out);
+    else
+        sl_str_clear(out);
 }
 
 static ssize_t read_on(void *cls, uint64_t pos, char *buf, size_t max)
@@ -116,7 +129,7 @@ static ssize_t read_on(void *cls, uint64_t pos, char *buf, size_t max)
 
     pthread_mutex_lock(&s->lock);
     if (r->out_at == r->out.n) {
-        sl_str_clear(&r->out);
+        empty(&r->out);
         r->out_at = 0;
         if (r->gone ||
             (!r->stream_ended &&
@@ -188,7 +201,7 @@ int sl_reply_json(struct sl_req *r, int status, json_t *json)
 {
     struct sl_str text = {0};
     struct sl_error err;
-    int rc = add_json(&text, json, &err);
+    int rc = sl_json_add(&text, json, &err);
 
     if (rc == 0)
         rc = sl_reply_text(r, status, "application/json", text.s, text.n);
@@ -205,7 +218,7 @@ static struct MHD_Response *refusal_response(struct sl_req *r,
     struct MHD_Response *response = NULL;
     struct sl_error err;
 
-    if (add_json(&text, form->error(why), &err) == 0) {
+    if (sl_json_add(&text, form->error(why), &err) == 0) {
         r->sent += text.n;
         response = MHD_create_response_from_buffer(text.n, text.s,
                                                    MHD_RESPMEM_MUST_COPY);
@@ -252,7 +265,7 @@ static void expect(struct sl_req *r, char *text, size_t room)
 static int begin_chunked(struct sl_req *r)
 {
     struct MHD_Response *response = MHD_create_response_from_callback(
-        MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_on, r, NULL);
+        MHD_SIZE_UNKNOWN, SL_PIECE_BYTES, read_on, r, NULL);
     char seconds[32];
 
     if (response == NULL)
@@ -270,11 +283,12 @@ static int begin_chunked(struct sl_req *r)
                            : "application/json");
 }
 
-/* Of a job that has ended. */
+/* Of a job that has ended: with its length, if it is a piece alone. */
 static int answer_whole(struct sl_req *r)
 {
     struct sl_refusal why = {0};
-    json_t *json = NULL;
+    struct sl_error err;
+    int rc = 0;
 
     pthread_mutex_lock(&r->s->lock);
     if (!sl_job_ended(r->job))
@@ -282,11 +296,13 @@ static int answer_whole(struct sl_req *r)
     else if (sl_job_lost(r->job))
         job_refusal(r->job, &why);
     else
-        json = r->route->form->whole(r);
+        rc = r->route->form->whole(r, &r->out, &err);
     pthread_mutex_unlock(&r->s->lock);
     if (why.status != 0)
         return sl_reply_refusal(r, &why);
-    return json != NULL ? sl_reply_json(r, 200, json) : -1;
+    if (rc != 0 || !r->stream_ended)
+        return rc != 0 ? -1 : begin_chunked(r);
+    return sl_reply_text(r, 200, "application/json", r->out.s, r->out.n);
 }
 
 int sl_http_await(struct sl_req *r)

@@ -9,6 +9,7 @@
 #include "src/base/clock.h"
 #include "src/model/model_meta.h"
 #include "src/serve/http.h"
+#include "src/serve/job.h"
 #include "src/serve/server.h"
 #include "src/serve/sizes.h"
 
@@ -115,6 +116,7 @@ static int describe(struct sl_server *s, struct sl_error *err)
     if (s->arch_name != NULL)
         return 0;
     s->model_sum = sum;
+    s->text_cost = sl_tokenizer_cost(s->tokenizer);
     s->hp = mf->hp;
     s->prompts = mf->arch->prompts;
     s->arch_name = mf->arch->name;
@@ -139,13 +141,7 @@ static struct sl_gen *next_waiting(void *opaque)
     struct sl_gen *g;
 
     pthread_mutex_lock(&s->lock);
-    g = s->first_waiting;
-    if (g != NULL) {
-        s->first_waiting = g->next;
-        if (g->next == NULL)
-            s->last_waiting = NULL;
-        s->n_waiting--;
-    }
+    g = sl_jobs_may_begin(s) ? sl_jobs_next(s) : NULL;
     pthread_mutex_unlock(&s->lock);
     return g;
 }
@@ -170,6 +166,7 @@ static int start_runtime(struct sl_server *s, struct sl_batcher_config *c,
         return -1;
     for (z = asked;;) {
         set_sizes(c, &z);
+        c->beside_bytes = sl_sizes_beside(s->c, z.ctx, s->text_cost);
         sl_batcher_workload(&load, c);
         if (guesses && s->c->plan_drafts(s->c->drafts_arg, &load, s->rt, err))
             return -1;
@@ -196,7 +193,6 @@ static int start_model(struct sl_server *s, struct sl_error *err)
     struct sl_batcher_config c = {
         .hp = &s->hp,
         .drafts = s->c->drafts,
-        .beside_bytes = sl_sizes_beside(s->c),
         .next = next_waiting,
         .opaque = s,
     };
@@ -224,9 +220,14 @@ static void fail_waiting(struct sl_server *s, const struct sl_error *why)
 {
     struct sl_gen *g;
 
-    while ((g = next_waiting(s)) != NULL)
-        g->sink->ended(g->opaque,
-                       why != NULL ? SL_GEN_FAILED : SL_GEN_CANCELLED, why);
+    do {
+        pthread_mutex_lock(&s->lock);
+        g = sl_jobs_next(s);
+        pthread_mutex_unlock(&s->lock);
+        if (g != NULL)
+            g->sink->ended(g->opaque,
+                           why != NULL ? SL_GEN_FAILED : SL_GEN_CANCELLED, why);
+    } while (g != NULL);
 }
 
 static void add_stats(struct sl_batcher_stats *to,
@@ -333,8 +334,7 @@ static int run_passes(struct sl_server *s, struct sl_error *err)
             noted_ns = now_ns;
         }
         pthread_mutex_lock(&s->lock);
-        while (rc == 0 && s->first_waiting == NULL &&
-               s->state != SL_SERVE_ENDING)
+        while (rc == 0 && !sl_jobs_may_begin(s) && s->state != SL_SERVE_ENDING)
             pthread_cond_wait(&s->work, &s->lock);
         pthread_mutex_unlock(&s->lock);
     }
@@ -424,6 +424,7 @@ int sl_server_start(struct sl_server *s, const struct sl_serve_config *c,
     *s = (struct sl_server){.c = c, .created = time(NULL), .next_id = 1};
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->text_lock, NULL);
+    pthread_mutex_init(&s->large_lock, NULL);
     pthread_cond_init(&s->work, NULL);
     if (sl_guard_open(s, err) != 0 || open_log(s, err) != 0 ||
         sl_runtime_open(&s->rt, &c->run, err) != 0 || describe(s, err) != 0 ||
@@ -519,6 +520,7 @@ void sl_server_stop(struct sl_server *s)
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->text_lock);
+    pthread_mutex_destroy(&s->large_lock);
     *s = (struct sl_server){0};
 }
 

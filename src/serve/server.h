@@ -3,6 +3,7 @@
  *
  *   server.c         life: loading, the executor's thread, draining, the end
  *   sizes.c          how many texts at a time, how long
+ *   room.c           memory that requests have together
  *   http.c           connections, and requests that come in on them
  *   guard.c          who may ask: Host, Origin, keys, limits
  *   watch.c          looks after sockets while nothing is sent
@@ -116,6 +117,7 @@ struct sl_server {
     /* of the model; set before the first request is let in */
     uint64_t model_sum; /* of the file's header, which has all others */
     struct sl_hparams hp;
+    uint32_t text_cost; /* sl_tokenizer_cost */
     enum sl_prompts prompts;
     const char *arch_name, *arch_what;
     const struct sl_chat_template *tmpl;
@@ -141,8 +143,10 @@ struct sl_server {
     struct sl_gen *first_waiting, *last_waiting;
     uint32_t n_waiting;
     struct sl_job *jobs, *last_job; /* all there are, oldest first */
-    uint64_t kept_bytes;
-    uint64_t bodies_bytes; /* of requests that are there */
+    pthread_mutex_t large_lock;     /* before lock: one large body is read */
+    uint64_t room_bytes;            /* that requests have taken (room.h) */
+    uint64_t asked_bytes;           /* of these, jobs that have not begun */
+    uint64_t bodies_bytes;          /* of requests that are there */
     uint64_t next_id;
     struct sl_req *reqs;
     struct sl_conn *conns;

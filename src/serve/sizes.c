@@ -1,6 +1,8 @@
 #include "config.h"
 
 #include "src/exec/prompt_store.h"
+#include "src/serve/http.h"
+#include "src/serve/room.h"
 #include "src/serve/sizes.h"
 
 enum {
@@ -11,6 +13,7 @@ enum {
     LEAST_ROWS = 16,
     LARGE_BODIES = 4,
     SMALL_BODY = 64 << 10,
+    SPLIT_MEMORY = 16 << 20, /* at least */
 };
 
 static uint64_t kv_bytes(const struct sl_hparams *hp)
@@ -91,8 +94,25 @@ uint64_t sl_sizes_bodies(const struct sl_serve_config *c)
     return large > small ? large : small;
 }
 
-uint64_t sl_sizes_beside(const struct sl_serve_config *c)
+size_t sl_sizes_text(uint32_t ctx)
 {
-    return c->keep_bytes + sl_sizes_bodies(c) +
-           (uint64_t)c->connections * c->header_bytes;
+    return 4096 + 32 * (size_t)ctx;
+}
+
+size_t sl_sizes_split(uint32_t ctx, uint32_t text_cost)
+{
+    size_t n = sl_sizes_text(ctx), more = SPLIT_MEMORY / text_cost;
+
+    return n > more ? n : more;
+}
+
+uint64_t sl_sizes_beside(const struct sl_serve_config *c, uint32_t ctx,
+                         uint32_t text_cost)
+{
+    uint64_t split = sl_sizes_split(ctx, text_cost);
+
+    if (split > c->body_bytes)
+        split = c->body_bytes;
+    return sl_room_bytes(c) + sl_sizes_bodies(c) + split * text_cost +
+           (uint64_t)c->connections * (c->header_bytes + SL_PIECE_BYTES);
 }

@@ -263,10 +263,23 @@ static int parse_list(struct sl_chat_history *h, const json_t *root,
     return 0;
 }
 
+int sl_chat_history_take(struct sl_chat_history *h, const json_t *root,
+                         struct sl_error *err)
+{
+    struct sl_chat_history parsed = {0};
+
+    if (parse_list(&parsed, root, err) != 0) {
+        sl_chat_history_fini(&parsed);
+        return -1;
+    }
+    sl_chat_history_fini(h);
+    *h = parsed;
+    return 0;
+}
+
 int sl_chat_history_parse(struct sl_chat_history *h, const char *text, size_t n,
                           struct sl_error *err)
 {
-    struct sl_chat_history parsed = {0};
     json_error_t why;
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
     int rc;
@@ -274,15 +287,9 @@ int sl_chat_history_parse(struct sl_chat_history *h, const char *text, size_t n,
     if (root == NULL)
         return sl_fail(err, SL_ERR_USAGE, "is no JSON: line %d: %s", why.line,
                        why.text);
-    rc = parse_list(&parsed, root, err);
+    rc = sl_chat_history_take(h, root, err);
     json_decref(root);
-    if (rc != 0) {
-        sl_chat_history_fini(&parsed);
-        return -1;
-    }
-    sl_chat_history_fini(h);
-    *h = parsed;
-    return 0;
+    return rc;
 }
 
 /* --- files ----------------------------------------------------------------

@@ -42,9 +42,11 @@ void sl_chat_history_clear(struct sl_chat_history *h);
 size_t sl_chat_history_first_turn(const struct sl_chat_history *h);
 size_t sl_chat_history_next_turn(const struct sl_chat_history *h, size_t i);
 
-/* Replaces the messages by those of JSON text, or of a file. Errors, after
- * which nothing has changed: SL_ERR_USAGE naming what is wrong and where;
- * SL_ERR_IO, SL_ERR_NOMEM. */
+/* Replaces the messages by those of a JSON value (borrowed), of JSON text, or
+ * of a file. Errors, after which nothing has changed: SL_ERR_USAGE naming what
+ * is wrong and where; SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_chat_history_take(struct sl_chat_history *h, const json_t *root,
+                         struct sl_error *err);
 int sl_chat_history_parse(struct sl_chat_history *h, const char *text, size_t n,
                           struct sl_error *err);
 int sl_chat_history_read(struct sl_chat_history *h, const char *path,

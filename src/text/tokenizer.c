@@ -227,6 +227,11 @@ const char *sl_tokenizer_kind(const struct sl_tokenizer *t)
     return t->kind->name;
 }
 
+uint32_t sl_tokenizer_cost(const struct sl_tokenizer *t)
+{
+    return t->kind->cost;
+}
+
 uint32_t sl_tokenizer_n_tokens(const struct sl_tokenizer *t)
 {
     return t->vocab.n_tokens;

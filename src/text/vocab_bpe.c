@@ -281,6 +281,7 @@ static int run_end(void *run, bool last, struct sl_str *out,
 const struct sl_vocab_kind sl_vocab_byte_bpe = {
     .name = "byte-bpe",
     .code = 3,
+    .cost = 48,
     .byte_level = true,
     .open = open_bytes,
     .close = close_bpe,
@@ -294,6 +295,7 @@ const struct sl_vocab_kind sl_vocab_byte_bpe = {
 const struct sl_vocab_kind sl_vocab_char_bpe = {
     .name = "char-bpe",
     .code = 4,
+    .cost = 48,
     .open = open_chars,
     .close = close_bpe,
     .encode = encode_bpe,

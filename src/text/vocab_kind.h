@@ -28,6 +28,7 @@ struct sl_vocab_kind {
     const char *name;
     uint32_t code;   /* in the blob */
     bool byte_level; /* pieces are spelt in GPT-2's alphabet */
+    uint32_t cost;   /* memory that encode takes for a byte, about the most */
 
     /* Fills t->impl from t->vocab, whose sections were checked. */
     int (*open)(struct sl_tokenizer *t, struct sl_error *err);

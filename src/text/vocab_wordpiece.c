@@ -176,6 +176,7 @@ static int run_end(void *run, bool last, struct sl_str *out,
 const struct sl_vocab_kind sl_vocab_wordpiece = {
     .name = "wordpiece",
     .code = 5,
+    .cost = 48,
     .open = open_wordpiece,
     .close = close_wordpiece,
     .encode = encode_wordpiece,

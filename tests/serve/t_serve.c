@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <malloc.h>
 #include <netinet/in.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -7,10 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "src/base/json.h"
 #include "src/decode/draft.h"
 #include "src/serve/body.h"
 #include "src/serve/calls.h"
-#include "src/serve/job.h"
 #include "src/serve/server.h"
 #include "src/text/stopper.h"
 #include "tests/model_maker.h"
@@ -164,6 +165,14 @@ static void a_body_is_read_strictly(void **state)
     json_decref(root);
 }
 
+static void must_add(struct sl_str *to, const char *a, const char *b)
+{
+    struct sl_error err;
+
+    assert_ok(sl_str_add(to, a, &err), &err);
+    assert_ok(sl_str_add(to, b, &err), &err);
+}
+
 static void a_body_that_nests_or_lists_too_much_is_refused(void **state)
 {
     struct sl_refusal why;
@@ -183,111 +192,58 @@ static void a_body_that_nests_or_lists_too_much_is_refused(void **state)
     sl_str_fini(&text);
 }
 
-/* --- jobs -------------------------------------------------------------------
- */
-
-/* A server without a model, whose passes take a second. */
-static void open_idle(struct sl_server *s, struct sl_serve_config *c)
+static size_t heap_bytes(void)
 {
-    sl_serve_config_init(c);
-    *s = (struct sl_server){.c = c, .state = SL_SERVE_READY, .floor_s = 1};
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->text_lock, NULL);
-    pthread_cond_init(&s->work, NULL);
-    s->parallel = s->part_positions = 1;
+#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 heap = mallinfo2();
+
+    return heap.uordblks + heap.hblkhd;
+#else
+    return 0;
+#endif
 }
 
-static void close_idle(struct sl_server *s)
+/* What jansson really takes; other heaps, as sanitizers', tell nothing. */
+static void a_body_takes_no_more_than_is_expected_of_it(void **state)
 {
-    s->first_waiting = s->last_waiting = NULL;
-    sl_jobs_drop_all(s);
-    pthread_cond_destroy(&s->work);
-    pthread_mutex_destroy(&s->lock);
-    pthread_mutex_destroy(&s->text_lock);
-}
+    static const char *const items[] = {
+        "1",
+        "1234567",
+        "1.5",
+        "null",
+        "\"\"",
+        "\"text\"",
+        "{}",
+        "{\"a\":1}",
+        "[]",
+        "[1,2,3]",
+        "[[[]]]",
+        "\"\\\"[\"",
+        "{\"ab\":\"cd\"}",
+        "{\"a\":{},\"b\":[]}",
+    };
 
-/* n texts that may say so many ids each. */
-static struct sl_job *submit(struct sl_server *s, size_t n, uint32_t max_new)
-{
-    struct sl_job *job;
-    struct sl_refusal why;
-    struct sl_error err;
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+        for (size_t n = 1; n <= 65537; n = n * 4 + 1) {
+            struct sl_str text = {0};
+            struct sl_error err;
+            size_t before, took, cost;
+            json_t *v;
 
-    assert_ok(sl_job_create(&job, s, "job", n, &err), &err);
-    for (size_t k = 0; k < n; k++) {
-        job->choices[k].gen.opaque = &job->choices[k];
-        job->choices[k].gen.max_new = max_new;
-    }
-    assert_int_equal(sl_job_submit(job, &why), 0);
-    return job;
-}
-
-static void begin_first(struct sl_server *s)
-{
-    atomic_store(&s->first_waiting->admitted, true);
-    s->first_waiting = s->first_waiting->next;
-    s->n_waiting--;
-}
-
-/* Each text once: a job's own are not before it. */
-static void
-what_a_job_is_told_to_take_is_what_is_before_it_and_its_own(void **state)
-{
-    struct sl_serve_config c;
-    struct sl_server s;
-    struct sl_job_progress p;
-    struct sl_job *jobs[3];
-    double seconds[3];
-
-    open_idle(&s, &c);
-    s.parallel = 2;
-    jobs[0] = submit(&s, 1, 10);
-    assert_true(sl_jobs_wait_s(&s) == 0);
-    sl_job_progress(jobs[0], &p);
-    assert_true(p.seconds_left == 10); /* there is room for it */
-    jobs[1] = submit(&s, 4, 10);
-    jobs[2] = submit(&s, 1, 4);
-    for (size_t i = 0; i < 3; i++) {
-        sl_job_progress(jobs[i], &p);
-        seconds[i] = p.seconds_left;
-    }
-    assert_true(seconds[0] == 10 && seconds[1] == 20 && seconds[2] == 25 + 4);
-    assert_true(sl_jobs_wait_s(&s) == 27);
-    begin_first(&s);
-    begin_first(&s);
-    atomic_store(&jobs[0]->choices[0].gen.n_said, 6);
-    atomic_store(&jobs[1]->choices[0].gen.n_said, 6);
-    for (size_t i = 0; i < 3; i++) {
-        sl_job_progress(jobs[i], &p);
-        seconds[i] = p.seconds_left;
-    }
-    assert_true(seconds[0] == 4 && seconds[1] == 17 && seconds[2] == 19 + 4);
-    close_idle(&s);
-}
-
-static void a_job_s_place_is_that_of_its_first_text_that_waits(void **state)
-{
-    static const size_t n_texts[] = {1, 3, 2};
-    struct sl_serve_config c;
-    struct sl_server s;
-    struct sl_job *jobs[3];
-    struct sl_job_progress p;
-
-    open_idle(&s, &c);
-    for (size_t i = 0; i < 3; i++)
-        jobs[i] = submit(&s, n_texts[i], 0);
-    /* Of so many texts at work: texts before the first of each job. */
-    for (uint32_t at_work = 0; at_work < 6; at_work++) {
-        static const unsigned first[] = {0, 1, 4};
-
-        for (size_t i = 0; i < 3; i++) {
-            sl_job_progress(jobs[i], &p);
-            assert_int_equal(p.queue,
-                             at_work < first[i] ? first[i] - at_work : 0);
+            assert_ok(sl_str_add(&text, "[", &err), &err);
+            for (size_t k = 0; k < n; k++)
+                must_add(&text, k > 0 ? "," : "", items[i]);
+            assert_ok(sl_str_add(&text, "]", &err), &err);
+            cost = sl_json_cost(text.s, text.n);
+            before = heap_bytes();
+            v = json_loadb(text.s, text.n, 0, NULL);
+            took = heap_bytes() - before;
+            assert_non_null(v);
+            assert_true(took <= cost && (took == 0 || cost < 16 * took));
+            json_decref(v);
+            sl_str_fini(&text);
         }
-        begin_first(&s);
     }
-    close_idle(&s);
 }
 
 /* --- a server that loads ----------------------------------------------------
@@ -454,9 +410,7 @@ int main(void)
         cmocka_unit_test(calls_are_read_in_each_form),
         cmocka_unit_test(a_body_is_read_strictly),
         cmocka_unit_test(a_body_that_nests_or_lists_too_much_is_refused),
-        cmocka_unit_test(a_job_s_place_is_that_of_its_first_text_that_waits),
-        cmocka_unit_test(
-            what_a_job_is_told_to_take_is_what_is_before_it_and_its_own),
+        cmocka_unit_test(a_body_takes_no_more_than_is_expected_of_it),
         cmocka_unit_test(who_asks_while_it_loads_is_told_to_come_again),
     };
 
