@@ -77,6 +77,26 @@ timeout -k 5 20 "$SLUICE" convert --tokenizer pipe -o other.gguf demo \
 says pipe 'not a regular file'
 verdict a_pipe_is_no_tokenizer
 
+# What was named for its vocabulary has none: the checkpoint's is another.
+mkdir bare && cp demo/config.json bare
+run 1 --tokenizer bare -o other.gguf demo
+says 'bare: there is no vocabulary in it'
+[ ! -e other.gguf ] || wrong="$wrong; other.gguf"
+run 1 --tokenizer nowhere -o other.gguf demo
+says '--tokenizer nowhere: No such file'
+cp demo/ice_text.model bare
+run 0 -q --force --tokenizer bare -o other.gguf demo
+rm -rf bare other.gguf
+verdict a_vocabulary_comes_from_where_it_was_named
+
+run 1 --lora nowhere -o other.gguf demo
+says 'nowhere: no adapter: No such file'
+missing=$wrong
+run 2 --lora demo/ice_text.model -o other.gguf demo
+says 'ice_text.model: not an adapter: that is a folder'
+wrong="$missing$wrong"
+verdict what_is_no_adapters_folder_is_told_so
+
 run 0 demo
 [ -f demo-int4-g64.gguf ] || wrong="$wrong; no demo-int4-g64.gguf"
 verdict the_default_is_int4_g64_under_the_sources_name

@@ -1,10 +1,12 @@
 #include "config.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/mem.h"
@@ -82,6 +84,7 @@ static int open_adapter(struct adapter *ad, const struct sl_lora_arg *arg,
     static const char *const files[] = {"adapter_model.safetensors",
                                         "adapter_model.bin"};
     char path[1100];
+    struct stat st;
     size_t i = 0;
 
     ad->path = arg->path;
@@ -91,6 +94,12 @@ static int open_adapter(struct adapter *ad, const struct sl_lora_arg *arg,
         if (access(path, F_OK) == 0)
             break;
     }
+    if (i == 2 && stat(arg->path, &st) != 0)
+        return sl_fail_os(err, errno, "%s: no adapter", arg->path);
+    if (i == 2 && !S_ISDIR(st.st_mode))
+        return sl_fail(err, SL_ERR_USAGE,
+                       "%s: not an adapter: that is a folder, with %s or %s",
+                       arg->path, files[0], files[1]);
     if (i == 2)
         return sl_fail(err, SL_ERR_USAGE,
                        "%s: not an adapter: there is no %s and no %s in it",

@@ -15,12 +15,21 @@
  * GLM-130B, whose files hold its sentencepiece model as it is. */
 
 /* Where files are read from: beside the file of --tokenizer, or in it if it is
- * a folder, then beside the checkpoint. */
+ * a folder; what it says nothing of, and all where none was given, beside the
+ * checkpoint. */
 struct place {
     const struct sl_convert *cv;
     char dir[4096];   /* "": nothing was said */
     const char *file; /* in it; NULL: look */
 };
+
+/* Where none of another vocabulary's is given, the checkpoint's hold. */
+static bool is_setting(const char *name)
+{
+    return strstr(name, "config.json") != NULL ||
+           strcmp(name, "added_tokens.json") == 0 ||
+           strcmp(name, "special_tokens_map.json") == 0;
+}
 
 static int read_file(void *opaque, const char *name, uint8_t **data, size_t *n,
                      struct sl_error *err)
@@ -29,7 +38,9 @@ static int read_file(void *opaque, const char *name, uint8_t **data, size_t *n,
     int rc =
         p->dir[0] == '\0' ? 1 : sl_vocab_read_dir(p->dir, name, data, n, err);
 
-    return rc <= 0 ? rc : sl_ckpt_read_file(&p->cv->ckpt, name, data, n, err);
+    if (rc <= 0 || (p->dir[0] != '\0' && !is_setting(name)))
+        return rc;
+    return sl_ckpt_read_file(&p->cv->ckpt, name, data, n, err);
 }
 
 static int find_place(struct place *p, const struct sl_convert *cv,
@@ -45,7 +56,7 @@ static int find_place(struct place *p, const struct sl_convert *cv,
         return sl_fail(err, SL_ERR_USAGE,
                        "--tokenizer %.60s...: too long a path", path);
     if (stat(path, &st) != 0)
-        return sl_fail_os(err, errno, "%s", path);
+        return sl_fail_os(err, errno, "--tokenizer %s", path);
     strcpy(p->dir, path);
     if (S_ISDIR(st.st_mode))
         return 0;
