@@ -1,6 +1,7 @@
 #!/bin/sh
 # 'sluice chat' as people use it, on the demo model: one answer, conversations
 # from a pipe and on a terminal, files, bad input, Ctrl-C and Ctrl-D.
+# shellcheck disable=SC2154 # what demo_model.sh has set
 source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-chat-XXXXXX") || exit 99
@@ -179,16 +180,30 @@ fails 2 'there is no x; there are chatglm-6b,' --template x -p a &&
 the heaven and the earth and all that was therein' &&
     fails 2 'longest sequence is' -c 100000 -p a &&
     fails 2 'causal models' --repetition-penalty 1.1 -p a &&
-    fails 2 'cannot open\|no JSON\|unable to open' --tools "$work/none" -p a &&
+    fails 1 'cannot open: No such file' --tools "$work/none" -p a &&
+    fails 1 'cannot read: Is a directory' --tools "$work" -p a &&
     fails 2 'unexpected argument' hello &&
     fails 1 "no token '<|im_start|>'" --template chatml -p a &&
     fails 1 'cannot open' -m "$work/none.gguf" -p a
 check wrong_use_is_told_with_its_reason
 
-mkdir "$work/closed"
-printf 'hello\n' | chat -q --history "$work/closed/none/talk.json" >"$work/out"
-[ $? = 0 ] && [ -s "$work/out" ] && grep -q 'none/talk.json' "$work/err"
-check a_history_that_cannot_be_written_is_told_and_the_talk_goes_on
+# Told before the model answers, not when there is an answer to be kept.
+fails 1 'none/talk.json: cannot create: No such file' -p hello \
+    --history "$work/none/talk.json" &&
+    fails 2 'null: a pipe or device, where a file' -p hello \
+        --history /dev/null &&
+    fails 2 "$work: a folder, where a file" -p hello --history "$work"
+check a_history_that_cannot_be_written_is_told_before
+
+printf 'hello\n/save %s/none/talk.json\nhello\n' "$work" |
+    chat -q >"$work/out"
+[ $? = 0 ] && [ "$(wc -l <"$work/out")" = 2 ] && grep -q 'none/talk.json' "$work/err"
+check what_cannot_be_kept_is_told_and_the_talk_goes_on
+
+fails 2 'more than [0-9]* bytes do not fit' -f /dev/zero &&
+    head -c 100000 /dev/zero | tr '\0' ' ' | chat -q >"$work/out" &&
+    grep -q 'more than [0-9]* bytes do not fit' "$work/err"
+check a_text_without_an_end_ends
 
 # --- on a terminal -----------------------------------------------------------
 
@@ -257,6 +272,15 @@ END
 [ $? = 0 ] && [ "$(said assistant "$work/cut.json" | wc -l)" = 2 ] &&
     [ -n "$(said assistant "$work/cut.json" | head -n 1)" ]
 check ctrl_c_stops_an_answer_and_keeps_it
+
+mkfifo "$work/pipe" # nobody writes to it
+terminal -f "$work/pipe" <<'END'
+expect not trained
+sleep 300
+send \003
+END
+[ $? = 130 ]
+check ctrl_c_ends_the_wait_for_a_text
 
 "$pty" "$sluice" chat -m "$model" --ram 64M -q -p 'In the beginning' \
     -n 12 </dev/null >"$work/screen" 2>"$work/err" &&

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,6 +134,24 @@ int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
     }
     *root = made;
     return 0;
+}
+
+int sl_json_load(json_t **root, const char *file, struct sl_error *err)
+{
+    FILE *in = fopen(file, "re");
+    json_error_t why;
+
+    if (in == NULL)
+        return sl_fail_os(err, errno, "%s: cannot open", file);
+    errno = 0;
+    *root = json_loadf(in, JSON_REJECT_DUPLICATES, &why);
+    if (*root == NULL && ferror(in))
+        sl_fail_os(err, errno, "%s: cannot read", file);
+    else if (*root == NULL)
+        sl_fail(err, SL_ERR_USAGE, "%s: is no JSON: line %d: %s", file,
+                why.line, why.text);
+    fclose(in);
+    return *root != NULL ? 0 : -1;
 }
 
 int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,

@@ -40,6 +40,10 @@ size_t sl_json_cost(const char *text, size_t n);
 int sl_json_parse(json_t **root, const char *text, size_t n, const char *file,
                   struct sl_error *err);
 
+/* The same of a file as people write them. Errors: SL_ERR_USAGE for what is no
+ * JSON, with the line; SL_ERR_IO. */
+int sl_json_load(json_t **root, const char *file, struct sl_error *err);
+
 /* Fails with "FILE: KEY is VALUE; WANTED is expected"; a long value is cut. */
 int sl_json_bad_value(struct sl_error *err, const char *file, const char *key,
                       const json_t *v, const char *wanted);

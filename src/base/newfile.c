@@ -167,6 +167,29 @@ int sl_newfile_check_kind(const char *name, struct sl_error *err)
                        : "a pipe or device");
 }
 
+int sl_newfile_check_place(const char *name, struct sl_error *err)
+{
+    char *path, *dir;
+    struct stat st;
+    int failed;
+
+    if (stat(name, &st) == 0 && S_ISDIR(st.st_mode))
+        return sl_fail_os(err, EISDIR, "%s: cannot create", name);
+    if (sl_newfile_in_place(name)) {
+        failed = access(name, W_OK);
+    } else {
+        if (sl_newfile_name(&path, name, err) != 0)
+            return -1;
+        dir = folder_of(path);
+        free(path);
+        if (dir == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
+        failed = access(dir, W_OK | X_OK);
+        free(dir);
+    }
+    return failed ? sl_fail_os(err, errno, "%s: cannot create", name) : 0;
+}
+
 int sl_newfile_check_space(const char *temp, const char *name, uint64_t bytes,
                            struct sl_error *err)
 {

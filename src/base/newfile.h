@@ -50,6 +50,10 @@ bool sl_newfile_in_place(const char *name);
 /* That there is not, and a name at all. Errors: SL_ERR_USAGE. */
 int sl_newfile_check_kind(const char *name, struct sl_error *err);
 
+/* That a file may be written there, before work is done for it. Errors:
+ * SL_ERR_IO, SL_ERR_NOMEM. */
+int sl_newfile_check_place(const char *name, struct sl_error *err);
+
 /* That the disk can still grant bytes to temp, which will be called name;
  * blocks that temp has already taken are not needed again. Errors:
  * SL_ERR_NOSPACE with both numbers, SL_ERR_IO. */

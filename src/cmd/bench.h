@@ -126,10 +126,8 @@ int sl_bench_print_json(FILE *f, const struct sl_bench_result *r,
                         const struct sl_bench_origin *origin,
                         struct sl_error *err);
 
-/* bench_plot.c: speed and efficiency against the budget, an SVG file; check:
- * that it can be made, before anything is measured for it. Errors: SL_ERR_IO,
- * SL_ERR_NOSPACE. */
-int sl_bench_plot_check(const char *path, struct sl_error *err);
+/* bench_plot.c: speed and efficiency against the budget, an SVG file. Errors:
+ * SL_ERR_IO, SL_ERR_NOSPACE. */
 int sl_bench_plot(const char *path, const struct sl_bench_result *results,
                   size_t n, const struct sl_bench_origin *origin,
                   struct sl_error *err);

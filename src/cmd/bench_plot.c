@@ -1,12 +1,8 @@
 #include "config.h"
 
-#include <errno.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
@@ -385,25 +381,6 @@ static void draw_all(struct plot *p, const struct sl_bench_origin *origin)
     draw_phase(p, SL_BENCH_DECODE, 80);
     draw_phase(p, SL_BENCH_PREFILL, 570);
     fputs("</svg>\n", p->f);
-}
-
-int sl_bench_plot_check(const char *path, struct sl_error *err)
-{
-    char *copy;
-    struct stat st;
-    int failed;
-
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return sl_fail_os(err, EISDIR, "%s: cannot create", path);
-    copy = strdup(path);
-    if (copy == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "no memory for a path");
-    if (sl_newfile_in_place(path))
-        failed = access(path, W_OK);
-    else
-        failed = access(dirname(copy), W_OK | X_OK);
-    free(copy);
-    return failed ? sl_fail_os(err, errno, "%s: cannot create", path) : 0;
 }
 
 int sl_bench_plot(const char *path, const struct sl_bench_result *results,

@@ -33,6 +33,9 @@ struct sl_chat {
     struct sl_chat_words words;
     const struct sl_chat_template *tmpl;
     json_t *tools;
+    size_t most_text;     /* bytes of a text, more than fit */
+    struct sl_lines said; /* what -p or -f reads, open while it is needed */
+    const char *prompt;   /* the one question; NULL: a conversation */
     struct sl_session_turn last;       /* the turn before; zeroed: none */
     struct sl_run_stats before, after; /* of its passes */
     double guessing_s;                 /* beside them */
@@ -41,8 +44,11 @@ struct sl_chat {
     bool terminal;                     /* standard output is one */
 };
 
-/* -- chat_talk.c: each returns an exit code -- */
+/* -- chat_talk.c: the last two return an exit code -- */
 
+/* Reads c->prompt, before anything is done for it. Errors: SL_ERR_IO,
+ * SL_ERR_NOMEM; SL_ERR_USAGE for what is no text. */
+int sl_chat_read_prompt(struct sl_chat *c, struct sl_error *err);
 int sl_chat_prompt(struct sl_chat *c);
 int sl_chat_talk(struct sl_chat *c);
 

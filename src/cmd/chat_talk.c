@@ -24,13 +24,15 @@ static bool goes_on(const struct sl_error *err)
     return err->code == SL_ERR_USAGE || err->code == SL_ERR_UNSUPPORTED;
 }
 
-static void write_history(struct sl_chat *c)
+/* What is not kept is told, and the conversation goes on. */
+static int write_history(struct sl_chat *c)
 {
     struct sl_error err;
 
-    if (c->o->history != NULL &&
-        sl_chat_history_write(&c->session.history, c->o->history, &err) != 0)
-        sl_report(&err);
+    if (c->o->history == NULL ||
+        sl_chat_history_write(&c->session.history, c->o->history, &err) == 0)
+        return SL_EXIT_OK;
+    return sl_report(&err);
 }
 
 /* A question and its answer, shown and kept. */
@@ -58,35 +60,54 @@ static int ask(struct sl_chat *c, const char *text, struct sl_error *err)
     sl_chat_tell_end(c);
     if (c->o->run.stats)
         sl_chat_print_turn(c);
-    write_history(c);
     return 0;
 }
 
 /* --- one answer -------------------------------------------------------------
  */
 
+/* Of such a text not all need be there (lines.h). */
+static int too_long(const struct sl_chat *c, struct sl_error *err)
+{
+    return sl_fail(err, SL_ERR_USAGE,
+                   "text too long: more than %zu bytes do not fit the "
+                   "context; shorten the text or raise --ctx",
+                   c->most_text);
+}
+
+int sl_chat_read_prompt(struct sl_chat *c, struct sl_error *err)
+{
+    char *text = c->o->run.prompt;
+    size_t n;
+
+    c->said = (struct sl_lines){.stop_fd = -1, .most = c->most_text};
+    c->prompt = text;
+    if (text == NULL || strcmp(text, "-") != 0)
+        return 0;
+    if (sl_text_read_prompt(&c->o->run.text, &c->said, &text, &n, err) != 0)
+        return -1;
+    c->prompt = text;
+    if (n > c->most_text)
+        return too_long(c, err);
+    if (strlen(text) != n)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "a zero byte at byte %zu of the text: "
+                       "no text has one",
+                       strlen(text) + 1);
+    return 0;
+}
+
 int sl_chat_prompt(struct sl_chat *c)
 {
-    struct sl_lines in = {.stop_fd = sl_interrupt_fd(c->g.interrupt)};
-    char *text = c->o->run.prompt;
-    size_t n = 0;
     struct sl_error err = {0};
-    int rc = 0;
+    int kept;
 
-    if (strcmp(text, "-") == 0)
-        rc = sl_text_read_prompt(&c->o->run.text, &in, &text, &n, &err);
-    if (rc == 0 && n != 0 && strlen(text) != n)
-        rc = sl_fail(&err, SL_ERR_USAGE,
-                     "a zero byte at byte %zu of the text: "
-                     "no text has one",
-                     strlen(text) + 1);
-    if (rc == 0)
-        rc = ask(c, text, &err);
-    sl_lines_fini(&in);
-    if (rc != 0)
+    if (ask(c, c->prompt, &err) != 0)
         return leave(&err);
-    return c->last.end == SL_CAUSAL_INTERRUPTED ? SL_EXIT_INTERRUPTED
-                                                : SL_EXIT_OK;
+    kept = write_history(c);
+    if (c->last.end == SL_CAUSAL_INTERRUPTED)
+        return SL_EXIT_INTERRUPTED;
+    return kept;
 }
 
 /* --- commands ---------------------------------------------------------------
@@ -255,6 +276,8 @@ static int take(struct sl_chat *c, const char *text, struct sl_error *err)
         if (!goes_on(err))
             return -1;
         sl_report(err);
+    } else {
+        write_history(c);
     }
     return 1;
 }
@@ -273,6 +296,11 @@ static int turn(struct sl_chat *c, struct sl_error *err)
     }
     if (rc <= 0)
         return rc;
+    if (n > c->most_text) {
+        too_long(c, err);
+        sl_report(err);
+        return 1;
+    }
     if (strlen(text) != n) {
         sl_message("a zero byte is no text");
         return 1;

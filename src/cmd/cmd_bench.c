@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "src/base/mem.h"
+#include "src/base/newfile.h"
 #include "src/base/progress.h"
 #include "src/cmd/bench.h"
 #include "src/cmd/opts_run.h"
@@ -344,7 +345,7 @@ static int bench(const struct options *o, const char *command,
     sl_paths_write(&paths, "--plot", o->plot);
     if (sl_paths_end(&paths, err) != 0)
         return -1;
-    if (o->plot != NULL && sl_bench_plot_check(o->plot, err) != 0)
+    if (o->plot != NULL && sl_newfile_check_place(o->plot, err) != 0)
         return -1;
     if (sl_modelfile_open(&mf, o->run.model, err) != 0)
         return -1;

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/base/json.h"
+#include "src/base/newfile.h"
 #include "src/cmd/chat.h"
 #include "src/cmd/folders.h"
 #include "src/cmd/open_vocab.h"
@@ -26,7 +28,6 @@ enum {
     LEAST_CTX = 512,  /* not larger than */
     USUAL_KV_MIB = 1024,
     PASS_POSITIONS = 1024, /* of a prompt at a time */
-    MOST_TEXT = 64 << 20,  /* bytes of a text */
 };
 
 static const struct argp_option options[] = {
@@ -209,14 +210,10 @@ static int choose_ctx(struct sl_chat *c, uint32_t *ctx, struct sl_error *err)
 
 static int read_tools(struct sl_chat *c, struct sl_error *err)
 {
-    json_error_t why;
-
     if (c->o->tools == NULL)
         return 0;
-    c->tools = json_load_file(c->o->tools, JSON_REJECT_DUPLICATES, &why);
-    if (c->tools == NULL)
-        return sl_fail(err, SL_ERR_USAGE, "%s: is no JSON: line %d: %s",
-                       c->o->tools, why.line, why.text);
+    if (sl_json_load(&c->tools, c->o->tools, err) != 0)
+        return -1;
     if (!json_is_array(c->tools) || c->tmpl->tools == SL_TOOLS_NONE)
         return sl_fail(err, SL_ERR_USAGE,
                        json_is_array(c->tools)
@@ -232,6 +229,12 @@ static int read_history(struct sl_chat *c, struct sl_error *err)
     struct sl_chat_history *h = &c->begun;
     struct stat st;
 
+    if (c->o->history != NULL &&
+        (sl_newfile_check_kind(c->o->history, err) != 0 ||
+         sl_newfile_check_place(c->o->history, err) != 0)) {
+        sl_error_prefix(err, "--history ");
+        return -1;
+    }
     if (c->o->history != NULL && stat(c->o->history, &st) == 0 &&
         st.st_size > 0 && sl_chat_history_read(h, c->o->history, err) != 0)
         return -1;
@@ -244,7 +247,7 @@ static int open_editor(struct sl_chat *c, struct sl_error *err)
 {
     struct sl_line_config config = {
         .stop_fd = sl_interrupt_fd(c->g.interrupt),
-        .most = MOST_TEXT,
+        .most = c->most_text,
         .history = "history",
         .log = c->o->run.run.log,
     };
@@ -277,8 +280,11 @@ static int start(struct sl_chat *c, struct sl_error *err)
     struct sl_workload load;
     uint32_t ctx;
 
-    if (choose_ctx(c, &ctx, err) != 0 || read_tools(c, err) != 0 ||
-        read_history(c, err) != 0)
+    if (choose_ctx(c, &ctx, err) != 0)
+        return -1;
+    c->most_text = 4096 + 32 * (size_t)ctx;
+    if (read_tools(c, err) != 0 || read_history(c, err) != 0 ||
+        sl_chat_read_prompt(c, err) != 0)
         return -1;
     if (!c->g.hp->causal && c->o->run.sampling.penalty != 1)
         return sl_fail(err, SL_ERR_USAGE,
@@ -407,6 +413,7 @@ static int run(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     code = run_all(&c);
     sl_detok_destroy(c.detok);
+    sl_lines_fini(&c.said);
     sl_line_editor_close(c.editor);
     json_decref(c.tools);
     sl_chat_history_fini(&c.begun);

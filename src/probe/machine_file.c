@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "src/base/json.h"
 #include "src/probe/machine_file.h"
 
 #define HOST(rate)   offsetof(struct sl_rates, worker[SL_HOST].rate)
@@ -119,7 +120,6 @@ int sl_machine_load(struct sl_machine_spec *spec, const char *name_or_path,
 {
     const struct sl_machine_spec *known = sl_machine_spec_find(name_or_path);
     struct sl_machine_spec made = {.name = ""};
-    json_error_t why;
     json_t *root;
     int rc;
 
@@ -129,10 +129,8 @@ int sl_machine_load(struct sl_machine_spec *spec, const char *name_or_path,
     }
     if (access(name_or_path, F_OK) != 0)
         return unknown(name_or_path, err);
-    root = json_load_file(name_or_path, JSON_REJECT_DUPLICATES, &why);
-    if (root == NULL)
-        return sl_fail(err, SL_ERR_USAGE, "%s: line %d: %s", name_or_path,
-                       why.line, why.text);
+    if (sl_json_load(&root, name_or_path, err) != 0)
+        return -1;
     rc = take_all(&made, root, name_or_path, err);
     json_decref(root);
     if (rc == 0)
