@@ -19,6 +19,7 @@
 #ifndef SL_OFFLOAD_CACHE_POLICY_H
 #define SL_OFFLOAD_CACHE_POLICY_H
 
+#include <math.h>
 #include <stdint.h>
 
 #include "src/base/error.h"
@@ -81,6 +82,19 @@ static inline double sl_cache_policy_wait(const struct sl_cache_policy *p,
                 ? sl_cache_policy_soon(p, record)
                 : p->wait[record]) +
            (double)turns / p->n_layers;
+}
+
+/* The same of one that its layer, whose turn is next, uses then by that
+ * chance. */
+static inline double
+sl_cache_policy_wait_guessed(const struct sl_cache_policy *p, uint32_t record,
+                             uint32_t layer, double chance)
+{
+    double wait = sl_cache_policy_wait(p, record, layer);
+
+    if (p->kind == SL_CACHE_LRU)
+        return chance > 0 ? -INFINITY : wait;
+    return fmin(wait, 1 + (1 - chance) * wait);
 }
 
 /* The chances that the pass's positions use each of a layer's records, seen

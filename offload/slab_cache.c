@@ -7,9 +7,10 @@
 #include "offload/slab_cache_impl.h"
 
 #define READ_BYTES (2u << 20)
-/* Less of what hints read than this is used: they cost more than they bring. */
-#define LEAST_TRUST 0.3
-#define TRY_EVERY   16u
+/* Guesses are judged by about so many of the last of their kind and rank. */
+#define JUDGED_BY 64.0
+/* As long as nothing is known of them. */
+#define UNKNOWN_CHANCE 0.5
 
 uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
                                       uint32_t n_places,
@@ -18,6 +19,8 @@ uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
     return (uint64_t)n_records * 3 * sizeof(uint32_t) +
            sl_cache_policy_bytes(n_records, n_layers) +
            n_places * sizeof(struct sl_cache_place) +
+           (uint64_t)SL_HINT_GUESSES * (n_records / n_layers) *
+               sizeof(struct sl_cache_guess) +
            sl_io_overhead_bytes(mirror);
 }
 
@@ -46,20 +49,63 @@ static void forget_wanted(struct sl_slab_cache *s)
     s->wanted.n = s->wanted.at = 0;
 }
 
-/* The layer's turn has come for which records were hinted: those that it does
- * not want after all are worth what they were, and no more of them is read. */
-static void end_hint(struct sl_slab_cache *s)
+static bool is_wanted(const struct sl_slab_cache *s, uint32_t record)
+{
+    for (uint32_t i = 0; i < s->wanted.n; i++) {
+        if (s->wanted.records[i] == record)
+            return true;
+    }
+    return false;
+}
+
+/* How often guesses are right is told by all that were missing, whether they
+ * were read or not: so those that are left out can win back their place. */
+static void judge_guesses(struct sl_slab_cache *s, struct sl_cache_guesses *g)
+{
+    for (uint32_t i = 0; i < g->n; i++) {
+        const struct sl_cache_guess *guess = &g->of[i];
+        double right = is_wanted(s, guess->record) ? 1 : 0;
+        uint32_t at = s->place_of[guess->record];
+
+        if (guess->record / s->policy.per_layer != s->policy.layer)
+            continue;
+        if (guess->missing)
+            g->right[guess->rank] +=
+                (right - g->right[guess->rank]) / JUDGED_BY;
+        if (at != SL_NOWHERE && s->places[at].hinted)
+            sl_cache_judge_hint(s, &s->places[at], false);
+    }
+    g->n = 0;
+}
+
+static void mark_likely(struct sl_slab_cache *s, bool likely)
 {
     for (uint32_t i = 0; i < s->hinted.n; i++) {
         uint32_t at = s->place_of[s->hinted.records[i]];
 
         if (at == SL_NOWHERE)
             continue;
-        s->places[at].likely = false;
-        if (s->places[at].hinted && s->places[at].layer == s->policy.layer)
+        s->places[at].likely = likely;
+        s->places[at].chance = likely ? sl_cache_hint_chance(s, i) : 0;
+    }
+}
+
+/* The layer's turn has come for which records were hinted: those that it does
+ * not want after all are worth what they were, and no more of them is read. */
+static void end_hint(struct sl_slab_cache *s)
+{
+    mark_likely(s, false);
+    for (unsigned kind = 0; kind < SL_HINT_GUESSES; kind++)
+        judge_guesses(s, &s->guesses[kind]);
+    for (uint32_t i = 0; i < s->hinted.n; i++) {
+        uint32_t at = s->place_of[s->hinted.records[i]];
+
+        if (at != SL_NOWHERE && s->places[at].hinted &&
+            s->places[at].layer == s->policy.layer)
             sl_cache_judge_hint(s, &s->places[at], false);
     }
     s->hinted.at = s->hinted.n = 0;
+    sl_cache_cancel_hinted(s);
 }
 
 int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
@@ -95,34 +141,35 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
     return sl_cache_advance(s, false, err);
 }
 
-/* A hint is left out while hints are mostly wrong, but for one in some. */
-static bool trusts(struct sl_slab_cache *s)
+static void note_guesses(struct sl_slab_cache *s, struct sl_cache_guesses *g,
+                         const uint8_t *ranks)
 {
-    if (s->trust >= LEAST_TRUST)
-        return true;
-    return ++s->n_distrusted % TRY_EVERY == 0;
-}
+    g->n = s->hinted.n;
+    for (uint32_t i = 0; i < g->n; i++) {
+        uint32_t record = s->hinted.records[i];
 
-static void mark_likely(struct sl_slab_cache *s, bool likely)
-{
-    for (uint32_t i = 0; i < s->hinted.n; i++) {
-        uint32_t at = s->place_of[s->hinted.records[i]];
-
-        if (at != SL_NOWHERE)
-            s->places[at].likely = likely;
+        g->of[i] = (struct sl_cache_guess){
+            .record = record,
+            .rank = ranks[i] < SL_HINT_RANKS ? ranks[i] : SL_HINT_RANKS - 1,
+            .missing = s->place_of[record] == SL_NOWHERE,
+        };
     }
 }
 
 int sl_slab_cache_hint(struct sl_slab_cache *s, enum sl_hint kind,
-                       const uint32_t *records, uint32_t n,
-                       struct sl_error *err)
+                       const uint32_t *records, const uint8_t *ranks,
+                       uint32_t n, struct sl_error *err)
 {
+    assert(n <= s->policy.per_layer);
     mark_likely(s, false);
     memcpy(s->hinted.records, records, n * sizeof *records);
-    s->hinted.n = kind == SL_HINT_SWEEP || trusts(s) ? n : 0;
+    s->hinted.n = n;
     s->hint = kind;
     s->hinted.at = 0;
+    if (kind != SL_HINT_SWEEP)
+        note_guesses(s, &s->guesses[kind], ranks);
     mark_likely(s, true);
+    sl_cache_cancel_hinted(s);
     return sl_cache_advance(s, false, err);
 }
 
@@ -155,15 +202,6 @@ static int make_room(struct sl_slab_cache *s, uint32_t record,
                        record, s->c.n_places);
     sl_cache_begin_at(s, at, record, &s->wanted);
     return 0;
-}
-
-static bool is_wanted(const struct sl_slab_cache *s, uint32_t record)
-{
-    for (uint32_t i = 0; i < s->wanted.n; i++) {
-        if (s->wanted.records[i] == record)
-            return true;
-    }
-    return false;
 }
 
 bool sl_slab_cache_there(const struct sl_slab_cache *s, uint32_t record)
@@ -245,12 +283,19 @@ static int allocate(struct sl_slab_cache *s, struct sl_error *err)
     if (sl_cache_policy_init(&s->policy, c->policy, c->n_records, c->n_layers,
                              err) != 0)
         return -1;
+    for (unsigned kind = 0; kind < SL_HINT_GUESSES; kind++) {
+        s->guesses[kind].of =
+            sl_alloc_array(s->policy.per_layer, sizeof *s->guesses[kind].of);
+        if (s->guesses[kind].of == NULL)
+            return sl_fail(err, SL_ERR_NOMEM, "no memory to list guesses");
+        for (unsigned rank = 0; rank < SL_HINT_RANKS; rank++)
+            s->guesses[kind].right[rank] = UNKNOWN_CHANCE;
+    }
     for (uint32_t i = 0; i < c->n_records; i++)
         s->place_of[i] = SL_NOWHERE;
     for (; s->n_idle < c->depth; s->n_idle++)
         s->idle[s->n_idle] = s->n_idle;
     s->wanted.place = s->hinted.place = SL_NOWHERE;
-    s->trust = 0.5;
     return sl_region_init(&s->region, c->n_places * c->place_bytes,
                           "the cache of experts", err);
 }
@@ -290,6 +335,8 @@ void sl_slab_cache_close(struct sl_slab_cache *s)
     sl_cache_policy_fini(&s->policy);
     free(s->wanted.records);
     free(s->hinted.records);
+    for (unsigned kind = 0; kind < SL_HINT_GUESSES; kind++)
+        free(s->guesses[kind].of);
     free(s->requests);
     free(s->idle);
     free(s);

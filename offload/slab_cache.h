@@ -85,18 +85,24 @@ struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
 int sl_slab_cache_want(struct sl_slab_cache *cache, const uint32_t *records,
                        uint32_t n, struct sl_error *err);
 enum sl_hint {
-    SL_HINT_GUESS, /* where less than a third of what such hints read was used
-                    * of late, few are heeded; in part of the disk's queue */
+    SL_HINT_EARLY, /* a guess, in part of the disk's queue */
+    SL_HINT_LATE,  /* the same, of the same layer, by who knows more */
     SL_HINT_SWEEP, /* nearly all of a layer's, as long texts use them: always,
                     * and with all of the queue */
 };
+#define SL_HINT_GUESSES 2u
+#define SL_HINT_RANKS   32u /* that are told apart */
 
-/* n records of a layer are likely to be wanted next: read while nothing that is
- * wanted is missing, the first of them first; those there stay. Takes the place
- * of the last hint; the next want ends it. Errors: SL_ERR_IO. */
+/* n records of a layer, each once, are likely to be wanted next: read while
+ * nothing that is wanted is missing, the first of them first. Takes the place
+ * of the last hint; the next want ends it. What guesses of a kind and rank are
+ * worth is how often such a one was right of late where its record was missing:
+ * too seldom and it is left out; else it takes the place only of what is needed
+ * less than the chance says of it, and keeps its own for as long. ranks: (n),
+ * from 0; NULL in a sweep. Errors: SL_ERR_IO. */
 int sl_slab_cache_hint(struct sl_slab_cache *cache, enum sl_hint kind,
-                       const uint32_t *records, uint32_t n,
-                       struct sl_error *err);
+                       const uint32_t *records, const uint8_t *ranks,
+                       uint32_t n, struct sl_error *err);
 /* Keeps the disk busy with what was hinted, if nothing that is wanted is
  * missing: for a caller that computes something else for long. What fails is
  * met again by who wants it. */

@@ -32,11 +32,18 @@ struct sl_cache_place {
     enum sl_record_state state;
     bool wanted; /* until put: stays */
     bool held;
-    bool listed; /* is still to be got, wanted so that it stays or not */
-    bool hinted; /* read by a hint, and not wanted since */
-    bool swept;  /* by one of that kind, which tells nothing of guesses */
-    bool likely; /* in the present hint, there before or not */
-    bool failed; /* a read ahead did: what is on its way ends, then it goes */
+    bool listed;   /* is still to be got, wanted so that it stays or not */
+    bool hinted;   /* read by a hint, and not wanted since */
+    bool likely;   /* in the present hint, there before or not */
+    bool failed;   /* a read ahead did: what is on its way ends, then it goes */
+    double chance; /* while likely: of being wanted next */
+};
+
+/* What a hint said of a record. */
+struct sl_cache_guess {
+    uint32_t record;
+    uint8_t rank;
+    bool missing; /* so that it would be read */
 };
 
 struct sl_cache_request {
@@ -61,14 +68,18 @@ struct sl_slab_cache {
     uint32_t *place_of;            /* (n_records) or SL_NOWHERE */
     struct sl_cache_policy policy;
     struct sl_cache_queue wanted, hinted;
-    enum sl_hint hint;  /* what is hinted */
+    enum sl_hint hint; /* what is hinted */
+    struct sl_cache_guesses {
+        struct sl_cache_guess *of; /* (records of a layer) */
+        uint32_t n;
+        /* of those that were missing, the part that was wanted, of late */
+        double right[SL_HINT_RANKS];
+    } guesses[SL_HINT_GUESSES];
     uint32_t n_missing; /* that are wanted and being read */
     struct sl_cache_request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
     unsigned n_idle;
-    unsigned n_ahead;      /* reads in flight of records nobody wants yet */
-    double trust;          /* part of what hints read that was used, of late */
-    unsigned n_distrusted; /* hints that were left out */
+    unsigned n_ahead; /* reads in flight of records nobody wants yet */
     struct sl_slab_cache_stats stats;
 };
 
@@ -79,6 +90,11 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s, bool ahead);
 /* What a hint read was wanted, or was not when it could have been. */
 void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
                          bool used);
+/* The chance that the i-th record of the present hint is wanted next. */
+double sl_cache_hint_chance(const struct sl_slab_cache *s, uint32_t i);
+/* No more is asked for of what a hint has begun to read, unless it is likely
+ * still, or wanted; what of it is on its way ends. */
+void sl_cache_cancel_hinted(struct sl_slab_cache *s);
 /* A record begins to be read into a place, whose record goes. */
 void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
                        struct sl_cache_queue *from);

@@ -4,8 +4,13 @@
 
 #include "offload/slab_cache_impl.h"
 
-/* Hints are judged by about so many of the last records that they read. */
-#define TRUST_RECORDS 64.0
+/* What is read by a guess of less is mostly read in vain. What is not read
+ * early may still be late, when more is known. */
+static const double least_chance[] = {
+    [SL_HINT_EARLY] = 0.75,
+    [SL_HINT_LATE] = 0.5,
+    [SL_HINT_SWEEP] = 0,
+};
 
 /* --- what stays ----------------------------------------------------------- */
 
@@ -24,9 +29,8 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s, bool ahead)
             continue;
         if (ahead && (p->likely || p->listed))
             continue;
-        wait = p->likely
-                   ? 0
-                   : sl_cache_policy_wait(&s->policy, p->record, p->layer);
+        wait = sl_cache_policy_wait_guessed(&s->policy, p->record, p->layer,
+                                            p->chance);
         if (best == SL_NOWHERE || wait > longest) {
             longest = wait;
             best = i;
@@ -38,11 +42,8 @@ uint32_t sl_cache_victim(const struct sl_slab_cache *s, bool ahead)
 void sl_cache_judge_hint(struct sl_slab_cache *s, struct sl_cache_place *p,
                          bool used)
 {
-    uint64_t bytes = s->c.records[p->record].bytes;
-
-    *(used ? &s->stats.hint_used_bytes : &s->stats.hint_wasted_bytes) += bytes;
-    if (!p->swept)
-        s->trust += ((used ? 1 : 0) - s->trust) / TRUST_RECORDS;
+    *(used ? &s->stats.hint_used_bytes : &s->stats.hint_wasted_bytes) +=
+        used ? s->c.records[p->record].bytes : p->asked;
     p->hinted = false;
 }
 
@@ -90,31 +91,60 @@ void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
         .wanted = !hinted,
         .listed = !hinted,
         .hinted = hinted,
-        .swept = hinted && s->hint == SL_HINT_SWEEP,
         .likely = hinted,
+        .chance = hinted ? sl_cache_hint_chance(s, from->at - 1) : 0,
     };
     s->place_of[record] = at;
     from->place = at;
-    if (hinted) {
-        s->stats.hint_bytes += p->missing;
+    if (hinted)
         return;
-    }
     s->stats.demand_bytes += p->missing;
     s->n_missing++;
+}
+
+double sl_cache_hint_chance(const struct sl_slab_cache *s, uint32_t i)
+{
+    const struct sl_cache_guesses *g;
+
+    if (s->hint == SL_HINT_SWEEP)
+        return 1;
+    g = &s->guesses[s->hint];
+    return g->right[g->of[i].rank];
+}
+
+/* Whether who has the place is needed before what is hinted now. */
+static bool is_needed_more(const struct sl_slab_cache *s, uint32_t at,
+                           uint32_t record)
+{
+    const struct sl_cache_place *p = &s->places[at];
+    const struct sl_cache_policy *policy = &s->policy;
+
+    if (p->state == SL_RECORD_EMPTY || s->hint == SL_HINT_SWEEP)
+        return false;
+    return sl_cache_policy_wait(policy, p->record, p->layer) <
+           sl_cache_policy_wait_guessed(policy, record,
+                                        record / policy->per_layer,
+                                        sl_cache_hint_chance(s, s->hinted.at));
 }
 
 /* The next record of a queue takes a place; false: none is missing, or no
  * place is to be had. */
 static bool begin_record(struct sl_slab_cache *s, struct sl_cache_queue *from)
 {
+    bool hinted = from == &s->hinted;
+
     for (; from->at < from->n; from->at++) {
         uint32_t record = from->records[from->at], at;
 
-        if (record == SL_NOWHERE || s->place_of[record] != SL_NOWHERE)
+        if (record == SL_NOWHERE || s->place_of[record] != SL_NOWHERE ||
+            (hinted &&
+             sl_cache_hint_chance(s, from->at) < least_chance[s->hint]))
             continue;
-        at = sl_cache_victim(s, from == &s->hinted);
+        at = sl_cache_victim(s, hinted);
         if (at == SL_NOWHERE)
             return false;
+        if (hinted && is_needed_more(s, at, record))
+            continue;
         from->at++;
         sl_cache_begin_at(s, at, record, from);
         return true;
@@ -143,6 +173,8 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
     s->n_ahead += p->hinted;
     q->ahead = p->hinted;
     p->asked += q->read.bytes;
+    if (from == &s->hinted)
+        s->stats.hint_bytes += q->read.bytes;
     if (p->asked == e->bytes)
         from->place = SL_NOWHERE;
     return 0;
@@ -241,6 +273,20 @@ static void end_failed(struct sl_slab_cache *s, struct sl_cache_place *p)
     s->n_missing -= p->wanted;
     evict(s, p);
     *p = (struct sl_cache_place){0};
+}
+
+void sl_cache_cancel_hinted(struct sl_slab_cache *s)
+{
+    struct sl_cache_place *p;
+
+    if (s->hinted.place == SL_NOWHERE)
+        return;
+    p = &s->places[s->hinted.place];
+    if (p->likely || p->listed)
+        return;
+    s->hinted.place = SL_NOWHERE;
+    p->failed = true;
+    end_failed(s, p);
 }
 
 static int take(struct sl_slab_cache *s, const struct sl_io_done *done,

@@ -30,8 +30,11 @@ static uint32_t list_likely(struct sl_cpu *x, uint32_t layer, const float *bias)
                 continue;
             while (j < n_likely && m->likely_records[j] != r)
                 j++;
-            if (j == n_likely)
-                m->likely_records[n_likely++] = r;
+            if (j < n_likely)
+                continue;
+            m->likely_ranks[n_likely] =
+                (uint8_t)(rank < SL_HINT_RANKS ? rank : SL_HINT_RANKS - 1);
+            m->likely_records[n_likely++] = r;
         }
     }
     return n_likely;
@@ -75,7 +78,8 @@ int sl_cpu_sweep(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
                             x->mixture.swept, err);
 }
 
-int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
+int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, enum sl_hint kind,
+                      struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
     const struct sl_experts *experts = x->c.experts;
@@ -96,7 +100,7 @@ int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
     sl_matmul_run(x->c.kernels, x->c.pool, m->ahead_route, hp->n_experts, &mm,
                   &x->acts, x->act);
     return sl_slab_cache_hint(
-        experts->cache, SL_HINT_GUESS, m->likely_records,
+        experts->cache, kind, m->likely_records, m->likely_ranks,
         list_likely(x, layer + 1,
                     sl_cpu_vector(x, layer + 1, SL_SLOT_ROUTER_BIAS)),
         err);

@@ -117,10 +117,12 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
 void sl_cpu_pick_experts(uint32_t *chosen, float *s, float *c,
                          const float *bias, const struct sl_hparams *hp);
 
-/* exec_ahead.c: guesses what the next layer will choose, for the cache. Where
- * its router was seen in a slab that stays. Errors: SL_ERR_IO. */
+/* exec_ahead.c: guesses what the next layer will choose, for the cache, before
+ * the layer's experts are computed (early) and after. Where its router was seen
+ * in a slab that stays. Errors: SL_ERR_IO. */
 void sl_cpu_note_router(struct sl_cpu *x, size_t slab, const uint8_t *base);
-int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
+int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, enum sl_hint kind,
+                      struct sl_error *err);
 /* The layer's experts are coming, of a pass of many positions. */
 int sl_cpu_sweep(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
 

@@ -33,6 +33,7 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
     m->ahead_route = sl_carve(c, ahead * hp->n_experts, sizeof(float));
     m->likely = sl_carve(c, ahead * k, sizeof *m->likely);
     m->likely_records = sl_carve(c, ahead * k, sizeof *m->likely_records);
+    m->likely_ranks = sl_carve(c, ahead * k, sizeof *m->likely_ranks);
     m->parts = sl_carve(c, hp->n_experts, sizeof *m->parts);
     m->mix_row = sl_carve(c, m->n_out, sizeof *m->mix_row);
     m->out = sl_carve(c, (uint64_t)m->n_out * hp->hidden, sizeof *m->out);
@@ -216,5 +217,5 @@ int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
         return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, add_rows, &job);
     sl_experts_count(x->c.experts, x->pass->reads);
-    return sl_cpu_look_ahead(x, layer, err);
+    return sl_cpu_look_ahead(x, layer, SL_HINT_LATE, err);
 }

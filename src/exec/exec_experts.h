@@ -67,6 +67,7 @@ struct sl_cpu_mixture {
     float *ahead_route;       /* (E) */
     uint32_t *likely;         /* (k) best first */
     uint32_t *likely_records; /* (k) all of them, each once */
+    uint8_t *likely_ranks;    /* (k) the best rank of each */
 };
 
 /* Where the i-th matrix of an expert lies in its record, which begins with the

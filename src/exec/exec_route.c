@@ -172,5 +172,5 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
         sl_cpu_mix_begin(x, layer, err) != 0 ||
         sl_cpu_sweep(x, layer + 1, err) != 0)
         return -1;
-    return sl_cpu_look_ahead(x, layer, err);
+    return sl_cpu_look_ahead(x, layer, SL_HINT_EARLY, err);
 }

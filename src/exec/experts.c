@@ -277,7 +277,7 @@ int sl_experts_sweep(struct sl_experts *e, uint32_t layer, uint32_t positions,
     }
     if (n == 0)
         return 0;
-    return sl_slab_cache_hint(e->cache, SL_HINT_SWEEP, records, n, err);
+    return sl_slab_cache_hint(e->cache, SL_HINT_SWEEP, records, NULL, n, err);
 }
 
 void sl_experts_mixed(struct sl_experts *e, uint32_t record, double part)

@@ -78,16 +78,19 @@ static void a_sweep_reads_as_much_as_there_is_room_for(void **state)
         struct sl_error err;
 
         for (unsigned wrong = 0; wrong < 200; wrong++) {
-            assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS,
-                                         &layer[1][wrong % PER_LAYER], 1, &err),
+            const uint8_t rank = 0;
+
+            assert_ok(sl_slab_cache_hint(c, SL_HINT_LATE,
+                                         &layer[1][wrong % PER_LAYER], &rank, 1,
+                                         &err),
                       &err);
             use(c, &layer[0][wrong % 3], 1);
         }
         use(c, layer[0], PER_LAYER);
         sl_slab_cache_count_anew(c);
-        assert_ok(
-            sl_slab_cache_hint(c, SL_HINT_SWEEP, layer[1], PER_LAYER, &err),
-            &err);
+        assert_ok(sl_slab_cache_hint(c, SL_HINT_SWEEP, layer[1], NULL,
+                                     PER_LAYER, &err),
+                  &err);
         for (uint32_t i = 0; i < room; i++) {
             while (!sl_slab_cache_there(c, layer[1][i]))
                 sl_slab_cache_go_on(c);

@@ -4,102 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/slab_cache.h"
+#include "tests/cache_rig.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
-#include "tests/support.h"
-
-#define PAGE      4096u
-#define N_RECORDS 24u
-#define MOST      5u /* pages of a record */
-
-static struct rig {
-    char dir[1024], path[1100];
-    uint8_t *data;
-    struct sl_extent records[N_RECORDS]; /* of 1 to MOST pages */
-    uint64_t bytes, seed;
-} * rig;
-
-static uint32_t draw(uint32_t n)
-{
-    rig->seed = rig->seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(rig->seed >> 33) % n;
-}
-
-static struct sl_slab_cache_config config_of(uint32_t n_places)
-{
-    return (struct sl_slab_cache_config){
-        .path = rig->path,
-        .records = rig->records,
-        .n_records = N_RECORDS,
-        .n_places = n_places,
-        .place_bytes = MOST * PAGE,
-        .direct = true,
-        .depth = 4,
-        .read_bytes = 2 * PAGE,
-    };
-}
-
-static struct sl_slab_cache *
-open_cache(const struct sl_slab_cache_config *config)
-{
-    struct sl_slab_cache *c;
-    struct sl_error err;
-
-    assert_ok(sl_slab_cache_open(&c, config, &err), &err);
-    return c;
-}
-
-static void want(struct sl_slab_cache *c, const uint32_t *records, uint32_t n)
-{
-    struct sl_error err;
-
-    assert_ok(sl_slab_cache_want(c, records, n, &err), &err);
-}
-
-/* Gets, checks and puts; -1 with an error. */
-static int use(struct sl_slab_cache *c, uint32_t record, double uses,
-               struct sl_error *err)
-{
-    const struct sl_extent *e = &rig->records[record];
-    const uint8_t *base;
-
-    if (sl_slab_cache_get(c, record, &base, err) != 0)
-        return -1;
-    assert_true(sl_slab_cache_there(c, record));
-    assert_memory_equal(base, rig->data + e->off, e->bytes);
-    return sl_slab_cache_put(c, record, uses, err);
-}
-
-/* One record as a want of its own; whether it was read for that. */
-static bool reads(struct sl_slab_cache *c, uint32_t record, double uses)
-{
-    struct sl_slab_cache_stats before, after;
-    struct sl_error err;
-
-    sl_slab_cache_stats(c, &before);
-    want(c, &record, 1);
-    assert_ok(use(c, record, uses, &err), &err);
-    sl_slab_cache_stats(c, &after);
-    assert_int_equal(after.demand_bytes - before.demand_bytes +
-                         (after.hits - before.hits) *
-                             rig->records[record].bytes,
-                     rig->records[record].bytes);
-    return after.hits == before.hits;
-}
-
-/* n different records. */
-static void draw_list(uint32_t *list, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t j = 0;
-
-        list[i] = draw(N_RECORDS);
-        while (list[j] != list[i])
-            j++;
-        i -= j < i;
-    }
-}
 
 static void records_come_whole_whatever_the_places_and_the_reader(void **state)
 {
@@ -316,91 +223,6 @@ static void a_change_of_subject_is_noticed(void **state)
     sl_cache_policy_fini(&p);
 }
 
-static void hints_are_read_while_nothing_is_missing(void **state)
-{
-    struct sl_slab_cache_config config = config_of(8);
-    struct sl_slab_cache_stats stats;
-    struct sl_slab_cache *c;
-    struct sl_error err;
-    uint32_t list[] = {0, 1, 2}, likely[] = {3, 4, 5};
-
-    config.depth = 16;
-    c = open_cache(&config);
-    want(c, list, 3);
-    assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 3, &err), &err);
-    for (uint32_t i = 0; i < 3; i++)
-        assert_ok(use(c, list[i], 1, &err), &err);
-    /* wanted on their way, or there */
-    want(c, likely, 2);
-    for (uint32_t i = 0; i < 2; i++)
-        assert_ok(use(c, likely[i], 1, &err), &err);
-    sl_slab_cache_stats(c, &stats);
-    assert_int_equal(stats.hint_used_bytes,
-                     rig->records[3].bytes + rig->records[4].bytes);
-    assert_int_equal(stats.hits, 2);
-    for (uint32_t i = 6; i < N_RECORDS; i++)
-        assert_true(reads(c, i, 1));
-    sl_slab_cache_stats(c, &stats);
-    assert_int_equal(stats.hint_wasted_bytes, rig->records[5].bytes);
-    sl_slab_cache_close(c);
-}
-
-/* Where they are never right few are heeded, and right ones win trust back. */
-static void hints_that_are_wrong_are_heeded_less(void **state)
-{
-    struct sl_slab_cache_config config = config_of(6);
-    struct sl_slab_cache_stats before, after;
-    struct sl_slab_cache *c = open_cache(&config);
-    struct sl_error err;
-    uint64_t read[4] = {0};
-
-    for (unsigned round = 0; round < 4 * 200; round++) {
-        uint32_t list[2] = {round % 2, 2 + round % 3}, likely[2];
-        bool right = round >= 400;
-
-        likely[0] = right ? 10 + round % 8 : 18 + round % 6;
-        sl_slab_cache_stats(c, &before);
-        want(c, list, 2);
-        for (uint32_t i = 0; i < 2; i++)
-            assert_ok(use(c, list[i], 1, &err), &err);
-        assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 1, &err), &err);
-        want(c, right ? likely : list, 1);
-        assert_ok(use(c, right ? likely[0] : list[0], 1, &err), &err);
-        sl_slab_cache_stats(c, &after);
-        read[round / 200] += after.hint_bytes - before.hint_bytes;
-    }
-    assert_true(read[0] > 0);
-    assert_true(read[1] < read[0] / 2);
-    assert_true(read[3] > 4 * read[1]);
-    sl_slab_cache_close(c);
-}
-
-/* Hints may be wrong, of what is held, or more than there is room for. */
-static void hints_change_no_byte(void **state)
-{
-    for (uint32_t places = 1; places < 12; places += 5) {
-        struct sl_slab_cache_config config = config_of(places);
-        struct sl_slab_cache *c = open_cache(&config);
-        struct sl_error err;
-
-        for (unsigned round = 0; round < 60; round++) {
-            uint32_t list[8], likely[8], n = 1 + draw(8);
-
-            draw_list(list, n);
-            draw_list(likely, 8);
-            want(c, list, n);
-            for (uint32_t i = 0; i < n; i++) {
-                if (i == n / 2)
-                    assert_ok(
-                        sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 8, &err),
-                        &err);
-                assert_ok(use(c, list[i], 1, &err), &err);
-            }
-        }
-        sl_slab_cache_close(c);
-    }
-}
-
 static void what_was_not_wanted_is_refused(void **state)
 {
     struct sl_slab_cache_config config = config_of(2);
@@ -459,52 +281,6 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
     }
 }
 
-/* Only who wants what cannot be read hears of it, and hears of it: not who was
- * told that it may be wanted. */
-static void what_a_hint_cannot_read_is_no_error(void **state)
-{
-    for (int wanted = 0; wanted < 3; wanted++) {
-        struct sl_slab_cache_config config = config_of(8);
-        struct sl_slab_cache_stats stats;
-        struct sl_slab_cache *c;
-        uint32_t first[] = {0}, likely[] = {3, 4}, others[] = {5, 6};
-        struct sl_error err;
-
-        config.io_open = faulty_open;
-        config.depth = 8;
-        faulty_set(FAULTY_COUNT, 0);
-        c = open_cache(&config);
-        assert_true(reads(c, 0, 1));
-        faulty_change(FAULTY_EIO, 0);
-        want(c, first, 1);
-        assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 2, &err), &err);
-        assert_ok(use(c, 0, 1, &err), &err);
-        if (wanted == 1) { /* while it is on its way, on a disk that fails */
-            int rc = sl_slab_cache_want(c, likely, 2, &err);
-
-            if (rc == 0)
-                rc = use(c, 3, 1, &err);
-            assert_int_equal(rc, -1);
-            assert_int_equal(err.code, SL_ERR_IO);
-        } else {
-            for (int i = 0; i < 100000 && !faulty_happened(); i++)
-                assert_ok(sl_slab_cache_hint(c, SL_HINT_GUESS, likely, 2, &err),
-                          &err);
-            assert_true(faulty_happened());
-            faulty_change(FAULTY_COUNT, 0);
-            want(c, wanted == 0 ? likely : others, 2);
-            for (uint32_t i = 0; i < 2; i++)
-                assert_ok(use(c, (wanted == 0 ? likely : others)[i], 1, &err),
-                          &err);
-            sl_slab_cache_stats(c, &stats);
-            assert_true(stats.hint_used_bytes == 0 || wanted == 0);
-        }
-        for (uint32_t i = 0; i < N_RECORDS && wanted != 1; i++)
-            (void)reads(c, i, 1);
-        sl_slab_cache_close(c);
-    }
-}
-
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     struct sl_slab_cache_config config = config_of(5);
@@ -527,40 +303,6 @@ static void no_memory_is_an_error_and_leaks_nothing(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    uint64_t at = PAGE;
-    FILE *f;
-
-    rig = calloc(1, sizeof *rig);
-    assert_non_null(rig);
-    test_temp_dir(rig->dir);
-    snprintf(rig->path, sizeof rig->path, "%s/records", rig->dir);
-    for (uint32_t i = 0; i < N_RECORDS; i++) {
-        rig->records[i] =
-            (struct sl_extent){at, (1 + (uint64_t)draw(MOST)) * PAGE};
-        at += rig->records[i].bytes;
-        rig->bytes += rig->records[i].bytes;
-    }
-    rig->data = malloc(at);
-    assert_non_null(rig->data);
-    for (uint64_t i = 0; i < at; i++)
-        rig->data[i] = (uint8_t)draw(256);
-    f = fopen(rig->path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(rig->data, 1, at, f), at);
-    assert_int_equal(fclose(f), 0);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    test_remove_tree(rig->dir);
-    free(rig->data);
-    free(rig);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -573,15 +315,11 @@ int main(void)
         cmocka_unit_test(whose_layer_has_had_its_turn_goes_first),
         cmocka_unit_test(what_was_learned_can_be_taken_along),
         cmocka_unit_test(a_change_of_subject_is_noticed),
-        cmocka_unit_test(hints_are_read_while_nothing_is_missing),
-        cmocka_unit_test(hints_that_are_wrong_are_heeded_less),
-        cmocka_unit_test(hints_change_no_byte),
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
             whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),
-        cmocka_unit_test(what_a_hint_cannot_read_is_no_error),
         cmocka_unit_test(no_memory_is_an_error_and_leaks_nothing),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, cache_rig_set_up, cache_rig_tear_down);
 }
