@@ -24,6 +24,12 @@ uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
            sl_io_overhead_bytes(mirror);
 }
 
+void *sl_slab_cache_memory(struct sl_slab_cache *s, uint64_t *bytes)
+{
+    *bytes = s->c.n_places * s->c.place_bytes;
+    return s->region.base;
+}
+
 struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *s)
 {
     return &s->policy;

@@ -75,6 +75,8 @@ void sl_slab_cache_close(struct sl_slab_cache *cache); /* NULL is fine */
 uint64_t sl_slab_cache_overhead_bytes(uint32_t n_records, uint32_t n_layers,
                                       uint32_t n_places,
                                       const struct sl_mirror *mirror);
+/* All places, side by side. */
+void *sl_slab_cache_memory(struct sl_slab_cache *cache, uint64_t *bytes);
 /* Who stays: to take what was learned, and to keep it. */
 struct sl_cache_policy *sl_slab_cache_policy(struct sl_slab_cache *cache);
 

@@ -65,6 +65,9 @@ void sl_experts_print_stats(FILE *f, const struct sl_runtime *rt,
         fprintf(f, "             %s read ahead and used, %s in vain\n",
                 sl_size_format(size, c->hint_used_bytes),
                 sl_size_format(read, c->hint_wasted_bytes));
+    if (s->lent_expert_bytes > 0)
+        fprintf(f, "             %s copied to the GPU for long passes\n",
+                sl_size_format(size, s->lent_expert_bytes));
     if (s->decode_expert_passes > 0)
         fprintf(f,
                 "             a pass of generation wanted %s, read %s, and "

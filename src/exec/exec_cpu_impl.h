@@ -140,6 +140,14 @@ int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
                     struct sl_error *err);
 int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
                     const float **out, struct sl_error *err);
+/* Those of RAM that it computes likewise: whether one is lent; lend: begins
+ * that; take: what the oldest of them gives, whose record is put, whatever
+ * becomes of it. */
+bool sl_cpu_lends(const struct sl_cpu *x, uint32_t expert);
+int sl_cpu_lend(struct sl_cpu *x, uint32_t layer, uint32_t expert,
+                struct sl_error *err);
+int sl_cpu_take_lent(struct sl_cpu *x, uint32_t layer, const float **out,
+                     struct sl_error *err);
 
 /* exec_attend.c. Rows of scores that a thread needs room for: those of all
  * queries that share a head of keys. */

@@ -176,30 +176,75 @@ static int run_small(struct sl_cpu *x, const struct sl_layer_op *op,
     return 0;
 }
 
-/* Expert by expert, in the order in which they lie in the file. */
-static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
-                     uint32_t layer, struct sl_error *err)
+static void scatter(struct sl_cpu *x, const struct sl_layer_op *op,
+                    uint32_t expert, const float *out)
+{
+    const struct sl_cpu_mixture *m = &x->mixture;
+    struct mix_job job = {x, op, out, m->first[expert]};
+
+    sl_pool_for(x->c.pool, m->first[expert + 1] - m->first[expert], 1,
+                scatter_rows, &job);
+}
+
+/* Takes what the device gives of those that were lent to it, until so few of
+ * them are under way. */
+static int take_lent(struct sl_cpu *x, const struct sl_layer_op *op,
+                     uint32_t layer, uint32_t left, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
-    struct mix_job job = {.x = x, .op = op};
+    const float *out;
+    uint32_t expert;
+
+    while (m->n_lent > left) {
+        expert = m->lent[0];
+        if (sl_cpu_take_lent(x, layer, &out, err) != 0)
+            return -1;
+        scatter(x, op, expert, out);
+    }
+    return 0;
+}
+
+/* Expert by expert, in the order in which they lie in the file: those that are
+ * lent are computed while the next ones are, but added in their turn. */
+static int run_experts(struct sl_cpu *x, const struct sl_layer_op *op,
+                       uint32_t layer, struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
     uint32_t n_experts = x->c.experts->n_experts;
 
     for (uint32_t e = 0, part = 0; e < n_experts; e++) {
-        uint32_t n = m->first[e + 1] - m->first[e];
+        const float *out = m->out;
 
-        if (n == 0)
+        if (m->first[e] == m->first[e + 1])
             continue;
-        job.first = m->first[e];
-        job.out = m->out;
         if (part < m->n_parts && m->parts[part].expert == e) {
-            if (sl_cpu_mix_part(x, layer, part++, &job.out, err) != 0)
+            if (sl_cpu_mix_part(x, layer, part++, &out, err) != 0)
                 return -1;
+        } else if (sl_cpu_lends(x, e)) {
+            if (take_lent(x, op, layer, SL_LENT - 1, err) != 0 ||
+                sl_cpu_lend(x, layer, e, err) != 0)
+                return -1;
+            continue;
         } else if (run_expert(x, op, layer, e, m->out, err) != 0) {
             return -1;
         }
-        sl_pool_for(x->c.pool, n, 1, scatter_rows, &job);
+        if (take_lent(x, op, layer, 0, err) != 0)
+            return -1;
+        scatter(x, op, e, out);
     }
-    return 0;
+    return take_lent(x, op, layer, 0, err);
+}
+
+static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
+                     uint32_t layer, struct sl_error *err)
+{
+    int rc = run_experts(x, op, layer, err);
+    struct sl_error later;
+    const float *ignored;
+
+    while (rc != 0 && x->mixture.n_lent > 0)
+        (void)sl_cpu_take_lent(x, layer, &ignored, &later);
+    return rc;
 }
 
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,

@@ -55,11 +55,13 @@ struct sl_cpu_mixture {
      * which [mix_from, mix_to) are being computed. */
     struct sl_mix_part *parts;
     uint32_t n_parts, mix_from, mix_to;
-    uint32_t *mix_row; /* (n_out) */
-    float *score;      /* (threads, 2 E) */
-    float *gathered;   /* (n, hidden) an expert's inputs */
-    float *out;        /* (n_out, hidden) */
-    uint32_t n_out;    /* at least n; all pairs of a small pass */
+    uint32_t *mix_row;      /* (n_out) */
+    uint32_t lent[SL_LENT]; /* experts of RAM that it has, the oldest first */
+    uint32_t n_lent;
+    float *score;    /* (threads, 2 E) */
+    float *gathered; /* (n, hidden) an expert's inputs */
+    float *out;      /* (n_out, hidden) */
+    uint32_t n_out;  /* at least n; all pairs of a small pass */
     /* Of guesses (exec_ahead.c), (SL_AHEAD_POSITIONS, ...). */
     struct sl_cpu_router *routers; /* (layers) */
     const float *ahead_norm_weight;

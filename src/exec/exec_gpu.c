@@ -476,5 +476,7 @@ const struct sl_engine_ops sl_gpu_ops = {
     .end = gpu_end,
     .mix = sl_gpu_mix,
     .mixed = sl_gpu_mixed,
+    .lend = sl_gpu_lend,
+    .lent = sl_gpu_lent,
     .destroy = sl_gpu_destroy,
 };

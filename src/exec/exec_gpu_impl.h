@@ -82,6 +82,18 @@ struct sl_gpu_mix {
     struct sl_event *done; /* host_out is there */
 };
 
+/* Experts that lie in RAM (exec_gpu_lend.c), by turns. On the device their rows
+ * are where those of others are: one queue computes both. */
+struct sl_gpu_lend {
+    struct sl_gpu_lent {
+        uint8_t *record;   /* device */
+        uint16_t *host_in; /* (n, stride of hidden) */
+        float *host_out;   /* (n, hidden) */
+        struct sl_event *up, *done;
+    } of[SL_LENT];
+    uint32_t begun, taken;
+};
+
 struct sl_gpu {
     struct sl_exec_engine engine; /* first */
     struct sl_gpu_config c;
@@ -115,6 +127,7 @@ struct sl_gpu {
     struct sl_cuda_item *items; /* (pass_items) */
     struct sl_gpu_back back;
     struct sl_gpu_mix mix;
+    struct sl_gpu_lend lend;
     struct sl_gpu_waiting wait;
 
     size_t first_head_slab;
@@ -198,6 +211,24 @@ int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
                struct sl_error *err);
 int sl_gpu_mixed(struct sl_exec_engine *e, const float **out,
                  struct sl_error *err);
+/* The rows of a mix, as FP16. */
+void sl_gpu_half_rows(struct sl_gpu *g, const struct sl_mix *mix, uint16_t *to);
+/* Both products of a part, whose record and rows are on the device. */
+int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_mix *mix,
+                      const struct sl_mix_part *p, const uint8_t *record,
+                      struct sl_error *err);
+
+/* exec_gpu_lend.c: experts of RAM, whose records are copied. */
+void sl_gpu_carve_lend(struct sl_gpu_lend *l, struct sl_carver *c,
+                       const struct sl_gpu_shape *s);
+void sl_gpu_carve_lend_host(struct sl_gpu_lend *l, struct sl_carver *c,
+                            const struct sl_gpu_shape *s);
+int sl_gpu_lend_events(struct sl_gpu *g, struct sl_error *err);
+void sl_gpu_lend_destroy(struct sl_gpu *g);
+int sl_gpu_lend(struct sl_exec_engine *e, const struct sl_mix *mix,
+                const uint8_t *base, struct sl_error *err);
+int sl_gpu_lent(struct sl_exec_engine *e, const float **out,
+                struct sl_error *err);
 
 /* exec_gpu_back.c. take: the scratch may be written to again; give: what it
  * holds now belongs to `layer`; drain: the host has it. */

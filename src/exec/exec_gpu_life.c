@@ -116,6 +116,7 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
         sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
     g->tables = sl_carve(c, tables_bytes(s), 1);
     sl_gpu_carve_mix(&g->mix, c, hp, s->pass_positions);
+    sl_gpu_carve_lend(&g->lend, c, s);
     c->used = sl_round_up(c->used, 256);
     g->joined_bytes = sl_gpu_joined_bytes(s->mf);
     if (!s->beside)
@@ -154,6 +155,7 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
         sizeof *g->bounce);
     g->items = sl_carve(c, s->pass_items, sizeof *g->items);
     sl_gpu_carve_mix_host(&g->mix, c, hp, s->pass_positions);
+    sl_gpu_carve_lend_host(&g->lend, c, s);
     if (may_wait(s)) {
         const struct sl_kv_config kv = kv_of(s);
 
@@ -291,7 +293,8 @@ static int make_events(struct sl_gpu *g, struct sl_error *err)
     if (dev->ops->event_create(dev, &g->done, false, err) != 0 ||
         dev->ops->event_create(dev, &g->back.ready, false, err) != 0 ||
         dev->ops->event_create(dev, &g->back.down, false, err) != 0 ||
-        dev->ops->event_create(dev, &g->mix.done, false, err) != 0)
+        dev->ops->event_create(dev, &g->mix.done, false, err) != 0 ||
+        sl_gpu_lend_events(g, err) != 0)
         return -1;
     for (size_t i = 0; i < n_marks; i++) {
         if (dev->ops->event_create(dev, &g->marks[i], true, err) != 0)
@@ -462,6 +465,7 @@ void sl_gpu_destroy(struct sl_exec_engine *e)
     dev->ops->event_destroy(dev, g->back.ready);
     dev->ops->event_destroy(dev, g->back.down);
     dev->ops->event_destroy(dev, g->mix.done);
+    sl_gpu_lend_destroy(g);
     if (g->pinned)
         dev->ops->unpin(dev, g->staging.base);
     sl_region_fini(&g->staging);

@@ -1,13 +1,10 @@
 #include "config.h"
 
-#include "src/base/half.h"
 #include "src/exec/exec_experts.h"
 #include "src/exec/exec_gpu_impl.h"
 
 /* Experts that lie on the device: rows go up as FP16, what they give comes down
  * as FP32. The compute queue has nothing else to do then: x is the CPU's. */
-
-#define MOST_HALF 65504.0f
 
 void sl_gpu_carve_mix(struct sl_gpu_mix *m, struct sl_carver *c,
                       const struct sl_hparams *hp, uint32_t n)
@@ -37,38 +34,46 @@ void sl_gpu_carve_mix_host(struct sl_gpu_mix *m, struct sl_carver *c,
 }
 
 struct convert_job {
+    const struct sl_gpu *g;
     const struct sl_mix *mix;
     uint16_t *to;
-    size_t stride;
-    uint32_t cols;
 };
+
+/* What is too large becomes the largest there is; NaN stays. */
+static void clamp_halves(uint16_t *h, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        h[i] = (uint16_t)(h[i] - ((h[i] & 0x7fffu) == 0x7c00u));
+}
 
 static void convert_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
     const struct convert_job *job = arg;
+    const struct sl_gpu *g = job->g;
+    size_t stride = sl_round_up(g->hidden, 8);
 
     (void)worker;
     for (size_t i = begin; i < end; i++) {
-        const float *from =
-            job->mix->in + (size_t)job->mix->row[i] * job->mix->stride;
-        uint16_t *to = job->to + i * job->stride;
+        uint16_t *to = job->to + i * stride;
 
-        for (uint32_t c = 0; c < job->cols; c++) {
-            float x = from[c];
-
-            if (x > MOST_HALF) /* NaN stays */
-                x = MOST_HALF;
-            if (x < -MOST_HALF)
-                x = -MOST_HALF;
-            to[c] = sl_float_to_half(x);
-        }
+        g->c.kernels->f32_to_f16(
+            to, job->mix->in + (size_t)job->mix->row[i] * job->mix->stride,
+            g->hidden);
+        clamp_halves(to, g->hidden);
     }
+}
+
+void sl_gpu_half_rows(struct sl_gpu *g, const struct sl_mix *mix, uint16_t *to)
+{
+    struct convert_job job = {g, mix, to};
+
+    sl_pool_for(g->c.pool, mix->n_rows, 1, convert_rows, &job);
 }
 
 /* One of an expert's matrices. */
 static int multiply(struct sl_gpu *g, const struct sl_mix *mix,
-                    const struct sl_mix_part *p, uint32_t i,
-                    struct sl_error *err)
+                    const struct sl_mix_part *p, const uint8_t *record,
+                    uint32_t i, struct sl_error *err)
 {
     const struct sl_experts *e = g->c.experts;
     const struct sl_model_matrix *first =
@@ -83,8 +88,7 @@ static int multiply(struct sl_gpu *g, const struct sl_mix *mix,
         .epilogue = i == 0 ? SL_CUDA_EPI_SWIGLU : SL_CUDA_EPI_NONE,
     };
 
-    sl_gpu_set_weights(g, &mm, &part,
-                       (const uint8_t *)g->c.records + p->place * e->largest);
+    sl_gpu_set_weights(g, &mm, &part, record);
     if (i == 0)
         return sl_cuda_matmul_run(g->c.cuda, inner, wide, SL_CUDA_F16, &mm,
                                   g->mix.in + p->first * in, in, p->n, err);
@@ -93,24 +97,36 @@ static int multiply(struct sl_gpu *g, const struct sl_mix *mix,
         SL_CUDA_F32, &mm, inner, wide, p->n, err);
 }
 
+int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_mix *mix,
+                      const struct sl_mix_part *p, const uint8_t *record,
+                      struct sl_error *err)
+{
+    if (multiply(g, mix, p, record, 0, err) != 0)
+        return -1;
+    return multiply(g, mix, p, record, 1, err);
+}
+
 int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
                struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
     struct sl_device *dev = g->c.device;
     size_t stride = sl_round_up(g->hidden, 8);
-    struct convert_job job = {mix, g->mix.host_in, stride, g->hidden};
 
     /* One that nobody took, of a pass that has failed. */
     if (dev->ops->sync(dev, g->mix.done, err) != 0)
         return -1;
-    sl_pool_for(g->c.pool, mix->n_rows, 1, convert_rows, &job);
+    sl_gpu_half_rows(g, mix, g->mix.host_in);
     if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->mix.in, g->mix.host_in,
                           mix->n_rows * stride * sizeof *g->mix.in, err) != 0)
         return -1;
     for (uint32_t i = 0; i < mix->n_parts; i++) {
-        if (multiply(g, mix, &mix->parts[i], 0, err) != 0 ||
-            multiply(g, mix, &mix->parts[i], 1, err) != 0)
+        const struct sl_mix_part *p = &mix->parts[i];
+
+        if (sl_gpu_run_expert(g, mix, p,
+                              (const uint8_t *)g->c.records +
+                                  p->place * g->c.experts->largest,
+                              err) != 0)
             return -1;
     }
     if (dev->ops->copy_down(

@@ -91,3 +91,64 @@ int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
     count(x, layer, &m->parts[part]);
     return 0;
 }
+
+/* Whatever the cache holds: so that this changes no bit. */
+bool sl_cpu_lends(const struct sl_cpu *x, uint32_t expert)
+{
+    const struct sl_cpu_mixture *m = &x->mixture;
+    const struct sl_experts *e = x->c.experts;
+
+    return e->lend_rows > 0 &&
+           m->first[expert + 1] - m->first[expert] >= e->lend_rows;
+}
+
+int sl_cpu_lend(struct sl_cpu *x, uint32_t layer, uint32_t expert,
+                struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct sl_experts *e = x->c.experts;
+    uint32_t record = sl_experts_record(e, layer, expert);
+    struct sl_mix_part part = {
+        .expert = expert,
+        .place = SL_NO_PLACE,
+        .n = m->first[expert + 1] - m->first[expert],
+    };
+    struct sl_mix mix = {
+        .layer = layer,
+        .in = sl_cpu_buffer(x, SL_BUF_NORM),
+        .stride = x->width[SL_BUF_NORM],
+        .row = m->row + m->first[expert],
+        .n_rows = part.n,
+        .parts = &part,
+        .n_parts = 1,
+    };
+    const uint8_t *base;
+
+    if (sl_slab_cache_get(e->cache, record, &base, err) != 0) {
+        sl_error_prefix(err, "expert %u: ", expert);
+        return -1;
+    }
+    m->lent[m->n_lent++] = expert;
+    e->lent_bytes += e->records[record].bytes;
+    return e->device->ops->lend(e->device, &mix, base, err);
+}
+
+int sl_cpu_take_lent(struct sl_cpu *x, uint32_t layer, const float **out,
+                     struct sl_error *err)
+{
+    struct sl_cpu_mixture *m = &x->mixture;
+    struct sl_experts *e = x->c.experts;
+    uint32_t expert = m->lent[0];
+    double part =
+        (double)(m->first[expert + 1] - m->first[expert]) / x->pass->n;
+    struct sl_error later;
+    int rc;
+
+    sl_slab_cache_go_on(e->cache);
+    rc = e->device->ops->lent(e->device, out, err);
+    memmove(m->lent, m->lent + 1, --m->n_lent * sizeof *m->lent);
+    if (sl_slab_cache_put(e->cache, sl_experts_record(e, layer, expert), part,
+                          rc == 0 ? err : &later) != 0)
+        return -1;
+    return rc;
+}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
+#include "src/exec/exec_experts.h"
 #include "src/exec/expert_floor.h"
 
 /* What a pass wants of a mixture's experts, and the least time that takes. */
@@ -233,21 +234,55 @@ static double missing_bytes(const struct sl_experts *e)
                                 : 0;
 }
 
-/* Of a prompt every expert is read and computed while others are read. */
+/* Bytes of RAM's experts that a pass lends: all where as many positions as an
+ * expert has on average are enough. */
+static double lent_bytes(const struct sl_experts *e,
+                         const struct sl_expert_demand *d,
+                         struct sl_plan_pass pass)
+{
+    double used = d->wanted_bytes / (double)e->bytes * e->n_records;
+    double rows =
+        (double)pass.positions * e->mf->hp.n_experts_used * e->n_layers / used;
+
+    return e->lend_rows > 0 && pass.positions > SL_SMALL_PASS &&
+                   rows >= e->lend_rows
+               ? d->wanted_bytes - d->device_bytes
+               : 0;
+}
+
+static void longest(struct sl_floor *f, double seconds, enum sl_limit limit)
+{
+    if (seconds <= f->seconds)
+        return;
+    f->seconds = seconds;
+    f->limit = limit;
+}
+
+/* Of a prompt every expert is read, copied and computed while others are. */
 static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
-                      const struct sl_rates *r)
+                      const struct sl_rates *r, double lent)
 {
     struct prices p = prices_of(r, d);
-    double host_bytes = d->wanted_bytes - d->device_bytes;
+    double host = d->wanted_bytes - d->device_bytes - lent;
+    double device_ops =
+        r->worker[SL_DEVICE].ops_per_s > 0
+            ? d->ops / d->wanted_bytes / r->worker[SL_DEVICE].ops_per_s
+            : 0;
 
     f->disk_s += d->disk_bytes * p.disk;
-    f->dram_s += (host_bytes + d->disk_bytes) * p.dram;
-    f->worker_s[SL_HOST] += host_bytes * p.ops;
-    f->worker_s[SL_DEVICE] += d->device_bytes * p.device;
-    f->seconds = fmax(f->disk_s, fmax(f->dram_s, f->worker_s[SL_HOST]));
-    f->limit = f->seconds == f->disk_s   ? SL_LIMIT_DISK
-               : f->seconds == f->dram_s ? SL_LIMIT_DRAM
-                                         : SL_LIMIT_HOST;
+    f->dram_s += (host + lent + d->disk_bytes) * p.dram;
+    f->worker_s[SL_HOST] += host * p.ops;
+    f->worker_s[SL_DEVICE] += d->device_bytes * p.device + lent * device_ops;
+    if (r->worker[SL_DEVICE].link_bps > 0)
+        f->link_s += lent / r->worker[SL_DEVICE].link_bps;
+    f->seconds = 0;
+    longest(f, f->disk_s, SL_LIMIT_DISK);
+    longest(f, f->dram_s, SL_LIMIT_DRAM);
+    longest(f, f->worker_s[SL_HOST], SL_LIMIT_HOST);
+    if (lent > 0) {
+        longest(f, f->link_s, SL_LIMIT_LINK);
+        longest(f, f->worker_s[SL_DEVICE], SL_LIMIT_DEVICE);
+    }
 }
 
 void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
@@ -273,7 +308,7 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
                                 missing_bytes(e));
     }
     if (prompt) {
-        add_swept(floor, &d, rates);
+        add_swept(floor, &d, rates, lent_bytes(e, &d, pass));
         return;
     }
     p = prices_of(rates, &d);

@@ -5,6 +5,7 @@
 
 #include "src/base/mem.h"
 #include "src/exec/exec_experts.h"
+#include "src/exec/expert_floor.h"
 #include "src/exec/experts.h"
 
 /* One is computed from, others are being read. */
@@ -52,7 +53,7 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
 
 void sl_experts_fini(struct sl_experts *e)
 {
-    sl_slab_cache_close(e->cache);
+    sl_experts_close_cache(e);
     sl_route_trace_drop(e->route);
     free(e->records);
     free(e->device_place);
@@ -211,6 +212,53 @@ int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
     dev->ops->event_destroy(dev, sent);
     sl_slab_cache_count_anew(e->cache); /* no pass wanted these */
     return rc;
+}
+
+/* bytes / link + (a row's crossing and arithmetic there) rows = (its arithmetic
+ * here) rows. */
+uint32_t sl_experts_lend_rows(const struct sl_experts *e,
+                              const struct sl_rates *rates)
+{
+    const struct sl_worker *host = &rates->worker[SL_HOST];
+    const struct sl_worker *device = &rates->worker[SL_DEVICE];
+    double ops = sl_expert_ops(e), copy, gain;
+
+    if (host->ops_per_s <= 0 || device->ops_per_s <= 0 || device->link_bps <= 0)
+        return 0;
+    copy = (double)e->largest / device->link_bps + device->stage_s +
+           device->link_latency_s;
+    gain = ops / host->ops_per_s - ops / device->ops_per_s -
+           SL_LENT_ROW_BYTES * e->mf->hp.hidden / device->link_bps;
+    return gain > 0 && copy / gain < UINT32_MAX / 2
+               ? 1 + (uint32_t)(copy / gain)
+               : 0;
+}
+
+void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
+                     const struct sl_rates *rates)
+{
+    struct sl_error refused;
+    uint64_t bytes;
+    void *base;
+
+    e->lend_rows = sl_experts_lend_rows(e, rates);
+    if (e->lend_rows == 0 || e->n_device == e->n_records)
+        return;
+    base = sl_slab_cache_memory(e->cache, &bytes);
+    if (dev->ops->pin(dev, base, bytes, &refused) == 0)
+        e->pinned_for = dev;
+}
+
+void sl_experts_close_cache(struct sl_experts *e)
+{
+    uint64_t bytes;
+
+    if (e->pinned_for != NULL)
+        e->pinned_for->ops->unpin(e->pinned_for,
+                                  sl_slab_cache_memory(e->cache, &bytes));
+    e->pinned_for = NULL;
+    sl_slab_cache_close(e->cache);
+    e->cache = NULL;
 }
 
 struct sl_part sl_expert_part(const struct sl_experts *e,

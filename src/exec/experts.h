@@ -5,11 +5,14 @@
  * experts, side by side as they lie in the file.
  *
  * With a device some records, those used most, lie in its memory for all of a
- * run, and are computed there; the cache never has them.
+ * run, and are computed there; the cache never has them. Others are lent to it
+ * by long passes: copied, where that and its arithmetic take less time than the
+ * cores' do for as many positions.
  */
 #ifndef SL_EXPERTS_H
 #define SL_EXPERTS_H
 
+#include "offload/cost.h"
 #include "offload/device.h"
 #include "offload/slab_cache.h"
 #include "src/exec/engine.h"
@@ -17,6 +20,9 @@
 #include "src/model/modelfile.h"
 
 #define SL_NO_PLACE UINT32_MAX
+/* What crosses for each value of a row that is lent for: there in FP16, back in
+ * FP32. */
+#define SL_LENT_ROW_BYTES 6.0
 
 /* Layers are alike by what part of their experts' bytes was missing, and by how
  * many records were read ahead. */
@@ -66,6 +72,9 @@ struct sl_experts {
     uint32_t n_device;
     uint32_t *device_place; /* owned, (n_records) or SL_NO_PLACE */
     uint64_t mixed_bytes;   /* of records used there, not counted yet */
+    uint32_t lend_rows; /* an expert of so many positions is lent; 0: none is */
+    uint64_t lent_bytes;          /* that were, of all passes */
+    struct sl_device *pinned_for; /* the cache's memory is, for copies */
 };
 
 /* Lists the records; 0 of a model without experts. Errors: SL_ERR_NOMEM. */
@@ -92,6 +101,17 @@ uint64_t sl_experts_place_on_device(struct sl_experts *e, uint64_t bytes);
  * be open. Errors: SL_ERR_IO, SL_ERR_CORRUPT, the device's. */
 int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
                     struct sl_error *err);
+
+/* From how many positions on copying an expert to a device and computing it
+ * there is faster than on the cores; 0: never, or rates are unknown. */
+uint32_t sl_experts_lend_rows(const struct sl_experts *e,
+                              const struct sl_rates *rates);
+/* Lends to a device, by these rates; the cache's memory is pinned for it, as
+ * far as may be, until it is closed. */
+void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
+                     const struct sl_rates *rates);
+/* Closes the cache; what it had is read again. */
+void sl_experts_close_cache(struct sl_experts *e);
 
 /* A device has computed an expert, for that part of a pass's positions: counted
  * for statistics, and for who is to lie there in another run. */

@@ -212,6 +212,7 @@ struct sl_run_stats {
      * it was not there. */
     uint64_t decode_expert_passes, decode_expert_wanted, decode_expert_read;
     uint64_t decode_expert_hinted; /* read ahead, beside what was read */
+    uint64_t lent_expert_bytes;    /* copied to a GPU, for long passes */
 };
 /* By the thread that runs passes, between them. */
 void sl_runtime_stats(const struct sl_runtime *rt, struct sl_run_stats *s);

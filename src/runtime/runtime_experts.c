@@ -79,8 +79,7 @@ void sl_runtime_end_experts(struct sl_runtime *rt)
         keep_usage(rt);
     if (rt->experts.cache != NULL)
         sl_pool_set_errand(rt->pool, NULL, NULL);
-    sl_slab_cache_close(rt->experts.cache);
-    rt->experts.cache = NULL;
+    sl_experts_close_cache(&rt->experts);
 }
 
 void sl_runtime_close_experts(struct sl_runtime *rt)
@@ -160,4 +159,5 @@ void sl_runtime_experts_stats(const struct sl_runtime *rt,
     s->decode_expert_wanted = use->wanted_bytes;
     s->decode_expert_read = use->read_bytes;
     s->decode_expert_hinted = use->hint_bytes;
+    s->lent_expert_bytes = rt->experts.lent_bytes;
 }

@@ -56,12 +56,29 @@ static uint32_t ahead_pages(const struct sl_rehearsal_config *c)
            1;
 }
 
+static bool has_gpu(const struct sl_rehearsal_config *c)
+{
+    return c->vram_bytes > 0 &&
+           c->machine->rates.worker[SL_DEVICE].link_bps > 0 &&
+           c->engine != SL_ENGINE_RULE_CPU;
+}
+
+/* Experts of RAM, to a GPU. */
+static bool lends(const struct sl_rehearsal_run *r)
+{
+    return r->experts.n_records > 0 && has_gpu(r->c) &&
+           sl_experts_lend_rows(&r->experts, &r->c->machine->rates) > 0;
+}
+
 static uint64_t host_bytes(const struct sl_rehearsal_run *r)
 {
     const struct sl_rehearsal_config *c = r->c;
     uint32_t n = sl_rehearsed_positions(c);
 
     return PROGRAM_BYTES + sl_small_tensors_bytes(c->mf) + ahead_bytes(c) +
+           (lends(r)
+                ? (uint64_t)(SL_LENT * SL_LENT_ROW_BYTES) * n * c->mf->hp.hidden
+                : 0) +
            sl_cpu_bytes(c->mf, n, sl_rehearsed_tokens(c), 0, NULL, SL_ACT_INT8,
                         THREADS) +
            sl_exec_bytes(c->mf, n, c->n_texts * sl_rehearsed_decode(c), true) +
@@ -82,7 +99,8 @@ static uint64_t device_bytes(const struct sl_rehearsal_run *r)
 
     if (hp->n_experts > 0)
         mixed = sl_mixture_pairs(hp, sl_rehearsed_positions(r->c)) *
-                (6ull * hp->hidden + 2ull * hp->expert_inner);
+                    (6ull * hp->hidden + 2ull * hp->expert_inner) +
+                (lends(r) ? SL_LENT * r->experts.largest : 0);
     return DEVICE_BYTES + mixed + sl_small_tensors_bytes(r->c->mf) +
            (sl_rehearsed_positions(r->c) + r->c->ahead) * position +
            4ull * hp->vocab *
@@ -125,13 +143,6 @@ static uint64_t turn_bytes(const struct sl_rehearsal_run *r,
     return sl_kv_turn_bytes(
         &r->kv_config, c->n_texts,
         c->vram_bytes > least ? sl_kv_turn_most(c->vram_bytes - least) : 0);
-}
-
-static bool has_gpu(const struct sl_rehearsal_config *c)
-{
-    return c->vram_bytes > 0 &&
-           c->machine->rates.worker[SL_DEVICE].link_bps > 0 &&
-           c->engine != SL_ENGINE_RULE_CPU;
 }
 
 /* Too little for the least ring is too little for any use. */
@@ -253,6 +264,7 @@ static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
 {
     const struct sl_plan_memory *host = &r->plan->at[SL_HOST];
     const struct sl_plan_memory *device = &r->plan->at[SL_DEVICE];
+    const struct sl_rehearsal_config *c = r->c;
     uint64_t taken = out->host_bytes + host->ring_bytes + host->resident_bytes +
                      out->kv_bytes[SL_HOST];
 
@@ -264,6 +276,9 @@ static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
             minus(r->c->vram_bytes, out->device_bytes + device->ring_bytes +
                                         device->resident_bytes +
                                         out->kv_bytes[SL_DEVICE]));
+    if (r->plan->uses_device)
+        r->experts.lend_rows =
+            sl_experts_lend_rows(&r->experts, &c->machine->rates);
     out->n_device_experts = r->experts.n_device;
     out->expert_bytes =
         sl_experts_place(&r->experts, minus(r->c->ram_bytes, taken));

@@ -6,6 +6,7 @@
 #include "src/exec/kv_turns.h"
 #include "src/exec/stages.h"
 #include "src/sim/sim_engine.h"
+#include "src/sim/sim_mixer.h"
 
 /* What a slab asks of its engine. */
 struct slab_cost {
@@ -39,7 +40,8 @@ struct sim_engine {
     const struct sl_pass *pass;
     double keys, key_pairs; /* cached positions; of all positions, together */
     /* The GPU's: */
-    struct sl_event *done, *mixed;
+    struct sl_event *done;
+    struct sl_sim_mixer mixer;
     struct sim_turns turns;
     struct sl_event **marks; /* (2 * n_slabs) around each one's kernels; NULL
                                 without a trace */
@@ -114,8 +116,7 @@ static void model_destroy(struct sl_exec_engine *engine)
         return;
     if (e->done != NULL)
         e->c.dev->ops->event_destroy(e->c.dev, e->done);
-    if (e->mixed != NULL)
-        e->c.dev->ops->event_destroy(e->c.dev, e->mixed);
+    sl_sim_mixer_fini(&e->mixer);
     for (size_t i = 0; i < SL_KV_TURN_BUFFERS && e->turns.used[i]; i++) {
         e->c.dev->ops->event_destroy(e->c.dev, e->turns.up[i]);
         e->c.dev->ops->event_destroy(e->c.dev, e->turns.used[i]);
@@ -442,38 +443,31 @@ static int gpu_run(struct sl_exec_engine *engine, size_t slab,
     return sl_upload_put(e->c.upload, slab, err);
 }
 
-/* Rows go up as FP16, what they give comes down as FP32. */
 static int gpu_mix(struct sl_exec_engine *engine, const struct sl_mix *mix,
                    struct sl_error *err)
 {
-    struct sim_engine *e = (struct sim_engine *)engine;
-    const struct sl_experts *x = e->c.mixture->experts;
-    const struct sl_rates *r = &e->c.machine->spec.rates;
-    uint64_t values = (uint64_t)mix->n_rows * e->c.mf->hp.hidden;
-    double bytes = 0;
-
-    for (uint32_t i = 0; i < mix->n_parts; i++)
-        bytes += (double)x
-                     ->records[sl_experts_record(x, mix->layer,
-                                                 mix->parts[i].expert)]
-                     .bytes;
-    if (e->c.dev->ops->copy_up(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
-                               values * 2, err) != 0 ||
-        sl_device_model_launch(e->c.dev, bytes, e->c.mixture->ops * mix->n_rows,
-                               r->worker[SL_DEVICE].stage_s, err) != 0 ||
-        e->c.dev->ops->copy_down(e->c.dev, SL_QUEUE_COMPUTE, NULL, NULL,
-                                 values * 4, err) != 0)
-        return -1;
-    return e->c.dev->ops->record(e->c.dev, SL_QUEUE_COMPUTE, e->mixed, err);
+    return sl_sim_mixer_mix(&((struct sim_engine *)engine)->mixer, mix, err);
 }
 
 static int gpu_mixed(struct sl_exec_engine *engine, const float **out,
                      struct sl_error *err)
 {
-    struct sim_engine *e = (struct sim_engine *)engine;
-
     *out = NULL;
-    return e->c.dev->ops->sync(e->c.dev, e->mixed, err);
+    return sl_sim_mixer_mixed(&((struct sim_engine *)engine)->mixer, err);
+}
+
+static int gpu_lend(struct sl_exec_engine *engine, const struct sl_mix *mix,
+                    const uint8_t *base, struct sl_error *err)
+{
+    (void)base;
+    return sl_sim_mixer_lend(&((struct sim_engine *)engine)->mixer, mix, err);
+}
+
+static int gpu_lent(struct sl_exec_engine *engine, const float **out,
+                    struct sl_error *err)
+{
+    *out = NULL;
+    return sl_sim_mixer_lent(&((struct sim_engine *)engine)->mixer, err);
 }
 
 /* What the queue did, now that it is done. */
@@ -528,6 +522,8 @@ static const struct sl_engine_ops gpu_ops = {
     .end = gpu_end,
     .mix = gpu_mix,
     .mixed = gpu_mixed,
+    .lend = gpu_lend,
+    .lent = gpu_lent,
     .destroy = model_destroy,
 };
 
@@ -537,7 +533,8 @@ static int create_events(struct sim_engine *e, struct sl_error *err)
     size_t n = 2 * e->c.partition->n_slabs;
 
     if (ops->event_create(e->c.dev, &e->done, false, err) != 0 ||
-        ops->event_create(e->c.dev, &e->mixed, false, err) != 0)
+        sl_sim_mixer_init(&e->mixer, e->c.dev, e->c.machine, e->c.mixture,
+                          err) != 0)
         return -1;
     for (size_t i = 0; i < SL_KV_TURN_BUFFERS; i++) {
         if (ops->event_create(e->c.dev, &e->turns.up[i], false, err) != 0 ||

@@ -253,20 +253,90 @@ static int take_mixed(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
     return device->ops->mixed(device, &ignored, err);
 }
 
-/* In the order of a run: what is there first, or as they lie in the file. */
-int sl_sim_mix(struct sl_sim_mixture *m, uint32_t layer, uint32_t n, bool reads,
-               struct sl_error *err)
+static int take_lent(struct sl_sim_mixture *m, uint32_t n, uint32_t left,
+                     struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    const float *ignored;
+
+    while (m->n_lent > left) {
+        uint32_t record = m->lent[0];
+
+        sl_slab_cache_go_on(e->cache);
+        if (e->device->ops->lent(e->device, &ignored, err) != 0 ||
+            sl_slab_cache_put(e->cache, record,
+                              (double)m->n_rows[record % e->n_experts] / n,
+                              err) != 0)
+            return -1;
+        memmove(m->lent, m->lent + 1, --m->n_lent * sizeof *m->lent);
+    }
+    return 0;
+}
+
+static int lend(struct sl_sim_mixture *m, uint32_t layer, uint32_t record,
+                struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    uint32_t expert = record % e->n_experts;
+    struct sl_mix_part part = {expert, SL_NO_PLACE, 0, m->n_rows[expert]};
+    struct sl_mix mix = {
+        .layer = layer,
+        .n_rows = part.n,
+        .parts = &part,
+        .n_parts = 1,
+    };
+    const uint8_t *base;
+
+    if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
+        return -1;
+    m->lent[m->n_lent++] = record;
+    e->lent_bytes += e->records[record].bytes;
+    return e->device->ops->lend(e->device, &mix, base, err);
+}
+
+/* As they lie in the file, those that are lent beside the others. */
+static int run_large(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
+                     struct sl_error *err)
+{
+    const struct sl_experts *e = m->experts;
+
+    for (uint32_t i = 0; i < m->n_used; i++) {
+        uint32_t record = m->records[i];
+
+        if (e->lend_rows > 0 &&
+            m->n_rows[record % e->n_experts] >= e->lend_rows) {
+            if (take_lent(m, n, SL_LENT - 1, err) != 0 ||
+                lend(m, layer, record, err) != 0)
+                return -1;
+        } else if (run_expert(m, record, n, err) != 0 ||
+                   take_lent(m, n, 0, err) != 0) {
+            return -1;
+        }
+    }
+    return take_lent(m, n, 0, err);
+}
+
+/* What is there first. */
+static int run_small(struct sl_sim_mixture *m, uint32_t n, struct sl_error *err)
 {
     uint32_t left = m->n_used;
 
-    for (uint32_t i = 0; i < m->n_used; i++) {
-        uint32_t record = n <= m->small_positions
-                              ? sl_experts_take(m->experts, m->records, &left)
-                              : m->records[i];
+    while (left > 0) {
+        uint32_t record = sl_experts_take(m->experts, m->records, &left);
 
         if (run_expert(m, record, n, err) != 0)
             return -1;
     }
+    return 0;
+}
+
+/* In the order of a run. */
+int sl_sim_mix(struct sl_sim_mixture *m, uint32_t layer, uint32_t n, bool reads,
+               struct sl_error *err)
+{
+    if ((n <= m->small_positions ? run_small(m, n, err)
+                                 : run_large(m, layer, n, err)) != 0)
+        return -1;
     if (take_mixed(m, layer, n, err) != 0)
         return -1;
     sl_experts_count(m->experts, reads);

@@ -31,6 +31,8 @@ struct sl_sim_mixture {
     uint32_t n_used;
     struct sl_mix_part *parts; /* (E) on the device */
     uint32_t n_parts;
+    uint32_t lent[SL_LENT]; /* records of RAM that it has, the oldest first */
+    uint32_t n_lent;
 };
 
 /* Experts as they were placed; pass_positions: most of a pass. Errors:

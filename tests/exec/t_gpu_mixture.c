@@ -12,12 +12,14 @@
 /* Mixtures of experts with the simulated GPU: who computes which experts, and
  * that it changes nothing but roundings. */
 
-#define N_IDS 18u
+#define N_IDS    18u
+#define N_LAYERS 8u /* more experts than "the least" is rounded by */
 
 /* Logits of N_IDS ids, so many of them in one pass; *cached: what the cache of
- * experts was asked for. Returns how many the GPU had. */
+ * experts was asked for, *lent: what of that was copied to the GPU. Returns how
+ * many the GPU had. */
 static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
-                            uint64_t *cached, float *logits)
+                            uint64_t *cached, uint64_t *lent, float *logits)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     struct sl_runtime *rt = rig_start(config, &one_text);
@@ -49,19 +51,21 @@ static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
     }
     sl_runtime_stats(rt, &stats);
     *cached = stats.experts.wanted_bytes;
+    *lent = stats.lent_expert_bytes;
     sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
     return n_device;
 }
 
-/* A model of six layers, all but a dense one with 7 experts, in a file; VRAM
- * that has places for about half of them, and the least. */
+/* A model of N_LAYERS layers, all but a dense one with 7 experts, in a file;
+ * VRAM that has places for about half of them, and the least. */
 struct gpu_mixture {
     char path[ARCH_PATH];
     struct sl_runtime_config config;
     uint64_t half, least;
     uint32_t n_experts;
     size_t n_logits;
+    double row_s; /* of an expert, on the cores */
     struct sl_rates slow_cores;
 };
 
@@ -71,13 +75,14 @@ static void make_mixture(struct gpu_mixture *x, const char *arch)
     struct sl_vram v;
     uint64_t streamed;
 
-    m.hp.n_layers = 6;
+    m.hp.n_layers = N_LAYERS;
     arch_model_write(x->path, test_dir, &m);
-    x->n_experts = (6 - m.hp.n_dense_layers) * m.hp.n_experts;
+    x->n_experts = (N_LAYERS - m.hp.n_dense_layers) * m.hp.n_experts;
     x->n_logits = (size_t)N_IDS * m.hp.vocab;
     x->slow_cores = test_gpu_rates;
     x->slow_cores.dram_bps = 1e8;
     x->slow_cores.worker[SL_HOST].ops_per_s = 1e9;
+    x->row_s = 6.0 * m.hp.hidden * m.hp.expert_inner / 1e9;
     x->config = rig_on_gpu(x->path);
     x->config.engine = SL_ENGINE_RULE_AUTO;
     x->config.no_usage = true;
@@ -109,8 +114,9 @@ static void the_gpu_alone_takes_no_mixture(void **state)
 }
 
 /* Attention, the dense layer and the head are the GPU's, and the experts that
- * have room in VRAM: all of them, some, none. Others are computed where they
- * lie. In a pass that has room for all pairs, and one that has not. */
+ * have room in VRAM: all of them, some, none. In a pass that has room for all
+ * pairs others are computed where they lie, in one that has not they are
+ * copied. */
 static void mix_in_vram(const char *arch)
 {
     static const uint32_t passes[] = {N_IDS / 2, N_IDS};
@@ -123,27 +129,31 @@ static void mix_in_vram(const char *arch)
     exact = malloc(x.n_logits * sizeof *exact);
     for (int p = 0; p < 2; p++) {
         struct sl_runtime_config c = x.config;
-        uint64_t all, cached;
+        uint64_t all, cached, lent;
         uint32_t n;
 
         c.engine = SL_ENGINE_RULE_CPU;
         c.device = SL_DEVICE_CPU;
-        assert_int_equal(run_mixture(&c, passes[p], &all, got), 0);
+        assert_int_equal(run_mixture(&c, passes[p], &all, &lent, got), 0);
+        assert_int_equal(lent, 0);
         for (size_t i = 0; i < x.n_logits; i++)
             exact[i] = (double)got[i];
-        n = run_mixture(&x.config, passes[p], &cached, got);
+        n = run_mixture(&x.config, passes[p], &cached, &lent, got);
         assert_int_equal(n, x.n_experts);
-        assert_int_equal(cached, 0);
+        assert_true(cached == 0 && lent == 0);
         rig_assert_near(got, exact, x.n_logits, "all in VRAM");
         c = x.config;
         c.vram_bytes = x.half;
-        n = run_mixture(&c, passes[p], &cached, got);
+        n = run_mixture(&c, passes[p], &cached, &lent, got);
         assert_true(n > 0 && n < x.n_experts);
         assert_true(cached > 0 && cached < all);
+        assert_int_equal(lent > 0, p == 1);
+        assert_true(lent <= cached);
         rig_assert_near(got, exact, x.n_logits, "some in VRAM");
         c.vram_bytes = x.least;
-        n = run_mixture(&c, passes[p], &cached, got);
+        n = run_mixture(&c, passes[p], &cached, &lent, got);
         assert_true(n < x.n_experts);
+        assert_int_equal(lent > 0, p == 1);
         rig_assert_near(got, exact, x.n_logits, "the least VRAM");
     }
     free(got);
@@ -161,27 +171,35 @@ static void latents_leave_head_and_experts_to_the_gpu(void **state)
     mix_in_vram("glm4moelite");
 }
 
-/* Which experts lie in VRAM is fixed; what the cache holds changes no bit. */
+/* Which experts lie in VRAM is fixed, and who is lent is told by positions;
+ * what the cache holds changes no bit. */
 static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
 {
+    static const uint32_t passes[] = {N_IDS / 2, N_IDS};
     struct gpu_mixture x;
     float *want, *got;
-    uint64_t cached, again;
-    uint32_t n;
 
     make_mixture(&x, "glm4moe");
     want = malloc(x.n_logits * sizeof *want);
     got = malloc(x.n_logits * sizeof *got);
     x.config.vram_bytes = x.half;
-    n = run_mixture(&x.config, N_IDS / 2, &cached, want);
-    assert_true(n > 0 && n < x.n_experts);
-    x.config.ram_bytes = SL_RAM_LEAST;
-    assert_int_equal(run_mixture(&x.config, N_IDS / 2, &again, got), n);
-    assert_int_equal(again, cached);
-    assert_memory_equal(got, want, x.n_logits * sizeof *got);
-    x.config.threads = 3;
-    assert_int_equal(run_mixture(&x.config, N_IDS / 2, &again, got), n);
-    assert_memory_equal(got, want, x.n_logits * sizeof *got);
+    /* so that some are lent, and some are not */
+    x.slow_cores.worker[SL_DEVICE].stage_s = 4 * x.row_s;
+    for (int p = 0; p < 2; p++) {
+        struct sl_runtime_config c = x.config;
+        uint64_t cached, lent, again, lent_again;
+        uint32_t n = run_mixture(&c, passes[p], &cached, &lent, want);
+
+        assert_true(n > 0 && n < x.n_experts);
+        assert_true(p == 0 ? lent == 0 : lent > 0 && lent < cached);
+        c.ram_bytes = SL_RAM_LEAST;
+        for (c.threads = 2; c.threads <= 3; c.threads++) {
+            assert_int_equal(
+                run_mixture(&c, passes[p], &again, &lent_again, got), n);
+            assert_true(again == cached && lent_again == lent);
+            assert_memory_equal(got, want, x.n_logits * sizeof *got);
+        }
+    }
     free(want);
     free(got);
 }
@@ -190,8 +208,8 @@ static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
 static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
                       bool *failed)
 {
-    const struct sl_workload load = rig_one_text(N_IDS / 2);
-    int32_t ids[N_IDS / 2] = {0}, positions[N_IDS / 2];
+    const struct sl_workload load = rig_one_text(N_IDS);
+    int32_t ids[N_IDS] = {0}, positions[N_IDS];
     struct sl_lm_item it = {.ids = ids, .positions = positions};
     struct sl_runtime *rt;
     struct sl_error err = {0};
@@ -199,7 +217,7 @@ static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
     uint64_t calls;
     int rc;
 
-    it.n = N_IDS / 2;
+    it.n = N_IDS;
     it.n_logits = 1;
     for (int32_t i = 0; i < (int32_t)it.n; i++)
         positions[i] = i;
@@ -228,9 +246,9 @@ static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
     return calls >= n;
 }
 
-/* While experts are loaded, rows go up, products run, what they give comes
- * down. A call that is not needed may fail unnoticed; none may leak, hang or
- * crash. */
+/* While experts are loaded or lent, rows go up, products run, what they give
+ * comes down. A call that is not needed may fail unnoticed; none may leak, hang
+ * or crash. */
 static void any_call_for_a_mixture_may_fail(void **state)
 {
     struct gpu_mixture x;
