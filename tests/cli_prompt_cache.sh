@@ -1,6 +1,7 @@
 #!/bin/sh
 # 'sluice generate --prompt-cache': the same texts without the prompt's pass,
 # and nothing but a line of warning when the file is not what it should be.
+# shellcheck disable=SC2154 # what demo_model.sh has set
 source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-prompt-XXXXXX") || exit 99
@@ -195,6 +196,8 @@ if ! grep -q '^#define SL_SANITIZED' "$(dirname "$sluice")/config.h" \
         check auto_stays_within_what_a_group_grants
         within bench -m "$model" --ram least --prompt 1 --gen 1 --repeat 1
         check so_does_what_is_measured
+        XDG_CACHE_HOME=$work/kept within probe --force "$work"
+        check so_does_the_survey_of_a_machine
     fi
     rmdir "$group"
 fi

@@ -15,6 +15,7 @@
 #include "src/base/json.h"
 #include "src/base/newfile.h"
 #include "src/base/section_out.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 #include "src/probe/survey.h"
 #include "src/probe/survey_impl.h"
@@ -128,6 +129,10 @@ static int measure_grid(json_t *disk, const char *path,
             };
             double rate;
 
+            /* Where a control group grants little, without the largest. */
+            if (b > 0 &&
+                sl_meminfo_room(config.buffer_bytes) < config.buffer_bytes)
+                continue;
             if (sl_probe_disk(&rate, &config, err) != 0)
                 return -1;
             best = rate > best ? rate : best;

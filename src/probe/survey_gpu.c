@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "src/base/mem.h"
+#include "src/probe/meminfo.h"
 #include "src/probe/probe.h"
 #include "src/probe/survey.h"
 
@@ -12,7 +13,8 @@
 /* More than any machine's. */
 #define MAX_DEVICES 32u
 
-/* An eighth of what is free is enough for a rate, and leaves others theirs. */
+/* An eighth of what is free, of the host's memory too, is enough for a rate,
+ * and leaves others theirs. */
 static int measure(struct sl_device_rates *rates,
                    const struct sl_device_info *info, uint64_t bytes,
                    struct sl_error *err)
@@ -22,8 +24,10 @@ static int measure(struct sl_device_rates *rates,
 
     if (sl_device_open_cuda(&dev, info->ordinal, err) != 0)
         return -1;
+    bytes = sl_meminfo_room(4 * bytes) / 4;
     if (bytes > dev->info.vram_free / 8)
-        bytes = sl_round_down(dev->info.vram_free / 8, SL_PAGE_BYTES);
+        bytes = dev->info.vram_free / 8;
+    bytes = sl_round_down(bytes, SL_PAGE_BYTES);
     rc = bytes > 0 ? sl_probe_device(rates, dev, bytes, err)
                    : sl_fail(err, SL_ERR_NOMEM,
                              "GPU %d (%s): no memory is free to measure with",
