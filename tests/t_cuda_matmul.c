@@ -441,7 +441,7 @@ static void long_rows_may_be_split_between_thread_blocks(void **state)
     struct problem p;
 
     test_cuda_open(&t, 1 << 20);
-    for (int fmt = SL_FMT_F16; fmt <= SL_FMT_INT4; fmt++) {
+    for (int fmt = SL_FMT_F16; fmt <= SL_FMT_Q4_0; fmt++) {
         m.fmt = (enum sl_fmt)fmt;
         /* parts end with a group, or within one */
         m.group_cols = fmt == SL_FMT_INT4 ? 64 : fmt == SL_FMT_INT8 ? 160 : 0;

@@ -47,22 +47,44 @@ __host__ __device__ constexpr uint32_t sl_table_word(const int8_t *t, int i)
            (uint32_t)(uint8_t)t[4 * i + 3] << 24;
 }
 
+/* Four entries of the format's table, the i-th such. */
+template <int FMT> __host__ __device__ constexpr uint32_t sl_table_of(int i)
+{
+    constexpr int8_t iq4[16] = {SL_IQ4_VALUES}, e2m1[16] = {SL_E2M1_VALUES};
+
+    return sl_table_word(sl_shape<FMT>::codes == SL_CODES_IQ4 ? iq4 : e2m1, i);
+}
+
+/* The values of four codes of a table, a byte each: a code's low bits select
+ * among eight bytes, bit 3 says of which half. */
+template <int FMT>
+__device__ __forceinline__ uint32_t sl_block_values(uint32_t codes)
+{
+    constexpr uint32_t a = sl_table_of<FMT>(0), b = sl_table_of<FMT>(1);
+    constexpr uint32_t c = sl_table_of<FMT>(2), d = sl_table_of<FMT>(3);
+    uint32_t at = __byte_perm(codes | codes >> 4, 0, 0x4420) & 0x7777;
+    uint32_t low = __byte_perm(a, b, at), high = __byte_perm(c, d, at);
+    uint32_t upper = (codes >> 3 & 0x01010101u) * 255;
+
+    return (high & upper) | (low & ~upper);
+}
+
 /* The value of a code. */
 template <int FMT> __device__ __forceinline__ int sl_block_value(uint32_t code)
 {
-    constexpr int8_t iq4[16] = {SL_IQ4_VALUES}, e2m1[16] = {SL_E2M1_VALUES};
-    constexpr bool first = sl_shape<FMT>::codes == SL_CODES_IQ4;
-    constexpr uint32_t a = sl_table_word(first ? iq4 : e2m1, 0);
-    constexpr uint32_t b = sl_table_word(first ? iq4 : e2m1, 1);
-    constexpr uint32_t c = sl_table_word(first ? iq4 : e2m1, 2);
-    constexpr uint32_t d = sl_table_word(first ? iq4 : e2m1, 3);
-
     if (sl_shape<FMT>::codes == SL_CODES_EVEN)
         return (int)code - sl_shape<FMT>::q_off;
-    return (int8_t)((code < 8    ? code < 4 ? a : b
-                     : code < 12 ? c
-                                 : d) >>
-                    code % 4 * 8);
+    return (int8_t)sl_block_values<FMT>(code);
+}
+
+/* The values of four codes, a byte each, as FP16. */
+template <int FMT>
+__device__ __forceinline__ void sl_block_halves(uint32_t out[2], uint32_t codes)
+{
+    if (sl_shape<FMT>::codes == SL_CODES_EVEN)
+        sl_bytes_to_half<sl_shape<FMT>::q_off>(out, codes);
+    else
+        sl_bytes_to_half<128>(out, sl_block_values<FMT>(codes) ^ 0x80808080u);
 }
 
 /* Code c of the 32 of a group whose words begin at w. */

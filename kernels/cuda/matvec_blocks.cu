@@ -46,16 +46,9 @@ __device__ __forceinline__ void four_values(float out[4], uint32_t codes)
 {
     uint32_t h[2];
 
-    if (sl_shape<FMT>::codes != SL_CODES_EVEN) {
-        for (int i = 0; i < 4; i++)
-            out[i] = (float)sl_block_value<FMT>(codes >> 8 * i & 15);
-        return;
-    }
-    sl_int8_to_half(h, codes); /* less 128 */
+    sl_block_halves<FMT>(h, codes);
     sl_halves_to_floats(out, h[0]);
     sl_halves_to_floats(out + 2, h[1]);
-    for (int i = 0; i < 4; i++)
-        out[i] += (float)(128 - sl_shape<FMT>::q_off);
 }
 
 /* Four values of x for each of n positions, zeros for the others. */

@@ -6,6 +6,8 @@ bool sl_mma_takes(const struct sl_product *p)
 {
     if (p->fmt == SL_FMT_F16 || p->fmt == SL_FMT_BF16)
         return p->cols % 8 == 0;
+    if (sl_fmt_has_blocks(p->fmt))
+        return true;
     return sl_fmt_has_scales(p->fmt) && p->cols % 8 == 0 &&
            (p->groups == 1 || p->group_cols % RUN == 0);
 }
@@ -44,6 +46,8 @@ uint32_t sl_mma_splits(uint32_t tiles, uint32_t stages, uint32_t most,
 int sl_mma_launch(const struct sl_cuda *c, const struct sl_product *p,
                   struct sl_error *err)
 {
+    if (sl_fmt_has_blocks(p->fmt))
+        return sl_mma_blocks(c, p, err);
     switch (p->fmt) {
     case SL_FMT_INT4:
         return sl_mma_int4(c, p, err);

@@ -268,20 +268,16 @@ static inline void split(struct mma_args *a, const struct sl_cuda *c,
     a->sums = a->n_splits > 1 ? (float *)c->workspace : NULL;
 }
 
-template <int FMT, int NT, int KW>
-static int launch(const struct sl_cuda *c, struct mma_args *a,
-                  struct sl_error *err)
+/* The kernel, and what adds up the splits. */
+static inline int launch_split(const struct sl_cuda *c,
+                               void (*kernel)(struct mma_args),
+                               uint32_t threads, const struct mma_args *a,
+                               struct sl_error *err)
 {
-    typedef struct geom<FMT, NT, KW> G;
     struct sl_product_sums sums = {};
 
-    split(a, c, G::cols, G::w_copies * 16);
-    if (G::packed && a->p.groups > 1) {
-        a->step_groups = G::cols / a->p.group_cols;
-        a->step_cols = G::cols % a->p.group_cols;
-    }
-    if (sl_launch(c, "mma product", mma_product<FMT, NT, KW>,
-                  dim3(a->slots / TILE_ROWS, a->n_splits), G::threads, a,
+    if (sl_launch(c, "mma product", kernel,
+                  dim3(a->slots / TILE_ROWS, a->n_splits), threads, a,
                   err) != 0)
         return -1;
     if (a->sums == NULL)
@@ -292,6 +288,20 @@ static int launch(const struct sl_cuda *c, struct mma_args *a,
     sums.stride = a->slots;
     sums.interleaved = sl_product_pairs(&a->p);
     return sl_finish_launch(c, &a->p.out, &sums, a->p.n, a->p.n_rows, err);
+}
+
+template <int FMT, int NT, int KW>
+static int launch(const struct sl_cuda *c, struct mma_args *a,
+                  struct sl_error *err)
+{
+    typedef struct geom<FMT, NT, KW> G;
+
+    split(a, c, G::cols, G::w_copies * 16);
+    if (G::packed && a->p.groups > 1) {
+        a->step_groups = G::cols / a->p.group_cols;
+        a->step_cols = G::cols % a->p.group_cols;
+    }
+    return launch_split(c, mma_product<FMT, NT, KW>, G::threads, a, err);
 }
 
 template <int FMT>
@@ -319,5 +329,8 @@ int sl_mma_f16(const struct sl_cuda *c, const struct sl_product *p,
                struct sl_error *err);
 int sl_mma_bf16(const struct sl_cuda *c, const struct sl_product *p,
                 struct sl_error *err);
+/* For ggml's blocks. */
+int sl_mma_blocks(const struct sl_cuda *c, const struct sl_product *p,
+                  struct sl_error *err);
 
 #endif

@@ -188,22 +188,29 @@ __device__ __forceinline__ void sl_int4_to_half(uint32_t out[4], uint32_t w)
 #endif
 }
 
-/* The four weights of a word of INT8 (each + 128) as FP16: columns (0, 1),
- * (2, 3). The same trick by whole bytes: 0x6400 + byte is 1024 + byte. */
-__device__ __forceinline__ void sl_int8_to_half(uint32_t out[2], uint32_t w)
+/* Four bytes, less OFF (0 to 255), as FP16: bytes (0, 1), (2, 3). The same
+ * trick by whole bytes: 0x6400 + byte is 1024 + byte. */
+template <int OFF>
+__device__ __forceinline__ void sl_bytes_to_half(uint32_t out[2], uint32_t w)
 {
 #ifdef CUDA_SIM
-    out[0] = sl_twin_pair((int)(w & 255) - 128, (int)(w >> 8 & 255) - 128);
+    out[0] = sl_twin_pair((int)(w & 255) - OFF, (int)(w >> 8 & 255) - OFF);
     out[1] =
-        sl_twin_pair((int)(w >> 16 & 255) - 128, (int)(w >> 24 & 255) - 128);
+        sl_twin_pair((int)(w >> 16 & 255) - OFF, (int)(w >> 24 & 255) - OFF);
 #else
-    const uint32_t exponent = 0x64646464, minus_1152 = 0xe480e480;
+    const uint32_t exponent = 0x64646464, minus = (0xe400u + OFF) * 0x10001u;
 
     asm("prmt.b32 %0, %1, %2, 0x4140;" : "=r"(out[0]) : "r"(w), "r"(exponent));
     asm("prmt.b32 %0, %1, %2, 0x4342;" : "=r"(out[1]) : "r"(w), "r"(exponent));
-    asm("add.f16x2 %0, %0, %1;" : "+r"(out[0]) : "r"(minus_1152));
-    asm("add.f16x2 %0, %0, %1;" : "+r"(out[1]) : "r"(minus_1152));
+    asm("add.f16x2 %0, %0, %1;" : "+r"(out[0]) : "r"(minus));
+    asm("add.f16x2 %0, %0, %1;" : "+r"(out[1]) : "r"(minus));
 #endif
+}
+
+/* The four weights of a word of INT8 (each + 128). */
+__device__ __forceinline__ void sl_int8_to_half(uint32_t out[2], uint32_t w)
+{
+    sl_bytes_to_half<128>(out, w);
 }
 
 /* The low (high) halves of a and b. */
