@@ -4,11 +4,12 @@
     bench/drafts.py SLUICE MODEL [TURNS] [-- options of generate]
 
 Each turn runs each text without and with '--draft lookup', one right after
-the other, in the budget that the latter needs at least; so a machine that
-others use too slows both. Texts are greedy. Printed are medians over the
+the other, in the budget that the latter needs at least (or that of a --ram
+among the options); so a machine that others use too slows both. Texts are greedy. Printed are medians over the
 turns of tokens a second without and with, and of the ratio of a turn.
 """
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -18,12 +19,24 @@ SEASON = ("To every thing there is a season, and a time to every purpose under "
           "the heaven:")
 
 
-def run(sluice, model, text, options):
-    out = subprocess.run(
+def ask(sluice, model, text, options):
+    return subprocess.run(
         [sluice, "generate", "-m", model, "-q", "--json", "--top-k", "1",
-         "-p", text + "[gMASK]", *options],
-        check=True, capture_output=True, text=True).stdout
-    return json.loads(out)
+         "-p", text + "[gMASK]", *options], capture_output=True, text=True)
+
+
+def run(sluice, model, text, options):
+    done = ask(sluice, model, text, options)
+    if done.returncode != 0:
+        sys.exit(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
+def least(sluice, model, text, options):
+    """As --ram takes it; what is too little is refused with that number."""
+    said = ask(sluice, model, text, ["--ram", "1K", *options]).stderr
+    found = re.search(r"the least that works here is .*?\(--ram (\w+)\)", said)
+    return found.group(1) if found else sys.exit(said.strip())
 
 
 def texts(sluice, model):
@@ -50,8 +63,10 @@ def main():
           "right of guessed | tokens a pass |")
     print("|---|---|---|---|---|---|---|")
     for name, text in texts(sluice, model):
-        # the least budget that lookup asks for, for both
         options = ["--out-seq-length", "384", *more]
+        if "--ram" not in more:
+            options += ["--ram", least(sluice, model, text,
+                                       options + ["--draft", "lookup"])]
         got = {"off": [], "lookup": []}
         last = {}
         for turn in range(turns):
