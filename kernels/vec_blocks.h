@@ -20,8 +20,9 @@
 #include "kernels/vec_packed.h"
 #include "quant/block_shape.h"
 
-#define BLOCK_RUNS 16 /* scales in a block, at most */
-#define QUADS      8  /* of columns in a group of 32 */
+#define BLOCK_RUNS 16          /* scales in a block, at most */
+#define QUADS      8           /* of columns in a group of 32 */
+#define ROW_TILES  (2 * PARTS) /* of W rows, that take turns */
 #define GROUP_COLS SL_Q8_GROUP
 
 struct shape {
@@ -321,26 +322,21 @@ INLINE void run_q8(vf *total, const uint8_t *w, unsigned j, vf scale, vf min,
     }
 }
 
-INLINE void blocks_q8(const struct packed *k, const struct sl_acts *a,
-                      size_t p0, const int n, const struct blocks *f)
+/* total += blocks [b, end), which have one head. Returns what follows them. */
+INLINE const uint8_t *add_blocks(vf *total, const uint8_t *w, uint32_t b,
+                                 uint32_t end, const struct sl_acts *a,
+                                 const int8_t *q, const float *q_scale,
+                                 const int32_t *q_sum, const int n,
+                                 const struct blocks *f)
 {
     const struct shape *s = f->s;
-    const int8_t *q = a->q + p0 * a->q_stride;
-    const float *q_scale = a->q_scale + p0;
-    const int32_t *q_sum = a->q_sum + p0;
-    const uint8_t *w = k->w;
-    uint32_t n_blocks = k->m->cols / s->cols;
-    vf total[BLOCKS_TILE], scale[BLOCK_RUNS], min[BLOCK_RUNS];
-    vi head = vi_set(0);
+    vf sum[BLOCKS_TILE], scale[BLOCK_RUNS], min[BLOCK_RUNS];
+    vi head = vi_load_bytes(w);
 
 #pragma GCC unroll 4
     for (int p = 0; p < n; p++)
-        total[p] = vf_set(0);
-    for (uint32_t b = 0; b < n_blocks; b++) {
-        if (b % s->share == 0) {
-            head = vi_load_bytes(w);
-            w += UNIT_BYTES;
-        }
+        sum[p] = total[p];
+    for (w += UNIT_BYTES; b < end; b++) {
         block_scales(scale, min, w, head, b, f);
         w += sub_words(s) * UNIT_BYTES;
         for (uint32_t c = 0; c < s->cols; c += GROUP_COLS) {
@@ -348,9 +344,9 @@ INLINE void blocks_q8(const struct packed *k, const struct sl_acts *a,
 
             if (n == 1)
                 fetch_ahead(w, group_bytes(s));
-            run_q8(total, w, 0, r[0], m[0], q, a, q_scale, q_sum, n, s);
+            run_q8(sum, w, 0, r[0], m[0], q, a, q_scale, q_sum, n, s);
             if (s->run < GROUP_COLS)
-                run_q8(total, w, QUADS / 2, r[1], m[1], q, a, q_scale,
+                run_q8(sum, w, QUADS / 2, r[1], m[1], q, a, q_scale,
                        q_sum + a->group_stride, n, s);
             w += group_bytes(s);
             q += GROUP_COLS;
@@ -360,30 +356,71 @@ INLINE void blocks_q8(const struct packed *k, const struct sl_acts *a,
     }
 #pragma GCC unroll 4
     for (int p = 0; p < n; p++)
-        packed_store(k, p0 + (size_t)p, 0, total[p]);
+        total[p] = sum[p];
+    return w;
+}
+
+/* Tiles of W rows take turns, by some blocks each: memory is asked for lines
+ * of several places at once, and where a line has two tiles' weights, they are
+ * used one soon after the other. */
+INLINE void blocks_q8(const struct packed *k, const int tiles,
+                      const struct sl_acts *a, size_t p0, const int n,
+                      const struct blocks *f)
+{
+    const struct shape *s = f->s;
+    const int8_t *q = a->q + p0 * a->q_stride;
+    const float *q_scale = a->q_scale + p0;
+    const int32_t *q_sum = a->q_sum + p0;
+    const uint8_t *w[ROW_TILES];
+    uint32_t n_blocks = k->m->cols / s->cols, end;
+    vf total[ROW_TILES][BLOCKS_TILE];
+
+    for (int t = 0; t < tiles; t++) {
+        w[t] = k[t].w;
+        for (int p = 0; p < n; p++)
+            total[t][p] = vf_set(0);
+    }
+    for (uint32_t b = 0; b < n_blocks; b = end) {
+        size_t groups;
+
+        end = n_blocks - b < s->share ? n_blocks : b + s->share;
+        for (int t = 0; t < tiles; t++)
+            w[t] =
+                add_blocks(total[t], w[t], b, end, a, q, q_scale, q_sum, n, f);
+        groups = (size_t)(end - b) * (s->cols / GROUP_COLS);
+        q += groups * GROUP_COLS;
+        q_scale += groups * a->group_stride;
+        q_sum += 2 * groups * a->group_stride;
+    }
+    for (int t = 0; t < tiles; t++)
+        for (int p = 0; p < n; p++)
+            packed_store(k + t, p0 + (size_t)p, 0, total[t][p]);
 }
 
 /* --- tiles ---------------------------------------------------------------- */
 
-/* All positions for W rows. */
-INLINE void blocks_rows(const struct packed *k, const struct sl_acts *a,
-                        const bool q8, const struct blocks *f)
+/* All positions for some tiles of W rows. */
+INLINE void blocks_rows(const struct packed *k, const int tiles,
+                        const struct sl_acts *a, const bool q8,
+                        const struct blocks *f)
 {
     size_t p = 0;
 
     if (q8) {
         for (; a->n - p >= BLOCKS_TILE; p += BLOCKS_TILE)
-            blocks_q8(k, a, p, BLOCKS_TILE, f);
+            blocks_q8(k, tiles, a, p, BLOCKS_TILE, f);
         for (; a->n - p >= 2; p += 2)
-            blocks_q8(k, a, p, 2, f);
+            blocks_q8(k, tiles, a, p, 2, f);
         if (p < a->n)
-            blocks_q8(k, a, p, 1, f);
+            blocks_q8(k, tiles, a, p, 1, f);
         return;
     }
-    for (; a->n - p >= PACKED_TILE; p += PACKED_TILE)
-        blocks_f32(k, a, p, PACKED_TILE, f);
-    for (; p < a->n; p++)
-        blocks_f32(k, a, p, 1, f);
+    for (int t = 0; t < tiles; t++) {
+        for (p = 0; a->n - p >= PACKED_TILE; p += PACKED_TILE)
+            blocks_f32(k + t, a, p, PACKED_TILE, f);
+        for (; p < a->n; p++)
+            blocks_f32(k + t, a, p, 1, f);
+    }
 }
 
 #include "kernels/vec_blocks_panel.h"
@@ -400,16 +437,20 @@ INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
         blocks_panel(y, y_stride, m, w, n_rows, a, f);
         return;
     }
-    for (uint32_t row = 0; row < n_rows; row += W) {
-        struct packed k = {
-            .m = m,
-            .w = w + row / SL_BLOCK_ROWS * bytes + 4 * (row % SL_BLOCK_ROWS),
-            .y = y + row,
-            .y_stride = y_stride,
-            .n_rows = n_rows - row,
-        };
+    for (uint32_t row = 0; row < n_rows;) {
+        struct packed k[ROW_TILES];
+        int tiles = 0;
 
-        blocks_rows(&k, a, q8, f);
+        for (; tiles < ROW_TILES && row < n_rows; row += W)
+            k[tiles++] = (struct packed){
+                .m = m,
+                .w =
+                    w + row / SL_BLOCK_ROWS * bytes + 4 * (row % SL_BLOCK_ROWS),
+                .y = y + row,
+                .y_stride = y_stride,
+                .n_rows = n_rows - row,
+            };
+        blocks_rows(k, tiles, a, q8, f);
     }
 }
 
