@@ -387,7 +387,7 @@ def connections_have_a_limit():
 def sockets_that_are_idle_are_closed():
     # Each connection has its part of the budget.
     with Server("--idle", "1", "--connections", "2000",
-                "--address-connections", "2000", ram="320M") as s:
+                "--address-connections", "2000", ram="384M") as s:
         held = []
         for _ in range(1000 if whole else 100):
             held.append(s.raw())

@@ -58,7 +58,7 @@ class Cgroup:
 class Server:
     """A server at a free port, which ends with its block."""
 
-    def __init__(self, sluice, file, *options, ram="128M", nofile=None,
+    def __init__(self, sluice, file, *options, ram=None, nofile=None,
                  cgroup=None):
         self.log = tempfile.NamedTemporaryFile("w+", encoding="utf-8")
 
@@ -68,6 +68,8 @@ class Server:
             if cgroup:
                 cgroup.enter()
 
+        # Sanitizers take more for themselves.
+        ram = ram or ("128M" if slow == 1 else "512M")
         self.p = subprocess.Popen(
             [sluice, "serve", "-m", file, "--ram", ram, "--threads", "2",
              "--port", "0", *options],
@@ -75,7 +77,7 @@ class Server:
             preexec_fn=limit if nofile or cgroup else None)
         self.port = None
         self.wait_for(self.listens, 30)
-        self.wait_for(lambda: self.health() == 200, 60)
+        self.wait_for(self.is_healthy, 60)
 
     def text(self):
         with open(self.log.name, encoding="utf-8") as f:
@@ -110,6 +112,10 @@ class Server:
             return r.status, r.read().decode()
         finally:
             c.close()
+
+    def is_healthy(self):
+        assert self.p.poll() is None, self.text()
+        return self.health() == 200
 
     def health(self):
         try:

@@ -111,11 +111,11 @@ static const struct argp_option options[] = {
     {"linger", OPT_LINGER, "SECONDS", 0,
      "Go on for so long with what nobody waits for any more (default: 0)", 5},
     {"keep-answers", OPT_KEEP_BYTES, "BYTES", 0,
-     "Memory for requests while they are read, for answers under way and, in "
-     "what these leave, for answers that may be asked for again (default: 32M)",
+     "Memory for requests that are read, for answers under way and, in the "
+     "rest, for those that may be asked for again (default: 32M)",
      5},
     {"keep-seconds", OPT_KEEP_SECONDS, "SECONDS", 0,
-     "How long they are kept (default: 600)", 5},
+     "How long answers are kept (default: 600)", 5},
     {"keep-prompts", OPT_KEEP_PROMPTS, "DIR", 0,
      "Keep what reading prompts has computed in files there, so that none is "
      "read again, not even after a restart",

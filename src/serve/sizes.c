@@ -14,6 +14,7 @@ enum {
     LARGE_BODIES = 4,
     SMALL_BODY = 64 << 10,
     SPLIT_MEMORY = 16 << 20, /* at least */
+    TLS_BYTES = 16 << 10,    /* of a connection; 13 KiB were seen */
 };
 
 static uint64_t kv_bytes(const struct sl_hparams *hp)
@@ -110,9 +111,12 @@ uint64_t sl_sizes_beside(const struct sl_serve_config *c, uint32_t ctx,
                          uint32_t text_cost)
 {
     uint64_t split = sl_sizes_split(ctx, text_cost);
+    uint64_t connection = c->header_bytes + SL_PIECE_BYTES;
 
     if (split > c->body_bytes)
         split = c->body_bytes;
+    if (c->tls_cert != NULL)
+        connection += TLS_BYTES;
     return sl_room_bytes(c) + sl_sizes_bodies(c) + split * text_cost +
-           (uint64_t)c->connections * (c->header_bytes + SL_PIECE_BYTES);
+           c->connections * connection;
 }
