@@ -9,7 +9,7 @@ export CUDA_VISIBLE_DEVICES='' # runs that name no device see no GPU
 # shellcheck source=tests/demo_model.sh
 . "$source/tests/demo_model.sh"
 cd "$work" || exit 99
-echo 1..15
+echo 1..16
 
 # --- task files -----------------------------------------------------------
 
@@ -185,6 +185,19 @@ cmp -s all/results.json cut/results.json && cmp -s all/results.markdown cut/resu
     grep -q '^    Calibration error of task a: 0\.' out &&
     grep -q '^Comparison of task a: 3 examples, 0 right here alone, 0 there' out
 check results_are_kept_and_compared
+
+# Told before anything is asked.
+unfit=
+for other in nowhere . demo.gguf a.yaml mine.json; do
+    echo '{"tasks": 1}' >mine.json
+    "$sluice" eval -q -m demo.gguf --tasks-json /dev/zero --compare $other \
+        >out 2>err
+    [ $? = 1 ] && [ "$(wc -l <err)" = 1 ] && grep -qF -- "$other" err ||
+        unfit="$unfit; $other: $(cat err)"
+done
+echo "$unfit" >err
+[ -z "$unfit" ]
+check what_cannot_be_compared_with_is_told_first
 
 # --- generation -----------------------------------------------------------
 

@@ -173,6 +173,8 @@ static int eval_tasks(struct options *o, struct sl_error *err)
 
     if (rc == 0)
         rc = check_paths(o, &tasks, &ev, err);
+    if (rc == 0 && o->compare != NULL)
+        rc = sl_results_check(o->compare, err);
     if (rc == 0 && is_first(o)) {
         sl_console_tasks(stdout, &tasks);
         if (fflush(stdout) != 0) /* before what is said of it */

@@ -17,6 +17,8 @@
 
 /* Folders below one another; links can make circles. */
 #define DEPTH_MOST 40u
+/* Of a file, which is held in memory: a device may never end. */
+#define MOST_BYTES (1u << 30)
 
 int sl_names_add(struct sl_names *names, char *name, struct sl_error *err)
 {
@@ -211,10 +213,21 @@ const char *sl_file_shown(const char *path)
     return is_stdin(path) ? "standard input" : path;
 }
 
+/* Moves what was read to *text: a byte-order mark may go before it. */
+static void take_text(struct sl_lines *in, char **text, const char *rest,
+                      size_t n)
+{
+    if (rest != in->buf)
+        memmove(in->buf, rest, n + 1);
+    *text = realloc(in->buf, n + 1);
+    if (*text == NULL)
+        *text = in->buf;
+    in->buf = NULL;
+}
+
 int sl_file_read(char **text, size_t *n, const char *path, struct sl_error *err)
 {
-    struct sl_lines in = {.stop_fd = -1};
-    struct sl_str copy = {0};
+    struct sl_lines in = {.stop_fd = -1, .most = MOST_BYTES};
     char *rest;
     int rc;
 
@@ -222,15 +235,17 @@ int sl_file_read(char **text, size_t *n, const char *path, struct sl_error *err)
     if (in.fd < 0)
         return sl_fail_os(err, errno, "%s: cannot open it", path);
     rc = sl_lines_rest(&in, &rest, n, err);
+    if (rc == 0 && *n > MOST_BYTES)
+        rc = sl_fail(err, SL_ERR_UNSUPPORTED,
+                     "more than %u MiB, which is more "
+                     "than is read of one file",
+                     MOST_BYTES >> 20);
     if (rc != 0)
         sl_error_prefix(err, "%s: ", sl_file_shown(path));
     else
-        rc = sl_str_append(&copy, rest, *n, err);
+        take_text(&in, text, rest, *n);
     if (in.fd != STDIN_FILENO)
         close(in.fd);
     sl_lines_fini(&in);
-    if (rc != 0)
-        return -1;
-    *text = copy.s;
-    return 0;
+    return rc;
 }

@@ -37,7 +37,8 @@ char *sl_path_relative(const char *path);
 /* A file's name for messages: "-" is standard input. Borrowed. */
 const char *sl_file_shown(const char *path);
 /* The whole of a file or of standard input ("-"), a zero byte behind it, moved
- * to the caller. Errors: SL_ERR_IO, SL_ERR_NOMEM. */
+ * to the caller. Errors: SL_ERR_IO, SL_ERR_NOMEM; SL_ERR_UNSUPPORTED for more
+ * than 1 GiB. */
 int sl_file_read(char **text, size_t *n, const char *path,
                  struct sl_error *err);
 

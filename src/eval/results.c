@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <jansson.h>
 
@@ -351,20 +352,47 @@ static int compare_task(FILE *out, const struct sl_eval_task *t,
     return rc;
 }
 
+static int read_results(json_t **root, const char *path, struct sl_error *err)
+{
+    size_t n;
+    char *text;
+    int rc;
+
+    if (sl_file_read(&text, &n, path, err) != 0)
+        return -1;
+    rc = sl_json_parse(root, text, n, path, err);
+    free(text);
+    if (rc != 0)
+        return -1;
+    if (json_is_array(json_object_get(*root, "tasks")))
+        return 0;
+    json_decref(*root);
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "%s: no results of an evaluation: it lists no tasks", path);
+}
+
+int sl_results_check(const char *other, struct sl_error *err)
+{
+    struct stat st;
+    json_t *root;
+
+    if (stat(other, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return 0; /* a pipe is read once, when it is needed */
+    if (read_results(&root, other, err) != 0)
+        return -1;
+    json_decref(root);
+    return 0;
+}
+
 int sl_results_compare(FILE *out, struct sl_eval *ev, const char *other,
                        struct sl_error *err)
 {
     const json_t *tasks, *theirs;
-    json_t *root = NULL;
-    size_t n_text, n = 0;
-    char *text;
-    int rc;
+    json_t *root;
+    size_t n = 0;
+    int rc = 0;
 
-    if (sl_file_read(&text, &n_text, other, err) != 0)
-        return -1;
-    rc = sl_json_parse(&root, text, n_text, other, err);
-    free(text);
-    if (rc != 0)
+    if (read_results(&root, other, err) != 0)
         return -1;
     tasks = json_object_get(root, "tasks");
     for (size_t i = 0; rc == 0 && i < ev->n; i++) {

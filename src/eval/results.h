@@ -23,6 +23,10 @@ struct sl_results_head {
 int sl_results_write(const char *folder, const struct sl_results_head *head,
                      struct sl_eval *ev, struct sl_error *err);
 
+/* Whether a file can be compared with, before an evaluation is made for it.
+ * Errors: SL_ERR_IO, SL_ERR_CORRUPT, SL_ERR_NOMEM. */
+int sl_results_check(const char *other, struct sl_error *err);
+
 /* Prints how this evaluation and that of a results.json differ, for each task
  * with a right answer an example: how many only one got right, McNemar's exact
  * p, and the difference of accuracies with its 95 % interval (paired bootstrap
