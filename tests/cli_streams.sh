@@ -1,6 +1,7 @@
 #!/bin/sh
 # Standard streams that are closed or full: nothing hangs, nothing is printed
 # into a file that was opened for something else, and nothing is lost silently.
+# shellcheck disable=SC2154 # what demo_model.sh has set
 source=${SLUICE_SOURCE:-.}
 sluice=${SLUICE:-./sluice}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-streams-XXXXXX") || exit 99
@@ -54,5 +55,29 @@ if [ -c /dev/full ]; then
     done
     [ -z "$command" ]
     check a_full_disk_behind_standard_output_is_told_with_its_reason
+fi
+
+# A file that may not grow so large is like a full disk, and no signal.
+small()
+{
+    (ulimit -f 0 && "$sluice" "$@" 2>&1 >/dev/null) | cat >"$work/err"
+    grep -q 'File too large' "$work/err" && [ ! -s "$work/new" ] &&
+        [ ! -e "$work/new.partial" ]
+}
+echo '{"context": [1, 2], "answer": [3], "mask_position": 1}' >"$work/in.json"
+small convert -q -o "$work/new" "$source/demo" &&
+    small synth -Q -o "$work/new" tiny &&
+    small logits -q -m "$model" --ram 64M -i "$work/in.json" -o "$work/new" &&
+    small generate -q -m "$model" --ram 64M -p hi -n 2 --trace "$work/new" &&
+    small eval -q -m "$model" --ram 64M --tasks-json "$work/ask.jsonl" \
+        --output "$work/results"
+check a_limit_of_file_sizes_is_told
+
+if ! grep -q '^#define SL_SANITIZED' "$(dirname "$sluice")/config.h"; then
+    # shellcheck disable=SC3045 # dash has it
+    (ulimit -s 64 && "$sluice" generate -m "$model" --ram 64M -p hi) \
+        >"$work/out" 2>"$work/err"
+    [ $? = 1 ] && grep -q 'stack is limited to 64 KiB' "$work/err"
+    check so_is_a_stack_that_is_too_small
 fi
 echo "1..$n"

@@ -4,15 +4,19 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "src/base/log.h"
 #include "src/cmd/command.h"
 #include "src/cmd/narrow.h"
 #include "src/cmd/opts_list.h"
+
+#define LEAST_STACK_BYTES (256u << 10)
 
 static void usage(FILE *out)
 {
@@ -71,10 +75,28 @@ static int no_command(const char *name)
     return SL_EXIT_USAGE;
 }
 
+/* Threads have as much of it as the first one. */
+static int check_stack(void)
+{
+    struct rlimit stack;
+
+    if (getrlimit(RLIMIT_STACK, &stack) != 0 ||
+        stack.rlim_cur >= LEAST_STACK_BYTES)
+        return 0;
+    sl_messagef("the stack is limited to %u KiB, %u are needed: see ulimit -s",
+                (unsigned)(stack.rlim_cur >> 10), LEAST_STACK_BYTES >> 10);
+    return -1;
+}
+
 int main(int argc, char **argv)
 {
     char name[64], help[] = "--help";
 
+    /* A file that grows beyond ulimit -f is an error of a write, like a full
+     * disk. */
+    signal(SIGXFSZ, SIG_IGN);
+    if (check_stack() != 0)
+        return SL_EXIT_FAILED;
     if (hold_standard_streams() != 0) {
         sl_messagef("cannot open /dev/null: %s", strerror(errno));
         return SL_EXIT_FAILED;
