@@ -82,7 +82,8 @@ struct sl_mix {
     uint32_t n_parts;
 };
 
-/* Experts of RAM that an engine may compute at the same time. */
+/* Experts in RAM that are computed at the same time (exec_experts.h). */
+struct sl_loan;
 #define SL_LENT 2u
 
 struct sl_exec_engine {
@@ -124,12 +125,11 @@ struct sl_engine_ops {
                struct sl_error *err);
     int (*mixed)(struct sl_exec_engine *e, const float **out,
                  struct sl_error *err);
-    /* The same of one expert, a mix of one part, whose record lies at base in
-     * RAM and is copied: it stays there until lent has returned, which waits
-     * for the oldest of those under way, SL_LENT at most. *out: borrowed until
-     * as many more have been lent. */
-    int (*lend)(struct sl_exec_engine *e, const struct sl_mix *mix,
-                const uint8_t *base, struct sl_error *err);
+    /* The same of one in RAM, whose matrices are copied: they stay there until
+     * lent has returned, which waits for the oldest of those under way, SL_LENT
+     * at most. *out: borrowed until as many more have been lent. */
+    int (*lend)(struct sl_exec_engine *e, const struct sl_loan *loan,
+                struct sl_error *err);
     int (*lent)(struct sl_exec_engine *e, const float **out,
                 struct sl_error *err);
     void (*destroy)(struct sl_exec_engine *e);

@@ -203,6 +203,18 @@ static int run_part(struct sl_cpu *x, const struct sl_part *part,
     return sl_cpu_after(x, m, stage, at, err);
 }
 
+/* What comes behind a product that another worker has. */
+static int end_part(struct sl_cpu *x, const struct sl_part *part,
+                    struct sl_error *err)
+{
+    const struct sl_modelfile *mf = x->c.mf;
+    const struct sl_model_matrix *m = &mf->matrices[part->matrix];
+    const struct sl_stage_ops *stage =
+        sl_arch_stage(mf->arch, &mf->hp, (uint32_t)m->spec.stage);
+
+    return sl_cpu_after(x, m, stage, sl_stage_op_of(stage, m->spec.slot), err);
+}
+
 static void trace_slab(const struct sl_cpu *x, size_t slab, uint64_t begin)
 {
     const struct sl_modelfile *mf = x->c.mf;
@@ -232,9 +244,13 @@ static int run_parts(struct sl_cpu *x, size_t slab, const uint8_t *base,
          rc == 0 && p < partition->first_part[slab + 1]; p++) {
         const struct sl_part *part = &partition->parts[p];
         bool both = part->of == SL_PART_HIGH && low_base != NULL;
+        bool lent;
 
         x->low = both ? low++ : NULL;
-        rc = run_part(x, part, base, err);
+        if (sl_cpu_lend_shared(x, slab, p, base, &lent, err) != 0)
+            return -1;
+        rc = lent ? end_part(x, &partition->parts[++p], err)
+                  : run_part(x, part, base, err);
     }
     return rc;
 }

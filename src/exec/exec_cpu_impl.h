@@ -140,12 +140,17 @@ int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
                     struct sl_error *err);
 int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
                     const float **out, struct sl_error *err);
-/* Those of RAM that it computes likewise: whether one is lent; lend: begins
- * that; take: what the oldest of them gives, whose record is put, whatever
- * becomes of it. */
+
+/* exec_lend.c: experts of RAM that it computes in a long pass. lends: whether
+ * one is lent; lend: begins that; lend_shared: the one that is always used, if
+ * this part and the next are all of it; take: what the oldest of them gives,
+ * whose record is put, whatever becomes of it. */
+bool sl_cpu_mixes_long(const struct sl_cpu *x);
 bool sl_cpu_lends(const struct sl_cpu *x, uint32_t expert);
 int sl_cpu_lend(struct sl_cpu *x, uint32_t layer, uint32_t expert,
                 struct sl_error *err);
+int sl_cpu_lend_shared(struct sl_cpu *x, size_t slab, uint32_t part,
+                       const uint8_t *base, bool *lent, struct sl_error *err);
 int sl_cpu_take_lent(struct sl_cpu *x, uint32_t layer, const float **out,
                      struct sl_error *err);
 

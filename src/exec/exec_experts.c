@@ -186,6 +186,25 @@ static void scatter(struct sl_cpu *x, const struct sl_layer_op *op,
                 scatter_rows, &job);
 }
 
+static void copy_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+    struct mix_job *job = arg;
+    struct sl_cpu *x = job->x;
+
+    memcpy(sl_cpu_buffer(x, job->op->out) + begin * x->hidden,
+           job->out + begin * x->hidden,
+           (end - begin) * x->hidden * sizeof *job->out);
+}
+
+/* What all the others are added to. */
+static void copy_shared(struct sl_cpu *x, const struct sl_layer_op *op,
+                        const float *out)
+{
+    struct mix_job job = {x, op, out, 0};
+
+    sl_pool_for(x->c.pool, x->pass->n, 1, copy_rows, &job);
+}
+
 /* Takes what the device gives of those that were lent to it, until so few of
  * them are under way. */
 static int take_lent(struct sl_cpu *x, const struct sl_layer_op *op,
@@ -199,7 +218,10 @@ static int take_lent(struct sl_cpu *x, const struct sl_layer_op *op,
         expert = m->lent[0];
         if (sl_cpu_take_lent(x, layer, &out, err) != 0)
             return -1;
-        scatter(x, op, expert, out);
+        if (expert == x->c.experts->n_experts)
+            copy_shared(x, op, out);
+        else
+            scatter(x, op, expert, out);
     }
     return 0;
 }
@@ -250,14 +272,11 @@ static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err)
 {
-    struct sl_cpu_mixture *m = &x->mixture;
     struct mix_job job = {.x = x, .op = op};
     int rc;
 
-    if ((uint64_t)x->pass->n * m->k <= m->n_out)
-        rc = run_small(x, op, layer, err);
-    else
-        rc = run_large(x, op, layer, err);
+    rc = sl_cpu_mixes_long(x) ? run_large(x, op, layer, err)
+                              : run_small(x, op, layer, err);
     if (rc != 0)
         return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, add_rows, &job);

@@ -72,6 +72,22 @@ struct sl_cpu_mixture {
     uint8_t *likely_ranks;    /* (k) the best rank of each */
 };
 
+/* An expert in RAM, and the positions that an engine computes it for. */
+struct sl_loan {
+    const struct sl_model_matrix *m[2]; /* gate and up in one; down */
+    struct sl_part part[2];             /* where they lie from base */
+    const uint8_t *base;
+    uint64_t bytes;  /* from there, that are copied */
+    const float *in; /* f32 rows, stride apart */
+    size_t stride;
+    const uint32_t *row; /* (n_rows) which of them; NULL: the first */
+    uint32_t n_rows;
+};
+
+/* An expert's two, and where they lie in its record. */
+void sl_expert_matrices(const struct sl_experts *e, uint32_t layer,
+                        uint32_t expert, const struct sl_model_matrix *m[2],
+                        struct sl_part part[2]);
 /* Where the i-th matrix of an expert lies in its record, which begins with the
  * matrix `first`. */
 struct sl_part sl_expert_part(const struct sl_experts *e,

@@ -41,10 +41,9 @@ struct sl_gpu_shape {
     uint32_t n_layers_waiting; /* whose cache waits in RAM (kv_turns.h) */
     uint64_t turn_most_bytes;  /* of buffers of theirs, see kv_turns.h */
     bool may_wait; /* tables have room for those, as long as there may be any */
-    unsigned n_threads;    /* of the pool */
-    bool write_back;       /* it prefills layers that the CPU decodes */
-    uint64_t record_bytes; /* of an expert in RAM, the largest; 0: none is lent
-                            */
+    unsigned n_threads;  /* of the pool */
+    bool write_back;     /* it prefills layers that the CPU decodes */
+    uint64_t loan_bytes; /* of an expert in RAM, at most; 0: none is lent */
     /* It has another's vectors, cache and workspace, whose kernels are on the
      * same queue, and needs activations and staging alone. */
     bool beside;

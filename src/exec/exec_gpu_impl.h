@@ -211,12 +211,13 @@ int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
                struct sl_error *err);
 int sl_gpu_mixed(struct sl_exec_engine *e, const float **out,
                  struct sl_error *err);
-/* The rows of a mix, as FP16. */
-void sl_gpu_half_rows(struct sl_gpu *g, const struct sl_mix *mix, uint16_t *to);
-/* Both products of a part, whose record and rows are on the device. */
-int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_mix *mix,
-                      const struct sl_mix_part *p, const uint8_t *record,
-                      struct sl_error *err);
+/* Rows of in, those of row or all, as FP16 side by side. */
+void sl_gpu_half_rows(struct sl_gpu *g, uint16_t *to, const float *in,
+                      size_t stride, const uint32_t *row, uint32_t n);
+/* Both products of an expert whose matrices (base) are on the device, and its
+ * rows from first_row on. */
+int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_loan *loan,
+                      uint32_t first_row, struct sl_error *err);
 
 /* exec_gpu_lend.c: experts of RAM, whose records are copied. */
 void sl_gpu_carve_lend(struct sl_gpu_lend *l, struct sl_carver *c,
@@ -225,8 +226,8 @@ void sl_gpu_carve_lend_host(struct sl_gpu_lend *l, struct sl_carver *c,
                             const struct sl_gpu_shape *s);
 int sl_gpu_lend_events(struct sl_gpu *g, struct sl_error *err);
 void sl_gpu_lend_destroy(struct sl_gpu *g);
-int sl_gpu_lend(struct sl_exec_engine *e, const struct sl_mix *mix,
-                const uint8_t *base, struct sl_error *err);
+int sl_gpu_lend(struct sl_exec_engine *e, const struct sl_loan *loan,
+                struct sl_error *err);
 int sl_gpu_lent(struct sl_exec_engine *e, const float **out,
                 struct sl_error *err);
 

@@ -3,17 +3,16 @@
 #include "src/exec/exec_experts.h"
 #include "src/exec/exec_gpu_impl.h"
 
-/* Experts of a long prompt that lie in RAM: a record is copied beside what the
+/* Experts of a long prompt that lie in RAM: one is copied beside what the
  * device computes of the one before.
  *
- *   UP       -- record 0 -- record 1 ---------- record 2 --
+ *   UP       -- expert 0 -- expert 1 ---------- expert 2 --
  *   COMPUTE  -------------- rows, products 0 -- rows, products 1 --
  */
 
 static bool lends(const struct sl_gpu_shape *s)
 {
-    return s->record_bytes > 0 && s->pass_positions > SL_SMALL_PASS &&
-           !s->beside;
+    return s->loan_bytes > 0 && s->pass_positions > SL_SMALL_PASS && !s->beside;
 }
 
 void sl_gpu_carve_lend(struct sl_gpu_lend *l, struct sl_carver *c,
@@ -21,7 +20,7 @@ void sl_gpu_carve_lend(struct sl_gpu_lend *l, struct sl_carver *c,
 {
     for (uint32_t i = 0; lends(s) && i < SL_LENT; i++) {
         c->used = sl_round_up(c->used, 256);
-        l->of[i].record = sl_carve(c, s->record_bytes, 1);
+        l->of[i].record = sl_carve(c, s->loan_bytes, 1);
     }
 }
 
@@ -62,30 +61,30 @@ void sl_gpu_lend_destroy(struct sl_gpu *g)
     }
 }
 
-int sl_gpu_lend(struct sl_exec_engine *e, const struct sl_mix *mix,
-                const uint8_t *base, struct sl_error *err)
+int sl_gpu_lend(struct sl_exec_engine *e, const struct sl_loan *loan,
+                struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
     struct sl_device *dev = g->c.device;
     struct sl_gpu_lent *of = &g->lend.of[g->lend.begun++ % SL_LENT];
-    const struct sl_mix_part *p = &mix->parts[0];
-    const struct sl_experts *x = g->c.experts;
-    uint64_t bytes =
-        x->records[sl_experts_record(x, mix->layer, p->expert)].bytes;
     size_t stride = sl_round_up(g->hidden, 8);
+    struct sl_loan there = *loan;
 
-    if (dev->ops->copy_up(dev, SL_QUEUE_UP, of->record, base, bytes, err) !=
-            0 ||
+    there.base = of->record;
+    if (dev->ops->copy_up(dev, SL_QUEUE_UP, of->record, loan->base, loan->bytes,
+                          err) != 0 ||
         dev->ops->record(dev, SL_QUEUE_UP, of->up, err) != 0)
         return -1;
-    sl_gpu_half_rows(g, mix, of->host_in);
+    sl_gpu_half_rows(g, of->host_in, loan->in, loan->stride, loan->row,
+                     loan->n_rows);
     if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->mix.in, of->host_in,
-                          mix->n_rows * stride * sizeof *g->mix.in, err) != 0 ||
+                          loan->n_rows * stride * sizeof *g->mix.in,
+                          err) != 0 ||
         dev->ops->queue_wait(dev, SL_QUEUE_COMPUTE, of->up, err) != 0 ||
-        sl_gpu_run_expert(g, mix, p, of->record, err) != 0 ||
+        sl_gpu_run_expert(g, &there, 0, err) != 0 ||
         dev->ops->copy_down(
             dev, SL_QUEUE_COMPUTE, of->host_out, g->mix.out,
-            (uint64_t)mix->n_rows * g->hidden * sizeof *g->mix.out, err) != 0)
+            (uint64_t)loan->n_rows * g->hidden * sizeof *g->mix.out, err) != 0)
         return -1;
     return dev->ops->record(dev, SL_QUEUE_COMPUTE, of->done, err);
 }

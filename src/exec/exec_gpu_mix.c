@@ -9,14 +9,15 @@
 void sl_gpu_carve_mix(struct sl_gpu_mix *m, struct sl_carver *c,
                       const struct sl_hparams *hp, uint32_t n)
 {
+    uint32_t inner = hp->expert_inner > hp->shared_inner ? hp->expert_inner
+                                                         : hp->shared_inner;
     uint64_t rows;
 
     if (hp->n_experts == 0)
         return;
     rows = sl_mixture_pairs(hp, n);
     m->in = sl_carve(c, rows * sl_round_up(hp->hidden, 8), sizeof *m->in);
-    m->wide =
-        sl_carve(c, rows * sl_round_up(hp->expert_inner, 8), sizeof *m->wide);
+    m->wide = sl_carve(c, rows * sl_round_up(inner, 8), sizeof *m->wide);
     m->out = sl_carve(c, rows * hp->hidden, sizeof *m->out);
 }
 
@@ -35,7 +36,9 @@ void sl_gpu_carve_mix_host(struct sl_gpu_mix *m, struct sl_carver *c,
 
 struct convert_job {
     const struct sl_gpu *g;
-    const struct sl_mix *mix;
+    const float *in;
+    size_t in_stride;
+    const uint32_t *row; /* NULL: all */
     uint16_t *to;
 };
 
@@ -54,56 +57,61 @@ static void convert_rows(void *arg, size_t begin, size_t end, unsigned worker)
 
     (void)worker;
     for (size_t i = begin; i < end; i++) {
+        size_t from = job->row != NULL ? job->row[i] : i;
         uint16_t *to = job->to + i * stride;
 
-        g->c.kernels->f32_to_f16(
-            to, job->mix->in + (size_t)job->mix->row[i] * job->mix->stride,
-            g->hidden);
+        g->c.kernels->f32_to_f16(to, job->in + from * job->in_stride,
+                                 g->hidden);
         clamp_halves(to, g->hidden);
     }
 }
 
-void sl_gpu_half_rows(struct sl_gpu *g, const struct sl_mix *mix, uint16_t *to)
+void sl_gpu_half_rows(struct sl_gpu *g, uint16_t *to, const float *in,
+                      size_t stride, const uint32_t *row, uint32_t n)
 {
-    struct convert_job job = {g, mix, to};
+    struct convert_job job = {g, in, stride, row, to};
 
-    sl_pool_for(g->c.pool, mix->n_rows, 1, convert_rows, &job);
+    sl_pool_for(g->c.pool, n, 1, convert_rows, &job);
 }
 
-/* One of an expert's matrices. */
-static int multiply(struct sl_gpu *g, const struct sl_mix *mix,
-                    const struct sl_mix_part *p, const uint8_t *record,
-                    uint32_t i, struct sl_error *err)
+int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_loan *loan,
+                      uint32_t first_row, struct sl_error *err)
 {
-    const struct sl_experts *e = g->c.experts;
-    const struct sl_model_matrix *first =
-        sl_modelfile_expert(e->mf, mix->layer, p->expert);
-    struct sl_part part = sl_expert_part(e, first, i);
     size_t in = sl_round_up(g->hidden, 8);
-    size_t wide = sl_round_up(e->mf->hp.expert_inner, 8);
-    uint16_t *inner = g->mix.wide + p->first * wide;
-    struct sl_cuda_matmul mm = {
-        .m = &first[i].geom,
-        .n_blocks = part.n_blocks,
-        .epilogue = i == 0 ? SL_CUDA_EPI_SWIGLU : SL_CUDA_EPI_NONE,
+    size_t wide = sl_round_up(loan->m[1]->geom.cols, 8);
+    struct sl_cuda_matmul gate_up = {
+        .m = &loan->m[0]->geom,
+        .n_blocks = loan->part[0].n_blocks,
+        .epilogue = SL_CUDA_EPI_SWIGLU,
+    };
+    struct sl_cuda_matmul down = {
+        .m = &loan->m[1]->geom,
+        .n_blocks = loan->part[1].n_blocks,
+        .epilogue = SL_CUDA_EPI_NONE,
     };
 
-    sl_gpu_set_weights(g, &mm, &part, record);
-    if (i == 0)
-        return sl_cuda_matmul_run(g->c.cuda, inner, wide, SL_CUDA_F16, &mm,
-                                  g->mix.in + p->first * in, in, p->n, err);
+    sl_gpu_set_weights(g, &gate_up, &loan->part[0], loan->base);
+    if (sl_cuda_matmul_run(g->c.cuda, g->mix.wide, wide, SL_CUDA_F16, &gate_up,
+                           g->mix.in + first_row * in, in, loan->n_rows,
+                           err) != 0)
+        return -1;
+    sl_gpu_set_weights(g, &down, &loan->part[1], loan->base);
     return sl_cuda_matmul_run(
-        g->c.cuda, g->mix.out + (size_t)p->first * g->hidden, g->hidden,
-        SL_CUDA_F32, &mm, inner, wide, p->n, err);
+        g->c.cuda, g->mix.out + (size_t)first_row * g->hidden, g->hidden,
+        SL_CUDA_F32, &down, g->mix.wide, wide, loan->n_rows, err);
 }
 
-int sl_gpu_run_expert(struct sl_gpu *g, const struct sl_mix *mix,
-                      const struct sl_mix_part *p, const uint8_t *record,
-                      struct sl_error *err)
+static int run_part(struct sl_gpu *g, const struct sl_mix *mix,
+                    const struct sl_mix_part *p, struct sl_error *err)
 {
-    if (multiply(g, mix, p, record, 0, err) != 0)
-        return -1;
-    return multiply(g, mix, p, record, 1, err);
+    struct sl_loan loan = {
+        .base =
+            (const uint8_t *)g->c.records + p->place * g->c.experts->largest,
+        .n_rows = p->n,
+    };
+
+    sl_expert_matrices(g->c.experts, mix->layer, p->expert, loan.m, loan.part);
+    return sl_gpu_run_expert(g, &loan, p->first, err);
 }
 
 int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
@@ -116,17 +124,13 @@ int sl_gpu_mix(struct sl_exec_engine *e, const struct sl_mix *mix,
     /* One that nobody took, of a pass that has failed. */
     if (dev->ops->sync(dev, g->mix.done, err) != 0)
         return -1;
-    sl_gpu_half_rows(g, mix, g->mix.host_in);
+    sl_gpu_half_rows(g, g->mix.host_in, mix->in, mix->stride, mix->row,
+                     mix->n_rows);
     if (dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, g->mix.in, g->mix.host_in,
                           mix->n_rows * stride * sizeof *g->mix.in, err) != 0)
         return -1;
     for (uint32_t i = 0; i < mix->n_parts; i++) {
-        const struct sl_mix_part *p = &mix->parts[i];
-
-        if (sl_gpu_run_expert(g, mix, p,
-                              (const uint8_t *)g->c.records +
-                                  p->place * g->c.experts->largest,
-                              err) != 0)
+        if (run_part(g, mix, &mix->parts[i], err) != 0)
             return -1;
     }
     if (dev->ops->copy_down(

@@ -258,28 +258,52 @@ static void longest(struct sl_floor *f, double seconds, enum sl_limit limit)
     f->limit = limit;
 }
 
+/* Of the experts that all positions use. */
+static double shared_ops(const struct sl_experts *e, struct sl_plan_pass pass)
+{
+    const struct sl_hparams *hp = &e->mf->hp;
+
+    return 2.0 * 3 * hp->hidden * (double)hp->shared_inner * pass.positions *
+           e->n_layers;
+}
+
+double sl_experts_shared_seconds(const struct sl_experts *e,
+                                 const struct sl_rates *rates,
+                                 struct sl_plan_pass pass)
+{
+    if (e->lend_rows == 0 || pass.positions < e->lend_rows ||
+        pass.positions <= SL_SMALL_PASS || pass.positions <= pass.logits)
+        return 0;
+    return shared_ops(e, pass) / rates->worker[SL_HOST].ops_per_s;
+}
+
 /* Of a prompt every expert is read, copied and computed while others are. */
-static void add_swept(struct sl_floor *f, const struct sl_expert_demand *d,
-                      const struct sl_rates *r, double lent)
+static void add_swept(struct sl_floor *f, const struct sl_experts *e,
+                      const struct sl_expert_demand *d,
+                      const struct sl_rates *r, struct sl_plan_pass pass)
 {
     struct prices p = prices_of(r, d);
+    double lent = lent_bytes(e, d, pass);
+    double shared = sl_experts_shared_seconds(e, r, pass);
     double host = d->wanted_bytes - d->device_bytes - lent;
-    double device_ops =
-        r->worker[SL_DEVICE].ops_per_s > 0
-            ? d->ops / d->wanted_bytes / r->worker[SL_DEVICE].ops_per_s
-            : 0;
+    double device_ops = r->worker[SL_DEVICE].ops_per_s;
 
     f->disk_s += d->disk_bytes * p.disk;
     f->dram_s += (host + lent + d->disk_bytes) * p.dram;
+    f->worker_s[SL_HOST] = fmax(f->worker_s[SL_HOST] - shared, 0);
     f->worker_s[SL_HOST] += host * p.ops;
-    f->worker_s[SL_DEVICE] += d->device_bytes * p.device + lent * device_ops;
-    if (r->worker[SL_DEVICE].link_bps > 0)
+    f->worker_s[SL_DEVICE] += d->device_bytes * p.device;
+    if (lent > 0)
         f->link_s += lent / r->worker[SL_DEVICE].link_bps;
+    if (lent > 0 || shared > 0)
+        f->worker_s[SL_DEVICE] += (lent / d->wanted_bytes * d->ops +
+                                   (shared > 0 ? shared_ops(e, pass) : 0)) /
+                                  device_ops;
     f->seconds = 0;
     longest(f, f->disk_s, SL_LIMIT_DISK);
     longest(f, f->dram_s, SL_LIMIT_DRAM);
     longest(f, f->worker_s[SL_HOST], SL_LIMIT_HOST);
-    if (lent > 0) {
+    if (lent > 0 || shared > 0) {
         longest(f, f->link_s, SL_LIMIT_LINK);
         longest(f, f->worker_s[SL_DEVICE], SL_LIMIT_DEVICE);
     }
@@ -308,7 +332,7 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
                                 missing_bytes(e));
     }
     if (prompt) {
-        add_swept(floor, &d, rates, lent_bytes(e, &d, pass));
+        add_swept(floor, e, &d, rates, pass);
         return;
     }
     p = prices_of(rates, &d);

@@ -33,6 +33,12 @@ struct sl_expert_demand sl_expert_demand(const struct sl_experts *e,
 /* Operations of an expert for one position. */
 double sl_expert_ops(const struct sl_experts *e);
 
+/* What a plan has the cores take for those that all positions use, of a
+ * prompt that lends them to a device; else 0. */
+double sl_experts_shared_seconds(const struct sl_experts *e,
+                                 const struct sl_rates *rates,
+                                 struct sl_plan_pass pass);
+
 /* Adds what a pass's experts take to the floor of the rest: of a run as they
  * were used, else as is expected. */
 void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,

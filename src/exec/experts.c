@@ -19,6 +19,27 @@
  * sweep reads in vain is at most the rest. */
 #define SWEPT_CHANCE 0.8
 
+/* Of a layer's expert that is always used, at most: from where a device likes
+ * it to begin to the end of its pages. */
+static uint64_t shared_bytes(const struct sl_modelfile *mf)
+{
+    uint64_t most = 0;
+
+    for (size_t i = 1; i < mf->n_matrices; i++) {
+        const struct sl_model_matrix *m = &mf->matrices[i];
+        uint64_t begin = mf->matrices[i - 1].off;
+        uint64_t weights = m->off + sl_matrix_bytes(&m->geom);
+        uint64_t scales = m->scale_off + sl_matrix_scale_bytes(&m->geom);
+        uint64_t end = weights > scales ? weights : scales;
+
+        if (m->spec.slot != SL_SLOT_SHARED_OUT)
+            continue;
+        end = sl_round_up(end, SL_PAGE_BYTES) - sl_round_down(begin, 256);
+        most = end > most ? end : most;
+    }
+    return most;
+}
+
 int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
                     struct sl_error *err)
 {
@@ -48,6 +69,9 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
         e->bytes += bytes;
         e->device_place[r] = SL_NO_PLACE;
     }
+    e->loan_bytes = shared_bytes(mf);
+    if (e->loan_bytes < e->largest)
+        e->loan_bytes = e->largest;
     return 0;
 }
 
@@ -259,6 +283,19 @@ void sl_experts_close_cache(struct sl_experts *e)
     e->pinned_for = NULL;
     sl_slab_cache_close(e->cache);
     e->cache = NULL;
+}
+
+void sl_expert_matrices(const struct sl_experts *e, uint32_t layer,
+                        uint32_t expert, const struct sl_model_matrix *m[2],
+                        struct sl_part part[2])
+{
+    const struct sl_model_matrix *first =
+        sl_modelfile_expert(e->mf, layer, expert);
+
+    for (uint32_t i = 0; i < 2; i++) {
+        m[i] = &first[i];
+        part[i] = sl_expert_part(e, first, i);
+    }
 }
 
 struct sl_part sl_expert_part(const struct sl_experts *e,

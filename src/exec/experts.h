@@ -74,6 +74,7 @@ struct sl_experts {
     uint64_t mixed_bytes;   /* of records used there, not counted yet */
     uint32_t lend_rows; /* an expert of so many positions is lent; 0: none is */
     uint64_t lent_bytes;          /* that were, of all passes */
+    uint64_t loan_bytes;          /* of one, at most */
     struct sl_device *pinned_for; /* the cache's memory is, for copies */
 };
 

@@ -326,7 +326,7 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
     if (sl_gpu_create(&rt->engines[SL_DEVICE], &config, err) != 0)
         return -1;
     rt->experts.device = rt->engines[SL_DEVICE];
-    if (rt->shape.record_bytes > 0)
+    if (rt->shape.loan_bytes > 0)
         sl_experts_lend(&rt->experts, rt->device, &rt->rates);
     return sl_experts_load(&rt->experts, rt->device, records_in_vram(rt), err);
 }

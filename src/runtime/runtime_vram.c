@@ -116,9 +116,9 @@ static void fill_shape(struct sl_runtime *rt)
         .n_pages = rt->kv_config.n_pages,
         .n_threads = sl_pool_threads(rt->pool),
         .write_back = rt->config.engine != SL_ENGINE_RULE_GPU,
-        .record_bytes = sl_experts_lend_rows(&rt->experts, &rt->rates) > 0
-                            ? rt->experts.largest
-                            : 0,
+        .loan_bytes = sl_experts_lend_rows(&rt->experts, &rt->rates) > 0
+                          ? rt->experts.loan_bytes
+                          : 0,
         .may_wait = caches_may_wait(rt),
     };
 }

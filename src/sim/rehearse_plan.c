@@ -100,7 +100,7 @@ static uint64_t device_bytes(const struct sl_rehearsal_run *r)
     if (hp->n_experts > 0)
         mixed = sl_mixture_pairs(hp, sl_rehearsed_positions(r->c)) *
                     (6ull * hp->hidden + 2ull * hp->expert_inner) +
-                (lends(r) ? SL_LENT * r->experts.largest : 0);
+                (lends(r) ? SL_LENT * r->experts.loan_bytes : 0);
     return DEVICE_BYTES + mixed + sl_small_tensors_bytes(r->c->mf) +
            (sl_rehearsed_positions(r->c) + r->c->ahead) * position +
            4ull * hp->vocab *
@@ -292,7 +292,9 @@ static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
         struct sl_floor floor = {.seconds = 0};
 
         sl_rehearsed_experts(&floor, r, (enum sl_phase)p);
-        r->experts_s[p] = floor.seconds;
+        r->experts_s[p] =
+            floor.seconds -
+            sl_experts_shared_seconds(&r->experts, &r->in.rates, r->in.pass[p]);
     }
     return 0;
 }

@@ -20,6 +20,7 @@ struct slab_cost {
      * and operations with that; its experts come behind this slab */
     bool routes, mixes;
     double router_bytes, router_ops;
+    const struct sl_model_matrix *shared[2]; /* both, whole, or NULL */
     uint32_t layer;
 };
 
@@ -72,6 +73,10 @@ static void cost_slab(struct slab_cost *cost, const struct sl_modelfile *mf,
             cost->router_ops += 2.0 * g->rows * g->cols * share;
             cost->router_bytes += (double)m->bytes * share;
         }
+        if (m->spec.slot == SL_SLOT_SHARED_IN && share == 1)
+            cost->shared[0] = m;
+        if (m->spec.slot == SL_SLOT_SHARED_OUT && share == 1)
+            cost->shared[1] = m;
         cost->attends |=
             m->spec.slot == SL_SLOT_ATTN_OUT && p->first_block == 0;
     }
@@ -204,8 +209,14 @@ static int compute(const struct sim_engine *e, const struct slab_cost *cost,
     if (cost->routes &&
         sl_sim_route(e->c.mixture, cost->layer, pass->n, pass->reads, err) != 0)
         return -1;
-    take_time(e, cost->bytes - cost->router_bytes,
-              (cost->ops - cost->router_ops) * n);
+    if (e->c.mixture != NULL && cost->shared[0] != NULL &&
+        cost->shared[1] != NULL && sl_sim_lends_shared(e->c.mixture, pass->n)) {
+        if (sl_sim_lend_shared(e->c.mixture, cost->shared, pass->n, err) != 0)
+            return -1;
+    } else {
+        take_time(e, cost->bytes - cost->router_bytes,
+                  (cost->ops - cost->router_ops) * n);
+    }
     return cost->mixes ? sl_sim_mix(e->c.mixture, cost->layer, pass->n,
                                     pass->reads, err)
                        : 0;
@@ -456,11 +467,10 @@ static int gpu_mixed(struct sl_exec_engine *engine, const float **out,
     return sl_sim_mixer_mixed(&((struct sim_engine *)engine)->mixer, err);
 }
 
-static int gpu_lend(struct sl_exec_engine *engine, const struct sl_mix *mix,
-                    const uint8_t *base, struct sl_error *err)
+static int gpu_lend(struct sl_exec_engine *engine, const struct sl_loan *loan,
+                    struct sl_error *err)
 {
-    (void)base;
-    return sl_sim_mixer_lend(&((struct sim_engine *)engine)->mixer, mix, err);
+    return sl_sim_mixer_lend(&((struct sim_engine *)engine)->mixer, loan, err);
 }
 
 static int gpu_lent(struct sl_exec_engine *engine, const float **out,

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include "src/exec/exec_experts.h"
 #include "src/sim/sim_mixer.h"
 
 int sl_sim_mixer_init(struct sl_sim_mixer *m, struct sl_device *dev,
@@ -37,27 +38,19 @@ void sl_sim_mixer_fini(struct sl_sim_mixer *m)
 
 /* Rows go up as FP16, what they give comes down as FP32; before the products
  * the queue waits for what is copied beside. */
-static int compute(struct sl_sim_mixer *m, const struct sl_mix *mix,
-                   struct sl_event *up, struct sl_event *done,
-                   struct sl_error *err)
+static int compute(struct sl_sim_mixer *m, uint32_t n_rows, double bytes,
+                   double ops_of_row, struct sl_event *up,
+                   struct sl_event *done, struct sl_error *err)
 {
-    const struct sl_experts *x = m->mixture->experts;
-    uint64_t values = (uint64_t)mix->n_rows * x->mf->hp.hidden;
+    uint64_t values = (uint64_t)n_rows * m->mixture->experts->mf->hp.hidden;
     const struct sl_device_ops *ops = m->dev->ops;
-    double bytes = 0;
 
-    for (uint32_t i = 0; i < mix->n_parts; i++) {
-        uint32_t expert = mix->parts[i].expert;
-
-        bytes +=
-            (double)x->records[sl_experts_record(x, mix->layer, expert)].bytes;
-    }
     if (ops->copy_up(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 2, err) !=
         0)
         return -1;
     if (up != NULL && ops->queue_wait(m->dev, SL_QUEUE_COMPUTE, up, err) != 0)
         return -1;
-    if (sl_device_model_launch(m->dev, bytes, m->mixture->ops * mix->n_rows,
+    if (sl_device_model_launch(m->dev, bytes, ops_of_row * n_rows,
                                m->machine->spec.rates.worker[SL_DEVICE].stage_s,
                                err) != 0 ||
         ops->copy_down(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 4, err) !=
@@ -69,7 +62,16 @@ static int compute(struct sl_sim_mixer *m, const struct sl_mix *mix,
 int sl_sim_mixer_mix(struct sl_sim_mixer *m, const struct sl_mix *mix,
                      struct sl_error *err)
 {
-    return compute(m, mix, NULL, m->mixed, err);
+    const struct sl_experts *x = m->mixture->experts;
+    double bytes = 0;
+
+    for (uint32_t i = 0; i < mix->n_parts; i++) {
+        uint32_t expert = mix->parts[i].expert;
+
+        bytes +=
+            (double)x->records[sl_experts_record(x, mix->layer, expert)].bytes;
+    }
+    return compute(m, mix->n_rows, bytes, m->mixture->ops, NULL, m->mixed, err);
 }
 
 int sl_sim_mixer_mixed(struct sl_sim_mixer *m, struct sl_error *err)
@@ -77,18 +79,20 @@ int sl_sim_mixer_mixed(struct sl_sim_mixer *m, struct sl_error *err)
     return m->dev->ops->sync(m->dev, m->mixed, err);
 }
 
-int sl_sim_mixer_lend(struct sl_sim_mixer *m, const struct sl_mix *mix,
+int sl_sim_mixer_lend(struct sl_sim_mixer *m, const struct sl_loan *loan,
                       struct sl_error *err)
 {
-    const struct sl_experts *x = m->mixture->experts;
-    uint32_t record = sl_experts_record(x, mix->layer, mix->parts[0].expert);
     uint32_t i = m->n_lent++ % SL_LENT;
+    double ops = 0;
 
-    if (m->dev->ops->copy_up(m->dev, SL_QUEUE_UP, NULL, NULL,
-                             x->records[record].bytes, err) != 0 ||
+    for (uint32_t j = 0; j < 2; j++)
+        ops += 2.0 * loan->m[j]->geom.rows * loan->m[j]->geom.cols;
+    if (m->dev->ops->copy_up(m->dev, SL_QUEUE_UP, NULL, NULL, loan->bytes,
+                             err) != 0 ||
         m->dev->ops->record(m->dev, SL_QUEUE_UP, m->up[i], err) != 0)
         return -1;
-    return compute(m, mix, m->up[i], m->lent[i], err);
+    return compute(m, loan->n_rows, (double)loan->bytes, ops, m->up[i],
+                   m->lent[i], err);
 }
 
 int sl_sim_mixer_lent(struct sl_sim_mixer *m, struct sl_error *err)

@@ -26,7 +26,7 @@ void sl_sim_mixer_fini(struct sl_sim_mixer *m); /* zeroed is fine */
 int sl_sim_mixer_mix(struct sl_sim_mixer *m, const struct sl_mix *mix,
                      struct sl_error *err);
 int sl_sim_mixer_mixed(struct sl_sim_mixer *m, struct sl_error *err);
-int sl_sim_mixer_lend(struct sl_sim_mixer *m, const struct sl_mix *mix,
+int sl_sim_mixer_lend(struct sl_sim_mixer *m, const struct sl_loan *loan,
                       struct sl_error *err);
 int sl_sim_mixer_lent(struct sl_sim_mixer *m, struct sl_error *err);
 

@@ -253,6 +253,7 @@ static int take_mixed(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
     return device->ops->mixed(device, &ignored, err);
 }
 
+/* SL_NO_PLACE: the one that is always used. */
 static int take_lent(struct sl_sim_mixture *m, uint32_t n, uint32_t left,
                      struct sl_error *err)
 {
@@ -263,35 +264,61 @@ static int take_lent(struct sl_sim_mixture *m, uint32_t n, uint32_t left,
         uint32_t record = m->lent[0];
 
         sl_slab_cache_go_on(e->cache);
-        if (e->device->ops->lent(e->device, &ignored, err) != 0 ||
+        if (e->device->ops->lent(e->device, &ignored, err) != 0)
+            return -1;
+        memmove(m->lent, m->lent + 1, --m->n_lent * sizeof *m->lent);
+        if (record != SL_NO_PLACE &&
             sl_slab_cache_put(e->cache, record,
                               (double)m->n_rows[record % e->n_experts] / n,
                               err) != 0)
             return -1;
-        memmove(m->lent, m->lent + 1, --m->n_lent * sizeof *m->lent);
     }
     return 0;
 }
 
-static int lend(struct sl_sim_mixture *m, uint32_t layer, uint32_t record,
-                struct sl_error *err)
+static int lend(struct sl_sim_mixture *m, uint32_t record,
+                const struct sl_loan *loan, struct sl_error *err)
 {
     struct sl_experts *e = m->experts;
-    uint32_t expert = record % e->n_experts;
-    struct sl_mix_part part = {expert, SL_NO_PLACE, 0, m->n_rows[expert]};
-    struct sl_mix mix = {
-        .layer = layer,
-        .n_rows = part.n,
-        .parts = &part,
-        .n_parts = 1,
-    };
-    const uint8_t *base;
 
-    if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
-        return -1;
     m->lent[m->n_lent++] = record;
-    e->lent_bytes += e->records[record].bytes;
-    return e->device->ops->lend(e->device, &mix, base, err);
+    e->lent_bytes += loan->bytes;
+    return e->device->ops->lend(e->device, loan, err);
+}
+
+static int lend_record(struct sl_sim_mixture *m, uint32_t layer,
+                       uint32_t record, struct sl_error *err)
+{
+    struct sl_experts *e = m->experts;
+    struct sl_loan loan = {
+        .bytes = e->records[record].bytes,
+        .n_rows = m->n_rows[record % e->n_experts],
+    };
+
+    sl_expert_matrices(e, layer, record % e->n_experts, loan.m, loan.part);
+    if (sl_slab_cache_get(e->cache, record, &loan.base, err) != 0)
+        return -1;
+    return lend(m, record, &loan, err);
+}
+
+bool sl_sim_lends_shared(const struct sl_sim_mixture *m, uint32_t n)
+{
+    const struct sl_experts *e = m->experts;
+
+    return e->lend_rows > 0 && n >= e->lend_rows && n > m->small_positions;
+}
+
+int sl_sim_lend_shared(struct sl_sim_mixture *m,
+                       const struct sl_model_matrix *const matrices[2],
+                       uint32_t n, struct sl_error *err)
+{
+    struct sl_loan loan = {
+        .m = {matrices[0], matrices[1]},
+        .bytes = matrices[0]->bytes + matrices[1]->bytes,
+        .n_rows = n,
+    };
+
+    return lend(m, SL_NO_PLACE, &loan, err);
 }
 
 /* As they lie in the file, those that are lent beside the others. */
@@ -306,7 +333,7 @@ static int run_large(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
         if (e->lend_rows > 0 &&
             m->n_rows[record % e->n_experts] >= e->lend_rows) {
             if (take_lent(m, n, SL_LENT - 1, err) != 0 ||
-                lend(m, layer, record, err) != 0)
+                lend_record(m, layer, record, err) != 0)
                 return -1;
         } else if (run_expert(m, record, n, err) != 0 ||
                    take_lent(m, n, 0, err) != 0) {

@@ -56,6 +56,12 @@ void sl_sim_compute(struct sl_sim_mixture *m, double bytes, double ops,
  * experts. Errors: SL_ERR_IO. */
 int sl_sim_route(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
                  bool reads, struct sl_error *err);
+/* The expert that all of n positions use, where that goes to a GPU (gate and
+ * up; down). Errors: the device's. */
+bool sl_sim_lends_shared(const struct sl_sim_mixture *m, uint32_t n);
+int sl_sim_lend_shared(struct sl_sim_mixture *m,
+                       const struct sl_model_matrix *const matrices[2],
+                       uint32_t n, struct sl_error *err);
 int sl_sim_mix(struct sl_sim_mixture *m, uint32_t layer, uint32_t n, bool reads,
                struct sl_error *err);
 
