@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "src/base/clock.h"
+#include "src/base/links.h"
 #include "src/base/mem.h"
 #include "src/exec/prompt_cache.h"
 
@@ -533,6 +534,17 @@ static int open_store(struct sl_prompt_cache *pc,
     return sl_prompt_store_open(store, err);
 }
 
+/* The one file is where its name's links lead; links without an end are told
+ * of when it is looked at. */
+static void open_file(struct sl_prompt_cache *pc)
+{
+    int own;
+
+    pc->path = sl_link_follow(pc->c.path, &own);
+    if (pc->path != NULL)
+        pc->c.path = pc->path;
+}
+
 int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
                            const struct sl_prompt_file_config *config,
                            const struct sl_prompt_store *store,
@@ -549,7 +561,9 @@ int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
     pc->c = *config;
     pc->log = log;
     pc->store.rows = 1;
-    if (store != NULL && open_store(pc, store, err) != 0) {
+    if (store == NULL) {
+        open_file(pc);
+    } else if (open_store(pc, store, err) != 0) {
         sl_prompt_cache_destroy(pc);
         return -1;
     }

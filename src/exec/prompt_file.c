@@ -11,7 +11,6 @@
 #include <xxhash.h>
 
 #include "src/base/bytes.h"
-#include "src/base/links.h"
 #include "src/base/lz.h"
 #include "src/base/mem.h"
 #include "src/base/newfile.h"
@@ -40,7 +39,6 @@ enum { BLOCK_HEADER = 16 };
 
 struct sl_prompt_file {
     struct sl_prompt_file_config c;
-    char *name;          /* where the path's links lead, owned */
     size_t block_bytes;  /* the most of one */
     uint64_t before_sum; /* of what the sequence holds before the item */
     uint32_t n_before;
@@ -87,15 +85,10 @@ int sl_prompt_file_create(struct sl_prompt_file **out,
 {
     struct sl_carver counter = {NULL, 0}, carver = {NULL, 0};
     struct sl_prompt_file *f = calloc(1, sizeof *f);
-    int own;
 
     if (f == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
     f->c = *config;
-    /* Links without an end are left to be told when it is looked at. */
-    f->name = sl_link_follow(config->path, &own);
-    if (f->name != NULL)
-        f->c.path = f->name;
     carve_all(f, &counter, config->kv_config);
     if (sl_region_init(&f->buffers, counter.used, "the prompt cache", err) !=
         0) {
@@ -113,7 +106,6 @@ void sl_prompt_file_destroy(struct sl_prompt_file *f)
     if (f == NULL)
         return;
     sl_region_fini(&f->buffers);
-    free(f->name);
     free(f);
 }
 
