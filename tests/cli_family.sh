@@ -232,7 +232,7 @@ run generate -q -m "$chatglm" --ram 64M -p x --lora "$work/c6/other" &&
     [ ! -e "$work/no.gguf" ] &&
     [ ! -e "$work/no.gguf.partial" ] &&
     run generate -q -m "$chatglm" -p x --lora "$work/nothing" &&
-    refused 2 nothing &&
+    refused 1 'nothing: no adapter' &&
     run generate -q -m "$chatglm" -p x --lora "$lora:much" && refused 2 --lora
 check adapters_that_do_not_fit_are_refused_in_one_line
 
