@@ -604,6 +604,20 @@ done
 [ "$ended" = 00 ]
 check a_signal_ends_it_before_it_has_loaded
 
+does_not_start()
+{
+    ! timeout 60 "$sluice" serve -m "$model" --port 0 "$@" 2>"$work/err"
+}
+yes a-key-of-many | head -c 2000000 >"$work/many.keys"
+does_not_start --api-key-file "$work/many.keys" && grep -q 'of keys' "$work/err" &&
+    does_not_start --api-key-file /dev/zero && grep -q 'of keys' "$work/err" &&
+    does_not_start --api-key-file "$work" && grep -q 'cannot read' "$work/err" &&
+    does_not_start --tls-cert /dev/zero --tls-key /dev/zero &&
+    grep -q 'no certificate or key' "$work/err" &&
+    echo junk >"$work/junk.pem" && does_not_start --tls-cert "$work/junk.pem" --tls-key "$work/junk.pem" &&
+    grep -q 'in PEM that TLS can use' "$work/err"
+check keys_and_certificates_are_not_taken_from_anything
+
 "$sluice" serve -m "$model" --host 0.0.0.0 --port 0 2>"$work/err"
 [ $? = 2 ] && grep -q 'api-key-file' "$work/err"
 check other_addresses_need_keys

@@ -3,9 +3,12 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "src/base/lines.h"
 #include "src/serve/http.h"
 
 struct sl_key {
@@ -14,6 +17,7 @@ struct sl_key {
 };
 
 enum { LONGEST_KEY = 512, LEAST_KEY = 8 };
+#define KEY_FILE_BYTES (1u << 20) /* a device may never end */
 
 /* --- keys -------------------------------------------------------------------
  */
@@ -46,18 +50,25 @@ static int add_key(struct sl_server *s, const char *line, unsigned number,
 
 static int read_keys(struct sl_server *s, struct sl_error *err)
 {
-    FILE *f = fopen(s->c->key_file, "re");
-    char *line = NULL;
-    size_t room = 0;
+    struct sl_lines in = {.stop_fd = -1, .most = KEY_FILE_BYTES};
+    char *text, *line;
     unsigned number = 0;
-    int rc = 0;
+    size_t n;
+    int rc;
 
-    if (f == NULL)
+    in.fd = open(s->c->key_file, O_RDONLY | O_CLOEXEC);
+    if (in.fd < 0)
         return sl_fail_os(err, errno, "cannot read %s", s->c->key_file);
-    while (rc == 0 && getline(&line, &room, f) >= 0)
+    rc = sl_lines_rest(&in, &text, &n, err);
+    if (rc != 0)
+        sl_error_prefix(err, "%s: ", s->c->key_file);
+    else if (n > KEY_FILE_BYTES)
+        rc = sl_fail(err, SL_ERR_USAGE, "%s: more than %u KiB of keys",
+                     s->c->key_file, KEY_FILE_BYTES >> 10);
+    while (rc == 0 && (line = strsep(&text, "\n")) != NULL)
         rc = add_key(s, line, ++number, err);
-    free(line);
-    fclose(f);
+    close(in.fd);
+    sl_lines_fini(&in);
     if (rc == 0 && s->n_keys == 0)
         rc = sl_fail(err, SL_ERR_USAGE, "%s holds no key", s->c->key_file);
     return rc;

@@ -315,6 +315,9 @@ static int find_address(struct sl_server *s, struct sockaddr_storage *to,
     return 0;
 }
 
+/* A chain of certificates has some KiB; a device may never end. */
+#define TLS_FILE_BYTES (1u << 20)
+
 static int read_file(char **text, const char *path, struct sl_error *err)
 {
     FILE *f = fopen(path, "re");
@@ -325,10 +328,15 @@ static int read_file(char **text, const char *path, struct sl_error *err)
 
     if (f == NULL)
         return sl_fail_os(err, errno, "cannot read %s", path);
-    while (rc == 0 && (n = fread(part, 1, sizeof part, f)) > 0)
+    while (rc == 0 && all.n <= TLS_FILE_BYTES &&
+           (n = fread(part, 1, sizeof part, f)) > 0)
         rc = sl_str_append(&all, part, n, err);
     if (rc == 0 && ferror(f))
         rc = sl_fail_os(err, errno, "cannot read %s", path);
+    if (rc == 0 && all.n > TLS_FILE_BYTES)
+        rc = sl_fail(err, SL_ERR_USAGE,
+                     "%s: more than %u KiB, which is no certificate or key",
+                     path, TLS_FILE_BYTES >> 10);
     fclose(f);
     *text = all.s;
     if (rc == 0 && all.s == NULL)
@@ -362,6 +370,11 @@ static int start_daemon(struct sl_server *s, unsigned flags,
         tls, MHD_OPTION_END);
     if (s->daemon != NULL)
         return 0;
+    if (errno == 0 && cert != NULL)
+        return sl_fail(err, SL_ERR_USAGE,
+                       "--tls-cert %s, --tls-key %s: no certificate and its "
+                       "key in PEM that TLS can use",
+                       s->c->tls_cert, s->c->tls_key);
     return sl_fail_os(err, errno != 0 ? errno : EADDRINUSE,
                       "cannot listen at %s, port %u", s->c->host, s->c->port);
 }
