@@ -520,29 +520,17 @@ static int open_store(struct sl_prompt_cache *pc,
         pc->ids = sl_alloc_array(n, sizeof *pc->ids);
     pc->held = sl_zalloc_array(kv->n_sequences, sizeof *pc->held);
     pc->positions = sl_alloc_array(kv->max_tokens, sizeof *pc->positions);
-    if (pc->ids == NULL || pc->held == NULL || pc->positions == NULL)
+    pc->path = malloc(sl_prompt_store_path_bytes(store));
+    if (pc->ids == NULL || pc->held == NULL || pc->positions == NULL ||
+        pc->path == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
     for (uint32_t i = 0; i < kv->n_sequences; i++)
         pc->held[i].ids = pc->ids + (size_t)i * kv->max_tokens;
     for (uint32_t i = 0; i < kv->max_tokens; i++)
         pc->positions[i] = (int32_t)i;
-    pc->path = malloc(sl_prompt_store_path_bytes(store));
-    if (pc->path == NULL)
-        return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
     sl_prompt_store_path(pc->path, store, 0);
     pc->c.path = pc->path;
     return sl_prompt_store_open(store, err);
-}
-
-/* The one file is where its name's links lead; links without an end are told
- * of when it is looked at. */
-static void open_file(struct sl_prompt_cache *pc)
-{
-    int own;
-
-    pc->path = sl_link_follow(pc->c.path, &own);
-    if (pc->path != NULL)
-        pc->c.path = pc->path;
 }
 
 int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
@@ -552,6 +540,7 @@ int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
 {
     struct sl_prompt_cache *pc = calloc(1, sizeof *pc);
     size_t n;
+    int own, rc = 0;
 
     if (pc == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
@@ -561,19 +550,19 @@ int sl_prompt_cache_create(struct sl_prompt_cache **out, struct sl_lm *lm,
     pc->c = *config;
     pc->log = log;
     pc->store.rows = 1;
-    if (store == NULL) {
-        open_file(pc);
-    } else if (open_store(pc, store, err) != 0) {
-        sl_prompt_cache_destroy(pc);
-        return -1;
+    if (store != NULL) {
+        rc = open_store(pc, store, err);
+    } else { /* links without an end are told of when it is looked at */
+        pc->path = sl_link_follow(config->path, &own);
+        pc->c.path = pc->path != NULL ? pc->path : config->path;
     }
-    if (sl_mul_size(&n, pc->store.rows, lm->vocab))
+    if (rc == 0 && sl_mul_size(&n, pc->store.rows, lm->vocab))
         pc->rows = sl_alloc_array(n, sizeof *pc->rows);
-    if (pc->rows == NULL) {
-        sl_prompt_cache_destroy(pc);
-        return sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
-    }
-    if (sl_prompt_file_create(&pc->file, &pc->c, err) != 0) {
+    if (rc == 0 && pc->rows == NULL)
+        rc = sl_fail(err, SL_ERR_NOMEM, "prompt cache: no memory");
+    if (rc == 0)
+        rc = sl_prompt_file_create(&pc->file, &pc->c, err);
+    if (rc != 0) {
         sl_prompt_cache_destroy(pc);
         return -1;
     }
