@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -377,16 +378,6 @@ static int start_drafts(void *arg, struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
-/* While the model is opened and loaded, which may take minutes and cannot be
- * asked to stop, there is nothing to end in order. */
-static void *end_at_once(void *set)
-{
-    int number;
-
-    sigwait(set, &number);
-    _exit(SL_EXIT_OK);
-}
-
 /* True once one of the signals has come, within so many milliseconds. */
 static bool signal_came(const sigset_t *set, long ms)
 {
@@ -395,13 +386,32 @@ static bool signal_came(const sigset_t *set, long ms)
     return sigtimedwait(set, NULL, &t) > 0;
 }
 
+struct ender {
+    const sigset_t *set;
+    atomic_bool loaded;
+};
+
+/* While the model is opened and loaded, which may take minutes and cannot be
+ * asked to stop, there is nothing to end in order. */
+static void *end_at_once(void *arg)
+{
+    struct ender *e = arg;
+
+    while (!atomic_load(&e->loaded)) {
+        if (signal_came(e->set, 20))
+            _exit(SL_EXIT_OK);
+    }
+    return NULL;
+}
+
 /* Until there is a model to ask. */
 static int start(struct sl_server *s, const struct sl_serve_config *c,
-                 sigset_t *set, struct sl_error *err)
+                 const sigset_t *set, struct sl_error *err)
 {
+    struct ender e = {.set = set};
     pthread_t ender;
     char address[320];
-    int rc = pthread_create(&ender, NULL, end_at_once, set);
+    int rc = pthread_create(&ender, NULL, end_at_once, &e);
 
     if (rc != 0)
         return sl_fail_os(err, rc, "cannot start a thread");
@@ -411,7 +421,7 @@ static int start(struct sl_server *s, const struct sl_serve_config *c,
         sl_log(c->log, SL_LOG_INFO, "listening at %s", address);
         rc = sl_server_loaded(s, err);
     }
-    pthread_cancel(ender);
+    atomic_store(&e.loaded, true);
     pthread_join(ender, NULL);
     return rc;
 }
