@@ -23,7 +23,7 @@ fi
 # start OPTION...: a server at a free port; sets pid and url.
 start()
 {
-    "$sluice" serve -m "$model" --ram 128M --threads 2 --port 0 "$@" \
+    "$sluice" serve -m "$model" --ram 192M --threads 2 --port 0 "$@" \
         >"$work/out" 2>"$work/log" &
     pid=$!
     for _ in $(seq 100); do

@@ -109,7 +109,7 @@ def none_is_lost_and_none_waits_long():
     # more memory, pages of its file included. (Sanitizers have their own.)
     cgroup = None
     try:
-        cgroup = serve_server.Cgroup(128 << 20) if slow == 1 else None
+        cgroup = serve_server.Cgroup(192 << 20) if slow == 1 else None
     except OSError as why:
         print(f"# not in a cgroup: {why}")
     over = threading.Event()
@@ -140,11 +140,11 @@ def none_is_lost_and_none_waits_long():
         print(f"# {n_requests / took:.1f} requests/s, "
               f"{s.memory():.0f} MiB at most")
         if slow == 1:
-            assert s.memory() <= 128, s.memory()
+            assert s.memory() <= 192, s.memory()
         s.wait_for(s.idle, 5)
         assert cgroup is None or cgroup.killed() == 0
         if cgroup:
-            print("# within a cgroup of 128 MiB")
+            print("# within a cgroup of 192 MiB")
     if cgroup:
         cgroup.remove()
 

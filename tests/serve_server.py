@@ -69,7 +69,7 @@ class Server:
                 cgroup.enter()
 
         # Sanitizers take more for themselves.
-        ram = ram or ("128M" if slow == 1 else "512M")
+        ram = ram or ("192M" if slow == 1 else "512M")
         self.p = subprocess.Popen(
             [sluice, "serve", "-m", file, "--ram", ram, "--threads", "2",
              "--port", "0", *options],
