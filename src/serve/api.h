@@ -130,30 +130,36 @@ json_t *sl_openai_error(const struct sl_refusal *why);
 extern const char sl_openai_error_schema[]; /* what that makes */
 const char *sl_openai_finish(const struct sl_choice *c);
 json_t *sl_openai_usage(const struct sl_job *job);
-/* Of toks [from, to). */
-json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
-                                  size_t to);
-json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to);
-/* So many tokens' chances an event of a stream has at most. */
-enum { SL_CHANCES_AT_ONCE = 16 };
-/* A whole answer: an object of choices, with chances behind all else that a
- * choice has. */
-struct sl_openai_list {
-    json_t *(*frame)(const struct sl_req *r); /* what stands before them */
-    const struct sl_choice *(*choice)(const struct sl_req *r, size_t i);
-    json_t *(*head)(const struct sl_req *r, const struct sl_choice *c,
-                    size_t i);
+
+/* How an API of OpenAI's tells answers: an object of choices, with chances
+ * behind all else that a choice has, or a stream of events. */
+struct sl_openai_kind {
+    bool legacy; /* chances have the form of completions */
     /* The toks to be shown; NULL: all. */
     void (*range)(const struct sl_req *r, const struct sl_choice *c,
                   size_t *from, size_t *to);
-    bool legacy; /* chances have the form of completions */
+    /* -- whole answers: what stands before the choices, which choice is the
+     * i-th, and what it has but for chances -- */
+    json_t *(*frame)(const struct sl_req *r);
+    const struct sl_choice *(*choice)(const struct sl_req *r, size_t i);
+    json_t *(*head)(const struct sl_req *r, const struct sl_choice *c,
+                    size_t i);
+    /* -- streams: what stands around an event, what is said first of a choice,
+     * and an event of a part of it (NULL: of none); logprobs is taken -- */
+    json_t *(*event_frame)(const struct sl_req *r);
+    int (*begin)(struct sl_req *r, const struct sl_choice *c,
+                 struct sl_str *out, struct sl_error *err);
+    int (*event)(struct sl_req *r, const struct sl_choice *c,
+                 const struct sl_part *p, json_t *logprobs, const char *finish,
+                 struct sl_str *out, struct sl_error *err);
 };
 /* Of n choices; as struct sl_form's whole. */
-int sl_openai_whole(struct sl_req *r, const struct sl_openai_list *l, size_t n,
+int sl_openai_whole(struct sl_req *r, const struct sl_openai_kind *k, size_t n,
                     struct sl_str *out, struct sl_error *err);
-/* The end of a stream: the usage in a frame (owned; NULL: nobody asked). */
-int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
-                  struct sl_error *err);
+/* As struct sl_form's events. cursor: parts and toks of each choice; a listener
+ * who comes late, or waited, gets all that was said since. */
+int sl_openai_events(struct sl_req *r, const struct sl_openai_kind *k,
+                     struct sl_str *out, struct sl_error *err);
 int sl_openai_failed(struct sl_req *r, const struct sl_refusal *why,
                      struct sl_str *out, struct sl_error *err);
 json_t *sl_str_json(const struct sl_str *text, size_t from, size_t to);

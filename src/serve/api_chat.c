@@ -56,22 +56,16 @@ static json_t *choice_head(const struct sl_req *r, const struct sl_choice *c,
                      message_json(c), "finish_reason", sl_openai_finish(c));
 }
 
-static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
+static json_t *event_frame(const struct sl_req *r)
 {
-    static const struct sl_openai_list list = {
-        .frame = whole_frame,
-        .choice = choice_of,
-        .head = choice_head,
-    };
-
-    return sl_openai_whole(r, &list, r->job->n, out, err);
+    return frame(r, "chat.completion.chunk");
 }
 
 static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *delta,
                  json_t *logprobs, const char *finish, json_t *progress,
                  struct sl_str *out, struct sl_error *err)
 {
-    json_t *o = frame(r, "chat.completion.chunk");
+    json_t *o = event_frame(r);
 
     json_object_set_new(o, "choices",
                         json_pack("[{s:I, s:o, s:o, s:s?}]", "index",
@@ -113,92 +107,40 @@ static json_t *part_delta(const struct sl_choice *c, const struct sl_part *p)
     }
 }
 
-/* Chances of more tokens than an event has go ahead of it. Returns 1 where the
- * piece is full. */
-static int say_chances(struct sl_req *r, const struct sl_choice *c, size_t *at,
-                       size_t to, struct sl_str *out, struct sl_error *err)
+/* The first event of a choice has the role alone, as OpenAI's streams do. */
+static int begin(struct sl_req *r, const struct sl_choice *c,
+                 struct sl_str *out, struct sl_error *err)
 {
-    while (r->n_logprobs >= 0 && to - *at > SL_CHANCES_AT_ONCE) {
-        size_t from = *at;
-
-        if (out->n >= SL_PIECE_BYTES)
-            return 1;
-        *at += SL_CHANCES_AT_ONCE;
-        if (chunk(r, c, json_object(), sl_openai_logprobs(c, from, *at), NULL,
-                  NULL, out, err) != 0)
-            return -1;
-    }
-    return out->n >= SL_PIECE_BYTES;
+    return chunk(r, c,
+                 json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
+                 json_null(), NULL, NULL, out, err);
 }
 
-static json_t *chances_of(const struct sl_req *r, const struct sl_choice *c,
-                          size_t from, size_t to)
+static int event(struct sl_req *r, const struct sl_choice *c,
+                 const struct sl_part *p, json_t *logprobs, const char *finish,
+                 struct sl_str *out, struct sl_error *err)
 {
-    return r->n_logprobs >= 0 && from < to ? sl_openai_logprobs(c, from, to)
-                                           : json_null();
+    return chunk(r, c, p != NULL ? part_delta(c, p) : json_object(), logprobs,
+                 finish, NULL, out, err);
 }
 
-/* A cursor of parts and one of tokens for each choice: a listener who comes
- * late, or waited, gets all that was said since. Returns 1 where the piece is
- * full. */
-static int choice_events(struct sl_req *r, const struct sl_choice *c,
-                         struct sl_str *out, struct sl_error *err)
+static const struct sl_openai_kind kind = {
+    .frame = whole_frame,
+    .choice = choice_of,
+    .head = choice_head,
+    .event_frame = event_frame,
+    .begin = begin,
+    .event = event,
+};
+
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    size_t *at = &r->cursor[2 * c->index], from;
-    int rc;
-
-    for (; at[0] < c->n_parts; at[0]++) {
-        const struct sl_part *p = &c->parts[at[0]];
-
-        rc = say_chances(r, c, &at[1], p->n_toks, out, err);
-        if (rc != 0)
-            return rc;
-        from = at[1];
-        at[1] = p->n_toks;
-        if (chunk(r, c, part_delta(c, p), chances_of(r, c, from, at[1]), NULL,
-                  NULL, out, err) != 0)
-            return -1;
-    }
-    if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
-        c->how == SL_GEN_CANCELLED)
-        return 0;
-    rc = say_chances(r, c, &at[1], c->n_toks, out, err);
-    if (rc != 0)
-        return rc;
-    r->cursor_ended[c->index] = true;
-    return chunk(r, c, json_object(), chances_of(r, c, at[1], c->n_toks),
-                 sl_openai_finish(c), NULL, out, err);
-}
-
-/* The first event of each choice has the role alone, as OpenAI's streams do.
- * r->state: so many have had theirs. Returns 1 where the piece is full. */
-static int begin_events(struct sl_req *r, struct sl_str *out,
-                        struct sl_error *err)
-{
-    for (; r->state < r->job->n; r->state++) {
-        if (out->n >= SL_PIECE_BYTES)
-            return 1;
-        if (chunk(r, &r->job->choices[r->state],
-                  json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
-                  json_null(), NULL, NULL, out, err) != 0)
-            return -1;
-    }
-    return 0;
+    return sl_openai_whole(r, &kind, r->job->n, out, err);
 }
 
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    int rc = begin_events(r, out, err);
-
-    for (size_t i = 0; i < r->job->n && rc == 0; i++)
-        rc = choice_events(r, &r->job->choices[i], out, err);
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
-        return 0;
-    return sl_openai_end(
-        r, r->include_usage ? frame(r, "chat.completion.chunk") : NULL, out,
-        err);
+    return sl_openai_events(r, &kind, out, err);
 }
 
 static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)

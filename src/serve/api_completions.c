@@ -94,20 +94,6 @@ static void shown_toks(const struct sl_req *r, const struct sl_choice *c,
     *to = known_toks(r, c);
 }
 
-static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
-{
-    static const struct sl_openai_list list = {
-        .frame = frame,
-        .choice = choice_of,
-        .head = choice_head,
-        .range = shown_toks,
-        .legacy = true,
-    };
-
-    return sl_openai_whole(r, &list, r->job->n / r->per_prompt * r->n_answers,
-                           out, err);
-}
-
 static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *text,
                  json_t *logprobs, const char *finish, const struct sl_part *p,
                  json_t *progress, struct sl_str *out, struct sl_error *err)
@@ -125,92 +111,44 @@ static int chunk(struct sl_req *r, const struct sl_choice *c, json_t *text,
     return sl_sse(out, NULL, o, err);
 }
 
-/* Chances of more tokens than an event has go ahead of it. Returns 1 where the
- * piece is full. */
-static int say_chances(struct sl_req *r, const struct sl_choice *c, size_t *at,
-                       size_t to, struct sl_str *out, struct sl_error *err)
+static int begin(struct sl_req *r, const struct sl_choice *c,
+                 struct sl_str *out, struct sl_error *err)
 {
-    while (r->n_logprobs >= 0 && to > *at && to - *at > SL_CHANCES_AT_ONCE) {
-        size_t from = *at;
-
-        if (out->n >= SL_PIECE_BYTES)
-            return 1;
-        *at += SL_CHANCES_AT_ONCE;
-        if (chunk(r, c, json_string(""),
-                  sl_openai_legacy_logprobs(c, from, *at), NULL, NULL, NULL,
-                  out, err) != 0)
-            return -1;
-    }
-    return out->n >= SL_PIECE_BYTES;
+    return r->echo ? chunk(r, c, json_string(echoed(r, c)), json_null(), NULL,
+                           NULL, NULL, out, err)
+                   : 0;
 }
 
-static json_t *chances_of(const struct sl_req *r, const struct sl_choice *c,
-                          size_t from, size_t to)
+static int event(struct sl_req *r, const struct sl_choice *c,
+                 const struct sl_part *p, json_t *logprobs, const char *finish,
+                 struct sl_str *out, struct sl_error *err)
 {
-    return r->n_logprobs >= 0 && from < to
-               ? sl_openai_legacy_logprobs(c, from, to)
-               : json_null();
+    json_t *text =
+        p != NULL ? sl_str_json(&c->text, p->begin, p->end) : json_string("");
+
+    return chunk(r, c, text, logprobs, finish, p, NULL, out, err);
 }
 
-/* All that is new of a choice. cursor[0]: parts; cursor[1]: toks. Returns 1
- * where the piece is full. */
-static int choice_events(struct sl_req *r, const struct sl_choice *c,
-                         struct sl_str *out, struct sl_error *err)
+static const struct sl_openai_kind kind = {
+    .legacy = true,
+    .range = shown_toks,
+    .frame = frame,
+    .choice = choice_of,
+    .head = choice_head,
+    .event_frame = frame,
+    .begin = begin,
+    .event = event,
+};
+
+static int whole(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    size_t *at = &r->cursor[2 * c->index], from, to;
-    int rc;
-
-    for (; at[0] < c->n_parts; at[0]++) {
-        const struct sl_part *p = &c->parts[at[0]];
-
-        rc = say_chances(r, c, &at[1], p->n_toks, out, err);
-        if (rc != 0)
-            return rc;
-        from = at[1];
-        at[1] = p->n_toks;
-        if (chunk(r, c, sl_str_json(&c->text, p->begin, p->end),
-                  chances_of(r, c, from, at[1]), NULL, p, NULL, out, err) != 0)
-            return -1;
-    }
-    if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
-        c->how == SL_GEN_CANCELLED)
-        return 0;
-    to = known_toks(r, c);
-    rc = say_chances(r, c, &at[1], to, out, err);
-    if (rc != 0)
-        return rc;
-    r->cursor_ended[c->index] = true;
-    return chunk(r, c, json_string(""), chances_of(r, c, at[1], to),
-                 sl_openai_finish(c), NULL, NULL, out, err);
-}
-
-/* r->state: so many choices were begun. Returns 1 where the piece is full. */
-static int begin_events(struct sl_req *r, struct sl_str *out,
-                        struct sl_error *err)
-{
-    for (; r->echo && r->state < r->job->n; r->state++) {
-        const struct sl_choice *c = &r->job->choices[r->state];
-
-        if (out->n >= SL_PIECE_BYTES)
-            return 1;
-        if (chunk(r, c, json_string(echoed(r, c)), json_null(), NULL, NULL,
-                  NULL, out, err) != 0)
-            return -1;
-    }
-    return 0;
+    return sl_openai_whole(r, &kind, r->job->n / r->per_prompt * r->n_answers,
+                           out, err);
 }
 
 static int events(struct sl_req *r, struct sl_str *out, struct sl_error *err)
 {
-    int rc = begin_events(r, out, err);
-
-    for (size_t i = 0; i < r->job->n && rc == 0; i++)
-        rc = choice_events(r, &r->job->choices[i], out, err);
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
-        return 0;
-    return sl_openai_end(r, r->include_usage ? frame(r) : NULL, out, err);
+    return sl_openai_events(r, &kind, out, err);
 }
 
 static int progress(struct sl_req *r, struct sl_str *out, struct sl_error *err)

@@ -143,12 +143,6 @@ static json_t *chances(const struct column *of, const struct sl_choice *c,
     return o;
 }
 
-json_t *sl_openai_legacy_logprobs(const struct sl_choice *c, size_t from,
-                                  size_t to)
-{
-    return chances(legacy, c, from, to);
-}
-
 /* A part of a character has a text, U+FFFD, but no bytes: those of U+FFFD are
  * not what clients that put characters together must take. */
 static json_t *chat_token(const struct sl_choice *c, uint32_t name, uint32_t n,
@@ -182,9 +176,9 @@ static json_t *content(const struct sl_choice *c, const struct sl_tok *t)
 
 static const struct column of_chat[] = {{"content", content}, {0}};
 
-json_t *sl_openai_logprobs(const struct sl_choice *c, size_t from, size_t to)
+static const struct column *columns_of(const struct sl_openai_kind *k)
 {
-    return chances(of_chat, c, from, to);
+    return k->legacy ? legacy : of_chat;
 }
 
 /* --- whole answers ----------------------------------------------------------
@@ -233,25 +227,24 @@ static int add_chances(const struct column *of, const struct sl_choice *c,
 }
 
 /* r->state: its head was said. Returns 1 where the piece is full. */
-static int add_choice(struct sl_req *r, const struct sl_openai_list *l,
+static int add_choice(struct sl_req *r, const struct sl_openai_kind *k,
                       size_t i, struct sl_str *out, struct sl_error *err)
 {
-    const struct sl_choice *c = l->choice(r, i);
+    const struct sl_choice *c = k->choice(r, i);
     size_t from = 0, to = c->n_toks;
     int rc;
 
     if (r->state == 0 &&
         ((i > 0 && sl_str_add(out, ",", err) != 0) ||
-         open_object(out, l->head(r, c, i), "logprobs", err) != 0))
+         open_object(out, k->head(r, c, i), "logprobs", err) != 0))
         return -1;
     r->state = 1;
-    if (l->range != NULL)
-        l->range(r, c, &from, &to);
+    if (k->range != NULL)
+        k->range(r, c, &from, &to);
     if (r->n_logprobs < 0)
         rc = sl_str_add(out, "null", err);
     else
-        rc = add_chances(l->legacy ? legacy : of_chat, c, from, to,
-                         &r->cursor[1], out, err);
+        rc = add_chances(columns_of(k), c, from, to, &r->cursor[1], out, err);
     if (rc != 0)
         return rc;
     r->state = 0;
@@ -259,17 +252,17 @@ static int add_choice(struct sl_req *r, const struct sl_openai_list *l,
     return sl_str_add(out, "}", err);
 }
 
-int sl_openai_whole(struct sl_req *r, const struct sl_openai_list *l, size_t n,
+int sl_openai_whole(struct sl_req *r, const struct sl_openai_kind *k, size_t n,
                     struct sl_str *out, struct sl_error *err)
 {
     size_t *at = &r->cursor[0];
 
-    if (!r->begun_stream && (open_object(out, l->frame(r), "choices", err) ||
+    if (!r->begun_stream && (open_object(out, k->frame(r), "choices", err) ||
                              sl_str_add(out, "[", err) != 0))
         return -1;
     r->begun_stream = true;
     for (; *at < n; (*at)++) {
-        int rc = out->n >= SL_PIECE_BYTES ? 1 : add_choice(r, l, *at, out, err);
+        int rc = out->n >= SL_PIECE_BYTES ? 1 : add_choice(r, k, *at, out, err);
 
         if (rc != 0)
             return rc < 0 ? -1 : 0;
@@ -287,10 +280,89 @@ int sl_openai_whole(struct sl_req *r, const struct sl_openai_list *l, size_t n,
 
 #define DONE "data: [DONE]\n\n"
 
-int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
-                  struct sl_error *err)
+/* So many tokens' chances an event has at most. */
+enum { CHANCES_AT_ONCE = 16 };
+
+static json_t *event_chances(const struct sl_req *r,
+                             const struct sl_openai_kind *k,
+                             const struct sl_choice *c, size_t from, size_t to)
 {
-    if (frame != NULL) {
+    return r->n_logprobs >= 0 && from < to ? chances(columns_of(k), c, from, to)
+                                           : json_null();
+}
+
+/* Chances of more tokens than an event has go ahead of it. Returns 1 where the
+ * piece is full. */
+static int say_chances(struct sl_req *r, const struct sl_openai_kind *k,
+                       const struct sl_choice *c, size_t *at, size_t to,
+                       struct sl_str *out, struct sl_error *err)
+{
+    while (r->n_logprobs >= 0 && to > *at && to - *at > CHANCES_AT_ONCE) {
+        size_t from = *at;
+
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        *at += CHANCES_AT_ONCE;
+        if (k->event(r, c, NULL, event_chances(r, k, c, from, *at), NULL, out,
+                     err) != 0)
+            return -1;
+    }
+    return out->n >= SL_PIECE_BYTES;
+}
+
+/* All that is new of a choice. Returns 1 where the piece is full. */
+static int choice_events(struct sl_req *r, const struct sl_openai_kind *k,
+                         const struct sl_choice *c, struct sl_str *out,
+                         struct sl_error *err)
+{
+    size_t *at = &r->cursor[2 * c->index], from, to = c->n_toks;
+    int rc;
+
+    for (; at[0] < c->n_parts; at[0]++) {
+        const struct sl_part *p = &c->parts[at[0]];
+
+        rc = say_chances(r, k, c, &at[1], p->n_toks, out, err);
+        if (rc != 0)
+            return rc;
+        from = at[1];
+        at[1] = p->n_toks;
+        if (k->event(r, c, p, event_chances(r, k, c, from, at[1]), NULL, out,
+                     err) != 0)
+            return -1;
+    }
+    if (!c->ended || r->cursor_ended[c->index] || c->how == SL_GEN_FAILED ||
+        c->how == SL_GEN_CANCELLED)
+        return 0;
+    if (k->range != NULL)
+        k->range(r, c, &from, &to);
+    rc = say_chances(r, k, c, &at[1], to, out, err);
+    if (rc != 0)
+        return rc;
+    r->cursor_ended[c->index] = true;
+    return k->event(r, c, NULL, event_chances(r, k, c, at[1], to),
+                    sl_openai_finish(c), out, err);
+}
+
+/* r->state: so many choices were begun. Returns 1 where the piece is full. */
+static int begin_choices(struct sl_req *r, const struct sl_openai_kind *k,
+                         struct sl_str *out, struct sl_error *err)
+{
+    for (; r->state < r->job->n; r->state++) {
+        if (out->n >= SL_PIECE_BYTES)
+            return 1;
+        if (k->begin(r, &r->job->choices[r->state], out, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The usage, where it was asked for. */
+static int end_events(struct sl_req *r, const struct sl_openai_kind *k,
+                      struct sl_str *out, struct sl_error *err)
+{
+    if (r->include_usage) {
+        json_t *frame = k->event_frame(r);
+
         json_object_set_new(frame, "choices", json_array());
         json_object_set_new(frame, "usage", sl_openai_usage(r->job));
         if (sl_sse(out, NULL, frame, err) != 0)
@@ -298,6 +370,20 @@ int sl_openai_end(struct sl_req *r, json_t *frame, struct sl_str *out,
     }
     r->stream_ended = true;
     return sl_str_add(out, DONE, err);
+}
+
+int sl_openai_events(struct sl_req *r, const struct sl_openai_kind *k,
+                     struct sl_str *out, struct sl_error *err)
+{
+    int rc = begin_choices(r, k, out, err);
+
+    for (size_t i = 0; i < r->job->n && rc == 0; i++)
+        rc = choice_events(r, k, &r->job->choices[i], out, err);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    if (!sl_job_ended(r->job) || sl_job_lost(r->job))
+        return 0;
+    return end_events(r, k, out, err);
 }
 
 int sl_openai_failed(struct sl_req *r, const struct sl_refusal *why,
