@@ -7,24 +7,29 @@
 
 #include "src/base/json.h"
 
-/* Brackets and commas within strings are no structure. */
+/* Brackets and commas within strings are no structure. The end of the one that
+ * begins at i. */
+static size_t end_of_string(const char *text, size_t n, size_t i)
+{
+    for (i++; i < n && text[i] != '"'; i++) {
+        if (text[i] == '\\')
+            i++;
+    }
+    return i;
+}
+
 enum sl_json_size sl_json_measure(const char *text, size_t n, size_t depth_most,
                                   size_t values_most, size_t *at)
 {
     size_t depth = 0, values = 1;
-    bool in_string = false;
 
     for (size_t i = 0; i < n; i++) {
         char c = text[i];
 
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
+        if (c == '"') {
+            i = end_of_string(text, n, i);
             continue;
         }
-        in_string = c == '"';
         if (c == '{' || c == '[')
             depth++;
         else if ((c == '}' || c == ']') && depth > 0)
@@ -47,21 +52,11 @@ size_t sl_json_cost(const char *text, size_t n)
 {
     enum { VALUE = 48, STRING = 64, LIST = 144, OBJECT = 256, MEMBER = 112 };
     size_t cost = VALUE + 2 * n;
-    bool in_string = false;
 
     for (size_t i = 0; i < n; i++) {
-        char c = text[i];
-
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-            continue;
-        }
-        switch (c) {
+        switch (text[i]) {
         case '"':
-            in_string = true;
+            i = end_of_string(text, n, i);
             cost += STRING;
             break;
         case ',':
