@@ -282,7 +282,7 @@ static int start(struct sl_chat *c, struct sl_error *err)
 
     if (choose_ctx(c, &ctx, err) != 0)
         return -1;
-    c->most_text = 4096 + 32 * (size_t)ctx;
+    c->most_text = sl_text_most_bytes(ctx);
     if (read_tools(c, err) != 0 || read_history(c, err) != 0 ||
         sl_chat_read_prompt(c, err) != 0)
         return -1;

@@ -5,7 +5,7 @@
 #include <sys/random.h>
 
 #include "src/serve/api.h"
-#include "src/serve/sizes.h"
+#include "src/text/tokenizer.h"
 
 /* --- from a prompt to a gen -------------------------------------------------
  */
@@ -111,7 +111,7 @@ static int set_room(struct sl_choice *c, const struct sl_params *p, size_t n,
 static int check_bytes(const struct sl_server *s, size_t n,
                        struct sl_refusal *why)
 {
-    if (n <= sl_sizes_text(s->ctx))
+    if (n <= sl_text_most_bytes(s->ctx))
         return 0;
     return sl_refuse(why, 400, "prompt",
                      "a text of %zu bytes does not fit the %u tokens of "

@@ -4,6 +4,7 @@
 #include "src/serve/http.h"
 #include "src/serve/room.h"
 #include "src/serve/sizes.h"
+#include "src/text/tokenizer.h"
 
 enum {
     USUAL_CTX = 4096, /* tokens, where the model allows and its cache is */
@@ -95,14 +96,9 @@ uint64_t sl_sizes_bodies(const struct sl_serve_config *c)
     return large > small ? large : small;
 }
 
-size_t sl_sizes_text(uint32_t ctx)
-{
-    return 4096 + 32 * (size_t)ctx;
-}
-
 size_t sl_sizes_split(uint32_t ctx, uint32_t text_cost)
 {
-    size_t n = sl_sizes_text(ctx), more = SPLIT_MEMORY / text_cost;
+    size_t n = sl_text_most_bytes(ctx), more = SPLIT_MEMORY / text_cost;
 
     return n > more ? n : more;
 }

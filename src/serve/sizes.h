@@ -24,9 +24,8 @@ bool sl_sizes_shrink(struct sl_sizes *z, const struct sl_serve_config *c,
 /* The most that the bodies of all requests may have together: a few of the
  * largest size, or small ones of all connections. */
 uint64_t sl_sizes_bodies(const struct sl_serve_config *c);
-/* The most bytes of a text: none of ctx tokens has more. One that is only to be
- * split into ids, or made of them, may be longer. */
-size_t sl_sizes_text(uint32_t ctx);
+/* The most bytes of a text that is only to be split into ids, or made of them:
+ * it may be longer than ctx tokens are (sl_text_most_bytes). */
 size_t sl_sizes_split(uint32_t ctx, uint32_t text_cost);
 /* Memory that the server takes beside the model: the room for requests
  * (room.h), bodies, connections with what each is being told, and what

@@ -232,6 +232,11 @@ uint32_t sl_tokenizer_cost(const struct sl_tokenizer *t)
     return t->kind->cost;
 }
 
+size_t sl_text_most_bytes(uint32_t n_tokens)
+{
+    return 4096 + 32 * (size_t)n_tokens;
+}
+
 uint32_t sl_tokenizer_n_tokens(const struct sl_tokenizer *t)
 {
     return t->vocab.n_tokens;

@@ -56,6 +56,8 @@ int sl_tokenizer_encode_special(struct sl_tokenizer *t, struct sl_ids *ids,
 const char *sl_tokenizer_kind(const struct sl_tokenizer *t);
 /* Memory that encoding takes for each byte of a text, about the most. */
 uint32_t sl_tokenizer_cost(const struct sl_tokenizer *t);
+/* Bytes that no text of so many tokens has more of. */
+size_t sl_text_most_bytes(uint32_t n_tokens);
 /* Ids below this mean something, but for holes. */
 uint32_t sl_tokenizer_n_tokens(const struct sl_tokenizer *t);
 /* The id of a special or added token by its name, -1 where there is none. */
