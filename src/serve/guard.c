@@ -17,7 +17,7 @@ struct sl_key {
 };
 
 enum { LONGEST_KEY = 512, LEAST_KEY = 8 };
-#define KEY_FILE_BYTES (1u << 20) /* a device may never end */
+#define FILE_BYTES (1u << 20) /* a device may never end */
 
 /* --- keys -------------------------------------------------------------------
  */
@@ -48,27 +48,42 @@ static int add_key(struct sl_server *s, const char *line, unsigned number,
     return 0;
 }
 
-static int read_keys(struct sl_server *s, struct sl_error *err)
+int sl_guard_read(char **text, const char *path, const char *what,
+                  struct sl_error *err)
 {
-    struct sl_lines in = {.stop_fd = -1, .most = KEY_FILE_BYTES};
-    char *text, *line;
-    unsigned number = 0;
+    struct sl_lines in = {.stop_fd = -1, .most = FILE_BYTES};
+    char *all;
     size_t n;
     int rc;
 
-    in.fd = open(s->c->key_file, O_RDONLY | O_CLOEXEC);
+    in.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (in.fd < 0)
-        return sl_fail_os(err, errno, "cannot read %s", s->c->key_file);
-    rc = sl_lines_rest(&in, &text, &n, err);
+        return sl_fail_os(err, errno, "cannot read %s", path);
+    rc = sl_lines_rest(&in, &all, &n, err);
     if (rc != 0)
-        sl_error_prefix(err, "%s: ", s->c->key_file);
-    else if (n > KEY_FILE_BYTES)
-        rc = sl_fail(err, SL_ERR_USAGE, "%s: more than %u KiB of keys",
-                     s->c->key_file, KEY_FILE_BYTES >> 10);
-    while (rc == 0 && (line = strsep(&text, "\n")) != NULL)
-        rc = add_key(s, line, ++number, err);
+        sl_error_prefix(err, "%s: ", path);
+    else if (n > FILE_BYTES)
+        rc = sl_fail(err, SL_ERR_USAGE, "%s: more than %u KiB%s", path,
+                     FILE_BYTES >> 10, what);
+    else if ((*text = strdup(all)) == NULL)
+        rc = sl_fail(err, SL_ERR_NOMEM, "%s: no memory to read it", path);
     close(in.fd);
     sl_lines_fini(&in);
+    return rc;
+}
+
+static int read_keys(struct sl_server *s, struct sl_error *err)
+{
+    char *text, *rest, *line;
+    unsigned number = 0;
+    int rc = 0;
+
+    if (sl_guard_read(&text, s->c->key_file, " of keys", err) != 0)
+        return -1;
+    rest = text;
+    while (rc == 0 && (line = strsep(&rest, "\n")) != NULL)
+        rc = add_key(s, line, ++number, err);
+    free(text);
     if (rc == 0 && s->n_keys == 0)
         rc = sl_fail(err, SL_ERR_USAGE, "%s holds no key", s->c->key_file);
     return rc;

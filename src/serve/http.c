@@ -315,33 +315,11 @@ static int find_address(struct sl_server *s, struct sockaddr_storage *to,
     return 0;
 }
 
-/* A chain of certificates has some KiB; a device may never end. */
-#define TLS_FILE_BYTES (1u << 20)
-
-static int read_file(char **text, const char *path, struct sl_error *err)
+static int read_pem(char **text, const char *path, struct sl_error *err)
 {
-    FILE *f = fopen(path, "re");
-    struct sl_str all = {0};
-    char part[4096];
-    size_t n;
-    int rc = 0;
-
-    if (f == NULL)
-        return sl_fail_os(err, errno, "cannot read %s", path);
-    while (rc == 0 && all.n <= TLS_FILE_BYTES &&
-           (n = fread(part, 1, sizeof part, f)) > 0)
-        rc = sl_str_append(&all, part, n, err);
-    if (rc == 0 && ferror(f))
-        rc = sl_fail_os(err, errno, "cannot read %s", path);
-    if (rc == 0 && all.n > TLS_FILE_BYTES)
-        rc = sl_fail(err, SL_ERR_USAGE,
-                     "%s: more than %u KiB, which is no certificate or key",
-                     path, TLS_FILE_BYTES >> 10);
-    fclose(f);
-    *text = all.s;
-    if (rc == 0 && all.s == NULL)
-        rc = sl_fail(err, SL_ERR_USAGE, "%s is empty", path);
-    return rc;
+    if (sl_guard_read(text, path, ", which is no certificate or key", err) != 0)
+        return -1;
+    return **text != '\0' ? 0 : sl_fail(err, SL_ERR_USAGE, "%s is empty", path);
 }
 
 static int start_daemon(struct sl_server *s, unsigned flags,
@@ -391,9 +369,9 @@ int sl_http_start(struct sl_server *s, struct sl_error *err)
         flags |= MHD_USE_IPv6;
     if (rc == 0 && s->c->tls_cert != NULL) {
         flags |= MHD_USE_TLS;
-        rc = read_file(&cert, s->c->tls_cert, err);
+        rc = read_pem(&cert, s->c->tls_cert, err);
         if (rc == 0)
-            rc = read_file(&key, s->c->tls_key, err);
+            rc = read_pem(&key, s->c->tls_key, err);
         if (rc == 0 && MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
             rc = sl_fail(err, SL_ERR_UNSUPPORTED,
                          "this libmicrohttpd was built without TLS");

@@ -161,6 +161,11 @@ void sl_http_wake_one(struct sl_req *r);
 /* Refusals: 401, 403, 404, 405, 413, 415. Sets route and key. */
 int sl_guard(struct sl_req *r, struct sl_refusal *why);
 int sl_guard_open(struct sl_server *s, struct sl_error *err);
+/* A file of keys or a certificate, up to a zero byte; the text is the caller's.
+ * what: stands behind "PATH: more than N KiB". Errors: SL_ERR_IO, SL_ERR_NOMEM,
+ * SL_ERR_USAGE for more than a MiB. */
+int sl_guard_read(char **text, const char *path, const char *what,
+                  struct sl_error *err);
 void sl_guard_close(struct sl_server *s);
 /* lock is held. Refusals: 429 where a key has too many requests. */
 int sl_guard_enter(struct sl_req *r, struct sl_refusal *why);
