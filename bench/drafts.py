@@ -5,8 +5,9 @@
 
 Each turn runs each text without and with '--draft lookup', one right after
 the other, in the budget that the latter needs at least (or that of a --ram
-among the options); so a machine that others use too slows both. Texts are greedy. Printed are medians over the
-turns of tokens a second without and with, and of the ratio of a turn.
+among the options); so a machine that others use too slows both. Texts are
+greedy. Printed are medians over the turns of tokens a second without and
+with, and of the ratio of a turn.
 """
 import json
 import re
