@@ -396,13 +396,10 @@ const struct sl_choice *sl_req_answer(const struct sl_req *r, size_t prompt,
 int sl_sse(struct sl_str *out, const char *event, json_t *json,
            struct sl_error *err)
 {
-    if (event != NULL &&
-        (sl_str_add(out, "event: ", err) != 0 ||
-         sl_str_add(out, event, err) != 0 || sl_str_add(out, "\n", err) != 0)) {
-        json_decref(json);
-        return -1;
-    }
-    if (sl_str_add(out, "data: ", err) != 0) {
+    if ((event != NULL && (sl_str_add(out, "event: ", err) != 0 ||
+                           sl_str_add(out, event, err) != 0 ||
+                           sl_str_add(out, "\n", err) != 0)) ||
+        sl_str_add(out, "data: ", err) != 0) {
         json_decref(json);
         return -1;
     }
