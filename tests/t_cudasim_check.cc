@@ -235,6 +235,45 @@ static cudaError_t try_launch(dim3 grid, dim3 block, size_t shared, float *p,
     return cudaLaunchKernel(store, grid, block, args, shared, s);
 }
 
+static void a_device_does_its_own_work_alone(void **state)
+{
+    struct cudasim_config c;
+    cudaStream_t first, second;
+    float *here, *there;
+    cudaEvent_t event;
+
+    cudasim_get_config(&c);
+    c.n_devices = 2;
+    cudasim_set_config(&c);
+    assert_cuda(cudaSetDevice(0));
+    first = stream_new();
+    here = device_new<float>(8);
+    assert_cuda(cudaEventCreate(&event));
+    assert_cuda(try_launch(dim3(1), dim3(1), 0, here, first));
+    assert_cuda(cudaSetDevice(1));
+    second = stream_new();
+    there = device_new<float>(8);
+    assert_int_equal(try_launch(dim3(1), dim3(1), 0, there, first),
+                     cudaErrorInvalidResourceHandle);
+    assert_int_equal(try_launch(dim3(1), dim3(1), 0, here, second),
+                     cudaErrorInvalidValue);
+    assert_int_equal(cudaEventRecord(event, second),
+                     cudaErrorInvalidResourceHandle);
+    assert_cuda(try_launch(dim3(1), dim3(1), 0, there, second));
+    /* which device is current matters for no record and no copy */
+    assert_cuda(cudaEventRecord(event, first));
+    assert_cuda(cudaStreamWaitEvent(second, event, 0));
+    assert_cuda(
+        cudaMemcpyAsync(there, here, 32, cudaMemcpyDeviceToDevice, first));
+    assert_cuda(cudaEventDestroy(event));
+    assert_cuda(cudaStreamDestroy(first));
+    assert_cuda(cudaStreamDestroy(second));
+    assert_cuda(cudaFree(here));
+    assert_cuda(cudaFree(there));
+    assert_cuda(cudaSetDevice(0));
+    assert_int_equal(cudasim_reset(), 0);
+}
+
 static void impossible_launches_are_refused(void **state)
 {
     float *p = device_new<float>(1);
@@ -469,6 +508,7 @@ int main(void)
         cmocka_unit_test(host_threads_cannot_touch_device_memory),
         cmocka_unit_test(kernels_cannot_leave_their_memory),
         cmocka_unit_test_teardown(pinning_is_kept_account_of, leaks_nothing),
+        cmocka_unit_test(a_device_does_its_own_work_alone),
         cmocka_unit_test(impossible_launches_are_refused),
         cmocka_unit_test(threads_that_do_not_meet_are_named),
         cmocka_unit_test(lanes_that_have_ended_need_not_come),

@@ -11,7 +11,17 @@
 
 struct cublasContext {
     cudaStream_t stream;
+    int device;
 };
+
+static cudaError_t check_device(const char *call, cublasHandle_t handle)
+{
+    if (handle->device == sim_device())
+        return cudaSuccess;
+    return sim_refuse(cudaErrorInvalidResourceHandle,
+                      "%s: a handle of device %d, and %d is current", call,
+                      handle->device, sim_device());
+}
 
 static cublasStatus_t status_of(cudaError_t e)
 {
@@ -34,6 +44,7 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t *handle)
     if (e)
         return status_of(e);
     *handle = new cublasContext();
+    (*handle)->device = sim_device();
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -41,6 +52,8 @@ cublasStatus_t cublasDestroy_v2(cublasHandle_t handle)
 {
     cudaError_t e = sim_enter("cublasDestroy");
 
+    if (!e)
+        e = check_device("cublasDestroy", handle);
     delete handle;
     return status_of(e);
 }
@@ -178,6 +191,8 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a,
     cudaError_t e = sim_enter("cublasGemmEx");
     std::unique_ptr<gemm_op> op(new gemm_op());
 
+    if (!e)
+        e = check_device("cublasGemmEx", handle);
     if (e)
         return status_of(e);
     if (type_a != CUDA_R_16F || type_b != CUDA_R_16F ||

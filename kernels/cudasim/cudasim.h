@@ -9,6 +9,9 @@
  *   (cudasim_hold makes it certain) and is reported by ThreadSanitizer. There
  *   is no legacy default stream: streams must be cudaStreamNonBlocking, and
  *   the NULL stream orders with no other.
+ * - Streams and events are of the device that was current when they were made:
+ *   what a thread launches or records for another is refused, and so is a
+ *   kernel that is given another device's memory.
  * - Device memory cannot be touched by host threads (protection keys, where
  *   the CPU has them: else only what the runtime is handed is checked). New
  *   memory is full of NaNs; allocations end at a page that cannot be touched;

@@ -86,6 +86,8 @@ cudaError_t cudasim_launch(cudasim_kernel *kernel, dim3 grid, dim3 block,
         return sim_leave(e);
     e = check_shape(grid, block);
     if (!e)
+        e = sim_check_stream("cudaLaunchKernel", stream, sim_device());
+    if (!e)
         e = sim_check_arguments(kernel);
     if (e)
         return e;

@@ -109,6 +109,17 @@ enum sim_place sim_place_of(const void *p, size_t *room)
     return SIM_HOST;
 }
 
+/* Whether p is memory of another device than the calling thread's. */
+static bool is_elsewhere(const void *p)
+{
+    struct sim_lock held(&lock);
+    struct memory *m = get();
+    allocations::iterator d =
+        entry_of(m->device, reinterpret_cast<uintptr_t>(p));
+
+    return d != m->device.end() && d->second.device != sim_device();
+}
+
 size_t sim_live_memory(void)
 {
     struct sim_lock held(&lock);
@@ -145,6 +156,11 @@ cudaError_t sim_check_arguments(const cudasim_kernel *kernel)
         unsigned char there;
         size_t room;
 
+        if (is_elsewhere(kernel->pointers[i]))
+            return sim_refuse(cudaErrorInvalidValue,
+                              "cudaLaunchKernel: %p among the arguments is "
+                              "memory of another device than %d",
+                              kernel->pointers[i], sim_device());
         if (at < page || at >> 47 ||
             sim_place_of(kernel->pointers[i], &room) != SIM_HOST)
             continue;

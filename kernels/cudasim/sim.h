@@ -171,7 +171,8 @@ size_t sim_free_memory(int device);
 /* Refuses what is no place for bytes of a copy; what says which end. */
 cudaError_t sim_check_range(const char *what, const void *p, size_t bytes,
                             bool device);
-/* Host pointers among a kernel's arguments. */
+/* Host pointers among a kernel's arguments, and those of another device than
+ * the present one. */
 cudaError_t sim_check_arguments(const cudasim_kernel *kernel);
 
 /* --- streams (stream.cc) ------------------------------------------------- */
@@ -189,6 +190,8 @@ struct sim_op {
 /* Puts op at the end of the stream's queue (NULL: the NULL stream's). */
 cudaError_t sim_enqueue(const char *call, cudaStream_t stream,
                         std::unique_ptr<sim_op> op);
+/* Refuses what belongs to one device on a stream of another. */
+cudaError_t sim_check_stream(const char *call, cudaStream_t stream, int device);
 /* NULL if there is no such stream; of NULL, the NULL stream. */
 cudaStream_t sim_find_stream(cudaStream_t stream);
 /* Until all that was put before is done. */

@@ -10,6 +10,8 @@
 
 #include "kernels/cudasim/sim.h"
 
+#define ANY_DEVICE -1 /* the NULL stream's: whichever is current */
+
 /* A point in a stream, reached or not. */
 struct mark {
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -23,6 +25,7 @@ typedef std::shared_ptr<mark> mark_ref;
 struct CUevent_st {
     mark_ref last; /* the last record, or NULL */
     bool timed;
+    int device;
 };
 
 struct CUstream_st {
@@ -32,6 +35,7 @@ struct CUstream_st {
     uint64_t n_put = 0, n_done = 0;
     bool closing = false, held = false;
     pthread_t thread;
+    int device = ANY_DEVICE;
     char order = 0;
 };
 
@@ -128,6 +132,17 @@ cudaStream_t sim_find_stream(cudaStream_t stream)
     return nullptr;
 }
 
+cudaError_t sim_check_stream(const char *call, cudaStream_t stream, int device)
+{
+    cudaStream_t s = sim_find_stream(stream);
+
+    if (s && s->device != ANY_DEVICE && s->device != device)
+        return sim_refuse(cudaErrorInvalidResourceHandle,
+                          "%s: a stream of device %d, for device %d", call,
+                          s->device, device);
+    return cudaSuccess;
+}
+
 cudaError_t sim_enqueue(const char *call, cudaStream_t stream,
                         std::unique_ptr<sim_op> op)
 {
@@ -214,6 +229,7 @@ static cudaError_t create_stream(const char *call, cudaStream_t *stream,
     e = make_stream(stream);
     if (e)
         return sim_leave(e);
+    (*stream)->device = sim_device();
     struct sim_lock held(&lock);
     get()->all.push_back(*stream);
     return cudaSuccess;
@@ -403,6 +419,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags)
     struct sim_lock held(&lock);
     *event = new CUevent_st();
     (*event)->timed = !(flags & cudaEventDisableTiming);
+    (*event)->device = sim_device();
     get()->events.push_back(*event);
     return cudaSuccess;
 }
@@ -447,6 +464,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (!known)
         return sim_leave(cudaErrorInvalidResourceHandle);
     op->m = m;
+    e = sim_check_stream("cudaEventRecord", stream, event->device);
+    if (e)
+        return e;
     e = sim_enqueue("cudaEventRecord", stream, std::move(op));
     if (e)
         return e;

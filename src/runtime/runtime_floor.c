@@ -5,6 +5,11 @@
 
 void sl_runtime_end(struct sl_runtime *rt)
 {
+    struct sl_error ignored;
+
+    /* Who ends it need not be who ran it. */
+    if (rt->device != NULL)
+        rt->device->ops->attach(rt->device, &ignored);
     sl_prompt_cache_destroy(rt->prompt_cache);
     sl_exec_destroy(rt->exec);
     sl_upload_close(rt->upload);

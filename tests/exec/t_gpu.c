@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -291,6 +292,54 @@ static void an_interrupted_model_goes_on_with_the_same_bits(void **state)
     assert_int_equal(cudasim_reset(), 0);
 }
 
+/* --- another thread ------------------------------------------------------ */
+
+struct started {
+    struct sl_runtime *rt;
+    const struct shape *s;
+    float *logits;
+};
+
+static void *run_it(void *arg)
+{
+    struct started *t = arg;
+    struct sl_workload load = rig_one_text(N_IDS);
+    struct sl_error err;
+
+    assert_ok(sl_runtime_start(t->rt, &load, &err), &err);
+    assert_ok(rig_run_steps(t->rt, t->s, N_IDS, t->logits, &err), &err);
+    return NULL;
+}
+
+/* As a server's runs: who ends it is not who ran it. A thread's device is the
+ * first until it says which it wants. */
+static void another_thread_ends_what_ran_on_the_second_device(void **state)
+{
+    const struct shape *s = &shapes[0];
+    char path[1100], text[400];
+    struct sl_runtime_config config = rig_on_gpu(rig_model(path, test_dir, s));
+    size_t bytes = 4ull * (N_IDS - RIG_CONTEXT) * s->vocab;
+    struct started t = {.s = s, .logits = malloc(bytes)};
+    float *want = steps(&config, s);
+    struct cudasim_config machine;
+    struct sl_error err;
+    pthread_t thread;
+
+    cudasim_get_config(&machine);
+    machine.n_devices = 2;
+    cudasim_set_config(&machine);
+    config.device_ordinal = 1;
+    assert_ok(sl_runtime_open(&t.rt, &config, &err), &err);
+    assert_int_equal(pthread_create(&thread, NULL, run_it, &t), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    sl_runtime_close(t.rt);
+    assert_string_equal(cudasim_fault(text, sizeof text), "");
+    assert_memory_equal(t.logits, want, bytes);
+    assert_int_equal(cudasim_reset(), 0);
+    free(t.logits);
+    free(want);
+}
+
 /* --- faults -------------------------------------------------------------- */
 
 /* A context with its first answer, and a step. */
@@ -429,6 +478,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(an_interrupted_model_goes_on_with_the_same_bits),
+        cmocka_unit_test(another_thread_ends_what_ran_on_the_second_device),
         cmocka_unit_test(any_call_of_the_device_may_fail),
         cmocka_unit_test(any_call_of_a_divided_pass_may_fail),
         cmocka_unit_test(a_failed_allocation_shrinks_the_plan),
