@@ -20,7 +20,7 @@ static const double half_life[SL_CACHE_HORIZONS] = {8, 32, 128, 1024};
 uint64_t sl_cache_policy_bytes(uint32_t n_records, uint32_t n_layers)
 {
     return (uint64_t)n_records *
-               (SL_CACHE_HORIZONS * sizeof(float) + sizeof(double)) +
+               (SL_CACHE_HORIZONS * sizeof(float) + 2 * sizeof(double)) +
            (uint64_t)(n_layers + n_records / n_layers) * SL_CACHE_HORIZONS *
                sizeof(float);
 }
@@ -38,8 +38,9 @@ int sl_cache_policy_init(struct sl_cache_policy *p,
         .per_layer = n_records / n_layers,
         .positions = 1,
         .wait = sl_zalloc_array(n_records, sizeof *p->wait),
+        .soon = sl_zalloc_array(n_records, sizeof *p->soon),
     };
-    all = p->wait != NULL;
+    all = p->wait != NULL && p->soon != NULL;
     for (unsigned h = 0; h < SL_CACHE_HORIZONS; h++) {
         p->count[h] = sl_zalloc_array(n_records, sizeof **p->count);
         p->turns_of[h] = sl_zalloc_array(n_layers, sizeof **p->turns_of);
@@ -62,6 +63,7 @@ void sl_cache_policy_fini(struct sl_cache_policy *p)
         free(p->told[h]);
     }
     free(p->wait);
+    free(p->soon);
     memset(p, 0, sizeof *p);
 }
 
@@ -93,6 +95,35 @@ static double mean_of(const struct sl_cache_policy *p, unsigned h,
 static double wait_of(double chance)
 {
     return 1 / fmax(chance, LEAST_CHANCE);
+}
+
+/* Of independent positions. */
+static double any_of(uint32_t positions, double part)
+{
+    return part < 1 ? -expm1(positions * log1p(-part)) : 1;
+}
+
+/* Turns of its layer until the pass's positions use what one of them uses so
+ * often. */
+static double soon_of(const struct sl_cache_policy *p, double wait)
+{
+    return p->positions > 1 && wait > 1 ? 1 / any_of(p->positions, 1 / wait)
+                                        : wait;
+}
+
+static void expect(struct sl_cache_policy *p, uint32_t record, double chance)
+{
+    p->wait[record] = wait_of(chance);
+    p->soon[record] = soon_of(p, p->wait[record]);
+}
+
+void sl_cache_policy_pass(struct sl_cache_policy *p, uint32_t positions)
+{
+    if (positions == p->positions)
+        return;
+    p->positions = positions;
+    for (uint32_t r = 0; r < p->n_records; r++)
+        p->soon[r] = soon_of(p, p->wait[r]);
 }
 
 /* What a horizon tells of the turn; that none of the records is used surprises
@@ -135,7 +166,7 @@ void sl_cache_policy_turn(struct sl_cache_policy *p, uint32_t layer)
     }
     mean = mean_of(p, p->best, layer);
     for (uint32_t i = 0; i < p->per_layer; i++)
-        p->wait[from + i] = wait_of(chance_of(p, p->best, from + i, mean));
+        expect(p, from + i, chance_of(p, p->best, from + i, mean));
 }
 
 void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
@@ -153,21 +184,8 @@ void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
         p->loss[h] += part * (log1p(-told) - log(told));
         p->count[h][record] += (float)part;
     }
-    p->wait[record] =
-        wait_of(chance_of(p, p->best, record, mean_of(p, p->best, layer)));
-}
-
-/* Of independent positions. */
-static double any_of(uint32_t positions, double part)
-{
-    return part < 1 ? -expm1(positions * log1p(-part)) : 1;
-}
-
-double sl_cache_policy_soon(const struct sl_cache_policy *p, uint32_t record)
-{
-    double wait = p->wait[record];
-
-    return wait > 1 ? 1 / any_of(p->positions, 1 / wait) : wait;
+    expect(p, record,
+           chance_of(p, p->best, record, mean_of(p, p->best, layer)));
 }
 
 void sl_cache_policy_chances(const struct sl_cache_policy *p, uint32_t layer,
@@ -209,7 +227,7 @@ void sl_cache_policy_take(struct sl_cache_policy *p, const float *parts,
             p->turns_of[h][l] = seen;
         for (uint32_t r = 0; r < p->n_records; r++) {
             p->count[h][r] = parts[r] * seen;
-            p->wait[r] = wait_of((double)parts[r]);
+            expect(p, r, (double)parts[r]);
         }
     }
 }

@@ -43,6 +43,9 @@ struct sl_cache_policy {
     float *told[SL_CACHE_HORIZONS]; /* (per_layer) chances before the turn */
     unsigned best;                  /* horizon, the one of least loss */
     double *wait; /* (n_records) turns until its next use; LRU: the last */
+    /* (n_records) the same if all of the pass's positions go through its
+     * layer's next turn: kept, as many are compared for each that goes */
+    double *soon;
 };
 
 /* n_records is n_layers times as many as a layer has. Errors: SL_ERR_NOMEM. */
@@ -53,21 +56,13 @@ void sl_cache_policy_fini(struct sl_cache_policy *p); /* zeroed is fine */
 uint64_t sl_cache_policy_bytes(uint32_t n_records, uint32_t n_layers);
 
 /* So many positions go through the turns from now on (at first: 1). */
-static inline void sl_cache_policy_pass(struct sl_cache_policy *p,
-                                        uint32_t positions)
-{
-    p->positions = positions;
-}
+void sl_cache_policy_pass(struct sl_cache_policy *p, uint32_t positions);
 
 /* A layer's turn has come. */
 void sl_cache_policy_turn(struct sl_cache_policy *p, uint32_t layer);
 /* A record of it is used, by that part of what goes through the layer. */
 void sl_cache_policy_use(struct sl_cache_policy *p, uint32_t record,
                          double part);
-
-/* Turns of a layer until the pass's positions, or one of them in passes that
- * are to come, use a record. */
-double sl_cache_policy_soon(const struct sl_cache_policy *p, uint32_t record);
 
 /* Of two records, the one with more is the one to go. */
 static inline double sl_cache_policy_wait(const struct sl_cache_policy *p,
@@ -78,9 +73,7 @@ static inline double sl_cache_policy_wait(const struct sl_cache_policy *p,
 
     if (p->kind == SL_CACHE_LRU)
         return -p->wait[record];
-    return (p->positions > 1 && layer > p->layer
-                ? sl_cache_policy_soon(p, record)
-                : p->wait[record]) +
+    return (layer > p->layer ? p->soon : p->wait)[record] +
            (double)turns / p->n_layers;
 }
 
@@ -94,7 +87,7 @@ sl_cache_policy_wait_guessed(const struct sl_cache_policy *p, uint32_t record,
 
     if (p->kind == SL_CACHE_LRU)
         return chance > 0 ? -INFINITY : wait;
-    return fmin(wait, 1 + (1 - chance) * wait);
+    return chance > 0 ? fmin(wait, 1 + (1 - chance) * wait) : wait;
 }
 
 /* The chances that the pass's positions use each of a layer's records, seen

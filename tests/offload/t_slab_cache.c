@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,44 @@ static void a_change_of_subject_is_noticed(void **state)
     sl_cache_policy_fini(&p);
 }
 
+static void assert_soon(const struct sl_cache_policy *p, uint32_t r, double n)
+{
+    double turns =
+        r / 8 > p->layer ? r / 8 - p->layer - 1 : r / 8 + 4 - p->layer - 1;
+    double wait = p->wait[r];
+
+    if (r / 8 > p->layer && n > 1 && wait > 1)
+        wait = 1 / (1 - pow(1 - 1 / wait, n));
+    assert_true(fabs(sl_cache_policy_wait(p, r, r / 8) - wait - turns / 4) <
+                1e-9);
+}
+
+/* Of 4 layers of 8 records: whatever came before, a turn, a use, another number
+ * of positions or what earlier runs learned. */
+static void layers_to_come_are_used_by_all_positions(void **state)
+{
+    static const uint32_t positions[] = {1, 7, 300, 7, 1};
+    struct sl_cache_policy p;
+    struct sl_error err;
+    float parts[32];
+
+    assert_ok(sl_cache_policy_init(&p, SL_CACHE_EXPECTED, 32, 4, &err), &err);
+    for (unsigned i = 0; i < 32; i++)
+        parts[i] = (float)draw(8) / 8;
+    for (unsigned i = 0; i < 60; i++) {
+        uint32_t n = positions[i / 6 % 5], layer = i % 4;
+
+        sl_cache_policy_pass(&p, n);
+        if (i == 33)
+            sl_cache_policy_take(&p, parts, 20);
+        sl_cache_policy_turn(&p, layer);
+        sl_cache_policy_use(&p, layer * 8 + draw(8), 0.5);
+        for (uint32_t r = 0; r < 32; r++)
+            assert_soon(&p, r, n);
+    }
+    sl_cache_policy_fini(&p);
+}
+
 static void what_was_not_wanted_is_refused(void **state)
 {
     struct sl_slab_cache_config config = config_of(2);
@@ -315,6 +354,7 @@ int main(void)
         cmocka_unit_test(whose_layer_has_had_its_turn_goes_first),
         cmocka_unit_test(what_was_learned_can_be_taken_along),
         cmocka_unit_test(a_change_of_subject_is_noticed),
+        cmocka_unit_test(layers_to_come_are_used_by_all_positions),
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
             whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),
