@@ -6,12 +6,14 @@
  * Copies to, from and within the device; products of a ROWS x COLS matrix
  * with the numbers of positions, up to POSITIONS, that different kernels serve;
  * attention of one layer with as many heads of 128 values as COLS holds.
+ * Packed weights and more than 64 positions go both ways: by cuBLAS and in runs
+ * of 64. ROWS are halved until the device has room for them as FP32.
  * Medians of seven turns by the device's own clock. Operations are held against
  * cuBLAS's plain FP16 product of POSITIONS, copies against the link.
  *
  * FILE gets a line for each: what it is, the most that the device lets it come
  * to, what it came to and the unit, with tabs between; 0 where the most is not
- * known. (bench/gpu-table reads it.)
+ * known. (bench/gpu-page reads it.)
  */
 #include "config.h"
 
@@ -28,8 +30,12 @@
 #define REPEATS  7
 #define MOST_N   1024u
 #define HEAD_DIM 128u
-#define KEYS     2048u
-#define PIECE    (UINT64_C(64) << 20) /* of what fills device memory */
+/* As the planner has it (sl_cost_runs_to). */
+#define MOST_IN_RUNS 256u
+#define KEYS         2048u
+#define PIECE        (UINT64_C(64) << 20) /* of what fills device memory */
+/* By one copy, of memory that is pinned for it. */
+#define MOST_COPIED (UINT64_C(256) << 20)
 
 struct bench {
     struct sl_device *dev;
@@ -119,7 +125,7 @@ static int find_ceiling(struct bench *b, struct sl_error *err)
 }
 
 static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
-                   struct sl_error *err)
+                   bool by_runs, struct sl_error *err)
 {
     struct product p = {.m = {fmt, b->rows, b->cols, 1, 0}, .n = n};
     double seconds, bytes, ops = 2.0 * b->rows * b->cols * n;
@@ -131,19 +137,20 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
         snprintf(name, sizeof name, "%u", group);
     else if (sl_fmt_has_scales(fmt))
         snprintf(name, sizeof name, "row");
+    b->c.runs_to[fmt] = by_runs ? n : 0;
     if (median_seconds(b, multiply, &p, &seconds, err) != 0)
         return -1;
     bytes = (double)(sl_matrix_bytes(&p.m) + sl_matrix_scale_bytes(&p.m));
     if (b->f16_ops_per_s > 0)
         snprintf(of_f16, sizeof of_f16, "%.0f%%",
                  100 * ops / seconds / b->f16_ops_per_s);
-    printf("%-5s %5s %6u x %-6u %5u %10.3f %9.1f %6.0f%% %9.2f %7s\n",
+    printf("%-6s %5s %6u x %-6u %5u %10.3f %9.1f %6.0f%% %9.2f %7s%s\n",
            sl_fmt_name(fmt), name, b->rows, b->cols, n, seconds * 1e3,
            bytes / seconds * 1e-9, 100 * bytes / seconds / b->rates.vram_bps,
-           ops / seconds * 1e-12, of_f16);
+           ops / seconds * 1e-12, of_f16, by_runs ? "  in runs" : "");
     fflush(stdout);
-    snprintf(what, sizeof what, "%s%s%s, %u positions", sl_fmt_name(fmt),
-             name[0] != '\0' ? " " : "", name, n);
+    snprintf(what, sizeof what, "%s%s%s, %u positions%s", sl_fmt_name(fmt),
+             name[0] != '\0' ? " " : "", name, n, by_runs ? " in runs" : "");
     /* What takes longer at the device's rates limits it. */
     if (b->f16_ops_per_s == 0 ||
         bytes / b->rates.vram_bps >= ops / b->f16_ops_per_s)
@@ -154,14 +161,21 @@ static int product(struct bench *b, enum sl_fmt fmt, uint32_t group, uint32_t n,
     return 0;
 }
 
+/* Whether so many positions may go in runs, in place of cuBLAS. */
+static bool has_runs(const struct bench *b, enum sl_fmt fmt, uint32_t n)
+{
+    return b->c.blas_ready && n > SL_CUDA_SOME && n <= MOST_IN_RUNS &&
+           fmt != SL_FMT_F16 && fmt != SL_FMT_F32;
+}
+
 static int products(struct bench *b, struct sl_error *err)
 {
     static const uint32_t groups[] = {0, 128, 64};
-    static const uint32_t positions[] = {1, 4, 16, 64, 256, MOST_N};
+    static const uint32_t positions[] = {1, 4, 16, 64, 128, 256, MOST_N};
 
     if (find_ceiling(b, err) != 0)
         return -1;
-    printf("\n%-5s %5s %15s %5s %10s %9s %7s %9s %7s\n", "fmt", "group",
+    printf("\n%-6s %5s %15s %5s %10s %9s %7s %9s %7s\n", "fmt", "group",
            "rows x cols", "n", "ms", "GB/s", "of VRAM", "TFLOP/s", "of F16");
     for (size_t i = 0; i < SL_FMT_COUNT * 3; i++) {
         enum sl_fmt fmt = (enum sl_fmt)(i / 3);
@@ -169,8 +183,13 @@ static int products(struct bench *b, struct sl_error *err)
         if (i % 3 > 0 && !sl_fmt_has_scales(fmt))
             continue;
         for (size_t k = 0; k < sizeof positions / sizeof *positions; k++) {
-            if (positions[k] <= b->most &&
-                product(b, fmt, groups[i % 3], positions[k], err) != 0)
+            uint32_t n = positions[k], group = groups[i % 3];
+
+            if (n > b->most)
+                continue;
+            if (product(b, fmt, group, n, false, err) != 0 ||
+                (has_runs(b, fmt, n) &&
+                 product(b, fmt, group, n, true, err) != 0))
                 return -1;
         }
     }
@@ -264,28 +283,47 @@ static int fill(struct bench *b, void *at, uint64_t bytes, struct sl_error *err)
     return rc;
 }
 
-static int setup(struct bench *b, int ordinal, struct sl_error *err)
+static uint64_t y_bytes(const struct bench *b)
 {
-    uint64_t values = (uint64_t)b->rows * b->cols;
-    uint64_t x = (uint64_t)MOST_N * b->cols * 2;
-    uint64_t y = (uint64_t)MOST_N * greater(b->rows, b->cols) * 4;
-    struct sl_matrix m = {SL_FMT_INT8, b->rows, b->cols, 1, 64};
-    const struct sl_device_ops *ops;
+    return (uint64_t)MOST_N * greater(b->rows, b->cols) * 4;
+}
 
-    b->w_bytes = greater(values * 2, (uint64_t)KEYS * b->cols * 4);
+/* Weights of the widest format lie in w, too. */
+static void set_sizes(struct bench *b)
+{
+    struct sl_matrix m = {SL_FMT_F32, b->rows, b->cols, 1, 0};
+
+    b->w_bytes = greater(sl_matrix_bytes(&m), (uint64_t)KEYS * b->cols * 4);
     b->workspace_bytes = greater(
         sl_cuda_matmul_workspace(&m, MOST_N),
         sl_cuda_attend_workspace(MOST_N, b->cols / HEAD_DIM, HEAD_DIM, KEYS));
+}
+
+static int setup(struct bench *b, int ordinal, struct sl_error *err)
+{
+    uint64_t x = (uint64_t)MOST_N * b->cols * 2, copied;
+    struct sl_matrix m = {SL_FMT_INT8, b->rows, b->cols, 1, 64};
+    const struct sl_device_ops *ops;
+
     if (sl_device_open_cuda(&b->dev, ordinal, err) != 0)
         return -1;
     ops = b->dev->ops;
-    if (sl_probe_device(&b->rates, b->dev, b->w_bytes / 2, err) != 0 ||
+    set_sizes(b);
+    while (b->w_bytes + y_bytes(b) + b->workspace_bytes >
+               b->dev->info.vram_free / 4 * 3 &&
+           b->rows % 32 == 0) {
+        b->rows /= 2;
+        set_sizes(b);
+    }
+    m.rows = b->rows;
+    copied = b->w_bytes < MOST_COPIED ? b->w_bytes : MOST_COPIED;
+    if (sl_probe_device(&b->rates, b->dev, copied, err) != 0 ||
         ops->event_create(b->dev, &b->begin, true, err) != 0 ||
         ops->event_create(b->dev, &b->end, true, err) != 0 ||
         ops->alloc(b->dev, &b->w, b->w_bytes, err) != 0 ||
         ops->alloc(b->dev, &b->scale, sl_matrix_scale_bytes(&m), err) != 0 ||
         ops->alloc(b->dev, &b->x, x, err) != 0 ||
-        ops->alloc(b->dev, &b->y, y, err) != 0 ||
+        ops->alloc(b->dev, &b->y, y_bytes(b), err) != 0 ||
         ops->alloc(b->dev, &b->tables, (4 * MOST_N + KEYS) * 4ull, err) != 0 ||
         ops->alloc(b->dev, &b->workspace, b->workspace_bytes, err) != 0 ||
         fill(b, b->w, b->w_bytes, err) != 0 ||

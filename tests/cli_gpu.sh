@@ -199,13 +199,17 @@ done
 [ -z "$device" ]
 check gpu_check_refuses_a_device_before_it_writes
 
-# What gpu-check ends with, of its programs' own output.
+# What gpu-check ends with, of its programs' own output; weights are the largest of
+# what lies on the device.
 page="$source/bench/gpu-page"
 if [ -x "$(dirname "$sluice")/bench_cuda" ]; then
-    "$(dirname "$sluice")/bench_cuda" 0 16 128 1 "$work/lines" >"$work/out"
+    "$(dirname "$sluice")/bench_cuda" 0 2064 128 1 "$work/lines" >"$work/out"
 else
     printf 'its memory, read and written\t32\t29\tGB/s\n' >"$work/lines"
 fi
+printf '%s\t%s\t%s\t%s\n' 'int4 128, 1 positions' 900 720 GB/s \
+    'int4 128, 256 positions' 64 16 TFLOP/s \
+    'int4 128, 256 positions in runs' 64 48 TFLOP/s >>"$work/lines"
 "$sluice" bench -m "$model" --device cpu --prompt 1 --gen 1 --repeat 1 --json \
     >"$work/bench" 2>"$work/err" &&
     sh "$page" table "$work/lines" "$work/bench" yes >"$work/out" &&
@@ -213,6 +217,8 @@ fi
         "$work/out" &&
     [ "$(grep -Ec '^demo f16, (prompt of 1|tokens), .* [0-9]+ %  tokens/s$' \
         "$work/out")" = 2 ] &&
+    grep -Eq '^int4 128 .* 720 80%  .* 16 25%\*$' "$work/out" &&
+    grep -Eq '^int4 128, in runs +48 75%\*$' "$work/out" &&
     grep -q "^text equal to the CPU's  *yes$" "$work/out" &&
     ! sh "$page" table "$work/none" "$work/bench" 2>"$work/err" &&
     grep -q none "$work/err"
@@ -331,7 +337,7 @@ check any_call_may_fail
 # In the midst of a text: what there is of it ends its line before the error.
 set -- -m "$model" --ram 96M -q --device cuda --engine gpu --top-k 1 \
     --out-seq-length 12 -p 'In the'
-CUDASIM_FAIL=cudaMemcpyAsync:30:719 timeout 60 "$sluice" generate "$@" \
+CUDASIM_FAIL=cudaLaunchKernel:250:719 timeout 60 "$sluice" generate "$@" \
     >"$work/out" 2>&1
 [ $? = 1 ] && [ "$(wc -l <"$work/out")" = 2 ] &&
     sed -n 1p "$work/out" | grep -q '^In the' &&
@@ -340,7 +346,7 @@ check a_text_that_is_cut_ends_its_line_before_the_error
 
 # And its colour, on a terminal.
 if script -qec true /dev/null >/dev/null 2>&1; then
-    CUDASIM_FAIL=cudaMemcpyAsync:30:719 script -qec "echo 'In the [gMASK]' |
+    CUDASIM_FAIL=cudaLaunchKernel:250:719 script -qec "echo 'In the [gMASK]' |
         '$sluice' generate -m '$model' --ram 96M -q --device cuda \
         --engine gpu --top-k 1 --out-seq-length 12" /dev/null </dev/null |
         tr -d '\r' >"$work/terminal"
