@@ -6,6 +6,10 @@
 #include "src/probe/probe.h"
 
 #define COPIES 4u
+/* Clocks of an idle device, and its link, come up while it works: so long, or
+ * for so many rounds, the best of which counts. */
+#define RAMP_NS     25000000u
+#define MOST_ROUNDS 8u
 
 /* One measurement: the same copy again and again. */
 struct device_probe {
@@ -72,11 +76,11 @@ static int copy(struct device_probe *p, enum sl_queue queue,
 
 /* Times are the device's own events: the host's clock would have the
  * launches in it. */
-static int run(double *bps, struct device_probe *p, enum sl_queue queue,
+static int run(uint64_t *ns, struct device_probe *p, enum sl_queue queue,
                struct sl_error *err)
 {
     const struct sl_device_ops *ops = p->dev->ops;
-    uint64_t begin_ns, ns = 0;
+    uint64_t begin_ns;
 
     for (unsigned i = 0; i <= COPIES; i++) {
         /* The first one warms up. */
@@ -86,20 +90,27 @@ static int run(double *bps, struct device_probe *p, enum sl_queue queue,
             return -1;
     }
     if (ops->record(p->dev, queue, p->end, err) != 0 ||
-        ops->sync(p->dev, p->end, err) != 0 ||
-        ops->span(p->dev, p->begin, p->end, &begin_ns, &ns, err) != 0)
+        ops->sync(p->dev, p->end, err) != 0)
         return -1;
-    *bps = (double)COPIES * (double)p->bytes * 1e9 / (double)(ns > 0 ? ns : 1);
-    return 0;
+    return ops->span(p->dev, p->begin, p->end, &begin_ns, ns, err);
 }
 
 static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
                    struct sl_error *err)
 {
     const struct sl_device_ops *ops = p->dev->ops;
+    uint64_t least = UINT64_MAX, all = 0, ns = 0;
     struct sl_error ignored;
+    int rc = 0;
 
-    if (run(bps, p, queue, err) == 0)
+    for (unsigned i = 0; rc == 0 && i < MOST_ROUNDS && all < RAMP_NS; i++) {
+        rc = run(&ns, p, queue, err);
+        least = ns < least ? ns : least;
+        all += ns;
+    }
+    *bps = (double)COPIES * (double)p->bytes * 1e9 /
+           (double)(least > 0 ? least : 1);
+    if (rc == 0)
         return 0;
     /* Copies may be under way, from memory that is given back now. */
     if (ops->record(p->dev, queue, p->end, &ignored) == 0)

@@ -241,7 +241,7 @@ static void a_gpu_that_cannot_be_measured_has_its_reason(void **state)
     c.n_devices = 1;
     c.cc_major = 8;
     for (uint64_t n = 1; !ok; n++) {
-        assert_true(n < 40);
+        assert_true(n < 200);
         cudasim_reset();
         cudasim_fail("cudaMemcpyAsync", n, cudaErrorUnknown);
         gpu = gpus_of(&c);
