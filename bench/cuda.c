@@ -3,8 +3,9 @@
  *
  * usage: bench_cuda [DEVICE [ROWS [COLS [POSITIONS [FILE]]]]]
  *
- * Copies to, from and within the device; products of a ROWS x COLS matrix
- * with the numbers of positions, up to POSITIONS, that different kernels serve;
+ * Copies to, from and within the device; what a launch takes that has nothing
+ * to do, on the host and on the device; products of a ROWS x COLS matrix with
+ * the numbers of positions, up to POSITIONS, that different kernels serve;
  * attention of one layer with as many heads of 128 values as COLS holds.
  * Packed weights and more than 64 positions go both ways: by cuBLAS and in runs
  * of 64. ROWS are halved until the device has room for them as FP32.
@@ -24,11 +25,13 @@
 #include "bench/median.h"
 #include "kernels/cuda/cuda.h"
 #include "offload/device.h"
+#include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/probe/probe.h"
 
 #define REPEATS  7
 #define MOST_N   1024u
+#define LAUNCHES 1000u
 #define HEAD_DIM 128u
 /* As the planner has it (sl_cost_runs_to). */
 #define MOST_IN_RUNS 256u
@@ -86,6 +89,38 @@ static void line(struct bench *b, const char *what, double most, double came_to,
 {
     if (b->lines != NULL)
         fprintf(b->lines, "%s\t%.4g\t%.4g\t%s\n", what, most, came_to, unit);
+}
+
+/* --- launches ------------------------------------------------------------ */
+
+/* One after another, as those of a token are. */
+static int launches(struct bench *b, struct sl_error *err)
+{
+    const struct sl_device_ops *ops = b->dev->ops;
+    uint64_t at, ns, host_ns = 0;
+    double host_us, device_us;
+
+    for (unsigned turn = 0; turn < 2; turn++) { /* one to warm up */
+        if (ops->record(b->dev, SL_QUEUE_COMPUTE, b->begin, err) != 0)
+            return -1;
+        host_ns = sl_clock_ns();
+        for (unsigned i = 0; i < LAUNCHES; i++) {
+            if (sl_cuda_scale_plane(&b->c, b->y, b->scale, 8, err) != 0)
+                return -1;
+        }
+        host_ns = sl_clock_ns() - host_ns;
+        if (ops->record(b->dev, SL_QUEUE_COMPUTE, b->end, err) != 0 ||
+            ops->sync(b->dev, b->end, err) != 0 ||
+            ops->span(b->dev, b->begin, b->end, &at, &ns, err) != 0)
+            return -1;
+    }
+    host_us = (double)host_ns * 1e-3 / LAUNCHES;
+    device_us = (double)ns * 1e-3 / LAUNCHES;
+    printf("a launch: %.2f us on the host, one every %.2f us on the device\n",
+           host_us, device_us);
+    line(b, "a launch, on the host", 0, host_us, "us");
+    line(b, "a launch, on the device", 0, device_us, "us");
+    return 0;
 }
 
 /* --- products ------------------------------------------------------------ */
@@ -397,7 +432,7 @@ static int run(struct bench *b, int ordinal, struct sl_error *err)
     line(b, "its memory, read and written",
          (double)b->dev->info.vram_bps * 1e-9, b->rates.vram_bps * 1e-9,
          "GB/s");
-    if (products(b, err) != 0)
+    if (launches(b, err) != 0 || products(b, err) != 0)
         return -1;
     printf("\n");
     if (attention(b, 1, err) != 0)

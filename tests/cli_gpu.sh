@@ -217,6 +217,8 @@ printf '%s\t%s\t%s\t%s\n' 'int4 128, 1 positions' 900 720 GB/s \
         "$work/out" &&
     [ "$(grep -Ec '^demo f16, (prompt of 1|tokens), .* [0-9]+ %  tokens/s$' \
         "$work/out")" = 2 ] &&
+    { [ ! -x "$(dirname "$sluice")/bench_cuda" ] ||
+        grep -Eq '^a launch, on the device +- +[0-9.]+ +-  us$' "$work/out"; } &&
     grep -Eq '^int4 128 .* 720 80%  .* 16 25%\*$' "$work/out" &&
     grep -Eq '^int4 128, in runs +48 75%\*$' "$work/out" &&
     grep -q "^text equal to the CPU's  *yes$" "$work/out" &&

@@ -19,8 +19,9 @@
  * off by 2^-25 at most below (clamped above, where no trained weight is).
  *
  * Alignment. FP16 inputs begin at multiples of 16 bytes and their strides are
- * multiples of 8 values; weights begin at multiples of 16 bytes, scales of 8,
- * everything else at multiples of its own size.
+ * multiples of 8 values; weights begin at multiples of 16 bytes, scales of 8
+ * (of 16 where rows have groups of columns), everything else at multiples of
+ * its own size.
  */
 #ifndef SL_KERNELS_CUDA_CUDA_H
 #define SL_KERNELS_CUDA_CUDA_H
