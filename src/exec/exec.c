@@ -404,6 +404,7 @@ static int exec_guess(struct sl_lm *lm, const struct sl_lm_item *items,
 {
     struct sl_exec *x = (struct sl_exec *)lm;
     struct sl_exec_engine *now;
+    struct sl_error ignored;
 
     if (!x->c.guesses || x->stats.passes == 0 || x->left || x->broken)
         return 1;
@@ -411,7 +412,9 @@ static int exec_guess(struct sl_lm *lm, const struct sl_lm_item *items,
         return -1;
     if (sl_exec_begin(x, items, n_items, true, logits, &now, err) != 0 ||
         run_pass(x, now, err) != 0) {
-        x->broken = err->code != SL_ERR_INTERRUPTED;
+        /* A device may still read what the next pass writes. */
+        x->broken =
+            err->code != SL_ERR_INTERRUPTED || sl_exec_end(x, &ignored) != 0;
         return -1;
     }
     return 0;

@@ -185,6 +185,49 @@ static void check_ahead(const struct sl_runtime_config *config,
 }
 
 /* With all the memory there is, and with little of it. */
+/* Whoever interrupts one finds the device done with what it was given. */
+static void an_interrupted_guess_waits_for_the_device(void **state)
+{
+    const struct shape *s = &shapes[1];
+    char path[1100];
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_planes(path, test_dir, s, true));
+    struct text t = text_of(s, 0);
+    struct sl_workload load = rig_one_text(N_IDS);
+    float *logits = malloc(4ull * s->vocab), *again = malloc(4ull * s->vocab);
+    struct sl_runtime *rt;
+    struct sl_lm_item it;
+    struct sl_error err;
+    struct sl_lm *lm;
+    uint64_t waits;
+    uint32_t seq;
+
+    load.draft_keeps = true;
+    load.draft_positions = load.draft_ahead = 1;
+    rt = rig_start(&config, &load);
+    lm = sl_runtime_lm(rt);
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    it = rig_item(s, &t, seq, 0, RIG_CONTEXT + 1, 1);
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    it = rig_item(s, &t, seq, RIG_CONTEXT + 1, RIG_CONTEXT + 2, 1);
+    it.apart = true;
+    assert_int_equal(lm->ops->guess(lm, &it, 1, logits, &err), 0);
+    lm->ops->seq_cut(lm, seq, RIG_CONTEXT + 1);
+    waits = cudasim_calls("cudaEventSynchronize");
+    sl_runtime_interrupt(rt);
+    assert_int_equal(lm->ops->guess(lm, &it, 1, again, &err), -1);
+    assert_int_equal(err.code, SL_ERR_INTERRUPTED);
+    assert_true(cudasim_calls("cudaEventSynchronize") > waits);
+    sl_runtime_resume(rt);
+    lm->ops->seq_cut(lm, seq, RIG_CONTEXT + 1);
+    assert_int_equal(lm->ops->guess(lm, &it, 1, again, &err), 0);
+    assert_memory_equal(logits, again, 4ull * s->vocab);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    free(logits);
+    free(again);
+}
+
 static void high_planes_guess_and_change_no_bit(void **state)
 {
     const struct shape *s = &shapes[0];
@@ -224,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_planes_give_the_bits_of_one_piece),
+        cmocka_unit_test(an_interrupted_guess_waits_for_the_device),
         cmocka_unit_test(high_planes_guess_and_change_no_bit),
     };
 
