@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "src/exec/exec_cpu_impl.h"
@@ -79,6 +80,9 @@ void sl_cpu_pick_experts(uint32_t *chosen, float *s, float *c,
     for (uint32_t e = 0; e < n; e++) {
         s[e] = 1 / (1 + expf(-s[e]));
         c[e] = s[e] + (bias != NULL ? bias[e] : 0);
+        /* What is no number comes last, but is not as if taken already: each
+         * expert is chosen once, whatever a model's weights are. */
+        c[e] = c[e] > -FLT_MAX ? c[e] : -FLT_MAX;
     }
     if (hp->n_expert_groups > 1)
         keep_groups(c, c + n, hp);
