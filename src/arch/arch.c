@@ -46,11 +46,34 @@ static void list_all(char *text, size_t n)
                                  i == 0 ? "" : "; ", archs[i]->what);
 }
 
+const char *sl_arch_lacks(const char *name)
+{
+    static const struct {
+        const char *hf[2], *gguf, *lacks;
+    } strangers[] = {
+        {{"GlmMoeDsaForCausalLM", "glm_moe_dsa"},
+         "glm-dsa",
+         "GLM-5 attends to keys that an indexer selects"},
+        {{"Glm5NextForConditionalGeneration", "glm5_next"},
+         "glm5-next",
+         "GLM-5.3-Flash has linear attention and several residual streams"},
+    };
+
+    for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+        if (strcmp(name, strangers[i].hf[0]) == 0 ||
+            strcmp(name, strangers[i].hf[1]) == 0 ||
+            strcmp(name, strangers[i].gguf) == 0)
+            return strangers[i].lacks;
+    }
+    return NULL;
+}
+
 int sl_arch_of_settings(const struct sl_arch **arch,
                         const struct sl_settings *s, struct sl_error *err)
 {
     const char *names[] = {sl_settings_architecture(s),
                            sl_settings_model_type(s)};
+    const char *lacks = NULL;
     char list[200];
 
     for (size_t n = 0; n < 2; n++) {
@@ -61,12 +84,15 @@ int sl_arch_of_settings(const struct sl_arch **arch,
             *arch = archs[i];
             return 0;
         }
+        if (lacks == NULL)
+            lacks = sl_arch_lacks(names[n]);
     }
     list_all(list, sizeof list);
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "%s: architecture '%.48s' (model_type '%.24s') is not one "
                    "that sluice runs: %s",
-                   sl_settings_file(s), names[0], names[1], list);
+                   sl_settings_file(s), names[0], names[1],
+                   lacks != NULL ? lacks : list);
 }
 
 void sl_arch_derive(const struct sl_arch *arch, struct sl_hparams *hp)

@@ -200,8 +200,11 @@ SL_ARCHS(DECLARE)
 
 /* NULL if there is none of that name. */
 const struct sl_arch *sl_arch_find(const char *name);
+/* What keeps a model of the family from being run here, by the name that
+ * config.json or GGUF metadata has for its kind; NULL: not known. */
+const char *sl_arch_lacks(const char *name);
 /* The architecture of a config.json. Errors: SL_ERR_UNSUPPORTED naming what it
- * says and the architectures there are. */
+ * says and what that lacks, or the architectures there are. */
 int sl_arch_of_settings(const struct sl_arch **arch,
                         const struct sl_settings *s, struct sl_error *err);
 /* The n-th architecture, NULL beyond the last. */

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <string.h>
+
 #include "src/arch/decoder.h"
 
 void sl_decoder_derive_experts(struct sl_hparams *hp)
@@ -12,6 +14,27 @@ void sl_decoder_derive_experts(struct sl_hparams *hp)
         hp->shared_inner = hp->expert_inner;
 }
 
+/* GLM's classes choose in one way and ask nothing; others' say how. */
+static int check_choice(const struct sl_settings *s, struct sl_error *err)
+{
+    static const char *const usual[][2] = {
+        {"scoring_func", "sigmoid"},
+        {"topk_method", "noaux_tc"},
+    };
+
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+        const char *key = usual[i][0], *says = usual[i][1];
+
+        if (sl_settings_string(&says, s, key, SL_SETTING_OPTIONAL, err) != 0)
+            return -1;
+        if (strcmp(says, usual[i][1]) != 0)
+            return sl_fail(err, SL_ERR_UNSUPPORTED,
+                           "%s: %s is '%.32s'; sluice has '%s'",
+                           sl_settings_file(s), key, says, usual[i][1]);
+    }
+    return 0;
+}
+
 int sl_decoder_configure_experts(struct sl_hparams *hp,
                                  const struct sl_settings *s,
                                  struct sl_error *err)
@@ -21,7 +44,8 @@ int sl_decoder_configure_experts(struct sl_hparams *hp,
 
     hp->expert_norm = true; /* what the classes have */
     hp->n_expert_groups = hp->n_expert_groups_used = 1;
-    if (sl_settings_u32(&hp->n_experts, s, "n_routed_experts|num_experts",
+    if (check_choice(s, err) ||
+        sl_settings_u32(&hp->n_experts, s, "n_routed_experts|num_experts",
                         SL_SETTING_REQUIRED, err) ||
         sl_settings_u32(&hp->n_experts_used, s, "num_experts_per_tok",
                         SL_SETTING_REQUIRED, err) ||

@@ -454,7 +454,7 @@ static int check_other(const struct making *m, struct sl_error *err)
 static int find_arch(struct making *m, struct sl_error *err)
 {
     char list[200] = "";
-    const char *name;
+    const char *name, *lacks;
     size_t n = 0;
 
     if (sl_gguf_get_string(m->g, "general.architecture", &name, err) != 0)
@@ -468,10 +468,11 @@ static int find_arch(struct making *m, struct sl_error *err)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
                                   n > 0 ? ", " : "", m->arch->gguf_name);
     }
+    lacks = sl_arch_lacks(name);
     return sl_fail(err, SL_ERR_UNSUPPORTED,
                    "architecture '%.48s' is not one that sluice runs from GGUF "
                    "files: %s",
-                   name, list);
+                   name, lacks != NULL ? lacks : list);
 }
 
 static int make(struct making *m, struct sl_error *err)

@@ -102,6 +102,31 @@ static void warn_of_numbers(const struct sl_convert *cv, const char *tensor,
             tensor, (unsigned long long)n_odd, (unsigned long long)n);
 }
 
+/* What is no number chooses no expert. */
+static int check_router(const char *tensor, uint64_t n_odd, uint64_t n,
+                        struct sl_error *err)
+{
+    if (n_odd == 0)
+        return 0;
+    return sl_fail(err, SL_ERR_CORRUPT,
+                   "tensor %s: %llu of %llu values are infinite or no numbers, "
+                   "by which no experts can be chosen",
+                   tensor, (unsigned long long)n_odd, (unsigned long long)n);
+}
+
+static int check_routers(const struct sl_convert *cv, struct sl_error *err)
+{
+    for (size_t i = 0; i < cv->n_matrices; i++) {
+        const struct sl_merge *m = &cv->matrices[i].merge;
+        const struct sl_pack_error *e = &cv->result->tensors[i].error;
+
+        if (m->spec.role == SL_ROLE_ROUTER &&
+            check_router(m->spec.name, e->n_not_finite, e->n, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Norms and biases: FP32, a section each. */
 static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
                         struct sl_error *err)
@@ -110,17 +135,24 @@ static int write_vector(struct sl_convert *cv, struct sl_out *out, size_t i,
     uint32_t n = m->spec.rows;
     float *v = sl_alloc_array(n, sizeof *v);
     void *scratch = sl_alloc_array(sl_merge_scratch_bytes(m, n), 1);
-    int rc = -1;
+    uint64_t n_odd;
+    int rc;
 
-    if (v == NULL || scratch == NULL) {
-        sl_fail(err, SL_ERR_NOMEM, "no memory for the %u values of %s", n,
-                m->spec.name);
-    } else if (sl_merge_read(m, v, NULL, 0, n, scratch, err) == 0) {
+    if (v == NULL || scratch == NULL)
+        rc = sl_fail(err, SL_ERR_NOMEM, "no memory for the %u values of %s", n,
+                     m->spec.name);
+    else
+        rc = sl_merge_read(m, v, NULL, 0, n, scratch, err);
+    if (rc == 0) {
         widen(v, m->fmt, n);
-        warn_of_numbers(cv, m->spec.name,
-                        sl_pack_not_finite(v, SL_FMT_F32, n, cv->pool), n);
-        rc = write_section(cv, out, cv->layout.small[i].off, v, n * sizeof *v,
-                           err);
+        n_odd = sl_pack_not_finite(v, SL_FMT_F32, n, cv->pool);
+        if (m->spec.slot == SL_SLOT_ROUTER_BIAS)
+            rc = check_router(m->spec.name, n_odd, n, err);
+        else
+            warn_of_numbers(cv, m->spec.name, n_odd, n);
+        if (rc == 0)
+            rc = write_section(cv, out, cv->layout.small[i].off, v,
+                               n * sizeof *v, err);
     }
     free(v);
     free(scratch);
@@ -180,6 +212,7 @@ static int write_file(struct sl_convert *cv, struct sl_error *err)
         sl_convert_check_replicas(cv, err) == 0 &&
         write_small(cv, out, err) == 0 &&
         sl_convert_run(cv, &partial, out, low, stages, err) == 0 &&
+        check_routers(cv, err) == 0 &&
         sl_ckpt_check_rest(&cv->ckpt, err) == 0 &&
         sl_partial_commit(&partial, out, err) == 0)
         rc = 0;

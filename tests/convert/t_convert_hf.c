@@ -360,6 +360,14 @@ static void foreign_folders_are_refused_by_name(void **state)
          SL_ERR_UNSUPPORTED, "sliding_window is 32"},
         {NAMED("MistralForCausalLM") SHAPE(2, 8192) "}", SL_ERR_UNSUPPORTED,
          "does not say sliding_window"},
+        {"{\"architectures\": [\"GlmMoeDsaForCausalLM\"]}", SL_ERR_UNSUPPORTED,
+         "keys that an indexer selects"},
+        {"{\"model_type\": \"glm5_next\"}", SL_ERR_UNSUPPORTED,
+         "linear attention"},
+        {NAMED("Glm4MoeForCausalLM") SIZES ", \"scoring_func\": \"softmax\"}",
+         SL_ERR_UNSUPPORTED, "sluice has 'sigmoid'"},
+        {NAMED("Glm4MoeForCausalLM") SIZES ", \"topk_method\": \"greedy\"}",
+         SL_ERR_UNSUPPORTED, "topk_method is 'greedy'"},
         {"{\"architectures\": ", SL_ERR_CORRUPT, "not JSON"},
         {"[]", SL_ERR_CORRUPT, "an object is expected"},
     };
@@ -376,6 +384,29 @@ static void foreign_folders_are_refused_by_name(void **state)
         assert_false(file_exists(f->out, ".partial"));
     }
     drop(to);
+    free(to);
+}
+
+static void routers_that_choose_nothing_are_refused(void **state)
+{
+    static const char *const names[] = {
+        "model.layers.1.mlp.gate.weight",
+        "model.layers.1.mlp.gate.e_score_correction_bias"};
+    static const uint32_t odd[] = {0x7fc00000, 0xff800000}; /* NaN, -inf */
+    struct fixture *f = *state;
+    struct folder *to = malloc(sizeof *to);
+
+    assert_non_null(to);
+    for (size_t i = 0; i < 4; i++) {
+        make_model(to, f, &models[5], SL_DT_F32);
+        assert_string_equal(models[5].arch, "glm4moe");
+        memcpy((uint8_t *)find(to, names[i % 2])->data + 8, &odd[i / 2], 4);
+        maker_hf(f->source, to->t, to->n, MAKER_SAFETENSORS, 1);
+        REFUSE(f, SL_ERR_CORRUPT, names[i % 2], "no experts can be chosen");
+        assert_false(file_exists(f->out, ""));
+        drop(to);
+        test_remove_tree(f->source);
+    }
     free(to);
 }
 
@@ -423,6 +454,7 @@ int main(void)
         CASE(folders_of_every_architecture_convert),
         CASE(what_is_missing_or_misshapen_is_told_at_once),
         CASE(foreign_folders_are_refused_by_name),
+        CASE(routers_that_choose_nothing_are_refused),
         CASE(a_model_is_named_after_what_people_call_it),
     };
 #undef CASE
