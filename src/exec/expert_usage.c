@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,17 @@ static char *path_of(const struct sl_modelfile *mf)
         memcpy(path + n, SUFFIX, sizeof SUFFIX);
     }
     return path;
+}
+
+/* Waits for nobody where somebody has put a pipe there. */
+static FILE *open_there(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    FILE *f = fd >= 0 ? fdopen(fd, "rb") : NULL;
+
+    if (fd >= 0 && f == NULL)
+        close(fd);
+    return f;
 }
 
 static size_t file_bytes(uint32_t n_records)
@@ -101,7 +113,7 @@ bool sl_expert_usage_read(float *parts, float *turns,
     size_t n = file_bytes(n_records), got;
     uint8_t *file = malloc(n + 1), head[HEAD_BYTES];
     char *path = path_of(mf);
-    FILE *f = path != NULL ? fopen(path, "rb") : NULL;
+    FILE *f = path != NULL ? open_there(path) : NULL;
     const char *why = "it is another model's";
     struct sl_error err;
 
@@ -129,7 +141,7 @@ bool sl_expert_usage_read(float *parts, float *turns,
 /* A file of that name that no run has made is somebody's. */
 static int check_ours(const char *path, struct sl_error *err)
 {
-    FILE *f = fopen(path, "rbe");
+    FILE *f = open_there(path);
     uint8_t magic[8];
     size_t got;
 

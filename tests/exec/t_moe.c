@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/cmd/hit_curve.h"
@@ -239,6 +240,10 @@ static void what_runs_learn_lies_beside_the_model(void **state)
     assert_int_equal(n_ignored, 4);
     run(&s, &config, 1, &n_places);
     assert_int_equal(n_ignored, 5);
+    assert_int_equal(unlink(usage), 0);
+    assert_int_equal(mkfifo(usage, 0600), 0);
+    assert_false(sl_expert_usage_read(again, &turns, &mf, 7, &log));
+    assert_int_equal(n_ignored, 6);
     assert_int_equal(unlink(usage), 0); /* which is a stranger's, and stays */
     run(&s, &config, 1, &n_places);
     assert_true(sl_expert_usage_read(again, &turns, &mf, 7, &log));
