@@ -120,6 +120,7 @@ int sl_slab_cache_want(struct sl_slab_cache *s, const uint32_t *records,
     uint32_t n_kept = 0;
 
     forget_wanted(s);
+    s->failed = SL_NOWHERE;
     if (n > 0)
         sl_cache_policy_turn(&s->policy, records[0] / s->policy.per_layer);
     for (uint32_t i = 0; i < n; i++) {
@@ -257,6 +258,12 @@ int sl_slab_cache_put(struct sl_slab_cache *s, uint32_t record, double part,
     return sl_cache_advance(s, false, err);
 }
 
+bool sl_slab_cache_failed(const struct sl_slab_cache *s, uint32_t *record)
+{
+    *record = s->failed;
+    return s->failed != SL_NOWHERE;
+}
+
 void sl_slab_cache_count_anew(struct sl_slab_cache *s)
 {
     s->stats = (struct sl_slab_cache_stats){0};
@@ -301,7 +308,7 @@ static int allocate(struct sl_slab_cache *s, struct sl_error *err)
         s->place_of[i] = SL_NOWHERE;
     for (; s->n_idle < c->depth; s->n_idle++)
         s->idle[s->n_idle] = s->n_idle;
-    s->wanted.place = s->hinted.place = SL_NOWHERE;
+    s->wanted.place = s->hinted.place = s->failed = SL_NOWHERE;
     return sl_region_init(&s->region, c->n_places * c->place_bytes,
                           "the cache of experts", err);
 }

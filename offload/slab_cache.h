@@ -119,6 +119,10 @@ int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
 int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double part,
                       struct sl_error *err);
 
+/* Whether a call has failed since the last want because a record could not be
+ * read, which is any of those that were wanted: the first of them. */
+bool sl_slab_cache_failed(const struct sl_slab_cache *cache, uint32_t *record);
+
 /* What was done until now counts no more. */
 void sl_slab_cache_count_anew(struct sl_slab_cache *cache);
 void sl_slab_cache_stats(const struct sl_slab_cache *cache,

@@ -76,6 +76,7 @@ struct sl_slab_cache {
         double right[SL_HINT_RANKS];
     } guesses[SL_HINT_GUESSES];
     uint32_t n_missing; /* that are wanted and being read */
+    uint32_t failed;    /* record, of those wanted last, or SL_NOWHERE */
     struct sl_cache_request *requests;
     unsigned *idle; /* (depth) stack of unused requests */
     unsigned n_idle;

@@ -63,6 +63,13 @@ static void evict(struct sl_slab_cache *s, struct sl_cache_place *p)
 
 /* --- reading -------------------------------------------------------------- */
 
+static void note_failed(struct sl_slab_cache *s,
+                        const struct sl_cache_request *q)
+{
+    if (s->failed == SL_NOWHERE)
+        s->failed = s->places[q->place].record;
+}
+
 static int submit(struct sl_slab_cache *s, struct sl_cache_request *q,
                   struct sl_error *err)
 {
@@ -70,6 +77,7 @@ static int submit(struct sl_slab_cache *s, struct sl_cache_request *q,
 
     if (sl_io_request_submit(s->io, r, (uint64_t)(q - s->requests), err) == 0)
         return 0;
+    note_failed(s, q);
     sl_error_prefix(err, "%s: %u bytes at %llu: ", s->c.path,
                     r->bytes - r->done, (unsigned long long)(r->off + r->done));
     return -1;
@@ -299,8 +307,10 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
         give_up(s, q);
         rc = 2;
     }
-    if (rc < 0)
+    if (rc < 0) {
+        note_failed(s, q);
         fail_read(s, &q->read, done, err);
+    }
     if (rc == 0) {
         s->stats.retries++;
         rc = submit(s, q, err);

@@ -127,6 +127,9 @@ int sl_cpu_look_ahead(struct sl_cpu *x, uint32_t layer, enum sl_hint kind,
 int sl_cpu_sweep(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
 
 /* exec_experts.c: what they give. */
+/* To what failed in either: the expert that could not be read, whichever was
+ * being computed meanwhile. Returns -1. */
+int sl_cpu_name_expert(const struct sl_cpu *x, struct sl_error *err);
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err);
 

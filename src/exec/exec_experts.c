@@ -144,10 +144,8 @@ static int run_expert(struct sl_cpu *x, const struct sl_layer_op *op,
     const uint8_t *base;
 
     sl_pool_for(x->c.pool, n, 1, gather_rows, &job);
-    if (sl_slab_cache_get(experts->cache, record, &base, err) != 0) {
-        sl_error_prefix(err, "expert %u: ", expert);
+    if (sl_slab_cache_get(experts->cache, record, &base, err) != 0)
         return -1;
-    }
     multiply(x, wide, width, first, 0, base, m->gathered, x->hidden, n);
     multiply(x, out, x->hidden, first, 1, base, wide, width, n);
     return sl_slab_cache_put(experts->cache, record, (double)n / x->pass->n,
@@ -267,6 +265,15 @@ static int run_large(struct sl_cpu *x, const struct sl_layer_op *op,
     while (rc != 0 && x->mixture.n_lent > 0)
         (void)sl_cpu_take_lent(x, layer, &ignored, &later);
     return rc;
+}
+
+int sl_cpu_name_expert(const struct sl_cpu *x, struct sl_error *err)
+{
+    uint32_t record;
+
+    if (sl_slab_cache_failed(x->c.experts->cache, &record))
+        sl_error_prefix(err, "expert %u: ", record % x->c.experts->n_experts);
+    return -1;
 }
 
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,

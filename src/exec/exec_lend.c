@@ -60,10 +60,8 @@ int sl_cpu_lend(struct sl_cpu *x, uint32_t layer, uint32_t expert,
     };
 
     sl_expert_matrices(e, layer, expert, loan.m, loan.part);
-    if (sl_slab_cache_get(e->cache, record, &loan.base, err) != 0) {
-        sl_error_prefix(err, "expert %u: ", expert);
+    if (sl_slab_cache_get(e->cache, record, &loan.base, err) != 0)
         return -1;
-    }
     return lend(x, expert, &loan, err);
 }
 

@@ -240,9 +240,13 @@ static int run_op(struct sl_cpu *x, const struct sl_stage_ops *stage,
         sl_cpu_join(x, op);
         break;
     case SL_DO_ROUTE:
-        return sl_cpu_route(x, op, layer, job.b, err);
+        return sl_cpu_route(x, op, layer, job.b, err) == 0
+                   ? 0
+                   : sl_cpu_name_expert(x, err);
     case SL_DO_EXPERTS:
-        return sl_cpu_experts(x, op, layer, err);
+        return sl_cpu_experts(x, op, layer, err) == 0
+                   ? 0
+                   : sl_cpu_name_expert(x, err);
     default:
         assert(op->what != SL_DO_MATMUL);
         break;

@@ -277,6 +277,21 @@ static void what_was_not_wanted_is_refused(void **state)
 /* --- faults --------------------------------------------------------------- */
 
 /* Whether the fault happened. */
+/* The record that could not be read is the one where the message says. */
+static void assert_named(const struct sl_slab_cache *c, const char *msg,
+                         const struct sl_extent *records)
+{
+    const char *at = strstr(msg, " at ");
+    unsigned long long off = 0;
+    uint32_t r;
+
+    assert_non_null(at);
+    if (sscanf(at, " at byte %llu", &off) != 1)
+        assert_int_equal(sscanf(at, " at %llu", &off), 1);
+    assert_true(sl_slab_cache_failed(c, &r));
+    assert_in_range(off, records[r].off, records[r].off + records[r].bytes - 1);
+}
+
 static bool run_with(enum faulty_kind fault, long n, enum sl_io_kind io)
 {
     bool deadly = fault == FAULTY_EIO || fault >= FAULTY_NOTHING;
@@ -302,6 +317,8 @@ static bool run_with(enum faulty_kind fault, long n, enum sl_io_kind io)
         assert_non_null(strstr(err.msg, rig->path));
         assert_int_equal(err.code,
                          fault == FAULTY_NOTHING ? SL_ERR_CORRUPT : SL_ERR_IO);
+        if (fault != FAULTY_WAIT)
+            assert_named(c, err.msg, config.records);
     }
     sl_slab_cache_close(c);
     return faulty_happened();
