@@ -16,15 +16,14 @@
 #define TILE    16u
 #define MAX_RUN 480u
 #define GLU_RUN PANEL
-/* Blocks of rows that are passed over at once. */
+/* Blocks of rows that are passed over at once: as many as take turns with one
+ * position (vec_packed.h). */
 #define UNIT_BLOCKS 4u
 /* Such units in a call of a thread, where there is more than one run. */
 #define MAX_UNITS 8u
 /* Calls a thread, so that one that was held up does not keep all waiting. */
 #define TURNS 8u
-/* Of one position: enough to get memory going, little enough to wait for. */
-#define CHUNK_BYTES (128u << 10)
-#define LINE        64u
+#define LINE  64u
 /* Blocks of planes that are joined at once: as many as a kernel takes. */
 #define JOIN_BLOCKS 2u
 
@@ -310,7 +309,7 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                    size_t y_stride, const struct sl_matmul *mm,
                    const struct sl_acts *acts, enum sl_act act)
 {
-    size_t turns = (size_t)sl_pool_threads(pool) * TURNS, most = UNIT_BLOCKS;
+    size_t turns = (size_t)sl_pool_threads(pool) * TURNS;
     struct job j = {.k = k,
                     .mm = mm,
                     .acts = acts,
@@ -322,9 +321,7 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
         return;
     j.run = run_of(acts->n, mm->epilogue != SL_EPI_NONE ? GLU_RUN : MAX_RUN,
                    input_bytes(k, acts, act), k->l2_bytes);
-    if (acts->n == 1)
-        most = CHUNK_BYTES / sl_matrix_block_bytes(mm->m, 0, 1);
-    j.unit_blocks = clamp(mm->n_blocks / turns, clamp(most, UNIT_BLOCKS));
+    j.unit_blocks = clamp(mm->n_blocks / turns, UNIT_BLOCKS);
     if (acts->n > 1)
         j.unit_blocks += j.unit_blocks & 1;
     j.units = sl_div_up(mm->n_blocks, j.unit_blocks);

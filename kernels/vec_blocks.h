@@ -20,9 +20,9 @@
 #include "kernels/vec_packed.h"
 #include "quant/block_shape.h"
 
-#define BLOCK_RUNS 16          /* scales in a block, at most */
-#define QUADS      8           /* of columns in a group of 32 */
-#define ROW_TILES  (2 * PARTS) /* of W rows, that take turns */
+#define BLOCK_RUNS 16                    /* scales in a block, at most */
+#define QUADS      8                     /* of columns in a group of 32 */
+#define ROW_TILES  (TURN_BLOCKS * PARTS) /* of W rows, that take turns */
 #define GROUP_COLS SL_Q8_GROUP
 
 struct shape {
@@ -107,30 +107,52 @@ INLINE vi sub_code(const uint8_t *w, vi head, int i, const struct shape *s)
     return vi_or(v, vi_and(high, vi_set(0x30)));
 }
 
+/* The scale of a block's i-th run, of W rows; w: its sub words, d: head_d. */
+INLINE vf run_scale(const uint8_t *w, vi head, vf d, int i,
+                    const struct shape *s)
+{
+    vi c;
+
+    if (s->sub_bits == 0)
+        return d;
+    if (s->sub_bits == 8)
+        return vf_mul(d, vf_byte(vi_load_bytes(w + i / 4 * UNIT_BYTES), i % 4));
+    c = sub_code(w, head, i, s);
+    if (s->sub_off != 0)
+        c = vi_sub(c, vi_set(s->sub_off));
+    return vf_mul(d, vi_to_float(c));
+}
+
+/* What a block's minima are multiples of. */
+INLINE vf head_min(vi head, const struct shape *s)
+{
+    vf m = vf_set(0);
+
+    if (s->mins != SL_MINS_NONE)
+        m = vf_low_half(vi_right(head, 16));
+    return s->mins == SL_MINS_CODES ? vf_sub(vf_set(0), m) : m;
+}
+
+/* What is added to every weight of the i-th run; m: head_min. */
+INLINE vf run_min(const uint8_t *w, vi head, vf m, int i, const struct shape *s)
+{
+    if (s->mins != SL_MINS_CODES)
+        return m;
+    return vf_mul(m, vi_to_float(sub_code(w, head, n_runs(s) + i, s)));
+}
+
 /* The scales of a block's runs, and what is added for its minima, of W rows;
  * w: its sub words. */
 INLINE void make_scales(vf *scale, vf *min, const uint8_t *w, vi head,
                         uint32_t b, const struct shape *s)
 {
-    vf d = head_d(head, b, s), m = vf_set(0);
+    vf d = head_d(head, b, s), m = head_min(head, s);
 
-    if (s->mins == SL_MINS_CODES)
-        m = vf_sub(m, vf_low_half(vi_right(head, 16)));
 #pragma GCC unroll 16
     for (int i = 0; i < n_runs(s); i++) {
-        if (s->sub_bits == 8) {
-            scale[i] = vf_mul(
-                d, vf_byte(vi_load_bytes(w + i / 4 * UNIT_BYTES), i % 4));
-            continue;
-        }
-        vi c = sub_code(w, head, i, s);
-
-        if (s->sub_off != 0)
-            c = vi_sub(c, vi_set(s->sub_off));
-        scale[i] = vf_mul(d, vi_to_float(c));
+        scale[i] = run_scale(w, head, d, i, s);
         if (s->mins == SL_MINS_CODES)
-            min[i] =
-                vf_mul(m, vi_to_float(sub_code(w, head, n_runs(s) + i, s)));
+            min[i] = run_min(w, head, m, i, s);
     }
 }
 
@@ -161,8 +183,7 @@ INLINE void block_scales(vf *scale, vf *min, const uint8_t *w, vi head,
         return;
     }
     scale[0] = head_d(head, b, f->s);
-    min[0] =
-        f->s->mins == SL_MINS_ONE ? vf_low_half(vi_right(head, 16)) : vf_set(0);
+    min[0] = head_min(head, f->s);
 }
 
 /* --- codes ---------------------------------------------------------------- */
@@ -248,7 +269,7 @@ INLINE void fetch_ahead(const uint8_t *w, size_t bytes)
 {
 #pragma GCC unroll 8
     for (size_t i = 0; i < bytes; i += UNIT_BYTES)
-        _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + i, _MM_HINT_T0);
 }
 
 INLINE void blocks_f32(const struct packed *k, const struct sl_acts *a,
@@ -275,7 +296,7 @@ INLINE void blocks_f32(const struct packed *k, const struct sl_acts *a,
         w += sub_words(s) * UNIT_BYTES;
         for (uint32_t c = 0; c < s->cols; c += GROUP_COLS) {
             if (n == 1)
-                fetch_ahead(w, group_bytes(s));
+                fetch_ahead(w + AHEAD, group_bytes(s));
             group_f32(acc, w, scale + c / s->run, min + c / s->run, x,
                       a->x_stride, n, s);
             w += group_bytes(s);
@@ -342,8 +363,6 @@ INLINE const uint8_t *add_blocks(vf *total, const uint8_t *w, uint32_t b,
         for (uint32_t c = 0; c < s->cols; c += GROUP_COLS) {
             const vf *r = scale + c / s->run, *m = min + c / s->run;
 
-            if (n == 1)
-                fetch_ahead(w, group_bytes(s));
             run_q8(sum, w, 0, r[0], m[0], q, a, q_scale, q_sum, n, s);
             if (s->run < GROUP_COLS)
                 run_q8(sum, w, QUADS / 2, r[1], m[1], q, a, q_scale,
@@ -360,9 +379,8 @@ INLINE const uint8_t *add_blocks(vf *total, const uint8_t *w, uint32_t b,
     return w;
 }
 
-/* Tiles of W rows take turns, by some blocks each: memory is asked for lines
- * of several places at once, and where a line has two tiles' weights, they are
- * used one soon after the other. */
+/* Tiles of W rows take turns, by some blocks each: where a line has two tiles'
+ * weights, they are used one soon after the other. */
 INLINE void blocks_q8(const struct packed *k, const int tiles,
                       const struct sl_acts *a, size_t p0, const int n,
                       const struct blocks *f)
@@ -397,6 +415,9 @@ INLINE void blocks_q8(const struct packed *k, const int tiles,
             packed_store(k + t, p0 + (size_t)p, 0, total[t][p]);
 }
 
+#include "kernels/vec_blocks_one.h"
+#include "kernels/vec_blocks_panel.h"
+
 /* --- tiles ---------------------------------------------------------------- */
 
 /* All positions for some tiles of W rows. */
@@ -412,7 +433,7 @@ INLINE void blocks_rows(const struct packed *k, const int tiles,
         for (; a->n - p >= 2; p += 2)
             blocks_q8(k, tiles, a, p, 2, f);
         if (p < a->n)
-            blocks_q8(k, tiles, a, p, 1, f);
+            blocks_one(k, tiles, a, p, f);
         return;
     }
     for (int t = 0; t < tiles; t++) {
@@ -422,8 +443,6 @@ INLINE void blocks_rows(const struct packed *k, const int tiles,
             blocks_f32(k + t, a, p, 1, f);
     }
 }
-
-#include "kernels/vec_blocks_panel.h"
 
 INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
                           const uint8_t *w, uint32_t n_rows,

@@ -11,6 +11,12 @@
  * far ahead of their use, which the processor's own prefetcher does not do
  * across the end of a page. */
 #define AHEAD 4096
+/* A core that goes through one place waits for it again and again, as it works
+ * ahead of what is missing by less than memory takes. So blocks of rows, which
+ * lie in several places, take turns after every 32 columns, and each is asked
+ * for this far ahead. */
+#define TURN_BLOCKS 4
+#define TURNS_AHEAD 2304
 
 /* Columns that are unpacked at once for many positions (vec_panel.h), and
  * these. */

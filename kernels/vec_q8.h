@@ -93,7 +93,74 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
             packed_store(k, p0 + (size_t)p, h, total[h][p]);
 }
 
-/* Tiles of about the same size of all positions, for a block of rows. */
+/* One position by some blocks of rows, which take turns after every 64 columns
+ * or less (vec_packed.h). */
+INLINE void packed_one_q8(const struct packed *k, const int blocks,
+                          const struct sl_acts *a, const bool int4)
+{
+    const size_t bytes = (int4 ? 4 : 8) * UNIT_BYTES;
+    uint32_t runs = k->m->cols / SL_Q8_GROUP, end = 0;
+    uint32_t width =
+        k->m->group_cols < k->m->cols ? k->m->group_cols : k->m->cols;
+    const int8_t *q = a->q;
+    const float *q_scale = a->q_scale;
+    const int32_t *q_sum = a->q_sum;
+    size_t scale_at = 0;
+    vf total[TURN_BLOCKS][PARTS], parts[TURN_BLOCKS][PARTS];
+
+    width /= SL_Q8_GROUP;
+    for (int b = 0; b < blocks; b++)
+        for (int h = 0; h < PARTS; h++)
+            total[b][h] = parts[b][h] = vf_set(0);
+    for (uint32_t run = 0, n; run < runs; run += n) {
+        size_t at = run * bytes, ahead = TURNS_AHEAD;
+
+        if (run == end)
+            end += runs - end < width ? runs - end : width;
+        n = end - run < 2 ? 1 : 2;
+        /* At a block's end, of the one that takes its place. */
+        if (at + TURNS_AHEAD >= runs * bytes)
+            ahead += (size_t)(blocks - 1) * runs * bytes;
+        for (int b = 0; b < blocks; b++) {
+            vf part[PARTS][Q8_TILE];
+
+#pragma GCC unroll 2
+            for (int h = 0; h < PARTS; h++)
+                part[h][0] = parts[b][h];
+            for (uint32_t i = 0; i < n; i++) {
+                const uint8_t *w = k[b].w + at + i * bytes;
+
+#pragma GCC unroll 8
+                for (size_t line = 0; line < bytes; line += UNIT_BYTES)
+                    _mm_prefetch((const char *)w + ahead + line, _MM_HINT_T0);
+                group_q8(part, w, q + i * SL_Q8_GROUP,
+                         q_scale + i * a->group_stride,
+                         q_sum + 2 * i * a->group_stride, a, 1, int4);
+            }
+#pragma GCC unroll 2
+            for (int h = 0; h < PARTS; h++) {
+                if (run + n == end) {
+                    total[b][h] = vf_fma(
+                        part[h][0], vf_load_half(k[b].scale + scale_at + h * W),
+                        total[b][h]);
+                    part[h][0] = vf_set(0);
+                }
+                parts[b][h] = part[h][0];
+            }
+        }
+        if (run + n == end)
+            scale_at += SL_BLOCK_ROWS;
+        q += n * SL_Q8_GROUP;
+        q_scale += n * a->group_stride;
+        q_sum += 2 * n * a->group_stride;
+    }
+    for (int b = 0; b < blocks; b++)
+        for (int h = 0; h < PARTS; h++)
+            packed_store(k + b, 0, h, total[b][h]);
+}
+
+/* Tiles of about the same size of all positions, two or more, for a block of
+ * rows. */
 INLINE void packed_rows_q8(const struct packed *k, const struct sl_acts *a,
                            const bool int4)
 {
@@ -106,10 +173,8 @@ INLINE void packed_rows_q8(const struct packed *k, const struct sl_acts *a,
             packed_q8(k, a, p, 4, int4);
         else if (n == 3)
             packed_q8(k, a, p, 3, int4);
-        else if (n == 2)
-            packed_q8(k, a, p, 2, int4);
         else
-            packed_q8(k, a, p, 1, int4);
+            packed_q8(k, a, p, 2, int4);
         p += n;
     }
 }
@@ -122,11 +187,20 @@ INLINE void matmul_q8(float *y, size_t y_stride, const struct sl_matrix *m,
         matmul_panel(y, y_stride, m, w, scale, n_rows, a, int4, false);
         return;
     }
-    for (uint32_t row = 0; row < n_rows; row += SL_BLOCK_ROWS) {
-        struct packed k =
-            packed_block(y, y_stride, m, w, scale, n_rows, row, int4);
+    for (uint32_t row = 0; row < n_rows;) {
+        const int most = a->n == 1 ? TURN_BLOCKS : 1;
+        struct packed k[TURN_BLOCKS];
+        int blocks = 0;
 
-        packed_rows_q8(&k, a, int4);
+        do {
+            k[blocks++] =
+                packed_block(y, y_stride, m, w, scale, n_rows, row, int4);
+            row += SL_BLOCK_ROWS;
+        } while (blocks < most && row < n_rows);
+        if (a->n == 1)
+            packed_one_q8(k, blocks, a, int4);
+        else
+            packed_rows_q8(k, a, int4);
     }
 }
 
