@@ -18,6 +18,7 @@
 #include "bench/median.h"
 #include "kernels/matmul.h"
 #include "src/base/mem.h"
+#include "src/probe/probe.h"
 #include "tests/isa_kernels.h"
 
 #define BIG_BYTES (UINT64_C(384) << 20)
@@ -44,29 +45,6 @@ struct turn {
     struct sl_acts acts;
     enum sl_act act;
 };
-
-/* One word of each line of 1 MiB pieces; the sum keeps the loads. */
-static void read_piece(void *arg, size_t begin, size_t end, unsigned worker)
-{
-    const struct bench *b = arg;
-    const volatile uint64_t *p =
-        (const volatile uint64_t *)(const void *)(b->w.base + (begin << 20));
-    size_t n = (end - begin) << 17;
-
-    for (size_t i = 0; i < n; i += 32) {
-        (void)p[i];
-        (void)p[i + 8];
-        (void)p[i + 16];
-        (void)p[i + 24];
-    }
-}
-
-static void read_all(void *arg)
-{
-    struct bench *b = arg;
-
-    sl_pool_for(b->pool, b->w.bytes >> 20, 1, read_piece, b);
-}
 
 static void multiply(void *arg)
 {
@@ -149,12 +127,19 @@ static void measure_all(struct bench *b, size_t n, bool big)
 
 static int setup(struct bench *b, unsigned threads, struct sl_error *err)
 {
+    struct sl_probe_dram_config dram = {.bytes = BIG_BYTES};
+    struct sl_dram_rate read;
     size_t values = (size_t)MANY * SIDE;
 
     if (sl_pool_create(&b->pool, threads, err) != 0 ||
         sl_region_init(&b->w, BIG_BYTES, "weights", err) != 0 ||
         sl_region_init(&b->scale, BIG_BYTES / 8, "scales", err) != 0)
         return -1;
+    dram.pool = b->pool;
+    dram.buffer = b->w.base;
+    if (sl_probe_dram(&read, &dram, err) != 0)
+        return -1;
+    b->read_gbps = read.bps * 1e-9;
     b->x = sl_zalloc_array(values, sizeof *b->x);
     b->y = sl_zalloc_array(values, sizeof *b->y);
     b->q = sl_zalloc_array(values + MANY * 64, sizeof *b->q);
@@ -197,7 +182,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_kernels: %s\n", err.msg);
         return 1;
     }
-    b.read_gbps = (double)b.w.bytes / bench_median_seconds(read_all, &b) * 1e-9;
     printf("%u threads; memory is read at %.2f GB/s\n", sl_pool_threads(b.pool),
            b.read_gbps);
     printf("%-7s %-5s %5s %-5s %15s %5s %10s %8s %7s %9s\n", "isa", "fmt",
