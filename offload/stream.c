@@ -19,9 +19,11 @@
 #define PIN_HALVINGS 4u
 
 /* Most devices split larger reads anyway, and smaller ones let a slab be ready
-   sooner. */
-#define DEFAULT_READ_BYTES (1u << 20)
-#define MAX_READ_BYTES     (256u << 20)
+   sooner. All that are in flight take half of the ring, as long as they are
+   not so small that disks mind. */
+#define MOST_DEFAULT_BYTES  (1u << 20)
+#define LEAST_DEFAULT_BYTES (256u << 10)
+#define MAX_READ_BYTES      (256u << 20)
 
 uint64_t sl_stream_overhead_bytes(size_t n_slabs,
                                   const struct sl_mirror *mirror)
@@ -43,8 +45,7 @@ static void stream_free(struct sl_stream *st)
         st->config.device->ops->unpin(st->config.device, st->ring.base);
     if (st->stats.pinned_resident_bytes > 0)
         st->config.device->ops->unpin(st->config.device, st->residents.base);
-    sl_region_fini(&st->ring);
-    sl_region_fini(&st->residents);
+    sl_region_fini(&st->memory);
     pthread_mutex_destroy(&st->mutex);
     pthread_cond_destroy(&st->ready);
     sl_decompress_destroy(st->decompress);
@@ -118,7 +119,8 @@ static void begin_ring(const struct sl_stream *st, struct sl_ring_at *at,
 static int place_slabs(struct sl_stream *st, struct sl_error *err)
 {
     const struct sl_plan *plan = st->config.plan;
-    uint32_t n = plan->at[SL_HOST].n_slots;
+    const struct sl_plan_memory *host = &plan->at[SL_HOST];
+    uint32_t n = host->n_slots;
     uint64_t at = 0;
 
     for (size_t i = 0; i < plan->n_slabs; i++)
@@ -127,14 +129,14 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     st->place_of = sl_zalloc_array(plan->n_slabs, sizeof *st->place_of);
     if (st->places == NULL || st->place_of == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "no memory for %u slots", n);
-    if (plan->at[SL_HOST].ring_bytes > 0 &&
-        sl_region_init(&st->ring, plan->at[SL_HOST].ring_bytes, "the ring",
-                       err) != 0)
+    if (host->ring_bytes + host->resident_bytes > 0 &&
+        sl_region_init(&st->memory, host->ring_bytes + host->resident_bytes,
+                       "the ring and resident weights", err) != 0)
         return -1;
-    if (plan->at[SL_HOST].resident_bytes > 0 &&
-        sl_region_init(&st->residents, plan->at[SL_HOST].resident_bytes,
-                       "resident weights", err) != 0)
-        return -1;
+    st->ring.base = st->memory.base;
+    st->ring.bytes = host->ring_bytes;
+    st->residents.base = st->memory.base + host->ring_bytes;
+    st->residents.bytes = host->resident_bytes;
     for (n = 0; n < plan->at[SL_HOST].n_slots; n++)
         st->places[n].base = st->ring.base + n * plan->at[SL_HOST].slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
@@ -266,13 +268,23 @@ static int start_thread(struct sl_stream *st, struct sl_error *err)
     return 0;
 }
 
+static uint32_t default_read_bytes(const struct sl_stream_config *c)
+{
+    uint64_t ring = c->plan->at[SL_HOST].ring_bytes;
+    uint64_t bytes = ring / (2 * c->depth);
+
+    if (ring == 0 || bytes > MOST_DEFAULT_BYTES)
+        return MOST_DEFAULT_BYTES;
+    return bytes < LEAST_DEFAULT_BYTES ? LEAST_DEFAULT_BYTES : (uint32_t)bytes;
+}
+
 /* Settles what the caller left to us. */
 static void settle(struct sl_stream_config *c)
 {
     if (c->depth == 0)
         c->depth = sl_io_depth(c->mirror, true);
     if (c->read_bytes == 0)
-        c->read_bytes = DEFAULT_READ_BYTES;
+        c->read_bytes = default_read_bytes(c);
     if (c->read_bytes > MAX_READ_BYTES)
         c->read_bytes = MAX_READ_BYTES;
     c->read_bytes = (uint32_t)sl_round_up(c->read_bytes, SL_PAGE_BYTES);

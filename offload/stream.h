@@ -46,7 +46,7 @@ struct sl_stream_config {
     enum sl_io_kind io;
     bool direct;
     unsigned depth;      /* reads in flight; 0: as many as disks want */
-    uint32_t read_bytes; /* size of one read; 0: 1 MiB */
+    uint32_t read_bytes; /* of one; 0: 256 KiB to 1 MiB, by the ring */
     const struct sl_log *log;
     struct sl_trace *trace;                /* NULL: none */
     struct sl_clock *clock;                /* NULL: the real one */

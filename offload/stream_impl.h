@@ -81,8 +81,11 @@ struct sl_stream {
     struct sl_order order;          /* of the plan */
     struct sl_io *io;
     pthread_t thread;
-    struct sl_region ring, residents;
-    struct sl_touch touch;   /* of residents */
+    /* One region, which begins with the ring, so that neither has an end on
+     * small pages. */
+    struct sl_region memory;
+    struct sl_region ring, residents; /* parts of it */
+    struct sl_touch touch;            /* of residents */
     struct sl_place *places; /* (n_slots) the ring, then the residents */
     uint32_t *place_of;      /* (n_slabs) the places of residents */
 

@@ -13,6 +13,8 @@
 #define DISK_TIME_NS    200000000u  /* at least; */
 #define DISK_MOST_NS    4000000000u /* an eighth of a pass, */
 #define DISK_PASS_SHARE 8           /* up to this */
+#define DISK_ROOM_BYTES (16u << 20)
+#define DISK_ROOM_STEP  (2u << 20) /* large pages */
 #define DRAM_TIME_NS    120000000u
 #define COMPUTE_TIME_NS 100000000u
 /* The reader has nothing left to do when it has read nothing for so long. */
@@ -122,6 +124,14 @@ static uint64_t disk_time(const struct sl_bench_state *s)
                : ns;
 }
 
+/* Into as much memory as passes read into; 0: as the probe likes. */
+static uint64_t disk_room(const struct sl_bench_state *s)
+{
+    uint64_t ring = sl_runtime_plan_made(s->rt)->at[SL_HOST].ring_bytes;
+
+    return ring < DISK_ROOM_BYTES ? sl_round_up(ring, DISK_ROOM_STEP) : 0;
+}
+
 /* All rates of the machine at one moment, between the phases that are judged
  * by them: a machine that slows down (heat, neighbours) slows its floor down
  * too. */
@@ -130,6 +140,7 @@ static int measure_rates(struct sl_bench_state *s,
 {
     struct sl_probe_disk_config disk = {
         .io = s->b->config.io,
+        .buffer_bytes = disk_room(s),
         .time_ns = disk_time(s),
         .issued = &s->probed,
     };

@@ -20,6 +20,12 @@
  * work, it may take a part of the memory (SL_PLAN_RING_SHARE). */
 #define RING_PART  64u
 #define RING_LEAST (24ull << 20)
+/* Nor does it outgrow what a core brings of the last cache, as a guess: there
+ * what was just read is still near, for whoever writes it and for the cores
+ * (bench/RESULTS.md). Few cores bring little, and eight slots are to be slabs
+ * of some size. */
+#define RING_A_THREAD (4ull << 20)
+#define RING_CACHED   (8ull << 20)
 /* One slot is computed from, some are being read into; with fewer than these
  * the reader was seen to wait for a slot in every round. */
 #define SLOTS_WANTED 8u
@@ -279,19 +285,24 @@ static int choose_budget(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
-static uint64_t ring_wanted(const struct sl_partition *partition,
+static uint64_t ring_wanted(const struct sl_runtime *rt,
+                            const struct sl_partition *partition,
                             uint64_t weights_bytes)
 {
     uint64_t total = sl_slabs_load_bytes(partition->slabs, partition->n_slabs);
     uint64_t least = weights_bytes / SL_PLAN_RING_SHARE, wanted;
+    uint64_t cached = sl_pool_threads(rt->pool) * RING_A_THREAD;
 
     if (total <= weights_bytes)
         return 0;
     if (least > RING_LEAST)
         least = RING_LEAST;
     wanted = (total - weights_bytes) / RING_PART;
-    if (wanted < least)
-        return least;
+    wanted = wanted < least ? least : wanted;
+    cached = cached < RING_CACHED ? RING_CACHED : cached;
+    /* Copies to a device take slabs of any size. */
+    if (rt->device == NULL && wanted > cached)
+        return cached;
     return wanted < SL_PLAN_READ_AHEAD ? wanted : SL_PLAN_READ_AHEAD;
 }
 
@@ -354,7 +365,8 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
         .memory_bytes[SL_HOST] = weights > experts ? weights - experts : 0,
         .keep = rt->load.draft_keeps,
     };
-    in.read_ahead_bytes = ring_wanted(&a->partition, in.memory_bytes[SL_HOST]);
+    in.read_ahead_bytes =
+        ring_wanted(rt, &a->partition, in.memory_bytes[SL_HOST]);
     rc = sl_runtime_add_gpu(rt, &in, &a->partition, &stages, err);
     if (rc == 0)
         rc = sl_plan_make(&a->plan, &in, err);
