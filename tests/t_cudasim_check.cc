@@ -263,6 +263,7 @@ static void a_device_does_its_own_work_alone(void **state)
     /* which device is current matters for no record and no copy */
     assert_cuda(cudaEventRecord(event, first));
     assert_cuda(cudaStreamWaitEvent(second, event, 0));
+    assert_cuda(cudaStreamSynchronize(second));
     assert_cuda(
         cudaMemcpyAsync(there, here, 32, cudaMemcpyDeviceToDevice, first));
     assert_cuda(cudaEventDestroy(event));

@@ -144,35 +144,41 @@ cudaError_t sim_check_range(const char *what, const void *p, size_t bytes,
     return cudaSuccess;
 }
 
-/* An address that is mapped is hardly anything else. Not with sanitizers,
- * whose shadows cover much of what numbers may look like. */
-cudaError_t sim_check_arguments(const cudasim_kernel *kernel)
+/* Whether p is host memory that is not pinned: an address that is mapped is
+ * hardly anything else. Never with sanitizers, whose shadows cover much of what
+ * numbers may look like. */
+static bool is_pageable(const void *p)
 {
 #if !defined(CUDASIM_ASAN) && !defined(CUDASIM_TSAN)
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t at = reinterpret_cast<uintptr_t>(p);
+    unsigned char there;
+    size_t room;
 
+    return at >= page && !(at >> 47) && sim_place_of(p, &room) == SIM_HOST &&
+           mincore(reinterpret_cast<void *>(at / page * page), 1, &there) == 0;
+#else
+    (void)p;
+    return false;
+#endif
+}
+
+cudaError_t sim_check_arguments(const cudasim_kernel *kernel)
+{
     for (size_t i = 0; i < kernel->n_pointers; i++) {
-        uintptr_t at = reinterpret_cast<uintptr_t>(kernel->pointers[i]);
-        unsigned char there;
-        size_t room;
+        const void *p = kernel->pointers[i];
 
-        if (is_elsewhere(kernel->pointers[i]))
+        if (is_elsewhere(p))
             return sim_refuse(cudaErrorInvalidValue,
                               "cudaLaunchKernel: %p among the arguments is "
                               "memory of another device than %d",
-                              kernel->pointers[i], sim_device());
-        if (at < page || at >> 47 ||
-            sim_place_of(kernel->pointers[i], &room) != SIM_HOST)
-            continue;
-        if (mincore(reinterpret_cast<void *>(at / page * page), 1, &there) == 0)
+                              p, sim_device());
+        if (is_pageable(p))
             return sim_refuse(cudaErrorInvalidValue,
                               "cudaLaunchKernel: %p among the arguments is "
                               "host memory that is not pinned",
-                              kernel->pointers[i]);
+                              p);
     }
-#else
-    (void)kernel;
-#endif
     return cudaSuccess;
 }
 
