@@ -320,13 +320,14 @@ INLINE void run_q8(vf *total, const uint8_t *w, unsigned j, vf scale, vf min,
                    const struct shape *s)
 {
     const int offset = dot_offset(s);
-    const size_t halves = s->run == GROUP_COLS ? a->group_stride : 0;
     int32_t sum[BLOCKS_TILE];
     vi acc[BLOCKS_TILE], part[BLOCKS_TILE];
 
 #pragma GCC unroll 4
     for (int p = 0; p < n; p++) {
-        sum[p] = q_sum[p] + (halves > 0 ? q_sum[(size_t)p + halves] : 0);
+        sum[p] = q_sum[p];
+        if (s->run == GROUP_COLS)
+            sum[p] += q_sum[(size_t)p + a->group_stride];
         acc[p] = vi_set(-offset * sum[p]);
     }
 #pragma GCC unroll 8

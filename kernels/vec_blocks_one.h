@@ -15,36 +15,6 @@ struct row_tile {
     vf total;
 };
 
-/* What all tiles of a call multiply by, from a group of columns on. */
-struct one_input {
-    const int8_t *q;
-    const float *q_scale;
-    const int32_t *q_sum;
-    size_t stride; /* of scales; of sums, a half of a group */
-};
-
-/* total += the products of one run: the i-th of the block, from the j-th four
- * columns of the group at w on. */
-INLINE void one_run(struct row_tile *r, const uint8_t *w, int i, unsigned j,
-                    const struct one_input *in, const struct shape *s)
-{
-    const uint8_t *sub = r->w - sub_words(s) * UNIT_BYTES;
-    const int32_t *half = in->q_sum + (j > 0 ? in->stride : 0);
-    int32_t sum = half[0] + (s->run == GROUP_COLS ? half[in->stride] : 0);
-    vi acc[BLOCKS_TILE] = {vi_set(-dot_offset(s) * sum)}, part[BLOCKS_TILE];
-
-#pragma GCC unroll 8
-    for (unsigned u = 0; u < s->run / 4; u++)
-        dot_quad(acc, part, quad_operand(w, j + u, s), in->q + 4 * (j + u), 0,
-                 1, u, s);
-    r->total =
-        vf_fma(vf_mul(vi_to_float(acc[0]), run_scale(sub, r->head, r->d, i, s)),
-               vf_set(in->q_scale[0]), r->total);
-    if (s->mins != SL_MINS_NONE)
-        r->total = vf_fma(run_min(sub, r->head, r->min, i, s),
-                          vf_set((float)sum * in->q_scale[0]), r->total);
-}
-
 /* Lines are asked for once, whatever rows they have. */
 INLINE void one_ahead(int t, const uint8_t *w, size_t bytes)
 {
@@ -59,8 +29,9 @@ INLINE void blocks_one(const struct packed *k, const int tiles,
     const struct shape *s = f->s;
     const size_t codes = s->cols / GROUP_COLS * group_bytes(s);
     const int runs = (int)(GROUP_COLS / s->run);
-    struct one_input in = {a->q + p * a->q_stride, a->q_scale + p, a->q_sum + p,
-                           a->group_stride};
+    const int8_t *q = a->q + p * a->q_stride;
+    const float *q_scale = a->q_scale + p;
+    const int32_t *q_sum = a->q_sum + p;
     size_t bytes = blocks_bytes(s, k->m->cols), at = 0;
     struct row_tile tile[ROW_TILES];
 
@@ -89,17 +60,24 @@ INLINE void blocks_one(const struct packed *k, const int tiles,
 #pragma GCC unroll 8
         for (unsigned g = 0; g < s->cols / GROUP_COLS; g++) {
             for (int t = 0; t < tiles; t++) {
-                const uint8_t *w = tile[t].w + g * group_bytes(s);
+                struct row_tile *r = &tile[t];
+                const uint8_t *w = r->w + g * group_bytes(s);
+                const uint8_t *sub = r->w - sub_words(s) * UNIT_BYTES;
 
                 one_ahead(t, w + ahead, group_bytes(s));
 #pragma GCC unroll 2
-                for (int i = 0; i < runs; i++)
-                    one_run(&tile[t], w, (int)g * runs + i,
-                            (unsigned)i * QUADS / 2, &in, s);
+                for (int i = 0; i < runs; i++) {
+                    int run = (int)g * runs + i;
+
+                    run_q8(&r->total, w, (unsigned)(i * QUADS / 2),
+                           run_scale(sub, r->head, r->d, run, s),
+                           run_min(sub, r->head, r->min, run, s), q, a, q_scale,
+                           q_sum + (size_t)i * a->group_stride, 1, s);
+                }
             }
-            in.q += GROUP_COLS;
-            in.q_scale += in.stride;
-            in.q_sum += 2 * in.stride;
+            q += GROUP_COLS;
+            q_scale += a->group_stride;
+            q_sum += 2 * a->group_stride;
         }
         for (int t = 0; t < tiles; t++)
             tile[t].w += codes;

@@ -13,8 +13,8 @@
 #define AHEAD 4096
 /* A core that goes through one place waits for it again and again, as it works
  * ahead of what is missing by less than memory takes. So blocks of rows, which
- * lie in several places, take turns after every 32 columns, and each is asked
- * for this far ahead. */
+ * lie in several places, take turns after every 32 or 64 columns, and each is
+ * asked for this far ahead. */
 #define TURN_BLOCKS 4
 #define TURNS_AHEAD 2304
 
