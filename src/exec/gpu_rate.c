@@ -6,12 +6,10 @@
 #include "src/base/half.h"
 #include "src/base/mem.h"
 #include "src/exec/exec_gpu.h"
+#include "src/probe/probe.h"
 
 /* Products in a row, after one that makes the library ready. */
-#define TURNS 8u
-/* Clocks of an idle device come up while it works: so long, or for so many
- * rounds, the best of which counts. */
-#define RAMP_NS     25000000u
+#define TURNS       8u
 #define MOST_ROUNDS 16u
 
 /* side x side FP16 weights by n rows of inputs. */
@@ -61,41 +59,36 @@ static int prepare(struct rate *r, struct sl_error *err)
     return sl_cuda_set_workspace(r->cuda, r->workspace, workspace, err);
 }
 
-static int one_round(uint64_t *ns, struct rate *r, struct sl_error *err)
+static int multiply(void *arg, struct sl_error *err)
 {
-    const struct sl_device_ops *ops = r->dev->ops;
+    struct rate *r = arg;
     struct sl_cuda_matmul mm = {
         .m = &r->m,
         .n_blocks = sl_matrix_segment_blocks(&r->m),
         .w = {r->w},
     };
-    uint64_t begin_ns;
 
-    for (unsigned i = 0; i <= TURNS; i++) {
-        if (i == 1 && ops->record(r->dev, SL_QUEUE_COMPUTE, r->begin, err) != 0)
-            return -1;
-        if (sl_cuda_matmul_run(r->cuda, r->y, r->m.rows, SL_CUDA_F32, &mm, r->x,
-                               r->m.cols, r->n, err) != 0)
-            return -1;
-    }
-    if (ops->record(r->dev, SL_QUEUE_COMPUTE, r->end, err) != 0 ||
-        ops->sync(r->dev, r->end, err) != 0)
-        return -1;
-    return ops->span(r->dev, r->begin, r->end, &begin_ns, ns, err);
+    return sl_cuda_matmul_run(r->cuda, r->y, r->m.rows, SL_CUDA_F32, &mm, r->x,
+                              r->m.cols, r->n, err);
 }
 
 static int measure(double *ops_per_s, struct rate *r, struct sl_error *err)
 {
-    uint64_t least = UINT64_MAX, all = 0, ns = 0;
+    const struct sl_device_work w = {
+        .dev = r->dev,
+        .queue = SL_QUEUE_COMPUTE,
+        .begin = r->begin,
+        .end = r->end,
+        .turns = TURNS,
+        .most_rounds = MOST_ROUNDS,
+        .turn = multiply,
+        .arg = r,
+    };
+    uint64_t ns;
 
-    for (unsigned i = 0; i < MOST_ROUNDS && all < RAMP_NS; i++) {
-        if (one_round(&ns, r, err) != 0)
-            return -1;
-        least = ns < least ? ns : least;
-        all += ns;
-    }
-    *ops_per_s = 2.0 * TURNS * r->m.rows * r->m.cols * r->n * 1e9 /
-                 (double)(least > 0 ? least : 1);
+    if (sl_probe_device_work(&ns, &w, err) != 0)
+        return -1;
+    *ops_per_s = 2.0 * TURNS * r->m.rows * r->m.cols * r->n * 1e9 / (double)ns;
     return 0;
 }
 

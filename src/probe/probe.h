@@ -116,4 +116,23 @@ struct sl_device_rates { /* bytes/s */
 int sl_probe_device(struct sl_device_rates *rates, struct sl_device *dev,
                     uint64_t bytes, struct sl_error *err);
 
+/* Something that a device does again and again. */
+struct sl_device_work {
+    struct sl_device *dev;
+    enum sl_queue queue;
+    struct sl_event *begin, *end; /* with times */
+    unsigned turns;               /* in a row, after one that warms up */
+    unsigned most_rounds;         /* of such rows */
+    int (*turn)(void *arg, struct sl_error *err); /* gives one to the queue */
+    void *arg;
+};
+
+/* Nanoseconds of the turns of the fastest round, at least 1, by the device's
+ * own events: the host's clock would have the launches in it. Clocks of an idle
+ * device, and its link, come up while it works: so for 25 ms, or as many rounds
+ * as may be. Errors: those of the device's calls and of turn; then work may be
+ * under way. */
+int sl_probe_device_work(uint64_t *ns, const struct sl_device_work *w,
+                         struct sl_error *err);
+
 #endif

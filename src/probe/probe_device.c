@@ -5,11 +5,9 @@
 #include "src/base/mem.h"
 #include "src/probe/probe.h"
 
-#define COPIES 4u
-/* Clocks of an idle device, and its link, come up while it works: so long, or
- * for so many rounds, the best of which counts. */
-#define RAMP_NS     25000000u
+#define COPIES      4u
 #define MOST_ROUNDS 8u
+#define RAMP_NS     25000000u
 
 /* One measurement: the same copy again and again. */
 struct device_probe {
@@ -19,6 +17,7 @@ struct device_probe {
     uint64_t bytes;
     void *there[2];
     struct sl_event *begin, *end;
+    enum sl_queue queue;
 };
 
 static void probe_fini(struct device_probe *p)
@@ -56,62 +55,80 @@ static int probe_init(struct device_probe *p, struct sl_error *err)
     return 0;
 }
 
-static int copy(struct device_probe *p, enum sl_queue queue,
-                struct sl_error *err)
+static int copy(void *arg, struct sl_error *err)
 {
+    struct device_probe *p = arg;
     const struct sl_device_ops *ops = p->dev->ops;
 
-    switch (queue) {
+    switch (p->queue) {
     case SL_QUEUE_UP:
-        return ops->copy_up(p->dev, queue, p->there[0], p->host.base, p->bytes,
-                            err);
+        return ops->copy_up(p->dev, p->queue, p->there[0], p->host.base,
+                            p->bytes, err);
     case SL_QUEUE_DOWN:
-        return ops->copy_down(p->dev, queue, p->host.base, p->there[0],
+        return ops->copy_down(p->dev, p->queue, p->host.base, p->there[0],
                               p->bytes, err);
     default:
-        return ops->copy_within(p->dev, queue, p->there[1], p->there[0],
+        return ops->copy_within(p->dev, p->queue, p->there[1], p->there[0],
                                 p->bytes, err);
     }
 }
 
-/* Times are the device's own events: the host's clock would have the
- * launches in it. */
-static int run(uint64_t *ns, struct device_probe *p, enum sl_queue queue,
-               struct sl_error *err)
+static int one_round(uint64_t *ns, const struct sl_device_work *w,
+                     struct sl_error *err)
 {
-    const struct sl_device_ops *ops = p->dev->ops;
+    const struct sl_device_ops *ops = w->dev->ops;
     uint64_t begin_ns;
 
-    for (unsigned i = 0; i <= COPIES; i++) {
-        /* The first one warms up. */
-        if (i == 1 && ops->record(p->dev, queue, p->begin, err) != 0)
+    for (unsigned i = 0; i <= w->turns; i++) {
+        if (i == 1 && ops->record(w->dev, w->queue, w->begin, err) != 0)
             return -1;
-        if (copy(p, queue, err) != 0)
+        if (w->turn(w->arg, err) != 0)
             return -1;
     }
-    if (ops->record(p->dev, queue, p->end, err) != 0 ||
-        ops->sync(p->dev, p->end, err) != 0)
+    if (ops->record(w->dev, w->queue, w->end, err) != 0 ||
+        ops->sync(w->dev, w->end, err) != 0)
         return -1;
-    return ops->span(p->dev, p->begin, p->end, &begin_ns, ns, err);
+    return ops->span(w->dev, w->begin, w->end, &begin_ns, ns, err);
+}
+
+int sl_probe_device_work(uint64_t *ns, const struct sl_device_work *w,
+                         struct sl_error *err)
+{
+    uint64_t all = 0, once;
+
+    *ns = UINT64_MAX;
+    for (unsigned i = 0; i < w->most_rounds && all < RAMP_NS; i++) {
+        if (one_round(&once, w, err) != 0)
+            return -1;
+        *ns = once < *ns ? once : *ns;
+        all += once;
+    }
+    *ns = *ns > 0 ? *ns : 1;
+    return 0;
 }
 
 static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
                    struct sl_error *err)
 {
+    const struct sl_device_work w = {
+        .dev = p->dev,
+        .queue = queue,
+        .begin = p->begin,
+        .end = p->end,
+        .turns = COPIES,
+        .most_rounds = MOST_ROUNDS,
+        .turn = copy,
+        .arg = p,
+    };
     const struct sl_device_ops *ops = p->dev->ops;
-    uint64_t least = UINT64_MAX, all = 0, ns = 0;
     struct sl_error ignored;
-    int rc = 0;
+    uint64_t ns;
 
-    for (unsigned i = 0; rc == 0 && i < MOST_ROUNDS && all < RAMP_NS; i++) {
-        rc = run(&ns, p, queue, err);
-        least = ns < least ? ns : least;
-        all += ns;
-    }
-    *bps = (double)COPIES * (double)p->bytes * 1e9 /
-           (double)(least > 0 ? least : 1);
-    if (rc == 0)
+    p->queue = queue;
+    if (sl_probe_device_work(&ns, &w, err) == 0) {
+        *bps = (double)COPIES * (double)p->bytes * 1e9 / (double)ns;
         return 0;
+    }
     /* Copies may be under way, from memory that is given back now. */
     if (ops->record(p->dev, queue, p->end, &ignored) == 0)
         ops->sync(p->dev, p->end, &ignored);
