@@ -137,8 +137,8 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
     st->ring.bytes = host->ring_bytes;
     st->residents.base = st->memory.base + host->ring_bytes;
     st->residents.bytes = host->resident_bytes;
-    for (n = 0; n < plan->at[SL_HOST].n_slots; n++)
-        st->places[n].base = st->ring.base + n * plan->at[SL_HOST].slot_bytes;
+    for (n = 0; n < host->n_slots; n++)
+        st->places[n].base = st->ring.base + n * host->slot_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++) {
         if (plan->tier[i] != SL_TIER_RAM)
             continue;
@@ -146,7 +146,7 @@ static int place_slabs(struct sl_stream *st, struct sl_error *err)
         at += sl_slab_load_bytes(&st->config.slabs[i]);
         st->place_of[i] = n++;
     }
-    assert(at == plan->at[SL_HOST].resident_bytes);
+    assert(at == host->resident_bytes);
     place_memory(st);
     for (uint32_t w = 0; w < SL_WORKERS; w++) {
         begin_ring(st, &st->get[w], w);

@@ -184,7 +184,6 @@ static void check_ahead(const struct sl_runtime_config *config,
     free(ahead);
 }
 
-/* With all the memory there is, and with little of it. */
 /* Whoever interrupts one finds the device done with what it was given. */
 static void an_interrupted_guess_waits_for_the_device(void **state)
 {
@@ -228,6 +227,7 @@ static void an_interrupted_guess_waits_for_the_device(void **state)
     free(again);
 }
 
+/* With all the memory there is, and with little of it. */
 static void high_planes_guess_and_change_no_bit(void **state)
 {
     const struct shape *s = &shapes[0];

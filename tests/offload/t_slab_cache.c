@@ -276,7 +276,6 @@ static void what_was_not_wanted_is_refused(void **state)
 
 /* --- faults --------------------------------------------------------------- */
 
-/* Whether the fault happened. */
 /* The record that could not be read is the one where the message says. */
 static void assert_named(const struct sl_slab_cache *c, const char *msg,
                          const struct sl_extent *records)
@@ -292,6 +291,7 @@ static void assert_named(const struct sl_slab_cache *c, const char *msg,
     assert_in_range(off, records[r].off, records[r].off + records[r].bytes - 1);
 }
 
+/* Whether the fault happened. */
 static bool run_with(enum faulty_kind fault, long n, enum sl_io_kind io)
 {
     bool deadly = fault == FAULTY_EIO || fault >= FAULTY_NOTHING;
