@@ -14,6 +14,8 @@ const char *sl_act_name(enum sl_act act)
     return names[act];
 }
 
+const struct sl_reading sl_reading_default = {.places = 4, .ahead = 2304};
+
 void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
 {
     enum sl_isa best = sl_cpu_best_isa();
@@ -22,6 +24,7 @@ void sl_kernels_init(struct sl_kernels *k, enum sl_isa isa)
         best = isa;
     sl_kernels_init_ref(k);
     k->l2_bytes = sl_cpu_l2_bytes();
+    k->reading = sl_reading_default;
 #ifdef SL_X86_64
     if (best >= SL_ISA_AVX2)
         sl_kernels_init_avx2(k);

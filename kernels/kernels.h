@@ -42,6 +42,18 @@ static inline size_t sl_q8_stride(uint32_t cols)
     return (((size_t)cols + 63) / 64 | 1) * 64;
 }
 
+/* How weights that come from memory are asked for by products of one position.
+ * A core that goes through one place waits for it again and again, as it works
+ * ahead of what is missing by less than memory takes. So blocks of 16 rows,
+ * which lie in several places, take turns. What is best is the processor's
+ * business (its own prefetchers, how many lines it can wait for): it is
+ * measured (src/probe). Every choice gives the same bits. */
+#define SL_PLACES_MOST 8u
+struct sl_reading {
+    uint32_t places; /* that take turns; 1 to SL_PLACES_MOST */
+    uint32_t ahead;  /* bytes that each is asked for before they are used */
+};
+
 struct sl_acts {
     size_t n; /* positions */
     uint32_t cols;
@@ -55,6 +67,9 @@ struct sl_acts {
     size_t group_stride;
     const void *bf16;   /* SL_ACT_BF16, else NULL: (n) rows of round_bf16 */
     size_t bf16_stride; /* bytes */
+    /* Not an input: NULL, which is as sl_reading_default has it, but where
+     * sl_matmul_run hands over its kernels'. */
+    const struct sl_reading *reading;
 };
 
 /* One call computes n_blocks consecutive blocks of one segment for all
@@ -114,7 +129,8 @@ struct sl_attend_args {
 struct sl_kernels {
     const char
         *isa; /* "ref", "avx2", "avxvnni", "avx512", "amx": the best allowed */
-    size_t l2_bytes; /* of the cache that a core has for itself */
+    size_t l2_bytes;           /* of the cache that a core has for itself */
+    struct sl_reading reading; /* as sl_kernels_init has it the default */
 
     /* [format][activations]; never NULL but for float formats with
      * SL_ACT_INT8. */
@@ -182,6 +198,9 @@ enum sl_isa {
     SL_ISA_AVX512,  /* AVX-512 F, BW, DQ, VL, VNNI; with AVX-VNNI or without */
     SL_ISA_AMX,     /* these, and AMX INT8 for many positions */
 };
+
+/* Good on the processors that were at hand (bench/RESULTS.md). */
+extern const struct sl_reading sl_reading_default;
 
 /* A core's L2 cache; where the system does not tell, 1 MiB. */
 size_t sl_cpu_l2_bytes(void);

@@ -16,8 +16,8 @@
 #define TILE    16u
 #define MAX_RUN 480u
 #define GLU_RUN PANEL
-/* Blocks of rows that are passed over at once: as many as take turns with one
- * position (vec_packed.h). */
+/* Blocks of rows that are passed over at once, where no more take turns with
+ * one position. */
 #define UNIT_BLOCKS 4u
 /* Such units in a call of a thread, where there is more than one run. */
 #define MAX_UNITS 8u
@@ -68,10 +68,11 @@ static void add_low(const struct job *j, float *y, size_t y_stride,
                     uint32_t segment, uint32_t block, uint32_t n_rows, size_t p,
                     size_t n)
 {
-    enum { SLICE = 16, STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
+    enum { SLICE = 16, ROOM = SLICE * UNIT_BLOCKS * SL_BLOCK_ROWS };
+    const size_t stride = j->unit_blocks * SL_BLOCK_ROWS;
     const struct sl_low_rank *l = j->mm->low;
     const uint8_t *w = (const uint8_t *)l->w;
-    float more[SLICE * STRIDE];
+    float more[ROOM];
 
     w += sl_matrix_block_offset(l->b, segment, block);
     for (size_t i = 0; i < n; i += SLICE) {
@@ -82,10 +83,10 @@ static void add_low(const struct job *j, float *y, size_t y_stride,
             .x_stride = l->x_stride,
         };
 
-        j->k->matmul[SL_FMT_F32][SL_ACT_F32](more, STRIDE, l->b, w, NULL,
+        j->k->matmul[SL_FMT_F32][SL_ACT_F32](more, stride, l->b, w, NULL,
                                              n_rows, &a);
         for (size_t k = 0; k < a.n; k++)
-            j->k->add(y + (i + k) * y_stride, more + k * STRIDE, n_rows);
+            j->k->add(y + (i + k) * y_stride, more + k * stride, n_rows);
     }
 }
 
@@ -217,18 +218,18 @@ static void plain_blocks(const struct job *j, const struct turn *t,
 static void glu_blocks(const struct job *j, const struct turn *t, size_t begin,
                        size_t end)
 {
-    enum { STRIDE = UNIT_BLOCKS * SL_BLOCK_ROWS };
+    const size_t stride = j->unit_blocks * SL_BLOCK_ROWS;
     uint32_t n_rows = rows_in(j, begin, end);
-    float half[2][GLU_RUN * STRIDE];
+    float half[2][GLU_RUN * UNIT_BLOCKS * SL_BLOCK_ROWS];
     void (*glu)(float *, const float *, const float *, size_t) =
         j->mm->epilogue == SL_EPI_SWIGLU ? j->k->swiglu : j->k->geglu;
 
     for (uint32_t s = 0; s < 2; s++)
-        product(j, half[s], STRIDE, s, (uint32_t)begin, n_rows, t);
+        product(j, half[s], stride, s, (uint32_t)begin, n_rows, t);
     for (size_t i = 0; i < t->a->n; i++)
         glu(j->y + (t->p + i) * j->y_stride +
                 (j->mm->first_block + begin) * SL_BLOCK_ROWS,
-            half[0] + i * STRIDE, half[1] + i * STRIDE, n_rows);
+            half[0] + i * stride, half[1] + i * stride, n_rows);
 }
 
 /* Bytes of one position's input in the form that is multiplied. */
@@ -284,6 +285,7 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
         if (i / j->units != run) {
             run = i / j->units;
             a = slice(j->acts, p, left < j->run ? left : j->run);
+            a.reading = &j->k->reading;
             if (a.n < j->acts->n)
                 fetch(j, &a);
         }
@@ -309,7 +311,7 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
                    size_t y_stride, const struct sl_matmul *mm,
                    const struct sl_acts *acts, enum sl_act act)
 {
-    size_t turns = (size_t)sl_pool_threads(pool) * TURNS;
+    size_t turns = (size_t)sl_pool_threads(pool) * TURNS, most;
     struct job j = {.k = k,
                     .mm = mm,
                     .acts = acts,
@@ -321,7 +323,9 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
         return;
     j.run = run_of(acts->n, mm->epilogue != SL_EPI_NONE ? GLU_RUN : MAX_RUN,
                    input_bytes(k, acts, act), k->l2_bytes);
-    j.unit_blocks = clamp(mm->n_blocks / turns, UNIT_BLOCKS);
+    most = acts->n == 1 && k->reading.places > UNIT_BLOCKS ? k->reading.places
+                                                           : UNIT_BLOCKS;
+    j.unit_blocks = clamp(mm->n_blocks / turns, most);
     if (acts->n > 1)
         j.unit_blocks += j.unit_blocks & 1;
     j.units = sl_div_up(mm->n_blocks, j.unit_blocks);

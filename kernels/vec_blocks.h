@@ -20,9 +20,10 @@
 #include "kernels/vec_packed.h"
 #include "quant/block_shape.h"
 
-#define BLOCK_RUNS 16                    /* scales in a block, at most */
-#define QUADS      8                     /* of columns in a group of 32 */
-#define ROW_TILES  (TURN_BLOCKS * PARTS) /* of W rows, that take turns */
+#define BLOCK_RUNS 16 /* scales in a block, at most */
+#define QUADS      8  /* of columns in a group of 32 */
+/* of W rows, that take turns, at most */
+#define ROW_TILES  ((int)SL_PLACES_MOST * PARTS)
 #define GROUP_COLS SL_Q8_GROUP
 
 struct shape {
@@ -452,6 +453,7 @@ INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
 {
     const struct shape *s = f->s;
     size_t bytes = blocks_bytes(s, m->cols);
+    const int most = (int)reading_of(a)->places * PARTS;
 
     if (q8 && a->n >= BLOCKS_LEAST) {
         blocks_panel(y, y_stride, m, w, n_rows, a, f);
@@ -461,7 +463,7 @@ INLINE void matmul_blocks(float *y, size_t y_stride, const struct sl_matrix *m,
         struct packed k[ROW_TILES];
         int tiles = 0;
 
-        for (; tiles < ROW_TILES && row < n_rows; row += W)
+        for (; tiles < most && row < n_rows; row += W)
             k[tiles++] = (struct packed){
                 .m = m,
                 .w =

@@ -1,7 +1,7 @@
 /*
  * vec_blocks_one.h - one position by ggml's blocks
  *
- * The weights come from memory then: tiles of rows take turns (vec_packed.h).
+ * The weights come from memory then: tiles of rows take turns.
  * Included by vec_blocks.h.
  */
 #ifndef SL_KERNELS_VEC_BLOCKS_ONE_H
@@ -33,6 +33,7 @@ INLINE void blocks_one(const struct packed *k, const int tiles,
     const float *q_scale = a->q_scale + p;
     const int32_t *q_sum = a->q_sum + p;
     size_t bytes = blocks_bytes(s, k->m->cols), at = 0;
+    const size_t reach = reading_of(a)->ahead;
     struct row_tile tile[ROW_TILES];
 
     for (int t = 0; t < tiles; t++) {
@@ -42,10 +43,10 @@ INLINE void blocks_one(const struct packed *k, const int tiles,
     for (uint32_t b = 0; b < k->m->cols / s->cols; b++) {
         size_t head = b % s->share == 0 ? UNIT_BYTES : 0;
         size_t first = head + sub_words(s) * UNIT_BYTES;
-        size_t ahead = TURNS_AHEAD;
+        size_t ahead = reach;
 
         /* At a tile's end, of the one that takes its place. */
-        if (at + TURNS_AHEAD >= bytes)
+        if (at + reach >= bytes)
             ahead += (size_t)((tiles - 1) / PARTS) * bytes;
         for (int t = 0; t < tiles; t++) {
             struct row_tile *r = &tile[t];

@@ -7,16 +7,9 @@
 #include "kernels/kernels.h"
 
 #define UNIT_BYTES 64
-/* With one position the weights come from memory: they are asked for this
- * far ahead of their use, which the processor's own prefetcher does not do
- * across the end of a page. */
+/* Weights that are read in one place are asked for this far ahead of their use,
+ * which the processor's own prefetcher does not do across the end of a page. */
 #define AHEAD 4096
-/* A core that goes through one place waits for it again and again, as it works
- * ahead of what is missing by less than memory takes. So blocks of rows, which
- * lie in several places, take turns after every 32 or 64 columns, and each is
- * asked for this far ahead. */
-#define TURN_BLOCKS 4
-#define TURNS_AHEAD 2304
 
 /* Columns that are unpacked at once for many positions (vec_panel.h), and
  * these. */
@@ -64,6 +57,11 @@ INLINE struct packed packed_block(float *y, size_t y_stride,
         .y_stride = y_stride,
         .n_rows = n_rows - row,
     };
+}
+
+INLINE const struct sl_reading *reading_of(const struct sl_acts *a)
+{
+    return a->reading != NULL ? a->reading : &sl_reading_default;
 }
 
 /* v: of the h-th W rows. */

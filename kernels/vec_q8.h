@@ -94,7 +94,7 @@ INLINE void packed_q8(const struct packed *k, const struct sl_acts *a,
 }
 
 /* One position by some blocks of rows, which take turns after every 64 columns
- * or less (vec_packed.h). */
+ * or less. */
 INLINE void packed_one_q8(const struct packed *k, const int blocks,
                           const struct sl_acts *a, const bool int4)
 {
@@ -106,20 +106,21 @@ INLINE void packed_one_q8(const struct packed *k, const int blocks,
     const float *q_scale = a->q_scale;
     const int32_t *q_sum = a->q_sum;
     size_t scale_at = 0;
-    vf total[TURN_BLOCKS][PARTS], parts[TURN_BLOCKS][PARTS];
+    const size_t reach = reading_of(a)->ahead;
+    vf total[SL_PLACES_MOST][PARTS], parts[SL_PLACES_MOST][PARTS];
 
     width /= SL_Q8_GROUP;
     for (int b = 0; b < blocks; b++)
         for (int h = 0; h < PARTS; h++)
             total[b][h] = parts[b][h] = vf_set(0);
     for (uint32_t run = 0, n; run < runs; run += n) {
-        size_t at = run * bytes, ahead = TURNS_AHEAD;
+        size_t at = run * bytes, ahead = reach;
 
         if (run == end)
             end += runs - end < width ? runs - end : width;
         n = end - run < 2 ? 1 : 2;
         /* At a block's end, of the one that takes its place. */
-        if (at + TURNS_AHEAD >= runs * bytes)
+        if (at + reach >= runs * bytes)
             ahead += (size_t)(blocks - 1) * runs * bytes;
         for (int b = 0; b < blocks; b++) {
             vf part[PARTS][Q8_TILE];
@@ -188,8 +189,8 @@ INLINE void matmul_q8(float *y, size_t y_stride, const struct sl_matrix *m,
         return;
     }
     for (uint32_t row = 0; row < n_rows;) {
-        const int most = a->n == 1 ? TURN_BLOCKS : 1;
-        struct packed k[TURN_BLOCKS];
+        const int most = a->n == 1 ? (int)reading_of(a)->places : 1;
+        struct packed k[SL_PLACES_MOST];
         int blocks = 0;
 
         do {

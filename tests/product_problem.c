@@ -291,6 +291,31 @@ void test_problem_run(const struct sl_kernels *k, const struct test_problem *p,
                            n_rows, &a);
 }
 
+/* However weights are read, one position has the same bits: py, rows at a
+ * stride, of all positions at once. */
+static void check_readings(const struct sl_kernels *k,
+                           const struct test_problem *p, enum sl_act act,
+                           const float *py, size_t stride)
+{
+    static const struct sl_reading readings[] = {
+        {1, 64}, {2, 4096}, {3, 640}, {4, 2304}, {SL_PLACES_MOST, 1 << 20}};
+    struct test_room z = array_make(p->m.rows, 4, 4);
+    struct test_problem one = *p;
+
+    for (size_t i = 0; i < sizeof readings / sizeof *readings; i++) {
+        one.acts.reading = &readings[i];
+        for (size_t pos = 0; pos < PROBLEM_N; pos += PROBLEM_N - 1) {
+            test_problem_run(k, &one, act, z.at, p->m.rows, 0, p->m.rows, pos,
+                             1);
+            if (memcmp(z.at, py + pos * stride, p->m.rows * sizeof *py) != 0)
+                fail_msg("%s %s %u x %u: %u places, %u ahead: other bits",
+                         k->isa, sl_fmt_name(p->m.fmt), p->m.rows, p->m.cols,
+                         readings[i].places, readings[i].ahead);
+        }
+    }
+    free(z.memory);
+}
+
 void test_problem_check(const struct sl_kernels *k,
                         const struct test_problem *p, enum sl_act act)
 {
@@ -321,6 +346,7 @@ void test_problem_check(const struct sl_kernels *k,
             fail_msg("%s %s %u x %u: %zu at a time gives other bits", k->isa,
                      sl_fmt_name(p->m.fmt), rows, p->m.cols, cuts[c]);
     }
+    check_readings(k, p, act, py, stride);
     free(y.memory);
     free(z.memory);
 }

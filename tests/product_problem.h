@@ -42,8 +42,8 @@ uint16_t *test_problem_scale(struct test_problem *p, uint32_t row,
 void test_problem_run(const struct sl_kernels *k, const struct test_problem *p,
                       enum sl_act act, float *y, size_t stride, uint32_t row,
                       uint32_t n_rows, size_t first, size_t n);
-/* Against sums in double; and whole batch, each cut of it and each block alone:
- * the same bits, nothing written beside them. */
+/* Against sums in double; and whole batch, each cut of it, each block alone and
+ * every way to read weights: the same bits, nothing written beside them. */
 void test_problem_check(const struct sl_kernels *k,
                         const struct test_problem *p, enum sl_act act);
 /* A problem of m with every instruction set and form of inputs. */
