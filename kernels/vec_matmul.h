@@ -15,6 +15,9 @@
 #include "kernels/vec_packed.h"
 #include "kernels/vec_panel_f32.h"
 
+/* Rows that are read in turn for one position. */
+#define FLOAT_PLACES 4
+
 /* Rows of numbers: how they are stored, and whether they are rounded. */
 enum float_kind { FROM_F32, FROM_HALF, FROM_BF16, TO_BF16 = 4 };
 
@@ -43,21 +46,12 @@ INLINE vf float_load_n(const uint8_t *w, size_t c, size_t n, const int kind)
     return kind & TO_BF16 ? vf_round_bf16(v) : v;
 }
 
-/* n_rows x n products of dense rows. */
-INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
-                       size_t row_bytes, const int n_rows, const float *x,
-                       size_t x_stride, const int n, size_t cols,
-                       const int kind)
+/* acc += columns [c, end) of some rows, whole vectors. */
+INLINE void float_cols(vf acc[][FLOAT_TILE], const uint8_t *w, size_t row_bytes,
+                       const int n_rows, const float *x, size_t x_stride,
+                       const int n, size_t c, size_t end, const int kind)
 {
-    size_t full = cols - cols % W, rest = cols % W;
-    vf acc[FLOAT_ROWS][FLOAT_TILE];
-
-#pragma GCC unroll 4
-    for (int r = 0; r < n_rows; r++)
-#pragma GCC unroll 4
-        for (int p = 0; p < n; p++)
-            acc[r][p] = vf_set(0);
-    for (size_t c = 0; c < full; c += W) {
+    for (; c < end; c += W) {
         vf v[FLOAT_TILE];
 
 #pragma GCC unroll 4
@@ -72,6 +66,37 @@ INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
                 acc[r][p] = vf_fma(u, v[p], acc[r][p]);
         }
     }
+}
+
+/* n_rows x n products of dense rows. ahead: how far they are asked for, line
+ * by line in turn; 0: they are near. */
+INLINE void float_tile(float *y, size_t y_stride, const uint8_t *w,
+                       size_t row_bytes, const int n_rows, const float *x,
+                       size_t x_stride, const int n, size_t cols, size_t ahead,
+                       const int kind)
+{
+    const size_t line = UNIT_BYTES / float_bytes(kind);
+    size_t full = cols - cols % W, rest = cols % W, c = 0;
+    vf acc[FLOAT_PLACES][FLOAT_TILE];
+
+#pragma GCC unroll 4
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < n; p++)
+            acc[r][p] = vf_set(0);
+    for (; ahead > 0 && full - c >= line; c += line) {
+        const char *at = (const char *)w + c * float_bytes(kind) + ahead;
+
+        /* At a row's end, of the one that takes its place. */
+        if (c * float_bytes(kind) + ahead >= row_bytes)
+            at += (size_t)(n_rows - 1) * row_bytes;
+#pragma GCC unroll 4
+        for (int r = 0; r < n_rows; r++)
+            _mm_prefetch(at + (size_t)r * row_bytes, _MM_HINT_T0);
+        float_cols(acc, w, row_bytes, n_rows, x, x_stride, n, c, c + line,
+                   kind);
+    }
+    float_cols(acc, w, row_bytes, n_rows, x, x_stride, n, c, full, kind);
     if (rest != 0) {
 #pragma GCC unroll 4
         for (int r = 0; r < n_rows; r++) {
@@ -105,26 +130,28 @@ INLINE void matmul_float(float *y, size_t y_stride, const struct sl_matrix *m,
 
         for (size_t p = 0; p < a->n;) {
             bool tile = a->n - p >= FLOAT_TILE;
+            const uint32_t most = tile ? FLOAT_ROWS : FLOAT_PLACES;
             const float *x = a->x + p * a->x_stride;
+            size_t ahead = p == 0 ? reading_of(a)->ahead : 0;
 
             for (uint32_t r = first; r < end;) {
-                bool rows = end - r >= FLOAT_ROWS;
+                bool rows = end - r >= most;
                 const uint8_t *wr = w + r * row_bytes;
                 float *yr = y + p * y_stride + r;
 
                 if (rows && tile)
                     float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
-                               a->x_stride, FLOAT_TILE, m->cols, kind);
+                               a->x_stride, FLOAT_TILE, m->cols, ahead, kind);
                 else if (rows)
-                    float_tile(yr, y_stride, wr, row_bytes, FLOAT_ROWS, x,
-                               a->x_stride, 1, m->cols, kind);
+                    float_tile(yr, y_stride, wr, row_bytes, FLOAT_PLACES, x,
+                               a->x_stride, 1, m->cols, ahead, kind);
                 else if (tile)
                     float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
-                               FLOAT_TILE, m->cols, kind);
+                               FLOAT_TILE, m->cols, ahead, kind);
                 else
                     float_tile(yr, y_stride, wr, row_bytes, 1, x, a->x_stride,
-                               1, m->cols, kind);
-                r += rows ? FLOAT_ROWS : 1;
+                               1, m->cols, ahead, kind);
+                r += rows ? most : 1;
             }
             p += tile ? FLOAT_TILE : 1;
         }
