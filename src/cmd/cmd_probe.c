@@ -130,6 +130,22 @@ static void print_attention(const json_t *survey)
     }
 }
 
+static void print_reading(const json_t *survey)
+{
+    const json_t *list = json_object_get(survey, "reading");
+
+    puts("\nHow one position's weights are asked for, as measured");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+
+        printf("  %-7s %3.0f thread%-2s %.0f place%s in turns, each %.0f bytes "
+               "ahead\n",
+               text(v, "isa"), number(v, "threads"),
+               number(v, "threads") == 1 ? "" : "s", number(v, "places"),
+               number(v, "places") == 1 ? "" : "s", number(v, "ahead_bytes"));
+    }
+}
+
 static void print_disk(const json_t *disk)
 {
     const json_t *list = json_object_get(disk, "reads");
@@ -267,6 +283,7 @@ static void print_table(const json_t *survey, const struct sl_machine *m,
     print_dram(survey);
     print_operations(survey);
     print_attention(survey);
+    print_reading(survey);
     print_disk(sl_survey_find_disk(survey, path));
     if (mirror != NULL)
         print_disk(sl_survey_find_disk(survey, mirror));

@@ -134,6 +134,7 @@ int sl_draft_file_plan(struct sl_draft_file *f, struct sl_workload *load,
         .quiet = true,
         .max_isa_set = config->max_isa_set,
         .max_isa = config->max_isa,
+        .reading = config->reading,
         .log = config->log,
     };
     if (open_file(f, err) != 0) {

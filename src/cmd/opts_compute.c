@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "src/cmd/opts_run.h"
+#include "src/cmd/rates_kept.h"
 #include "src/exec/kvcache.h"
 
 enum {
@@ -114,6 +115,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_END:
         check(c, state);
+        c->reading = sl_reading_kept(c);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -26,6 +26,38 @@ static bool add_mirror(struct sl_rates *rates, double *age_s,
     return true;
 }
 
+/* What is kept of this machine: moved to the caller, or NULL. */
+static json_t *load(void)
+{
+    char *folder = sl_cache_folder();
+    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
+    json_t *survey = NULL;
+    struct sl_machine m;
+
+    sl_machine_get(&m);
+    if (file != NULL)
+        sl_survey_load(&survey, file, &m);
+    free(file);
+    free(folder);
+    return survey;
+}
+
+struct sl_reading sl_reading_kept(const struct sl_runtime_config *config)
+{
+    unsigned threads = config->threads > 0 ? config->threads : sl_pool_cpus();
+    enum sl_isa isa = sl_cpu_best_isa();
+    json_t *survey = load();
+    struct sl_reading kept;
+    struct sl_kernels k;
+
+    if (config->max_isa_set && (enum sl_isa)config->max_isa < isa)
+        isa = (enum sl_isa)config->max_isa;
+    sl_kernels_init(&k, isa);
+    kept = sl_survey_reading(survey, k.isa, threads);
+    json_decref(survey);
+    return kept;
+}
+
 bool sl_rates_kept(struct sl_rates *rates, double *age_s,
                    const struct sl_runtime *rt)
 {
@@ -34,22 +66,14 @@ bool sl_rates_kept(struct sl_rates *rates, double *age_s,
         .threads = sl_pool_threads(sl_runtime_pool(rt)),
         .isa = sl_runtime_isa(rt),
     };
-    char *folder = sl_cache_folder();
-    char *file = folder != NULL ? sl_survey_path(folder) : NULL;
-    json_t *survey = NULL;
-    struct sl_machine m;
+    json_t *survey = load();
     bool found;
 
     *rates = (struct sl_rates){0}; /* a GPU's are not kept */
-    sl_machine_get(&m);
     sl_runtime_arithmetic(rt, &q.fmt, &q.group_cols, &q.act);
-    if (file != NULL)
-        sl_survey_load(&survey, file, &m);
     found =
         sl_survey_rates(rates, age_s, survey, &q) &&
         add_mirror(rates, age_s, survey, &q, sl_runtime_modelfile(rt)->mirror);
     json_decref(survey);
-    free(file);
-    free(folder);
     return found;
 }

@@ -13,5 +13,8 @@
  * False where something is not known. */
 bool sl_rates_kept(struct sl_rates *rates, double *age_s,
                    const struct sl_runtime *rt);
+/* How weights are best read by the kernels and threads that such a run has; the
+ * default where nothing is kept. */
+struct sl_reading sl_reading_kept(const struct sl_runtime_config *config);
 
 #endif

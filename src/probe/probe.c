@@ -12,7 +12,7 @@
 #define DRAM_MIN_BYTES (64u << 20)
 #define DRAM_MAX_BYTES (512u << 20)
 #define DRAM_CHUNK     (1u << 20)
-/* As the kernels read (kernels/vec_packed.h), since the fastest way counts:
+/* As the kernels read (kernels/kernels.h), since the fastest way counts:
  * lines of several places in turn, each asked for this far ahead. */
 #define DRAM_PLACES 4u
 #define DRAM_AHEAD  2304u
@@ -68,8 +68,7 @@ static void read_chunks(void *arg, size_t begin, size_t end, unsigned worker)
     d->sums[worker].value += sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/* Bytes of the last-level cache; 0 where the system does not tell. */
-static uint64_t cache_bytes(void)
+uint64_t sl_probe_cache_bytes(void)
 {
     long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
     long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -99,7 +98,7 @@ static double measure_dram(struct dram *d, struct sl_pool *pool,
 
 static uint64_t default_dram_bytes(uint64_t most)
 {
-    uint64_t bytes = 2 * cache_bytes();
+    uint64_t bytes = 2 * sl_probe_cache_bytes();
 
     if (bytes < DRAM_MIN_BYTES)
         bytes = DRAM_MIN_BYTES;
@@ -137,7 +136,7 @@ int sl_probe_dram(struct sl_dram_rate *rate,
     rate->bps = measure_dram(&d, config->pool,
                              config->time_ns ? config->time_ns : DRAM_TIME_NS);
     rate->bytes = d.bytes;
-    rate->beyond_cache = d.bytes > cache_bytes();
+    rate->beyond_cache = d.bytes > sl_probe_cache_bytes();
     sl_region_fini(&region);
     sl_region_fini(&sums);
     return 0;

@@ -73,6 +73,30 @@ int sl_probe_dram(struct sl_dram_rate *rate,
                   const struct sl_probe_dram_config *config,
                   struct sl_error *err);
 
+/* Bytes of the last-level cache; 0 where the system does not tell. */
+uint64_t sl_probe_cache_bytes(void);
+
+struct sl_probe_reading_config {
+    const struct sl_kernels *kernels;
+    struct sl_pool *pool;
+    uint64_t bytes; /* of weights, a product's at least; 0: twice the last-level
+                     * cache, within 64 and 128 MiB */
+    unsigned turns; /* 0, or too many: SL_READING_TURNS */
+};
+
+/* The way to read weights (sl_reading) with which products of one position by
+ * INT4 weights from memory are fastest: the default unless another one is
+ * clearly faster. Some tens of milliseconds, and the time to write the buffer
+ * once. Errors: SL_ERR_NOMEM. */
+int sl_probe_reading(struct sl_reading *best,
+                     const struct sl_probe_reading_config *config,
+                     struct sl_error *err);
+#define SL_READING_TURNS 15u
+/* seconds: (turns, n), turns <= SL_READING_TURNS. The fastest of n by the
+ * median of its times by the first one's in the same turn; 0, the first, unless
+ * that gains more than 3 % and three turns of four gain something. */
+size_t sl_reading_pick(const double *seconds, size_t turns, size_t n);
+
 struct sl_probe_ops_config {
     const struct sl_kernels *kernels;
     struct sl_pool *pool;

@@ -148,6 +148,30 @@ static int add_attention(json_t *list, const struct job *job,
     return 0;
 }
 
+static int add_reading(json_t *list, const struct job *job,
+                       struct sl_error *err)
+{
+    struct sl_kernels kernels;
+    struct sl_probe_reading_config config = {
+        .kernels = &kernels,
+        .pool = job->pool,
+        .bytes = job->time_ns > 0 ? 1 : 0, /* little */
+        .turns = job->time_ns > 0 ? 1 : 0,
+    };
+    struct sl_reading best;
+
+    sl_kernels_init(&kernels, sl_cpu_best_isa());
+    if (sl_probe_reading(&best, &config, err) != 0)
+        return -1;
+    if (json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:I}", "isa", kernels.isa,
+                            "threads", (json_int_t)sl_pool_threads(job->pool),
+                            "places", (json_int_t)best.places, "ahead_bytes",
+                            (json_int_t)best.ahead)) != 0)
+        return no_memory(err);
+    return 0;
+}
+
 /* One number of a file; -1 where there is none. */
 static long long read_number(const char *path)
 {
@@ -235,6 +259,7 @@ static int measure_threads(json_t *survey, const struct sl_machine *m,
     json_t *dram = json_object_get(survey, "dram");
     json_t *operations = json_object_get(survey, "operations");
     json_t *attention = json_object_get(survey, "attention");
+    json_t *reading = json_object_get(survey, "reading");
 
     for (unsigned t = 1; t <= m->n_cpus; t = next_threads(t, m->n_cpus)) {
         struct job job = {
@@ -250,6 +275,8 @@ static int measure_threads(json_t *survey, const struct sl_machine *m,
             rc = add_operations(operations, &job, err);
         if (rc == 0)
             rc = add_attention(attention, &job, err);
+        if (rc == 0)
+            rc = add_reading(reading, &job, err);
         sl_pool_destroy(job.pool);
         if (rc != 0)
             return -1;
@@ -262,13 +289,13 @@ int sl_survey_machine(json_t **survey, const struct sl_machine *m,
                       struct sl_error *err)
 {
     json_t *made = json_pack(
-        "{s:i, s:{s:s, s:s, s:s, s:I, s:I}, s:I, s:[], s:[], s:[], s:o, s:o, "
-        "s:{}}",
+        "{s:i, s:{s:s, s:s, s:s, s:I, s:I}, s:I, s:[], s:[], s:[], s:[], s:o, "
+        "s:o, s:{}}",
         "version", SL_SURVEY_VERSION, "machine", "cpu", m->cpu, "kernel",
         m->kernel, "boot_id", m->boot_id, "cpus", (json_int_t)m->n_cpus,
         "ram_bytes", (json_int_t)m->ram_bytes, "measured",
-        (json_int_t)time(NULL), "dram", "operations", "attention", "memory",
-        memory_json(m), "io_uring", uring_json(), "disks");
+        (json_int_t)time(NULL), "dram", "operations", "attention", "reading",
+        "memory", memory_json(m), "io_uring", uring_json(), "disks");
 
     if (made == NULL)
         return no_memory(err);

@@ -12,6 +12,7 @@
  *    "operations": [{"format", "group", "activations", "isa", "threads",
  *                    "operations_per_s"}],
  *    "attention": [{"isa", "threads", "operations_per_s"}],
+ *    "reading": [{"isa", "threads", "places", "ahead_bytes"}],
  *    "memory": {...}, "io_uring": {...},
  *    "gpu": {"why_none": null or text,
  *            "devices": [{"device", "name", "vram_bytes",
@@ -101,5 +102,10 @@ struct sl_survey_query {
 /* False where something is not known; age_s: of the oldest of the rates. */
 bool sl_survey_rates(struct sl_rates *rates, double *age_s,
                      const json_t *survey, const struct sl_survey_query *q);
+
+/* How kernels of this instruction set read weights with so many threads
+ * (sl_probe_reading); the default where nobody measured it. */
+struct sl_reading sl_survey_reading(const json_t *survey, const char *isa,
+                                    unsigned threads);
 
 #endif

@@ -14,6 +14,8 @@
 #include "src/probe/survey.h"
 #include "src/probe/survey_impl.h"
 
+#define AHEAD_MOST (1 << 20)
+
 char *sl_survey_path(const char *cache_folder)
 {
     char *path;
@@ -141,6 +143,25 @@ static double attention_rate(const json_t *survey,
             return json_number_value(json_object_get(v, "operations_per_s"));
     }
     return 0;
+}
+
+struct sl_reading sl_survey_reading(const json_t *survey, const char *isa,
+                                    unsigned threads)
+{
+    const json_t *list = json_object_get(survey, "reading");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        json_int_t places = json_integer_value(json_object_get(v, "places"));
+        json_int_t ahead =
+            json_integer_value(json_object_get(v, "ahead_bytes"));
+
+        if (number_is(v, "threads", threads) && text_is(v, "isa", isa) &&
+            places > 0 && places <= SL_PLACES_MOST && ahead > 0 &&
+            ahead <= AHEAD_MOST)
+            return (struct sl_reading){(uint32_t)places, (uint32_t)ahead};
+    }
+    return sl_reading_default;
 }
 
 bool sl_survey_rates(struct sl_rates *rates, double *age_s,

@@ -53,6 +53,8 @@ static void pick_kernels(struct sl_runtime *rt)
     if (c->max_isa_set && (enum sl_isa)c->max_isa < isa)
         isa = (enum sl_isa)c->max_isa;
     sl_kernels_init(&rt->kernels, isa);
+    if (c->reading.places > 0)
+        rt->kernels.reading = c->reading;
     rt->act = wanted[c->activations];
     if (sl_cpu_takes(&rt->mf, &rt->kernels, rt->act))
         return;

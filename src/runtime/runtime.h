@@ -82,10 +82,11 @@ struct sl_runtime_config {
     const char *trace;             /* file, or NULL */
     struct sl_hit_curve hit_curve; /* what a plan expects of decode */
     bool no_usage; /* neither take nor keep what is learned of experts */
-    const char *route_trace; /* file that keeps which experts are chosen, or
-                              * NULL; not of models without */
-    bool max_isa_set;        /* restrict the kernels (tests, --isa) */
-    int max_isa;             /* enum sl_isa */
+    const char *route_trace;   /* file that keeps which experts are chosen, or
+                                * NULL; not of models without */
+    bool max_isa_set;          /* restrict the kernels (tests, --isa) */
+    int max_isa;               /* enum sl_isa */
+    struct sl_reading reading; /* of weights; places 0: the default */
     /* Ends the refusal of a budget that is too small: which options help;
      * NULL: those of generate. */
     const char *needs_less;

@@ -280,10 +280,47 @@ static void arithmetic_is_measured_for_every_format(void **state)
     sl_pool_destroy(pool);
 }
 
+/* Turns of three ways: t[turn][way]. */
+static void noise_chooses_no_other_reading(void **state)
+{
+    static const double same[][3] = {
+        {10, 9.8, 10.1}, {10, 9.9, 9.8}, {10, 10.2, 10}};
+    static const double two_lucky[][3] = {
+        {20, 10, 10}, {20, 11, 11}, {10, 10, 10}, {10, 10, 10}, {10, 11, 10}};
+    static const double once_slow[][3] = {
+        {10, 9, 8}, {10, 9.1, 30}, {10, 9, 8.1}, {10, 8.9, 8}, {30, 9, 8}};
+
+    assert_int_equal(sl_reading_pick(same[0], 3, 3), 0);
+    assert_int_equal(sl_reading_pick(two_lucky[0], 5, 3), 0);
+    assert_int_equal(sl_reading_pick(once_slow[0], 5, 3), 2);
+}
+
+static void a_reading_is_one_of_those_there_are(void **state)
+{
+    struct sl_kernels k;
+    struct sl_reading best;
+    struct sl_pool *pool;
+    struct sl_error err;
+
+    sl_kernels_init(&k, sl_cpu_best_isa());
+    assert_ok(sl_pool_create(&pool, 2, &err), &err);
+    for (unsigned turns = 0; turns < 3; turns++) {
+        const struct sl_probe_reading_config config = {
+            .kernels = &k, .pool = pool, .bytes = 1, .turns = turns};
+
+        assert_ok(sl_probe_reading(&best, &config, &err), &err);
+        assert_in_range(best.places, 1, SL_PLACES_MOST);
+        assert_in_range(best.ahead, 64, 4096);
+    }
+    sl_pool_destroy(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arithmetic_is_measured_for_every_format),
+        cmocka_unit_test(noise_chooses_no_other_reading),
+        cmocka_unit_test(a_reading_is_one_of_those_there_are),
         T(any_file_and_buffer_gives_a_rate),
         T(a_file_that_cannot_be_measured_is_named),
         T(parts_of_a_file_are_read_in_order_over_and_over),

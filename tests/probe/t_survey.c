@@ -88,6 +88,7 @@ static void a_survey_holds_every_thread_count_and_format(void **state)
     size_t i;
 
     assert_int_equal(json_array_size(dram), 2);
+    assert_int_equal(json_array_size(json_object_get(survey, "reading")), 2);
     assert_int_equal(json_array_size(operations), 2 * count_products());
     json_array_foreach(operations, i, v) assert_true(
         json_real_value(json_object_get(v, "operations_per_s")) > 0);
@@ -338,6 +339,33 @@ static void rates_are_found_for_what_was_measured_alone(void **state)
     assert_true(age >= 1000);
 }
 
+static void assert_reading(const char *isa, unsigned threads, uint32_t places,
+                           uint32_t ahead)
+{
+    struct sl_reading r = sl_survey_reading(survey, isa, threads);
+
+    assert_int_equal(r.places, places);
+    assert_int_equal(r.ahead, ahead);
+}
+
+static void a_reading_is_kept_for_what_it_was_measured_with(void **state)
+{
+    const struct sl_reading d = sl_reading_default;
+    json_t *list =
+        json_pack("[{s:s, s:i, s:i, s:i}, {s:s, s:i, s:i, s:i}, {s:s, s:i}]",
+                  "isa", "a", "threads", 2, "places", 8, "ahead_bytes", 1024,
+                  "isa", "b", "threads", 2, "places", (int)SL_PLACES_MOST + 1,
+                  "ahead_bytes", 1024, "isa", "c", "threads", 2);
+
+    json_object_set_new(survey, "reading", list);
+    assert_reading("a", 2, 8, 1024);
+    assert_reading("a", 1, d.places, d.ahead);
+    assert_reading("b", 2, d.places, d.ahead); /* more than kernels take */
+    assert_reading("c", 2, d.places, d.ahead);
+    json_object_del(survey, "reading"); /* of an earlier version */
+    assert_reading("a", 2, d.places, d.ahead);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +384,7 @@ int main(void)
         CASE(a_file_of_something_else_does_not_count),
         CASE(a_cache_that_cannot_be_written_is_named),
         CASE(rates_are_found_for_what_was_measured_alone),
+        CASE(a_reading_is_kept_for_what_it_was_measured_with),
 #undef CASE
     };
 
