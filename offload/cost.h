@@ -38,6 +38,13 @@ struct sl_worker {
     double link_latency_s;   /* of one copy or hand-over */
 };
 
+/* Of a GPU that nobody has measured: no more than a guess. */
+#define SL_GUESS_STAGE_S     43e-6
+#define SL_GUESS_HAND_OVER_S 10e-6
+/* Kernels of a stage when it decodes: norm, two products, and of attention
+ * half of what keeps keys and of what looks at them. */
+#define SL_STAGE_LAUNCHES 4u
+
 /* Rates of a machine, for the model file and threads in use; 0 as above. */
 struct sl_rates {
     double disk_bps;       /* direct reads of this file, bytes/s; of all disks

@@ -229,6 +229,8 @@ check gpu_check_sums_up_on_a_page
 "$sluice" plan -m "$model" --device cuda --json >"$work/plan" 2>"$work/err" &&
     "$sluice" devices --json >"$work/devices" &&
     sh "$page" machine "$work/plan" "$work/devices" >"$work/machine" &&
+    grep -q '"gpu_stage_s": 0*4.3' "$work/machine" &&
+    grep -q '"pcie_latency_s": ' "$work/machine" &&
     "$sluice" plan --machine "$work/machine" --preset glm-10b >"$work/out" &&
     grep -q 'on cudasim 0 with .* of RAM and 1008 MiB of VRAM' "$work/out" &&
     ! sh "$page" machine "$work/bench" "$work/devices" >"$work/out"
@@ -250,9 +252,12 @@ check the_plan_shows_the_memory_of_the_gpu
 plan --vram 64M >"$work/out" && grep -q '(PCIe) .*/s' "$work/out" &&
     grep -q '^  VRAM, .*/s' "$work/out" &&
     grep -q ' TOP/s  by its kind$' "$work/out" &&
+    grep -q '^  launches of a stage .* 43.0 us  by its kind$' "$work/out" &&
+    grep -q '^  a hand-over .* 10.0 us  by its kind$' "$work/out" &&
     [ "$(grep -c '^    expected ' "$work/out")" = 2 ] &&
     plan --vram 64M --json >"$work/out" &&
     grep -q '"gpu_operations_per_s": [1-9]' "$work/out" &&
+    grep -q '"pcie_latency_s": ' "$work/out" &&
     [ "$(grep -c '"expected_seconds": .*[1-9]' "$work/out")" = 2 ]
 check the_plan_shows_the_rates_of_the_gpu_and_what_is_expected
 

@@ -180,9 +180,14 @@ static void print_gpu_rates(const struct report *report, const char *when)
            gpu->link_bps * 1e-9, when);
     printf("  %-28s %8.1f GB/s%s\n", "VRAM, read by kernels",
            gpu->memory_bps * 1e-9, when);
+    if (!sl_runtime_gpu_measured(report->rt))
+        when = "  by its kind";
     printf("  %-28s %8.1f TOP/s%s\n", "matrix products of the GPU",
-           gpu->ops_per_s * 1e-12,
-           sl_runtime_gpu_ops_measured(report->rt) ? when : "  by its kind");
+           gpu->ops_per_s * 1e-12, when);
+    printf("  %-28s %8.1f us%s\n", "launches of a stage", gpu->stage_s * 1e6,
+           when);
+    printf("  %-28s %8.1f us%s\n", "a hand-over", gpu->link_latency_s * 1e6,
+           when);
 }
 
 static void print_text(const struct report *r)
@@ -241,7 +246,7 @@ static int print_json(const struct report *r, struct sl_error *err)
     const struct sl_worker *cpu = &r->rates.worker[SL_HOST];
     const struct sl_worker *gpu = &r->rates.worker[SL_DEVICE];
     json_t *root = json_pack(
-        "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf sf} so so so "
+        "{so sI so ss s{sI sI sI sI sI} s{sf sf sf sf sf sf sf sf sf sf sf} so so so "
         "so so}",
         "model", sl_json_text(r->mf->path), "file_bytes",
         (json_int_t)r->mf->file_bytes, "memory", sl_plan_memory_json(r->memory),
@@ -254,8 +259,9 @@ static int print_json(const struct report *r, struct sl_error *err)
         "dram_bytes_per_s", r->rates.dram_bps, "operations_per_s",
         cpu->ops_per_s, "attention_operations_per_s", cpu->attention_ops_per_s,
         "pcie_bytes_per_s", gpu->link_bps, "vram_bytes_per_s", gpu->memory_bps,
-        "gpu_operations_per_s", gpu->ops_per_s, "age_seconds", r->age_s,
-        "prefill",
+        "gpu_operations_per_s", gpu->ops_per_s, "pcie_latency_s",
+        gpu->link_latency_s, "gpu_stage_s", gpu->stage_s, "age_seconds",
+        r->age_s, "prefill",
         sl_plan_floor_json(&r->prefill, r->prefill_s,
                            r->o->batch * r->o->prompt_length),
         "decode", sl_plan_floor_json(&r->decode, r->decode_s, sequences(r->o)),

@@ -221,6 +221,14 @@ static void print_gpus(const json_t *survey)
         print_rate("copies from it", number(v, "copy_down_bytes_per_s"));
         print_rate("its memory, read and written",
                    number(v, "vram_bytes_per_s"));
+        printf("  %-28s %.1f us\n", "a hand-over",
+               number(v, "hand_over_s") * 1e6);
+        if (number(v, "operations_per_s") > 0)
+            printf("  %-28s %.1f TOP/s\n", "matrix products",
+                   number(v, "operations_per_s") * 1e-12);
+        if (number(v, "stage_s") > 0)
+            printf("  %-28s %.1f us\n", "launches of a stage",
+                   number(v, "stage_s") * 1e6);
         if (!json_is_true(json_object_get(v, "pinned")))
             puts("  memory for copies could not be pinned: see 'ulimit -l'");
     }

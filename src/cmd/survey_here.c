@@ -6,9 +6,26 @@
 
 #include "src/cmd/folders.h"
 #include "src/cmd/survey_here.h"
+#include "src/exec/exec_gpu.h"
+
+static int measure_kernels(struct sl_kernel_rates *rates, struct sl_device *dev,
+                           struct sl_error *err)
+{
+    struct sl_cuda *cuda = NULL;
+    int rc;
+
+    if (sl_gpu_is_simulated())
+        return sl_fail(err, SL_ERR_UNSUPPORTED, "GPUs are simulated here");
+    if (sl_gpu_load(&cuda, dev, NULL, err) != 0)
+        return -1;
+    rc = sl_gpu_measure(rates, cuda, dev, SL_GPU_MEASURED_SIDE,
+                        SL_GPU_MEASURED_POSITIONS, err);
+    sl_gpu_unload(cuda);
+    return rc;
+}
 
 /* Enough to be sure of. */
-static const struct sl_survey_effort effort = {0};
+static const struct sl_survey_effort effort = {.kernels = measure_kernels};
 
 static bool has_gpus(const json_t *survey)
 {

@@ -23,6 +23,7 @@
 #include "src/exec/kvcache.h"
 #include "src/exec/partition.h"
 #include "src/exec/small_tensors.h"
+#include "src/probe/probe.h"
 
 struct sl_cuda;
 struct sl_upload;
@@ -96,12 +97,26 @@ struct sl_gpu_config {
 int sl_gpu_load(struct sl_cuda **cuda, struct sl_device *device,
                 const struct sl_log *log, struct sl_error *err);
 void sl_gpu_unload(struct sl_cuda *cuda); /* NULL is fine */
-/* Operations/s of FP16 products of side x side weights (side: a multiple of 8)
- * by n positions, a multiply-add being two; cuda has no workspace afterwards.
+/* Products of a prefill in small: some 150 us of work for a GPU, 80 MiB. */
+#define SL_GPU_MEASURED_SIDE      2048u
+#define SL_GPU_MEASURED_POSITIONS 512u
+/* FP16 products of side x side weights (side: a multiple of 16) by n
+ * positions, and the launches of a stage; cuda has no workspace afterwards.
  * Errors: SL_ERR_NOMEM here or there, SL_ERR_IO. */
-int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+int sl_gpu_measure(struct sl_kernel_rates *rates, struct sl_cuda *cuda,
                    struct sl_device *device, uint32_t side, uint32_t n,
                    struct sl_error *err);
+
+/* GPUs are simulated here: slower than anything, with rates that say nothing.
+ */
+static inline bool sl_gpu_is_simulated(void)
+{
+#ifdef CUDA_SIM
+    return true;
+#else
+    return false;
+#endif
+}
 
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape);
 /* Copies the vectors up. The calling thread is the one that runs passes.

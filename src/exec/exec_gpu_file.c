@@ -26,15 +26,14 @@ void sl_gpu_unload(struct sl_cuda *cuda)
         unload(cuda);
 }
 
-int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+int sl_gpu_measure(struct sl_kernel_rates *rates, struct sl_cuda *cuda,
                    struct sl_device *device, uint32_t side, uint32_t n,
                    struct sl_error *err)
 {
     __typeof__(sl_gpu_measure) *measure;
 
     *(void **)&measure = sl_device_file_symbol(__func__, err);
-    return measure != NULL ? measure(ops_per_s, cuda, device, side, n, err)
-                           : -1;
+    return measure != NULL ? measure(rates, cuda, device, side, n, err) : -1;
 }
 
 struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *shape)

@@ -15,7 +15,7 @@ void sl_gpu_unload(struct sl_cuda *cuda)
 {
 }
 
-int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+int sl_gpu_measure(struct sl_kernel_rates *rates, struct sl_cuda *cuda,
                    struct sl_device *device, uint32_t side, uint32_t n,
                    struct sl_error *err)
 {

@@ -12,6 +12,9 @@
 #define TURNS       8u
 #define MOST_ROUNDS 16u
 
+/* Rows of the products among a stage's launches: one thread block. */
+#define FEW_ROWS 16u
+
 /* side x side FP16 weights by n rows of inputs. */
 struct rate {
     struct sl_device *dev;
@@ -59,20 +62,53 @@ static int prepare(struct rate *r, struct sl_error *err)
     return sl_cuda_set_workspace(r->cuda, r->workspace, workspace, err);
 }
 
-static int multiply(void *arg, struct sl_error *err)
+static int product(struct rate *r, const struct sl_matrix *m, uint32_t n,
+                   struct sl_error *err)
 {
-    struct rate *r = arg;
     struct sl_cuda_matmul mm = {
-        .m = &r->m,
-        .n_blocks = sl_matrix_segment_blocks(&r->m),
+        .m = m,
+        .n_blocks = sl_matrix_segment_blocks(m),
         .w = {r->w},
     };
 
-    return sl_cuda_matmul_run(r->cuda, r->y, r->m.rows, SL_CUDA_F32, &mm, r->x,
-                              r->m.cols, r->n, err);
+    return sl_cuda_matmul_run(r->cuda, r->y, m->rows, SL_CUDA_F32, &mm, r->x,
+                              m->cols, n, err);
 }
 
-static int measure(double *ops_per_s, struct rate *r, struct sl_error *err)
+static int multiply(void *arg, struct sl_error *err)
+{
+    struct rate *r = arg;
+
+    return product(r, &r->m, r->n, err);
+}
+
+static int norm(struct rate *r, struct sl_error *err)
+{
+    uint32_t side = r->m.cols;
+
+    return sl_cuda_rms_norm(r->cuda, r->x, side, NULL, r->y,
+                            (const float *)(const void *)r->w, NULL, 1, side,
+                            1e-5f, err);
+}
+
+/* SL_STAGE_LAUNCHES kernels of one position that wait for each other, as those
+ * of a stage do: norms take what others than products do. */
+static int launch(void *arg, struct sl_error *err)
+{
+    struct rate *r = arg;
+    struct sl_matrix few = r->m;
+
+    few.rows = FEW_ROWS;
+    if (norm(r, err) != 0 || product(r, &few, 1, err) != 0 ||
+        product(r, &few, 1, err) != 0)
+        return -1;
+    return norm(r, err);
+}
+
+/* Seconds of a turn. */
+static int measure(double *seconds, struct rate *r,
+                   int (*turn)(void *arg, struct sl_error *err),
+                   struct sl_error *err)
 {
     const struct sl_device_work w = {
         .dev = r->dev,
@@ -81,14 +117,14 @@ static int measure(double *ops_per_s, struct rate *r, struct sl_error *err)
         .end = r->end,
         .turns = TURNS,
         .most_rounds = MOST_ROUNDS,
-        .turn = multiply,
+        .turn = turn,
         .arg = r,
     };
     uint64_t ns;
 
     if (sl_probe_device_work(&ns, &w, err) != 0)
         return -1;
-    *ops_per_s = 2.0 * TURNS * r->m.rows * r->m.cols * r->n * 1e9 / (double)ns;
+    *seconds = (double)ns * 1e-9 / TURNS;
     return 0;
 }
 
@@ -110,7 +146,7 @@ static void finish(struct rate *r)
     sl_region_fini(&r->host);
 }
 
-int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
+int sl_gpu_measure(struct sl_kernel_rates *rates, struct sl_cuda *cuda,
                    struct sl_device *device, uint32_t side, uint32_t n,
                    struct sl_error *err)
 {
@@ -120,10 +156,18 @@ int sl_gpu_measure(double *ops_per_s, struct sl_cuda *cuda,
         .m = {SL_FMT_F16, side, side, 1, 0},
         .n = n,
     };
+    double product_s, stage_s;
     int rc = prepare(&r, err);
 
     if (rc == 0)
-        rc = measure(ops_per_s, &r, err);
+        rc = measure(&product_s, &r, multiply, err);
+    if (rc == 0)
+        rc = measure(&stage_s, &r, launch, err);
+    if (rc == 0)
+        *rates = (struct sl_kernel_rates){
+            .ops_per_s = 2.0 * side * side * n / product_s,
+            .stage_s = stage_s,
+        };
     finish(&r);
     return rc;
 }

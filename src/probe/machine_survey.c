@@ -9,11 +9,10 @@
 
 #define DISK_LATENCY 80e-6 /* of a drive's read, as its makers state them */
 
-/* What of a GPU a survey does not measure; see offload/sim_machine.c. Products
- * are guessed by the memory's rate, as a card of the cheaper kind has them. */
+/* What of a GPU a survey does not measure, or did not; see
+ * offload/sim_machine.c. Products are guessed by the memory's rate, as a card
+ * of the cheaper kind has them. */
 #define DRIVER_BYTES   900000000u
-#define COPY_LATENCY   10e-6
-#define STAGE_S        43e-6
 #define GPU_OPS_A_BYTE 67
 
 static double number(const json_t *object, const char *key)
@@ -79,11 +78,19 @@ double sl_survey_best_ops(const json_t *survey)
     return 0;
 }
 
+static double measured(const json_t *gpu, const char *key, double otherwise)
+{
+    double v = number(gpu, key);
+
+    return v > 0 ? v : otherwise;
+}
+
 /* The first that can be used. */
 static void add_gpu(struct sl_machine_spec *spec, const json_t *survey)
 {
     json_t *v,
         *list = json_object_get(json_object_get(survey, "gpu"), "devices");
+    struct sl_worker *w = &spec->rates.worker[SL_DEVICE];
     size_t i;
 
     json_array_foreach(list, i, v)
@@ -94,14 +101,12 @@ static void add_gpu(struct sl_machine_spec *spec, const json_t *survey)
             vram < 2. * DRIVER_BYTES)
             continue;
         spec->memory_bytes[SL_DEVICE] = (uint64_t)vram - DRIVER_BYTES;
-        spec->rates.worker[SL_DEVICE].link_bps =
-            number(v, "copy_up_bytes_per_s");
-        spec->rates.worker[SL_DEVICE].link_latency_s = COPY_LATENCY;
-        spec->rates.worker[SL_DEVICE].memory_bps =
-            number(v, "vram_bytes_per_s");
-        spec->rates.worker[SL_DEVICE].ops_per_s =
-            GPU_OPS_A_BYTE * spec->rates.worker[SL_DEVICE].memory_bps;
-        spec->rates.worker[SL_DEVICE].stage_s = STAGE_S;
+        w->link_bps = number(v, "copy_up_bytes_per_s");
+        w->link_latency_s = measured(v, "hand_over_s", SL_GUESS_HAND_OVER_S);
+        w->memory_bps = number(v, "vram_bytes_per_s");
+        w->ops_per_s =
+            measured(v, "operations_per_s", GPU_OPS_A_BYTE * w->memory_bps);
+        w->stage_s = measured(v, "stage_s", SL_GUESS_STAGE_S);
         return;
     }
 }

@@ -127,16 +127,18 @@ int sl_probe_attend(double *ops_per_s,
                     const struct sl_probe_attend_config *config,
                     struct sl_error *err);
 
-struct sl_device_rates { /* bytes/s */
-    double up_bps;       /* from this machine's memory */
-    double down_bps;     /* to it */
-    double vram_bps;     /* the device's own, read and written */
-    bool pinned;         /* the memory here was, as weights will be */
+struct sl_device_rates {
+    double up_bps;      /* bytes/s from this machine's memory */
+    double down_bps;    /* to it */
+    double vram_bps;    /* the device's own, read and written */
+    double hand_over_s; /* a row goes over: half of what it takes to go there
+                         * and come back, waited for */
+    bool pinned;        /* the memory here was, as weights will be */
 };
 
-/* Copies of so many bytes: more than the device's cache holds. The calling
- * thread is attached to the device. Errors: those of the device's calls,
- * SL_ERR_NOMEM here or there. */
+/* Copies of so many bytes: more than the device's cache holds; and of a few,
+ * for hand-overs. The calling thread is attached to the device. Errors: those
+ * of the device's calls, SL_ERR_NOMEM here or there. */
 int sl_probe_device(struct sl_device_rates *rates, struct sl_device *dev,
                     uint64_t bytes, struct sl_error *err);
 
@@ -158,5 +160,11 @@ struct sl_device_work {
  * under way. */
 int sl_probe_device_work(uint64_t *ns, const struct sl_device_work *w,
                          struct sl_error *err);
+
+/* What kernels come to; measured by those who have them (src/exec). */
+struct sl_kernel_rates {
+    double ops_per_s; /* of FP16 products, a multiply-add being two */
+    double stage_s;   /* a stage's launches, with next to nothing to do */
+};
 
 #endif

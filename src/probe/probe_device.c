@@ -8,15 +8,17 @@
 #define COPIES      4u
 #define MOST_ROUNDS 8u
 #define RAMP_NS     25000000u
+/* As many as a row of a model has, or so. */
+#define ROW_BYTES 16384u
 
-/* One measurement: the same copy again and again. */
+/* The same copies again and again. */
 struct device_probe {
     struct sl_device *dev;
     struct sl_region host;
     bool pinned;
     uint64_t bytes;
     void *there[2];
-    struct sl_event *begin, *end;
+    struct sl_event *begin, *end, *came;
     enum sl_queue queue;
 };
 
@@ -28,6 +30,8 @@ static void probe_fini(struct device_probe *p)
         ops->event_destroy(p->dev, p->begin);
     if (p->end != NULL)
         ops->event_destroy(p->dev, p->end);
+    if (p->came != NULL)
+        ops->event_destroy(p->dev, p->came);
     ops->free(p->dev, p->there[0]);
     ops->free(p->dev, p->there[1]);
     if (p->pinned)
@@ -48,7 +52,8 @@ static int probe_init(struct device_probe *p, struct sl_error *err)
         ops->alloc(p->dev, &p->there[0], p->bytes, err) != 0 ||
         ops->alloc(p->dev, &p->there[1], p->bytes, err) != 0 ||
         ops->event_create(p->dev, &p->begin, true, err) != 0 ||
-        ops->event_create(p->dev, &p->end, true, err) != 0)
+        ops->event_create(p->dev, &p->end, true, err) != 0 ||
+        ops->event_create(p->dev, &p->came, false, err) != 0)
         return -1;
     p->pinned = ops->pin(p->dev, p->host.base, p->host.bytes, &ignored) == 0;
     memset(p->host.base, 1, p->host.bytes);
@@ -71,6 +76,23 @@ static int copy(void *arg, struct sl_error *err)
         return ops->copy_within(p->dev, p->queue, p->there[1], p->there[0],
                                 p->bytes, err);
     }
+}
+
+/* There and back, as where the device computes a stage between two of the
+ * host's: the host sleeps until the row has come. */
+static int hand_over(void *arg, struct sl_error *err)
+{
+    struct device_probe *p = arg;
+    const struct sl_device_ops *ops = p->dev->ops;
+    uint64_t bytes = p->bytes < ROW_BYTES ? p->bytes : ROW_BYTES;
+
+    if (ops->copy_up(p->dev, p->queue, p->there[0], p->host.base, bytes, err) !=
+            0 ||
+        ops->copy_down(p->dev, p->queue, p->host.base, p->there[0], bytes,
+                       err) != 0 ||
+        ops->record(p->dev, p->queue, p->came, err) != 0)
+        return -1;
+    return ops->sync(p->dev, p->came, err);
 }
 
 static int one_round(uint64_t *ns, const struct sl_device_work *w,
@@ -107,7 +129,9 @@ int sl_probe_device_work(uint64_t *ns, const struct sl_device_work *w,
     return 0;
 }
 
-static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
+/* Seconds of a turn. */
+static int measure(double *seconds, struct device_probe *p, enum sl_queue queue,
+                   int (*turn)(void *arg, struct sl_error *err),
                    struct sl_error *err)
 {
     const struct sl_device_work w = {
@@ -117,7 +141,7 @@ static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
         .end = p->end,
         .turns = COPIES,
         .most_rounds = MOST_ROUNDS,
-        .turn = copy,
+        .turn = turn,
         .arg = p,
     };
     const struct sl_device_ops *ops = p->dev->ops;
@@ -126,7 +150,7 @@ static int measure(double *bps, struct device_probe *p, enum sl_queue queue,
 
     p->queue = queue;
     if (sl_probe_device_work(&ns, &w, err) == 0) {
-        *bps = (double)COPIES * (double)p->bytes * 1e9 / (double)ns;
+        *seconds = (double)ns * 1e-9 / COPIES;
         return 0;
     }
     /* Copies may be under way, from memory that is given back now. */
@@ -139,19 +163,23 @@ int sl_probe_device(struct sl_device_rates *rates, struct sl_device *dev,
                     uint64_t bytes, struct sl_error *err)
 {
     struct device_probe p = {.dev = dev, .bytes = bytes};
-    struct sl_device_rates made = {0};
+    double up, down, within, both;
     int rc = -1;
 
     if (probe_init(&p, err) == 0 &&
-        measure(&made.up_bps, &p, SL_QUEUE_UP, err) == 0 &&
-        measure(&made.down_bps, &p, SL_QUEUE_DOWN, err) == 0 &&
-        measure(&made.vram_bps, &p, SL_QUEUE_COMPUTE, err) == 0)
+        measure(&up, &p, SL_QUEUE_UP, copy, err) == 0 &&
+        measure(&down, &p, SL_QUEUE_DOWN, copy, err) == 0 &&
+        measure(&within, &p, SL_QUEUE_COMPUTE, copy, err) == 0 &&
+        measure(&both, &p, SL_QUEUE_COMPUTE, hand_over, err) == 0)
         rc = 0;
-    /* each byte is read and written */
-    made.vram_bps *= 2;
-    made.pinned = p.pinned;
-    probe_fini(&p);
     if (rc == 0)
-        *rates = made;
+        *rates = (struct sl_device_rates){
+            .up_bps = (double)bytes / up,
+            .down_bps = (double)bytes / down,
+            .vram_bps = 2 * (double)bytes / within, /* read and written */
+            .hand_over_s = both / 2,
+            .pinned = p.pinned,
+        };
+    probe_fini(&p);
     return rc;
 }

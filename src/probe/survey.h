@@ -18,7 +18,9 @@
  *            "devices": [{"device", "name", "vram_bytes",
  *                         "why_not": null or text, or rates where null:
  *                         "copy_up_bytes_per_s", "copy_down_bytes_per_s",
- *                         "vram_bytes_per_s", "pinned"}]},
+ *                         "vram_bytes_per_s", "hand_over_s", "pinned",
+ *                         and where kernels were measured
+ *                         "operations_per_s", "stage_s"}]},
  *    "disks": {"8:1": {"measured", "path", "file_system", "bytes_per_s",
  *                      "reads": [{"block_bytes", "depth", "bytes_per_s"}]}}}
  */
@@ -33,6 +35,7 @@
 #include "offload/plan.h"
 #include "src/base/error.h"
 #include "src/probe/machine.h"
+#include "src/probe/probe.h"
 
 /* A survey of another one does not count. */
 #define SL_SURVEY_VERSION   4
@@ -57,14 +60,18 @@ struct sl_survey_effort {
     unsigned tries;        /* of each; the best counts */
     uint64_t file_bytes;   /* of the file that is made */
     uint64_t device_bytes; /* that are copied to a GPU and within it */
+    /* Of the device's kernels; NULL: it is not measured. Errors: as it likes,
+     * they are left out then. */
+    int (*kernels)(struct sl_kernel_rates *rates, struct sl_device *dev,
+                   struct sl_error *err);
 };
 
 /* What --activations auto makes of the inputs of products with such weights. */
 enum sl_act sl_survey_inputs(const struct sl_kernels *kernels, enum sl_fmt fmt);
 
-/* Lists GPUs anew and measures them: what copies to and from each do, and its
- * memory. That there is none, or one cannot be used, is part of the survey.
- * Errors: SL_ERR_NOMEM. */
+/* Lists GPUs anew and measures them: what copies to and from each do, its
+ * memory and its kernels. That there is none, or one cannot be used, is part of
+ * the survey. Errors: SL_ERR_NOMEM. */
 int sl_survey_gpus(json_t *survey, const struct sl_survey_effort *effort,
                    struct sl_error *err);
 /* Everything but disks; moved to the caller. Errors: SL_ERR_NOMEM,

@@ -13,13 +13,20 @@
 /* More than any machine's. */
 #define MAX_DEVICES 32u
 
+struct gpu_rates {
+    struct sl_device_rates copies;
+    struct sl_kernel_rates kernels; /* 0: not known */
+};
+
 /* An eighth of what is free, of the host's memory too, is enough for a rate,
  * and leaves others theirs. */
-static int measure(struct sl_device_rates *rates,
-                   const struct sl_device_info *info, uint64_t bytes,
-                   struct sl_error *err)
+static int measure(struct gpu_rates *rates, const struct sl_device_info *info,
+                   const struct sl_survey_effort *effort, struct sl_error *err)
 {
+    uint64_t bytes =
+        effort->device_bytes > 0 ? effort->device_bytes : DEVICE_BYTES;
     struct sl_device *dev;
+    struct sl_error why;
     int rc;
 
     if (sl_device_open_cuda(&dev, info->ordinal, err) != 0)
@@ -28,20 +35,30 @@ static int measure(struct sl_device_rates *rates,
     if (bytes > dev->info.vram_free / 8)
         bytes = dev->info.vram_free / 8;
     bytes = sl_round_down(bytes, SL_PAGE_BYTES);
-    rc = bytes > 0 ? sl_probe_device(rates, dev, bytes, err)
+    rc = bytes > 0 ? sl_probe_device(&rates->copies, dev, bytes, err)
                    : sl_fail(err, SL_ERR_NOMEM,
                              "GPU %d (%s): no memory is free to measure with",
                              info->ordinal, info->name);
+    if (rc == 0 && (effort->kernels == NULL ||
+                    effort->kernels(&rates->kernels, dev, &why) != 0))
+        rates->kernels = (struct sl_kernel_rates){0};
     sl_device_close(dev);
     return rc;
 }
 
-/* A GPU that cannot be used or measured is an answer, not a failure. */
-static json_t *gpu_json(const struct sl_device_info *info, uint64_t bytes)
+static void add(json_t *gpu, const char *key, double rate)
 {
-    struct sl_device_rates rates;
+    if (rate > 0)
+        json_object_set_new(gpu, key, json_real(rate));
+}
+
+/* A GPU that cannot be used or measured is an answer, not a failure. */
+static json_t *gpu_json(const struct sl_device_info *info,
+                        const struct sl_survey_effort *effort)
+{
+    struct gpu_rates rates;
     struct sl_error why = info->why_not;
-    bool ok = why.code == SL_OK && measure(&rates, info, bytes, &why) == 0;
+    bool ok = why.code == SL_OK && measure(&rates, info, effort, &why) == 0;
     char device[24];
     json_t *gpu;
 
@@ -50,12 +67,13 @@ static json_t *gpu_json(const struct sl_device_info *info, uint64_t bytes)
                     info->name, "vram_bytes", (json_int_t)info->vram_bytes,
                     "why_not", ok ? NULL : why.msg);
     if (gpu != NULL && ok) {
-        json_object_set_new(gpu, "copy_up_bytes_per_s",
-                            json_real(rates.up_bps));
-        json_object_set_new(gpu, "copy_down_bytes_per_s",
-                            json_real(rates.down_bps));
-        json_object_set_new(gpu, "vram_bytes_per_s", json_real(rates.vram_bps));
-        json_object_set_new(gpu, "pinned", json_boolean(rates.pinned));
+        add(gpu, "copy_up_bytes_per_s", rates.copies.up_bps);
+        add(gpu, "copy_down_bytes_per_s", rates.copies.down_bps);
+        add(gpu, "vram_bytes_per_s", rates.copies.vram_bps);
+        add(gpu, "hand_over_s", rates.copies.hand_over_s);
+        add(gpu, "operations_per_s", rates.kernels.ops_per_s);
+        add(gpu, "stage_s", rates.kernels.stage_s);
+        json_object_set_new(gpu, "pinned", json_boolean(rates.copies.pinned));
     }
     return gpu;
 }
@@ -63,8 +81,6 @@ static json_t *gpu_json(const struct sl_device_info *info, uint64_t bytes)
 int sl_survey_gpus(json_t *survey, const struct sl_survey_effort *effort,
                    struct sl_error *err)
 {
-    uint64_t bytes =
-        effort->device_bytes > 0 ? effort->device_bytes : DEVICE_BYTES;
     struct sl_device_info *d = calloc(MAX_DEVICES, sizeof *d);
     json_t *list = json_array();
     struct sl_error why;
@@ -74,7 +90,7 @@ int sl_survey_gpus(json_t *survey, const struct sl_survey_effort *effort,
     if (rc == 0 && sl_device_list(d, MAX_DEVICES, &n, &why) != 0)
         n = 0;
     for (size_t i = 0; rc == 0 && i < n && i < MAX_DEVICES; i++)
-        rc = json_array_append_new(list, gpu_json(&d[i], bytes));
+        rc = json_array_append_new(list, gpu_json(&d[i], effort));
     if (rc == 0)
         rc =
             json_object_set_new(survey, "gpu",

@@ -272,8 +272,9 @@ int sl_runtime_measure_arithmetic(struct sl_runtime *rt, struct sl_rates *rates,
 /* The rate of memory was measured in no more than the last-level cache holds:
  * it is rather the cache's. */
 bool sl_runtime_dram_in_cache(const struct sl_runtime *rt);
-/* The GPU's rate of arithmetic was measured; else its kind tells it. */
-bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt);
+/* What the GPU's kernels and hand-overs take was measured; else it is what its
+ * kind would. */
+bool sl_runtime_gpu_measured(const struct sl_runtime *rt);
 
 /* Asks the run to stop at the next stage: safe in a signal handler. The pass
  * in progress ends with SL_ERR_INTERRUPTED. */

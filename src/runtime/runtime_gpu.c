@@ -46,16 +46,6 @@ static bool wants_gpu(const struct sl_runtime_config *c)
     return c->device != SL_DEVICE_CPU && c->engine != SL_ENGINE_RULE_CPU;
 }
 
-/* A simulated device is slower than anything: it must be asked for. */
-static bool takes_any_gpu(void)
-{
-#ifdef CUDA_SIM
-    return false;
-#else
-    return true;
-#endif
-}
-
 /* The kernels' handles are the device's, and go first. */
 static void close_device(struct sl_runtime *rt)
 {
@@ -89,7 +79,7 @@ static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
     if (rt->config.rates != NULL) {
         rt->rates = *rt->config.rates;
         rt->rates_known = true;
-    } else if (sl_runtime_measure_device(rt, takes_any_gpu(), err) != 0) {
+    } else if (sl_runtime_measure_device(rt, err) != 0) {
         return -1;
     }
     /* Before anything is counted: libraries have taken RAM and VRAM. */
@@ -114,7 +104,8 @@ int sl_runtime_open_device(struct sl_runtime *rt, struct sl_error *err)
                        "a GPU is asked for (--device cuda or --engine gpu), "
                        "and refused (--device cpu or --engine cpu)");
     }
-    if (!takes_any_gpu() && !sl_runtime_must_have_gpu(c)) {
+    /* It must be asked for. */
+    if (sl_gpu_is_simulated() && !sl_runtime_must_have_gpu(c)) {
         sl_fail(&rt->no_device, SL_OK,
                 "GPUs are simulated here, and used with --device cuda only");
         return 0;

@@ -79,8 +79,8 @@ struct sl_runtime {
     uint64_t granted_bytes;   /* the most that groups grant; UINT64_MAX: any */
     bool rates_known;
     struct sl_rates rates;
-    bool dram_in_cache;    /* their dram_bps was measured in a cache */
-    bool gpu_ops_measured; /* the device's ops_per_s was, and not guessed */
+    bool dram_in_cache; /* their dram_bps was measured in a cache */
+    bool gpu_measured;  /* the device's kernels and hand-overs, not guessed */
 };
 
 /* runtime_plan.c: plans anew, for rt->load and what rt->vram.budget is. */
@@ -143,12 +143,11 @@ void sl_runtime_end_gpu(struct sl_runtime *rt);
 
 /* runtime_rates.c: what is free now, and what the program has; disk, DRAM and
  * arithmetic of this machine, measured with buffers of no more than room
- * bytes; all of these and rt->device's. is_real: its speed says something. */
+ * bytes; all of these and rt->device's. */
 void sl_runtime_measure_memory(struct sl_runtime *rt);
 int sl_runtime_measure_rates(struct sl_runtime *rt, uint64_t room,
                              struct sl_error *err);
-int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
-                              struct sl_error *err);
+int sl_runtime_measure_device(struct sl_runtime *rt, struct sl_error *err);
 
 /* runtime_numa.c. Threads on their nodes, and the pool of them. */
 int sl_runtime_start_threads(struct sl_runtime *rt, struct sl_error *err);

@@ -306,12 +306,10 @@ static uint64_t ring_wanted(const struct sl_runtime *rt,
     return wanted < SL_PLAN_READ_AHEAD ? wanted : SL_PLAN_READ_AHEAD;
 }
 
-/* Seconds that a slab in VRAM costs beside its bytes: a launch, and a grid
- * that begins and ends with idle processors. Others take longer to arrive. */
-#define VRAM_SLAB_S 5e-6
-
 /* What a plan is to be judged by: seconds of a decode with a GPU, bytes read
- * in every pass without. */
+ * in every pass without. A slab in VRAM costs a launch beside its bytes, and a
+ * grid that begins and ends with idle processors; others take longer to
+ * arrive. */
 static double cost_of(const struct sl_plan *plan,
                       const struct sl_plan_input *in)
 {
@@ -321,8 +319,9 @@ static double cost_of(const struct sl_plan *plan,
         return (double)plan->streamed_bytes;
     for (size_t i = 0; i < plan->n_slabs; i++)
         n += plan->tier[i] == SL_TIER_VRAM;
-    return n * VRAM_SLAB_S + sl_plan_seconds(plan, in, SL_PHASE_DECODE,
-                                             in->pass[SL_PHASE_DECODE]);
+    return n * in->rates.worker[SL_DEVICE].stage_s / SL_STAGE_LAUNCHES +
+           sl_plan_seconds(plan, in, SL_PHASE_DECODE,
+                           in->pass[SL_PHASE_DECODE]);
 }
 
 /* A cut, its plan, and what this costs. */

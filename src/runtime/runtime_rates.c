@@ -159,9 +159,9 @@ bool sl_runtime_dram_in_cache(const struct sl_runtime *rt)
     return rt->dram_in_cache;
 }
 
-bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
+bool sl_runtime_gpu_measured(const struct sl_runtime *rt)
 {
-    return rt->gpu_ops_measured;
+    return rt->gpu_measured;
 }
 
 /* --- a device ------------------------------------------------------------- */
@@ -172,21 +172,28 @@ bool sl_runtime_gpu_ops_measured(const struct sl_runtime *rt)
 /* Copied to the device and within it. */
 #define COPY_BYTES (16ull << 20)
 
-/* Products of a prefill in small: some 150 us of work for a GPU, 80 MiB. */
-#define PRODUCT_SIDE      2048u
-#define PRODUCT_POSITIONS 512u
+#define VRAM_PART 0.92 /* of its clock's rate, the most seen by copies */
 
-#define COPY_LATENCY 10e-6 /* of a copy or hand-over */
-#define VRAM_PART    0.92  /* of its clock's rate, the most seen by copies */
-#define STAGE_TIME   30e-6 /* launches of a stage's kernels */
+static void measure_kernels(struct sl_runtime *rt)
+{
+    struct sl_worker *w = &rt->rates.worker[SL_DEVICE];
+    struct sl_kernel_rates kernels = {0};
+    struct sl_error ignored;
 
-int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
-                              struct sl_error *err)
+    rt->gpu_measured =
+        !sl_gpu_is_simulated() &&
+        sl_gpu_measure(&kernels, rt->cuda, rt->device, SL_GPU_MEASURED_SIDE,
+                       SL_GPU_MEASURED_POSITIONS, &ignored) == 0;
+    w->ops_per_s =
+        rt->gpu_measured ? kernels.ops_per_s : sl_device_ops(&rt->device->info);
+    w->stage_s = rt->gpu_measured ? kernels.stage_s : SL_GUESS_STAGE_S;
+}
+
+int sl_runtime_measure_device(struct sl_runtime *rt, struct sl_error *err)
 {
     const struct sl_device_info *info = &rt->device->info;
-    struct sl_rates *r = &rt->rates;
+    struct sl_worker *w = &rt->rates.worker[SL_DEVICE];
     struct sl_device_rates device;
-    struct sl_error ignored;
     uint64_t bytes = COPY_BYTES;
 
     if (bytes > info->vram_free / 8)
@@ -194,20 +201,14 @@ int sl_runtime_measure_device(struct sl_runtime *rt, bool is_real,
     if (sl_runtime_measure_rates(rt, PROBE_BYTES, err) != 0 ||
         sl_probe_device(&device, rt->device, bytes, err) != 0)
         return -1;
-    r->worker[SL_DEVICE].link_bps = device.up_bps;
-    r->worker[SL_DEVICE].link_latency_s = COPY_LATENCY;
-    r->worker[SL_DEVICE].memory_bps = device.vram_bps;
+    w->link_bps = device.up_bps;
+    w->link_latency_s =
+        sl_gpu_is_simulated() ? SL_GUESS_HAND_OVER_S : device.hand_over_s;
+    w->memory_bps = device.vram_bps;
     /* So few bytes may have stayed in its cache. */
     if (info->vram_bps > 0 &&
-        r->worker[SL_DEVICE].memory_bps > VRAM_PART * (double)info->vram_bps)
-        r->worker[SL_DEVICE].memory_bps = VRAM_PART * (double)info->vram_bps;
-    /* A simulated device's speed says nothing. */
-    rt->gpu_ops_measured =
-        is_real &&
-        sl_gpu_measure(&r->worker[SL_DEVICE].ops_per_s, rt->cuda, rt->device,
-                       PRODUCT_SIDE, PRODUCT_POSITIONS, &ignored) == 0;
-    if (!rt->gpu_ops_measured)
-        r->worker[SL_DEVICE].ops_per_s = sl_device_ops(info);
-    r->worker[SL_DEVICE].stage_s = STAGE_TIME;
+        w->memory_bps > VRAM_PART * (double)info->vram_bps)
+        w->memory_bps = VRAM_PART * (double)info->vram_bps;
+    measure_kernels(rt);
     return 0;
 }

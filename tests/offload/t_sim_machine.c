@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "offload/sim_machine.h"
+#include "src/probe/probe.h"
 #include "tests/support.h"
 
 #define SECOND 1000000000.0
@@ -274,6 +275,24 @@ static void copies_share_dram_with_the_cores(void **state)
     gpu_fini(&g);
 }
 
+/* What plans take of a device is what it is measured to do. */
+static void a_device_is_measured_as_it_is(void **state)
+{
+    struct sl_machine_spec spec = plain;
+    struct sl_device_rates r;
+    struct gpu g;
+
+    spec.rates.worker[SL_DEVICE].link_latency_s = 25e-6;
+    gpu_init(&g, &spec);
+    assert_ok(sl_probe_device(&r, g.dev, 256u << 20, &g.err), &g.err);
+    /* a copy of so much begins 25 us late */
+    assert_float_equal(r.up_bps, 20e9, 1e8);
+    assert_float_equal(r.down_bps, 20e9, 1e8);
+    assert_float_equal(r.vram_bps, 500e9, 1e6);
+    assert_float_equal(r.hand_over_s, 25e-6 + 16384 / 20e9, 1e-9);
+    gpu_fini(&g);
+}
+
 static void vram_has_an_end(void **state)
 {
     void *half, *rest;
@@ -333,6 +352,7 @@ int main(void)
         cmocka_unit_test(copies_run_beside_kernels_and_events_order_them),
         cmocka_unit_test(a_wait_is_for_the_last_record_before_it),
         cmocka_unit_test(copies_share_dram_with_the_cores),
+        cmocka_unit_test(a_device_is_measured_as_it_is),
         cmocka_unit_test(vram_has_an_end),
         cmocka_unit_test(every_named_machine_makes_sense),
         cmocka_unit_test(a_machine_that_makes_no_sense_is_refused),

@@ -12,6 +12,7 @@
 
 #include "kernels/kernels.h"
 #include "offload/device.h"
+#include "src/probe/machine_file.h"
 #include "src/probe/survey.h"
 #include "tests/model_maker.h"
 #include "tests/support.h"
@@ -29,7 +30,7 @@ static const struct sl_machine machine = {
 };
 
 /* Not to be sure of. */
-static const struct sl_survey_effort little = {1, 1, 1u << 20, 1u << 20};
+static const struct sl_survey_effort little = {1, 1, 1u << 20, 1u << 20, NULL};
 
 static int set_up(void **state)
 {
@@ -104,7 +105,7 @@ static void measuring_a_folder_leaves_nothing_in_it(void **state)
 
 static void a_model_file_is_measured_itself(void **state)
 {
-    struct sl_survey_effort effort = {1, 1, 4096, 4096};
+    struct sl_survey_effort effort = {1, 1, 4096, 4096, NULL};
     struct test_model m;
     struct sl_error err;
     char model[1100];
@@ -195,13 +196,14 @@ static void gpus_are_measured_or_it_is_said_why_not(void **state)
     assert_int_equal(json_array_size(list), n);
     json_array_foreach(list, i, v)
     {
-        static const char *const rates[] = {
-            "copy_up_bytes_per_s", "copy_down_bytes_per_s", "vram_bytes_per_s"};
+        static const char *const rates[] = {"copy_up_bytes_per_s",
+                                            "copy_down_bytes_per_s",
+                                            "vram_bytes_per_s", "hand_over_s"};
         bool usable = json_is_null(json_object_get(v, "why_not"));
 
         assert_true(json_integer_value(json_object_get(v, "vram_bytes")) > 0);
         assert_int_equal(usable, infos[i].why_not.code == SL_OK);
-        for (size_t k = 0; k < 3; k++)
+        for (size_t k = 0; k < 4; k++)
             assert_true(json_real_value(json_object_get(v, rates[k])) > 0 ||
                         !usable);
     }
@@ -215,6 +217,57 @@ static const json_t *gpus_of(const struct cudasim_config *c)
     cudasim_set_config(c);
     assert_ok(sl_survey_gpus(survey, &little, &err), &err);
     return json_object_get(survey, "gpu");
+}
+
+/* Of the first one; the others have no room. */
+static int kernels(struct sl_kernel_rates *rates, struct sl_device *dev,
+                   struct sl_error *err)
+{
+    static const struct sl_kernel_rates measured = {60e12, 11e-6};
+
+    assert_string_equal(dev->ops->name, "cuda");
+    if (dev->info.ordinal > 0)
+        return sl_fail(err, SL_ERR_NOMEM, "no room");
+    *rates = measured;
+    return 0;
+}
+
+static void kernels_are_measured_by_those_who_have_them(void **state)
+{
+    struct sl_survey_effort effort = little;
+    struct cudasim_config c;
+    struct sl_machine_spec spec;
+    struct sl_worker *w = &spec.rates.worker[SL_DEVICE];
+    struct sl_error err;
+    json_t *first, *list;
+
+    cudasim_reset();
+    cudasim_get_config(&c);
+    c.n_devices = 2;
+    c.memory_bytes = (size_t)4 << 30;
+    cudasim_set_config(&c);
+    effort.kernels = kernels;
+    json_object_set_new(json_object_get(survey, "machine"), "ram_bytes",
+                        json_integer(8000000000));
+    assert_ok(sl_survey_gpus(survey, &effort, &err), &err);
+    list = json_object_get(json_object_get(survey, "gpu"), "devices");
+    assert_int_equal(json_array_size(list), 2);
+    assert_ok(sl_machine_of_survey(&spec, survey, NULL, &err), &err);
+    assert_float_equal(w->ops_per_s, 60e12, 1);
+    assert_float_equal(w->stage_s, 11e-6, 1e-12);
+    first = json_array_get(list, 0);
+    assert_float_equal(w->link_latency_s,
+                       json_real_value(json_object_get(first, "hand_over_s")),
+                       1e-12);
+    /* of the other they are not known */
+    json_object_del(json_array_get(list, 1), "hand_over_s");
+    assert_null(json_object_get(json_array_get(list, 1), "stage_s"));
+    json_array_remove(list, 0);
+    assert_ok(sl_machine_of_survey(&spec, survey, NULL, &err), &err);
+    assert_float_equal(w->ops_per_s, 67 * w->memory_bps, 1);
+    assert_float_equal(w->stage_s, SL_GUESS_STAGE_S, 1e-12);
+    assert_float_equal(w->link_latency_s, SL_GUESS_HAND_OVER_S, 1e-12);
+    assert_int_equal(cudasim_reset(), 0);
 }
 
 static void a_gpu_that_cannot_be_measured_has_its_reason(void **state)
@@ -242,7 +295,7 @@ static void a_gpu_that_cannot_be_measured_has_its_reason(void **state)
     c.n_devices = 1;
     c.cc_major = 8;
     for (uint64_t n = 1; !ok; n++) {
-        assert_true(n < 200);
+        assert_true(n < 400);
         cudasim_reset();
         cudasim_fail("cudaMemcpyAsync", n, cudaErrorUnknown);
         gpu = gpus_of(&c);
@@ -378,6 +431,7 @@ int main(void)
         CASE(a_survey_of_another_version_does_not_count),
         CASE(gpus_are_measured_or_it_is_said_why_not),
 #ifdef CUDA_SIM
+        CASE(kernels_are_measured_by_those_who_have_them),
         CASE(a_gpu_that_cannot_be_measured_has_its_reason),
 #endif
         CASE(what_is_older_than_a_week_does_not_count),
