@@ -90,8 +90,8 @@ void sl_gpu_print(FILE *f, const struct sl_runtime *rt)
     snprintf(more, sizeof more, "%zu of %zu slabs", count_vram(p), p->n_slabs);
     line(f, "resident weights", v->residents, more);
     if (v->experts > 0) {
-        snprintf(more, sizeof more, "%u of them",
-                 sl_runtime_device_experts(rt));
+        snprintf(more, sizeof more, "%u of them, %u that all positions use",
+                 sl_runtime_device_experts(rt), sl_runtime_device_shared(rt));
         line(f, "experts", v->experts, more);
     }
     line(f, "in all", v->total, "");
@@ -117,6 +117,8 @@ void sl_gpu_print_line(FILE *f, const struct sl_runtime *rt)
     fprintf(f, "%s: %s of a budget of %s, %s of it weights", d->name,
             sl_size_format(a, v->total), sl_size_format(b, v->budget),
             sl_size_format(c, v->residents));
+    if (v->experts > 0)
+        fprintf(f, ", %s experts", sl_size_format(a, v->experts));
     if (v->n_layers_waiting > 0)
         fprintf(f, "; the KV cache of %u of its %u layers waits in RAM",
                 v->n_layers_waiting, v->n_layers);

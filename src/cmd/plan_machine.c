@@ -354,6 +354,11 @@ static void print_plan(const struct answer *a)
             "The KV cache of %u layers waits in RAM: each pass copies what it "
             "holds to the GPU.\n",
             a->alone.n_waiting);
+    if (a->alone.n_device_shared > 0)
+        printf("The expert that all positions use lies in VRAM in %u layers, "
+               "%s.\n",
+               a->alone.n_device_shared,
+               sl_size_format(cpu, a->alone.device_shared_bytes));
     if (p->uses_device && left > 0)
         printf("A decode leaves %s of it to the CPU.\n",
                sl_size_format(cpu, left));
@@ -511,12 +516,14 @@ static json_t *experts_json(const struct answer *a)
 
     if (r->n_experts == 0)
         return json_null();
-    return json_pack("{sI sI sI sI sI sf sf sf}", "places",
+    return json_pack("{sI sI sI sI sI sI sI sf sf sf}", "places",
                      (json_int_t)r->n_expert_places, "experts",
                      (json_int_t)r->n_experts, "bytes",
                      (json_int_t)r->expert_bytes, "vram_places",
                      (json_int_t)r->n_device_experts, "vram_bytes",
-                     (json_int_t)r->device_expert_bytes, "vram_bytes_per_pass",
+                     (json_int_t)r->device_expert_bytes, "vram_shared",
+                     (json_int_t)r->n_device_shared, "vram_shared_bytes",
+                     (json_int_t)r->device_shared_bytes, "vram_bytes_per_pass",
                      token->expert_device_bytes, "wanted_bytes_per_pass",
                      token->expert_wanted_bytes, "read_bytes_per_pass",
                      token->expert_read_bytes);

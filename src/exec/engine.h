@@ -65,11 +65,11 @@ struct sl_pass {
     float *logits;          /* (n_rows, vocab) f32 */
 };
 
-/* Experts of a layer whose records an engine has in its memory (experts.h), and
- * the positions that have chosen them, expert by expert. */
+/* Experts of a layer that an engine has in its memory (experts.h), and the
+ * positions that have chosen them, expert by expert. */
 struct sl_mix_part {
-    uint32_t expert, place; /* of its record */
-    uint32_t first, n;      /* rows of the mix */
+    uint32_t expert;   /* as many as there are: the one that all use */
+    uint32_t first, n; /* rows of the mix */
 };
 
 struct sl_mix {

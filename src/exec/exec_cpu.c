@@ -200,7 +200,14 @@ static int run_part(struct sl_cpu *x, const struct sl_part *part,
     }
     if (part->first_block + part->n_blocks < sl_matrix_segment_blocks(g))
         return 0;
-    return sl_cpu_after(x, m, stage, at, err);
+    if (sl_cpu_after(x, m, stage, at, err) != 0)
+        return -1;
+    /* The router is all of its stage where a device has the shared expert. */
+    if (m->spec.slot == SL_SLOT_ROUTER &&
+        sl_experts_shared_there(x->c.experts, m->spec.layer))
+        return sl_cpu_after(x, m, stage,
+                            sl_stage_op_of(stage, SL_SLOT_SHARED_OUT), err);
+    return 0;
 }
 
 /* What comes behind a product that another worker has. */

@@ -133,14 +133,16 @@ int sl_cpu_name_expert(const struct sl_cpu *x, struct sl_error *err);
 int sl_cpu_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                    uint32_t layer, struct sl_error *err);
 
-/* exec_mix.c: experts that a device computes beside. add: one that positions
- * have chosen; begin: as many as there is room for; take: all of a small pass,
- * to their rows of out by pair; part: where the rows of one of a long pass
+/* exec_mix.c: experts that a device computes beside. rows: positions of one,
+ * n_experts: the shared one; add: one that positions have chosen; begin: as
+ * many as there is room for; take: all of a small pass, to their rows by pair,
+ * the shared one's to op's output; part: where the rows of one of a long pass
  * are, which are taken in turn. */
-void sl_cpu_mix_add(struct sl_cpu *x, uint32_t expert, uint32_t place);
+uint32_t sl_cpu_expert_rows(const struct sl_cpu *x, uint32_t expert);
+void sl_cpu_mix_add(struct sl_cpu *x, uint32_t expert);
 int sl_cpu_mix_begin(struct sl_cpu *x, uint32_t layer, struct sl_error *err);
-int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
-                    struct sl_error *err);
+int sl_cpu_mix_take(struct sl_cpu *x, const struct sl_layer_op *op,
+                    uint32_t layer, struct sl_error *err);
 int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
                     const float **out, struct sl_error *err);
 

@@ -34,7 +34,7 @@ void sl_cpu_mixture_carve(struct sl_cpu_mixture *m, struct sl_carver *c,
     m->likely = sl_carve(c, ahead * k, sizeof *m->likely);
     m->likely_records = sl_carve(c, ahead * k, sizeof *m->likely_records);
     m->likely_ranks = sl_carve(c, ahead * k, sizeof *m->likely_ranks);
-    m->parts = sl_carve(c, hp->n_experts, sizeof *m->parts);
+    m->parts = sl_carve(c, hp->n_experts + 1, sizeof *m->parts);
     m->mix_row = sl_carve(c, m->n_out, sizeof *m->mix_row);
     m->out = sl_carve(c, (uint64_t)m->n_out * hp->hidden, sizeof *m->out);
 }
@@ -168,7 +168,7 @@ static int run_small(struct sl_cpu *x, const struct sl_layer_op *op,
                        m->out + (size_t)m->first[expert] * x->hidden, err) != 0)
             return -1;
     }
-    if (sl_cpu_mix_take(x, layer, m->out, err) != 0)
+    if (sl_cpu_mix_take(x, op, layer, err) != 0)
         return -1;
     sl_pool_for(x->c.pool, x->pass->n, 1, mix_rows, &job);
     return 0;
@@ -203,6 +203,20 @@ static void copy_shared(struct sl_cpu *x, const struct sl_layer_op *op,
     sl_pool_for(x->c.pool, x->pass->n, 1, copy_rows, &job);
 }
 
+/* What the device gives of the shared one, where it lies there. */
+static int take_shared(struct sl_cpu *x, const struct sl_layer_op *op,
+                       uint32_t layer, struct sl_error *err)
+{
+    const float *out;
+
+    if (!x->mixture.shared_waits)
+        return 0;
+    if (sl_cpu_mix_part(x, layer, 0, &out, err) != 0)
+        return -1;
+    copy_shared(x, op, out);
+    return 0;
+}
+
 /* Takes what the device gives of those that were lent to it, until so few of
  * them are under way. */
 static int take_lent(struct sl_cpu *x, const struct sl_layer_op *op,
@@ -214,7 +228,8 @@ static int take_lent(struct sl_cpu *x, const struct sl_layer_op *op,
 
     while (m->n_lent > left) {
         expert = m->lent[0];
-        if (sl_cpu_take_lent(x, layer, &out, err) != 0)
+        if (take_shared(x, op, layer, err) != 0 ||
+            sl_cpu_take_lent(x, layer, &out, err) != 0)
             return -1;
         if (expert == x->c.experts->n_experts)
             copy_shared(x, op, out);
@@ -230,15 +245,17 @@ static int run_experts(struct sl_cpu *x, const struct sl_layer_op *op,
                        uint32_t layer, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
-    uint32_t n_experts = x->c.experts->n_experts;
+    uint32_t n_experts = x->c.experts->n_experts, part = m->shared_waits;
 
-    for (uint32_t e = 0, part = 0; e < n_experts; e++) {
+    for (uint32_t e = 0; e < n_experts; e++) {
         const float *out = m->out;
 
         if (m->first[e] == m->first[e + 1])
             continue;
         if (part < m->n_parts && m->parts[part].expert == e) {
-            if (sl_cpu_mix_part(x, layer, part++, &out, err) != 0)
+            /* another mix may begin, which takes its place */
+            if (take_shared(x, op, layer, err) != 0 ||
+                sl_cpu_mix_part(x, layer, part++, &out, err) != 0)
                 return -1;
         } else if (sl_cpu_lends(x, e)) {
             if (take_lent(x, op, layer, SL_LENT - 1, err) != 0 ||
@@ -248,7 +265,8 @@ static int run_experts(struct sl_cpu *x, const struct sl_layer_op *op,
         } else if (run_expert(x, op, layer, e, m->out, err) != 0) {
             return -1;
         }
-        if (take_lent(x, op, layer, 0, err) != 0)
+        if (take_lent(x, op, layer, 0, err) != 0 ||
+            take_shared(x, op, layer, err) != 0)
             return -1;
         scatter(x, op, e, out);
     }

@@ -22,11 +22,17 @@
  * computes what has come first from the disk. */
 #define SL_SMALL_PASS 16u
 
+/* Experts of a position, with the one that all use. */
+static inline uint32_t sl_mixture_each(const struct sl_hparams *hp)
+{
+    return hp->n_experts_used + 1;
+}
+
 /* Pairs that there is room for in a pass of n positions at most. */
 static inline uint32_t sl_mixture_pairs(const struct sl_hparams *hp, uint64_t n)
 {
     uint64_t small =
-        (n < SL_SMALL_PASS ? n : SL_SMALL_PASS) * (uint64_t)hp->n_experts_used;
+        (n < SL_SMALL_PASS ? n : SL_SMALL_PASS) * sl_mixture_each(hp);
 
     return (uint32_t)(small > n ? small : n);
 }
@@ -51,10 +57,12 @@ struct sl_cpu_mixture {
     uint32_t *swept;   /* (E) those of the next layer, of a long pass */
     double *chances;   /* (E) */
     uint32_t n_used;
-    /* Those on a device (exec_mix.c): (E) as parts of a mix, ascending; of
-     * which [mix_from, mix_to) are being computed. */
+    /* Those on a device (exec_mix.c): (E + 1) as parts of a mix, the shared one
+     * first, the others ascending; of which [mix_from, mix_to) are being
+     * computed. */
     struct sl_mix_part *parts;
     uint32_t n_parts, mix_from, mix_to;
+    bool shared_waits;      /* what the shared one gives has not been taken */
     uint32_t *mix_row;      /* (n_out) */
     uint32_t lent[SL_LENT]; /* experts of RAM that it has, the oldest first */
     uint32_t n_lent;
@@ -84,7 +92,8 @@ struct sl_loan {
     uint32_t n_rows;
 };
 
-/* An expert's two, and where they lie in its record. */
+/* An expert's two, and where they lie in its record; n_experts: those of the
+ * shared one, in its extent. */
 void sl_expert_matrices(const struct sl_experts *e, uint32_t layer,
                         uint32_t expert, const struct sl_model_matrix *m[2],
                         struct sl_part part[2]);

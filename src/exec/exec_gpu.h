@@ -83,7 +83,7 @@ struct sl_gpu_config {
     struct sl_gpu_shape shape;
     const struct sl_exec_engine *other; /* it is beside this one; or NULL */
     const struct sl_experts *experts;   /* NULL: the model has none */
-    /* Of those that lie on the device: by their places, `largest` apart. */
+    /* Of those that lie on the device (sl_experts_device_at). */
     const void *records;
     /* Device memory, aligned to 256 bytes: vectors + activations + kv of
      * sl_gpu_need and the workspace. */

@@ -105,8 +105,8 @@ static int run_part(struct sl_gpu *g, const struct sl_mix *mix,
                     const struct sl_mix_part *p, struct sl_error *err)
 {
     struct sl_loan loan = {
-        .base =
-            (const uint8_t *)g->c.records + p->place * g->c.experts->largest,
+        .base = (const uint8_t *)g->c.records +
+                sl_experts_device_at(g->c.experts, mix->layer, p->expert),
         .n_rows = p->n,
     };
 

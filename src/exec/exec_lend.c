@@ -15,24 +15,17 @@ static uint32_t shared(const struct sl_cpu *x)
     return x->c.experts->n_experts;
 }
 
-static uint32_t rows_of(const struct sl_cpu *x, uint32_t expert)
-{
-    const struct sl_cpu_mixture *m = &x->mixture;
-
-    return expert == shared(x) ? x->pass->n
-                               : m->first[expert + 1] - m->first[expert];
-}
-
 bool sl_cpu_lends(const struct sl_cpu *x, uint32_t expert)
 {
     const struct sl_experts *e = x->c.experts;
 
-    return e->lend_rows > 0 && rows_of(x, expert) >= e->lend_rows;
+    return e->lend_rows > 0 && sl_cpu_expert_rows(x, expert) >= e->lend_rows;
 }
 
 bool sl_cpu_mixes_long(const struct sl_cpu *x)
 {
-    return (uint64_t)x->pass->n * x->mixture.k > x->mixture.n_out;
+    return (uint64_t)x->pass->n * sl_mixture_each(&x->c.mf->hp) >
+           x->mixture.n_out;
 }
 
 static int lend(struct sl_cpu *x, uint32_t expert, struct sl_loan *loan,
@@ -43,7 +36,7 @@ static int lend(struct sl_cpu *x, uint32_t expert, struct sl_loan *loan,
 
     loan->in = sl_cpu_buffer(x, SL_BUF_NORM); /* as both have it */
     loan->stride = x->width[SL_BUF_NORM];
-    loan->n_rows = rows_of(x, expert);
+    loan->n_rows = sl_cpu_expert_rows(x, expert);
     m->lent[m->n_lent++] = expert;
     e->lent_bytes += loan->bytes;
     return e->device->ops->lend(e->device, loan, err);
@@ -126,7 +119,7 @@ int sl_cpu_take_lent(struct sl_cpu *x, uint32_t layer, const float **out,
     struct sl_cpu_mixture *m = &x->mixture;
     struct sl_experts *e = x->c.experts;
     uint32_t expert = m->lent[0];
-    double part = (double)rows_of(x, expert) / x->pass->n;
+    double part = (double)sl_cpu_expert_rows(x, expert) / x->pass->n;
     struct sl_error later;
     int rc;
 

@@ -5,20 +5,43 @@
 #include "src/exec/exec_cpu_impl.h"
 
 /* What a device gives of the experts that lie in its memory, while the cores
- * compute the shared expert and those that lie in RAM. Which ones these are is
- * fixed for a run, and what they give is added in the order of experts as
- * anything else: so neither budgets of RAM nor what the cache holds change a
- * bit. */
+ * compute those that lie in RAM. Which ones these are is fixed for a run, and
+ * what they give is added in the order of experts as anything else, to what the
+ * one gives that all positions use: so neither budgets of RAM nor what the
+ * cache holds change a bit. */
 
-void sl_cpu_mix_add(struct sl_cpu *x, uint32_t expert, uint32_t place)
+static bool is_shared(const struct sl_cpu *x, uint32_t expert)
+{
+    return expert == x->c.experts->n_experts;
+}
+
+uint32_t sl_cpu_expert_rows(const struct sl_cpu *x, uint32_t expert)
+{
+    const struct sl_cpu_mixture *m = &x->mixture;
+
+    return is_shared(x, expert) ? x->pass->n
+                                : m->first[expert + 1] - m->first[expert];
+}
+
+void sl_cpu_mix_add(struct sl_cpu *x, uint32_t expert)
 {
     struct sl_cpu_mixture *m = &x->mixture;
 
+    m->shared_waits |= is_shared(x, expert);
     m->parts[m->n_parts++] = (struct sl_mix_part){
         .expert = expert,
-        .place = place,
-        .n = m->first[expert + 1] - m->first[expert],
+        .n = sl_cpu_expert_rows(x, expert),
     };
+}
+
+/* Which rows of the pass a part has. */
+static void list_rows(const struct sl_cpu *x, const struct sl_mix_part *p)
+{
+    const struct sl_cpu_mixture *m = &x->mixture;
+
+    for (uint32_t i = 0; i < p->n; i++)
+        m->mix_row[p->first + i] =
+            is_shared(x, p->expert) ? i : m->row[m->first[p->expert] + i];
 }
 
 int sl_cpu_mix_begin(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
@@ -39,8 +62,7 @@ int sl_cpu_mix_begin(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
         struct sl_mix_part *p = &m->parts[m->mix_to++];
 
         p->first = mix.n_rows;
-        memcpy(m->mix_row + mix.n_rows, m->row + m->first[p->expert],
-               p->n * sizeof *m->row);
+        list_rows(x, p);
         mix.n_rows += p->n;
         mix.n_parts++;
     }
@@ -50,13 +72,15 @@ int sl_cpu_mix_begin(struct sl_cpu *x, uint32_t layer, struct sl_error *err)
 static void count(const struct sl_cpu *x, uint32_t layer,
                   const struct sl_mix_part *p)
 {
+    if (is_shared(x, p->expert))
+        return;
     sl_experts_mixed(x->c.experts,
                      sl_experts_record(x->c.experts, layer, p->expert),
                      (double)p->n / x->pass->n);
 }
 
-int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
-                    struct sl_error *err)
+int sl_cpu_mix_take(struct sl_cpu *x, const struct sl_layer_op *op,
+                    uint32_t layer, struct sl_error *err)
 {
     struct sl_cpu_mixture *m = &x->mixture;
     struct sl_exec_engine *device = x->c.experts->device;
@@ -68,10 +92,12 @@ int sl_cpu_mix_take(struct sl_cpu *x, uint32_t layer, float *out,
         return -1;
     for (uint32_t i = 0; i < m->n_parts; i++) {
         const struct sl_mix_part *p = &m->parts[i];
+        float *to = is_shared(x, p->expert)
+                        ? sl_cpu_buffer(x, op->out)
+                        : m->out + (size_t)m->first[p->expert] * x->hidden;
 
-        memcpy(out + (size_t)m->first[p->expert] * x->hidden,
-               rows + (size_t)p->first * x->hidden,
-               (size_t)p->n * x->hidden * sizeof *out);
+        memcpy(to, rows + (size_t)p->first * x->hidden,
+               (size_t)p->n * x->hidden * sizeof *to);
         count(x, layer, p);
     }
     return 0;
@@ -88,6 +114,7 @@ int sl_cpu_mix_part(struct sl_cpu *x, uint32_t layer, uint32_t part,
     if (device->ops->mixed(device, out, err) != 0)
         return -1;
     *out += (size_t)m->parts[part].first * x->hidden;
+    m->shared_waits &= !is_shared(x, m->parts[part].expert);
     count(x, layer, &m->parts[part]);
     return 0;
 }

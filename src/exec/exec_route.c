@@ -161,13 +161,16 @@ int sl_cpu_route(struct sl_cpu *x, const struct sl_layer_op *op, uint32_t layer,
     sl_route_trace_add(experts->route, layer - experts->first_layer, x->pass->n,
                        m->first);
     m->n_used = m->n_parts = m->mix_to = 0;
+    m->shared_waits = false;
+    if (sl_experts_shared_there(experts, layer))
+        sl_cpu_mix_add(x, n_experts);
     for (uint32_t e = 0; e < n_experts; e++) {
         uint32_t record = sl_experts_record(experts, layer, e);
 
         if (m->first[e] == m->first[e + 1])
             continue;
         if (experts->device_place[record] != SL_NO_PLACE)
-            sl_cpu_mix_add(x, e, experts->device_place[record]);
+            sl_cpu_mix_add(x, e);
         else
             m->records[m->n_used++] = record;
     }

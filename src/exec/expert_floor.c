@@ -119,6 +119,8 @@ struct mixed {
 
 struct prices { /* seconds a byte */
     double disk, dram, ops, device;
+    /* seconds until the first does, of a device and back */
+    double disk_begins, device_begins;
 };
 
 static double there_price(const struct prices *p)
@@ -129,61 +131,107 @@ static double there_price(const struct prices *p)
 static struct prices prices_of(const struct sl_rates *r,
                                const struct sl_expert_demand *d)
 {
+    const struct sl_worker *device = &r->worker[SL_DEVICE];
+
     return (struct prices){
         .disk = r->disk_bps > 0 ? 1 / r->disk_bps : 0,
         .dram = r->dram_bps > 0 ? 1 / r->dram_bps : 0,
-        .device = r->worker[SL_DEVICE].memory_bps > 0
-                      ? 1 / r->worker[SL_DEVICE].memory_bps
-                      : 0,
+        .device = device->memory_bps > 0 ? 1 / device->memory_bps : 0,
+        .disk_begins = r->disk_latency_s,
+        .device_begins = device->stage_s + 2 * device->link_latency_s,
         .ops = r->worker[SL_HOST].ops_per_s > 0
                    ? d->ops / d->wanted_bytes / r->worker[SL_HOST].ops_per_s
                    : 0,
     };
 }
 
-/* Of a layer that wants n experts of b bytes, each missing by that chance. */
-static double expected_seconds(const struct prices *p, uint32_t n, double b,
-                               double missing)
+static double binomial(uint32_t n, uint32_t k, double p)
 {
-    /* From the end at which there is more. */
-    double q = missing <= 0.5 ? missing : 1 - missing, part = pow(1 - q, n);
     double sum = 0;
 
-    for (uint32_t i = 0; i <= n; i++) {
-        uint32_t m = missing <= 0.5 ? i : n - i;
+    if (p <= 0 || p >= 1)
+        return k == (p >= 1 ? n : 0);
+    for (uint32_t i = 1; i <= k; i++)
+        sum += log((double)(n - k + i) / i);
+    return exp(sum + k * log(p) + (n - k) * log1p(-p));
+}
 
-        sum += part * fmax(m * b * p->disk, (n - m) * b * there_price(p));
-        part *= (double)(n - i) / (i + 1) * (q / (1 - q));
+/* A layer, whose experts have so many bytes each. */
+struct layer {
+    uint32_t wanted;
+    double bytes, shared_bytes; /* of the device, with each pass */
+    double missing;             /* chance of each wanted one */
+    double on_device;           /* of those that are not */
+};
+
+/* Chances that make no difference. */
+#define LITTLE 1e-6
+
+/* So many are missing, the others are there or on the device. waits: what is
+ * read last is computed when it has come, and disk and device have to begin. */
+static double others_seconds(const struct layer *l, const struct prices *p,
+                             uint32_t missing, bool waits)
+{
+    uint32_t n = l->wanted - missing, late = missing > 0 && waits;
+    double here = l->bytes * there_price(p), sum = 0;
+    double disk = missing * l->bytes * p->disk + late * (p->disk_begins + here);
+
+    for (uint32_t i = 0; i <= n; i++) {
+        double part = binomial(n, i, l->on_device);
+        double device = (i * l->bytes + l->shared_bytes) * p->device;
+
+        if (part < LITTLE)
+            continue;
+        device += device > 0 && waits ? p->device_begins : 0;
+        sum += part * fmax(fmax(disk, device), (n - i) * here);
+    }
+    return sum;
+}
+
+static double expected_seconds(const struct layer *l, const struct prices *p,
+                               bool waits)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i <= l->wanted; i++) {
+        double part = binomial(l->wanted, i, l->missing);
+
+        if (part >= LITTLE)
+            sum += part * others_seconds(l, p, i, waits);
     }
     return sum;
 }
 
 static struct mixed expect(const struct sl_experts *e,
                            const struct sl_expert_demand *d,
-                           const struct prices *p)
+                           const struct prices *p, bool waits)
 {
     double b = (double)e->bytes / e->n_records;
     double layers = e->n_layers;
     double n = fmax(1, round(d->wanted_bytes / b / layers));
-    double missing = d->disk_bytes / d->wanted_bytes;
     double there = d->wanted_bytes - d->disk_bytes;
-    double host = there > 0 ? 1 - d->device_bytes / there : 1;
-    /* The cores have a part of what is there. */
-    struct prices part = {p->disk, p->dram * host, p->ops * host, p->device};
+    double host = there - d->device_bytes;
+    double shared = (double)sl_experts_shared_bytes(e);
+    struct layer l = {
+        .wanted = (uint32_t)n,
+        .bytes = d->wanted_bytes / layers / n,
+        .shared_bytes = shared / layers,
+        .missing = d->disk_bytes / d->wanted_bytes,
+        .on_device = there > 0 ? d->device_bytes / there : 0,
+    };
 
     return (struct mixed){
-        .seconds =
-            layers * expected_seconds(&part, (uint32_t)n,
-                                      d->wanted_bytes / layers / n, missing),
+        .seconds = layers * expected_seconds(&l, p, waits),
         .disk_s = d->disk_bytes * p->disk,
-        .dram_s = there * part.dram,
-        .ops_s = there * part.ops,
-        .device_s = d->device_bytes * p->device,
+        .dram_s = host * p->dram,
+        .ops_s = host * p->ops,
+        .device_s = (d->device_bytes + shared) * p->device,
     };
 }
 
 /* Of passes that were, on average. always_s: of a layer. */
-static struct mixed sum_up(const struct sl_expert_use *use, double passes,
+static struct mixed sum_up(const struct sl_experts *e,
+                           const struct sl_expert_use *use, double passes,
                            double always_s, const struct prices *p)
 {
     struct mixed m = {0};
@@ -200,7 +248,9 @@ static struct mixed sum_up(const struct sl_expert_use *use, double passes,
     m.disk_s = (read + hint) * p->disk / passes;
     m.dram_s = ((double)use->wanted_bytes - read) * p->dram / passes;
     m.ops_s = ((double)use->wanted_bytes - read) * p->ops / passes;
-    m.device_s = (double)use->device_bytes * p->device / passes;
+    m.device_s = ((double)use->device_bytes / passes +
+                  (double)sl_experts_shared_bytes(e)) *
+                 p->device;
     m.seconds /= passes;
     m.ahead_s /= passes;
     return m;
@@ -215,8 +265,11 @@ static double part_of_mixtures(const struct sl_experts *e)
         const struct sl_model_matrix *m = &e->mf->matrices[i];
         bool layer =
             m->spec.slot != SL_SLOT_HEAD && m->spec.layer >= e->first_layer;
+        bool shared = m->spec.slot == SL_SLOT_SHARED_IN ||
+                      m->spec.slot == SL_SLOT_SHARED_OUT;
 
-        if (m->spec.stage < 0)
+        if (m->spec.stage < 0 ||
+            (shared && sl_experts_shared_there(e, m->spec.layer)))
             continue;
         all += m->bytes;
         mixtures += layer ? m->bytes : 0;
@@ -258,13 +311,14 @@ static void longest(struct sl_floor *f, double seconds, enum sl_limit limit)
     f->limit = limit;
 }
 
-/* Of the experts that all positions use. */
-static double shared_ops(const struct sl_experts *e, struct sl_plan_pass pass)
+/* Of the experts that all positions use, of so many layers. */
+static double shared_ops(const struct sl_experts *e, struct sl_plan_pass pass,
+                         uint32_t n_layers)
 {
     const struct sl_hparams *hp = &e->mf->hp;
 
     return 2.0 * 3 * hp->hidden * (double)hp->shared_inner * pass.positions *
-           e->n_layers;
+           n_layers;
 }
 
 double sl_experts_shared_seconds(const struct sl_experts *e,
@@ -274,7 +328,8 @@ double sl_experts_shared_seconds(const struct sl_experts *e,
     if (e->lend_rows == 0 || pass.positions < e->lend_rows ||
         pass.positions <= SL_SMALL_PASS || pass.positions <= pass.logits)
         return 0;
-    return shared_ops(e, pass) / rates->worker[SL_HOST].ops_per_s;
+    return shared_ops(e, pass, e->n_layers - e->n_shared) /
+           rates->worker[SL_HOST].ops_per_s;
 }
 
 /* Of a prompt every expert is read, copied and computed while others are. */
@@ -287,6 +342,7 @@ static void add_swept(struct sl_floor *f, const struct sl_experts *e,
     double shared = sl_experts_shared_seconds(e, r, pass);
     double host = d->wanted_bytes - d->device_bytes - lent;
     double device_ops = r->worker[SL_DEVICE].ops_per_s;
+    uint32_t n_shared = shared > 0 ? e->n_layers : e->n_shared;
 
     f->disk_s += d->disk_bytes * p.disk;
     f->dram_s += (host + lent + d->disk_bytes) * p.dram;
@@ -295,15 +351,15 @@ static void add_swept(struct sl_floor *f, const struct sl_experts *e,
     f->worker_s[SL_DEVICE] += d->device_bytes * p.device;
     if (lent > 0)
         f->link_s += lent / r->worker[SL_DEVICE].link_bps;
-    if (lent > 0 || shared > 0)
-        f->worker_s[SL_DEVICE] += (lent / d->wanted_bytes * d->ops +
-                                   (shared > 0 ? shared_ops(e, pass) : 0)) /
-                                  device_ops;
+    if (lent > 0 || n_shared > 0)
+        f->worker_s[SL_DEVICE] +=
+            (lent / d->wanted_bytes * d->ops + shared_ops(e, pass, n_shared)) /
+            device_ops;
     f->seconds = 0;
     longest(f, f->disk_s, SL_LIMIT_DISK);
     longest(f, f->dram_s, SL_LIMIT_DRAM);
     longest(f, f->worker_s[SL_HOST], SL_LIMIT_HOST);
-    if (lent > 0 || shared > 0) {
+    if (lent > 0 || n_shared > 0) {
         longest(f, f->link_s, SL_LIMIT_LINK);
         longest(f, f->worker_s[SL_DEVICE], SL_LIMIT_DEVICE);
     }
@@ -337,9 +393,9 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
     }
     p = prices_of(rates, &d);
     m = passes > 0
-            ? sum_up(use, passes,
+            ? sum_up(e, use, passes,
                      floor->seconds * part_of_mixtures(e) / e->n_layers, &p)
-            : expect(e, &d, &p);
+            : expect(e, &d, &p, false);
     if (m.seconds + m.ahead_s > floor->seconds)
         floor->limit = m.disk_s >= fmax(m.dram_s, m.ops_s) ? SL_LIMIT_DISK
                        : m.dram_s >= m.ops_s               ? SL_LIMIT_DRAM
@@ -349,4 +405,17 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
     floor->worker_s[SL_HOST] += m.ops_s;
     floor->worker_s[SL_DEVICE] += m.device_s;
     floor->seconds += fmax(m.seconds, m.device_s) + m.ahead_s;
+}
+
+double sl_experts_wait_seconds(const struct sl_experts *e,
+                               const struct sl_rates *rates,
+                               struct sl_plan_pass pass)
+{
+    struct sl_expert_demand d = sl_expert_demand(e, pass);
+    struct prices p;
+
+    if (d.wanted_bytes <= 0 || pass.positions > pass.logits)
+        return 0;
+    p = prices_of(rates, &d);
+    return expect(e, &d, &p, true).seconds - expect(e, &d, &p, false).seconds;
 }

@@ -39,6 +39,12 @@ double sl_experts_shared_seconds(const struct sl_experts *e,
                                  const struct sl_rates *rates,
                                  struct sl_plan_pass pass);
 
+/* What a pass that is no prompt may be expected to take beyond its floor, as
+ * what is missing comes late, and disk and device have to begin. */
+double sl_experts_wait_seconds(const struct sl_experts *e,
+                               const struct sl_rates *rates,
+                               struct sl_plan_pass pass);
+
 /* Adds what a pass's experts take to the floor of the rest: of a run as they
  * were used, else as is expected. */
 void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,

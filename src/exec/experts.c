@@ -13,31 +13,50 @@
 /* So many layers' experts of a position have places before more of what is
  * always used becomes resident. */
 #define LAYERS_WANTED 2u
-/* So many are read at a time where they go on to a device. */
-#define LOAD_AHEAD 8u
 /* One that is used with less than this chance is read when it is wanted: what a
  * sweep reads in vain is at most the rest. */
 #define SWEPT_CHANCE 0.8
 
-/* Of a layer's expert that is always used, at most: from where a device likes
- * it to begin to the end of its pages. */
-static uint64_t shared_bytes(const struct sl_modelfile *mf)
+struct sl_extent sl_experts_shared_extent(const struct sl_experts *e,
+                                          uint32_t layer)
 {
-    uint64_t most = 0;
+    const struct sl_model_matrix *m =
+        &e->mf->matrices[e->shared[layer - e->first_layer]];
+    uint64_t end = 0, base = sl_round_down(m->off, 256);
 
-    for (size_t i = 1; i < mf->n_matrices; i++) {
-        const struct sl_model_matrix *m = &mf->matrices[i];
-        uint64_t begin = mf->matrices[i - 1].off;
-        uint64_t weights = m->off + sl_matrix_bytes(&m->geom);
-        uint64_t scales = m->scale_off + sl_matrix_scale_bytes(&m->geom);
-        uint64_t end = weights > scales ? weights : scales;
+    for (uint32_t i = 0; i < 2; i++) {
+        uint64_t weights = m[i].off + sl_matrix_bytes(&m[i].geom);
+        uint64_t scales = m[i].scale_off + sl_matrix_scale_bytes(&m[i].geom);
 
-        if (m->spec.slot != SL_SLOT_SHARED_OUT)
-            continue;
-        end = sl_round_up(end, SL_PAGE_BYTES) - sl_round_down(begin, 256);
-        most = end > most ? end : most;
+        end = weights > end ? weights : end;
+        end = scales > end ? scales : end;
     }
-    return most;
+    return (struct sl_extent){base, end - base};
+}
+
+/* The experts that all positions use, a layer's each. */
+static int list_shared(struct sl_experts *e, struct sl_error *err)
+{
+    const struct sl_modelfile *mf = e->mf;
+
+    e->shared = sl_zalloc_array(e->n_layers, sizeof *e->shared);
+    if (e->shared == NULL)
+        return sl_fail(err, SL_ERR_NOMEM, "no memory to list %u layers",
+                       e->n_layers);
+    for (uint32_t i = 0; i + 1 < mf->n_matrices; i++) {
+        const struct sl_tensor_spec *spec = &mf->matrices[i].spec;
+        struct sl_extent x;
+        uint64_t bytes;
+
+        if (spec->slot != SL_SLOT_SHARED_IN)
+            continue;
+        e->shared[spec->layer - e->first_layer] = i;
+        x = sl_experts_shared_extent(e, spec->layer);
+        /* to the end of its pages, as it lies in a slab */
+        bytes = sl_round_up(x.off + x.bytes, SL_PAGE_BYTES) - x.off;
+        e->shared_bytes = bytes > e->shared_bytes ? bytes : e->shared_bytes;
+    }
+    return 0;
 }
 
 int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
@@ -69,9 +88,9 @@ int sl_experts_init(struct sl_experts *e, const struct sl_modelfile *mf,
         e->bytes += bytes;
         e->device_place[r] = SL_NO_PLACE;
     }
-    e->loan_bytes = shared_bytes(mf);
-    if (e->loan_bytes < e->largest)
-        e->loan_bytes = e->largest;
+    if (list_shared(e, err) != 0)
+        return -1;
+    e->loan_bytes = e->shared_bytes > e->largest ? e->shared_bytes : e->largest;
     return 0;
 }
 
@@ -81,6 +100,7 @@ void sl_experts_fini(struct sl_experts *e)
     sl_route_trace_drop(e->route);
     free(e->records);
     free(e->device_place);
+    free(e->shared);
     free(e->usage);
     memset(e, 0, sizeof *e);
 }
@@ -95,6 +115,7 @@ static uint64_t bytes_of(const struct sl_experts *e, uint64_t places)
         places = e->n_records;
     return places * e->largest +
            e->n_records * (sizeof *e->records + sizeof *e->device_place) +
+           e->n_layers * sizeof *e->shared +
            sl_slab_cache_overhead_bytes(e->n_records, e->n_layers,
                                         (uint32_t)places, e->mf->mirror);
 }
@@ -134,145 +155,6 @@ uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes)
     return bytes_of(e, n);
 }
 
-struct used {
-    float part;
-    uint32_t record;
-};
-
-static int by_use(const void *a, const void *b)
-{
-    const struct used *x = a, *y = b;
-
-    if (x->part != y->part)
-        return (x->part < y->part) - (x->part > y->part);
-    return (x->record > y->record) - (x->record < y->record);
-}
-
-/* Places for the n that were used most; false: it is not known which. */
-static bool place_used(struct sl_experts *e, uint32_t n)
-{
-    struct used *list =
-        e->usage != NULL ? sl_alloc_array(e->n_records, sizeof *list) : NULL;
-
-    if (list == NULL)
-        return false;
-    for (uint32_t r = 0; r < e->n_records; r++)
-        list[r] = (struct used){e->usage[r], r};
-    qsort(list, e->n_records, sizeof *list, by_use);
-    for (uint32_t i = 0; i < n; i++)
-        e->device_place[list[i].record] = i;
-    free(list);
-    return true;
-}
-
-uint64_t sl_experts_place_on_device(struct sl_experts *e, uint64_t bytes)
-{
-    uint64_t n = e->n_records > 0 ? bytes / e->largest : 0;
-
-    e->n_device = (uint32_t)(n < e->n_records ? n : e->n_records);
-    for (uint32_t r = 0; r < e->n_records; r++)
-        e->device_place[r] = SL_NO_PLACE;
-    if (place_used(e, e->n_device))
-        return e->n_device * e->largest;
-    for (uint32_t i = 0; i < e->n_device; i++)
-        e->device_place[i % e->n_layers * e->n_experts + i / e->n_layers] = i;
-    return e->n_device * e->largest;
-}
-
-/* From a record's place in RAM, in which it stays until it is there. */
-static int send(struct sl_experts *e, uint32_t record, struct sl_device *dev,
-                struct sl_event *sent, uint8_t *to, struct sl_error *err)
-{
-    const uint8_t *base;
-    int rc;
-
-    if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
-        return -1;
-    rc = dev->ops->copy_up(dev, SL_QUEUE_COMPUTE, to, base,
-                           e->records[record].bytes, err);
-    if (rc == 0)
-        rc = dev->ops->record(dev, SL_QUEUE_COMPUTE, sent, err);
-    if (rc == 0)
-        rc = dev->ops->sync(dev, sent, err);
-    if (sl_slab_cache_put(e->cache, record, 0, err) != 0)
-        return -1;
-    return rc;
-}
-
-static int load(struct sl_experts *e, struct sl_device *dev,
-                struct sl_event *sent, uint8_t *to, struct sl_error *err)
-{
-    uint32_t list[LOAD_AHEAD], n = 0;
-
-    for (uint32_t r = 0; r < e->n_records; r++) {
-        if (e->device_place[r] != SL_NO_PLACE)
-            list[n++] = r;
-        if (n == 0 || (n < LOAD_AHEAD && r + 1 < e->n_records &&
-                       (r + 1) % e->n_experts != 0))
-            continue;
-        if (sl_slab_cache_want(e->cache, list, n, err) != 0)
-            return -1;
-        for (uint32_t i = 0; i < n; i++) {
-            if (send(e, list[i], dev, sent,
-                     to + e->device_place[list[i]] * e->largest, err) != 0)
-                return -1;
-        }
-        n = 0;
-    }
-    return 0;
-}
-
-int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
-                    struct sl_error *err)
-{
-    struct sl_event *sent;
-    int rc;
-
-    if (e->n_device == 0)
-        return 0;
-    if (dev->ops->event_create(dev, &sent, false, err) != 0)
-        return -1;
-    rc = load(e, dev, sent, to, err);
-    dev->ops->event_destroy(dev, sent);
-    sl_slab_cache_count_anew(e->cache); /* no pass wanted these */
-    return rc;
-}
-
-/* bytes / link + (a row's crossing and arithmetic there) rows = (its arithmetic
- * here) rows. */
-uint32_t sl_experts_lend_rows(const struct sl_experts *e,
-                              const struct sl_rates *rates)
-{
-    const struct sl_worker *host = &rates->worker[SL_HOST];
-    const struct sl_worker *device = &rates->worker[SL_DEVICE];
-    double ops = sl_expert_ops(e), copy, gain;
-
-    if (host->ops_per_s <= 0 || device->ops_per_s <= 0 || device->link_bps <= 0)
-        return 0;
-    copy = (double)e->largest / device->link_bps + device->stage_s +
-           device->link_latency_s;
-    gain = ops / host->ops_per_s - ops / device->ops_per_s -
-           SL_LENT_ROW_BYTES * e->mf->hp.hidden / device->link_bps;
-    return gain > 0 && copy / gain < UINT32_MAX / 2
-               ? 1 + (uint32_t)(copy / gain)
-               : 0;
-}
-
-void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
-                     const struct sl_rates *rates)
-{
-    struct sl_error refused;
-    uint64_t bytes;
-    void *base;
-
-    e->lend_rows = sl_experts_lend_rows(e, rates);
-    if (e->lend_rows == 0 || e->n_device == e->n_records)
-        return;
-    base = sl_slab_cache_memory(e->cache, &bytes);
-    if (dev->ops->pin(dev, base, bytes, &refused) == 0)
-        e->pinned_for = dev;
-}
-
 void sl_experts_close_cache(struct sl_experts *e)
 {
     uint64_t bytes;
@@ -290,7 +172,9 @@ void sl_expert_matrices(const struct sl_experts *e, uint32_t layer,
                         struct sl_part part[2])
 {
     const struct sl_model_matrix *first =
-        sl_modelfile_expert(e->mf, layer, expert);
+        expert < e->n_experts
+            ? sl_modelfile_expert(e->mf, layer, expert)
+            : &e->mf->matrices[e->shared[layer - e->first_layer]];
 
     for (uint32_t i = 0; i < 2; i++) {
         m[i] = &first[i];
@@ -307,12 +191,12 @@ struct sl_part sl_expert_part(const struct sl_experts *e,
         .matrix = (uint32_t)(m - e->mf->matrices),
         .n_blocks = sl_matrix_segment_blocks(g),
     };
+    uint64_t base = sl_round_down(first->off, 256);
 
     for (uint32_t s = 0; s < g->n_segments; s++) {
-        part.weight_at[s] =
-            m->off - first->off + sl_matrix_block_offset(g, s, 0);
+        part.weight_at[s] = m->off - base + sl_matrix_block_offset(g, s, 0);
         part.scale_at[s] =
-            m->scale_off - first->off + sl_matrix_scale_offset(g, s, 0);
+            m->scale_off - base + sl_matrix_scale_offset(g, s, 0);
     }
     return part;
 }

@@ -5,9 +5,11 @@
  * experts, side by side as they lie in the file.
  *
  * With a device some records, those used most, lie in its memory for all of a
- * run, and are computed there; the cache never has them. Others are lent to it
- * by long passes: copied, where that and its arithmetic take less time than the
- * cores' do for as many positions.
+ * run, and are computed there; the cache never has them. Before any of them the
+ * expert that all positions use does, the shared one, which else is of its
+ * layer's stage (partition.h). Others are lent to the device by long passes:
+ * copied, where that and its arithmetic take less time than the cores' do for
+ * as many positions.
  */
 #ifndef SL_EXPERTS_H
 #define SL_EXPERTS_H
@@ -69,6 +71,9 @@ struct sl_experts {
     struct sl_slab_cache_stats counted; /* what these count already */
     /* Of a device: */
     struct sl_exec_engine *device; /* its engine, borrowed */
+    uint32_t *shared;      /* owned, (n_layers) a shared one's first matrix */
+    uint64_t shared_bytes; /* of one, at most */
+    uint32_t n_shared;     /* of the first layers so many lie there */
     uint32_t n_device;
     uint32_t *device_place; /* owned, (n_records) or SL_NO_PLACE */
     uint64_t mixed_bytes;   /* of records used there, not counted yet */
@@ -93,13 +98,33 @@ uint64_t sl_experts_reserve_bytes(const struct sl_experts *e, uint64_t bytes,
 /* As many have a place as fit into so many bytes; what these take. */
 uint64_t sl_experts_place(struct sl_experts *e, uint64_t bytes);
 
-/* As many lie in so many bytes of a device's memory, those used most in earlier
- * runs or, where that is not known, as many of each layer; the others are the
- * cache's. Returns what these take. */
+/* A layer's shared expert in the file, from where a device likes it to begin.
+ */
+struct sl_extent sl_experts_shared_extent(const struct sl_experts *e,
+                                          uint32_t layer);
+/* For so many layers' shared experts there is room in so many bytes of a
+ * device's memory. */
+uint32_t sl_experts_shared_within(const struct sl_experts *e, uint64_t bytes);
+static inline bool sl_experts_shared_there(const struct sl_experts *e,
+                                           uint32_t layer)
+{
+    return layer >= e->first_layer && layer - e->first_layer < e->n_shared;
+}
+static inline uint64_t sl_experts_shared_bytes(const struct sl_experts *e)
+{
+    return e->n_shared * e->shared_bytes;
+}
+/* Behind the n_shared of them as many records lie in so many bytes of a
+ * device's memory, those used most in earlier runs or, where that is not known,
+ * as many of each layer; the others are the cache's. Returns what all take. */
 uint64_t sl_experts_place_on_device(struct sl_experts *e, uint64_t bytes);
+/* Where an expert lies from the first of them; n_experts: the shared one. */
+uint64_t sl_experts_device_at(const struct sl_experts *e, uint32_t layer,
+                              uint32_t expert);
 
-/* Reads those into the device's memory at `to`, through the cache, which must
- * be open. Errors: SL_ERR_IO, SL_ERR_CORRUPT, the device's. */
+/* Reads those into the device's memory at `to`, records through the cache,
+ * which must be open, and have nothing. Errors: SL_ERR_IO, SL_ERR_CORRUPT, the
+ * device's. */
 int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
                     struct sl_error *err);
 

@@ -11,6 +11,7 @@
 struct builder {
     struct sl_partition *partition;
     const struct sl_modelfile *mf;
+    uint32_t n_shared;
     size_t slab_room, first_room, part_room;
 };
 
@@ -244,12 +245,20 @@ static int cut_matrix(struct builder *b, size_t matrix, uint64_t cap)
     return 0;
 }
 
+/* Whether a device has it, which lies at the end of its stage then. */
+static bool is_elsewhere(const struct builder *b,
+                         const struct sl_tensor_spec *s)
+{
+    return (s->slot == SL_SLOT_SHARED_IN || s->slot == SL_SLOT_SHARED_OUT) &&
+           s->layer < b->mf->hp.n_dense_layers + b->n_shared;
+}
+
 static int cut_stages(struct builder *b, uint64_t cap)
 {
     const struct sl_modelfile *mf = b->mf;
-    size_t n;
+    size_t n, of_stage;
 
-    for (size_t i = 0; i < mf->n_matrices; i += n) {
+    for (size_t i = 0; i < mf->n_matrices; i += of_stage) {
         const struct sl_model_matrix *m = &mf->matrices[i];
 
         if (m->spec.stage < 0)
@@ -258,6 +267,9 @@ static int cut_stages(struct builder *b, uint64_t cap)
             if (m[n].spec.stage != m->spec.stage)
                 break;
         }
+        of_stage = n;
+        while (is_elsewhere(b, &m[n - 1].spec))
+            n--;
         if (matrix_end(&m[n - 1]) - m->off + 2ull * SL_PAGE_BYTES <= cap) {
             if (cut_whole(b, i, n) != 0)
                 return -1;
@@ -273,9 +285,13 @@ static int cut_stages(struct builder *b, uint64_t cap)
 
 int sl_partition_make(struct sl_partition *partition,
                       const struct sl_modelfile *mf, uint64_t cap,
-                      struct sl_error *err)
+                      uint32_t n_shared, struct sl_error *err)
 {
-    struct builder b = {.partition = partition, .mf = mf};
+    struct builder b = {
+        .partition = partition,
+        .mf = mf,
+        .n_shared = n_shared,
+    };
 
     *partition = (struct sl_partition){0};
     if (cap > SL_SLAB_MAX_BYTES)

@@ -10,6 +10,9 @@
  * Matrices in two planes (quant/planes.h) make pairs of slabs: one that has
  * high planes, and all else of a stage, and behind it that of the low ones. All
  * others are slabs to be kept (slab.h), if some are.
+ *
+ * The expert that all positions of a mixture use is of its layer's stage, and
+ * of no slab where a device has it in its memory (experts.h).
  */
 #ifndef SL_PARTITION_H
 #define SL_PARTITION_H
@@ -59,10 +62,11 @@ enum sl_part_of sl_partition_of(const struct sl_partition *partition,
                                 size_t slab);
 
 /* Cuts so that slabs load at most cap bytes, or one block where a block is
- * larger. Errors: SL_ERR_NOMEM. */
+ * larger; without the shared experts of the first n_shared layers that have
+ * some. Errors: SL_ERR_NOMEM. */
 int sl_partition_make(struct sl_partition *partition,
                       const struct sl_modelfile *mf, uint64_t cap,
-                      struct sl_error *err);
+                      uint32_t n_shared, struct sl_error *err);
 void sl_partition_fini(struct sl_partition *partition);
 
 /* Load bytes of the largest slab. */

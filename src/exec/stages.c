@@ -39,24 +39,19 @@ double sl_stage_wide_bytes(const struct sl_matrix *m)
                : 2.0 * m->rows * m->cols;
 }
 
-static void fill(struct sl_plan_stage *s, const struct sl_modelfile *mf,
-                 const struct sl_kv_config *kv, int stage)
+static void add_matrix(struct sl_plan_stage *s, const struct sl_modelfile *mf,
+                       const struct sl_kv_config *kv,
+                       const struct sl_model_matrix *m)
 {
-    for (size_t i = 0; i < mf->n_matrices; i++) {
-        const struct sl_model_matrix *m = &mf->matrices[i];
-
-        if (m->spec.stage != stage)
-            continue;
-        s->ops += 2.0 * m->geom.rows * m->geom.cols;
-        s->wide_bytes += sl_stage_wide_bytes(&m->geom);
-        s->head |= m->spec.slot == SL_SLOT_HEAD;
-        /* and what its router has chosen: they lie in RAM, or are read there */
-        s->host_only |= m->spec.slot == SL_SLOT_ROUTER;
-        if (!sl_slot_is_first_of_attention(m->spec.slot))
-            continue;
-        add_cache(s, mf, kv);
-        s->host_only |= mf->hp.kv_lora > 0; /* no GPU attends to latents */
-    }
+    s->ops += 2.0 * m->geom.rows * m->geom.cols;
+    s->wide_bytes += sl_stage_wide_bytes(&m->geom);
+    s->head |= m->spec.slot == SL_SLOT_HEAD;
+    /* and what its router has chosen: they lie in RAM, or are read there */
+    s->host_only |= m->spec.slot == SL_SLOT_ROUTER;
+    if (!sl_slot_is_first_of_attention(m->spec.slot))
+        return;
+    add_cache(s, mf, kv);
+    s->host_only |= mf->hp.kv_lora > 0; /* no GPU attends to latents */
 }
 
 int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
@@ -76,8 +71,13 @@ int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
         if (s->n_slabs++ == 0)
             s->first_slab = i;
     }
-    for (size_t i = 0; i < n; i++)
-        fill(&made[i], mf, kv, (int)i);
+    for (size_t i = 0; i < partition->n_parts; i++) {
+        const struct sl_part *part = &partition->parts[i];
+        const struct sl_model_matrix *m = &mf->matrices[part->matrix];
+
+        if (part->first_block == 0 && part->of != SL_PART_LOW)
+            add_matrix(&made[m->spec.stage], mf, kv, m);
+    }
     *stages = made;
     *n_stages = n;
     return 0;

@@ -186,7 +186,7 @@ static int create_engines(struct sl_runtime *rt, struct sl_error *err)
  * rounds otherwise than a CPU. */
 static uint64_t engines_sum(const struct sl_runtime *rt)
 {
-    uint64_t sum = rt->plan.prefill_from;
+    uint64_t sum = (uint64_t)rt->experts.n_shared << 32 | rt->plan.prefill_from;
     uint32_t stage = UINT32_MAX;
 
     if (!rt->plan.uses_device)

@@ -172,6 +172,8 @@ const struct sl_rates *sl_runtime_rates(const struct sl_runtime *rt);
 void sl_runtime_experts(const struct sl_runtime *rt, uint32_t *n_places,
                         uint32_t *n_experts);
 uint32_t sl_runtime_device_experts(const struct sl_runtime *rt); /* in VRAM */
+/* Beside them those that all positions use, of so many layers. */
+uint32_t sl_runtime_device_shared(const struct sl_runtime *rt);
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass);
 const struct sl_plan *sl_runtime_plan_made(const struct sl_runtime *rt);

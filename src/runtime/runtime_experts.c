@@ -106,6 +106,11 @@ uint32_t sl_runtime_device_experts(const struct sl_runtime *rt)
     return rt->experts.n_device;
 }
 
+uint32_t sl_runtime_device_shared(const struct sl_runtime *rt)
+{
+    return rt->experts.n_shared;
+}
+
 struct sl_expert_demand sl_runtime_expert_demand(const struct sl_runtime *rt,
                                                  struct sl_plan_pass pass)
 {

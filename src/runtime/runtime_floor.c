@@ -154,7 +154,9 @@ double sl_runtime_expected_at(const struct sl_runtime *rt,
         return seconds;
     rest = floor.seconds;
     sl_experts_add_floor(&floor, &rt->experts, rates, pass);
-    return seconds + floor.seconds - rest;
+    return seconds + floor.seconds - rest +
+           sl_experts_wait_seconds(&rt->experts, rates, pass) -
+           sl_experts_shared_seconds(&rt->experts, rates, pass);
 }
 
 int sl_runtime_floor(struct sl_runtime *rt, struct sl_plan_pass pass,

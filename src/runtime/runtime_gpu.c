@@ -135,7 +135,8 @@ int sl_runtime_add_gpu(struct sl_runtime *rt, struct sl_plan_input *in,
                        &rt->kv_config, err) != 0)
         return -1;
     in->stages = *stages;
-    in->memory_bytes[SL_DEVICE] = rt->vram.budget - sl_runtime_vram_fixed(rt);
+    in->memory_bytes[SL_DEVICE] = rt->vram.budget - sl_runtime_vram_fixed(rt) -
+                                  sl_experts_shared_bytes(&rt->experts);
     in->pass[SL_PHASE_DECODE] = (struct sl_plan_pass){
         .positions = sequences,
         .logits = sequences,

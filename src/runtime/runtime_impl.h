@@ -115,6 +115,8 @@ static inline bool sl_runtime_must_have_gpu(const struct sl_runtime_config *c)
 struct sl_gpu_need sl_runtime_gpu_need(const struct sl_runtime *rt);
 struct sl_gpu_shape sl_runtime_ahead_shape(const struct sl_runtime *rt);
 uint64_t sl_runtime_vram_fixed(const struct sl_runtime *rt);
+/* After planning: what is left for experts. */
+uint64_t sl_runtime_expert_vram(const struct sl_runtime *rt);
 uint64_t sl_runtime_turn_bytes(const struct sl_runtime *rt);
 /* What of the budget goes to other things than weights and caches. */
 int sl_runtime_count_vram(struct sl_runtime *rt, struct sl_error *err);

@@ -162,7 +162,7 @@ static int least_with_cap(struct sl_runtime *rt, uint64_t cap, uint64_t *least,
 {
     struct sl_partition partition;
 
-    if (sl_partition_make(&partition, &rt->mf, cap, err) != 0)
+    if (sl_partition_make(&partition, &rt->mf, cap, 0, err) != 0)
         return -1;
     *least = fixed_bytes(&rt->memory) + bookkeeping(rt, &partition) +
              sl_experts_least_bytes(&rt->experts) +
@@ -347,7 +347,8 @@ static int attempt_make(struct attempt *a, struct sl_runtime *rt, uint64_t cap,
     struct sl_plan_input in;
     int rc;
 
-    if (sl_partition_make(&a->partition, &rt->mf, cap, err) != 0)
+    if (sl_partition_make(&a->partition, &rt->mf, cap, rt->experts.n_shared,
+                          err) != 0)
         return -1;
     fixed += bookkeeping(rt, &a->partition);
     /* With a GPU the plan says where the cache lies. */
@@ -546,14 +547,15 @@ int sl_runtime_plan(struct sl_runtime *rt, const struct sl_workload *load,
     return sl_runtime_replan(rt, err);
 }
 
-int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
+/* With the device as it is; dropped: it has nothing to do, and is closed. */
+static int plan_once(struct sl_runtime *rt, bool *dropped, struct sl_error *err)
 {
-    bool dropped, had = rt->device != NULL;
+    bool had = rt->device != NULL;
 
+    *dropped = false;
     set_load(rt, rt->asked.draft_optional ? 0 : rt->asked.draft_positions);
     sl_plan_fini(&rt->plan);
     sl_partition_fini(&rt->partition);
-    sl_experts_place_on_device(&rt->experts, 0);
     count_fixed(rt);
     if (sl_runtime_count_vram(rt, err) != 0)
         return -1;
@@ -563,8 +565,25 @@ int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
         return -1;
     if (rt->memory.budget < rt->memory.least)
         return refuse(rt, err);
-    if (choose_cut(rt, err) != 0 ||
-        sl_runtime_count_gpu(rt, &dropped, err) != 0)
+    if (choose_cut(rt, err) != 0)
+        return -1;
+    return sl_runtime_count_gpu(rt, dropped, err);
+}
+
+/* What is always used saves more of a pass's time for each byte of VRAM than an
+ * expert that is chosen: where a plan leaves some for these, the shared ones go
+ * there, and it is made anew without them. */
+int sl_runtime_replan(struct sl_runtime *rt, struct sl_error *err)
+{
+    struct sl_experts *e = &rt->experts;
+    bool dropped;
+
+    e->n_shared = 0;
+    sl_experts_place_on_device(e, 0);
+    if (plan_once(rt, &dropped, err) != 0)
+        return -1;
+    e->n_shared = sl_experts_shared_within(e, sl_runtime_expert_vram(rt));
+    if (e->n_shared > 0 && plan_once(rt, &dropped, err) != 0)
         return -1;
     if (dropped)
         return sl_runtime_replan(rt, err);

@@ -87,8 +87,8 @@ static int find_least(struct sl_runtime *rt, const struct sl_gpu_need *need,
     struct sl_partition partition;
     uint64_t least;
 
-    if (sl_partition_make(&partition, &rt->mf, sl_runtime_least_cap(rt), err) !=
-        0)
+    if (sl_partition_make(&partition, &rt->mf, sl_runtime_least_cap(rt), 0,
+                          err) != 0)
         return -1;
     least = rt->device->info.context_bytes + need->small + need->activations +
             need->workspace_least +
@@ -258,6 +258,15 @@ static int place_caches(struct sl_runtime *rt, struct sl_error *err)
     return 0;
 }
 
+/* What each pass uses has its place: the rest is for experts. */
+uint64_t sl_runtime_expert_vram(const struct sl_runtime *rt)
+{
+    const struct sl_vram *v = &rt->vram;
+    uint64_t taken = sl_runtime_vram_fixed(rt) + v->kv + v->ring + v->residents;
+
+    return rt->device != NULL && v->budget > taken ? v->budget - taken : 0;
+}
+
 int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
                          struct sl_error *err)
 {
@@ -287,9 +296,8 @@ int sl_runtime_count_gpu(struct sl_runtime *rt, bool *dropped,
     v->ring = rt->plan.at[SL_DEVICE].ring_bytes;
     v->residents = rt->plan.at[SL_DEVICE].resident_bytes;
     v->total = sl_runtime_vram_fixed(rt) + v->kv + v->ring + v->residents;
-    /* What each pass uses has its place: the rest is for experts. */
-    v->experts = sl_experts_place_on_device(
-        &rt->experts, v->budget > v->total ? v->budget - v->total : 0);
+    v->experts =
+        sl_experts_place_on_device(&rt->experts, sl_runtime_expert_vram(rt));
     v->total += v->experts;
     rt->memory.staging = need.host;
     return 0;

@@ -33,9 +33,8 @@ static int start_device(struct sl_rehearsal_run *r, struct sl_error *err)
         r->dev->ops->alloc(r->dev, &config.residents,
                            r->plan->at[SL_DEVICE].resident_bytes, err) != 0)
         return -1;
-    if (r->experts.n_device > 0 &&
-        r->dev->ops->alloc(r->dev, &experts,
-                           r->experts.n_device * r->experts.largest, err) != 0)
+    if (r->vram_experts > 0 &&
+        r->dev->ops->alloc(r->dev, &experts, r->vram_experts, err) != 0)
         return -1;
     return sl_upload_open(&r->upload, &config, err);
 }

@@ -60,6 +60,8 @@ struct sl_rehearsal {
     uint32_t n_expert_places, n_experts;
     uint64_t device_expert_bytes; /* of those that lie in VRAM */
     uint32_t n_device_experts;
+    uint64_t device_shared_bytes; /* of those that all positions use beside, */
+    uint32_t n_device_shared;     /* one of so many layers each */
     struct sl_rehearsed phase[SL_PHASE_COUNT];
     double guess_s; /* of a guess of its own, between passes */
     double ahead;   /* guesses that were made while a pass waited */

@@ -26,6 +26,7 @@ struct sl_rehearsal_run {
     struct sl_trace *trace;
     struct sl_partition partition;
     struct sl_experts experts; /* no records where the model has none */
+    uint64_t vram_experts;     /* bytes of those that lie there */
     struct sl_sim_mixture mixture;
     struct sl_plan_stage *stages;
     struct sl_plan_input in;

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/bytes.h"
@@ -233,7 +234,10 @@ static struct sl_plan_input plan_input(const struct sl_rehearsal_run *r,
         .memory_bytes[SL_HOST] = weights_bytes(r, out->host_bytes),
         .read_ahead_bytes = SL_PLAN_READ_AHEAD,
         .memory_bytes[SL_DEVICE] =
-            has_gpu(c) ? minus(c->vram_bytes, out->device_bytes) : 0,
+            has_gpu(c)
+                ? minus(c->vram_bytes, out->device_bytes +
+                                           sl_experts_shared_bytes(&r->experts))
+                : 0,
         .stages = r->stages,
         .n_stages = n_stages,
         .pass = {{c->n_texts, c->n_texts, c->context},
@@ -258,12 +262,24 @@ void sl_rehearsed_experts(struct sl_floor *floor,
     sl_experts_add_floor(floor, &r->experts, &r->in.rates, pass);
 }
 
+/* What is left of VRAM for experts. */
+static uint64_t expert_vram(const struct sl_rehearsal_run *r,
+                            const struct sl_rehearsal *out)
+{
+    const struct sl_plan_memory *device = &r->plan->at[SL_DEVICE];
+
+    if (!r->plan->uses_device)
+        return 0;
+    return minus(r->c->vram_bytes, out->device_bytes + device->ring_bytes +
+                                       device->resident_bytes +
+                                       out->kv_bytes[SL_DEVICE]);
+}
+
 /* Experts have what is left of VRAM and RAM. */
 static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
                          struct sl_error *err)
 {
     const struct sl_plan_memory *host = &r->plan->at[SL_HOST];
-    const struct sl_plan_memory *device = &r->plan->at[SL_DEVICE];
     const struct sl_rehearsal_config *c = r->c;
     uint64_t taken = out->host_bytes + host->ring_bytes + host->resident_bytes +
                      out->kv_bytes[SL_HOST];
@@ -271,11 +287,11 @@ static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
     if (r->experts.n_records == 0)
         return 0;
     if (r->plan->uses_device)
-        out->device_expert_bytes = sl_experts_place_on_device(
-            &r->experts,
-            minus(r->c->vram_bytes, out->device_bytes + device->ring_bytes +
-                                        device->resident_bytes +
-                                        out->kv_bytes[SL_DEVICE]));
+        r->vram_experts =
+            sl_experts_place_on_device(&r->experts, expert_vram(r, out));
+    out->n_device_shared = r->experts.n_shared;
+    out->device_shared_bytes = sl_experts_shared_bytes(&r->experts);
+    out->device_expert_bytes = r->vram_experts - out->device_shared_bytes;
     if (r->plan->uses_device)
         r->experts.lend_rows =
             sl_experts_lend_rows(&r->experts, &c->machine->rates);
@@ -293,20 +309,58 @@ static int place_experts(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
 
         sl_rehearsed_experts(&floor, r, (enum sl_phase)p);
         r->experts_s[p] =
-            floor.seconds -
+            floor.seconds +
+            sl_experts_wait_seconds(&r->experts, &r->in.rates, r->in.pass[p]) -
             sl_experts_shared_seconds(&r->experts, &r->in.rates, r->in.pass[p]);
     }
     return 0;
 }
 
-/* Through the same sl_plan_make as a run's: so what is rehearsed is what would
- * run. */
+/* A plan with what is shared of so many layers in VRAM. */
+static int plan_once(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
+                     struct sl_error *err)
+{
+    const struct sl_rehearsal_config *c = r->c;
+    size_t n_stages;
+
+    sl_plan_fini(r->plan);
+    sl_partition_fini(&r->partition);
+    free(r->stages);
+    r->stages = NULL;
+    if (sl_partition_make(&r->partition, c->mf, SL_PLAN_SLAB_BYTES,
+                          r->experts.n_shared, err) != 0 ||
+        sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
+                       &r->kv_config, err) != 0)
+        return -1;
+    out->host_bytes = host_bytes(r);
+    out->device_bytes = c->vram_bytes > 0 ? device_bytes(r) : 0;
+    r->in = plan_input(r, out, n_stages);
+    if (check_vram(r, out->device_bytes, err) != 0 ||
+        check_ram(r, out->host_bytes, err) != 0 ||
+        sl_plan_make(r->plan, &r->in, err) != 0)
+        return -1;
+    memset(out->kv_bytes, 0, sizeof out->kv_bytes);
+    out->n_waiting = 0;
+    for (size_t i = 0; i < n_stages; i++) {
+        const struct sl_plan_stage *s = &r->stages[i];
+        uint32_t e = r->plan->worker[SL_PHASE_DECODE][s->first_slab];
+        bool waits = r->plan->waits[s->first_slab];
+
+        out->kv_bytes[waits ? SL_HOST : e] += s->kv_bytes[e];
+        out->n_waiting += waits;
+    }
+    if (out->n_waiting > 0)
+        out->kv_bytes[SL_DEVICE] += r->in.turn_bytes;
+    return 0;
+}
+
+/* Through the same sl_plan_make as a run's, and as often: so what is rehearsed
+ * is what would run. */
 int sl_rehearse_plan(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
                      struct sl_error *err)
 {
     const struct sl_rehearsal_config *c = r->c;
     const struct sl_hparams *hp = &c->mf->hp;
-    size_t n_stages;
 
     r->kv_config = (struct sl_kv_config){
         .n_layers = hp->n_layers,
@@ -321,28 +375,14 @@ int sl_rehearse_plan(struct sl_rehearsal_run *r, struct sl_rehearsal *out,
         .kind = c->kv,
         .one_plane = hp->kv_lora > 0,
     };
-    if (sl_experts_init(&r->experts, c->mf, err) != 0 ||
-        sl_partition_make(&r->partition, c->mf, SL_PLAN_SLAB_BYTES, err) != 0 ||
-        sl_stages_make(&r->stages, &n_stages, c->mf, &r->partition,
-                       &r->kv_config, err) != 0)
+    if (sl_experts_init(&r->experts, c->mf, err) != 0)
         return -1;
     r->experts.curve = c->hit_curve;
-    out->host_bytes = host_bytes(r);
-    out->device_bytes = c->vram_bytes > 0 ? device_bytes(r) : 0;
-    r->in = plan_input(r, out, n_stages);
-    if (check_vram(r, out->device_bytes, err) != 0 ||
-        check_ram(r, out->host_bytes, err) != 0 ||
-        sl_plan_make(r->plan, &r->in, err) != 0)
+    if (plan_once(r, out, err) != 0)
         return -1;
-    for (size_t i = 0; i < n_stages; i++) {
-        const struct sl_plan_stage *s = &r->stages[i];
-        uint32_t e = r->plan->worker[SL_PHASE_DECODE][s->first_slab];
-        bool waits = r->plan->waits[s->first_slab];
-
-        out->kv_bytes[waits ? SL_HOST : e] += s->kv_bytes[e];
-        out->n_waiting += waits;
-    }
-    if (out->n_waiting > 0)
-        out->kv_bytes[SL_DEVICE] += r->in.turn_bytes;
+    r->experts.n_shared =
+        sl_experts_shared_within(&r->experts, expert_vram(r, out));
+    if (r->experts.n_shared > 0 && plan_once(r, out, err) != 0)
+        return -1;
     return place_experts(r, out, err);
 }

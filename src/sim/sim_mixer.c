@@ -39,39 +39,49 @@ void sl_sim_mixer_fini(struct sl_sim_mixer *m)
 /* Rows go up as FP16, what they give comes down as FP32; before the products
  * the queue waits for what is copied beside. */
 static int compute(struct sl_sim_mixer *m, uint32_t n_rows, double bytes,
-                   double ops_of_row, struct sl_event *up,
-                   struct sl_event *done, struct sl_error *err)
+                   double ops, struct sl_event *up, struct sl_event *done,
+                   struct sl_error *err)
 {
     uint64_t values = (uint64_t)n_rows * m->mixture->experts->mf->hp.hidden;
-    const struct sl_device_ops *ops = m->dev->ops;
+    const struct sl_device_ops *dev = m->dev->ops;
 
-    if (ops->copy_up(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 2, err) !=
+    if (dev->copy_up(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 2, err) !=
         0)
         return -1;
-    if (up != NULL && ops->queue_wait(m->dev, SL_QUEUE_COMPUTE, up, err) != 0)
+    if (up != NULL && dev->queue_wait(m->dev, SL_QUEUE_COMPUTE, up, err) != 0)
         return -1;
-    if (sl_device_model_launch(m->dev, bytes, ops_of_row * n_rows,
+    if (sl_device_model_launch(m->dev, bytes, ops,
                                m->machine->spec.rates.worker[SL_DEVICE].stage_s,
                                err) != 0 ||
-        ops->copy_down(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 4, err) !=
+        dev->copy_down(m->dev, SL_QUEUE_COMPUTE, NULL, NULL, values * 4, err) !=
             0)
         return -1;
-    return ops->record(m->dev, SL_QUEUE_COMPUTE, done, err);
+    return dev->record(m->dev, SL_QUEUE_COMPUTE, done, err);
+}
+
+/* Of a row. */
+static double ops_of(const struct sl_model_matrix *const m[2])
+{
+    return 2.0 * m[0]->geom.rows * m[0]->geom.cols +
+           2.0 * m[1]->geom.rows * m[1]->geom.cols;
 }
 
 int sl_sim_mixer_mix(struct sl_sim_mixer *m, const struct sl_mix *mix,
                      struct sl_error *err)
 {
-    const struct sl_experts *x = m->mixture->experts;
-    double bytes = 0;
+    double bytes = 0, ops = 0;
 
     for (uint32_t i = 0; i < mix->n_parts; i++) {
-        uint32_t expert = mix->parts[i].expert;
+        const struct sl_model_matrix *of[2];
+        struct sl_part ignored[2];
 
-        bytes +=
-            (double)x->records[sl_experts_record(x, mix->layer, expert)].bytes;
+        sl_expert_matrices(m->mixture->experts, mix->layer,
+                           mix->parts[i].expert, of, ignored);
+        bytes += (double)(of[0]->bytes + of[0]->scale_bytes + of[1]->bytes +
+                          of[1]->scale_bytes);
+        ops += ops_of(of) * mix->parts[i].n;
     }
-    return compute(m, mix->n_rows, bytes, m->mixture->ops, NULL, m->mixed, err);
+    return compute(m, mix->n_rows, bytes, ops, NULL, m->mixed, err);
 }
 
 int sl_sim_mixer_mixed(struct sl_sim_mixer *m, struct sl_error *err)
@@ -83,16 +93,13 @@ int sl_sim_mixer_lend(struct sl_sim_mixer *m, const struct sl_loan *loan,
                       struct sl_error *err)
 {
     uint32_t i = m->n_lent++ % SL_LENT;
-    double ops = 0;
 
-    for (uint32_t j = 0; j < 2; j++)
-        ops += 2.0 * loan->m[j]->geom.rows * loan->m[j]->geom.cols;
     if (m->dev->ops->copy_up(m->dev, SL_QUEUE_UP, NULL, NULL, loan->bytes,
                              err) != 0 ||
         m->dev->ops->record(m->dev, SL_QUEUE_UP, m->up[i], err) != 0)
         return -1;
-    return compute(m, loan->n_rows, (double)loan->bytes, ops, m->up[i],
-                   m->lent[i], err);
+    return compute(m, loan->n_rows, (double)loan->bytes,
+                   ops_of(loan->m) * loan->n_rows, m->up[i], m->lent[i], err);
 }
 
 int sl_sim_mixer_lent(struct sl_sim_mixer *m, struct sl_error *err)

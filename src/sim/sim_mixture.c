@@ -28,13 +28,13 @@ int sl_sim_mixture_init(struct sl_sim_mixture *m, struct sl_experts *experts,
                       : -1,
         .ops = sl_expert_ops(experts),
         .small_positions =
-            sl_mixture_pairs(hp, pass_positions) / hp->n_experts_used,
+            sl_mixture_pairs(hp, pass_positions) / sl_mixture_each(hp),
         .n_rows = sl_zalloc_array(hp->n_experts, sizeof *m->n_rows),
         .records = sl_zalloc_array(hp->n_experts, sizeof *m->records),
         .among = sl_zalloc_array(hp->n_experts, sizeof *m->among),
         .swept = sl_zalloc_array(hp->n_experts, sizeof *m->swept),
         .chances = sl_zalloc_array(hp->n_experts, sizeof *m->chances),
-        .parts = sl_zalloc_array(hp->n_experts, sizeof *m->parts),
+        .parts = sl_zalloc_array(hp->n_experts + 1, sizeof *m->parts),
     };
     sl_rng_seed(&m->rng, SEED);
     if (m->n_rows != NULL && m->records != NULL && m->among != NULL &&
@@ -172,6 +172,13 @@ void sl_sim_compute(struct sl_sim_mixture *m, double bytes, double ops,
     }
 }
 
+static void add_part(struct sl_sim_mixture *m, struct sl_mix *mix,
+                     uint32_t expert, uint32_t n)
+{
+    m->parts[m->n_parts++] = (struct sl_mix_part){expert, mix->n_rows, n};
+    mix->n_rows += n;
+}
+
 /* Those on the device begin, the others are asked for. */
 static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
                uint32_t first, struct sl_error *err)
@@ -180,18 +187,16 @@ static int ask(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
     struct sl_mix mix = {.layer = layer, .parts = m->parts};
 
     m->n_used = m->n_parts = 0;
+    if (sl_experts_shared_there(e, layer))
+        add_part(m, &mix, e->n_experts, n);
     for (uint32_t i = 0; i < e->n_experts; i++) {
-        uint32_t place = e->device_place[first + i];
-
         if (m->n_rows[i] == 0)
             continue;
-        if (place == SL_NO_PLACE) {
+        if (e->device_place[first + i] == SL_NO_PLACE) {
             m->records[m->n_used++] = first + i;
             continue;
         }
-        m->parts[m->n_parts++] =
-            (struct sl_mix_part){i, place, mix.n_rows, m->n_rows[i]};
-        mix.n_rows += m->n_rows[i];
+        add_part(m, &mix, i, m->n_rows[i]);
     }
     mix.n_parts = m->n_parts;
     if (sl_experts_want(e, layer, n, m->records, m->n_used, err) != 0 ||
@@ -245,11 +250,14 @@ static int take_mixed(struct sl_sim_mixture *m, uint32_t layer, uint32_t n,
 
     if (m->n_parts == 0)
         return 0;
-    for (uint32_t i = 0; i < m->n_parts; i++)
-        sl_experts_mixed(
-            m->experts,
-            sl_experts_record(m->experts, layer, m->parts[i].expert),
-            (double)m->parts[i].n / n);
+    for (uint32_t i = 0; i < m->n_parts; i++) {
+        const struct sl_mix_part *p = &m->parts[i];
+
+        if (p->expert < m->experts->n_experts)
+            sl_experts_mixed(m->experts,
+                             sl_experts_record(m->experts, layer, p->expert),
+                             (double)p->n / n);
+    }
     return device->ops->mixed(device, &ignored, err);
 }
 

@@ -29,7 +29,7 @@ struct sl_sim_mixture {
     uint32_t *swept;          /* (E) */
     double *chances;          /* (E) */
     uint32_t n_used;
-    struct sl_mix_part *parts; /* (E) on the device */
+    struct sl_mix_part *parts; /* (E + 1) on the device */
     uint32_t n_parts;
     uint32_t lent[SL_LENT]; /* records of RAM that it has, the oldest first */
     uint32_t n_lent;

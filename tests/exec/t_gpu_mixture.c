@@ -15,16 +15,21 @@
 #define N_IDS    18u
 #define N_LAYERS 8u /* more experts than "the least" is rounded by */
 
-/* Logits of N_IDS ids, so many of them in one pass; *cached: what the cache of
- * experts was asked for, *lent: what of that was copied to the GPU. Returns how
- * many the GPU had. */
-static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
-                            uint64_t *cached, uint64_t *lent, float *logits)
+struct ran {
+    uint32_t n, n_shared;  /* experts that the GPU had; with those all use */
+    uint64_t cached, lent; /* bytes that the cache was asked for, and those
+                            * that were copied to the GPU */
+};
+
+/* Logits of N_IDS ids, so many of them in one pass. */
+static struct ran run_mixture(const struct sl_runtime_config *config,
+                              uint32_t k, float *logits)
 {
     const struct sl_workload one_text = rig_one_text(N_IDS);
     struct sl_runtime *rt = rig_start(config, &one_text);
     const struct sl_plan *plan = sl_runtime_plan_made(rt);
-    uint32_t n_device = sl_runtime_device_experts(rt);
+    struct ran ran = {sl_runtime_device_experts(rt),
+                      sl_runtime_device_shared(rt), 0, 0};
     struct sl_lm *lm = sl_runtime_lm(rt);
     size_t n[SL_WORKERS];
     struct sl_run_stats stats;
@@ -50,24 +55,47 @@ static uint32_t run_mixture(const struct sl_runtime_config *config, uint32_t k,
                   &err);
     }
     sl_runtime_stats(rt, &stats);
-    *cached = stats.experts.wanted_bytes;
-    *lent = stats.lent_expert_bytes;
+    ran.cached = stats.experts.wanted_bytes;
+    ran.lent = stats.lent_expert_bytes;
     sl_runtime_close(rt);
     assert_int_equal(cudasim_reset(), 0);
-    return n_device;
+    return ran;
 }
 
 /* A model of N_LAYERS layers, all but a dense one with 7 experts, in a file;
- * VRAM that has places for about half of them, and the least. */
+ * VRAM that has places for about half of them, and for few. */
 struct gpu_mixture {
     char path[ARCH_PATH];
     struct sl_runtime_config config;
-    uint64_t half, least;
-    uint32_t n_experts;
+    uint64_t half;
+    uint64_t shared[3]; /* with those all use of few, of some, of all layers */
+    uint32_t n_experts, n_mixtures; /* layers */
     size_t n_logits;
     double row_s; /* of an expert, on the cores */
     struct sl_rates slow_cores;
 };
+
+static uint32_t planned_shared(const struct sl_runtime_config *config)
+{
+    const struct sl_workload one_text = rig_one_text(N_IDS);
+    struct sl_runtime *rt;
+    struct sl_error err;
+    uint32_t n;
+
+    assert_ok(sl_runtime_open(&rt, config, &err), &err);
+    assert_ok(sl_runtime_plan(rt, &one_text, &err), &err);
+    n = sl_runtime_device_shared(rt);
+    sl_runtime_close(rt);
+    return n;
+}
+
+/* From what there is on as much as has those of so many layers. */
+static uint64_t give_vram(struct gpu_mixture *x, uint32_t least)
+{
+    while (planned_shared(&x->config) < least)
+        x->config.vram_bytes += 8u << 10;
+    return x->config.vram_bytes;
+}
 
 static void make_mixture(struct gpu_mixture *x, const char *arch)
 {
@@ -77,7 +105,8 @@ static void make_mixture(struct gpu_mixture *x, const char *arch)
 
     m.hp.n_layers = N_LAYERS;
     arch_model_write(x->path, test_dir, &m);
-    x->n_experts = (N_LAYERS - m.hp.n_dense_layers) * m.hp.n_experts;
+    x->n_mixtures = N_LAYERS - m.hp.n_dense_layers;
+    x->n_experts = x->n_mixtures * m.hp.n_experts;
     x->n_logits = (size_t)N_IDS * m.hp.vocab;
     x->slow_cores = test_gpu_rates;
     x->slow_cores.dram_bps = 1e8;
@@ -89,7 +118,10 @@ static void make_mixture(struct gpu_mixture *x, const char *arch)
     x->config.rates = &x->slow_cores;
     v = rig_planned(&x->config, N_IDS, &streamed);
     assert_true(v.experts > 0);
-    x->least = x->config.vram_bytes = v.least;
+    x->config.vram_bytes = v.least;
+    x->shared[0] = give_vram(x, 0);
+    x->shared[1] = give_vram(x, 1);
+    x->shared[2] = give_vram(x, x->n_mixtures);
     do
         x->config.vram_bytes += 32u << 10;
     while (rig_planned(&x->config, N_IDS, &streamed).experts < v.experts / 4);
@@ -114,9 +146,9 @@ static void the_gpu_alone_takes_no_mixture(void **state)
 }
 
 /* Attention, the dense layer and the head are the GPU's, and the experts that
- * have room in VRAM: all of them, some, none. In a pass that has room for all
- * pairs others are computed where they lie, in one that has not they are
- * copied, and so is the one that is always used. */
+ * have room in VRAM: all of them, some, and with less those that all positions
+ * use, of all layers, of some, of none. In a pass that has room for all pairs
+ * others are computed where they lie, in one that has not they are copied. */
 static void mix_in_vram(const char *arch)
 {
     static const uint32_t passes[] = {N_IDS / 2, N_IDS};
@@ -129,33 +161,35 @@ static void mix_in_vram(const char *arch)
     exact = malloc(x.n_logits * sizeof *exact);
     for (int p = 0; p < 2; p++) {
         struct sl_runtime_config c = x.config;
-        uint64_t all, cached, shared, lent;
-        uint32_t n;
+        struct ran all, ran;
 
         c.engine = SL_ENGINE_RULE_CPU;
         c.device = SL_DEVICE_CPU;
-        assert_int_equal(run_mixture(&c, passes[p], &all, &lent, got), 0);
-        assert_int_equal(lent, 0);
+        all = run_mixture(&c, passes[p], got);
+        assert_true(all.n == 0 && all.n_shared == 0 && all.lent == 0);
         for (size_t i = 0; i < x.n_logits; i++)
             exact[i] = (double)got[i];
-        n = run_mixture(&x.config, passes[p], &cached, &shared, got);
-        assert_int_equal(n, x.n_experts);
-        assert_int_equal(cached, 0);
-        assert_int_equal(shared > 0, p == 1);
+        ran = run_mixture(&x.config, passes[p], got);
+        assert_int_equal(ran.n, x.n_experts);
+        assert_int_equal(ran.n_shared, x.n_mixtures);
+        assert_true(ran.cached == 0 && ran.lent == 0);
         rig_assert_near(got, exact, x.n_logits, "all in VRAM");
         c = x.config;
         c.vram_bytes = x.half;
-        n = run_mixture(&c, passes[p], &cached, &lent, got);
-        assert_true(n > 0 && n < x.n_experts);
-        assert_true(cached > 0 && cached < all);
-        assert_int_equal(lent > shared, p == 1);
-        assert_true(lent <= shared + cached);
+        ran = run_mixture(&c, passes[p], got);
+        assert_true(ran.n > 0 && ran.n < x.n_experts);
+        assert_int_equal(ran.n_shared, x.n_mixtures);
+        assert_true(ran.cached > 0 && ran.cached < all.cached);
+        assert_int_equal(ran.lent > 0, p == 1);
+        assert_true(ran.lent <= ran.cached);
         rig_assert_near(got, exact, x.n_logits, "some in VRAM");
-        c.vram_bytes = x.least;
-        n = run_mixture(&c, passes[p], &cached, &lent, got);
-        assert_true(n < x.n_experts);
-        assert_int_equal(lent > shared, p == 1);
-        rig_assert_near(got, exact, x.n_logits, "the least VRAM");
+        for (uint32_t n = 0; n <= 2; n++) {
+            c.vram_bytes = x.shared[n];
+            ran = run_mixture(&c, passes[p], got);
+            assert_int_equal(ran.n_shared, planned_shared(&c));
+            assert_int_equal(ran.lent > 0, p == 1);
+            rig_assert_near(got, exact, x.n_logits, "those used by all");
+        }
     }
     free(got);
     free(exact);
@@ -174,35 +208,44 @@ static void latents_leave_head_and_experts_to_the_gpu(void **state)
 
 /* Which experts lie in VRAM is fixed, and who is lent is told by positions;
  * what the cache holds changes no bit. */
-static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
+static void same_bits(struct gpu_mixture *x, uint64_t vram_bytes)
 {
     static const uint32_t passes[] = {N_IDS / 2, N_IDS};
-    struct gpu_mixture x;
-    float *want, *got;
+    float *want = malloc(x->n_logits * sizeof *want);
+    float *got = malloc(x->n_logits * sizeof *got);
 
-    make_mixture(&x, "glm4moe");
-    want = malloc(x.n_logits * sizeof *want);
-    got = malloc(x.n_logits * sizeof *got);
-    x.config.vram_bytes = x.half;
-    /* so that some are lent, and some are not */
-    x.slow_cores.worker[SL_DEVICE].stage_s = 4 * x.row_s;
+    x->config.vram_bytes = vram_bytes;
     for (int p = 0; p < 2; p++) {
-        struct sl_runtime_config c = x.config;
-        uint64_t cached, lent, again, lent_again;
-        uint32_t n = run_mixture(&c, passes[p], &cached, &lent, want);
+        struct sl_runtime_config c = x->config;
+        struct ran first = run_mixture(&c, passes[p], want), ran;
 
-        assert_true(n > 0 && n < x.n_experts);
-        assert_true(p == 0 ? lent == 0 : lent > 0 && lent < cached);
+        assert_true(first.n < x->n_experts);
+        assert_true(p == 0 ? first.lent == 0
+                           : first.lent > 0 && first.lent < first.cached);
         c.ram_bytes = SL_RAM_LEAST;
         for (c.threads = 2; c.threads <= 3; c.threads++) {
-            assert_int_equal(
-                run_mixture(&c, passes[p], &again, &lent_again, got), n);
-            assert_true(again == cached && lent_again == lent);
-            assert_memory_equal(got, want, x.n_logits * sizeof *got);
+            ran = run_mixture(&c, passes[p], got);
+            assert_memory_equal(&ran, &first, sizeof ran);
+            assert_memory_equal(got, want, x->n_logits * sizeof *got);
         }
     }
     free(want);
     free(got);
+}
+
+static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
+{
+    struct gpu_mixture x;
+
+    make_mixture(&x, "glm4moe");
+    x.config.vram_bytes = x.shared[0];
+    assert_int_equal(planned_shared(&x.config), 0);
+    x.config.vram_bytes = x.shared[1];
+    assert_true(planned_shared(&x.config) < x.n_mixtures);
+    /* so that some are lent, and some are not */
+    x.slow_cores.worker[SL_DEVICE].stage_s = 4 * x.row_s;
+    same_bits(&x, x.half);
+    same_bits(&x, x.shared[1]);
 }
 
 /* One text with the n-th call of the device failing; false: it makes fewer. */
