@@ -332,6 +332,7 @@ int sl_slab_cache_open(struct sl_slab_cache **cache,
         sl_slab_cache_close(s);
         return -1;
     }
+    sl_touch_start(&s->touch, &s->region, s->c.touch_threads);
     *cache = s;
     return 0;
 }
@@ -342,6 +343,7 @@ void sl_slab_cache_close(struct sl_slab_cache *s)
         return;
     if (s->io != NULL)
         s->io->ops->close(s->io);
+    sl_touch_stop(&s->touch);
     sl_region_fini(&s->region);
     free(s->places);
     free(s->place_of);

@@ -39,8 +39,9 @@ struct sl_slab_cache_config {
     enum sl_cache_policy_kind policy;
     enum sl_io_kind io;
     bool direct;
-    unsigned depth;      /* reads in flight; 0: as many as disks want */
-    uint32_t read_bytes; /* size of one read; 0: 2 MiB */
+    unsigned depth;         /* reads in flight; 0: as many as disks want */
+    uint32_t read_bytes;    /* size of one read; 0: 2 MiB */
+    unsigned touch_threads; /* that walk ahead of the reads (touch.h) */
     const struct sl_log *log;
     struct sl_trace *trace; /* NULL: none */
     struct sl_clock *clock; /* NULL: the real one */

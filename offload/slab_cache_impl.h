@@ -10,6 +10,7 @@
 
 #include "offload/io_retry.h"
 #include "offload/slab_cache.h"
+#include "offload/touch.h"
 #include "src/base/mem.h"
 
 #define SL_NOWHERE UINT32_MAX
@@ -64,6 +65,7 @@ struct sl_slab_cache {
     struct sl_slab_cache_config c;
     struct sl_io *io;
     struct sl_region region;
+    struct sl_touch touch;         /* of it: places are taken in turn */
     struct sl_cache_place *places; /* (n_places) */
     uint32_t *place_of;            /* (n_records) or SL_NOWHERE */
     struct sl_cache_policy policy;

@@ -129,6 +129,7 @@ int sl_runtime_start_experts(struct sl_runtime *rt, struct sl_error *err)
         .place_bytes = rt->experts.largest,
         .io = rt->config.io,
         .direct = true,
+        .touch_threads = sl_pool_threads(rt->pool),
         .log = rt->config.log,
         .trace = rt->trace,
     };

@@ -1,9 +1,11 @@
 #include "config.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "tests/cache_rig.h"
 #include "tests/fault.h"
@@ -337,6 +339,39 @@ whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said(void **state)
     }
 }
 
+static size_t pages_there(const uint8_t *base, uint64_t bytes)
+{
+    size_t n = bytes / SL_PAGE_BYTES, there = 0;
+    unsigned char *in = malloc(n);
+
+    assert_non_null(in);
+    assert_int_equal(mincore((void *)base, bytes, in), 0);
+    for (size_t i = 0; i < n; i++)
+        there += in[i] & 1;
+    free(in);
+    return there;
+}
+
+/* Without a read; Linux before 5.14 leaves that to the reads. */
+static void all_places_come_by_themselves(void **state)
+{
+    struct sl_slab_cache_config config = config_of(5);
+    struct sl_slab_cache *c;
+    uint64_t bytes;
+    uint8_t *base;
+
+    config.place_bytes = 16 << 20;
+    config.touch_threads = 2;
+    c = open_cache(&config);
+    base = sl_slab_cache_memory(c, &bytes);
+    assert_int_equal(bytes, 5 * config.place_bytes);
+    while (madvise(base, SL_PAGE_BYTES, 23 /* MADV_POPULATE_WRITE */) == 0 &&
+           pages_there(base, bytes) < bytes / SL_PAGE_BYTES)
+        sched_yield();
+    assert_true(reads(c, 1, 1));
+    sl_slab_cache_close(c);
+}
+
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     struct sl_slab_cache_config config = config_of(5);
@@ -375,6 +410,7 @@ int main(void)
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
             whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),
+        cmocka_unit_test(all_places_come_by_themselves),
         cmocka_unit_test(no_memory_is_an_error_and_leaks_nothing),
     };
 
