@@ -93,6 +93,14 @@ static void sum_up_drafts(struct sl_bench_drafts *d,
             (double)(now->tokens - was->tokens) / (double)passes;
 }
 
+/* Of a prompt, when none has a place yet. */
+static uint64_t expert_bytes(const struct sl_bench_state *s)
+{
+    struct sl_plan_pass pass = sl_bench_pass(s, SL_BENCH_PREFILL);
+
+    return (uint64_t)sl_runtime_expert_demand(s->rt, pass).wanted_bytes;
+}
+
 int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
                     struct sl_error *err)
 {
@@ -137,7 +145,7 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     r->first_token_floor_s =
         sl_floor_make(&cold,
                       plan->streamed_bytes + plan->at[SL_HOST].resident_bytes +
-                          plan->at[SL_DEVICE].resident_bytes,
+                          plan->at[SL_DEVICE].resident_bytes + expert_bytes(s),
                       0, 0)
             .seconds;
     compute_s = r->phase[SL_BENCH_PREFILL].floor.worker_s[SL_HOST];
