@@ -132,10 +132,11 @@ int sl_experts_load(struct sl_experts *e, struct sl_device *dev, void *to,
  * there is faster than on the cores; 0: never, or rates are unknown. */
 uint32_t sl_experts_lend_rows(const struct sl_experts *e,
                               const struct sl_rates *rates);
-/* Lends to a device, by these rates; the cache's memory is pinned for it, as
- * far as may be, until it is closed. */
+/* Lends to a device, by these rates; the cache's memory is pinned for it until
+ * it is closed. Where that is refused, copies are slower, which the log (NULL:
+ * none) has a line about. */
 void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
-                     const struct sl_rates *rates);
+                     const struct sl_rates *rates, const struct sl_log *log);
 /* Closes the cache; what it had is read again. */
 void sl_experts_close_cache(struct sl_experts *e);
 

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/exec/exec_experts.h"
 #include "src/exec/expert_floor.h"
@@ -196,9 +197,10 @@ uint32_t sl_experts_lend_rows(const struct sl_experts *e,
 }
 
 void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
-                     const struct sl_rates *rates)
+                     const struct sl_rates *rates, const struct sl_log *log)
 {
     struct sl_error refused;
+    char size[SL_SIZE_TEXT];
     uint64_t bytes;
     void *base;
 
@@ -208,4 +210,9 @@ void sl_experts_lend(struct sl_experts *e, struct sl_device *dev,
     base = sl_slab_cache_memory(e->cache, &bytes);
     if (dev->ops->pin(dev, base, bytes, &refused) == 0)
         e->pinned_for = dev;
+    else
+        sl_log(log, SL_LOG_WARN,
+               "%s: %s of experts are not pinned, copies of them to the GPU "
+               "are slower",
+               refused.msg, sl_size_format(size, bytes));
 }

@@ -319,7 +319,7 @@ int sl_runtime_start_gpu(struct sl_runtime *rt, struct sl_error *err)
         return -1;
     rt->experts.device = rt->engines[SL_DEVICE];
     if (rt->shape.loan_bytes > 0)
-        sl_experts_lend(&rt->experts, rt->device, &rt->rates);
+        sl_experts_lend(&rt->experts, rt->device, &rt->rates, config.log);
     return sl_experts_load(&rt->experts, rt->device, records_in_vram(rt), err);
 }
 

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,6 +249,49 @@ static void a_mixture_in_vram_and_ram_has_the_same_bits(void **state)
     same_bits(&x, x.shared[1]);
 }
 
+struct lines {
+    unsigned n;
+    char last[256];
+};
+
+static void keep_line(void *opaque, enum sl_log_level level, const char *line)
+{
+    struct lines *lines = opaque;
+
+    lines->n++;
+    snprintf(lines->last, sizeof lines->last, "%s", line);
+}
+
+/* The cache's memory comes last of what is pinned. */
+static void experts_that_are_not_pinned_are_said_to_be_slow(void **state)
+{
+    const struct sl_workload load = rig_one_text(N_IDS);
+    struct lines lines = {0};
+    struct sl_log log = {keep_line, &lines, SL_LOG_WARN};
+    struct gpu_mixture x;
+    struct ran ran;
+    uint64_t n;
+    float *logits;
+
+    make_mixture(&x, "glm4moe");
+    x.config.vram_bytes = x.half;
+    x.config.log = &log;
+    logits = malloc(x.n_logits * sizeof *logits);
+    cudasim_reset();
+    sl_runtime_close(rig_start(&x.config, &load));
+    n = cudasim_calls("cudaHostRegister");
+    assert_true(n > 0);
+    assert_int_equal(lines.n, 0);
+    cudasim_reset();
+    cudasim_fail("cudaHostRegister", n, cudaErrorMemoryAllocation);
+    ran = run_mixture(&x.config, N_IDS, logits);
+    cudasim_fail(NULL, 0, cudaSuccess);
+    assert_true(ran.lent > 0);
+    assert_int_equal(lines.n, 1);
+    assert_non_null(strstr(lines.last, "of experts are not pinned"));
+    free(logits);
+}
+
 /* One text with the n-th call of the device failing; false: it makes fewer. */
 static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
                       bool *failed)
@@ -314,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_mixture_has_experts_in_vram),
         cmocka_unit_test(latents_leave_head_and_experts_to_the_gpu),
         cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
+        cmocka_unit_test(experts_that_are_not_pinned_are_said_to_be_slow),
         cmocka_unit_test(any_call_for_a_mixture_may_fail),
     };
 
