@@ -218,12 +218,32 @@ bool sl_slab_cache_there(const struct sl_slab_cache *s, uint32_t record)
     return at != SL_NOWHERE && s->places[at].state == SL_RECORD_READY;
 }
 
-int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
-                      const uint8_t **base, struct sl_error *err)
+/* Whether so many bytes of it are, from its first on. */
+static bool begins_there(const struct sl_slab_cache *s, uint32_t record,
+                         uint64_t bytes)
+{
+    uint32_t at = s->place_of[record];
+
+    if (sl_slab_cache_there(s, record))
+        return true;
+    if (at == SL_NOWHERE || s->places[at].failed || s->places[at].asked < bytes)
+        return false;
+    for (unsigned i = 0; i < s->c.depth; i++) {
+        const struct sl_cache_request *q = &s->requests[i];
+
+        if (q->under_way && q->place == at &&
+            q->read.off < s->c.records[record].off + bytes)
+            return false;
+    }
+    return true;
+}
+
+static int wait_for(struct sl_slab_cache *s, uint32_t record, uint64_t bytes,
+                    struct sl_error *err)
 {
     uint64_t begin = sl_clock_now(s->c.clock);
 
-    while (!sl_slab_cache_there(s, record)) {
+    while (!begins_there(s, record, bytes)) {
         if (sl_cache_issue(s, err) != 0)
             return -1;
         if (s->n_idle < s->c.depth) {
@@ -238,6 +258,24 @@ int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
             return -1;
     }
     s->stats.wait_ns += sl_clock_now(s->c.clock) - begin;
+    return 0;
+}
+
+int sl_slab_cache_get_first(struct sl_slab_cache *s, uint32_t record,
+                            uint64_t bytes, const uint8_t **base,
+                            struct sl_error *err)
+{
+    if (wait_for(s, record, bytes, err) != 0)
+        return -1;
+    *base = sl_cache_place_base(s, s->place_of[record]);
+    return 0;
+}
+
+int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
+                      const uint8_t **base, struct sl_error *err)
+{
+    if (wait_for(s, record, s->c.records[record].bytes, err) != 0)
+        return -1;
     s->places[s->place_of[record]].held = true;
     *base = sl_cache_place_base(s, s->place_of[record]);
     return 0;

@@ -116,6 +116,11 @@ bool sl_slab_cache_there(const struct sl_slab_cache *cache, uint32_t record);
  * file and offset, SL_ERR_CORRUPT for a file that ends early. */
 int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
                       const uint8_t **base, struct sl_error *err);
+/* The same, but waits for so many bytes from its first on alone; get follows
+ * before it is put. */
+int sl_slab_cache_get_first(struct sl_slab_cache *cache, uint32_t record,
+                            uint64_t bytes, const uint8_t **base,
+                            struct sl_error *err);
 /* part: of what goes through the layer, that used it. Errors: SL_ERR_IO. */
 int sl_slab_cache_put(struct sl_slab_cache *cache, uint32_t record, double part,
                       struct sl_error *err);

@@ -51,6 +51,7 @@ struct sl_cache_request {
     struct sl_io_request read;
     uint32_t place;
     uint64_t begin_ns;
+    bool under_way;
     bool ahead; /* of a hint: counted in n_ahead, and may fail */
 };
 

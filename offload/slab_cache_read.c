@@ -180,6 +180,7 @@ static int issue_one(struct sl_slab_cache *s, struct sl_cache_queue *from,
     s->n_idle--;
     s->n_ahead += p->hinted;
     q->ahead = p->hinted;
+    q->under_way = true;
     p->asked += q->read.bytes;
     if (from == &s->hinted)
         s->stats.hint_bytes += q->read.bytes;
@@ -321,6 +322,7 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
         complete(s, q, done);
     end_failed(s, &s->places[q->place]);
     s->n_ahead -= q->ahead;
+    q->under_way = false;
     s->idle[s->n_idle++] = (unsigned)(q - s->requests);
     return rc < 0 ? -1 : 0;
 }

@@ -48,8 +48,12 @@ int use(struct sl_slab_cache *c, uint32_t record, double uses,
         struct sl_error *err)
 {
     const struct sl_extent *e = &rig->records[record];
+    uint64_t first = e->bytes / 2 + 1;
     const uint8_t *base;
 
+    if (sl_slab_cache_get_first(c, record, first, &base, err) != 0)
+        return -1;
+    assert_memory_equal(base, rig->data + e->off, first);
     if (sl_slab_cache_get(c, record, &base, err) != 0)
         return -1;
     assert_true(sl_slab_cache_there(c, record));

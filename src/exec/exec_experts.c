@@ -144,9 +144,14 @@ static int run_expert(struct sl_cpu *x, const struct sl_layer_op *op,
     const uint8_t *base;
 
     sl_pool_for(x->c.pool, n, 1, gather_rows, &job);
-    if (sl_slab_cache_get(experts->cache, record, &base, err) != 0)
+    /* The rest may come meanwhile. */
+    if (sl_slab_cache_get_first(experts->cache, record,
+                                sl_experts_first_bytes(experts, record), &base,
+                                err) != 0)
         return -1;
     multiply(x, wide, width, first, 0, base, m->gathered, x->hidden, n);
+    if (sl_slab_cache_get(experts->cache, record, &base, err) != 0)
+        return -1;
     multiply(x, out, x->hidden, first, 1, base, wide, width, n);
     return sl_slab_cache_put(experts->cache, record, (double)n / x->pass->n,
                              err);

@@ -167,14 +167,16 @@ struct layer {
 /* Chances that make no difference. */
 #define LITTLE 1e-6
 
-/* So many are missing, the others are there or on the device. waits: what is
- * read last is computed when it has come, and disk and device have to begin. */
+/* So many are missing, the others are there or on the device. waits: a third of
+ * what is read last, down, is computed when it has come, and disk and device
+ * have to begin. */
 static double others_seconds(const struct layer *l, const struct prices *p,
                              uint32_t missing, bool waits)
 {
     uint32_t n = l->wanted - missing, late = missing > 0 && waits;
     double here = l->bytes * there_price(p), sum = 0;
-    double disk = missing * l->bytes * p->disk + late * (p->disk_begins + here);
+    double disk =
+        missing * l->bytes * p->disk + late * (p->disk_begins + here / 3);
 
     for (uint32_t i = 0; i <= n; i++) {
         double part = binomial(n, i, l->on_device);

@@ -22,16 +22,9 @@ struct sl_extent sl_experts_shared_extent(const struct sl_experts *e,
 {
     const struct sl_model_matrix *m =
         &e->mf->matrices[e->shared[layer - e->first_layer]];
-    uint64_t end = 0, base = sl_round_down(m->off, 256);
+    uint64_t base = sl_round_down(m->off, 256);
 
-    for (uint32_t i = 0; i < 2; i++) {
-        uint64_t weights = m[i].off + sl_matrix_bytes(&m[i].geom);
-        uint64_t scales = m[i].scale_off + sl_matrix_scale_bytes(&m[i].geom);
-
-        end = weights > end ? weights : end;
-        end = scales > end ? scales : end;
-    }
-    return (struct sl_extent){base, end - base};
+    return (struct sl_extent){base, sl_model_matrix_end(&m[1]) - base};
 }
 
 /* The experts that all positions use, a layer's each. */
@@ -199,6 +192,14 @@ struct sl_part sl_expert_part(const struct sl_experts *e,
             m->scale_off - base + sl_matrix_scale_offset(g, s, 0);
     }
     return part;
+}
+
+uint64_t sl_experts_first_bytes(const struct sl_experts *e, uint32_t record)
+{
+    const struct sl_model_matrix *first = sl_modelfile_expert(
+        e->mf, e->first_layer + record / e->n_experts, record % e->n_experts);
+
+    return sl_model_matrix_end(first) - first->off;
 }
 
 /* --- use ------------------------------------------------------------------ */

@@ -163,6 +163,9 @@ uint32_t sl_experts_take(const struct sl_experts *e, uint32_t *records,
  * did since the last one. */
 void sl_experts_count(struct sl_experts *e, bool reads);
 
+/* Bytes of a record that hold its first matrix, gate and up. */
+uint64_t sl_experts_first_bytes(const struct sl_experts *e, uint32_t record);
+
 static inline uint32_t sl_experts_record(const struct sl_experts *e,
                                          uint32_t layer, uint32_t expert)
 {

@@ -73,13 +73,6 @@ static enum sl_part_of high_or_all(const struct sl_model_matrix *m)
     return m->low_bytes > 0 ? SL_PART_HIGH : SL_PART_ALL;
 }
 
-/* Scales that travel with their stage lie behind the weights. */
-static uint64_t matrix_end(const struct sl_model_matrix *m)
-{
-    return m->scale_bytes && !m->scale_resident ? m->scale_off + m->scale_bytes
-                                                : m->off + m->bytes;
-}
-
 /* The low planes of matrices [first, first + n), which lie one after another,
  * as one slab of one extent; nothing where there are none. */
 static int cut_low(struct builder *b, size_t first, size_t n)
@@ -130,7 +123,7 @@ static int cut_whole(struct builder *b, size_t first, size_t n)
     slab->n_extents = 1;
     slab->extents[0] = (struct sl_extent){
         .off = m->off,
-        .bytes = matrix_end(&m[n - 1]) - m->off,
+        .bytes = sl_model_matrix_end(&m[n - 1]) - m->off,
     };
     for (size_t i = 0; i < n; i++) {
         struct sl_part part = {
@@ -229,7 +222,7 @@ static int cut_matrix(struct builder *b, size_t matrix, uint64_t cap)
     uint32_t n_pieces = (uint32_t)sl_div_up(blocks, blocks_within(m, cap));
     uint32_t first = 0;
 
-    if (matrix_end(m) - m->off + 2ull * SL_PAGE_BYTES <= cap)
+    if (sl_model_matrix_end(m) - m->off + 2ull * SL_PAGE_BYTES <= cap)
         return cut_whole(b, matrix, 1);
     for (uint32_t i = 0; i < n_pieces; i++) {
         /* evenly: sizes differ by at most one block */
@@ -270,7 +263,8 @@ static int cut_stages(struct builder *b, uint64_t cap)
         of_stage = n;
         while (is_elsewhere(b, &m[n - 1].spec))
             n--;
-        if (matrix_end(&m[n - 1]) - m->off + 2ull * SL_PAGE_BYTES <= cap) {
+        if (sl_model_matrix_end(&m[n - 1]) - m->off + 2ull * SL_PAGE_BYTES <=
+            cap) {
             if (cut_whole(b, i, n) != 0)
                 return -1;
             continue;

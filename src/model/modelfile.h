@@ -120,6 +120,14 @@ void sl_modelfile_close(struct sl_modelfile *mf);
 const struct sl_model_matrix *sl_modelfile_matrix(const struct sl_modelfile *mf,
                                                   enum sl_slot slot,
                                                   uint32_t layer);
+/* Where its bytes end in the file; scales that travel with their stage lie
+ * behind the weights. */
+static inline uint64_t sl_model_matrix_end(const struct sl_model_matrix *m)
+{
+    return m->scale_bytes > 0 && !m->scale_resident
+               ? m->scale_off + m->scale_bytes
+               : m->off + m->bytes;
+}
 /* The first matrix of an expert, whose others follow; a layer that has. */
 const struct sl_model_matrix *sl_modelfile_expert(const struct sl_modelfile *mf,
                                                   uint32_t layer,

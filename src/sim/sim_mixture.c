@@ -234,10 +234,16 @@ static int run_expert(struct sl_sim_mixture *m, uint32_t record, uint32_t n,
     uint32_t rows = m->n_rows[record % e->n_experts];
     const uint8_t *base;
 
+    uint64_t begin = sl_experts_first_bytes(e, record);
+    double part = (double)begin / (double)e->records[record].bytes;
+
+    if (sl_slab_cache_get_first(e->cache, record, begin, &base, err) != 0)
+        return -1;
+    sl_machine_compute(m->machine, (double)begin, m->ops * rows * part);
     if (sl_slab_cache_get(e->cache, record, &base, err) != 0)
         return -1;
-    sl_machine_compute(m->machine, (double)e->records[record].bytes,
-                       m->ops * rows);
+    sl_machine_compute(m->machine, (double)(e->records[record].bytes - begin),
+                       m->ops * rows * (1 - part));
     return sl_slab_cache_put(e->cache, record, (double)rows / n, err);
 }
 

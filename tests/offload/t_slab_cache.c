@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "offload/sim_machine.h"
 #include "tests/cache_rig.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
@@ -264,6 +265,41 @@ static void layers_to_come_are_used_by_all_positions(void **state)
     sl_cache_policy_fini(&p);
 }
 
+/* By virtual time: a record of 80 reads, of a disk that does one a second. */
+static void the_first_of_a_record_need_not_wait_for_the_rest(void **state)
+{
+    struct sl_machine_spec spec = {
+        .rates = {.disk_bps = 1e6, .dram_bps = 1e12}};
+    struct sl_extent record = {0, 80000000};
+    struct sl_slab_cache_config config = config_of(1);
+    struct sl_sim_machine m;
+    struct sl_slab_cache *c;
+    const uint8_t *base;
+    struct sl_error err;
+    uint32_t r = 0;
+
+    assert_ok(sl_sim_machine_init(&m, &spec, &err), &err);
+    config.records = &record;
+    config.n_records = 1;
+    config.place_bytes = record.bytes;
+    config.read_bytes = 1000000;
+    config.clock = m.clock;
+    config.io_arg = &m;
+    config.io_open = sl_io_open_sim;
+    c = open_cache(&config);
+    want(c, &r, 1);
+    for (unsigned s = 10; s <= 80; s += 7) {
+        assert_ok(sl_slab_cache_get_first(c, r, s * 1000000ull, &base, &err),
+                  &err);
+        assert_int_equal(sl_clock_now(m.clock) / 1000000, s * 1000);
+    }
+    assert_ok(sl_slab_cache_get(c, r, &base, &err), &err);
+    assert_int_equal(sl_clock_now(m.clock) / 1000000, 80000);
+    assert_ok(sl_slab_cache_put(c, r, 1, &err), &err);
+    sl_slab_cache_close(c);
+    sl_sim_machine_fini(&m);
+}
+
 static void what_was_not_wanted_is_refused(void **state)
 {
     struct sl_slab_cache_config config = config_of(2);
@@ -407,6 +443,7 @@ int main(void)
         cmocka_unit_test(what_was_learned_can_be_taken_along),
         cmocka_unit_test(a_change_of_subject_is_noticed),
         cmocka_unit_test(layers_to_come_are_used_by_all_positions),
+        cmocka_unit_test(the_first_of_a_record_need_not_wait_for_the_rest),
         cmocka_unit_test(what_was_not_wanted_is_refused),
         cmocka_unit_test(
             whatever_read_goes_wrong_the_bytes_are_right_or_it_is_said),

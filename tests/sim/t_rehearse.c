@@ -483,7 +483,9 @@ static void assert_share(const struct sl_rehearsed *j, double read)
         print_error("%.4f is read, not %.4f\n", share, read);
     assert_true(fabs(share - read) <= 0.03);
     assert_true(fabs(j->expected_s / j->seconds - 1) <= 0.1);
-    assert_true(j->efficiency <= 1.0001);
+    /* The shared expert is computed while others are read, which a floor
+     * does not count on. */
+    assert_true(j->efficiency <= 1.01);
 }
 
 static void a_mixture_reads_what_has_no_place(void **state)
