@@ -18,7 +18,7 @@
 #define PANEL_TILES_H     "kernels/panel_avx2.h"
 #define BLOCKS_DOT_H      "kernels/blocks_avx2.h"
 #define BLOCKS_TILE       4
-#define BLOCKS_LEAST      4
+#define BLOCKS_LEAST      9
 #define ISA(name)         name##_avx2
 #define ISA_NAME          "avx2"
 

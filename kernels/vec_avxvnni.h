@@ -18,7 +18,7 @@
 #define PANEL_TILES_H "kernels/panel_vnni.h"
 #define BLOCKS_DOT_H  "kernels/blocks_vnni.h"
 #define BLOCKS_TILE   4
-#define BLOCKS_LEAST  4
+#define BLOCKS_LEAST  9
 
 #ifdef __AVXVNNI__
 #define ISA(name) name##_avxvnni

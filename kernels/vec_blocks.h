@@ -345,100 +345,33 @@ INLINE void run_q8(vf *total, const uint8_t *w, unsigned j, vf scale, vf min,
     }
 }
 
-/* total += blocks [b, end), which have one head. Returns what follows them. */
-INLINE const uint8_t *add_blocks(vf *total, const uint8_t *w, uint32_t b,
-                                 uint32_t end, const struct sl_acts *a,
-                                 const int8_t *q, const float *q_scale,
-                                 const int32_t *q_sum, const int n,
-                                 const struct blocks *f)
-{
-    const struct shape *s = f->s;
-    vf sum[BLOCKS_TILE], scale[BLOCK_RUNS], min[BLOCK_RUNS];
-    vi head = vi_load_bytes(w);
-
-#pragma GCC unroll 4
-    for (int p = 0; p < n; p++)
-        sum[p] = total[p];
-    for (w += UNIT_BYTES; b < end; b++) {
-        block_scales(scale, min, w, head, b, f);
-        w += sub_words(s) * UNIT_BYTES;
-        for (uint32_t c = 0; c < s->cols; c += GROUP_COLS) {
-            const vf *r = scale + c / s->run, *m = min + c / s->run;
-
-            run_q8(sum, w, 0, r[0], m[0], q, a, q_scale, q_sum, n, s);
-            if (s->run < GROUP_COLS)
-                run_q8(sum, w, QUADS / 2, r[1], m[1], q, a, q_scale,
-                       q_sum + a->group_stride, n, s);
-            w += group_bytes(s);
-            q += GROUP_COLS;
-            q_scale += a->group_stride;
-            q_sum += 2 * a->group_stride;
-        }
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < n; p++)
-        total[p] = sum[p];
-    return w;
-}
-
-/* Tiles of W rows take turns, by some blocks each: where a line has two tiles'
- * weights, they are used one soon after the other. */
-INLINE void blocks_q8(const struct packed *k, const int tiles,
-                      const struct sl_acts *a, size_t p0, const int n,
-                      const struct blocks *f)
-{
-    const struct shape *s = f->s;
-    const int8_t *q = a->q + p0 * a->q_stride;
-    const float *q_scale = a->q_scale + p0;
-    const int32_t *q_sum = a->q_sum + p0;
-    const uint8_t *w[ROW_TILES];
-    uint32_t n_blocks = k->m->cols / s->cols, end;
-    vf total[ROW_TILES][BLOCKS_TILE];
-
-    for (int t = 0; t < tiles; t++) {
-        w[t] = k[t].w;
-        for (int p = 0; p < n; p++)
-            total[t][p] = vf_set(0);
-    }
-    for (uint32_t b = 0; b < n_blocks; b = end) {
-        size_t groups;
-
-        end = n_blocks - b < s->share ? n_blocks : b + s->share;
-        for (int t = 0; t < tiles; t++)
-            w[t] =
-                add_blocks(total[t], w[t], b, end, a, q, q_scale, q_sum, n, f);
-        groups = (size_t)(end - b) * (s->cols / GROUP_COLS);
-        q += groups * GROUP_COLS;
-        q_scale += groups * a->group_stride;
-        q_sum += 2 * groups * a->group_stride;
-    }
-    for (int t = 0; t < tiles; t++)
-        for (int p = 0; p < n; p++)
-            packed_store(k + t, p0 + (size_t)p, 0, total[t][p]);
-}
-
-#include "kernels/vec_blocks_one.h"
+#include "kernels/vec_blocks_few.h"
 #include "kernels/vec_blocks_panel.h"
 
 /* --- tiles ---------------------------------------------------------------- */
 
-/* All positions for some tiles of W rows. */
+/* All positions for some tiles of W rows, by INT8 inputs in tiles of about the
+ * same size. */
 INLINE void blocks_rows(const struct packed *k, const int tiles,
                         const struct sl_acts *a, const bool q8,
                         const struct blocks *f)
 {
-    size_t p = 0;
+    size_t p = 0, left = q8 ? (a->n + BLOCKS_TILE - 1) / BLOCKS_TILE : 0;
 
-    if (q8) {
-        for (; a->n - p >= BLOCKS_TILE; p += BLOCKS_TILE)
-            blocks_q8(k, tiles, a, p, BLOCKS_TILE, f);
-        for (; a->n - p >= 2; p += 2)
-            blocks_q8(k, tiles, a, p, 2, f);
-        if (p < a->n)
-            blocks_one(k, tiles, a, p, f);
-        return;
+    for (; left > 0; left--) {
+        size_t n = (a->n - p + left - 1) / left;
+
+        if (n == 1)
+            blocks_few(k, tiles, a, p, 1, f);
+        else if (n == 2)
+            blocks_few(k, tiles, a, p, 2, f);
+        else if (n == 3)
+            blocks_few(k, tiles, a, p, 3, f);
+        else
+            blocks_few(k, tiles, a, p, BLOCKS_TILE, f);
+        p += n;
     }
-    for (int t = 0; t < tiles; t++) {
+    for (int t = 0; t < tiles && !q8; t++) {
         for (p = 0; a->n - p >= PACKED_TILE; p += PACKED_TILE)
             blocks_f32(k + t, a, p, PACKED_TILE, f);
         for (; p < a->n; p++)

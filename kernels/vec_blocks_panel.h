@@ -3,7 +3,7 @@
  *
  * As vec_panel.h: the codes of PANEL_BLOCKS blocks of rows and PANEL_COLS
  * columns are unpacked to bytes once, their scales to floats, and PANEL_RUN
- * positions pass over them; sums are made in the order of blocks_q8 and have
+ * positions pass over them; sums are made in the order of blocks_few and have
  * its bits.
  */
 #ifndef SL_KERNELS_VEC_BLOCKS_PANEL_H

@@ -11,6 +11,10 @@
  * which the processor's own prefetcher does not do across the end of a page. */
 #define AHEAD 4096
 
+/* With more positions than these arithmetic limits, and a block of rows is not
+ * parted from its sums, which stay in registers. */
+#define TURN_POSITIONS (PARTS == 1 ? 4 : 2)
+
 /* Columns that are unpacked at once for many positions (vec_panel.h), and
  * these. */
 #define PANEL_COLS   512u
