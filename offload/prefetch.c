@@ -206,7 +206,7 @@ static void complete(struct sl_stream *st, struct sl_request *q,
     if (p->missing_bytes == 0) {
         p->state = SL_PLACE_READY;
         st->news++;
-        sl_clock_broadcast(st->config.clock, &st->ready);
+        st->untold = true;
     }
     pthread_mutex_unlock(&st->mutex);
 }
@@ -266,6 +266,19 @@ static int collect(struct sl_stream *st, bool last, bool *failed,
     return 0;
 }
 
+/* Tells of the slabs that have come. To wake a thread takes tens of
+ * microseconds, in which a disk that gives what it has all at once would have
+ * nothing to do: what is read next is asked for before. */
+static void tell(struct sl_stream *st)
+{
+    if (!st->untold)
+        return;
+    st->untold = false;
+    pthread_mutex_lock(&st->mutex);
+    sl_clock_broadcast(st->config.clock, &st->ready);
+    pthread_mutex_unlock(&st->mutex);
+}
+
 static bool stopped(struct sl_stream *st)
 {
     bool stop;
@@ -299,6 +312,7 @@ void *sl_prefetch_main(void *arg)
         st->config.places->reader(st->config.places->arg);
     while (!failed && !stopped(st)) {
         failed = issue(st, &err) != 0;
+        tell(st);
         if (!failed)
             collect(st, false, &failed, &err);
     }

@@ -19,10 +19,10 @@
 #define PIN_HALVINGS 4u
 
 /* Most devices split larger reads anyway, and smaller ones let a slab be ready
-   sooner. All that are in flight take half of the ring, as long as they are
-   not so small that disks mind. */
+   sooner. All that are in flight take half of the ring; where that would make
+   them small there are fewer, since each has its price. */
 #define MOST_DEFAULT_BYTES  (1u << 20)
-#define LEAST_DEFAULT_BYTES (256u << 10)
+#define LEAST_DEFAULT_BYTES (512u << 10)
 #define MAX_READ_BYTES      (256u << 20)
 
 uint64_t sl_stream_overhead_bytes(size_t n_slabs,
@@ -278,16 +278,32 @@ static uint32_t default_read_bytes(const struct sl_stream_config *c)
     return bytes < LEAST_DEFAULT_BYTES ? LEAST_DEFAULT_BYTES : (uint32_t)bytes;
 }
 
+/* As many as disks want, but no fewer than half of them where the ring is
+ * small. */
+static unsigned default_depth(const struct sl_stream_config *c, unsigned most)
+{
+    uint64_t ring = c->plan->at[SL_HOST].ring_bytes;
+    uint64_t n = ring / 2 / c->read_bytes;
+
+    if (ring == 0 || n > most)
+        return most;
+    return n > most / 2 ? (unsigned)n : most / 2;
+}
+
 /* Settles what the caller left to us. */
 static void settle(struct sl_stream_config *c)
 {
-    if (c->depth == 0)
+    bool given = c->depth > 0;
+
+    if (!given)
         c->depth = sl_io_depth(c->mirror, true);
     if (c->read_bytes == 0)
         c->read_bytes = default_read_bytes(c);
     if (c->read_bytes > MAX_READ_BYTES)
         c->read_bytes = MAX_READ_BYTES;
     c->read_bytes = (uint32_t)sl_round_up(c->read_bytes, SL_PAGE_BYTES);
+    if (!given)
+        c->depth = default_depth(c, c->depth);
 }
 
 /* Compressed slabs are for the thread that has the pool; what copies slabs to

@@ -45,8 +45,9 @@ struct sl_stream_config {
     const struct sl_plan *plan;  /* borrowed for the stream's life */
     enum sl_io_kind io;
     bool direct;
-    unsigned depth;      /* reads in flight; 0: as many as disks want */
-    uint32_t read_bytes; /* of one; 0: 256 KiB to 1 MiB, by the ring */
+    unsigned depth;      /* reads in flight; 0: as many as disks want, or fewer
+                          * where they would fill more than half of the ring */
+    uint32_t read_bytes; /* of one; 0: 512 KiB to 1 MiB, by the ring */
     const struct sl_log *log;
     struct sl_trace *trace;                /* NULL: none */
     struct sl_clock *clock;                /* NULL: the real one */

@@ -94,6 +94,7 @@ struct sl_stream {
     struct sl_request *requests; /* (depth) */
     unsigned *idle;              /* (depth) stack of unused requests */
     unsigned n_idle;
+    bool untold; /* slabs have come, and nobody was woken */
 
     struct sl_decompress *decompress; /* NULL where nothing is compressed */
     /* next of each, of the thread that takes a worker's slabs from the ring */
