@@ -15,7 +15,7 @@
  * of one, and columns of more than one panel. */
 static void products_of_blocks_are_right(void **state)
 {
-    static const uint32_t rows[] = {1, 2, 8, 15, 16, 17, 24, 40};
+    static const uint32_t rows[] = {1, 2, 8, 15, 16, 17, 24, 40, 150};
     static const uint32_t counts[2][4] = {{1, 3, 8, 37}, {1, 2, 5, 5}};
 
     for (int fmt = 0; fmt < SL_FMT_COUNT; fmt++) {
