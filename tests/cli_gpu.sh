@@ -199,6 +199,20 @@ done
 [ -z "$device" ]
 check gpu_check_refuses_a_device_before_it_writes
 
+# It ends with its page where nothing can be done, and names what was not. (Nothing
+# is built for that.)
+mkdir -p "$work/built" && printf 'all:\n%%:\n\t@:\n' >"$work/built/Makefile" &&
+    cp "$sluice" "$work/built/sluice" &&
+    CUDASIM_DEVICES=0 sh "$source/bench/gpu-check" --sim --build "$work/built" \
+        --report "$work/report" >"$work/out" 2>&1
+[ $? = 1 ] && cmp "$work/out" "$work/report" &&
+    grep -q '^  FAILED: devices: no GPU: ' "$work/report" &&
+    grep -q '^  not run: kernel tests, .* golden tests' "$work/report" &&
+    grep -q '^    .* a mixture$' "$work/report" &&
+    [ "$(sed -n '$s/; the report is .*//p' "$work/report")" = \
+        'gpu-check: 1 passed, 1 failed' ]
+check gpu_check_ends_with_its_page_whatever_fails
+
 # What gpu-check ends with, of its programs' own output; weights are the largest of
 # what lies on the device.
 page="$source/bench/gpu-page"
@@ -215,12 +229,13 @@ printf '%s\t%s\t%s\t%s\n' 'int4 128, 1 positions' 900 720 GB/s \
     sh "$page" table "$work/lines" "$work/bench" yes >"$work/out" &&
     grep -Eq '^its memory, read and written +32 +[0-9.]+ +[0-9]+ %  GB/s$' \
         "$work/out" &&
-    [ "$(grep -Ec '^demo f16, (prompt of 1|tokens), .* [0-9]+ %  tokens/s$' \
+    [ "$(grep -Ec '^demo f16, (prompt 1|tokens), .* [0-9]+ %  tok/s$' \
         "$work/out")" = 2 ] &&
     { [ ! -x "$(dirname "$sluice")/bench_cuda" ] ||
         grep -Eq '^a launch, on the device +- +[0-9.]+ +-  us$' "$work/out"; } &&
     grep -Eq '^int4 128 .* 720 80%  .* 16 25%\*$' "$work/out" &&
-    grep -Eq '^int4 128, in runs +48 75%\*$' "$work/out" &&
+    grep -Eq '^int4 128, runs +48 75%\*$' "$work/out" &&
+    [ "$(wc -L <"$work/out")" -le 80 ] &&
     grep -q "^text equal to the CPU's  *yes$" "$work/out" &&
     ! sh "$page" table "$work/none" "$work/bench" 2>"$work/err" &&
     grep -q none "$work/err"
