@@ -114,6 +114,9 @@ shape glm-10b 'GELU, inner 64' '1024, learned embeddings of two' \
 shape glm-4-32b '48 heads of 128, 2 of keys and values' 'SwiGLU, inner 64' \
     '64 values of a head, neighbours' 'RMS norm, epsilon 1e-05' \
     'also of what is added' '1.0 KiB a position in FP16'
+shape glm-4.5-air '96 heads of 128, 8 of keys and values' \
+    'inner 64 in the first layer' \
+    '128 experts a layer, inner 1408, 8 of them for a position; one of'
 shape llama-70b '64 heads of 128, 8 of keys and values' 'SwiGLU, inner 64' \
     'halves, base 500000, table exact, llama3 scaling by 8 beyond 8192' \
     'RMS norm' '4.0 KiB a position in FP16'
@@ -125,6 +128,27 @@ for text in '"n_heads": 64' '"n_kv_heads": 8' '"head_dim": 128' \
     has out "$text"
 done
 verdict 'inspect --json says the same'
+
+# One layer is dense, the other has experts; all of it is told apart.
+run 0 synth glm-4.7-flash -Q --force -o mixture.gguf --num-layers 2 \
+    --hidden-size 256 --inner-hidden-size 64 --vocab-size 64 --quant int4-g64
+run 0 inspect mixture.gguf
+for text in '64 experts a layer, inner 1536, 4 of them for a position' \
+    '512 values and 64 rotated ones a position' \
+    'experts        75.5 million weights of int4-g64, 4.25 bits each' \
+    'records        64 experts, the largest 612.0 KiB' \
+    'KV cache       2.2 KiB a position in FP16'; do
+    has out "$text"
+done
+grep -q '^  experts *38.2 MiB' out || wrong="$wrong
+no part of experts"
+run 0 inspect --json mixture.gguf
+for text in '"n_experts": 64' '"n_used": 4' '"kv_lora": 512' \
+    '"expert_bits_per_weight": 4.25' '"experts": 40108032' \
+    '"kv_bytes_per_position_f16": 2304'; do
+    has out "$text"
+done
+verdict 'inspect tells experts from the rest'
 
 run 0 verify m.gguf
 has out 'every checksum is right'

@@ -80,104 +80,6 @@ static const struct argp argp = {
     0,
 };
 
-char *sl_inspect_format(char buf[SL_FORMAT_TEXT],
-                        const struct sl_model_matrix *m)
-{
-    const struct sl_matrix *g = &m->geom;
-    const char *name = m->low_bytes > 0 ? "int8-planes" : sl_fmt_name(g->fmt);
-
-    if (!sl_fmt_has_scales(g->fmt) ||
-        (m->scale_resident && sl_matrix_groups(g) == 1))
-        snprintf(buf, SL_FORMAT_TEXT, "%s", name);
-    else if (m->scale_resident)
-        snprintf(buf, SL_FORMAT_TEXT, "%s-tp%u", name, sl_matrix_groups(g));
-    else
-        snprintf(buf, SL_FORMAT_TEXT, "%s-g%u", name, g->group_cols);
-    return buf;
-}
-
-const char *sl_inspect_type(enum sl_ggml_type type)
-{
-    switch (type) {
-    case SL_GGML_F32:
-        return "F32";
-    case SL_GGML_F16:
-        return "F16";
-    case SL_GGML_BF16:
-        return "BF16";
-    default:
-        return "I8";
-    }
-}
-
-/* And embeddings. */
-static bool is_head(const struct sl_model_matrix *m)
-{
-    return m->spec.role == SL_ROLE_EMBED;
-}
-
-/* Low planes are layers, behind the head. */
-static bool is_low(const struct sl_modelfile *mf, size_t section)
-{
-    size_t n = 0;
-
-    while (n < mf->n_matrices && mf->matrices[n].low_bytes == 0)
-        n++;
-    for (; n < mf->n_matrices && mf->matrices[n].spec.stage >= 0; n++) {
-        if (mf->matrices[n].low_section == section &&
-            mf->matrices[n].low_bytes > 0)
-            return true;
-    }
-    return false;
-}
-
-struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf)
-{
-    struct sl_inspect_parts p = {.header = mf->sections[0].off};
-    size_t head = mf->first_stage + sl_arch_n_stages(&mf->hp) - 1;
-
-    for (size_t i = 0; i < mf->n_sections; i++) {
-        const struct sl_model_section *s = &mf->sections[i];
-
-        if (i < mf->n_small)
-            p.small += s->bytes;
-        else if (i < mf->first_stage)
-            p.scales += s->bytes;
-        else if (mf->tokenizer_bytes > 0 && s->off == mf->tokenizer_off)
-            p.tokenizer += s->bytes;
-        else if (i >= head && !is_low(mf, i)) /* and an embedding of its own */
-            p.head += s->bytes;
-        else
-            p.layers += s->bytes;
-    }
-    return p;
-}
-
-struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf, bool head)
-{
-    struct sl_inspect_bits b = {0};
-
-    for (size_t i = 0; i < mf->n_matrices; i++) {
-        const struct sl_model_matrix *m = &mf->matrices[i];
-
-        if (is_head(m) != head)
-            continue;
-        b.n_weights += (uint64_t)m->geom.rows * m->geom.cols;
-        b.bits += 8 * (m->bytes + m->low_bytes + m->scale_bytes);
-    }
-    return b;
-}
-
-uint64_t sl_inspect_kv_bytes(const struct sl_hparams *hp)
-{
-    return 4ull * hp->n_layers * hp->n_kv_heads * hp->head_dim;
-}
-
-enum sl_act_fn sl_inspect_activation(const struct sl_modelfile *mf)
-{
-    return sl_stage_epilogue(&mf->arch->layers(&mf->hp)->mlp, SL_SLOT_MLP_IN);
-}
-
 static void print_line(const char *what)
 {
     printf("  %-14s ", what);
@@ -196,7 +98,8 @@ enum { MOST_FORMATS = 6 };
 
 enum { MOST_STOPS = 8 };
 
-static void print_formats(const struct sl_modelfile *mf, bool head)
+static void print_formats(const struct sl_modelfile *mf,
+                          enum sl_inspect_kind kind)
 {
     char seen[MOST_FORMATS][SL_FORMAT_TEXT];
     size_t n = 0, k;
@@ -204,7 +107,7 @@ static void print_formats(const struct sl_modelfile *mf, bool head)
     for (size_t i = 0; i < mf->n_matrices && n < MOST_FORMATS; i++) {
         const struct sl_model_matrix *m = &mf->matrices[i];
 
-        if (is_head(m) != head)
+        if (!sl_inspect_is(m, kind))
             continue;
         sl_inspect_format(seen[n], m);
         for (k = 0; strcmp(seen[k], seen[n]) != 0; k++)
@@ -216,14 +119,17 @@ static void print_formats(const struct sl_modelfile *mf, bool head)
     }
 }
 
-static void print_weights(const struct sl_modelfile *mf, bool head)
+static void print_weights(const struct sl_modelfile *mf,
+                          enum sl_inspect_kind kind, const char *what)
 {
-    struct sl_inspect_bits b = sl_inspect_bits(mf, head);
+    struct sl_inspect_bits b = sl_inspect_bits(mf, kind);
 
-    print_line(head ? "head" : "layers");
+    if (b.n_weights == 0)
+        return;
+    print_line(what);
     print_count((double)b.n_weights);
     fputs(" weights of ", stdout);
-    print_formats(mf, head);
+    print_formats(mf, kind);
     printf(", %.2f bits each\n", (double)b.bits / (double)b.n_weights);
 }
 
@@ -314,7 +220,41 @@ static void print_shape(const struct sl_modelfile *mf)
         printf(", %u of keys and values", hp->n_kv_heads);
     putchar('\n');
     print_line("mlp");
-    printf("%s, inner %u\n", activations[sl_inspect_activation(mf)], hp->inner);
+    fputs(activations[sl_inspect_activation(mf)], stdout);
+    if (hp->n_experts == 0 || hp->n_dense_layers > 0)
+        printf(", inner %u", hp->inner);
+    if (hp->n_experts > 0 && hp->n_dense_layers > 1)
+        printf(" in the first %u layers", hp->n_dense_layers);
+    else if (hp->n_experts > 0 && hp->n_dense_layers == 1)
+        fputs(" in the first layer", stdout);
+    putchar('\n');
+}
+
+/* What keys and values are made of where a position has one latent. */
+static void print_latents(const struct sl_hparams *hp)
+{
+    if (hp->kv_lora == 0)
+        return;
+    print_line("latents");
+    printf("%u values and %u rotated ones a position; a head asks with %u and "
+           "%u, gives %u\n",
+           hp->kv_lora, hp->rope_dims, hp->nope_dims, hp->rope_dims,
+           hp->value_dims);
+}
+
+static void print_mixture(const struct sl_hparams *hp)
+{
+    if (hp->n_experts == 0)
+        return;
+    print_line("mixture");
+    printf("%u experts a layer, inner %u, %u of them for a position",
+           hp->n_experts, hp->expert_inner, hp->n_experts_used);
+    if (hp->n_expert_groups > 1)
+        printf(", from %u of %u groups", hp->n_expert_groups_used,
+               hp->n_expert_groups);
+    if (hp->shared_inner > 0)
+        printf("; one of inner %u for all", hp->shared_inner);
+    putchar('\n');
 }
 
 static void print_positions(const struct sl_hparams *hp)
@@ -346,6 +286,8 @@ static void print_model(const struct sl_modelfile *mf)
     const struct sl_hparams *hp = &mf->hp;
 
     print_shape(mf);
+    print_latents(hp);
+    print_mixture(hp);
     print_positions(hp);
     print_line("norms");
     printf("%s norm, epsilon %g%s%s\n",
@@ -371,8 +313,9 @@ static void print_model(const struct sl_modelfile *mf)
     print_line("quant");
     fputs(SL_TAMED(mf->quant), stdout);
     putchar('\n');
-    print_weights(mf, false);
-    print_weights(mf, true);
+    print_weights(mf, SL_INSPECT_LAYERS, "layers");
+    print_weights(mf, SL_INSPECT_EXPERTS, "experts");
+    print_weights(mf, SL_INSPECT_HEAD, "head");
 }
 
 static void print_part(const struct sl_modelfile *mf, const char *what,
@@ -395,6 +338,7 @@ static void print_parts(const struct sl_modelfile *mf)
     print_part(mf, "vectors", p.small);
     print_part(mf, "row scales", p.scales);
     print_part(mf, "layers", p.layers);
+    print_part(mf, "experts", p.experts);
     print_part(mf, "head", p.head);
     print_part(mf, "tokenizer", p.tokenizer);
 }
@@ -421,6 +365,27 @@ static void print_compression(const struct sl_modelfile *mf)
            sl_size_format(size[0], kept), sl_size_format(size[1], bytes));
 }
 
+/* Experts are read one by one, each by one read. */
+static void print_records(const struct sl_modelfile *mf)
+{
+    const struct sl_hparams *hp = &mf->hp;
+    uint64_t bytes, largest = 0;
+    char size[SL_SIZE_TEXT];
+    uint32_t n = 0;
+
+    for (uint32_t layer = hp->n_dense_layers; layer < hp->n_layers; layer++) {
+        for (uint32_t e = 0; e < hp->n_experts; e++, n++) {
+            bytes = sl_modelfile_record_bytes(
+                mf, sl_modelfile_expert(mf, layer, e));
+            largest = bytes > largest ? bytes : largest;
+        }
+    }
+    if (n == 0)
+        return;
+    print_line("records");
+    printf("%u experts, the largest %s\n", n, sl_size_format(size, largest));
+}
+
 static void print_stages(const struct sl_modelfile *mf)
 {
     uint32_t n = sl_arch_n_stages(&mf->hp);
@@ -438,6 +403,7 @@ static void print_stages(const struct sl_modelfile *mf)
     printf("%u, the largest %s: %s\n", n, sl_size_format(size, largest->bytes),
            largest->name);
     print_compression(mf);
+    print_records(mf);
     print_line("KV cache");
     printf("%s a position in FP16", sl_size_format(size, kv));
     printf(", %s in FP32\n", sl_size_format(size, 2 * kv));

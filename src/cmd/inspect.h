@@ -1,7 +1,8 @@
 /*
- * inspect.h - what a model file says of itself, as JSON
+ * inspect.h - what a model file says of itself
  *
- * Between cmd_inspect.c and inspect_json.c.
+ * The sums that cmd_inspect.c and inspect_json.c print (inspect_parts.c), and
+ * the JSON.
  */
 #ifndef SL_INSPECT_H
 #define SL_INSPECT_H
@@ -21,20 +22,27 @@ sl_inspect_type(enum sl_ggml_type type); /* "F32" "F16" "BF16" "I8" */
 
 /* Bytes of the file by purpose; they add up to file_bytes. */
 struct sl_inspect_parts {
-    uint64_t header, small, scales, layers, head, tokenizer;
+    uint64_t header, small, scales, layers, experts, head, tokenizer;
 };
 
 struct sl_inspect_parts sl_inspect_parts(const struct sl_modelfile *mf);
 
-/* Weights and the bits that they and their scales take: of the matrices of
- * the layers, or of the head. */
+enum sl_inspect_kind {
+    SL_INSPECT_LAYERS,  /* what every position needs of the layers */
+    SL_INSPECT_EXPERTS, /* that a router chooses among */
+    SL_INSPECT_HEAD,    /* and embeddings */
+};
+
+bool sl_inspect_is(const struct sl_model_matrix *m, enum sl_inspect_kind kind);
+
+/* Weights and the bits that they and their scales take. */
 struct sl_inspect_bits {
     uint64_t n_weights;
     uint64_t bits;
 };
 
 struct sl_inspect_bits sl_inspect_bits(const struct sl_modelfile *mf,
-                                       bool head);
+                                       enum sl_inspect_kind kind);
 
 /* Bytes that a position takes in a cache of FP16, of all layers. */
 uint64_t sl_inspect_kv_bytes(const struct sl_hparams *hp);

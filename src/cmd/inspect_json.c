@@ -45,13 +45,37 @@ static json_t *rope(const struct sl_hparams *hp)
                      "scaling", scaling(&hp->rope_scale));
 }
 
+static json_t *latents(const struct sl_hparams *hp)
+{
+    if (hp->kv_lora == 0)
+        return json_null();
+    return json_pack("{s:i, s:i, s:i, s:i, s:i}", "kv_lora", (int)hp->kv_lora,
+                     "q_lora", (int)hp->q_lora, "rope_dims", (int)hp->rope_dims,
+                     "nope_dims", (int)hp->nope_dims, "value_dims",
+                     (int)hp->value_dims);
+}
+
+static json_t *mixture(const struct sl_hparams *hp)
+{
+    if (hp->n_experts == 0)
+        return json_null();
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:f}",
+                     "n_experts", (int)hp->n_experts, "n_used",
+                     (int)hp->n_experts_used, "inner", (int)hp->expert_inner,
+                     "shared_inner", (int)hp->shared_inner, "n_groups",
+                     (int)hp->n_expert_groups, "n_groups_used",
+                     (int)hp->n_expert_groups_used, "n_dense_layers",
+                     (int)hp->n_dense_layers, "normed", hp->expert_norm,
+                     "scale", (double)hp->expert_scale);
+}
+
 static json_t *hparams(const struct sl_modelfile *mf)
 {
     const struct sl_hparams *hp = &mf->hp;
 
     return json_pack(
         "{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:s, s:i, s:i, s:s, "
-        "s:s, s:o, s:f, s:b, s:b, s:b, s:b, s:b, s:b, s:b}",
+        "s:s, s:o, s:f, s:b, s:b, s:b, s:b, s:b, s:b, s:b, s:o, s:o}",
         "n_layers", (int)hp->n_layers, "hidden", (int)hp->hidden, "inner",
         (int)hp->inner, "n_heads", (int)hp->n_heads, "vocab", (int)hp->vocab,
         "max_positions", (int)hp->max_positions, "norm_eps",
@@ -63,7 +87,8 @@ static json_t *hparams(const struct sl_modelfile *mf)
         "residual_scale", (double)hp->residual_scale, "causal", hp->causal,
         "untied", hp->untied, "qkv_bias", !hp->no_qkv_bias, "attn_out_bias",
         hp->attn_out_bias, "mlp_bias", hp->mlp_bias, "post_norms",
-        hp->post_norms, "qk_norm", hp->qk_norm);
+        hp->post_norms, "qk_norm", hp->qk_norm, "latents", latents(hp),
+        "mixture", mixture(hp));
 }
 
 /* What is not given is null. */
@@ -98,11 +123,11 @@ static json_t *parts(const struct sl_modelfile *mf)
 {
     struct sl_inspect_parts p = sl_inspect_parts(mf);
 
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "header",
-                     (json_int_t)p.header, "vectors", (json_int_t)p.small,
-                     "scales", (json_int_t)p.scales, "layers",
-                     (json_int_t)p.layers, "head", (json_int_t)p.head,
-                     "tokenizer", (json_int_t)p.tokenizer);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "header", (json_int_t)p.header,
+        "vectors", (json_int_t)p.small, "scales", (json_int_t)p.scales,
+        "layers", (json_int_t)p.layers, "experts", (json_int_t)p.experts,
+        "head", (json_int_t)p.head, "tokenizer", (json_int_t)p.tokenizer);
 }
 
 static json_t *tensors(const struct sl_layout *l)
@@ -167,21 +192,29 @@ static json_t *sections(const struct sl_modelfile *mf)
     return list;
 }
 
+static double bits_each(struct sl_inspect_bits b)
+{
+    return b.n_weights > 0 ? (double)b.bits / (double)b.n_weights : 0;
+}
+
 json_t *sl_inspect_json(const struct sl_modelfile *mf)
 {
-    struct sl_inspect_bits bits = sl_inspect_bits(mf, false);
-    struct sl_inspect_bits head = sl_inspect_bits(mf, true);
+    struct sl_inspect_bits bits = sl_inspect_bits(mf, SL_INSPECT_LAYERS);
+    struct sl_inspect_bits experts = sl_inspect_bits(mf, SL_INSPECT_EXPERTS);
+    struct sl_inspect_bits head = sl_inspect_bits(mf, SL_INSPECT_HEAD);
     json_int_t kv = (json_int_t)sl_inspect_kv_bytes(&mf->hp);
+    uint64_t n = bits.n_weights + experts.n_weights + head.n_weights;
 
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:o, "
-        "s:o, s:i, s:o, s:o, s:o}",
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:f, s:o, s:f, s:I, s:o, s:o, "
+        "s:o, s:o, s:i, s:o, s:o, s:o}",
         "file", string(mf->path), "name", string(mf->name), "architecture",
         mf->arch->name, "quantization", string(mf->quant), "layout",
         SL_LAYOUT_NAME, "file_bytes", (json_int_t)mf->file_bytes, "n_weights",
-        (json_int_t)(bits.n_weights + head.n_weights), "bits_per_weight",
-        (double)bits.bits / (double)bits.n_weights, "head_bits_per_weight",
-        (double)head.bits / (double)head.n_weights, "kv_bytes_per_position_f16",
+        (json_int_t)n, "bits_per_weight", bits_each(bits),
+        "expert_bits_per_weight",
+        experts.n_weights > 0 ? json_real(bits_each(experts)) : json_null(),
+        "head_bits_per_weight", bits_each(head), "kv_bytes_per_position_f16",
         kv, "hparams", hparams(mf), "tokenizer", tokenizer(mf), "sampling",
         sampling(&mf->hp.sampling), "parts", parts(mf), "n_stages",
         (int)sl_arch_n_stages(&mf->hp), "sections", sections(mf), "matrices",

@@ -164,10 +164,14 @@ static void print_convert(const struct source *s)
         printf("refuses it: %s\n", s->why.msg);
         return;
     }
-    printf("%s %s: %u layer%s, hidden %u, %u heads of %u, vocabulary %u\n",
+    printf("%s %s: %u layer%s, hidden %u, %u heads of %u, vocabulary %u",
            s->fit.problems.n > 0 ? "refuses it, taken for" : "makes of it",
            s->arch->name, s->hp.n_layers, s->hp.n_layers == 1 ? "" : "s",
            s->hp.hidden, s->hp.n_heads, s->hp.head_dim, s->hp.vocab);
+    if (s->hp.n_experts > 0)
+        printf(", %u of %u experts a layer", s->hp.n_experts_used,
+               s->hp.n_experts);
+    putchar('\n');
     print_list("problems", &s->fit.problems);
     print_list("unknown", &s->fit.unknown);
     if (s->fit.ignored.n == 0)
