@@ -211,6 +211,12 @@ END
     grep -q '^  VRAM  *[1-9]' "$work/gpu.out"
 check what_probe_wrote_is_a_machine
 
+# 1/54 of the experts saves 1/54 of the 3.1 GiB that a token wants of them.
+"$sluice" plan --machine rtx3060-ddr4-nvme --preset glm-4.5-air \
+    --quant int4-g64 --ram 28G --vram 11G >"$work/air.out" 2>"$work/log" &&
+    sed -n 4p "$work/air.out" | grep -q 'each GiB more of RAM saves 0.01 s'
+check a_gib_of_experts_saves_what_is_chosen_of_them
+
 # The slower one beside the faster one; and in a file of rates.
 sed 's/^{/{"mirror": "8:1", /' "$work/probe.json" >"$work/two.json"
 "$sluice" plan --machine "$work/two.json" --preset 7b --device cpu --ram 3G \

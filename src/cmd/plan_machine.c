@@ -11,6 +11,7 @@
 #include "src/base/bytes.h"
 #include "src/base/json.h"
 #include "src/base/tame.h"
+#include "src/cmd/plan_advice.h"
 #include "src/cmd/plan_eval.h"
 #include "src/cmd/plan_machine.h"
 #include "src/cmd/survey_here.h"
@@ -391,28 +392,6 @@ static void print_row(const char *what, const struct sl_rehearsed *r)
            sl_limit_name(r->floor.limit));
 }
 
-/* What limits, and what would help most. */
-static void print_advice(const struct answer *a)
-{
-    switch (row_of(a, DECODE)->floor.limit) {
-    case SL_LIMIT_DISK:
-        printf("The disk is what takes the time: each GiB more of RAM saves "
-               "%.2f s a token.\n",
-               (double)(1ull << 30) / a->spec.rates.disk_bps);
-        return;
-    case SL_LIMIT_DRAM:
-        puts("Reading memory is what takes the time: fewer bits a weight "
-             "(--quant) would help, or guesses that are right (--draft).");
-        return;
-    case SL_LIMIT_LINK:
-        puts("Copies to the GPU are what takes the time: more --vram would "
-             "help.");
-        return;
-    default:
-        puts("Computing is what takes the time.");
-    }
-}
-
 /* Can it be done, and how fast: what is asked first is said first. */
 static void print_answer(const struct answer *a)
 {
@@ -422,7 +401,7 @@ static void print_answer(const struct answer *a)
     printf("A token takes %.3g s (%.2g a second), a prompt of %u %.3g s.\n",
            decode->seconds, decode->tokens / decode->seconds, PROMPT,
            prefill->seconds);
-    print_advice(a);
+    sl_plan_advise(&a->alone, &a->q->hit_curve, a->spec.rates.disk_bps);
     putchar('\n');
 }
 
