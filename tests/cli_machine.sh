@@ -54,7 +54,7 @@ promised()
     done
 }
 
-echo 1..32
+echo 1..33
 : >"$work/log"
 "$sluice" plan --machine rtx3090-ddr5 --vram 22G --ram 58G \
     --preset glm-130b --quant int4-g128 --json >"$work/b.json" 2>"$work/log"
