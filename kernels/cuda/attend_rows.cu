@@ -15,7 +15,7 @@
  */
 #include "config.h"
 
-#include "kernels/cuda/attend.h"
+#include "kernels/cuda/attend_keys.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/values.cuh"
 
@@ -42,16 +42,10 @@ __device__ __forceinline__ uint4 load_head(const uint16_t *head, uint32_t i,
     return make_uint4(v[0], v[1], v[2], v[3]);
 }
 
-/* exp2 of differences to a maximum that may be -infinity: of no key yet. */
-__device__ __forceinline__ float base_of(float max)
-{
-    return max == -INFINITY ? 0.0f : max;
-}
-
 __device__ __forceinline__ void merge(struct soft *s, int lanes)
 {
     float max = fmaxf(s->max, __shfl_xor_sync(SL_ALL_LANES, s->max, lanes));
-    float by = exp2f(s->max - base_of(max));
+    float by = exp2f(s->max - sl_base_of(max));
 
     s->max = max;
     s->sum *= by;
@@ -61,30 +55,6 @@ __device__ __forceinline__ void merge(struct soft *s, int lanes)
         s->v[i] *= by;
         s->v[i] += __shfl_xor_sync(SL_ALL_LANES, s->v[i], lanes);
     }
-}
-
-/* Where a row's keys are: in the pages of its sequence, and from `fork` on,
- * where it is one of a tree, at its ancestors' places there. */
-struct row_keys {
-    const uint32_t *pages;
-    uint32_t fork;
-    const uint16_t *path; /* shared memory */
-};
-
-/* Where key `key` of the row lies in k and v. */
-__device__ __forceinline__ size_t key_at(const struct sl_attention &a,
-                                         const struct row_keys &r,
-                                         uint32_t head, uint32_t key)
-{
-    size_t page;
-
-    if (key >= r.fork)
-        key = r.fork + r.path[key - r.fork];
-    page = r.pages[key / SL_CUDA_PAGE_LEN];
-
-    return page * a.kv.page_stride +
-           ((size_t)head * SL_CUDA_PAGE_LEN + key % SL_CUDA_PAGE_LEN) *
-               a.kv.head_dim;
 }
 
 /* Scores of DEPTH keys and one head; those from `end` on are none. */
@@ -117,7 +87,7 @@ take_in(struct soft *s, const float score[DEPTH], const uint4 v[DEPTH])
 #pragma unroll
     for (uint32_t j = 0; j < DEPTH; j++)
         max = fmaxf(max, score[j]);
-    by = exp2f(s->max - base_of(max));
+    by = exp2f(s->max - sl_base_of(max));
     s->max = max;
     s->sum *= by;
 #pragma unroll
@@ -125,7 +95,7 @@ take_in(struct soft *s, const float score[DEPTH], const uint4 v[DEPTH])
         s->v[e] *= by;
 #pragma unroll
     for (uint32_t j = 0; j < DEPTH; j++) {
-        float f[8], p = exp2f(score[j] - base_of(max));
+        float f[8], p = exp2f(score[j] - sl_base_of(max));
 
         sl_eight_to_floats(f, v[j]);
         s->sum += p;
@@ -139,7 +109,7 @@ take_in(struct soft *s, const float score[DEPTH], const uint4 v[DEPTH])
 template <int LANES, int HEADS>
 __device__ __forceinline__ void
 step(struct soft s[HEADS], const struct sl_attention &a,
-     const struct row_keys &keys, uint32_t kv_head, const float q[HEADS][8],
+     const struct sl_row_keys &keys, uint32_t kv_head, const float q[HEADS][8],
      uint32_t key, uint32_t end)
 {
     const uint32_t apart = THREADS / LANES;
@@ -150,7 +120,7 @@ step(struct soft s[HEADS], const struct sl_attention &a,
     for (uint32_t j = 0; j < DEPTH; j++) {
         k[j] = v[j] = make_uint4(0, 0, 0, 0);
         if (key + j * apart < end) {
-            size_t at = key_at(a, keys, kv_head, key + j * apart);
+            size_t at = sl_key_at(a, keys, kv_head, key + j * apart);
 
             k[j] = load_head(a.kv.k + at, i, a.kv.head_dim,
                              sl_heads_aligned(a.kv));
@@ -206,17 +176,6 @@ __device__ __forceinline__ void store_head(const struct head_shared *sh,
     }
 }
 
-/* The k-th place of the path, for every k: each bit knows how many are before
- * it. */
-__device__ __forceinline__ void spread_path(uint16_t to[64], uint64_t path)
-{
-    uint32_t bit = threadIdx.x;
-
-    if (bit < 64 && (path >> bit & 1) != 0)
-        to[__popcll(path & ((UINT64_C(1) << bit) - 1))] = (uint16_t)bit;
-    __syncthreads();
-}
-
 /* blockIdx: split, HEADS heads of a group, row. */
 template <int LANES, int HEADS>
 __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
@@ -232,7 +191,7 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
     uint32_t end = min(first + SL_SPLIT_KEYS, n_keys);
     uint32_t warp = threadIdx.x / SL_WARP, lane = threadIdx.x % SL_WARP;
     uint32_t i = lane % LANES * 8;
-    struct row_keys keys = {a.pages + a.table[row], UINT32_MAX, path};
+    struct sl_row_keys keys = {a.pages + a.table[row], UINT32_MAX, path};
     struct soft s[HEADS];
     float q[HEADS][8];
 
@@ -240,7 +199,7 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
         return;
     if (a.fork != NULL) {
         keys.fork = a.fork[row];
-        spread_path(path, a.path[row]);
+        sl_spread_path(path, a.path[row]);
     }
 #pragma unroll
     for (uint32_t h = 0; h < HEADS; h++) {
@@ -279,7 +238,7 @@ __global__ void __launch_bounds__(THREADS) attend_rows(struct sl_attention a)
 /* Merges the parts of one head of one row. */
 __global__ void __launch_bounds__(THREADS) attend_merge(struct sl_attention a)
 {
-    uint32_t row = a.first + blockIdx.y, head = blockIdx.x, d = a.kv.head_dim;
+    uint32_t row = a.first + blockIdx.y, head = blockIdx.x, d = a.values;
     uint32_t n = (a.n_keys[row] + SL_SPLIT_KEYS - 1) / SL_SPLIT_KEYS;
     const float *part =
         a.part + ((size_t)blockIdx.y * a.n_heads + head) * a.n_splits * (d + 2);
@@ -331,6 +290,12 @@ int sl_attend_rows_launch(const struct sl_cuda *c, const struct sl_attention *a,
         rc = (alone ? launch_rows<32, 1> : launch_rows<32, 4>)(c, a, err);
     if (rc != 0 || a->n_splits == 1)
         return rc;
+    return sl_attend_merge_launch(c, a, err);
+}
+
+int sl_attend_merge_launch(const struct sl_cuda *c,
+                           const struct sl_attention *a, struct sl_error *err)
+{
     return sl_launch(c, "attention's merge", attend_merge,
                      dim3(a->n_heads, a->n), THREADS, a, err);
 }

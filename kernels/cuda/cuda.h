@@ -39,6 +39,8 @@ extern "C" {
 
 #define SL_CUDA_PAGE_LEN    16u  /* positions in a page of the KV cache */
 #define SL_CUDA_MAX_HEAD    256u /* values a head, at most */
+#define SL_CUDA_MAX_LATENT  512u /* values of a latent, at most, */
+#define SL_CUDA_MAX_JOINED  576u /* and with those that are rotated */
 #define SL_CUDA_MAX_TOP     1024u
 #define SL_CUDA_FEW         4u  /* positions: products on CUDA cores */
 #define SL_CUDA_SOME        64u /* positions: products by mma.sync */
@@ -122,6 +124,17 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
 uint64_t sl_cuda_matmul_workspace(const struct sl_matrix *m, uint32_t n);
 uint64_t sl_cuda_matmul_workspace_least(const struct sl_matrix *m, uint32_t n);
 
+/* m has as many rows for each of n_heads heads (a multiple of SL_BLOCK_ROWS),
+ * all in one segment, and each takes its own values of x: head h those from h *
+ * head_x on. y (n, y_stride) f16: row r of m goes to column r. Of mm: m,
+ * first_block, n_blocks, w[0] and scale[0]; the blocks may be of parts of
+ * heads. All whole heads are one launch for up to SL_CUDA_SOME positions, more
+ * go in runs of so many; bits do not depend on how m is cut. No workspace. */
+int sl_cuda_multiply_heads(const struct sl_cuda *c, uint16_t *y,
+                           size_t y_stride, const struct sl_cuda_matmul *mm,
+                           uint32_t n_heads, uint32_t head_x, const uint16_t *x,
+                           size_t x_stride, uint32_t n, struct sl_error *err);
+
 /* to = both planes of INT8 weights (quant/planes.h), whole units, as INT8;
  * bytes: of that. to[i] = 16 from[i], clamped: with these scales the high plane
  * alone is INT4. */
@@ -150,6 +163,12 @@ int sl_cuda_rms_norm(const struct sl_cuda *c, uint16_t *y_f16, size_t y_stride,
 int sl_cuda_rms_norm_add(const struct sl_cuda *c, float *x, const float *v,
                          const float *w, uint32_t n, uint32_t h, float eps,
                          struct sl_error *err);
+
+/* The first `values` of each of n rows of x (n, stride) f16 in place, as
+ * sl_cuda_rms_norm; the others stay as they are. */
+int sl_cuda_latent_norm(const struct sl_cuda *c, uint16_t *x, size_t stride,
+                        const float *w, uint32_t n, uint32_t values, float eps,
+                        struct sl_error *err);
 
 /* How the heads of q, k and v follow one another in a row of qkv, head_dim
  * values each, where n_heads of queries share n_kv_heads of keys and values:
@@ -272,6 +291,41 @@ int sl_cuda_attend_shared(const struct sl_cuda *c, uint16_t *out,
  * queries. */
 uint64_t sl_cuda_attend_workspace(uint32_t n, uint32_t n_heads,
                                   uint32_t head_dim, uint32_t most_keys);
+
+/* Attention to latents (DeepSeek-V2, arXiv 2405.04434, 2.1): one key for all
+ * heads, of `values` values, which are the value too, and `turned` more, which
+ * are rotated. kv->n_heads is 1, kv->head_dim values + turned, both even, and
+ * kv->v is not looked at. What a row's products have left, all f16: */
+struct sl_cuda_latent {
+    const uint16_t *q; /* (n, q_stride) `values` a head: queries to latents */
+    const uint16_t *turn; /* (n, turn_stride) head h: what of its query is
+                           * rotated, from h * turn_head on */
+    const uint16_t *key;  /* (n, key_stride) values + turned */
+    size_t q_stride, turn_stride, key_stride, turn_head;
+    uint32_t n_heads, values, turned;
+    enum sl_cuda_pairs pairs;
+};
+
+/* q (n, q_stride) f16 = each head's query, values + turned of them side by
+ * side; keys go to their position in the pages. */
+int sl_cuda_latent_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                         const struct sl_cuda_kv *kv,
+                         const struct sl_cuda_latent *latent,
+                         const struct sl_cuda_rows *rows, struct sl_error *err);
+
+/* out (n, out_stride) f16, `values` a head: softmax(scale * q . k) . v over the
+ * row's first n_keys keys, of q as sl_cuda_latent_store leaves it. By mma.sync,
+ * of which heads are the rows: so all of them share what is read; rows of short
+ * items are split over keys. Strides are multiples of 8, values of 16. Errors:
+ * SL_ERR_UNSUPPORTED beyond SL_CUDA_MAX_LATENT and SL_CUDA_MAX_JOINED,
+ * SL_ERR_BUDGET for less workspace than sl_cuda_attend_workspace tells of heads
+ * of `values`. */
+int sl_cuda_attend_latent(const struct sl_cuda *c, uint16_t *out,
+                          size_t out_stride, const uint16_t *q, size_t q_stride,
+                          uint32_t n_heads, const struct sl_cuda_kv *kv,
+                          uint32_t values, float scale,
+                          const struct sl_cuda_rows *rows,
+                          struct sl_error *err);
 
 /* --- ends ---------------------------------------------------------------- */
 

@@ -188,7 +188,7 @@ template <int FMT> struct packed_sum {
             at.w[b] = block + (size_t)u * 64 + quad * 16;
             at.scale[b] = scales + quad * 4;
         }
-        at.x = a.p.x + u * unit<FMT>::cols;
+        at.x = a.p.x + blockIdx.z * a.p.head_x + u * unit<FMT>::cols;
         at.x_stride = a.p.x_stride;
         at.group = u / a.group_units;
         at.in_group = u % a.group_units;

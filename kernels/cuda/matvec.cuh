@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(THREADS, Sum::least_blocks(N))
     bool glu = a.p.out.pairs != 0;
     size_t block_bytes = (size_t)a.p.units * 64;
     size_t block_scales = (size_t)a.p.groups * SL_BLOCK_ROWS;
+    uint32_t first_row = blockIdx.z * a.p.head_rows;
     const uint8_t *w[2];
     const uint16_t *scale[2];
     float sum[2][4][N] = {};
@@ -86,6 +87,7 @@ __global__ void __launch_bounds__(THREADS, Sum::least_blocks(N))
         scale[i] = NULL;
         if (block * SL_BLOCK_ROWS >= a.p.n_rows)
             continue;
+        block += first_row / SL_BLOCK_ROWS;
         w[i] = a.p.w[which] + block * block_bytes;
         scale[i] = a.p.scale[which] + block * block_scales;
     }
@@ -97,7 +99,7 @@ __global__ void __launch_bounds__(THREADS, Sum::least_blocks(N))
 
         if (p >= a.p.n || row >= a.p.n_rows || (glu && slot >= SL_BLOCK_ROWS))
             continue;
-        sl_epilogue(&a.p.out, p, row, total(sh, slot, p),
+        sl_epilogue(&a.p.out, p, first_row + row, total(sh, slot, p),
                     glu ? total(sh, slot + SL_BLOCK_ROWS, p) : 0);
     }
 }
@@ -117,7 +119,8 @@ static inline dim3 matvec_grid(const struct sl_product *p)
 {
     uint32_t n_blocks = (p->n_rows + SL_BLOCK_ROWS - 1) / SL_BLOCK_ROWS;
 
-    return dim3(sl_product_pairs(p) ? n_blocks : (n_blocks + 1) / 2);
+    return dim3(sl_product_pairs(p) ? n_blocks : (n_blocks + 1) / 2, 1,
+                p->n_heads);
 }
 
 #endif

@@ -56,12 +56,14 @@ template <int N>
 __device__ __forceinline__ void
 load_four(float out[N][4], const struct sl_product &p, uint32_t c)
 {
+    const uint16_t *x = p.x + blockIdx.z * p.head_x + c;
+
 #pragma unroll
     for (int i = 0; i < N; i++) {
         uint2 v = make_uint2(0, 0);
 
         if (N == 1 || (uint32_t)i < p.n)
-            v = *(const uint2 *)(p.x + i * p.x_stride + c);
+            v = *(const uint2 *)(x + i * p.x_stride);
         sl_halves_to_floats(out[i], v.x);
         sl_halves_to_floats(out[i] + 2, v.y);
     }

@@ -80,6 +80,8 @@ __global__ void __launch_bounds__(THREADS) matvec_rows(struct rows_args a)
     uint32_t warp = threadIdx.x / SL_WARP, lane = threadIdx.x % SL_WARP;
     uint32_t pair = blockIdx.x * WARPS + warp;
     uint32_t row[2] = {glu ? pair : 2 * pair, glu ? pair : 2 * pair + 1};
+    uint32_t first_row = blockIdx.z * a.p.head_rows;
+    const uint16_t *from = a.p.x + blockIdx.z * a.p.head_x;
     float sum[2][N] = {};
 
     if (row[0] >= a.p.n_rows)
@@ -90,10 +92,10 @@ __global__ void __launch_bounds__(THREADS) matvec_rows(struct rows_args a)
 #pragma unroll
         for (int i = 0; i < 2; i++)
             if (row[i] < a.p.n_rows)
-                load_w<WAY>(w[i], a.p, glu ? i : 0, row[i], c);
+                load_w<WAY>(w[i], a.p, glu ? i : 0, first_row + row[i], c);
 #pragma unroll
         for (int p = 0; p < N; p++)
-            load_x<WAY>(x[p], a.p.x + p * a.p.x_stride + c);
+            load_x<WAY>(x[p], from + p * a.p.x_stride + c);
 #pragma unroll
         for (int i = 0; i < 2; i++)
             if (row[i] < a.p.n_rows)
@@ -109,9 +111,9 @@ __global__ void __launch_bounds__(THREADS) matvec_rows(struct rows_args a)
         sum[1][p] = sl_warp_sum(sum[1][p]);
         if (lane != 0)
             continue;
-        sl_epilogue(&a.p.out, p, row[0], sum[0][p], sum[1][p]);
+        sl_epilogue(&a.p.out, p, first_row + row[0], sum[0][p], sum[1][p]);
         if (!glu && row[1] < a.p.n_rows)
-            sl_epilogue(&a.p.out, p, row[1], sum[1][p], 0);
+            sl_epilogue(&a.p.out, p, first_row + row[1], sum[1][p], 0);
     }
 }
 
@@ -121,7 +123,7 @@ static int launch(const struct sl_cuda *c, const struct rows_args *a,
 {
     uint64_t pairs =
         sl_product_pairs(&a->p) ? a->p.n_rows : ((uint64_t)a->p.n_rows + 1) / 2;
-    dim3 grid((unsigned)((pairs + WARPS - 1) / WARPS));
+    dim3 grid((unsigned)((pairs + WARPS - 1) / WARPS), 1, a->p.n_heads);
 
     switch (a->p.n) {
     case 1:
@@ -144,6 +146,8 @@ int sl_matvec_rows_launch(const struct sl_cuda *c, const struct sl_product *p,
 {
     struct rows_args a = {*p};
 
+    if (p->head_x % 8 != 0) /* heads of x begin at odd addresses */
+        return launch<SINGLY>(c, &a, err);
     if (p->fmt == SL_FMT_F16 && p->cols % 8 == 0)
         return launch<HALVES>(c, &a, err);
     if (p->fmt == SL_FMT_BF16 && p->cols % 8 == 0)

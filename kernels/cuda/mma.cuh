@@ -94,7 +94,8 @@ __device__ __forceinline__ uint2 row_scales(const struct sl_product &p,
 
     if (b.block * SL_BLOCK_ROWS >= p.n_rows)
         return make_uint2(0, 0);
-    return *(const uint2 *)(p.scale[b.which] + (size_t)b.block * SL_BLOCK_ROWS +
+    return *(const uint2 *)(p.scale[b.which] +
+                            in_weights(p, b.block) * SL_BLOCK_ROWS +
                             lane / 4 % 4 * 4);
 }
 
@@ -206,7 +207,7 @@ __device__ __forceinline__ void put(const struct mma_args &a, const float *box,
         row = row / (2 * SL_BLOCK_ROWS) * SL_BLOCK_ROWS + row % SL_BLOCK_ROWS;
     }
     if (row < a.p.n_rows)
-        sl_epilogue(&a.p.out, position, row, v, b);
+        sl_epilogue(&a.p.out, position, blockIdx.z * a.p.head_rows + row, v, b);
 }
 
 template <int FMT, int NT, int KW>
@@ -261,6 +262,8 @@ static inline void split(struct mma_args *a, const struct sl_cuda *c,
         most = a->stages / LEAST_STAGES;
     if (most > room)
         most = room;
+    if (a->p.head_rows > 0) /* heads fill the device, not splits */
+        most = 1;
     n = sl_mma_splits(all, a->stages, (uint32_t)most, c->n_sms, stage_bytes,
                       TILE_ROWS * a->p.n * (uint32_t)sizeof(float));
     a->stages_a_split = (a->stages + n - 1) / n;
@@ -277,8 +280,8 @@ static inline int launch_split(const struct sl_cuda *c,
     struct sl_product_sums sums = {};
 
     if (sl_launch(c, "mma product", kernel,
-                  dim3(a->slots / TILE_ROWS, a->n_splits), threads, a,
-                  err) != 0)
+                  dim3(a->slots / TILE_ROWS, a->n_splits, a->p.n_heads),
+                  threads, a, err) != 0)
         return -1;
     if (a->sums == NULL)
         return 0;

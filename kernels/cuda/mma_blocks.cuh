@@ -157,7 +157,8 @@ __device__ __forceinline__ void
 load_x(uint32_t x[4], const struct sl_product &p, uint32_t position, uint32_t c,
        uint32_t t)
 {
-    const uint16_t *at = p.x + position * p.x_stride + c;
+    const uint16_t *at =
+        p.x + blockIdx.z * p.head_x + position * p.x_stride + c;
     uint2 v[2];
 
     x[0] = x[1] = x[2] = x[3] = 0;
@@ -271,8 +272,8 @@ rows_of(const struct sl_product &p, uint32_t rows, uint32_t lane)
 
     if (b.block * SL_BLOCK_ROWS >= p.n_rows)
         b = {0, 0};
-    at.codes =
-        p.w[b.which] + (size_t)b.block * p.units * 64 + lane / 4 % 4 * 16;
+    at.codes = p.w[b.which] + in_weights(p, b.block) * p.units * 64 +
+               lane / 4 % 4 * 16;
     at.scales = at.codes + lane % 4 * 4;
     return at;
 }

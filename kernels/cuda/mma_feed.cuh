@@ -99,6 +99,13 @@ __device__ __forceinline__ struct block_of block_at(bool glu, uint32_t slot)
     return b;
 }
 
+/* Where block `block` of the thread block's head lies among the weights. */
+__device__ __forceinline__ size_t in_weights(const struct sl_product &p,
+                                             uint32_t block)
+{
+    return block + (size_t)blockIdx.z * (p.head_rows / SL_BLOCK_ROWS);
+}
+
 /* Stages of `step` from `first` on that begin before `end`. */
 __device__ __forceinline__ uint32_t stages_before(uint32_t first, uint32_t step,
                                                   uint32_t end)
@@ -145,15 +152,17 @@ __device__ __forceinline__ void feed_w(struct feed<G> *f,
         uint32_t unit = stage * G::units + i / 4 % G::units;
         bool there = b.block * SL_BLOCK_ROWS < p.n_rows;
 
-        f->w[k] =
-            p.w[b.which] + ((size_t)b.block * p.units + unit) * 64 + i % 4 * 16;
+        f->w[k] = p.w[b.which] +
+                  (in_weights(p, b.block) * p.units + unit) * 64 + i % 4 * 16;
         f->w_stages[k] = there ? stages_before(unit, G::units, p.units) : 0;
     } else {
         struct block_of b = block_at(glu, row / SL_BLOCK_ROWS);
         uint32_t r = b.block * SL_BLOCK_ROWS + row % SL_BLOCK_ROWS;
         uint32_t column = stage * G::cols + i % G::x_row * 8;
 
-        f->w[k] = p.w[b.which] + ((size_t)r * p.cols + column) * 2;
+        f->w[k] =
+            p.w[b.which] +
+            ((r + (size_t)blockIdx.z * p.head_rows) * p.cols + column) * 2;
         f->w_stages[k] =
             r < p.n_rows ? stages_before(column, G::cols, p.cols) : 0;
     }
@@ -172,10 +181,10 @@ feed_scales(struct feed<G> *f, const struct sl_product &p, uint32_t stage)
     if (!copies_scales<G>(p))
         return;
     f->in_group = column % p.group_cols;
-    f->scale =
-        p.scale[b.which] +
-        ((size_t)b.block * p.groups + column / p.group_cols) * SL_BLOCK_ROWS +
-        i % 2 * 8;
+    f->scale = p.scale[b.which] +
+               (in_weights(p, b.block) * p.groups + column / p.group_cols) *
+                   SL_BLOCK_ROWS +
+               i % 2 * 8;
     f->scale_stages =
         b.block * SL_BLOCK_ROWS < p.n_rows
             ? stages_before(column, G::cols, p.groups * p.group_cols)
@@ -197,7 +206,7 @@ feed_init(struct feed<G> *f, const struct sl_product &p, uint32_t stage)
     for (uint32_t k = 0; k < G::copies_x; k++) {
         uint32_t position = (i + k * G::threads) / G::x_row;
 
-        f->x[k] = p.x + position * p.x_stride + column;
+        f->x[k] = p.x + blockIdx.z * p.head_x + position * p.x_stride + column;
         f->x_stages[k] =
             position < p.n ? stages_before(column, G::cols, p.cols) : 0;
     }

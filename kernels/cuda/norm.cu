@@ -85,6 +85,28 @@ __global__ void __launch_bounds__(MOST_THREADS) rms_norm(struct norm_args a)
     }
 }
 
+struct latent_norm_args {
+    uint16_t *x;
+    size_t stride;
+    const float *w;
+    uint32_t n;
+    float eps;
+};
+
+__global__ void __launch_bounds__(MOST_THREADS)
+    latent_norm(struct latent_norm_args a)
+{
+    SL_SHARED(float, box, [SL_WARP]);
+    uint16_t *x = a.x + blockIdx.x * a.stride;
+    float sum = 0, by;
+
+    for (uint32_t i = threadIdx.x; i < a.n; i += blockDim.x)
+        sum += sl_half_at(x + i) * sl_half_at(x + i);
+    by = 1.0f / sqrtf(block_sum(box, sum) / (float)a.n + a.eps);
+    for (uint32_t i = threadIdx.x; i < a.n; i += blockDim.x)
+        x[i] = sl_to_half(sl_half_at(x + i) * by * a.w[i]);
+}
+
 struct head_args {
     struct sl_cuda_qkv qkv;
     const float *q_w, *k_w;
@@ -126,18 +148,21 @@ __global__ void __launch_bounds__(HEAD_WARPS *SL_WARP)
 }
 
 /* As many threads as a row has values, up to the most. */
+static uint32_t threads_of(uint32_t values)
+{
+    uint32_t threads = (values + SL_WARP - 1) / SL_WARP * SL_WARP;
+
+    return threads < MOST_THREADS ? threads : MOST_THREADS;
+}
+
 static int launch_norm(const struct sl_cuda *c, const char *what,
                        void (*kernel)(struct norm_args),
                        const struct norm_args *a, uint32_t n,
                        struct sl_error *err)
 {
-    uint32_t threads = (a->h + SL_WARP - 1) / SL_WARP * SL_WARP;
-
     if (n == 0)
         return 0;
-    if (threads > MOST_THREADS)
-        threads = MOST_THREADS;
-    return sl_launch(c, what, kernel, dim3(n), threads, a, err);
+    return sl_launch(c, what, kernel, dim3(n), threads_of(a->h), a, err);
 }
 
 int sl_cuda_layer_norm(const struct sl_cuda *c, uint16_t *y_f16,
@@ -167,6 +192,18 @@ int sl_cuda_rms_norm_add(const struct sl_cuda *c, float *x, const float *v,
     struct norm_args a = {NULL, 0, x, v, w, NULL, NULL, h, eps, 1};
 
     return launch_norm(c, "RMS norm", rms_norm, &a, n, err);
+}
+
+int sl_cuda_latent_norm(const struct sl_cuda *c, uint16_t *x, size_t stride,
+                        const float *w, uint32_t n, uint32_t values, float eps,
+                        struct sl_error *err)
+{
+    struct latent_norm_args a = {x, stride, w, values, eps};
+
+    if (n == 0)
+        return 0;
+    return sl_launch(c, "norm of latents", latent_norm, dim3(n),
+                     threads_of(values), &a, err);
 }
 
 int sl_cuda_head_norm(const struct sl_cuda *c, const struct sl_cuda_qkv *qkv,

@@ -129,7 +129,8 @@ static bool goes_in_runs(const struct sl_cuda *c, const struct sl_product *p)
 static int by_runs(const struct sl_cuda *c, const struct sl_product *p,
                    struct sl_error *err)
 {
-    bool mma = sl_mma_takes(p), units = sl_matvec_takes(p);
+    bool even = p->head_x % 8 == 0; /* heads of x begin so that all can load */
+    bool mma = even && sl_mma_takes(p), units = even && sl_matvec_takes(p);
     uint32_t most = mma ? SL_CUDA_SOME : SL_CUDA_FEW;
 
     for (uint32_t i = 0; i < p->n; i += most) {
@@ -180,6 +181,7 @@ static struct sl_product shape_of(const struct sl_matrix *m,
     p.groups = sl_matrix_groups(m);
     p.group_cols = m->group_cols;
     p.n = n;
+    p.n_heads = 1;
     p.out.epilogue = epilogue;
     p.out.pairs =
         epilogue == SL_CUDA_EPI_GEGLU || epilogue == SL_CUDA_EPI_SWIGLU;
@@ -224,6 +226,44 @@ int sl_cuda_matmul_run(const struct sl_cuda *c, void *y, size_t y_stride,
         if (mm->epilogue == SL_CUDA_EPI_RESIDUAL)
             p.out.residual = mm->residual + column;
         if (run(c, &p, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sl_cuda_multiply_heads(const struct sl_cuda *c, uint16_t *y,
+                           size_t y_stride, const struct sl_cuda_matmul *mm,
+                           uint32_t n_heads, uint32_t head_x, const uint16_t *x,
+                           size_t x_stride, uint32_t n, struct sl_error *err)
+{
+    const struct sl_matrix *m = mm->m;
+    uint32_t each = m->rows / n_heads / SL_BLOCK_ROWS, run;
+    uint32_t end = mm->first_block + mm->n_blocks;
+    struct sl_product p = shape_of(m, SL_CUDA_EPI_NONE, n);
+
+    p.x_stride = x_stride;
+    p.head_x = head_x;
+    p.head_rows = each * SL_BLOCK_ROWS;
+    p.out.y_stride = y_stride;
+    p.out.type = SL_CUDA_F16;
+    for (uint32_t b = mm->first_block; n > 0 && b < end; b += run) {
+        uint32_t in = b % each;
+
+        /* Whole heads together; a part of one by itself. */
+        p.n_heads = in == 0 && end - b >= each ? (end - b) / each : 1;
+        run = end - b < each - in ? end - b : each - in;
+        p.n_rows = run * SL_BLOCK_ROWS;
+        run *= p.n_heads;
+        p.w[0] = (const uint8_t *)mm->w[0] + sl_matrix_block_offset(m, 0, b) -
+                 sl_matrix_block_offset(m, 0, mm->first_block);
+        if (mm->scale[0] != NULL)
+            p.scale[0] =
+                mm->scale[0] + (sl_matrix_scale_offset(m, 0, b) -
+                                sl_matrix_scale_offset(m, 0, mm->first_block)) /
+                                   2;
+        p.x = x + (size_t)(b / each) * head_x;
+        p.out.y = y + (size_t)b * SL_BLOCK_ROWS;
+        if (by_runs(c, &p, err) != 0)
             return -1;
     }
     return 0;

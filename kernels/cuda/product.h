@@ -33,9 +33,15 @@ struct sl_product {
     const uint16_t *scale[2];
     const uint16_t *x; /* (n, x_stride) f16 */
     size_t x_stride;
+    /* Products of several heads alike (sl_cuda_multiply_heads) are the third
+     * dimension of a grid: so many rows of weights and columns of y, a
+     * multiple of SL_BLOCK_ROWS, and values of x are from one to the next.
+     * Else one head, and zeros. */
+    size_t head_x;
+    uint32_t head_rows, n_heads;
     enum sl_fmt fmt;
     uint32_t n;
-    uint32_t n_rows;       /* of each */
+    uint32_t n_rows;       /* of each, of a head */
     uint32_t segment_rows; /* of each, were it not cut */
     uint32_t cols;
     uint32_t units; /* blocks of rows: runs of 64 bytes in one */

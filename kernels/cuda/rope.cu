@@ -134,6 +134,78 @@ int sl_cuda_rope_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
                                 kv->head_dim, err);
 }
 
+struct latent_store_args {
+    struct sl_cuda_latent l;
+    uint16_t *q;
+    size_t q_stride;
+    struct sl_cuda_kv kv;
+    const uint32_t *position, *table, *pages;
+    const float *cos, *sin;
+};
+
+/* blockIdx: row, some of its pairs of values: those of all heads' queries, then
+ * of the key. */
+__global__ void __launch_bounds__(THREADS)
+    latent_store(struct latent_store_args a)
+{
+    const struct sl_cuda_latent &l = a.l;
+    uint32_t row = blockIdx.x, at = a.position[row], d = a.kv.head_dim;
+    size_t page = a.pages[a.table[row] + at / SL_CUDA_PAGE_LEN];
+    const float *cos = a.cos + (size_t)row * (l.turned / 2);
+    const float *sin = a.sin + (size_t)row * (l.turned / 2);
+    uint32_t all = (l.n_heads + 1) * (d / 2);
+
+    for (uint32_t i = blockIdx.y * THREADS + threadIdx.x; i < all;
+         i += gridDim.y * THREADS) {
+        uint32_t head = i / (d / 2), pair = i % (d / 2), first, second;
+        const uint16_t *key = l.key + row * l.key_stride;
+        uint16_t *to = a.q + row * a.q_stride + (size_t)head * d;
+        float x, y, by_cos, by_sin;
+        bool is_key = head == l.n_heads;
+
+        if (is_key)
+            to = a.kv.k + page * a.kv.page_stride +
+                 (size_t)(at % SL_CUDA_PAGE_LEN) * d;
+        if (pair < l.values / 2) {
+            const uint16_t *q =
+                l.q + row * l.q_stride + (size_t)head * l.values;
+
+            *(uint32_t *)(to + 2 * pair) =
+                *(const uint32_t *)((is_key ? key : q) + 2 * pair);
+            continue;
+        }
+        pair -= l.values / 2;
+        by_cos = cos[pair];
+        by_sin = sin[pair];
+        pair_of(l.pairs, l.turned / 2, pair, &first, &second);
+        key += l.values;
+        if (!is_key)
+            key = l.turn + row * l.turn_stride + head * l.turn_head;
+        x = sl_half_at(key + first);
+        y = sl_half_at(key + second);
+        to[l.values + first] = sl_to_half(x * by_cos - y * by_sin);
+        to[l.values + second] = sl_to_half(y * by_cos + x * by_sin);
+    }
+}
+
+int sl_cuda_latent_store(const struct sl_cuda *c, uint16_t *q, size_t q_stride,
+                         const struct sl_cuda_kv *kv,
+                         const struct sl_cuda_latent *latent,
+                         const struct sl_cuda_rows *rows, struct sl_error *err)
+{
+    uint64_t all = (latent->n_heads + 1ull) * (kv->head_dim / 2);
+    uint64_t blocks = (all + THREADS - 1) / THREADS;
+    struct latent_store_args a = {
+        *latent,     q,           q_stride,  *kv,      rows->position,
+        rows->table, rows->pages, rows->cos, rows->sin};
+
+    if (rows->n == 0)
+        return 0;
+    return sl_launch(c, "keys of latents", latent_store,
+                     dim3(rows->n, (unsigned)(blocks < 65535 ? blocks : 65535)),
+                     THREADS, &a, err);
+}
+
 struct move_args {
     uint16_t *at;
     size_t page_stride, plane_stride;

@@ -368,7 +368,7 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
 {
     struct sl_gpu *g = arg;
     struct sl_device *dev = g->c.device;
-    size_t n_planes = 2 * (size_t)g->c.shape.n_layers_here;
+    size_t n_planes = g->n_planes * (size_t)g->c.shape.n_layers_here;
 
     for (size_t plane = 0; plane < n_planes; plane++) {
         uint16_t *first = g->kv + plane * g->c.shape.n_pages * g->page_values;
@@ -406,16 +406,18 @@ static int move_positions(void *arg, const struct sl_kv_move *moves, uint32_t n,
     for (uint32_t i = 0; i < n; i++)
         on_device[i] = (struct sl_cuda_move){moves[i].from_page, moves[i].from,
                                              moves[i].to_page, moves[i].to};
-    return sl_cuda_kv_move(g->c.cuda, &kv, 2 * (size_t)g->c.shape.n_layers_here,
-                           g->c.shape.n_pages * g->page_values, on_device, n,
-                           err);
+    return sl_cuda_kv_move(
+        g->c.cuda, &kv, g->n_planes * (size_t)g->c.shape.n_layers_here,
+        g->c.shape.n_pages * g->page_values, on_device, n, err);
 }
 
 static uint16_t *plane_at(const struct sl_gpu *g, uint32_t layer, uint32_t page,
                           unsigned value)
 {
-    size_t plane = 2 * (size_t)g->kv_place[layer] + value;
+    size_t plane = g->n_planes * (size_t)g->kv_place[layer];
 
+    if (g->n_planes > 1) /* else it is the values, too */
+        plane += value;
     return g->kv + (plane * g->c.shape.n_pages + page) * g->page_values;
 }
 

@@ -29,8 +29,8 @@ int sl_gpu_back_give(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
         dev->ops->queue_wait(dev, SL_QUEUE_DOWN, b->ready, err) != 0 ||
         dev->ops->copy_down(dev, SL_QUEUE_DOWN, b->host_k, b->k, bytes, err) !=
             0 ||
-        dev->ops->copy_down(dev, SL_QUEUE_DOWN, b->host_v, b->v, bytes, err) !=
-            0 ||
+        (g->n_planes > 1 && dev->ops->copy_down(dev, SL_QUEUE_DOWN, b->host_v,
+                                                b->v, bytes, err) != 0) ||
         dev->ops->record(dev, SL_QUEUE_DOWN, b->down, err) != 0)
         return -1;
     b->layer = layer;
@@ -67,6 +67,8 @@ static void store_pages(void *arg, size_t begin, size_t end, unsigned worker)
         for (uint32_t j = 0; j < rows; j++) {
             g->c.kernels->f16_to_f32(row, b->host_k + from + j * d, d);
             sl_kv_store(g->c.kv, g->c.kernels, k, j, row);
+            if (g->n_planes == 1)
+                continue;
             g->c.kernels->f16_to_f32(row, b->host_v + from + j * d, d);
             sl_kv_store(g->c.kv, g->c.kernels, v, j, row);
         }

@@ -98,6 +98,7 @@ struct sl_gpu {
     struct sl_exec_engine engine; /* first */
     struct sl_gpu_config c;
     uint32_t hidden, n_heads, n_kv_heads, head_dim;
+    uint32_t n_planes; /* of a layer's cache: keys and values, or one of both */
     size_t stride[SL_BUF_COUNT]; /* values a row of 16 bits, multiples of 8 */
     size_t page_values;          /* of one layer's keys in a page */
 
@@ -113,7 +114,7 @@ struct sl_gpu {
     uint8_t *tables;
     uint8_t *joined; /* where there are planes: a piece of both */
     uint64_t joined_bytes;
-    uint16_t *kv;       /* (layers here, K and V, n_pages, heads, 16, d) */
+    uint16_t *kv;       /* (layers here, planes, n_pages, heads, 16, d) */
     uint32_t *kv_place; /* host: (n_layers) which of the layers here, or of
                          * those that wait */
 
@@ -160,6 +161,9 @@ struct sl_gpu_product {
     const uint16_t *x;
     size_t x_stride;
     uint32_t n;
+    /* Where each head takes its own values of x (sl_cuda_multiply_heads); else
+     * 0. */
+    uint32_t n_heads, head_x;
 };
 
 /* exec_gpu_life.c: the tables of a pass over memory (NULL: only counts). */
@@ -184,6 +188,8 @@ void sl_gpu_set_weights(const struct sl_gpu *g, struct sl_cuda_matmul *mm,
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
                     const uint8_t *base, struct sl_error *err);
 int sl_gpu_embed(struct sl_gpu *g, struct sl_error *err);
+int sl_gpu_multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
+                    const struct sl_gpu_product *to, struct sl_error *err);
 /* Of rows that begin at row `first` of the pass: puts what the product left
  * into kv; attends to what is there. */
 int sl_gpu_store_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,

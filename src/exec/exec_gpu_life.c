@@ -69,6 +69,12 @@ static uint64_t tables_bytes(const struct sl_gpu_shape *s)
     return c.used;
 }
 
+/* Of a layer's cache: latents are keys and values at once. */
+static uint32_t n_planes(const struct sl_gpu_shape *s)
+{
+    return s->mf->hp.kv_lora > 0 ? 1 : 2;
+}
+
 static struct sl_kv_config kv_of(const struct sl_gpu_shape *s)
 {
     return (struct sl_kv_config){
@@ -81,8 +87,8 @@ static struct sl_kv_config kv_of(const struct sl_gpu_shape *s)
 
 uint64_t sl_gpu_waiting_bytes(const struct sl_gpu_shape *s)
 {
-    return 2ull * s->n_layers_waiting * s->n_pages * page_values(s) *
-           sizeof(uint16_t);
+    return (uint64_t)n_planes(s) * s->n_layers_waiting * s->n_pages *
+           page_values(s) * sizeof(uint16_t);
 }
 
 static uint64_t stride_of(uint64_t values)
@@ -112,6 +118,8 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
     g->q = sl_carve(c, n * att, sizeof *g->q);
     g->half[SL_BUF_WIDE] =
         sl_carve(c, n * buf_stride(s, SL_BUF_WIDE), sizeof **g->half);
+    for (enum sl_buf b = SL_BUF_LATENT; b <= SL_BUF_VALUES; b++)
+        g->half[b] = sl_carve(c, n * buf_stride(s, b), sizeof **g->half);
     g->logits =
         sl_carve(c, (uint64_t)s->pass_logits * hp->vocab, sizeof *g->logits);
     g->tables = sl_carve(c, tables_bytes(s), 1);
@@ -125,7 +133,8 @@ static void carve_activations(struct sl_gpu *g, struct sl_carver *c,
         uint64_t values = back_pages(s) * page_values(s);
 
         g->back.k = sl_carve(c, values, sizeof *g->back.k);
-        g->back.v = sl_carve(c, values, sizeof *g->back.v);
+        if (n_planes(s) > 1)
+            g->back.v = sl_carve(c, values, sizeof *g->back.v);
     }
     c->used = sl_round_up(c->used, 256);
 }
@@ -169,7 +178,8 @@ static void carve_staging(struct sl_gpu *g, struct sl_carver *c,
         uint64_t values = back_pages(s) * page_values(s);
 
         g->back.host_k = sl_carve(c, values, sizeof *g->back.host_k);
-        g->back.host_v = sl_carve(c, values, sizeof *g->back.host_v);
+        if (n_planes(s) > 1)
+            g->back.host_v = sl_carve(c, values, sizeof *g->back.host_v);
         g->back.rows =
             sl_carve(c, s->n_threads * hp->head_dim, sizeof *g->back.rows);
     }
@@ -183,8 +193,9 @@ static uint64_t attend_workspace(const struct sl_gpu_shape *s, uint32_t rows)
 {
     const struct sl_hparams *hp = &s->mf->hp;
 
-    return sl_cuda_attend_workspace(rows, hp->n_heads, hp->head_dim,
-                                    s->max_tokens);
+    return sl_cuda_attend_workspace(
+        rows, hp->n_heads, hp->kv_lora > 0 ? hp->kv_lora : hp->head_dim,
+        s->max_tokens);
 }
 
 /* With what cuBLAS takes of a workspace that is large enough for both. */
@@ -211,8 +222,8 @@ struct sl_gpu_need sl_gpu_need(const struct sl_gpu_shape *s)
         .small = sl_round_up(sl_small_tensors_bytes(s->mf), 256),
         .activations = device.used,
         .workspace_least = attend_workspace(s, 1),
-        .kv = sl_round_up(2ull * s->n_layers_here * s->n_pages *
-                              page_values(s) * sizeof(uint16_t),
+        .kv = sl_round_up((uint64_t)n_planes(s) * s->n_layers_here *
+                              s->n_pages * page_values(s) * sizeof(uint16_t),
                           256),
         .kv_host = sl_gpu_waiting_bytes(s),
         .host = sl_round_up(host.used, SL_PAGE_BYTES),
@@ -330,8 +341,8 @@ static void carve_device(struct sl_gpu *g)
 /* Behind the caches that lie there. */
 static uint16_t *turn_buffers(const struct sl_gpu *g)
 {
-    return g->kv + 2ull * g->c.shape.n_layers_here * g->c.shape.n_pages *
-                       g->page_values;
+    return g->kv + (size_t)g->n_planes * g->c.shape.n_layers_here *
+                       g->c.shape.n_pages * g->page_values;
 }
 
 /* The workspace lies behind all else, so that it may be of any size. */
@@ -431,6 +442,7 @@ int sl_gpu_create(struct sl_exec_engine **e, const struct sl_gpu_config *config,
     for (enum sl_buf b = SL_BUF_X; b < SL_BUF_COUNT; b++)
         g->stride[b] = buf_stride(&config->shape, b);
     g->page_values = page_values(&config->shape);
+    g->n_planes = n_planes(&config->shape);
     carve_device(g);
     if (make_lists(g, err) != 0 || make_events(g, err) != 0 ||
         make_staging(g, err) != 0 ||

@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <assert.h>
+#include <math.h>
 
 #include "src/exec/exec_gpu_impl.h"
 
@@ -78,11 +79,50 @@ static int head_norm(struct sl_gpu *g, const struct sl_layer_op *op,
                              g->c.shape.mf->hp.norm_eps, err);
 }
 
+/* Of a latent in place. */
+static int latent_norm(struct sl_gpu *g, const struct sl_layer_op *op,
+                       uint32_t layer, struct sl_error *err)
+{
+    const struct sl_hparams *hp = &g->c.shape.mf->hp;
+
+    return sl_cuda_latent_norm(g->c.cuda, g->half[op->in], g->stride[op->in],
+                               vector(g, layer, op->weight), g->pass->n,
+                               op->in == SL_BUF_LATENT ? hp->kv_lora
+                                                       : hp->q_lora,
+                               hp->latent_eps, err);
+}
+
 static enum sl_cuda_pairs pairs_of(const struct sl_hparams *hp)
 {
     if (hp->rope == SL_ROPE_INTERLEAVED)
         return SL_CUDA_PAIRS_NEXT;
     return hp->position_2d ? SL_CUDA_PAIRS_2D : SL_CUDA_PAIRS_APART;
+}
+
+/* What a model's joins are about is done where keys are stored: heads' queries
+ * to the latent lie side by side in WIDE, and so do its heads in ATT. */
+static int store_latents(struct sl_gpu *g, const struct sl_cuda_kv *kv,
+                         const struct sl_cuda_rows *rows, uint32_t first,
+                         struct sl_error *err)
+{
+    const struct sl_hparams *hp = &g->c.shape.mf->hp;
+    size_t stride = g->stride[SL_BUF_ATT];
+    struct sl_cuda_latent l = {
+        .q_stride = g->stride[SL_BUF_WIDE],
+        .turn_stride = g->stride[SL_BUF_Q],
+        .key_stride = g->stride[SL_BUF_LATENT],
+        .turn_head = hp->nope_dims + hp->rope_dims,
+        .n_heads = g->n_heads,
+        .values = hp->kv_lora,
+        .turned = hp->rope_dims,
+        .pairs = pairs_of(hp),
+    };
+
+    l.q = g->half[SL_BUF_WIDE] + first * l.q_stride;
+    l.turn = g->half[SL_BUF_Q] + first * l.turn_stride + hp->nope_dims;
+    l.key = g->half[SL_BUF_LATENT] + first * l.key_stride;
+    return sl_cuda_latent_store(g->c.cuda, g->q + first * stride, stride, kv,
+                                &l, rows, err);
 }
 
 int sl_gpu_store_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
@@ -93,6 +133,8 @@ int sl_gpu_store_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
     struct sl_cuda_qkv qkv = qkv_of(g);
     size_t stride = g->stride[SL_BUF_ATT];
 
+    if (hp->kv_lora > 0)
+        return store_latents(g, kv, rows, first, err);
     qkv.at = g->half[SL_BUF_WIDE] + first * qkv.stride;
     qkv.n = rows->n;
     return sl_cuda_rotate_store(g->c.cuda, g->q + first * stride, stride, kv,
@@ -103,8 +145,14 @@ int sl_gpu_attend_rows(struct sl_gpu *g, const struct sl_cuda_kv *kv,
                        const struct sl_cuda_rows *rows, uint32_t first,
                        struct sl_error *err)
 {
+    const struct sl_hparams *hp = &g->c.shape.mf->hp;
     size_t stride = g->stride[SL_BUF_ATT], at = first * stride;
 
+    if (hp->kv_lora > 0)
+        return sl_cuda_attend_latent(
+            g->c.cuda, g->half[SL_BUF_ATT] + at, stride, g->q + at, stride,
+            g->n_heads, kv, hp->kv_lora,
+            1 / sqrtf((float)(hp->nope_dims + hp->rope_dims)), rows, err);
     return sl_cuda_attend_shared(g->c.cuda, g->half[SL_BUF_ATT] + at, stride,
                                  g->q + at, stride, g->n_heads, kv, rows, err);
 }
@@ -126,8 +174,8 @@ static int attend(struct sl_gpu *g, uint32_t layer, struct sl_error *err)
     if (here) {
         size_t plane = (size_t)g->c.shape.n_pages * g->page_values;
 
-        kv.k = g->kv + 2 * g->kv_place[layer] * plane;
-        kv.v = kv.k + plane;
+        kv.k = g->kv + g->n_planes * g->kv_place[layer] * plane;
+        kv.v = kv.k + (g->n_planes - 1) * plane;
     } else if (sl_gpu_back_take(g, err) != 0) {
         return -1;
     }
@@ -146,9 +194,11 @@ static int run_op(struct sl_gpu *g, const struct sl_stage_ops *stage,
         return norm(g, stage, op, layer, err);
     case SL_DO_HEAD_NORM:
         return head_norm(g, op, layer, err);
+    case SL_DO_LATENT_NORM:
+        return latent_norm(g, op, layer, err);
     case SL_DO_ATTEND:
         return attend(g, layer, err);
-    default:
+    default: /* a join is the attention's */
         assert(op->what != SL_DO_MATMUL);
         return 0;
     }
@@ -246,6 +296,17 @@ static int multiply_planes(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
     return sl_gpu_multiply_planes(g, &p, mm, to, err);
 }
 
+int sl_gpu_multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
+                    const struct sl_gpu_product *to, struct sl_error *err)
+{
+    if (to->n_heads > 0)
+        return sl_cuda_multiply_heads(g->c.cuda, to->y, to->y_stride, mm,
+                                      to->n_heads, to->head_x, to->x,
+                                      to->x_stride, to->n, err);
+    return sl_cuda_matmul_run(g->c.cuda, to->y, to->y_stride, to->y_type, mm,
+                              to->x, to->x_stride, to->n, err);
+}
+
 static int multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
                     const struct sl_part *part, const struct sl_gpu_product *to,
                     struct sl_error *err)
@@ -254,8 +315,20 @@ static int multiply(struct sl_gpu *g, const struct sl_cuda_matmul *mm,
         return 0;
     if (part->of == SL_PART_HIGH)
         return multiply_planes(g, mm, to, err);
-    return sl_cuda_matmul_run(g->c.cuda, to->y, to->y_stride, to->y_type, mm,
-                              to->x, to->x_stride, to->n, err);
+    return sl_gpu_multiply(g, mm, to, err);
+}
+
+/* Where each head takes its own values of the input. */
+static void set_heads(const struct sl_gpu *g, struct sl_gpu_product *to,
+                      const struct sl_layer_op *op)
+{
+    const struct sl_hparams *hp = &g->c.shape.mf->hp;
+
+    if (!op->by_head)
+        return;
+    to->n_heads = hp->n_heads;
+    to->head_x =
+        op->in == SL_BUF_Q ? hp->nope_dims + hp->rope_dims : hp->kv_lora;
 }
 
 int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
@@ -283,6 +356,7 @@ int sl_gpu_run_part(struct sl_gpu *g, const struct sl_part *part,
     if (mm.bias != NULL)
         mm.bias += out_at;
     set_target(g, &to, op->out);
+    set_heads(g, &to, op);
     to.y =
         (uint8_t *)to.y + (size_t)out_at * (to.y_type == SL_CUDA_F16 ? 2 : 4);
     if (part->first_block == 0 && at == sl_stage_next_matmul(stage, -1) &&

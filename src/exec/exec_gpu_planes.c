@@ -101,8 +101,7 @@ int sl_gpu_multiply_planes(struct sl_gpu *g, const struct sl_gpu_planes *p,
         part.first_block = mm->first_block + piece.done;
         part.n_blocks = piece.n;
         if ((both ? join : take_high)(g, &part, p, &piece, err) != 0 ||
-            sl_cuda_matmul_run(g->c.cuda, to->y, to->y_stride, to->y_type,
-                               &part, to->x, to->x_stride, to->n, err) != 0)
+            sl_gpu_multiply(g, &part, to, err) != 0)
             return -1;
     }
     return 0;

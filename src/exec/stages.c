@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include "kernels/cuda/cuda.h"
 #include "src/base/mem.h"
 #include "src/exec/stages.h"
 
@@ -19,8 +20,9 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
                       const struct sl_kv_config *kv)
 {
     uint64_t tokens = (uint64_t)kv->n_pages * SL_KV_PAGE_LEN;
-    /* K and V, FP16 */
-    uint64_t gpu = 2ull * 2 * mf->hp.n_kv_heads * mf->hp.head_dim;
+    /* K and V, or a latent, FP16 */
+    uint64_t gpu =
+        (kv->one_plane ? 1ull : 2ull) * 2 * mf->hp.n_kv_heads * mf->hp.head_dim;
     double host = (double)sl_kv_page_bytes(kv) / kv->n_layers / SL_KV_PAGE_LEN;
 
     s->key_ops = 4.0 * sl_dim_size(&mf->hp, SL_DIM_ATT);
@@ -29,6 +31,12 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
     /* with its share of the lists */
     s->kv_bytes[SL_HOST] = sl_div_up(sl_kv_bytes(kv), (uint64_t)kv->n_layers);
     s->kv_bytes[SL_DEVICE] = tokens * gpu;
+}
+
+bool sl_stages_device_attends(const struct sl_hparams *hp)
+{
+    return hp->kv_lora <= SL_CUDA_MAX_LATENT &&
+           (hp->kv_lora == 0 || hp->head_dim <= SL_CUDA_MAX_JOINED);
 }
 
 /* FP32 weights are never multiplied as they lie. */
@@ -51,7 +59,7 @@ static void add_matrix(struct sl_plan_stage *s, const struct sl_modelfile *mf,
     if (!sl_slot_is_first_of_attention(m->spec.slot))
         return;
     add_cache(s, mf, kv);
-    s->host_only |= mf->hp.kv_lora > 0; /* no GPU attends to latents */
+    s->host_only |= !sl_stages_device_attends(&mf->hp);
 }
 
 int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,

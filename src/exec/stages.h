@@ -17,6 +17,9 @@ int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
                    const struct sl_partition *partition,
                    const struct sl_kv_config *kv, struct sl_error *err);
 
+/* Whether a GPU can attend as the model does: latents may be too wide. */
+bool sl_stages_device_attends(const struct sl_hparams *hp);
+
 /* Bytes of a matrix's weights as FP16, which a GPU may make of them to multiply
  * them with many positions; 0 where it never does, or always. */
 double sl_stage_wide_bytes(const struct sl_matrix *m);

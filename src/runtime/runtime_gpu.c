@@ -27,11 +27,13 @@ static int check_cpu_only(const struct sl_runtime *rt, struct sl_error *err)
                        "the CPU alone: convert again with --compress none for "
                        "a GPU",
                        rt->mf.path);
-    if (rt->mf.hp.kv_lora > 0 && rt->config.engine == SL_ENGINE_RULE_GPU)
+    if (!sl_stages_device_attends(&rt->mf.hp) &&
+        rt->config.engine == SL_ENGINE_RULE_GPU)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
-                       "%s attends to latents, which the CPU alone does: leave "
-                       "--engine gpu out, and the GPU has the rest",
-                       rt->mf.path);
+                       "%s attends to latents of %u values, which the CPU "
+                       "alone does: leave --engine gpu out, and the GPU has "
+                       "the rest",
+                       rt->mf.path, rt->mf.hp.kv_lora);
     if (rt->experts.n_records > 0 && rt->config.engine == SL_ENGINE_RULE_GPU)
         return sl_fail(err, SL_ERR_UNSUPPORTED,
                        "%s is a mixture of experts, which the CPU computes "

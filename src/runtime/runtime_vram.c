@@ -5,6 +5,7 @@
 #include "src/base/bytes.h"
 #include "src/base/mem.h"
 #include "src/exec/kv_turns.h"
+#include "src/exec/stages.h"
 #include "src/runtime/runtime_impl.h"
 
 /* Part of a budget that is left to the driver: it loads kernels, and memory
@@ -37,19 +38,21 @@ static void choose_vram_budget(struct sl_runtime *rt)
  */
 static uint64_t kv_layer_bytes(const struct sl_runtime *rt)
 {
-    return 2 * rt->kv_config.n_pages *
+    return (rt->kv_config.one_plane ? 1ull : 2ull) * rt->kv_config.n_pages *
            sl_kv_plane_bytes(&rt->kv_config, SL_KV_F16);
 }
 
 /* Of all layers whose attention it can compute. */
 static uint64_t kv_bytes_most(const struct sl_runtime *rt)
 {
-    return rt->mf.hp.kv_lora > 0 ? 0 : rt->mf.hp.n_layers * kv_layer_bytes(rt);
+    return sl_stages_device_attends(&rt->mf.hp)
+               ? rt->mf.hp.n_layers * kv_layer_bytes(rt)
+               : 0;
 }
 
-/* Keys and values that the device has no room for come to it in turns. Not
- * where the model guesses for itself: guesses go on between the stages of a
- * pass, whose turns are on their way. */
+/* Keys and values that the device has no room for come to it in turns; latents,
+ * which are small, do not. Not where the model guesses for itself: guesses go
+ * on between the stages of a pass, whose turns are on their way. */
 static bool caches_may_wait(const struct sl_runtime *rt)
 {
     return rt->mf.hp.kv_lora == 0 && !rt->load.draft_keeps &&

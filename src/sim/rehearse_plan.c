@@ -98,6 +98,10 @@ static uint64_t device_bytes(const struct sl_rehearsal_run *r)
         4ull * hp->hidden + 2ull * 5 * hp->hidden + 2ull * 2 * hp->inner;
     uint64_t mixed = 0; /* of experts: rows in FP16, inner values, FP32 */
 
+    for (enum sl_buf b = SL_BUF_LATENT; b <= SL_BUF_VALUES; b++)
+        position += 2ull * sl_arch_buf_width(r->c->mf->arch, hp, b);
+    if (hp->kv_lora > 0) /* heads are wider than the rest */
+        position += 2ull * 3 * sl_dim_size(hp, SL_DIM_ATT);
     if (hp->n_experts > 0)
         mixed = sl_mixture_pairs(hp, sl_rehearsed_positions(r->c)) *
                     (6ull * hp->hidden + 2ull * hp->expert_inner) +

@@ -119,6 +119,7 @@ static void make_mixture(struct gpu_mixture *x, const char *arch)
     x->config.rates = &x->slow_cores;
     v = rig_planned(&x->config, N_IDS, &streamed);
     assert_true(v.experts > 0);
+    assert_int_equal(v.n_layers, N_LAYERS);
     x->config.vram_bytes = v.least;
     x->shared[0] = give_vram(x, 0);
     x->shared[1] = give_vram(x, 1);
@@ -201,10 +202,103 @@ static void a_mixture_has_experts_in_vram(void **state)
     mix_in_vram("glm4moe");
 }
 
-/* Its attention, to latents, is the CPU's. */
-static void latents_leave_head_and_experts_to_the_gpu(void **state)
+/* One plane of each layer's cache lies in VRAM with its attention. */
+static void the_gpu_attends_to_latents(void **state)
 {
     mix_in_vram("glm4moelite");
+}
+
+/* --- branches --------------------------------------------------------------
+ */
+
+enum { BEGIN = 11, NODES = 5, ROWS = NODES + 3 };
+
+static void branch_item(struct sl_lm_item *it, uint32_t seq, uint32_t from,
+                        uint32_t n, int32_t *ids, int32_t *positions)
+{
+    *it = (struct sl_lm_item){.seq = seq, .ids = ids, .positions = positions};
+    it->n = n;
+    for (uint32_t i = 0; i < n; i++) {
+        positions[i] = (int32_t)(from + i);
+        ids[i] = (int32_t)((from + i) * 7 + seq) % 61;
+    }
+}
+
+/* A text, a fork of it in the middle of a page, a step of both in one pass;
+ * then a tree behind the fork, of which a path that is no run of places is
+ * kept, and a step behind that. Logits: (ROWS, vocab). */
+static void run_branches(const struct sl_runtime_config *config, float *logits)
+{
+    static const uint32_t parents[NODES] = {SL_LM_ROOT, 0, 0, 1, 2};
+    static const int32_t depth[NODES] = {0, 1, 1, 2, 2};
+    static const uint32_t kept[] = {0, 2, 4};
+    struct sl_workload load = rig_one_text(N_IDS);
+    struct sl_runtime *rt;
+    struct sl_lm *lm;
+    struct sl_lm_item it[2];
+    int32_t ids[2][N_IDS], positions[2][N_IDS];
+    uint32_t seq, fork;
+    struct sl_error err;
+
+    load.n_sequences = 2;
+    load.draft_positions = NODES;
+    rt = rig_start(config, &load);
+    lm = sl_runtime_lm(rt);
+    assert_int_equal(sl_runtime_vram(rt)->n_layers,
+                     config->device == SL_DEVICE_CUDA ? N_LAYERS : 0);
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    branch_item(&it[0], seq, 0, BEGIN, ids[0], positions[0]);
+    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
+    assert_ok(lm->ops->seq_fork(lm, &fork, seq, &err), &err);
+    branch_item(&it[0], seq, BEGIN, 1, ids[0], positions[0]);
+    branch_item(&it[1], fork, BEGIN, 1, ids[1], positions[1]);
+    it[0].n_logits = it[1].n_logits = 1;
+    assert_ok(lm->ops->forward(lm, it, 2, logits, &err), &err);
+    branch_item(&it[0], fork, BEGIN + 1, NODES, ids[0], positions[0]);
+    for (uint32_t i = 0; i < NODES; i++)
+        positions[0][i] = (int32_t)BEGIN + 1 + depth[i];
+    it[0].n_logits = NODES;
+    it[0].apart = true;
+    it[0].parents = parents;
+    logits += 2 * lm->vocab;
+    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
+    assert_ok(lm->ops->seq_pick(lm, fork, BEGIN + 1, kept, 3, &err), &err);
+    branch_item(&it[0], fork, BEGIN + 4, 1, ids[0], positions[0]);
+    it[0].n_logits = 1;
+    logits += NODES * lm->vocab;
+    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+}
+
+static void latents_in_vram_are_forked_and_moved(void **state)
+{
+    struct gpu_mixture x;
+    size_t n;
+    float *got;
+    double *want;
+
+    make_mixture(&x, "glm4moelite");
+    n = x.n_logits / N_IDS * ROWS;
+    got = malloc(n * sizeof *got);
+    want = malloc(n * sizeof *want);
+    for (int kv = SL_KV_F16; kv <= SL_KV_INT8; kv++) {
+        struct sl_runtime_config c = x.config;
+
+        c.engine = SL_ENGINE_RULE_CPU;
+        c.device = SL_DEVICE_CPU;
+        run_branches(&c, got);
+        for (size_t i = 0; i < n; i++)
+            want[i] = (double)got[i];
+        /* on the device it is FP16, whatever the CPU's would be */
+        c = x.config;
+        c.kv_set = true;
+        c.kv = (enum sl_kv_kind)kv;
+        run_branches(&c, got);
+        rig_assert_near(got, want, n, "branches");
+    }
+    free(got);
+    free(want);
 }
 
 /* Which experts lie in VRAM is fixed, and who is lent is told by positions;
@@ -356,7 +450,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_gpu_alone_takes_no_mixture),
         cmocka_unit_test(a_mixture_has_experts_in_vram),
-        cmocka_unit_test(latents_leave_head_and_experts_to_the_gpu),
+        cmocka_unit_test(the_gpu_attends_to_latents),
+        cmocka_unit_test(latents_in_vram_are_forked_and_moved),
         cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
         cmocka_unit_test(experts_that_are_not_pinned_are_said_to_be_slow),
         cmocka_unit_test(any_call_for_a_mixture_may_fail),
