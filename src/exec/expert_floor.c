@@ -334,37 +334,64 @@ double sl_experts_shared_seconds(const struct sl_experts *e,
            rates->worker[SL_HOST].ops_per_s;
 }
 
+/* What a device takes of a prompt's experts, in seconds. */
+struct swept {
+    double there;    /* those of VRAM, and the one that all positions use */
+    double lent;     /* arithmetic of those of RAM, */
+    double copies;   /* which are copied before */
+    double rows[2];  /* what goes up and comes down of each of the two */
+    double shared_s; /* that the cores need not do */
+};
+
+static struct swept swept_of(const struct sl_experts *e,
+                             const struct sl_expert_demand *d,
+                             const struct sl_rates *r, struct sl_plan_pass pass)
+{
+    const struct sl_worker *device = &r->worker[SL_DEVICE];
+    double lent = lent_bytes(e, d, pass) / d->wanted_bytes;
+    double there = d->device_bytes / d->wanted_bytes;
+    struct swept s = {.shared_s = sl_experts_shared_seconds(e, r, pass)};
+    double n_shared = s.shared_s > 0 ? e->n_layers : e->n_shared;
+    double rows = (double)pass.positions * e->n_layers;
+    double row_s;
+
+    if (lent + there + n_shared <= 0)
+        return s;
+    row_s = SL_LENT_ROW_BYTES * e->mf->hp.hidden / device->link_bps;
+    s.there = fmax(d->device_bytes / device->memory_bps,
+                   there * d->ops / device->ops_per_s) +
+              shared_ops(e, pass, (uint32_t)n_shared) / device->ops_per_s;
+    s.lent = lent * d->ops / device->ops_per_s;
+    s.copies = lent * d->wanted_bytes / device->link_bps;
+    s.rows[0] = (rows * e->mf->hp.n_experts_used * there +
+                 (double)pass.positions * n_shared) *
+                row_s;
+    s.rows[1] = rows * e->mf->hp.n_experts_used * lent * row_s;
+    return s;
+}
+
 /* Of a prompt every expert is read, copied and computed while others are. */
 static void add_swept(struct sl_floor *f, const struct sl_experts *e,
                       const struct sl_expert_demand *d,
                       const struct sl_rates *r, struct sl_plan_pass pass)
 {
     struct prices p = prices_of(r, d);
+    struct swept s = swept_of(e, d, r, pass);
     double lent = lent_bytes(e, d, pass);
-    double shared = sl_experts_shared_seconds(e, r, pass);
     double host = d->wanted_bytes - d->device_bytes - lent;
-    double device_ops = r->worker[SL_DEVICE].ops_per_s;
-    uint32_t n_shared = shared > 0 ? e->n_layers : e->n_shared;
 
     f->disk_s += d->disk_bytes * p.disk;
     f->dram_s += (host + lent + d->disk_bytes) * p.dram;
-    f->worker_s[SL_HOST] = fmax(f->worker_s[SL_HOST] - shared, 0);
+    f->worker_s[SL_HOST] = fmax(f->worker_s[SL_HOST] - s.shared_s, 0);
     f->worker_s[SL_HOST] += host * p.ops;
-    f->worker_s[SL_DEVICE] += d->device_bytes * p.device;
-    if (lent > 0)
-        f->link_s += lent / r->worker[SL_DEVICE].link_bps;
-    if (lent > 0 || n_shared > 0)
-        f->worker_s[SL_DEVICE] +=
-            (lent / d->wanted_bytes * d->ops + shared_ops(e, pass, n_shared)) /
-            device_ops;
+    f->worker_s[SL_DEVICE] += s.there + s.lent;
+    f->link_s += s.copies;
     f->seconds = 0;
     longest(f, f->disk_s, SL_LIMIT_DISK);
     longest(f, f->dram_s, SL_LIMIT_DRAM);
     longest(f, f->worker_s[SL_HOST], SL_LIMIT_HOST);
-    if (lent > 0 || n_shared > 0) {
-        longest(f, f->link_s, SL_LIMIT_LINK);
-        longest(f, f->worker_s[SL_DEVICE], SL_LIMIT_DEVICE);
-    }
+    longest(f, f->link_s, SL_LIMIT_LINK);
+    longest(f, f->worker_s[SL_DEVICE], SL_LIMIT_DEVICE);
 }
 
 void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
@@ -409,6 +436,21 @@ void sl_experts_add_floor(struct sl_floor *floor, const struct sl_experts *e,
     floor->seconds += fmax(m.seconds, m.device_s) + m.ahead_s;
 }
 
+/* Experts that are lent come behind those of VRAM in the device's queue, where
+ * rows go up and come down as well. */
+static double swept_wait(const struct sl_experts *e,
+                         const struct sl_expert_demand *d,
+                         const struct sl_rates *r, struct sl_plan_pass pass)
+{
+    struct swept s = swept_of(e, d, r, pass);
+    struct sl_floor all = {0};
+
+    add_swept(&all, e, d, r, pass);
+    return fmax(s.there + s.rows[0] + fmax(s.copies, s.lent) + s.rows[1] -
+                    all.seconds,
+                0);
+}
+
 double sl_experts_wait_seconds(const struct sl_experts *e,
                                const struct sl_rates *rates,
                                struct sl_plan_pass pass)
@@ -416,8 +458,10 @@ double sl_experts_wait_seconds(const struct sl_experts *e,
     struct sl_expert_demand d = sl_expert_demand(e, pass);
     struct prices p;
 
-    if (d.wanted_bytes <= 0 || pass.positions > pass.logits)
+    if (d.wanted_bytes <= 0)
         return 0;
+    if (pass.positions > pass.logits)
+        return swept_wait(e, &d, rates, pass);
     p = prices_of(rates, &d);
     return expect(e, &d, &p, true).seconds - expect(e, &d, &p, false).seconds;
 }
