@@ -12,6 +12,19 @@
 #define MEMORY_NS 2000000000u
 /* Less says more about a disk's latency than about its rate. */
 #define LEAST_BYTES (8ull << 20)
+/* A disk whose rate is too low to be asked may have stalled once: while the
+ * other is busy for so long it gets a read, and what trials take is a small
+ * part of all. */
+#define TRIAL_NS    1000000000u
+#define TRIAL_SHARE 16u
+
+/* A read that tells whether a disk still is as slow as it was. */
+struct trial {
+    bool runs;
+    uint64_t since_ns;
+    uint64_t wait_ns;   /* until the next one */
+    uint64_t passed_ns; /* of it, the other was busy and this one was not */
+};
 
 struct side {
     char *path;
@@ -19,6 +32,8 @@ struct side {
     unsigned n_flying;
     uint64_t since_ns; /* something is in flight, counted until then */
     uint64_t late_bytes, late_ns;
+    uint64_t told_bytes; /* since nothing was known of its rate */
+    struct trial trial;
     struct sl_mirror_stats stats;
 };
 
@@ -41,6 +56,7 @@ int sl_mirror_create(struct sl_mirror **mirror,
     m->log = config->log;
     m->clock = config->clock;
     for (unsigned i = 0; i < SL_IO_FILES; i++) {
+        m->sides[i].trial.wait_ns = TRIAL_NS;
         m->sides[i].path = strdup(config->path[i]);
         if (m->sides[i].path != NULL)
             continue;
@@ -69,11 +85,14 @@ const char *sl_mirror_path(const struct sl_mirror *m, unsigned file)
 /* Counts the time until now in which something was in flight. */
 static void advance(struct sl_mirror *m, struct side *s)
 {
-    uint64_t now = sl_clock_now(m->clock);
+    struct side *other = &m->sides[s == m->sides];
+    uint64_t now = sl_clock_now(m->clock), took = now - s->since_ns;
 
     if (s->n_flying > 0) {
-        s->stats.busy_ns += now - s->since_ns;
-        s->late_ns += now - s->since_ns;
+        s->stats.busy_ns += took;
+        s->late_ns += took;
+        if (other->n_flying == 0)
+            other->trial.passed_ns += took;
     }
     s->since_ns = now;
     while (s->late_ns > MEMORY_NS) {
@@ -85,6 +104,11 @@ static void advance(struct sl_mirror *m, struct side *s)
 static void begin_at(struct sl_mirror *m, struct side *s, uint64_t bytes)
 {
     advance(m, s);
+    if (s->trial.passed_ns >= s->trial.wait_ns) {
+        s->trial.runs = true;
+        s->trial.since_ns = s->since_ns;
+    }
+    s->trial.passed_ns = 0;
     s->flying += bytes;
     s->n_flying++;
 }
@@ -92,9 +116,23 @@ static void begin_at(struct sl_mirror *m, struct side *s, uint64_t bytes)
 /* Bytes a second; 0: nobody knows. */
 static double rate_of(const struct side *s)
 {
-    if (s->late_bytes >= LEAST_BYTES && s->late_ns > 0)
+    if (s->told_bytes >= LEAST_BYTES && s->late_ns > 0)
         return (double)s->late_bytes * 1e9 / (double)s->late_ns;
     return 0;
+}
+
+/* One that comes in less than half the time that the rate makes it take says
+ * that the rate is known no more. */
+static void end_trial(struct side *s, double rate, uint64_t bytes)
+{
+    uint64_t took = s->since_ns - s->trial.since_ns;
+
+    s->trial.runs = false;
+    s->trial.wait_ns = TRIAL_SHARE * took;
+    if (s->trial.wait_ns < TRIAL_NS)
+        s->trial.wait_ns = TRIAL_NS;
+    if ((double)took * 2 * rate < (double)bytes * 1e9)
+        s->late_bytes = s->late_ns = s->told_bytes = 0;
 }
 
 /* The other disk is taken to be as fast as one that is known. */
@@ -105,6 +143,9 @@ static unsigned choose(const struct sl_mirror *m, uint64_t bytes)
 
     if (s[0].stats.out || s[1].stats.out)
         return s[0].stats.out;
+    for (unsigned i = 0; i < SL_IO_FILES; i++)
+        if (s[i].trial.passed_ns >= s[i].trial.wait_ns)
+            return i;
     r0 = r0 > 0 ? r0 : r1;
     r1 = r1 > 0 ? r1 : r0;
     if (r0 <= 0)
@@ -131,16 +172,21 @@ void sl_mirror_end(struct sl_mirror *m, unsigned file, uint64_t bytes,
                    bool came)
 {
     struct side *s = &m->sides[file];
+    double rate;
 
     pthread_mutex_lock(&m->mutex);
     assert(s->n_flying > 0 && s->flying >= bytes);
+    rate = rate_of(s);
     advance(m, s);
     s->flying -= bytes;
     s->n_flying--;
     if (came) {
         s->stats.bytes += bytes;
         s->late_bytes += bytes;
+        s->told_bytes += bytes;
     }
+    if (s->trial.runs)
+        end_trial(s, rate, came ? bytes : 0);
     pthread_mutex_unlock(&m->mutex);
 }
 

@@ -8,8 +8,10 @@
  * Whoever reads asks here which file is to serve a read: the one that would be
  * through with it first, by the bytes that are in flight at each and the rate
  * that each was seen to give while it had some. So bytes go by the rates, and
- * both disks have read what is wanted next at about the same time. A file that
- * fails for good is left out by all, which is said once; the last one never is.
+ * both disks have read what is wanted next at about the same time. One that is
+ * too slow to be asked gets a read now and then: it may only have stalled. A
+ * file that fails for good is left out by all, which is said once; the last one
+ * never is.
  *
  * Any thread calls.
  */

@@ -47,12 +47,18 @@ grep -q "copy.gguf" "$work/err" &&
     grep -q '"failed": *false' "$work/err"
 check json_has_the_bytes_of_each_disk
 
-"$sluice" bench -m "$model" --mirror "$work/copy.gguf" --ram least --prompt 4 \
-    --gen 2 --repeat 1 --json >"$work/json" 2>"$work/err" &&
-    grep -q '"file_bytes_per_pass": *\[[1-9][0-9.e]*, *[1-9]' "$work/json" &&
-    "$sluice" bench -m "$model" --ram least --prompt 4 --gen 2 --repeat 1 \
-        --json >"$work/json" 2>"$work/err" && [ -s "$work/json" ] &&
-    ! grep -q file_bytes_per_pass "$work/json"
+# Of so few reads one disk may have had all.
+bench()
+{
+    "$sluice" bench -m "$model" --ram least --prompt 4 --gen 2 --repeat 1 --json \
+        "$@" >"$work/json" 2>"$work/err" || return 1
+    cat "$work/json" >"$work/err"
+}
+bytes='"file_bytes_per_pass": *\[\([0-9.e+]*\), *\([0-9.e+]*\)\].*'
+bench --mirror "$work/copy.gguf" &&
+    sed -n "s/.*$bytes/\1 \2/p" "$work/json" | awk 'NF == 2 && $1 + $2 > 0 { n++ }
+        END { exit n == 0 || n != NR }' &&
+    bench && ! grep -q file_bytes_per_pass "$work/json"
 check and_so_has_bench
 
 # refused FILE CODE WORDS: by generate, in one line that names the file.
