@@ -301,6 +301,119 @@ static void latents_in_vram_are_forked_and_moved(void **state)
     free(want);
 }
 
+/* --- texts of unlike length, and one that is kept ----------------------------
+ */
+
+enum { PIECE = 7, OTHER = 9 };
+
+/* The first piece of a text; the rest of it beside all of a shorter one; a step
+ * of both. Logits: the last of each of the five, (5, vocab). */
+static void run_pieces(const struct sl_runtime_config *config, float *logits)
+{
+    struct sl_workload load = rig_one_text(N_IDS + 1);
+    int32_t ids[2][N_IDS], positions[2][N_IDS];
+    struct sl_lm_item it[2];
+    struct sl_runtime *rt;
+    struct sl_lm *lm;
+    struct sl_error err;
+    uint32_t seq[2];
+
+    load.n_sequences = 2;
+    load.pass_positions = N_IDS - PIECE + OTHER;
+    load.pass_logits = 2;
+    rt = rig_start(config, &load);
+    lm = sl_runtime_lm(rt);
+    assert_ok(lm->ops->seq_create(lm, &seq[0], &err), &err);
+    assert_ok(lm->ops->seq_create(lm, &seq[1], &err), &err);
+    branch_item(&it[0], seq[0], 0, PIECE, ids[0], positions[0]);
+    it[0].n_logits = 1;
+    assert_ok(lm->ops->forward(lm, it, 1, logits, &err), &err);
+    branch_item(&it[0], seq[0], PIECE, N_IDS - PIECE, ids[0], positions[0]);
+    branch_item(&it[1], seq[1], 0, OTHER, ids[1], positions[1]);
+    it[0].n_logits = it[1].n_logits = 1;
+    assert_ok(lm->ops->forward(lm, it, 2, logits + lm->vocab, &err), &err);
+    branch_item(&it[0], seq[0], N_IDS, 1, ids[0], positions[0]);
+    branch_item(&it[1], seq[1], OTHER, 1, ids[1], positions[1]);
+    it[0].n_logits = it[1].n_logits = 1;
+    assert_ok(lm->ops->forward(lm, it, 2, logits + 3 * lm->vocab, &err), &err);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+}
+
+static void latents_of_pieces_and_of_two_texts(void **state)
+{
+    struct gpu_mixture x;
+    struct sl_runtime_config c;
+    double *want;
+    float *got;
+    size_t n;
+
+    make_mixture(&x, "glm4moelite");
+    n = 5 * x.n_logits / N_IDS;
+    got = malloc(n * sizeof *got);
+    want = malloc(n * sizeof *want);
+    c = x.config;
+    c.engine = SL_ENGINE_RULE_CPU;
+    c.device = SL_DEVICE_CPU;
+    run_pieces(&c, got);
+    for (size_t i = 0; i < n; i++)
+        want[i] = (double)got[i];
+    run_pieces(&x.config, got);
+    rig_assert_near(got, want, n, "pieces");
+    free(got);
+    free(want);
+}
+
+/* A prompt and a step behind it; gives the positions that came from the file.
+ * Logits: (2, vocab). */
+static uint64_t run_kept(const struct sl_runtime_config *config, float *logits)
+{
+    const struct sl_workload load = rig_one_text(N_IDS);
+    int32_t ids[N_IDS], positions[N_IDS];
+    struct sl_run_stats stats;
+    struct sl_runtime *rt = rig_start(config, &load);
+    struct sl_lm *lm = sl_runtime_lm(rt);
+    struct sl_lm_item it;
+    struct sl_error err;
+    uint32_t seq;
+
+    assert_int_equal(sl_runtime_vram(rt)->n_layers, N_LAYERS);
+    assert_ok(lm->ops->seq_create(lm, &seq, &err), &err);
+    branch_item(&it, seq, 0, N_IDS - 1, ids, positions);
+    it.n_logits = 1;
+    assert_ok(lm->ops->forward(lm, &it, 1, logits, &err), &err);
+    branch_item(&it, seq, N_IDS - 1, 1, ids, positions);
+    it.n_logits = 1;
+    assert_ok(lm->ops->forward(lm, &it, 1, logits + lm->vocab, &err), &err);
+    sl_runtime_stats(rt, &stats);
+    sl_runtime_close(rt);
+    assert_int_equal(cudasim_reset(), 0);
+    return stats.prompt_cache.restored;
+}
+
+static void latents_in_vram_are_kept_in_a_file(void **state)
+{
+    struct gpu_mixture x;
+    float *first, *again;
+    char path[1100];
+    size_t n;
+
+    make_mixture(&x, "glm4moelite");
+    snprintf(path, sizeof path, "%s/kept", test_dir);
+    x.config.prompt_cache = path;
+    n = 2 * x.n_logits / N_IDS;
+    first = malloc(n * sizeof *first);
+    again = malloc(n * sizeof *again);
+    assert_int_equal(run_kept(&x.config, first), 0);
+    assert_int_equal(run_kept(&x.config, again), N_IDS - 1);
+    assert_memory_equal(again, first, n * sizeof *first);
+    free(first);
+    free(again);
+}
+
+/* --- the same bits -----------------------------------------------------------
+ */
+
 /* Which experts lie in VRAM is fixed, and who is lent is told by positions;
  * what the cache holds changes no bit. */
 static void same_bits(struct gpu_mixture *x, uint64_t vram_bytes)
@@ -431,18 +544,28 @@ static bool fail_call(const struct sl_runtime_config *config, uint64_t n,
 /* While experts are loaded or lent, rows go up, products run, what they give
  * comes down. A call that is not needed may fail unnoticed; none may leak, hang
  * or crash. */
-static void any_call_for_a_mixture_may_fail(void **state)
+static void fail_calls(const char *arch)
 {
     struct gpu_mixture x;
     uint64_t n = 1, n_failed = 0;
     bool failed;
 
-    make_mixture(&x, "glm4moe");
+    make_mixture(&x, arch);
     x.config.vram_bytes = x.half;
     for (; fail_call(&x.config, n, &failed);
          n += 1 + n / (TEST_SANITIZED ? 2 : 6))
         n_failed += failed;
     assert_true(n_failed > 5);
+}
+
+static void any_call_for_a_mixture_may_fail(void **state)
+{
+    fail_calls("glm4moe");
+}
+
+static void any_call_for_latents_may_fail(void **state)
+{
+    fail_calls("glm4moelite");
 }
 
 int main(void)
@@ -452,9 +575,12 @@ int main(void)
         cmocka_unit_test(a_mixture_has_experts_in_vram),
         cmocka_unit_test(the_gpu_attends_to_latents),
         cmocka_unit_test(latents_in_vram_are_forked_and_moved),
+        cmocka_unit_test(latents_of_pieces_and_of_two_texts),
+        cmocka_unit_test(latents_in_vram_are_kept_in_a_file),
         cmocka_unit_test(a_mixture_in_vram_and_ram_has_the_same_bits),
         cmocka_unit_test(experts_that_are_not_pinned_are_said_to_be_slow),
         cmocka_unit_test(any_call_for_a_mixture_may_fail),
+        cmocka_unit_test(any_call_for_latents_may_fail),
     };
 
     return cmocka_run_group_tests(tests, test_dir_set_up, test_dir_tear_down);
