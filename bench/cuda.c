@@ -340,7 +340,7 @@ static int setup(struct bench *b, int ordinal, struct sl_error *err)
     struct sl_matrix m = {SL_FMT_INT8, b->rows, b->cols, 1, 64};
     const struct sl_device_ops *ops;
 
-    if (sl_device_open_cuda(&b->dev, ordinal, err) != 0)
+    if (sl_device_open_cuda(&b->dev, ordinal, NULL, err) != 0)
         return -1;
     ops = b->dev->ops;
     set_sizes(b);

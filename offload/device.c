@@ -29,6 +29,7 @@ int sl_device_list(struct sl_device_info *infos, size_t room, size_t *n,
 }
 
 int sl_device_open_cuda(struct sl_device **dev, int ordinal,
+                        struct sl_device_contexts *contexts,
                         struct sl_error *err)
 {
     return fail_absent(err);

@@ -44,11 +44,10 @@ struct sl_device_info {
     uint32_t n_sms;         /* multiprocessors */
     uint64_t vram_bytes;    /* all there is */
     uint64_t vram_free;     /* now, with the context in place */
-    /* What the context took: the difference that opening it made, as NVML has
+    /* What the context took: the difference that making it made, as NVML has
      * it. Where that cannot be told, what is in use by whomever, 1 GiB at
      * most. */
     uint64_t context_bytes;
-    uint64_t free_before;    /* by NVML, before there was one; 0: unknown */
     uint64_t vram_bps;       /* by its clocks; 0: unknown */
     int driver, runtime;     /* CUDA versions: 1000 * major + 10 * minor */
     char pci[16];            /* "0000:01:00.0"; "" unknown */
@@ -60,6 +59,17 @@ struct sl_device_info {
 struct sl_device {
     const struct sl_device_ops *ops;
     struct sl_device_info info; /* as it was when opened or looked at */
+    struct sl_device_contexts *contexts; /* or NULL */
+};
+
+/* What the contexts have that this process made, by ordinal; zeros to begin
+ * with. A context is the process's: the first that opens a device makes it, and
+ * can see what that took; whoever opens it later, or beside the first, is told
+ * here. One thread opens and looks at a time. */
+#define SL_DEVICE_CONTEXTS 32u /* more than any machine has devices */
+
+struct sl_device_contexts {
+    uint64_t bytes[SL_DEVICE_CONTEXTS];
 };
 
 struct sl_event; /* a place in a queue */
@@ -74,7 +84,8 @@ struct sl_device_ops {
     int (*attach)(struct sl_device *dev, struct sl_error *err);
 
     /* Reads vram_free and context_bytes of info anew: a library that was
-     * loaded has taken some. */
+     * loaded has taken some. What was allocated since the last look would be
+     * counted as that. */
     int (*look)(struct sl_device *dev, struct sl_error *err);
 
     /* Device memory, aligned to 256 bytes, not zeroed. */
@@ -137,11 +148,13 @@ int sl_device_list(struct sl_device_info *infos, size_t room, size_t *n,
  * run to run. */
 double sl_device_ops(const struct sl_device_info *info);
 
-/* Opens a CUDA device by its ordinal or SL_DEVICE_BEST. Errors: as
- * sl_device_list; SL_ERR_USAGE for an ordinal that does not exist,
+/* Opens a CUDA device by its ordinal or SL_DEVICE_BEST. A process that opens
+ * devices once only has no need of contexts (NULL); they outlive the device.
+ * Errors: as sl_device_list; SL_ERR_USAGE for an ordinal that does not exist,
  * SL_ERR_UNSUPPORTED for a device whose architecture has no kernels here,
  * SL_ERR_NOMEM, SL_ERR_IO. */
 int sl_device_open_cuda(struct sl_device **dev, int ordinal,
+                        struct sl_device_contexts *contexts,
                         struct sl_error *err);
 void sl_device_close(struct sl_device *dev); /* NULL is fine */
 

@@ -45,7 +45,7 @@ static int cuda_attach(struct sl_device *dev, struct sl_error *err)
 
 static int cuda_look(struct sl_device *dev, struct sl_error *err)
 {
-    return sl_cuda_look_at_memory(&dev->info, err);
+    return sl_cuda_look_at_memory(&dev->info, dev->contexts, err);
 }
 
 /* The error is taken out of the runtime: the next call would report it as its
@@ -316,8 +316,9 @@ static int make_queues(struct cuda_device *d, struct sl_error *err)
     return 0;
 }
 
-/* The usable device with most free memory. */
-static int find_best(int *ordinal, struct sl_error *err)
+/* The usable device with most free memory. A context that is in use stays. */
+static int find_best(int *ordinal, const struct sl_device_contexts *contexts,
+                     struct sl_error *err)
 {
     struct sl_error first = {.code = SL_OK};
     uint64_t most = 0;
@@ -334,12 +335,14 @@ static int find_best(int *ordinal, struct sl_error *err)
             *ordinal = 0;
             return 0;
         }
-        if (sl_cuda_look(&info, i, &why) != 0) {
+        if (sl_cuda_look(&info, i, NULL, &why) != 0) {
             if (first.code == SL_OK)
                 first = why;
             continue;
         }
-        cudaDeviceReset();
+        if (contexts == NULL || i >= (int)SL_DEVICE_CONTEXTS ||
+            contexts->bytes[i] == 0)
+            cudaDeviceReset();
         if (info.vram_free > most) {
             most = info.vram_free;
             *ordinal = i;
@@ -367,12 +370,13 @@ static int check_ordinal(int ordinal, struct sl_error *err)
 }
 
 int sl_device_open_cuda(struct sl_device **dev, int ordinal,
+                        struct sl_device_contexts *contexts,
                         struct sl_error *err)
 {
     struct cuda_device *d;
 
     if (ordinal == SL_DEVICE_BEST) {
-        if (find_best(&ordinal, err) != 0)
+        if (find_best(&ordinal, contexts, err) != 0)
             return -1;
     } else if (check_ordinal(ordinal, err) != 0) {
         return -1;
@@ -381,7 +385,8 @@ int sl_device_open_cuda(struct sl_device **dev, int ordinal,
     if (d == NULL)
         return sl_fail(err, SL_ERR_NOMEM, "GPU %d: no memory", ordinal);
     d->dev.ops = &cuda_ops;
-    if (sl_cuda_look(&d->dev.info, ordinal, err) != 0) {
+    d->dev.contexts = contexts;
+    if (sl_cuda_look(&d->dev.info, ordinal, contexts, err) != 0) {
         free(d);
         return -1;
     }

@@ -30,12 +30,14 @@ int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
  * tells about it. Returns -1 where it cannot be used (err and info->why_not
  * say why). */
 int sl_cuda_look(struct sl_device_info *info, int ordinal,
-                 struct sl_error *err);
-/* Its memory alone: total, free, taken by the context. Makes the context; asked
- * again, tells what that has come to since the first time.
- * (device_cuda_memory.c)
+                 struct sl_device_contexts *contexts, struct sl_error *err);
+/* Its memory alone: total, free, taken by the context. Makes the context,
+ * unless contexts (or NULL) have it; asked again, tells what that has come to
+ * since the first time. (device_cuda_memory.c)
  */
-int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err);
+int sl_cuda_look_at_memory(struct sl_device_info *info,
+                           struct sl_device_contexts *contexts,
+                           struct sl_error *err);
 /* Whether a device of compute capability cc (10 major + minor) runs machine
  * code for one of archs ("75 80 86") or PTX of version ptx. */
 bool sl_cuda_has_kernels(const char *archs, int ptx, int cc);

@@ -223,7 +223,8 @@ static void look_at_clocks(struct sl_device_info *info)
         cudaGetLastError();
 }
 
-int sl_cuda_look(struct sl_device_info *info, int ordinal, struct sl_error *err)
+int sl_cuda_look(struct sl_device_info *info, int ordinal,
+                 struct sl_device_contexts *contexts, struct sl_error *err)
 {
     struct cudaDeviceProp prop;
     struct sl_error why;
@@ -245,7 +246,7 @@ int sl_cuda_look(struct sl_device_info *info, int ordinal, struct sl_error *err)
         look_at_link(info);
         look_at_clocks(info);
         bad = has_kernels(prop.major * 10 + prop.minor)
-                  ? sl_cuda_look_at_memory(info, &why)
+                  ? sl_cuda_look_at_memory(info, contexts, &why)
                   : fail_architecture(info, &why);
     }
     if (bad == 0)
@@ -290,7 +291,7 @@ int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
     *n = (size_t)count;
     for (size_t i = 0; i < *n && i < room; i++) {
         /* Gives back the context that looking made, and its memory. */
-        if (sl_cuda_look(&infos[i], (int)i, NULL) == 0)
+        if (sl_cuda_look(&infos[i], (int)i, NULL, NULL) == 0)
             cudaDeviceReset();
     }
     return 0;

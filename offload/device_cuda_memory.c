@@ -11,7 +11,7 @@
  * and all kernels they are of some hundred MB. */
 #define CONTEXT_MOST (1ull << 30)
 /* A context takes more than this part of any device's memory: a smaller
- * difference means that there was one before. */
+ * difference means that there was one before, which nobody told of. */
 #define LEAST_SHARE 1024
 
 /* --- NVML ------------------------------------------------------------------
@@ -100,10 +100,12 @@ static uint64_t free_by_nvml(const char *pci)
 /* --- the context -----------------------------------------------------------
  */
 
-/* Of what is in use on the device, what the context has. */
-static uint64_t context_of(const struct sl_device_info *info, uint64_t in_use)
+/* Of what is in use on the device, what the context has that was made since so
+ * much was free by NVML (0: unknown). */
+static uint64_t made_since(const struct sl_device_info *info, uint64_t before,
+                           uint64_t in_use)
 {
-    uint64_t before = info->free_before, now = 0;
+    uint64_t now = 0;
 
     if (before > 0)
         now = free_by_nvml(info->pci);
@@ -113,13 +115,20 @@ static uint64_t context_of(const struct sl_device_info *info, uint64_t in_use)
     return in_use < CONTEXT_MOST ? in_use : CONTEXT_MOST;
 }
 
-int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err)
+int sl_cuda_look_at_memory(struct sl_device_info *info,
+                           struct sl_device_contexts *contexts,
+                           struct sl_error *err)
 {
+    uint64_t none = 0, before = 0;
+    uint64_t *kept = contexts != NULL && info->ordinal < (int)SL_DEVICE_CONTEXTS
+                         ? &contexts->bytes[info->ordinal]
+                         : &none;
+    bool again = info->context_bytes > 0;
     size_t free_bytes, total;
     cudaError_t rc;
 
-    if (info->context_bytes == 0) /* for the first time */
-        info->free_before = free_by_nvml(info->pci);
+    if (!again && *kept == 0)
+        before = free_by_nvml(info->pci);
     rc = cudaSetDevice(info->ordinal);
     /* makes the context, which cudaMemGetInfo then sees */
     if (rc == cudaSuccess)
@@ -128,8 +137,13 @@ int sl_cuda_look_at_memory(struct sl_device_info *info, struct sl_error *err)
         rc = cudaMemGetInfo(&free_bytes, &total);
     if (rc != cudaSuccess)
         return sl_cuda_fail(info, rc, err, "cannot be opened");
+    if (again && free_bytes < info->vram_free)
+        info->context_bytes += info->vram_free - free_bytes;
     info->vram_bytes = total;
     info->vram_free = free_bytes;
-    info->context_bytes = context_of(info, total - free_bytes);
+    if (!again)
+        info->context_bytes =
+            *kept > 0 ? *kept : made_since(info, before, total - free_bytes);
+    *kept = info->context_bytes;
     return 0;
 }

@@ -42,10 +42,11 @@ int sl_cuda_list(struct sl_device_info *infos, size_t room, size_t *n,
 }
 
 int sl_device_open_cuda(struct sl_device **dev, int ordinal,
+                        struct sl_device_contexts *contexts,
                         struct sl_error *err)
 {
     __typeof__(sl_device_open_cuda) *open;
 
     *(void **)&open = sl_device_file_symbol(__func__, err);
-    return open != NULL ? open(dev, ordinal, err) : -1;
+    return open != NULL ? open(dev, ordinal, contexts, err) : -1;
 }

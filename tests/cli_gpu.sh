@@ -188,6 +188,26 @@ check a_device_that_cannot_be_used_is_one_line
 [ "$(CUDASIM_MEMORY=2G CUDASIM_OTHERS=1G gpu --vram 512M "$@")" = "$want" ]
 check memory_that_others_have_is_not_counted
 
+# What the context has is known to the next run of a process, one after the other
+# and both at once; and where there are two devices each has one.
+CUDASIM_MEMORY=2G CUDASIM_OTHERS=1G timeout 60 "$sluice" bench -m "$model" \
+    --ram 96M --device cuda --engine gpu --vram 256M,257M --prompt 1 --gen 1 \
+    --repeat 1 --json >"$work/out" 2>"$work/err" &&
+    [ "$(grep -c '"vram_bytes"' "$work/out")" = 4 ]
+check bench_counts_what_the_driver_has_in_every_run
+
+printf 'In the beginning' >"$work/text"
+set -- perplexity -m "$model" --ram 192M --against "$model" --json "$work/text"
+against()
+{
+    timeout 60 "$sluice" "$@" --device cuda --engine gpu --vram 512M \
+        >"$work/out" 2>"$work/err" && grep -q '"same_top": 1' "$work/out"
+}
+CUDASIM_MEMORY=2G CUDASIM_OTHERS=1G against "$@" && cp "$work/out" "$work/one" &&
+    CUDASIM_DEVICES=2 against "$@" && cmp "$work/out" "$work/one"
+check two_models_share_a_device_or_have_one_each
+set -- --out-seq-length 7 -p 'In the'
+
 echo kept >"$work/report"
 for device in bogus cuda: cuda:1x; do
     sh "$source/bench/gpu-check" --device $device --build "$work/build" \

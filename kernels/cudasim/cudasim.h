@@ -19,6 +19,8 @@
  * - Copies must lie within one allocation and go the way they say. cudaMemcpy
  *   of memory that is not pinned returns when that is read, not when the device
  *   has it: what reads that on another stream must be told to wait.
+ * - A device whose memory somebody has is not reset: a GPU takes it away from
+ *   whoever has it.
  * - A block's threads are fibers of the stream's thread. Shared memory begins
  *   as NaNs in each block. __syncthreads and warp functions that not all
  *   threads reach end the kernel with a message (cudasim_fault).

@@ -320,6 +320,13 @@ void sim_drop_context(void)
         get()->context[sim_device()] = false;
 }
 
+bool sim_has_memory(int device)
+{
+    struct sim_lock held(&lock);
+
+    return get()->used[device] > 0;
+}
+
 size_t sim_free_memory(int device)
 {
     struct cudasim_config c = sim_config();

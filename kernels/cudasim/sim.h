@@ -166,6 +166,7 @@ size_t sim_live_memory(void); /* allocations and registered ranges */
  * until cudaDeviceReset. */
 void sim_make_context(void);
 void sim_drop_context(void);
+bool sim_has_memory(int device); /* there are allocations of it */
 /* What nobody has of a device's memory; without a context, more. */
 size_t sim_free_memory(int device);
 /* Refuses what is no place for bytes of a copy; what says which end. */

@@ -337,6 +337,10 @@ cudaError_t cudaDeviceReset(void)
 {
     cudaError_t e = sim_enter_always("cudaDeviceReset");
 
+    if (!e && sim_has_memory(sim_device()))
+        return sim_refuse(cudaErrorInvalidValue,
+                          "cudaDeviceReset: memory of device %d is in use",
+                          sim_device());
     if (!e)
         sim_drop_context();
     return sim_leave(e);

@@ -22,6 +22,7 @@ struct list {
 
 struct options {
     struct sl_runtime_config run;
+    struct sl_device_contexts contexts;
     struct list ram, vram, prompt, batch, threads;
     struct list positions; /* none: the phases of a run are measured */
     uint32_t gen, repeat;
@@ -387,6 +388,7 @@ static int run(int argc, char **argv)
     struct options o = {
         .run = {.needs_less = "a smaller --prompt, --gen or --batch needs less",
                 .log = &log,
+                .contexts = &o.contexts,
                 .quiet = true,
                 .no_usage = true},
         .ram = {.v = {SL_RAM_AUTO}, .n = 1},

@@ -17,6 +17,7 @@
 
 struct options {
     struct sl_runtime_config run;
+    struct sl_device_contexts contexts;
     char **tasks; /* (n_tasks) paths, borrowed */
     size_t n_tasks;
     const char *data_path, *output, *compare;
@@ -405,6 +406,7 @@ static int run(int argc, char **argv)
     struct options o = {
         .run.needs_less = "shorter questions or fewer in a pass need less",
         .run.log = &log,
+        .run.contexts = &o.contexts,
         .eval.seed = 1234,
     };
     struct sl_error err;

@@ -18,6 +18,7 @@
 
 struct options {
     struct sl_runtime_config run;
+    struct sl_device_contexts contexts;
     const char *against;
     char **texts; /* (n_texts) paths, borrowed */
     size_t n_texts;
@@ -226,6 +227,9 @@ static void split_budget(struct sl_runtime_config *first,
 {
     uint64_t all = first->ram_bytes;
 
+    if (first->vram_bytes != SL_VRAM_AUTO)
+        first->vram_bytes = second->vram_bytes = first->vram_bytes / 2;
+    first->vram_parts = 2;
     if (all == SL_RAM_LEAST)
         return;
     if (all == SL_RAM_AUTO)
@@ -401,7 +405,10 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.run.needs_less = "a smaller --context needs less"};
+    struct options o = {
+        .run.needs_less = "a smaller --context needs less",
+        .run.contexts = &o.contexts,
+    };
     struct sl_log log = {sl_waiting_log, &o.waiting, SL_LOG_INFO};
     struct sl_error err;
     int rc = sl_parse_args(&argp, argc, argv, &o);

@@ -135,6 +135,7 @@ static const struct argp_option options[] = {
 
 struct serve {
     struct sl_serve_config c;
+    struct sl_device_contexts contexts;
     struct sl_draft_options draft;
     struct sl_drafts drafts;
     struct sl_draft_file file;
@@ -460,6 +461,7 @@ static int run(int argc, char **argv)
     if (c->run.quiet)
         log.max = SL_LOG_WARN;
     c->log = c->run.log = &log;
+    c->run.contexts = &o.contexts;
     c->floor = floor_of;
     c->drafts = &o.drafts;
     c->plan_drafts = plan_drafts;

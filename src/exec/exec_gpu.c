@@ -138,11 +138,19 @@ static int send_tables(struct sl_gpu *g, struct sl_error *err)
 
 /* --- the pass ------------------------------------------------------------ */
 
+/* The thread may have worked with another run's device since the last time. */
+static int attach(const struct sl_gpu *g, struct sl_error *err)
+{
+    return g->c.device->ops->attach(g->c.device, err);
+}
+
 static int gpu_begin(struct sl_exec_engine *e, const struct sl_pass *pass,
                      struct sl_error *err)
 {
     struct sl_gpu *g = (struct sl_gpu *)e;
 
+    if (attach(g, err) != 0)
+        return -1;
     g->pass = pass;
     g->has_logits = false;
     /* High planes alone are those of the device: nothing is copied. */
@@ -370,6 +378,8 @@ static int copy_page(void *arg, uint32_t to, uint32_t from,
     struct sl_device *dev = g->c.device;
     size_t n_planes = g->n_planes * (size_t)g->c.shape.n_layers_here;
 
+    if (attach(g, err) != 0)
+        return -1;
     for (size_t plane = 0; plane < n_planes; plane++) {
         uint16_t *first = g->kv + plane * g->c.shape.n_pages * g->page_values;
 
@@ -399,7 +409,7 @@ static int move_positions(void *arg, const struct sl_kv_move *moves, uint32_t n,
     };
     struct sl_cuda_move on_device[SL_CUDA_MOVES];
 
-    if (sl_gpu_waiting_move(g, moves, n, err) != 0)
+    if (attach(g, err) != 0 || sl_gpu_waiting_move(g, moves, n, err) != 0)
         return -1;
     if (g->c.shape.n_layers_here == 0)
         return 0;
@@ -429,6 +439,8 @@ static int get_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
+    if (attach(g, err) != 0)
+        return -1;
     if (sl_gpu_layer_waits(g, layer))
         return sl_gpu_waiting_get(g, layer, page, value, to, err);
     if (dev->ops->copy_down(dev, SL_QUEUE_COMPUTE, g->bounce,
@@ -447,6 +459,8 @@ static int put_plane(void *arg, uint32_t layer, uint32_t page, unsigned value,
     struct sl_device *dev = g->c.device;
     size_t bytes = g->page_values * sizeof *g->kv;
 
+    if (attach(g, err) != 0)
+        return -1;
     if (sl_gpu_layer_waits(g, layer))
         return sl_gpu_waiting_put(g, layer, page, value, from, err);
     memcpy(g->bounce, from, bytes);

@@ -29,7 +29,7 @@ static int measure(struct gpu_rates *rates, const struct sl_device_info *info,
     struct sl_error why;
     int rc;
 
-    if (sl_device_open_cuda(&dev, info->ordinal, err) != 0)
+    if (sl_device_open_cuda(&dev, info->ordinal, NULL, err) != 0)
         return -1;
     bytes = sl_meminfo_room(4 * bytes) / 4;
     if (bytes > dev->info.vram_free / 8)

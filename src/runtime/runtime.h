@@ -67,8 +67,11 @@ struct sl_runtime_config {
     enum sl_kv_kind kv;
     enum sl_io_kind io;
     enum sl_device_kind device;
-    int device_ordinal;           /* SL_DEVICE_CUDA; or SL_DEVICE_BEST */
-    uint64_t vram_bytes;          /* all use of the device; or SL_VRAM_AUTO */
+    int device_ordinal;  /* SL_DEVICE_CUDA; or SL_DEVICE_BEST */
+    uint64_t vram_bytes; /* all use of the device; or SL_VRAM_AUTO */
+    unsigned vram_parts; /* with that, one of so many of it; 0: all of it */
+    /* of this process, which opens more than one run with a device; or NULL */
+    struct sl_device_contexts *contexts;
     enum sl_engine_rule engine;   /* what computes, where there is a GPU */
     const struct sl_rates *rates; /* of the machine; NULL: measured where a
                                    * GPU makes them matter */

@@ -74,7 +74,8 @@ static int prepare(struct sl_runtime *rt, int ordinal, struct sl_error *err)
 {
     if (check_cpu_only(rt, err) != 0)
         return -1;
-    if (sl_device_open_cuda(&rt->device, ordinal, err) != 0)
+    if (sl_device_open_cuda(&rt->device, ordinal, rt->config.contexts, err) !=
+        0)
         return -1;
     if (sl_gpu_load(&rt->cuda, rt->device, rt->config.log, err) != 0)
         return -1;

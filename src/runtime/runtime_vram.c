@@ -31,7 +31,10 @@ static void choose_vram_budget(struct sl_runtime *rt)
         margin = 256ull << 20;
     if (margin > info->vram_free / 2)
         margin = info->vram_free / 2;
-    v->budget = info->context_bytes + info->vram_free - margin;
+    v->budget = info->vram_free - margin;
+    if (rt->config.vram_parts > 1)
+        v->budget /= rt->config.vram_parts;
+    v->budget += info->context_bytes;
 }
 
 /* In FP16 whatever the CPU's cache is in: that is what the GPU's kernels read.

@@ -169,6 +169,22 @@ static void a_budget_that_is_too_small_names_the_least(void **state)
     sl_runtime_close(rt);
 }
 
+static void what_is_free_can_be_shared_with_another_run(void **state)
+{
+    char path[1100];
+    struct sl_runtime_config config =
+        rig_on_gpu(rig_model(path, test_dir, &large));
+    struct cudasim_config c;
+    uint64_t streamed, all;
+
+    cudasim_get_config(&c);
+    config.vram_bytes = SL_VRAM_AUTO;
+    all = rig_planned(&config, N_IDS, &streamed).budget - c.context_bytes;
+    config.vram_parts = 2;
+    assert_int_equal(rig_planned(&config, N_IDS, &streamed).budget,
+                     c.context_bytes + all / 2);
+}
+
 /* What a run takes of the device's memory at any time is within the budget:
  * a device that has no more is enough. */
 static void no_more_than_the_budget_is_taken(void **state)
@@ -474,6 +490,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_budget_changes_no_bit),
         cmocka_unit_test(a_token_waits_for_the_device_at_its_end_alone),
         cmocka_unit_test(a_budget_that_is_too_small_names_the_least),
+        cmocka_unit_test(what_is_free_can_be_shared_with_another_run),
         cmocka_unit_test(no_more_than_the_budget_is_taken),
         cmocka_unit_test(cpu_and_gpu_share_the_stages),
         cmocka_unit_test(sequences_do_not_see_each_other),

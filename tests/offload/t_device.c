@@ -28,7 +28,8 @@ static bool open_device(struct sl_device **dev, int turn)
 
     if (turn == 0)
         *dev = fake_device_open(&plain);
-    else if (turn > 1 || sl_device_open_cuda(dev, SL_DEVICE_BEST, &err) != 0)
+    else if (turn > 1 ||
+             sl_device_open_cuda(dev, SL_DEVICE_BEST, NULL, &err) != 0)
         return false;
     assert_ok((*dev)->ops->attach(*dev, &err), &err);
     return true;
@@ -142,7 +143,7 @@ static int kernel_rates(struct sl_kernel_rates *rates, uint64_t nth)
     uint64_t calls;
     int rc;
 
-    assert_ok(sl_device_open_cuda(&dev, SL_DEVICE_BEST, &err), &err);
+    assert_ok(sl_device_open_cuda(&dev, SL_DEVICE_BEST, NULL, &err), &err);
     assert_ok(sl_gpu_load(&cuda, dev, NULL, &err), &err);
     /* By what the device is, for weights that would have to be unpacked. */
     assert_int_equal(cuda->runs_to[SL_FMT_INT4], 256);
@@ -186,7 +187,7 @@ static void what_cannot_be_had_is_said_in_one_line(void **state)
     assert_null(strchr(err.msg, '\n'));
     assert_true(strlen(err.msg) > 20);
     for (int ordinal = SL_DEVICE_BEST; ordinal < 2; ordinal++) {
-        assert_int_equal(sl_device_open_cuda(&dev, ordinal, &err), -1);
+        assert_int_equal(sl_device_open_cuda(&dev, ordinal, NULL, &err), -1);
         assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
         assert_null(dev);
     }
@@ -230,7 +231,7 @@ static void check_refusal(const struct cudasim_config *c, const char *words,
         assert_non_null(strstr(err.msg, words));
     }
     for (int ordinal = SL_DEVICE_BEST; ordinal < 1; ordinal++) {
-        assert_int_equal(sl_device_open_cuda(&dev, ordinal, &err), -1);
+        assert_int_equal(sl_device_open_cuda(&dev, ordinal, NULL, &err), -1);
         assert_int_equal(err.code, SL_ERR_UNSUPPORTED);
         assert_non_null(strstr(err.msg, words));
         assert_null(strchr(err.msg, '\n'));
@@ -280,9 +281,9 @@ static void devices_are_listed_with_what_they_have(void **state)
                         c.memory_bytes - infos[i].context_bytes);
         assert_int_equal(infos[i].driver, c.driver);
     }
-    assert_int_equal(sl_device_open_cuda(&dev, 3, &err), -1);
+    assert_int_equal(sl_device_open_cuda(&dev, 3, NULL, &err), -1);
     assert_int_equal(err.code, SL_ERR_USAGE);
-    assert_ok(sl_device_open_cuda(&dev, 2, &err), &err);
+    assert_ok(sl_device_open_cuda(&dev, 2, NULL, &err), &err);
     assert_int_equal(dev->info.ordinal, 2);
     sl_device_close(dev);
     defaults();
@@ -295,7 +296,7 @@ static void memory_that_is_not_there_is_told_with_its_size(void **state)
     void *p;
 
     defaults();
-    assert_ok(sl_device_open_cuda(&dev, 0, &err), &err);
+    assert_ok(sl_device_open_cuda(&dev, 0, NULL, &err), &err);
     assert_int_equal(dev->ops->alloc(dev, &p, dev->info.vram_bytes + 1, &err),
                      -1);
     assert_int_equal(err.code, SL_ERR_NOMEM);
@@ -321,7 +322,7 @@ static void whatever_call_fails_while_opening_is_reported(void **state)
 
         defaults();
         cudasim_fail(NULL, n, cudaErrorUnknown);
-        rc = sl_device_open_cuda(&dev, 0, &err);
+        rc = sl_device_open_cuda(&dev, 0, NULL, &err);
         calls = cudasim_calls(NULL);
         cudasim_fail(NULL, 0, cudaSuccess);
         if (rc == 0)
@@ -335,63 +336,120 @@ static void whatever_call_fails_while_opening_is_reported(void **state)
     assert_in_range(refused, 9, calls - 7);
 }
 
-/* What an opened device says of its memory. */
-static struct sl_device_info opened(const struct cudasim_config *c,
-                                    const char *fails)
+/* A machine of 8 GiB, of which others have so many, the driver 300 MiB and 64
+ * more for a library. */
+static struct cudasim_config busy_machine(uint64_t others, bool library)
 {
-    struct sl_device_info info;
+    struct cudasim_config c = defaults();
+
+    c.memory_bytes = (size_t)8 << 30;
+    c.context_bytes = (library ? 364u : 300u) << 20;
+    c.others_bytes = others;
+    cudasim_set_config(&c);
+    return c;
+}
+
+/* What an opened device says of its memory. */
+static struct sl_device *open_first(struct sl_device_contexts *contexts)
+{
     struct sl_device *dev;
     struct sl_error err;
 
-    cudaDeviceReset(); /* there is no context yet */
-    cudasim_set_config(c);
-    if (fails != NULL)
-        cudasim_fail(fails, 1, cudaErrorUnknown);
-    assert_ok(sl_device_open_cuda(&dev, 0, &err), &err);
-    /* a library that is loaded makes it larger */
-    cudasim_set_config(&(struct cudasim_config){
-        .n_devices = c->n_devices,
-        .cc_major = c->cc_major,
-        .cc_minor = c->cc_minor,
-        .driver = c->driver,
-        .memory_bytes = c->memory_bytes,
-        .others_bytes = c->others_bytes,
-        .context_bytes = c->context_bytes + (64u << 20),
-    });
-    assert_ok(dev->ops->look(dev, &err), &err);
-    info = dev->info;
-    sl_device_close(dev);
-    assert_int_equal(cudasim_reset(), 0);
-    return info;
+    assert_ok(sl_device_open_cuda(&dev, 0, contexts, &err), &err);
+    return dev;
 }
 
 static void what_other_programs_have_is_not_the_contexts(void **state)
 {
     static const char *const nvml[] = {
+        NULL,
         "nvmlInit_v2",
         "nvmlDeviceGetHandleByPciBusId_v2",
         "nvmlDeviceGetMemoryInfo",
     };
-    struct cudasim_config c = defaults();
-    struct sl_device_info info;
 
-    c.memory_bytes = (size_t)8 << 30;
-    c.context_bytes = 300u << 20;
-    c.others_bytes = (size_t)3 << 30;
-    info = opened(&c, NULL);
-    assert_int_equal(info.context_bytes, 364u << 20);
-    assert_int_equal(info.vram_free,
-                     c.memory_bytes - c.others_bytes - info.context_bytes);
-    /* where NVML cannot tell, a bound */
-    for (size_t i = 0; i < sizeof nvml / sizeof *nvml; i++) {
-        struct cudasim_config few = c;
+    for (size_t i = 0; i < 2 * sizeof nvml / sizeof *nvml; i++) {
+        const char *fails = nvml[i / 2];
+        uint64_t others = i % 2 == 0 ? 3ull << 30 : 1u << 20;
+        struct cudasim_config c = busy_machine(others, false);
+        uint64_t took = 300u << 20;
+        struct sl_device *dev;
+        struct sl_error err;
 
-        info = opened(&c, nvml[i]);
-        assert_int_equal(info.context_bytes, 1u << 30);
-        few.others_bytes = 1u << 20;
-        info = opened(&few, nvml[i]);
-        assert_int_equal(info.context_bytes, 365u << 20);
+        cudaDeviceReset();   /* there is no context yet */
+        if (fails != NULL) { /* what is in use, or a bound */
+            cudasim_fail(fails, 1, cudaErrorUnknown);
+            took = others < took ? others + took : 1u << 30;
+        }
+        dev = open_first(NULL);
+        assert_int_equal(dev->info.context_bytes, took);
+        busy_machine(others, true); /* a library was loaded */
+        assert_ok(dev->ops->look(dev, &err), &err);
+        assert_int_equal(dev->info.context_bytes, took + (64u << 20));
+        assert_int_equal(dev->info.vram_free,
+                         c.memory_bytes - c.others_bytes - (364u << 20));
+        sl_device_close(dev);
+        assert_int_equal(cudasim_reset(), 0);
     }
+    defaults();
+}
+
+static void the_context_of_before_is_told_in_turn_and_at_once(void **state)
+{
+    struct sl_device_contexts contexts = {0};
+    struct sl_device *first, *second;
+    struct sl_error err;
+    void *memory;
+
+    busy_machine(3ull << 30, false);
+    cudaDeviceReset();
+    sl_device_close(open_first(&contexts));
+    /* in turn, NVML or not */
+    cudasim_fail("nvmlInit_v2", 1, cudaErrorUnknown);
+    first = open_first(&contexts);
+    assert_int_equal(first->info.context_bytes, 300u << 20);
+    cudasim_fail(NULL, 0, cudaSuccess);
+    busy_machine(3ull << 30, true);
+    assert_ok(first->ops->look(first, &err), &err);
+    assert_int_equal(first->info.context_bytes, 364u << 20);
+    /* at once: what the first has is its own */
+    assert_ok(first->ops->alloc(first, &memory, 1u << 30, &err), &err);
+    second = open_first(&contexts);
+    assert_int_equal(second->info.context_bytes, 364u << 20);
+    assert_ok(second->ops->look(second, &err), &err);
+    assert_int_equal(second->info.context_bytes, 364u << 20);
+    assert_int_equal(second->info.vram_free, (4ull << 30) - (364u << 20));
+    sl_device_close(second);
+    first->ops->free(first, memory);
+    sl_device_close(first);
+    assert_int_equal(cudasim_reset(), 0);
+    defaults();
+}
+
+/* To tell which of two has more memory free, contexts are made; the one that is
+ * in use is left. */
+static void looking_for_the_best_leaves_what_is_in_use(void **state)
+{
+    struct cudasim_config c = defaults();
+    struct sl_device_contexts contexts = {0};
+    struct sl_device *first, *second;
+    char fault[200];
+    struct sl_error err;
+    void *memory;
+
+    c.n_devices = 2;
+    cudasim_set_config(&c);
+    first = open_first(&contexts);
+    assert_ok(first->ops->alloc(first, &memory, 1u << 20, &err), &err);
+    assert_ok(sl_device_open_cuda(&second, SL_DEVICE_BEST, &contexts, &err),
+              &err);
+    assert_int_equal(second->info.ordinal, 1);
+    assert_string_equal(cudasim_fault(fault, sizeof fault), "");
+    sl_device_close(second);
+    assert_ok(first->ops->attach(first, &err), &err);
+    first->ops->free(first, memory);
+    sl_device_close(first);
+    assert_int_equal(cudasim_reset(), 0);
     defaults();
 }
 
@@ -436,7 +494,7 @@ static void calls_of_the_driver_may_go_deep(void **state)
     upload_plan(r, "DPVCPDGVDP", 3);
     c.stack_bytes = 1u << 20;
     cudasim_set_config(&c);
-    assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+    assert_ok(sl_device_open_cuda(&r->dev, 0, NULL, &err), &err);
     assert_ok(upload_open(r, &err), &err);
     for (int pass = 0; pass < 2; pass++)
         assert_int_equal(upload_pass(r, true, SIZE_MAX, false, &err), 10);
@@ -459,7 +517,7 @@ static void whatever_call_fails_a_run_ends_with_its_line(void **state)
             bool ok = true;
 
             defaults();
-            assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+            assert_ok(sl_device_open_cuda(&r->dev, 0, NULL, &err), &err);
             cudasim_fail(NULL, n, errors[e]);
             if (upload_open(r, &err) != 0) {
                 ok = false;
@@ -492,7 +550,7 @@ static void pages_beyond_the_limit_stay_unpinned(void **state)
     c.pin_bytes =
         r->plan.at[SL_HOST].ring_bytes + r->plan.at[SL_HOST].resident_bytes / 3;
     cudasim_set_config(&c);
-    assert_ok(sl_device_open_cuda(&r->dev, 0, &err), &err);
+    assert_ok(sl_device_open_cuda(&r->dev, 0, NULL, &err), &err);
     assert_ok(upload_open(r, &err), &err);
     for (int pass = 0; pass < 3; pass++)
         assert_int_equal(upload_pass(r, pass != 1, SIZE_MAX, false, &err), 10);
@@ -526,6 +584,8 @@ int main(void)
         cmocka_unit_test(memory_that_is_not_there_is_told_with_its_size),
         cmocka_unit_test(whatever_call_fails_while_opening_is_reported),
         cmocka_unit_test(what_other_programs_have_is_not_the_contexts),
+        cmocka_unit_test(the_context_of_before_is_told_in_turn_and_at_once),
+        cmocka_unit_test(looking_for_the_best_leaves_what_is_in_use),
         cmocka_unit_test(code_runs_where_its_kind_is_known),
         T(calls_of_the_driver_may_go_deep),
         T(whatever_call_fails_a_run_ends_with_its_line),

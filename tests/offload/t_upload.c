@@ -23,7 +23,7 @@ static bool open_device(struct upload_rig *r, int turn)
 
     if (turn == 0)
         r->dev = fake_device_open(&plain);
-    else if (turn > 1 || sl_device_open_cuda(&r->dev, 0, &err) != 0)
+    else if (turn > 1 || sl_device_open_cuda(&r->dev, 0, NULL, &err) != 0)
         return false;
     return true;
 }
