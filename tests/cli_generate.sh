@@ -186,6 +186,26 @@ if script -qec true /dev/null >/dev/null 2>&1; then
         ! grep -q '"floor_seconds"' "$work/before"
     check and_with_the_share_of_the_floor_where_rates_are_known
 
+    # How weights are read is what probe has kept, and changes no bit.
+    kept=$XDG_CACHE_HOME/sluice/probe.json
+    set -- -m "$work/int4.gguf" --ram 64M --device cpu
+    "$sluice" convert -q --quant int4-g64 -o "$work/int4.gguf" \
+        "$source/demo" 2>"$work/err"
+    for reading in '1 1024' '3 4096'; do
+        sed "s/\(\"places\": \)[0-9]*/\1${reading% *}/
+            s/\(\"ahead_bytes\": \)[0-9]*/\1${reading#* }/" "$kept" \
+            >"$work/probe.json" && cp "$work/probe.json" "$kept" || break
+        "$sluice" bench "$@" --prompt 1 --gen 1 --repeat 1 --json \
+            2>"$work/err" | grep -cF \
+            "\"places\":${reading% *},\"ahead_bytes\":${reading#* }," \
+            >"$work/out"
+        [ "$(cat "$work/out")" = 2 ] && "$sluice" generate "$@" -q --top-k 1 \
+            --out-seq-length 20 -p 'In the' >"$work/by ${reading% *}" || break
+        reading=
+    done
+    [ -z "$reading" ] && [ -s "$work/by 1" ] && cmp "$work/by 1" "$work/by 3"
+    check weights_are_read_as_probe_has_kept_it
+
     # in its folder, whose disk was looked at
     program=$(cd "$(dirname "$sluice")" && pwd)/$(basename "$sluice")
     sed -n 2p "$work/probed" | grep -q 'GB/s from disk and .* from memory' &&

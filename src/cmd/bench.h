@@ -81,6 +81,7 @@ struct sl_bench_result {
     struct sl_rates rates;      /* medians of the turns' */
     bool dram_in_cache;         /* their dram_bps was measured in a cache */
     const char *isa, *io;
+    struct sl_reading reading;
     const char *activations;
     struct sl_bench_phase_result phase[SL_BENCH_PHASES];
     struct sl_bench_drafts drafts;

@@ -162,16 +162,18 @@ static json_t *run_json(const struct sl_bench_result *r,
     uint32_t passes = phase == SL_BENCH_PREFILL ? 1 : r->run.gen;
 
     return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, "
-        "s:s}",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, "
+        "s:I, s:s, s:s}",
         "phase", sl_bench_phase_name(phase), "prompt",
         (json_int_t)r->run.prompt, "batch", (json_int_t)r->run.batch, "threads",
         (json_int_t)r->run.threads, "ram_bytes", (json_int_t)r->memory.budget,
         "repeats", (json_int_t)r->run.repeat, "passes", (json_int_t)passes,
         "positions_per_pass", (json_int_t)p->positions, "resident_bytes",
         (json_int_t)r->resident_bytes, "streamed_bytes",
-        (json_int_t)r->streamed_bytes, "isa", r->isa, "activations",
-        r->activations, "io", r->io != NULL ? r->io : "none");
+        (json_int_t)r->streamed_bytes, "isa", r->isa, "places",
+        (json_int_t)r->reading.places, "ahead_bytes",
+        (json_int_t)r->reading.ahead, "activations", r->activations, "io",
+        r->io != NULL ? r->io : "none");
 }
 
 static json_t *device_json(const struct sl_bench_result *r,

@@ -127,6 +127,7 @@ int sl_bench_sum_up(struct sl_bench_result *r, const struct sl_bench_state *s,
     r->resident_bytes = plan->at[SL_HOST].resident_bytes;
     r->io = stats.stream.io_name;
     r->isa = sl_runtime_isa(s->rt);
+    r->reading = sl_runtime_reading(s->rt);
     r->activations = sl_runtime_activations(s->rt);
     r->rates.disk_bps = spread_of(s, v, SL_BENCH_DISK_BPS).median;
     r->rates.dram_bps = spread_of(s, v, SL_BENCH_DRAM_BPS).median;

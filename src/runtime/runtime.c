@@ -392,6 +392,11 @@ const char *sl_runtime_isa(const struct sl_runtime *rt)
     return rt->kernels.isa;
 }
 
+struct sl_reading sl_runtime_reading(const struct sl_runtime *rt)
+{
+    return rt->kernels.reading;
+}
+
 const char *sl_runtime_activations(const struct sl_runtime *rt)
 {
     return sl_act_name(rt->act);

@@ -190,6 +190,7 @@ bool sl_runtime_beyond_machine(const struct sl_runtime *rt,
                                uint64_t *ram_bytes);
 struct sl_pool *sl_runtime_pool(const struct sl_runtime *rt);
 const char *sl_runtime_isa(const struct sl_runtime *rt); /* of the kernels */
+struct sl_reading sl_runtime_reading(const struct sl_runtime *rt); /* theirs */
 const char *sl_runtime_activations(const struct sl_runtime *rt);
 
 /* What nearly all arithmetic is: format, columns a scale (0: a row) and inputs
