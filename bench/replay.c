@@ -5,10 +5,11 @@
  *
  * TRACE is what sluice bench --route-trace kept. For every percentage of all
  * experts that have a place (default: 14 28 50) it prints how many bytes a
- * pass would read under each policy, counted from a third of the trace on, in
- * shares of what it wants, of what LRU reads, and of the offline optimum, which
- * knows what is used next (L. A. Belady, A study of replacement algorithms,
- * IBM Systems Journal 5, 1966). "cache" is offload/slab_cache.c itself.
+ * pass would read under each policy, counted from a third of the trace on (of
+ * passes of one position, where there are such: decode), in shares of what it
+ * wants, of what LRU reads, and of the offline optimum, which knows what is
+ * used next (L. A. Belady, A study of replacement algorithms, IBM Systems
+ * Journal 5, 1966). "cache" is offload/slab_cache.c itself.
  *
  *   lru          not used for longest
  *   use H        least used, a use counting half as much after H passes
@@ -40,6 +41,8 @@ struct trace {
     float *part;      /* (n_uses) of the pass's positions */
     uint32_t *next;   /* (n_uses) step that uses the record again */
     double *total;    /* (n_records) */
+    size_t from;      /* the step from which on is counted */
+    bool decode;      /* only passes of one position are */
 };
 
 enum kind { LRU, USE, TURN, LAYER, KNOWN, BEST };
@@ -154,6 +157,18 @@ static void look_ahead(struct trace *t)
     free(seen);
 }
 
+static bool counts(const struct trace *t, size_t step)
+{
+    return step >= t->from && (!t->decode || t->steps[step].n_positions == 1);
+}
+
+static void choose_counted(struct trace *t)
+{
+    t->from = t->n_steps / 3;
+    for (size_t s = t->from; s < t->n_steps && !t->decode; s++)
+        t->decode = t->steps[s].n_positions == 1;
+}
+
 /* The smaller the sooner it goes. */
 static double worth(const struct state *s, uint32_t record, double now)
 {
@@ -239,9 +254,9 @@ static void note(struct state *s, size_t use, double now)
     s->wanted[r] = false;
 }
 
-/* Records that are read from step `from` on. */
+/* Records that are read in steps that count. */
 static size_t replay(const struct trace *t, const struct policy *p,
-                     uint32_t n_places, size_t from)
+                     uint32_t n_places)
 {
     struct state s = {
         .t = t,
@@ -265,7 +280,7 @@ static size_t replay(const struct trace *t, const struct policy *p,
         for (size_t i = t->at[step]; i < t->at[step + 1]; i++) {
             if (s.place_of[t->record[i]] != NEVER)
                 continue;
-            n_read += step >= from;
+            n_read += counts(t, step);
             s.wanted[t->record[i]] = true;
             bring(&s, t->record[i], (double)step);
         }
@@ -304,7 +319,7 @@ static int use_step(struct sl_slab_cache *c, const struct trace *t, size_t step,
 
 /* Reads pages of an empty file, one for a record. */
 static int replay_cache(size_t *n_read, const struct trace *t,
-                        uint32_t n_places, size_t from, struct sl_error *err)
+                        uint32_t n_places, struct sl_error *err)
 {
     const char *tmp = getenv("TMPDIR");
     char path[1024];
@@ -322,6 +337,7 @@ static int replay_cache(size_t *n_read, const struct trace *t,
         .depth = 8,
     };
     struct sl_slab_cache_stats before = {0}, after;
+    uint64_t bytes = 0;
     struct sl_slab_cache *c = NULL;
 
     snprintf(path, sizeof path, "%s/bench_replay-XXXXXX", tmp ? tmp : "/tmp");
@@ -334,14 +350,13 @@ static int replay_cache(size_t *n_read, const struct trace *t,
         return sl_fail(err, SL_ERR_IO, "%s: cannot be made", path);
     rc = sl_slab_cache_open(&c, &config, err);
     for (size_t step = 0; rc == 0 && step < t->n_steps; step++) {
-        if (step == from)
-            sl_slab_cache_stats(c, &before);
         rc = use_step(c, t, step, err);
-    }
-    if (rc == 0)
         sl_slab_cache_stats(c, &after);
-    if (rc == 0)
-        *n_read = (after.demand_bytes - before.demand_bytes) / SL_PAGE_BYTES;
+        if (counts(t, step))
+            bytes += after.demand_bytes - before.demand_bytes;
+        before = after;
+    }
+    *n_read = bytes / SL_PAGE_BYTES;
     sl_slab_cache_close(c);
     close(fd);
     unlink(path);
@@ -356,13 +371,17 @@ struct row {
     size_t n_read;
 };
 
-static void print_rows(const struct trace *t, const struct row *rows, size_t n,
-                       size_t from)
+static void print_rows(const struct trace *t, const struct row *rows, size_t n)
 {
-    double passes = (double)(t->n_steps - from) / t->shape.n_layers;
-    double wanted = (double)(t->at[t->n_steps] - t->at[from]);
+    double passes = 0, wanted = 0;
     double lru = (double)rows[0].n_read, best = (double)rows[n - 1].n_read;
 
+    for (size_t step = 0; step < t->n_steps; step++) {
+        if (!counts(t, step))
+            continue;
+        passes += 1.0 / t->shape.n_layers;
+        wanted += (double)(t->at[step + 1] - t->at[step]);
+    }
     printf("  policy       MB a pass  of wanted  of LRU  of the optimum\n");
     for (size_t i = 0; i < n; i++) {
         double read = (double)rows[i].n_read;
@@ -378,21 +397,20 @@ static int compare(const struct trace *t, double percent, struct sl_error *err)
     enum { N = sizeof policies / sizeof *policies };
     struct row rows[N + 1];
     uint32_t n_places = (uint32_t)(percent / 100 * t->n_records);
-    size_t from = t->n_steps / 3;
 
     if (n_places < 3)
         n_places = 3;
     rows[N - 1].name = "cache";
-    if (replay_cache(&rows[N - 1].n_read, t, n_places, from, err) != 0)
+    if (replay_cache(&rows[N - 1].n_read, t, n_places, err) != 0)
         return -1;
     for (size_t i = 0; i < N; i++) {
         struct row *row = &rows[i + (policies[i].kind == BEST)];
 
         row->name = policies[i].name;
-        row->n_read = replay(t, &policies[i], n_places, from);
+        row->n_read = replay(t, &policies[i], n_places);
     }
     printf("%g %% of %u experts have a place\n", percent, t->n_records);
-    print_rows(t, rows, N + 1, from);
+    print_rows(t, rows, N + 1);
     return 0;
 }
 
@@ -413,6 +431,7 @@ int main(int argc, char **argv)
         return 1;
     }
     look_ahead(&t);
+    choose_counted(&t);
     printf("%zu layers of passes, %zu uses\n", t.n_steps, t.n_uses);
     for (int i = 0; i < n && rc == 0; i++)
         rc = compare(&t, atof(percents[i]), &err);

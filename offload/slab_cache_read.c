@@ -7,7 +7,7 @@
 /* What is read by a guess of less is mostly read in vain. What is not read
  * early may still be late, when more is known. */
 static const double least_chance[] = {
-    [SL_HINT_EARLY] = 0.75,
+    [SL_HINT_EARLY] = 0.9,
     [SL_HINT_LATE] = 0.5,
     [SL_HINT_SWEEP] = 0,
 };

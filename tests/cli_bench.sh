@@ -98,6 +98,20 @@ bench --positions 1,2,5 --prompt 8 --gen 4 --repeat 2 --ram 64M --json \
     ! bench --positions 65 >"$work/out" && ! bench --positions 2 --batch 2
 check passes_are_measured_by_their_positions
 
+# Once with nothing learned and nothing kept, then as other commands do.
+"$sluice" synth glm-4.5-air -Q -o "$work/mixture.gguf" --num-layers 2 \
+    --hidden-size 64 --inner-hidden-size 64 --vocab-size 64 -q int4-g64
+mixture()
+{
+    "$sluice" bench -m "$work/mixture.gguf" --ram least --prompt 4 --gen 8 \
+        --repeat 1 "$@" >"$work/out" 2>"$work/err"
+}
+mixture && [ ! -e "$work/mixture.gguf.usage" ] && mixture --learned &&
+    cp "$work/mixture.gguf.usage" "$work/usage" && mixture --learned &&
+    ! cmp -s "$work/usage" "$work/mixture.gguf.usage"
+check what_was_learned_of_experts_is_used_where_asked_for
+rm -f "$work/mixture.gguf" "$work/usage"
+
 bench --device cuda:99 --prompt 4 >"$work/out"
 [ $? -gt 0 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -qE "GPU|CUDA" "$work/err"
 check a_gpu_that_is_not_there_is_one_line

@@ -42,6 +42,7 @@ enum {
     OPT_PLOT,
     OPT_ROUTE_TRACE,
     OPT_POSITIONS,
+    OPT_LEARNED,
 };
 
 static const struct argp_option options[] = {
@@ -68,6 +69,11 @@ static const struct argp_option options[] = {
      "Threads that compute; auto, the default, is one per CPU", 0},
     {"repeat", OPT_REPEAT, "N", 0,
      "Turns that are counted, after one to warm up (default: 5)", 0},
+    {"learned", OPT_LEARNED, 0, 0,
+     "Of a mixture: begin with what earlier runs learned of its experts "
+     "(FILE.usage beside the model) and keep what this one learns, as other "
+     "commands do (default: neither)",
+     0},
     {0, 0, 0, 0, "What comes out:", 3},
     {"json", OPT_JSON, 0, 0, "Print a line of JSON for each result", 0},
     {"plot", OPT_PLOT, "FILE", 0,
@@ -183,6 +189,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_PLOT:
         o->plot = arg;
+        return 0;
+    case OPT_LEARNED:
+        o->run.no_usage = false;
         return 0;
     case OPT_ROUTE_TRACE:
         o->run.route_trace = arg;
