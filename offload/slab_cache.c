@@ -46,7 +46,7 @@ static void forget_wanted(struct sl_slab_cache *s)
 
         if (at == SL_NOWHERE)
             continue;
-        s->places[at].listed = false;
+        s->places[at].listed = s->places[at].held = false;
         if (!s->places[at].wanted)
             continue;
         s->places[at].wanted = false;
@@ -267,13 +267,26 @@ int sl_slab_cache_get_first(struct sl_slab_cache *s, uint32_t record,
 {
     if (wait_for(s, record, bytes, err) != 0)
         return -1;
+    s->places[s->place_of[record]].held = true;
     *base = sl_cache_place_base(s, s->place_of[record]);
     return 0;
+}
+
+/* One that get_first holds: reads of its rest may have failed. */
+static void release(struct sl_slab_cache *s, uint32_t record)
+{
+    uint32_t at = s->place_of[record];
+
+    if (at == SL_NOWHERE)
+        return;
+    s->places[at].held = false;
+    sl_cache_end_failed(s, &s->places[at]);
 }
 
 int sl_slab_cache_get(struct sl_slab_cache *s, uint32_t record,
                       const uint8_t **base, struct sl_error *err)
 {
+    release(s, record);
     if (wait_for(s, record, s->c.records[record].bytes, err) != 0)
         return -1;
     s->places[s->place_of[record]].held = true;

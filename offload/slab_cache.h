@@ -117,7 +117,7 @@ bool sl_slab_cache_there(const struct sl_slab_cache *cache, uint32_t record);
 int sl_slab_cache_get(struct sl_slab_cache *cache, uint32_t record,
                       const uint8_t **base, struct sl_error *err);
 /* The same, but waits for so many bytes from its first on alone; get follows
- * before it is put. */
+ * before it is put, or the next want. */
 int sl_slab_cache_get_first(struct sl_slab_cache *cache, uint32_t record,
                             uint64_t bytes, const uint8_t **base,
                             struct sl_error *err);

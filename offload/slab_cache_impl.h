@@ -99,6 +99,9 @@ double sl_cache_hint_chance(const struct sl_slab_cache *s, uint32_t i);
 /* No more is asked for of what a hint has begun to read, unless it is likely
  * still, or wanted; what of it is on its way ends. */
 void sl_cache_cancel_hinted(struct sl_slab_cache *s);
+/* Its record goes where a read ahead has failed, unless somebody holds it or
+ * more is on its way. */
+void sl_cache_end_failed(struct sl_slab_cache *s, struct sl_cache_place *p);
 /* A record begins to be read into a place, whose record goes. */
 void sl_cache_begin_at(struct sl_slab_cache *s, uint32_t at, uint32_t record,
                        struct sl_cache_queue *from);

@@ -274,10 +274,10 @@ static void give_up(struct sl_slab_cache *s, const struct sl_cache_request *q)
         s->hinted.place = SL_NOWHERE;
 }
 
-/* Where the last of what was on its way to it has ended. */
-static void end_failed(struct sl_slab_cache *s, struct sl_cache_place *p)
+void sl_cache_end_failed(struct sl_slab_cache *s, struct sl_cache_place *p)
 {
-    if (!p->failed || p->missing != s->c.records[p->record].bytes - p->asked)
+    if (!p->failed || p->held ||
+        p->missing != s->c.records[p->record].bytes - p->asked)
         return;
     s->n_missing -= p->wanted;
     evict(s, p);
@@ -295,7 +295,7 @@ void sl_cache_cancel_hinted(struct sl_slab_cache *s)
         return;
     s->hinted.place = SL_NOWHERE;
     p->failed = true;
-    end_failed(s, p);
+    sl_cache_end_failed(s, p);
 }
 
 static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
@@ -320,7 +320,7 @@ static int take(struct sl_slab_cache *s, const struct sl_io_done *done,
     }
     if (rc == 1)
         complete(s, q, done);
-    end_failed(s, &s->places[q->place]);
+    sl_cache_end_failed(s, &s->places[q->place]);
     s->n_ahead -= q->ahead;
     q->under_way = false;
     s->idle[s->n_idle++] = (unsigned)(q - s->requests);

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include "offload/sim_machine.h"
 #include "tests/cache_rig.h"
 #include "tests/fault.h"
 #include "tests/faulty_io.h"
@@ -210,6 +211,54 @@ static void what_a_hint_cannot_read_is_no_error(void **state)
     }
 }
 
+/* By virtual time: what was hinted in vain keeps all of the disk's queue, and
+ * when it has ended what is wanted looks for places. */
+static void what_was_got_in_part_keeps_its_place(void **state)
+{
+    struct sl_machine_spec spec = {
+        .rates = {.disk_bps = 1e6, .dram_bps = 1e12}};
+    struct sl_slab_cache_config config = config_of(5);
+    struct sl_extent records[8];
+    struct sl_sim_machine m;
+    struct sl_slab_cache *c;
+    const uint8_t *base, *whole;
+    struct sl_error err;
+    uint32_t list[] = {0, 1, 2, 3, 4, 5}, vain = 7;
+
+    assert_ok(sl_sim_machine_init(&m, &spec, &err), &err);
+    for (uint64_t i = 0; i < 8; i++)
+        records[i] = (struct sl_extent){i << 20, i == 7 ? 2 << 20 : 1 << 20};
+    config.records = records;
+    config.n_records = 8;
+    config.place_bytes = 2 << 20;
+    config.read_bytes = 1 << 20;
+    config.depth = 2;
+    config.clock = m.clock;
+    config.io_arg = &m;
+    config.io_open = sl_io_open_sim;
+    c = open_cache(&config);
+    want(c, list, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_ok(sl_slab_cache_get(c, i, &base, &err), &err);
+        assert_ok(sl_slab_cache_put(c, i, 1, &err), &err);
+    }
+    assert_ok(sl_slab_cache_hint(c, SL_HINT_SWEEP, &vain, NULL, 1, &err), &err);
+    want(c, list, 6);
+    assert_ok(sl_slab_cache_get(c, 2, &base, &err), &err);
+    assert_ok(sl_slab_cache_get_first(c, 3, 1000, &base, &err), &err);
+    sl_machine_compute(&m, 1e13, 0); /* ten seconds */
+    sl_slab_cache_go_on(c);
+    assert_true(sl_slab_cache_there(c, 3));
+    assert_ok(sl_slab_cache_get(c, 3, &whole, &err), &err);
+    assert_ptr_equal(whole, base);
+    for (uint32_t i = 2; i < 6; i++) {
+        assert_ok(sl_slab_cache_get(c, i, &base, &err), &err);
+        assert_ok(sl_slab_cache_put(c, i, 1, &err), &err);
+    }
+    sl_slab_cache_close(c);
+    sl_sim_machine_fini(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +268,7 @@ int main(void)
         cmocka_unit_test(what_was_guessed_in_vain_is_read_no_further),
         cmocka_unit_test(hints_change_no_byte),
         cmocka_unit_test(what_a_hint_cannot_read_is_no_error),
+        cmocka_unit_test(what_was_got_in_part_keeps_its_place),
     };
 
     return cmocka_run_group_tests(tests, cache_rig_set_up, cache_rig_tear_down);
