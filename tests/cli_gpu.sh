@@ -244,13 +244,16 @@ fi
 printf '%s\t%s\t%s\t%s\n' 'int4 128, 1 positions' 900 720 GB/s \
     'int4 128, 256 positions' 64 16 TFLOP/s \
     'int4 128, 256 positions in runs' 64 48 TFLOP/s >>"$work/lines"
+echo '{"step": "one step"}' >"$work/bench"
 "$sluice" bench -m "$model" --device cpu --prompt 1 --gen 1 --repeat 1 --json \
-    >"$work/bench" 2>"$work/err" &&
+    >>"$work/bench" 2>"$work/err" &&
     sh "$page" table "$work/lines" "$work/bench" yes >"$work/out" &&
     grep -Eq '^its memory, read and written +32 +[0-9.]+ +[0-9]+ %  GB/s$' \
         "$work/out" &&
-    [ "$(grep -Ec '^demo f16, (prompt 1|tokens), .* [0-9]+ %  tok/s$' \
-        "$work/out")" = 2 ] &&
+    grep -A 2 '^one step: demo f16: tok/s and share of the floor$' \
+        "$work/out" >"$work/err" &&
+    grep -Eq '^ {22} +prompt 1 +tokens$' "$work/err" &&
+    grep -Eq '^CPU alone +[0-9.]+ +[0-9]+% +[0-9.]+ +[0-9]+%$' "$work/err" &&
     { [ ! -x "$(dirname "$sluice")/bench_cuda" ] ||
         grep -Eq '^a launch, on the device +- +[0-9.]+ +-  us$' "$work/out"; } &&
     grep -Eq '^int4 128 .* 720 80%  .* 16 25%\*$' "$work/out" &&
