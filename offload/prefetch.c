@@ -296,9 +296,11 @@ static void report(struct sl_stream *st, const struct sl_error *failure)
     struct sl_error later;
     bool failed;
 
-    while (in_flight(st) && !stopped(st))
+    while (in_flight(st) && !stopped(st)) {
+        tell(st);
         if (collect(st, true, &failed, &later) != 0)
             break;
+    }
     sl_stream_fail(st, failure);
 }
 
