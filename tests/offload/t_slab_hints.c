@@ -52,7 +52,7 @@ static void hints_are_read_while_nothing_is_missing(void **state)
 static void a_guess_is_worth_what_its_rank_was(void **state)
 {
     static const enum sl_hint kinds[] = {SL_HINT_EARLY, SL_HINT_LATE};
-    enum { ROUNDS = 400 }; /* of each way */
+    enum { ROUNDS = 800 }; /* of each way */
 
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         struct sl_slab_cache_config config = config_of(6);
