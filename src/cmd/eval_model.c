@@ -67,12 +67,20 @@ uint64_t sl_eval_logit_bytes(const struct sl_runtime_config *config)
     return known / 32; /* the plan counts them twice */
 }
 
+/* For another plan. The file was checked; and what the last plan left on the
+ * heap, in some places of it or others, is not the program's. */
 static int reopen(struct sl_eval_model *m,
                   const struct sl_runtime_config *config, struct sl_error *err)
 {
+    struct sl_runtime_config again = *config;
+
+    if (m->program_bytes == 0)
+        m->program_bytes = sl_runtime_memory(m->rt)->program;
+    again.program_bytes = m->program_bytes;
+    again.verify = false;
     sl_runtime_close(m->rt);
     m->rt = NULL;
-    return sl_runtime_open(&m->rt, config, err);
+    return sl_runtime_open(&m->rt, &again, err);
 }
 
 static bool computing_limits(const struct sl_floor *f)
@@ -152,7 +160,6 @@ static int choose_positions(struct sl_eval_model *m, uint32_t *positions,
                             const struct sl_workload *load,
                             struct sl_error *err)
 {
-    struct sl_runtime_config quiet = *config;
     struct sl_rates rates;
     struct sl_floor ignored;
     double age;
@@ -170,8 +177,7 @@ static int choose_positions(struct sl_eval_model *m, uint32_t *positions,
             return -1;
         *positions = sl_eval_positions(m->rt, &rates);
     }
-    quiet.verify = false; /* it was checked */
-    return reopen(m, &quiet, err);
+    return reopen(m, config, err);
 }
 
 /* What is tried to be planned, and less of it. */

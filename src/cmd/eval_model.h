@@ -20,6 +20,7 @@ struct sl_eval_model { /* zeroed to begin with, owned */
     struct sl_hparams hp;
     bool is_glm;             /* of THUDM/GLM: 110M to 10B */
     struct sl_workload load; /* that it was started for */
+    uint64_t program_bytes;  /* counted by the first plan; 0: none was made */
     char id[24];   /* tells model files apart: of checksums and sizes */
     char name[64]; /* the model's own */
 };

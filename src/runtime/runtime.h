@@ -58,8 +58,12 @@ struct sl_runtime_config {
     uint64_t ram_bytes;  /* or SL_RAM_AUTO, SL_RAM_LEAST */
     uint64_t free_bytes; /* what SL_RAM_AUTO may count on; 0: all that is free
                           * now */
-    unsigned threads;    /* 0: one per CPU */
-    bool numa_off;       /* threads and memory lie where the system puts them */
+    uint64_t program_bytes; /* what the program had when a runtime that was
+                             * closed again planned, so that plans one after
+                             * another count alike; 0: measured. With a GPU
+                             * always measured */
+    unsigned threads;       /* 0: one per CPU */
+    bool numa_off; /* threads and memory lie where the system puts them */
     const struct sl_numa_ops *numa; /* NULL: this machine's */
     void *numa_arg;
     enum sl_activations activations;

@@ -14,7 +14,9 @@
 
 void sl_runtime_measure_memory(struct sl_runtime *rt)
 {
-    rt->program_bytes = sl_meminfo_program();
+    rt->program_bytes = rt->config.program_bytes > 0 && rt->device == NULL
+                            ? rt->config.program_bytes
+                            : sl_meminfo_program();
     rt->available_bytes = rt->config.free_bytes > 0 ? rt->config.free_bytes
                                                     : sl_meminfo_available();
     rt->granted_bytes =
