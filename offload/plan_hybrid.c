@@ -125,7 +125,8 @@ static bool better(struct score a, struct score b)
 {
     if (a.decode_s < b.decode_s * (1 - SAME))
         return true;
-    return a.decode_s < b.decode_s * (1 + SAME) && a.prefill_s < b.prefill_s;
+    return a.decode_s < b.decode_s * (1 + SAME) &&
+           a.prefill_s < b.prefill_s * (1 - SAME);
 }
 
 static struct score score_of(const struct sl_plan *plan,
