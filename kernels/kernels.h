@@ -20,8 +20,9 @@
 
 #include "quant/matrix.h"
 
-#define SL_Q8_GROUP       32u /* activations that share a scale */
-#define SL_ATTEND_QUERIES 4u  /* whose scores a kernel needs room for */
+#define SL_Q8_GROUP       32u         /* activations that share a scale */
+#define SL_ATTEND_QUERIES 4u          /* whose scores a kernel needs room for */
+#define SL_ATTEND_FLOATS  (32u << 10) /* no more are of use */
 
 /* The inputs of a matrix product: n positions of cols values. All forms lie
  * at fixed strides, so that any part can be handed on. */
@@ -102,8 +103,9 @@ struct sl_kv_scale {
  * 2305.13245), a position has `group` queries, one at q, the next at q +
  * q_head, and outputs likewise; position i's see n_keys[i] keys each. With
  * room for the scores of all queries of a position the keys and values are
- * read from memory once for all of them. A query's bits depend neither on
- * those that are handed over with it nor on that room. */
+ * read from memory once for all of them; with room for floats too, what is
+ * kept as anything else is converted once for them. A query's bits depend
+ * neither on those that are handed over with it nor on that room. */
 struct sl_attend_args {
     float *out; /* (n_q, out_stride): (group, out_head), d values in each */
     size_t out_stride;
@@ -116,7 +118,8 @@ struct sl_attend_args {
     const void *const *k_pages; /* each (page_len, d) as kv_kind says */
     const void *const *v_pages;
     uint32_t page_len;
-    uint32_t d; /* values a head */
+    uint32_t d;     /* values a head */
+    uint32_t out_d; /* that are wanted of an output, the first; 0: all */
     enum sl_kv_kind kv_kind;
     uint32_t n_paged;
     const float *k_new, *v_new; /* (keys less n_paged, new_stride) */
@@ -124,6 +127,8 @@ struct sl_attend_args {
     float scale;
     float *scores;       /* scratch, (score_rows, largest n_keys) */
     uint32_t score_rows; /* 0 as SL_ATTEND_QUERIES, at least so many */
+    float *floats;       /* scratch, (n_floats): keys of some pages */
+    size_t n_floats;     /* 0: there is none */
 };
 
 struct sl_kernels {

@@ -35,7 +35,7 @@ static void attend_one(const struct sl_attend_args *a, size_t row,
 {
     const float *q = a->q + row * a->q_stride + head * a->q_head;
     float *out = a->out + row * a->out_stride + head * a->out_head;
-    uint32_t n = a->n_keys[row];
+    uint32_t n = a->n_keys[row], out_d = a->out_d > 0 ? a->out_d : a->d;
     float max = -INFINITY;
     double sum = 0;
 
@@ -52,7 +52,7 @@ static void attend_one(const struct sl_attend_args *a, size_t row,
         a->scores[j] = expf(a->scores[j] - max);
         sum += (double)a->scores[j];
     }
-    for (uint32_t i = 0; i < a->d; i++) {
+    for (uint32_t i = 0; i < out_d; i++) {
         double v = 0;
 
         for (uint32_t j = 0; j < n; j++)

@@ -13,7 +13,7 @@
 #define W            8
 #define FLOAT_ROWS   2
 #define FLOAT_TILE   4
-#define ATTN_QUERIES 2
+#define ATTN_QUERIES 3
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -198,7 +198,7 @@ INLINE float vf_sum(vf a)
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
-INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+INLINE __m128 vf_sums(vf a, vf b, vf c, vf d)
 {
     vf ab = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20),
                           _mm256_permute2f128_ps(a, b, 0x31));
@@ -209,8 +209,48 @@ INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
 
     all = _mm256_add_ps(all, _mm256_movehdup_ps(all));
     /* a and c are in the low half, b and d in the high. */
-    _mm_storeu_ps(sum, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(
-                           all, _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0))));
+    return _mm256_castps256_ps128(_mm256_permutevar8x32_ps(
+        all, _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0)));
+}
+
+INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+{
+    _mm_storeu_ps(sum, vf_sums(a, b, c, d));
+}
+
+/* Of two vectors: halves of a, then of b, added to each other. */
+INLINE vf vf_add_halves(vf a, vf b)
+{
+    return _mm256_add_ps(_mm256_blend_ps(a, b, 0xf0),
+                         _mm256_permute2f128_ps(a, b, 0x21));
+}
+
+/* Two rows of four; the others alone. */
+INLINE void vf_tile_sums(float *to, size_t stride, vf (*v)[4], const int n,
+                         float scale)
+{
+    vf key[4], even, odd;
+
+    if (n % 2 != 0)
+        _mm_storeu_ps(to + (size_t)(n - 1) * stride,
+                      _mm_mul_ps(vf_sums(v[n - 1][0], v[n - 1][1], v[n - 1][2],
+                                         v[n - 1][3]),
+                                 _mm_set1_ps(scale)));
+    if (n < 2)
+        return;
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) /* a half for each row */
+        key[j] = vf_add_halves(v[0][j], v[1][j]);
+    even = _mm256_add_ps(_mm256_blend_ps(key[0], key[2], 0xcc),
+                         _mm256_shuffle_ps(key[0], key[2], 0x4e));
+    odd = _mm256_add_ps(_mm256_blend_ps(key[1], key[3], 0xcc),
+                        _mm256_shuffle_ps(key[1], key[3], 0x4e));
+    even = _mm256_add_ps(
+        _mm256_blend_ps(even, odd, 0xaa),
+        _mm256_permute_ps(_mm256_blend_ps(odd, even, 0xaa), 0xb1));
+    even = _mm256_mul_ps(even, _mm256_set1_ps(scale));
+    _mm_storeu_ps(to, _mm256_castps256_ps128(even));
+    _mm_storeu_ps(to + stride, _mm256_extractf128_ps(even, 1));
 }
 
 INLINE float vf_largest(vf a)

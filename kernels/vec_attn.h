@@ -8,116 +8,36 @@
  * tiles, as many as there is room for scores, passes over a block of keys
  * before any goes on to the next: the first reads it from memory and asks for
  * the pages ahead, the others find it in the cache. Between blocks an output
- * waits where it will lie in the end, as the sum that it is so far.
+ * waits where it will lie in the end, as the sum that it is so far. Where
+ * enough tiles share a block that is kept as anything but floats, it becomes
+ * floats once, ahead of them.
  */
 #ifndef SL_KERNELS_VEC_ATTN_H
 #define SL_KERNELS_VEC_ATTN_H
 
 #include <math.h>
 
+#include "kernels/vec_attn_rows.h"
 #include "kernels/vec_misc.h"
 
-#define KEYS   4 /* scored together: vf_sum4 */
+#define KEYS   4                        /* scored together: vf_tile_sums */
+#define HALF   ((ATTN_QUERIES + 1) / 2) /* of a tile */
 #define PIECES 8 /* vectors of an output kept in registers for one query, */
 #define SHARED 4 /* for each of several */
-#define PAGES_AHEAD                                                            \
-    2 /* pages: far enough for DRAM, near enough for the L1 cache */
-#define LINE 64
 /* Of keys, or of values, that pass by at once: half of a small L2 cache. */
 #define BLOCK_BYTES (128u << 10)
 #define RUN_TILES   16 /* as many share them at most */
-
-/* Rows of keys or values: those of a page, or those that are in no page. */
-struct attn_rows {
-    const uint8_t *at;
-    size_t stride;         /* bytes from row to row */
-    const uint8_t *scales; /* of INT8 */
-};
-
-INLINE size_t attn_row_bytes(const struct sl_attend_args *a, const int kind)
-{
-    return a->d * (kind == SL_KV_F32 ? 4 : kind == SL_KV_F16 ? 2 : 1);
-}
-
-INLINE struct attn_rows attn_page(const struct sl_attend_args *a,
-                                  const void *page, const int kind)
-{
-    struct attn_rows rows = {.at = page, .stride = attn_row_bytes(a, kind)};
-
-    if (kind == SL_KV_INT8)
-        rows.scales = rows.at + (size_t)a->page_len * a->d;
-    return rows;
-}
-
-/* Asks for the page PAGES_AHEAD of the one with position `from`. Pages are
- * short and lie far apart, so that the CPU does not find them by itself. */
-INLINE void attn_fetch(const struct sl_attend_args *a, const void *const *pages,
-                       uint32_t from, const int kind)
-{
-    uint32_t page = from / a->page_len + PAGES_AHEAD;
-    const uint8_t *at;
-
-    if (page * a->page_len >= a->n_paged)
-        return;
-    at = pages[page];
-    for (size_t i = 0; i < a->page_len * attn_row_bytes(a, kind); i += LINE)
-        __builtin_prefetch(at + i);
-}
-
-INLINE struct attn_rows attn_new(const struct sl_attend_args *a,
-                                 const float *from)
-{
-    return (struct attn_rows){
-        .at = (const uint8_t *)from,
-        .stride = a->new_stride * sizeof *from,
-    };
-}
-
-/* A key or value. */
-struct attn_row {
-    const uint8_t *at;
-    vf scale, offset; /* of INT8 */
-};
-
-INLINE struct attn_row attn_row(const struct attn_rows *rows, uint32_t i,
-                                const int kind)
-{
-    struct attn_row row = {.at = rows->at + i * rows->stride};
-    struct sl_kv_scale s; /* may lie anywhere */
-
-    if (kind != SL_KV_INT8)
-        return row;
-    memcpy(&s, rows->scales + i * sizeof s, sizeof s);
-    row.scale = vf_set(s.scale);
-    row.offset = vf_set(s.offset);
-    return row;
-}
-
-INLINE vf attn_load(const struct attn_row *row, uint32_t i, const int kind)
-{
-    if (kind == SL_KV_F32)
-        return vf_load((const float *)row->at + i);
-    if (kind == SL_KV_F16)
-        return vf_load_half((const uint16_t *)row->at + i);
-    return vf_fma(vf_load_i8((const int8_t *)row->at + i), row->scale,
-                  row->offset);
-}
-
-/* What lies beyond n is of no account. */
-INLINE vf attn_load_n(const struct attn_row *row, uint32_t i, uint32_t n,
-                      const int kind)
-{
-    if (kind == SL_KV_F32)
-        return vf_load_n((const float *)row->at + i, n);
-    if (kind == SL_KV_F16)
-        return vf_load_half_n((const uint16_t *)row->at + i, n);
-    return vf_fma(vf_load_i8_n((const int8_t *)row->at + i, n), row->scale,
-                  row->offset);
-}
+/* From so many tiles on a block becomes floats: it is read twice more. */
+#define FLOAT_TILES 3
+#define BLOCK_PAGES 64 /* of floats, at most */
 
 /* Queries that are taken together. */
 struct attn_tile {
     const struct sl_attend_args *a;
+    /* of the keys, or values, that pass by: from the first-th page on */
+    const void *const *pages;
+    uint32_t first_page;
+    bool fetch; /* they are read for the first time */
     const float *q[ATTN_QUERIES];
     float *out[ATTN_QUERIES];
     float *scores; /* (n, score_stride) */
@@ -125,9 +45,14 @@ struct attn_tile {
     uint32_t n_keys[ATTN_QUERIES];
     uint32_t least, most; /* of n_keys */
     int n;
-    bool fetch; /* the keys and values are read for the first time */
     float sum[ATTN_QUERIES];
 };
+
+INLINE struct attn_rows attn_tile_page(const struct attn_tile *t, uint32_t page,
+                                       const int kind)
+{
+    return attn_page(t->a, t->pages[page - t->first_page], kind);
+}
 
 INLINE uint32_t attn_clamp(uint32_t n, uint32_t least, uint32_t most)
 {
@@ -142,7 +67,7 @@ INLINE void attn_score(const struct attn_tile *t, const float *const *q,
 {
     const struct sl_attend_args *a = t->a;
     uint32_t full = a->d - a->d % W, rest = a->d % W;
-    vf dot[ATTN_QUERIES][KEYS], v[KEYS];
+    vf dot[ATTN_QUERIES][KEYS], x[ATTN_QUERIES];
     struct attn_row k[KEYS];
 
 #pragma GCC unroll 4
@@ -155,39 +80,40 @@ INLINE void attn_score(const struct attn_tile *t, const float *const *q,
             dot[i][j] = vf_set(0);
     for (uint32_t c = 0; c < full; c += W) {
 #pragma GCC unroll 4
-        for (int j = 0; j < n; j++)
-            v[j] = attn_load(&k[j], c, kind);
+        for (int i = 0; i < n_q; i++)
+            x[i] = vf_load(q[i] + c);
 #pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++) {
-            vf x = vf_load(q[i] + c);
+        for (int j = 0; j < n; j++) {
+            vf v = attn_load(&k[j], c, kind);
 
 #pragma GCC unroll 4
-            for (int j = 0; j < n; j++)
-                dot[i][j] = vf_fma(x, v[j], dot[i][j]);
+            for (int i = 0; i < n_q; i++)
+                dot[i][j] = vf_fma(x[i], v, dot[i][j]);
         }
     }
     if (rest != 0) {
 #pragma GCC unroll 4
-        for (int j = 0; j < n; j++)
-            v[j] = attn_load_n(&k[j], full, rest, kind);
+        for (int i = 0; i < n_q; i++)
+            x[i] = vf_load_n(q[i] + full, rest);
 #pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++) {
-            vf x = vf_load_n(q[i] + full, rest);
+        for (int j = 0; j < n; j++) {
+            vf v = attn_load_n(&k[j], full, rest, kind);
 
 #pragma GCC unroll 4
-            for (int j = 0; j < n; j++)
-                dot[i][j] = vf_fma(x, v[j], dot[i][j]);
+            for (int i = 0; i < n_q; i++)
+                dot[i][j] = vf_fma(x[i], v, dot[i][j]);
         }
     }
+    if (n == KEYS) {
+        vf_tile_sums(scores, t->score_stride, dot, n_q, a->scale);
+        return;
+    }
 #pragma GCC unroll 4
-    for (int i = 0; i < n_q; i++) {
-        float *to = scores + (size_t)i * t->score_stride, four[KEYS];
-
-        vf_sum4(four, dot[i][0], dot[i][1], dot[i][2], dot[i][3]);
+    for (int i = 0; i < n_q; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++)
-            to[j] = four[j] * a->scale;
-    }
+            scores[(size_t)i * t->score_stride + (size_t)j] =
+                vf_sum(dot[i][j]) * a->scale;
 }
 
 /* Scores of n_q queries and rows [in, in + n). */
@@ -218,9 +144,9 @@ INLINE void attn_scores(const struct attn_tile *t, int first, const int n_q,
         uint32_t in = from % a->page_len;
 
         n = a->page_len - in < paged - from ? a->page_len - in : paged - from;
-        rows = attn_page(a, a->k_pages[from / a->page_len], kind);
+        rows = attn_tile_page(t, from / a->page_len, kind);
         if (t->fetch)
-            attn_fetch(a, a->k_pages, from, kind);
+            attn_fetch(a, t->pages, from / a->page_len, kind);
         attn_score_rows(t, q, scores + from, &rows, in, n, n_q, kind);
     }
     if (from == to)
@@ -266,19 +192,19 @@ INLINE void attn_add_rows(vf acc[][PIECES], const struct attn_tile *t,
 {
     for (uint32_t j = 0; j < n_rows; j++) {
         struct attn_row row = attn_row(rows, in + j, kind);
-        vf v[PIECES];
+        vf p[ATTN_QUERIES];
 
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++)
-            v[i] = rest != 0 ? attn_load_n(&row, c, rest, kind)
-                             : attn_load(&row, c + (uint32_t)i * W, kind);
 #pragma GCC unroll 4
-        for (int q = 0; q < n_q; q++) {
-            vf p = vf_set(scores[(size_t)q * t->score_stride + j]);
-
+        for (int q = 0; q < n_q; q++)
+            p[q] = vf_set(scores[(size_t)q * t->score_stride + j]);
 #pragma GCC unroll 8
-            for (int i = 0; i < n; i++)
-                acc[q][i] = vf_fma(p, v[i], acc[q][i]);
+        for (int i = 0; i < n; i++) {
+            vf v = rest != 0 ? attn_load_n(&row, c, rest, kind)
+                             : attn_load(&row, c + (uint32_t)i * W, kind);
+
+#pragma GCC unroll 4
+            for (int q = 0; q < n_q; q++)
+                acc[q][i] = vf_fma(p[q], v, acc[q][i]);
         }
     }
 }
@@ -297,9 +223,9 @@ INLINE void attn_add(vf acc[][PIECES], const struct attn_tile *t, int first,
         uint32_t in = from % a->page_len;
 
         run = a->page_len - in < paged - from ? a->page_len - in : paged - from;
-        rows = attn_page(a, a->v_pages[from / a->page_len], kind);
+        rows = attn_tile_page(t, from / a->page_len, kind);
         if (t->fetch && c == 0)
-            attn_fetch(a, a->v_pages, from, kind);
+            attn_fetch(a, t->pages, from / a->page_len, kind);
         attn_add_rows(acc, t, scores + from, &rows, in, run, n_q, c, n, rest,
                       kind);
     }
@@ -362,7 +288,7 @@ INLINE void tile_scores(const struct attn_tile *t, uint32_t from, uint32_t to,
 INLINE void tile_values(const struct attn_tile *t, uint32_t from, uint32_t to,
                         const int n_q, const int kind)
 {
-    uint32_t d = t->a->d, c = 0;
+    uint32_t d = t->a->out_d > 0 ? t->a->out_d : t->a->d, c = 0;
 
     for (; n_q == 1 && c + PIECES * W <= d; c += PIECES * W)
         attn_output(t, from, to, c, n_q, PIECES, 0, kind);
@@ -412,7 +338,7 @@ typedef void attn_tile_fn(const struct attn_tile *t, uint32_t from,
     }
 #define TILES(kind)                                                            \
     TILE(kind, one, 1)                                                         \
-    TILE(kind, half, ATTN_QUERIES / 2)                                         \
+    TILE(kind, half, HALF)                                                     \
     TILE(kind, whole, ATTN_QUERIES)
 
 TILES(F32)
@@ -443,25 +369,96 @@ static attn_tile_fns ISA(attn_values)[] = {
 
 /* Tiles of a run. */
 struct attn_run {
+    const struct sl_attend_args *a;
     struct attn_tile tiles[RUN_TILES + 1]; /* the last ones may be small */
     size_t n;
     uint32_t most;  /* keys that any sees, */
     uint32_t block; /* that pass by at once */
+    bool floats;    /* made of them first */
+    bool fetch;     /* they are read for the first time */
 };
 
-/* All tiles over one block after the other. */
-INLINE void run_blocks(const struct attn_run *r, attn_tile_fns fns)
+/* Those of pages that hold keys, or values, [from, to) as floats: laid[i] is
+ * the i-th of them. */
+INLINE void attn_lay(const void **laid, const struct attn_run *r,
+                     const void *const *pages, uint32_t from, uint32_t to,
+                     const int kind)
 {
+    const struct sl_attend_args *a = r->a;
+    float *at = a->floats;
+
+    for (uint32_t page = from / a->page_len; from < to; page++) {
+        uint32_t n = a->page_len < to - from ? a->page_len : to - from;
+        struct attn_rows rows = attn_page(a, pages[page], kind);
+
+        if (r->fetch)
+            attn_fetch(a, pages, page, kind);
+        attn_convert(at, &rows, n, a->d, kind);
+        *laid++ = at;
+        at += (size_t)a->page_len * a->d;
+        from += n;
+    }
+}
+
+static void ISA(attn_lay)(const void **laid, const struct attn_run *r,
+                          const void *const *pages, uint32_t from, uint32_t to)
+{
+    if (r->a->kv_kind == SL_KV_F16)
+        attn_lay(laid, r, pages, from, to, SL_KV_F16);
+    else
+        attn_lay(laid, r, pages, from, to, SL_KV_INT8);
+}
+
+/* All tiles over one block after the other. */
+INLINE void run_blocks(struct attn_run *r, const void *const *pages,
+                       attn_tile_fns *fns)
+{
+    attn_tile_fn *const *fn = fns[r->floats ? SL_KV_F32 : r->a->kv_kind];
+    const void *laid[BLOCK_PAGES];
+
     for (uint32_t from = 0; from < r->most; from += r->block) {
         uint32_t to = attn_clamp(from + r->block, from, r->most);
+        uint32_t paged = to < r->a->n_paged ? to : r->a->n_paged;
 
+        if (r->floats && from < paged)
+            ISA(attn_lay)(laid, r, pages, from, paged);
         for (size_t i = 0; i < r->n; i++) {
-            const struct attn_tile *t = &r->tiles[i];
+            struct attn_tile *t = &r->tiles[i];
 
+            t->pages = r->floats ? laid : pages;
+            t->first_page = r->floats ? from / r->a->page_len : 0;
+            t->fetch = r->fetch && !r->floats && i == 0;
             if (from < t->most)
-                fns[t->n == 1 ? 0 : t->n == ATTN_QUERIES ? 2 : 1](t, from, to);
+                fn[t->n == 1 ? 0 : t->n == ATTN_QUERIES ? 2 : 1](t, from, to);
         }
     }
+}
+
+/* Keys that pass by at once, and whether as floats: in whole pages then, where
+ * there is room for one. */
+INLINE void run_size(struct attn_run *r)
+{
+    const struct sl_attend_args *a = r->a;
+    size_t page = (size_t)a->page_len * a->d;
+    size_t n_pages = a->n_floats / page;
+
+    r->block = BLOCK_BYTES / sizeof(float) / a->d / KEYS * KEYS;
+    if (r->n == 1 || r->block == 0)
+        r->block = r->most;
+    r->floats = a->kv_kind != SL_KV_F32 && r->n >= FLOAT_TILES && n_pages > 0;
+    if (r->floats)
+        r->block = (uint32_t)(n_pages < BLOCK_PAGES ? n_pages : BLOCK_PAGES) *
+                   a->page_len;
+}
+
+/* Of the next tile: two halves rather than a whole and a single one. */
+INLINE int tile_size(size_t left)
+{
+    if (left == ATTN_QUERIES + 1 && left == 2 * HALF)
+        return HALF;
+    if (left >= ATTN_QUERIES)
+        return ATTN_QUERIES;
+    return left >= HALF ? HALF : 1;
 }
 
 /* Queries [row, row + n), counted position after position. alone: there are no
@@ -471,31 +468,26 @@ static void attend_run(const struct sl_attend_args *a, size_t row, size_t n,
 {
     struct attn_run r;
 
+    r.a = a;
     r.n = 0;
     r.most = 0;
+    r.fetch = alone;
     for (size_t i = 0; i < n; i += (size_t)r.tiles[r.n++].n) {
         struct attn_tile *t = &r.tiles[r.n];
-        size_t left = n - i;
 
-        tile_init(t, a, row + i,
-                  left >= ATTN_QUERIES       ? ATTN_QUERIES
-                  : left >= ATTN_QUERIES / 2 ? ATTN_QUERIES / 2
-                                             : 1);
+        tile_init(t, a, row + i, tile_size(n - i));
         t->scores = a->scores + i * score_stride;
         t->score_stride = score_stride;
-        t->fetch = alone && i == 0;
         r.most = t->most > r.most ? t->most : r.most;
     }
-    r.block = BLOCK_BYTES / sizeof(float) / a->d / KEYS * KEYS;
-    if (r.n == 1 || r.block == 0)
-        r.block = r.most;
-    run_blocks(&r, ISA(attn_scores)[a->kv_kind]);
+    run_size(&r);
+    run_blocks(&r, a->k_pages, ISA(attn_scores));
     for (size_t i = 0; i < r.n; i++)
         for (int q = 0; q < r.tiles[i].n; q++)
             r.tiles[i].sum[q] =
                 attn_softmax(r.tiles[i].scores + (size_t)q * score_stride,
                              r.tiles[i].n_keys[q]);
-    run_blocks(&r, ISA(attn_values)[a->kv_kind]);
+    run_blocks(&r, a->v_pages, ISA(attn_values));
 }
 
 static void ISA(attend)(const struct sl_attend_args *a)
@@ -514,11 +506,12 @@ static void ISA(attend)(const struct sl_attend_args *a)
 }
 
 #undef KEYS
+#undef HALF
 #undef PIECES
 #undef SHARED
-#undef PAGES_AHEAD
-#undef LINE
 #undef BLOCK_BYTES
 #undef RUN_TILES
+#undef FLOAT_TILES
+#undef BLOCK_PAGES
 
 #endif

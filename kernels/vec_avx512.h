@@ -223,7 +223,7 @@ INLINE float vf_sum(vf a)
 }
 
 /* vf_sum of each of four, in its order. */
-INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+INLINE __m128 vf_sums(vf a, vf b, vf c, vf d)
 {
     /* Halves side by side, of a and b, of c and d; then quarters of all. */
     vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44),
@@ -235,10 +235,64 @@ INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
 
     all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xee));
     all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xf5));
-    _mm_storeu_ps(sum, _mm512_castps512_ps128(_mm512_permutexvar_ps(
-                           _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0,
-                                             0, 0, 0, 0, 0),
-                           all)));
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(
+        _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        all));
+}
+
+INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
+{
+    _mm_storeu_ps(sum, vf_sums(a, b, c, d));
+}
+
+/* Of two vectors: halves of a, then of b, added to each other. One shuffle and
+ * a blend, which any port does, where two shuffles were the obvious way. */
+INLINE vf vf_add_halves(vf a, vf b)
+{
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b),
+                         _mm512_shuffle_f32x4(a, b, 0x4e));
+}
+
+/* Quarters of a and b in turns: of a, of b, of a, of b. */
+INLINE vf vf_add_quarters(vf a, vf b)
+{
+    const __m512i others = _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13,
+                                             14, 15, 24, 25, 26, 27);
+
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b),
+                         _mm512_permutex2var_ps(a, others, b));
+}
+
+/* vf_sum of each of n rows of four, in its order, times scale. */
+INLINE void vf_tile_sums(float *to, size_t stride, vf (*v)[4], const int n,
+                         float scale)
+{
+    vf key[4], even, odd;
+
+    if (n != 4) {
+        for (int i = 0; i < n; i++)
+            _mm_storeu_ps(
+                to + (size_t)i * stride,
+                _mm_mul_ps(vf_sums(v[i][0], v[i][1], v[i][2], v[i][3]),
+                           _mm_set1_ps(scale)));
+        return;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) /* a quarter for each row */
+        key[j] = vf_add_quarters(vf_add_halves(v[0][j], v[2][j]),
+                                 vf_add_halves(v[1][j], v[3][j]));
+    even = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, key[0], key[2]),
+                         _mm512_shuffle_ps(key[0], key[2], 0x4e));
+    odd = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, key[1], key[3]),
+                        _mm512_shuffle_ps(key[1], key[3], 0x4e));
+    even = _mm512_add_ps(
+        _mm512_mask_blend_ps(0xaaaa, even, odd),
+        _mm512_permute_ps(_mm512_mask_blend_ps(0xaaaa, odd, even), 0xb1));
+    even = _mm512_mul_ps(even, _mm512_set1_ps(scale));
+    _mm_storeu_ps(to, _mm512_castps512_ps128(even));
+    _mm_storeu_ps(to + stride, _mm512_extractf32x4_ps(even, 1));
+    _mm_storeu_ps(to + 2 * stride, _mm512_extractf32x4_ps(even, 2));
+    _mm_storeu_ps(to + 3 * stride, _mm512_extractf32x4_ps(even, 3));
 }
 
 INLINE float vf_largest(vf a)

@@ -13,6 +13,10 @@
 #define ATTEND_QUERIES 16u
 /* ... so that each thread has as many jobs. */
 #define ATTEND_JOBS 4u
+/* Queries share what is made of keys and values, as long as their scores take
+ * no more of a thread's memory than this. */
+#define SCORE_ROWS  64u
+#define SCORE_BYTES (2u << 20)
 /* So many new keys and values and more are gathered for the kernel. */
 #define GATHER_ROWS 32u
 
@@ -29,11 +33,26 @@ static uint32_t sharing(const struct sl_cpu *x)
     return x->n_heads / x->c.mf->hp.n_kv_heads;
 }
 
-uint32_t sl_cpu_score_rows(const struct sl_hparams *hp)
+uint32_t sl_cpu_score_rows(const struct sl_hparams *hp, uint32_t n,
+                           uint32_t max_tokens)
 {
-    uint32_t group = hp->n_heads / hp->n_kv_heads;
+    uint64_t group = hp->n_heads / hp->n_kv_heads;
+    uint64_t rows = n * group < SCORE_ROWS ? n * group : SCORE_ROWS;
+    uint64_t room = SCORE_BYTES / sizeof(float) / max_tokens;
+    uint64_t least = group > SL_ATTEND_QUERIES ? group : SL_ATTEND_QUERIES;
 
-    return group > SL_ATTEND_QUERIES ? group : SL_ATTEND_QUERIES;
+    rows = rows < room ? rows : room;
+    return (uint32_t)(rows > least ? rows : least);
+}
+
+uint64_t sl_cpu_key_floats(const struct sl_hparams *hp, uint32_t score_rows,
+                           uint32_t max_tokens)
+{
+    uint64_t all = sl_round_up(max_tokens, SL_KV_PAGE_LEN) * hp->head_dim;
+
+    if (score_rows <= SL_ATTEND_QUERIES)
+        return 0;
+    return all < SL_ATTEND_FLOATS ? all : SL_ATTEND_FLOATS;
 }
 
 /* A position's query_key_value. */
@@ -217,7 +236,6 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
     const struct sl_cpu *x = job->x;
     const struct sl_pass_item *it = job->item;
     uint32_t d = x->head_dim, g = h / sharing(x), n_pages, most;
-    uint32_t score_rows = sl_cpu_score_rows(&x->c.mf->hp);
     const uint32_t *pages = sl_kv_pages(x->c.kv, it->seq, &n_pages);
     uint64_t room = sl_div_up(x->c.max_tokens, SL_KV_PAGE_LEN);
     const void **k_pages = x->k_pages + worker * room;
@@ -238,6 +256,7 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         .v_pages = v_pages,
         .page_len = SL_KV_PAGE_LEN,
         .d = d,
+        .out_d = x->c.mf->hp.kv_lora,
         .kv_kind = x->c.kv_kind,
         .n_paged = paged,
         .k_new = new + x->qkv.k_at,
@@ -247,8 +266,10 @@ static void attend_unit(const struct attend_job *job, uint32_t h,
         .group = job->heads,
         .q_head = x->qkv.q_step,
         .out_head = d,
-        .scores = x->scores + (size_t)worker * x->c.max_tokens *score_rows,
-        .score_rows = score_rows,
+        .scores = x->scores + (size_t)worker * x->c.max_tokens * x->score_rows,
+        .score_rows = x->score_rows,
+        .floats = x->floats + worker * x->key_floats,
+        .n_floats = x->key_floats,
     };
 
     for (uint32_t p = 0; p < n_pages; p++) {

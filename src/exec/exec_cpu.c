@@ -9,7 +9,7 @@
 
 struct shape {
     uint64_t n, gathered, widest_in, head_dim, max_tokens, threads, lookup,
-        score_rows;
+        score_rows, key_floats;
     uint64_t joined; /* of a thread, where there are planes */
     uint64_t piece_bytes;
     uint32_t pieces; /* gathered for the embedding */
@@ -32,12 +32,14 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .max_tokens = max_tokens,
         .threads = n_threads,
         .lookup = sl_cpu_lookup_bytes(mf),
-        .score_rows = sl_cpu_score_rows(&mf->hp),
+        .score_rows = sl_cpu_score_rows(&mf->hp, n, max_tokens),
         .kernels = kernels,
         .hp = &mf->hp,
         .act = act,
     };
 
+    s.key_floats =
+        sl_cpu_key_floats(&mf->hp, (uint32_t)s.score_rows, max_tokens);
     s.pieces = sl_cpu_gathered(mf, n, &s.piece_bytes);
     for (size_t i = 0; i < mf->n_matrices; i++) {
         uint64_t bytes = sl_matmul_joined_bytes(&mf->matrices[i].geom);
@@ -76,6 +78,7 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
         sl_gather_carve(&x->gather, c, s->pieces, s->piece_bytes);
     x->scores =
         sl_carve(c, s->threads * s->max_tokens * s->score_rows, sizeof(float));
+    x->floats = sl_carve(c, s->threads * s->key_floats, sizeof(float));
     x->gathered =
         sl_carve(c, s->threads * 2 * s->gathered * s->head_dim, sizeof(float));
     x->k_pages = sl_carve(c, s->threads * pages, sizeof(void *));
@@ -374,6 +377,8 @@ static int allocate(struct sl_cpu *x, struct sl_error *err)
     carve_all(x, &carver, &s);
     memcpy(x->width, s.width, sizeof x->width);
     x->gathered_rows = (uint32_t)s.gathered;
+    x->score_rows = (uint32_t)s.score_rows;
+    x->key_floats = s.key_floats;
     x->lookup_bytes = s.lookup;
     x->first_head_slab = first_head_slab(c);
     x->head_base = sl_zalloc_array(c->partition->n_slabs - x->first_head_slab,

@@ -27,7 +27,10 @@ struct sl_cpu {
     int8_t *q;                    /* the same */
     float *q_scale;
     int32_t *q_sum;
-    float *scores; /* (threads, score rows, max_tokens) */
+    float *scores; /* (threads, score_rows, max_tokens) */
+    float *floats; /* (threads, key_floats) */
+    uint32_t score_rows;
+    uint64_t key_floats;
     /* (threads, 2, gathered_rows, head_dim) one head's k and v; of a tree the
      * pages that a position's ancestors lie in */
     float *gathered;
@@ -159,9 +162,13 @@ int sl_cpu_lend_shared(struct sl_cpu *x, size_t slab, uint32_t part,
 int sl_cpu_take_lent(struct sl_cpu *x, uint32_t layer, const float **out,
                      struct sl_error *err);
 
-/* exec_attend.c. Rows of scores that a thread needs room for: those of all
- * queries that share a head of keys. */
-uint32_t sl_cpu_score_rows(const struct sl_hparams *hp);
+/* exec_attend.c. Rows of scores that a thread has room for: those of all
+ * queries that share a head of keys, or of more in passes of n positions. */
+uint32_t sl_cpu_score_rows(const struct sl_hparams *hp, uint32_t n,
+                           uint32_t max_tokens);
+/* Floats that a thread has room for to make of keys and values. */
+uint64_t sl_cpu_key_floats(const struct sl_hparams *hp, uint32_t score_rows,
+                           uint32_t max_tokens);
 /* Rows of a head's keys that a thread needs room for: those of a pass of n
  * positions, and of a node's ancestors where trees have up to so many. */
 uint32_t sl_cpu_path_rows(uint32_t n, uint32_t tree_positions);

@@ -265,20 +265,27 @@ static void shared_fini(struct shared *s)
 /* Each query of the group has the bits that it has alone, and nothing is
  * written between the heads. */
 static void check_shared(const struct sl_kernels *kernels, struct shared *s,
-                         uint32_t score_rows)
+                         uint32_t score_rows, bool with_floats, uint32_t out_d)
 {
     struct sl_attend_args *a = &s->a;
     uint32_t rows = score_rows > 0 ? score_rows : SL_ATTEND_QUERIES;
     uint64_t none = 0;
     float *one = floats(a->d, 0, 0, &none);
     float *scores = floats((size_t)rows * GROUP_KEYS, 0, 0, &none);
+    float *room = floats(SL_ATTEND_FLOATS, 0, 0, &none);
+    uint32_t wanted = out_d > 0 ? out_d : a->d;
 
+    for (size_t i = 0; i < POSITIONS * a->out_stride; i++)
+        s->out[i] = GUARD;
     a->scores = scores;
     a->score_rows = score_rows;
+    a->floats = room;
+    a->n_floats = with_floats ? SL_ATTEND_FLOATS : 0;
+    a->out_d = out_d;
     kernels->attend(a);
     for (size_t i = 0; i < POSITIONS * a->out_stride; i++)
         if (i % a->out_stride >= a->group * a->out_head ||
-            i % a->out_stride % a->out_head >= a->d)
+            i % a->out_stride % a->out_head >= wanted)
             assert_true(s->out[i] == GUARD);
     for (size_t i = 0; i < POSITIONS * a->group; i++) {
         struct sl_attend_args b = *a;
@@ -287,24 +294,27 @@ static void check_shared(const struct sl_kernels *kernels, struct shared *s,
         b.n_q = 1;
         b.group = 0;
         b.score_rows = 0;
+        b.n_floats = 0;
+        b.out_d = 0;
         b.q += p * a->q_stride + head * a->q_head;
         b.n_keys += p;
         b.out = one;
         kernels->attend(&b);
         assert_memory_equal(one,
                             s->out + p * a->out_stride + head * a->out_head,
-                            a->d * sizeof *one);
+                            wanted * sizeof *one);
         b.out_stride = 0;
         b.q_stride = 0;
         check_row(&b, 0, s->k, s->v, kernels->isa);
     }
     free(scores);
+    free(room);
     free(one);
 }
 
 static void heads_that_share_keys_have_the_bits_of_one_alone(void **state)
 {
-    static const uint32_t ds[] = {8, 24, 80, 128, 256};
+    static const uint32_t ds[] = {8, 24, 75, 128, 576};
     static const uint32_t groups[] = {1, 2, 3, 7, 8, 24};
     static const uint32_t rooms[] = {0, 7, 16, 100};
     uint64_t random = 3;
@@ -319,7 +329,10 @@ static void heads_that_share_keys_have_the_bits_of_one_alone(void **state)
                 struct sl_kernels k;
 
                 sl_kernels_init(&k, (enum sl_isa)isa);
-                check_shared(&k, &s, rooms[(i + j + (unsigned)isa) % 4]);
+                check_shared(&k, &s, rooms[(i + j + (unsigned)isa) % 4], false,
+                             0);
+                check_shared(&k, &s, rooms[(i + j + (unsigned)isa) % 4], true,
+                             j % 2 == 0 ? ds[i] - ds[i] / 9 : 0);
             }
             shared_fini(&s);
         }
