@@ -37,6 +37,7 @@ struct job {
     size_t run;         /* positions */
     size_t unit_blocks; /* of rows */
     size_t units;       /* a run */
+    size_t skew;        /* blocks of the first unit that are not given */
 };
 
 static size_t clamp(size_t n, size_t most)
@@ -155,6 +156,7 @@ static void planes_product(const struct job *j, float *y, size_t y_stride,
 struct turn {
     const struct sl_acts *a;
     size_t p;
+    size_t head; /* whose blocks they are; 0 where there are no heads */
     unsigned worker;
 };
 
@@ -204,12 +206,14 @@ static void plain_blocks(const struct job *j, const struct turn *t,
                          size_t begin, size_t end)
 {
     size_t segment_rows = sl_matrix_segment_rows(j->mm->m);
+    const struct sl_matmul_heads *h = j->mm->heads;
     uint32_t n_rows = rows_in(j, begin, end);
+    size_t row = (j->mm->first_block + begin) * SL_BLOCK_ROWS;
 
+    if (h != NULL)
+        row = t->head * h->y_step + row % (h->blocks * SL_BLOCK_ROWS);
     for (uint32_t s = 0; s < j->mm->m->n_segments; s++)
-        product(j,
-                j->y + t->p * j->y_stride + s * segment_rows +
-                    (j->mm->first_block + begin) * SL_BLOCK_ROWS,
+        product(j, j->y + t->p * j->y_stride + s * segment_rows + row,
                 j->y_stride, s, (uint32_t)begin, n_rows, t);
 }
 
@@ -266,30 +270,48 @@ static void fetch(const struct job *j, const struct sl_acts *a)
     }
 }
 
+/* Inputs of positions from p on, of a head where blocks have their own. */
+static struct sl_acts inputs_of(const struct job *j, size_t p, size_t n,
+                                size_t head)
+{
+    const struct sl_matmul_heads *h = j->mm->heads;
+    struct sl_acts a = slice(j->acts, head * j->acts->n + p, n);
+
+    if (h != NULL && a.x != NULL)
+        a.x = j->acts->x + p * a.x_stride + head * h->x_step;
+    a.reading = &j->k->reading;
+    return a;
+}
+
 /* Units [begin, end) of all: those of the first run, of the second ... */
 static void units(void *arg, size_t begin, size_t end, unsigned worker)
 {
     const struct job *j = arg;
-    bool glu = j->mm->epilogue != SL_EPI_NONE;
-    size_t run = SIZE_MAX;
+    const struct sl_matmul *mm = j->mm;
+    bool glu = mm->epilogue != SL_EPI_NONE;
+    size_t run = SIZE_MAX, of = SIZE_MAX;
     struct sl_acts a;
     struct turn t = {.a = &a, .worker = worker};
 
     for (size_t i = begin; i < end; i++) {
         size_t p = i / j->units * j->run, left = j->acts->n - p;
-        size_t first = i % j->units * j->unit_blocks;
-        size_t last = first + j->unit_blocks;
+        size_t at = i % j->units * j->unit_blocks, head = 0;
+        size_t first = at > j->skew ? at - j->skew : 0;
+        size_t last = at + j->unit_blocks - j->skew;
 
-        if (last > j->mm->n_blocks)
-            last = j->mm->n_blocks;
-        if (i / j->units != run) {
+        if (last > mm->n_blocks)
+            last = mm->n_blocks;
+        if (mm->heads != NULL)
+            head = (mm->first_block + first) / mm->heads->blocks;
+        if (i / j->units != run || head != of) {
             run = i / j->units;
-            a = slice(j->acts, p, left < j->run ? left : j->run);
-            a.reading = &j->k->reading;
+            of = head;
+            a = inputs_of(j, p, left < j->run ? left : j->run, head);
             if (a.n < j->acts->n)
                 fetch(j, &a);
         }
         t.p = p;
+        t.head = head;
         (glu ? glu_blocks : plain_blocks)(j, &t, first, last);
     }
 }
@@ -328,7 +350,12 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
     j.unit_blocks = clamp(mm->n_blocks / turns, most);
     if (acts->n > 1)
         j.unit_blocks += j.unit_blocks & 1;
-    j.units = sl_div_up(mm->n_blocks, j.unit_blocks);
+    if (mm->heads != NULL) { /* a unit lies within a head */
+        while (mm->heads->blocks % j.unit_blocks != 0)
+            j.unit_blocks--;
+        j.skew = mm->first_block % j.unit_blocks;
+    }
+    j.units = sl_div_up(j.skew + mm->n_blocks, j.unit_blocks);
     if (acts->n <= j.run)
         sl_pool_for(pool, j.units, 1, units, &j);
     else

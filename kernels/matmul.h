@@ -38,6 +38,15 @@ struct sl_matmul_planes {
 /* What joining the planes of m needs for each thread. */
 size_t sl_matmul_joined_bytes(const struct sl_matrix *m);
 
+/* Every so many blocks of a matrix are a head's, which has inputs of its own:
+ * head h of position p those of row h * acts->n + p of acts (quantised, BF16),
+ * or what lies h * x_step behind the position's x. What they give goes to
+ * columns h * y_step and on. */
+struct sl_matmul_heads {
+    uint32_t blocks;
+    size_t x_step, y_step;
+};
+
 /* Blocks [first_block, first_block + n_blocks) of every segment of m. */
 struct sl_matmul {
     const struct sl_matrix *m;
@@ -49,6 +58,8 @@ struct sl_matmul {
     const struct sl_matmul_planes *planes;
     const float *bias;             /* (m->rows) or NULL */
     const struct sl_low_rank *low; /* added before the bias; or NULL */
+    /* NULL: all blocks have the same inputs. Else without bias and low. */
+    const struct sl_matmul_heads *heads;
     enum sl_epilogue epilogue;
 };
 

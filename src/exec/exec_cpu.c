@@ -8,8 +8,10 @@
 #include "src/exec/exec_cpu_impl.h"
 
 struct shape {
-    uint64_t n, gathered, widest_in, head_dim, max_tokens, threads, lookup,
-        score_rows, key_floats;
+    uint64_t n, gathered, head_dim, max_tokens, threads, lookup, score_rows,
+        key_floats;
+    /* of a position's inputs: values, bytes in INT8, groups of these */
+    uint64_t in_values, q_bytes, q_groups;
     uint64_t joined; /* of a thread, where there are planes */
     uint64_t piece_bytes;
     uint32_t pieces; /* gathered for the embedding */
@@ -19,6 +21,25 @@ struct shape {
     enum sl_act act;
 };
 
+static uint64_t more(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The widest of a product's inputs, or all that heads have of their own. */
+static void size_inputs(struct shape *s, const struct sl_modelfile *mf)
+{
+    const struct sl_hparams *hp = &mf->hp;
+    uint32_t widest = sl_arch_widest_input(mf->arch, hp);
+    uint32_t head = (uint32_t)more(hp->kv_lora, hp->nope_dims);
+    uint64_t n = hp->kv_lora > 0 ? hp->n_heads : 0;
+
+    s->in_values = more(widest, n * head);
+    s->q_bytes = more(sl_q8_stride(widest), n * sl_q8_stride(head));
+    s->q_groups =
+        more(sl_div_up(widest, SL_Q8_GROUP), n * sl_div_up(head, SL_Q8_GROUP));
+}
+
 static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
                              uint32_t max_tokens, uint32_t tree,
                              const struct sl_kernels *kernels, enum sl_act act,
@@ -27,7 +48,6 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
     struct shape s = {
         .n = n,
         .gathered = sl_cpu_path_rows(n, tree),
-        .widest_in = sl_arch_widest_input(mf->arch, &mf->hp),
         .head_dim = mf->hp.head_dim,
         .max_tokens = max_tokens,
         .threads = n_threads,
@@ -38,6 +58,7 @@ static struct shape shape_of(const struct sl_modelfile *mf, uint32_t n,
         .act = act,
     };
 
+    size_inputs(&s, mf);
     s.key_floats =
         sl_cpu_key_floats(&mf->hp, (uint32_t)s.score_rows, max_tokens);
     s.pieces = sl_cpu_gathered(mf, n, &s.piece_bytes);
@@ -63,13 +84,11 @@ static void carve_all(struct sl_cpu *x, struct sl_carver *c,
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         x->buf[own[i]] = sl_carve(c, s->n * s->width[own[i]], sizeof(float));
     if (s->act == SL_ACT_BF16)
-        x->bf16 = sl_carve(c, s->n * s->widest_in, s->kernels->bf16_bytes);
+        x->bf16 = sl_carve(c, s->n * s->in_values, s->kernels->bf16_bytes);
     if (s->act == SL_ACT_INT8) {
-        uint64_t groups = sl_div_up(s->widest_in, SL_Q8_GROUP);
-
-        x->q = sl_carve(c, s->n * sl_q8_stride((uint32_t)s->widest_in), 1);
-        x->q_scale = sl_carve(c, s->n * groups, sizeof(float));
-        x->q_sum = sl_carve(c, s->n * 2 * groups, sizeof(int32_t));
+        x->q = sl_carve(c, s->n * s->q_bytes, 1);
+        x->q_scale = sl_carve(c, s->n * s->q_groups, sizeof(float));
+        x->q_sum = sl_carve(c, s->n * 2 * s->q_groups, sizeof(int32_t));
     }
     x->planes.joined_bytes = s->joined;
     x->planes.joined = sl_carve(c, s->threads, s->joined);

@@ -78,6 +78,11 @@ int sl_cpu_after(struct sl_cpu *x, const struct sl_model_matrix *m,
 /* Hands n rows of `in` to the products with m. */
 void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
                       const float *in, size_t stride, size_t n);
+/* The same for heads [first, end), each with inputs of its own, so many values
+ * behind those of the head before. */
+void sl_cpu_set_head_inputs(struct sl_cpu *x, const struct sl_model_matrix *m,
+                            const float *in, size_t stride, size_t n,
+                            size_t head_step, uint32_t first, uint32_t end);
 float *sl_cpu_buffer(const struct sl_cpu *x, enum sl_buf buf);
 /* Where the product of a matrix goes, and how wide its rows are there. */
 float *sl_cpu_output(const struct sl_cpu *x, const struct sl_layer_op *op,

@@ -84,36 +84,25 @@ void sl_cpu_multiply_heads(struct sl_cpu *x, const struct sl_layer_op *op,
 {
     const struct sl_hparams *hp = &x->c.mf->hp;
     const struct sl_model_matrix *m = &x->c.mf->matrices[part->matrix];
-    struct sl_matrix g = sl_part_geom(part, m);
-    uint32_t rows = m->geom.rows / hp->n_heads, each = rows / SL_BLOCK_ROWS;
-    uint32_t end = part->first_block + part->n_blocks, n;
-    const float *in = sl_cpu_buffer(x, op->in);
-    float *out = sl_cpu_buffer(x, op->out);
+    uint32_t each = m->geom.rows / hp->n_heads / SL_BLOCK_ROWS;
+    uint32_t end = part->first_block + part->n_blocks;
+    const struct sl_matmul_heads heads = {
+        .blocks = each,
+        .x_step = step_of(hp, op->in),
+        .y_step = step_of(hp, op->out),
+    };
+    struct sl_matmul mm = {
+        .m = &m->geom,
+        .first_block = part->first_block,
+        .n_blocks = part->n_blocks,
+        .planes = part->of == SL_PART_HIGH ? &x->planes : NULL,
+        .heads = &heads,
+    };
 
-    for (uint32_t b = part->first_block; b < end; b += n) {
-        uint32_t head = b / each;
-        struct sl_part piece = *part;
-        struct sl_matmul mm = {
-            .m = &m->geom,
-            .first_block = b,
-            .planes = part->of == SL_PART_HIGH ? &x->planes : NULL,
-        };
-
-        n = (head + 1) * each < end ? (head + 1) * each - b : end - b;
-        mm.n_blocks = piece.n_blocks = n;
-        piece.first_block = b;
-        piece.weight_at[0] += sl_matrix_block_offset(&g, 0, b) -
-                              sl_matrix_block_offset(&g, 0, part->first_block);
-        piece.scale_at[0] +=
-            sl_matrix_scale_offset(&m->geom, 0, b) -
-            sl_matrix_scale_offset(&m->geom, 0, part->first_block);
-        sl_cpu_place(&mm, x, &piece, base);
-        sl_cpu_set_input(x, m, in + (size_t)head * step_of(hp, op->in),
-                         x->width[op->in], x->pass->n);
-        /* Rows of the matrix are columns there. */
-        sl_matmul_run(x->c.kernels, x->c.pool,
-                      out + (size_t)head * step_of(hp, op->out) -
-                          (size_t)head * rows,
-                      x->width[op->out], &mm, &x->acts, x->act);
-    }
+    sl_cpu_place(&mm, x, part, base);
+    sl_cpu_set_head_inputs(x, m, sl_cpu_buffer(x, op->in), x->width[op->in],
+                           x->pass->n, heads.x_step, part->first_block / each,
+                           (uint32_t)sl_div_up(end, each));
+    sl_matmul_run(x->c.kernels, x->c.pool, sl_cpu_buffer(x, op->out),
+                  x->width[op->out], &mm, &x->acts, x->act);
 }

@@ -13,31 +13,51 @@
 
 /* --- inputs of a matrix -------------------------------------------------- */
 
+/* Rows [from, ...) of what is multiplied: those of a head after the other's,
+ * where heads have inputs of their own. */
+struct input_job {
+    struct sl_cpu *x;
+    size_t from, head_step;
+};
+
+static const float *input_row(const struct input_job *job, size_t i)
+{
+    const struct sl_acts *a = &job->x->acts;
+
+    return a->x + i % a->n * a->x_stride + i / a->n * job->head_step;
+}
+
 /* Each row alone, so that it does not depend on who computes it. */
 static void quantize_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-    struct sl_cpu *x = arg;
+    const struct input_job *job = arg;
+    struct sl_cpu *x = job->x;
     const struct sl_acts *a = &x->acts;
 
-    for (size_t i = begin; i < end; i++)
+    for (size_t i = job->from + begin; i < job->from + end; i++)
         x->c.kernels->quantize_q8(x->q + i * a->q_stride, x->q_scale + i,
                                   x->q_sum + i, a->group_stride,
-                                  a->x + i * a->x_stride, a->cols);
+                                  input_row(job, i), a->cols);
 }
 
 static void round_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-    struct sl_cpu *x = arg;
+    const struct input_job *job = arg;
+    struct sl_cpu *x = job->x;
     const struct sl_acts *a = &x->acts;
 
-    for (size_t i = begin; i < end; i++)
+    for (size_t i = job->from + begin; i < job->from + end; i++)
         x->c.kernels->round_bf16((uint8_t *)x->bf16 + i * a->bf16_stride,
-                                 a->x + i * a->x_stride, a->cols);
+                                 input_row(job, i), a->cols);
 }
 
-void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
-                      const float *in, size_t stride, size_t n)
+void sl_cpu_set_head_inputs(struct sl_cpu *x, const struct sl_model_matrix *m,
+                            const float *in, size_t stride, size_t n,
+                            size_t head_step, uint32_t first, uint32_t end)
 {
+    struct input_job job = {x, first * n, head_step};
+    size_t rows = (end - first) * n;
+
     x->acts = (struct sl_acts){
         .n = n,
         .cols = m->geom.cols,
@@ -51,7 +71,7 @@ void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
     if (x->act == SL_ACT_BF16) {
         x->acts.bf16 = x->bf16;
         x->acts.bf16_stride = (size_t)m->geom.cols * x->c.kernels->bf16_bytes;
-        sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, round_rows, x);
+        sl_pool_for(x->c.pool, rows, QUANTIZE_CHUNK, round_rows, &job);
     }
     if (x->act != SL_ACT_INT8)
         return;
@@ -59,8 +79,14 @@ void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
     x->acts.q_stride = sl_q8_stride(m->geom.cols);
     x->acts.q_scale = x->q_scale;
     x->acts.q_sum = x->q_sum;
-    x->acts.group_stride = n;
-    sl_pool_for(x->c.pool, n, QUANTIZE_CHUNK, quantize_rows, x);
+    x->acts.group_stride = n * end;
+    sl_pool_for(x->c.pool, rows, QUANTIZE_CHUNK, quantize_rows, &job);
+}
+
+void sl_cpu_set_input(struct sl_cpu *x, const struct sl_model_matrix *m,
+                      const float *in, size_t stride, size_t n)
+{
+    sl_cpu_set_head_inputs(x, m, in, stride, n, 0, 0, 1);
 }
 
 /* x->low_rank = A x of a matrix that has an adapter, of its inputs as they are.
