@@ -14,8 +14,13 @@ spec_of(const struct sl_modelfile *mf, const struct sl_partition *partition,
     return &mf->matrices[first->matrix].spec;
 }
 
-/* Scores and their sums of values: a dot product and a scaled addition of
-   head_dim values for each head. */
+double sl_key_ops(const struct sl_hparams *hp)
+{
+    uint32_t values = hp->kv_lora > 0 ? hp->kv_lora : hp->head_dim;
+
+    return 2.0 * hp->n_heads * (hp->head_dim + values);
+}
+
 static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
                       const struct sl_kv_config *kv)
 {
@@ -25,7 +30,7 @@ static void add_cache(struct sl_plan_stage *s, const struct sl_modelfile *mf,
         (kv->one_plane ? 1ull : 2ull) * 2 * mf->hp.n_kv_heads * mf->hp.head_dim;
     double host = (double)sl_kv_page_bytes(kv) / kv->n_layers / SL_KV_PAGE_LEN;
 
-    s->key_ops = 4.0 * sl_dim_size(&mf->hp, SL_DIM_ATT);
+    s->key_ops = sl_key_ops(&mf->hp);
     s->key_bytes[SL_HOST] = host;
     s->key_bytes[SL_DEVICE] = (double)gpu;
     /* with its share of the lists */

@@ -20,6 +20,11 @@ int sl_stages_make(struct sl_plan_stage **stages, size_t *n_stages,
 /* Whether a GPU can attend as the model does: latents may be too wide. */
 bool sl_stages_device_attends(const struct sl_hparams *hp);
 
+/* Operations of a layer's attention for a position and a key that it sees: for
+ * each head a dot product with the key, and its values added; of a latent the
+ * values are its first kv_lora. */
+double sl_key_ops(const struct sl_hparams *hp);
+
 /* Bytes of a matrix's weights as FP16, which a GPU may make of them to multiply
  * them with many positions; 0 where it never does, or always. */
 double sl_stage_wide_bytes(const struct sl_matrix *m);

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include "src/exec/stages.h"
 #include "src/probe/meminfo.h"
 #include "src/runtime/runtime_impl.h"
 
@@ -134,8 +135,8 @@ struct sl_floor sl_runtime_floor_at(const struct sl_runtime *rt,
         .by[SL_HOST].kv_bytes = (double)pass.keys * pass.logits *
                                 (double)sl_kv_page_bytes(&rt->kv_config) /
                                 SL_KV_PAGE_LEN,
-        .by[SL_HOST].kv_ops = 4.0 * sl_dim_size(hp, SL_DIM_ATT) * hp->n_layers *
-                              pass.positions * (double)pass.keys,
+        .by[SL_HOST].kv_ops =
+            sl_key_ops(hp) * hp->n_layers * pass.positions * (double)pass.keys,
     };
     floor = sl_floor_of(rates, &demand);
     sl_experts_add_floor(&floor, &rt->experts, rates, pass);
