@@ -22,7 +22,7 @@
 
 #define SL_Q8_GROUP       32u         /* activations that share a scale */
 #define SL_ATTEND_QUERIES 4u          /* whose scores a kernel needs room for */
-#define SL_ATTEND_FLOATS  (32u << 10) /* no more are of use */
+#define SL_ATTEND_FLOATS  (32u << 10) /* of keys at once: half of a small L2 */
 
 /* The inputs of a matrix product: n positions of cols values. All forms lie
  * at fixed strides, so that any part can be handed on. */

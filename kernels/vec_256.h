@@ -213,11 +213,6 @@ INLINE __m128 vf_sums(vf a, vf b, vf c, vf d)
         all, _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0)));
 }
 
-INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
-{
-    _mm_storeu_ps(sum, vf_sums(a, b, c, d));
-}
-
 /* Of two vectors: halves of a, then of b, added to each other. */
 INLINE vf vf_add_halves(vf a, vf b)
 {

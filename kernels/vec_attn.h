@@ -20,13 +20,11 @@
 #include "kernels/vec_attn_rows.h"
 #include "kernels/vec_misc.h"
 
-#define KEYS   4                        /* scored together: vf_tile_sums */
-#define HALF   ((ATTN_QUERIES + 1) / 2) /* of a tile */
-#define PIECES 8 /* vectors of an output kept in registers for one query, */
-#define SHARED 4 /* for each of several */
-/* Of keys, or of values, that pass by at once: half of a small L2 cache. */
-#define BLOCK_BYTES (128u << 10)
-#define RUN_TILES   16 /* as many share them at most */
+#define KEYS      4                        /* scored together: vf_tile_sums */
+#define HALF      ((ATTN_QUERIES + 1) / 2) /* of a tile */
+#define PIECES    8  /* vectors of an output kept in registers for one query, */
+#define SHARED    4  /* for each of several */
+#define RUN_TILES 16 /* as many share them at most */
 /* From so many tiles on a block becomes floats: it is read twice more. */
 #define FLOAT_TILES 3
 #define BLOCK_PAGES 64 /* of floats, at most */
@@ -442,7 +440,7 @@ INLINE void run_size(struct attn_run *r)
     size_t page = (size_t)a->page_len * a->d;
     size_t n_pages = a->n_floats / page;
 
-    r->block = BLOCK_BYTES / sizeof(float) / a->d / KEYS * KEYS;
+    r->block = SL_ATTEND_FLOATS / a->d / KEYS * KEYS;
     if (r->n == 1 || r->block == 0)
         r->block = r->most;
     r->floats = a->kv_kind != SL_KV_F32 && r->n >= FLOAT_TILES && n_pages > 0;
@@ -509,7 +507,6 @@ static void ISA(attend)(const struct sl_attend_args *a)
 #undef HALF
 #undef PIECES
 #undef SHARED
-#undef BLOCK_BYTES
 #undef RUN_TILES
 #undef FLOAT_TILES
 #undef BLOCK_PAGES

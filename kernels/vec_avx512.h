@@ -240,11 +240,6 @@ INLINE __m128 vf_sums(vf a, vf b, vf c, vf d)
         all));
 }
 
-INLINE void vf_sum4(float *sum, vf a, vf b, vf c, vf d)
-{
-    _mm_storeu_ps(sum, vf_sums(a, b, c, d));
-}
-
 /* Of two vectors: halves of a, then of b, added to each other. One shuffle and
  * a blend, which any port does, where two shuffles were the obvious way. */
 INLINE vf vf_add_halves(vf a, vf b)
