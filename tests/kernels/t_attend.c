@@ -314,7 +314,7 @@ static void check_shared(const struct sl_kernels *kernels, struct shared *s,
 
 static void heads_that_share_keys_have_the_bits_of_one_alone(void **state)
 {
-    static const uint32_t ds[] = {8, 24, 75, 128, 576};
+    static const uint32_t ds[] = {8, 24, 75, 80, 128, 256, 576};
     static const uint32_t groups[] = {1, 2, 3, 7, 8, 24};
     static const uint32_t rooms[] = {0, 7, 16, 100};
     uint64_t random = 3;
