@@ -37,7 +37,6 @@ struct job {
     size_t run;         /* positions */
     size_t unit_blocks; /* of rows */
     size_t units;       /* a run */
-    size_t skew;        /* blocks of the first unit that are not given */
 };
 
 static size_t clamp(size_t n, size_t most)
@@ -156,7 +155,6 @@ static void planes_product(const struct job *j, float *y, size_t y_stride,
 struct turn {
     const struct sl_acts *a;
     size_t p;
-    size_t head; /* whose blocks they are; 0 where there are no heads */
     unsigned worker;
 };
 
@@ -211,7 +209,8 @@ static void plain_blocks(const struct job *j, const struct turn *t,
     size_t row = (j->mm->first_block + begin) * SL_BLOCK_ROWS;
 
     if (h != NULL)
-        row = t->head * h->y_step + row % (h->blocks * SL_BLOCK_ROWS);
+        row = row / (h->blocks * SL_BLOCK_ROWS) * h->y_step +
+              row % (h->blocks * SL_BLOCK_ROWS);
     for (uint32_t s = 0; s < j->mm->m->n_segments; s++)
         product(j, j->y + t->p * j->y_stride + s * segment_rows + row,
                 j->y_stride, s, (uint32_t)begin, n_rows, t);
@@ -295,9 +294,8 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
 
     for (size_t i = begin; i < end; i++) {
         size_t p = i / j->units * j->run, left = j->acts->n - p;
-        size_t at = i % j->units * j->unit_blocks, head = 0;
-        size_t first = at > j->skew ? at - j->skew : 0;
-        size_t last = at + j->unit_blocks - j->skew;
+        size_t first = i % j->units * j->unit_blocks, head = 0;
+        size_t last = first + j->unit_blocks;
 
         if (last > mm->n_blocks)
             last = mm->n_blocks;
@@ -311,7 +309,6 @@ static void units(void *arg, size_t begin, size_t end, unsigned worker)
                 fetch(j, &a);
         }
         t.p = p;
-        t.head = head;
         (glu ? glu_blocks : plain_blocks)(j, &t, first, last);
     }
 }
@@ -350,12 +347,10 @@ void sl_matmul_run(const struct sl_kernels *k, struct sl_pool *pool, float *y,
     j.unit_blocks = clamp(mm->n_blocks / turns, most);
     if (acts->n > 1)
         j.unit_blocks += j.unit_blocks & 1;
-    if (mm->heads != NULL) { /* a unit lies within a head */
-        while (mm->heads->blocks % j.unit_blocks != 0)
-            j.unit_blocks--;
-        j.skew = mm->first_block % j.unit_blocks;
-    }
-    j.units = sl_div_up(j.skew + mm->n_blocks, j.unit_blocks);
+    while (mm->heads != NULL && (mm->heads->blocks % j.unit_blocks != 0 ||
+                                 mm->first_block % j.unit_blocks != 0))
+        j.unit_blocks--; /* a unit lies within a head */
+    j.units = sl_div_up(mm->n_blocks, j.unit_blocks);
     if (acts->n <= j.run)
         sl_pool_for(pool, j.units, 1, units, &j);
     else
